@@ -1,0 +1,152 @@
+"""`python -m blip2sweep` and `blip2sweep`: a first word that is a verb goes to the verbs, all else to Hydra."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+VERBS = (
+    "status",
+    "wait",
+    "retry",
+    "cancel",
+    "logs",
+    "table",
+    "score",
+    "rescore",
+    "cache",
+    "doctor",
+    "import",
+    "quantize",
+    "report",
+    "recommend",
+    "suggest",
+)
+BAD_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] == "plan":
+        sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
+    if words and words[0] in VERBS:
+        from blip2sweep.cli import app
+
+        sys.exit(guarded(lambda: app(words, prog_name="blip2sweep")))
+    sys.exit(guarded(lambda: run_hydra(words)))
+
+
+def guarded(run: Callable[[], object]) -> int:
+    """Run; an error a user can mend becomes one line on stderr and exit code 2."""
+    from blip2sweep.errors import UserError
+
+    try:
+        run()
+    except UserError as error:
+        return _say(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        print("stopped; finished cells are kept, the same command goes on", file=sys.stderr)
+        return 130
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _library_error(error)
+    return 0
+
+
+def _say(error: BaseException, code: int) -> int:
+    if FULL_ERROR:
+        raise error
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+def _library_error(error: Exception) -> int:
+    """Hydra's and OmegaConf's own complaints are about input; a failed sweep has its summary; the rest is a bug."""
+    from blip2sweep.errors import UserError
+
+    mendable = next((e for e in _chain(error) if isinstance(e, UserError)), None)
+    if mendable:
+        return _say(mendable, BAD_INPUT)
+    names = [c.__module__.split(".")[0] for c in type(error).__mro__]
+    if type(error).__name__ == "SweepFailed":
+        return _say(error, 1)
+    if "hydra" in names or "omegaconf" in names:
+        from blip2sweep.config.overrides import explain
+
+        return _say(UserError(explain(error)), BAD_INPUT)
+    raise error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+# ---- Hydra
+
+FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") in ("1", "true")
+
+
+def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
+    """Hydra's main on our config. Hydra would print several lines and exit 1: it is told to raise instead."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["blip2sweep", *arguments(words)]
+    import hydra
+    from hydra.core.plugins import Plugins
+
+    from blip2sweep.config import schema
+    from hydra_plugins.blip2sweep import launchers, sweeper
+
+    schema.register()
+    # Hydra's own search misses an editable install, so both plugins are registered by hand.
+    Plugins.instance().register(sweeper.GridSweeper)
+    Plugins.instance().register(launchers.LocalLauncher)
+    Plugins.instance().register(launchers.SlurmLauncher)
+    sweeper.GridSweeper.plan_only = plan_only
+    hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(run_cell)()
+
+
+TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--info", "-i",
+               "--package", "-p", "--experimental-rerun")  # fmt: skip
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """Hydra's flags first, as its parser needs them, then overrides; `--output-dir` and `--rerun` are overrides too."""
+    from blip2sweep.config.overrides import OVERRIDE, check_keys, normalise, parse
+
+    flags, overrides, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, given, value = word.partition("=")
+        if flag in ("--output-dir", "--rerun"):
+            value = value if given else (rest.pop(0) if rest else "")
+            overrides.append(f"output_dir={value}" if flag == "--output-dir" else f"rerun=[{value}]")
+        elif word.startswith("-"):
+            takes = word in TAKES_VALUE and rest and not rest[0].startswith("-")
+            flags += [word, rest.pop(0)] if takes else [word]
+        else:
+            overrides.append(normalise(word))
+    check_keys(parse([o for o in overrides if OVERRIDE.match(o) and "=" in o]))
+    return [*flags, *overrides]
+
+
+def run_cell(config: Any) -> float:
+    """Hydra's task function: one cell in this process, for launchers that are not ours."""
+    from omegaconf import OmegaConf
+
+    from blip2sweep.sweep.single import run_single
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return run_single(plain)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Recipes as numbers: the pieces of a model that the cells at hand can tell apart, and the noise each piece got."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from blip2sweep.analysis.cells import entries
+from blip2sweep.anatomy import Anatomy, Linear
+from blip2sweep.recipe.compact import describe
+
+Array = NDArray[np.float64]
+UNIT_BITS = 4  # noise is measured in that of 4 bits
+
+
+@dataclass
+class Atoms:
+    """layers: the linears of each atom; targets: how a recipe names them; widths: (cells, atoms), 0 where left alone."""
+
+    layers: list[list[Linear]]
+    targets: list[list[str]]
+    widths: Array
+
+    @property
+    def parts(self) -> list[str]:
+        return [t[0].partition(":")[0] for t in self.targets]
+
+    @property
+    def groups(self) -> list[str]:
+        """Atoms of one part and the same layers, such as the thirds of a part's MLPs: expected to matter alike."""
+        return ["+".join([t[0].split(":")[0], *(x.split(":")[2] for x in t)]) for t in self.targets]
+
+    @property
+    def weights(self) -> Array:
+        """Number of weights of each atom."""
+        return np.array([sum(x.weights for x in group) for group in self.layers], dtype=np.float64)
+
+
+def noise(widths: Array) -> Array:
+    """The power of uniform rounding noise, 1/(2^b − 1)² of the squared range, in units of 4 bits; 0 where left alone."""
+    with np.errstate(divide="ignore"):
+        return np.where(widths > 0, (2.0**UNIT_BITS - 1) ** 2 / (2.0 ** np.maximum(widths, 1) - 1) ** 2, 0.0)
+
+
+def atoms(cells: pd.DataFrame, anatomy: Anatomy) -> Atoms:
+    """The coarsest pieces such that every cell treats all layers of a piece alike.
+
+    Layers that no cell tells apart cannot be told apart by a fit either: the published study has 12 such pieces (thirds by
+    kind), a sweep of whole parts has three, a block-wise one has one a block.
+    """
+    linears = [x for p in anatomy.parts.values() for x in p.linears]
+    matrix = np.array([_widths(str(r), anatomy) for r in cells["recipe_json"]], dtype=np.float64).reshape(
+        len(cells), -1
+    )
+    part = np.array([list(anatomy.parts).index(p) for p, whole in anatomy.parts.items() for _ in whole.linears])
+    _, first, inverse = np.unique(np.vstack([matrix, part]), axis=1, return_index=True, return_inverse=True)
+    order = [i for i in np.argsort(first) if matrix[:, first[i]].any()]  # in the model's order; never touched: left out
+    groups = [[linears[j] for j in np.flatnonzero(inverse.ravel() == i)] for i in order]
+    names = [_targets(anatomy, group) for group in groups]
+    return Atoms(groups, names, matrix[:, first[order]] if order else np.zeros((len(cells), 0)))
+
+
+def _targets(anatomy: Anatomy, group: Sequence[Linear]) -> list[str]:
+    name = next(n for n, p in anatomy.parts.items() if group[0] in p.linears)
+    return [f"{name}:{blocks}:{layers}" for blocks, layers in describe(anatomy.parts[name], group)]
+
+
+_known: dict[tuple[int, str], Array] = {}
+
+
+def _widths(recipe_json: str, anatomy: Anatomy) -> Array:
+    """Width of every linear of the model, 0 where it is left alone."""
+    key = (id(anatomy), recipe_json)
+    if key not in _known:
+        _known[key] = np.concatenate([_part_widths(entries(recipe_json), name, anatomy) for name in anatomy.parts])
+    return _known[key]
+
+
+def _part_widths(listed: list[dict[str, Any]], name: str, anatomy: Anatomy) -> Array:
+    widths = np.zeros(len(anatomy.parts[name].linears))
+    for entry in listed:
+        part, blocks, layers = str(entry["target"]).split(":")
+        if part.partition(".")[0] == name:
+            widths[np.array(anatomy.mask(part, blocks, layers))] = entry["bits"]
+    return widths

@@ -1,0 +1,105 @@
+"""The metric of many cells in every resample of the images, from their score files, in one matrix product.
+
+All cells share one weight matrix (DESIGN: B = 2000, clustered by image), so differences of any two cells are paired, and
+families of cells can be put into simultaneous bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from blip2sweep.metrics import METRICS, Metric, weights
+from blip2sweep.records import read_predictions, read_statistics, stem
+
+Array = NDArray[np.float64]
+COLUMNS_AT_ONCE = 4096
+
+
+@dataclass
+class Draws:
+    """Statistics of the cells that have them. arrays: key -> (n, k); image_ids: n; drops are positive when worse."""
+
+    metric: Metric
+    image_ids: list[int]
+    arrays: dict[str, Array]
+    baseline: str
+    resampled: dict[str, Array]  # key -> (B,)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.metric.higher_is_better else -1
+
+    def value(self, key: str, images: NDArray[np.bool_] | None = None) -> float:
+        """The metric of a cell, on all images or on those of a mask (n,)."""
+        return self.metric.value(self.arrays[key] if images is None else self.arrays[key][images])
+
+    def drop(self, key: str) -> Array:
+        """Paired drops, (B,)."""
+        return self.sign * (self.resampled[self.baseline] - self.resampled[key])
+
+    def drops(self, keys: Sequence[str]) -> Array:
+        """(len(keys), B)."""
+        return np.array([self.drop(k) for k in keys])
+
+    def half(self, first: bool) -> NDArray[np.bool_]:
+        """One half of the images, drawn once by image id, so that it stays the same whatever the order."""
+        images = sorted(set(self.image_ids), key=str)
+        chosen = set(np.random.default_rng(0).permutation(len(images))[: len(images) // 2].tolist())
+        inside = {image: (i in chosen) == first for i, image in enumerate(images)}
+        return np.array([inside[i] for i in self.image_ids])
+
+    def on(self, images: NDArray[np.bool_]) -> Draws:
+        """The same cells on some of the images, resampled anew."""
+        ids = [i for i, keep in zip(self.image_ids, images, strict=True) if keep]
+        arrays = {k: a[images] for k, a in self.arrays.items()}
+        return Draws(self.metric, ids, arrays, self.baseline, resample_all(self.metric, ids, arrays))
+
+
+def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str) -> Draws | None:
+    """Draws of the cells that have outputs and statistics of this metric; None where the baseline has none.
+
+    cells: rows of one model, task and data set. Only score files are read, and of predictions the baseline's alone.
+    """
+    own = cells[cells["predictions"].notna()] if "predictions" in cells else cells.iloc[:0]
+    base = own[own["part"] == "none"]
+    if base.empty:
+        return None
+    statistic = METRICS[metric].statistic
+    read: dict[str, Array | None] = {}
+    arrays: dict[str, Array] = {}
+    for key, outputs in zip(own["key"], own["predictions"], strict=True):
+        if outputs not in read:  # equal outputs have equal scores, however many cells they came from
+            read[outputs] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
+        found = read[outputs]
+        if found is not None:
+            arrays[key] = found
+    first = base.iloc[0]
+    if first["key"] not in arrays:
+        return None
+    predictions = read_predictions(output_dir, stem(first["key"], first["predictions"]))
+    same = {k: a for k, a in arrays.items() if len(a) == len(predictions.image_id)}
+    resampled = resample_all(METRICS[metric], predictions.image_id, same)
+    return Draws(METRICS[metric], predictions.image_id, same, first["key"], resampled)
+
+
+def resample_all(metric: Metric, image_ids: Sequence[int], arrays: dict[str, Array]) -> dict[str, Array]:
+    """{key: (B,)}; equal arrays are resampled once."""
+    drawn = weights(image_ids)
+    distinct = {id(a): a for a in arrays.values()}
+    width = next(iter(distinct.values())).shape[1] if distinct else 1
+    names, step = list(distinct), max(1, COLUMNS_AT_ONCE // width)
+    values: dict[int, Array] = {}
+    for start in range(0, len(names), step):
+        chosen = names[start : start + step]
+        sums = drawn.sums(np.concatenate([distinct[n] for n in chosen], axis=1))
+        values |= {n: metric.finish(sums[:, i * width : (i + 1) * width]) for i, n in enumerate(chosen)}
+    return {key: values[id(a)] for key, a in arrays.items()}

@@ -1,0 +1,164 @@
+"""The metric of a recipe that was not run: a saturating noise-power model, corrected by a Gaussian process.
+
+Mean: metric ≈ baseline / (1 + s^p) with s = Σ_j w_j n_j over atoms j, n_j the power of the rounding noise (atoms.py). The
+w_j ≥ 0 say how much an atom matters; they are shrunk towards the mean of their group (the same layers of one part) on the
+log scale, p towards 1.2. What the
+mean misses is smooth in how much each atom suffers: a Gaussian process over φ_j = log(1 + 3 w_j n_j) with a squared
+exponential kernel, scales by marginal likelihood (Rasmussen and Williams, 2006, chapters 2 and 5). Atoms that matter
+little have φ ≈ 0, so cells that differ only there predict each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import least_squares, minimize
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
+SHRINK, LOOSE, TIGHT = (
+    1.0,
+    0.25,
+    0.06,
+)  # prior sd of log w within a group; residual sd of the mean with and without the process
+PRIOR = np.array([np.log(0.2), 0.0, np.log(0.02)]), np.array([0.7, 1.0, 0.7])  # log scale, length, noise of the process
+
+
+@dataclass
+class Mean:
+    """metric = base / (1 + s^p), s = n · w, relative to a baseline of 1."""
+
+    weights: Array
+    power: float
+
+    def sensitivity(self, noise: Array) -> Array:
+        return noise @ self.weights
+
+    def __call__(self, noise: Array) -> Array:
+        return 1 / (1 + np.exp(np.clip(self.power * np.log(self.sensitivity(noise) + 1e-12), -50, 50)))
+
+    def noise_for(self, kept: float) -> float:
+        """The s at which this share of the baseline is kept."""
+        return float((1 / np.clip(kept, 1e-6, 1 - 1e-9) - 1) ** (1 / self.power))
+
+
+def fit_mean(noise: Array, kept: Array, groups: Sequence[str], residual: float = TIGHT) -> Mean:
+    """Least squares with priors. noise: (cells, atoms); kept: metric / baseline, (cells,); groups: of the atoms."""
+    names = list(dict.fromkeys(groups))
+    group, n, m = np.array([names.index(g) for g in groups]), noise.shape[1], len(names)
+
+    def residuals(t: Array) -> Array:
+        fit = Mean(np.exp(t[:n]), float(np.exp(t[n])))(noise) - kept
+        priors = [(t[:n] - t[n + 1 :][group]) / SHRINK, (t[n + 1 :] - 2) / 4, [(t[n] - np.log(1.2)) / 0.5]]
+        return np.concatenate([fit / residual, *priors])
+
+    starts = [np.concatenate([np.full(n, s), [0.2], np.full(m, s)]) for s in (1.0, 3.0)]
+    best = min((least_squares(residuals, s, max_nfev=200) for s in starts), key=lambda o: o.cost)
+    return Mean(np.exp(best.x[:n]), float(np.exp(best.x[n])))
+
+
+@dataclass
+class Predictor:
+    """A fitted model. Values are shares of the baseline; `base` turns them into the metric."""
+
+    mean: Mean
+    base: float
+    noise: Array  # of the cells it was fitted on
+    alpha: Array
+    inverse: Array
+    scales: Array  # scale², length, noise²
+
+    def __call__(self, noise: Array) -> Array:
+        """The metric, (cells,)."""
+        return self.base * np.clip(self.mean(noise) + self._kernel(noise, self.noise) @ self.alpha, 0, None)
+
+    def covariance(self, noise: Array) -> Array:
+        """Posterior covariance of the correction, (cells, cells), in shares of the baseline."""
+        cross = self._kernel(noise, self.noise)
+        return self._kernel(noise, noise) - cross @ self.inverse @ cross.T
+
+    def _kernel(self, one: Array, other: Array) -> Array:
+        return _kernel(_features(one, self.mean), _features(other, self.mean), self.scales)
+
+
+def _features(noise: Array, mean: Mean) -> Array:
+    return np.log1p(3 * noise * mean.weights)
+
+
+def _kernel(one: Array, other: Array, scales: Array) -> Array:
+    squared = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
+    return scales[0] * np.exp(-0.5 * np.maximum(squared, 0) / scales[1] ** 2)
+
+
+def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Predictor:
+    """Fit on cells. noise: (cells, atoms), the baseline's row being 0; metric: (cells,); base: the baseline's metric."""
+    kept = metric / base
+    mean = fit_mean(noise, kept, groups, LOOSE)
+    features, residual = _features(noise, mean), kept - mean(noise)
+
+    def factor(t: Array) -> tuple[Array, tuple[Array, bool]]:
+        scales = np.exp(t * np.array([2, 1, 2]))
+        gram = _kernel(features, features, scales) + np.eye(len(kept)) * (scales[2] + 1e-8)
+        return scales, cho_factor(gram, lower=True)
+
+    def cost(t: Array) -> float:
+        _, lower = factor(t)
+        fitted = residual @ cho_solve(lower, residual) / 2 + np.log(np.diag(lower[0])).sum()
+        return float(fitted + (((t - PRIOR[0]) / PRIOR[1]) ** 2).sum() / 2)
+
+    starts = [np.array([np.log(0.2), length, np.log(0.03)]) for length in (-0.5, 0.7)]
+    best = min((minimize(cost, s, method="L-BFGS-B") for s in starts), key=lambda o: o.fun)
+    scales, lower = factor(best.x)
+    inverse = cho_solve(lower, np.eye(len(kept)))
+    return Predictor(mean, base, noise, inverse @ residual, inverse, scales)
+
+
+# ---- how good it is
+
+
+def bits_alone(widths: Array, train: Rows, metric: Array) -> Array:
+    """Baseline: the mean of the training cells of the same widest noise, that is the lowest width; (cells,)."""
+    return _group_means([(_lowest(w),) for w in widths], train, metric)
+
+
+def bits_by_parts(widths: Array, parts: Sequence[str], train: Rows, metric: Array) -> Array:
+    """Baseline: the mean of the training cells of the same lowest width and the same set of parts, else of the width."""
+    names = np.array(parts)
+    return _group_means([(_lowest(w), *sorted(set(names[w > 0]))) for w in widths], train, metric)
+
+
+def _lowest(widths: Array) -> float:
+    return float(min(widths[widths > 0], default=0))
+
+
+def _group_means(groups: Sequence[tuple[object, ...]], train: Rows, metric: Array) -> Array:
+    """Mean over the training cells of the same group, else of the same first element, else of all."""
+    found = np.empty(len(groups))
+    for i, group in enumerate(groups):
+        same = [metric[j] for j in train if groups[j] == group] or [
+            metric[j] for j in train if groups[j][0] == group[0]
+        ]
+        found[i] = np.mean(same or metric[train])
+    return found
+
+
+def cross_validated(
+    widths: Array, noise: Array, metric: Array, base: float, groups: Sequence[str], folds: int = 5
+) -> dict[str, float]:
+    """Mean absolute error of held-out cells: of the model, and of the two baselines it has to beat."""
+    fold = np.random.default_rng(0).permutation(len(metric)) % min(folds, len(metric))
+    errors: dict[str, list[Array]] = {"model": [], "bits": [], "bits × parts": []}
+    for k in range(int(fold.max()) + 1):
+        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        guesses = {
+            "model": fit(noise[train], metric[train], base, groups)(noise),
+            "bits": bits_alone(widths, train, metric),
+            "bits × parts": bits_by_parts(widths, [g.split("+")[0] for g in groups], train, metric),
+        }
+        for name, guess in guesses.items():
+            errors[name].append(np.abs(guess - metric)[test])
+    return {name: float(np.concatenate(e).mean()) for name, e in errors.items()}

@@ -1,0 +1,171 @@
+"""Quantizes a recipe's calibrated layers: block by block, each measured on what the blocks before it put out.
+
+Memory: one state a batch, the statistics of one block. What was measured and made is kept by content, so cells that
+share samples and predecessors share one pass, and a block that was quantized once is never quantized again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from blip2sweep.anatomy import Linear
+from blip2sweep.calibration.blocks import Blocks
+from blip2sweep.calibration.feed import Batch, Feed
+from blip2sweep.calibration.folds import Judge, Member, alone, folds_of, together
+from blip2sweep.calibration.measure import Measured, calls, keep, measure, recall
+from blip2sweep.calibration.placed import Placed, linear, understandable_oom
+from blip2sweep.calibration.walk import Walk
+from blip2sweep.canonical import digest
+from blip2sweep.memo import Memo
+from blip2sweep.methods import METHODS
+from blip2sweep.methods.prepared import Prepared
+from blip2sweep.methods.scheme import Scheme
+from blip2sweep.methods.statistics import Result
+from blip2sweep.models import Loaded
+from blip2sweep.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.calibrated import calibrates, part_calibrates
+from blip2sweep.recipe.chain import block_entries
+from blip2sweep.tasks.calibration import Calibration
+
+
+class Calibrator:
+    """Makes `{path: Prepared}` of recipes. The model must be as loaded when it is called, and is so afterwards.
+
+    origin: whatever else determines the measurements (weights, dtypes, device, versions), as JSON; memo: statistics by
+    content; blocks: finished blocks by content.
+    """
+
+    def __init__(self, loaded: Loaded, origin: Any, memo: Memo, blocks: Blocks) -> None:
+        self.loaded, self.origin, self.memo, self.blocks = loaded, origin, memo, blocks
+
+    def __call__(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
+        """Raises FloatingPointError naming a layer whose inputs are not finite, MemoryError when memory runs out."""
+        feed, found, before = Feed(self.loaded, calibration), dict[str, Prepared](), list[str]()
+        whole_model = calibration.upstream == "model"
+        with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
+            for part in recipe.parts.values():
+                if part_calibrates(part):
+                    samples = digest([self.origin, {**calibration.identity, "upstream": None}, before])
+                    found |= _PartWork(self, part, feed, placed, samples).all()
+                if whole_model:
+                    placed.put_all(part.touched(), found)
+                    before += [] if part.empty else [part.hash]
+                else:
+                    placed.restore()
+        return found
+
+
+class _PartWork:
+    """One part of one recipe. samples: the name of what the part is measured on."""
+
+    def __init__(self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Placed, samples: str) -> None:
+        self.owner, self.loaded, self.recipe, self.placed = owner, owner.loaded, recipe, placed
+        self.feed, self.samples, self.part = feed, samples, recipe.part
+        self.in_use = feed.calibration.upstream != "full"  # predecessors are as quantized
+        self.entries = block_entries(recipe)
+
+    def all(self) -> dict[str, Prepared]:
+        """Blocks in order; the walk follows when something has to be measured, through the blocks as they are then."""
+        found: dict[str, Prepared] = {}
+        last = max(x.block for x, s in self.recipe.touched() if calibrates(s))
+        for block in range(last + 1):
+            layers = {x: s for x, s in self.recipe.touched() if x.block == block}
+            found |= self._block(block, {x: s for x, s in layers.items() if calibrates(s)})
+            if self.in_use:
+                self.placed.put_all(layers.items(), found)
+        return found
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        return self.feed.batches(self.part.name)
+
+    @cached_property
+    def walk(self) -> Walk:
+        return Walk(self.loaded.model, self.part, [b.run for b in self.batches])
+
+    def _block(self, block: int, layers: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
+        if not layers:
+            return {}
+        own = digest({x.path: s.as_dict() for x, s in layers.items()})
+        key = digest([self._seen_by(block), own])
+        made = self.owner.blocks.get(key)
+        if made is None:
+            made = self._made(block, layers, key)
+            self.owner.blocks.put(key, made)
+        return made
+
+    def _seen_by(self, block: int) -> str:
+        """The name of what reaches a block: with upstream=full that does not depend on the recipe."""
+        before = self.entries[:block] if self.in_use else ()
+        return digest([self.samples, self.part.name, block, list(before) if any(before) else []])
+
+    def _made(self, block: int, layers: Mapping[Linear, Scheme], key: str) -> dict[str, Prepared]:
+        start = time.perf_counter()
+        measured = self._measured(block, layers)
+        results = self._awq(block, layers, measured)
+        for x, scheme in layers.items():
+            if x.path not in results:
+                results[x.path] = _result(linear(self.loaded, x.path), scheme, measured[x.path])
+        seconds = (time.perf_counter() - start) / len(layers)
+        return {
+            x.path: self._prepared(x.path, s, results[x.path], measured[x.path], f"{key} {x.path}", seconds)
+            for x, s in layers.items()
+        }
+
+    def _measured(self, block: int, layers: Mapping[Linear, Scheme]) -> dict[str, Measured]:
+        hessians = any(METHODS[s.weights.method].calibrates == "hessian" for s in layers.values())
+        name = self._seen_by(block)
+        found = recall(self.owner.memo, name, layers, hessians)
+        if found is None:
+            found = measure(self.walk, block, list(layers), self.batches, self.loaded.family, hessians)
+            keep(self.owner.memo, name, found)
+        return found
+
+    def _awq(self, block: int, layers: Mapping[Linear, Scheme], measured: Mapping[str, Measured]) -> dict[str, Result]:
+        """Layers that one operation can absorb a scale for go together, the others alone."""
+        own = {
+            x.path: Member(x, s, linear(self.loaded, x.path), measured[x.path].sums)
+            for x, s in layers.items()
+            if s.weights.method == "awq"
+        }
+        results: dict[str, Result] = {}
+        for fold, paths in folds_of(self.part, block, {x.path: s for x, s in layers.items()}, own.keys()):
+            judge = self._judge(block, fold.output_of) if fold.output_of else None
+            results |= together(fold, [own[p] for p in paths], judge)
+        return results | {p: alone(m) for p, m in own.items() if p not in results}
+
+    def _judge(self, block: int, name: str) -> Judge:
+        module = self.walk.blocks[block].get_submodule(name)
+        return Judge(module, calls(self.walk, block, module))
+
+    def _prepared(
+        self, path: str, scheme: Scheme, result: Result, seen: Measured, key: str, seconds: float
+    ) -> Prepared:
+        inputs, sums = scheme.input_activations, seen.sums
+        weight = low = high = None
+        if METHODS[scheme.weights.method].calibrates:
+            weight = result.weight.to(linear(self.loaded, path).weight.dtype)
+            if not torch.isfinite(weight).all():
+                raise FloatingPointError(f"{path}.weight: {scheme.weights.method} gave values that are not finite")
+        if inputs is not None and not inputs.dynamic:
+            s = 1.0 if result.prescale is None else result.prescale
+            low, high = (sums.low / s).amin(), (sums.high / s).amax()
+        info = {"tokens": sums.tokens, "rank": seen.rank, "inputs": sums.in_features, **result.info, "seconds": seconds}
+        return Prepared(key, weight, result.prescale, low, high, info)
+
+
+def _result(module: nn.Linear, scheme: Scheme, seen: Measured) -> Result:
+    """What the scheme's method makes of a layer; of one that sees weights alone only the input's range was wanted."""
+    weight = module.weight.detach().float()
+    if not METHODS[scheme.weights.method].calibrates:
+        return Result(weight)
+    method = importlib.import_module(f"blip2sweep.methods.{scheme.weights.method}")
+    result: Result = method.calibrated(weight, scheme.weights, seen.sums)
+    return result

@@ -1,0 +1,28 @@
+"""What a job says of its calibration, turned into samples again; and what its measurements depend on besides them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blip2sweep.models import Loaded
+from blip2sweep.stages.sharing import preprocessing
+from blip2sweep.tasks import load_task
+from blip2sweep.tasks.calibration import Calibration, choose
+
+
+def same_samples(told: Mapping[str, Any]) -> Calibration:
+    """The samples that planning chose. Raises RuntimeError when the files have changed since."""
+    fields = {k: v for k, v in told.items() if k != "fingerprint"}
+    data = choose(load_task(told["task"]), told["n_samples"], told["seed"])
+    if data.fingerprint != told["fingerprint"]:
+        raise RuntimeError(f"the calibration samples of {told['name']} changed between planning and running")
+    return Calibration(data=data, **fields)
+
+
+def origin(loaded: Loaded, job: Mapping[str, Any], versions: str) -> dict[str, Any]:
+    """Everything but recipe and samples that determines measurements, as JSON."""
+    return {
+        "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
+        "attention": loaded.attention, "device": loaded.device.type, "versions": versions,
+    }  # fmt: skip

@@ -1,0 +1,195 @@
+"""Cell and key: one configuration, resolved, and its identity.
+
+The key hashes what determines the cell's predictions and nothing else: weights, dtypes, recipe, samples, prompt,
+generation. How it was written, where it runs, batch sizes and metrics are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from blip2sweep import weights
+from blip2sweep.anatomy import Anatomy, anatomy
+from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.dtypes import part_dtypes
+from blip2sweep.errors import UserError
+from blip2sweep.recipe import Recipe, resolve_recipe
+from blip2sweep.recipe.calibrated import part_calibrates, stamped
+from blip2sweep.recipe.columns import recipe_columns
+from blip2sweep.recipe.compact import targets
+from blip2sweep.recipe.recipe import PartRecipe
+from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
+from blip2sweep.tasks.generation import Generation, resolve_generation
+
+# Raise it when the same identity no longer means the same predictions. Rows of older semantics are marked, not mixed.
+SEMANTICS = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model as planning sees it: anatomy, dtypes, and the checkpoint's fingerprint; no weights are read."""
+
+    config: dict[str, Any]
+    anatomy: Anatomy
+    folder: Path
+    revision: str | None
+    fingerprint: str
+    params: int
+    dtypes: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
+
+    @property
+    def dtype(self) -> str:
+        """One word for the table: `float32`, or `vit:float16 qformer:float32 …` where parts differ."""
+        words = list(dict.fromkeys(self.dtypes.values()))
+        return words[0] if len(words) == 1 else " ".join(f"{k}:{v}" for k, v in self.dtypes.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One configuration of the grid."""
+
+    model: Model
+    recipe: Recipe
+    task: TaskData
+    task_config: dict[str, Any]
+    generation: Generation
+    used: frozenset[str]
+    calibration: Calibration | None = None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the predictions, resolved."""
+        return {
+            "semantics": SEMANTICS,
+            "weights": self.model.fingerprint,
+            "dtypes": self.model.dtypes,
+            "recipe": None if self.recipe.empty else self.recipe.hash,
+            "samples": self.task.fingerprint,
+            "kind": self.task.kind,
+            "on_bad_image": self.task_config["on_bad_image"],
+            "nll_references": self.task_config["nll_references"],
+            "generation": asdict(self.generation),
+            "calibration": self.calibration.identity if self.calibration else None,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """First 12 hex digits of the sha256 of the identity."""
+        return digest(self.identity)[:12]
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.recipe.empty
+
+    def baseline(self) -> Cell:
+        """The cell with the empty recipe: same model, dtypes, task and generation."""
+        untouched = {n: PartRecipe(p.part, (None,) * len(p.schemes)) for n, p in self.recipe.parts.items()}
+        return replace(self, recipe=Recipe(untouched), used=frozenset(), calibration=None)
+
+    def columns(self) -> dict[str, Any]:
+        """The identity and size columns of the cell's row."""
+        return {
+            "model": self.model.name,
+            "weights": self.model.fingerprint[:12],
+            "revision": self.model.revision,
+            "dtype": self.model.dtype,
+            "task": self.task.name,
+            "samples": len(self.task.samples),
+            "data": self.task.fingerprint[:12],
+            "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
+            "semantics": SEMANTICS,
+            **recipe_columns(self.recipe, self.model.params),
+            **(self.calibration.columns() if self.calibration else {}),
+        }
+
+    def job(self) -> dict[str, Any]:
+        """What a worker needs to run the cell, as JSON; nothing of Hydra in it."""
+        return {
+            "key": self.key,
+            "model": self.model.config,
+            "folder": str(self.model.folder),
+            "task": self.task_config,
+            "generation": asdict(self.generation),
+            "recipe": targets(self.recipe),
+            "recipe_hash": self.recipe.hash,
+            "baseline": self.baseline().key,
+            "calibration": self.calibration.job() if self.calibration else None,
+            "columns": self.columns(),
+        }
+
+
+class Cells:
+    """Makes cells from configs. Models, tasks and generation settings that several cells share are read once."""
+
+    def __init__(self) -> None:
+        self._memo: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> Cell:
+        model = self._once("model", config["model"], _model)
+        recipe = resolve_recipe(config, model.anatomy)
+        task_config = dict(config["task"])
+        task = self._once("task", task_config, load_task)
+        asked = {"generation": config["generation"], "kind": task.kind, "family": model.config["family"]}
+        generation, used = self._once(
+            "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
+        )
+        measured = self._calibration(config, model, recipe, task)
+        if measured is None:
+            return Cell(model, recipe, task, task_config, generation, recipe.used | used)
+        recipe, used = stamped(recipe, measured.digest), used | recipe.used | _calibration_keys(recipe)
+        return Cell(model, recipe, task, task_config, generation, used, measured)
+
+    def _calibration(
+        self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData
+    ) -> Calibration | None:
+        """What the recipe's calibrated layers are measured on; None where there are none."""
+        if not any(part_calibrates(p) for p in recipe.parts.values()):
+            return None
+        chosen = config["calibration"]
+        check(chosen)
+        _check_text_only(chosen, recipe)
+        split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
+        split = self._once("task", split_config, load_task)
+        self._once(
+            "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
+        )
+        asked = [chosen, split_config, config["generation"], model.config["family"]]
+        return self._once("calibration", asked, lambda a: calibration(a[0], split, *a[1:]))
+
+    def _once(self, what: str, section: Any, make: Callable[[Any], Any]) -> Any:
+        name = (what, canonical_json(section))
+        if name not in self._memo:
+            self._memo[name] = make(section)
+        return self._memo[name]
+
+
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe) -> None:
+    seeing = [n for n, p in recipe.parts.items() if n != "llm" and part_calibrates(p)]
+    if config["text_only"] and seeing:
+        raise UserError(
+            f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part=llm, or calibration=task"
+        )
+
+
+def _calibration_keys(recipe: Recipe) -> frozenset[str]:
+    """The config keys that calibration takes; the weight of image tokens is one of the language model."""
+    keys = {"calibration", *(f"calibration.{k}" for k in ("n_samples", "seed", "upstream", "split", "data_dir"))}
+    return frozenset(keys | ({"calibration.image_token_weight"} if part_calibrates(recipe.parts["llm"]) else set()))
+
+
+def _model(config: Mapping[str, Any]) -> Model:
+    shape = anatomy(config)
+    dtypes = part_dtypes(config, shape)
+    found = weights.locate(config)
+    inspected = weights.inspect(found.folder, config.get("tied") or ())
+    shape.check_tensors(inspected.tensors, str(found.folder))
+    return Model(dict(config), shape, found.folder, found.revision, inspected.fingerprint, inspected.params, dtypes)

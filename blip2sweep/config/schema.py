@@ -1,0 +1,174 @@
+"""The config, typed: what a user may say. The YAML beside it lives in `conf/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class ModelConfig:
+    """A model: where its weights are, its dtypes, and its anatomy (see blip2sweep/anatomy.py)."""
+
+    name: str = MISSING
+    path: str | None = None  # a folder in the Hugging Face layout, or pkg://package/folder
+    hub_id: str | None = None  # looked up in the local Hugging Face cache; nothing is downloaded
+    family: str = MISSING  # opt | t5
+    dtype: str = "float32"  # float32 | bfloat16 | float16
+    dtype_per_part: dict[str, str] = field(default_factory=dict)
+    device_map: Any = None  # as in from_pretrained, for models larger than one GPU
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
+    tied: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class QuantConfig:
+    """Every quantization knob, null by default; a method's own defaults are in blip2sweep/methods/__init__.py."""
+
+    method: str | None = None
+    bits: Any = None  # an integer, or none: left alone
+    strategy: str | None = None  # tensor | channel | group
+    group_size: int | None = None
+    symmetric: bool | None = None
+    quantize_bias: bool | None = None  # minmax
+    act_order: bool | None = None  # gptq: columns of large inputs first
+    static_groups: bool | None = None  # gptq: scales of all groups set before the first column
+    damp: float | None = None  # gptq: share of the Hessian's mean diagonal added to it
+    block_size: int | None = None  # gptq: columns updated at once
+    grid: int | None = None  # mse, awq: how many candidates the search tries
+    norm: float | None = None  # mse: the power of the error that is minimised
+    clip: bool | None = None  # awq: search the range as well
+    alpha: float | None = None  # smoothquant: how much of the difficulty moves into the weights
+    packed: Any = None  # true, cpu, cuda: run the library's packed kernel, and measure it
+    input: InputConfig = field(default_factory=lambda: InputConfig())
+
+
+@dataclass
+class InputConfig:
+    """How the inputs of the same layers are quantized, simulated."""
+
+    bits: Any = None  # 2-8, or none
+    strategy: str | None = None  # token (default) | tensor
+    symmetric: bool | None = None  # default true
+    dynamic: bool | None = None  # default true; false, per tensor: the range of the calibration samples
+
+
+@dataclass
+class CalibrationConfig:
+    """The samples that calibrated methods measure; other methods ignore them."""
+
+    name: str = MISSING
+    kind: str | None = None  # null: of the task itself (its train_split)
+    format: str | None = None
+    data_dir: str | None = None
+    split: str | None = None
+    text_only: bool = False
+    n_samples: int = 128
+    seed: int = 0
+    upstream: str = "part"  # part | full | model
+    image_token_weight: float = 1.0
+
+
+@dataclass
+class TaskConfig:
+    """A data set and what is asked of it."""
+
+    name: str = MISSING
+    kind: str = MISSING  # caption | vqa
+    format: str = MISSING  # coco | vqav2
+    data_dir: str = MISSING
+    split: str = MISSING
+    limit: int | None = None  # the first N samples in file order
+    on_bad_image: str = "error"  # error | skip
+    main_metric: str = MISSING
+    nll_references: int = 1  # references scored under teacher forcing per sample; 0: none
+    train_split: str | None = None  # where calibration=task takes its samples from
+    note: str | None = None
+
+
+@dataclass
+class GenerationConfig:
+    """How text is generated: a preset's settings by kind of task, and flat overrides on top."""
+
+    name: str = MISSING
+    presets: dict[str, Any] = field(default_factory=dict)  # kind of task -> model family -> settings
+    prompt: str | None = None
+    num_beams: int | None = None
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    length_penalty: float | None = None
+
+
+@dataclass
+class TrackingConfig:
+    """Where rows go besides the ledger."""
+
+    name: str | None = None  # wandb, or null
+    mode: str = "online"  # online | offline
+    project: str = "blip2sweep"
+    entity: str | None = None
+
+
+@dataclass
+class AnalysisConfig:
+    """What is looked at besides the outputs; not part of a cell's identity."""
+
+    propagation: bool = False  # per block, how far activations moved from full precision's
+
+
+@dataclass
+class Config:
+    """One cell."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+    part: Any = "all"
+    blocks: Any = "all"
+    layers: Any = "all"
+    per_part: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
+    keep: str | None = None
+    recipe_file: str | None = None
+    study: Any = None
+    output_dir: str = "outputs"
+    sweep_name: str | None = None
+    batch_size: int | None = None  # null: automatic
+    data_workers: int = 0
+    cache: str = "disk"  # disk | memory | off
+    cache_gb: float = 20.0
+    cache_memory_gb: float | None = None
+    rerun: list[str] = field(default_factory=list)
+
+
+GROUPS = ("model", "quant", "calibration", "task", "generation", "tracking", "study")
+# Their entries are named by the user, and checked where they are resolved.
+OPEN = ("per_part.", "rules.", "model.dtype_per_part.")
+
+
+def register() -> None:
+    """Make the schema known to Hydra, as `blip2sweep_schema`."""
+    ConfigStore.instance().store(name="blip2sweep_schema", node=Config, provider="blip2sweep")
+
+
+def known_keys() -> set[str]:
+    """Every dotted key of the schema."""
+    return set(_keys(Config(), ""))
+
+
+def _keys(node: Any, prefix: str) -> list[str]:
+    found = []
+    for f in fields(node):
+        found.append(prefix + f.name)
+        value = getattr(node, f.name)
+        if is_dataclass(value):
+            found += _keys(value, f"{prefix}{f.name}.")
+    return found

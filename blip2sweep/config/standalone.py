@@ -1,0 +1,42 @@
+"""One composed config outside Hydra's main, for verbs that need a model's or a task's section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from blip2sweep.config import schema
+from blip2sweep.config.compose import Composer
+from blip2sweep.config.overrides import explain, normalise
+from blip2sweep.errors import UserError
+
+
+def composer(config_dir: Path | None = None) -> Composer:
+    """A composer of its own. Raises UserError, one line, for whatever Hydra would complain of."""
+    from hydra_plugins.blip2sweep import launchers, sweeper
+
+    schema.register()
+    Plugins.instance().register(sweeper.GridSweeper)
+    Plugins.instance().register(launchers.LocalLauncher)
+    GlobalHydra.instance().clear()
+    initialize_config_module("blip2sweep.conf", version_base="1.3")
+    searched = [f"hydra.searchpath=[file://{config_dir.absolute()}]"] if config_dir else []
+    return Composer(GlobalHydra.instance().config_loader(), compose("config", searched, return_hydra_config=True))
+
+
+def compose_cell(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """The resolved config of one cell."""
+    try:
+        made = composer(config_dir)
+        texts = [normalise(o) for o in overrides]
+        made.check(texts)
+        return made.config(tuple(texts))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error

@@ -1,0 +1,26 @@
+"""The dtype of every part, always explicit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from blip2sweep.anatomy import Anatomy
+from blip2sweep.errors import UserError, nearest
+
+NAMES = ("float32", "bfloat16", "float16")
+HALF = ("bfloat16", "float16")
+
+
+def part_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
+    """{part: dtype name} from `dtype` and `dtype_per_part` of a model config. UserError for an unknown dtype or part."""
+    own = model.get("dtype_per_part") or {}
+    for part in own:
+        if part not in anatomy.parts:
+            raise UserError(f"model.dtype_per_part.{part}: no such part; {nearest(str(part), anatomy.parts)}")
+    chosen = {part: str(own.get(part) or model["dtype"]) for part in anatomy.parts}
+    for part, name in chosen.items():
+        if name not in NAMES:
+            key = f"dtype_per_part.{part}" if own.get(part) else "dtype"
+            raise UserError(f"model.{key}={name}: unknown dtype; {nearest(name, NAMES)}")
+    return chosen

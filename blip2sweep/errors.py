@@ -1,0 +1,18 @@
+"""Errors a user can mend: one line that says what was wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input. The command line prints the message on one line and exits with code 2; nothing is queued or written."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The tail of an error about an unknown name: the nearest known one, and all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known: {', '.join(names)}"

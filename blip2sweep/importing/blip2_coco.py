@@ -1,0 +1,82 @@
+"""From the study as read to ledger rows: duplicates merged, predictions scored again, sizes computed by our own rule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.importing.rows import result, write_rows
+from blip2sweep.importing.study import NAME, Config, Counts, Study, count, read_study
+from blip2sweep.metrics import METRICS, CaptionScorer, health_statistics
+from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
+from blip2sweep.sweep.sweeps import Sweep
+
+SWEEP = "blip2-coco"
+
+
+def import_blip2_coco(folder: Path, output_dir: Path, metrics: Sequence[str] = ("cider",)) -> Counts:
+    """Import a copy of the study; importing again replaces what was imported. metrics: those scored again per image."""
+    study = read_study(folder)
+    groups: dict[str, list[Config]] = {}
+    for config in study.configs:
+        groups.setdefault(config.recipe.hash, []).append(config)
+    ordered = sorted(groups.values(), key=lambda g: not g[0].nothing)  # the baseline first
+    scorer = _Writer(study, output_dir, metrics)
+    rows = [_row(study, group, scorer) for group in ordered]
+    counts = count(study)
+    keys = [r["key"] for r in rows]
+    skipped = [{"overrides": f"config {c.number}", "reason": "does nothing"} for c in study.configs if c.nothing]
+    sweep = Sweep(SWEEP, f"import {SWEEP}", time.time(), keys, keys[:1], skipped, counts.configs - counts.distinct)
+    write_rows(output_dir, sweep, rows)
+    return counts
+
+
+class _Writer:
+    """Writes predictions and their statistics, each set of captions scored once however many cells have it."""
+
+    def __init__(self, study: Study, output_dir: Path, metrics: Sequence[str]) -> None:
+        self.study, self.output_dir = study, output_dir
+        self._scorer: CaptionScorer | None = None
+        self._known: dict[str, dict[str, Any]] = {}
+        if study.predictions:
+            self._scorer = CaptionScorer(study.references, [m for m in metrics if m in METRICS])
+            self._scorer.prepare([t for texts in study.predictions.values() for t in texts])
+
+    def __call__(self, key: str, texts: list[str]) -> str:
+        """The hash of the predictions, which are on disk afterwards."""
+        assert self._scorer is not None
+        n = len(texts)
+        ids = self.study.image_ids
+        nothing: list[float | None] = [None] * n
+        predictions = Predictions(ids, ids, texts, [0] * n, nothing, [0] * n)
+        name = stem(key, predictions.hash)
+        if predictions.hash not in self._known:
+            self._known[predictions.hash] = self._scorer.statistics(texts) | health_statistics(texts)
+        write_predictions(self.output_dir, name, predictions)
+        write_statistics(self.output_dir, name, self._known[predictions.hash])
+        return predictions.hash
+
+
+def _row(study: Study, group: list[Config], write: _Writer) -> dict[str, Any]:
+    """One row for all configs that ran the same model."""
+    first = group[0]
+    texts = next((study.predictions[c.number] for c in group if c.number in study.predictions), None)
+    told = {"configs": [c.number for c in group], "noop_configs": sum(c.noop for c in group)}
+    hashed = write(study.source.key(first.recipe), texts) if texts else None
+    return result(study.source, first.recipe, first.scores, predictions=hashed, **told)
+
+
+def summary(counts: Counts) -> list[str]:
+    """What a reader must know, from the data."""
+    return [
+        f"{NAME}: {counts.configs} cells",
+        f"  {counts.noop} have an entry that did nothing (OPT attention, Q-Former MLP)",
+        f"  {counts.nothing} do nothing at all",
+        f"  {counts.distinct} distinct models were run ({counts.distinct_16_untouched} counting 16-bit min-max as "
+        f"untouched); {counts.configs - counts.distinct} runs were redundant",
+        f"  {counts.wrong_sizes} published sizes are wrong and were computed again",
+        f"  {counts.with_predictions} cells come with captions (paired intervals), {counts.empty_outputs} of them all "
+        f"empty; the others keep their published scores, without intervals",
+    ]

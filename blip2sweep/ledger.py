@@ -1,0 +1,197 @@
+"""The ledger: append-only journals, one file a process, shared by all sweeps of an output folder.
+
+A line is one JSON object, written whole and fsynced. `result` is a commit: its predictions file was complete before the
+line was. A torn last line (a killed writer, a full disk) is ignored by every reader, and every whole line is kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+
+# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack.
+ENDS = ("result", "failed", "requeued")
+KEY = re.compile(rb'"key":"([^"]*)"')
+HEAD = re.compile(rb'\{"event":"(?:started|result)",.*?"key":"[^"]*","sweep":"[^"]*","run":"[^"]*","attempt":"[^"]*"')
+FAILURES = ("oom", "timeout", "preempted", "bad_config", "crash", "lost")
+
+
+class Journal:
+    """One process's append-only file. Opened at the first line, so that a reader leaves no file behind."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.path = output_dir / "journals" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._fd: int | None = None
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
+        record = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **fields}
+        line = json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n"
+        try:
+            _write_all(self._open(), line)
+        except OSError as error:
+            raise UserError(
+                f"ledger {self.path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
+            ) from error
+
+    def _open(self) -> int:
+        if self._fd is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _write_all(fd: int, line: bytes) -> None:
+    """One line or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
+    start = os.fstat(fd).st_size
+    try:
+        written = os.write(fd, line)
+        if written < len(line):
+            raise OSError(28, "No space left on device")
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, start)
+        raise
+
+
+@dataclass
+class Attempts:
+    """All that the journals say of one key. An attempt is named by an id: clocks of different hosts are not compared."""
+
+    starts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    result: dict[str, Any] | None = None
+    results: set[str] = field(default_factory=set)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def started(self) -> int:
+        return len(self.starts)
+
+    @property
+    def last_start(self) -> dict[str, Any] | None:
+        return max(self.starts.values(), key=lambda r: r["time"], default=None)
+
+    @property
+    def open(self) -> list[dict[str, Any]]:
+        """Starts that nothing has ended: the cell is in hand, or was when its process died."""
+        return [start for attempt, start in self.starts.items() if attempt not in self.ended]
+
+    @property
+    def done(self) -> bool:
+        return self.result is not None
+
+    @property
+    def last_failure(self) -> dict[str, Any] | None:
+        """The newest failure that no later result made good."""
+        if not self.failures or (self.result and self.result["time"] >= self.failures[-1]["time"]):
+            return None
+        return self.failures[-1]
+
+    def failed_in(self, runs: Collection[str]) -> list[dict[str, Any]]:
+        """Failures of these runs (one launch of a sweep each)."""
+        return [f for f in self.failures if f.get("run") in runs]
+
+    def take(self, record: dict[str, Any]) -> None:
+        event, attempt = record["event"], attempt_id(record)
+        if event == "started":
+            self.starts[attempt] = record
+        elif event in ENDS:
+            self.ended.add(attempt)
+        if event == "result":
+            self.results.add(attempt)
+            self.result = max(self.result or record, record, key=lambda r: r["time"])
+        elif event == "failed":
+            self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
+
+
+def attempt_id(record: dict[str, Any]) -> str:
+    """The attempt a line belongs to."""
+    return str(record.get("attempt") or record.get("time"))
+
+
+class Ledger:
+    """Reads journals, only what is new since the last look. Writers are other processes and may be running.
+
+    only: keys to remember; all others are skipped unparsed, so that a worker holds its own pack and no more.
+    brief: of starts and results only HEAD is kept, which is all that following a sweep needs.
+    """
+
+    def __init__(self, output_dir: Path, only: Collection[str] | None = None, brief: bool = False) -> None:
+        self.output_dir, self.brief = output_dir, brief
+        self._only = None if only is None else {k.encode() for k in only}
+        self._offsets: dict[str, int] = {}
+        self.attempts: dict[str, Attempts] = {}
+        self.workers: list[dict[str, Any]] = []
+
+    def refresh(self) -> Ledger:
+        """Read the lines added since the last call."""
+        collecting = gc.isenabled()
+        gc.disable()  # a large ledger is a million small objects, none of them garbage: half of the time otherwise
+        try:
+            for path in self._grown():
+                for line in self._new_lines(path):
+                    self._take(line)
+        finally:
+            if collecting:
+                gc.enable()
+        return self
+
+    def _grown(self) -> list[str]:
+        """Journals longer than at the last look, found without opening any."""
+        try:
+            with os.scandir(self.output_dir / "journals") as entries:
+                files = [e for e in entries if e.name.endswith(".jsonl")]
+                return sorted(e.path for e in files if e.stat().st_size > self._offsets.get(e.path, 0))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _new_lines(self, path: str) -> list[bytes]:
+        offset = self._offsets.get(path, 0)
+        with open(path, "rb") as file:  # noqa: PTH123
+            file.seek(offset)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._offsets[path] = offset + whole
+        return data[:whole].splitlines()
+
+    def _take(self, line: bytes) -> None:
+        found = KEY.search(line)
+        if found and self._only is not None and found[1] not in self._only:
+            return
+        record = self._parsed(line)
+        if isinstance(record, dict) and "key" in record:
+            self.attempts.setdefault(record["key"], Attempts()).take(record)
+        elif isinstance(record, dict) and record.get("event") == "worker":
+            self.workers.append(record)
+
+    def _parsed(self, line: bytes) -> Any:
+        head = HEAD.match(line) if self.brief and line.endswith(b"}") else None
+        try:
+            return json.loads(head[0] + b"}" if head else line)
+        except ValueError:
+            return None  # a line torn by a crash before a later writer's newline
+
+    def done(self, key: str, not_counting: Collection[str] = ()) -> bool:
+        """True when a result is committed for the key; some attempts' results may be left out of account."""
+        return key in self.attempts and bool(self.attempts[key].results.difference(not_counting))
+
+    def results(self) -> list[dict[str, Any]]:
+        """The newest result of every key that has one."""
+        return [a.result for a in self.attempts.values() if a.result]

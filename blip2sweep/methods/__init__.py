@@ -1,0 +1,84 @@
+"""What each method takes: widths, strategies and knobs. No torch here, so that planning can read it.
+
+One file a method holds the arithmetic, two verbs at most:
+    apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
+    calibrated(weight, weights, statistics) -> Result               methods that have seen the layer's inputs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+LOW_BITS = tuple(range(1, 9))
+UP_FROM_2 = tuple(range(2, 9))
+CHANNEL_FIRST = ("channel", "tensor", "group")
+BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes
+
+
+@dataclass(frozen=True)
+class Method:
+    """The interface of one weight quantizer.
+
+    bits: widths it has; strategies: how many weights share a scale, the first being the default;
+    knobs: further knobs it uses, with their defaults; type: of its codes, `int` or `float`;
+    calibrates: what it measures of the layer's inputs, `hessian` or `ranges`; extra: the library it comes from, an extra of the same name;
+    scale_bits, zero_point_bits: what is stored with each scale (None: as many as a code has, none when symmetric);
+    prescale: whether it stores a 16-bit factor for each input; divides: a group must divide the row;
+    row_sizes: the only lengths of what shares a scale, where a library has few.
+    """
+
+    name: str
+    bits: tuple[int, ...]
+    strategies: tuple[str, ...]
+    knobs: dict[str, Any] = field(default_factory=dict)
+    type: str = "int"
+    calibrates: str | None = None
+    extra: str | None = None
+    scale_bits: int = 16
+    zero_point_bits: int | None = None
+    prescale: bool = False
+    divides: bool = False
+    row_sizes: tuple[int, ...] = ()
+
+    def has_bits(self, bits: int) -> bool:
+        return bits in self.bits
+
+    @property
+    def missing(self) -> str | None:
+        """The extra to install, where its library is not there."""
+        return self.extra if self.extra and not installed(self.extra) else None
+
+
+@cache
+def installed(library: str) -> bool:
+    """Whether a library is there; it is not imported."""
+    return find_spec(library) is not None
+
+
+RTN = {"symmetric": False, "group_size": 128}
+CODEBOOK: dict[str, Any] = {
+    "knobs": {"group_size": 64}, "type": "float", "extra": "bitsandbytes", "scale_bits": 32, "zero_point_bits": 0,
+    "divides": True, "row_sizes": BLOCK_SIZES,
+}  # fmt: skip
+
+METHODS = {
+    m.name: m
+    for m in (
+        # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Its minimum has 16 bits.
+        Method("minmax", (*LOW_BITS, 16), ("tensor",), {"quantize_bias": True}, zero_point_bits=16),
+        Method("rtn", LOW_BITS, CHANNEL_FIRST, RTN),
+        Method("mse", LOW_BITS, CHANNEL_FIRST, RTN | {"grid": 100, "norm": 2.4}),
+        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", zero_point_bits=16, divides=True),
+        Method("nf4", (4,), ("group",), **CODEBOOK),
+        Method("fp4", (4,), ("group",), **CODEBOOK),
+        Method("int8", (8,), ("channel",), extra="bitsandbytes", scale_bits=32, zero_point_bits=0),
+        Method("float8", (8,), ("channel", "tensor"), type="float", extra="torchao", scale_bits=32, zero_point_bits=0),
+        Method("gptq", UP_FROM_2, CHANNEL_FIRST, RTN | {"act_order": False, "static_groups": True, "damp": 0.01, "block_size": 128}, calibrates="hessian"),
+        Method("awq", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": True}, calibrates="hessian"),
+        Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True),
+        Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
+    )
+}  # fmt: skip

@@ -1,0 +1,73 @@
+"""What one linear layer gets. The field names are those of compressed-tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How one layer's weights are quantized. Null: the method does not use it (see blip2sweep/methods/__init__.py).
+
+    calibration: digest of what the method measured (samples, seed, upstream), null for those that see weights alone.
+    """
+
+    method: str
+    num_bits: int
+    type: str = "int"
+    strategy: str = "channel"
+    group_size: int | None = None
+    symmetric: bool | None = None
+    quantize_bias: bool | None = None
+    act_order: bool | None = None
+    static_groups: bool | None = None
+    damp: float | None = None
+    block_size: int | None = None
+    grid: int | None = None
+    norm: float | None = None
+    clip: bool | None = None
+    alpha: float | None = None
+    packed: str | None = None
+    calibration: str | None = None
+
+    def for_row(self, in_features: int) -> Weights:
+        """The same thing said once: a group as long as the row, or longer, is a channel."""
+        if self.group_size is not None and self.group_size >= in_features:
+            return replace(self, strategy="channel", group_size=None)
+        return self
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How a layer's input is quantized: simulated, one scale a token or a tensor.
+
+    dynamic: the range is that of the input at hand; else that of the calibration samples (`calibration`, their digest).
+    """
+
+    num_bits: int
+    type: str = "int"
+    strategy: str = "token"
+    symmetric: bool = True
+    dynamic: bool = True
+    calibration: str | None = None
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What one layer gets. Output activations are reserved."""
+
+    weights: Weights
+    input_activations: Activations | None = None
+    output_activations: None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dict without the null fields."""
+        both = {"weights": self.weights, "input_activations": self.input_activations}
+        return {k: {f: v for f, v in asdict(x).items() if v is not None} for k, x in both.items() if x is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Scheme:
+        inputs = data.get("input_activations")
+        return cls(Weights(**data["weights"]), Activations(**inputs) if inputs else None)

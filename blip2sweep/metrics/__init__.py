@@ -1,0 +1,47 @@
+"""Metrics: what the outputs are worth, and how sure that is. No torch here.
+
+Every metric is a function of weighted sums of per-sample statistics (statistics.py), so that one bootstrap serves them
+all::
+
+    scorer = CaptionScorer(references)                    # tokenises and counts the references once
+    base, cell = scorer.statistics(captions_of_baseline), scorer.statistics(captions_of_cell)
+    cider = METRICS["cider"]
+    cider.value(cell["cider"])                            # 1.26
+    paired_drop(cider, base["cider"], cell["cider"], weights(image_ids))  # Drop(drop=0.025, low=0.015, high=0.035)
+"""
+
+from blip2sweep.metrics.bootstrap import Drop, Weights, drop_samples, interval, paired_drop, resample, weights
+from blip2sweep.metrics.captions import CAPTION_METRICS, CaptionScorer
+from blip2sweep.metrics.health import health_statistics, same_as_baseline
+from blip2sweep.metrics.java import JavaError
+from blip2sweep.metrics.meteor import Meteor
+from blip2sweep.metrics.records import ScoreError
+from blip2sweep.metrics.score import score_file, values
+from blip2sweep.metrics.statistics import METRICS, Metric, nll_statistics
+from blip2sweep.metrics.vqa import ANSWER_TYPES, normalize_answer, vqa_accuracy, vqa_statistics
+
+__all__ = [
+    "ANSWER_TYPES",
+    "CAPTION_METRICS",
+    "METRICS",
+    "CaptionScorer",
+    "Drop",
+    "JavaError",
+    "Meteor",
+    "Metric",
+    "ScoreError",
+    "Weights",
+    "drop_samples",
+    "health_statistics",
+    "interval",
+    "nll_statistics",
+    "normalize_answer",
+    "paired_drop",
+    "resample",
+    "same_as_baseline",
+    "score_file",
+    "values",
+    "vqa_accuracy",
+    "vqa_statistics",
+    "weights",
+]

@@ -1,0 +1,146 @@
+"""METEOR 1.5 (Denkowski and Lavie, 2014): one Java process for many segments."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from blip2sweep.metrics.java import JAVA_FLAGS, JavaError, jar, java_binary, last_line, one_line
+from blip2sweep.metrics.statistics import METEOR_COLUMNS, FloatArray
+
+# Segments sent to METEOR before its answers are read: 100 bytes an answer stay below the 64 KiB of a pipe, so neither
+# side can block on a full pipe while the other one does.
+_BATCH = 256
+
+
+class Meteor:
+    """One METEOR 1.5 process (``-stdio -l en -norm``), started at first use: 5-9 s, then about 0.5 ms a segment.
+
+    Any thread may call it. It ends with ``close()``, at the end of a ``with``, or with this process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+
+    def statistics(self, references: Sequence[Sequence[str]], candidates: Sequence[str]) -> FloatArray:
+        """The "meteor" statistic, (n, 21) float64, of n tokenised candidates, each against its tokenised references.
+
+        Only the best-scoring reference of each counts, as METEOR does. Raises JavaError, after which the next call
+        starts a new process.
+        """
+        lines = [_score_line(texts, candidate) for texts, candidate in zip(references, candidates, strict=True)]
+        with self._lock:
+            answers = [answer for i in range(0, len(lines), _BATCH) for answer in self._ask(lines[i : i + _BATCH])]
+        return _without_perfect_chunks(np.array(answers, dtype=np.float64).reshape(-1, METEOR_COLUMNS))
+
+    def close(self) -> None:
+        """Ends the process, if there is one. A later call starts another."""
+        with self._lock:
+            self._stop()
+
+    def __enter__(self) -> Meteor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, lines: list[bytes]) -> list[list[float]]:
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(b"".join(lines))
+            process.stdin.flush()
+            return [_parse(process.stdout.readline()) for _ in lines]
+        except BaseException as error:
+            # Also after Ctrl-C: unread answers would be taken for those of the next call.
+            reason = self._stop()
+            if isinstance(error, (OSError, ValueError)):
+                raise JavaError(f"METEOR failed: {reason or error}") from error
+            raise
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            command = [
+                java_binary(),
+                *JAVA_FLAGS,
+                "-jar",
+                str(jar("meteor/meteor-1.5.jar")),
+                "-",
+                "-",
+                "-stdio",
+                "-l",
+                "en",
+                "-norm",
+            ]
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
+            )
+        return self._process
+
+    def _stop(self) -> str:
+        process, stderr = self._process, self._stderr
+        self._process = self._stderr = None
+        if process is None or stderr is None:
+            return ""
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            _close_quietly(pipe)
+        stderr.seek(0)
+        with stderr:
+            return last_line(stderr.read())
+
+
+@functools.cache
+def shared_meteor() -> Meteor:
+    """The METEOR process of this worker: one, kept until the interpreter ends."""
+    meteor = Meteor()
+    atexit.register(meteor.close)
+    return meteor
+
+
+def _score_line(references: Sequence[str], candidate: str) -> bytes:
+    """A SCORE request. ``|||`` separates fields, so it cannot stay in a text; pycocoevalcap removes it the same way."""
+    fields = ["SCORE", *(_one_field(text) for text in references), _one_field(candidate)]
+    return (" ||| ".join(fields) + "\n").encode("utf-8", errors="replace")
+
+
+def _one_field(text: str) -> str:
+    return one_line(text).replace("|||", "").replace("  ", " ")
+
+
+def _parse(answer: bytes) -> list[float]:
+    numbers = [float(number) for number in answer.split()]
+    if len(numbers) != METEOR_COLUMNS + 2:  # the last two, word matches, serve character-based languages only
+        raise ValueError(f"unexpected answer {answer[:80]!r}")
+    return numbers[:METEOR_COLUMNS]
+
+
+def _without_perfect_chunks(rows: FloatArray) -> FloatArray:
+    """A candidate that equals its reference is not fragmented: METEOR adds no chunk for it (MeteorStats.addStats)."""
+    matches = rows[:, 4:20].reshape(-1, 4, 2, 2).sum(axis=(1, 2))  # candidate, reference
+    perfect = (matches == rows[:, :2]).all(axis=1) & (rows[:, 20] == 1)
+    rows[perfect, 20] = 0
+    return rows
+
+
+def _close_quietly(pipe: IO[bytes] | None) -> None:
+    try:
+        if pipe is not None:
+            pipe.close()
+    except OSError:
+        pass  # a dead process: what was still buffered cannot be flushed

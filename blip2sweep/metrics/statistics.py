@@ -1,0 +1,110 @@
+"""Every metric as a function of summed per-sample statistics.
+
+A metric is a statistic array ``S`` of shape (n, k), float64, one row a sample, and a ``finish`` that maps sums of its
+rows, shape (..., k), to values, shape (...). Summing with weights before ``finish`` is all a bootstrap needs, and it is
+exact for corpus metrics (BLEU, METEOR), which are not means of per-sample scores.
+
+All values are fractions in 0-1, except ``cider`` (0-10, as pycocoevalcap prints it: 1.285, not 128.5), ``nll`` (nats a
+token) and ``mean_length`` (words). 0/0, such as the accuracy on an answer type nobody asked about, is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# Columns of the "meteor" statistic: lengths and function words of candidate and reference, then for the exact, stem,
+# synonym and paraphrase module the matched content words and function words of both sides, then the chunks.
+METEOR_COLUMNS = 21
+# METEOR 1.5, -l en, task "rank" (edu.cmu.meteor.util.Constants).
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+MODULE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of the table.
+
+    name: the column. statistic: which statistic array it reads (several metrics share one). finish: sums of that
+    array's rows, (..., k), to values, (...). higher_is_better: the sign of a drop. version: identifies the scorer; a
+    change of anything that can change a value changes it.
+    """
+
+    name: str
+    statistic: str
+    finish: Callable[[FloatArray], FloatArray]
+    higher_is_better: bool
+    version: str
+
+    def value(self, statistics: FloatArray) -> float:
+        """The metric of a whole sample set, from its statistic array (n, k)."""
+        return float(self.finish(np.asarray(statistics, dtype=np.float64).sum(axis=0)))
+
+
+def nll_statistics(nll_sum: Sequence[float], tokens: Sequence[int]) -> dict[str, FloatArray]:
+    """Per-sample summed negative log-likelihoods (nats) and token counts, both length n, as ``{"nll": (n, 2)}``."""
+    if len(nll_sum) != len(tokens):
+        raise ValueError(f"nll_sum has {len(nll_sum)} samples, tokens has {len(tokens)}; give one of each a sample")
+    return {"nll": np.column_stack([nll_sum, tokens]).astype(np.float64)}
+
+
+def _ratio(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
+    def finish(sums: FloatArray) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return sums[..., numerator] / sums[..., denominator]
+
+    return finish
+
+
+def _bleu(order: int) -> Callable[[FloatArray], FloatArray]:
+    """pycocoevalcap's corpus BLEU; its epsilons are part of the value when nothing matches."""
+
+    def finish(sums: FloatArray) -> FloatArray:
+        precisions = (sums[..., :order] + 1e-15) / (sums[..., 4 : 4 + order] + 1e-9)
+        brevity = (sums[..., 8] + 1e-15) / (sums[..., 9] + 1e-9)
+        penalty = np.exp(1 - 1 / np.minimum(brevity, 1.0))
+        return precisions.prod(axis=-1) ** (1 / order) * penalty
+
+    return finish
+
+
+def _meteor(sums: FloatArray) -> FloatArray:
+    """METEOR 1.5's computeMetrics (Denkowski and Lavie, 2014, equations 1-5) on summed statistics."""
+    matches = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 4)  # module, (candidate, reference) x (content, function)
+    weighted = np.einsum("...mc,m->...c", matches, MODULE_WEIGHTS)
+    matched = DELTA * weighted[..., :2] + (1 - DELTA) * weighted[..., 2:]
+    function_words = sums[..., 2:4]
+    lengths = DELTA * (sums[..., :2] - function_words) + (1 - DELTA) * function_words
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = np.moveaxis(matched / lengths, -1, 0)
+        f_mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+        fragmentation = sums[..., 20] / (matches.sum(axis=(-2, -1)) / 2)
+        score = f_mean * (1 - GAMMA * fragmentation**BETA)
+    # As in Java: 0/0 is a score of 0, and a score is never negative.
+    return np.maximum(np.nan_to_num(score, nan=0.0), 0.0)
+
+
+_CAPTIONS = "pycocoevalcap-1.2/ptb-3.4.1"
+_VQA = "vqaEval-a013f00"
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in [
+        *(Metric(f"bleu_{order}", "bleu", _bleu(order), True, _CAPTIONS) for order in (1, 2, 3, 4)),
+        Metric("meteor", "meteor", _meteor, True, f"{_CAPTIONS}/meteor-1.5"),
+        Metric("rouge_l", "rouge_l", _ratio(0, 1), True, _CAPTIONS),
+        Metric("cider", "cider", _ratio(0, 1), True, _CAPTIONS),
+        Metric("vqa_accuracy", "vqa", _ratio(0, 1), True, _VQA),
+        Metric("vqa_accuracy_yes_no", "vqa", _ratio(2, 3), True, _VQA),
+        Metric("vqa_accuracy_number", "vqa", _ratio(4, 5), True, _VQA),
+        Metric("vqa_accuracy_other", "vqa", _ratio(6, 7), True, _VQA),
+        Metric("nll", "nll", _ratio(0, 1), False, "1"),
+        Metric("empty_rate", "health", _ratio(0, 2), False, "1"),
+        Metric("mean_length", "health", _ratio(1, 2), True, "1"),
+    ]
+}

@@ -1,0 +1,58 @@
+"""The real module tree held against the anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+from blip2sweep.anatomy import Anatomy
+from blip2sweep.errors import UserError
+
+
+def build_meta(model_config: Mapping[str, Any]) -> Blip2ForConditionalGeneration:
+    """The model of `model_config["config"]` on the meta device: real modules and shapes, no weights, no files."""
+    with torch.device("meta"):
+        return Blip2ForConditionalGeneration(Blip2Config(**model_config["config"])).eval()
+
+
+def tree(model: nn.Module, anatomy: Anatomy) -> tuple[dict[str, tuple[int, int, bool]], dict[str, int]]:
+    """What `Anatomy.verify` takes: every nn.Linear below the stacks' paths as path -> (out_features, in_features, has
+    bias), and stack path -> number of blocks."""
+    stacks = [s.path for part in anatomy.parts.values() for s in part.stacks]
+    modules = dict(model.named_modules())
+    linears = {
+        path: (m.out_features, m.in_features, m.bias is not None)
+        for path, m in modules.items()
+        if isinstance(m, nn.Linear) and any(path.startswith(stack + ".") for stack in stacks)
+    }
+    return linears, {path: len(m) for path in stacks if isinstance(m := modules.get(path), nn.ModuleList)}
+
+
+def verify(model: nn.Module, anatomy: Anatomy) -> None:
+    """Raise UserError where the model's linears or blocks differ from conf/model."""
+    anatomy.verify(*tree(model, anatomy))
+
+
+def check_config(model_config: Mapping[str, Any], found: Blip2Config) -> None:
+    """Raise UserError naming the first field of conf/model in which a checkpoint's config.json differs.
+
+    Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
+    """
+    expected = Blip2Config(**model_config["config"])
+    _check_fields(str(model_config["name"]), "", model_config["config"], expected, found)
+
+
+def _check_fields(model: str, prefix: str, named: Mapping[str, Any], expected: Any, found: Any) -> None:
+    for field, value in named.items():
+        want, have = getattr(expected, field), getattr(found, field, None)
+        if isinstance(value, Mapping):
+            _check_fields(model, f"{prefix}{field}.", value, want, have)
+        elif have != want:
+            raise UserError(
+                f"model {model}: {prefix}{field} is {have} in the checkpoint's config.json, {want} in "
+                f"conf/model/{model}.yaml; right: the checkpoint that the model config describes"
+            )

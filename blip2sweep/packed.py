@@ -1,0 +1,220 @@
+"""Packed execution: layers replaced by a library's packed ones, and what they cost against bf16 on the same device.
+
+Accuracy cells compute with dequantized weights and say nothing of memory or speed. A cell with `quant.packed` runs the
+real kernels, and measures.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blip2sweep.errors import UserError
+from blip2sweep.methods.scheme import Scheme
+from blip2sweep.models import Loaded, load
+from blip2sweep.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.packed import Kernel, kernel_of
+from blip2sweep.stages.evaluate import evaluate
+from blip2sweep.stages.images import Features, load_pixels
+from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.sample import TaskData
+
+SINGLE, LARGEST = 8, 64  # images timed one by one, and together
+REPEATS = 3
+
+
+def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
+    """(what is simulated, what is packed)."""
+
+    def only(part: PartRecipe, packed: bool) -> PartRecipe:
+        kept = (s if s is not None and bool(s.weights.packed) == packed else None for s in part.schemes)
+        return replace(part, schemes=tuple(kept))
+
+    both = ({n: only(p, packed) for n, p in recipe.parts.items()} for packed in (False, True))
+    simulated, packed = (Recipe(parts) for parts in both)
+    return simulated, packed
+
+
+class Packed:
+    """As a context: the recipe's layers are packed modules; leaving it puts the originals back."""
+
+    def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
+        self.loaded, self.recipe = loaded, recipe
+        self._originals: dict[str, nn.Module] = {}
+
+    def __enter__(self) -> Packed:
+        try:
+            for x, scheme in self.recipe.touched():
+                self._exchange(x.path, scheme)
+        except BaseException:
+            self.restore()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+    def _exchange(self, path: str, scheme: Scheme) -> None:
+        module = self.loaded.model.get_submodule(path)
+        assert isinstance(module, nn.Linear)
+        self._check(path, scheme)
+        packed = pack(module, scheme)
+        self._originals[path] = module
+        self.loaded.model.set_submodule(path, packed)
+
+    def _check(self, path: str, scheme: Scheme) -> None:
+        device = self.loaded.device.type
+        if scheme.weights.packed != device:
+            raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
+        if self.loaded.family == "t5" and path.endswith(".wo") and kernel_of(scheme).library == "bitsandbytes":
+            raise UserError(f"{path}: T5 casts its input to the type of the packed codes; right: keep those layers")
+
+    def restore(self) -> None:
+        for path, module in self._originals.items():
+            self.loaded.model.set_submodule(path, module)
+        self._originals = {}
+
+
+@torch.no_grad()
+def pack(module: nn.Linear, scheme: Scheme) -> nn.Module:
+    """A packed copy of a linear; the original keeps its weight."""
+    kernel = kernel_of(scheme)
+    return _torchao(module, scheme, kernel) if kernel.library == "torchao" else _bitsandbytes(module, scheme)
+
+
+def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
+    from torchao import quantization
+
+    config: Any
+    if kernel.method == "float8":
+        config = quantization.Float8WeightOnlyConfig()
+    elif kernel.bits == 4:
+        config = quantization.Int4WeightOnlyConfig(
+            group_size=scheme.weights.group_size, int4_packing_format="tile_packed_to_4d"
+        )
+    elif kernel.w8a8:
+        config = quantization.Int8DynamicActivationInt8WeightConfig()
+    else:
+        config = quantization.Int8WeightOnlyConfig()
+    own = copy.copy(module)
+    own._parameters = dict(module._parameters)
+    quantization.quantize_(nn.Sequential(own), config)
+    return own
+
+
+def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
+    import bitsandbytes
+
+    w, bias = scheme.weights, module.bias
+    shape = (module.in_features, module.out_features, bias is not None)
+    own: Any
+    if w.method == "int8":
+        own = bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False)
+        own.weight = bitsandbytes.nn.Int8Params(module.weight.data.clone(), requires_grad=False, has_fp16_weights=False)
+    else:
+        own = bitsandbytes.nn.Linear4bit(*shape, compute_dtype=module.weight.dtype, quant_type=w.method)
+        size = w.group_size or module.in_features
+        own.weight = bitsandbytes.nn.Params4bit(
+            module.weight.data.clone(), requires_grad=False, quant_type=w.method, blocksize=size,
+            compress_statistics=False, module=own,
+        )  # fmt: skip
+    own.bias = bias
+    return own.to(module.weight.device)
+
+
+# ---- bytes
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers as they are stored, shared storages once."""
+    seen: dict[int, int] = {}
+    for tensor in _stored(model):
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(seen.values())
+
+
+def layer_bytes(module: nn.Module) -> int:
+    """Bytes of one layer's weight: codes, scales, zero points."""
+    tensors = (*_inner(getattr(module, "weight", None)), *_scales(module))
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+def _stored(model: nn.Module) -> Iterator[Tensor]:
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield from _inner(tensor)
+    for module in model.modules():
+        yield from _scales(module)
+
+
+def _scales(module: nn.Module) -> Iterator[Tensor]:
+    """Where bitsandbytes keeps an int8 layer's scales once it has run."""
+    scales = getattr(getattr(module, "state", None), "SCB", None)
+    if scales is not None:
+        yield scales
+
+
+def _inner(tensor: Any) -> Iterator[Tensor]:
+    """The plain tensors of a packed one."""
+    if tensor is None:
+        return
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _inner(getattr(tensor, name))
+        return
+    yield tensor.data
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        yield state.absmax
+    if getattr(tensor, "SCB", None) is not None:
+        yield tensor.SCB
+
+
+# ---- time
+
+
+def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Features) -> dict[str, float]:
+    """Bytes, peak bytes and seconds an image, one by one (median) and in the largest batch (best of three)."""
+    chosen = task.samples[:LARGEST]
+    alone = [_seconds(loaded, task, generation, pixels, [s], 1) for s in chosen[: SINGLE + 1]][1:]  # the first warms up
+    if loaded.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(loaded.device)
+    together = min(_seconds(loaded, task, generation, pixels, chosen, LARGEST) for _ in range(REPEATS)) / len(chosen)
+    peak = torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0
+    return {
+        "model_bytes_measured": model_bytes(loaded.model),
+        **({"peak_bytes": peak} if peak else {}),
+        "seconds_batch_1": statistics.median(alone) if alone else together,
+        f"seconds_batch_{LARGEST}": together,
+    }
+
+
+def _seconds(
+    loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Any, batch: int
+) -> float:
+    own = replace(task, samples=tuple(samples))
+    if loaded.device.type == "cuda":
+        torch.cuda.synchronize(loaded.device)
+    rows = [pixels.ids.index(i) for i in own.images]
+    assert pixels.pixels is not None
+    images = Features(tuple(own.images), pixels.pixels[rows])
+    start = time.perf_counter()
+    evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
+    return time.perf_counter() - start  # evaluate brings its texts to the host: the device is done
+
+
+def compared(loaded: Loaded, job: dict[str, Any], task: TaskData) -> dict[str, float]:
+    """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
+    own, generation = replace(task, samples=task.samples[:LARGEST]), Generation(**job["generation"])
+    found = measured(loaded, own, generation, load_pixels(loaded, own))
+    config = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
+    plain = load(config, Path(job["folder"]), device=loaded.device.type)
+    other = measured(plain, own, generation, load_pixels(plain, own))
+    return found | {f"bf16_{k}": v for k, v in other.items()}

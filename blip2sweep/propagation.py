@@ -1,0 +1,25 @@
+"""propagation.parquet: one row a cell and block, of the cells that ran with analysis.propagation=true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.store import read_json
+
+
+def write_propagation(output_dir: Path) -> None:
+    """Collect what workers left in `propagation/`; nothing where there is nothing."""
+    rows = list(_rows(output_dir))
+    if rows:
+        part = output_dir / ".propagation.parquet.tmp"
+        pd.DataFrame(rows).astype({"block": "Int64"}).to_parquet(part, index=False)
+        part.replace(output_dir / "propagation.parquet")
+
+
+def _rows(output_dir: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted((output_dir / "propagation").glob("*.json")):
+        yield from ({"key": path.stem.partition("-")[0], **row} for row in read_json(path))

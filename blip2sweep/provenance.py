@@ -1,0 +1,47 @@
+"""Where a number comes from: versions, device, code revision."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blip2sweep import __version__
+
+if TYPE_CHECKING:
+    from blip2sweep.models import Loaded
+
+
+def provenance(loaded: Loaded) -> dict[str, Any]:
+    """What ran: libraries, attention implementation, image-processor backend, code revision."""
+    return {
+        "versions": versions(),
+        "attention": " ".join(f"{part}:{name}" for part, name in loaded.attention.items()),
+        "image_processor": loaded.image_processor_backend,
+        "code": code_revision(),
+    }
+
+
+@lru_cache
+def versions() -> str:
+    """`blip2sweep 0.1.0 torch … transformers … python …`."""
+    names = " ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "tokenizers", "pillow"))
+    return f"blip2sweep {__version__} {names} python {platform.python_version()}"
+
+
+@lru_cache
+def code_revision() -> str | None:
+    """The checkout's commit, `+` behind it when files differ; None in an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

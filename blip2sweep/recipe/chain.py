@@ -1,0 +1,97 @@
+"""The chain of keys that says which work two cells share, and the order that puts sharing cells side by side.
+
+`key_0 = H(start)`, `key_i = H(key_{i-1}, recipe entries of block i)`, through the vision blocks, the Q-Former and the
+language model. Two cells whose keys agree at a point compute the same thing up to there, so long as `start` says
+everything else: weights, images, preprocessing, dtypes, attention, image processor, device kind, library versions.
+Cells' own keys know nothing of it: sharing never changes an identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from blip2sweep.anatomy import Anatomy, Part, anatomy
+from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.recipe.compact import expand
+from blip2sweep.recipe.recipe import PartRecipe, Recipe
+
+Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
+
+
+class Chain(NamedTuple):
+    """vision: n + 1 keys, of the state before block 0, 1, …, n; bridge: of the query features; language: of the
+    language model's recipe alone, to be joined with the content of its input."""
+
+    vision: tuple[str, ...]
+    bridge: str
+    language: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of everything that is kept, in the order it is computed."""
+        return (*self.vision, self.bridge)
+
+
+def chain(start: Any, recipe: Recipe) -> Chain:
+    """start: everything but the recipe that determines the features, as JSON."""
+    return chain_of(start, {name: block_entries(part) for name, part in recipe.parts.items()})
+
+
+def chain_of(start: Any, parts: Mapping[str, Blocks]) -> Chain:
+    """The chain of entries that are already known part by part, in the model's order (vit, qformer, llm)."""
+    vit, qformer, llm = parts.values()
+    vision = _vision_keys(canonical_json(start), vit)
+    return Chain(vision, digest([vision[-1], "qformer", *qformer]), digest(["language", *llm]))
+
+
+@lru_cache(maxsize=4096)
+def _vision_keys(start: str, blocks: Blocks) -> tuple[str, ...]:
+    keys = [digest(start)]
+    for entry in blocks:
+        keys.append(digest([keys[-1], entry]))
+    return tuple(keys)
+
+
+@lru_cache(maxsize=65536)
+def block_entries(part: PartRecipe) -> Blocks:
+    """A digest of {path: scheme} a block."""
+    blocks: list[dict[str, Any]] = [{} for _ in range(part.part.n_blocks)]
+    for layer, scheme in part.touched():
+        blocks[layer.block][layer.path] = scheme.as_dict()
+    return tuple(digest(block)[:16] if block else "" for block in blocks)
+
+
+class Entries:
+    """`block_entries` of recipes in their short form: a grid's cells share their parts, each is expanded once."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self._known: dict[str, Blocks] = {}
+
+    def __call__(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Blocks]:
+        """{part: entries} of a list of targets, as `Cell.job()` carries it."""
+        return {name: self._part(part, targets) for name, part in self.anatomy.parts.items()}
+
+    def _part(self, part: Part, targets: Sequence[Mapping[str, Any]]) -> Blocks:
+        own = [t for t in targets if str(t["target"]).split(":")[0].split(".")[0] == part.name]
+        name = part.name + canonical_json(own)
+        if name not in self._known:
+            self._known[name] = block_entries(expand(own, self.anatomy).parts[part.name])
+        return self._known[name]
+
+
+class Prefixes:
+    """Sort keys of cells as `Cell.job()` gives them. In their order neighbours share the longest prefix, and what is
+    left alone comes first: a worker that goes through the tree of prefixes depth first has to compute least."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entries] = {}
+
+    def __call__(self, job: Mapping[str, Any]) -> tuple[Any, ...]:
+        model, columns = canonical_json(job["model"]), job["columns"]
+        if model not in self._entries:
+            self._entries[model] = Entries(anatomy(job["model"]))
+        blocks = self._entries[model](job["recipe"])
+        return (model, columns["weights"], columns["task"], columns["data"], *blocks.values(), columns["generation"])

@@ -1,0 +1,72 @@
+"""The table's columns that describe a recipe: bits per part, blocks, layers, method, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from blip2sweep.canonical import canonical_json
+from blip2sweep.recipe.compact import block_word, describe, targets, text
+from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.size import size
+
+MIXED = "mixed"
+
+
+def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, Any]:
+    """Columns of one recipe.
+
+    bits_<part> is the mean number of bits over the part's touched weights (so 4 means 4 everywhere touched), None where
+    the part is left alone. blocks, layers, method, … are one word where the touched parts agree, else `mixed` or
+    part by part.
+    """
+    touched = {n: p for n, p in recipe.parts.items() if not p.empty}
+    entries = targets(recipe)
+    return {
+        "part": _part_word(touched, recipe),
+        **{f"bits_{n}": _bits(p) for n, p in recipe.parts.items()},
+        "blocks": _agreed({n: _words(p)[0] for n, p in touched.items()}),
+        "layers": _agreed({n: _words(p)[1] for n, p in touched.items()}),
+        "method": _one([e["method"] for e in entries]),
+        "strategy": _one([e["strategy"] for e in entries]),
+        "group_size": _one([e["group_size"] for e in entries if "group_size" in e]),
+        "symmetric": _one([e["symmetric"] for e in entries if "symmetric" in e]),
+        "input_bits": _one([e.get("input", {}).get("bits") for e in entries]),
+        "recipe": text(entries),
+        "recipe_json": canonical_json(entries),
+        **asdict(size(recipe, model_params)),
+    }
+
+
+def _part_word(touched: dict[str, PartRecipe], recipe: Recipe) -> str:
+    if not touched:
+        return "none"
+    return "all" if len(touched) == len(recipe.parts) else "+".join(touched)
+
+
+@lru_cache(maxsize=65536)
+def _bits(part: PartRecipe) -> float | None:
+    weights = sum(x.weights for x, _ in part.touched())
+    return sum(x.weights * s.weights.num_bits for x, s in part.touched()) / weights if weights else None
+
+
+@lru_cache(maxsize=65536)
+def _words(part: PartRecipe) -> tuple[str, str]:
+    """(blocks, layers) of everything the recipe touches in a part, whatever the schemes."""
+    pairs = describe(part.part, [x for x, _ in part.touched()])
+    if len(pairs) == 1:
+        return pairs[0]
+    return block_word(part.part, {x.block for x, _ in part.touched()}), MIXED
+
+
+def _agreed(words: dict[str, str]) -> str | None:
+    if len(set(words.values())) <= 1:
+        return next(iter(words.values()), None)
+    return " ".join(f"{part}:{word}" for part, word in words.items())
+
+
+def _one(values: Sequence[Any]) -> Any:
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else (MIXED if distinct else None)

@@ -1,0 +1,206 @@
+"""Knobs of the config (`quant`, `per_part`, `rules`) -> the scheme they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.methods import METHODS, Method
+from blip2sweep.methods.scheme import Activations, Scheme, Weights
+from blip2sweep.recipe.packed import resolve_packed
+
+INPUT = ("input.bits", "input.strategy", "input.symmetric", "input.dynamic")
+KNOBS = (
+    "method", "bits", "strategy", "group_size", "symmetric", "quantize_bias", "act_order", "static_groups", "damp",
+    "block_size", "grid", "norm", "clip", "alpha", "packed", *INPUT,
+)  # fmt: skip
+
+
+class Knob(NamedTuple):
+    """One value and the config key it was written under, such as `per_part.vit.bits`."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+Knobs = tuple[Knob, ...]
+
+
+class Resolved(NamedTuple):
+    """A scheme (None: left alone) and the config keys that determined it."""
+
+    scheme: Scheme | None
+    used: frozenset[str]
+
+
+def knobs_of(values: Mapping[str, Any], prefix: str) -> Knobs:
+    """The non-null knobs of one mapping, those of `input` as `input.bits` and so on; unknown names are refused."""
+    flat = dict(_flat(values))
+    for name in flat:
+        if name not in KNOBS:
+            raise UserError(f"{prefix}.{name}: unknown knob; {nearest(str(name), KNOBS)}")
+    return tuple(Knob(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", v) for inner, v in value.items())
+        else:
+            yield str(name), value
+
+
+def merged(*layers: Knobs) -> Knobs:
+    """Later layers override earlier ones, knob by knob."""
+    return tuple({k.name: k for layer in layers for k in layer}.values())
+
+
+@lru_cache(maxsize=4096)
+def resolve_knobs(knobs: Knobs) -> Resolved:
+    """The scheme these knobs mean, and which of them it used.
+
+    A knob that the method or its strategy does not use is dropped, and not among the used ones. `bits=none`, and 16
+    where 16 is no width of the method, mean left alone. Raises UserError naming the key that is wrong.
+    """
+    given = {k.name: k for k in knobs}
+    method = _method(given)
+    bits = _bits(given.get("bits"))
+    if bits is None or (bits == 16 and not method.has_bits(16)):
+        return Resolved(None, _origins(given, ("method", "bits")))
+    strategy = _strategy(given.get("strategy"), method)
+    if not method.has_bits(bits):
+        raise UserError(
+            f"{_name(given['bits'])}: {method.name} has no such width; right: {_widths(method.bits)} or none"
+        )
+    extra = {k: _extra(given.get(k), k, default) for k, default in method.knobs.items() if _takes(strategy, k)}
+    _check_order(given, extra)
+    inputs = resolve_input(given)
+    packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
+    _check_extra(given, method)
+    weights = Weights(method.name, bits, type=method.type, strategy=strategy, packed=packed, **extra)
+    used = ("method", "bits", "strategy", *extra, *(used_inputs(given, inputs)), *(["packed"] if packed else []))
+    return Resolved(Scheme(weights, inputs), _origins(given, used))
+
+
+def _takes(strategy: str, knob: str) -> bool:
+    return knob not in ("group_size", "static_groups") or strategy == "group"
+
+
+def _check_order(given: Mapping[str, Knob], extra: Mapping[str, Any]) -> None:
+    if extra.get("act_order") and extra.get("static_groups") is False:
+        raise UserError(
+            f"{_name(given['static_groups'])}: with act_order a group would hold columns from all over the row, which "
+            f"no kernel reads; right: static_groups=true"
+        )
+
+
+def _check_extra(given: Mapping[str, Knob], method: Method) -> None:
+    if method.missing:
+        knob = given["method"]
+        raise UserError(
+            f"{_name(knob)}: needs {method.missing}, which is not installed; right: pip install "
+            f"'blip2sweep[{method.missing}]'"
+        )
+
+
+def _origins(given: Mapping[str, Knob], names: Iterable[str]) -> frozenset[str]:
+    return frozenset(given[n].origin for n in names if n in given)
+
+
+def _name(knob: Knob) -> str:
+    return f"{knob.origin}={knob.value}"
+
+
+def _method(given: Mapping[str, Knob]) -> Method:
+    knob = given.get("method")
+    if knob is None:
+        raise UserError(f"quant.method is not set; right: one of {', '.join(sorted(METHODS))}")
+    if knob.value not in METHODS:
+        raise UserError(f"{_name(knob)}: unknown method; {nearest(str(knob.value), METHODS)}")
+    return METHODS[knob.value]
+
+
+def _bits(knob: Knob | None) -> int | None:
+    """An integer, or None for `none`."""
+    if knob is None or str(knob.value).lower() == "none":
+        return None
+    if isinstance(knob.value, bool) or not str(knob.value).isdigit():
+        raise UserError(f"{_name(knob)}: not a bit width; right: an integer such as 4, or none")
+    return int(knob.value)
+
+
+def _strategy(knob: Knob | None, method: Method) -> str:
+    if knob is None:
+        return method.strategies[0]
+    if knob.value not in method.strategies:
+        raise UserError(f"{_name(knob)}: {method.name} takes {' or '.join(method.strategies)}")
+    return str(knob.value)
+
+
+def _widths(bits: Iterable[int]) -> str:
+    low = [b for b in bits if b <= 8]
+    high = [str(b) for b in bits if b > 8]
+    run = f"{low[0]}-{low[-1]}" if len(low) > 2 and low[-1] - low[0] == len(low) - 1 else ", ".join(map(str, low))
+    return ", ".join([run, *high])
+
+
+def _extra(knob: Knob | None, name: str, default: Any) -> Any:
+    if knob is None:
+        return default
+    wanted, right = VALUES[name]
+    if not right(knob.value):
+        raise UserError(f"{_name(knob)}: right: {wanted}")
+    return float(knob.value) if isinstance(default, float) else knob.value
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _boolean(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "group_size": ("a positive integer such as 128", _positive),
+    "block_size": ("a positive integer such as 128", _positive),
+    "grid": ("a positive integer such as 20", _positive),
+    "damp": ("a number from 0 to 1 such as 0.01", lambda x: _number(x, 0, 1)),
+    "norm": ("a number from 0.5 to 8 such as 2.4", lambda x: _number(x, 0.5, 8)),
+    "alpha": ("a number from 0 to 1 such as 0.5", lambda x: _number(x, 0, 1)),
+    **dict.fromkeys(("symmetric", "quantize_bias", "act_order", "static_groups", "clip"), ("true or false", _boolean)),
+}
+
+
+# ---- input activations
+
+
+def resolve_input(given: Mapping[str, Knob]) -> Activations | None:
+    """The quantizer of a layer's inputs; None without `input.bits`, or where it is `none` or 16."""
+    bits = _bits(given.get("input.bits"))
+    if bits is None or bits == 16:
+        return None
+    if bits not in range(2, 9):
+        raise UserError(f"{_name(given['input.bits'])}: no such width of activations; right: 2-8 or none")
+    strategy = given["input.strategy"].value if "input.strategy" in given else "token"
+    if strategy not in ("token", "tensor"):
+        raise UserError(f"{_name(given['input.strategy'])}: right: token or tensor")
+    symmetric, dynamic = (_flag(given.get(f"input.{k}")) for k in ("symmetric", "dynamic"))
+    if strategy == "token" and not dynamic:
+        raise UserError(f"{_name(given['input.dynamic'])}: a token's range is its own; right: input.strategy=tensor")
+    return Activations(bits, strategy=strategy, symmetric=symmetric, dynamic=dynamic)
+
+
+def _flag(knob: Knob | None) -> bool:
+    return True if knob is None else _extra(knob, "symmetric", True)
+
+
+def used_inputs(given: Mapping[str, Knob], inputs: Activations | None) -> tuple[str, ...]:
+    return INPUT if inputs else ("input.bits",) if "input.bits" in given else ()

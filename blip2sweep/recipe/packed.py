@@ -1,0 +1,105 @@
+"""Which (method, width, strategy) a library runs packed, and where: `quant.packed=true|cpu|cuda`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blip2sweep.errors import UserError
+from blip2sweep.methods import installed
+from blip2sweep.methods.scheme import Activations, Scheme
+
+
+class Kernel(NamedTuple):
+    """One packed layer of a library. symmetric null: the method has none; w8a8: it quantizes its input itself."""
+
+    library: str
+    method: str
+    bits: int
+    strategy: str
+    symmetric: bool | None
+    devices: tuple[str, ...]
+    group_sizes: tuple[int, ...] = ()
+    w8a8: bool = False
+
+
+BOTH = ("cpu", "cuda")
+KERNELS = (
+    Kernel("torchao", "rtn", 8, "channel", True, BOTH),
+    Kernel("torchao", "rtn", 8, "channel", True, BOTH, w8a8=True),
+    Kernel("torchao", "rtn", 4, "group", False, ("cuda",), (32, 64, 128, 256)),
+    Kernel("torchao", "float8", 8, "channel", None, BOTH),
+    Kernel("bitsandbytes", "nf4", 4, "group", None, BOTH, (64, 128, 256, 512, 1024, 2048, 4096)),
+    Kernel("bitsandbytes", "fp4", 4, "group", None, BOTH, (64, 128, 256, 512, 1024, 2048, 4096)),
+    Kernel("bitsandbytes", "int8", 8, "channel", None, BOTH),
+)
+W8A8 = Activations(8)  # per token, symmetric, dynamic: what torchao's int8 kernel does with its input
+
+
+def resolve_packed(
+    knob: Any, method: str, bits: int, strategy: str, extra: Mapping[str, Any], inputs: Activations | None
+) -> str | None:
+    """The kind of device whose kernel is to run, or None. knob: has `value` and `origin`, or is None.
+
+    Raises UserError where no library has such a kernel for that device.
+    """
+    if knob is None or knob.value in (False, "none"):
+        return None
+    said = f"{knob.origin}={knob.value}"
+    if knob.value not in (True, *BOTH):
+        raise UserError(f"{said}: right: true, false, cpu or cuda")
+    device = this_device() if knob.value is True else str(knob.value)
+    found = find_kernel(method, bits, strategy, extra, inputs)
+    if found is None or device not in found.devices:
+        what = " ".join(filter(None, [method, str(bits), strategy, "symmetric" if extra.get("symmetric") else ""]))
+        raise UserError(f"{said}: no packed kernel for {what} on {device}; right: {_offer(device)}")
+    if not installed(found.library):
+        raise UserError(
+            f"{said}: needs {found.library}, which is not installed; right: pip install 'blip2sweep[{found.library}]'"
+        )
+    return device
+
+
+def find_kernel(
+    method: str, bits: int, strategy: str, knobs: Mapping[str, Any], inputs: Activations | None
+) -> Kernel | None:
+    """The kernel that computes this, if there is one. A group of the row's length is what `channel` calls it."""
+    asked = (method, bits, strategy, knobs.get("symmetric"), inputs)
+    for k in KERNELS:
+        fits = asked == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
+        if fits and (not k.group_sizes or knobs.get("group_size") in k.group_sizes):
+            return k
+    return None
+
+
+def kernel_of(scheme: Scheme) -> Kernel:
+    """The kernel of a packed scheme. A group that became a channel, being as long as the row, has that of the group."""
+    w = scheme.weights
+    found = find_kernel(
+        w.method,
+        w.num_bits,
+        w.strategy,
+        {"symmetric": w.symmetric, "group_size": w.group_size},
+        scheme.input_activations,
+    )
+    named = next((k for k in KERNELS if (k.method, k.bits) == (w.method, w.num_bits)), None)
+    if found is None and (named is None or named.strategy != "group"):
+        raise UserError(f"no packed kernel for {w}")
+    kernel = found or named
+    assert kernel is not None
+    return kernel
+
+
+def this_device() -> str:
+    """Told without torch, since planning has none."""
+    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+
+
+def _offer(device: str) -> str:
+    words = [
+        f"{k.method} {k.bits} {k.strategy}{' symmetric' if k.symmetric else ''}{' with 8-bit input' if k.w8a8 else ''}"
+        for k in KERNELS
+        if device in k.devices
+    ]
+    return ", ".join(words)

@@ -1,0 +1,63 @@
+"""A recipe, resolved: `{module path: scheme}`, kept part by part so that a grid shares the work of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from blip2sweep.anatomy import Linear, Part
+from blip2sweep.canonical import digest
+from blip2sweep.methods.scheme import Scheme
+
+
+@dataclass(frozen=True, eq=False)
+class PartRecipe:
+    """Schemes of one part's linears, in the anatomy's order (None: left alone), and the config keys that made them."""
+
+    part: Part
+    schemes: tuple[Scheme | None, ...]
+    used: frozenset[str] = frozenset()
+
+    def touched(self) -> Iterator[tuple[Linear, Scheme]]:
+        return ((x, s) for x, s in zip(self.part.linears, self.schemes, strict=True) if s)
+
+    @cached_property
+    def empty(self) -> bool:
+        return not any(self.schemes)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the full map {module path: scheme}, however it was written."""
+        return digest({x.path: s.as_dict() for x, s in self.touched()})
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a cell does to the model."""
+
+    parts: dict[str, PartRecipe]
+
+    def touched(self) -> Iterator[tuple[Linear, Scheme]]:
+        """(layer, scheme) of every layer that is touched, parts in the model's order."""
+        for part in self.parts.values():
+            yield from part.touched()
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """{module path: scheme}."""
+        return {x.path: s for x, s in self.touched()}
+
+    @cached_property
+    def empty(self) -> bool:
+        return all(p.empty for p in self.parts.values())
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """Config keys that determined the recipe (`part` alone for `part=none`)."""
+        return frozenset({"part"}).union(*(p.used for p in self.parts.values()))
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the hashes of the parts that are touched; the same for every spelling of one recipe."""
+        return digest({name: p.hash for name, p in self.parts.items() if not p.empty})

@@ -1,0 +1,234 @@
+"""Config -> recipe: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, resolved against an anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from blip2sweep.anatomy import Anatomy, Linear
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.methods import METHODS, Method
+from blip2sweep.methods.scheme import Scheme, Weights
+from blip2sweep.recipe.knobs import Knobs, Resolved, knobs_of, merged, resolve_knobs
+from blip2sweep.recipe.recipe import PartRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stroke on a part: `knobs` for the layers a target names; None leaves them alone again.
+
+    A refining step only changes layers that an earlier step selected, and must meet at least one.
+    """
+
+    name: str
+    blocks: str
+    layers: str
+    knobs: Knobs | None
+    where: str
+    refines: bool = False
+    origins: frozenset[str] = frozenset()
+
+
+def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy) -> Recipe:
+    """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored."""
+    steps = list(_file_steps(config["recipe_file"]) if config.get("recipe_file") else _config_steps(config, anatomy))
+    for step in steps:
+        anatomy.check_part(step.name, step.where)
+    own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
+    return Recipe({part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts})
+
+
+class Own(NamedTuple):
+    """What `per_part` says of one part: knobs, and its own blocks and layers where it has them."""
+
+    knobs: Knobs = ()
+    target: tuple[tuple[str, str], ...] = ()  # ("blocks", "first"), …
+
+
+def _config_steps(config: Mapping[str, Any], anatomy: Anatomy) -> Iterator[Step]:
+    names = anatomy.part_names(config["part"])
+    quant = knobs_of(config.get("quant") or {}, "quant")
+    own = _per_part(config.get("per_part") or {}, names, anatomy, str(config["part"]))
+    for name in names:
+        yield from _base_steps(config, name, quant, own)
+    for label, rule in (config.get("rules") or {}).items():
+        yield _rule_step(label, rule, quant, own)
+    if config.get("keep") is not None:
+        name, blocks, layers = parse_target(config["keep"], "keep")
+        yield Step(name, blocks, layers, None, f"keep={config['keep']}", refines=True, origins=frozenset({"keep"}))
+
+
+def _base_steps(config: Mapping[str, Any], name: str, quant: Knobs, own: Mapping[str, Own]) -> Iterator[Step]:
+    """The step that selects a part, and one for each of its stacks that `per_part` mentions."""
+    parent, mine = own.get(name.partition(".")[0], Own()), own.get(name, Own())
+    common = {"blocks": str(config["blocks"]), "layers": str(config["layers"])}
+    target = common | dict(parent.target) | dict(mine.target)
+    where = f"part={config['part']} " + " ".join(f"{k}={v}" for k, v in target.items())
+    origins = {"part"} | {_origin(k, name, parent, mine) for k in target}
+    knobs = merged(quant, parent.knobs, mine.knobs)
+    yield Step(name, target["blocks"], target["layers"], knobs, where, origins=frozenset(origins))
+    for inner in (n for n in own if n.startswith(name + ".")):
+        narrowed = {"blocks": "all", "layers": "all"} | dict(own[inner].target)
+        origins = {f"per_part.{inner}.{k}" for k, _ in own[inner].target}
+        stack_knobs = merged(quant, parent.knobs, own[inner].knobs)
+        where = f"per_part.{inner}"
+        yield Step(inner, narrowed["blocks"], narrowed["layers"], stack_knobs, where, True, frozenset(origins))
+
+
+def _origin(key: str, name: str, parent: Own, mine: Own) -> str:
+    if key in dict(mine.target):
+        return f"per_part.{name}.{key}"
+    return f"per_part.{name.partition('.')[0]}.{key}" if key in dict(parent.target) else key
+
+
+def _per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
+    """{addressable part: its own knobs and target}; `per_part.llm.encoder.bits` is nested one level deeper."""
+    found: dict[str, Own] = {}
+    for name, values in _flat_parts(per_part, anatomy):
+        anatomy.check_part(name, f"per_part.{name}")
+        if (
+            name not in names
+            and name.partition(".")[0] not in names
+            and not any(n.startswith(name + ".") for n in names)
+        ):
+            raise UserError(
+                f"per_part.{name}: outside part={part}, so it would do nothing; right: name {name} in part as well"
+            )
+        target = tuple((k, str(v)) for k, v in values.items() if k in ("blocks", "layers") and v is not None)
+        knobs = knobs_of({k: v for k, v in values.items() if k not in ("blocks", "layers")}, f"per_part.{name}")
+        found[name] = Own(knobs, target)
+    return found
+
+
+def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, values in per_part.items():
+        if not isinstance(values, Mapping):
+            raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
+        inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.addressable}
+        yield str(name), {k: v for k, v in values.items() if k not in inner}
+        for stack, knobs in inner.items():
+            yield f"{name}.{stack}", knobs
+
+
+def _rule_step(label: str, rule: Any, quant: Knobs, own: Mapping[str, Own]) -> Step:
+    where = f"rules.{label}"
+    if not isinstance(rule, Mapping) or not rule.get("target"):
+        raise UserError(f"{where}.target is not set; right: {where}.target=part:blocks:layers")
+    name, blocks, layers = parse_target(rule["target"], f"{where}.target")
+    knobs = knobs_of({k: v for k, v in rule.items() if k != "target"}, where)
+    base = merged(quant, own.get(name.partition(".")[0], Own()).knobs, own.get(name, Own()).knobs, knobs)
+    return Step(name, blocks, layers, base, f"{where}.target={rule['target']}", True, frozenset({f"{where}.target"}))
+
+
+def parse_target(text: Any, where: str) -> tuple[str, str, str]:
+    """`part:blocks:layers` -> its three words; blocks and layers default to all."""
+    words = str(text).split(":")
+    if not 1 <= len(words) <= 3 or not all(words):
+        raise UserError(f"{where}={text}: not a target; right: part:blocks:layers, such as vit:0-12:mlp")
+    name, blocks, layers = (*words, "all", "all")[:3]
+    return name, blocks, layers
+
+
+# ---- recipe files
+
+
+def _file_steps(path: str) -> Iterator[Step]:
+    """Steps of a recipe file: `targets: [{target: vit:all:all, method: rtn, bits: 4, …}, …]`, in order, last wins."""
+    for i, entry in enumerate(_read_recipe(path)):
+        where = f"{path}: targets[{i}]"
+        if not isinstance(entry, Mapping) or "target" not in entry:
+            raise UserError(f"{where}: no target; right: target: part:blocks:layers, method: …, bits: …")
+        name, blocks, layers = parse_target(entry["target"], where)
+        yield Step(name, blocks, layers, knobs_of(_settings(entry), where), where, origins=frozenset({"recipe_file"}))
+
+
+def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the target, and without the digests that say what was measured: `calibration` makes them anew."""
+    inner = {k: {f: x for f, x in v.items() if f != "calibration"} for k, v in entry.items() if isinstance(v, Mapping)}
+    return {k: inner.get(k, v) for k, v in entry.items() if k not in ("target", "calibration")}
+
+
+def _read_recipe(path: str) -> list[Any]:
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UserError(
+            f"recipe_file={path}: cannot be read ({error.strerror}); right: an existing YAML file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe_file={path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(data, Mapping) or not isinstance(data.get("targets"), list):
+        keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+        raise UserError(f"recipe_file={path}: no list `targets` (found: {keys}); {nearest('targets', ['targets'])}")
+    return data["targets"]
+
+
+# ---- steps -> schemes
+
+
+@lru_cache(maxsize=65536)
+def _part_recipe(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> PartRecipe:
+    layers = anatomy.parts[part].linears
+    chosen: list[Resolved | None] = [None] * len(layers)
+    for step in steps:
+        hits = _hits(anatomy, step, chosen)
+        resolved = _resolved(step)
+        for i in hits:
+            chosen[i] = resolved
+        _check_group_size(step, resolved, [layers[i] for i in hits])
+    used = frozenset().union(*(r.used for r in chosen if r), *(s.origins for s in steps))
+    schemes = tuple(_scheme(r, x.in_features) for r, x in zip(chosen, layers, strict=True))
+    return PartRecipe(anatomy.parts[part], schemes, used)
+
+
+def _resolved(step: Step) -> Resolved:
+    return Resolved(None, step.origins) if step.knobs is None else resolve_knobs(step.knobs)
+
+
+def _hits(anatomy: Anatomy, step: Step, chosen: list[Resolved | None]) -> list[int]:
+    mask = anatomy.mask(step.name, step.blocks, step.layers, step.where)
+    hits = [i for i, m in enumerate(mask) if m and (chosen[i] is not None or not step.refines)]
+    if not hits:
+        raise UserError(f"{step.where}: meets no layer that part, blocks and layers select, so it would do nothing")
+    return hits
+
+
+def _check_group_size(step: Step, resolved: Resolved, layers: Sequence[Linear]) -> None:
+    """A group must be shorter than some row, unless it is the method's own choice; of some methods, divide every row."""
+    if resolved.scheme is None or not layers:
+        return
+    weights = resolved.scheme.weights
+    size, method = weights.group_size, METHODS[weights.method]
+    given = next((k.origin for k in step.knobs or () if k.name == "group_size"), None)
+    longest = max(x.in_features for x in layers)
+    if size is not None and size > longest and not (given is None and method.divides):
+        raise UserError(
+            f"{given or 'quant.group_size (default)'}={size}: larger than every row of {step.where}; right: at most "
+            f"{longest}, the longest row"
+        )
+    bad = next((x for x in layers if not _fits(weights, method, x.in_features)), None)
+    if bad is not None:
+        own = method.row_sizes or "a divisor of the row"
+        raise UserError(
+            f"{given or 'quant.group_size (default)'}={size}: {method.name} takes whole groups, {bad.path} has rows of "
+            f"{bad.in_features}; right: {own}, such as 64"
+        )
+
+
+def _fits(weights: Weights, method: Method, row: int) -> bool:
+    length = min(weights.group_size or row, row)
+    return not method.divides or (row % length == 0 and (not method.row_sizes or length in method.row_sizes))
+
+
+@lru_cache(maxsize=65536)
+def _row_scheme(scheme: Scheme, in_features: int) -> Scheme:
+    return replace(scheme, weights=scheme.weights.for_row(in_features))
+
+
+def _scheme(resolved: Resolved | None, in_features: int) -> Scheme | None:
+    return _row_scheme(resolved.scheme, in_features) if resolved and resolved.scheme else None

@@ -1,0 +1,81 @@
+"""Predictions and their statistics on disk: `predictions/<key>-<hash>.json`, `scores/<key>-<hash>.npz`."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2sweep.canonical import digest
+from blip2sweep.metrics import METRICS
+from blip2sweep.store import read_json, write_atomic, write_json
+
+FIELDS = ("id", "image_id", "text", "tokens", "nll_sum", "nll_tokens")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a cell said, column by column, in the order of the task's samples."""
+
+    id: list[int]
+    image_id: list[int]
+    text: list[str]
+    tokens: list[int]
+    nll_sum: list[float | None]  # None: not finite, or not measured
+    nll_tokens: list[int]
+
+    @classmethod
+    def of(cls, records: Sequence[dict[str, Any]]) -> Predictions:
+        """From one dict per sample."""
+        return cls(**{f: [r[f] for r in records] for f in FIELDS})
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the sample ids and texts."""
+        return digest([self.id, self.text])
+
+
+def stem(key: str, predictions_hash: str) -> str:
+    return f"{key}-{predictions_hash[:12]}"
+
+
+def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> None:
+    """Whole or not at all; to be followed by the `result` line that commits it."""
+    write_json(output_dir / "predictions" / f"{name}.json", predictions.__dict__)
+
+
+def read_predictions(output_dir: Path, name: str) -> Predictions:
+    return Predictions(**read_json(output_dir / "predictions" / f"{name}.json"))
+
+
+# ---- statistics
+
+
+def scorer_version(statistic: str) -> str:
+    """The version of everything that reads one statistic array."""
+    return "; ".join(dict.fromkeys(m.version for m in METRICS.values() if m.statistic == statistic))
+
+
+def write_statistics(output_dir: Path, name: str, statistics: dict[str, NDArray[np.float64]]) -> None:
+    """Statistic arrays (n, k), each with the version of its scorer."""
+    buffer = io.BytesIO()
+    arrays = {f"{s}|{scorer_version(s)}": a.astype(np.float64) for s, a in statistics.items()}
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomic(output_dir / "scores" / f"{name}.npz", buffer.getvalue())
+
+
+def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64]]:
+    """The arrays of the current scorers' versions; those of other versions, and broken files, count as not there."""
+    path = output_dir / "scores" / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            named = {n.partition("|"): data[n] for n in data.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+    return {s: a for (s, _, version), a in named.items() if version == scorer_version(s)}

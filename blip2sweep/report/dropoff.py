@@ -1,0 +1,105 @@
+"""The drop-off picture: bits against the metric in % of the baseline, a line per part, paired 95 % bars."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.report.terminal import main_metric
+from blip2sweep.store import write_atomic
+
+# Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_LINES = 14
+
+
+def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
+    """Write the picture of a sweep's rows; None where no cell has a width, a drop and a baseline to draw."""
+    metric = main_metric(table)
+    cells = _drawable(table, metric) if metric else table.iloc[:0]
+    if metric is None or cells.empty:
+        return None
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))[:6]
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 4.2), squeeze=False, sharey=True)
+    for axis, (model, task, method) in zip(axes[0], panels, strict=True):
+        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & (cells["method"] == method)]
+        _panel(axis, chosen, metric)
+        axis.set_title(f"{model}, {task}, {method}", fontsize=10)
+    axes[0][0].set_ylabel(f"{metric}, % of the baseline")
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    plt.close(figure)
+    write_atomic(path, buffer.getvalue())
+    return path
+
+
+def _drawable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Cells that touch something with one width, with the line each belongs to."""
+    rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
+    if f"drop_{metric}" not in rows:
+        return rows.iloc[:0]
+    rows["bits"] = [_width(r) for r in rows.to_dict("records")]
+    rows["line"] = _lines(rows)
+    return rows.dropna(subset=["bits", f"drop_{metric}"])
+
+
+def _width(row: Mapping[Any, Any]) -> float:
+    """The one width of everything touched, or NaN."""
+    widths = {
+        v for k, v in row.items() if k.startswith("bits_") and not k.startswith("bits_per") and v == v and v is not None
+    }
+    return float(widths.pop()) if len(widths) == 1 else math.nan
+
+
+def _lines(rows: pd.DataFrame) -> list[str]:
+    """`vit`, or `vit first mlp group32` where the sweep varies those too."""
+    varied = [c for c in ("blocks", "layers", "strategy", "group_size") if c in rows and rows[c].nunique() > 1]
+    return [" ".join(str(r[c]) for c in ("part", *varied) if r[c] == r[c]) for r in rows.to_dict("records")]
+
+
+def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
+    widths = sorted(cells["bits"].unique())
+    axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
+    lines = list(dict.fromkeys(cells["line"]))
+    for i, line in enumerate(lines[:MOST_LINES]):
+        own = cells[cells["line"] == line].sort_values("bits")
+        # Widths are even steps on the axis, and the lines stand a little apart so that bars do not hide each other.
+        x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (len(lines) - 1) / 2)
+        _line(axis, x, own, metric, i)
+    _noise(axis, cells, metric)
+    axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
+    axis.invert_xaxis()
+    axis.set_xlabel("bits per weight of the layers touched")
+    axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(
+        frameon=False, fontsize=8, title=None if len(lines) <= MOST_LINES else f"first {MOST_LINES} of {len(lines)}"
+    )
+
+
+def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
+    base = cells[f"baseline_{metric}"].abs()
+    kept, best, worst = (100 * (1 - cells[f"drop_{metric}{end}"] / base) for end in ("", "_low", "_high"))
+    bars = [(kept - worst).clip(lower=0), (best - kept).clip(lower=0)]
+    style = "-" if i < len(COLOURS) else ":"
+    axis.errorbar(x, kept, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,
+                  linestyle=style, label=cells["line"].iloc[0])  # fmt: skip
+
+
+def _noise(axis: Any, cells: pd.DataFrame, metric: str) -> None:
+    """The half-precision noise floor as a band around 100 %."""
+    if f"noise_{metric}" in cells and cells[f"noise_{metric}"].notna().any():
+        half = float((100 * cells[f"noise_{metric}"] / cells[f"baseline_{metric}"].abs()).max())
+        axis.axhspan(100 - half, 100 + half, color="0.85", zorder=0, label="noise floor")

@@ -1,0 +1,160 @@
+"""One self-contained HTML page: text first, plotly and captions packed inside and unpacked when they are needed."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import math
+import re
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.report.captions import captions, packed
+from blip2sweep.report.figures import Figure, figures, label, write_csvs
+from blip2sweep.report.overview import model_quality, sentences
+from blip2sweep.report.source import Source
+from blip2sweep.store import write_atomic
+
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
+
+
+def build_report(source: Source, path: Path) -> list[Figure]:
+    """Write the page, and beside it a folder `<name>-data` with one CSV a figure. Returns the figures."""
+    made = figures(source)
+    write_atomic(path, page(source, made).encode())
+    write_csvs(made, str(path.with_name(path.stem + "-data")))
+    return made
+
+
+def page(source: Source, made: list[Figure]) -> str:
+    """The HTML text."""
+    template = _asset("page.html")
+    told = captions(source)
+    data = {
+        "metric": label(source),
+        "figures": {f.name: records(f.data) for f in made},
+        "cells": records(_cell_table(source)),
+    }
+    values = {
+        "title": html.escape(f"blip2sweep · {source.title}"),
+        "heading": html.escape(_heading(source)),
+        "style": _asset("style.css"),
+        "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
+        "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
+        "failures": _failures(source),
+        "how": _how(source),
+        "data": safe_json(data),
+        "captions": packed(told) if told else "",
+        "plotly": _plotly(),
+        "scripts": "\n".join(_asset(name) for name in SCRIPTS),
+    }
+    # One pass: what was put in is not looked at again, so that no text of a sweep can stand for a part of the page.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def records(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns of plain values; what is not a number is null."""
+    return {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else round(value, 6)
+    return None if value is pd.NaT else value
+
+
+def safe_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=True, default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@lru_cache
+def _asset(name: str) -> str:
+    return (files("blip2sweep.report") / "page" / name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def _plotly() -> str:
+    """plotly.js as the Python package ships it, packed: 4.6 MB become 1.9."""
+    source = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()
+
+
+def _heading(source: Source) -> str:
+    cells, first = source.cells, source.cells.iloc[0]
+    samples = f"{int(first['samples'])} samples"
+    return f"{first['model']} on {first['task']}, {samples}, {len(cells)} cells"
+
+
+def _section(figure: Figure, number: int) -> str:
+    name, title = figure.name, html.escape(figure.title)
+    if figure.empty:
+        body = f'<p class="missing">Not in this sweep yet. To add it: <code>{html.escape(figure.missing)}</code></p>'
+    else:
+        body = (
+            f'<div class="tools" id="tools-{name}"></div>'
+            f'<div class="plot" id="plot-{name}" role="img" aria-label="{title}; its data is in the table below"></div>'
+            f'<div class="below"><details><summary>Data</summary><div class="scroll" id="data-{name}"></div></details>'
+            f'<button type="button" data-csv="{name}">CSV</button></div>'
+        )
+    return (
+        f'<section class="figure" id="{name}"><h2>{number}. {title}</h2>'
+        f"<p>{html.escape(figure.caption)}</p>{body}</section>"
+    )
+
+
+def _cell_table(source: Source) -> pd.DataFrame:
+    """The columns of the cell browser; done cells and their drops."""
+    m = source.metric
+    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": "drop",
+              f"drop_{m}_low": "low", f"drop_{m}_high": "high", "bits_per_weight": "bits/weight", "key": "key"}  # fmt: skip
+    return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
+
+
+def _failures(source: Source) -> str:
+    failed = source.table[source.table["status"] == "failed"]
+    if failed.empty:
+        return "<p>No cell failed.</p>"
+    rows = "".join(
+        f"<tr><td>{html.escape(str(r.get('failure')))}</td><td>{html.escape(str(r.get('recipe')))}</td>"
+        f"<td>{html.escape(str(r.get('error'))[:500])}</td><td>{html.escape(str(r['key']))}</td></tr>"
+        for r in failed.head(200).to_dict("records")
+    )
+    head = "<tr><th>kind</th><th>recipe</th><th>error</th><th>key</th></tr>"
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+
+
+def _how(source: Source) -> str:
+    """What a reader needs to run it again, and to know how far to trust it."""
+    cells = source.cells
+    told = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
+    for column in (
+        "model",
+        "weights",
+        "revision",
+        "dtype",
+        "task",
+        "data",
+        "generation",
+        "device",
+        "versions",
+        "code",
+        "imported",
+    ):
+        if column in cells:
+            told[column] = ", ".join(dict.fromkeys(str(v) for v in cells[column].dropna()))[:600] or None
+    if "seconds" in cells:
+        told["time"] = f"{cells['seconds'].sum() / 60:.1f} minutes for {len(cells)} cells"
+    told["prediction"] = model_quality(source)
+    told["intervals"] = "95 %, paired percentile bootstrap over images, B = 2000, shared by all cells; bands by max-T"
+    if set(cells["model"]) == {"tiny"}:
+        told["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
+    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in told.items() if v)
+    return f"<dl>{rows}</dl>"

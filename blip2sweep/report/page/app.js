@@ -1,0 +1,74 @@
+// Theme, the cell table, and the order in which things are drawn: text is there at once, figures follow.
+const button = document.getElementById("theme");
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  button.textContent = name === "dark" ? "Light" : "Dark";
+  button.setAttribute("aria-pressed", String(name === "dark"));
+}
+setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+button.addEventListener("click", () => { setTheme(theme() === "dark" ? "light" : "dark"); drawAll(); });
+
+// ---- cells
+const cells = { rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: 100 };
+function cellTools() {
+  const place = document.getElementById("cell-tools");
+  for (const column of ["parts", "method", "bits"]) {
+    const values = distinct(cells.rows.map((r) => r[column])).filter((v) => v !== null && v !== undefined);
+    if (values.length > 1) place.append(choice(column, [["", "all"], ...values.map((v) => [String(v), v === "" ? "baseline" : String(v)])], (v) => { cells.filters[column] = v; cellTable(); }).label);
+  }
+  const search = element("input", { type: "search", id: "cell-search", placeholder: "recipe or key", oninput: () => { cells.filters.text = search.value.toLowerCase(); cellTable(); } });
+  place.append(labelled("Search", search), element("button", { type: "button", "data-csv": "cells" }, "CSV"));
+}
+
+function cellTable() {
+  const f = cells.filters, names = Object.keys(REPORT.cells);
+  let kept = cells.rows.filter((r) => ["parts", "method", "bits"].every((c) => !f[c] || String(r[c]) === f[c]));
+  if (f.text) kept = kept.filter((r) => `${r.recipe} ${r.key}`.toLowerCase().includes(f.text));
+  if (cells.sort) {
+    const value = (r) => (r[cells.sort] === null ? -Infinity : r[cells.sort]);
+    kept = [...kept].sort((a, b) => (value(a) > value(b) ? 1 : value(a) < value(b) ? -1 : 0) * (cells.down ? -1 : 1));
+  }
+  const head = names.map((n) => element("th", { scope: "col", "aria-sort": cells.sort === n ? (cells.down ? "descending" : "ascending") : null },
+    element("button", { type: "button", onclick: () => { cells.down = cells.sort === n && !cells.down; cells.sort = n; cellTable(); } }, n)));
+  const body = kept.slice(0, cells.shown).map((r) => element("tr", {}, ...names.map((n) => cell(r[n]))));
+  const place = document.getElementById("cell-table");
+  place.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body)));
+  const more = kept.length > cells.shown ? `, first ${cells.shown} shown` : "";
+  document.getElementById("cell-count").textContent = `${kept.length} of ${cells.rows.length} cells${more}`;
+}
+
+// ---- drawing
+async function drawAll() {
+  for (const name of Object.keys(FIGURES)) {
+    if (document.getElementById("plot-" + name)) await FIGURES[name]();
+  }
+  document.body.dataset.drawn = String(Number(document.body.dataset.drawn || 0) + 1);
+}
+
+async function start() {
+  cellTools();
+  cellTable();
+  for (const [name, data] of Object.entries(REPORT.figures)) {
+    const place = document.getElementById("data-" + name);
+    if (place) place.closest("details").addEventListener("toggle", () => place.childElementCount || place.append(dataTable(data)));
+  }
+  document.addEventListener("click", (e) => {
+    const name = e.target.dataset && e.target.dataset.csv;
+    if (name) save(name + ".csv", csv(name === "cells" ? REPORT.cells : REPORT.figures[name]));
+  });
+  const code = await unpack("packed-plotly");
+  document.head.append(element("script", { textContent: code }));
+  await drawAll();
+  const seen = new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && browser(), { rootMargin: "600px" });
+  seen.observe(document.getElementById("captions"));
+  let waiting = null, wide = window.innerWidth;
+  addEventListener("resize", () => {
+    if (window.innerWidth === wide) return;
+    wide = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(drawAll, 200);
+  });
+}
+
+// Two frames first: the browser paints the text before it unpacks 5 MB of script.
+requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(start, 0)));

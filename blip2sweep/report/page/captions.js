@@ -1,0 +1,83 @@
+// The caption browser: one sample, every part and width side by side. Unpacked when it comes into view.
+let outputs = null;
+
+async function browser() {
+  const text = await unpack("packed-captions");
+  if (!text || outputs) return;
+  outputs = JSON.parse(text);
+  const place = document.getElementById("browser");
+  place.replaceChildren();
+  const order = { list: outputs.samples.map((_, i) => i), at: 0 };
+  const base = outputs.cells.findIndex((c) => c.parts === "none");
+  const body = element("div", { id: "sample" });
+  const where = element("span", { id: "sample-at", "aria-live": "polite" });
+  const show = () => { where.textContent = `${order.at + 1} of ${order.list.length}`; body.replaceChildren(...sampleView(order.list[order.at], base, order.all)); };
+  const step = (by) => { order.at = (order.at + by + order.list.length) % order.list.length; show(); };
+  const which = choice("Cells", [["", "whole parts"], ["all", "every cell"]], (value) => { order.all = value === "all"; show(); });
+  const sort = choice("Order", [["", "as evaluated"], ["all", "worst drops first"], ...outputs.cells.map((c, i) => [String(i), `worst for ${c.recipe}`]).filter((_, i) => i !== base)], (value) => {
+    order.list = sorted(value, base); order.at = 0; show();
+  }, "all");
+  const find = element("input", { type: "search", placeholder: "image id or words", id: "find", onkeydown: (e) => { if (e.key === "Enter") seek(); } });
+  const seek = () => {
+    const wanted = find.value.trim().toLowerCase();
+    const hit = (i) => String(outputs.samples[i].image) === wanted || String(outputs.samples[i].id) === wanted || outputs.texts[i].some((t) => t.toLowerCase().includes(wanted));
+    const n = order.list.length, next = [...Array(n).keys()].map((k) => (order.at + 1 + k) % n).find((k) => hit(order.list[k]));
+    if (next === undefined) where.textContent = "not found"; else { order.at = next; show(); }
+  };
+  place.append(
+    element("div", { className: "tools" }, which.label, sort.label, labelled("Find", find), element("button", { type: "button", onclick: seek }, "Find next"),
+      element("button", { type: "button", id: "previous", onclick: () => step(-1) }, "← Previous"), element("button", { type: "button", id: "next", onclick: () => step(1) }, "Next →"), where),
+    body,
+  );
+  order.list = sorted("all", base);
+  show();
+}
+
+const textOf = (cell, i) => (outputs.index[cell].length ? outputs.texts[i][outputs.index[cell][i]] : null);
+const scoreOf = (cell, i) => (outputs.index[cell].length ? outputs.scores[i][outputs.index[cell][i]] : null);
+
+// Samples by how much they lose: in one cell, or in the mean over all of them.
+function sorted(value, base) {
+  const all = outputs.samples.map((_, i) => i);
+  if (value === "") return all;
+  const cells = value === "all" ? outputs.cells.map((_, c) => c).filter((c) => c !== base) : [Number(value)];
+  const loss = all.map((i) => cells.reduce((sum, c) => sum + ((scoreOf(base, i) || 0) - (scoreOf(c, i) || 0)), 0));
+  return all.sort((a, b) => loss[b] - loss[a]);
+}
+
+function sampleView(i, base, all) {
+  const sample = outputs.samples[i];
+  const head = element("div", { className: "sample" });
+  if (sample.thumb) head.append(element("img", { src: sample.thumb, alt: `image ${sample.image}` }));
+  const told = element("div", {}, element("div", {}, `image ${sample.image}`));
+  if (sample.question) told.append(element("div", { dir: "auto" }, sample.question));
+  head.append(told);
+  if (sample.references) head.append(element("ul", { "aria-label": "References" }, ...sample.references.map((r) => element("li", { dir: "auto" }, r))));
+  return [head, element("div", { className: "scroll", tabIndex: 0 }, grid(i, base, all))];
+}
+
+// Parts down, widths across. Cells of several widths or lines come in a list below each part.
+function grid(i, base, all) {
+  const cells = outputs.cells.map((c, k) => ({ ...c, k })).filter((c) => all || c.main || c.k === base);
+  const parts = distinct(cells.filter((c) => c.k !== base).map((c) => c.parts));
+  const widths = distinct(cells.filter((c) => c.width !== null).map((c) => c.width)).sort(byNumber).reverse();
+  const headings = ["part", ...widths.map((w) => `${w} bits`)];
+  if (cells.some((c) => c.width === null && c.k !== base)) headings.push("mixed");
+  const line = (label, own) => element("tr", {}, element("th", { scope: "row" }, label), ...own);
+  const body = [line("baseline", [element("td", { colSpan: headings.length - 1 }, said(base, i, base))])];
+  for (const part of parts) {
+    const own = cells.filter((c) => c.parts === part);
+    body.push(line(part, headings.slice(1).map((_, w) => element("td", {}, ...own.filter((c) => (w < widths.length ? c.width === widths[w] : c.width === null && c.k !== base)).slice(0, 24).map((c, _, same) => said(c.k, i, base, same.length > 1))))));
+  }
+  return element("table", { id: "outputs" }, element("thead", {}, element("tr", {}, ...headings.map((h) => element("th", { scope: "col" }, h)))), element("tbody", {}, ...body));
+}
+
+function said(k, i, base, named) {
+  const text = textOf(k, i), score = scoreOf(k, i), was = scoreOf(base, i);
+  if (text === null) return element("div", { className: "score" }, "other samples");
+  const worse = score !== null && was !== null && score < was - 0.05;
+  const shown = element("div", { className: `output${text.trim() ? "" : " empty"}${text === textOf(base, i) && k !== base ? " same" : ""}`, dir: "auto" });
+  shown.textContent = text.trim() ? text : "(empty)";
+  const name = named ? element("div", { className: "score" }, outputs.cells[k].recipe) : null;
+  return element("div", { className: worse ? "worse" : "", title: outputs.cells[k].recipe }, ...(name ? [name] : []), shown, element("div", { className: "score" }, score === null ? "" : number(score, 2)));
+}

@@ -1,0 +1,83 @@
+"use strict";
+// Small helpers. Text from models and files reaches the page through textContent only, never as markup.
+const REPORT = JSON.parse(document.getElementById("data").textContent);
+
+// Okabe and Ito's colours, told apart by every kind of colour vision; markers and dashes say the same once more.
+const COLOURS = {
+  light: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6100", "#3A8FB7", "#333333"],
+  dark: ["#56B4E9", "#FF8C42", "#2CC79A", "#E79FC6", "#F0C23B", "#A6D8F5", "#E8E8EA"],
+};
+const MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+
+const theme = () => document.documentElement.dataset.theme || "light";
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colour = (i) => COLOURS[theme()][i % 7];
+const narrow = () => window.innerWidth < 700;
+const distinct = (list) => [...new Set(list)];
+const byNumber = (a, b) => a - b;
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name in made && name !== "list") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((c) => c !== null && c !== undefined));
+  return made;
+}
+
+// {column: [values]} -> [{column: value}]
+function rows(columns) {
+  const names = Object.keys(columns);
+  return (columns[names[0]] || []).map((_, i) => Object.fromEntries(names.map((n) => [n, columns[n][i]])));
+}
+
+function number(value, digits = 3) {
+  return value === null || value === undefined ? "" : Number(value).toFixed(digits).replace("-", "−");
+}
+
+function labelled(text, control) {
+  return element("label", {}, text, control);
+}
+
+function choice(text, options, onchange, chosen) {
+  const select = element("select", { onchange: () => onchange(select.value) });
+  for (const [value, label] of options) select.append(element("option", { value, selected: value === chosen }, label));
+  return { control: select, label: labelled(text, select) };
+}
+
+function dataTable(columns, limit = 300) {
+  const names = Object.keys(columns);
+  const head = element("tr", {}, ...names.map((n) => element("th", { scope: "col" }, n)));
+  const body = rows(columns).slice(0, limit).map((row) => element("tr", {}, ...names.map((n) => cell(row[n]))));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+function cell(value) {
+  if (typeof value === "number") return element("td", { className: "number" }, Number.isInteger(value) ? String(value) : number(value, 4));
+  return element("td", { dir: "auto" }, value === null || value === undefined ? "" : String(value));
+}
+
+function csv(columns) {
+  const quote = (v) => (v === null || v === undefined ? "" : /[",\n\r]/.test(String(v)) ? `"${String(v).replaceAll('"', '""')}"` : String(v));
+  const names = Object.keys(columns);
+  return [names.join(","), ...rows(columns).map((r) => names.map((n) => quote(r[n])).join(","))].join("\n");
+}
+
+function save(name, text) {
+  const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// Base64 of gzip -> text, without fetch: the page makes no request, not even to itself.
+async function unpack(id) {
+  const packed = document.getElementById(id).textContent.trim();
+  if (!packed) return null;
+  const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}

@@ -1,0 +1,138 @@
+// Figures 4 to 6 and the 3-D view.
+FIGURES.map = function () {
+  const all = rows(REPORT.figures.map), settings = distinct(all.map((r) => r.setting).filter((s) => s !== "none"));
+  state.map = state.map || settings[0];
+  tools("map", "Method", settings.map((s) => [s, s]));
+  const shown = all.filter((r) => r.setting === state.map || r.setting === "none");
+  const has = (w) => shown.filter((r) => r.qformer === w).length;
+  const q = "qformer" in REPORT.figures.map ? distinct(shown.map((r) => r.qformer)).sort(byNumber).reverse().filter((w) => has(w) > 1).slice(0, narrow() ? 3 : 6) : [null];
+  const widths = (name) => distinct(shown.map((r) => r[name])).sort(byNumber);
+  const x = widths("llm"), y = widths("vit"), name = (w) => (w === 16 ? "–" : String(w));
+  const { more, axis } = panels(q, q.map((w) => (w === null ? "" : `Q-Former ${name(w)}`)));
+  const top = Math.max(...shown.map((r) => r.drop || 0)), traces = [];
+  q.forEach((w, i) => {
+    const own = shown.filter((r) => w === null || r.qformer === w);
+    const grid = (f) => y.map((vit) => x.map((llm) => { const hit = own.find((r) => r.vit === vit && r.llm === llm); return hit ? f(hit) : null; }));
+    const at = { xaxis: "x" + axis(i), yaxis: "y" + axis(i), x: x.map(name), y: y.map(name) };
+    traces.push({
+      type: "heatmap", z: grid((r) => r.drop), zmin: 0, zmax: top, ...at, showscale: i === 0, colorscale: "Cividis", reversescale: true, xgap: 2, ygap: 2,
+      colorbar: { title: { text: "drop" }, thickness: 12 }, text: grid((r) => number(r.drop, 2)).map((line) => line.map((t) => t || "")), texttemplate: "%{text}", textfont: { size: 11 },
+      customdata: grid((r) => `${plain(r.recipe)}<br>drop ${number(r.drop)} [${number(r.low)}, ${number(r.high)}]`), hovertemplate: "%{customdata}<extra></extra>",
+    });
+    const sizes = grid((r) => r.size);
+    if (sizes.flat().filter((v) => v !== null).length > 5) traces.push({ type: "contour", z: sizes, ...at, contours: { coloring: "none", showlabels: true, labelfont: { size: 10, color: css("--fg") } }, line: { color: css("--fg"), width: 1, dash: "dot" }, showscale: false, hoverinfo: "skip", showlegend: false, connectgaps: false, ncontours: 5 });
+    const calm = own.filter((r) => r.low !== null && r.low <= 0 && r.high >= 0);
+    traces.push({ x: calm.map((r) => name(r.llm)), y: calm.map((r) => name(r.vit)), xaxis: at.xaxis, yaxis: at.yaxis, mode: "markers", marker: { symbol: "line-ne-open", size: 26, color: "#777", line: { width: 1.5, color: "#777" } }, name: "interval covers 0", showlegend: i === 0, legendgroup: "calm", hoverinfo: "skip" });
+    Object.assign(more["xaxis" + axis(i)], { title: { text: "LLM bits" }, type: "category", categoryorder: "array", categoryarray: x.map(name) });
+    Object.assign(more["yaxis" + axis(i)], { title: i === 0 ? { text: "ViT bits" } : undefined, type: "category", categoryorder: "array", categoryarray: y.map(name) });
+  });
+  return plot("map", traces, { ...more });
+};
+
+FIGURES.shapley = function () {
+  const all = rows(REPORT.figures.shapley), settings = distinct(all.map((r) => r.setting));
+  const { more, axis } = panels(settings), traces = [];
+  const terms = distinct(all.filter((r) => r.kind === "part").map((r) => r.term));
+  const widths = distinct(all.map((r) => r.width)).sort(byNumber).reverse().map(String);
+  settings.forEach((setting, s) => {
+    terms.forEach((term, i) => {
+      const own = all.filter((r) => r.setting === setting && r.term === term && r.kind === "part");
+      traces.push({
+        type: "bar", x: own.map((r) => String(r.width)), y: own.map((r) => r.value), name: plain(term), legendgroup: term, showlegend: s === 0,
+        marker: { color: colour(i), pattern: { shape: ["", "/", ".", "x"][i % 4], fillmode: "overlay", fgcolor: css("--bg"), size: 7, solidity: 0.25 } }, xaxis: "x" + axis(s), yaxis: "y" + axis(s),
+        text: own.map((r) => `${plain(term)} ${number(r.value)} [${number(r.low)}, ${number(r.high)}]`), hoverinfo: "text", textposition: "none",
+      });
+    });
+    const whole = all.filter((r) => r.setting === setting && r.kind === "whole");
+    traces.push({
+      x: whole.map((r) => String(r.width)), y: whole.map((r) => r.value), mode: "markers", name: "interaction", legendgroup: "interaction", showlegend: s === 0, xaxis: "x" + axis(s), yaxis: "y" + axis(s),
+      marker: { symbol: "diamond-open", size: 11, color: css("--fg"), line: { width: 2 } }, error_y: { ...bars(whole, "value", "low", "high"), color: css("--fg") },
+      text: whole.map((r) => `interaction ${number(r.value)} [${number(r.low)}, ${number(r.high)}]`), hoverinfo: "text",
+    });
+    Object.assign(more["xaxis" + axis(s)], { type: "category", categoryorder: "array", categoryarray: widths, title: { text: "bits" } });
+    Object.assign(more["yaxis" + axis(s)], { title: s === 0 ? { text: `drop of ${REPORT.metric}` } : undefined });
+  });
+  return plot("shapley", traces, { ...more, barmode: "relative" });
+};
+
+FIGURES.methods = function () {
+  const all = rows(REPORT.figures.methods), place = (r) => `${r.parts} ${r.width ?? "mixed"} bits`;
+  const methods = distinct(all.map((r) => r.setting)), places = distinct(all.map(place));
+  const traces = methods.map((method, i) => {
+    const own = all.filter((r) => r.setting === method);
+    return {
+      x: own.map((r) => r.gain), y: own.map(place), name: plain(method), mode: "markers", marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) },
+      error_x: { ...bars(own, "gain", "low", "high"), color: colour(i) },
+      text: own.map((r) => `${plain(method)}, ${plain(r.line)}, ${r.width} bits<br>gain ${number(r.gain)} [${number(r.low)}, ${number(r.high)}]${r.seed === null || r.seed === undefined ? "" : `<br>calibration seed ${r.seed}`}`), hoverinfo: "text",
+    };
+  });
+  const shapes = [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: css("--soft"), dash: "dot", width: 1 } }];
+  return plot("methods", traces, { shapes, height: Math.max(380, 60 + 26 * places.length), xaxis: { title: { text: `gain in ${REPORT.metric} over RTN` } }, yaxis: { type: "category", categoryorder: "array", categoryarray: [...places].reverse() } });
+};
+
+FIGURES.view3d = function () {
+  const columns = REPORT.figures.view3d, names = Object.keys(columns).filter((c) => c.startsWith("bits_")), all = rows(columns);
+  const layers = distinct(all.map((r) => r.layers).filter((v) => v !== null));
+  tools("view3d", "Layers", [["", "all cells"], ...layers.slice(0, 60).map((v) => [v, v])]);
+  const shown = all.filter((r) => !state.view3d || r.layers === state.view3d || r.layers === null);
+  return cloud(document.getElementById("plot-view3d"), shown, names);
+};
+
+// A cloud of points on a plain canvas: no WebGL to be missing, turned by dragging, touch or the arrow keys.
+const turn = { around: -0.65, up: 0.4 };
+function cloud(place, points, names) {
+  let canvas = place.querySelector("canvas");
+  if (!canvas) {
+    canvas = element("canvas", { tabIndex: 0, style: "width:100%;height:440px;touch-action:pan-y;cursor:grab" });
+    canvas.setAttribute("aria-label", "Cells by the width of their parts; arrow keys turn the view");
+    place.append(canvas);
+    const again = (dx, dy) => { turn.around += dx; turn.up = Math.max(-1.5, Math.min(1.5, turn.up + dy)); FIGURES.view3d(); };
+    canvas.addEventListener("pointermove", (e) => { if (e.buttons) again(e.movementX * 0.008, e.movementY * 0.008); });
+    canvas.addEventListener("keydown", (e) => {
+      const step = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] }[e.key];
+      if (step) { e.preventDefault(); again(...step); }
+    });
+  }
+  const ratio = window.devicePixelRatio || 1, w = place.clientWidth, h = 440;
+  canvas.width = w * ratio; canvas.height = h * ratio;
+  const pen = canvas.getContext("2d");
+  pen.scale(ratio, ratio);
+  pen.fillStyle = css("--bg"); pen.fillRect(0, 0, w, h);
+  const scale = Math.min(w * 0.3, h * 0.42), [ca, sa, cu, su] = [Math.cos(turn.around), Math.sin(turn.around), Math.cos(turn.up), Math.sin(turn.up)];
+  const at = (v) => {
+    const [x, y, z] = v, across = x * ca - y * sa, deep = x * sa + y * ca;
+    return [w / 2 + scale * across, h / 2 - scale * (z * cu - deep * su) , deep * cu + z * su];
+  };
+  const spot = (r) => names.map((n) => -1 + 0.4 * Math.log2(r[n] || 16)); // 1 … 16 bits on a log scale
+  pen.font = "13px system-ui, sans-serif"; pen.lineWidth = 1;
+  names.forEach((n, i) => {
+    const from = names.map(() => -1), to = [...from]; to[i] = 0.75;
+    const [a, b] = [at(from), at(to)];
+    pen.strokeStyle = css("--soft"); pen.beginPath(); pen.moveTo(a[0], a[1]); pen.lineTo(b[0], b[1]); pen.stroke();
+    pen.fillStyle = css("--fg"); pen.fillText(n.replace("bits_", "") + " bits", b[0] + 5, b[1]);
+    for (const bits of [2, 4, 8, 16]) { const t = [...from]; t[i] = spot({ [n]: bits })[i]; const p = at(t); pen.fillStyle = css("--soft"); pen.fillText(bits === 16 ? "–" : String(bits), p[0] + 3, p[1] + 12); }
+  });
+  const top = Math.max(...points.map((r) => r.value ?? 0), 1e-9);
+  const drawn = points.filter((r) => r.value !== null).map((r, i) => {
+    const jitter = (k) => (((i * 7919 + k * 104729) % 97) / 97 - 0.5) * 0.09;
+    return [at(spot(r).map((v, k) => v + jitter(k))), r];
+  });
+  drawn.sort((a, b) => b[0][2] - a[0][2]);
+  for (const [p, r] of drawn) {
+    const share = Math.max(0, r.value) / top;
+    pen.fillStyle = scaleColour(share); pen.strokeStyle = css("--bg");
+    pen.beginPath(); pen.arc(p[0], p[1], 5, 0, 7); pen.fill(); pen.stroke();
+  }
+  legend(pen, top, h);
+}
+
+// Cividis by five stops: even for colour-blind eyes, and in grey.
+const STOPS = [[0, 34, 78], [66, 78, 108], [124, 123, 120], [187, 173, 108], [254, 232, 56]];
+function scaleColour(share) {
+  const at = Math.min(3.999, share * 4), i = Math.floor(at), t = at - i;
+  return `rgb(${STOPS[i].map((v, k) => Math.round(v + t * (STOPS[i + 1][k] - v))).join(",")})`;
+}
+function legend(pen, top, h) {
+  for (let i = 0; i < 100; i++) { pen.fillStyle = scaleColour(i / 99); pen.fillRect(12, h - 30 - i, 12, 2); }
+  pen.fillStyle = css("--fg"); pen.fillText(number(top, 2), 30, h - 122); pen.fillText("0", 30, h - 26); pen.fillText(REPORT.metric, 12, h - 140);
+}

@@ -1,0 +1,103 @@
+"""What a report is made from: the rows of one sweep or of the whole ledger, their draws, anatomy and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.analysis.cells import comparable, main_metric
+from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.anatomy import Anatomy, anatomy
+from blip2sweep.errors import UserError
+from blip2sweep.importing.models import model_config, shipped_models
+from blip2sweep.report.verbs import read_table
+from blip2sweep.sweep.packs import sweep_jobs
+from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.tasks import TaskData, load_task
+
+
+@dataclass
+class Source:
+    """Comparable cells and all that is known of them. table: every row, failed ones too."""
+
+    output_dir: Path
+    title: str
+    folder: Path
+    table: pd.DataFrame
+    cells: pd.DataFrame
+    metric: str
+    draws: Draws | None
+    command: str
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """{key: what a worker was told}, for models and tasks; empty for imported rows."""
+        return pack_jobs(self.output_dir)
+
+    @cached_property
+    def anatomy(self) -> Anatomy | None:
+        """Of the model as it was planned, else of the shipped model of that name."""
+        job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
+        name = str(self.cells["model"].iloc[0])
+        config = job["model"] if job else (model_config(name) if name in shipped_models() else None)
+        return anatomy(config) if config else None
+
+    @cached_property
+    def task(self) -> TaskData | None:
+        """The task's samples, where its data folder is still there."""
+        job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
+        try:
+            return load_task(job["task"]) if job else None
+        except UserError:
+            return None
+
+
+def pack_jobs(output_dir: Path) -> dict[str, dict[str, Any]]:
+    """{key: job} of every cell that any sweep's packs hold."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in sorted((output_dir / "sweeps").glob("*/packs")):
+        found |= sweep_jobs(folder.parent)
+    return found
+
+
+def load_source(
+    output_dir: Path,
+    sweep: str | None = None,
+    all_cells: bool = False,
+    only: dict[str, str | None] | None = None,
+) -> Source:
+    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}."""
+    found = None if all_cells else find_sweep(output_dir, sweep)
+    folder = found.folder(output_dir) if found else output_dir
+    table = _narrowed(_collected(output_dir, found, folder), only or {})
+    cells = comparable(table)
+    metric = main_metric(cells)
+    assert metric is not None
+    draws = load_draws(output_dir, cells, metric)
+    title, command = (found.name, found.command) if found else ("all cells", "")
+    return Source(output_dir, title, folder, table, cells, metric, draws, command)
+
+
+def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
+    """Read what collecting wrote; collect first where nothing was written yet."""
+    if not (folder / "table.parquet").exists():
+        from blip2sweep.collect import collect
+
+        collect(output_dir, found)
+    return read_table(folder / "table.parquet")
+
+
+def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
+    for column, value in only.items():
+        if value is not None:
+            kept = table[table[column].astype(str) == value]
+            if kept.empty:
+                there = ", ".join(sorted({str(v) for v in table[column]})[:6])
+                raise UserError(f"--{column} {value}: no cell has it; right: one of {there}")
+            table = kept
+    return table

@@ -1,0 +1,143 @@
+"""The table on the terminal, and as CSV, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
+BASE_COLUMNS = ("part", "bits", "blocks", "layers", "method", "strategy")
+MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all
+FORMATS = ("rich", "csv", "md", "latex")
+
+
+def main_metric(table: pd.DataFrame) -> str | None:
+    """CIDEr for captions, accuracy for VQA."""
+    return next((m for m in MAIN_METRICS if m in table and table[m].notna().any()), None)
+
+
+def short_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns people ask for first: what was done, metric, drop with its interval, bits per weight."""
+    out = pd.DataFrame(index=table.index)
+    for column in ("model", "dtype", "task"):
+        if column in table and table[column].nunique() > 1:
+            out[column] = table[column]
+    out["part"] = table["part"]
+    out["bits"] = [_bits(row) for row in table.to_dict("records")]
+    for column in ("blocks", "layers", "method", "strategy", "group_size"):
+        if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
+            out[column] = [_word(v) for v in table[column]]
+    metric = main_metric(table)
+    if metric:
+        out[metric] = [_number(v, 3) for v in table[metric]]
+        out["drop"], out["95 % interval"] = zip(*[_drop(row, metric) for row in table.to_dict("records")], strict=True)
+    out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
+    if "status" in table and (table["status"] != "done").any():
+        out["status"] = [_word(r.get("failure")) or "done" for r in table.to_dict("records")]
+    out["key"] = table["key"]
+    return out
+
+
+def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path | None) -> None:
+    """The table of a sweep and where its files are."""
+    console = Console(highlight=False)
+    if table.empty:
+        console.print("no rows yet")
+        return
+    console.print(rich_table(short_table(table.head(MOST_ROWS)), title=f"sweep {sweep.name}"))
+    if len(table) > MOST_ROWS:
+        console.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}", markup=False)
+    for line in notes(table):
+        console.print(line, markup=False, soft_wrap=True)
+    for path in (sweep.folder(output_dir) / "table.parquet", output_dir / "samples.parquet", picture):
+        if path is None:
+            continue
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """What a reader of the numbers must know."""
+    lines = ["drop: baseline − cell, positive is worse; interval: paired bootstrap over images, B = 2000"]
+    if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
+        rate, metric = table["noise_flip_rate"].max(), main_metric(table)
+        change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
+        lines.append(
+            f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs, {metric} by {change:.4f}"
+        )
+    if "model" in table and "tiny" in set(table["model"]):
+        lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
+    return lines
+
+
+def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
+    """A rich table; numbers to the right."""
+    drawn = Table(title=title, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
+    for column in short:
+        right = column in ("bits", "drop", "bits/weight", *MAIN_METRICS)
+        drawn.add_column(
+            str(column), justify="right" if right else "left", no_wrap=column in ("key", "drop", "95 % interval")
+        )
+    for row in short.itertuples(index=False):
+        drawn.add_row(*[Text(str(v)) for v in row])
+    return drawn
+
+
+def render(table: pd.DataFrame, fmt: str) -> str:
+    """Plain text in one of `csv` (every column), `md`, `latex`."""
+    if fmt == "csv":
+        return table.to_csv(index=False)
+    short = short_table(table)
+    return markdown(short) if fmt == "md" else latex(short)
+
+
+def markdown(short: pd.DataFrame) -> str:
+    rows = [list(short.columns), ["---"] * len(short.columns), *short.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in rows) + "\n"
+
+
+def latex(short: pd.DataFrame) -> str:
+    """A booktabs table."""
+    body = [" & ".join(_tex(str(v)) for v in row) + r" \\" for row in short.to_numpy().tolist()]
+    head = " & ".join(_tex(str(c)) for c in short.columns) + r" \\"
+    lines = [r"\begin{tabular}{" + "l" * len(short.columns) + "}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    return "".join({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "−": "$-$"}.get(c, c) for c in text)
+
+
+def _bits(row: Mapping[Any, Any]) -> str:
+    values = {
+        k.removeprefix("bits_"): v for k, v in row.items() if k.startswith("bits_") and not k.startswith("bits_per")
+    }
+    touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
+    if len(set(touched.values())) <= 1:
+        return _number(next(iter(touched.values()), None), 0) or "–"
+    return " ".join(f"{k} {v:.3g}" for k, v in touched.items())
+
+
+def _drop(row: Mapping[Any, Any], metric: str) -> tuple[str, str]:
+    low, high = row.get(f"drop_{metric}_low"), row.get(f"drop_{metric}_high")
+    if row["part"] == "none" or low is None or math.isnan(low):
+        return "–" if row["part"] == "none" else "", ""
+    return _number(row[f"drop_{metric}"], 3), f"{_number(low, 3)}…{_number(high, 3)}"
+
+
+def _number(value: Any, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no negative zero
+
+
+def _word(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,38 @@
+"""`blip2sweep rescore`: metrics of committed predictions, without inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.canonical import canonical_json
+from blip2sweep.collect import collect
+from blip2sweep.ledger import Ledger
+from blip2sweep.records import stem
+from blip2sweep.scoring import Scorer, score_result
+from blip2sweep.sweep.packs import read_pack
+from blip2sweep.sweep.sweeps import list_sweeps
+from blip2sweep.tasks import load_task
+
+
+def rescore(output_dir: Path) -> str:
+    """Score every result whose statistics are missing or of another scorer version, then collect. Says what it did."""
+    ledger = Ledger(output_dir).refresh()
+    tasks, scored = _tasks(output_dir), 0
+    scorers: dict[str, Scorer] = {}
+    for result in ledger.results():
+        task = tasks.get(result["key"])
+        if task is not None:
+            name = canonical_json(task)
+            scorers[name] = scorers.get(name) or Scorer(load_task(task))
+            scored += score_result(output_dir, stem(result["key"], result["predictions"]), scorers[name])
+    collect(output_dir)
+    return f"scored {scored} of {len(ledger.results())} cells; the others were up to date"
+
+
+def _tasks(output_dir: Path) -> dict[str, dict[str, Any]]:
+    """{key: task config}, from the packs of every sweep."""
+    packs = [
+        read_pack(p) for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))
+    ]
+    return {job["key"]: job["task"] for pack in packs for job in pack["cells"]}

@@ -1,0 +1,79 @@
+"""Predictions -> statistics, for one task. References are tokenised once, one METEOR process serves all cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2sweep.metrics import CaptionScorer, health_statistics, nll_statistics, vqa_statistics
+from blip2sweep.metrics.meteor import shared_meteor
+from blip2sweep.records import Predictions, read_predictions, read_statistics, write_statistics
+from blip2sweep.tasks import TaskData
+
+Statistics = dict[str, NDArray[np.float64]]
+
+
+class Scorer:
+    """Scores any cell of one task."""
+
+    def __init__(self, task: TaskData) -> None:
+        self.task = task
+
+    @cached_property
+    def _captions(self) -> CaptionScorer:
+        return CaptionScorer([s.references for s in self.task.samples])
+
+    def warm(self) -> None:
+        """Tokenise the references and start METEOR (some seconds) before there is anything to score."""
+        if self.task.kind == "caption":
+            assert self._captions
+            shared_meteor().statistics([["a"]], ["a"])
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Tokenise captions of any number of cells in one go, so that `statistics` need not."""
+        if self.task.kind == "caption":
+            self._captions.prepare(captions)
+
+    def statistics(self, predictions: Predictions) -> Statistics:
+        """Statistic arrays (n, k), in the order of the predictions."""
+        return {
+            **health_statistics(predictions.text),
+            **_nll(predictions),
+            **self._outputs(predictions),
+        }
+
+    def _outputs(self, predictions: Predictions) -> Statistics:
+        if self.task.kind == "caption":
+            return self._of(predictions).statistics(predictions.text)
+        chosen = {s.id: s for s in self.task.samples}
+        samples = [chosen[i] for i in predictions.id]
+        return vqa_statistics(
+            predictions.text, [s.references for s in samples], [s.answer_type or "other" for s in samples]
+        )
+
+    def _of(self, predictions: Predictions) -> CaptionScorer:
+        """The task's scorer, or one of its own where samples were skipped: document frequencies are the scored set's."""
+        if len(predictions.id) == len(self.task.samples):
+            return self._captions
+        chosen = {s.id: s for s in self.task.samples}
+        return CaptionScorer([chosen[i].references for i in predictions.id])
+
+
+def _nll(predictions: Predictions) -> Statistics:
+    """Nothing where likelihoods were not measured; NaN, and so no value at all, where one was not finite."""
+    if all(x is None for x in predictions.nll_sum):
+        return {}
+    return nll_statistics([float("nan") if x is None else x for x in predictions.nll_sum], predictions.nll_tokens)
+
+
+def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
+    """Write the statistics of one predictions file unless those of the current scorers are there. True if written."""
+    wanted = {"caption": "cider", "vqa": "vqa"}[scorer.task.kind]
+    if wanted in read_statistics(output_dir, name):
+        return False
+    write_statistics(output_dir, name, scorer.statistics(read_predictions(output_dir, name)))
+    return True

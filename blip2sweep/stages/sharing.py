@@ -1,0 +1,142 @@
+"""What a cell's evaluation takes from cells before it and leaves for those after it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from blip2sweep.cache import Store
+from blip2sweep.memo import Memo
+from blip2sweep.models import Loaded
+from blip2sweep.recipe.chain import Chain
+from blip2sweep.stages.images import Features
+from blip2sweep.tasks.sample import TaskData
+
+T = TypeVar("T")
+MOST_TEXTS = 2_000_000  # answers kept in memory: some hundred megabytes
+
+
+def start(loaded: Loaded, task: TaskData, weights: str, versions: str) -> dict[str, Any]:
+    """Everything but the recipe that determines image and query features: the start of a chain of keys."""
+    return {
+        "weights": weights, "images": images_digest(task), "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
+        "attention": loaded.attention, "device": loaded.device.type, "versions": versions,
+    }  # fmt: skip
+
+
+def preprocessing(loaded: Loaded) -> dict[str, Any]:
+    """How files become pixels."""
+    settings = loaded.processor.image_processor.to_dict()
+    return {"backend": loaded.image_processor_backend, "settings": {k: str(v) for k, v in sorted(settings.items())}}
+
+
+def images_digest(task: TaskData) -> str:
+    """sha256 over ids and content of a task's distinct images, in order; a file that cannot be read counts as empty."""
+    total = hashlib.sha256()
+    for image_id, path in task.images.items():
+        try:
+            content = hashlib.sha256(path.read_bytes()).digest()
+        except OSError:  # whoever decodes it will say so
+            content = b""
+        total.update(str(image_id).encode() + b"\0" + content)
+    return total.hexdigest()
+
+
+class Answered(Generic[T]):
+    """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers."""
+
+    def __init__(self) -> None:
+        self._lists: OrderedDict[str, list[T]] = OrderedDict()
+
+    def get(self, key: str) -> list[T] | None:
+        if key in self._lists:
+            self._lists.move_to_end(key)
+        return self._lists.get(key)
+
+    def put(self, key: str, answers: list[T]) -> None:
+        self._lists[key] = answers
+        while sum(map(len, self._lists.values())) > MOST_TEXTS and len(self._lists) > 1:
+            self._lists.popitem(last=False)
+
+
+@dataclass(eq=False)
+class Shared:
+    """The places to look and to leave things, and where in the chain of keys this cell is.
+
+    origin: what `chain` started from. hits: what was not computed, for the cell's cost.
+    """
+
+    memo: Memo
+    chain: Chain
+    origin: Mapping[str, Any]
+    answered: Answered[Any]
+    store: Store | None = None
+    hits: dict[str, float] = field(default_factory=dict)
+
+    # ---- query features of all images
+
+    def recall_bridge(self) -> Features | None:
+        """From memory, or from disk and then into memory."""
+        found = self.memo.get(self.chain.bridge)
+        if found is None and self.store is not None and (payload := self.store.get(self.chain.bridge)) is not None:
+            read = load(payload)
+            found = (read["ids"], read["bad"], read["queries"].to(self.memo.device))
+            self.memo.put(self.chain.bridge, found)
+            self.hits["disk"] = 1
+        return None if found is None else _features(*found)
+
+    def keep_bridge(self, features: Features) -> None:
+        """In memory when a later cell wants it, on disk for other jobs."""
+        assert features.query_features is not None
+        ids, bad = torch.tensor(features.ids), torch.tensor(features.bad, dtype=torch.int64)
+        if self.memo.later(self.chain.bridge):
+            self.memo.put(self.chain.bridge, (ids, bad, features.query_features))
+        if self.store is not None:
+            kept = {"ids": ids, "bad": bad, "queries": features.query_features.cpu().contiguous()}
+            self.store.put(self.chain.bridge, save(kept))
+
+    # ---- states of the ViT, piece by piece
+
+    def recall_state(self, rows: slice) -> tuple[Tensor | None, int]:
+        """The state of these rows before the deepest block it is known for, and that block."""
+        for depth in range(len(self.chain.vision) - 1, 0, -1):
+            if (found := self.memo.get(_piece(self.chain.vision[depth], rows))) is not None:
+                return found[0], depth
+        return None, 0
+
+    def keep_state(self, rows: slice, depth: int, state: Tensor) -> None:
+        self.memo.put(_piece(self.chain.vision[depth], rows), (state,), self.chain.vision[depth])
+
+    def stops(self, depth: int) -> list[int]:
+        """Blocks after `depth` whose states are worth keeping: where a later cell leaves this cell's path."""
+        keys = self.chain.keys
+        later = [self.memo.later(key) for key in keys]
+        return [d for d in range(max(1, depth + 1), len(self.chain.vision)) if later[d] > later[d + 1]]
+
+    # ---- answers
+
+    def language_key(self, features: Tensor, asked: Any) -> str:
+        """By content: cells whose query features came out alike share answers, whatever made them."""
+        text = f"{self.chain.language} {sorted(self.origin.items())} {asked}"
+        return hashlib.sha256(text.encode() + content_digest(features)).hexdigest()
+
+
+def _features(ids: Tensor, bad: Tensor, queries: Tensor) -> Features:
+    return Features(tuple(ids.tolist()), query_features=queries, bad=tuple(bad.tolist()))
+
+
+def _piece(key: str, rows: slice) -> str:
+    return f"{key} {rows.start}-{rows.stop}"
+
+
+def content_digest(x: Tensor) -> bytes:
+    """sha256 over shape, dtype and bytes."""
+    head = f"{tuple(x.shape)} {x.dtype}".encode()
+    return hashlib.sha256(head + x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()

@@ -1,0 +1,44 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write under a temporary name, fsync, rename. Raises UserError, one line, and leaves nothing half-written."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
+        ) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """`write_atomic` of JSON."""
+    write_atomic(path, json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file. Raises UserError with the position when it is cut or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not whole JSON ({error})") from error

@@ -1,0 +1,125 @@
+"""One attempt at one cell: start, evaluate, write predictions, commit, score. Every way it can end is a line of the ledger."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.ledger import Journal
+from blip2sweep.records import Predictions, stem, write_predictions
+from blip2sweep.scoring_process import ScoringProcess
+from blip2sweep.store import write_json
+from blip2sweep.sweep.signals import Stop, Stopped
+
+MARKER = "[blip2sweep]"
+# What is too long for a line of the ledger: {layer: what calibration measured}, and what moved block by block.
+BESIDE = ("layers", "propagation")
+Run = Callable[[dict[str, Any]], tuple[Predictions, dict[str, Any]]]
+
+
+def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, Any], stop: Stop) -> str | None:
+    """The name of the committed predictions, or None when the cell failed. Raises Stopped when it was given up."""
+    output_dir, start = Path(pack["output_dir"]), time.monotonic()
+    common = {
+        "key": job["key"],
+        "sweep": pack["sweep"],
+        "run": pack["run"],
+        "attempt": uuid.uuid4().hex[:8],
+        "job": slurm_job(),
+    }
+    say(job["key"], "started")
+    journal.write("started", **common)
+    try:
+        with stop.interruptible():
+            predictions, info = run(job)
+        noise, beside = info.pop("noise", None), {k: info.pop(k, None) for k in BESIDE}
+        name = stem(job["key"], predictions.hash)
+        write_predictions(output_dir, name, predictions)
+        for folder, told in beside.items():
+            if told:
+                write_json(output_dir / folder / f"{name}.json", told)
+        if noise:
+            write_predictions(output_dir, f"{name}-noise", Predictions.of(noise.pop("records")))
+    except Stopped:
+        give_up(job, common, journal, stop)
+        raise
+    except Exception as error:  # every failure of a cell is a row; the others go on
+        journal.write("failed", **common, columns=columns(job), **failure(error))
+        say(job["key"], f"failed\n{traceback.format_exc()}")
+        return None
+    journal.write("result", **common, predictions=predictions.hash, columns=columns(job), noise=noise, **info)
+    say(job["key"], f"done in {time.monotonic() - start:.1f} s")
+    return name
+
+
+def give_up(job: dict[str, Any], common: dict[str, Any], journal: Journal, stop: Stop) -> None:
+    """The cell is to be run again by whoever goes on with the pack, unless it had a whole job's time already."""
+    if stop.reason == "timeout" and stop.whole_turn:
+        told = {"kind": "timeout", "error": "not finished within the job's wall time", "traceback": ""}
+        journal.write("failed", **common, columns=columns(job), **told)
+    else:
+        journal.write("requeued", **common, reason=stop.reason)
+    say(job["key"], f"given up: {stop.reason}")
+
+
+def columns(job: dict[str, Any]) -> dict[str, Any]:
+    """What the ledger says of the cell itself."""
+    return {**job["columns"], "baseline": job["baseline"]}
+
+
+def say(key: str, what: str) -> None:
+    """A line of the log that `blip2sweep logs KEY` finds."""
+    print(f"{MARKER} {time.strftime('%F %T')} cell {key} {what}", file=sys.stderr, flush=True)
+
+
+class Scoring:
+    """Has committed predictions scored beside the device. What cannot be scored stays, for `blip2sweep rescore`."""
+
+    def __init__(self, journal: Journal, output_dir: Path) -> None:
+        self.journal, self.process = journal, ScoringProcess(output_dir)
+
+    def expect(self, job: dict[str, Any]) -> None:
+        """Read references and start METEOR while the first cell runs."""
+        self.process.warm(job["task"])
+
+    def __call__(self, name: str, job: dict[str, Any]) -> None:
+        self.process.submit(job["key"], name, job["task"])
+
+    def close(self, wait: bool) -> bool:
+        """With `wait` everything is scored when it returns. False when something could not be."""
+        if wait:
+            self.process.close()
+        failures = list(self.process.unscored())
+        for key, told in failures:
+            self.journal.write("unscored", key=key, **told)
+        return not failures
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """How the ledger tells a failure: kind, one line, traceback."""
+    return {
+        "kind": failure_kind(error),
+        "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error))[-4000:],
+    }
+
+
+def failure_kind(error: BaseException) -> str:
+    """`oom`, `bad_config` or `crash`."""
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return "oom"
+    return "bad_config" if isinstance(error, UserError) else "crash"
+
+
+def slurm_job() -> str | None:
+    """`123_4` inside a Slurm array, `123` in a job, else None."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

@@ -1,0 +1,60 @@
+"""`blip2sweep plan`: what a sweep would do. Nothing is written and nothing submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blip2sweep.ledger import Ledger
+from blip2sweep.sweep.costs import expected_seconds
+from blip2sweep.sweep.packs import START_SECONDS, Job, make_packs
+from blip2sweep.sweep.plan import Plan
+from blip2sweep.sweep.status import duration
+
+
+def describe(plan: Plan) -> None:
+    """The cells, what each means, and what is skipped and why."""
+    console = Console(highlight=False, soft_wrap=True)
+    names: dict[str | None, str] = {}
+    for key, job in zip(plan.keys, plan.jobs, strict=True):
+        names.setdefault(key, " ".join(job.overrides))
+    table = Table("key", "state", "recipe", "task", "overrides", box=None, pad_edge=False)
+    for key, cell in plan.cells.items():
+        told = "baseline" if key in plan.baselines and key not in names else names.get(key, "")
+        table.add_row(key, "done" if key in plan.done else "to run", cell.columns()["recipe"], cell.task.name, told)
+    console.print(table)
+    for i, reason in plan.reasons.items():
+        console.print(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}", markup=False)
+    console.print(plan.summary())
+
+
+def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
+    from blip2sweep.sweep.local import visible_gpus
+
+    jobs, count = [c.job() for c in plan.todo], workers or max(1, len(visible_gpus()))
+    seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
+    _packs(make_packs(jobs, count), seconds, "worker")
+
+
+def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> None:
+    from blip2sweep.sweep.slurm import slurm_packs
+    from blip2sweep.sweep.submit import sbatch_script
+
+    jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
+    if not jobs:
+        return
+    packs = slurm_packs(jobs, launcher, ledger)
+    _packs(packs, expected_seconds(jobs, ledger), "pack", (launcher.get("gpus_per_node") or 1))
+    print("\nsbatch script (one array element a pack):\n\n" + sbatch_script(launcher, len(packs)))
+
+
+def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: int = 1) -> None:
+    costs = [sum(seconds[j["key"]] for j in pack) for pack in packs]
+    if not packs:
+        return
+    total = gpus * (sum(costs) + START_SECONDS * len(packs)) / 3600
+    print(f"{len(packs)} {word}s of {min(map(len, packs))} to {max(map(len, packs))} cells, the longest about "
+          f"{duration(max(costs))}; about {total:.2f} GPU hours, starting included (measured where the ledger knows, else a guess)")  # fmt: skip

@@ -1,0 +1,67 @@
+"""An evaluator without a model, for tests and benchmarks of everything around one: BLIP2SWEEP_RUNNER=blip2sweep.sweep.dummy:Dummy.
+
+What it says depends on the cell alone. BLIP2SWEEP_DUMMY is JSON: seconds a cell, and words found in the recipes of cells
+that are to raise, to exit (taking the process with them) or to run out of memory unless the batch is halved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.records import Predictions
+from blip2sweep.tasks import TaskData, load_task
+
+WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
+
+
+class Dummy:
+    """Stands in for blip2sweep.sweep.runner.Runner."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.behaviour = json.loads(os.environ.get("BLIP2SWEEP_DUMMY", "{}"))
+        self._tasks: dict[str, TaskData] = {}
+
+    def task(self, job: dict[str, Any]) -> TaskData:
+        name = canonical_json(job["task"])
+        if name not in self._tasks:
+            self._tasks[name] = load_task(job["task"])
+        return self._tasks[name]
+
+    def __call__(self, job: dict[str, Any]) -> tuple[Predictions, dict[str, Any]]:
+        start = time.perf_counter()
+        time.sleep(self.behaviour.get("seconds", 0))
+        self._misbehave(job["columns"]["recipe"])
+        cost = {"seconds": time.perf_counter() - start, "batch_size": self.settings.get("batch_size")}
+        return Predictions.of([_record(s, job["key"]) for s in self.task(job).samples]), {
+            "layers_changed": 0,
+            "cost": cost,
+        }
+
+    def _misbehave(self, recipe: str) -> None:
+        if self._listed("exit", recipe):
+            os._exit(9)
+        if self._listed("raise", recipe):
+            raise RuntimeError(f"told to raise at {recipe}")
+        if self._listed("oom", recipe) and not self.settings.get("batch_size"):
+            raise MemoryError(f"told to run out of memory at {recipe}")
+
+    def _listed(self, what: str, recipe: str) -> bool:
+        return any(word in recipe for word in self.behaviour.get(what, ()))
+
+
+def _record(sample: Any, key: str) -> dict[str, Any]:
+    text = WORDS[int(digest([key, sample.id])[:6], 16) % len(WORDS)]
+    tokens = len(text.split())
+    return {
+        "id": sample.id,
+        "image_id": sample.image_id,
+        "text": text,
+        "tokens": tokens,
+        "nll_sum": float(tokens),
+        "nll_tokens": tokens,
+    }

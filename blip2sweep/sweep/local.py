@@ -1,0 +1,77 @@
+"""Runs a sweep on this machine: N workers, each under a supervisor, one GPU each where there are GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from blip2sweep.sweep.live import Live
+from blip2sweep.sweep.packs import Job, make_packs, write_packs
+from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.supervise import Supervisor
+from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
+
+
+def run_local(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
+    """Run the jobs. Returns when every worker has ended; Ctrl-C ends them and keeps what is done."""
+    gpus = visible_gpus()
+    packs = make_packs(jobs, workers or max(1, len(gpus)))
+    submission = Submission(new_run(), "local", {"workers": workers}, len(packs))
+    paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, sweep.settings)
+    sweep.submissions.append(submission)
+    sweep.write(output_dir)
+    _supervise([_supervisor(i, path, sweep, submission.run, output_dir, gpus, len(paths)) for i, path in enumerate(paths)],
+               sweep, submission.run, output_dir)  # fmt: skip
+    return True
+
+
+def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir: Path) -> None:
+    threads = [threading.Thread(target=s.run, daemon=True) for s in supervisors]
+    for thread in threads:
+        thread.start()
+
+    def alive() -> Live:
+        return Live(packs={(run, i): "running" for i, t in enumerate(threads) if t.is_alive()})
+
+    try:
+        follow(output_dir, sweep, alive)
+    except BaseException:
+        for supervisor in supervisors:
+            supervisor.stop()
+        raise
+    finally:
+        for thread in threads:
+            thread.join(timeout=30)
+
+
+def _supervisor(
+    i: int, path: Path, sweep: Sweep, run: str, output_dir: Path, gpus: list[str], count: int
+) -> Supervisor:
+    log = sweep.logs(output_dir, run) / f"{i}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return Supervisor(path, worker_env(i, gpus, count), log.open("ab"))
+
+
+def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
+    """One GPU each, and this machine's cores shared out."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else env
+
+
+def visible_gpus() -> list[str]:
+    """Names for CUDA_VISIBLE_DEVICES, found without importing torch."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [g for g in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if g and g != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]

@@ -1,0 +1,249 @@
+"""Runs cells on this process's device. From one cell to the next only what differs is done: weights, blocks, stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blip2sweep.cache import Store
+from blip2sweep.calibration import Blocks, Calibrator, layers, origin, propagation, same_samples, summary, warn_short
+from blip2sweep.canonical import canonical_json
+from blip2sweep.dtypes import HALF
+from blip2sweep.memo import Memo, budgets
+from blip2sweep.methods.prepared import Prepared
+from blip2sweep.models import Applied, Loaded, Patch, load
+from blip2sweep.packed import Packed, compared, split
+from blip2sweep.provenance import provenance, versions
+from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.chain import Chain, Entries, chain_of
+from blip2sweep.recipe.compact import expand
+from blip2sweep.records import Predictions
+from blip2sweep.stages.batching import is_out_of_memory
+from blip2sweep.stages.evaluate import Evaluation, evaluate
+from blip2sweep.stages.images import Images
+from blip2sweep.stages.sharing import Answered, Shared, start
+from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.generation import Generation
+
+Job = dict[str, Any]
+GB = 10**9
+DISK_GB = 20.0
+
+
+@dataclass(eq=False)
+class _Model:
+    """A loaded model and all that is remembered of it."""
+
+    name: str
+    loaded: Loaded
+    patch: Patch
+    memo: Memo
+    weights: Memo
+    entries: Entries
+    blocks: Blocks | None = None
+    plain: tuple[str, propagation.States] | None = None
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    images: dict[str, Images] = field(default_factory=dict)
+    answered: Answered[Any] = field(default_factory=Answered)
+
+
+class Runner:
+    """Evaluates jobs of a pack one after the other.
+
+    settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` (disk), `cache_memory_gb` (device and host, each;
+    null: a share of what is free), `batch_size`, `data_workers`, `device`, `threads`.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.mode = settings.get("cache") or "memory"
+        self._model: _Model | None = None
+        self._tasks: dict[str, TaskData] = {}
+        self._jobs: Sequence[Job] = ()
+        self._store: Store | None = None
+        if self.mode == "disk" and settings.get("cache_dir"):
+            self._store = Store(Path(settings["cache_dir"]), int((settings.get("cache_gb") or DISK_GB) * GB))
+        if settings.get("threads"):
+            torch.set_num_threads(settings["threads"])
+
+    def task(self, job: Job) -> TaskData:
+        name = canonical_json(job["task"])
+        if name not in self._tasks:
+            self._tasks[name] = load_task(job["task"])
+        return self._tasks[name]
+
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """The jobs that will come, in their order: what they have in common is then kept for as long as it is wanted."""
+        self._jobs = jobs
+        if self._model is not None:
+            self._expect(self._model)
+
+    def __call__(self, job: Job) -> tuple[Predictions, dict[str, Any]]:
+        """(predictions, what the result line says of the run). The recipe stays in the model until the next job."""
+        began = time.perf_counter()
+        model = self._loaded(job)
+        try:
+            self._remember_plain(model, job)
+            recipe, packed = split(self._recipe(model, job))
+            applied, applied_after = self._apply(model, job, recipe), time.perf_counter() - began
+            with Packed(model.loaded, packed):
+                evaluation = self._evaluate(model, job, self.settings.get("batch_size"), self._shared(model, job))
+                noise = self._noise(model, job, evaluation)
+                moved = self._moved(model, job)
+                latency = {} if packed.empty else compared(model.loaded, job, self.task(job))
+        except Exception as error:
+            model.patch.restore()
+            if is_out_of_memory(error):
+                self._model = None  # and with it all that is remembered: the next attempt has the memory to itself
+            raise
+        counts = {
+            "layers_written": applied.written,
+            "hits_weights": applied.recalled,
+            **summary(model.prepared),
+            **latency,
+        }
+        cost = (
+            _flat(evaluation.cost) | counts | {"seconds_apply": applied_after, "seconds": time.perf_counter() - began}
+        )
+        info = {
+            "layers_changed": applied.layers_changed + len(packed.schemes),
+            "cost": cost,
+            "noise": noise,
+            **provenance(model.loaded),
+        }
+        info |= {"layers": layers(model.prepared), "propagation": moved}
+        return Predictions.of(evaluation.records), info
+
+    def _moved(self, model: _Model, job: Job) -> list[dict[str, Any]]:
+        """How far each block's output is from full precision's, on the task's first samples."""
+        if not self._propagates(job):
+            return []
+        assert model.plain is not None
+        return propagation.compare(model.plain[1], propagation.states(model.loaded, self._first(job)))
+
+    def _remember_plain(self, model: _Model, job: Job) -> None:
+        """Full precision's outputs, before the recipe is in the model; once for all cells of a task."""
+        name = canonical_json([job["task"], job["generation"]["prompt"]])
+        if self._propagates(job) and (model.plain is None or model.plain[0] != name):
+            model.patch.restore()
+            model.plain = (name, propagation.states(model.loaded, self._first(job)))
+
+    def _propagates(self, job: Job) -> bool:
+        return bool(self.settings.get("propagation")) and job["key"] != job["baseline"]
+
+    def _first(self, job: Job) -> Calibration:
+        return propagation.first_samples(self.task(job), job["task"], job["generation"]["prompt"])
+
+    def quantized(self, job: Job) -> Loaded:
+        """The job's model with its recipe in it, until the next job."""
+        model = self._loaded(job)
+        self._apply(model, job, self._recipe(model, job))
+        return model.loaded
+
+    def _recipe(self, model: _Model, job: Job) -> Recipe:
+        recipe = expand(job["recipe"], model.loaded.anatomy)
+        if not recipe.empty and recipe.hash != job["recipe_hash"]:
+            raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
+        return recipe
+
+    def _apply(self, model: _Model, job: Job, recipe: Recipe) -> Applied:
+        return model.patch.apply(recipe, self._prepared(model, job, recipe))
+
+    def _prepared(self, model: _Model, job: Job, recipe: Recipe) -> dict[str, Prepared]:
+        """What calibration makes of the recipe's layers; the model is as loaded while it measures."""
+        model.prepared = {}
+        if not job.get("calibration"):
+            return {}
+        model.patch.restore()
+        model.blocks = model.blocks or Blocks(model.weights, self._store)
+        calibrator = Calibrator(model.loaded, origin(model.loaded, job, versions()), model.weights, model.blocks)
+        model.prepared = calibrator(recipe, same_samples(job["calibration"]))
+        warn_short(model.prepared)
+        return model.prepared
+
+    def _evaluate(self, model: _Model, job: Job, batch_size: int | None, shared: Shared | None) -> Evaluation:
+        return evaluate(
+            model.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
+            nll_references=job["task"]["nll_references"], features=self._images(model, job), shared=shared,
+        )  # fmt: skip
+
+    def _images(self, model: _Model, job: Job) -> Images:
+        """The task's images, decoded and preprocessed once for all cells of a model; those of one task at a time."""
+        name = canonical_json(job["task"])
+        if name not in model.images:
+            workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
+            model.images = {name: Images(model.loaded, self.task(job), workers, skip)}
+        return model.images[name]
+
+    def _noise(self, model: _Model, job: Job, first: Evaluation) -> dict[str, Any] | None:
+        """The noise floor: in half precision the baseline is run at a second batch size, and outputs are compared.
+        Nothing is shared with that run: it would only be compared with itself."""
+        if job["key"] != job["baseline"] or not set(model.loaded.dtypes.values()) & set(HALF):
+            return None
+        batch_size = max(1, first.cost["batch_size"] // 2)
+        second = self._evaluate(model, job, batch_size, None)
+        flips = sum(a["text"] != b["text"] for a, b in zip(first.records, second.records, strict=True))
+        return {
+            "batch_sizes": [first.cost["batch_size"], batch_size],
+            "flips": flips,
+            "flip_rate": flips / max(1, len(first.records)),
+            "records": second.records,
+        }
+
+    # ---- what is shared
+
+    def _shared(self, model: _Model, job: Job) -> Shared | None:
+        if self.mode == "off":
+            return None
+        step = next((i for i, j in enumerate(self._jobs) if j["key"] == job["key"]), None)
+        if step is not None:
+            model.memo.at(step)
+        return Shared(model.memo, self._chain(model, job), self._origin(model, job), model.answered, self._store)
+
+    def _chain(self, model: _Model, job: Job) -> Chain:
+        return chain_of(self._origin(model, job), model.entries(job["recipe"]))
+
+    def _origin(self, model: _Model, job: Job) -> dict[str, Any]:
+        name = canonical_json(job["task"])
+        if name not in model.origins:
+            model.origins[name] = start(model.loaded, self.task(job), job["columns"]["weights"], versions())
+        return model.origins[name]
+
+    def _expect(self, model: _Model) -> None:
+        same = [canonical_json(j["model"]) == model.name for j in self._jobs]
+        model.memo.expect([self._chain(model, j).keys if s else () for j, s in zip(self._jobs, same, strict=True)])
+
+    def _loaded(self, job: Job) -> _Model:
+        name = canonical_json(job["model"])
+        if self._model is None or self._model.name != name:
+            self._model = None  # free the last one first
+            self._model = self._load(name, job)
+            if self.mode != "off":
+                self._expect(self._model)
+        return self._model
+
+    def _load(self, name: str, job: Job) -> _Model:
+        loaded = load(job["model"], Path(job["folder"]), device=self.device)
+        limit = self.settings.get("cache_memory_gb")
+        device, host = budgets(loaded.device, None if limit is None else int(limit * GB))
+        if self.mode == "off":
+            device = host = 0
+        features, weights = (Memo(loaded.device, int(device * s), int(host * s)) for s in (0.6, 0.4))
+        return _Model(name, loaded, Patch(loaded, weights), features, weights, Entries(loaded.anatomy))
+
+
+def _flat(cost: dict[str, Any]) -> dict[str, Any]:
+    """Evaluation's cost as columns: seconds and hits by stage, bad images counted."""
+    stages = {f"seconds_{stage}": seconds for stage, seconds in cost["seconds"].items()}
+    hits = {f"hits_{stage}": n for stage, n in cost["hits"].items()}
+    rest = {k: v for k, v in cost.items() if k not in ("seconds", "hits", "seconds_total", "bad_images")}
+    flat = {**stages, **hits, **rest, "bad_images": len(cost["bad_images"])}
+    return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in flat.items()}

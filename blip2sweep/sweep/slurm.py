@@ -1,0 +1,118 @@
+"""A sweep on Slurm: packs, arrays, following."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.ledger import Ledger
+from blip2sweep.sweep.costs import expected_seconds
+from blip2sweep.sweep.finish import say
+from blip2sweep.sweep.packs import Job, make_packs, pack_count, pack_path, write_packs
+from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.submit import array_size, require, submit
+from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
+
+
+def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> bool:
+    """Queue the jobs and follow them. False when they were left running (`wait=false`)."""
+    submission = queue(jobs, sweep, output_dir, launcher)
+    announce(sweep, submission, output_dir)
+    if not launcher.get("wait", True):
+        return False
+    follow_slurm(sweep, output_dir)
+    return True
+
+
+def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> Submission:
+    """Write the packs and submit them. When Slurm refuses, all is as before."""
+    require("sbatch", "scontrol")
+    array_size()  # Slurm answers
+    packs = slurm_packs(jobs, launcher, Ledger(output_dir).refresh())
+    submission = Submission(new_run(), "slurm", launcher, len(packs))
+    before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"
+    was = path.read_bytes() if path.exists() else None
+    sweep.submissions.append(submission)
+    try:
+        told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s")}
+        paths = write_packs(
+            packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}
+        )
+        sweep.write(output_dir)
+        submit(paths, submission, sweep, output_dir)
+    except BaseException:
+        if not submission.arrays:
+            sweep.submissions = before
+            discard(sweep, submission, output_dir, was)
+        raise
+    return submission
+
+
+def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes | None) -> None:
+    """Take back what a refused launch has written."""
+    folder = sweep.folder(output_dir)
+    for i in range(submission.packs):
+        pack_path(folder, submission.run, i).unlink(missing_ok=True)
+    shutil.rmtree(sweep.logs(output_dir, submission.run), ignore_errors=True)
+    if was is None:
+        (folder / "sweep.json").unlink(missing_ok=True)
+    else:
+        (folder / "sweep.json").write_bytes(was)
+    emptied = (
+        folder / "packs",
+        folder,
+        folder.parent,
+        output_dir / "logs" / sweep.name,
+        output_dir / "logs",
+        output_dir,
+    )
+    for path in emptied:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def slurm_packs(jobs: Sequence[Job], launcher: dict[str, Any], ledger: Ledger) -> list[list[Job]]:
+    """The jobs in packs of about equal cost."""
+    seconds = expected_seconds(jobs, ledger)
+    slots = max(1, launcher.get("array_parallelism") or 1)
+    minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
+    count = pack_count(sum(seconds.values()), slots, minutes, launcher.get("max_packs"), len(jobs))
+    return make_packs(jobs, count, seconds)
+
+
+def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
+    """Job ids, and how to come back."""
+    ids = ", ".join(a["job"] for a in submission.arrays)
+    say(
+        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in {sweep.logs(output_dir, submission.run)}"
+    )
+    say(f"come back with: blip2sweep status {words(sweep, output_dir)}   (also wait, retry, cancel, logs KEY)")
+
+
+def words(sweep: Sweep, output_dir: Path) -> str:
+    """The arguments that name this sweep to a verb."""
+    return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {output_dir}"
+
+
+def follow_slurm(sweep: Sweep, output_dir: Path) -> None:
+    """Until all is done or nothing is left in the queue. Ctrl-C leaves the jobs running."""
+    try:
+        follow(output_dir, sweep)
+    except KeyboardInterrupt:
+        say(f"\nthe jobs go on; come back with: blip2sweep wait {words(sweep, output_dir)}")
+        raise SystemExit(130) from None
+
+
+def check_launcher(launcher: dict[str, Any]) -> None:
+    """Refuse settings that cannot be meant."""
+    for name in ("timeout_min", "array_parallelism", "nodes", "tasks_per_node", "max_packs"):
+        value = launcher.get(name)
+        if value is not None and value < 1:
+            raise UserError(f"hydra.launcher.{name}={value}: right: 1 or more")
+    if launcher.get("nodes", 1) != 1:
+        raise UserError(
+            f"hydra.launcher.nodes={launcher['nodes']}: a pack runs on one node; right: more packs (max_packs)"
+        )

@@ -1,0 +1,156 @@
+"""How far a sweep is: the state of every cell, from the ledger and what is known of live processes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from blip2sweep.ledger import Attempts, Ledger
+from blip2sweep.store import read_json
+from blip2sweep.sweep.live import Live, live
+from blip2sweep.sweep.packs import pack_path
+from blip2sweep.sweep.sweeps import Sweep, find_sweep
+from blip2sweep.sweep.worker import again
+
+STATES = ("done", "running", "queued", "lost", "failed")
+
+
+@dataclass
+class Status:
+    """states: {key: one of STATES}; failures: {key: its last}, for those that failed and those that may come again."""
+
+    states: dict[str, str]
+    failures: dict[str, dict[str, Any]]
+    live: Live
+
+    def keys(self, *states: str) -> list[str]:
+        return [k for k, s in self.states.items() if s in states]
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(self.states.values())
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more will come by itself."""
+        return not self.keys("running", "queued") or not self.live
+
+    def summary(self) -> str:
+        """`12 cells: 3 done, 1 running, …`."""
+        return f"{len(self.states)} cells: " + ", ".join(f"{self.counts[s]} {s}" for s in STATES if self.counts[s])
+
+
+def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None) -> Status:
+    """Processes are looked at first and the ledger after: what is gone by then has written all it will."""
+    now = now or live(sweep)
+    ledger.refresh()
+    packs = cells_of_live_packs(output_dir, sweep, now)
+    states, failures = {}, {}
+    for key in sweep.keys:
+        attempts = ledger.attempts.get(key, Attempts())
+        failed = sweep.failures(attempts)
+        states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, now, packs.get(key))
+        if failed and states[key] != "done":
+            failures[key] = failed[-1]
+    return Status(states, failures, now)
+
+
+def _state(
+    attempts: Attempts, failed: list[dict[str, Any]], sweep: Sweep, now: Live, pack: tuple[str, int] | None
+) -> str:
+    """Of a cell without a result. pack: the newest live one that holds it."""
+    in_hand = [s for s in attempts.open if s.get("run") in sweep.runs]
+    if in_hand and (pack or not now.known):
+        return "running"
+    if pack and again(attempts.failed_in(pack[:1])) != "skip":
+        return "queued"
+    if failed:
+        return "failed"
+    return "lost" if now.known else "queued"
+
+
+def cells_of_live_packs(output_dir: Path, sweep: Sweep, now: Live) -> dict[str, tuple[str, int]]:
+    """{key: (run, index)} of cells whose pack has a live process."""
+    found: dict[str, tuple[str, int]] = {}
+    for run, index in now.packs:
+        path = pack_path(sweep.folder(output_dir), run, index)
+        if path.exists():
+            found |= {c["key"]: (run, index) for c in _pack(path)}
+    return found
+
+
+_packs: dict[Path, list[dict[str, Any]]] = {}  # packs are never changed once written
+
+
+def _pack(path: Path) -> list[dict[str, Any]]:
+    if path not in _packs:
+        _packs[path] = [{"key": c["key"]} for c in read_json(path)["cells"]]
+    return _packs[path]
+
+
+# ---- printing
+
+
+def print_status(output_dir: Path, name: str | None) -> None:
+    """One line of counts, the rate, then failures by kind with their first message."""
+    sweep = find_sweep(output_dir, name)
+    ledger = Ledger(output_dir, only=sweep.keys, brief=True)
+    status = sweep_status(output_dir, sweep, ledger)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"sweep {sweep.name}: {status.summary()}", markup=False)
+    for line in [*pace(sweep, ledger, status), *by_kind(status), *advice(sweep, status)]:
+        console.print(f"  {line}", markup=False)
+
+
+def by_kind(status: Status) -> list[str]:
+    """`failed, oom: 3; first: …`."""
+    failed = [status.failures[k] for k in status.keys("failed")]
+    kinds = Counter(f["kind"] for f in failed)
+    return [
+        f"failed, {kind}: {n}; first: {next(f for f in failed if f['kind'] == kind)['error']}"
+        for kind, n in kinds.items()
+    ]
+
+
+def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:
+    """Cells per minute of the newest launch, and what that leaves."""
+    left = len(status.keys("running", "queued"))
+    times = [r["time"] for r in ledger.results() if r.get("run") in sweep.runs[-1:]]
+    if not left or len(times) < 2:
+        return []
+    rate = len(times) / max(1.0, time.time() - sweep.submissions[-1].created)
+    return [f"{rate * 60:.1f} cells a minute, about {duration(left / rate)} left"]
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def advice(sweep: Sweep, status: Status) -> list[str]:
+    """What cannot be known, and what to type next."""
+    unknown = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
+    lines = [] if status.live.known else [unknown]
+    if status.keys("lost", "failed"):
+        lines.append(f"cells without a result and without a job: `blip2sweep retry {sweep.name}` runs them again")
+    return lines
+
+
+def told(gone: Sequence[str], of: int, failures: Mapping[str, dict[str, Any]], more: str | None = None) -> str:
+    """`2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`."""
+    kinds = Counter(failures.get(k, {}).get("kind", "lost") for k in gone)
+    counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    error = failures.get(gone[0], {}).get("error", "no result")
+    return f"{len(gone)} of {of} cells failed: {counted}; first ({gone[0]}): {error}" + (f"; {more}" if more else "")

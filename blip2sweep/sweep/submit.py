@@ -1,0 +1,150 @@
+"""Submits a sweep's packs as Slurm arrays, through submitit's executor with hydra-submitit-launcher's setting names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.sweep.finish import say
+from blip2sweep.sweep.live import mark
+from blip2sweep.sweep.sweeps import Submission, Sweep
+
+# What is ours in the launcher's settings; all others are sbatch's, under submitit's names.
+OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
+LIMITS = re.compile(
+    r"QOSMax|AssocMax|AssocGrp|MaxSubmit|MaxJobCount|job submit limit|temporarily unable to accept", re.IGNORECASE
+)
+LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # between two tries while a limit is met; doubled each time
+NO_SLURM = (
+    "no Slurm here: {} is not installed; right: run this on the cluster's login node, or leave hydra/launcher=slurm out"
+)
+
+
+def exec_pack(pack: str) -> None:
+    """The submitted function: this process becomes our own, so that its signals and exit code are ours."""
+    os.execv(sys.executable, [sys.executable, "-m", "blip2sweep.sweep.element", pack])
+
+
+def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_dir: Path) -> None:
+    """Queue every pack. Raises UserError with Slurm's words, and leaves nothing behind, when the first is refused."""
+    folder, first = sweep.logs(output_dir, submission.run), 0
+    size = array_size()
+    while first < len(paths):
+        try:
+            job = _submit_array(paths[first : first + size], submission, folder, first)
+        except UserError as error:
+            if not submission.arrays:
+                raise
+            raise UserError(
+                f"{error}; {first} of {len(paths)} packs are queued: `blip2sweep retry {sweep.name}` queues the rest"
+            ) from error
+        submission.arrays.append({"job": job, "first": first, "count": min(size, len(paths) - first)})
+        sweep.write(output_dir)
+        first += size
+
+
+def _submit_array(paths: Sequence[Path], submission: Submission, folder: Path, first: int) -> str:
+    """One array; the job's id. Waits while a limit on submitted jobs is met."""
+    pause = LIMIT_SECONDS
+    while True:
+        try:
+            executor = make_executor(submission.launcher, folder, mark(submission.run, first))
+            jobs = executor.map_array(exec_pack, [str(p) for p in paths])
+            return str(jobs[0].job_id).partition("_")[0]
+        except Exception as error:
+            reason = refusal(error)
+            if reason is None:
+                raise
+            if not LIMITS.search(reason):
+                raise UserError(f"Slurm refused the jobs: {reason}; {hint(reason)}") from error
+            say(f"Slurm accepts no more jobs now ({reason}); trying again in {pause:.0f} s")
+            _remove_pickles(folder)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_WAIT)
+
+
+def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
+    """submitit's SlurmExecutor with the launcher's settings."""
+    from submitit.slurm.slurm import SlurmExecutor
+
+    settings = {k: v for k, v in launcher.items() if k not in OURS and v is not None}
+    renamed = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
+    if "mem_gb" in settings:
+        settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"
+    require("sbatch", "srun")
+    executor = SlurmExecutor(folder, python=sys.executable)
+    executor.update_parameters(**{"comment": comment} | {renamed.get(k, k): v for k, v in settings.items()})
+    return executor
+
+
+def sbatch_script(launcher: dict[str, Any], packs: int) -> str:
+    """What sbatch would be given for an array of so many packs."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    executor = make_executor(launcher, Path("logs/SWEEP/RUN"), mark("RUN", 0))
+    size = {"map_count": packs} if packs > 1 else {}
+    return str(
+        _make_sbatch_string(
+            command=executor._submitit_command_str, folder=executor.folder, **executor.parameters, **size
+        )
+    )
+
+
+def refusal(error: BaseException) -> str | None:
+    """Slurm's own words in an error of submitit's; None when it is about something else."""
+    text = str(error)
+    lines = [
+        x.split("error:", 1)[1].strip()
+        for x in text.splitlines()
+        if "sbatch: error:" in x or "sbatch: fatal:" in x or ("slurm_load" in x and "error:" in x)
+    ]
+    if not lines:
+        return None
+    return "; ".join(dict.fromkeys(x.removeprefix("Batch job submission failed: ") for x in lines))
+
+
+def hint(reason: str) -> str:
+    """Which setting the refusal is about."""
+    words = {"partition": "hydra.launcher.partition", "generic resource": "hydra.launcher.gpus_per_node (null where there is no gres)",
+             "gres": "hydra.launcher.gres, gpus_per_node", "account": "hydra.launcher.account", "qos": "hydra.launcher.qos",
+             "time limit": "hydra.launcher.timeout_min", "memory": "hydra.launcher.mem_gb", "node": "hydra.launcher.gpus_per_node, mem_gb, cpus_per_task"}  # fmt: skip
+    found = next((key for word, key in words.items() if word in reason.lower()), "the settings of hydra.launcher")
+    return f"right: {found}"
+
+
+def array_size() -> int:
+    """The most elements of one array: MaxArraySize bounds the highest index."""
+    require("scontrol")
+    try:
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"Slurm does not answer: scontrol show config ({error})") from error
+    if shown.returncode:
+        raise UserError(
+            f"Slurm does not answer: {' '.join(shown.stderr.split())}; right: a login node of a running cluster"
+        )
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", shown.stdout)
+    return max(1, int(found[1])) if found else 1001
+
+
+def require(*commands: str) -> None:
+    for command in commands:
+        if shutil.which(command) is None:
+            raise UserError(NO_SLURM.format(command))
+
+
+def _remove_pickles(folder: Path) -> None:
+    """submitit leaves these behind when sbatch refuses."""
+    for path in [*folder.glob("*.pkl"), *folder.glob(".submission_file_*")]:
+        if re.fullmatch(r"[0-9a-f]{32}\.pkl", path.name) or (
+            path.name.startswith(".submission") and not path.is_symlink()
+        ):
+            path.unlink(missing_ok=True)

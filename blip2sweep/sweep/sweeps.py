@@ -1,0 +1,127 @@
+"""A sweep on disk: `sweeps/<name>/sweep.json`, a named list of keys and the command it came from. It owns no results."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.ledger import Attempts, Ledger
+from blip2sweep.store import read_json, write_json
+from blip2sweep.sweep.plan import Plan
+
+
+@dataclass
+class Submission:
+    """One launch of a sweep's packs `packs/<run>-<i>.json`. arrays: Slurm jobs, [{job, first, count}] of packs."""
+
+    run: str
+    kind: str  # local | slurm
+    launcher: dict[str, Any]
+    packs: int = 0
+    arrays: list[dict[str, Any]] = field(default_factory=list)
+    created: float = field(default_factory=time.time)
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    user: str = field(default_factory=getpass.getuser)
+
+
+@dataclass
+class Sweep:
+    """What was asked for. keys: every cell, baselines included, in order. rerun: results that do not count, by key."""
+
+    name: str
+    command: str
+    created: float
+    keys: list[str]
+    baselines: list[str]
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    merged: int = 0
+    rerun: dict[str, list[str]] = field(default_factory=dict)
+    tracking: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # what workers are told besides the cells
+    foreign: str | None = None  # the launcher, where it is not ours
+    submissions: list[Submission] = field(default_factory=list)
+
+    def folder(self, output_dir: Path) -> Path:
+        return output_dir / "sweeps" / self.name
+
+    def write(self, output_dir: Path) -> None:
+        write_json(self.folder(output_dir) / "sweep.json", asdict(self))
+
+    @property
+    def runs(self) -> list[str]:
+        return [s.run for s in self.submissions]
+
+    def done(self, ledger: Ledger, key: str) -> bool:
+        """True when the ledger has a result that this sweep may count as its own."""
+        return ledger.done(key, self.rerun.get(key, ()))
+
+    def failures(self, attempts: Attempts) -> list[dict[str, Any]]:
+        """Of this sweep's own launches; a launcher that is not ours leaves only the last one of all."""
+        if self.foreign:
+            return [attempts.last_failure] if attempts.last_failure else []
+        return attempts.failed_in(self.runs)
+
+    def logs(self, output_dir: Path, run: str) -> Path:
+        """Where the processes of one launch write what they say."""
+        return output_dir / "logs" / self.name / run
+
+
+def new_sweep(plan: Plan, command: str, name: str | None, ledger: Ledger) -> Sweep:
+    """A sweep of a plan's cells; without a name: date, time and a random tail, so that no two ever meet."""
+    skipped = [{"overrides": " ".join(plan.jobs[i].overrides), "reason": r} for i, r in plan.reasons.items()]
+    name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    rerun = {c.key: sorted(ledger.attempts[c.key].results) for c in plan.todo if ledger.done(c.key)}
+    return Sweep(name, command, time.time(), list(plan.cells), plan.baselines, skipped, plan.merged, rerun)
+
+
+def new_run() -> str:
+    """The id of one launch."""
+    return uuid.uuid4().hex[:8]
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a sweep name that is no plain folder name."""
+    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
+        raise UserError(f"sweep_name={name}: not a folder name; right: letters, digits, '.', '_' and '-'")
+
+
+def list_sweeps(output_dir: Path) -> list[Sweep]:
+    """All sweeps, oldest first."""
+    return sorted((read_sweep(p) for p in (output_dir / "sweeps").glob("*/sweep.json")), key=lambda s: s.created)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """A sweep from its file; fields of other versions are left out."""
+    data = read_json(path)
+    data["submissions"] = [
+        Submission(**_known(s, Submission.__dataclass_fields__)) for s in data.get("submissions", [])
+    ]
+    return Sweep(**_known(data, Sweep.__dataclass_fields__))
+
+
+def find_sweep(output_dir: Path, name: str | None) -> Sweep:
+    """The named sweep, or the newest. Raises UserError when there is none."""
+    if name is not None and (path := output_dir / "sweeps" / name / "sweep.json").exists():
+        return read_sweep(path)
+    sweeps = list_sweeps(output_dir)
+    if not sweeps:
+        raise UserError(
+            f"{output_dir}: no sweep here; right: --output-dir of a sweep, or run one with python -m blip2sweep -m …"
+        )
+    if name is None:
+        return sweeps[-1]
+    raise UserError(f"sweep '{name}' is not in {output_dir}; {nearest(name, [s.name for s in sweeps])}")
+
+
+def _known(data: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {k: v for k, v in data.items() if k in names}

@@ -1,0 +1,152 @@
+"""`blip2sweep wait, retry, cancel, logs`: from any process, at any time, from the sweep's own files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.ledger import FAILURES, Ledger
+from blip2sweep.sweep.attempt import MARKER
+from blip2sweep.sweep.finish import check_all_done, finish, say
+from blip2sweep.sweep.live import live, process_lives
+from blip2sweep.sweep.packs import sweep_jobs
+from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.status import sweep_status
+from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
+
+
+def wait(output_dir: Path, name: str | None) -> None:
+    """Follow a sweep to its end, then collect and print as its launcher would. Raises SweepFailed when cells failed."""
+    sweep = find_sweep(output_dir, name)
+    try:
+        follow(output_dir, sweep)
+    except KeyboardInterrupt:
+        say(f"\nno longer following; `blip2sweep wait {sweep.name}` comes back")
+        raise SystemExit(130) from None
+    finish(output_dir, sweep)
+    check_all_done(output_dir, sweep)
+
+
+# ---- retry
+
+
+def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
+    """Run again what has no result and no live job: everything, or only cells that failed in the ways given."""
+    sweep = find_sweep(output_dir, name)
+    status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
+    kinds = failure_kinds(failed)
+    keys = [
+        k
+        for k in status.keys("lost", "failed")
+        if kinds is None or status.failures.get(k, {}).get("kind", "lost") in kinds
+    ]
+    if not keys:
+        say(f"sweep {sweep.name}: nothing to run again ({status.summary()})")
+        return
+    say(f"sweep {sweep.name}: running {len(keys)} cells again")
+    jobs = sweep_jobs(sweep.folder(output_dir))
+    absent = [k for k in keys if k not in jobs]
+    if absent:
+        raise UserError(
+            f"sweep {sweep.name}: no pack holds {absent[0]}; right: the command the sweep came from: {sweep.command}"
+        )
+    if relaunch([jobs[k] for k in keys], sweep, output_dir, then_wait):
+        finish(output_dir, sweep)
+        check_all_done(output_dir, sweep)
+
+
+def failure_kinds(failed: str | None) -> set[str] | None:
+    """`oom,timeout` -> {oom, timeout}."""
+    kinds = None if failed is None else {k.strip() for k in failed.split(",") if k.strip()}
+    for kind in kinds or ():
+        if kind not in FAILURES:
+            raise UserError(f"--failed {kind}: no such kind of failure; {nearest(kind, FAILURES)}")
+    return kinds
+
+
+def relaunch(jobs: Sequence[dict[str, Any]], sweep: Sweep, output_dir: Path, then_wait: bool) -> bool:
+    """As the sweep was last launched. False when the jobs were queued and left."""
+    from blip2sweep.sweep.local import run_local
+    from blip2sweep.sweep.slurm import run_slurm
+
+    last = sweep.submissions[-1]
+    if last.kind == "slurm":
+        return run_slurm(jobs, sweep, output_dir, {**last.launcher, "wait": then_wait})
+    return run_local(jobs, sweep, output_dir, last.launcher.get("workers"))
+
+
+# ---- cancel
+
+
+def cancel(output_dir: Path, name: str | None) -> None:
+    """End a sweep's processes; what is done is kept."""
+    sweep = find_sweep(output_dir, name)
+    now = live(sweep)
+    local = [s.pid for s in sweep.submissions if s.kind == "local" and process_lives(s.pid, s.created)]
+    for pid in local if now.known else ():
+        os.kill(pid, signal.SIGINT)
+    ids = sorted({a["job"] for s in sweep.submissions for a in s.arrays} if not now.known else now.jobs)
+    if ids:
+        _scancel(ids)
+    if not ids and not local:
+        say(f"sweep {sweep.name}: nothing is running")
+        return
+    say(f"sweep {sweep.name}: cancelled; `blip2sweep retry {sweep.name}` goes on")
+
+
+def _scancel(ids: list[str]) -> None:
+    for i in range(0, len(ids), 500):
+        done = subprocess.run(["scancel", *ids[i : i + 500]], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"scancel: {' '.join(done.stderr.split())}")
+
+
+# ---- logs
+
+
+def logs(output_dir: Path, key: str) -> str:
+    """All that is known of a cell's attempts: how each ended, tracebacks, and what its process wrote meanwhile."""
+    sweeps = {s.name: s for s in list_sweeps(output_dir)}
+    ledger = Ledger(output_dir).refresh()
+    keys = [k for k in ledger.attempts if k.startswith(key)]
+    if len(keys) != 1:
+        raise UserError(
+            f"{key}: {len(keys)} cells that ran have a key beginning so; right: a key of `blip2sweep table` or `status`"
+        )
+    attempts = ledger.attempts[keys[0]]
+    ends = {e["attempt"]: e for e in (*attempts.failures, attempts.result or {}) if e.get("attempt")}
+    starts = sorted(attempts.starts.values(), key=lambda s: s["time"])
+    return "\n\n".join("\n".join(_attempt(s, ends.get(s.get("attempt", "")), sweeps, output_dir)) for s in starts)
+
+
+def _attempt(
+    start: dict[str, Any], end: dict[str, Any] | None, sweeps: dict[str, Sweep], output_dir: Path
+) -> Iterator[str]:
+    when = time.strftime("%F %T", time.localtime(start["time"]))
+    where = f"{start['host']}, process {start['pid']}" + (f", Slurm job {start['job']}" if start.get("job") else "")
+    yield f"== {start['key']} started {when} on {where}, sweep {start.get('sweep')}"
+    if end:
+        yield f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else "")
+    if end and end.get("traceback"):
+        yield end["traceback"].rstrip()
+    if start.get("sweep") in sweeps:
+        yield from _lines(sweeps[start["sweep"]].logs(output_dir, start["run"]), start["key"])
+
+
+def _lines(folder: Path, key: str) -> Iterator[str]:
+    """What the logs say from this cell's marker to the next cell's."""
+    for path in sorted(p for p in folder.glob("*") if p.suffix in (".log", ".out", ".err")):
+        inside = False
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith(MARKER):
+                if not inside and f" cell {key} " in line:
+                    yield f"-- {path}"
+                inside = f" cell {key} " in line
+            if inside:
+                yield line

@@ -1,0 +1,39 @@
+"""Tasks: one file a data format, each giving samples with picture, question and references. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.tasks import coco, vqav2
+from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
+from blip2sweep.weights import local_path
+
+__all__ = ["Generation", "Sample", "TaskData", "load_task", "resolve_generation"]
+
+FORMATS: dict[str, Callable[..., tuple[list[Sample], list[str]]]] = {"coco": coco.read, "vqav2": vqav2.read}
+KINDS = {"coco": "caption", "vqav2": "vqa"}
+
+
+def load_task(config: Mapping[str, Any]) -> TaskData:
+    """The samples of a composed `task` config, checked: annotations read, images there (existence only).
+
+    Raises UserError, one line, for anything missing, damaged or outside the data folder.
+    """
+    kind, form = config["kind"], config["format"]
+    if form not in FORMATS:
+        raise UserError(f"task.format={form}: unknown; {nearest(str(form), FORMATS)}")
+    if kind != KINDS[form]:
+        raise UserError(f"task.kind={kind}: format {form} holds {KINDS[form]}; right: task.kind={KINDS[form]}")
+    if config.get("on_bad_image", "error") not in ("error", "skip"):
+        raise UserError(f"task.on_bad_image={config['on_bad_image']}: right: error or skip")
+    root = local_path(str(config["data_dir"]))
+    if not root.is_dir():
+        raise UserError(
+            f"task.data_dir={config['data_dir']}: no such folder; right: the folder that holds annotations/ and images (official files: cocodataset.org, visualqa.org)"
+        )
+    samples, notes = FORMATS[form](root, str(config["split"]), config.get("limit"))
+    own = [str(config["note"])] if config.get("note") else []
+    return TaskData(str(config["name"]), kind, tuple(samples), fingerprint(samples, root), (*own, *notes))

@@ -1,0 +1,141 @@
+"""The samples that calibrated methods measure: drawn by a seed from a training split that shares no image with what is
+evaluated. No torch here: planning chooses them, the worker chooses the same ones again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from blip2sweep.canonical import digest
+from blip2sweep.errors import UserError
+from blip2sweep.tasks.generation import resolve_generation
+from blip2sweep.tasks.sample import TaskData, fingerprint
+
+UPSTREAM = ("part", "full", "model")
+SEMANTICS = 1  # raise it when the same choice is measured differently
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """task: the config of the split; data: the chosen samples; prompt: as generation words it for their kind.
+
+    upstream: what the layers before a layer are while it is measured (see conf/calibration/task.yaml).
+    """
+
+    task: dict[str, Any]
+    data: TaskData
+    name: str
+    n_samples: int
+    seed: int
+    upstream: str
+    image_token_weight: float
+    text_only: bool
+    prompt: str | None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What determines the measurements: the samples themselves, never how they were asked for."""
+        return {
+            "semantics": SEMANTICS,
+            "samples": self.data.fingerprint,
+            "kind": self.data.kind,
+            "prompt": self.prompt,
+            "upstream": self.upstream,
+            "image_token_weight": None if self.text_only else self.image_token_weight,
+            "text_only": self.text_only,
+        }
+
+    def digest(self, part: str, before: Sequence[str]) -> str:
+        """Twelve digits for the schemes of a part. before: hashes of the recipes of the parts before it."""
+        own = dict(self.identity)
+        if part != "llm":
+            del own["image_token_weight"]
+        return digest([own, list(before) if self.upstream == "model" else None])[:12]
+
+    def columns(self) -> dict[str, Any]:
+        return {
+            "calibration": self.name,
+            "calibration_samples": self.n_samples,
+            "calibration_seed": self.seed,
+            "calibration_upstream": self.upstream,
+        }
+
+    def job(self) -> dict[str, Any]:
+        """What a worker needs to choose the same samples."""
+        kept = ("task", "name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "prompt")
+        return {k: getattr(self, k) for k in kept} | {"fingerprint": self.data.fingerprint}
+
+
+def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task config of the split to draw from: the calibration's own, or the task's `train_split`."""
+    if config.get("kind"):
+        own = {k: config[k] for k in ("name", "kind", "format", "data_dir", "split")}
+        return {**task, **own, "limit": None, "note": None}
+    split = config.get("split") or task.get("train_split")
+    if not split:
+        raise UserError(
+            f"calibration={config['name']}: task {task['name']} names no train_split; right: task.train_split=…, or "
+            f"calibration=coco"
+        )
+    return {**task, "split": split, "limit": None, "note": None}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raise UserError naming the value that is wrong."""
+    for name, least in (("n_samples", 1), ("seed", 0)):
+        if not isinstance(config[name], int) or config[name] < least:
+            raise UserError(f"calibration.{name}={config[name]}: right: an integer from {least} up")
+    if config["upstream"] not in UPSTREAM:
+        raise UserError(f"calibration.upstream={config['upstream']}: right: {', '.join(UPSTREAM)}")
+    if not 0 <= config["image_token_weight"] <= 1000:
+        raise UserError(f"calibration.image_token_weight={config['image_token_weight']}: right: from 0 to 1000")
+
+
+def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
+    """Raise UserError when the split holds an image that the task evaluates. Image ids are COCO's, whatever the folder;
+    those of the generated scenes are their own."""
+    if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
+        return
+    where, shared = config["split"], split.images.keys() & evaluated.images.keys()
+    _refuse_shared(shared, where, evaluated)
+
+
+def _refuse_shared(shared: Collection[int], where: str, evaluated: TaskData) -> None:
+    if shared:
+        raise UserError(
+            f"calibration.split={where}: {len(shared)} of its images are evaluated by task {evaluated.name}, such as "
+            f"{min(shared)}; right: a split that shares none"
+        )
+
+
+def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:
+    """`n_samples` of a split, drawn by `seed`; a larger draw holds the smaller one. Raises UserError when it has fewer."""
+    if n_samples > len(split.samples):
+        raise UserError(
+            f"calibration.n_samples={n_samples}: {split.name} has {len(split.samples)}; right: at most as many"
+        )
+    order = random.Random(seed).sample(range(len(split.samples)), len(split.samples))
+    chosen = tuple(split.samples[i] for i in order[:n_samples])
+    root = chosen[0].image.parent.parent
+    return replace(split, samples=chosen, fingerprint=fingerprint(chosen, root))
+
+
+def calibration(
+    config: Mapping[str, Any], split: TaskData, task: Mapping[str, Any], generation: Mapping[str, Any], family: str
+) -> Calibration:
+    """config: the composed `calibration`; split and its task config; generation: the composed section, for the prompt."""
+    shared = {k: config[k] for k in ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only")}
+    data = choose(split, config["n_samples"], config["seed"])
+    return Calibration(dict(task), data, prompt=prompt_of(generation, split.kind, family), **shared)
+
+
+def prompt_of(generation: Mapping[str, Any], kind: str, family: str) -> str | None:
+    """The prompt of the cell's preset for this kind of task; an override of it counts where it fits the kind."""
+    try:
+        return resolve_generation(generation, kind, family)[0].prompt
+    except UserError:
+        return resolve_generation({**generation, "prompt": None}, kind, family)[0].prompt

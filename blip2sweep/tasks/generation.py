@@ -1,0 +1,84 @@
+"""How text is generated: presets per kind of task and family of language model, with single settings overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blip2sweep.errors import UserError, nearest
+
+KNOBS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Deterministic decoding. Null is what nothing consumes: no prompt, no minimum, a length penalty at one beam.
+
+    A VQA prompt holds `{}` for the question. Lengths are in new tokens, prompt and image not counted.
+    """
+
+    prompt: str | None
+    num_beams: int
+    max_new_tokens: int
+    min_new_tokens: int | None = None
+    length_penalty: float | None = None
+
+
+def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tuple[Generation, frozenset[str]]:
+    """The settings of a composed `generation` config for a kind (caption, vqa) and family (opt, t5).
+
+    Returns them with the config keys that had an effect: an override that nothing consumes is not among them.
+    Raises UserError naming the key that is wrong.
+    """
+    values = {**_preset(config, kind, family), **{k: config[k] for k in KNOBS if config.get(k) is not None}}
+    generation = Generation(
+        prompt=_prompt(values.get("prompt"), kind),
+        num_beams=_whole(values, "num_beams", 1),
+        max_new_tokens=_whole(values, "max_new_tokens", 1),
+        min_new_tokens=_whole({"min_new_tokens": 0, **values}, "min_new_tokens", 0) or None,
+        length_penalty=_length_penalty(values),
+    )
+    least, most = generation.min_new_tokens or 0, generation.max_new_tokens
+    if least > most:
+        raise UserError(f"generation.min_new_tokens={least}: right: at most max_new_tokens={most}")
+    given = [k for k in KNOBS if config.get(k) is not None]
+    used = [k for k in given if k in ("prompt", "min_new_tokens") or getattr(generation, k) is not None]
+    return generation, frozenset({"generation", *(f"generation.{k}" for k in used)})
+
+
+def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, Any]:
+    presets = config.get("presets") or {}
+    if kind not in presets or family not in presets[kind]:
+        known = [f"presets.{k}.{f}" for k in presets for f in presets[k]]
+        name, hint = config.get("name"), nearest(f"presets.{kind}", known)
+        raise UserError(f"generation={name}: no preset for {kind} and {family}; {hint}")
+    return presets[kind][family]
+
+
+def _prompt(value: Any, kind: str) -> str | None:
+    text = str(value or "")
+    if kind == "vqa" and text.count("{}") != 1:
+        raise UserError(
+            f"generation.prompt={text!r}: no place for the question; right: such as 'Question: {{}} Answer:'"
+        )
+    if kind == "caption" and "{}" in text:
+        raise UserError(
+            f"generation.prompt={text!r}: a caption has no question for {{}}; right: such as 'a photo of', or ''"
+        )
+    return text or None
+
+
+def _whole(values: Mapping[str, Any], name: str, least: int) -> int:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"generation.{name}={value}: right: an integer from {least} up")
+    return value
+
+
+def _length_penalty(values: Mapping[str, Any]) -> float | None:
+    """Null at one beam, where transformers never reads it; 1.0, its default, where beams have none set."""
+    value = values.get("length_penalty", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"generation.length_penalty={value}: right: a number such as -1, 0 or 1")
+    return float(value) if values["num_beams"] > 1 else None

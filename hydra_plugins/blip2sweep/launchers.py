@@ -1,0 +1,127 @@
+"""The launchers: plan, run, collect, and one JobReturn per override list, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from blip2sweep.config.compose import Composer
+from blip2sweep.errors import UserError
+
+if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
+    from blip2sweep.sweep.plan import Job, Plan
+    from blip2sweep.sweep.run import Outcome
+    from blip2sweep.sweep.sweeps import Sweep
+
+
+class PackLauncher(Launcher):
+    """Plans all jobs together and runs what is open in packs. failed: the last launch's summary, if cells failed."""
+
+    def __init__(self) -> None:
+        self.composer: Composer | None = None
+        self.failed: str | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.composer = Composer(hydra_context.config_loader, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        from blip2sweep.sweep.run import failures, run_sweep
+
+        assert self.composer is not None
+        outcome = run_sweep(jobs(job_overrides, self.composer), self.run)
+        self.failed = failures(outcome)
+        return job_returns(outcome)
+
+    def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
+        """Run what is to do. False when it was left running."""
+        raise NotImplementedError
+
+    def describe(self, plan: Plan, output_dir: Path) -> None:
+        """Print how the plan would be run; nothing is written."""
+        raise NotImplementedError
+
+
+class LocalLauncher(PackLauncher):
+    """Runs the jobs on this machine, sharing the loaded model between the cells of a worker."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        super().__init__()
+        if workers is not None and workers < 1:
+            raise UserError(f"hydra.launcher.workers={workers}: right: 1 or more, or null for one a GPU")
+        self.workers = workers
+
+    def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
+        from blip2sweep.sweep.local import run_local
+
+        return run_local([c.job() for c in plan.todo], sweep, output_dir, self.workers)
+
+    def describe(self, plan: Plan, output_dir: Path) -> None:
+        from blip2sweep.sweep.describe import describe_local
+
+        describe_local(plan, output_dir, self.workers)
+
+
+class SlurmLauncher(PackLauncher):
+    """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
+
+    def __init__(self, **settings: Any) -> None:
+        from blip2sweep.sweep.slurm import check_launcher
+
+        super().__init__()
+        self.settings = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
+        check_launcher(self.settings)
+
+    def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
+        from blip2sweep.sweep.slurm import run_slurm
+
+        return run_slurm([c.job() for c in plan.todo], sweep, output_dir, self.settings)
+
+    def describe(self, plan: Plan, output_dir: Path) -> None:
+        from blip2sweep.sweep.describe import describe_slurm
+
+        describe_slurm(plan, output_dir, self.settings)
+
+
+def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[Job]:
+    """Each override list with the config it composes to."""
+    from blip2sweep.sweep.plan import Job
+
+    return [Job(tuple(o), composer.config(tuple(o))) for o in job_overrides]
+
+
+def job_returns(outcome: Outcome) -> list[JobReturn]:
+    """One per job, in order: the main metric, or the error that `return_value` raises."""
+    return [_job_return(outcome, i) for i in range(len(outcome.plan.jobs))]
+
+
+def _job_return(outcome: Outcome, i: int) -> JobReturn:
+    ret = JobReturn(overrides=list(outcome.plan.jobs[i].overrides))
+    try:
+        ret.return_value, ret.status = outcome.value(i), JobStatus.COMPLETED
+    except Exception as error:  # what befell the cell is the job's return value
+        ret.return_value, ret.status = error, JobStatus.FAILED
+    return ret
+
+
+def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], composer: Composer) -> Outcome:
+    """A sweep of ours through a launcher that is not: one job a cell, baselines too; what is done is left out."""
+    from blip2sweep.sweep.finish import say
+    from blip2sweep.sweep.plan import single_overrides
+    from blip2sweep.sweep.run import run_sweep
+
+    def run(plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
+        sweep.foreign = type(launcher).__module__
+        sweep.write(output_dir)
+        try:
+            launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
+        except Exception as error:  # one job's failure ends the collecting of all: the ledger knows about each
+            say("the launcher says: " + " ".join(str(error).split())[-400:])
+        return True
+
+    return run_sweep(jobs(overrides, composer), run)

@@ -1,0 +1,63 @@
+"""The sweeper: expands products, studies and `each`, and hands every job to the launcher at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from blip2sweep.config.compose import Composer
+from blip2sweep.config.grid import expand
+from hydra_plugins.blip2sweep.launchers import PackLauncher, job_returns, jobs, launch_foreign
+
+
+class GridSweeper(Sweeper):
+    """All combinations, in one batch: nothing is composed twice and no failed cell stops the others."""
+
+    plan_only: ClassVar[bool] = False  # `blip2sweep plan`: print what would be done
+
+    def __init__(self) -> None:
+        self.launcher: Launcher | None = None
+        self.composer: Composer | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self.composer = Composer(hydra_context.config_loader, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.composer is not None
+        self.composer.check(arguments)
+        lists = [list(job) for job in expand(arguments, self.composer)]
+        return self._describe(lists) if self.plan_only else self._launch(lists)
+
+    def _launch(self, lists: list[list[str]]) -> Any:
+        from blip2sweep.sweep.finish import SweepFailed
+        from blip2sweep.sweep.run import failures
+
+        assert self.launcher is not None
+        assert self.composer is not None
+        if isinstance(self.launcher, PackLauncher):
+            returns, failed = self.launcher.launch(lists, initial_job_idx=0), self.launcher.failed
+        else:
+            outcome = launch_foreign(self.launcher, lists, self.composer)
+            returns, failed = job_returns(outcome), failures(outcome)
+        if failed:
+            raise SweepFailed(failed)
+        return returns
+
+    def _describe(self, lists: list[list[str]]) -> None:
+        from blip2sweep.sweep.describe import describe
+        from blip2sweep.sweep.run import plan_sweep
+
+        assert self.composer is not None
+        plan, _ = plan_sweep(made := jobs(lists, self.composer))
+        describe(plan)
+        if isinstance(self.launcher, PackLauncher):
+            self.launcher.describe(plan, Path(made[0].config["output_dir"]))

@@ -1,0 +1,121 @@
+"""Models and images to measure on: the embedded default, and random ones of the real shapes, written to a folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessorPil,
+    PreTrainedTokenizerFast,
+)
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
+# About 380 MB in float32, with the proportions of blip2-opt-2.7b: four fifths of an image's arithmetic in the ViT.
+MID: dict[str, Any] = {
+    "name": "mid", "dtype": "float32",
+    "config": {
+        "num_query_tokens": 32,
+        "vision_config": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 13, "num_attention_heads": 8, "image_size": 224, "patch_size": 14, "qkv_bias": True},
+        "qformer_config": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 6, "encoder_hidden_size": 512, "cross_attention_frequency": 2, "vocab_size": 1000},
+        "text_config": {"model_type": "opt", "hidden_size": 640, "ffn_dim": 2560, "num_hidden_layers": 8, "num_attention_heads": 8, "word_embed_proj_dim": 640, "vocab_size": 8192},
+    },
+}  # fmt: skip
+
+
+def conf(name: str) -> dict[str, Any]:
+    """conf/model/NAME.yaml with its defaults merged, without Hydra."""
+    own = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    merged: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        if base != "_self_":
+            merged = _merged(merged, conf(base))
+    return _merged(merged, own)
+
+
+def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    deep = {k: _merged(a[k], v) for k, v in b.items() if isinstance(v, dict) and isinstance(a.get(k), dict)}
+    return {**a, **b, **deep}
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """The `model` section of a cell's config."""
+    base = _merged(conf("tiny"), MID) if name == "mid" else conf(name)
+    return {"family": "opt", "device_map": None, "dtype_per_part": {}, **base}
+
+
+def write_model(config: Mapping[str, Any], folder: Path, device: str) -> None:
+    """A random checkpoint of the config's shapes, with a tokenizer of as many made-up words."""
+    torch.manual_seed(0)
+    sizes = _with_initial_values(config["config"])
+    tokenizer = _tokenizer(sizes["text_config"]["vocab_size"])
+    with torch.device(device):
+        model = Blip2ForConditionalGeneration(Blip2Config(**sizes, image_token_index=SPECIAL.index("<image>")))
+    torch.nn.init.normal_(model.query_tokens)
+    torch.nn.init.normal_(model.language_projection.weight, std=0.5)  # else every picture looks alike
+    model.to(getattr(torch, config["dtype"])).save_pretrained(folder)
+    size = sizes["vision_config"]["image_size"]
+    image_processor = BlipImageProcessorPil(size={"height": size, "width": size})
+    Blip2Processor(image_processor, tokenizer, num_query_tokens=sizes["num_query_tokens"]).save_pretrained(folder)
+
+
+def _with_initial_values(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """`initializer_range` of the ViT is 1e-10 by default, which makes every image alike."""
+    text = {**sizes["text_config"], "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}
+    return {**sizes, "vision_config": {**sizes["vision_config"], "initializer_range": 0.05}, "text_config": text}
+
+
+def _tokenizer(n: int) -> PreTrainedTokenizerFast:
+    words = [*SPECIAL, *(f"word{i}" for i in range(n - len(SPECIAL)))]
+    rules = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    rules.pre_tokenizer = Whitespace()
+    rules.add_special_tokens(SPECIAL)
+    rules.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rules, bos_token="</s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
+        padding_side="left", additional_special_tokens=["<image>"],
+    )  # fmt: skip
+
+
+def write_images(folder: Path, n: int) -> dict[str, Any]:
+    """n smooth random JPEGs of 640 × 480 with five captions each, in COCO's format; returns the `task` section."""
+    rng, words = np.random.default_rng(0), random.Random(0)
+    (folder / "val2014").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    images, captions = [], []
+    for i in range(n):
+        name = f"{i:012d}.jpg"
+        pixels = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resize(
+            (640, 480), Image.Resampling.BICUBIC
+        )
+        pixels.save(folder / "val2014" / name, quality=90)
+        images.append({"id": i, "file_name": name})
+        texts = [" ".join(f"word{words.randrange(400)}" for _ in range(10)) for _ in range(5)]
+        captions += [{"id": 5 * i + k, "image_id": i, "caption": text} for k, text in enumerate(texts)]
+    (folder / "annotations" / "captions_val2014.json").write_text(
+        json.dumps({"images": images, "annotations": captions})
+    )
+    return task("random images", str(folder), None)
+
+
+def task(name: str, data_dir: str, limit: int | None, nll_references: int = 1) -> dict[str, Any]:
+    """The `task` section of a cell's config."""
+    return {
+        "name": name, "kind": "caption", "format": "coco", "data_dir": data_dir, "split": "val2014", "limit": limit,
+        "on_bad_image": "error", "nll_references": nll_references, "main_metric": "cider", "note": None,
+    }  # fmt: skip

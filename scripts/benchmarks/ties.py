@@ -1,0 +1,43 @@
+"""Where two captions part: how close the two tokens were in the reference's own logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
+
+from scripts.benchmarks.reference import quantize
+
+
+@torch.inference_mode()
+def gaps(given: Any, recipe: Mapping[str, tuple[str, int]], pairs: Sequence[tuple[Path, str, str]]) -> list[float]:
+    """pairs: (image, reference's caption, ours). The difference of the two tokens' logits after what both begin with;
+    in half precision a near-tie is a gap of about the rounding of a logit, in float32 there should be no pair at all."""
+    if not pairs:
+        return []
+    model: Any = Blip2ForConditionalGeneration.from_pretrained(given.folder, dtype=getattr(torch, given.model["dtype"]))
+    model.to(given.device).eval()
+    quantize(model, recipe)
+    processor = Blip2Processor.from_pretrained(given.folder)
+    processor.image_processor = BlipImageProcessorPil.from_pretrained(given.folder)
+    return [_gap(model, processor, *pair) for pair in pairs]
+
+
+def _gap(model: Any, processor: Any, image: Path, theirs: str, ours: str) -> float:
+    end = [processor.tokenizer.eos_token_id]
+    a, b = (processor.tokenizer(t, add_special_tokens=False).input_ids + end for t in (theirs, ours))
+    same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    if same is None:
+        return 0.0
+    inputs = processor(images=Image.open(image).convert("RGB"), text="", return_tensors="pt").to(
+        model.device, model.dtype
+    )
+    more = torch.tensor([a[:same]], dtype=torch.long, device=model.device)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], more], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    logits = model(**inputs).logits[0, -1].float()
+    return float(logits[a[same]] - logits[b[same]])

@@ -1,0 +1,154 @@
+"""The model card: measures what it states, then writes it. Every number comes from `measure`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+from .evaluate import Predictions, Runner, Split, drops, summary
+from .quantize import PARTS, STRATEGIES, linears, quantize
+
+BITS = (8, 6, 5, 4, 3, 2)
+THIRDS = ("first", "middle", "last")
+TEMPLATE = Path(__file__).with_name("card.md")
+SCORE_NAMES = {
+    "cider": "CIDEr",
+    "vqa": "VQA accuracy",
+    "yes/no": "yes/no",
+    "relational": "yes/no, relational",
+    "number": "number",
+    "other": "other",
+}
+
+
+def _cells() -> Iterator[tuple[tuple[str, ...], int, str, str]]:
+    """Parts, bits, strategy and third of every cell of the card."""
+    for parts in [(part,) for part in PARTS] + [PARTS]:
+        for strategy in STRATEGIES:
+            for bits in BITS:
+                yield parts, bits, strategy, "all"
+    for part in PARTS:
+        for third in THIRDS:
+            yield (part,), 4, "tensor", third
+
+
+def drop_off(runner: Runner, base: Predictions, progress: Callable[[str], None] = print) -> list[dict]:
+    """One row a cell: quantize, run, score against `base`, restore."""
+    split, before = runner.split, runner.split.score(base)
+    weights = copy.deepcopy(runner.model.state_dict())
+    rows = []
+    for parts, bits, strategy, third in _cells():
+        layers = [linear for part in parts for linear in linears(runner.model, part, third)]
+        quantize(layers, bits, strategy)
+        result = drops(split, before, split.score(runner.run(parts)))
+        runner.model.load_state_dict(weights)
+        name = parts[0] if len(parts) == 1 else "all"
+        rows.append({"part": name, "bits": bits, "strategy": strategy, "third": third, **result})
+        loss = f"CIDEr −{result['cider'][0]:.1f} %, VQA −{result['vqa'][0]:.1f} %"
+        progress(f"{name} {third} {strategy} {bits} bit: {loss}")
+    return rows
+
+
+@torch.inference_mode()
+def _probe(runner: Runner) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query features of all images and first-token logits of 64 questions, to compare two models by."""
+    queries = runner.bridge(runner.vision())
+    inputs = runner.embed(queries[runner.split.rows[:64]], runner.prompts()[:64])
+    return queries, runner.model.language_model(**inputs).logits[:, -1]
+
+
+def _largest_change(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / a.abs().max())
+
+
+def _same(a: Predictions, b: Predictions) -> list[int]:
+    """How many captions and answers are identical."""
+    return [sum(x == y for x, y in zip(*pair, strict=True)) for pair in zip(a, b, strict=True)]
+
+
+def proof(trained: Runner, rescaled: Runner) -> dict[str, list]:
+    """How far rescaling changed the function, in fp32: identical outputs, relative change of features and logits."""
+    changes = [_largest_change(a, b) for a, b in zip(_probe(trained), _probe(rescaled), strict=True)]
+    return {"same": _same(trained.run(), rescaled.run()), "changes": changes}
+
+
+def measure(
+    model: Blip2ForConditionalGeneration, processor: Blip2Processor, splits: dict[str, Split]
+) -> dict[str, Any]:
+    """Scores on every split and the drop-off on the first, of the model as shipped (bf16 values run in fp32)."""
+    scores: dict[str, dict] = {}
+    rows: list[dict] = []
+    for name, split in splits.items():
+        runner = Runner(model, processor, split)
+        predictions = runner.run()
+        scores[name] = summary(split, split.score(predictions))
+        rows = rows or drop_off(runner, predictions)
+    return {"scores": scores, "cells": rows}
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def score_table(scores: dict[str, dict[str, list[float]]]) -> str:
+    """One row a score, one column a split: mean ± standard error."""
+    digits = {"cider": 3}
+    rows = []
+    for key, name in SCORE_NAMES.items():
+        values = [by_split[key] for by_split in scores.values()]
+        text = [f"{mean:.{digits.get(key, 1)}f} ± {se:.{digits.get(key, 1)}f} ({n})" for mean, se, n in values]
+        rows.append([name, *text])
+    return _table(["", *scores], rows)
+
+
+def _interval(value: list[float]) -> str:
+    drop, low, high = (f"{x:.0f}".replace("-0", "0") for x in value)
+    return f"{drop} [{low}, {high}]"
+
+
+def drop_table(cells: list[dict], metric: str) -> str:
+    """Part and strategy down, bits across: loss in per cent with its interval."""
+    rows = []
+    for part in (*PARTS, "all"):
+        for strategy in STRATEGIES:
+            key = {"part": part, "strategy": strategy, "third": "all"}
+            chosen = [cell for cell in cells if key.items() <= cell.items()]
+            rows.append([f"{part}, {strategy}", *(_interval(cell[metric]) for cell in chosen)])
+    return _table(["", *map(str, BITS)], rows)
+
+
+def third_table(cells: list[dict]) -> str:
+    """Part down, third across, at 4-bit per-tensor: CIDEr loss in per cent with its interval."""
+    rows = []
+    for part in PARTS:
+        chosen = [cell for cell in cells if cell["part"] == part and cell["third"] != "all"]
+        rows.append([part, *(_interval(cell["cider"]) for cell in chosen)])
+    return _table(["", *THIRDS], rows)
+
+
+def write_card(path: Path, facts: dict[str, object], results: dict) -> None:
+    """Fill the template; `facts` are its plain fields, `results` what `measure` and `proof` returned."""
+    same, changes = results["proof"]["same"], results["proof"]["changes"]
+    n = results["proof"]["n"]
+    path.write_text(
+        TEMPLATE.read_text().format(
+            **facts,
+            scores=score_table(results["scores"]),
+            cider_drops=drop_table(results["cells"], "cider"),
+            vqa_drops=drop_table(results["cells"], "vqa"),
+            thirds=third_table(results["cells"]),
+            same_captions=f"{same[0]} of {n[0]}",
+            same_answers=f"{same[1]} of {n[1]}",
+            feature_change=f"{changes[0]:.1e}",
+            logit_change=f"{changes[1]:.1e}",
+        )
+    )

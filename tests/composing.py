@@ -1,0 +1,46 @@
+"""Configs without the command line: the same composer the launcher uses."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+
+from blip2sweep.config import schema
+from blip2sweep.config.compose import Composer
+from blip2sweep.config.grid import expand
+from blip2sweep.config.overrides import normalise
+from blip2sweep.ledger import Ledger
+from blip2sweep.sweep.plan import Job, Plan, make_plan
+from hydra_plugins.blip2sweep import launchers, sweeper
+
+
+@functools.cache
+def composer() -> Composer:
+    """One for all tests of a process: what it has composed it remembers."""
+    schema.register()
+    Plugins.instance().register(sweeper.GridSweeper)
+    Plugins.instance().register(launchers.LocalLauncher)
+    initialize_config_module("blip2sweep.conf", version_base="1.3")
+    return Composer(GlobalHydra.instance().config_loader(), compose("config", return_hydra_config=True))
+
+
+def jobs(*words: str) -> list[Job]:
+    """The jobs of a command's overrides."""
+    made, arguments = composer(), [normalise(w) for w in words]
+    made.check(arguments)
+    return [Job(j, made.config(j)) for j in expand(arguments, made)]
+
+
+def plan(*words: str, output_dir: Path = Path("/nonexistent")) -> Plan:
+    """The plan of a command's overrides against a ledger, empty by default."""
+    return make_plan(jobs(*words), Ledger(output_dir).refresh())
+
+
+def recipes(*words: str) -> list[str]:
+    """The `recipe` column of each job, in order."""
+    made = plan(*words)
+    return [made.cells[k].columns()["recipe"] if k else made.reasons[i] for i, k in enumerate(made.keys)]

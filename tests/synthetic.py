@@ -1,0 +1,139 @@
+"""Output folders made of planted numbers: a ledger with predictions and scores, without a model and without Java."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2sweep.collect import collect
+from blip2sweep.importing.models import model_anatomy
+from blip2sweep.importing.rows import Recipes, Source, result, write_rows
+from blip2sweep.recipe import Recipe
+from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
+from blip2sweep.sweep.sweeps import Sweep
+
+Array = NDArray[np.float64]
+Entry = dict[str, Any]
+HOSTILE = (
+    "<script>window.hacked = true</script>",
+    "</script><img src=x onerror='window.hacked = true'>",
+    "a \u202egod\u202c on a mat",
+    "x" * 10_000,
+    "🐈‍⬛ on a 🛹",
+    "",
+    "{{scripts}} & &lt;b&gt;",
+)
+
+
+def source(model: str = "tiny", task: str = "shapes_caption", n: int = 200) -> Source:
+    anatomy = model_anatomy(model)
+    params = sum(x.weights + x.out_features * x.bias for p in anatomy.parts.values() for x in p.linears)
+    identity = {"dtype": "float32", "task": task, "samples": n, "data": f"{task}-data", "generation": "{}"}
+    return Source("synthetic", model, anatomy, params, identity)
+
+
+def entry(target: str, bits: int, method: str = "rtn", **more: Any) -> Entry:
+    """One entry of a recipe."""
+    extra: Entry = {"quantize_bias": True} if method == "minmax" else {"symmetric": False}
+    return {
+        "target": target,
+        "method": method,
+        "bits": bits,
+        "strategy": "tensor" if method == "minmax" else "channel",
+        **extra,
+        **more,
+    }
+
+
+def whole(parts: Iterable[str], bits: int, method: str = "rtn") -> list[Entry]:
+    return [entry(f"{p}:all:all", bits, method) for p in parts]
+
+
+def damage(entries: Sequence[Entry], weights: dict[str, float]) -> float:
+    """Planted share of the baseline that is lost: saturating in the noise, by part."""
+    s = sum(weights[str(e["target"]).split(":")[0]] * 225 / (2.0 ** e["bits"] - 1) ** 2 * _share(e) for e in entries)
+    return float(s**1.5 / (1 + s**1.5))
+
+
+def _share(e: Entry) -> float:
+    blocks = str(e["target"]).split(":")[1]
+    better = {"rtn": 1.0, "minmax": 1.6, "gptq": 0.5}.get(str(e["method"]), 1.0)
+    return better * (1.0 if blocks == "all" else 0.2 + 0.1 * int(blocks) if blocks.isdigit() else 0.7)
+
+
+WEIGHTS = {"vit": 0.35, "qformer": 0.05, "llm": 0.2}
+
+
+def build(
+    output_dir: Path,
+    recipes: Sequence[Sequence[Entry]],
+    name: str = "planted",
+    made_from: Source | None = None,
+    n: int = 200,
+    texts: Callable[[int, float], list[str]] | None = None,
+    seed: int = 0,
+    with_baseline: bool = True,
+    values: Callable[[Sequence[Entry]], float] | None = None,
+) -> Source:
+    """Write a ledger of these recipes and its tables. texts(cell, kept): n outputs; values: planted share lost."""
+    origin = made_from or source(n=n)
+    rng, resolve = np.random.default_rng(seed), Recipes(origin.anatomy)
+    base = np.clip(rng.normal(1.2, 0.8, n), 0, None)
+    ids = list(range(1000, 1000 + n))
+    rows = []
+    for i, listed in enumerate([*([[]] if with_baseline else []), *recipes]):
+        lost = (values or (lambda e: damage(e, WEIGHTS)))(listed) if listed else 0.0
+        noise = rng.normal(0, 0.15, n) * (0.2 + lost) if listed else 0.0
+        scores = np.clip(base * (1 - lost) + noise, 0, None)
+        said = (
+            texts(i, 1 - lost)
+            if texts
+            else [f"{'a cat' if s > 0.5 else 'cats'} {i if lost else ''} on {k}" for k, s in enumerate(scores)]
+        )
+        rows.append(_row(output_dir, origin, resolve(listed), ids, said, scores, 1 + 2 * lost))
+    keys = [r["key"] for r in rows]
+    sweep = Sweep(name, "-m planted=true", time.time(), keys, keys[:1])
+    write_rows(output_dir, sweep, rows)
+    collect(output_dir, sweep)
+    return origin
+
+
+def _row(
+    output_dir: Path, origin: Source, recipe: Recipe, ids: list[int], said: list[str], scores: Array, nll: float
+) -> dict[str, Any]:
+    n = len(ids)
+    nothing: list[float | None] = [None] * n
+    predictions = Predictions(ids, ids, said, [4] * n, nothing, [0] * n)
+    name = stem(origin.key(recipe), predictions.hash)
+    write_predictions(output_dir, name, predictions)
+    ones = np.ones(n)
+    health = np.column_stack([[not t.strip() for t in said], [len(t.split()) for t in said], ones]).astype(float)
+    likely = np.column_stack([nll * 4 + 0.1 * scores, 4 * ones])
+    write_statistics(output_dir, name, {"cider": np.column_stack([scores, ones]), "nll": likely, "health": health})
+    return result(origin, recipe, {}, predictions=predictions.hash)
+
+
+def grid() -> list[list[Entry]]:
+    """Cells for all six figures: parts and their unions, a width each, a map, single blocks and all but one, two methods."""
+    parts = ("vit", "qformer", "llm")
+    unions = [[p for i, p in enumerate(parts) if mask >> i & 1] for mask in range(1, 8)]
+    cells = [whole(u, b, m) for u in unions for b in (8, 6, 4, 3, 2) for m in ("rtn", "gptq")]
+    cells += [[*whole(["vit"], v), *whole(["llm"], t)] for v in (8, 4, 2) for t in (8, 4, 2) if v != t]
+    cells += [[entry(f"{p}:{i}:all", 3)] for p in parts for i in range(6)]
+    for p in parts:
+        for i in range(6):
+            blocks = "+".join(
+                w
+                for w in (
+                    f"0-{i - 1}" if i > 1 else "0" if i == 1 else "",
+                    f"{i + 1}-5" if i < 4 else "5" if i == 4 else "",
+                )
+                if w
+            )
+            cells.append([entry(f"{q}:{blocks if q == p else 'all'}:all", 3) for q in parts])
+    return cells

@@ -1,0 +1,144 @@
+"""Bad input typed by hand: one line on stderr, exit code 2, no output folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blip2sweep.weights import local_path
+from tests.commands import blip2sweep, refused
+
+CASES = {
+    "unknown part": (["part=vitt"], ["part=vitt", "did you mean 'vit'"]),
+    "unknown method": (["quant.method=rtm"], ["quant.method=rtm", "did you mean 'rtn'"]),
+    "unknown quant": (["quant=gptk"], ["quant=gptk", "did you mean 'gptq'"]),
+    "unknown model": (["model=tinny"], ["model=tinny", "did you mean 'tiny'"]),
+    "unknown task": (["task=shapes_captions"], ["did you mean 'shapes_caption'"]),
+    "unknown key": (["quant.bitz=3"], ["quant.bitz", "did you mean 'quant.bits'"]),
+    "unknown key with +": (["+quant.bitz=3"], ["did you mean 'quant.bits'"]),
+    "unknown key with ++": (["++foo.bar=3"], ["unknown key 'foo.bar'"]),
+    "unknown key in a sweep": (["-m", "quant.bitz=3,4"], ["did you mean 'quant.bits'"]),
+    "unknown knob of a part": (["per_part.vit.bitz=3"], ["per_part.vit.bitz"]),
+    "bits 0": (["quant.bits=0"], ["quant.bits=0", "1-8 or none"]),
+    "bits 9": (["quant.bits=9"], ["quant.bits=9", "1-8 or none"]),
+    "bits in words": (["quant.bits=four"], ["quant.bits=four", "such as 4"]),
+    "blocks outside": (["blocks=first+13-99"], ["blocks=first+13-99", "'13-99' is outside vit, whose blocks are 0-5"]),
+    "blocks unknown": (["blocks=front"], ["'front' is not a choice of blocks"]),
+    "layers a part lacks": (["part=vit", "layers=crossattention"], ["vit of tiny has no layer 'crossattention'"]),
+    "layers one named part lacks": (["part=all", "layers=crossattention"], ["vit of tiny has no layer"]),
+    "per_part outside part": (["part=vit", "per_part.llm.bits=3"], ["per_part.llm: outside part=vit"]),
+    "a knob used by no cell": (["quant.group_size=32"], ["quant.group_size=32: used by no cell"]),
+    "a knob used by no cell of a sweep": (["-m", "quant.bits=2,4", "quant.quantize_bias=false"], ["used by no cell"]),
+    "a knob of no part": (["part=none", "quant.bits=3"], ["quant.bits=3: used by no cell"]),
+    "group too large": (["quant.strategy=group", "quant.group_size=300"], ["group_size=300", "at most 256"]),
+    "a study that would swallow": (["-m", "+study=card", "quant.bits=3"], ["study=card sets quant.bits itself"]),
+    "unknown study": (["-m", "+study=crad"], ["did you mean 'card'"]),
+    "a rule without target": (["rules.a.bits=3"], ["rules.a.target is not set"]),
+    "a rule that meets nothing": (["part=vit", "rules.a.target=llm:all:fc2", "rules.a.bits=3"], ["meets no layer"]),
+    "keep meets nothing": (["part=vit", "keep=llm:0"], ["keep=llm:0", "meets no layer"]),
+    "recipe file missing": (["recipe_file=nope.yaml"], ["recipe_file=nope.yaml", "cannot be read"]),
+    "data folder missing": (["task=coco_caption"], ["data/coco", "no such folder"]),
+    "not in the cache": (["model=blip2-opt-2.7b"], ["Salesforce/blip2-opt-2.7b", "hf download"]),
+    "dtype": (["model.dtype=int8"], ["model.dtype=int8", "bfloat16, float16, float32"]),
+    "a setting nothing consumes": (["generation.length_penalty=2"], ["length_penalty=2", "used by no cell"]),
+    "workers 0": (["hydra.launcher.workers=0"], ["hydra.launcher.workers=0"]),
+    "not a Hydra override": (["quant.bits=[2"], ["quant.bits=[2"]),
+    "a deletion": (["~quant.bits=4"], ["keys cannot be deleted"]),
+    "sweep name": (["sweep_name=../up"], ["sweep_name=../up", "not a folder name"]),
+    "rerun of no cell": (["--rerun", "abc"], ["--rerun abc"]),
+    "tracking mode": (["tracking=wandb", "tracking.mode=of"], ["tracking.mode=of", "online or offline"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_exit_code_2_and_no_folder(name: str, tmp_path: Path) -> None:
+    words, told = CASES[name]
+    cache = tmp_path / "cache"
+    refused(blip2sweep(*words, cwd=tmp_path, env={"HF_HOME": str(cache)}), *told)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_full_trace_on_request(tmp_path: Path) -> None:
+    ran = blip2sweep("part=vitt", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
+    assert ran.code == 1
+    assert "Traceback" in ran.err
+    assert "UserError" in ran.err
+
+
+# ---- data and checkpoints
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A copy of the shipped data set that a test may break."""
+    source = local_path("pkg://blip2sweep.assets/shapes")
+    folder = tmp_path / "shapes"
+    shutil.copytree(source / "annotations", folder / "annotations")
+    (folder / "val2014").symlink_to(source / "val2014")
+    return folder
+
+
+def captions(data: Path) -> Path:
+    return data / "annotations" / "captions_val2014.json"
+
+
+def sweep_on(data: Path, tmp_path: Path, *words: str) -> list[str]:
+    return [f"task.data_dir={data}", "task.limit=3", *words]
+
+
+def test_missing_annotation_file(data: Path, tmp_path: Path) -> None:
+    captions(data).unlink()
+    refused(blip2sweep(*sweep_on(data, tmp_path), cwd=tmp_path), "captions_val2014.json")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_truncated_json(data: Path, tmp_path: Path) -> None:
+    captions(data).write_text(captions(data).read_text()[:5000])
+    refused(blip2sweep(*sweep_on(data, tmp_path), cwd=tmp_path), "captions_val2014.json")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_missing_image(data: Path, tmp_path: Path) -> None:
+    told = json.loads(captions(data).read_text())
+    told["images"][0]["file_name"] = "COCO_val2014_999999999999.jpg"
+    captions(data).write_text(json.dumps(told))
+    refused(blip2sweep(*sweep_on(data, tmp_path), cwd=tmp_path), "COCO_val2014_999999999999.jpg")
+
+
+def test_an_annotation_that_leaves_the_data_folder(data: Path, tmp_path: Path) -> None:
+    told = json.loads(captions(data).read_text())
+    told["images"][0]["file_name"] = "../../../../etc/passwd"
+    captions(data).write_text(json.dumps(told))
+    refused(blip2sweep(*sweep_on(data, tmp_path), cwd=tmp_path), "../../../../etc/passwd")
+
+
+def test_a_checkpoint_without_safetensors(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(local_path("pkg://blip2sweep.assets/tiny"), folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(blip2sweep(f"model.path={folder}", cwd=tmp_path), "safetensors")
+
+
+def test_the_weights_of_another_model(tmp_path: Path) -> None:
+    ran = blip2sweep("model=blip2-opt-2.7b", "model.path=pkg://blip2sweep.assets/tiny", cwd=tmp_path)
+    refused(ran, "not the weights of model blip2-opt-2.7b")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("mine")
+    refused(blip2sweep("quant.bits=3", cwd=tmp_path), "output_dir=outputs")
+    assert (tmp_path / "outputs").read_text() == "mine"
+
+
+def test_verbs_without_a_sweep(tmp_path: Path) -> None:
+    for verb in ("status", "table"):
+        refused(blip2sweep(verb, cwd=tmp_path), "no sweep here")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_score_of_a_missing_file(tmp_path: Path) -> None:
+    refused(blip2sweep("score", "none.json", "--references", "none.json", cwd=tmp_path), "none.json")

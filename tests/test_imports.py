@@ -1,0 +1,118 @@
+"""DESIGN's arrows: config → anatomy → recipe → cell → sweep, one way; Hydra and torch only where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "blip2sweep"
+
+# What each room may import of ours. A room is a file or folder directly below blip2sweep/.
+BASE = {"errors", "canonical", "store", "__init__"}
+ALLOWED = {
+    "errors": set(),
+    "canonical": set(),
+    "store": {"errors"},
+    "anatomy": BASE,
+    "dtypes": BASE | {"anatomy"},
+    "methods": set(),
+    "recipe": BASE | {"anatomy", "methods"},
+    "weights": BASE,
+    "tasks": BASE | {"weights"},
+    "metrics": BASE,
+    "cell": BASE | {"anatomy", "dtypes", "recipe", "methods", "tasks", "weights"},
+    "memo": BASE,
+    "cache": BASE,
+    "models": BASE | {"anatomy", "dtypes", "recipe", "methods", "weights", "memo"},
+    "stages": BASE | {"models", "tasks", "memo", "cache", "recipe"},
+    "packed": BASE | {"methods", "models", "recipe", "stages", "tasks"},
+    "propagation": BASE,
+    "calibration": BASE | {"anatomy", "cache", "memo", "methods", "models", "recipe", "stages", "tasks"},
+    "ledger": BASE,
+    "provenance": BASE | {"models"},
+    "records": BASE | {"metrics"},
+    "scoring": BASE | {"metrics", "records", "tasks"},
+    "scoring_process": BASE | {"records", "scoring", "tasks"},
+    "table": BASE | {"cell", "ledger", "metrics", "records"},
+    "config": BASE | {"anatomy"},
+    "analysis": BASE | {"anatomy", "methods", "metrics", "recipe", "records"},
+    "importing": BASE | {"anatomy", "cell", "collect", "metrics", "recipe", "records", "sweep"},
+    "report": BASE | {"sweep", "analysis", "doctor", "anatomy", "collect", "importing", "metrics", "records", "tasks"},
+    "doctor": BASE | {"cell", "metrics", "tasks", "weights"},
+    "anchors": BASE,
+}
+HYDRA = {"config", "__main__"}
+TORCH = {"calibration", "memo", "methods", "models", "stages"}
+TORCH_FILES = {"packed.py", "sweep/runner.py"}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute names imported anywhere in a file, functions included; imports for type checking only are left out."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in (n for n in ast.walk(tree) if id(n) not in skipped):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_go_one_way(path: Path) -> None:
+    own = room(path)
+    targets = {
+        name.split(".")[1] if "." in name else "__init__"
+        for name in imports(path)
+        if name.split(".")[0] == "blip2sweep"
+    }
+    if own in ALLOWED:
+        assert targets - {own} <= ALLOWED[own], f"{own} imports {targets - ALLOWED[own] - {own}}"
+    if own not in ("__main__", "cli", "config"):
+        assert "config" not in targets
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_hydra_and_torch_stay_in_their_rooms(path: Path) -> None:
+    libraries = {name.split(".")[0] for name in imports(path)}
+    where = str(path.relative_to(PACKAGE))
+    if room(path) not in HYDRA:
+        assert not libraries & {"hydra", "omegaconf"}, where
+    if room(path) not in TORCH and where not in TORCH_FILES:
+        assert not libraries & {"torch", "transformers"}, where
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("blip2sweep.__main__", {"torch", "pandas", "hydra", "matplotlib", "wandb"}),
+        ("blip2sweep.cli", {"torch", "pandas", "hydra", "matplotlib", "wandb", "numpy"}),
+        ("hydra_plugins.blip2sweep.launchers", {"torch", "transformers", "matplotlib", "wandb", "pandas", "pyarrow"}),
+        ("blip2sweep.sweep.plan", {"torch", "transformers", "hydra", "pandas", "wandb"}),
+        ("blip2sweep.sweep.worker", {"torch", "hydra", "omegaconf", "pandas", "pyarrow", "wandb", "rich"}),
+        ("blip2sweep.sweep.runner", {"hydra", "omegaconf", "pandas", "pyarrow", "wandb", "rich"}),
+    ],
+)  # fmt: skip
+def test_heavy_libraries_come_late(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print(' '.join(sorted({absent!r} & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""

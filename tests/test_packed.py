@@ -1,0 +1,133 @@
+"""Packed kernels: they compute what the simulation says, take the bytes that are computed, and are put back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from blip2sweep.anatomy import Linear
+from blip2sweep.errors import UserError
+from blip2sweep.methods import installed
+from blip2sweep.methods.scheme import Activations, Scheme, Weights
+from blip2sweep.models import Loaded, Patch, load
+from blip2sweep.packed import Packed, compared, layer_bytes, model_bytes, pack, split
+from blip2sweep.recipe.size import weight_bits
+from blip2sweep.tasks import load_task
+from tests.checkpoints import TINY, conf, recipe, tiny_config
+from tests.composing import plan, recipes
+
+SCHEMES = {
+    "int8": Scheme(Weights("rtn", 8, symmetric=True, packed="cpu")),
+    "w8a8": Scheme(Weights("rtn", 8, symmetric=True, packed="cpu"), Activations(8)),
+    "float8": Scheme(Weights("float8", 8, type="float", packed="cpu")),
+    "nf4": Scheme(Weights("nf4", 4, type="float", strategy="group", group_size=64, packed="cpu")),
+    "fp4": Scheme(Weights("fp4", 4, type="float", strategy="group", group_size=64, packed="cpu")),
+    "bnb": Scheme(Weights("int8", 8, packed="cpu")),
+}
+pytestmark = pytest.mark.skipif(
+    not (installed("torchao") and installed("bitsandbytes")), reason="torchao and bitsandbytes are extras"
+)
+
+
+@pytest.fixture(scope="module")
+def opt() -> Loaded:
+    return load(tiny_config(), TINY)
+
+
+def simulated(linear: nn.Linear, scheme: Scheme, x: torch.Tensor) -> torch.Tensor:
+    from blip2sweep.methods.activations import InputQuantizer
+    from blip2sweep.models.patch import quantized
+
+    own = copy.deepcopy(linear)
+    own.weight.data = quantized("layer", linear, scheme)[0]
+    return own(InputQuantizer(scheme.input_activations)(x) if scheme.input_activations else x)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_packed_layer_computes_what_is_simulated(name: str) -> None:
+    scheme = SCHEMES[name]
+    linear, x = nn.Linear(128, 96).requires_grad_(False), torch.randn(20, 128)
+    before = linear.weight.clone()
+    found, expected = pack(linear, scheme)(x), simulated(linear, scheme, x)
+    assert torch.equal(linear.weight, before)
+    limit = 0.01 if name == "bnb" else 0.002  # LLM.int8() rounds its input as well
+    assert (found - expected).norm() < limit * expected.norm()
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_packed_bytes_are_the_computed_ones(name: str) -> None:
+    """bf16 weights, whose scales torchao keeps in 16 bits; float8's and bitsandbytes' have 32. torchao's int8 keeps zero
+    points, though they are all zero: 3 bytes a row that are not counted."""
+    linear = nn.Linear(128, 96, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    layer = Linear("layer", "layer", "mlp", "blocks", 0, 96, 128, False)
+    packed = pack(linear, SCHEMES[name])
+    if name == "bnb":
+        packed(torch.randn(2, 128, dtype=torch.bfloat16))  # it packs on the first call
+    unused = 96 * 3 * 8 if name in ("int8", "w8a8") else 0
+    assert layer_bytes(packed) * 8 - unused == weight_bits(layer, SCHEMES[name])
+
+
+def test_originals_come_back_and_the_packed_model_is_smaller(opt: Loaded) -> None:
+    modules = dict(opt.model.named_modules())
+    _, packed = split(recipe(opt.anatomy, "llm", method="nf4", bits=4, packed="cpu"))
+    plain = model_bytes(opt.model)
+    with Packed(opt, packed):
+        assert sum(m is not modules[n] for n, m in opt.model.named_modules() if n in packed.schemes) == 36
+        assert model_bytes(opt.model) < plain - 0.8 * 4 * sum(x.weights for x, _ in packed.touched())
+    assert all(m is modules[n] for n, m in opt.model.named_modules())
+
+
+def test_packed_and_simulated_layers_go_together(opt: Loaded) -> None:
+    from blip2sweep.recipe import resolve_recipe
+
+    rules = {"a": {"target": "llm:all:mlp", "method": "nf4", "bits": 4, "packed": "cpu"}}
+    config = {"part": "llm", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": 4}, "rules": rules}
+    rest, packed = split(resolve_recipe(config, opt.anatomy))
+    assert (len(rest.schemes), len(packed.schemes)) == (24, 12)
+    with Patch(opt).apply(rest), Packed(opt, packed):
+        pass
+
+
+def test_it_is_measured_against_bf16_in_the_same_run(opt: Loaded) -> None:
+    task = load_task({**conf("task/shapes_caption"), "limit": 4})
+    job: dict[str, Any] = {
+        "model": tiny_config(),
+        "folder": str(TINY),
+        "generation": {"prompt": None, "num_beams": 1, "max_new_tokens": 5},
+    }
+    _, packed = split(recipe(opt.anatomy, "llm", method="int8", bits=8, packed="cpu"))
+    with Packed(opt, packed):
+        found = compared(opt, job, task)
+    for name in ("model_bytes_measured", "seconds_batch_1", "seconds_batch_64"):
+        assert found[name] > 0
+        assert found[f"bf16_{name}"] > 0
+
+
+def test_another_device_than_the_planned_one_is_refused(opt: Loaded) -> None:
+    _, packed = split(recipe(opt.anatomy, "llm", method="int8", bits=8, packed="cuda"))
+    with pytest.raises(UserError, match=r"quant\.packed=cuda: .* this worker has cpu"), Packed(opt, packed):
+        pass
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quant.bits=3", "quant.packed=cpu"],
+        ["quant.bits=4", "quant.strategy=group", "quant.group_size=32", "quant.packed=cpu"],
+        ["quant=gptq", "quant.packed=cuda"],
+    ],
+)
+def test_what_has_no_kernel_is_refused_in_planning(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"no packed kernel for .*; right: ", check=lambda e: "\n" not in str(e)):
+        plan("part=llm", *words)
+
+
+def test_packed_cells_are_cells_of_their_own() -> None:
+    assert recipes("part=llm", "quant=nf4", "quant.packed=cpu") == [
+        "llm:all:attention+fc1=nf4/channel/packed; llm:all:fc2=nf4/group64/packed"
+    ]
+    assert plan("part=llm", "quant=nf4").keys != plan("part=llm", "quant=nf4", "quant.packed=cpu").keys

@@ -1,0 +1,112 @@
+"""W&B, read back from the offline run files it writes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from blip2sweep.report import tracking
+from blip2sweep.report.tracking import split_row
+from blip2sweep.sweep.sweeps import find_sweep
+from tests.commands import blip2sweep
+from tests.synthetic import build, whole
+
+wandb = pytest.importorskip("wandb")
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, pieces with crc, length, type) of protobufs."""
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    data, at, whole = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768  # a block's tail too short for a header is padding
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            record = pb.Record()
+            record.ParseFromString(whole)
+            yield record
+        if kind in (0, 1, 4):
+            whole = b""
+
+
+def runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """{run id: {group, config, summary, artifacts}} of every offline run below a folder."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*.wandb")):
+        told: dict[str, Any] = {"config": {}, "summary": {}, "artifacts": []}
+        for record in records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                told |= {"id": record.run.run_id, "group": record.run.run_group, "project": record.run.project}
+                told["config"] |= {c.key: json.loads(c.value_json) for c in record.run.config.update}
+            elif kind == "summary":
+                told["summary"] |= {u.key: json.loads(u.value_json) for u in record.summary.update}
+            elif kind == "artifact":
+                told["artifacts"].append(record.artifact.name)
+        found[told["id"]] = told
+    return found
+
+
+def test_offline_runs_hold_what_the_table_holds(tmp_path: Path) -> None:
+    words = ["-m", "task.limit=12", "part=vit", "quant.bits=2,8", "tracking=wandb", "tracking.mode=offline"]
+    ran = blip2sweep(*words, "sweep_name=tracked", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    rows = pd.read_parquet(tmp_path / "outputs" / "table.parquet").set_index("key")
+    found = runs(tmp_path / "outputs")
+    assert set(found) == {*rows.index, "sweep-tracked"}
+    for key, row in rows.iterrows():
+        run = found[str(key)]
+        assert (run["group"], run["project"]) == ("tracked", "blip2sweep")
+        assert run["summary"]["cider"] == pytest.approx(row["cider"])
+        assert run["summary"]["drop_cider_high"] == pytest.approx(row["drop_cider_high"])
+        assert run["config"]["recipe"] == row["recipe"]
+        assert run["config"]["part"] == row["part"]
+    assert {"sweep-tracked", "report-tracked"} <= set(found["sweep-tracked"]["artifacts"])
+    assert any("worst_drops" in name for name in found["sweep-tracked"]["artifacts"])
+    cell = next(found[str(k)] for k, row in rows.iterrows() if row["bits_vit"] == 2)
+    base = next(found[str(k)] for k, row in rows.iterrows() if row["part"] == "none")
+    # Parallel coordinates need a number where a part is left alone.
+    assert (cell["config"]["width_vit"], base["config"]["width_vit"]) == (2, 16)
+    assert cell["summary"]["kept"] == pytest.approx(cell["summary"]["metric"] / rows["cider"].iloc[0])
+    again = blip2sweep(*words, "sweep_name=tracked", cwd=tmp_path)
+    assert "nothing to run" in again.err
+    assert set(runs(tmp_path / "outputs")) == set(found)  # the same ids: sending twice changes nothing
+
+
+def test_nulls_are_left_out() -> None:
+    config, summary = split_row(
+        {"key": "k", "part": "vit", "bits_vit": 4.0, "bits_llm": float("nan"), "cider": 1.0, "job": None}
+    )
+    assert config == {"part": "vit", "bits_vit": 4.0}
+    assert summary == {"cider": 1.0}
+
+
+def test_what_was_sent_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped upload goes on where it was; a row that changed is sent again."""
+    sent: list[str] = []
+    monkeypatch.setattr(tracking, "_send", lambda wandb, row, metric, common: sent.append(row["key"]))
+    monkeypatch.setattr(tracking, "_send_sweep", lambda *rest: None)
+    build(tmp_path, [whole(["vit"], b) for b in (2, 4, 8)])
+    sweep, settings = find_sweep(tmp_path, "planted"), {"project": "p", "mode": "offline"}
+    table = pd.read_parquet(sweep.folder(tmp_path) / "table.parquet")
+    track = tracking.track
+    assert track(tmp_path, sweep, table.head(2), settings) == 2
+    assert track(tmp_path, sweep, table, settings) == 4
+    assert sent == table["key"].tolist()
+    table.loc[1, "cider"] = 0.5
+    track(tmp_path, sweep, table, settings)
+    assert sent[4:] == [table["key"][1]]
+    track(tmp_path, sweep, table, settings | {"project": "another"})
+    assert len(sent) == 9
