@@ -48,7 +48,7 @@ class Status:
 
 def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None) -> Status:
     """Processes are looked at first and the ledger after: what is gone by then has written all it will."""
-    now = now or live(sweep)
+    now = live(sweep) if now is None else now  # one that says that nothing is alive is false
     ledger.refresh()
     packs = cells_of_live_packs(output_dir, sweep, now)
     states, failures = {}, {}
