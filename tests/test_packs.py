@@ -225,6 +225,7 @@ def test_optunas_sweeper(tmp_path: Path) -> None:
     )
     assert ran.code == 0, ran.err
     assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 3
+    assert "best_value" in (tmp_path / "outputs" / "hydra" / "optimization_results.yaml").read_text()
 
 
 def test_a_launcher_that_is_not_ours_gives_baselines_a_job_and_tells_failures(tmp_path: Path) -> None:

@@ -26,11 +26,21 @@ class PackLauncher(Launcher):
     def __init__(self) -> None:
         self.composer: Composer | None = None
         self.failed: str | None = None
+        self.sweep_dir: Path | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.composer = Composer(hydra_context.config_loader, config)
+        self.sweep_dir = Path(config.hydra.sweep.dir)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """What a sweeper of another make calls: it finds the folder that Hydra's launchers make, to write into."""
+        assert self.sweep_dir is not None
+        returns = self.launch_together(job_overrides)
+        self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        return returns
+
+    def launch_together(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+        """Plan all jobs as one sweep, run it, collect."""
         from blip2sweep.sweep.run import failures, run_sweep
 
         assert self.composer is not None
