@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
+from blip2sweep.store import filesystem, on_network
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "hydra-core", "submitit", "pandas", "pyarrow")
-NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs")
 
 
 @dataclass(frozen=True)
@@ -172,21 +172,13 @@ def _output_dir(output_dir: Path) -> Iterator[Check]:
         probe.unlink(missing_ok=True)
         yield Check("output_dir", FAIL, f"{existing}: cannot be written ({error.strerror}); right: --output-dir FOLDER")
         return
-    kind, free = _filesystem(existing), shutil.disk_usage(existing).free / 1e9
+    kind, free = filesystem(existing), shutil.disk_usage(existing).free / 1e9
     shared = (
-        "shared between nodes" if kind in NETWORK else "a local file system: fine for one machine, not for a cluster"
+        "shared between nodes"
+        if on_network(existing)
+        else "a local file system: fine for one machine, not for a cluster"
     )
     yield Check("output_dir", OK if free > 1 else WARN, f"{existing}: writable, {free:.0f} GB free, {kind} ({shared})")
-
-
-def _filesystem(path: Path) -> str:
-    """Type of the mount that holds a path, from /proc/mounts."""
-    try:
-        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return "unknown"
-    inside = [(where, kind) for where, kind in mounts if path == Path(where) or Path(where) in path.parents]
-    return max(inside, key=lambda m: len(m[0]), default=("", "unknown"))[1]
 
 
 def _said(*command: str) -> str | None:

@@ -153,6 +153,12 @@ class Ledger:
                 gc.enable()
         return self
 
+    def reopen(self) -> Ledger:
+        """Have a network file system look again: it does so for a file that is opened."""
+        for path in (self.output_dir / "journals").glob("*.jsonl"):
+            os.close(os.open(path, os.O_RDONLY))
+        return self
+
     def _grown(self) -> list[str]:
         """Journals longer than at the last look, found without opening any."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,23 @@ from blip2sweep.tasks import load_task
 
 def rescore(output_dir: Path) -> str:
     """Score every result whose statistics are missing or of another scorer version, then collect. Says what it did."""
-    ledger = Ledger(output_dir).refresh()
+    results = Ledger(output_dir).refresh().results()
+    scored = score_results(output_dir, results)
+    collect(output_dir)
+    return f"scored {scored} of {len(results)} cells; the others were up to date"
+
+
+def score_results(output_dir: Path, results: Sequence[dict[str, Any]]) -> int:
+    """Score those of these results that need it; how many. Raises UserError where that cannot be done."""
     tasks, scored = _tasks(output_dir), 0
     scorers: dict[str, Scorer] = {}
-    for result in ledger.results():
+    for result in results:
         task = tasks.get(result["key"])
         if task is not None:
             name = canonical_json(task)
             scorers[name] = scorers.get(name) or Scorer(load_task(task))
             scored += score_result(output_dir, stem(result["key"], result["predictions"]), scorers[name])
-    collect(output_dir)
-    return f"scored {scored} of {len(ledger.results())} cells; the others were up to date"
+    return scored
 
 
 def _tasks(output_dir: Path) -> dict[str, dict[str, Any]]:

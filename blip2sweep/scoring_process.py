@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -163,6 +164,8 @@ def batches(lines: IO[str]) -> Iterator[list[dict[str, Any]]]:
 
 
 def main() -> None:
+    for told in (signal.SIGUSR2, signal.SIGTERM):  # Slurm tells every process of a job; ours ends with its input
+        signal.signal(told, signal.SIG_IGN)
     service = Service(Path(sys.argv[1]))
     for requests in batches(sys.stdin):
         for answer in service(requests):

@@ -11,6 +11,8 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 
+NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs")
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write under a temporary name, fsync, rename. Raises UserError, one line, and leaves nothing half-written."""
@@ -42,3 +44,19 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{path}: not whole JSON ({error})") from error
+
+
+def on_network(path: Path) -> bool:
+    """Whether other hosts may write there, and are seen late."""
+    return filesystem(path) in NETWORK
+
+
+def filesystem(path: Path) -> str:
+    """Type of the mount that holds a path, from /proc/mounts; `unknown` where there is none."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    path = path.resolve()
+    inside = [(where, kind) for where, kind in mounts if path == Path(where) or Path(where) in path.parents]
+    return max(inside, key=lambda m: len(m[0]), default=("", "unknown"))[1]

@@ -26,7 +26,15 @@ main() {
   esac
 }
 
+# A cluster that somebody else set up is left alone.
+refuse_foreign() {
+  [ ! -e "$ETC/slurm.conf" ] || grep -qx ClusterName=dev "$ETC/slurm.conf" && return 0
+  echo "slurm_dev.sh: $ETC/slurm.conf is another cluster's; right: a machine without Slurm" >&2
+  exit 2
+}
+
 up() {
+  refuse_foreign
   install_packages
   mkdir -p "$ETC" "$RUN" "$LOG" "$STATE/ctld"
   grep -qw "$HOST" /etc/hosts || echo "127.0.0.1 $HOST" >>/etc/hosts
@@ -38,6 +46,7 @@ up() {
 }
 
 down() {
+  refuse_foreign
   for pid in "$RUN"/slurmd-*.pid "$RUN"/slurmctld.pid "$RUN"/slurmdbd.pid; do stop "$pid"; done
   if [ -e "$RUN/mariadb.ours" ]; then mariadb-admin shutdown || true; fi
   rm -rf "$RUN" "$STATE" "$ETC/slurm.conf" "$ETC/gres.conf" "$ETC/slurmdbd.conf"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -111,7 +113,9 @@ def test_what_a_cell_that_failed_comes_to(failures: list[dict[str, Any]], verdic
     assert again(failures) == verdict
 
 
-def test_a_cell_in_anothers_hand_is_left_for_the_end(tmp_path: Path) -> None:
+def test_a_cell_in_anothers_hand_is_left_for_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And computed when the other worker, which this one cannot see die, is not done in time."""
+    monkeypatch.setattr("blip2sweep.sweep.worker.PATIENCE", 1.0)
     made, other = jobs(), Journal(tmp_path)
     other.write("started", key=made[0]["key"], run="other", attempt="x")
     pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
@@ -119,6 +123,29 @@ def test_a_cell_in_anothers_hand_is_left_for_the_end(tmp_path: Path) -> None:
     attempts = Ledger(tmp_path).refresh().attempts
     own = {k: a.result for k, a in attempts.items() if a.result}
     assert max(own, key=lambda k: own[k]["time"]) == made[0]["key"]
+
+
+def test_a_cell_in_anothers_hand_is_waited_for_when_it_is_the_last(tmp_path: Path) -> None:
+    made, other = jobs()[:1], Journal(tmp_path)
+    other.write("started", key=made[0]["key"], run="other", attempt="x")
+    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    theirs = threading.Timer(1, run_pack, ({**pack, "cells": made, "run": "other"}, other))
+    theirs.start()
+    assert run_pack({**pack, "cells": made}, Journal(tmp_path)) == 0
+    theirs.join()
+    assert [a.started for a in Ledger(tmp_path).refresh().attempts.values()] == [2]  # both of them the other's
+
+
+def test_a_cell_whose_worker_is_dead_is_not_waited_for(tmp_path: Path) -> None:
+    made, gone = jobs()[:1], subprocess.Popen(["true"])
+    gone.wait()
+    line = {"event": "started", "key": made[0]["key"], "run": "other", "attempt": "x", "host": socket.gethostname()}
+    (tmp_path / "journals").mkdir()
+    (tmp_path / "journals" / "dead.jsonl").write_text(json.dumps({**line, "pid": gone.pid, "time": time.time()}) + "\n")
+    start = time.monotonic()
+    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    assert run_pack({**pack, "cells": made}, Journal(tmp_path)) == 0
+    assert time.monotonic() - start < 30
 
 
 def test_what_another_sweep_did_meanwhile_is_not_done_again(tmp_path: Path) -> None:

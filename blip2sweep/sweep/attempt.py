@@ -21,11 +21,19 @@ from blip2sweep.sweep.signals import Stop, Stopped
 MARKER = "[blip2sweep]"
 # What is too long for a line of the ledger: {layer: what calibration measured}, and what moved block by block.
 BESIDE = ("layers", "propagation")
+# After these a CUDA context is beyond use: whatever the process does next fails too.
+BROKEN_DEVICE = ("device-side assert", "illegal memory access", "unspecified launch failure", "misaligned address",
+                 "illegal instruction", "CUDA error: unknown error", "uncorrectable ECC")  # fmt: skip
 Run = Callable[[dict[str, Any]], tuple[Predictions, dict[str, Any]]]
 
 
+class DeviceBroken(Exception):
+    """The failure is recorded; this process can compute nothing more."""
+
+
 def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, Any], stop: Stop) -> str | None:
-    """The name of the committed predictions, or None when the cell failed. Raises Stopped when it was given up."""
+    """The name of the committed predictions, or None when the cell failed. Raises Stopped when it was given up, and
+    DeviceBroken when the process has to end."""
     output_dir, start = Path(pack["output_dir"]), time.monotonic()
     common = {
         "key": job["key"],
@@ -53,6 +61,8 @@ def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, An
     except Exception as error:  # every failure of a cell is a row; the others go on
         journal.write("failed", **common, columns=columns(job), **failure(error))
         say(job["key"], f"failed\n{traceback.format_exc()}")
+        if any(words in str(error) for words in BROKEN_DEVICE):
+            raise DeviceBroken from error
         return None
     journal.write("result", **common, predictions=predictions.hash, columns=columns(job), noise=noise, **info)
     say(job["key"], f"done in {time.monotonic() - start:.1f} s")

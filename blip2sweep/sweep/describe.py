@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,20 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> None:
     from blip2sweep.sweep.slurm import slurm_packs
-    from blip2sweep.sweep.submit import sbatch_script
+    from blip2sweep.sweep.submit import array_size, sbatch_script
 
     jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
     if not jobs:
         return
     packs = slurm_packs(jobs, launcher, ledger)
-    _packs(packs, expected_seconds(jobs, ledger), "pack", (launcher.get("gpus_per_node") or 1))
-    print("\nsbatch script (one array element a pack):\n\n" + sbatch_script(launcher, len(packs)))
+    gpus = (launcher.get("gpus_per_node") or 1) / (launcher.get("tasks_per_node") or 1)  # tasks share a pack's cells
+    _packs(packs, expected_seconds(jobs, ledger), "pack", gpus)
+    size = array_size()
+    arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
+    print(f"\nsbatch script (one array element a pack{arrays}):\n\n" + sbatch_script(launcher, min(size, len(packs))))
 
 
-def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: int = 1) -> None:
+def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: float = 1) -> None:
     costs = [sum(seconds[j["key"]] for j in pack) for pack in packs]
     if not packs:
         return

@@ -1,7 +1,8 @@
 """An evaluator without a model, for tests and benchmarks of everything around one: BLIP2SWEEP_RUNNER=blip2sweep.sweep.dummy:Dummy.
 
 What it says depends on the cell alone. BLIP2SWEEP_DUMMY is JSON: seconds a cell, and words found in the recipes of cells
-that are to raise, to exit (taking the process with them) or to run out of memory unless the batch is halved.
+that are to raise, to exit (taking the process with them), to break the device for the rest of the process, or to run out
+of memory unless the batch is halved.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Dummy:
         self.settings = settings
         self.behaviour = json.loads(os.environ.get("BLIP2SWEEP_DUMMY", "{}"))
         self._tasks: dict[str, TaskData] = {}
+        self.broken = False
 
     def task(self, job: dict[str, Any]) -> TaskData:
         name = canonical_json(job["task"])
@@ -47,6 +49,10 @@ class Dummy:
             os._exit(9)
         if self._listed("raise", recipe):
             raise RuntimeError(f"told to raise at {recipe}")
+        if self._listed("break", recipe):
+            self.broken = True
+        if self.broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
         if self._listed("oom", recipe) and not self.settings.get("batch_size"):
             raise MemoryError(f"told to run out of memory at {recipe}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
+from blip2sweep.sweep.attempt import slurm_job
 from blip2sweep.sweep.signals import END, WALL, WARNING, ending, seconds_left
 from blip2sweep.sweep.supervise import Supervisor
 from blip2sweep.sweep.worker import STOPPED
@@ -79,9 +80,11 @@ def task_env() -> dict[str, str]:
 
 
 def set_end() -> None:
-    """When this job ends, told to the worker in this host's clock."""
-    left = _slurm("squeue", "-h", "-j", os.environ.get("SLURM_JOB_ID", ""), "-o", "%L")
-    seconds = parse_left(left)
+    """When this job ends, told to the worker in this host's clock.
+
+    An array's element is named `12_3`: one of them has the array's own id, under which Slurm means all of them.
+    """
+    seconds = parse_left(_slurm("squeue", "-h", "-j", slurm_job() or "", "-o", "%L"))
     if seconds is not None:
         os.environ[END], os.environ[WALL] = str(time.time() + seconds), str(seconds)
 
@@ -102,11 +105,15 @@ def requeue(settings: dict[str, Any]) -> None:
     turns = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if turns >= (settings.get("max_num_timeout") or 0):
         print(
-            f"not requeued: max_num_timeout={turns} is used up; `blip2sweep retry` runs what is left", file=sys.stderr
+            f"not requeued after {turns} turns (hydra.launcher.max_num_timeout); `blip2sweep retry` runs what is left",
+            file=sys.stderr,
         )
         return
-    done = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True)
-    said = " ".join(done.stderr.split()) or "requeued"
+    try:
+        done = subprocess.run(["scontrol", "requeue", str(slurm_job())], capture_output=True, text=True)
+        said = " ".join(done.stderr.split()) or "requeued"
+    except OSError as error:
+        said = f"not requeued ({error}); `blip2sweep retry` runs what is left"
     print(f"out of wall time: {said}", file=sys.stderr, flush=True)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
 from blip2sweep.sweep.sweeps import Sweep
+
+# A line about an error that ended a process: ours, Slurm's, or the last of a traceback.
+ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
 
 
 class SweepFailed(Exception):
@@ -22,6 +28,7 @@ def finish(output_dir: Path, sweep: Sweep) -> Any:
     from blip2sweep.report.terminal import print_sweep
     from blip2sweep.report.tracking import track
 
+    score_missing(output_dir, sweep)
     table = collect(output_dir, sweep)
     picture = draw_dropoff(table, sweep.folder(output_dir) / "dropoff.png") if len(table) else None
     print_sweep(table, sweep, output_dir, picture)
@@ -35,26 +42,70 @@ def check_all_done(output_dir: Path, sweep: Sweep) -> None:
     status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
     gone = [k for k, state in status.states.items() if state != "done"]
     if gone:
-        raise SweepFailed(told(gone, len(sweep.keys), status.failures, silent(output_dir, sweep)))
+        raise SweepFailed(told(gone, len(sweep.keys), status.failures, why_lost(output_dir, sweep)))
+    if told_unscored := not_scored(output_dir, sweep):
+        raise SweepFailed(told_unscored)
 
 
-def silent(output_dir: Path, sweep: Sweep) -> str | None:
-    """Why no worker of the newest launch wrote a line: what its log says, or that there is none."""
+def score_missing(output_dir: Path, sweep: Sweep) -> None:
+    """Score what a worker committed and died, or was stopped, before it could have scored."""
+    missing = unscored(output_dir, sweep)
+    if missing:
+        from blip2sweep.rescore import score_results
+
+        try:
+            score_results(output_dir, missing)
+        except Exception as error:  # the table is written all the same, and the sweep then fails for want of scores
+            say(f"not scored: {' '.join(str(error).split())[:300]}")
+
+
+def unscored(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
+    """The sweep's results that have predictions and no statistics."""
+    scored = {name.partition("-")[0] for name in _names(output_dir / "scores")}
+    missing = [k for k in sweep.keys if k not in scored]
+    ledger = Ledger(output_dir, only=missing).refresh() if missing else None
+    return [r for r in ledger.results() if r["predictions"]] if ledger else []
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  # a hundred thousand Paths take a second
+
+
+def not_scored(output_dir: Path, sweep: Sweep) -> str | None:
+    """A result without metrics is no failure of the cell, and nothing is computed again for it."""
+    missing = unscored(output_dir, sweep)
+    if not missing:
+        return None
+    told = f"{len(missing)} of {len(sweep.keys)} cells have a result and no metrics, the first is {missing[0]['key']}"
+    return f"{told}; right: blip2sweep rescore"
+
+
+def why_lost(output_dir: Path, sweep: Sweep) -> str | None:
+    """What the logs of the newest launch say last that is an error and no cell's; or, where no worker ever wrote a line,
+    that. None where nothing tells why."""
     run = sweep.runs[-1] if sweep.runs else ""
-    if not run or any(w["run"] == run for w in Ledger(output_dir, only=()).refresh().workers):
+    if not run:
         return None
     folder = sweep.logs(output_dir, run)
     said = [line for path in sorted(folder.glob("*")) if path.is_file() for line in _errors(path)]
+    if any(w["run"] == run for w in Ledger(output_dir, only=()).refresh().workers):
+        return f"the workers' logs say: {said[-1]}" if said else None
     if said:
         return f"no worker could begin: {said[-1]}"
     return f"no worker wrote to {output_dir} or to {folder}: is output_dir on a file system that the nodes share?"
 
 
 def _errors(path: Path) -> list[str]:
+    """The last line about an error that stands outside of what cells wrote."""
     if path.suffix not in (".out", ".err", ".log"):
         return []
-    lines = path.read_text(errors="replace").splitlines()
-    return [x for x in lines if "rror" in x and not x.startswith("srun: ")][-1:] or lines[-1:]
+    found, of_cell = [], False
+    for line in path.read_text(errors="replace").splitlines():
+        if line.startswith(MARKER):
+            of_cell = line.endswith(" failed")
+        elif line.startswith("error: ") or (ERROR.match(line) and not of_cell):
+            found.append(line.strip())
+    return found[-1:]
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from blip2sweep.errors import UserError
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import Job, make_packs, write_packs
 from blip2sweep.sweep.progress import follow
@@ -29,7 +30,8 @@ def run_local(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, workers: int 
 
 
 def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir: Path) -> None:
-    threads = [threading.Thread(target=s.run, daemon=True) for s in supervisors]
+    refused: list[UserError] = []
+    threads = [threading.Thread(target=_guarded, args=(s, refused), daemon=True) for s in supervisors]
     for thread in threads:
         thread.start()
 
@@ -45,6 +47,16 @@ def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir
     finally:
         for thread in threads:
             thread.join(timeout=30)
+    if refused:
+        raise refused[0]
+
+
+def _guarded(supervisor: Supervisor, refused: list[UserError]) -> None:
+    """A ledger that cannot be written is the sweep's error, not its thread's."""
+    try:
+        supervisor.run()
+    except UserError as error:
+        refused.append(error)
 
 
 def _supervisor(

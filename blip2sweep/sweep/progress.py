@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.status import Status, sweep_status
 from blip2sweep.sweep.sweeps import Sweep
@@ -19,6 +20,8 @@ from blip2sweep.sweep.sweeps import Sweep
 LEDGER_SECONDS = 0.3
 SLURM_SECONDS = 5.0  # squeue is the controller's time: it is asked no more often, and less often where it is slow
 LINE_SECONDS = 15
+NETWORK_SECONDS = 60.0  # as long as NFS may show an old directory or file
+PASSING = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Cleaning", "Prolog")
 
 Look = Callable[[], Live]
 
@@ -26,10 +29,10 @@ Look = Callable[[], Live]
 def follow(output_dir: Path, sweep: Sweep, look: Look | None = None) -> Status:
     """Until every cell has a result, or nothing more will come by itself. look: which packs are alive now."""
     ledger, console = Ledger(output_dir, only=sweep.keys, brief=True), Console(stderr=True)
-    now = Watch(look or (lambda: live(sweep)), 0.0 if look else SLURM_SECONDS)
+    now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    said = time.monotonic()
+    said, waiting = time.monotonic(), ""
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("cells", total=len(sweep.keys))
         while True:
@@ -39,11 +42,31 @@ def follow(output_dir: Path, sweep: Sweep, look: Look | None = None) -> Status:
             if done == len(sweep.keys) and scored(output_dir, sweep):
                 return status
             if now.fresh and (not status.live or (status.settled and not status.live.known)):
-                return status
+                return settled(output_dir, sweep, ledger, status)
+            if now.fresh and (told := stuck(status.live)) != waiting:
+                waiting = told
+                console.print(told, highlight=False, markup=False)
             if not sys.stderr.isatty() and time.monotonic() - said > LINE_SECONDS:
                 said = time.monotonic()
                 console.print(status.summary(), highlight=False)
             time.sleep(LEDGER_SECONDS)
+
+
+def settled(output_dir: Path, sweep: Sweep, ledger: Ledger, status: Status) -> Status:
+    """What is seen when nothing lives: a network file system shows the last lines of another host late."""
+    deadline = time.monotonic() + NETWORK_SECONDS
+    while status.keys("lost") and on_network(output_dir) and time.monotonic() < deadline:
+        time.sleep(1)
+        status = sweep_status(output_dir, sweep, ledger.reopen(), status.live)
+    return status
+
+
+def stuck(now: Live) -> str:
+    """Why nothing may ever come, in one line; empty where jobs run, or wait for what passes by itself."""
+    if not now.known:
+        return "neither Slurm nor the host of the sweep answers; the ledger is followed"
+    held = {reason: n for reason, n in now.pending.items() if reason not in PASSING}
+    return "; ".join(f"Slurm lets {n} jobs wait: {reason}" for reason, n in held.items())
 
 
 def scored(output_dir: Path, sweep: Sweep) -> bool:

@@ -15,7 +15,7 @@ from blip2sweep import cache
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
 from blip2sweep.report.tracking import check_tracking
-from blip2sweep.sweep.finish import finish, silent
+from blip2sweep.sweep.finish import SweepFailed, finish, not_scored, why_lost
 from blip2sweep.sweep.plan import Job, Plan, make_plan
 from blip2sweep.sweep.status import told
 from blip2sweep.sweep.sweeps import Submission, Sweep, check_name, new_sweep, read_sweep
@@ -40,7 +40,7 @@ class Outcome:
         if key is None:
             raise UserError(self.plan.reasons[i])
         if key not in self.values:
-            raise RuntimeError(self.errors.get(key, {}).get("error", f"cell {key} has no result"))
+            raise SweepFailed(f"cell {key}: " + self.errors.get(key, {}).get("error", "no result"))
         return self.values[key]
 
 
@@ -106,10 +106,12 @@ def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: Any) -> Outcome:
 
 def failures(outcome: Outcome) -> str | None:
     """`2 of 10 cells failed: 1 oom, 1 crash …`, or None."""
-    gone = [] if outcome.detached else [k for k in outcome.plan.cells if k not in outcome.values]
-    return (
-        told(gone, len(outcome.plan.cells), outcome.errors, silent(outcome.output_dir, outcome.sweep)) if gone else None
-    )
+    if outcome.detached:
+        return None
+    gone = [k for k in outcome.plan.cells if k not in outcome.values]
+    if not gone:
+        return not_scored(outcome.output_dir, outcome.sweep)
+    return told(gone, len(outcome.plan.cells), outcome.errors, why_lost(outcome.output_dir, outcome.sweep))
 
 
 def check_output_dir(output_dir: Path) -> None:

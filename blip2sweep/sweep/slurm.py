@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
 from blip2sweep.sweep.costs import expected_seconds
 from blip2sweep.sweep.finish import say
+from blip2sweep.sweep.live import squeue
 from blip2sweep.sweep.packs import Job, make_packs, pack_count, pack_path, write_packs
 from blip2sweep.sweep.progress import follow
 from blip2sweep.sweep.submit import array_size, require, submit
@@ -37,6 +39,7 @@ def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[st
     was = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
+        submission.launcher = launcher = with_time_to_work(launcher)
         told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s")}
         paths = write_packs(
             packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}
@@ -45,10 +48,18 @@ def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[st
         submit(paths, submission, sweep, output_dir)
     except BaseException:
         if not submission.arrays:
+            withdraw(submission)
             sweep.submissions = before
             discard(sweep, submission, output_dir, was)
         raise
     return submission
+
+
+def withdraw(submission: Submission) -> None:
+    """Cancel what Slurm took although we never heard its number."""
+    jobs = {x[1] for x in squeue(submission.user) or () if x[5].startswith(f"blip2sweep {submission.run}:")}
+    if jobs:
+        subprocess.run(["scancel", *sorted(jobs)], capture_output=True)
 
 
 def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes | None) -> None:
@@ -104,6 +115,12 @@ def follow_slurm(sweep: Sweep, output_dir: Path) -> None:
     except KeyboardInterrupt:
         say(f"\nthe jobs go on; come back with: blip2sweep wait {words(sweep, output_dir)}")
         raise SystemExit(130) from None
+
+
+def with_time_to_work(launcher: dict[str, Any]) -> dict[str, Any]:
+    """`signal_delay_s` at most a quarter of the wall time: a signal at the start would leave a job nothing to do."""
+    delay, minutes = launcher.get("signal_delay_s"), launcher.get("timeout_min")
+    return {**launcher, "signal_delay_s": min(delay, 15 * minutes)} if delay and minutes else launcher
 
 
 def check_launcher(launcher: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ class Status:
 
 def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None) -> Status:
     """Processes are looked at first and the ledger after: what is gone by then has written all it will."""
-    now = live(sweep) if now is None else now  # one that says that nothing is alive is false
+    now = live(sweep, output_dir) if now is None else now  # one that says that nothing is alive is false
     ledger.refresh()
     packs = cells_of_live_packs(output_dir, sweep, now)
     states, failures = {}, {}
@@ -80,7 +80,7 @@ def cells_of_live_packs(output_dir: Path, sweep: Sweep, now: Live) -> dict[str, 
     found: dict[str, tuple[str, int]] = {}
     for run, index in now.packs:
         path = pack_path(sweep.folder(output_dir), run, index)
-        if path.exists():
+        if path in _packs or path.exists():
             found |= {c["key"]: (run, index) for c in _pack(path)}
     return found
 
@@ -143,6 +143,7 @@ def advice(sweep: Sweep, status: Status) -> list[str]:
     """What cannot be known, and what to type next."""
     unknown = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
     lines = [] if status.live.known else [unknown]
+    lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.live.pending.most_common(3)]
     if status.keys("lost", "failed"):
         lines.append(f"cells without a result and without a job: `blip2sweep retry {sweep.name}` runs them again")
     return lines

@@ -19,8 +19,10 @@ from blip2sweep.sweep.sweeps import Submission, Sweep
 
 # What is ours in the launcher's settings; all others are sbatch's, under submitit's names.
 OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
+# Limits on how many jobs may be queued. Slurm's text for any accounting limit speaks of a "job submit limit" too, and
+# stands alone where wall time or memory is too large: that one never passes by itself.
 LIMITS = re.compile(
-    r"QOSMax|AssocMax|AssocGrp|MaxSubmit|MaxJobCount|job submit limit|temporarily unable to accept", re.IGNORECASE
+    r"(QOS|Assoc)(Max|Grp)Submit\w*|MaxSubmitJobs|MaxJobCount|temporarily unable to accept", re.IGNORECASE
 )
 LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # between two tries while a limit is met; doubled each time
 NO_SLURM = (
@@ -36,10 +38,20 @@ def exec_pack(pack: str) -> None:
 def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_dir: Path) -> None:
     """Queue every pack. Raises UserError with Slurm's words, and leaves nothing behind, when the first is refused."""
     folder, first = sweep.logs(output_dir, submission.run), 0
-    size = array_size()
+    size, pause = array_size(), LIMIT_SECONDS
     while first < len(paths):
         try:
             job = _submit_array(paths[first : first + size], submission, folder, first)
+        except LimitMet as limit:  # an array as long as the limit never fits: shorter ones do, sooner or later
+            _remove_pickles(folder)
+            size = min(size, len(paths) - first)
+            if size > 1:
+                size //= 2
+                continue
+            say(f"Slurm accepts no more jobs now ({limit}); trying again in {pause:.0f} s")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_WAIT)
+            continue
         except UserError as error:
             if not submission.arrays:
                 raise
@@ -48,27 +60,26 @@ def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_d
             ) from error
         submission.arrays.append({"job": job, "first": first, "count": min(size, len(paths) - first)})
         sweep.write(output_dir)
-        first += size
+        first, pause = first + size, LIMIT_SECONDS
+
+
+class LimitMet(Exception):
+    """Slurm's words when so many jobs may not be queued now."""
 
 
 def _submit_array(paths: Sequence[Path], submission: Submission, folder: Path, first: int) -> str:
-    """One array; the job's id. Waits while a limit on submitted jobs is met."""
-    pause = LIMIT_SECONDS
-    while True:
-        try:
-            executor = make_executor(submission.launcher, folder, mark(submission.run, first))
-            jobs = executor.map_array(exec_pack, [str(p) for p in paths])
-            return str(jobs[0].job_id).partition("_")[0]
-        except Exception as error:
-            reason = refusal(error)
-            if reason is None:
-                raise
-            if not LIMITS.search(reason):
-                raise UserError(f"Slurm refused the jobs: {reason}; {hint(reason)}") from error
-            say(f"Slurm accepts no more jobs now ({reason}); trying again in {pause:.0f} s")
-            _remove_pickles(folder)
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_WAIT)
+    """One array; the job's id. Raises LimitMet, or UserError with Slurm's words."""
+    executor = make_executor(submission.launcher, folder, mark(submission.run, first))
+    try:
+        jobs = executor.map_array(exec_pack, [str(p.resolve()) for p in paths])
+        return str(jobs[0].job_id).partition("_")[0]
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        if LIMITS.search(reason):
+            raise LimitMet(reason) from error
+        raise UserError(f"Slurm refused the jobs: {reason}; {hint(reason)}") from error
 
 
 def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
@@ -77,11 +88,15 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
 
     settings = {k: v for k, v in launcher.items() if k not in OURS and v is not None}
     renamed = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
-    if "mem_gb" in settings:
-        settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"
     require("sbatch", "srun")
     executor = SlurmExecutor(folder, python=sys.executable)
-    executor.update_parameters(**{"comment": comment} | {renamed.get(k, k): v for k, v in settings.items()})
+    try:
+        if "mem_gb" in settings:
+            settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"
+        executor.update_parameters(**{"comment": comment} | {renamed.get(k, k): v for k, v in settings.items()})
+    except (TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"hydra.launcher: {said}; right: names and types of conf/hydra/launcher/slurm.yaml") from error
     return executor
 
 

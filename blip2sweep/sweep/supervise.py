@@ -7,14 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any
 
 from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.sweep.attempt import columns, slurm_job
 from blip2sweep.sweep.packs import read_pack
-from blip2sweep.sweep.worker import CELL_FAILED, STOPPED, share
+from blip2sweep.sweep.worker import BROKEN, CELL_FAILED, STOPPED, share
 
+STUCK_SECONDS = 10.0  # after TERM: code that does not return to Python hears no signal
 IDLE_CRASHES = 2  # deaths with no cell in hand: a broken environment, which starting again does not mend
 
 
@@ -33,13 +35,14 @@ class Supervisor:
         """The worker's exit code in the end: 0, 3 when a cell failed, 4 when stopped before the end, 2 for bad input."""
         self._announce()
         self._close_lost()
-        idle = 0
+        idle, code = 0, STOPPED
         try:
             while idle < IDLE_CRASHES and not self.reason:
                 code = self._run_child()
                 if code in (0, 2, CELL_FAILED, STOPPED) or self.reason:
                     break
-                idle = 0 if self._close(self._in_hand(), **crash(code)) else idle + 1
+                if code != BROKEN:
+                    idle = 0 if self._close(self._in_hand(), **crash(code)) else idle + 1
             return self._ended(code if idle < IDLE_CRASHES else CELL_FAILED)
         finally:
             self.journal.close()
@@ -51,6 +54,10 @@ class Supervisor:
             if reason == "timeout":  # so that the worker knows why TERM comes
                 self.child.send_signal(signal.SIGUSR2)
             self.child.send_signal(signum)
+            if signum == signal.SIGTERM:
+                kill = threading.Timer(STUCK_SECONDS, self.child.kill)
+                kill.daemon = True
+                kill.start()
 
     def _run_child(self) -> int:
         command = [sys.executable, "-m", "blip2sweep.sweep.worker", str(self.path), self.part]

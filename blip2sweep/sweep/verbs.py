@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -87,15 +88,20 @@ def relaunch(jobs: Sequence[dict[str, Any]], sweep: Sweep, output_dir: Path, the
 def cancel(output_dir: Path, name: str | None) -> None:
     """End a sweep's processes; what is done is kept."""
     sweep = find_sweep(output_dir, name)
-    now = live(sweep)
-    local = [s.pid for s in sweep.submissions if s.kind == "local" and process_lives(s.pid, s.created)]
-    for pid in local if now.known else ():
+    now = live(sweep, output_dir)
+    here = socket.gethostname()
+    local = [
+        s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and process_lives(s.pid, s.created)
+    ]
+    for pid in {*local, *now.submitters}:
         os.kill(pid, signal.SIGINT)
     ids = sorted({a["job"] for s in sweep.submissions for a in s.arrays} if not now.known else now.jobs)
     if ids:
         _scancel(ids)
-    if not ids and not local:
-        say(f"sweep {sweep.name}: nothing is running")
+    elsewhere = {s.host for s in sweep.submissions if s.kind == "local" and s.host != here}
+    if not ids and not local and not now.submitters:
+        where = f" here; it was started on {', '.join(sorted(elsewhere))}" if elsewhere and not now.known else ""
+        say(f"sweep {sweep.name}: nothing is running{where}")
         return
     say(f"sweep {sweep.name}: cancelled; `blip2sweep retry {sweep.name}` goes on")
 

@@ -2,30 +2,35 @@
 
 Before each cell it looks in the ledger: what another sweep has done meanwhile is not done again, what another worker has
 in hand is left for the end, what failed in this run is not tried again (a crash or out-of-memory once more). Exit code
-0, 3 when a cell failed, 4 when it was asked to stop before the end, 2 for bad input.
+0, 3 when a cell failed, 4 when it was asked to stop before the end, 5 when the device wants a new process, 2 for bad
+input.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger
 from blip2sweep.records import stem
-from blip2sweep.sweep.attempt import Scoring, run_cell, say
+from blip2sweep.sweep.attempt import DeviceBroken, Scoring, run_cell, say
 from blip2sweep.sweep.packs import read_pack
 from blip2sweep.sweep.signals import Stop, Stopped, end_with_parent, seconds_left
 
 RUNNER = "blip2sweep.sweep.runner:Runner"
-CELL_FAILED, STOPPED = 3, 4
+CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
 ATTEMPTS_PER_CELL = 2
 HALF_BATCH = 32  # after running out of memory, where the batch size was automatic (64 on a CPU, 256 on a GPU)
+PATIENCE = 60.0  # seconds for which a cell that another worker has in hand is waited for when nothing else is left
 MARGIN = 1.2  # a cell may take that much longer than the longest one before it
 
 
@@ -44,7 +49,7 @@ class Worker:
         self.runner: Any = None
         self.failed = False
         self._scoring = Scoring(journal, self.output_dir)
-        self._deferred: set[str] = set()
+        self._deferred: dict[str, float] = {}  # key -> when it was first left to another worker
         self._longest: dict[tuple[str, str], float] = {}
 
     def run(self) -> int:
@@ -53,7 +58,7 @@ class Worker:
         try:
             code = self._cells()
         finally:
-            scored = self._scoring.close(wait=code != STOPPED)
+            scored = self._scoring.close(wait=code not in (STOPPED, BROKEN))
         return CELL_FAILED if code == 0 and not scored else code
 
     def _cells(self) -> int:
@@ -64,6 +69,8 @@ class Worker:
                     return STOPPED
         except Stopped:
             return STOPPED
+        except DeviceBroken:
+            return BROKEN
         if todo:
             return STOPPED
         return CELL_FAILED if self.failed else 0
@@ -72,12 +79,11 @@ class Worker:
         """Run, skip or put off one cell. False when the remaining wall time would not do."""
         attempts = self.ledger.refresh().attempts.get(job["key"], Attempts())
         verdict = again(attempts.failed_in([self.pack["run"]]))
-        if self.ledger.done(job["key"], self.pack["settings"].get("rerun", {}).get(job["key"], ())):
+        if self._done(job):
             self._score_if_missing(job, attempts)
         elif verdict == "skip":
             self.failed = True
-        elif job["key"] not in self._deferred and any(s.get("run") != self.pack["run"] for s in attempts.open):
-            self._deferred.add(job["key"])
+        elif self._waits(job, attempts, alone=not todo):
             todo.append(job)
         elif not self._fits(job):
             say(job["key"], f"not started: {seconds_left():.0f} s of wall time left")
@@ -99,8 +105,23 @@ class Worker:
     def _try_again_later(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> None:
         """A cell that just ran out of memory comes again at the end; one that failed for good counts."""
         failures = self.ledger.refresh().attempts[job["key"]].failed_in([self.pack["run"]])
-        if failures and not self.ledger.done(job["key"]):
+        if failures and not self._done(job):
             todo.append(job)
+
+    def _done(self, job: dict[str, Any]) -> bool:
+        """Whether the ledger has a result that counts: one that is to be computed again does not."""
+        return self.ledger.done(job["key"], self.pack["settings"].get("rerun", {}).get(job["key"], ()))
+
+    def _waits(self, job: dict[str, Any], attempts: Attempts, alone: bool) -> bool:
+        """Whether another worker has the cell in hand, and it is worth coming back to: once, or, where no other cell
+        is left to do meanwhile, for some time. Whoever has it in hand may be dead."""
+        if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
+            return False
+        since = self._deferred.setdefault(job["key"], time.monotonic())
+        if alone and time.monotonic() - since < PATIENCE:
+            time.sleep(0.2)
+            return True
+        return time.monotonic() - since < 0.2
 
     def _fits(self, job: dict[str, Any]) -> bool:
         """Whether the wall time that is left will do; the first cell of a process always starts."""
@@ -120,6 +141,11 @@ class Worker:
         name = stem(job["key"], attempts.result["predictions"])
         if not (self.output_dir / "scores" / f"{name}.npz").exists() and not attempts.open:
             self._scoring(name, job)
+
+
+def may_live(start: dict[str, Any]) -> bool:
+    """Whether the process that began an attempt may still be there; of another host that is not known."""
+    return start["host"] != socket.gethostname() or psutil.pid_exists(start["pid"])
 
 
 def again(failures: list[dict[str, Any]]) -> str:

@@ -93,7 +93,9 @@ def slurm(*command: str) -> str:
 
 
 def go_on_now(job: str) -> None:
-    """A requeued job waits two minutes for its node to be cleaned up; here it need not."""
+    """A requeued job waits two minutes for its node to be cleaned up; here it need not. But a credential of the second in
+    which the last one was revoked is revoked too."""
+    time.sleep(2.5)
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 

@@ -311,3 +311,61 @@ def test_wait_on_an_unknown_sweep(bench: Bench) -> None:
     assert bench.sweep(*TASK, "part=vit").code == 0
     refused(bench.run("wait", "t"), "sweep 't' is not in outputs", "known: s")
     refused(bench.run("retry", "--failed", "omm"), "did you mean 'oom'")
+
+
+def test_a_refusal_that_never_passes_is_told_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's text for too long a wall time speaks of a job submit limit as well."""
+    fake = bench.folder / "bin" / "sbatch"
+    fake.parent.mkdir()
+    words = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    fake.write_text(f'#!/bin/sh\necho "sbatch: error: Batch job submission failed: {words}" >&2\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    ran = bench.sweep(*TEN)
+    assert ran.code == 2
+    assert "error: Slurm refused the jobs: Job violates accounting/QOS policy" in ran.err.splitlines()[-1]
+    assert not bench.outputs.exists()
+
+
+def test_an_array_longer_than_the_limit_is_split(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An sbatch that takes arrays of two elements at most."""
+    fake = bench.folder / "bin" / "sbatch"
+    fake.parent.mkdir()
+    fake.write_text(f"""#!/bin/sh
+last=$(grep -ho 'array=0-[0-9]*' "$@" | head -1 | sed 's/.*-//')
+if [ "${{last:-0}}" -gt 1 ]; then
+  echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+  exit 1
+fi
+exec {shutil.which("sbatch")} "$@"
+""")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    ran = bench.sweep(*TEN, "hydra.launcher.pack_minutes=0", "hydra.launcher.max_packs=4")
+    assert ran.code == 0, ran.err
+    assert len(bench.jobs()) == 2
+    check(bench)
+
+
+def test_a_job_of_another_with_odd_words_and_one_that_is_held(bench: Bench) -> None:
+    slurm("sbatch", "-H", "--comment=a|b|c", "-J", "other", "--wrap", "true")
+    try:
+        bench.behaviour = {"seconds": 0.1}
+        held = [*TEN, "+hydra.launcher.additional_parameters.hold=true", "hydra.launcher.wait=false"]
+        assert bench.sweep(*held).code == 0
+        assert "Slurm lets 1 jobs wait: JobHeldUser" in bench.run("status").out
+        assert "10 queued" in bench.run("status").out
+        slurm("scontrol", "release", bench.jobs()[0])
+        assert bench.run("wait").code == 0
+        check(bench)
+    finally:
+        slurm("scancel", "-n", "other")
+
+
+def test_what_is_planned_is_printed_and_nothing_else_happens(bench: Bench) -> None:
+    ran = bench.run("plan", *SLURM, *TEN, "hydra.launcher.pack_minutes=0")
+    assert ran.code == 0, ran.err
+    assert f"#SBATCH --array=0-{min(10, array_size()) - 1}%" in ran.out
+    assert "2 arrays of at most 9, the first" in ran.out or array_size() > 9
+    assert "GPU hours" in ran.out
+    assert not bench.outputs.exists()

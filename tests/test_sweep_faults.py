@@ -1,0 +1,105 @@
+"""What goes wrong around cells, without Slurm and without a model: each is told, and costs no more than it must."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from blip2sweep.sweep.element import requeue, set_end
+from blip2sweep.sweep.slurm import with_time_to_work
+from tests.commands import blip2sweep
+from tests.composing import plan
+from tests.test_packs import DUMMY, WORDS, sweep
+
+
+def test_an_arrays_element_speaks_to_slurm_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One element has the array's own id; under that id Slurm means every element."""
+    for name, says in (("squeue", "5:00"), ("scontrol", "")):
+        fake = tmp_path / name
+        fake.write_text(f'#!/bin/sh\necho "{name} $@" >>{tmp_path}/asked\necho {says}\n')
+        fake.chmod(0o755)
+    for name, value in {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("BLIP2SWEEP_JOB_END", "BLIP2SWEEP_JOB_SECONDS"):
+        monkeypatch.setenv(name, "")
+    set_end()
+    requeue({"max_num_timeout": 3})
+    assert (tmp_path / "asked").read_text().split("\n")[:2] == ["squeue -h -j 12_3 -o %L", "scontrol requeue 12_3"]
+    assert float(os.environ["BLIP2SWEEP_JOB_SECONDS"]) == 300
+
+
+def test_a_device_beyond_use_ends_the_process_and_not_the_pack(tmp_path: Path) -> None:
+    """After a device-side assert all that a process does on its GPU fails: the next cells get a new one."""
+    ran = sweep(tmp_path, behaviour={"break": ["llm:all:all=rtn2"]})
+    assert ran.code == 1
+    assert "1 of 5 cells failed: 1 crash" in ran.err
+    assert "device-side assert" in ran.err
+    lines = [x for p in (tmp_path / "outputs" / "journals").glob("*") for x in p.read_text().splitlines()]
+    events = [json.loads(x) for x in lines]
+    assert len({e["pid"] for e in events if e["event"] == "started"}) == 2
+    assert sum(e["event"] == "started" for e in events) == 5
+
+
+def test_why_workers_cannot_run_is_told(tmp_path: Path) -> None:
+    ran = sweep(tmp_path, BLIP2SWEEP_RUNNER="no.such.module:Runner")
+    assert ran.code == 1
+    assert "ModuleNotFoundError: No module named 'no'" in ran.err.splitlines()[-1]
+
+
+def test_a_cell_that_fails_again_under_rerun_is_a_failure(tmp_path: Path) -> None:
+    assert sweep(tmp_path).code == 0
+    key = next(c.key for c in plan(*WORDS).todo if c.columns()["recipe"] == "llm:all:all=rtn2/channel")
+    ran = sweep(tmp_path, "--rerun", key, behaviour={"raise": ["llm:all:all=rtn2"]})
+    assert ran.code == 1, ran.err
+    assert "1 of 5 cells failed: 1 crash" in ran.err
+
+
+def test_results_without_scores_are_scored_at_the_end_or_told(tmp_path: Path) -> None:
+    """A worker that is killed between commit and score leaves a cell with a result and no metrics."""
+    assert sweep(tmp_path).code == 0
+    outputs, scores = tmp_path / "outputs", tmp_path / "outputs" / "scores"
+    before = {p.name for p in scores.iterdir()}
+    next(scores.iterdir()).unlink()
+    waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
+    assert waited.code == 0, waited.err
+    assert {p.name for p in scores.iterdir()} == before
+    next(scores.iterdir()).unlink()
+    for pack in (outputs / "sweeps" / "s" / "packs").iterdir():
+        pack.write_text(pack.read_text().replace('"data_dir":"', '"data_dir":"/gone/'))
+    waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
+    assert waited.code == 1
+    assert "1 of 5 cells have a result and no metrics" in waited.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("+hydra.launcher.speed=fast", "speed"), ("hydra.launcher.mem_gb=64GB", "hydra.launcher")],
+)
+def test_a_setting_that_no_launcher_knows(tmp_path: Path, setting: str, told: str) -> None:
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho MaxArraySize = 9\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    ran = sweep(tmp_path, "hydra/launcher=slurm", setting, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert ran.code == 2, ran.err
+    assert told in ran.err.splitlines()[-1]
+    assert "Traceback" not in ran.err
+
+
+def test_a_short_job_is_not_signalled_at_its_start() -> None:
+    assert with_time_to_work({"signal_delay_s": 120, "timeout_min": 1})["signal_delay_s"] == 15
+    assert with_time_to_work({"signal_delay_s": 120, "timeout_min": 60})["signal_delay_s"] == 120
+
+
+def test_optuna_is_told_of_a_failed_cell_in_one_line(tmp_path: Path) -> None:
+    words = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1"]
+    env = {**DUMMY, "BLIP2SWEEP_DUMMY": json.dumps({"raise": ["llm"]})}
+    ran = blip2sweep(*words, "task=shapes_vqa", "task.limit=4", "quant.bits=2,4", "part=llm", cwd=tmp_path, env=env)
+    assert ran.code == 1, ran.err
+    assert "Traceback" not in ran.err
+    assert "told to raise" in ran.err.splitlines()[-1]
