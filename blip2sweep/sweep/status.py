@@ -53,8 +53,8 @@ def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | Non
     packs = cells_of_live_packs(output_dir, sweep, now)
     states, failures = {}, {}
     for key in sweep.keys:
-        attempts = ledger.attempts.get(key, Attempts())
-        failed = sweep.failures(attempts)
+        attempts = ledger.attempts.get(key) or Attempts()
+        failed = sweep.failures(attempts) if attempts.failures else []
         states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, now, packs.get(key))
         if failed and states[key] != "done":
             failures[key] = failed[-1]
