@@ -166,7 +166,8 @@ def import_results(
 AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]
 Only = Annotated[str | None, typer.Option(help="Only cells of this one.")]
 Columns = Annotated[
-    list[str] | None, typer.Option("--only", help="COLUMN=VALUE: only cells of this dtype, data, generation, weights, ….")
+    list[str] | None,
+    typer.Option("--only", help="COLUMN=VALUE: only cells of this dtype, data, generation, weights, …."),
 ]
 
 

@@ -114,7 +114,11 @@ def build(
 
 
 def build_planned(
-    output_dir: Path, cells: Iterable[Cell], lost: Callable[[dict[str, Any]], float], name: str = "planned", n: int = 120
+    output_dir: Path,
+    cells: Iterable[Cell],
+    lost: Callable[[dict[str, Any]], float],
+    name: str = "planned",
+    n: int = 120,
 ) -> None:
     """A ledger of cells as a plan makes them, digests of calibration samples and all. lost(job): planted share lost."""
     rng, rows = np.random.default_rng(0), []
@@ -145,7 +149,9 @@ def _outputs(
     ones = np.ones(n)
     health = np.column_stack([[not t.strip() for t in said], [len(t.split()) for t in said], ones]).astype(float)
     likely = weight * np.column_stack([nll * 4 + 0.1 * scores, 4 * ones])
-    write_statistics(output_dir, name, {"cider": np.column_stack([scores * weight, ones * weight]), "nll": likely, "health": health})
+    write_statistics(
+        output_dir, name, {"cider": np.column_stack([scores * weight, ones * weight]), "nll": likely, "health": health}
+    )
     return predictions.hash
 
 

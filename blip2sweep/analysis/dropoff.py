@@ -67,9 +67,13 @@ def _lowest(names: Any, own: pd.DataFrame, margin: float) -> dict[str, Any]:
         if width not in worst.index:
             skipped.append(width)
             continue
-        high, base = float(worst.loc[width, "drop_high"]), abs(float(worst.loc[width, "baseline"]))
+        row = worst.loc[width].to_dict()
+        high, base = float(row["drop_high"]), abs(float(row["baseline"]))
         if np.isnan(high) or not base > 0:
-            failed, stopped = width, f"{width} bits: {'no outputs, so no interval' if base > 0 else 'no baseline above 0'}"
+            failed, stopped = (
+                width,
+                f"{width} bits: {'no outputs, so no interval' if base > 0 else 'no baseline above 0'}",
+            )
             break
         if high > margin * base:
             failed, stopped = width, f"{width} bits: drop up to {100 * high / base:.1f} %"

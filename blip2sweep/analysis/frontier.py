@@ -57,7 +57,18 @@ def _pareto(own: pd.DataFrame, size: str, sign: int) -> pd.DataFrame:
 
 
 def _shown(found: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> pd.DataFrame:
-    columns = ["key", "setting", "line", "parts", "width", "seed", "bits_per_weight", "model_bytes", "held_out", "recipe"]
+    columns = [
+        "key",
+        "setting",
+        "line",
+        "parts",
+        "width",
+        "seed",
+        "bits_per_weight",
+        "model_bytes",
+        "held_out",
+        "recipe",
+    ]
     out = found[list(dict.fromkeys([*columns, size]))].reset_index(drop=True)
     out["value"], out["drop"] = found[metric].to_numpy(), found[f"drop_{metric}"].to_numpy()
     out["low"] = out["high"] = np.nan

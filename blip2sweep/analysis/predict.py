@@ -134,7 +134,9 @@ def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Pred
         return float(fitted + (((t - PRIOR[0]) / PRIOR[1]) ** 2).sum() / 2)
 
     starts = [np.array([np.log(0.2), length, np.log(0.03)]) for length in (-0.5, 0.7)]
-    best = min((minimize(cost, s, method="L-BFGS-B") for s in starts), key=lambda o: o.fun)
+    # Within six standard deviations of the prior: a longer first step would make a scale 0 and the kernel no number.
+    bounds = list(zip(PRIOR[0] - 6 * PRIOR[1], PRIOR[0] + 6 * PRIOR[1], strict=True))
+    best = min((minimize(cost, s, method="L-BFGS-B", bounds=bounds) for s in starts), key=lambda o: o.fun)
     scales, lower = factor(best.x)
     inverse = cho_solve(lower, np.eye(len(kept)))
     return Predictor(mean, base, noise, inverse @ residual, inverse, scales)

@@ -118,9 +118,9 @@ def _where(listed: Sequence[Entry]) -> Iterator[str]:
         if set(words.values()) == {"all"}:
             continue
         same = len(set(words.values())) == 1
-        yield from [f"{knob}={next(iter(words.values()))}"] if same else [
-            f"per_part.{p}.{knob}={w}" for p, w in words.items()
-        ]
+        yield from (
+            [f"{knob}={next(iter(words.values()))}"] if same else [f"per_part.{p}.{knob}={w}" for p, w in words.items()]
+        )
 
 
 def _scheme_words(entry: Entry) -> list[str]:

@@ -154,7 +154,7 @@ def recommend(
 ) -> Choice:
     """The best choice over all settings, widths and setting chosen on one half of the images, its metric told from the other.
 
-    With max_drop: the smallest of the choices that keep it, or, where none is sure to, the one that loses least.
+    With max_drop: the smallest of the choices that keep it, or, where none does, the one that loses least.
     Cells without outputs have no halves: then all that is known is used for both, and `held_out` is False.
     """
     choices, refusals = list[Choice](), list[UserError]()
@@ -189,7 +189,8 @@ def _choose(
 def _careful(problem: Problem, half: Half, max_bytes: int | None, max_drop: float | None) -> list[int]:
     """The optimum; where the corrected prediction finds its drop too large, that of a stricter limit.
 
-    None of the limits may be strict enough, or the size may allow no stricter one: then the choice that loses least.
+    None of the limits may be strict enough, or the size may allow no stricter one: then each choice is given more bits until
+    it keeps the drop, and the smallest wins. Whether the drop is kept in the end is for the caller to check.
     """
     mean = fit_mean(half.noise, half.kept, problem.atoms.groups)
     tried = [solve(problem, mean, max_bytes, max_drop)]
@@ -201,7 +202,31 @@ def _careful(problem: Problem, half: Half, max_bytes: int | None, max_drop: floa
             tried.append(solve(problem, mean, max_bytes, max_drop * strictness))
         except UserError:
             break
-    return min(tried, key=lambda widths: half.lost(problem, widths))
+    if max_drop is None:
+        return tried[0]
+    tried = [_widened(problem, half, widths, max_bytes, max_drop) for widths in tried]
+    kept = [widths for widths in tried if half.lost(problem, widths) <= max_drop]
+    return min(kept, key=problem.bytes) if kept else min(tried, key=lambda widths: half.lost(problem, widths))
+
+
+def _widened(problem: Problem, half: Half, widths: list[int], max_bytes: int | None, max_drop: float) -> list[int]:
+    """Atom by atom the width that gains most for its size by the corrected prediction, until the limit is kept.
+
+    It ends, at the latest, with nothing compressed, or where the size allows no more.
+    """
+    saved = {(j, b): problem.saved_bits(j, b) for j, options in enumerate(problem.options) for b in options}
+    spare = float("inf") if max_bytes is None else max_bytes * 8 - problem.params * FLOAT_BITS
+    while half.lost(problem, widths) > max_drop:
+        room = spare + sum(saved[j, b] for j, b in enumerate(widths))
+        wider = [(j, b) for j, b in saved if 0 < saved[j, widths[j]] - saved[j, b] <= room]
+        if not wider:
+            break
+        changed = np.array([[b if i == j else w for i, w in enumerate(widths)] for j, b in wider], dtype=np.float64)
+        size = np.array([saved[j, widths[j]] - saved[j, b] for j, b in wider], dtype=np.float64)
+        gain = half.predictor(noise(changed)) - half.predictor(problem.noise(widths))[0]
+        j, b = wider[int(np.where(gain > 0, gain / size, gain).argmax())]
+        widths = [b if i == j else w for i, w in enumerate(widths)]
+    return widths
 
 
 def _spelled(recipe: Recipe) -> list[dict[str, Any]]:

@@ -81,7 +81,9 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
         return value
     column = COLUMNS.get(key)
     if column is None or str(row[column]) not in values:
-        raise UserError(f"the sweep varied {key}={value} and its rows do not say which is theirs; right: one sweep a value")
+        raise UserError(
+            f"the sweep varied {key}={value} and its rows do not say which is theirs; right: one sweep a value"
+        )
     return str(row[column])
 
 

@@ -133,7 +133,11 @@ def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
             "right: a larger limit or size, or more cells (blip2sweep suggest)"
         ]
     held_out = choice.predicted_drop / choice.baseline
-    return [f"on the other half {held_out:.1%} is predicted, above the limit of {max_drop:.1%}"] if held_out > max_drop else []
+    return (
+        [f"on the other half {held_out:.1%} is predicted, above the limit of {max_drop:.1%}"]
+        if held_out > max_drop
+        else []
+    )
 
 
 # ---- running it

@@ -75,13 +75,15 @@ def _lines(source: Source, curves: pd.DataFrame) -> Iterator[_Line]:
 
 
 def _step(source: Source, lines: Sequence[_Line]) -> Step:
-    first, parts = lines[0], tuple(x.parts for x in lines)
+    first, parts = lines[0], tuple(sorted((x.parts for x in lines), key=lambda p: (p.count("+"), p)))
     words = [f"part={','.join(parts)}", *first.words, f"quant.bits={','.join(map(str, first.widths))}"]
     command = _command(source, words, [x.listed for x in lines], first.row)
     return Step(first.setting, parts, first.widths, first.why, command)
 
 
-def _command(source: Source, words: Sequence[str], recipes: Sequence[Sequence[Entry]], row: dict[Any, Any]) -> str | None:
+def _command(
+    source: Source, words: Sequence[str], recipes: Sequence[Sequence[Entry]], row: dict[Any, Any]
+) -> str | None:
     try:
         return f"{RUN} {shlex.join([*context(source, recipes, row), *words])}"
     except UserError:

@@ -5,8 +5,9 @@ Every sentence names the setting (method, strategy, …) it speaks of; no number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.cells import headline, one_seed
@@ -26,7 +27,9 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
     metric = label(source)
     base = float(source.cells.loc[source.cells["part"] == "none", source.metric].iloc[0])
     if not base > 0:
-        return [f"The baseline's {metric} is {base:g}: there is nothing to lose, and no drop means anything (blip2sweep doctor)."]
+        return [
+            f"The baseline's {metric} is {base:g}: there is nothing to lose, and no drop means anything (blip2sweep doctor)."
+        ]
     curves = dropoff(headline(source.cells), source.metric, source.draws)
     shapley = next(f for f in figures if f.name == "shapley").data
     ordered = settings(curves)
@@ -65,7 +68,9 @@ def _first_broken(own: pd.DataFrame, setting: str, metric: str) -> str:
     broken = own[own["retained"] < BROKEN]
     if broken.empty:
         least = own["retained"].min()
-        return f"With {setting} nothing that was run breaks the model: every cell keeps at least {least:.0f} % of {metric}"
+        return (
+            f"With {setting} nothing that was run breaks the model: every cell keeps at least {least:.0f} % of {metric}"
+        )
     first = broken.sort_values(["width", "retained"], ascending=[False, True]).iloc[0]
     who = first["parts"].replace("+", " + ")
     return f"With {setting} it breaks at {first['width']:g} bits: {who} keeps {first['retained']:.0f} % of {metric}"
@@ -125,12 +130,17 @@ def _safe(curves: pd.DataFrame, ordered: list[str]) -> str:
     known = safe.dropna(subset=["lowest_safe"]) if len(safe) else safe
     if known.empty:
         return f"No width that was run is shown to be safe within {MARGIN:.0%} (one-sided 97.5 %)."
-    listed = _told([s for s in ordered if s in set(known["setting"])], lambda s: _widths(known[known["setting"] == s], s))
+    listed = _told(
+        [s for s in ordered if s in set(known["setting"])], lambda s: _widths(known[known["setting"] == s], s)
+    )
     return f"Safe within {MARGIN:.0%} of the baseline (tested in fixed sequence, one-sided 97.5 %): {listed}."
 
 
 def _widths(safe: pd.DataFrame, setting: str) -> str:
-    lowest = zip(safe["parts"], safe["lowest_safe"], strict=True)
+    """Parts alone, and the largest union."""
+    counted = safe.assign(_n=safe["parts"].str.count(r"\+")).sort_values(["_n", "parts"])
+    own = counted[(counted["_n"] == 0) | (counted["parts"] == counted["parts"].iloc[-1])]
+    lowest = zip(own["parts"], own["lowest_safe"], strict=True)
     return f"with {setting} " + ", ".join(f"{str(p).replace('+', ' + ')} down to {w:g} bits" for p, w in lowest)
 
 
@@ -138,11 +148,16 @@ def _next(source: Source, curves: pd.DataFrame) -> str:
     steps, suggested = next_steps(source, curves), suggest_command(source)
     told = []
     for step in steps[:MOST_STEPS]:
-        what = f"{', '.join(step.parts)} at {', '.join(map(str, step.widths))} bits with {step.setting} ({step.why})"
+        what = f"{_some(step.parts)} at {', '.join(map(str, step.widths))} bits with {step.setting} ({step.why})"
         told.append((what if step.parts else step.why) + (f": {step.command}" if step.command else ""))
     more = f" and {len(steps) - MOST_STEPS} more" if len(steps) > MOST_STEPS else ""
     text = f"Run next: {'; '.join(told)}{more}." if told else "No fixed sequence of widths can be carried on."
     return text + (f" The cells that would teach most about all others: {suggested}." if suggested else "")
+
+
+def _some(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - 4} more" if len(parts) > 4 else ""
+    return ", ".join(p.replace("+", " + ") for p in parts[:4]) + more
 
 
 def model_quality(source: Source) -> str | None:
@@ -159,8 +174,9 @@ def model_quality(source: Source) -> str | None:
         return None
     if len(found.cells) < 2 * FEWEST_CELLS:
         return None
-    own = found.cells.iloc[:200]
-    widths = found.atoms.widths[:200]
+    # The baseline, and at most 200 others at random: the first ones of a sweep are often all of one kind.
+    rows = np.sort(np.random.default_rng(0).permutation(np.arange(1, len(found.cells)))[:200])
+    own, widths = found.cells.iloc[[0, *rows]], found.atoms.widths[[0, *rows]]
     base = float(own.loc[own["part"] == "none", source.metric].iloc[0])
     errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.atoms.groups)
     told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())

@@ -22,7 +22,6 @@ from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.sweeps import find_sweep
 from blip2sweep.tasks import TaskData, load_task
 
-
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 

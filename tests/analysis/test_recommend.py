@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.frontier import frontier
 from blip2sweep.analysis.predict import predictable
-from blip2sweep.analysis.recommend import Half, Problem
+from blip2sweep.analysis.recommend import Half
 from blip2sweep.errors import UserError
 from blip2sweep.importing.models import model_anatomy
 from blip2sweep.metrics import weights
@@ -77,7 +76,7 @@ def test_the_frontier_is_not_chosen_by_what_it_shows(planted: tuple[pd.DataFrame
 
 def test_the_frontier_against_time_is_of_packed_cells(planted: tuple[pd.DataFrame, Draws]) -> None:
     cells = planted[0]
-    with pytest.raises(UserError, match="no cell has seconds_batch_1; right: cells of quant.packed=true"):
+    with pytest.raises(UserError, match=r"no cell has seconds_batch_1; right: cells of quant.packed=true"):
         frontier(cells, "cider", planted[1], "latency")
     timed = cells.assign(seconds_batch_1=np.where(cells["width"] == 4, cells["bits_per_weight"] / 100, np.nan))
     found = frontier(timed, "cider", planted[1], "latency")
@@ -93,16 +92,25 @@ def test_the_frontier_against_time_is_of_packed_cells(planted: tuple[pd.DataFram
 def test_a_limit_that_is_still_exceeded_is_said(
     planted: tuple[pd.DataFrame, Draws], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[Sequence[int]] = []
-
-    def lost(half: Half, problem: Problem, widths: Sequence[int]) -> float:
-        tried.append(widths)
-        return 0.3 - 0.01 * len(set(map(tuple, tried)))  # ever less, never enough
-
-    monkeypatch.setattr(Half, "lost", lost)
+    monkeypatch.setattr(Half, "lost", lambda half, problem, widths: 0.3)
     chosen = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.02)
     assert not chosen.within
-    assert chosen.chosen_drop > 0.02
+    assert chosen.chosen_drop == 0.3
+
+
+def test_a_choice_is_widened_until_it_keeps_the_limit_or_the_size_ends_it(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells, draws = planted
+    problem = next(p for p in recommend.problems(cells, TINY) if p.setting == "rtn/channel")
+    half = recommend._halves(problem, "cider", draws)[0]
+    narrow = [min(b for b in options if b) for options in problem.options]
+    assert half.lost(problem, narrow) > 0.5
+    widened = recommend._widened(problem, half, narrow, None, 0.02)
+    assert half.lost(problem, widened) <= 0.02
+    assert problem.bytes(widened) < problem.bytes([0] * len(narrow))
+    limit = (problem.bytes(narrow) + problem.bytes(widened)) // 2
+    stopped = recommend._widened(problem, half, narrow, limit, 0.02)
+    assert problem.bytes(narrow) < problem.bytes(stopped) <= limit
+    assert half.lost(problem, stopped) > 0.02
 
 
 def test_a_size_that_allows_nothing_stricter_keeps_the_last_choice(
@@ -148,7 +156,12 @@ def test_the_likelihood_is_not_predicted(planted: tuple[pd.DataFrame, Draws]) ->
 
 
 def test_likelihoods_of_equal_outputs_are_their_cells_own(tmp_path: Path) -> None:
-    build(tmp_path, [whole(["vit"], b) for b in (8, 4, 2)], texts=lambda i, kept: [f"the same {k}" for k in range(50)], n=50)
+    build(
+        tmp_path,
+        [whole(["vit"], b) for b in (8, 4, 2)],
+        texts=lambda i, kept: [f"the same {k}" for k in range(50)],
+        n=50,
+    )
     cells, draws = opened(tmp_path, "nll")
     assert cells["predictions"].nunique() == 1
     for row in cells.to_dict("records"):

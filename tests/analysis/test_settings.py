@@ -83,7 +83,9 @@ def test_seeds_are_points_of_a_comparison(calibrated: tuple[pd.DataFrame, Draws]
 def test_the_worst_seed_decides_what_is_safe(tmp_path: Path) -> None:
     words = ("part=vit", "quant=gptq", "quant.bits=8,4", "calibration.seed=0,1", *SMALL)
     cells = plan(*words).cells.values()
-    build_planned(tmp_path, cells, lambda job: 0.2 * (job["columns"]["calibration_seed"] == 0 and job["recipe"][0]["bits"] == 4))
+    build_planned(
+        tmp_path, cells, lambda job: 0.2 * (job["columns"]["calibration_seed"] == 0 and job["recipe"][0]["bits"] == 4)
+    )
     curves = dropoff(comparable(pd.read_parquet(tmp_path / "table.parquet")), "cider", None)
     assert lowest_safe(curves)["lowest_safe"].tolist() == [8]
     assert lowest_safe(curves[curves["seed"] == 1])["lowest_safe"].tolist() == [4]
@@ -97,18 +99,39 @@ def test_other_calibration_samples_are_another_setting(tmp_path: Path) -> None:
 
 
 def test_quantized_inputs_are_part_of_the_setting(tmp_path: Path) -> None:
-    words = ("part=llm", "quant=rtn", "quant.symmetric=true", "quant.bits=4,8", "quant.input.bits=8,none", "task.limit=4")
+    words = (
+        "part=llm",
+        "quant=rtn",
+        "quant.symmetric=true",
+        "quant.bits=4,8",
+        "quant.input.bits=8,none",
+        "task.limit=4",
+    )
     cells, draws = table_of(tmp_path, *words)
     assert set(cells["setting"]) == {"none", "rtn/channel/sym", "rtn/channel/sym/a8"}
     assert methods.matched(cells, "cider", draws, reference="none").empty
-    static = plan("part=llm", "quant=rtn", "quant.input.bits=8", "quant.input.strategy=tensor", "quant.input.dynamic=false", *SMALL)
+    static = plan(
+        "part=llm",
+        "quant=rtn",
+        "quant.input.bits=8",
+        "quant.input.strategy=tensor",
+        "quant.input.dynamic=false",
+        *SMALL,
+    )
     build_planned(tmp_path, static.cells.values(), planted, name="static")
     cells = comparable(pd.read_parquet(tmp_path / "table.parquet"))
     assert "rtn/channel/a8 tensor static" in set(cells["setting"])
 
 
 def test_a_method_for_each_part_says_which_has_which(tmp_path: Path) -> None:
-    words = ("part=vit+llm", "quant=rtn", "quant.bits=4", "per_part.vit.method=rtn,mse", "per_part.llm.method=rtn,mse", "task.limit=4")
+    words = (
+        "part=vit+llm",
+        "quant=rtn",
+        "quant.bits=4",
+        "per_part.vit.method=rtn,mse",
+        "per_part.llm.method=rtn,mse",
+        "task.limit=4",
+    )
     cells, _ = table_of(tmp_path, *words)
     told = dict(zip(cells["setting"], cells["several_methods"], strict=True))
     assert told == {
@@ -176,7 +199,7 @@ def mixed(folder: Path, **column: Any) -> pd.DataFrame:
     build(folder, [whole(["vit"], 4)])
     table = pd.read_parquet(folder / "table.parquet")
     name, value = next(iter(column.items()))
-    before = table.assign(**{name: table[name] if name in table else "before"})
+    before = table.assign(**{name: table.get(name, "before")})
     return pd.concat([before, before.assign(**{name: value}, key=before["key"] + "x")], ignore_index=True)
 
 
@@ -202,7 +225,9 @@ def test_two_baselines_are_refused(tmp_path: Path) -> None:
     build(tmp_path, [whole(["vit"], 4)])
     table = pd.read_parquet(tmp_path / "table.parquet")
     again = table.assign(key=table["key"] + "x", baseline=table["baseline"] + "x")
-    with pytest.raises(UserError, match="2 baselines are not compared: .* right: choose one sweep, or --only baseline="):
+    with pytest.raises(
+        UserError, match=r"2 baselines are not compared: .* right: choose one sweep, or --only baseline="
+    ):
         comparable(pd.concat([table, again], ignore_index=True))
 
 
