@@ -23,7 +23,7 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     A line has one row a width, that of the lowest calibration `seed`; rows of other seeds are its points: `point`.
     """
     rows = cells[cells["width"].notna()].copy()
-    wanted = ["key", *LINE, "width", "seed", "bits_per_weight", metric, f"baseline_{metric}"]
+    wanted = ["key", "setting", "line", "parts", "width", "seed", "bits_per_weight", metric, f"baseline_{metric}"]
     out = rows[wanted].rename(columns={metric: "value", f"baseline_{metric}": "baseline"})
     for end in ("", "_low", "_high"):
         out[f"drop{end}"] = rows.get(f"drop_{metric}{end}", pd.Series(np.nan, index=rows.index))

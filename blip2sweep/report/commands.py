@@ -88,12 +88,11 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
 
 
 def _calibration(words: Sequence[str], row: Mapping[Any, Any], measured: Sequence[Entry]) -> list[str]:
-    """The command's own words, of several values that of the row. The weight of image tokens is the language model's."""
+    """The row's own, else the command's words. The weight of image tokens is the language model's alone."""
     given = {k: v for k, v in _overrides(words) if k.split(".")[0] == "calibration"}
     if "llm" not in map(part_of, measured):
         given.pop("calibration.image_token_weight", None)
-    for key, column in CALIBRATION.items():
-        if ("," in given.get(key, ",")) and not pd.isna(row.get(column)):
-            value = row[column]
-            given[key] = str(int(value) if isinstance(value, float) else value)
-    return [f"{k}={_one(k, v, row)}" for k, v in given.items()]
+    given = {k: _one(k, v, row) for k, v in given.items() if k not in CALIBRATION}
+    own = {k: row[c] for k, c in CALIBRATION.items() if not pd.isna(row.get(c))}
+    given |= {k: str(int(v) if isinstance(v, float) else v) for k, v in own.items()}
+    return [f"{k}={v}" for k, v in given.items()]

@@ -67,7 +67,10 @@ def _base(source: Source) -> dict[Any, Any]:
 def _lines(source: Source, curves: pd.DataFrame) -> Iterator[_Line]:
     cells = source.cells
     for r in extending(lowest_safe(curves)).to_dict("records"):
-        row = cells[(cells["setting"] == r["setting"]) & (cells["line"] == r["line"])].iloc[0].to_dict()
+        own = cells[(cells["setting"] == r["setting"]) & (cells["line"] == r["line"])]
+        row = own.iloc[0].to_dict()
+        seeds = sorted(own["seed"].dropna().astype(int).unique())
+        row |= {"calibration_seed": ",".join(map(str, seeds))} if seeds else {}  # a line has points for all of them
         listed = entries(row["recipe_json"])
         words, widths = overrides_of(listed), tuple(w for w in r["widths"] if has_width(listed, w))
         if words and widths:

@@ -33,7 +33,7 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
     curves = dropoff(headline(source.cells), source.metric, source.draws)
     shapley = next(f for f in figures if f.name == "shapley").data
     ordered = settings(curves)
-    return [_breaks(curves, ordered, metric), _matters(curves, shapley, ordered, metric), _safe(curves, ordered),
+    return [_breaks(curves, ordered, metric), _matters(curves, shapley, ordered, metric, base), _safe(curves, ordered),
             _next(source, curves)]  # fmt: skip
 
 
@@ -86,12 +86,12 @@ def _alone(own: pd.DataFrame, metric: str) -> str:
 # ---- which part matters
 
 
-def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], metric: str) -> str:
+def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], metric: str, base: float) -> str:
     values = shapley[shapley["kind"] == "part"].dropna(subset=["value", "total"]) if len(shapley) else shapley
     if len(values):
         having = set(values["setting"])
         setting = next((s for s in ordered if s in having), str(values["setting"].iloc[0]))
-        return _shares(values[values["setting"] == setting], setting, metric)
+        return _shares(values[values["setting"] == setting], setting, metric, base)
     single = curves[~curves["parts"].str.contains("+", regex=False)].dropna(subset=["drop"])
     if single.empty:
         return "No part was compressed alone, so nothing is known of which part matters."
@@ -102,12 +102,11 @@ def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], me
     return f"With {setting}, of the parts alone, {worst['parts']} at {worst['width']:g} bits costs most: {worst['drop']:.3f} {metric}."
 
 
-def _shares(values: pd.DataFrame, setting: str, metric: str) -> str:
-    """The cell whose drop is nearest to half of the largest one: there the parts differ most plainly."""
-    largest = values["total"].max()
-    if largest <= 0:
+def _shares(values: pd.DataFrame, setting: str, metric: str, base: float) -> str:
+    """The cell whose drop is nearest to half of the baseline: there the parts differ most plainly."""
+    if values["total"].max() <= 0:
         return f"With {setting} all parts together lose no {metric} at the widths that were run, so none is known to matter more."
-    nearest = (values["total"] / largest - 0.5).abs().idxmin()
+    nearest = (values["total"] / base - 0.5).abs().idxmin()
     own = values[values["key"] == values.at[nearest, "key"]].sort_values("value", ascending=False)
     shares = ", ".join(f"{r['term']} {_signed(r)}" for r in own.to_dict("records"))
     return (

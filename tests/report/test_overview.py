@@ -23,8 +23,8 @@ from blip2sweep.report.suggestions import run_suggest
 from blip2sweep.rescore import rescore
 from blip2sweep.sweep.sweeps import find_sweep
 from tests.commands import blip2sweep, refused
-from tests.composing import recipes
-from tests.synthetic import WEIGHTS, build, damage, entry, whole
+from tests.composing import plan, recipes
+from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, whole
 
 PARTS = (["vit"], ["llm"], ["qformer"])
 EVERY = (*PARTS, ["vit", "llm"], ["vit", "qformer"], ["qformer", "llm"], ["vit", "qformer", "llm"])
@@ -295,3 +295,22 @@ def test_what_a_sweep_varied_is_not_guessed(tmp_path: Path) -> None:
         context(source, [], row)
     lines = run_recommend(source, None, "50%", tmp_path / "r.yaml", verify=False)
     assert any(x.startswith("run it with recipe_file=") for x in lines)
+
+
+def test_the_next_cells_of_a_calibrated_method_are_run_with_its_samples_and_seeds(tmp_path: Path) -> None:
+    words = (
+        "part=llm",
+        "quant=gptq",
+        "quant.bits=8,3",
+        "calibration.seed=0,3",
+        "calibration.n_samples=5",
+        "task.limit=4",
+    )
+    build_planned(tmp_path, plan(*words).cells.values(), lambda job: 0.3 * (job["recipe"][0]["bits"] == 3))
+    steps = next_steps(load_source(tmp_path))
+    assert [(s.parts, s.widths) for s in steps] == [(("llm",), (6, 5, 4))]
+    assert steps[0].command is not None
+    planned = plan(*shlex.split(steps[0].command)[4:], "task.limit=4").cells.values()
+    found = {(c.calibration.seed, c.calibration.n_samples) for c in planned if c.calibration}
+    assert found == {(0, 5), (3, 5)}
+    assert len(planned) == 1 + 3 * 2
