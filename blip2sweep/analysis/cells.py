@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from blip2sweep.analysis.recipes import entries, identity, part_of, setting_name
+from blip2sweep.analysis.recipes import entries, part_of, row_identity, setting_name
 from blip2sweep.errors import UserError
 
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
@@ -127,7 +127,7 @@ def _plain(value: Any) -> Any:
 def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
     """Of cells that differ in the calibration seed alone the one of the lowest seed."""
     rows = zip(cells["recipe_json"], cells["setting"], strict=True)
-    same = pd.Series([identity(entries(str(r)), str(s)) for r, s in rows], index=cells.index, dtype=object)
+    same = pd.Series([row_identity(str(r), str(s)) for r, s in rows], index=cells.index, dtype=object)
     order = cells["seed"].sort_values(kind="stable").index
     first = ~same.loc[order].duplicated()
     return cells[first.reindex(cells.index)]

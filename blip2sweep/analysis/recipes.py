@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -82,6 +83,12 @@ def identity(listed: Sequence[Entry], calibrated_on: str = "") -> str:
     return json.dumps([list(listed), calibrated_on if any(map(calibrates, listed)) else ""], sort_keys=True)
 
 
+@lru_cache(maxsize=65536)
+def row_identity(recipe_json: str, calibrated_on: str) -> str:
+    """The identity of a row's recipe; a table is looked through again and again."""
+    return identity(entries(recipe_json), calibrated_on)
+
+
 def restricted(listed: Sequence[Entry], parts: Sequence[str], calibrated_on: str = "") -> str:
     """The identity of a recipe cut down to some of its parts, for looking up the cell that has just these."""
     return identity([e for e in listed if part_of(e) in parts], calibrated_on)
@@ -90,7 +97,7 @@ def restricted(listed: Sequence[Entry], parts: Sequence[str], calibrated_on: str
 def by_recipe(cells: pd.DataFrame) -> dict[str, Any]:
     """{recipe identity: row label}."""
     on = cells.get("calibrated_on", pd.Series("", index=cells.index))
-    return {identity(entries(str(r)), str(c)): i for i, r, c in zip(cells.index, cells["recipe_json"], on, strict=True)}
+    return {row_identity(str(r), str(c)): i for i, r, c in zip(cells.index, cells["recipe_json"], on, strict=True)}
 
 
 def text_of(listed: Sequence[Entry]) -> str:

@@ -115,7 +115,7 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
         if value is not None:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
-            kept = table[table[column].astype(str) == value]
+            kept = table[[str(v) == value for v in table[column]]]
             if kept.empty:
                 there = ", ".join(sorted({str(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"

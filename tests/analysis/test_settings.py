@@ -204,7 +204,7 @@ def mixed(folder: Path, **column: Any) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("column", [
-    {"dtype": "float16"}, {"data": "other"}, {"generation": '{"num_beams":5,"prompt":"a photo of"}'}, {"weights": "abcdef"},
+    {"dtype": "float16"}, {"data": "other"}, {"generation": '{"num_beams":5,"prompt":"a photo of"}'}, {"weights": "abcdef"}, {"weights": None},
     {"task": "another"}, {"model": "else"},
 ])  # fmt: skip
 def test_kinds_of_cells_are_not_mixed_and_the_remedy_exists(tmp_path: Path, column: dict[str, str]) -> None:
