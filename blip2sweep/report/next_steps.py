@@ -39,6 +39,7 @@ class _Line:
     parts: str
     widths: tuple[int, ...]
     why: str
+    seeds: str  # of calibration
     words: tuple[str, ...]  # of the command, but for `part=` and the widths
     listed: Sequence[Entry]
     row: dict[Any, Any]
@@ -52,10 +53,10 @@ def next_steps(source: Source, curves: pd.DataFrame | None = None) -> list[Step]
     if curves is None:
         curves = dropoff(headline(source.cells), source.metric, source.draws)
     if curves.empty:
-        return [Step("", (), (), "only the baseline was run", _command(source, FIRST, [], _base(source)))]
+        return [Step("", (), (), "no cell of one width was run yet", _command(source, FIRST, [], _base(source)))]
     alike: dict[tuple[Any, ...], list[_Line]] = {}
     for line in _lines(source, curves):
-        alike.setdefault((line.setting, line.widths, line.why, line.words), []).append(line)
+        alike.setdefault((line.setting, line.widths, line.why, line.words, line.seeds), []).append(line)
     steps = [_step(source, lines) for lines in alike.values()]
     return sorted(steps, key=lambda s: (s.why.endswith("still safe"), -len(s.parts)))
 
@@ -70,11 +71,12 @@ def _lines(source: Source, curves: pd.DataFrame) -> Iterator[_Line]:
         own = cells[(cells["setting"] == r["setting"]) & (cells["line"] == r["line"])]
         row = own.iloc[0].to_dict()
         seeds = sorted(own["seed"].dropna().astype(int).unique())
-        row |= {"calibration_seed": ",".join(map(str, seeds))} if seeds else {}  # a line has points for all of them
+        told = ",".join(map(str, seeds))  # a line has points for all of them
+        row |= {"calibration_seed": told} if told else {}
         listed = entries(row["recipe_json"])
         words, widths = overrides_of(listed), tuple(w for w in r["widths"] if has_width(listed, w))
         if words and widths:
-            yield _Line(r["setting"], r["parts"], widths, r["why"], tuple(words[1:]), listed, row)
+            yield _Line(r["setting"], r["parts"], widths, r["why"], told, tuple(words[1:]), listed, row)
 
 
 def _step(source: Source, lines: Sequence[_Line]) -> Step:
