@@ -165,6 +165,10 @@ def import_results(
 
 AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]
 Only = Annotated[str | None, typer.Option(help="Only cells of this one.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="COLUMN=VALUE: only cells of this dtype, data, generation, weights, …."),
+]
 
 
 @app.command()
@@ -174,6 +178,7 @@ def report(
     all_cells: AllCells = False,
     model: Only = None,
     task: Only = None,
+    only: Columns = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; by default in the sweep's folder.")] = None,
     png: Annotated[bool, typer.Option(help="The figures as PNG too.")] = False,
     pdf: Annotated[bool, typer.Option(help="The figures as PDF too.")] = False,
@@ -182,9 +187,9 @@ def report(
 ) -> None:
     """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
     from blip2sweep.report.insight import report as run
-    from blip2sweep.report.source import load_source
+    from blip2sweep.report.source import load_source, narrowing
 
-    source = load_source(output_dir, sweep, all_cells, {"model": model, "task": task})
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
     typer.echo("\n".join(run(source, out, png, pdf)))
     if wandb:
         from blip2sweep.report.insight import send
@@ -199,6 +204,7 @@ def recommend(
     all_cells: AllCells = False,
     model: Only = None,
     task: Only = None,
+    only: Columns = None,
     max_bytes: Annotated[str | None, typer.Option(help="Size of the whole model, such as 2GB.")] = None,
     max_drop: Annotated[str | None, typer.Option(help="Share of the baseline, such as 2%.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The recipe file.")] = None,
@@ -206,9 +212,9 @@ def recommend(
 ) -> None:
     """The best recipe under a budget: chosen on one half of the images, reported on the other."""
     from blip2sweep.report.insight import run_recommend
-    from blip2sweep.report.source import load_source
+    from blip2sweep.report.source import load_source, narrowing
 
-    source = load_source(output_dir, sweep, all_cells, {"model": model, "task": task})
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
     typer.echo("\n".join(run_recommend(source, max_bytes, max_drop, out, verify)))
 
 
@@ -217,14 +223,18 @@ def suggest(
     sweep: SweepName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
+    model: Only = None,
+    task: Only = None,
+    only: Columns = None,
     n: Annotated[int, typer.Option("-n", help="How many cells.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the recipe files.")] = None,
 ) -> None:
     """The cells to run next: those that would teach the most about all the others."""
-    from blip2sweep.report.insight import run_suggest
-    from blip2sweep.report.source import load_source
+    from blip2sweep.report.source import load_source, narrowing
+    from blip2sweep.report.suggestions import run_suggest
 
-    typer.echo("\n".join(run_suggest(load_source(output_dir, sweep, all_cells), n, out)))
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    typer.echo("\n".join(run_suggest(source, n, out)))
 
 
 @app.command()

@@ -34,6 +34,11 @@ def collect(output_dir: Path, sweep: Sweep | None = None) -> pd.DataFrame:
     write_propagation(output_dir)
     if sweep is None:
         return table
+    return write_sweep(output_dir, table, sweep)
+
+
+def write_sweep(output_dir: Path, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """Write a sweep's own table, from that of all cells. Returns its rows."""
     own = sweep_rows(table, sweep)
     write_parquet(sweep.folder(output_dir) / "table.parquet", pa.Table.from_pandas(own, preserve_index=False))
     return own

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.collect import collect
+from blip2sweep.collect import collect, write_sweep
 from blip2sweep.ledger import Ledger
 from blip2sweep.records import stem
 from blip2sweep.scoring import Scorer, score_result
@@ -17,10 +17,15 @@ from blip2sweep.tasks import load_task
 
 
 def rescore(output_dir: Path) -> str:
-    """Score every result whose statistics are missing or of another scorer version, then collect. Says what it did."""
+    """Score every result whose statistics are missing or of another scorer version, then collect every sweep's table too.
+
+    Says what it did.
+    """
     results = Ledger(output_dir).refresh().results()
     scored = score_results(output_dir, results)
-    collect(output_dir)
+    table = collect(output_dir)
+    for sweep in list_sweeps(output_dir):
+        write_sweep(output_dir, table, sweep)
     return f"scored {scored} of {len(results)} cells; the others were up to date"
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2sweep.cell import Cell
 from blip2sweep.collect import collect
 from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.rows import Recipes, Source, result, write_rows
-from blip2sweep.recipe import Recipe
 from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
 from blip2sweep.sweep.sweeps import Sweep
 
@@ -79,43 +79,80 @@ def build(
     seed: int = 0,
     with_baseline: bool = True,
     values: Callable[[Sequence[Entry]], float] | None = None,
+    jitter: float = 0.15,
+    scale: float = 1.0,
+    nan: Callable[[Sequence[Entry]], bool] = lambda listed: False,
+    collected: bool = True,
 ) -> Source:
-    """Write a ledger of these recipes and its tables. texts(cell, kept): n outputs; values: planted share lost."""
+    """Write a ledger of these recipes and its tables. texts(cell, kept): n outputs; values: planted share lost.
+
+    jitter: noise of single images; scale: of all scores; nan: recipes whose metric is 0/0; collected: write the tables too.
+    """
     origin = made_from or source(n=n)
     rng, resolve = np.random.default_rng(seed), Recipes(origin.anatomy)
-    base = np.clip(rng.normal(1.2, 0.8, n), 0, None)
+    base = scale * np.clip(rng.normal(1.2, 0.8, n), 0, None)
     ids = list(range(1000, 1000 + n))
     rows = []
     for i, listed in enumerate([*([[]] if with_baseline else []), *recipes]):
         lost = (values or (lambda e: damage(e, WEIGHTS)))(listed) if listed else 0.0
-        noise = rng.normal(0, 0.15, n) * (0.2 + lost) if listed else 0.0
+        noise = rng.normal(0, 1, n) * jitter * scale * (0.2 + lost) if listed else 0.0
         scores = np.clip(base * (1 - lost) + noise, 0, None)
         said = (
             texts(i, 1 - lost)
             if texts
             else [f"{'a cat' if s > 0.5 else 'cats'} {i if lost else ''} on {k}" for k, s in enumerate(scores)]
         )
-        rows.append(_row(output_dir, origin, resolve(listed), ids, said, scores, 1 + 2 * lost))
+        weight = 0.0 if nan(listed) else 1.0
+        outputs = _outputs(output_dir, origin.key(resolve(listed)), ids, said, scores, weight, 1 + 2 * lost)
+        rows.append(result(origin, resolve(listed), {}, predictions=outputs))
     keys = [r["key"] for r in rows]
     sweep = Sweep(name, "-m planted=true", time.time(), keys, keys[:1])
     write_rows(output_dir, sweep, rows)
-    collect(output_dir, sweep)
+    if collected:
+        collect(output_dir, sweep)
     return origin
 
 
-def _row(
-    output_dir: Path, origin: Source, recipe: Recipe, ids: list[int], said: list[str], scores: Array, nll: float
-) -> dict[str, Any]:
+def build_planned(
+    output_dir: Path,
+    cells: Iterable[Cell],
+    lost: Callable[[dict[str, Any]], float],
+    name: str = "planned",
+    n: int = 120,
+) -> None:
+    """A ledger of cells as a plan makes them, digests of calibration samples and all. lost(job): planted share lost."""
+    rng, rows = np.random.default_rng(0), []
+    base, ids = np.clip(rng.normal(1.2, 0.8, n), 0, None), list(range(1000, 1000 + n))
+    for cell in cells:
+        job = cell.job()
+        share = lost(job) if job["recipe"] else 0.0
+        scores = np.clip(base * (1 - share) + rng.normal(0, 0.02, n) * bool(job["recipe"]), 0, None)
+        said = [f"{job['key']} says {i}" for i in ids]
+        outputs = _outputs(output_dir, job["key"], ids, said, scores, 1.0, 1 + 2 * share)
+        columns = {**job["columns"], "baseline": job["baseline"]}
+        rows.append({"event": "result", "time": time.time(), "host": "here", "key": job["key"], "columns": columns,
+                     "predictions": outputs})  # fmt: skip
+    sweep = Sweep(name, "-m planned=true", time.time(), [r["key"] for r in rows], [])
+    write_rows(output_dir, sweep, rows)
+    collect(output_dir, sweep)
+
+
+def _outputs(
+    output_dir: Path, key: str, ids: list[int], said: list[str], scores: Array, weight: float, nll: float
+) -> str:
+    """Write outputs and their statistics. Returns the hash."""
     n = len(ids)
     nothing: list[float | None] = [None] * n
     predictions = Predictions(ids, ids, said, [4] * n, nothing, [0] * n)
-    name = stem(origin.key(recipe), predictions.hash)
+    name = stem(key, predictions.hash)
     write_predictions(output_dir, name, predictions)
     ones = np.ones(n)
     health = np.column_stack([[not t.strip() for t in said], [len(t.split()) for t in said], ones]).astype(float)
-    likely = np.column_stack([nll * 4 + 0.1 * scores, 4 * ones])
-    write_statistics(output_dir, name, {"cider": np.column_stack([scores, ones]), "nll": likely, "health": health})
-    return result(origin, recipe, {}, predictions=predictions.hash)
+    likely = weight * np.column_stack([nll * 4 + 0.1 * scores, 4 * ones])
+    write_statistics(
+        output_dir, name, {"cider": np.column_stack([scores * weight, ones * weight]), "nll": likely, "health": health}
+    )
+    return predictions.hash
 
 
 def grid() -> list[list[Entry]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from blip2sweep.analysis.cells import entries
+from blip2sweep.analysis.recipes import entries
 from blip2sweep.anatomy import Anatomy, Linear
 from blip2sweep.recipe.compact import describe
 
@@ -70,15 +71,10 @@ def _targets(anatomy: Anatomy, group: Sequence[Linear]) -> list[str]:
     return [f"{name}:{blocks}:{layers}" for blocks, layers in describe(anatomy.parts[name], group)]
 
 
-_known: dict[tuple[int, str], Array] = {}
-
-
+@lru_cache(maxsize=65536)
 def _widths(recipe_json: str, anatomy: Anatomy) -> Array:
     """Width of every linear of the model, 0 where it is left alone."""
-    key = (id(anatomy), recipe_json)
-    if key not in _known:
-        _known[key] = np.concatenate([_part_widths(entries(recipe_json), name, anatomy) for name in anatomy.parts])
-    return _known[key]
+    return np.concatenate([_part_widths(entries(recipe_json), name, anatomy) for name in anatomy.parts])
 
 
 def _part_widths(listed: list[dict[str, Any]], name: str, anatomy: Anatomy) -> Array:

@@ -1,24 +1,28 @@
 """What the cells of a table have in common: one model, one task, and recipes taken apart into settings, lines and widths.
 
 Words used all over this room: a *setting* is a scheme without its width (`minmax/tensor`), a *line* is a recipe without its
-widths (`vit:all:all; llm:all:mlp`), so a drop-off curve is the cells of one setting and one line, ordered by width.
+widths (`vit:all:all; llm:all:mlp`), so a drop-off curve is the cells of one setting and one line, ordered by width. Cells that
+differ in the calibration seed alone are points of one line; other calibration samples are another setting.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from blip2sweep.analysis.recipes import entries, part_of, row_identity, setting_name
 from blip2sweep.errors import UserError
 
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
-SAME = ("model", "dtype", "task", "data", "generation")  # what must agree before two cells are compared
+# What must agree before two cells are compared.
+SAME = ("model", "weights", "dtype", "task", "data", "generation")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
+CALIBRATION = {"calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}"}
 
 
 def main_metric(table: pd.DataFrame) -> str | None:
@@ -29,8 +33,8 @@ def main_metric(table: pd.DataFrame) -> str | None:
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
     """The finished, current cells of a table, taken apart (see `taken_apart`).
 
-    Raises UserError, one line, for a table without finished cells, for one that mixes models, dtypes, tasks, data or
-    generation settings, for one without baseline, and for one whose main metric is nowhere a number.
+    Raises UserError, one line, for a table without finished cells, for one that mixes models, weights, dtypes, tasks, data
+    or generation settings, for one with no baseline or several, and for one whose main metric is nowhere a number.
     """
     if table.empty:
         raise UserError("the ledger has no cell yet; right: run a sweep, or wait for its first cell")
@@ -44,6 +48,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
         raise UserError("no cell has a metric that is a number; right: `blip2sweep rescore`")
     if not (done["part"] == "none").any() or f"drop_{metric}" not in done:
         raise UserError(NO_BASELINE)
+    _refuse_baselines(done)
     return taken_apart(done)
 
 
@@ -52,67 +57,84 @@ def refuse_mixed(table: pd.DataFrame) -> None:
     for column in (c for c in SAME if c in table):
         values = sorted({str(v) for v in table[column]})
         if len(values) > 1:
+            given = shlex.quote(values[0])
+            option = f"--{column} {given}" if column in ("model", "task") else f"--only {column}={given}"
             raise UserError(
                 f"cells of {len(values)} kinds of {column} are not compared: {', '.join(values[:4])}; "
-                f"right: choose one sweep, or --{column if column in ('model', 'task', 'dtype') else 'sweep'} {values[0]}"
+                f"right: choose one sweep, or {option}"
             )
 
 
+def _refuse_baselines(table: pd.DataFrame) -> None:
+    """What differs may have no column of its own, such as task.nll_references or task.on_bad_image."""
+    keys = list(table.loc[table["part"] == "none", "key"])
+    if len(keys) > 1:
+        raise UserError(
+            f"{len(keys)} baselines are not compared: {', '.join(keys[:4])} differ in task settings that no column tells; "
+            f"right: choose one sweep, or --only baseline={keys[0]}"
+        )
+
+
 def taken_apart(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with columns `setting`, `line`, `width` (NaN where there are several) and `parts` ('' for the baseline)."""
+    """The table with what its recipes and calibrations say, in columns of their own.
+
+    `setting`, `line`, `width` (NaN where there are several), `parts` ('' for the baseline), `several_methods`;
+    `calibrated_on` (samples, upstream and seed in words, '' where nothing is calibrated) and `seed`.
+    """
     known = [_apart(str(r)) for r in table["recipe_json"]]
-    columns = pd.DataFrame(known, columns=["setting", "line", "width", "parts"], index=table.index)
+    columns = pd.DataFrame(known, columns=Apart._fields, index=table.index)
+    on, told = _calibrations(table)
+    columns["setting"] = [f"{s} {t}" if t else s for s, t in zip(columns["setting"], told, strict=True)]
+    columns["seed"] = table.get("calibration_seed", pd.Series(math.nan, index=table.index))
+    columns["calibrated_on"] = [f"{w}, seed {s:g}" if s == s else w for w, s in zip(on, columns["seed"], strict=True)]
     absent = {c: None for c in ("method", "blocks", "layers") if c not in table}  # a table leaves out what is null
     return pd.concat([table.drop(columns=[c for c in columns if c in table]).assign(**absent), columns], axis=1)
 
 
+class Apart(NamedTuple):
+    setting: str
+    line: str
+    width: float
+    parts: str
+    several_methods: bool
+
+
 @lru_cache(maxsize=65536)
-def _apart(recipe_json: str) -> tuple[str, str, float, str]:
+def _apart(recipe_json: str) -> Apart:
     listed = entries(recipe_json)
-    settings = list(dict.fromkeys(setting_of(e) for e in listed))
     widths = {float(e["bits"]) for e in listed}
     line = "; ".join(str(e["target"]) for e in listed)
     parts = "+".join(dict.fromkeys(part_of(e) for e in listed))
-    setting = settings[0] if len(settings) == 1 else ("mixed" if settings else "none")
-    return setting, line or "none", widths.pop() if len(widths) == 1 else math.nan, parts
+    width = widths.pop() if len(widths) == 1 else math.nan
+    return Apart(setting_name(listed), line or "none", width, parts, len({e["method"] for e in listed}) > 1)
 
 
-def entries(recipe_json: str) -> list[dict[str, Any]]:
-    """A row's `recipe_json`: [{target, method, bits, …}]."""
-    return list(json.loads(recipe_json))
+def _calibrations(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """What each row was calibrated on, in words: all of it, and what of it differs between rows; '' where nothing was."""
+    told = table.reindex(columns=list(CALIBRATION))
+    rows, varied = told.to_dict("records"), [c for c in told if told[c].nunique() > 1]
+    return [_words(r, list(told)) for r in rows], [_words(r, varied) for r in rows]
 
 
-def part_of(entry: Mapping[str, Any]) -> str:
-    return str(entry["target"]).partition(":")[0].partition(".")[0]
+def _words(row: Mapping[Any, Any], columns: Sequence[Any]) -> str:
+    return ", ".join(CALIBRATION[c].format(_plain(row[c])) for c in columns if pd.notna(row[c]))
 
 
-def setting_of(entry: Mapping[str, Any]) -> str:
-    """`rtn/channel`, `rtn/group32/sym`: the scheme without its width."""
-    words = [str(entry["method"]), f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
-    words += ["sym"] if entry.get("symmetric") else []
-    known = ("target", "bits", "method", "strategy", "group_size", "symmetric", "quantize_bias")
-    words += [f"{k}={v}" for k, v in entry.items() if k not in known and not isinstance(v, (dict, list))]
-    return "/".join(w for w in words if w)
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) else value
 
 
-def restricted(listed: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> str:
-    """The identity of a recipe cut down to some of its parts, for looking up the cell that has just these."""
-    kept = [e for e in listed if part_of(e) in parts]
-    return json.dumps(kept, sort_keys=True)
-
-
-def by_recipe(cells: pd.DataFrame) -> dict[str, Any]:
-    """{recipe identity: row label}."""
-    return {json.dumps(entries(str(r)), sort_keys=True): i for i, r in cells["recipe_json"].items()}
-
-
-def text_of(listed: Sequence[Mapping[str, Any]]) -> str:
-    """A recipe for people: `vit:all:all=4`."""
-    return "; ".join(f"{e['target']}={e['bits']}" for e in listed) or "the baseline"
+def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
+    """Of cells that differ in the calibration seed alone the one of the lowest seed."""
+    rows = zip(cells["recipe_json"], cells["setting"], strict=True)
+    same = pd.Series([row_identity(str(r), str(s)) for r, s in rows], index=cells.index, dtype=object)
+    order = cells["seed"].sort_values(kind="stable").index
+    first = ~same.loc[order].duplicated()
+    return cells[first.reindex(cells.index)]
 
 
 def headline(cells: pd.DataFrame) -> pd.DataFrame:
-    """Per setting and set of parts the line that touches most: whole parts where those were run."""
+    """Per setting and set of parts the line that touches most: whole parts where those were run. All calibration seeds."""
     touched = cells[cells["width"].notna() & (cells["parts"] != "")]
     if touched.empty:
         return touched

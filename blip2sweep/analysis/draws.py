@@ -77,9 +77,11 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str) -> Draws | No
     read: dict[str, Array | None] = {}
     arrays: dict[str, Array] = {}
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
-        if outputs not in read:  # equal outputs have equal scores, however many cells they came from
-            read[outputs] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
-        found = read[outputs]
+        # Equal outputs have equal scores, however many cells they came from; a likelihood is no function of the output.
+        name = stem(key, outputs) if statistic == "nll" else outputs
+        if name not in read:
+            read[name] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
+        found = read[name]
         if found is not None:
             arrays[key] = found
     first = base.iloc[0]

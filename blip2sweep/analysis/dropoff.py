@@ -1,4 +1,4 @@
-"""Drop-off: the metric against width, and the lowest width that is safe."""
+"""Drop-off: the metric against width, the lowest width that is safe, and the widths that would say more."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from blip2sweep.analysis.draws import Draws
 
 SEQUENCE = (8, 6, 5, 4, 3, 2)
 MARGIN = 0.02  # of the baseline
+LINE = ["setting", "parts", "line"]
 
 
 def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
     """One row a cell of one width: retained metric in % of the baseline, drop with pointwise interval and band.
 
     cells: as `comparable` gives them, or some of them. The band is simultaneous over all cells given that share a setting.
-    Cells without outputs (imported scores) have NaN intervals.
+    Cells without outputs (imported scores) have NaN intervals; where the baseline is 0 nothing can be retained: NaN.
+    A line has one row a width, that of the lowest calibration `seed`; rows of other seeds are its points: `point`.
     """
     rows = cells[cells["width"].notna()].copy()
-    wanted = ["key", "setting", "line", "parts", "width", "bits_per_weight", metric, f"baseline_{metric}"]
+    wanted = ["key", "setting", "line", "parts", "width", "seed", "bits_per_weight", metric, f"baseline_{metric}"]
     out = rows[wanted].rename(columns={metric: "value", f"baseline_{metric}": "baseline"})
     for end in ("", "_low", "_high"):
         out[f"drop{end}"] = rows.get(f"drop_{metric}{end}", pd.Series(np.nan, index=rows.index))
     out["noise"] = rows.get(f"noise_{metric}", pd.Series(np.nan, index=rows.index))
-    out["retained"] = 100 * (1 - out["drop"] / out["baseline"].abs())
-    out["retained_low"], out["retained_high"] = (
-        100 * (1 - out[f"drop{end}"] / out["baseline"].abs()) for end in ("_high", "_low")
-    )
+    level = out["baseline"].abs().where(out["baseline"] != 0)
+    out["retained"] = 100 * (1 - out["drop"] / level)
+    out["retained_low"], out["retained_high"] = (100 * (1 - out[f"drop{end}"] / level) for end in ("_high", "_low"))
     out["band_low"], out["band_high"] = _bands(out, draws)
-    return out.sort_values(["setting", "parts", "line", "width"]).reset_index(drop=True)
+    out = out.sort_values([*LINE, "width", "seed"]).reset_index(drop=True)
+    return out.assign(point=out.duplicated([*LINE, "width"]))
 
 
 def _bands(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
@@ -49,27 +51,61 @@ def lowest_safe(curves: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
 
     Tested 8 → 6 → 5 → 4 → 3 → 2 in fixed sequence, so that no correction for the number of widths is needed (Maurer,
     Hothorn and Lehmacher, 1995): a width is safe when the upper end of the drop's 95 % interval, a one-sided 97.5 % bound, is
-    below margin × baseline, and all wider ones that were run were safe. A width that was not run, or has no interval,
-    ends the sequence when it lies between two that were run and is not known; the column `stopped` says why it ended.
+    below margin × baseline, and all wider ones that were run were safe. Of several calibration seeds the worst must be.
+    A width that was not run is passed over, since which widths were run was decided before their results were seen; it is
+    named in `not_run`. One without an interval ends the sequence; `stopped` says why it ended, `failed` at which width.
+    Widths outside the sequence, such as 7 and 16 bits, are not tested; they are named in `not_tested`.
     """
-    groups = curves.groupby(["setting", "parts", "line"], sort=False)
+    groups = curves.groupby(LINE, sort=False)
     return pd.DataFrame([_lowest(names, own, margin) for names, own in groups])
 
 
 def _lowest(names: Any, own: pd.DataFrame, margin: float) -> dict[str, Any]:
-    safe, stopped, skipped = None, "all widths that were run are safe", []
-    known = own.drop_duplicates("width").set_index("width")
+    safe, failed, stopped, skipped = None, None, "all widths that were run are safe", []
+    worst = own.sort_values("drop_high", na_position="last").drop_duplicates("width", keep="last").set_index("width")
     for width in SEQUENCE:
-        if width not in known.index:
+        if width not in worst.index:
             skipped.append(width)
             continue
-        row = known.loc[width]
-        if np.isnan(row["drop_high"]):
-            stopped = f"{width} bits: no outputs, so no interval"
+        row = worst.loc[width].to_dict()
+        high, base = float(row["drop_high"]), abs(float(row["baseline"]))
+        if np.isnan(high) or not base > 0:
+            failed, stopped = (
+                width,
+                f"{width} bits: {'no outputs, so no interval' if base > 0 else 'no baseline above 0'}",
+            )
             break
-        if row["drop_high"] > margin * abs(row["baseline"]):
-            stopped = f"{width} bits: drop up to {100 * row['drop_high'] / abs(row['baseline']):.1f} %"
+        if high > margin * base:
+            failed, stopped = width, f"{width} bits: drop up to {100 * high / base:.1f} %"
             break
         safe = width
-    told = dict(zip(("setting", "parts", "line"), names, strict=True))
-    return {**told, "lowest_safe": safe, "margin": margin, "stopped": stopped, "not_run": ", ".join(map(str, skipped))}
+    outside = sorted(set(own["width"]) - set(SEQUENCE), reverse=True)
+    return {**dict(zip(LINE, names, strict=True)), "lowest_safe": safe, "margin": margin, "failed": failed,
+            "stopped": stopped, "not_run": ", ".join(map(str, skipped)),
+            "not_tested": ", ".join(f"{w:g}" for w in outside)}  # fmt: skip
+
+
+def extending(safe: pd.DataFrame) -> pd.DataFrame:
+    """The widths that would carry each line's fixed sequence on: `setting, parts, line, widths, why`.
+
+    Between the last safe width and the first that is not, those that were passed over; else the next below the last. A line
+    that cannot be carried on (2 bits are safe, 8 are not, or its cells have no intervals) is left out.
+    """
+    rows = [{**{c: r[c] for c in LINE}, **more} for r in safe.to_dict("records") if (more := _extension(r))]
+    return pd.DataFrame(rows, columns=[*LINE, "widths", "why"])
+
+
+def _extension(row: dict[Any, Any]) -> dict[str, Any] | None:
+    lowest, failed = (None if pd.isna(row[c]) else int(row[c]) for c in ("lowest_safe", "failed"))
+    skipped = [int(w) for w in str(row["not_run"]).split(", ") if w]
+    if failed is not None and "drop up to" not in row["stopped"]:
+        return None
+    if failed is not None:
+        widths = [w for w in skipped if failed < w < (lowest or np.inf)]
+        why = f"between {lowest} bits, safe, and {failed}, not" if lowest else f"{failed} bits are not safe"
+    elif lowest is None:
+        return None
+    else:
+        widths = [w for w in SEQUENCE if w < lowest][:1]
+        why = f"{lowest} bits are still safe"
+    return {"widths": widths, "why": why} if widths else None

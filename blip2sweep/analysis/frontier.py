@@ -7,8 +7,9 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.errors import UserError, nearest
 
-SIZES = ("bits_per_weight", "model_bytes", "latency")
+SIZES = ("bits_per_weight", "model_bytes", "seconds_batch_1", "seconds_batch_64")  # seconds an image: packed cells only
 
 
 def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = "bits_per_weight") -> pd.DataFrame:
@@ -16,8 +17,10 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
 
     Where outputs are there, cells are chosen on one half of the images and `value, drop, low, high` are those of the
     other half: the best of many, judged by what chose it, would look too good. `held_out` says so; imported scores have
-    one value only. `like_baseline`: the drop's interval covers 0.
+    one value only. `like_baseline`: the drop's interval covers 0. size: one of SIZES, or `latency` for the seconds an image
+    alone takes. Raises UserError where no cell has that size.
     """
+    size = _size(cells, size)
     rows = cells[cells[size].notna() & (cells["part"] != "none")].copy()
     halves = (draws.half(True), draws.half(False)) if draws is not None else None
     rows["held_out"] = [draws is not None and k in draws for k in rows["key"]]
@@ -30,6 +33,15 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     kept = [_pareto(own, size, sign) for _, own in rows.groupby("setting")]
     found = pd.concat(kept) if kept else rows.iloc[:0]
     return _shown(found, metric, draws, size)
+
+
+def _size(cells: pd.DataFrame, size: str) -> str:
+    column = "seconds_batch_1" if size == "latency" else size
+    if column not in SIZES:
+        raise UserError(f"frontier: size {size} is unknown; {nearest(size, [*SIZES, 'latency'])}")
+    if column not in cells or cells[column].isna().all():
+        raise UserError(f"frontier: no cell has {column}; right: cells of quant.packed=true, whose time is measured")
+    return column
 
 
 def _sign(cells: pd.DataFrame, metric: str) -> int:
@@ -45,7 +57,18 @@ def _pareto(own: pd.DataFrame, size: str, sign: int) -> pd.DataFrame:
 
 
 def _shown(found: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> pd.DataFrame:
-    columns = ["key", "setting", "line", "parts", "width", "bits_per_weight", "model_bytes", "held_out", "recipe"]
+    columns = [
+        "key",
+        "setting",
+        "line",
+        "parts",
+        "width",
+        "seed",
+        "bits_per_weight",
+        "model_bytes",
+        "held_out",
+        "recipe",
+    ]
     out = found[list(dict.fromkeys([*columns, size]))].reset_index(drop=True)
     out["value"], out["drop"] = found[metric].to_numpy(), found[f"drop_{metric}"].to_numpy()
     out["low"] = out["high"] = np.nan

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.analysis.cells import entries, part_of
+from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.recipes import entries, part_of
 
 FREE = 16  # a part that is left alone
 
@@ -16,12 +17,12 @@ def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row a cell whose parts are whole: `setting, <part> …, value, drop, low, high`; 16 where a part is left alone.
 
     A part is whole where its targets are those of the largest cell of that part; so the published study counts with
-    what its quantizer reached.
+    what its quantizer reached. Of calibration seeds the lowest is shown.
     """
     names = map(str, cells)
     parts = [c.removeprefix("bits_") for c in names if c.startswith("bits_") and not c.startswith("bits_per")]
     whole = {p: _largest(cells, p) for p in parts}
-    rows = [r for row in cells.to_dict("records") if (r := _row(row, parts, whole, metric))]
+    rows = [r for row in one_seed(cells).to_dict("records") if (r := _row(row, parts, whole, metric))]
     return pd.DataFrame(rows, columns=["key", "setting", *parts, "size", "value", "drop", "low", "high", "recipe"])
 
 

@@ -14,9 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares, minimize
+
+from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -94,8 +98,27 @@ def _kernel(one: Array, other: Array, scales: Array) -> Array:
     return scales[0] * np.exp(-0.5 * np.maximum(squared, 0) / scales[1] ** 2)
 
 
+def predictable(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The cells that a fit can use: those whose metric is a number.
+
+    Raises UserError, one line, where the metric is no share of the baseline: it is better when lower, or the baseline's is 0
+    or no number.
+    """
+    if not METRICS[metric].higher_is_better:
+        raise UserError(
+            f"{metric} is no share of the baseline, so it is not predicted; right: cells with cider or vqa_accuracy"
+        )
+    base = float(cells.loc[cells["part"] == "none", metric].iloc[0])
+    if not np.isfinite(base) or base <= 0:
+        raise UserError(
+            f"the baseline's {metric} is {base:g}, so nothing can be predicted as a share of it; right: a set-up whose baseline "
+            f"works, see `blip2sweep doctor`"
+        )
+    return cells[np.isfinite(cells[metric].to_numpy(float))]
+
+
 def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Predictor:
-    """Fit on cells. noise: (cells, atoms), the baseline's row being 0; metric: (cells,); base: the baseline's metric."""
+    """Fit on cells. noise: (cells, atoms), the baseline's row being 0; metric: (cells,), finite; base: the baseline's, > 0."""
     kept = metric / base
     mean = fit_mean(noise, kept, groups, LOOSE)
     features, residual = _features(noise, mean), kept - mean(noise)
@@ -111,7 +134,9 @@ def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Pred
         return float(fitted + (((t - PRIOR[0]) / PRIOR[1]) ** 2).sum() / 2)
 
     starts = [np.array([np.log(0.2), length, np.log(0.03)]) for length in (-0.5, 0.7)]
-    best = min((minimize(cost, s, method="L-BFGS-B") for s in starts), key=lambda o: o.fun)
+    # Within six standard deviations of the prior: a longer first step would make a scale 0 and the kernel no number.
+    bounds = list(zip(PRIOR[0] - 6 * PRIOR[1], PRIOR[0] + 6 * PRIOR[1], strict=True))
+    best = min((minimize(cost, s, method="L-BFGS-B", bounds=bounds) for s in starts), key=lambda o: o.fun)
     scales, lower = factor(best.x)
     inverse = cho_solve(lower, np.eye(len(kept)))
     return Predictor(mean, base, noise, inverse @ residual, inverse, scales)

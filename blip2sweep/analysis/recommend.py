@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from blip2sweep.analysis.atoms import Atoms, atoms, noise
-from blip2sweep.analysis.cells import entries
 from blip2sweep.analysis.draws import Draws
-from blip2sweep.analysis.predict import Mean, Predictor, fit, fit_mean
+from blip2sweep.analysis.predict import Mean, Predictor, fit, fit_mean, predictable
+from blip2sweep.analysis.recipes import entries, one_scheme
 from blip2sweep.anatomy import Anatomy
 from blip2sweep.errors import UserError
 from blip2sweep.recipe import Recipe
@@ -65,9 +66,15 @@ class Problem:
 
 @dataclass
 class Choice:
-    """A recommended recipe. predicted: the metric by a fit on images that did not choose it; measured where it was run."""
+    """A recommended recipe.
+
+    chosen_drop: the share of the baseline it loses by a fit on the images that chose it; within: that share keeps the limit.
+    predicted, predicted_drop, baseline: the metric by a fit on the other images; measured_key: its cell, where it was run.
+    """
 
     setting: str
+    chosen_drop: float
+    within: bool
     entries: list[dict[str, Any]]
     model_bytes: int
     bits_per_weight: float
@@ -79,10 +86,14 @@ class Choice:
 
 
 def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
-    """One for each setting with cells enough to fit. Raises UserError where there is none."""
+    """One for each setting with cells enough to fit. Raises UserError where there is none.
+
+    cells: see `predictable`. Recipes of several schemes are left out: no choice of widths alone would make them.
+    """
     base = cells[cells["part"] == "none"].iloc[:1]
     found = []
-    for setting, own in cells[~cells["setting"].isin(["none", "mixed"])].groupby("setting"):
+    single = [one_scheme(entries(str(r))) for r in cells["recipe_json"]]
+    for setting, own in cells[single].groupby("setting"):
         if len(own) >= FEWEST_CELLS:
             chosen = pd.concat([base, own])
             scheme = {k: v for k, v in entries(own["recipe_json"].iloc[0])[0].items() if k not in ("target", "bits")}
@@ -113,7 +124,8 @@ def solve(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float |
         rules.append(LinearConstraint(cost, -np.inf, mean.noise_for(1 - max_drop)))
     # A hair of size in the objective decides between recipes of equal noise, and of noise between equal sizes.
     aim = cost - 1e-9 * saved / scale if max_drop is None else -saved / scale + 1e-9 * cost / max(1e-12, cost.max())
-    found = milp(aim, constraints=rules, integrality=np.ones(len(pairs), dtype=np.int8), bounds=Bounds(0, 1))
+    found = milp(aim, constraints=rules, integrality=np.ones(len(pairs), dtype=np.int8), bounds=Bounds(0, 1),
+                 options={"mip_rel_gap": 0})  # fmt: skip
     if found.x is None:
         raise _infeasible(problem, mean, max_bytes, max_drop)
     return [b for (_, b), x in zip(pairs, found.x, strict=True) if x > 0.5]
@@ -140,20 +152,23 @@ def recommend(
     max_bytes: int | None = None,
     max_drop: float | None = None,
 ) -> Choice:
-    """The best choice over all settings: chosen on one half of the images, its metric told from the other half.
+    """The best choice over all settings, widths and setting chosen on one half of the images, its metric told from the other.
 
+    With max_drop: the smallest of the choices that keep it, or, where none does, the one that loses least.
     Cells without outputs have no halves: then all that is known is used for both, and `held_out` is False.
     """
     choices, refusals = list[Choice](), list[UserError]()
-    for problem in problems(cells, anatomy):
+    for problem in problems(predictable(cells, metric), anatomy):
         try:
             choices.append(_choose(problem, metric, draws, max_bytes, max_drop))
         except UserError as error:
             refusals.append(error)
     if not choices:
         raise refusals[0]
-    better = (lambda c: -c.model_bytes) if max_drop is not None else (lambda c: -c.predicted_drop)
-    return max(choices, key=better)
+    kept = [c for c in choices if c.within]
+    if max_drop is not None and kept:
+        return min(kept, key=lambda c: c.model_bytes)
+    return min(choices, key=lambda c: c.chosen_drop)
 
 
 def _choose(
@@ -161,24 +176,56 @@ def _choose(
 ) -> Choice:
     first, second, halved = _halves(problem, metric, draws)
     widths = _careful(problem, first, max_bytes, max_drop)
-    recipe, other = problem.recipe(widths), second.predictor(problem.atoms.groups)
-    predicted = float(other(problem.noise(widths))[0])
+    lost = first.lost(problem, widths)
+    recipe = problem.recipe(widths)
+    predicted = float(second.predictor(problem.noise(widths))[0])
     sized = size(recipe, problem.params)
     same = problem.cells[[r == _spelled(recipe) for r in map(entries, problem.cells["recipe_json"])]]
-    drop = (second.base - predicted) * (1 if metric != "nll" else -1)
-    return Choice(problem.setting, targets(recipe), sized.model_bytes, sized.bits_per_weight, predicted, drop, second.base,
-                  halved, same["key"].iloc[0] if len(same) else None)  # fmt: skip
+    return Choice(problem.setting, lost, max_drop is None or lost <= max_drop, targets(recipe), sized.model_bytes,
+                  sized.bits_per_weight, predicted, second.base - predicted, second.base, halved,
+                  same["key"].iloc[0] if len(same) else None)  # fmt: skip
 
 
 def _careful(problem: Problem, half: Half, max_bytes: int | None, max_drop: float | None) -> list[int]:
-    """The optimum; where the corrected prediction finds its drop too large, that of a stricter limit."""
-    mean, groups = fit_mean(half.noise, half.kept, problem.atoms.groups), problem.atoms.groups
-    widths, corrected = solve(problem, mean, max_bytes, max_drop), half.predictor(groups)
+    """The optimum; where the corrected prediction finds its drop too large, that of a stricter limit.
+
+    None of the limits may be strict enough, or the size may allow no stricter one: then each choice is given more bits until
+    it keeps the drop, and the smallest wins. Whether the drop is kept in the end is for the caller to check.
+    """
+    mean = fit_mean(half.noise, half.kept, problem.atoms.groups)
+    tried = [solve(problem, mean, max_bytes, max_drop)]
     for strictness in STRICTER if max_drop is not None else ():
         assert max_drop is not None
-        if abs(half.base - float(corrected(problem.noise(widths))[0])) <= max_drop * half.base:
+        if half.lost(problem, tried[-1]) <= max_drop:
+            return tried[-1]
+        try:
+            tried.append(solve(problem, mean, max_bytes, max_drop * strictness))
+        except UserError:
             break
-        widths = solve(problem, mean, max_bytes, max_drop * strictness)
+    if max_drop is None:
+        return tried[0]
+    tried = [_widened(problem, half, widths, max_bytes, max_drop) for widths in tried]
+    kept = [widths for widths in tried if half.lost(problem, widths) <= max_drop]
+    return min(kept, key=problem.bytes) if kept else min(tried, key=lambda widths: half.lost(problem, widths))
+
+
+def _widened(problem: Problem, half: Half, widths: list[int], max_bytes: int | None, max_drop: float) -> list[int]:
+    """Atom by atom the width that gains most for its size by the corrected prediction, until the limit is kept.
+
+    It ends, at the latest, with nothing compressed, or where the size allows no more.
+    """
+    saved = {(j, b): problem.saved_bits(j, b) for j, options in enumerate(problem.options) for b in options}
+    spare = float("inf") if max_bytes is None else max_bytes * 8 - problem.params * FLOAT_BITS
+    while half.lost(problem, widths) > max_drop:
+        room = spare + sum(saved[j, b] for j, b in enumerate(widths))
+        wider = [(j, b) for j, b in saved if 0 < saved[j, widths[j]] - saved[j, b] <= room]
+        if not wider:
+            break
+        changed = np.array([[b if i == j else w for i, w in enumerate(widths)] for j, b in wider], dtype=np.float64)
+        size = np.array([saved[j, widths[j]] - saved[j, b] for j, b in wider], dtype=np.float64)
+        gain = half.predictor(noise(changed)) - half.predictor(problem.noise(widths))[0]
+        j, b = wider[int(np.where(gain > 0, gain / size, gain).argmax())]
+        widths = [b if i == j else w for i, w in enumerate(widths)]
     return widths
 
 
@@ -193,29 +240,37 @@ class Half:
     noise: Array
     metric: Array
     base: float
+    groups: Sequence[str]
 
     @property
     def kept(self) -> Array:
         return self.metric / self.base
 
-    def predictor(self, groups: Sequence[str]) -> Predictor:
-        return fit(self.noise, self.metric, self.base, groups)
+    @cached_property
+    def predictor(self) -> Predictor:
+        return fit(self.noise, self.metric, self.base, self.groups)
+
+    def lost(self, problem: Problem, widths: Sequence[int]) -> float:
+        """The predicted drop of a choice of widths, as a share of the baseline."""
+        return 1 - float(self.predictor(problem.noise(widths))[0]) / self.base
 
 
 def _halves(problem: Problem, metric: str, draws: Draws | None) -> tuple[Half, Half, bool]:
-    cells, power = problem.cells, noise(problem.atoms.widths)
-    inside = np.array([draws is not None and k in draws for k in cells["key"]])
-    if draws is None or inside.sum() < FEWEST_CELLS:
-        values = cells[metric].to_numpy(float)
-        half = Half(power, values, float(values[cells["part"] == "none"][0]))
-        return half, half, False
-    keys = [k for k, i in zip(cells["key"], inside, strict=True) if i]
-    halves = [_half(power[inside], keys, draws, draws.half(first)) for first in (True, False)]
-    return halves[0], halves[1], True
+    cells, power, groups = problem.cells, noise(problem.atoms.widths), problem.atoms.groups
+    if draws is not None:
+        halves = [_half(problem, draws, power, draws.half(first)) for first in (True, False)]
+        if min(len(h.metric) for h in halves) >= FEWEST_CELLS and min(h.base for h in halves) > 0:
+            return halves[0], halves[1], True
+    values = cells[metric].to_numpy(float)
+    half = Half(power, values, float(values[cells["part"] == "none"][0]), groups)
+    return half, half, False
 
 
-def _half(power: Array, keys: Sequence[str], draws: Draws, images: NDArray[np.bool_]) -> Half:
-    return Half(power, np.array([draws.value(k, images) for k in keys]), draws.value(draws.baseline, images))
+def _half(problem: Problem, draws: Draws, power: Array, images: NDArray[np.bool_]) -> Half:
+    """Of the cells that have outputs and a number on these images."""
+    values = np.array([draws.value(k, images) if k in draws else np.nan for k in problem.cells["key"]])
+    known = np.isfinite(values)
+    return Half(power[known], values[known], draws.value(draws.baseline, images), problem.atoms.groups)
 
 
 def recipe_file(choice: Choice, told: Mapping[str, Any]) -> str:

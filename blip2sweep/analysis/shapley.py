@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.bands import percentile
-from blip2sweep.analysis.cells import by_recipe, entries, restricted, text_of
+from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Array, Draws
+from blip2sweep.analysis.recipes import by_recipe, entries, part_of, restricted, text_of
 from blip2sweep.errors import UserError
 
 Subset = frozenset[str]
@@ -66,10 +67,10 @@ def game(cells: pd.DataFrame, metric: str, draws: Draws | None, key: str) -> Gam
     row = cells[cells["key"] == key].iloc[0]
     listed, known = entries(row["recipe_json"]), by_recipe(cells)
     players = tuple(str(row["parts"]).split("+"))
-    labels = {s: known.get(restricted(listed, sorted(s))) for s in subsets(players)}
+    labels = {s: known.get(restricted(listed, sorted(s), row["calibrated_on"])) for s in subsets(players)}
     missing = [s for s, label in labels.items() if label is None]
     if missing:
-        wanted = " and ".join(text_of([e for e in listed if str(e["target"]).split(":")[0] in s]) for s in missing[:4])
+        wanted = " and ".join(text_of([e for e in listed if part_of(e) in s]) for s in missing[:4])
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise UserError(
             f"Shapley values of {text_of(listed)} need all {2 ** len(players)} cells; missing: {wanted}{more}"
@@ -105,8 +106,11 @@ def _ends(sampled: Array | None) -> dict[str, float]:
 
 
 def shapley_over_bits(cells: pd.DataFrame, metric: str, draws: Draws | None) -> tuple[pd.DataFrame, list[str]]:
-    """Shapley rows of every cell of one width that touches the most parts, and the refusals of those that lack cells."""
-    touched = cells[cells["width"].notna()]
+    """Shapley rows of every cell of one width that touches the most parts, and the refusals of those that lack cells.
+
+    Of calibration seeds the lowest is shown.
+    """
+    touched = one_seed(cells[cells["width"].notna()])
     most = touched["parts"].str.count(r"\+").max() if len(touched) else 0
     frames, refusals = [], []
     for row in touched[touched["parts"].str.count(r"\+") == most].to_dict("records") if most else []:
@@ -130,7 +134,7 @@ def _additive(
     cells: pd.DataFrame, known: dict[str, Any], metric: str, draws: Draws | None, row: dict[Any, Any]
 ) -> dict[str, Any] | None:
     listed = entries(row["recipe_json"])
-    labels = [known.get(restricted(listed, [p])) for p in str(row["parts"]).split("+")]
+    labels = [known.get(restricted(listed, [p], row["calibrated_on"])) for p in str(row["parts"]).split("+")]
     if any(label is None for label in labels):
         return None
     singles = cells.loc[labels]
@@ -138,5 +142,5 @@ def _additive(
     ends = _ends(None)
     if draws is not None and all(k in draws for k in [row["key"], *singles["key"]]):
         ends = _ends(draws.drop(row["key"]) - draws.drops(list(singles["key"])).sum(axis=0))
-    told = {c: row[c] for c in ("key", "setting", "line", "parts", "width")}
+    told = {c: row[c] for c in ("key", "setting", "line", "parts", "width", "seed")}
     return {**told, "joint": joint, "sum": total, "excess": joint - total, **ends}

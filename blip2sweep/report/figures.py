@@ -75,11 +75,6 @@ def _frontier(source: Source) -> Figure:
 def _blocks(source: Source) -> Figure:
     found = source.anatomy
     data = sensitivity(source.cells, source.metric, source.draws, found) if found else pd.DataFrame()
-    if len(data):
-        size = data["key"].map(source.cells.set_index("key")["params_touched"])
-        total = size.groupby([data[c] for c in ("kind", "setting", "width", "part", "line")]).transform("sum")
-        most = total.groupby([data[c] for c in ("kind", "setting", "width", "part")]).transform("max")
-        data = data.assign(headline=total == most)
     caption = (
         f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
         "simultaneous 95 % band over the blocks."

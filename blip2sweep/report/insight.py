@@ -1,35 +1,27 @@
-"""The verbs `report`, `recommend` and `suggest`: from an output folder to a page, a recipe file, the next cells."""
+"""The verbs `report` and `recommend`: from an output folder to a page, a recipe file, and its run."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import chain, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.atoms import atoms, noise
-from blip2sweep.analysis.cells import entries, part_of
-from blip2sweep.analysis.predict import fit
-from blip2sweep.analysis.recommend import Choice, Problem, problems, recipe_file, recommend
-from blip2sweep.analysis.suggest import suggest
-from blip2sweep.anatomy import Anatomy
-from blip2sweep.canonical import canonical_json
+from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.errors import UserError
+from blip2sweep.report.commands import command_of, context
 from blip2sweep.report.figures import LABELS, label
 from blip2sweep.report.html import build_report
 from blip2sweep.report.source import Source, load_source
 from blip2sweep.report.static import write_static
 from blip2sweep.store import write_atomic
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-KEPT = ("model", "task", "generation", "batch_size", "data_workers", "hydra/launcher", "hydra.launcher", "tracking")
-MOST_CANDIDATES = 1500
+POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def report(source: Source, path: Path | None, png: bool, pdf: bool) -> list[str]:
@@ -61,19 +53,24 @@ def send(source: Source, mode: str, project: str) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """`2GB`, `750 MB`, `123456` -> bytes, powers of ten."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)i?b?\s*", text.lower())
-    if not found or found[1].count(".") > 1 or found[1] == ".":
-        raise UserError(f"--max-bytes {text}: not a size; right: 2GB, 750MB or a number of bytes")
-    return int(float(found[1]) * UNITS[found[2]])
+    """`2GB`, `750 MB`, `123456` -> bytes, powers of ten; `2GiB` powers of 1024."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:([kmgt]?)b?|([kmgt])ib?)\s*", text.lower())
+    if not found:
+        raise UserError(f"--max-bytes {text}: not a size; right: 2GB, 1.5GiB or a number of bytes")
+    number, decimal, binary = found.groups()
+    return int(float(number) * (1024 ** POWERS[binary] if binary else 1000 ** POWERS[decimal or ""]))
 
 
 def parse_drop(text: str) -> float:
-    """`2%` or `0.02` -> share of the baseline."""
+    """`2%` or `0.02` -> share of the baseline, below 1."""
     found = re.fullmatch(r"\s*(\d*\.?\d+)\s*(%?)\s*", text)
     if not found:
         raise UserError(f"--max-drop {text}: not a share; right: 2% or 0.02")
-    return float(found[1]) / (100 if found[2] else 1)
+    share = float(found[1]) / (100 if found[2] else 1)
+    if share >= 1:
+        meant = f"{found[1]}% or {float(found[1]) / 100:g}" if not found[2] and float(found[1]) < 100 else "2% or 0.02"
+        raise UserError(f"--max-drop {text}: the whole baseline or more; right: {meant}")
+    return share
 
 
 def run_recommend(
@@ -84,22 +81,29 @@ def run_recommend(
         raise UserError("recommend: no budget given; right: --max-bytes 2GB, --max-drop 2%, or both")
     budget = parse_bytes(max_bytes) if max_bytes else None
     drop = parse_drop(max_drop) if max_drop else None
-    choice = recommend(source.cells, source.metric, source.draws, _anatomy(source), budget, drop)
+    if verify:
+        _check_can_run(source)
+    choice = recommend(source.cells, source.metric, source.draws, source.known_anatomy, budget, drop)
     path = path or source.folder / "recommended.yaml"
     told = {"budget": " ".join(w for w in (max_bytes and f"--max-bytes {max_bytes}", max_drop and f"--max-drop {max_drop}") if w),
             "from": f"{source.title}, {len(source.cells)} cells", "expected": _expected(choice, source.metric)}  # fmt: skip
     write_atomic(path, recipe_file(choice, told).encode())
-    command = [*_overrides(source), f"recipe_file={path}"]
-    lines = [*_said(choice, source), f"wrote {path}", f"run it: python -m blip2sweep {' '.join(command)}"]
+    lines = [*_said(choice, source), *_over_limit(choice, drop), f"wrote {path}"]
+    if not choice.entries:
+        return [*lines, "nothing to run: it is the baseline"]
+    try:
+        command = [*_context(source, choice), f"recipe_file={path}"]
+    except UserError as error:
+        if verify:
+            raise
+        return [*lines, f"run it with recipe_file={path}; {error}"]
+    lines.append(f"run it: python -m blip2sweep {shlex.join(command)}")
     return [*lines, *(_verified(source, command) if verify else [])]
 
 
-def _anatomy(source: Source) -> Anatomy:
-    if source.anatomy is None:
-        raise UserError(
-            f"model {source.cells['model'].iloc[0]}: its anatomy is not known here; right: the output_dir of its own sweep"
-        )
-    return source.anatomy
+def _context(source: Source, choice: Choice) -> list[str]:
+    own = source.cells[source.cells["setting"] == choice.setting]
+    return context(source, [choice.entries], own.iloc[0].to_dict())
 
 
 def _expected(choice: Choice, metric: str) -> str:
@@ -119,18 +123,35 @@ def _said(choice: Choice, source: Source) -> list[str]:
     return lines
 
 
-def _overrides(source: Source) -> list[str]:
-    """Words of the sweep's command that say what is evaluated and where, not what is varied."""
-    words = [w for w in source.command.split() if "=" in w and w.lstrip("+").startswith(KEPT) and "," not in w]
-    return [*words, f"output_dir={source.output_dir}"]
+def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
+    """What a reader must know of a limit that is not, or may not be, kept."""
+    if max_drop is None:
+        return []
+    if not choice.within:
+        return [
+            f"the limit of {max_drop:.1%} is NOT kept: {choice.chosen_drop:.1%} is the least loss that was found; "
+            "right: a larger limit or size, or more cells (blip2sweep suggest)"
+        ]
+    held_out = choice.predicted_drop / choice.baseline
+    return (
+        [f"on the other half {held_out:.1%} is predicted, above the limit of {max_drop:.1%}"]
+        if held_out > max_drop
+        else []
+    )
+
+
+# ---- running it
+
+
+def _check_can_run(source: Source) -> None:
+    if command_of(source).startswith("import"):
+        raise UserError(
+            "--verify: these rows were imported, so there is no set-up to run; right: model=… task=… with the recipe_file"
+        )
 
 
 def _verified(source: Source, command: Sequence[str]) -> list[str]:
     """Run the recipe as any cell is run, and read its row."""
-    if source.command.startswith("import"):
-        raise UserError(
-            "--verify: these rows were imported, so there is no set-up to run; right: model=… task=… with the recipe_file"
-        )
     name = f"verify-{pd.Timestamp.now():%Y%m%d-%H%M%S}"
     words = [sys.executable, "-m", "blip2sweep", *command, f"sweep_name={name}"]
     if subprocess.run(words, check=False).returncode:
@@ -140,59 +161,3 @@ def _verified(source: Source, command: Sequence[str]) -> list[str]:
     return [
         f"verified: {m} {row[m]:.4f}, drop {row[f'drop_{m}']:.4f} [{row[f'drop_{m}_low']:.4f}, {row[f'drop_{m}_high']:.4f}]"
     ]
-
-
-# ---- suggest
-
-
-def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
-    """Write recipe files of the n cells that would teach the most, and the command that runs them."""
-    if n < 1:
-        raise UserError(f"-n {n}: right: a positive number of cells")
-    problem = max(problems(source.cells, _anatomy(source)), key=lambda p: len(p.cells))
-    fresh = candidates(problem)
-    if not fresh:
-        raise UserError("every combination of the widths and targets that were run has been run; right: add a width")
-    chosen = choose(problem, fresh, source.metric, n)
-    folder = folder or source.folder / "suggested"
-    paths = [folder / f"{i:02d}.yaml" for i in range(1, len(chosen) + 1)]
-    import yaml
-
-    for path, listed in zip(paths, chosen, strict=True):
-        write_atomic(path, yaml.safe_dump({"targets": listed}, sort_keys=False).encode())
-    texts = [f"{p}: " + "; ".join(f"{e['target']}={e['bits']}" for e in c) for p, c in zip(paths, chosen, strict=True)]
-    command = " ".join([*_overrides(source), "recipe_file=" + ",".join(map(str, paths))])
-    return [*texts, f"run them: python -m blip2sweep -m {command}"]
-
-
-def candidates(problem: Problem, seed: int = 0) -> list[list[dict[str, Any]]]:
-    """Recipes that join what was done to each part in some cell, and were not run; a random 1500 where there are more."""
-    pieces: dict[str, dict[str, list[dict[str, Any]]]] = {p: {"[]": []} for p in problem.anatomy.parts}
-    known = set()
-    for text in problem.cells["recipe_json"]:
-        listed = entries(text)
-        known.add(canonical_json(listed))
-        for part, seen in pieces.items():
-            own = [e for e in listed if part_of(e) == part]
-            seen[canonical_json(own)] = own
-    choices = [list(seen.values()) for seen in pieces.values()]
-    rng, total = np.random.default_rng(seed), int(np.prod([len(c) for c in choices]))
-    if total <= 4 * MOST_CANDIDATES:
-        joined = [list(chain(*parts)) for parts in product(*choices)]
-    else:
-        joined = [list(chain(*(c[rng.integers(len(c))] for c in choices))) for _ in range(2 * MOST_CANDIDATES)]
-    fresh = {canonical_json(j): j for j in joined if j and canonical_json(j) not in known}
-    unseen: list[list[dict[str, Any]]] = list(fresh.values())
-    picked = rng.permutation(len(unseen))[:MOST_CANDIDATES] if len(unseen) > MOST_CANDIDATES else range(len(unseen))
-    return [unseen[i] for i in sorted(picked)]
-
-
-def choose(problem: Problem, fresh: list[list[dict[str, Any]]], metric: str, n: int) -> list[list[dict[str, Any]]]:
-    """Fit on the cells at hand, then pick among the fresh ones."""
-    texts = [*problem.cells["recipe_json"], *map(canonical_json, fresh)]
-    pieces = atoms(pd.DataFrame({"recipe_json": texts}), problem.anatomy)
-    power, known = noise(pieces.widths), len(problem.cells)
-    values = problem.cells[metric].to_numpy(float)
-    base = float(values[(problem.cells["part"] == "none").to_numpy()][0])
-    predictor = fit(power[:known], values, base, pieces.groups)
-    return [fresh[i - known] for i in suggest(predictor, power, range(known), n)]

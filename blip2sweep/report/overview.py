@@ -1,57 +1,118 @@
-"""The three sentences that matter: where it breaks, which part matters, what is safe and what to run next."""
+"""The sentences that matter: where it breaks, which part matters, what is safe, what to run next.
+
+Every sentence names the setting (method, strategy, …) it speaks of; no number of one stands beside that of another unnamed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.cells import headline
+from blip2sweep.analysis.cells import headline, one_seed
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe
-from blip2sweep.analysis.predict import cross_validated
-from blip2sweep.analysis.recommend import FEWEST_CELLS
+from blip2sweep.analysis.predict import cross_validated, predictable
+from blip2sweep.errors import UserError
 from blip2sweep.report.figures import Figure, label
+from blip2sweep.report.next_steps import next_steps, suggest_command
 from blip2sweep.report.source import Source
 
 BROKEN = 50.0  # % of the baseline
+MOST_SETTINGS, MOST_STEPS = 4, 2
 
 
 def sentences(source: Source, figures: list[Figure]) -> list[str]:
-    """Plain text, one sentence each."""
+    """Plain text, one string a sentence (or few)."""
+    metric = label(source)
+    base = float(source.cells.loc[source.cells["part"] == "none", source.metric].iloc[0])
+    if not base > 0:
+        return [
+            f"The baseline's {metric} is {base:g}: there is nothing to lose, and no drop means anything (blip2sweep doctor)."
+        ]
     curves = dropoff(headline(source.cells), source.metric, source.draws)
     shapley = next(f for f in figures if f.name == "shapley").data
-    return [_breaks(curves, label(source)), _matters(curves, shapley, label(source)), _safe(curves)]
+    ordered = settings(curves)
+    return [_breaks(curves, ordered, metric), _matters(curves, shapley, ordered, metric, base), _safe(curves, ordered),
+            _next(source, curves)]  # fmt: skip
 
 
-def _breaks(curves: pd.DataFrame, metric: str) -> str:
-    if curves.empty:
+def settings(curves: pd.DataFrame) -> list[str]:
+    """The settings of a page, the one of which most was run first: that one is told in full."""
+    known = curves.dropna(subset=["retained"]).drop_duplicates(["setting", "parts", "width"])
+    return sorted(known["setting"].unique(), key=lambda s: (-(known["setting"] == s).sum(), s))
+
+
+def _told(ordered: Iterable[str], tell: Callable[[str], str]) -> str:
+    """A clause for each setting, and how many were left out."""
+    names = list(ordered)
+    more = f"; {len(names) - MOST_SETTINGS} more are in the figures" if len(names) > MOST_SETTINGS else ""
+    return "; ".join(map(tell, names[:MOST_SETTINGS])) + more
+
+
+# ---- where it breaks
+
+
+def _breaks(curves: pd.DataFrame, ordered: list[str], metric: str) -> str:
+    if not ordered:
         return f"Only the baseline was run, or cells of several widths: there is no drop-off of {metric} to see yet."
-    broken = curves[curves["retained"] < BROKEN]
+    lines = curves[~curves["point"]].dropna(subset=["retained"])
+    own = {s: lines[lines["setting"] == s] for s in ordered}
+    text = _first_broken(own[ordered[0]], ordered[0], metric) + "."
+    text += _alone(own[ordered[0]], metric)
+    others = _told(ordered[1:], lambda s: _first_broken(own[s], s, metric))
+    return text + (f" {others}." if others else "")
+
+
+def _first_broken(own: pd.DataFrame, setting: str, metric: str) -> str:
+    broken = own[own["retained"] < BROKEN]
     if broken.empty:
-        return f"Nothing that was run breaks the model: every cell keeps at least {curves['retained'].min():.0f} % of {metric}."
-    first = broken.sort_values(["width", "retained"], ascending=[False, True]).iloc[0]
-    own = broken[broken["parts"].isin([p for p in broken["parts"] if "+" not in p])]
-    single = own.sort_values("width", ascending=False).groupby("parts")["width"].max()
-    alone = ", ".join(f"{p} at {w:g} bits" for p, w in single.items())
-    alone = f" Alone, a part loses half of {metric}: {alone}." if alone else ""
-    return (
-        f"It breaks at {first['width']:g} bits: {first['parts'].replace('+', ' + ')} keeps {first['retained']:.0f} % of "
-        f"{metric}.{alone}"
-    )
-
-
-def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, metric: str) -> str:
-    if len(shapley):
-        middle = shapley[shapley["kind"] == "part"]
-        telling = middle.assign(_d=(middle["total"] / middle["total"].max() - 0.5).abs())
-        own = (
-            telling[telling["_d"] == telling["_d"].min()].drop_duplicates("term").sort_values("value", ascending=False)
+        least = own["retained"].min()
+        return (
+            f"With {setting} nothing that was run breaks the model: every cell keeps at least {least:.0f} % of {metric}"
         )
-        shares = ", ".join(f"{r['term']} {_signed(r)}" for r in own.to_dict("records"))
-        return f"At {own['width'].iloc[0]:g} bits the drop of {own['total'].iloc[0]:.3f} {metric} is shared out as {shares} (Shapley values)."
-    single = curves[~curves["parts"].str.contains("+", regex=False)]
+    first = broken.sort_values(["width", "retained"], ascending=[False, True]).iloc[0]
+    who = first["parts"].replace("+", " + ")
+    return f"With {setting} it breaks at {first['width']:g} bits: {who} keeps {first['retained']:.0f} % of {metric}"
+
+
+def _alone(own: pd.DataFrame, metric: str) -> str:
+    single = own[(own["retained"] < BROKEN) & ~own["parts"].str.contains("+", regex=False)]
+    widest = single.groupby("parts")["width"].max().sort_values(ascending=False)
+    alone = ", ".join(f"{p} at {w:g} bits" for p, w in widest.items())
+    return f" Alone, a part loses half of {metric}: {alone}." if alone else ""
+
+
+# ---- which part matters
+
+
+def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], metric: str, base: float) -> str:
+    values = shapley[shapley["kind"] == "part"].dropna(subset=["value", "total"]) if len(shapley) else shapley
+    if len(values):
+        having = set(values["setting"])
+        setting = next((s for s in ordered if s in having), str(values["setting"].iloc[0]))
+        return _shares(values[values["setting"] == setting], setting, metric, base)
+    single = curves[~curves["parts"].str.contains("+", regex=False)].dropna(subset=["drop"])
     if single.empty:
         return "No part was compressed alone, so nothing is known of which part matters."
-    worst = single.sort_values("drop").iloc[-1]
-    return f"Of the parts alone, {worst['parts']} at {worst['width']:g} bits costs most: {worst['drop']:.3f} {metric}."
+    setting = next(s for s in ordered if s in set(single["setting"]))
+    worst = single[single["setting"] == setting].sort_values("drop").iloc[-1]
+    if worst["drop"] <= 0:
+        return f"With {setting} no part alone loses any {metric}, so none is known to matter more."
+    return f"With {setting}, of the parts alone, {worst['parts']} at {worst['width']:g} bits costs most: {worst['drop']:.3f} {metric}."
+
+
+def _shares(values: pd.DataFrame, setting: str, metric: str, base: float) -> str:
+    """The cell whose drop is nearest to half of the baseline: there the parts differ most plainly."""
+    if values["total"].max() <= 0:
+        return f"With {setting} all parts together lose no {metric} at the widths that were run, so none is known to matter more."
+    nearest = (values["total"] / base - 0.5).abs().idxmin()
+    own = values[values["key"] == values.at[nearest, "key"]].sort_values("value", ascending=False)
+    shares = ", ".join(f"{r['term']} {_signed(r)}" for r in own.to_dict("records"))
+    return (
+        f"With {setting} at {own['width'].iloc[0]:g} bits the drop of {own['total'].iloc[0]:.3f} {metric} is shared out as "
+        f"{shares} (Shapley values)."
+    )
 
 
 def _signed(row: dict[object, object]) -> str:
@@ -60,27 +121,62 @@ def _signed(row: dict[object, object]) -> str:
     return f"{row['value']:.3f}{bars}"
 
 
-def _safe(curves: pd.DataFrame) -> str:
+# ---- what is safe, what is next
+
+
+def _safe(curves: pd.DataFrame, ordered: list[str]) -> str:
     safe = lowest_safe(curves)
     known = safe.dropna(subset=["lowest_safe"]) if len(safe) else safe
     if known.empty:
         return f"No width that was run is shown to be safe within {MARGIN:.0%} (one-sided 97.5 %)."
-    best = known.sort_values("lowest_safe").groupby("parts").first()
-    listed = ", ".join(f"{str(p).replace('+', ' + ')} down to {w:g} bits" for p, w in best["lowest_safe"].items())
+    listed = _told(
+        [s for s in ordered if s in set(known["setting"])], lambda s: _widths(known[known["setting"] == s], s)
+    )
     return f"Safe within {MARGIN:.0%} of the baseline (tested in fixed sequence, one-sided 97.5 %): {listed}."
 
 
-def model_quality(source: Source) -> str | None:
-    """Cross-validated error of the predictor against the two baselines it has to beat."""
-    from blip2sweep.analysis.atoms import noise
-    from blip2sweep.analysis.recommend import problems
+def _widths(safe: pd.DataFrame, setting: str) -> str:
+    """Parts alone, and the largest union."""
+    counted = safe.assign(_n=safe["parts"].str.count(r"\+")).sort_values(["_n", "parts"])
+    own = counted[(counted["_n"] == 0) | (counted["parts"] == counted["parts"].iloc[-1])]
+    lowest = zip(own["parts"], own["lowest_safe"], strict=True)
+    return f"with {setting} " + ", ".join(f"{str(p).replace('+', ' + ')} down to {w:g} bits" for p, w in lowest)
 
-    if source.anatomy is None or len(source.cells) < 2 * FEWEST_CELLS:
+
+def _next(source: Source, curves: pd.DataFrame) -> str:
+    steps, suggested = next_steps(source, curves), suggest_command(source)
+    told = []
+    for step in steps[:MOST_STEPS]:
+        what = f"{_some(step.parts)} at {', '.join(map(str, step.widths))} bits with {step.setting} ({step.why})"
+        told.append((what if step.parts else step.why) + (f": {step.command}" if step.command else ""))
+    more = f" and {len(steps) - MOST_STEPS} more" if len(steps) > MOST_STEPS else ""
+    text = f"Run next: {'; '.join(told)}{more}." if told else "No fixed sequence of widths can be carried on."
+    return text + (f" The cells that would teach most about all others: {suggested}." if suggested else "")
+
+
+def _some(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - 4} more" if len(parts) > 4 else ""
+    return ", ".join(p.replace("+", " + ") for p in parts[:4]) + more
+
+
+def model_quality(source: Source) -> str | None:
+    """Cross-validated error of the predictor against the two baselines it has to beat; None where nothing can be fitted."""
+    from blip2sweep.analysis.atoms import noise
+    from blip2sweep.analysis.recommend import FEWEST_CELLS, problems
+
+    if source.anatomy is None:
         return None
-    found = max(problems(source.cells, source.anatomy), key=lambda p: len(p.cells))
-    own = found.cells.iloc[:200]
-    widths = found.atoms.widths[:200]
+    try:
+        cells = one_seed(predictable(source.cells, source.metric))  # a seed's twin would give the fit the answer
+        found = max(problems(cells, source.anatomy), key=lambda p: len(p.cells))
+    except UserError:
+        return None
+    if len(found.cells) < 2 * FEWEST_CELLS:
+        return None
+    # The baseline, and at most 200 others at random: the first ones of a sweep are often all of one kind.
+    rows = np.sort(np.random.default_rng(0).permutation(np.arange(1, len(found.cells)))[:200])
+    own, widths = found.cells.iloc[[0, *rows]], found.atoms.widths[[0, *rows]]
     base = float(own.loc[own["part"] == "none", source.metric].iloc[0])
     errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.atoms.groups)
     told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
-    return f"Predicting cells that were not run, mean absolute error in {source.metric} (5-fold): {told}."
+    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {source.metric} (5-fold): {told}."

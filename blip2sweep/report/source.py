@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,15 +11,18 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.analysis.cells import comparable, main_metric
+from blip2sweep.analysis.cells import SAME, comparable, main_metric
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.anatomy import Anatomy, anatomy
-from blip2sweep.errors import UserError
+from blip2sweep.collect import collect
+from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.models import model_config, shipped_models
 from blip2sweep.report.verbs import read_table
 from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.sweeps import find_sweep
 from blip2sweep.tasks import TaskData, load_task
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass
@@ -46,6 +51,15 @@ class Source:
         name = str(self.cells["model"].iloc[0])
         config = job["model"] if job else (model_config(name) if name in shipped_models() else None)
         return anatomy(config) if config else None
+
+    @property
+    def known_anatomy(self) -> Anatomy:
+        """The anatomy, where nothing goes without it."""
+        if self.anatomy is None:
+            raise UserError(
+                f"model {self.cells['model'].iloc[0]}: its anatomy is not known here; right: the output_dir of its own sweep"
+            )
+        return self.anatomy
 
     @cached_property
     def task(self) -> TaskData | None:
@@ -84,20 +98,35 @@ def load_source(
 
 
 def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
-    """Read what collecting wrote; collect first where nothing was written yet."""
+    """The table as the journals have it now; as it was last written where they are gone or nothing may be written."""
+    if any((output_dir / "journals").glob("*.jsonl")):
+        try:
+            collect(output_dir, found)
+        except UserError as error:
+            if getattr(error.__cause__, "errno", None) not in UNWRITABLE:  # somebody else's results
+                raise
     if not (folder / "table.parquet").exists():
-        from blip2sweep.collect import collect
-
-        collect(output_dir, found)
+        raise UserError(f"{output_dir}: the ledger has no rows yet; right: run a sweep, or --output-dir of one")
     return read_table(folder / "table.parquet")
 
 
 def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
     for column, value in only.items():
         if value is not None:
-            kept = table[table[column].astype(str) == value]
+            if column not in table:
+                raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
+            kept = table[[str(v) == value for v in table[column]]]
             if kept.empty:
                 there = ", ".join(sorted({str(v) for v in table[column]})[:6])
-                raise UserError(f"--{column} {value}: no cell has it; right: one of {there}")
+                option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
+                raise UserError(f"{option}: no cell has it; right: one of {there}")
             table = kept
     return table
+
+
+def narrowing(model: str | None, task: str | None, only: Sequence[str]) -> dict[str, str | None]:
+    """`only` of `load_source` from the options of a verb; only: `COLUMN=VALUE`, such as `dtype=float32`."""
+    for word in only:
+        if not all(word.partition("=")):
+            raise UserError(f"--only {word}: right: COLUMN=VALUE, such as dtype=float32")
+    return {"model": model, "task": task, **{w.partition("=")[0]: w.partition("=")[2] for w in only}}

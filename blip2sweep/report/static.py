@@ -72,7 +72,9 @@ def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
         if half == half:
             axis.axhspan(100 - half, 100 + half, color="0.85", zorder=0, label="noise floor")
         for i, (parts, line) in enumerate(own.groupby("parts", sort=False)):
-            line = line.sort_values("width", ascending=False)
+            points = line[line["point"]]  # further calibration seeds
+            axis.plot(points["width"].map(widths.index) + 0.04 * i, points["retained"], linestyle="", **_style(i))
+            line = line[~line["point"]].sort_values("width", ascending=False)
             x = line["width"].map(widths.index).to_numpy(float) + 0.04 * i
             bars = _errors(line, "retained", "retained_low", "retained_high")
             axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=parts, **_style(i))
@@ -179,11 +181,11 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
 
 
 def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
-    places = list(dict.fromkeys(zip(data["line"], data["width"], strict=True)))[::-1]
+    places = list(dict.fromkeys(data["label"]))[::-1]
     for _, axis in _panels(picture, [""]):
         axis.axvline(0, color="0.5", linewidth=1, linestyle=":")
         for i, (setting, own) in enumerate(data.groupby("setting", sort=False)):
-            y = [places.index(p) + 0.1 * i for p in zip(own["line"], own["width"], strict=True)]
+            y = [places.index(p) + 0.1 * i for p in own["label"]]
             style = {k: v for k, v in _style(i).items() if k != "marker"}
             axis.errorbar(
                 own["gain"],
@@ -194,7 +196,7 @@ def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
                 label=setting,
                 **style,
             )
-        axis.set_yticks(range(len(places)), [f"{line} {width:g}"[:48] for line, width in places], fontsize=7)
+        axis.set_yticks(range(len(places)), [p[:48] for p in places], fontsize=7)
         axis.set(xlabel=f"gain in {metric} over RTN")
         _legend(axis)
 

@@ -11,6 +11,7 @@ For parallel coordinates and parameter importance every run's config has a numbe
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,12 @@ def _page(output_dir: Path, sweep: Sweep) -> tuple[Path | None, pd.DataFrame | N
     except UserError:
         return None, None
     path = source.folder / "report.html"
-    build_report(source, path)
-    return path, worst_samples(source)
+    try:
+        build_report(source, path)
+        return path, worst_samples(source)
+    except Exception as error:  # the sweep is done and its rows are sent: its report must not make it fail
+        print(f"no report was sent: {type(error).__name__}: {error}", file=sys.stderr)
+        return None, None
 
 
 def _null(value: Any) -> bool:

@@ -111,6 +111,26 @@ def test_the_lowest_safe_width_is_found_in_fixed_sequence() -> None:
     assert np.isnan(dropoff.lowest_safe(curve({8: (0, 0.5)})).astype({"lowest_safe": float})["lowest_safe"].iloc[0])
 
 
+def test_widths_outside_the_sequence_are_not_tested_and_are_named() -> None:
+    found = dropoff.lowest_safe(curve({16: (0, 0.5), 8: (0, 0.01), 7: (0, 0.5), 6: (0, 0.01)})).iloc[0]
+    assert (found["lowest_safe"], found["not_tested"], found["not_run"]) == (6, "16, 7", "5, 4, 3, 2")
+
+
+@pytest.mark.parametrize(("widths", "wanted"), [
+    ({8: 0.01, 4: 0.5}, ([6, 5], "between 8 bits, safe, and 4, not")),
+    ({4: 0.5}, ([8, 6, 5], "4 bits are not safe")),
+    ({8: 0.01, 4: 0.01}, ([3], "4 bits are still safe")),
+    ({8: 0.5}, None),
+    ({8: 0.01, 6: 0.5}, None),
+    ({8: 0.01, 6: 0.01, 5: 0.01, 4: 0.01, 3: 0.01, 2: 0.01}, None),
+    ({8: 0.01, 4: np.nan}, None),
+    ({7: 0.5}, None),
+])  # fmt: skip
+def test_what_carries_a_sequence_on(widths: dict[int, float], wanted: tuple[list[int], str] | None) -> None:
+    found = dropoff.extending(dropoff.lowest_safe(curve({w: (0.0, high) for w, high in widths.items()})))
+    assert [(r.widths, r.why) for r in found.itertuples()] == ([wanted] if wanted else [])
+
+
 def test_a_sequence_errs_in_one_of_forty() -> None:
     """All widths lose exactly the margin: calling any of them safe is an error, made 2.5 % of the time at most."""
     rng, wrong, trials = np.random.default_rng(1), 0, 400

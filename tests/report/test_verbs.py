@@ -105,10 +105,15 @@ def test_sizes_and_shares() -> None:
     assert parse_bytes("2GB") == 2_000_000_000
     assert parse_bytes("1.5 mb") == 1_500_000
     assert parse_bytes("123") == 123
+    assert parse_bytes("2GiB") == parse_bytes("2 gib") == parse_bytes("2Gi") == 2 * 1024**3
+    assert parse_bytes("1.5KiB") == 1536
     assert parse_drop("2%") == parse_drop("0.02") == 0.02
-    for wrong in ("", "GB", "1.2.3GB"):
+    for wrong in ("", "GB", "1.2.3GB", "2iB", "."):
         with pytest.raises(UserError, match="right: 2GB"):
             parse_bytes(wrong)
+    for text, meant in (("2", "2% or 0.02"), ("1", "1% or 0.01"), ("250%", "2% or 0.02"), ("100%", "2% or 0.02")):
+        with pytest.raises(UserError, match=f"the whole baseline or more; right: {meant}"):
+            parse_drop(text)
 
 
 # ---- bad input: one clear line each
@@ -150,20 +155,13 @@ def test_mixed_tasks_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_nan_metrics(tmp_path: Path) -> None:
-    build(tmp_path / "outputs", [whole(["vit"], 4)])
-    table = pd.read_parquet(tmp_path / "outputs/table.parquet")
-    for column in ("cider", "nll"):
-        table[column] = np.nan
-    table.to_parquet(tmp_path / "outputs/sweeps/planted/table.parquet")
+    build(tmp_path / "outputs", [whole(["vit"], 4)], nan=lambda listed: True)
     refused(blip2sweep("report", cwd=tmp_path), "no cell has a metric that is a number")
 
 
 def test_one_cell_without_a_number_does_not_stop_the_report(tmp_path: Path) -> None:
-    build(tmp_path / "outputs", grid()[:40])
-    path = tmp_path / "outputs/sweeps/planted/table.parquet"
-    table = pd.read_parquet(path)
-    table.loc[3, [c for c in table if "cider" in c]] = np.nan
-    table.to_parquet(path)
+    """One of the method whose cells are fitted."""
+    build(tmp_path / "outputs", grid()[:40], nan=lambda listed: listed == whole(["vit"], 6, "gptq"))
     ran = blip2sweep("report", cwd=tmp_path)
     assert ran.code == 0, ran.err
 

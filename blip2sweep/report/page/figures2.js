@@ -56,7 +56,7 @@ FIGURES.shapley = function () {
 };
 
 FIGURES.methods = function () {
-  const all = rows(REPORT.figures.methods), place = (r) => `${r.parts} ${r.width ?? "mixed"} bits`;
+  const all = rows(REPORT.figures.methods), place = (r) => r.label;
   const methods = distinct(all.map((r) => r.setting)), places = distinct(all.map(place));
   const traces = methods.map((method, i) => {
     const own = all.filter((r) => r.setting === method);

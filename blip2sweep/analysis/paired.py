@@ -1,0 +1,45 @@
+"""The difference of two cells, image by image."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from blip2sweep.analysis.bands import percentile
+from blip2sweep.analysis.draws import Draws
+from blip2sweep.errors import UserError
+
+
+class Difference(NamedTuple):
+    """The drop of one cell minus that of another, with its 95 % interval (NaN where one of them has no outputs)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def difference(cells: pd.DataFrame, metric: str, draws: Draws | None, one: str, other: str) -> Difference:
+    """drop(one) − drop(other), positive where `one` is worse; both are seen on the same resampled images.
+
+    one, other: keys, or their beginnings. Raises UserError where a key is no one cell of the table.
+    """
+    rows = [_row(cells, key) for key in (one, other)]
+    value = float(rows[0][f"drop_{metric}"] - rows[1][f"drop_{metric}"])
+    return Difference(value, *paired_interval(draws, rows[0]["key"], rows[1]["key"]))
+
+
+def paired_interval(draws: Draws | None, one: str, other: str) -> tuple[float, float]:
+    """The ends of the 95 % percentile interval of drop(one) − drop(other)."""
+    if draws is None or one not in draws or other not in draws:
+        return np.nan, np.nan
+    low, high = percentile((draws.drop(one) - draws.drop(other))[None])
+    return float(low[0]), float(high[0])
+
+
+def _row(cells: pd.DataFrame, key: str) -> pd.Series:
+    found = cells[cells["key"].str.startswith(key)]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} cells have a key that begins with {key!r}; right: the key of one cell")
+    return found.iloc[0]

@@ -1,0 +1,196 @@
+"""What is chosen, on which images, and what is said where the limit is not kept; cells that are no numbers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from blip2sweep.analysis import difference, recommend
+from blip2sweep.analysis.cells import comparable
+from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.analysis.frontier import frontier
+from blip2sweep.analysis.predict import predictable
+from blip2sweep.analysis.recommend import Half
+from blip2sweep.errors import UserError
+from blip2sweep.importing.models import model_anatomy
+from blip2sweep.metrics import weights
+from tests.synthetic import build, whole
+
+TINY = model_anatomy("tiny")
+PARTS = (["vit"], ["llm"], ["qformer"], ["vit", "qformer", "llm"])
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Draws]:
+    folder = tmp_path_factory.mktemp("recommend")
+    build(folder, [whole(p, b, m) for p in PARTS for b in (8, 4, 3, 2) for m in ("rtn", "gptq")], n=120)
+    return opened(folder)
+
+
+def opened(folder: Path, metric: str = "cider") -> tuple[pd.DataFrame, Draws]:
+    cells = comparable(pd.read_parquet(folder / "table.parquet"))
+    draws = load_draws(folder, cells, metric)
+    assert draws is not None
+    return cells, draws
+
+
+def on_halves(planted: tuple[pd.DataFrame, Draws], method: str, first: float, second: float) -> Draws:
+    """The draws with the scores of one method's cells replaced: shares of the baseline on either half of the images."""
+    cells, draws = planted
+    base, inside = draws.arrays[draws.baseline], draws.half(True)
+    changed = base.copy()
+    changed[:, 0] *= np.where(inside, first, second)
+    own = set(cells.loc[cells["method"] == method, "key"])
+    arrays = {k: changed if k in own else a for k, a in draws.arrays.items()}
+    return Draws(draws.metric, draws.image_ids, arrays, draws.baseline, draws.resampled)
+
+
+def test_the_setting_is_chosen_on_the_first_half_alone(planted: tuple[pd.DataFrame, Draws]) -> None:
+    """GPTQ loses nearly all on the half that chooses and nothing on the half that is reported."""
+    draws = on_halves(planted, "gptq", first=0.05, second=1.0)
+    chosen = recommend.recommend(planted[0], "cider", draws, TINY, max_bytes=900_000)
+    assert chosen.setting == "rtn/channel"
+    assert chosen.chosen_drop < 0.5
+    lucky = on_halves(planted, "gptq", first=1.0, second=0.05)
+    chosen = recommend.recommend(planted[0], "cider", lucky, TINY, max_bytes=900_000)
+    assert chosen.setting == "gptq/channel"
+    assert chosen.predicted_drop / chosen.baseline > 0.5  # and the other half says what it is worth
+
+
+def test_the_frontier_is_not_chosen_by_what_it_shows(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells, draws = planted
+    one = frontier(cells, "cider", draws)
+    rng, second = np.random.default_rng(0), draws.half(False)
+    arrays = {k: a.copy() for k, a in draws.arrays.items()}
+    for a in arrays.values():
+        a[second, 0] = rng.permutation(a[second, 0]) * rng.random()
+    other = frontier(cells, "cider", Draws(draws.metric, draws.image_ids, arrays, draws.baseline, draws.resampled))
+    assert one["key"].tolist() == other["key"].tolist()
+    assert not np.allclose(one["value"], other["value"])
+
+
+def test_the_frontier_against_time_is_of_packed_cells(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells = planted[0]
+    with pytest.raises(UserError, match=r"no cell has seconds_batch_1; right: cells of quant.packed=true"):
+        frontier(cells, "cider", planted[1], "latency")
+    timed = cells.assign(seconds_batch_1=np.where(cells["width"] == 4, cells["bits_per_weight"] / 100, np.nan))
+    found = frontier(timed, "cider", planted[1], "latency")
+    assert set(found["width"]) == {4}
+    assert found.groupby("setting")["seconds_batch_1"].apply(lambda s: s.is_monotonic_increasing).all()
+    with pytest.raises(UserError, match="size bytes is unknown"):
+        frontier(cells, "cider", planted[1], "bytes")
+
+
+# ---- limits that are not kept
+
+
+def test_a_limit_that_is_still_exceeded_is_said(
+    planted: tuple[pd.DataFrame, Draws], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Half, "lost", lambda half, problem, widths: 0.3)
+    chosen = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.02)
+    assert not chosen.within
+    assert chosen.chosen_drop == 0.3
+
+
+def test_a_choice_is_widened_until_it_keeps_the_limit_or_the_size_ends_it(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells, draws = planted
+    problem = next(p for p in recommend.problems(cells, TINY) if p.setting == "rtn/channel")
+    half = recommend._halves(problem, "cider", draws)[0]
+    narrow = [min(b for b in options if b) for options in problem.options]
+    assert half.lost(problem, narrow) > 0.5
+    widened = recommend._widened(problem, half, narrow, None, 0.02)
+    assert half.lost(problem, widened) <= 0.02
+    assert problem.bytes(widened) < problem.bytes([0] * len(narrow))
+    limit = (problem.bytes(narrow) + problem.bytes(widened)) // 2
+    stopped = recommend._widened(problem, half, narrow, limit, 0.02)
+    assert problem.bytes(narrow) < problem.bytes(stopped) <= limit
+    assert half.lost(problem, stopped) > 0.02
+
+
+def test_a_size_that_allows_nothing_stricter_keeps_the_last_choice(
+    planted: tuple[pd.DataFrame, Draws], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells, draws = planted
+    loose = recommend.recommend(cells, "cider", draws, TINY, max_drop=0.2)
+    monkeypatch.setattr(Half, "lost", lambda half, problem, widths: 0.5)
+    chosen = recommend.recommend(cells, "cider", draws, TINY, max_bytes=loose.model_bytes, max_drop=0.2)
+    assert chosen.model_bytes <= loose.model_bytes
+    assert not chosen.within
+
+
+# ---- what is no number
+
+
+def test_a_cell_without_a_number_is_left_out_of_the_fit(tmp_path: Path) -> None:
+    """The cell is one of the setting that is fitted."""
+    recipes = [whole(p, b) for p in PARTS for b in (8, 4, 3, 2)]
+    build(tmp_path, recipes, nan=lambda listed: listed == recipes[5], n=80)
+    cells, draws = opened(tmp_path)
+    assert cells["cider"].isna().sum() == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # resamples of nothing
+        chosen = recommend.recommend(cells, "cider", draws, TINY, max_drop=0.05)
+    assert chosen.entries
+    assert len(predictable(cells, "cider")) == len(cells) - 1
+
+
+def test_a_baseline_of_zero_or_no_number_is_refused(tmp_path: Path) -> None:
+    build(tmp_path / "zero", [whole(p, b) for p in PARTS for b in (8, 4)], scale=0.0, n=40)
+    cells, draws = opened(tmp_path / "zero")
+    with pytest.raises(UserError, match="the baseline's cider is 0, so nothing can be predicted"):
+        recommend.recommend(cells, "cider", draws, TINY, max_drop=0.05)
+    cells.loc[cells["part"] == "none", "cider"] = np.nan
+    with pytest.raises(UserError, match="the baseline's cider is nan"):
+        predictable(cells, "cider")
+
+
+def test_the_likelihood_is_not_predicted(planted: tuple[pd.DataFrame, Draws]) -> None:
+    with pytest.raises(UserError, match="nll is no share of the baseline"):
+        recommend.recommend(planted[0], "nll", None, TINY, max_drop=0.05)
+
+
+def test_likelihoods_of_equal_outputs_are_their_cells_own(tmp_path: Path) -> None:
+    build(
+        tmp_path,
+        [whole(["vit"], b) for b in (8, 4, 2)],
+        texts=lambda i, kept: [f"the same {k}" for k in range(50)],
+        n=50,
+    )
+    cells, draws = opened(tmp_path, "nll")
+    assert cells["predictions"].nunique() == 1
+    for row in cells.to_dict("records"):
+        assert draws.value(row["key"]) == pytest.approx(row["nll"])
+    assert cells["nll"].nunique() == 4
+
+
+# ---- the difference of two cells
+
+
+def test_a_difference_against_a_second_implementation(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells, draws = planted
+    keys = cells.loc[cells["width"] == 3, "key"].tolist()[:2]
+    found = difference(cells, "cider", draws, *keys)
+    base, one, other = (draws.arrays[k][:, 0] for k in (draws.baseline, *keys))
+    assert found.value == pytest.approx(float(((base - one) - (base - other)).mean()))
+    resampled = []
+    for counts in weights(draws.image_ids).counts:
+        picked = [i for i, times in enumerate(counts.tolist()) for _ in range(times)]
+        resampled.append(sum(other[i] - one[i] for i in picked) / len(picked))
+    assert found.low == pytest.approx(float(np.percentile(resampled, 2.5)))
+    assert found.high == pytest.approx(float(np.percentile(resampled, 97.5)))
+    swapped = difference(cells, "cider", draws, *keys[::-1])
+    assert (swapped.value, swapped.low, swapped.high) == pytest.approx((-found.value, -found.high, -found.low))
+    with pytest.raises(UserError, match="0 cells have a key that begins with 'zz'"):
+        difference(cells, "cider", draws, "zz", keys[0])
+
+
+def test_a_difference_without_outputs_has_no_interval(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells: Any = planted[0]
+    found = difference(cells, "cider", None, *cells["key"].iloc[1:3])
+    assert np.isnan([found.low, found.high]).all()
