@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout, installed or not
 import torch
 
 from blip2sweep.calibration import Blocks, Calibrator
-from blip2sweep.memo import Memo
+from blip2sweep.memo import Memo, Value
 from blip2sweep.methods import METHODS
 from blip2sweep.methods.scheme import Weights
 from blip2sweep.methods.statistics import Statistics
@@ -132,8 +132,15 @@ def _recipe(loaded: Loaded, part: str, name: str, bits: int) -> Recipe:
     return resolve_recipe({"part": part, "blocks": "all", "layers": "all", "quant": quant}, loaded.anatomy)
 
 
+class Forgetful(Memo):
+    """Keeps nothing, and copies nothing to find that out."""
+
+    def put(self, name: str, value: Value, key: str | None = None) -> None:
+        pass
+
+
 def _quantize(loaded: Loaded, recipe: Recipe, chosen: Calibration) -> None:
-    memo = Memo(loaded.device, 0, 0)
+    memo = Forgetful(loaded.device, 0, 0)
     prepared = Calibrator(loaded, "bench", memo, Blocks(memo))(recipe, chosen)
     with Patch(loaded).apply(recipe, prepared):
         pass
