@@ -18,9 +18,10 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.dtypes import part_dtypes
 from blip2sweep.errors import UserError
 from blip2sweep.recipe import Recipe, resolve_recipe
-from blip2sweep.recipe.calibrated import part_calibrates, stamped
+from blip2sweep.recipe.calibrated import check_upstream, part_calibrates, stamped
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
+from blip2sweep.recipe.packed import check_packed
 from blip2sweep.recipe.recipe import PartRecipe
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
@@ -78,7 +79,6 @@ class Cell:
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
-            "calibration": self.calibration.identity if self.calibration else None,
         }
 
     @cached_property
@@ -142,6 +142,7 @@ class Cells:
         generation, used = self._once(
             "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
         )
+        check_packed(recipe, str(model.config["family"]), model.dtypes)
         measured = self._calibration(config, model, recipe, task)
         if measured is None:
             return Cell(model, recipe, task, task_config, generation, recipe.used | used)
@@ -156,9 +157,10 @@ class Cells:
             return None
         chosen = config["calibration"]
         check(chosen)
-        _check_text_only(chosen, recipe)
+        check_upstream(recipe, chosen["upstream"])
         split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
         split = self._once("task", split_config, load_task)
+        _check_text_only(chosen, recipe, split.kind, str(model.config["family"]))
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
@@ -172,11 +174,16 @@ class Cells:
         return self._memo[name]
 
 
-def _check_text_only(config: Mapping[str, Any], recipe: Recipe) -> None:
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:
     seeing = [n for n, p in recipe.parts.items() if n != "llm" and part_calibrates(p)]
     if config["text_only"] and seeing:
         raise UserError(
             f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part=llm, or calibration=task"
+        )
+    if config["text_only"] and family == "t5" and kind == "caption":
+        raise UserError(
+            f"calibration={config['name']}: a caption has no question, so T5's encoder would read the same few tokens "
+            f"every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
         )
 
 

@@ -31,7 +31,9 @@ def collect(output_dir: Path, sweep: Sweep | None = None) -> pd.DataFrame:
     table, fresh = build_table(output_dir, ledger, read_known(path))
     write_samples(output_dir, ledger, fresh)  # before the table: a table that lacks a cell has it measured again
     write_parquet(path, pa.Table.from_pandas(table, preserve_index=False))
-    write_propagation(output_dir)
+    write_propagation(
+        output_dir, {stem(r["key"], r["predictions"]): r["key"] for r in ledger.results() if r["predictions"]}
+    )
     if sweep is None:
         return table
     return write_sweep(output_dir, table, sweep)

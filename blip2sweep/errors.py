@@ -10,6 +10,17 @@ class UserError(ValueError):
     """Bad input. The command line prints the message on one line and exits with code 2; nothing is queued or written."""
 
 
+class MissingExtra(UserError):
+    """A library that is not installed: in a grid that has other cells, its own are skipped with that reason.
+
+    used: the config keys that would have determined the recipe.
+    """
+
+    def __init__(self, message: str, used: frozenset[str]) -> None:
+        super().__init__(message)
+        self.used = used
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: the nearest known one, and all of them."""
     names = sorted(known)

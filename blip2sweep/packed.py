@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from blip2sweep.recipe.packed import Kernel, kernel_of
 from blip2sweep.stages.evaluate import evaluate
 from blip2sweep.stages.images import Features, load_pixels
 from blip2sweep.tasks.generation import Generation
-from blip2sweep.tasks.sample import TaskData
+from blip2sweep.tasks.sample import Sample, TaskData
 
 SINGLE, LARGEST = 8, 64  # images timed one by one, and together
 REPEATS = 3
+OUTLIERS = 6.0  # inputs from this size on LLM.int8() multiplies in 16 bits, as published
 
 
 def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
@@ -63,19 +64,13 @@ class Packed:
         self.restore()
 
     def _exchange(self, path: str, scheme: Scheme) -> None:
-        module = self.loaded.model.get_submodule(path)
+        module, device = self.loaded.model.get_submodule(path), self.loaded.device.type
         assert isinstance(module, nn.Linear)
-        self._check(path, scheme)
+        if scheme.weights.packed != device:
+            raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
         packed = pack(module, scheme)
         self._originals[path] = module
         self.loaded.model.set_submodule(path, packed)
-
-    def _check(self, path: str, scheme: Scheme) -> None:
-        device = self.loaded.device.type
-        if scheme.weights.packed != device:
-            raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
-        if self.loaded.family == "t5" and path.endswith(".wo") and kernel_of(scheme).library == "bitsandbytes":
-            raise UserError(f"{path}: T5 casts its input to the type of the packed codes; right: keep those layers")
 
     def restore(self) -> None:
         for path, module in self._originals.items():
@@ -98,7 +93,7 @@ def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
         config = quantization.Float8WeightOnlyConfig()
     elif kernel.bits == 4:
         config = quantization.Int4WeightOnlyConfig(
-            group_size=scheme.weights.group_size, int4_packing_format="tile_packed_to_4d"
+            group_size=scheme.weights.group_size or module.in_features, int4_packing_format="tile_packed_to_4d"
         )
     elif kernel.w8a8:
         config = quantization.Int8DynamicActivationInt8WeightConfig()
@@ -107,6 +102,8 @@ def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
     own = copy.copy(module)
     own._parameters = dict(module._parameters)
     quantization.quantize_(nn.Sequential(own), config)
+    if type(own.weight) in (Tensor, nn.Parameter):  # what it cannot take torchao leaves alone, and only logs that
+        raise RuntimeError(f"torchao left a weight {tuple(module.weight.shape)} unquantized under {config}")
     return own
 
 
@@ -117,7 +114,9 @@ def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
     shape = (module.in_features, module.out_features, bias is not None)
     own: Any
     if w.method == "int8":
-        own = bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False)
+        own = bitsandbytes.nn.Linear8bitLt(
+            *shape, has_fp16_weights=False, threshold=OUTLIERS
+        ).eval()  # else a CPU uses floats
         own.weight = bitsandbytes.nn.Int8Params(module.weight.data.clone(), requires_grad=False, has_fp16_weights=False)
     else:
         own = bitsandbytes.nn.Linear4bit(*shape, compute_dtype=module.weight.dtype, quant_type=w.method)
@@ -181,24 +180,37 @@ def _inner(tensor: Any) -> Iterator[Tensor]:
 
 
 def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Features) -> dict[str, float]:
-    """Bytes, peak bytes and seconds an image, one by one (median) and in the largest batch (best of three)."""
-    chosen = task.samples[:LARGEST]
-    alone = [_seconds(loaded, task, generation, pixels, [s], 1) for s in chosen[: SINGLE + 1]][1:]  # the first warms up
-    if loaded.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(loaded.device)
-    together = min(_seconds(loaded, task, generation, pixels, chosen, LARGEST) for _ in range(REPEATS)) / len(chosen)
-    peak = torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0
+    """Bytes, peak bytes (CUDA) and seconds an image: one by one (median), and in a batch of `batch_largest` (best of three).
+
+    task: of distinct images. The peak is the model and what a run adds to it: whatever else lies on the device, such as the
+    originals of packed layers, is not counted.
+    """
+    alone = [_timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]
+    before = _reset_peak(loaded.device)
+    runs = [_timed(loaded, task, generation, pixels, task.samples, LARGEST) for _ in range(REPEATS)]
+    together, size = min(seconds for seconds, _ in runs) / len(task.samples), model_bytes(loaded.model)
+    added = None if before is None else torch.cuda.max_memory_allocated(loaded.device) - before
     return {
-        "model_bytes_measured": model_bytes(loaded.model),
-        **({"peak_bytes": peak} if peak else {}),
-        "seconds_batch_1": statistics.median(alone) if alone else together,
-        f"seconds_batch_{LARGEST}": together,
+        "model_bytes_measured": size,
+        **({} if added is None else {"peak_bytes": size + added}),
+        "seconds_batch_1": statistics.median(alone[1:]) if alone[1:] else together,  # the first warms up
+        "seconds_batch_largest": together,
+        "batch_largest": min(batch for _, batch in runs),
     }
 
 
-def _seconds(
-    loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Any, batch: int
-) -> float:
+def _reset_peak(device: torch.device) -> int | None:
+    """Bytes that are allocated now, from where the peak is counted; None where the device does not tell."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _timed(
+    loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Sequence[Sample], batch: int
+) -> tuple[float, int]:
+    """(seconds, the batch size it came to: that of the samples where they are fewer, halved where memory ran out)."""
     own = replace(task, samples=tuple(samples))
     if loaded.device.type == "cuda":
         torch.cuda.synchronize(loaded.device)
@@ -206,13 +218,16 @@ def _seconds(
     assert pixels.pixels is not None
     images = Features(tuple(own.images), pixels.pixels[rows])
     start = time.perf_counter()
-    evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
-    return time.perf_counter() - start  # evaluate brings its texts to the host: the device is done
+    found = evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
+    seconds = time.perf_counter() - start  # evaluate brings its texts to the host: the device is done
+    return seconds, min(found.cost["batch_size"], len(samples))
 
 
 def compared(loaded: Loaded, job: dict[str, Any], task: TaskData) -> dict[str, float]:
     """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
-    own, generation = replace(task, samples=task.samples[:LARGEST]), Generation(**job["generation"])
+    first = {s.image_id: s for s in reversed(task.samples)}
+    own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]))
+    generation = Generation(**job["generation"])
     found = measured(loaded, own, generation, load_pixels(loaded, own))
     config = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
     plain = load(config, Path(job["folder"]), device=loaded.device.type)

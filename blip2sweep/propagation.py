@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ import pandas as pd
 from blip2sweep.store import read_json
 
 
-def write_propagation(output_dir: Path) -> None:
-    """Collect what workers left in `propagation/`; nothing where there is nothing."""
-    rows = list(_rows(output_dir))
+def write_propagation(output_dir: Path, committed: Mapping[str, str]) -> None:
+    """Collect what workers left in `propagation/`; nothing where there is nothing. committed: {name of the predictions that
+    count: key}, for a cell that was run again may have left more than one file."""
+    rows = list(_rows(output_dir, committed))
     if rows:
         part = output_dir / ".propagation.parquet.tmp"
         pd.DataFrame(rows).astype({"block": "Int64"}).to_parquet(part, index=False)
         part.replace(output_dir / "propagation.parquet")
 
 
-def _rows(output_dir: Path) -> Iterator[dict[str, Any]]:
+def _rows(output_dir: Path, committed: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     for path in sorted((output_dir / "propagation").glob("*.json")):
-        yield from ({"key": path.stem.partition("-")[0], **row} for row in read_json(path))
+        if path.stem in committed:
+            yield from ({"key": committed[path.stem], **row} for row in read_json(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from blip2sweep.anatomy import anatomy
 from blip2sweep.methods import minmax, rtn
 from blip2sweep.methods.scheme import Weights
 from blip2sweep.models import build_meta, verify
+from scripts import bench_methods
 from scripts.benchmarks import floor, grids, models, reference
 from tests.checkpoints import ROOT, conf
 from tests.composing import jobs, plan
@@ -83,3 +85,16 @@ def test_the_script_compares_both_and_they_agree(tmp_path: Path) -> None:
     for name in ("hits_bridge", "hits_vision_blocks", "seconds_language", "peak_memory_bytes", "after_last_cell"):
         assert name in found["ours"]
     assert 0 < found["floor"]["share_language"] < 1.5
+
+
+def test_the_methods_script_times_layers_and_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_methods, "SHAPES", ((16, 32),))
+    monkeypatch.setattr(bench_methods, "TOKENS", 64)
+    monkeypatch.setattr(bench_methods, "SAMPLES", 4)
+    bench_methods.layers(["rtn", "gptq"], "cpu")
+    bench_methods.tiny(["rtn", "awq"], "cpu")
+    lines = [re.sub(r"\d+\.\d\d s", "… s", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:3] == ["16 x 32: second moment of 64 tokens … s", "16 x 32: rtn … s", "16 x 32: gptq … s"]
+    assert lines[3:] == [f"tiny {p}: {m} 3 bits … s" for p in ("vit", "qformer", "llm") for m in ("rtn", "awq")]

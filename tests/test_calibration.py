@@ -97,6 +97,20 @@ def test_so_does_every_method_that_sees_weights_alone(loaded: Loaded, method: st
         assert applied.layers_changed == len(quant.schemes)
 
 
+@pytest.mark.parametrize("method", ["nf4", "fp4"])
+def test_four_bit_codes_of_t5s_layers_whose_rows_they_divide(t5: Loaded, method: str) -> None:
+    if METHODS[method].missing:
+        pytest.skip("an extra")
+    quant = recipe(t5.anatomy, "llm", layers="attention+crossattention+wi_0+wi_1", method=method, bits=4)
+    with Patch(t5).apply(quant) as applied:
+        assert set(applied.layers) == set(quant.schemes)
+        assert applied.layers_changed == len(quant.schemes) == 2 * 6 + 2 * 10
+        for path in applied.layers:
+            assert all(len(row.unique()) <= 16 for row in t5.model.get_submodule(path).weight)
+    with pytest.raises(UserError, match=r"wo has rows of 48"):
+        recipe(t5.anatomy, "llm", method=method, bits=4)
+
+
 def test_a_mixed_recipe_calibrates_what_it_must(opt: Loaded) -> None:
     from blip2sweep.recipe import resolve_recipe
 

@@ -122,6 +122,18 @@ def test_damping_is_raised_until_the_factorization_succeeds() -> None:
     assert few.rank() == 3
 
 
+@pytest.mark.parametrize("outlier", [1.0, 1e3, 1e4])
+def test_the_rank_is_seen_past_an_outlier(outlier: float) -> None:
+    """One large input must not hide the others behind its rounding."""
+    g = torch.Generator().manual_seed(0)
+    x = (torch.randn(500, 30, generator=g) + 5 * torch.randn(1, 30, generator=g)) @ torch.randn(30, 64, generator=g)
+    x[:, 3] *= outlier
+    x[:, 60:] = 0
+    assert seen(x).rank() == 30
+    assert seen(torch.randn(500, 64, generator=g) * torch.logspace(-3, 3, 64)).rank() == 64
+    assert seen(torch.zeros(10, 8)).rank() == 0
+
+
 def test_independent_inputs_of_one_size_are_round_to_nearest() -> None:
     """With a diagonal Hessian no column can help another."""
     w, _ = layer(6)

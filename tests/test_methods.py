@@ -147,3 +147,17 @@ def test_a_bit_more_never_hurts(seed: int, bits: int) -> None:
     x = torch.randn(8, 64, generator=torch.Generator().manual_seed(seed))
     errors = [(rtn.apply(x, None, scheme("channel", b, False, 0))[0] - x).square().mean() for b in (bits, bits + 1)]
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_symmetric_rtn_is_not_idempotent(bits: int) -> None:
+    """torchao's scale puts max|w| half a step beyond the highest code, so it rounds up or down, and the next scale is
+    another."""
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(bits))
+    x[:, 0] = -1.001 * x.abs().amax(-1)
+    weights = scheme("channel", bits, True, 0)
+    once, _ = rtn.apply(x, None, weights)
+    steps = [rtn.quantize(rows, bits, True).scale for rows in (x, once)]
+    half = 1 / (2**bits - 1)
+    assert torch.allclose((steps[1] / steps[0] - 1).abs(), torch.full((4, 1), half), rtol=1e-3)
+    assert not torch.allclose(rtn.apply(once, None, weights)[0], once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from blip2sweep.calibration.propagation import compare, first_samples, states
+from blip2sweep.collect import collect
 from blip2sweep.models import Loaded, Patch, load
 from blip2sweep.tasks import load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
@@ -54,3 +56,7 @@ def test_a_sweep_writes_a_parquet_of_its_own(tmp_path: Path) -> None:
     assert len(table) == 2 * (6 + 6 + 6 + 1)
     logits = table[table.block.isna()].snr_db
     assert logits.max() > logits.min() + 10  # 8 bits against 3
+    left = tmp_path / "out" / "propagation" / f"{table.key[0]}-000000000000.json"
+    left.write_text(json.dumps([{"part": "vit", "block": 0, "snr_db": 0.0, "cosine": 0.0}]))
+    collect(tmp_path / "out")  # what an earlier run of the cell left beside other predictions
+    assert len(pd.read_parquet(tmp_path / "out" / "propagation.parquet")) == len(table)

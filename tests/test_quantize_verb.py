@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from blip2sweep.models import load
+from blip2sweep.sweep.runner import Runner
 from tests.checkpoints import tiny_config
 from tests.commands import blip2sweep, refused
 from tests.composing import plan, recipes
@@ -39,3 +40,15 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     refused(blip2sweep("quantize", "part=none", "--to", "x", cwd=tmp_path), "leaves every layer alone")
     refused(blip2sweep("quantize", "part=vti", "--to", "x", cwd=tmp_path), "part=vti")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_checkpoint_evaluates_to_the_cells_predictions(tmp_path: Path) -> None:
+    words = ["part=llm", "quant=gptq", "quant.bits=3", "calibration.n_samples=8"]
+    ran = blip2sweep("quantize", *words, "--to", str(tmp_path / "gptq3"), cwd=tmp_path)
+    assert ran.code == 0, ran
+    (cell,) = [c.job() for c in plan(*words, "task.limit=20").cells.values() if not c.is_baseline]
+    (whole,) = [c.job() for c in plan(f"model.path={tmp_path / 'gptq3'}", "part=none", "task.limit=20").cells.values()]
+    (plain,) = [c.job() for c in plan("part=none", "task.limit=20").cells.values()]
+    expected, found, other = (Runner({"device": "cpu"})(job)[0] for job in (cell, whole, plain))
+    assert found == expected
+    assert found.text != other.text

@@ -17,7 +17,7 @@ from torch import nn
 
 from blip2sweep.anatomy import Linear
 from blip2sweep.calibration.blocks import Blocks
-from blip2sweep.calibration.feed import Batch, Feed
+from blip2sweep.calibration.feed import Batch, Feed, token_weights
 from blip2sweep.calibration.folds import Judge, Member, alone, folds_of, together
 from blip2sweep.calibration.measure import Measured, calls, keep, measure, recall
 from blip2sweep.calibration.placed import Placed, linear, understandable_oom
@@ -44,16 +44,17 @@ class Calibrator:
 
     def __init__(self, loaded: Loaded, origin: Any, memo: Memo, blocks: Blocks) -> None:
         self.loaded, self.origin, self.memo, self.blocks = loaded, origin, memo, blocks
+        self._kept: tuple[str, Feed] | None = None
 
     def __call__(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
         """Raises FloatingPointError naming a layer whose inputs are not finite, MemoryError when memory runs out."""
-        feed, found, before = Feed(self.loaded, calibration), dict[str, Prepared](), list[str]()
-        whole_model = calibration.upstream == "model"
+        feed, found, before = self._feed(calibration), dict[str, Prepared](), list[str]()
+        in_use, whole_model = calibration.upstream != "full", calibration.upstream == "model"
         with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
-                    samples = digest([self.origin, {**calibration.identity, "upstream": None}, before])
-                    found |= _PartWork(self, part, feed, placed, samples).all()
+                    seen = [self.origin, calibration.measured(part.part.name), feed.images, before]
+                    found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
                 if whole_model:
                     placed.put_all(part.touched(), found)
                     before += [] if part.empty else [part.hash]
@@ -61,14 +62,25 @@ class Calibrator:
                     placed.restore()
         return found
 
+    def _feed(self, calibration: Calibration) -> Feed:
+        """The samples and their features, kept for the next cell unless quantized parts make them."""
+        if calibration.upstream == "model":
+            return Feed(self.loaded, calibration)
+        name = digest(calibration.measured("llm"))
+        if self._kept is None or self._kept[0] != name:
+            self._kept = None  # free the last one first
+            self._kept = name, Feed(self.loaded, calibration)
+        return self._kept[1]
+
 
 class _PartWork:
-    """One part of one recipe. samples: the name of what the part is measured on."""
+    """One part of one recipe. samples: the name of what the part is measured on; in_use: behind its own quantized blocks."""
 
-    def __init__(self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Placed, samples: str) -> None:
+    def __init__(
+        self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Placed, samples: str, in_use: bool
+    ) -> None:
         self.owner, self.loaded, self.recipe, self.placed = owner, owner.loaded, recipe, placed
-        self.feed, self.samples, self.part = feed, samples, recipe.part
-        self.in_use = feed.calibration.upstream != "full"  # predecessors are as quantized
+        self.feed, self.samples, self.part, self.in_use = feed, samples, recipe.part, in_use
         self.entries = block_entries(recipe)
 
     def all(self) -> dict[str, Prepared]:
@@ -77,7 +89,7 @@ class _PartWork:
         last = max(x.block for x, s in self.recipe.touched() if calibrates(s))
         for block in range(last + 1):
             layers = {x: s for x, s in self.recipe.touched() if x.block == block}
-            found |= self._block(block, {x: s for x, s in layers.items() if calibrates(s)})
+            found |= self._block(block, layers)
             if self.in_use:
                 self.placed.put_all(layers.items(), found)
         return found
@@ -90,14 +102,17 @@ class _PartWork:
     def walk(self) -> Walk:
         return Walk(self.loaded.model, self.part, [b.run for b in self.batches])
 
-    def _block(self, block: int, layers: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
+    def _block(self, block: int, touched: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
+        """What calibration makes of a block. touched: all of its layers in the recipe; AWQ's folds depend on the others too."""
+        layers = {x: s for x, s in touched.items() if calibrates(s)}
         if not layers:
             return {}
-        own = digest({x.path: s.as_dict() for x, s in layers.items()})
+        folds = any(s.weights.method == "awq" for s in layers.values())
+        own = digest({x.path: s.as_dict() for x, s in (touched if folds else layers).items()})
         key = digest([self._seen_by(block), own])
         made = self.owner.blocks.get(key)
         if made is None:
-            made = self._made(block, layers, key)
+            made = self._made(block, layers, touched, key)
             self.owner.blocks.put(key, made)
         return made
 
@@ -106,10 +121,12 @@ class _PartWork:
         before = self.entries[:block] if self.in_use else ()
         return digest([self.samples, self.part.name, block, list(before) if any(before) else []])
 
-    def _made(self, block: int, layers: Mapping[Linear, Scheme], key: str) -> dict[str, Prepared]:
+    def _made(
+        self, block: int, layers: Mapping[Linear, Scheme], touched: Mapping[Linear, Scheme], key: str
+    ) -> dict[str, Prepared]:
         start = time.perf_counter()
         measured = self._measured(block, layers)
-        results = self._awq(block, layers, measured)
+        results = self._awq(block, layers, touched, measured)
         for x, scheme in layers.items():
             if x.path not in results:
                 results[x.path] = _result(linear(self.loaded, x.path), scheme, measured[x.path])
@@ -128,7 +145,13 @@ class _PartWork:
             keep(self.owner.memo, name, found)
         return found
 
-    def _awq(self, block: int, layers: Mapping[Linear, Scheme], measured: Mapping[str, Measured]) -> dict[str, Result]:
+    def _awq(
+        self,
+        block: int,
+        layers: Mapping[Linear, Scheme],
+        touched: Mapping[Linear, Scheme],
+        measured: Mapping[str, Measured],
+    ) -> dict[str, Result]:
         """Layers that one operation can absorb a scale for go together, the others alone."""
         own = {
             x.path: Member(x, s, linear(self.loaded, x.path), measured[x.path].sums)
@@ -136,14 +159,16 @@ class _PartWork:
             if s.weights.method == "awq"
         }
         results: dict[str, Result] = {}
-        for fold, paths in folds_of(self.part, block, {x.path: s for x, s in layers.items()}, own.keys()):
-            judge = self._judge(block, fold.output_of) if fold.output_of else None
+        for fold, paths in folds_of(self.part, block, {x.path: s for x, s in touched.items()}, own.keys()):
+            judge = self._judge(block, fold.output_of, own[paths[0]].layer) if fold.output_of else None
             results |= together(fold, [own[p] for p in paths], judge)
         return results | {p: alone(m) for p, m in own.items() if p not in results}
 
-    def _judge(self, block: int, name: str) -> Judge:
+    def _judge(self, block: int, name: str, reader: Linear) -> Judge:
+        """Of the module `name`, which `reader` is in: its tokens weigh what they weigh in the statistics."""
         module = self.walk.blocks[block].get_submodule(name)
-        return Judge(module, calls(self.walk, block, module))
+        weights = [token_weights(self.loaded.family, reader, b) for b in self.batches]
+        return Judge(module, calls(self.walk, block, module), weights)
 
     def _prepared(
         self, path: str, scheme: Scheme, result: Result, seen: Measured, key: str, seconds: float

@@ -14,6 +14,7 @@ from blip2sweep.models import Loaded
 from blip2sweep.stages.bridge import bridge
 from blip2sweep.stages.images import load_pixels
 from blip2sweep.stages.language import Ids, caption_as_trained, inputs, prompt_ids, reference_ids
+from blip2sweep.stages.sharing import images_digest
 from blip2sweep.stages.vision import vision
 from blip2sweep.tasks.calibration import Calibration
 
@@ -33,6 +34,11 @@ class Feed:
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
         self.size = BATCH
+
+    @cached_property
+    def images(self) -> str | None:
+        """A digest of the pictures' content; None where none is read."""
+        return None if self.calibration.text_only else images_digest(self.calibration.data)
 
     @cached_property
     def _pixels(self) -> Tensor:
@@ -105,9 +111,10 @@ class Feed:
         return inputs(self.loaded, self._query_features[rows], whole)[0]
 
 
-def reads_pictures(family: str, layer: Linear) -> bool:
-    """Whether a layer's inputs are pictures' and texts' tokens together: all but those of a T5 decoder's own stream."""
-    return not (family == "t5" and layer.stack == "decoder" and not _reads_encoder(layer))
+def token_weights(family: str, layer: Linear, batch: Batch) -> Tensor | None:
+    """Those of a layer's inputs: pictures' and texts' tokens together, all but those of a T5 decoder's own stream."""
+    own_stream = family == "t5" and layer.stack == "decoder" and not _reads_encoder(layer)
+    return None if own_stream else batch.weights
 
 
 def _reads_encoder(layer: Linear) -> bool:

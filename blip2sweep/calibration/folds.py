@@ -7,6 +7,7 @@ with its quantization per channel or group). `fold` does it for real, biases inc
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from blip2sweep.methods.statistics import Result, Statistics
 
 # Clipping queries and keys hurts, as published; so it does where they are one layer with the values.
 UNCLIPPED = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
+NOT_BY_ROWS = ("hqq",)  # whose solver shrinks errors by an absolute threshold
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
 
 
@@ -34,22 +36,25 @@ class Member(NamedTuple):
 def folds_of(
     part: Part, block: int, schemes: Mapping[str, Scheme], own: Collection[str]
 ) -> list[tuple[Fold, list[str]]]:
-    """The folds of a block that have layers among `own`, AWQ's, with their paths. schemes: of all calibrated layers."""
+    """The legal folds of a block that have layers among `own`, AWQ's, with their paths. schemes: of all its touched layers."""
     inside = {x.name: x for x in part.linears if x.block == block}
     stack = next(x.stack for x in inside.values())
     found = []
     for fold in (f for f in part.folds if not f.stacks or stack in f.stacks):
         paths = [inside[n].path for n in fold.into if n in inside and inside[n].path in own]
-        if paths and _absorbs(fold, inside, schemes):
+        if paths and _legal(fold, inside, schemes):
             found.append((fold, paths))
     return found
 
 
-def _absorbs(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Scheme]) -> bool:
-    """A linear with one scale for the whole tensor is quantized differently once its rows are scaled."""
-    before = inside.get(fold.before)
-    scheme = schemes.get(before.path) if before else None
-    return scheme is None or scheme.weights.strategy != "tensor"
+def _legal(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Scheme]) -> bool:
+    """Scaling the rows of what stands before must commute with its quantization, which one scale for the whole tensor or an
+    absolute threshold prevents; and whatever reads them must be AWQ's or left alone: its columns are scaled as well."""
+    touched = {name: schemes[x.path] for name, x in inside.items() if x.path in schemes}
+    before = touched.get(fold.before)
+    if before is not None and (before.weights.strategy == "tensor" or before.weights.method in NOT_BY_ROWS):
+        return False
+    return all(touched[n].weights.method == "awq" for n in fold.into if n in touched)
 
 
 def together(fold: Fold, members: Sequence[Member], judge: Callable[[], float] | None) -> dict[str, Result]:
@@ -74,7 +79,11 @@ def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) ->
     clips = bool(m.scheme.weights.clip) and m.layer.name.rsplit(".", 1)[-1] not in UNCLIPPED
     result = awq.finish(weight, scale, m.scheme.weights, m.statistics, clips)
     result.info["fold"] = fold.before if fold else None
-    return result
+    if fold is None or m.scheme.input_activations is None:
+        return result
+    return replace(
+        result, prescale=scale.s
+    )  # in the folded model the layer's input is x / s, and that is what is rounded
 
 
 def _judged(
@@ -94,10 +103,13 @@ def _judged(
 
 
 class Judge:
-    """Error of a module's output against what it was when made, over calls it was seen to get."""
+    """Error of a module's output against what it was when made, over calls it was seen to get.
 
-    def __init__(self, module: nn.Module, calls: Sequence[Call]) -> None:
-        self.module, self.calls = module, calls
+    weights: of each call's tokens, None where all count 1.
+    """
+
+    def __init__(self, module: nn.Module, calls: Sequence[Call], weights: Sequence[Tensor | None]) -> None:
+        self.module, self.calls, self.weights = module, calls, weights
         self.outputs = [self._output(call) for call in calls]
 
     @torch.inference_mode()
@@ -106,8 +118,11 @@ class Judge:
         return output[0] if isinstance(output, tuple) else output
 
     def __call__(self) -> float:
-        pairs = zip(self.outputs, self.calls, strict=True)
-        return sum(float((self._output(call) - y).float().square().sum(dtype=torch.float64)) for y, call in pairs)
+        return sum(self._error(*seen) for seen in zip(self.outputs, self.calls, self.weights, strict=True))
+
+    def _error(self, before: Tensor, call: Call, weights: Tensor | None) -> float:
+        tokens = (self._output(call) - before).float().square().sum(-1, dtype=torch.float64).flatten()
+        return float(tokens.sum() if weights is None else tokens @ weights.to(tokens))
 
 
 # ---- for real

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.anatomy import Linear
-from blip2sweep.calibration.feed import Batch, reads_pictures
+from blip2sweep.calibration.feed import Batch, token_weights
 from blip2sweep.calibration.folds import Call
 from blip2sweep.calibration.walk import Walk
 from blip2sweep.memo import Memo
@@ -61,7 +61,7 @@ class _Seen:
             return
         if layer.path not in self.sums:
             self.sums[layer.path] = Statistics(layer.in_features, x.device, self.hessians)
-        weights = self.batches[self.walk.batch].weights if reads_pictures(self.family, layer) else None
+        weights = token_weights(self.family, layer, self.batches[self.walk.batch])
         try:
             self.sums[layer.path].add(x, weights)
         except FloatingPointError as error:
@@ -82,13 +82,14 @@ def calls(walk: Walk, block: int, module: nn.Module) -> list[Call]:
 
 
 def recall(memo: Memo, name: str, layers: Iterable[Linear], hessians: bool) -> dict[str, Measured] | None:
-    """What was measured before under this name, when it is there for every layer."""
+    """What was measured before under this name, when it is there for every layer; second moments only where they are asked
+    for, so that no cell's record depends on which cells came before."""
     found: dict[str, Measured] = {}
     for x in layers:
         value = memo.get(f"{name} {x.path}")
         if value is None or (hessians and len(value) < 5):
             return None
-        found[x.path] = _unpacked(x, value)
+        found[x.path] = _unpacked(x, value, hessians)
     return found
 
 
@@ -99,10 +100,10 @@ def keep(memo: Memo, name: str, measured: Mapping[str, Measured]) -> None:
         memo.put(f"{name} {path}", (told, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
 
 
-def _unpacked(layer: Linear, value: tuple[Any, ...]) -> Measured:
+def _unpacked(layer: Linear, value: tuple[Any, ...], hessians: bool) -> Measured:
     told, sum_abs, low, high, *hessian = value
     tokens, weight, rank = told.tolist()
     sums = replace(Statistics(1), in_features=layer.in_features, device=sum_abs.device)
     sums.tokens, sums.weight, sums.sum_abs, sums.low, sums.high = int(tokens), weight, sum_abs, low, high
-    sums.hessian = hessian[0] if hessian else None
-    return Measured(sums, int(rank))
+    sums.hessian = hessian[0] if hessians else None
+    return Measured(sums, int(rank) if hessians else sums.rank())

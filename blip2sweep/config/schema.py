@@ -54,7 +54,7 @@ class InputConfig:
     bits: Any = None  # 2-8, or none
     strategy: str | None = None  # token (default) | tensor
     symmetric: bool | None = None  # default true
-    dynamic: bool | None = None  # default true; false, per tensor: the range of the calibration samples
+    dynamic: bool | None = None  # token: true; tensor: false, the range of the calibration samples
 
 
 @dataclass

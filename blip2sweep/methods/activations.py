@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 class InputQuantizer(NamedTuple):
     """activations: the scheme; prescale (in): the input is divided by it before rounding and multiplied after;
-    low, high: the range of a static quantizer, scalars, of the prescaled input."""
+    low, high: the range of a static quantizer (per tensor), scalars, of the prescaled input; without them each token has its
+    own."""
 
     activations: Activations
     prescale: Tensor | None = None
@@ -37,8 +38,6 @@ class InputQuantizer(NamedTuple):
     def _range(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if self.low is not None and self.high is not None:
             return self.low, self.high
-        if self.activations.strategy == "tensor":
-            return rows.amin(), rows.amax()
         return rows.amin(-1, keepdim=True), rows.amax(-1, keepdim=True)
 
 

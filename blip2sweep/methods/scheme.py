@@ -35,7 +35,7 @@ class Weights:
     def for_row(self, in_features: int) -> Weights:
         """The same thing said once: a group as long as the row, or longer, is a channel."""
         if self.group_size is not None and self.group_size >= in_features:
-            return replace(self, strategy="channel", group_size=None)
+            return replace(self, strategy="channel", group_size=None, static_groups=None)
         return self
 
 
@@ -43,7 +43,8 @@ class Weights:
 class Activations:
     """How a layer's input is quantized: simulated, one scale a token or a tensor.
 
-    dynamic: the range is that of the input at hand; else that of the calibration samples (`calibration`, their digest).
+    dynamic: the range is that of the token at hand; else, per tensor, that of the calibration samples (`calibration`, their
+    digest).
     """
 
     num_bits: int

@@ -71,7 +71,16 @@ class Statistics:
         bound = min(self.tokens, alive)
         if self.hessian is None or self.in_features > RANK_UP_TO:
             return bound
-        return min(bound, int(torch.linalg.matrix_rank(self.hessian, hermitian=True)))
+        return min(bound, _rank(self.hessian))
+
+
+def _rank(hessian: Tensor) -> int:
+    """Of a second moment summed up in float32. Its diagonal is brought to 1 first, or one outlier among the inputs would hide
+    all others behind its rounding; what is then below the rounding of n entries counts as nothing."""
+    size = hessian.diagonal().double().clamp(min=0).sqrt()
+    moved = size > 0
+    h = hessian.double()[moved][:, moved] / size[moved] / size[moved, None]
+    return int((torch.linalg.eigvalsh(h) > len(h) * torch.finfo(torch.float32).eps).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from blip2sweep.errors import UserError
 from blip2sweep.methods import METHODS
 from blip2sweep.methods.scheme import Scheme
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -22,13 +23,38 @@ def part_calibrates(part: PartRecipe) -> bool:
     return any(calibrates(s) for s in set(part.schemes) - {None} if s is not None)
 
 
-def stamped(recipe: Recipe, digest: Callable[[str, Sequence[str]], str]) -> Recipe:
-    """The recipe with `calibration` in the schemes that are measured. digest(part, hashes of the recipes before it)."""
+def stamped(recipe: Recipe, digest: Callable[[str, Sequence[str], bool], str]) -> Recipe:
+    """The recipe with `calibration` in the schemes that are measured. digest(part, hashes of the recipes of the touched
+    parts before it, whether a touched layer stands before another)."""
     parts: dict[str, PartRecipe] = {}
     for name, part in recipe.parts.items():
-        before = [p.hash for p in parts.values()]
-        parts[name] = _stamped(part, digest(name, before)) if part_calibrates(part) else part
+        before = [p.hash for p in parts.values() if not p.empty]
+        parts[name] = _stamped(part, digest(name, before, _deep(part))) if part_calibrates(part) else part
     return Recipe(parts)
+
+
+@lru_cache(maxsize=65536)
+def _deep(part: PartRecipe) -> bool:
+    """Whether layers of more than one block are touched: those of one block are measured together."""
+    return len({x.block for x, _ in part.touched()}) > 1
+
+
+@lru_cache(maxsize=65536)
+def _packs(part: PartRecipe) -> bool:
+    return any(s.weights.packed for _, s in part.touched())
+
+
+def check_upstream(recipe: Recipe, upstream: str) -> None:
+    """Raise UserError where a packed layer would stand before one that is measured: calibration cannot run it."""
+    before = False
+    for part in recipe.parts.values():
+        own = _packs(part)
+        if part_calibrates(part) and ((own and _deep(part) and upstream != "full") or (before and upstream == "model")):
+            raise UserError(
+                f"calibration.upstream={upstream}: {part.part.name} is measured behind packed layers, which stay in full "
+                f"precision while it is; right: calibration.upstream=full, or quant.packed=false"
+            )
+        before = before or own
 
 
 @lru_cache(maxsize=65536)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import MissingExtra, UserError, nearest
 from blip2sweep.methods import METHODS, Method
 from blip2sweep.methods.scheme import Activations, Scheme, Weights
 from blip2sweep.recipe.packed import resolve_packed
@@ -79,10 +79,11 @@ def resolve_knobs(knobs: Knobs) -> Resolved:
     _check_order(given, extra)
     inputs = resolve_input(given)
     packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
-    _check_extra(given, method)
+    names = ("method", "bits", "strategy", *extra, *(used_inputs(given, inputs)), *(["packed"] if packed else []))
+    used = _origins(given, names)
+    _check_extra(given, method, used)
     weights = Weights(method.name, bits, type=method.type, strategy=strategy, packed=packed, **extra)
-    used = ("method", "bits", "strategy", *extra, *(used_inputs(given, inputs)), *(["packed"] if packed else []))
-    return Resolved(Scheme(weights, inputs), _origins(given, used))
+    return Resolved(Scheme(weights, inputs), used)
 
 
 def _takes(strategy: str, knob: str) -> bool:
@@ -97,12 +98,13 @@ def _check_order(given: Mapping[str, Knob], extra: Mapping[str, Any]) -> None:
         )
 
 
-def _check_extra(given: Mapping[str, Knob], method: Method) -> None:
+def _check_extra(given: Mapping[str, Knob], method: Method, used: frozenset[str]) -> None:
     if method.missing:
         knob = given["method"]
-        raise UserError(
+        raise MissingExtra(
             f"{_name(knob)}: needs {method.missing}, which is not installed; right: pip install "
-            f"'blip2sweep[{method.missing}]'"
+            f"'blip2sweep[{method.missing}]'",
+            used,
         )
 
 
@@ -195,6 +197,11 @@ def resolve_input(given: Mapping[str, Knob]) -> Activations | None:
     symmetric, dynamic = (_flag(given.get(f"input.{k}")) for k in ("symmetric", "dynamic"))
     if strategy == "token" and not dynamic:
         raise UserError(f"{_name(given['input.dynamic'])}: a token's range is its own; right: input.strategy=tensor")
+    if strategy == "tensor" and dynamic:
+        raise UserError(
+            f"{_name(given['input.strategy'])}: with a dynamic range it would depend on which samples share a batch; "
+            f"right: input.dynamic=false, or input.strategy=token"
+        )
     return Activations(bits, strategy=strategy, symmetric=symmetric, dynamic=dynamic)
 
 

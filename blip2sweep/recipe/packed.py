@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from blip2sweep.anatomy import Linear
 from blip2sweep.errors import UserError
 from blip2sweep.methods import installed
 from blip2sweep.methods.scheme import Activations, Scheme
+from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
 class Kernel(NamedTuple):
-    """One packed layer of a library. symmetric null: the method has none; w8a8: it quantizes its input itself."""
+    """One packed layer of a library. symmetric null: the method has none; w8a8: it quantizes its input itself;
+    group_sizes: those it has, each of which must divide the row; dtype: the only one it computes in."""
 
     library: str
     method: str
@@ -22,13 +26,14 @@ class Kernel(NamedTuple):
     devices: tuple[str, ...]
     group_sizes: tuple[int, ...] = ()
     w8a8: bool = False
+    dtype: str | None = None
 
 
 BOTH = ("cpu", "cuda")
 KERNELS = (
     Kernel("torchao", "rtn", 8, "channel", True, BOTH),
     Kernel("torchao", "rtn", 8, "channel", True, BOTH, w8a8=True),
-    Kernel("torchao", "rtn", 4, "group", False, ("cuda",), (32, 64, 128, 256)),
+    Kernel("torchao", "rtn", 4, "group", False, ("cuda",), (32, 64, 128, 256), dtype="bfloat16"),
     Kernel("torchao", "float8", 8, "channel", None, BOTH),
     Kernel("bitsandbytes", "nf4", 4, "group", None, BOTH, (64, 128, 256, 512, 1024, 2048, 4096)),
     Kernel("bitsandbytes", "fp4", 4, "group", None, BOTH, (64, 128, 256, 512, 1024, 2048, 4096)),
@@ -89,6 +94,38 @@ def kernel_of(scheme: Scheme) -> Kernel:
     kernel = found or named
     assert kernel is not None
     return kernel
+
+
+def check_packed(recipe: Recipe, family: str, dtypes: Mapping[str, str]) -> None:
+    """Hold packed layers against the model. dtypes: {part: name}. Raises UserError for one that no kernel takes."""
+    for name, part in recipe.parts.items():
+        _check_part(part, family, dtypes[name])
+
+
+@lru_cache(maxsize=65536)
+def _check_part(part: PartRecipe, family: str, dtype: str) -> None:
+    for x, scheme in part.touched():
+        if scheme.weights.packed:
+            _check_layer(x, scheme, family, dtype)
+
+
+def _check_layer(x: Linear, scheme: Scheme, family: str, dtype: str) -> None:
+    kernel, said = kernel_of(scheme), f"quant.packed={scheme.weights.packed}"
+    length = scheme.weights.group_size or x.in_features
+    if kernel.group_sizes and (length not in kernel.group_sizes or x.in_features % length):
+        raise UserError(
+            f"{said}: {kernel.library}'s {kernel.method} takes whole groups of {', '.join(map(str, kernel.group_sizes))}, "
+            f"and {x.path} has rows of {x.in_features} in groups of {length}; right: a quant.group_size that divides them"
+        )
+    if kernel.dtype and dtype != kernel.dtype:
+        raise UserError(
+            f"{said}: {kernel.library}'s {kernel.bits}-bit kernel computes in {kernel.dtype}, and {x.path} is {dtype}; "
+            f"right: model.dtype={kernel.dtype}"
+        )
+    if family == "t5" and kernel.library == "bitsandbytes" and kernel.bits == 4 and x.name.endswith(".wo"):
+        raise UserError(
+            f"{said}: T5 casts the input of {x.path} to the type of its 4-bit codes; right: keep=llm:all:wo, or int8"
+        )
 
 
 def this_device() -> str:

@@ -51,8 +51,8 @@ def _bytes_a_token(loaded: Loaded) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own error, or the RuntimeError of the CPU allocator."""
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in CPU_ALLOCATOR)
+    """CUDA's own error, the RuntimeError of the CPU allocator, or the MemoryError a calibration makes of either."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in CPU_ALLOCATOR)
 
 
 class Batches:

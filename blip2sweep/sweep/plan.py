@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blip2sweep.cell import Cell, Cells
-from blip2sweep.errors import UserError
+from blip2sweep.errors import MissingExtra, UserError
 from blip2sweep.ledger import Ledger
 
 # Keys that must determine something in at least one cell. All others (model, task, output_dir, …) always do.
 TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration")
 TRACKED_SECTIONS = ("quant.", "per_part.", "rules.", "generation.", "calibration.")
+KNOB_SECTIONS = ("quant.", "per_part.", "rules.", "calibration")
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,12 @@ def _untouched(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_values(jobs: Sequence[Job], resolved: Sequence[Cell | UserError]) -> None:
-    """Every value on the command line must be valid and used in at least one cell."""
+    """Every value on the command line must be valid and used in at least one cell, were every library there."""
     fate: dict[str, str | UserError | None] = {}
     for job, cell in zip(jobs, resolved, strict=True):
         for text in job.overrides:
             if fate.get(text) != "used":
-                fate[text] = cell if isinstance(cell, UserError) else _use(text, cell) or fate.get(text)
+                fate[text] = _use(text, cell) or fate.get(text)
     for text, outcome in fate.items():
         if isinstance(outcome, UserError):
             raise outcome
@@ -140,9 +141,14 @@ def _check_values(jobs: Sequence[Job], resolved: Sequence[Cell | UserError]) -> 
         raise invalid
 
 
-def _use(text: str, cell: Cell) -> str | None:
+def _use(text: str, cell: Cell | UserError) -> str | UserError | None:
+    """`used`, why the cell is refused, or None. Of a cell that only lacks a library the knobs are known, not the target."""
+    if isinstance(cell, UserError) and not isinstance(cell, MissingExtra):
+        return cell
     key, _, value = text.lstrip("+").partition("=")
     tracked = key in TRACKED or key.startswith(TRACKED_SECTIONS)
+    if isinstance(cell, MissingExtra):
+        tracked = key.startswith(KNOB_SECTIONS)
     if not tracked or value == "null" or key in cell.used or any(u.startswith(key + ".") for u in cell.used):
         return "used"
     return None

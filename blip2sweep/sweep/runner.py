@@ -46,7 +46,8 @@ class _Model:
     memo: Memo
     weights: Memo
     entries: Entries
-    blocks: Blocks | None = None
+    calibrator: Calibrator | None = None
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
     plain: tuple[str, propagation.States] | None = None
     prepared: dict[str, Prepared] = field(default_factory=dict)
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -163,9 +164,13 @@ class Runner:
         if not job.get("calibration"):
             return {}
         model.patch.restore()
-        model.blocks = model.blocks or Blocks(model.weights, self._store)
-        calibrator = Calibrator(model.loaded, origin(model.loaded, job, versions()), model.weights, model.blocks)
-        model.prepared = calibrator(recipe, same_samples(job["calibration"]))
+        name = canonical_json(job["calibration"])
+        if name not in model.calibrations:
+            model.calibrations[name] = same_samples(job["calibration"])
+        if model.calibrator is None:
+            blocks, told = Blocks(model.weights, self._store), origin(model.loaded, job, versions())
+            model.calibrator = Calibrator(model.loaded, told, model.weights, blocks)
+        model.prepared = model.calibrator(recipe, model.calibrations[name])
         warn_short(model.prepared)
         return model.prepared
 

@@ -49,12 +49,20 @@ class Calibration:
             "text_only": self.text_only,
         }
 
-    def digest(self, part: str, before: Sequence[str]) -> str:
-        """Twelve digits for the schemes of a part. before: hashes of the recipes of the parts before it."""
-        own = dict(self.identity)
-        if part != "llm":
-            del own["image_token_weight"]
-        return digest([own, list(before) if self.upstream == "model" else None])[:12]
+    def measured(self, part: str) -> dict[str, Any]:
+        """What of the identity a part depends on, apart from upstream: only the language model tells tokens apart."""
+        kept = {k: v for k, v in self.identity.items() if k != "upstream"}
+        return kept if part == "llm" else {**kept, "image_token_weight": None}
+
+    def digest(self, part: str, before: Sequence[str], deep: bool) -> str:
+        """Twelve digits for the schemes of a part. before: hashes of the recipes of the touched parts before it; deep:
+        whether layers of several of its blocks are touched. Where nothing stands before, all `upstream` mean the same."""
+        upstream = self.upstream
+        if upstream == "model" and not before:
+            upstream = "part"
+        if upstream == "part" and not deep:
+            upstream = "full"
+        return digest([self.measured(part), upstream, list(before) if upstream == "model" else None])[:12]
 
     def columns(self) -> dict[str, Any]:
         return {
@@ -97,11 +105,11 @@ def check(config: Mapping[str, Any]) -> None:
 
 def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
     """Raise UserError when the split holds an image that the task evaluates. Image ids are COCO's, whatever the folder;
-    those of the generated scenes are their own."""
+    those of the generated scenes are their own, so between the two only the same picture counts."""
+    shared = split.images.keys() & evaluated.images.keys()
     if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
-        return
-    where, shared = config["split"], split.images.keys() & evaluated.images.keys()
-    _refuse_shared(shared, where, evaluated)
+        shared = {i for i in shared if split.images[i].read_bytes() == evaluated.images[i].read_bytes()}
+    _refuse_shared(shared, config["split"], evaluated)
 
 
 def _refuse_shared(shared: Collection[int], where: str, evaluated: TaskData) -> None:
