@@ -49,11 +49,19 @@ function choice(text, options, onchange, chosen) {
   return { control: select, label: labelled(text, select) };
 }
 
-function dataTable(columns, limit = 300) {
-  const names = Object.keys(columns);
+// A table, and a button for the rows that are not yet in it.
+function dataTable(columns, step = 300) {
+  const names = Object.keys(columns), all = rows(columns), body = element("tbody", {});
   const head = element("tr", {}, ...names.map((n) => element("th", { scope: "col" }, n)));
-  const body = rows(columns).slice(0, limit).map((row) => element("tr", {}, ...names.map((n) => cell(row[n]))));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  const further = element("button", { type: "button", className: "further", onclick: () => grow() });
+  const grow = () => {
+    const from = body.childElementCount;
+    body.append(...all.slice(from, from + step).map((row) => element("tr", {}, ...names.map((n) => cell(row[n])))));
+    further.textContent = `Show more: ${body.childElementCount} of ${all.length} rows are shown`;
+    further.hidden = body.childElementCount >= all.length;
+  };
+  grow();
+  return [element("table", {}, element("thead", {}, head), body), further];
 }
 
 function cell(value) {
@@ -77,6 +85,7 @@ function save(name, text) {
 async function unpack(id) {
   const packed = document.getElementById(id).textContent.trim();
   if (!packed) return null;
+  if (typeof DecompressionStream === "undefined") throw new Error("this browser has no DecompressionStream; Chrome 80, Firefox 113 and Safari 16.4 have");
   const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
