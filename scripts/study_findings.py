@@ -80,12 +80,8 @@ def counted(counts: Counts) -> dict[str, str]:
 def sizes(folder: Path) -> dict[str, str]:
     """What 4 bits in all parts leave of a 32-bit model: as published, and of what was really quantized."""
     configs = read_study(folder).configs
-    full, every = max(c.size for c in configs), {("ALL", "BOTH", 4)}
-    one = next(
-        c
-        for c in configs
-        if len(c.named) == 3 and {(e["layer_group"], e["layer_type"], e["num_bits"]) for e in c.named} == every
-    )
+    full = max(c.size for c in configs)
+    one = min((c for c in configs if {e["num_bits"] for e in c.named} == {4}), key=lambda c: c.right_size)
     return {"published": number(one.size / full), "really": number(one.right_size / full)}
 
 
@@ -152,7 +148,9 @@ def _near(study: Study) -> dict[str, str]:
     cells = study.cells[(study.cells["part"] != "none") & study.cells["drop_cider_low"].notna()]
     near = cells[cells["drop_cider"].abs() < 0.05]
     differing = (near["drop_cider_low"] > 0) | (near["drop_cider_high"] < 0)
-    return {"6 differing": f"{differing.sum()} of {len(near)}"}
+    half = (near["drop_cider_high"] - near["drop_cider_low"]) / 2
+    reach = {"6 median reach": number(half.median()), "6 largest reach": number(half.max())}
+    return {"6 differing": f"{differing.sum()} of {len(near)}", **reach}
 
 
 def conclusions(study: Study) -> dict[str, str]:

@@ -56,6 +56,7 @@ def figures(source: Source) -> list[Figure]:
 
 def _dropoff(source: Source) -> Figure:
     data = dropoff(source.cells, source.metric, source.draws)
+    data = _in_model_order(source, data, "parts")
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
     caption = (
@@ -63,6 +64,14 @@ def _dropoff(source: Source) -> Figure:
         "over images; the grey band is the noise floor of half precision. One line a set of parts, a panel a method."
     )
     return Figure("dropoff", "Drop-off", caption, data, f"{RUN} quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
+
+
+def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Rows by set of parts, single parts first, as the model runs them: so a part has one colour in all figures."""
+    order = [c.removeprefix("bits_") for c in map(str, source.cells) if c.startswith("bits_")]
+    rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
+    ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
+    return data.sort_values(column, key=lambda values: values.map(ranks), kind="stable").reset_index(drop=True)
 
 
 def _frontier(source: Source) -> Figure:
@@ -97,7 +106,7 @@ def _blocks(source: Source) -> Figure:
         size = data["key"].map(source.cells.set_index("key")["params_touched"])
         total = size.groupby([data[c] for c in ("kind", "setting", "width", "part", "line")]).transform("sum")
         most = total.groupby([data[c] for c in ("kind", "setting", "width", "part")]).transform("max")
-        data = data.assign(headline=total == most)
+        data = _in_model_order(source, data.assign(headline=total == most), "part")
     caption = (
         f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
         "simultaneous 95 % band over the blocks."
@@ -156,12 +165,12 @@ def _methods(source: Source) -> Figure:
 
 
 def place(row: dict[Any, Any], recipe_json: str) -> str:
-    """What a matched row compares, in words: `vit + llm, 4 bits`, or width by width where there are several."""
+    """What a matched row compares, in words: `4 bits: vit, llm`, or width by width where there are several."""
     listed, width = entries(recipe_json), row["width"]
     words = [str(e["target"]).removesuffix(":all:all") for e in listed]
     if width == width:
-        return f"{' + '.join(words)}, {width:g} bits"
-    return " + ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True))
+        return f"{width:g} bits: {', '.join(words)}"
+    return ", ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True))
 
 
 def _view3d(source: Source) -> Figure:

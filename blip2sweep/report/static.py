@@ -36,6 +36,7 @@ def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -
             continue
         picture = plt.figure(figsize=(WIDE, HIGH), layout="constrained")
         DRAW[figure.name](picture, figure.data, metric)
+        _legend(picture)
         buffer = io.BytesIO()
         picture.savefig(buffer, format=kind, dpi=160)
         plt.close(picture)
@@ -63,7 +64,7 @@ def _panels(picture: Any, values: Sequence[Any], double: bool = False) -> Iterat
 
 def _left_out(picture: Any, shown: int, there: int, what: str) -> None:
     if there > shown:
-        picture.supxlabel(f"the first {shown} of {there} {what}; all are in the CSV", fontsize=8)
+        picture.suptitle(f"the first {shown} of {there} {what}; all are in the CSV", fontsize=8)
 
 
 def _errors(own: pd.DataFrame, value: str, low: str, high: str) -> Any:
@@ -75,9 +76,15 @@ def _style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
 
 
-def _legend(axis: Any) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8)
+def _legend(picture: Any) -> None:
+    """One for all panels, below them, each line named once."""
+    named: dict[str, Any] = {}
+    for axis in picture.axes:
+        handles, words = axis.get_legend_handles_labels()
+        named = dict(zip(words, handles, strict=True)) | named
+    if named:
+        columns = min(len(named), 7)
+        picture.legend(named.values(), named, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -96,7 +103,6 @@ def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
             axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **_style(i))
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
         axis.set(xlabel="bits", ylabel=f"{metric}, % of the baseline")
-        _legend(axis)
 
 
 def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -113,7 +119,6 @@ def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
             axis.scatter(unknown[by], unknown["value"], color=colour, s=4)
         held = ", held-out images" if shown["held_out"].any() else ""
         axis.set(xlabel=SIZE_LABELS[by], ylabel=metric + held, title="")
-        _legend(axis)
 
 
 def _blocks(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -122,11 +127,12 @@ def _blocks(picture: Any, data: pd.DataFrame, metric: str) -> None:
     most: Any = spread.groupby(["setting", "width"]).sum().idxmax()
     setting, width = most
     own = own[(own["setting"] == setting) & (own["width"] == width)]
+    kinds = sorted(own["kind"].unique(), reverse=True)
     likely = bool(own["nll"].notna().any())
     for part, axes in _panels(picture, list(own["part"].unique()), double=likely):
         axis, below = axes if likely else (axes, axes)
-        for i, (kind, line) in enumerate(own[own["part"] == part].groupby("kind", sort=False)):
-            line = line.sort_values("first")
+        for i, kind in enumerate(kinds):
+            line = own[(own["part"] == part) & (own["kind"] == kind)].sort_values("first")
             x = (line["first"] + line["last"]) / 2
             bars = _errors(line, "effect", "low", "high")
             axis.errorbar(x, line["effect"], yerr=bars, capsize=2, label=kind, **_style(i))
@@ -138,7 +144,6 @@ def _blocks(picture: Any, data: pd.DataFrame, metric: str) -> None:
         below.set(xlabel="block")
         axis.set(ylabel=f"effect on {metric}")
         axis.set_title(f"{part}, {setting}, {width:g} bits", fontsize=9)
-        _legend(axis)
 
 
 def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -150,7 +155,13 @@ def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
     for name, axis in _panels(picture, list(names)):
         own = shown if names[name] is None else shown[shown["qformer"] == names[name]]
         grid = own.pivot_table(index="vit", columns="llm", values="drop").reindex(index=y, columns=x)
-        axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=shown["drop"].max(), origin="lower", aspect="auto")
+        top = shown["drop"].max()
+        image = axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=top, origin="lower", aspect="auto")
+        for (row, column), drop in np.ndenumerate(grid.to_numpy(float)):
+            if drop == drop:
+                ink = "w" if drop > top / 2 else "k"
+                behind = {"boxstyle": "round,pad=0.1", "fc": image.cmap(image.norm(drop)), "ec": "none"}
+                axis.text(column, row, f"{drop:.2f}", ha="center", va="center", fontsize=6, color=ink, bbox=behind)
         size = own.pivot_table(index="vit", columns="llm", values="size").reindex(index=y, columns=x)
         if size.notna().all().all() and min(size.shape) > 1:
             axis.clabel(axis.contour(size, colors="k", linewidths=0.7, linestyles=":"), fontsize=7)
@@ -160,7 +171,7 @@ def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
         axis.set_xticks(range(len(x)), [_free(w) for w in x])
         axis.set_yticks(range(len(y)), [_free(w) for w in y])
         axis.set(xlabel="LLM bits", ylabel="ViT bits")
-    picture.suptitle(f"drop of {metric}, {setting}", fontsize=9)
+    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"drop of {metric}, {setting}")
 
 
 def _free(width: float) -> str:
@@ -179,7 +190,8 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
     for setting, axis in _panels(picture, list(data["setting"].unique())):
         own = data[data["setting"] == setting]
         widths = sorted(own["width"].unique(), reverse=True)
-        table = own[own["kind"] == "part"].pivot_table(index="width", columns="term", values="value").reindex(widths)
+        table = own[own["kind"] == "part"].pivot_table(index="width", columns="term", values="value")
+        table = table.reindex(index=widths, columns=[t for t in terms if t in table])
         up, down = np.zeros(len(widths)), np.zeros(len(widths))
         for term in table:
             values, i = table[term].to_numpy(float), terms.index(term)
@@ -191,7 +203,6 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
         axis.errorbar(range(len(widths)), whole["value"], yerr=bars, label="interaction", **style)
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
         axis.set(xlabel="bits", ylabel=f"drop of {metric}")
-        _legend(axis)
 
 
 def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -207,7 +218,6 @@ def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
             axis.errorbar(own["gain"], y, xerr=bars, fmt=MARKERS[i % 7], capsize=2, label=setting, **style)
         axis.set_yticks(range(len(places)), [p if len(p) < 48 else p[:47] + "…" for p in places], fontsize=7)
         axis.set(xlabel=f"gain in {metric} over RTN")
-        _legend(axis)
     _left_out(picture, len(places), len(every), "recipes")
 
 

@@ -34,8 +34,9 @@ def test_every_number_of_the_page_is_printed_by_the_script(subject: Study, of: s
     assert absent == {}
 
 
-def test_the_counts(imported: tuple[Path, Counts, pd.DataFrame]) -> None:
-    assert [v for v in study_findings.counted(imported[1]).values() if v not in page()] == []
+def test_the_counts_shares_and_sizes(subject: Study, study: Path, imported: tuple[Path, Counts, pd.DataFrame]) -> None:
+    told = study_findings.counted(imported[1]) | study_findings.shares(subject) | study_findings.sizes(study)
+    assert {name: value for name, value in told.items() if value not in page()} == {}
 
 
 def test_what_is_recommended(subject: Study) -> None:

@@ -48,7 +48,7 @@ def two_methods_on_mixed_widths() -> list[list[dict[str, object]]]:
 def test_pictures_of_two_methods_on_mixed_widths(tmp_path: Path) -> None:
     build(tmp_path, two_methods_on_mixed_widths())
     found = made(tmp_path)["methods"]
-    assert found.data["place"].tolist() == ["vit 4 + llm 8", "vit 8 + llm 4", "vit 2 + llm 4"]
+    assert found.data["place"].tolist() == ["vit 4, llm 8", "vit 8, llm 4", "vit 2, llm 4"]
     assert [p.name for p in write_static([found], tmp_path, "png", "CIDEr")] == ["methods.png"]
 
 

@@ -10,7 +10,7 @@ button.addEventListener("click", () => { setTheme(theme() === "dark" ? "light" :
 
 // ---- cells
 const STEP = 100, BASELINE = "baseline";
-const cells = { rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: STEP };
+const cells = { rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: STEP, digits: digitsOf(REPORT.cells) };
 const filterName = (value) => (value === "" ? BASELINE : String(value)); // the baseline has no parts; "" stands for all
 function cellTools() {
   const place = document.getElementById("cell-tools");
@@ -34,11 +34,11 @@ function cellTable() {
   }
   const head = names.map((n) => element("th", { scope: "col", "aria-sort": cells.sort === n ? (cells.down ? "descending" : "ascending") : null },
     element("button", { type: "button", onclick: () => { cells.down = cells.sort === n && !cells.down; cells.sort = n; cellTable(); } }, n)));
-  const body = kept.slice(0, cells.shown).map((r) => element("tr", {}, ...names.map((n) => cell(r[n]))));
+  const body = kept.slice(0, cells.shown).map((r) => element("tr", {}, ...names.map((n) => cell(r[n], cells.digits[n]))));
   const place = document.getElementById("cell-table");
   place.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body)));
-  const more = kept.length > cells.shown ? `, first  shown` : "";
-  document.getElementById("cell-count").textContent = ` of  cells`;
+  const more = kept.length > cells.shown ? `, first ${cells.shown} shown` : "";
+  document.getElementById("cell-count").textContent = `${kept.length} of ${cells.rows.length} cells${more}`;
   document.getElementById("cell-more").hidden = !more;
 }
 

@@ -77,7 +77,7 @@ FIGURES.dropoff = function () {
   tools("dropoff", "Lines", options);
   const chosen = state.dropoff || "";
   const shown = all.filter((r) => (chosen ? r.parts === chosen : r.headline));
-  const { shown: settings, more, axis, left, first, last } = panels("dropoff", distinct(shown.map((r) => r.setting)));
+  const { shown: settings, more, axis, left, first, last } = panels("dropoff", natural(shown.map((r) => r.setting)));
   const widths = distinct(shown.map((r) => r.width)).sort(byNumber).reverse();
   const lineOf = (r) => (chosen ? r.line : r.parts), lines = distinct(shown.map(lineOf)), traces = [], fresh = once();
   settings.forEach((setting, s) => lines.forEach((line, i) => {
@@ -112,7 +112,7 @@ FIGURES.frontier = function () {
   const all = rows(REPORT.figures.frontier), sizes = distinct(all.map((r) => r.by));
   state.frontier = state.frontier || sizes[0];
   tools("frontier", "Size", sizes.map((s) => [s, SIZES[s]]));
-  const by = state.frontier, shown = all.filter((r) => r.by === by), settings = distinct(shown.map((r) => r.setting));
+  const by = state.frontier, shown = all.filter((r) => r.by === by), settings = natural(shown.map((r) => r.setting));
   const face = (r) => (r.like_baseline === null ? "-open-dot" : r.like_baseline ? "-open" : "");
   const traces = settings.map((setting, i) => {
     const own = shown.filter((r) => r.setting === setting).sort((a, b) => a[by] - b[by]);
