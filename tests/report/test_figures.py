@@ -103,6 +103,30 @@ def many(folder: Path, settings: int) -> Source:
     return load_source(folder)
 
 
+def test_latency_is_a_size_where_packed_kernels_ran(tmp_path: Path) -> None:
+    build(tmp_path, [whole(["vit"], b) for b in (2, 4, 8)])
+    path = tmp_path / "sweeps/planted/table.parquet"
+    table = pd.read_parquet(path)
+    table["seconds_batch_1"] = [np.nan, np.nan, 0.02, 0.03]
+    table.to_parquet(path)
+    found = made(tmp_path)["frontier"]
+    own = found.data[found.data["by"] == "seconds_batch_1"]
+    assert own["seconds_batch_1"].tolist() == [0.02, 0.03]
+    assert write_static([found], tmp_path, "png", "CIDEr")
+
+
+def test_the_picture_of_blocks_has_a_second_row_for_the_likelihood(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    build(tmp_path, [[entry(f"vit:{i}:all", 3)] for i in range(6)])
+    found, high = made(tmp_path)["blocks"], []
+    for nll in (found.data["nll"], np.nan):
+        found.data["nll"] = nll
+        write_static([found], tmp_path, "png", "CIDEr")
+        high.append(matplotlib.image.imread(tmp_path / "blocks.png").shape[0])
+    assert high[0] > 1.3 * high[1]
+
+
 @pytest.mark.parametrize("settings", [8, 22])
 def test_pictures_of_many_settings(tmp_path: Path, settings: int) -> None:
     """22 panels side by side had no room; now they come in rows, and what is left out is said."""

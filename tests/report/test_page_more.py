@@ -12,7 +12,7 @@ from blip2sweep.report.html import build_report
 from blip2sweep.report.source import load_source
 from tests.report.browser import chromium, errors, open_report, wait
 from tests.report.test_figures import many
-from tests.synthetic import HOSTILE, build, grid, whole
+from tests.synthetic import HOSTILE, build, entry, grid, whole
 
 pytestmark = pytest.mark.xdist_group("chromium")
 # Pairs of panels of one figure whose areas overlap, of all figures; and what sticks out of the page.
@@ -63,6 +63,45 @@ def test_twelve_settings_on_a_phone(twelve: Path, tmp_path: Path) -> None:
         titles = "[...document.querySelectorAll('#plot-blocks .ytitle, #plot-blocks [class^=y][class$=title]')].map(t => t.textContent)"
         assert "ΔNLL" in phone.execute_script(f"return {titles}")
         assert errors(phone) == []
+
+
+def test_a_long_legend_leaves_room_for_the_lines(tmp_path: Path) -> None:
+    blocks = (
+        "all",
+        "first",
+        "middle",
+        "last",
+        "first+middle",
+        "middle+last",
+        "first+last",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+    )
+    build(tmp_path, [[entry(f"vit:{b}:{k}", 4)] for b in blocks for k in ("attention", "mlp")])
+    path = page_of(tmp_path)
+    with chromium(tmp_path / "profile", 390, 844, phone=True) as phone:
+        open_report(phone, path)
+        phone.execute_script(
+            "const s = document.querySelector('#tools-dropoff select'); s.value = 'vit'; s.dispatchEvent(new Event('change'))"
+        )
+        assert phone.execute_script("return document.getElementById('plot-dropoff').data.length") == 26
+        assert phone.execute_script(NARROWEST) > 150
+        assert errors(phone) == []
+
+
+def test_the_frontier_shows_bytes_too(driver: Any, tmp_path: Path) -> None:
+    build(tmp_path, grid())
+    open_report(driver, page_of(tmp_path))
+    driver.execute_script(
+        "const s = document.querySelector('#tools-frontier select'); s.value = 'model_bytes'; s.dispatchEvent(new Event('change'))"
+    )
+    title = "return document.getElementById('plot-frontier')._fullLayout.xaxis.title.text"
+    assert driver.execute_script(title) == "bytes, whole model"
+    assert driver.execute_script("return Math.min(...document.getElementById('plot-frontier').data[0].x)") > 100_000
 
 
 def test_panels_that_are_left_out_are_said(driver: Any, tmp_path: Path) -> None:

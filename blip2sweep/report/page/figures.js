@@ -15,8 +15,21 @@ function layout(more = {}) {
 }
 
 function plot(name, traces, more) {
-  const node = document.getElementById("plot-" + name);
-  return Plotly.react(node, traces, layout(more), { responsive: true, displaylogo: false, displayModeBar: false });
+  const node = document.getElementById("plot-" + name), rows = legendRows(traces, node.clientWidth - 60);
+  // A long legend makes the figure higher instead of its panels lower.
+  const high = rows > 3 ? (more.height || 380) + 27 * (rows - 2) : more.height;
+  return Plotly.react(node, traces, layout({ ...more, height: high }), { responsive: true, displaylogo: false, displayModeBar: false });
+}
+
+// How many rows the legend takes, about: plotly gives every name a line and 7 pixels a letter.
+function legendRows(traces, wide) {
+  let rows = 1, at = 0;
+  for (const t of traces.filter((t) => t.showlegend !== false && t.name)) {
+    const own = 55 + 7 * t.name.length;
+    if (at && at + own > wide) { rows += 1; at = 0; }
+    at += own;
+  }
+  return rows;
 }
 
 // A line below a figure: what it leaves out, or why it is not drawn.
