@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_a_sweep_of_two_tasks_gets_a_page_each_or_the_reason(tmp_path: Path) -> 
     table = pd.read_parquet(path)
     other, third = table.assign(task="other"), table[table["part"] != "none"].assign(task="third")
     pd.concat([table, other, third]).to_parquet(path)
+    shutil.rmtree(tmp_path / "journals")  # what is left is the table
     recorded = Recorded()
     tracking._send_sweep(recorded, sweep, tmp_path, {})
     assert recorded.artifacts == ["sweep-planted", "report-tiny-shapes_caption-planted", "report-tiny-other-planted"]
@@ -166,3 +168,14 @@ def test_a_sweep_of_two_tasks_gets_a_page_each_or_the_reason(tmp_path: Path) -> 
     assert list(recorded.summary) == ["report-tiny-third"]
     assert recorded.summary["report-tiny-third"].startswith("no page: no baseline cell")
     assert (sweep.folder(tmp_path) / "report-tiny-other.html").exists()
+
+
+def test_a_page_that_cannot_be_built_is_said_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(tmp_path, [whole(["vit"], 2)])
+    monkeypatch.setattr(tracking, "_send_page", lambda *rest: 1 / 0)
+    recorded = Recorded()
+    tracking._send_sweep(recorded, find_sweep(tmp_path, "planted"), tmp_path, {})
+    assert recorded.summary == {"report": "no page: ZeroDivisionError: division by zero"}
+    assert "no report was sent: ZeroDivisionError" in capsys.readouterr().err

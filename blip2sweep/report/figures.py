@@ -154,7 +154,7 @@ def _methods(source: Source) -> Figure:
     data = matched(source.cells, source.metric, source.draws)
     if len(data):
         recipes = source.cells.set_index("key")["recipe_json"]
-        data = data.assign(place=[place(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
+        data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
     caption = (
         f"Gain in {label(source)} over RTN on matched cells: same layers, widths, task and samples, bits per weight "
         "within .02. Bars: paired 95 % intervals; one dot a calibration seed."
@@ -164,13 +164,13 @@ def _methods(source: Source) -> Figure:
     )
 
 
-def place(row: dict[Any, Any], recipe_json: str) -> str:
-    """What a matched row compares, in words: `4 bits: vit, llm`, or width by width where there are several."""
+def _label(row: dict[Any, Any], recipe_json: str) -> str:
+    """What a matched row compares, in words: `vit + llm 4 bits`, or width by width where there are several."""
     listed, width = entries(recipe_json), row["width"]
-    words = [str(e["target"]).removesuffix(":all:all") for e in listed]
+    words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
     if width == width:
-        return f"{width:g} bits: {', '.join(words)}"
-    return ", ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True))
+        return f"{' + '.join(words)} {width:g} bits"
+    return " + ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True)) + " bits"
 
 
 def _view3d(source: Source) -> Figure:

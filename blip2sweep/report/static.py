@@ -97,7 +97,10 @@ def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
         if half == half:
             axis.axhspan(100 - half, 100 + half, color="0.85", zorder=0, label="noise floor")
         for name, line in own.groupby("parts", sort=False):
-            i, line = parts.index(name), line.sort_values("width", ascending=False)
+            i, seeds = parts.index(name), line[line.get("point", pd.Series(False, index=line.index))]
+            x = seeds["width"].map(widths.index).to_numpy(float) + 0.04 * i
+            axis.plot(x, seeds["retained"], linestyle="", **_style(i))  # further calibration seeds
+            line = line.drop(seeds.index).sort_values("width", ascending=False)
             x = line["width"].map(widths.index).to_numpy(float) + 0.04 * i
             bars = _errors(line, "retained", "retained_low", "retained_high")
             axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **_style(i))
@@ -206,13 +209,13 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
 
 
 def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
-    every = list(data["place"].unique())
+    every = list(data["label"].unique())
     places = every[:MOST_PLACES][::-1]
     for _, axis in _panels(picture, [""]):
         picture.set_size_inches(WIDE, max(HIGH, 1.2 + 0.22 * len(places)))
         axis.axvline(0, color="0.5", linewidth=1, linestyle=":")
-        for i, (setting, own) in enumerate(data[data["place"].isin(places)].groupby("setting", sort=False)):
-            y = [places.index(p) + 0.1 * i for p in own["place"]]
+        for i, (setting, own) in enumerate(data[data["label"].isin(places)].groupby("setting", sort=False)):
+            y = [places.index(p) + 0.1 * i for p in own["label"]]
             style = {k: v for k, v in _style(i).items() if k != "marker"}
             bars = _errors(own, "gain", "low", "high")
             axis.errorbar(own["gain"], y, xerr=bars, fmt=MARKERS[i % 7], capsize=2, label=setting, **style)

@@ -11,6 +11,7 @@ For parallel coordinates and parameter importance every run's config has a numbe
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,8 +127,18 @@ def _send_sweep(wandb: Any, sweep: Sweep, output_dir: Path, common: Mapping[str,
         if isinstance(source, UserError):
             run.summary.update({name: f"no page: {source}"})
         else:
-            _send_page(wandb, run, source, name)
+            run.summary.update(_sent_page(wandb, run, source, name))
     run.finish()
+
+
+def _sent_page(wandb: Any, run: Any, source: Source, name: str) -> dict[str, str]:
+    """What went wrong: the sweep is done and its rows are sent, so that its report must not make it fail."""
+    try:
+        _send_page(wandb, run, source, name)
+    except Exception as error:
+        print(f"no report was sent: {type(error).__name__}: {error}", file=sys.stderr)
+        return {name: f"no page: {type(error).__name__}: {error}"}
+    return {}
 
 
 def _send_page(wandb: Any, run: Any, source: Source, name: str) -> None:

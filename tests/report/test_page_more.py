@@ -11,7 +11,7 @@ import pytest
 from blip2sweep.report.html import build_report
 from blip2sweep.report.source import load_source
 from tests.report.browser import chromium, errors, open_report, wait
-from tests.report.test_figures import many
+from tests.report.test_figures import many, rewrite, without_cider
 from tests.synthetic import HOSTILE, build, entry, grid, whole
 
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -171,11 +171,9 @@ def test_a_page_of_one_cell(driver: Any, tmp_path: Path) -> None:
 
 def test_failures_with_hostile_errors_are_text(driver: Any, tmp_path: Path) -> None:
     build(tmp_path, [whole(["vit"], 4)])
-    path = tmp_path / "sweeps/planted/table.parquet"
-    table = pd.read_parquet(path)
     failed = pd.DataFrame({"key": f"f{i}", "status": "failed", "failure": "crash", "recipe": text[:50], "error": text,
                            "stale": False} for i, text in enumerate(HOSTILE * 40))  # fmt: skip
-    pd.concat([table, failed]).to_parquet(path)
+    rewrite(tmp_path, lambda table: pd.concat([table, failed]))
     open_report(driver, page_of(tmp_path))
     said = driver.execute_script(
         "return [...document.querySelectorAll('#failures tbody tr')].map(r => r.cells[2].textContent)"
@@ -191,9 +189,7 @@ def test_failures_with_hostile_errors_are_text(driver: Any, tmp_path: Path) -> N
 
 def test_a_cell_whose_nll_rose_is_marked_worse(driver: Any, tmp_path: Path) -> None:
     build(tmp_path, [whole(["vit"], b) for b in (2, 8)])
-    path = tmp_path / "sweeps/planted/table.parquet"
-    table = pd.read_parquet(path)
-    table[[c for c in table if "cider" not in c]].to_parquet(path)
+    rewrite(tmp_path, without_cider)
     open_report(driver, page_of(tmp_path))
     driver.execute_script("document.getElementById('captions').scrollIntoView()")
     wait(driver, "document.getElementById('outputs') !== null")

@@ -94,7 +94,7 @@ FIGURES.dropoff = function () {
   const widths = distinct(shown.map((r) => r.width)).sort(byNumber).reverse();
   const lineOf = (r) => (chosen ? r.line : r.parts), lines = distinct(shown.map(lineOf)), traces = [], fresh = once();
   settings.forEach((setting, s) => lines.forEach((line, i) => {
-    const own = shown.filter((r) => r.setting === setting && lineOf(r) === line).sort((a, b) => b.width - a.width);
+    const own = shown.filter((r) => !r.point && r.setting === setting && lineOf(r) === line).sort((a, b) => b.width - a.width);
     if (!own.length) return;
     // Lines stand a little apart so that bars do not hide each other.
     const x = own.map((r) => widths.indexOf(r.width) + 0.05 * (i - (lines.length - 1) / 2) * Math.min(1, 8 / lines.length));
@@ -104,6 +104,13 @@ FIGURES.dropoff = function () {
       error_y: { ...bars(own, "retained", "retained_low", "retained_high"), color: colour(i) },
       text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % kept<br>drop ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]`),
       hoverinfo: "text",
+    });
+    // Further calibration seeds are points beside the line.
+    const seeds = shown.filter((r) => r.point && r.setting === setting && lineOf(r) === line);
+    if (seeds.length) traces.push({
+      x: seeds.map((r) => x[own.findIndex((o) => o.width === r.width)]), y: seeds.map((r) => r.retained), name: plain(line), legendgroup: line, showlegend: false,
+      xaxis: "x" + axis(s), yaxis: "y" + axis(s), mode: "markers", marker: { symbol: MARKERS[i % 7] + "-open", size: 7, color: colour(i) },
+      text: seeds.map((r) => `${plain(r.line)}<br>calibration seed ${r.seed}, ${r.width} bits, ${number(r.retained, 1)} % kept`), hoverinfo: "text",
     });
   }));
   const noise = Math.max(0, ...shown.map((r) => (r.noise ? (100 * r.noise) / Math.abs(r.baseline) : 0)));

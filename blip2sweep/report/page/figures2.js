@@ -72,19 +72,19 @@ FIGURES.shapley = function () {
 };
 
 FIGURES.methods = function () {
-  const all = rows(REPORT.figures.methods), every = distinct(all.map((r) => r.place)), places = every.slice(0, MOST_PLACES);
+  const all = rows(REPORT.figures.methods), every = distinct(all.map((r) => r.label)), places = every.slice(0, MOST_PLACES);
   const methods = natural(all.map((r) => r.setting)), low = places.length - 1;
   const traces = methods.map((method, i) => {
-    const own = all.filter((r) => r.setting === method && places.includes(r.place));
+    const own = all.filter((r) => r.setting === method && places.includes(r.label));
     return {
       // Methods stand a little apart, so that bars do not hide each other.
-      x: own.map((r) => r.gain), y: own.map((r) => low - places.indexOf(r.place) + (0.5 / methods.length) * ((methods.length - 1) / 2 - i)),
+      x: own.map((r) => r.gain), y: own.map((r) => low - places.indexOf(r.label) + (0.5 / methods.length) * ((methods.length - 1) / 2 - i)),
       name: plain(method), mode: "markers", marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) }, error_x: { ...bars(own, "gain", "low", "high"), color: colour(i) },
-      text: own.map((r) => `${plain(method)}<br>${plain(r.place)}<br>gain ${number(r.gain)} [${number(r.low)}, ${number(r.high)}]${r.seed === null || r.seed === undefined ? "" : `<br>calibration seed ${r.seed}`}`), hoverinfo: "text",
+      text: own.map((r) => `${plain(method)}<br>${plain(r.label)}<br>gain ${number(r.gain)} [${number(r.low)}, ${number(r.high)}]${r.seed === null || r.seed === undefined ? "" : `<br>calibration seed ${r.seed}`}`), hoverinfo: "text",
     };
   });
   const shapes = [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: css("--soft"), dash: "dot", width: 1 } }];
-  const named = { tickvals: places.map((_, i) => low - i), ticktext: places.map((p) => plain(cut(p, narrow() ? 24 : 48))), zeroline: false, range: [-0.6, low + 0.6] };
+  const named = { tickvals: places.map((_, i) => low - i), ticktext: places.map((p) => plain(cut(p, narrow() ? 28 : 48))), zeroline: false, range: [-0.6, low + 0.6] };
   note("methods", every.length > places.length ? `The first ${places.length} of ${every.length} recipes; the others are in the data below.` : "");
   return plot("methods", traces, { shapes, height: Math.max(380, 160 + 26 * places.length), xaxis: { title: { text: `gain in ${REPORT.metric} over RTN` } }, yaxis: named });
 };
