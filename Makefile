@@ -1,15 +1,22 @@
 # Everything lives in .venv. PYTHON is the interpreter it is made from.
 PYTHON ?= python3
+# STUDY is a copy of the published study's data (docs/blip2-coco.md); without one its report is not built.
+STUDY ?= $(BLIP2SWEEP_STUDY_DATA)
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help sweep test lint format benchmark clean
+.PHONY: help sweep report test lint format benchmark clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 sweep: $(VENV)/run  ## The card's sweep on the embedded model: table, parquet, picture
 	$(BIN)/python -m blip2sweep -m quant.bits=2,4,8 part=vit,llm,qformer
+
+report: $(VENV)/run  ## The report of the card's sweep; with STUDY=FOLDER that of the published BLIP-2 study too
+	$(BIN)/python -m blip2sweep -m +study=card sweep_name=card
+	$(BIN)/python -m blip2sweep report card
+	$(if $(STUDY),$(BIN)/python -m blip2sweep import blip2-coco "$(STUDY)" && $(BIN)/python -m blip2sweep report blip2-coco)
 
 test: $(VENV)/dev  ## All tests
 	$(BIN)/python -m pytest

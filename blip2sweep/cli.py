@@ -153,14 +153,19 @@ def import_results(
     what: Annotated[str, typer.Argument(help="blip2-coco (the published study), or csv.")],
     path: Annotated[Path, typer.Argument(help="The study's folder, or the CSV file.")],
     metrics: Annotated[str, typer.Option(help="blip2-coco: metrics to score again, for intervals.")] = "cider",
-    model: Annotated[str, typer.Option(help="csv: the model the rows are of.")] = "blip2-opt-2.7b",
-    task: Annotated[str, typer.Option(help="csv: the task the rows are of.")] = "coco_caption",
+    model: Annotated[
+        str | None, typer.Option(help="csv: the rows' model; else its column, else blip2-opt-2.7b.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="csv: the rows' task; else its column, else coco_caption.")] = None,
+    params: Annotated[
+        int | None, typer.Option(help="csv: parameters of the whole model, where not as shipped.")
+    ] = None,
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Take results of others into the ledger: what was really done, no-ops marked, duplicates merged."""
     from blip2sweep.importing.verbs import import_what
 
-    typer.echo("\n".join(import_what(what, path, output_dir, metrics, model, task)))
+    typer.echo("\n".join(import_what(what, path, output_dir, metrics, model, task, params)))
 
 
 AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]

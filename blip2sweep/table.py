@@ -129,7 +129,11 @@ def _published(row: dict[str, Any], result: dict[str, Any], ledger: Ledger) -> d
         return {}
     attempts = ledger.attempts.get(row["baseline"])
     base = (attempts.result or {}).get("published", {}) if attempts else {}
-    found = {"imported": result["imported"], "configs": result.get("configs"), **result["published"]}
+    found = {
+        "imported": result["imported"],
+        **{k: result.get(k) for k in ("configs", "noop_configs")},
+        **result["published"],
+    }
     for name, value in result["published"].items():
         if name in base and name in METRICS:
             sign = 1 if METRICS[name].higher_is_better else -1

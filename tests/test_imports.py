@@ -42,7 +42,7 @@ ALLOWED = {
     "table": BASE | {"cell", "ledger", "metrics", "records"},
     "config": BASE | {"anatomy"},
     "analysis": BASE | {"anatomy", "methods", "metrics", "recipe", "records"},
-    "importing": BASE | {"anatomy", "cell", "collect", "metrics", "recipe", "records", "sweep"},
+    "importing": BASE | {"anatomy", "cell", "collect", "methods", "metrics", "recipe", "records", "sweep"},
     "report": BASE | {"sweep", "analysis", "doctor", "anatomy", "collect", "importing", "metrics", "records", "tasks"},
     "doctor": BASE | {"cell", "metrics", "tasks", "weights"},
     "anchors": BASE,

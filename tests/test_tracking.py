@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,3 +111,71 @@ def test_what_was_sent_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert sent[4:] == [table["key"][1]]
     track(tmp_path, sweep, table, settings | {"project": "another"})
     assert len(sent) == 9
+
+
+def test_what_was_calibrated_on_is_config() -> None:
+    """Parameter importance looks at the config alone."""
+    row = {"key": "k", "part": "vit", "input_bits": 8, "calibration": "coco", "calibration_samples": 128, "cider": 1.0,
+           "calibration_seed": 1, "calibration_upstream": "part", "recipe": "vit", "recipe_json": "[]"}  # fmt: skip
+    config, summary = split_row(row)
+    assert summary == {"cider": 1.0}
+    assert config == {k: v for k, v in row.items() if k not in ("key", "cider", "recipe_json")}
+
+
+class Recorded:
+    """Stands for wandb and for a run: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.artifacts: list[str] = []
+        self.summary: dict[str, Any] = {}
+        self.logged: list[str] = []
+
+    def init(self, **told: Any) -> Recorded:
+        return self
+
+    def Artifact(self, name: str, type: str) -> Recorded:
+        self.artifacts.append(name)
+        return self
+
+    def Table(self, dataframe: pd.DataFrame) -> int:
+        return len(dataframe)
+
+    def add_file(self, path: str) -> None:
+        assert Path(path).stat().st_size > 0
+
+    def log_artifact(self, artifact: Recorded) -> None:
+        assert artifact is self
+
+    def log(self, told: dict[str, Any]) -> None:
+        self.logged += told
+
+    def finish(self) -> None:
+        pass
+
+
+def test_a_sweep_of_two_tasks_gets_a_page_each_or_the_reason(tmp_path: Path) -> None:
+    build(tmp_path, [whole(["vit"], b) for b in (2, 8)])
+    sweep = find_sweep(tmp_path, "planted")
+    path = sweep.folder(tmp_path) / "table.parquet"
+    table = pd.read_parquet(path)
+    other, third = table.assign(task="other"), table[table["part"] != "none"].assign(task="third")
+    pd.concat([table, other, third]).to_parquet(path)
+    shutil.rmtree(tmp_path / "journals")  # what is left is the table
+    recorded = Recorded()
+    tracking._send_sweep(recorded, sweep, tmp_path, {})
+    assert recorded.artifacts == ["sweep-planted", "report-tiny-shapes_caption-planted", "report-tiny-other-planted"]
+    assert recorded.logged == ["worst_drops-tiny-shapes_caption", "worst_drops-tiny-other"]
+    assert list(recorded.summary) == ["report-tiny-third"]
+    assert recorded.summary["report-tiny-third"].startswith("no page: no baseline cell")
+    assert (sweep.folder(tmp_path) / "report-tiny-other.html").exists()
+
+
+def test_a_page_that_cannot_be_built_is_said_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(tmp_path, [whole(["vit"], 2)])
+    monkeypatch.setattr(tracking, "_send_page", lambda *rest: 1 / 0)
+    recorded = Recorded()
+    tracking._send_sweep(recorded, find_sweep(tmp_path, "planted"), tmp_path, {})
+    assert recorded.summary == {"report": "no page: ZeroDivisionError: division by zero"}
+    assert "no report was sent: ZeroDivisionError" in capsys.readouterr().err

@@ -9,7 +9,12 @@ from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.errors import UserError, nearest
 
-SIZES = ("bits_per_weight", "model_bytes", "seconds_batch_1", "seconds_batch_64")  # seconds an image: packed cells only
+SIZES = (
+    "bits_per_weight",
+    "model_bytes",
+    "seconds_batch_1",
+    "seconds_batch_largest",
+)  # seconds an image: packed cells only
 
 
 def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = "bits_per_weight") -> pd.DataFrame:
@@ -17,8 +22,8 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
 
     Where outputs are there, cells are chosen on one half of the images and `value, drop, low, high` are those of the
     other half: the best of many, judged by what chose it, would look too good. `held_out` says so; imported scores have
-    one value only. `like_baseline`: the drop's interval covers 0. size: one of SIZES, or `latency` for the seconds an image
-    alone takes. Raises UserError where no cell has that size.
+    one value only. `like_baseline`: the drop's interval covers 0; None where there is no interval. size: one of SIZES, or
+    `latency` for the seconds an image alone takes. Raises UserError where no cell has that size.
     """
     size = _size(cells, size)
     rows = cells[cells[size].notna() & (cells["part"] != "none")].copy()
@@ -80,5 +85,6 @@ def _shown(found: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> 
         out.loc[own.index, "value"] = [other.value(k) for k in own["key"]]
         out.loc[own.index, "drop"] = [other.sign * (base - other.value(k)) for k in own["key"]]
         out.loc[own.index, ["low", "high"]] = np.column_stack(percentile(other.drops(list(own["key"]))))
-    out["like_baseline"] = (out["low"] <= 0) & (out["high"] >= 0)
+    ends = zip(out["low"], out["high"], strict=True)
+    out["like_baseline"] = [None if pd.isna(low) else bool(low <= 0 <= high) for low, high in ends]
     return out

@@ -11,6 +11,7 @@ from blip2sweep.importing.rows import result, write_rows
 from blip2sweep.importing.study import NAME, Config, Counts, Study, count, read_study
 from blip2sweep.metrics import METRICS, CaptionScorer, health_statistics
 from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
+from blip2sweep.store import write_json
 from blip2sweep.sweep.sweeps import Sweep
 
 SWEEP = "blip2-coco"
@@ -30,6 +31,8 @@ def import_blip2_coco(folder: Path, output_dir: Path, metrics: Sequence[str] = (
     skipped = [{"overrides": f"config {c.number}", "reason": "does nothing"} for c in study.configs if c.nothing]
     sweep = Sweep(SWEEP, f"import {SWEEP}", time.time(), keys, keys[:1], skipped, counts.configs - counts.distinct)
     write_rows(output_dir, sweep, rows)
+    given = zip(study.image_ids, study.references, strict=True)
+    write_json(sweep.folder(output_dir) / "references.json", [{"image_id": i, "captions": c} for i, c in given])
     return counts
 
 

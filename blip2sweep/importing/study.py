@@ -29,6 +29,7 @@ PARTS = {"VIT": "vit", "QFORMER": "qformer", "LLM": "llm"}
 TYPES = {"MLP": ("mlp",), "ATTENTION": ("attention",), "BOTH": ("attention", "mlp")}
 REACHED = {"vit": ("attention", "mlp"), "qformer": ("attention",), "llm": ("mlp",)}
 FLOAT_BITS = 32  # of the study's own size column
+CELLS = 1500  # of the published table
 
 
 @dataclass
@@ -80,7 +81,7 @@ def read_study(folder: Path) -> Study:
             raise UserError(
                 f"{folder}: {name} is missing, so this is no whole copy of {NAME}; right: {', '.join(FILES)}"
             )
-    named, scores = _json(folder / "configs.json"), pd.read_csv(folder / "scores.csv")
+    named, scores = _json(folder / "configs.json"), _scores(folder / "scores.csv")
     _check_scores(folder, named, scores)
     references = _json(folder / "references.json")
     image_ids = [int(r["image_id"]) for r in references]
@@ -100,16 +101,33 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path}: not whole JSON ({error}); right: copy it again") from error
 
 
+def _scores(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not a whole CSV file ({' '.join(str(error).split())}); right: copy it again"
+        ) from error
+
+
 def _check_scores(folder: Path, named: Mapping[str, Any], scores: pd.DataFrame) -> None:
     wanted = {"config", "METEOR", "CIDEr", "quantized_size"}
     if missing := wanted - set(scores):
         raise UserError(f"{folder}/scores.csv: no column {', '.join(sorted(missing))}; right: the published scores")
+    if len(scores) != CELLS or scores["config"].nunique() != CELLS:
+        raise UserError(
+            f"{folder}/scores.csv: {len(scores)} rows of {scores['config'].nunique()} configs; right: the whole file, one row "
+            f"for each of the {CELLS} cells"
+        )
     unknown = [c for c in scores["config"] if str(c) not in named]
     if unknown:
         raise UserError(f"{folder}/scores.csv: config {unknown[0]} is not in configs.json; right: files of one copy")
-    bad = scores.loc[scores[["METEOR", "CIDEr"]].isna().any(axis=1), "config"]
+    numbers = scores[["METEOR", "CIDEr", "quantized_size"]].apply(pd.to_numeric, errors="coerce")
+    bad = scores.loc[numbers.isna().any(axis=1), "config"]
     if len(bad):
-        raise UserError(f"{folder}/scores.csv: config {bad.iloc[0]} has no score; right: the whole file")
+        raise UserError(
+            f"{folder}/scores.csv: config {bad.iloc[0]} has no score or size that is a number; right: the whole file"
+        )
 
 
 def _source(scores: pd.DataFrame, image_ids: Sequence[int]) -> Source:
@@ -164,7 +182,12 @@ def _predictions(study: Study) -> dict[int, list[str]]:
         return {}
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path).to_pydict()
+    try:
+        table = pq.read_table(path, columns=["config", "image_id", "caption"]).to_pydict()
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are kinds of ValueError and KeyError
+        raise UserError(
+            f"{path}: not a whole parquet file of captions ({' '.join(str(error).split())[:120]}); right: copy it again"
+        ) from error
     found: dict[int, list[str]] = {}
     images: dict[int, list[int]] = {}
     for config, image, caption in zip(table["config"], table["image_id"], table["caption"], strict=True):

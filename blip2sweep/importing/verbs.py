@@ -12,14 +12,24 @@ from blip2sweep.sweep.sweeps import find_sweep
 KINDS = ("blip2-coco", "csv")
 
 
-def import_what(what: str, path: Path, output_dir: Path, metrics: str, model: str, task: str) -> list[str]:
+def import_what(
+    what: str,
+    path: Path,
+    output_dir: Path,
+    metrics: str,
+    model: str | None = None,
+    task: str | None = None,
+    params: int | None = None,
+) -> list[str]:
     """Import, collect, and say what was found."""
     if what not in KINDS:
         raise UserError(f"import {what}: unknown; {nearest(what, KINDS)}")
     if what == "csv":
         from blip2sweep.importing.table_csv import import_csv
 
-        lines, name = [f"{path}: {import_csv(path, output_dir, model, task)} cells"], f"csv-{path.stem}"
+        cells, unused = import_csv(path, output_dir, model, task, params)
+        lines, name = [f"{path}: {cells} cells"], f"csv-{path.stem}"
+        lines += [f"  columns that are not used: {', '.join(unused)}"] if unused else []
     else:
         lines, name = _study(path, output_dir, metrics.split(",")), "blip2-coco"
     collect(output_dir, find_sweep(output_dir, name))

@@ -122,7 +122,7 @@ def expand(entries: Iterable[Mapping[str, Any]], anatomy: Anatomy) -> Recipe:
         scheme = scheme_of({k: v for k, v in entry.items() if k != "target"})
         for i, hit in enumerate(anatomy.mask(part, blocks, layers)):
             if hit:
-                schemes[part][i] = scheme
+                schemes[part.partition(".")[0]][i] = scheme
     return Recipe({n: PartRecipe(anatomy.parts[n], tuple(s)) for n, s in schemes.items()})
 
 

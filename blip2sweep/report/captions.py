@@ -27,33 +27,37 @@ def packed(data: Any) -> str:
 
 
 def captions(source: Source) -> dict[str, Any] | None:
-    """`{samples, cells, texts, scores, index}`; None where no cell has outputs.
+    """`{samples, cells, texts, scores, own, index, sign, left_out}`; None where no cell has outputs.
 
     texts[i]: the distinct outputs of sample i; scores[i]: theirs, in the main metric, where it means something for one
-    sample; index[c]: for cell c, which text each sample has.
+    sample; index[c]: for cell c, which text each sample has; sign: 1 where more is better. The likelihood is that of the
+    references and no function of what was said: then own[c] has cell c's values, and scores are empty.
     """
     rows = source.cells
     if source.draws is None or "predictions" not in rows:
         return None
-    own = rows[rows["key"].isin(list(source.draws.arrays))].head(MOST_CELLS)
-    base = own[own["part"] == "none"].iloc[0]
+    there = rows[rows["key"].isin(list(source.draws.arrays))]
+    own = there.iloc[(there["part"] != "none").argsort(kind="stable")].head(MOST_CELLS)  # the baseline first
+    base = own.iloc[0]
     first = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
     texts: list[dict[str, int]] = [{} for _ in first.id]
     scores: list[list[float | None]] = [[] for _ in first.id]
     index, known = list[list[int]](), dict[str, list[int]]()
+    of_text = source.metric != "nll"
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
         if outputs not in known:
             said = read_predictions(source.output_dir, stem(key, outputs))
-            if said.id != first.id:
-                index.append([])
-                continue
-            known[outputs] = _indexed(said.text, _single_scores(source, key), texts, scores)
+            single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(said.id)
+            known[outputs] = _indexed(said.text, single, texts, scores) if said.id == first.id else []
         index.append(known[outputs])
     main = set(headline(rows)["key"])
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
               "main": r["key"] in main} for r in own.to_dict("records")]  # fmt: skip
-    kept = [list(t) for t in texts]
-    return {"cells": cells, "samples": _samples(source, first), "texts": kept, "scores": scores, "index": index}
+    values = (
+        None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
+    )
+    return {"cells": cells, "samples": _samples(source, first), "texts": [list(t) for t in texts], "scores": scores,
+            "own": values, "index": index, "sign": source.draws.sign, "left_out": len(there) - len(own)}  # fmt: skip
 
 
 def _indexed(

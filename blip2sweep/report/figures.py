@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from blip2sweep.analysis.blocks import sensitivity
-from blip2sweep.analysis.cells import headline
+from blip2sweep.analysis.cells import entries, headline
 from blip2sweep.analysis.dropoff import dropoff
-from blip2sweep.analysis.frontier import frontier
+from blip2sweep.analysis.frontier import SIZES, frontier
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.shapley import shapley_over_bits
@@ -17,6 +18,7 @@ from blip2sweep.report.source import Source
 
 RUN = "python -m blip2sweep -m"
 LABELS = {"cider": "CIDEr", "vqa_accuracy": "VQA accuracy", "nll": "NLL"}
+MOST_REFUSALS = 3
 
 
 @dataclass
@@ -54,6 +56,7 @@ def figures(source: Source) -> list[Figure]:
 
 def _dropoff(source: Source) -> Figure:
     data = dropoff(source.cells, source.metric, source.draws)
+    data = _in_model_order(source, data, "parts")
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
     caption = (
@@ -63,18 +66,44 @@ def _dropoff(source: Source) -> Figure:
     return Figure("dropoff", "Drop-off", caption, data, f"{RUN} quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
 
 
+def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Rows by set of parts, single parts first, as the model runs them: so a part has one colour in all figures."""
+    order = [c.removeprefix("bits_") for c in map(str, source.cells) if c.startswith("bits_")]
+    rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
+    ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
+    return data.sort_values(column, key=lambda values: values.map(ranks), kind="stable").reset_index(drop=True)
+
+
 def _frontier(source: Source) -> Figure:
-    data = frontier(source.cells, source.metric, source.draws)
-    caption = (
-        f"The most {label(source)} at a size. Cells are chosen on one half of the images and shown on the other. Hollow: "
-        "not distinguishable from the baseline there. Size counts the whole model, 16 bits for what is left alone."
+    cells, draws = source.cells, source.draws
+    known = [s for s in SIZES if s in cells and cells.loc[cells["part"] != "none", s].notna().any()]
+    made = [frontier(cells, source.metric, draws, size).assign(by=size) for size in known]
+    data = pd.concat(made, ignore_index=True) if made else pd.DataFrame()
+    return Figure("frontier", "Frontier", _frontier_caption(source, data), data, f"{RUN} part=all quant.bits=2,3,4,6,8")
+
+
+def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
+    """What was chosen on what, what the markers mean and which cells do not compete."""
+    text = f"The most {label(source)} at a size. Size counts the whole model, 16 bits for what is left alone. "
+    if data.empty or not data["held_out"].any():
+        return text + (
+            "These scores came without outputs, so cells were chosen on the numbers that are shown: the best of many looks "
+            "better than it is. Hollow with a dot: no interval, so nothing is known of its difference to the baseline."
+        )
+    touched = source.cells[source.cells["part"] != "none"]
+    out = int((~touched["key"].isin(list(source.draws.arrays if source.draws else ()))).sum())
+    left = f" {out} of {len(touched)} cells have no outputs and are left out." if out else ""
+    return text + (
+        "Cells are chosen on one half of the images and shown on the other. Hollow: not distinguishable from the "
+        f"baseline there.{left}"
     )
-    return Figure("frontier", "Frontier", caption, data, f"{RUN} part=all quant.bits=2,3,4,6,8")
 
 
 def _blocks(source: Source) -> Figure:
     found = source.anatomy
     data = sensitivity(source.cells, source.metric, source.draws, found) if found else pd.DataFrame()
+    if len(data):
+        data = _in_model_order(source, data, "part")
     caption = (
         f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
         "simultaneous 95 % band over the blocks."
@@ -84,12 +113,22 @@ def _blocks(source: Source) -> Figure:
 
 def _map(source: Source) -> Figure:
     data = width_grid(source.cells, source.metric)
-    enough = len(data) > 1 and all(p in data and data[p].nunique() > 1 for p in ("vit", "llm"))
+    varied = all(p in data and data[p].nunique() > 1 for p in ("vit", "llm"))
+    enough = varied and any(map_panels(data, setting) for setting in data["setting"].unique())
     caption = (
         f"Drop of {label(source)} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
         "Lines join equal whole-model bits per weight."
     )
     return Figure("map", "Interaction map", caption, data if enough else data.iloc[:0], f"{RUN} +study=part_wise")
+
+
+def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
+    """Q-Former widths with several cells of a setting, the baseline counted: a panel each. [None]: there is no Q-Former."""
+    shown = data[data["setting"].isin([setting, "none"])]
+    if setting == "none" or "qformer" not in data:
+        return [None] if setting != "none" and len(shown) > 1 else []
+    counts = shown["qformer"].value_counts()
+    return [w for w in sorted(counts.index, reverse=True) if counts[w] > 1]
 
 
 def _shapley(source: Source) -> Figure:
@@ -99,14 +138,20 @@ def _shapley(source: Source) -> Figure:
         f"The drop of {label(source)} of all parts together, shared out: exact Shapley values. Their sum is the whole "
         "drop; the interaction is what the parts do together beyond the sum of each alone."
     )
+    more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
+    left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
     wanted = f"{RUN} quant.bits=3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
-    return Figure(
-        "shapley", "Contributions of the parts", caption, data, wanted + (f" ({refusals[0]})" if refusals else "")
-    )
+    if data.empty:
+        return Figure("shapley", "Contributions of the parts", caption, data, wanted + (f" ({left})" if left else ""))
+    caption += f" Left out: {left}." if left else ""
+    return Figure("shapley", "Contributions of the parts", caption, data, wanted)
 
 
 def _methods(source: Source) -> Figure:
     data = matched(source.cells, source.metric, source.draws)
+    if len(data):
+        recipes = source.cells.set_index("key")["recipe_json"]
+        data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
     caption = (
         f"Gain in {label(source)} over RTN on matched cells: same layers, widths, task and samples, bits per weight "
         "within .02. Bars: paired 95 % intervals; one dot a calibration seed."
@@ -114,6 +159,15 @@ def _methods(source: Source) -> Figure:
     return Figure(
         "methods", "Methods at equal size", caption, data, f"{RUN} part=all quant=rtn,gptq,awq quant.bits=2,3,4"
     )
+
+
+def _label(row: dict[Any, Any], recipe_json: str) -> str:
+    """What a matched row compares, in words: `vit + llm 4 bits`, or width by width where there are several."""
+    listed, width = entries(recipe_json), row["width"]
+    words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
+    if width == width:
+        return f"{' + '.join(words)} {width:g} bits"
+    return " + ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True)) + " bits"
 
 
 def _view3d(source: Source) -> Figure:

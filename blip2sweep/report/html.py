@@ -22,6 +22,7 @@ from blip2sweep.report.source import Source
 from blip2sweep.store import write_atomic
 
 SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
+MOST_FAILURES = 200
 
 
 def build_report(source: Source, path: Path) -> list[Figure]:
@@ -89,8 +90,9 @@ def _plotly() -> str:
 
 def _heading(source: Source) -> str:
     cells, first = source.cells, source.cells.iloc[0]
-    samples = f"{int(first['samples'])} samples"
-    return f"{first['model']} on {first['task']}, {samples}, {len(cells)} cells"
+    known = first.get("samples")  # a CSV file need not say how many
+    samples = f"{int(known)} samples, " if pd.notna(known) and known else ""
+    return f"{first['model']} on {first['task']}, {samples}{len(cells)} cells"
 
 
 def _section(figure: Figure, number: int) -> str:
@@ -101,6 +103,7 @@ def _section(figure: Figure, number: int) -> str:
         body = (
             f'<div class="tools" id="tools-{name}"></div>'
             f'<div class="plot" id="plot-{name}" role="img" aria-label="{title}; its data is in the table below"></div>'
+            f'<p class="note" id="note-{name}" aria-live="polite"></p>'
             f'<div class="below"><details><summary>Data</summary><div class="scroll" id="data-{name}"></div></details>'
             f'<button type="button" data-csv="{name}">CSV</button></div>'
         )
@@ -114,7 +117,8 @@ def _cell_table(source: Source) -> pd.DataFrame:
     """The columns of the cell browser; done cells and their drops."""
     m = source.metric
     wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": "drop",
-              f"drop_{m}_low": "low", f"drop_{m}_high": "high", "bits_per_weight": "bits/weight", "key": "key"}  # fmt: skip
+              f"drop_{m}_low": "low", f"drop_{m}_high": "high", "bits_per_weight": "bits/weight",
+              "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
     return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
 
 
@@ -125,10 +129,15 @@ def _failures(source: Source) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(str(r.get('failure')))}</td><td>{html.escape(str(r.get('recipe')))}</td>"
         f"<td>{html.escape(str(r.get('error'))[:500])}</td><td>{html.escape(str(r['key']))}</td></tr>"
-        for r in failed.head(200).to_dict("records")
+        for r in failed.head(MOST_FAILURES).to_dict("records")
     )
     head = "<tr><th>kind</th><th>recipe</th><th>error</th><th>key</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    more = (
+        f"<p>The first {MOST_FAILURES} of {len(failed)}; all are in table.parquet.</p>"
+        if len(failed) > MOST_FAILURES
+        else ""
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>{more}'
 
 
 def _how(source: Source) -> str:

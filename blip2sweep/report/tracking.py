@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -23,12 +23,17 @@ from blip2sweep.errors import UserError
 from blip2sweep.report.terminal import main_metric
 from blip2sweep.sweep.sweeps import Sweep
 
+if TYPE_CHECKING:
+    from blip2sweep.report.source import Source
+
 MODES = ("online", "offline")
 # Identity columns become the run's config; everything that is measured becomes its summary.
 CONFIG = (
     "model", "weights", "revision", "dtype", "task", "samples", "data", "generation", "semantics", "part", "blocks",
-    "layers", "method", "strategy", "group_size", "symmetric", "recipe", "baseline",
+    "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
+    "calibration_seed", "calibration_upstream", "recipe", "baseline",
 )  # fmt: skip
+LEFT_OUT = ("key", "recipe_json")  # the run's id says the one, `recipe` the other
 
 
 def check_tracking(settings: Mapping[str, Any]) -> None:
@@ -108,7 +113,7 @@ def split_row(row: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(config, summary) of one row; nulls are left out, since W&B would draw them as zeros."""
     known = {k: _plain(v) for k, v in row.items() if not _null(v)}
     config = {k: v for k, v in known.items() if k in CONFIG or (k.startswith("bits_") and not k.startswith("bits_per"))}
-    return config, {k: v for k, v in known.items() if k not in config and k != "key"}
+    return config, {k: v for k, v in known.items() if k not in config and k not in LEFT_OUT}
 
 
 def _send_sweep(wandb: Any, sweep: Sweep, output_dir: Path, common: Mapping[str, Any]) -> None:
@@ -118,33 +123,52 @@ def _send_sweep(wandb: Any, sweep: Sweep, output_dir: Path, common: Mapping[str,
     artifact = wandb.Artifact(f"sweep-{sweep.name}", type="table")
     artifact.add_file(str(sweep.folder(output_dir) / "table.parquet"))
     run.log_artifact(artifact)
-    page, worst = _page(output_dir, sweep)
-    if page is not None:
-        report = wandb.Artifact(f"report-{sweep.name}", type="report")
-        report.add_file(str(page))
-        run.log_artifact(report)
-    if worst is not None and len(worst):
-        run.log({"worst_drops": wandb.Table(dataframe=worst)})
+    for name, source in _sources(output_dir, sweep):
+        if isinstance(source, UserError):
+            run.summary.update({name: f"no page: {source}"})
+        else:
+            run.summary.update(_sent_page(wandb, run, source, name))
     run.finish()
 
 
-def _page(output_dir: Path, sweep: Sweep) -> tuple[Path | None, pd.DataFrame | None]:
-    """The report, built now, and the worst samples; neither where the sweep has nothing to compare."""
+def _sent_page(wandb: Any, run: Any, source: Source, name: str) -> dict[str, str]:
+    """What went wrong: the sweep is done and its rows are sent, so that its report must not make it fail."""
+    try:
+        _send_page(wandb, run, source, name)
+    except Exception as error:
+        print(f"no report was sent: {type(error).__name__}: {error}", file=sys.stderr)
+        return {name: f"no page: {type(error).__name__}: {error}"}
+    return {}
+
+
+def _send_page(wandb: Any, run: Any, source: Source, name: str) -> None:
+    """One page as an artifact, and its worst samples as a table."""
     from blip2sweep.report.html import build_report
-    from blip2sweep.report.source import load_source
     from blip2sweep.report.worst import worst_samples
 
-    try:
-        source = load_source(output_dir, sweep.name)
-    except UserError:
-        return None, None
-    path = source.folder / "report.html"
-    try:
-        build_report(source, path)
-        return path, worst_samples(source)
-    except Exception as error:  # the sweep is done and its rows are sent: its report must not make it fail
-        print(f"no report was sent: {type(error).__name__}: {error}", file=sys.stderr)
-        return None, None
+    path = source.folder / f"{name}.html"
+    build_report(source, path)
+    artifact = wandb.Artifact(f"{name}-{source.title}", type="report")
+    artifact.add_file(str(path))
+    run.log_artifact(artifact)
+    worst = worst_samples(source)
+    if len(worst):
+        run.log({name.replace("report", "worst_drops"): wandb.Table(dataframe=worst)})
+
+
+def _sources(output_dir: Path, sweep: Sweep) -> Iterator[tuple[str, Source | UserError]]:
+    """`report`, or `report-<model>-<task>` of each where there are several: cells of two tasks are not compared. The
+    error says why there is no page."""
+    from blip2sweep.report.source import load_source
+
+    table = pd.read_parquet(sweep.folder(output_dir) / "table.parquet")
+    kinds = list(dict.fromkeys(zip(table["model"], table["task"], strict=True))) if len(table) else []
+    for model, task in kinds:
+        name = "report" if len(kinds) == 1 else f"report-{model}-{task}"
+        try:
+            yield name, load_source(output_dir, sweep.name, only={"model": model, "task": task})
+        except UserError as error:
+            yield name, error
 
 
 def _null(value: Any) -> bool:

@@ -38,7 +38,9 @@ def chromium(
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = selenium.Chrome(options=options, service=Service(DRIVER))
     try:
-        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        # Without motion: a smooth scroll would move what a test is about to click.
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}, still]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         if phone:
             size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}

@@ -21,7 +21,6 @@ from blip2sweep.report.overview import model_quality, sentences
 from blip2sweep.report.source import Source, load_source
 from blip2sweep.report.suggestions import run_suggest
 from blip2sweep.rescore import rescore
-from blip2sweep.sweep.sweeps import find_sweep
 from tests.commands import blip2sweep, refused
 from tests.composing import plan, recipes
 from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, whole
@@ -235,7 +234,8 @@ def test_a_report_that_cannot_be_drawn_does_not_stop_tracking(
         raise IndexError("no such point")
 
     monkeypatch.setattr("blip2sweep.report.html.build_report", broken)
-    assert tracking._page(tmp_path, find_sweep(tmp_path, "planted")) == (None, None)
+    told = tracking._sent_page(None, None, load_source(tmp_path), "report")
+    assert told == {"report": "no page: IndexError: no such point"}
     assert "no report was sent: IndexError: no such point" in capsys.readouterr().err
 
 

@@ -9,20 +9,24 @@ setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 button.addEventListener("click", () => { setTheme(theme() === "dark" ? "light" : "dark"); drawAll(); });
 
 // ---- cells
-const cells = { rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: 100 };
+const STEP = 100, BASELINE = "baseline";
+const cells = { rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: STEP, digits: digitsOf(REPORT.cells) };
+const filterName = (value) => (value === "" ? BASELINE : String(value)); // the baseline has no parts; "" stands for all
 function cellTools() {
   const place = document.getElementById("cell-tools");
+  const filter = (name, value) => { cells.filters[name] = value; cells.shown = STEP; cellTable(); };
   for (const column of ["parts", "method", "bits"]) {
-    const values = distinct(cells.rows.map((r) => r[column])).filter((v) => v !== null && v !== undefined);
-    if (values.length > 1) place.append(choice(column, [["", "all"], ...values.map((v) => [String(v), v === "" ? "baseline" : String(v)])], (v) => { cells.filters[column] = v; cellTable(); }).label);
+    const values = distinct(cells.rows.map((r) => r[column])).filter((v) => v !== null && v !== undefined).map(filterName);
+    if (values.length > 1) place.append(choice(column, [["", "all"], ...values.map((v) => [v, v])], (v) => filter(column, v)).label);
   }
-  const search = element("input", { type: "search", id: "cell-search", placeholder: "recipe or key", oninput: () => { cells.filters.text = search.value.toLowerCase(); cellTable(); } });
+  const search = element("input", { type: "search", id: "cell-search", placeholder: "recipe or key", oninput: () => filter("text", search.value.toLowerCase()) });
+  document.getElementById("cell-more").addEventListener("click", () => { cells.shown += 10 * STEP; cellTable(); });
   place.append(labelled("Search", search), element("button", { type: "button", "data-csv": "cells" }, "CSV"));
 }
 
 function cellTable() {
   const f = cells.filters, names = Object.keys(REPORT.cells);
-  let kept = cells.rows.filter((r) => ["parts", "method", "bits"].every((c) => !f[c] || String(r[c]) === f[c]));
+  let kept = cells.rows.filter((r) => ["parts", "method", "bits"].every((c) => !f[c] || filterName(r[c]) === f[c]));
   if (f.text) kept = kept.filter((r) => `${r.recipe} ${r.key}`.toLowerCase().includes(f.text));
   if (cells.sort) {
     const value = (r) => (r[cells.sort] === null ? -Infinity : r[cells.sort]);
@@ -30,19 +34,41 @@ function cellTable() {
   }
   const head = names.map((n) => element("th", { scope: "col", "aria-sort": cells.sort === n ? (cells.down ? "descending" : "ascending") : null },
     element("button", { type: "button", onclick: () => { cells.down = cells.sort === n && !cells.down; cells.sort = n; cellTable(); } }, n)));
-  const body = kept.slice(0, cells.shown).map((r) => element("tr", {}, ...names.map((n) => cell(r[n]))));
+  const body = kept.slice(0, cells.shown).map((r) => element("tr", {}, ...names.map((n) => cell(r[n], cells.digits[n]))));
   const place = document.getElementById("cell-table");
   place.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body)));
   const more = kept.length > cells.shown ? `, first ${cells.shown} shown` : "";
   document.getElementById("cell-count").textContent = `${kept.length} of ${cells.rows.length} cells${more}`;
+  document.getElementById("cell-more").hidden = !more;
 }
 
 // ---- drawing
+// A figure that cannot be drawn says so in its place, and the others are drawn all the same.
+let broken = null; // why plotly could not be unpacked
+async function draw(name) {
+  try {
+    note(name, "");
+    if (broken && name !== "view3d") throw broken;
+    await FIGURES[name]();
+  } catch (error) {
+    note(name, `This figure could not be drawn (${error.message}); its data is below.`);
+  }
+}
+
 async function drawAll() {
   for (const name of Object.keys(FIGURES)) {
-    if (document.getElementById("plot-" + name)) await FIGURES[name]();
+    if (document.getElementById("plot-" + name)) await draw(name);
   }
   document.body.dataset.drawn = String(Number(document.body.dataset.drawn || 0) + 1);
+}
+
+async function outputsInView(entries) {
+  if (!entries.some((e) => e.isIntersecting)) return;
+  try {
+    await browser();
+  } catch (error) {
+    document.getElementById("browser").replaceChildren(element("p", { className: "missing" }, `The outputs could not be shown (${error.message}).`));
+  }
 }
 
 async function start() {
@@ -50,17 +76,19 @@ async function start() {
   cellTable();
   for (const [name, data] of Object.entries(REPORT.figures)) {
     const place = document.getElementById("data-" + name);
-    if (place) place.closest("details").addEventListener("toggle", () => place.childElementCount || place.append(dataTable(data)));
+    if (place) place.closest("details").addEventListener("toggle", () => place.childElementCount || place.append(...dataTable(data)));
   }
   document.addEventListener("click", (e) => {
     const name = e.target.dataset && e.target.dataset.csv;
     if (name) save(name + ".csv", csv(name === "cells" ? REPORT.cells : REPORT.figures[name]));
   });
-  const code = await unpack("packed-plotly");
-  document.head.append(element("script", { textContent: code }));
+  try {
+    document.head.append(element("script", { textContent: await unpack("packed-plotly") }));
+  } catch (error) {
+    broken = error;
+  }
   await drawAll();
-  const seen = new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && browser(), { rootMargin: "600px" });
-  seen.observe(document.getElementById("captions"));
+  new IntersectionObserver(outputsInView, { rootMargin: "600px" }).observe(document.getElementById("captions"));
   let waiting = null, wide = window.innerWidth;
   addEventListener("resize", () => {
     if (window.innerWidth === wide) return;

@@ -7,13 +7,13 @@ async function browser() {
   outputs = JSON.parse(text);
   const place = document.getElementById("browser");
   place.replaceChildren();
-  const order = { list: outputs.samples.map((_, i) => i), at: 0 };
+  const order = { list: outputs.samples.map((_, i) => i), at: 0, all: !outputs.cells.some((c) => c.main) };
   const base = outputs.cells.findIndex((c) => c.parts === "none");
   const body = element("div", { id: "sample" });
   const where = element("span", { id: "sample-at", "aria-live": "polite" });
   const show = () => { where.textContent = `${order.at + 1} of ${order.list.length}`; body.replaceChildren(...sampleView(order.list[order.at], base, order.all)); };
   const step = (by) => { order.at = (order.at + by + order.list.length) % order.list.length; show(); };
-  const which = choice("Cells", [["", "whole parts"], ["all", "every cell"]], (value) => { order.all = value === "all"; show(); });
+  const which = choice("Cells", [["", "whole parts"], ["all", "every cell"]], (value) => { order.all = value === "all"; show(); }, order.all ? "all" : "");
   const sort = choice("Order", [["", "as evaluated"], ["all", "worst drops first"], ...outputs.cells.map((c, i) => [String(i), `worst for ${c.recipe}`]).filter((_, i) => i !== base)], (value) => {
     order.list = sorted(value, base); order.at = 0; show();
   }, "all");
@@ -27,6 +27,7 @@ async function browser() {
   place.append(
     element("div", { className: "tools" }, which.label, sort.label, labelled("Find", find), element("button", { type: "button", onclick: seek }, "Find next"),
       element("button", { type: "button", id: "previous", onclick: () => step(-1) }, "← Previous"), element("button", { type: "button", id: "next", onclick: () => step(1) }, "Next →"), where),
+    outputs.left_out ? element("p", { className: "missing" }, `${outputs.left_out} further cells are not in this page; their outputs are in samples.parquet.`) : "",
     body,
   );
   order.list = sorted("all", base);
@@ -34,14 +35,16 @@ async function browser() {
 }
 
 const textOf = (cell, i) => (outputs.index[cell].length ? outputs.texts[i][outputs.index[cell][i]] : null);
-const scoreOf = (cell, i) => (outputs.index[cell].length ? outputs.scores[i][outputs.index[cell][i]] : null);
+// The likelihood is that of the references: it differs between cells that say the same.
+const scoreOf = (cell, i) => (outputs.own ? (outputs.own[cell].length ? outputs.own[cell][i] : null) : outputs.index[cell].length ? outputs.scores[i][outputs.index[cell][i]] : null);
+const lossOf = (cell, i, base) => { const [was, now] = [scoreOf(base, i), scoreOf(cell, i)]; return was === null || now === null ? null : outputs.sign * (was - now); };
 
 // Samples by how much they lose: in one cell, or in the mean over all of them.
 function sorted(value, base) {
   const all = outputs.samples.map((_, i) => i);
   if (value === "") return all;
   const cells = value === "all" ? outputs.cells.map((_, c) => c).filter((c) => c !== base) : [Number(value)];
-  const loss = all.map((i) => cells.reduce((sum, c) => sum + ((scoreOf(base, i) || 0) - (scoreOf(c, i) || 0)), 0));
+  const loss = all.map((i) => cells.reduce((sum, c) => sum + (lossOf(c, i, base) || 0), 0));
   return all.sort((a, b) => loss[b] - loss[a]);
 }
 
@@ -67,15 +70,22 @@ function grid(i, base, all) {
   const body = [line("baseline", [element("td", { colSpan: headings.length - 1 }, said(base, i, base))])];
   for (const part of parts) {
     const own = cells.filter((c) => c.parts === part);
-    body.push(line(part, headings.slice(1).map((_, w) => element("td", {}, ...own.filter((c) => (w < widths.length ? c.width === widths[w] : c.width === null && c.k !== base)).slice(0, 24).map((c, _, same) => said(c.k, i, base, same.length > 1))))));
+    body.push(line(part, headings.slice(1).map((_, w) => element("td", {}, ...several(own.filter((c) => (w < widths.length ? c.width === widths[w] : c.width === null && c.k !== base)), i, base)))));
   }
   return element("table", { id: "outputs" }, element("thead", {}, element("tr", {}, ...headings.map((h) => element("th", { scope: "col" }, h)))), element("tbody", {}, ...body));
 }
 
+// What the cells of one place in the table say; where they are many, the first, and how many there are more.
+const MOST_SAID = 24;
+function several(own, i, base) {
+  const shown = own.slice(0, MOST_SAID).map((c) => said(c.k, i, base, own.length > 1));
+  return own.length > MOST_SAID ? [...shown, element("div", { className: "score" }, `and ${own.length - MOST_SAID} more cells`)] : shown;
+}
+
 function said(k, i, base, named) {
-  const text = textOf(k, i), score = scoreOf(k, i), was = scoreOf(base, i);
+  const text = textOf(k, i), score = scoreOf(k, i), loss = lossOf(k, i, base);
   if (text === null) return element("div", { className: "score" }, "other samples");
-  const worse = score !== null && was !== null && score < was - 0.05;
+  const worse = loss !== null && loss > 0.05;
   const shown = element("div", { className: `output${text.trim() ? "" : " empty"}${text === textOf(base, i) && k !== base ? " same" : ""}`, dir: "auto" });
   shown.textContent = text.trim() ? text : "(empty)";
   const name = named ? element("div", { className: "score" }, outputs.cells[k].recipe) : null;

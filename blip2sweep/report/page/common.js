@@ -15,6 +15,7 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const colour = (i) => COLOURS[theme()][i % 7];
 const narrow = () => window.innerWidth < 700;
 const distinct = (list) => [...new Set(list)];
+const natural = (list) => distinct(list).sort((a, b) => a.localeCompare(b, "en", { numeric: true })); // group8 before group32
 const byNumber = (a, b) => a - b;
 
 function element(tag, attributes = {}, ...children) {
@@ -49,15 +50,28 @@ function choice(text, options, onchange, chosen) {
   return { control: select, label: labelled(text, select) };
 }
 
-function dataTable(columns, limit = 300) {
-  const names = Object.keys(columns);
-  const head = element("tr", {}, ...names.map((n) => element("th", { scope: "col" }, n)));
-  const body = rows(columns).slice(0, limit).map((row) => element("tr", {}, ...names.map((n) => cell(row[n]))));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+// Four digits in a column that has a fraction, none in one of whole numbers.
+function digitsOf(columns) {
+  return Object.fromEntries(Object.entries(columns).map(([n, list]) => [n, list.every((v) => typeof v !== "number" || Number.isInteger(v)) ? 0 : 4]));
 }
 
-function cell(value) {
-  if (typeof value === "number") return element("td", { className: "number" }, Number.isInteger(value) ? String(value) : number(value, 4));
+// A table, and a button for the rows that are not yet in it.
+function dataTable(columns, step = 300) {
+  const names = Object.keys(columns), all = rows(columns), digits = digitsOf(columns), body = element("tbody", {});
+  const head = element("tr", {}, ...names.map((n) => element("th", { scope: "col" }, n)));
+  const further = element("button", { type: "button", className: "further", onclick: () => grow() });
+  const grow = () => {
+    const from = body.childElementCount;
+    body.append(...all.slice(from, from + step).map((row) => element("tr", {}, ...names.map((n) => cell(row[n], digits[n])))));
+    further.textContent = `Show more: ${body.childElementCount} of ${all.length} rows are shown`;
+    further.hidden = body.childElementCount >= all.length;
+  };
+  grow();
+  return [element("table", {}, element("thead", {}, head), body), further];
+}
+
+function cell(value, digits = 4) {
+  if (typeof value === "number") return element("td", { className: "number" }, number(value, digits));
   return element("td", { dir: "auto" }, value === null || value === undefined ? "" : String(value));
 }
 
@@ -77,6 +91,7 @@ function save(name, text) {
 async function unpack(id) {
   const packed = document.getElementById(id).textContent.trim();
   if (!packed) return null;
+  if (typeof DecompressionStream === "undefined") throw new Error("this browser has no DecompressionStream; Chrome 80, Firefox 113 and Safari 16.4 have");
   const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();

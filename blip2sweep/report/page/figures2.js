@@ -1,79 +1,98 @@
 // Figures 4 to 6 and the 3-D view.
+const MOST_PLACES = 60; // rows of the method comparison
+
+// Widths of the Q-Former that have several cells of a method, the baseline counted: a panel each.
+function mapPanels(all, setting) {
+  const shown = all.filter((r) => r.setting === setting || r.setting === "none");
+  if (!("qformer" in REPORT.figures.map)) return { shown, widths: shown.length > 1 ? [null] : [], single: 0 };
+  const every = distinct(shown.map((r) => r.qformer)).sort(byNumber).reverse();
+  const widths = every.filter((w) => shown.filter((r) => r.qformer === w).length > 1);
+  return { shown, widths, single: every.length - widths.length };
+}
+
 FIGURES.map = function () {
-  const all = rows(REPORT.figures.map), settings = distinct(all.map((r) => r.setting).filter((s) => s !== "none"));
+  const all = rows(REPORT.figures.map), settings = distinct(all.map((r) => r.setting)).filter((s) => s !== "none" && mapPanels(all, s).widths.length);
   state.map = state.map || settings[0];
   tools("map", "Method", settings.map((s) => [s, s]));
-  const shown = all.filter((r) => r.setting === state.map || r.setting === "none");
-  const has = (w) => shown.filter((r) => r.qformer === w).length;
-  const q = "qformer" in REPORT.figures.map ? distinct(shown.map((r) => r.qformer)).sort(byNumber).reverse().filter((w) => has(w) > 1).slice(0, narrow() ? 3 : 6) : [null];
+  const { shown, widths: every, single } = mapPanels(all, state.map);
   const widths = (name) => distinct(shown.map((r) => r[name])).sort(byNumber);
   const x = widths("llm"), y = widths("vit"), name = (w) => (w === 16 ? "–" : String(w));
-  const { more, axis } = panels(q, q.map((w) => (w === null ? "" : `Q-Former ${name(w)}`)));
+  const titles = every.map((w) => (w === null ? "" : `Q-Former ${name(w)}`));
+  const { shown: q, more, axis, left, first, last } = panels("map", every, titles);
   const top = Math.max(...shown.map((r) => r.drop || 0)), traces = [];
   q.forEach((w, i) => {
     const own = shown.filter((r) => w === null || r.qformer === w);
     const grid = (f) => y.map((vit) => x.map((llm) => { const hit = own.find((r) => r.vit === vit && r.llm === llm); return hit ? f(hit) : null; }));
-    const at = { xaxis: "x" + axis(i), yaxis: "y" + axis(i), x: x.map(name), y: y.map(name) };
+    const at = { xaxis: "x" + axis(i), yaxis: "y" + axis(i), x: x.map((_, k) => k), y: y.map((_, k) => k) };
     traces.push({
       type: "heatmap", z: grid((r) => r.drop), zmin: 0, zmax: top, ...at, showscale: i === 0, colorscale: "Cividis", reversescale: true, xgap: 2, ygap: 2,
-      colorbar: { title: { text: "drop" }, thickness: 12 }, text: grid((r) => number(r.drop, 2)).map((line) => line.map((t) => t || "")), texttemplate: "%{text}", textfont: { size: 11 },
+      colorbar: { title: { text: "drop" }, thickness: 12, lenmode: "pixels", len: 230, y: 1, yanchor: "top" }, text: grid((r) => number(r.drop, 2)).map((line) => line.map((t) => t || "")), texttemplate: "%{text}", textfont: { size: 11 },
       customdata: grid((r) => `${plain(r.recipe)}<br>drop ${number(r.drop)} [${number(r.low)}, ${number(r.high)}]`), hovertemplate: "%{customdata}<extra></extra>",
     });
     const sizes = grid((r) => r.size);
     if (sizes.flat().filter((v) => v !== null).length > 5) traces.push({ type: "contour", z: sizes, ...at, contours: { coloring: "none", showlabels: true, labelfont: { size: 10, color: css("--fg") } }, line: { color: css("--fg"), width: 1, dash: "dot" }, showscale: false, hoverinfo: "skip", showlegend: false, connectgaps: false, ncontours: 5 });
     const calm = own.filter((r) => r.low !== null && r.low <= 0 && r.high >= 0);
-    traces.push({ x: calm.map((r) => name(r.llm)), y: calm.map((r) => name(r.vit)), xaxis: at.xaxis, yaxis: at.yaxis, mode: "markers", marker: { symbol: "line-ne-open", size: 26, color: "#777", line: { width: 1.5, color: "#777" } }, name: "interval covers 0", showlegend: i === 0, legendgroup: "calm", hoverinfo: "skip" });
-    Object.assign(more["xaxis" + axis(i)], { title: { text: "LLM bits" }, type: "category", categoryorder: "array", categoryarray: x.map(name) });
-    Object.assign(more["yaxis" + axis(i)], { title: i === 0 ? { text: "ViT bits" } : undefined, type: "category", categoryorder: "array", categoryarray: y.map(name) });
+    // Strokes in the corners: they leave the number free.
+    const strokes = calm.flatMap((r) => [[-1, -1], [-1, 1], [1, -1], [1, 1]].map(([a, b]) => [x.indexOf(r.llm) + 0.32 * a, y.indexOf(r.vit) + 0.3 * b]));
+    traces.push({ x: strokes.map((s) => s[0]), y: strokes.map((s) => s[1]), xaxis: at.xaxis, yaxis: at.yaxis, mode: "markers", marker: { symbol: "line-ne-open", size: 9, color: "#777", line: { width: 1.5, color: "#777" } }, name: "interval covers 0", showlegend: i === 0, legendgroup: "calm", hoverinfo: "skip" });
+    Object.assign(more["xaxis" + axis(i)], { title: last(i) ? { text: "LLM bits" } : undefined, tickvals: x.map((_, k) => k), ticktext: x.map(name), range: [-0.5, x.length - 0.5], showgrid: false, zeroline: false });
+    Object.assign(more["yaxis" + axis(i)], { title: first(i) ? { text: "ViT bits" } : undefined, tickvals: y.map((_, k) => k), ticktext: y.map(name), range: [-0.5, y.length - 0.5], showgrid: false, zeroline: false });
   });
+  note("map", left, single ? `Q-Former widths with a single cell, in the data only: ${single}.` : "");
   return plot("map", traces, { ...more });
 };
 
 FIGURES.shapley = function () {
-  const all = rows(REPORT.figures.shapley), settings = distinct(all.map((r) => r.setting));
-  const { more, axis } = panels(settings), traces = [];
+  const all = rows(REPORT.figures.shapley);
+  const { shown: settings, more, axis, left, first, last } = panels("shapley", natural(all.map((r) => r.setting)));
+  const traces = [], fresh = once();
   const terms = distinct(all.filter((r) => r.kind === "part").map((r) => r.term));
   const widths = distinct(all.map((r) => r.width)).sort(byNumber).reverse().map(String);
   settings.forEach((setting, s) => {
     terms.forEach((term, i) => {
       const own = all.filter((r) => r.setting === setting && r.term === term && r.kind === "part");
+      if (!own.length) return;
       traces.push({
-        type: "bar", x: own.map((r) => String(r.width)), y: own.map((r) => r.value), name: plain(term), legendgroup: term, showlegend: s === 0,
+        type: "bar", x: own.map((r) => String(r.width)), y: own.map((r) => r.value), name: plain(term), legendgroup: term, showlegend: fresh(term),
         marker: { color: colour(i), pattern: { shape: ["", "/", ".", "x"][i % 4], fillmode: "overlay", fgcolor: css("--bg"), size: 7, solidity: 0.25 } }, xaxis: "x" + axis(s), yaxis: "y" + axis(s),
         text: own.map((r) => `${plain(term)} ${number(r.value)} [${number(r.low)}, ${number(r.high)}]`), hoverinfo: "text", textposition: "none",
       });
     });
     const whole = all.filter((r) => r.setting === setting && r.kind === "whole");
     traces.push({
-      x: whole.map((r) => String(r.width)), y: whole.map((r) => r.value), mode: "markers", name: "interaction", legendgroup: "interaction", showlegend: s === 0, xaxis: "x" + axis(s), yaxis: "y" + axis(s),
+      x: whole.map((r) => String(r.width)), y: whole.map((r) => r.value), mode: "markers", name: "interaction", legendgroup: "interaction", showlegend: fresh("interaction"), xaxis: "x" + axis(s), yaxis: "y" + axis(s),
       marker: { symbol: "diamond-open", size: 11, color: css("--fg"), line: { width: 2 } }, error_y: { ...bars(whole, "value", "low", "high"), color: css("--fg") },
       text: whole.map((r) => `interaction ${number(r.value)} [${number(r.low)}, ${number(r.high)}]`), hoverinfo: "text",
     });
-    Object.assign(more["xaxis" + axis(s)], { type: "category", categoryorder: "array", categoryarray: widths, title: { text: "bits" } });
-    Object.assign(more["yaxis" + axis(s)], { title: s === 0 ? { text: `drop of ${REPORT.metric}` } : undefined });
+    Object.assign(more["xaxis" + axis(s)], { type: "category", categoryorder: "array", categoryarray: widths, title: last(s) ? { text: "bits" } : undefined });
+    Object.assign(more["yaxis" + axis(s)], { title: first(s) ? { text: `drop of ${REPORT.metric}` } : undefined, matches: s ? "y" : undefined });
   });
+  note("shapley", left);
   return plot("shapley", traces, { ...more, barmode: "relative" });
 };
 
 FIGURES.methods = function () {
-  const all = rows(REPORT.figures.methods), place = (r) => r.label;
-  const methods = distinct(all.map((r) => r.setting)), places = distinct(all.map(place));
+  const all = rows(REPORT.figures.methods), every = distinct(all.map((r) => r.label)), places = every.slice(0, MOST_PLACES);
+  const methods = natural(all.map((r) => r.setting)), low = places.length - 1;
   const traces = methods.map((method, i) => {
-    const own = all.filter((r) => r.setting === method);
+    const own = all.filter((r) => r.setting === method && places.includes(r.label));
     return {
-      x: own.map((r) => r.gain), y: own.map(place), name: plain(method), mode: "markers", marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) },
-      error_x: { ...bars(own, "gain", "low", "high"), color: colour(i) },
-      text: own.map((r) => `${plain(method)}, ${plain(r.line)}, ${r.width} bits<br>gain ${number(r.gain)} [${number(r.low)}, ${number(r.high)}]${r.seed === null || r.seed === undefined ? "" : `<br>calibration seed ${r.seed}`}`), hoverinfo: "text",
+      // Methods stand a little apart, so that bars do not hide each other.
+      x: own.map((r) => r.gain), y: own.map((r) => low - places.indexOf(r.label) + (0.5 / methods.length) * ((methods.length - 1) / 2 - i)),
+      name: plain(method), mode: "markers", marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) }, error_x: { ...bars(own, "gain", "low", "high"), color: colour(i) },
+      text: own.map((r) => `${plain(method)}<br>${plain(r.label)}<br>gain ${number(r.gain)} [${number(r.low)}, ${number(r.high)}]${r.seed === null || r.seed === undefined ? "" : `<br>calibration seed ${r.seed}`}`), hoverinfo: "text",
     };
   });
   const shapes = [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: css("--soft"), dash: "dot", width: 1 } }];
-  return plot("methods", traces, { shapes, height: Math.max(380, 60 + 26 * places.length), xaxis: { title: { text: `gain in ${REPORT.metric} over RTN` } }, yaxis: { type: "category", categoryorder: "array", categoryarray: [...places].reverse() } });
+  const named = { tickvals: places.map((_, i) => low - i), ticktext: places.map((p) => plain(cut(p, narrow() ? 28 : 48))), zeroline: false, range: [-0.6, low + 0.6] };
+  note("methods", every.length > places.length ? `The first ${places.length} of ${every.length} recipes; the others are in the data below.` : "");
+  return plot("methods", traces, { shapes, height: Math.max(380, 160 + 26 * places.length), xaxis: { title: { text: `gain in ${REPORT.metric} over RTN` } }, yaxis: named });
 };
 
 FIGURES.view3d = function () {
   const columns = REPORT.figures.view3d, names = Object.keys(columns).filter((c) => c.startsWith("bits_")), all = rows(columns);
   const layers = distinct(all.map((r) => r.layers).filter((v) => v !== null));
-  tools("view3d", "Layers", [["", "all cells"], ...layers.slice(0, 60).map((v) => [v, v])]);
+  tools("view3d", "Layers", [["", "all cells"], ...layers.map((v) => [v, v])]);
   const shown = all.filter((r) => !state.view3d || r.layers === state.view3d || r.layers === null);
   return cloud(document.getElementById("plot-view3d"), shown, names);
 };
@@ -98,19 +117,20 @@ function cloud(place, points, names) {
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
   pen.fillStyle = css("--bg"); pen.fillRect(0, 0, w, h);
-  const scale = Math.min(w * 0.3, h * 0.42), [ca, sa, cu, su] = [Math.cos(turn.around), Math.sin(turn.around), Math.cos(turn.up), Math.sin(turn.up)];
+  const scale = Math.min(w * 0.27, h * 0.31), middle = -0.125, [ca, sa, cu, su] = [Math.cos(turn.around), Math.sin(turn.around), Math.cos(turn.up), Math.sin(turn.up)];
   const at = (v) => {
-    const [x, y, z] = v, across = x * ca - y * sa, deep = x * sa + y * ca;
+    const [x, y, z] = v.map((t) => t - middle), across = x * ca - y * sa, deep = x * sa + y * ca;
     return [w / 2 + scale * across, h / 2 - scale * (z * cu - deep * su) , deep * cu + z * su];
   };
   const spot = (r) => names.map((n) => -1 + 0.4 * Math.log2(r[n] || 16)); // 1 … 16 bits on a log scale
   pen.font = "13px system-ui, sans-serif"; pen.lineWidth = 1;
+  const labels = [], label = (text, x, y, colour) => labels.push([text, x, y, colour]);
   names.forEach((n, i) => {
     const from = names.map(() => -1), to = [...from]; to[i] = 0.75;
     const [a, b] = [at(from), at(to)];
     pen.strokeStyle = css("--soft"); pen.beginPath(); pen.moveTo(a[0], a[1]); pen.lineTo(b[0], b[1]); pen.stroke();
-    pen.fillStyle = css("--fg"); pen.fillText(n.replace("bits_", "") + " bits", b[0] + 5, b[1]);
-    for (const bits of [2, 4, 8, 16]) { const t = [...from]; t[i] = spot({ [n]: bits })[i]; const p = at(t); pen.fillStyle = css("--soft"); pen.fillText(bits === 16 ? "–" : String(bits), p[0] + 3, p[1] + 12); }
+    label(n.replace("bits_", "") + " bits", b[0] + 5, b[1], css("--fg"));
+    for (const bits of [2, 4, 8, 16]) { const t = [...from]; t[i] = spot({ [n]: bits })[i]; const p = at(t); label(bits === 16 ? "–" : String(bits), p[0] + 3, p[1] + 12, css("--soft")); }
   });
   const top = Math.max(...points.map((r) => r.value ?? 0), 1e-9);
   const drawn = points.filter((r) => r.value !== null).map((r, i) => {
@@ -120,10 +140,13 @@ function cloud(place, points, names) {
   drawn.sort((a, b) => b[0][2] - a[0][2]);
   for (const [p, r] of drawn) {
     const share = Math.max(0, r.value) / top;
-    pen.fillStyle = scaleColour(share); pen.strokeStyle = css("--bg");
+    pen.fillStyle = scaleColour(share); pen.strokeStyle = css("--soft");
     pen.beginPath(); pen.arc(p[0], p[1], 5, 0, 7); pen.fill(); pen.stroke();
   }
-  legend(pen, top, h);
+  // Words last, with a rim of the background, so that no point hides them.
+  pen.lineWidth = 3; pen.strokeStyle = css("--bg"); pen.lineJoin = "round";
+  for (const [text, x, y, ink] of labels) { pen.fillStyle = ink; pen.strokeText(text, x, y); pen.fillText(text, x, y); }
+  legend(pen, top);
 }
 
 // Cividis by five stops: even for colour-blind eyes, and in grey.
@@ -132,7 +155,7 @@ function scaleColour(share) {
   const at = Math.min(3.999, share * 4), i = Math.floor(at), t = at - i;
   return `rgb(${STOPS[i].map((v, k) => Math.round(v + t * (STOPS[i + 1][k] - v))).join(",")})`;
 }
-function legend(pen, top, h) {
-  for (let i = 0; i < 100; i++) { pen.fillStyle = scaleColour(i / 99); pen.fillRect(12, h - 30 - i, 12, 2); }
-  pen.fillStyle = css("--fg"); pen.fillText(number(top, 2), 30, h - 122); pen.fillText("0", 30, h - 26); pen.fillText(REPORT.metric, 12, h - 140);
+function legend(pen, top) {
+  for (let i = 0; i < 100; i++) { pen.fillStyle = scaleColour(i / 99); pen.fillRect(12, 128 - i, 12, 2); }
+  pen.fillStyle = css("--fg"); pen.fillText(number(top, 2), 30, 38); pen.fillText("0", 30, 130); pen.fillText(REPORT.metric, 12, 18);
 }

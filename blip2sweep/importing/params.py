@@ -1,0 +1,26 @@
+"""Parameters of the shipped models, tied ones counted once: what whole-model sizes of imported rows are computed from."""
+
+from __future__ import annotations
+
+from blip2sweep.errors import UserError
+
+# Counted on the module trees that transformers builds from conf/model, tiny on its weights (tests/test_import_csv.py).
+PARAMS = {
+    "tiny": 1_005_056,
+    "blip2-opt-2.7b": 3_744_761_856,
+    "blip2-opt-2.7b-coco": 3_745_353_216,
+    "blip2-opt-6.7b": 7_752_869_376,
+    "blip2-flan-t5-xl": 3_876_648_448,
+    "blip2-flan-t5-xxl": 12_098_000_384,
+}
+
+
+def model_params(model: str, given: int | None = None) -> int:
+    """Parameters of a whole model: as given, else those of a shipped one. Raises UserError where neither is known."""
+    if given is not None:
+        if given < 1:
+            raise UserError(f"--params {given}: right: the number of parameters of the whole model")
+        return given
+    if model not in PARAMS:
+        raise UserError(f"model {model}: its number of parameters is not known here; right: --params N")
+    return PARAMS[model]

@@ -1,0 +1,37 @@
+"""What `make` would run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def dry(*words: str) -> list[str]:
+    ran = subprocess.run(["make", "-n", "--no-print-directory", *words], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return [
+        line.partition(".venv/bin/python -m blip2sweep ")[2]
+        for line in ran.stdout.splitlines()
+        if "-m blip2sweep" in line
+    ]
+
+
+def test_report_is_that_of_the_cards_sweep() -> None:
+    assert dry("report", "STUDY=") == ["-m +study=card sweep_name=card", "report card"]
+
+
+def test_report_takes_the_study_where_its_folder_is_given() -> None:
+    sweep, report, study = dry("report", "STUDY=/a b")
+    assert (sweep, report) == ("-m +study=card sweep_name=card", "report card")
+    assert study == 'import blip2-coco "/a b" && .venv/bin/python -m blip2sweep report blip2-coco'
+
+
+def test_help_names_it() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "STUDY=FOLDER" in next(line for line in told.splitlines() if line.startswith("report"))
