@@ -219,6 +219,7 @@ def test_a_packed_layer_before_a_calibrated_one_is_refused() -> None:
     with pytest.raises(UserError, match=r"calibration\.upstream=part: llm is measured behind packed layers"):
         plan(*words)
     assert plan(*words, "calibration.upstream=full").todo
+    assert plan(*words, "rules.a.target=llm:5:fc1").todo  # nothing is measured behind it
     before = ["part=vit+llm", "quant=gptq", "quant.bits=4", "per_part.vit.method=nf4", "per_part.vit.packed=cpu"]
     assert plan(*before).todo  # the vit is in full precision for the language model anyway
     with pytest.raises(UserError, match=r"calibration\.upstream=model: llm is measured behind packed layers"):

@@ -44,17 +44,25 @@ def _packs(part: PartRecipe) -> bool:
     return any(s.weights.packed for _, s in part.touched())
 
 
+@lru_cache(maxsize=65536)
+def _behind_packed(part: PartRecipe) -> bool:
+    """Whether a layer is measured in a later block than a packed one."""
+    packed = [x.block for x, s in part.touched() if s.weights.packed]
+    measured = [x.block for x, s in part.touched() if calibrates(s)]
+    return bool(packed and measured) and min(packed) < max(measured)
+
+
 def check_upstream(recipe: Recipe, upstream: str) -> None:
     """Raise UserError where a packed layer would stand before one that is measured: calibration cannot run it."""
     before = False
     for part in recipe.parts.values():
-        own = _packs(part)
-        if part_calibrates(part) and ((own and _deep(part) and upstream != "full") or (before and upstream == "model")):
+        across = before and upstream == "model" and part_calibrates(part)
+        if across or (upstream != "full" and _behind_packed(part)):
             raise UserError(
                 f"calibration.upstream={upstream}: {part.part.name} is measured behind packed layers, which stay in full "
                 f"precision while it is; right: calibration.upstream=full, or quant.packed=false"
             )
-        before = before or own
+        before = before or _packs(part)
 
 
 @lru_cache(maxsize=65536)
