@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from blip2sweep.errors import UserError
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.models import Loaded, apply, load
-from blip2sweep.stages.batching import Batches, is_out_of_memory
+from blip2sweep.stages.batching import Batches
 from blip2sweep.stages.bridge import bridge
 from blip2sweep.stages.decode import Begun, begin, generate, likelihood
 from blip2sweep.stages.evaluate import evaluate
