@@ -65,9 +65,7 @@ def test_a_machine_without_groups_has_no_such_limit(tmp_path: Path) -> None:
         ({memory.WORKERS: "0"}, 1),
     ],
 )
-def test_workers_of_a_node_share_its_memory(
-    env: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_of_a_node_share_its_memory(env: dict[str, str], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_on_node(env) == workers
     monkeypatch.setattr(memory, "_meminfo", lambda: 16 * GB)
     monkeypatch.setattr(memory, "group_bytes", lambda: [12 * GB, 20 * GB])
