@@ -113,8 +113,7 @@ def small_model() -> dict[str, Any]:
     return config  # fmt: skip
 
 
-@pytest.mark.parametrize("slice_of_grid", [range(8), range(30, 34)])
-def test_random_models_agree_on_cells_of_the_published_grid(tmp_path: Path, slice_of_grid: range) -> None:
+def test_random_models_agree_on_cells_of_the_published_grid(tmp_path: Path) -> None:
     """Where biases are all zero the published formula makes NaN, and the reference writes nothing that can be compared."""
     config = small_model()
     models.write_model(config, tmp_path / "model", "cpu")
@@ -123,10 +122,10 @@ def test_random_models_agree_on_cells_of_the_published_grid(tmp_path: Path, slic
         {**config, "path": str(tmp_path / "model"), "hub_id": None}, task, "cpu", 6, False, tmp_path / "model"
     )
     made = grids.grid("seed_grid")
-    found = planned(given, [made[i] for i in slice_of_grid], tmp_path)
+    found = planned(given, [made[i] for i in (1, 20, 31, 33, 45, 58)], tmp_path)
     samples, texts = load_task(task).samples, set()
     one = Runner({"device": "cpu"})
-    for cell in [c for c in found.cells.values() if not c.is_baseline][:4]:
+    for cell in [c for c in found.cells.values() if not c.is_baseline]:
         theirs, _ = reference.cell(
             tmp_path / "model", timing.layers(given, cell), [s.image for s in samples], [], "cpu", "float32", 6, False
         )

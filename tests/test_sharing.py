@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +139,11 @@ def test_features_are_hashed_once_for_all_cells_that_have_them(monkeypatch: pyte
 
 
 @pytest.fixture
-def gone(shapes: Path) -> Iterator[dict[str, Any]]:
+def gone(shapes: Path) -> dict[str, Any]:
     """A job whose images and captions were there when it was planned."""
     job = jobs("part=none", f"task.data_dir={shapes}", limit=5)[0]
     shutil.rmtree(shapes)
-    yield job
+    return job
 
 
 def test_a_job_that_cannot_be_read_any_more_fails_itself_alone(gone: dict[str, Any]) -> None:

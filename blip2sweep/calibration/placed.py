@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from blip2sweep.anatomy import Linear
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods.prepared import Prepared
 from blip2sweep.methods.scheme import Scheme
-from blip2sweep.memory import is_out_of_memory
 from blip2sweep.models import Loaded
 from blip2sweep.models.patch import quantized
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch

@@ -12,7 +12,6 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImag
 
 from scripts.benchmarks.reference import quantize
 
-
 # Roundings of the largest logit, each machine epsilon of it: what two orders of summing may make of a logit in a model of
 # some dozens of blocks, whose every output is rounded.
 NEAR_TIE = 4.0
