@@ -50,13 +50,13 @@ def main() -> int:
     args = arguments()
     with tempfile.TemporaryDirectory(prefix="blip2sweep-benchmark-") as folder:
         given, output_dir = setting(args, Path(folder)), Path(folder) / "outputs"
+        if given.device == "cuda":
+            torch.cuda.empty_cache()  # of what the model was written with: the device is for those that are timed
         plan = planned(given, grid(args.grid, args.cells), output_dir)
         cells, count = list(plan.cells.values()), args.reference_cells
         chosen = [cells[i * len(cells) // count] for i in range(count)]
         env = fastest(given, chosen[0]) if chosen else {}
         done = timed(given, chosen[: count // 2], args.reference_images, env)
-        if given.device == "cuda":
-            torch.cuda.empty_cache()  # what this process wrote the model with
         mine = {"cells": len(cells), **ours(given, plan, output_dir, args.workers)}
         done += timed(given, chosen[count // 2 :], args.reference_images, env)
         theirs = {"environment": where(env), **judged(given, done, output_dir)}

@@ -120,7 +120,7 @@ def machine(device: str) -> str:
 def show(found: dict[str, Any]) -> None:
     """Print it, a line a side."""
     mine, theirs, agreement = found["ours"], found["reference"], found["reference"]["agreement"]
-    few = theirs["images_timed"] < found["images"]
+    few = 0 < theirs["images_timed"] < found["images"]
     scaled = f", of {theirs['images_timed']} images each, generating scaled to {found['images']}" if few else ""
     looked_at = f" at {len(agreement['gaps'])} of them" if agreement["gaps"] else ""
     lines = [
