@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import time
 import uuid
 import warnings
@@ -25,6 +26,7 @@ VERSION = 1  # of the entries' format; those of another one are ignored, and go 
 FOLDER = "cache"  # in the output_dir
 MODES = ("disk", "memory", "off")
 LARGEST_HEADER = 4096
+GOING_ON = "going on in memory. Right: a writable folder with space, or cache=memory"
 STALE = 3600.0  # seconds after which a temporary file is the rest of a killed writer
 
 
@@ -112,8 +114,7 @@ class Store:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"cache {self.folder}: cannot be written ({error.strerror}); going on in memory. Right: a writable "
-                f"folder with space, or cache=memory",
+                f"cache {self.folder}: cannot be written ({error.strerror}); {GOING_ON}",
                 stacklevel=3,
             )
 
@@ -145,7 +146,17 @@ def verb(output_dir: Path, what: str) -> str:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker is told of the config's cache keys. Raises UserError for a mode or size that cannot be meant."""
+    """What a worker is told of the config's cache keys. Says on stderr when the folder cannot be written: a worker's own
+    warning is in its log."""
+    mode, sizes = check(config)
+    folder = (Path(config["output_dir"]) / FOLDER).resolve()
+    if mode == "disk" and folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        print(f"warning: cache {folder}: not a writable folder; {GOING_ON}", file=sys.stderr)
+    return {"cache": mode, "cache_dir": str(folder), **sizes}
+
+
+def check(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(mode, sizes). Raises UserError for a mode or size that cannot be meant."""
     mode = config.get("cache") or "disk"
     if mode not in MODES:
         raise UserError(f"cache={mode}: unknown; {nearest(str(mode), MODES)}")
@@ -153,4 +164,4 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in sizes.items():
         if value is not None and value < 0:
             raise UserError(f"{name}={value}: right: gigabytes, 0 or more, or null to choose by what is free")
-    return {"cache": mode, "cache_dir": str((Path(config["output_dir"]) / FOLDER).resolve()), **sizes}
+    return mode, sizes

@@ -10,10 +10,11 @@ from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from blip2sweep.memory import free_host_bytes
 
 SHARE_OF_HOST, SHARE_OF_DEVICE = 0.25, 0.4  # of the memory that is free when the model has been loaded
 Value = tuple[Tensor, ...]
@@ -52,7 +53,7 @@ class Memo:
         self._tiers = [*on_device, _Tier(host_budget)]
         self._uses: dict[str, list[int]] | None = None
         self._now = -1
-        self._clock = 0
+        self._clock = self._began = 0  # ticks at every use; where it stood when this step began
 
     def expect(self, wanted: Sequence[Collection[str]]) -> None:
         """wanted[i]: the keys that step i will look for."""
@@ -63,7 +64,7 @@ class Memo:
 
     def at(self, step: int) -> None:
         """Step `step` of `expect` begins; what no later one wants is let go."""
-        self._now = step
+        self._now, self._began = step, self._clock
         for tier in self._tiers:
             for name in [
                 n for n, e in tier.entries.items() if self._next(e.key, step - 1) == inf and self._uses is not None
@@ -102,15 +103,25 @@ class Memo:
         tier, need = self._tiers[level], size(entry.value)
         while tier.bytes + need > tier.budget:
             worst = max(tier.entries, key=lambda n: self._rank(tier.entries[n]), default=None)
-            if need > tier.budget or worst is None or self._rank(tier.entries[worst]) < self._rank(entry):
-                self._place(level + 1, name, _down(entry))
+            if need > tier.budget or worst is None or self._stays(tier.entries[worst], entry):
+                self._place(level + 1, name, entry)
                 return
-            self._place(level + 1, worst, _down(tier.pop(worst)))
-        tier.add(name, entry)
+            self._place(level + 1, worst, tier.pop(worst))
+        tier.add(name, _down(entry) if level else entry)
+
+    def _stays(self, known: _Entry, new: _Entry) -> bool:
+        """Whether what is kept is wanted sooner, or no later. Of the pieces of one thing the first ones then stay: to
+        make room among them would lose each one just before the next step asks for it."""
+        mine, its = self._wanted(known), self._wanted(new)
+        return mine < its or mine == its < inf
 
     def _rank(self, entry: _Entry) -> tuple[float, int]:
         """The highest goes first: wanted latest, then used longest ago."""
-        return self._next(entry.key, self._now), -entry.used
+        return self._wanted(entry), -entry.used
+
+    def _wanted(self, entry: _Entry) -> float:
+        """The next step that will look for an entry: this one, so long as it has not."""
+        return self._next(entry.key, self._now if entry.used > self._began else self._now - 1)
 
     def _next(self, key: str, now: int) -> float:
         uses = (self._uses or {}).get(key, [])
@@ -127,31 +138,8 @@ def size(value: Value) -> int:
     return sum(x.numel() * x.element_size() for x in value)
 
 
-def free_host_bytes() -> int:
-    """What may still be allocated: the machine's available memory, or what a control group leaves of its limit."""
-    available = [_meminfo()]
-    for limit, current in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            root = Path("/sys/fs/cgroup")
-            available.append(int((root / limit).read_text()) - int((root / current).read_text()))
-        except (OSError, ValueError):
-            continue  # no such group, or "max"
-    return max(0, min(available))
-
-
-def _meminfo() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4 * 2**30  # not Linux: a cautious guess
-
-
 def budgets(device: torch.device, limit: int | None = None) -> tuple[int, int]:
-    """(device, host) bytes that memos may use together; `limit` caps each."""
+    """(device, host) bytes that this worker's memos may use together; `limit` caps each."""
     host = int(free_host_bytes() * SHARE_OF_HOST)
     free = int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_DEVICE) if device.type == "cuda" else 0
     return (free, host) if limit is None else (min(free, limit), min(host, limit))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,12 @@ def provenance(loaded: Loaded) -> dict[str, Any]:
 
 @lru_cache
 def versions() -> str:
-    """`blip2sweep 0.1.0 torch … transformers … python …`."""
-    names = " ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "tokenizers", "pillow"))
-    return f"blip2sweep {__version__} {names} python {platform.python_version()}"
+    """`blip2sweep 0.1.0 torch … transformers … python …`; libraries of methods where they are installed."""
+    names = [f"{n} {version(n)}" for n in ("torch", "transformers", "tokenizers", "pillow")]
+    for extra in ("hqq", "bitsandbytes", "torchao"):
+        with contextlib.suppress(PackageNotFoundError):
+            names.append(f"{extra} {version(extra)}")
+    return f"blip2sweep {__version__} {' '.join(names)} python {platform.python_version()}"
 
 
 @lru_cache

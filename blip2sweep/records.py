@@ -37,8 +37,8 @@ class Predictions:
 
     @property
     def hash(self) -> str:
-        """sha256 of the sample ids and texts."""
-        return digest([self.id, self.text])
+        """sha256 of all columns: texts that stay while likelihoods change are other predictions."""
+        return digest([self.__dict__[name] for name in FIELDS])
 
 
 def stem(key: str, predictions_hash: str) -> str:

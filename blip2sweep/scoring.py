@@ -22,6 +22,7 @@ class Scorer:
 
     def __init__(self, task: TaskData) -> None:
         self.task = task
+        self._of_some: dict[tuple[int, ...], CaptionScorer] = {}
 
     @cached_property
     def _captions(self) -> CaptionScorer:
@@ -59,8 +60,11 @@ class Scorer:
         """The task's scorer, or one of its own where samples were skipped: document frequencies are the scored set's."""
         if len(predictions.id) == len(self.task.samples):
             return self._captions
-        chosen = {s.id: s for s in self.task.samples}
-        return CaptionScorer([chosen[i].references for i in predictions.id])
+        ids = tuple(predictions.id)
+        if ids not in self._of_some:
+            chosen = {s.id: s for s in self.task.samples}
+            self._of_some = {ids: CaptionScorer([chosen[i].references for i in ids])}  # cells skip the same samples
+        return self._of_some[ids]
 
 
 def _nll(predictions: Predictions) -> Statistics:

@@ -48,6 +48,11 @@ CASES = {
     "not a Hydra override": (["quant.bits=[2"], ["quant.bits=[2"]),
     "a deletion": (["~quant.bits=4"], ["keys cannot be deleted"]),
     "sweep name": (["sweep_name=../up"], ["sweep_name=../up", "not a folder name"]),
+    "cache mode": (["cache=foo"], ["cache=foo", "disk, memory, off"]),
+    "a cache of less than nothing": (["cache_gb=-1"], ["cache_gb=-1", "0 or more"]),
+    "a cache in words": (["cache_memory_gb=lots"], ["cache_memory_gb"]),
+    "cache verb": (["cache", "infos"], ["blip2sweep cache infos", "did you mean 'info'"]),
+    "a part beside a recipe file": (["recipe_file=r.yaml", "part=llm"], ["part=llm", "used by no cell"]),
     "rerun of no cell": (["--rerun", "abc"], ["--rerun abc"]),
     "tracking mode": (["tracking=wandb", "tracking.mode=of"], ["tracking.mode=of", "online or offline"]),
 }  # fmt: skip
@@ -57,6 +62,7 @@ CASES = {
 def test_one_line_exit_code_2_and_no_folder(name: str, tmp_path: Path) -> None:
     words, told = CASES[name]
     cache = tmp_path / "cache"
+    (tmp_path / "r.yaml").write_text("targets: [{target: vit, method: rtn, bits: 4}]")
     refused(blip2sweep(*words, cwd=tmp_path, env={"HF_HOME": str(cache)}), *told)
     assert not (tmp_path / "outputs").exists()
 

@@ -151,6 +151,8 @@ def test_a_recipe_file_says_the_same_as_overrides(tmp_path) -> None:
     assert recipes(f"recipe_file={path}") == ["vit:all:all=rtn4/channel; llm:first:mlp=rtn8/channel"]
     with pytest.raises(UserError, match="used by no cell"):
         plan(f"recipe_file={path}", "quant.bits=3")
+    with pytest.raises(UserError, match="part=llm: used by no cell"):
+        plan(f"recipe_file={path}", "part=llm")
     path.write_text("target: []")
     with pytest.raises(UserError, match="no list `targets`"):
         plan(f"recipe_file={path}")

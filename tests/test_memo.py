@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,10 +20,10 @@ from blip2sweep.cache import Store
 from blip2sweep.memo import Memo, size
 from blip2sweep.models import Patch, load
 from blip2sweep.recipe.chain import Prefixes, chain
-from blip2sweep.records import Predictions
 from blip2sweep.sweep.runner import Runner
 from tests.checkpoints import TINY, recipe, tiny_config
 from tests.composing import plan
+from tests.running import jobs, run
 
 CPU = torch.device("cpu")
 
@@ -34,24 +33,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def jobs(*words: str, limit: int = 40) -> list[dict[str, Any]]:
-    """The jobs of a command, in the order a pack has them."""
-    cells = plan(*words, f"task.limit={limit}").cells.values()
-    return sorted((c.job() for c in cells), key=Prefixes())
-
-
 GRIDS = {
     "parts": ["part=all", "per_part.vit.bits=3,none", "per_part.qformer.bits=4,none", "per_part.llm.bits=3,8"],
     "blocks": ["part=vit", "blocks=last,first+last,5,all", "quant.bits=2,3"],
     "vqa": ["task=shapes_vqa", "part=vit,llm", "quant.bits=3,8", "blocks=all,last"],
     "beams": ["generation=paper", "part=qformer,llm", "quant.bits=3"],
 }
-
-
-def run(these: list[dict[str, Any]], **settings: Any) -> dict[str, tuple[Predictions, dict[str, Any]]]:
-    runner = Runner({"device": "cpu", **settings})
-    runner.expect(these)
-    return {job["key"]: runner(job) for job in these}
 
 
 @pytest.mark.parametrize("grid", GRIDS)

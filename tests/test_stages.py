@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from blip2sweep.errors import UserError
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.models import Loaded, apply, load
-from blip2sweep.stages.batching import Batches, is_out_of_memory
+from blip2sweep.stages.batching import Batches
 from blip2sweep.stages.bridge import bridge
 from blip2sweep.stages.decode import Begun, begin, generate, likelihood
 from blip2sweep.stages.evaluate import evaluate
@@ -25,6 +26,7 @@ from blip2sweep.stages.language import caption_as_trained, inputs, prompt_ids, r
 from blip2sweep.stages.vision import embed, vision
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
+from tests.running import own_text
 
 CAPTION = Generation(None, 1, 32)
 VQA = Generation("Question: {} Answer:", 1, 10)
@@ -79,19 +81,6 @@ def test_answers_are_those_of_model_generate(loaded: Loaded) -> None:
     found = evaluate(loaded, data, VQA, batch_size=5)
     assert texts(found) == [own_text(loaded, s.image, f"Question: {s.question} Answer:", VQA) for s in data.samples]
     assert len(set(texts(found))) > 2
-
-
-def own_text(loaded: Loaded, image: Path, prompt: str, generation: Generation) -> str:
-    """What transformers' documentation does: processor(images, text), then the whole model's generate."""
-    batch = loaded.processor(images=Image.open(image).convert("RGB"), text=prompt, return_tensors="pt")
-    assert (batch["input_ids"] == loaded.model.config.image_token_index).sum() == 12
-    beams = {"length_penalty": generation.length_penalty} if generation.num_beams > 1 else {}
-    ids = loaded.model.generate(
-        **batch, do_sample=False, num_beams=generation.num_beams, max_new_tokens=generation.max_new_tokens,
-        min_new_tokens=generation.min_new_tokens, **beams,
-    )  # fmt: skip
-    new = ids[:, batch["input_ids"].shape[1] :] if loaded.family == "opt" else ids  # OPT's holds the prompt too
-    return loaded.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
 
 
 @pytest.mark.parametrize("kind", ["caption", "vqa"])

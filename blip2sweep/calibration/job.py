@@ -20,9 +20,9 @@ def same_samples(told: Mapping[str, Any]) -> Calibration:
     return Calibration(data=data, **fields)
 
 
-def origin(loaded: Loaded, job: Mapping[str, Any], versions: str) -> dict[str, Any]:
-    """Everything but recipe and samples that determines measurements, as JSON."""
+def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
     return {
         "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
-        "attention": loaded.attention, "device": loaded.device.type, "versions": versions,
+        "attention": loaded.attention, "device": loaded.device.type, "code": code,
     }  # fmt: skip

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from blip2sweep.anatomy import Linear
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods.prepared import Prepared
 from blip2sweep.methods.scheme import Scheme
 from blip2sweep.models import Loaded
 from blip2sweep.models.patch import quantized
-from blip2sweep.stages.batching import is_out_of_memory
 
 
 class Placed:
@@ -37,7 +37,7 @@ class Placed:
         known = (prepared.weight,) if prepared and prepared.weight is not None else quantized(path, module, scheme)
         for parameter, value in zip((module.weight, module.bias), known, strict=False):
             self._originals.append((parameter, parameter.data))
-            parameter.data = value
+            parameter.data = value.to(parameter.device)
         if scheme.input_activations is not None:
             quantizer = (prepared or Prepared("", None)).quantizer(scheme.input_activations)
             self._hooks.append(module.register_forward_pre_hook(quantizer.hook))
@@ -68,7 +68,7 @@ def understandable_oom() -> Iterator[None]:
     """Says which knob to turn; a MemoryError is what the ledger calls `oom`."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise MemoryError(f"calibration ran out of memory ({error}); right: a smaller calibration.n_samples") from error

@@ -34,9 +34,10 @@ class PartRecipe:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What a cell does to the model."""
+    """What a cell does to the model, and the config keys that chose its parts."""
 
     parts: dict[str, PartRecipe]
+    chosen_by: frozenset[str] = frozenset()
 
     def touched(self) -> Iterator[tuple[Linear, Scheme]]:
         """(layer, scheme) of every layer that is touched, parts in the model's order."""
@@ -54,8 +55,8 @@ class Recipe:
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """Config keys that determined the recipe (`part` alone for `part=none`)."""
-        return frozenset({"part"}).union(*(p.used for p in self.parts.values()))
+        """Config keys that determined the recipe (`part` alone for `part=none`, never `part` beside a recipe file)."""
+        return self.chosen_by.union(*(p.used for p in self.parts.values()))
 
     @cached_property
     def hash(self) -> str:

@@ -36,11 +36,13 @@ class Step:
 
 def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy) -> Recipe:
     """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored."""
-    steps = list(_file_steps(config["recipe_file"]) if config.get("recipe_file") else _config_steps(config, anatomy))
+    from_file = bool(config.get("recipe_file"))
+    steps = list(_file_steps(config["recipe_file"]) if from_file else _config_steps(config, anatomy))
     for step in steps:
         anatomy.check_part(step.name, step.where)
     own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
-    return Recipe({part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts})
+    parts = {part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts}
+    return Recipe(parts, frozenset({"recipe_file" if from_file else "part"}))
 
 
 class Own(NamedTuple):

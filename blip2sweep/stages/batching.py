@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.models import Loaded
 from blip2sweep.tasks.generation import Generation
 
@@ -19,7 +20,6 @@ T = TypeVar("T")
 IMAGES_CPU, IMAGES_GPU = 64, 256
 SEQUENCES_CPU, SEQUENCES_GPU = 512, 1024
 SHARE_OF_DEVICE, BYTES_CPU = 0.2, 2**30  # for keys and values of the sequences in hand
-CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 
 
 def image_batches(loaded: Loaded, size: int | None) -> Batches:
@@ -50,11 +50,6 @@ def _bytes_a_token(loaded: Loaded) -> int:
     return int(2 * blocks * config.hidden_size * size)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own error, the RuntimeError of the CPU allocator, or the MemoryError a calibration makes of either."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in CPU_ALLOCATOR)
-
-
 class Batches:
     """Runs a step over ranges of at most `size`; halves `size` for good when memory runs out, and counts that."""
 
@@ -79,7 +74,7 @@ class Batches:
     def _try(self, step: Callable[[slice], T], piece: slice) -> tuple[T] | None:
         try:
             return (step(piece),)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if piece.stop - piece.start == 1 or not is_out_of_memory(error):
                 raise
             return None

@@ -50,9 +50,13 @@ def begin(loaded: Loaded, query_features: Tensor, prompts: Sequence[Ids]) -> Beg
 
 
 def _hidden(loaded: Loaded, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
-    """The last hidden state (batch, new tokens, width) of OPT after more tokens, whose keys and values join the cache."""
+    """The last hidden state (batch, new tokens, width) of OPT after more tokens, whose keys and values join the cache.
+
+    On the mask's device: with a device_map the last block may be on another one than the first.
+    """
     model = loaded.model.language_model.model
-    return model(attention_mask=mask, past_key_values=cache, use_cache=True, **tokens).last_hidden_state
+    out = model(attention_mask=mask, past_key_values=cache, use_cache=True, **tokens)
+    return out.last_hidden_state.to(mask.device)
 
 
 # ---- likelihood
@@ -165,15 +169,22 @@ def greedy(begun: Begun, generation: Generation) -> list[Ids]:
         if left <= (1 - ENDED_SHARE) * len(rows):
             stay = alive.nonzero()[:, 0]
             rows, tokens, mask, alive = rows[stay], tokens[stay], mask[stay], alive[stay]
-            cache.batch_select_indices(stay)
+            _select(cache, stay)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         hidden = _hidden(loaded, mask, cache, input_ids=tokens[:, None])[:, -1]
     return written.tolist()
 
 
+def _select(cache: DynamicCache, rows: Tensor) -> None:
+    """Leave these rows alone in the cache; each layer's keys and values are where its block is."""
+    for layer in cache.layers:
+        own = rows.to(layer.keys.device)
+        layer.keys, layer.values = layer.keys[own], layer.values[own]
+
+
 def _likeliest(loaded: Loaded, hidden: Tensor, forbidden: Tensor | None) -> Tensor:
-    """(batch,) token ids; as `generate` of transformers, chosen in float32."""
+    """(batch,) token ids, where `hidden` is; as `generate` of transformers, chosen in float32."""
     logits = loaded.model.language_model.get_output_embeddings()(hidden).float()
     if forbidden is not None:
-        logits[:, forbidden] = -torch.inf
-    return logits.argmax(-1)
+        logits[:, forbidden.to(logits.device)] = -torch.inf
+    return logits.argmax(-1).to(hidden.device)

@@ -41,24 +41,31 @@ def evaluate(
     on_bad_image: str = "error",
     features: Source | None = None,
     shared: Shared | None = None,
+    fitting: dict[str, int] | None = None,
 ) -> Evaluation:
     """Answer every sample of `task`.
 
     batch_size: null chooses by device and model; halved when memory runs out (at one sample the error propagates).
     workers: processes that decode images. nll_references: references a caption whose likelihood is summed (VQA: the
     majority answer), 0 for none. features: what is known of the images beforehand; stages before it are not run.
-    shared: what other cells computed; it changes no token in float32.
+    shared: what other cells computed; it changes no token in float32. fitting: batch sizes that earlier cells had to go
+    down to, which are started with; is added to.
     Raises UserError for an image that cannot be decoded, unless on_bad_image="skip".
     """
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
     images = image_batches(loaded, batch_size)
     sequences = images if batch_size else sequence_batches(loaded, generation)
+    known = fitting if fitting is not None else {}
+    names = {f"images {images.size}": images, f"sequences {sequences.size} {generation}": sequences}
+    for name, batches in names.items():
+        batches.size = min(batches.size, known.get(name, batches.size))
     run = Run(loaded, images, sequences, Clock(loaded.device))
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
     answers = Answers(run, encoded, generation, samples, nll_references).all(shared)
+    known |= {name: batches.size for name, batches in names.items() if batches.halvings}
     records = [_record(s, t, n) for s, (t, n) in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from blip2sweep.errors import UserError
-from blip2sweep.memo import free_host_bytes
+from blip2sweep.memory import free_host_bytes
 from blip2sweep.models import Loaded
 from blip2sweep.tasks.sample import TaskData
 
@@ -94,7 +95,8 @@ class Images:
     """The distinct images of a task, decoded and preprocessed once for any number of cells.
 
     The first pass decodes a batch ahead of whoever consumes it. What was decoded is kept: 12 bytes a pixel (0.6 MB an
-    image at 224 px), in a memory-mapped temporary file where that is much of the memory that is free.
+    image at 224 px), in a memory-mapped temporary file where that is much of the memory that is free and the disk has
+    room for it.
     """
 
     def __init__(self, loaded: Loaded, task: TaskData, workers: int = 0, on_bad_image: str = "error") -> None:
@@ -126,6 +128,10 @@ def _allocated(n: int, like: Tensor) -> Tensor:
     if math.prod(shape) * 4 < free_host_bytes() // 4:
         return torch.empty(shape, pin_memory=like.is_pinned())
     with tempfile.NamedTemporaryFile(prefix="blip2sweep-pixels-") as file:  # mapped, so it may lose its name
+        try:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * 4)  # on a full disk, a page that is not there kills
+        except OSError:
+            return torch.empty(shape)
         return torch.from_file(file.name, shared=True, size=math.prod(shape)).reshape(shape)
 
 

@@ -23,11 +23,15 @@ T = TypeVar("T")
 MOST_TEXTS = 2_000_000  # answers kept in memory: some hundred megabytes
 
 
-def start(loaded: Loaded, task: TaskData, weights: str, versions: str) -> dict[str, Any]:
-    """Everything but the recipe that determines image and query features: the start of a chain of keys."""
+def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """Everything but the recipe that determines image and query features: the start of a chain of keys.
+
+    job: as `Cell.job()` gives it; code: semantics and versions of what computes.
+    """
     return {
-        "weights": weights, "images": images_digest(task), "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
-        "attention": loaded.attention, "device": loaded.device.type, "versions": versions,
+        "weights": job["columns"]["weights"], "images": images_digest(task), "on_bad_image": job["task"]["on_bad_image"],
+        "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes, "attention": loaded.attention,
+        "device": loaded.device.type, "code": code,
     }  # fmt: skip
 
 
@@ -50,10 +54,14 @@ def images_digest(task: TaskData) -> str:
 
 
 class Answered(Generic[T]):
-    """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers."""
+    """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers.
+
+    digests: of the query features that the chain's bridge keys stand for at present, which questions are keyed by.
+    """
 
     def __init__(self) -> None:
         self._lists: OrderedDict[str, list[T]] = OrderedDict()
+        self.digests: dict[str, bytes] = {}
 
     def get(self, key: str) -> list[T] | None:
         if key in self._lists:
@@ -88,17 +96,20 @@ class Shared:
         if found is None and self.store is not None and (payload := self.store.get(self.chain.bridge)) is not None:
             read = load(payload)
             found = (read["ids"], read["bad"], read["queries"].to(self.memo.device))
+            self.answered.digests.pop(self.chain.bridge, None)
             self.memo.put(self.chain.bridge, found)
             self.hits["disk"] = 1
         return None if found is None else _features(*found)
 
     def keep_bridge(self, features: Features) -> None:
-        """In memory when a later cell wants it, on disk for other jobs."""
+        """In memory when a later cell wants it, on disk for other jobs; not there when an image could not be read, for
+        next time it may be."""
         assert features.query_features is not None
+        self.answered.digests.pop(self.chain.bridge, None)
         ids, bad = torch.tensor(features.ids), torch.tensor(features.bad, dtype=torch.int64)
         if self.memo.later(self.chain.bridge):
             self.memo.put(self.chain.bridge, (ids, bad, features.query_features))
-        if self.store is not None:
+        if self.store is not None and not features.bad:
             kept = {"ids": ids, "bad": bad, "queries": features.query_features.cpu().contiguous()}
             self.store.put(self.chain.bridge, save(kept))
 
@@ -124,8 +135,11 @@ class Shared:
 
     def language_key(self, features: Tensor, asked: Any) -> str:
         """By content: cells whose query features came out alike share answers, whatever made them."""
+        digests, bridge = self.answered.digests, self.chain.bridge
+        if bridge not in digests:  # which takes a copy to the host: once for all cells that have these features
+            digests[bridge] = content_digest(features)
         text = f"{self.chain.language} {sorted(self.origin.items())} {asked}"
-        return hashlib.sha256(text.encode() + content_digest(features)).hexdigest()
+        return hashlib.sha256(text.encode() + digests[bridge]).hexdigest()
 
 
 def _features(ids: Tensor, bad: Tensor, queries: Tensor) -> Features:

@@ -13,6 +13,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Journal
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.records import Predictions, stem, write_predictions
 from blip2sweep.scoring_process import ScoringProcess
 from blip2sweep.store import write_json
@@ -123,8 +124,7 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 def failure_kind(error: BaseException) -> str:
     """`oom`, `bad_config` or `crash`."""
-    text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return "oom"
     return "bad_config" if isinstance(error, UserError) else "crash"
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blip2sweep.errors import UserError
+from blip2sweep.memory import WORKERS
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import Job, make_packs, write_packs
 from blip2sweep.sweep.progress import follow
@@ -74,6 +75,7 @@ def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
         **os.environ,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
         "TOKENIZERS_PARALLELISM": "false",
+        WORKERS: str(count),
     }
     return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else env
 

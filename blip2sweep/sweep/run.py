@@ -69,6 +69,7 @@ def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
     check_output_dir(output_dir)
     check_name(config.get("sweep_name"))
     check_tracking(config["tracking"])
+    cache.check(config)
     ledger = Ledger(output_dir).refresh()
     return make_plan(jobs, ledger, config.get("rerun") or []), ledger
 

@@ -13,8 +13,10 @@ import torch
 from blip2sweep.cache import Store
 from blip2sweep.calibration import Blocks, Calibrator, layers, origin, propagation, same_samples, summary, warn_short
 from blip2sweep.canonical import canonical_json
+from blip2sweep.cell import SEMANTICS
 from blip2sweep.dtypes import HALF
 from blip2sweep.memo import Memo, budgets
+from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods.prepared import Prepared
 from blip2sweep.models import Applied, Loaded, Patch, load
 from blip2sweep.packed import Packed, compared, split
@@ -23,7 +25,6 @@ from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.chain import Chain, Entries, chain_of
 from blip2sweep.recipe.compact import expand
 from blip2sweep.records import Predictions
-from blip2sweep.stages.batching import is_out_of_memory
 from blip2sweep.stages.evaluate import Evaluation, evaluate
 from blip2sweep.stages.images import Images
 from blip2sweep.stages.sharing import Answered, Shared, start
@@ -53,6 +54,7 @@ class _Model:
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
     answered: Answered[Any] = field(default_factory=Answered)
+    fitting: dict[str, int] = field(default_factory=dict)  # batch sizes to which memory has brought cells so far
 
 
 class Runner:
@@ -71,7 +73,8 @@ class Runner:
         self._jobs: Sequence[Job] = ()
         self._store: Store | None = None
         if self.mode == "disk" and settings.get("cache_dir"):
-            self._store = Store(Path(settings["cache_dir"]), int((settings.get("cache_gb") or DISK_GB) * GB))
+            gigabytes = settings.get("cache_gb")
+            self._store = Store(Path(settings["cache_dir"]), int((DISK_GB if gigabytes is None else gigabytes) * GB))
         if settings.get("threads"):
             torch.set_num_threads(settings["threads"])
 
@@ -91,10 +94,11 @@ class Runner:
         """(predictions, what the result line says of the run). The recipe stays in the model until the next job."""
         began = time.perf_counter()
         model = self._loaded(job)
+        loaded_after = time.perf_counter() - began
         try:
             self._remember_plain(model, job)
             recipe, packed = split(self._recipe(model, job))
-            applied, applied_after = self._apply(model, job, recipe), time.perf_counter() - began
+            applied, applied_after = self._apply(model, job, recipe), time.perf_counter() - began - loaded_after
             with Packed(model.loaded, packed):
                 evaluation = self._evaluate(model, job, self.settings.get("batch_size"), self._shared(model, job))
                 noise = self._noise(model, job, evaluation)
@@ -111,9 +115,9 @@ class Runner:
             **summary(model.prepared),
             **latency,
         }
-        cost = (
-            _flat(evaluation.cost) | counts | {"seconds_apply": applied_after, "seconds": time.perf_counter() - began}
-        )
+        seconds = {"load": loaded_after, "apply": applied_after}
+        cost = _flat(evaluation.cost) | counts | {f"seconds_{k}": v for k, v in seconds.items()}
+        cost["seconds"] = time.perf_counter() - began
         info = {
             "layers_changed": applied.layers_changed + len(packed.schemes),
             "cost": cost,
@@ -168,7 +172,7 @@ class Runner:
         if name not in model.calibrations:
             model.calibrations[name] = same_samples(job["calibration"])
         if model.calibrator is None:
-            blocks, told = Blocks(model.weights, self._store), origin(model.loaded, job, versions())
+            blocks, told = Blocks(model.weights, self._store), origin(model.loaded, job, _code())
             model.calibrator = Calibrator(model.loaded, told, model.weights, blocks)
         model.prepared = model.calibrator(recipe, model.calibrations[name])
         warn_short(model.prepared)
@@ -178,6 +182,7 @@ class Runner:
         return evaluate(
             model.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
             nll_references=job["task"]["nll_references"], features=self._images(model, job), shared=shared,
+            fitting=model.fitting,
         )  # fmt: skip
 
     def _images(self, model: _Model, job: Job) -> Images:
@@ -219,12 +224,18 @@ class Runner:
     def _origin(self, model: _Model, job: Job) -> dict[str, Any]:
         name = canonical_json(job["task"])
         if name not in model.origins:
-            model.origins[name] = start(model.loaded, self.task(job), job["columns"]["weights"], versions())
+            model.origins[name] = start(model.loaded, self.task(job), job, _code())
         return model.origins[name]
 
     def _expect(self, model: _Model) -> None:
-        same = [canonical_json(j["model"]) == model.name for j in self._jobs]
-        model.memo.expect([self._chain(model, j).keys if s else () for j, s in zip(self._jobs, same, strict=True)])
+        model.memo.expect([self._wanted(model, j) for j in self._jobs])
+
+    def _wanted(self, model: _Model, job: Job) -> tuple[str, ...]:
+        """What a job will look for; nothing, when it cannot be said: what is wrong with it is told in its turn."""
+        try:
+            return self._chain(model, job).keys if canonical_json(job["model"]) == model.name else ()
+        except Exception:
+            return ()
 
     def _loaded(self, job: Job) -> _Model:
         name = canonical_json(job["model"])
@@ -243,6 +254,11 @@ class Runner:
             device = host = 0
         features, weights = (Memo(loaded.device, int(device * s), int(host * s)) for s in (0.6, 0.4))
         return _Model(name, loaded, Patch(loaded, weights), features, weights, Entries(loaded.anatomy))
+
+
+def _code() -> str:
+    """What may change results though the identity says nothing of it: entries of another code are not looked for."""
+    return f"semantics {SEMANTICS} {versions()}"
 
 
 def _flat(cost: dict[str, Any]) -> dict[str, Any]:

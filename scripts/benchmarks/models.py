@@ -68,6 +68,9 @@ def write_model(config: Mapping[str, Any], folder: Path, device: str) -> None:
         model = Blip2ForConditionalGeneration(Blip2Config(**sizes, image_token_index=SPECIAL.index("<image>")))
     torch.nn.init.normal_(model.query_tokens)
     torch.nn.init.normal_(model.language_projection.weight, std=0.5)  # else every picture looks alike
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module.bias is not None:
+            torch.nn.init.normal_(module.bias, std=0.02)  # zeros are no bias to quantize
     model.to(getattr(torch, config["dtype"])).save_pretrained(folder)
     size = sizes["vision_config"]["image_size"]
     image_processor = BlipImageProcessorPil(size={"height": size, "width": size})

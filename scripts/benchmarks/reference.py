@@ -33,8 +33,10 @@ print(json.dumps({"cider": Cider().compute_score(gts, res)[0], "meteor": Meteor(
 
 
 def minmax(x: Tensor, bits: int) -> Tensor:
-    """The study's quantizer, over a whole tensor."""
+    """The study's quantizer, over a whole tensor; a constant one, of which it makes NaN, stays as it is."""
     a, b = x.min(), x.max() - x.min()
+    if b == 0:
+        return x
     return ((2**bits - 1) * (x - a) / b).round() / (2**bits - 1) * b + a
 
 

@@ -12,11 +12,15 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImag
 
 from scripts.benchmarks.reference import quantize
 
+# Roundings of the largest logit, each machine epsilon of it: what two orders of summing may make of a logit in a model of
+# some dozens of blocks, whose every output is rounded.
+NEAR_TIE = 4.0
+
 
 @torch.inference_mode()
 def gaps(given: Any, recipe: Mapping[str, tuple[str, int]], pairs: Sequence[tuple[Path, str, str]]) -> list[float]:
-    """pairs: (image, reference's caption, ours). The difference of the two tokens' logits after what both begin with;
-    in half precision a near-tie is a gap of about the rounding of a logit, in float32 there should be no pair at all."""
+    """pairs: (image, reference's caption, ours). The difference of the two tokens' logits after what both begin with, in
+    roundings of the largest one; in half precision a near-tie is a few of them, in float32 there should be no pair."""
     if not pairs:
         return []
     model: Any = Blip2ForConditionalGeneration.from_pretrained(given.folder, dtype=getattr(torch, given.model["dtype"]))
@@ -40,4 +44,5 @@ def _gap(model: Any, processor: Any, image: Path, theirs: str, ours: str) -> flo
     inputs["input_ids"] = torch.cat([inputs["input_ids"], more], 1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     logits = model(**inputs).logits[0, -1].float()
-    return float(logits[a[same]] - logits[b[same]])
+    rounding = torch.finfo(model.dtype).eps * logits.abs().max()
+    return float((logits[a[same]] - logits[b[same]]) / rounding)

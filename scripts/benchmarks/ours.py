@@ -1,0 +1,108 @@
+"""A grid through blip2sweep as it runs for a user: worker processes, from their start to their last score."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from blip2sweep.errors import UserError
+from blip2sweep.ledger import Ledger
+from blip2sweep.memory import WORKERS
+from blip2sweep.metrics.java import jar, java_binary
+from blip2sweep.sweep.packs import make_packs, write_packs
+from blip2sweep.sweep.plan import Job, Plan, make_plan
+from scripts.benchmarks import models
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Setting(NamedTuple):
+    """What is measured on."""
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    device: str
+    new_tokens: int
+    score: bool
+    folder: Path
+
+
+def setting(args: argparse.Namespace, folder: Path) -> Setting:
+    """Model and images; random ones are written to `folder` first."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config, score = models.model_config(args.model), can_score()
+    if args.model == "tiny":
+        task = models.task("shapes_caption", "pkg://blip2sweep.assets/shapes", args.images, args.nll)
+        return Setting(config, task, device, 32, score, ROOT / "blip2sweep/assets/tiny")
+    models.write_model(config, folder / "model", device)
+    config = {**config, "path": str(folder / "model"), "hub_id": None}
+    task = {**models.write_images(folder / "images", args.images or 32), "nll_references": args.nll}
+    # Ten tokens are the mean length of a caption; random weights seldom end one.
+    return Setting(config, task, device, 10, score, folder / "model")
+
+
+def can_score() -> bool:
+    try:
+        return bool(java_binary()) and jar("meteor/meteor-1.5.jar").is_file()
+    except UserError:
+        return False
+
+
+def planned(given: Setting, cells: Sequence[dict[str, Any]], output_dir: Path) -> Plan:
+    generation = {
+        "name": "benchmark",
+        "presets": {"caption": {"opt": {"num_beams": 1, "max_new_tokens": given.new_tokens}}},
+    }
+    rest = {"model": given.model, "task": given.task, "generation": generation}
+    return make_plan([Job((), {**cell, **rest}) for cell in cells], Ledger(output_dir))
+
+
+def ours(given: Setting, plan: Plan, output_dir: Path, workers: int) -> dict[str, Any]:
+    """The grid through workers, and what their ledger says of it. Seconds by stage are summed over the workers."""
+    settings = {"batch_size": None, "cache": "disk", "cache_dir": str(output_dir / "cache"), "device": given.device}
+    packs = make_packs([c.job() for c in plan.todo], workers)
+    paths = write_packs(packs, output_dir, "benchmark", "benchmark", output_dir, settings)
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // len(paths))))
+    told = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", WORKERS: str(len(paths))}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **told}
+    start, began, cpu = time.perf_counter(), time.time(), cpu_seconds()
+    running = [
+        subprocess.Popen([sys.executable, "-m", "blip2sweep.sweep.worker", str(p)], env=env, stderr=subprocess.PIPE)
+        for p in paths
+    ]
+    errors = [process.communicate()[1].decode() for process in running]
+    seconds = time.perf_counter() - start
+    failed = [e for process, e in zip(running, errors, strict=True) if process.returncode and given.score]
+    results = Ledger(output_dir).refresh().results()
+    if failed or len(results) != len(plan.cells):
+        raise SystemExit("\n".join(failed or errors)[-3000:])
+    first = min(a.last_start["time"] for a in Ledger(output_dir).refresh().attempts.values() if a.last_start)
+    tail = began + seconds - max(r["time"] for r in results)
+    around = {"before_first_cell": first - began, "after_last_cell": tail, "cpu_seconds": cpu_seconds() - cpu}
+    return {"seconds": seconds, "workers": len(paths), **around, **summed([r["cost"] for r in results])}
+
+
+def summed(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds by stage and hits, over all cells. Peak memory: of a worker, on its device."""
+    names = sorted({k for c in costs for k in c if k.startswith(("seconds_", "hits_", "layers_"))})
+    return {
+        "in_cells": sum(c["seconds"] for c in costs),
+        "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
+        **{k: costs[-1][k] for k in ("batch_size", "sequence_batch_size", "device")},
+        **{k: round(sum(c.get(k, 0) for c in costs), 3) for k in names},
+    }
+
+
+def cpu_seconds() -> float:
+    """Of this process and all its children that have ended: unlike wall time it says little of the neighbours."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
