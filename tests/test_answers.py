@@ -1,4 +1,4 @@
-"""Questions of different lengths in one batch, by beams and greedily; a T5 model through the runner."""
+"""Questions of different lengths in one batch by beams, a T5 model through the runner, a model on several devices."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.methods.prepared import Prepared
+from blip2sweep.methods.scheme import Activations
 from blip2sweep.models import Loaded, load
+from blip2sweep.models.patch import input_quantizer
 from blip2sweep.recipe.chain import Prefixes
+from blip2sweep.stages.decode import _select
 from blip2sweep.stages.evaluate import evaluate
 from blip2sweep.stages.language import prompt_ids
 from blip2sweep.sweep.plan import Job, make_plan
@@ -70,3 +75,26 @@ def t5_jobs(folder: Path, *words: str) -> list[dict[str, Any]]:
     configs = [{**j.config, "model": model} for j in composing.jobs("task=shapes_vqa", "task.limit=12", *words)]
     plan = make_plan([Job((), c) for c in configs], Ledger(Path("/nonexistent")).refresh())
     return sorted((c.job() for c in plan.cells.values()), key=Prefixes())
+
+
+# ---- a model on several devices, as far as a machine with one can tell: meta stands for the other
+
+
+def test_rows_of_the_cache_are_chosen_where_each_layer_is() -> None:
+    cache = DynamicCache()
+    for layer, device in enumerate(("cpu", "meta")):
+        cache.update(*(torch.arange(4.0, device=device).reshape(4, 1, 1, 1) for _ in range(2)), layer)
+    _select(cache, torch.tensor([3, 1]))
+    assert cache.layers[0].keys.flatten().tolist() == [3, 1]
+    assert cache.layers[1].values.shape == (2, 1, 1, 1)
+    assert cache.layers[1].values.device.type == "meta"
+
+
+def test_what_calibration_measured_goes_where_the_layer_is() -> None:
+    scheme = Activations(8, strategy="tensor", symmetric=False, dynamic=False)
+    made = Prepared("k", None, prescale=torch.ones(4), low=torch.tensor(-1.0), high=torch.tensor(1.0))
+    found = input_quantizer(torch.nn.Linear(4, 4, device="meta"), scheme, made)
+    assert found.prescale is not None
+    assert found.low is not None
+    assert {found.prescale.device.type, found.low.device.type} == {"meta"}
+    assert found.activations == scheme

@@ -14,7 +14,7 @@ from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods.prepared import Prepared
 from blip2sweep.methods.scheme import Scheme
 from blip2sweep.models import Loaded
-from blip2sweep.models.patch import quantized
+from blip2sweep.models.patch import input_quantizer, quantized
 
 
 class Placed:
@@ -39,7 +39,7 @@ class Placed:
             self._originals.append((parameter, parameter.data))
             parameter.data = value.to(parameter.device)
         if scheme.input_activations is not None:
-            quantizer = (prepared or Prepared("", None)).quantizer(scheme.input_activations)
+            quantizer = input_quantizer(module, scheme.input_activations, prepared)
             self._hooks.append(module.register_forward_pre_hook(quantizer.hook))
         self._paths.add(path)
 

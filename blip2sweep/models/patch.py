@@ -14,8 +14,9 @@ from blip2sweep.anatomy import Linear
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.memo import Memo
+from blip2sweep.methods.activations import InputQuantizer
 from blip2sweep.methods.prepared import Prepared
-from blip2sweep.methods.scheme import Scheme
+from blip2sweep.methods.scheme import Activations, Scheme
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
 
@@ -155,8 +156,18 @@ def _input_hook(module: nn.Linear, scheme: Scheme, ready: Prepared | None) -> An
     """The quantizer of the layer's input, as a forward pre-hook; None where inputs are left alone."""
     if scheme.input_activations is None:
         return None
-    made = ready or Prepared("", None)
-    return module.register_forward_pre_hook(made.quantizer(scheme.input_activations).hook)
+    return module.register_forward_pre_hook(input_quantizer(module, scheme.input_activations, ready).hook)
+
+
+def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared | None) -> InputQuantizer:
+    """Of a layer's input, where its weight is: what calibration measured may be on another device."""
+    made = (ready or Prepared("", None)).quantizer(activations)
+    there = {
+        name: x.to(module.weight.device)
+        for name in ("prescale", "low", "high")
+        if (x := getattr(made, name)) is not None
+    }
+    return made._replace(**there)
 
 
 def weights_key(layer: Linear, scheme: Scheme, calibration: str | None = None, upstream: str | None = None) -> str:
