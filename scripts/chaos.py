@@ -119,7 +119,8 @@ def main() -> None:
         figures = report(Path(folder) / "outputs", chaos, retries, time.monotonic() - start)
     for name, value in figures.items():
         print(f"{name:32} {value}")
-    sys.exit(0 if figures["valid rows"] == figures["rows"] > 0 else 1)
+    whole = figures["valid rows"] == figures["rows"] >= asked.cells and figures["orphan files"] == 0
+    sys.exit(0 if whole and len(chaos.killed) >= asked.share * asked.cells else 1)
 
 
 if __name__ == "__main__":

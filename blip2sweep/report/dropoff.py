@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +50,23 @@ def _drawable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
     if f"drop_{metric}" not in rows:
         return rows.iloc[:0]
-    rows["bits"] = [_width(r) for r in rows.to_dict("records")]
+    widths = [c for c in map(str, rows) if c.startswith("bits_") and not c.startswith("bits_per")]
+    rows["bits"] = [_width(r) for r in rows[widths].to_numpy(float)]
     rows["line"] = _lines(rows)
     return rows.dropna(subset=["bits", f"drop_{metric}"])
 
 
-def _width(row: Mapping[Any, Any]) -> float:
+def _width(widths: Iterable[float]) -> float:
     """The one width of everything touched, or NaN."""
-    widths = {
-        v for k, v in row.items() if k.startswith("bits_") and not k.startswith("bits_per") and v == v and v is not None
-    }
-    return float(widths.pop()) if len(widths) == 1 else math.nan
+    found = {w for w in widths if w == w}
+    return float(found.pop()) if len(found) == 1 else math.nan
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
     """`vit`, or `vit first mlp group32` where the sweep varies those too."""
     varied = [c for c in ("blocks", "layers", "strategy", "group_size") if c in rows and rows[c].nunique() > 1]
-    return [" ".join(str(r[c]) for c in ("part", *varied) if r[c] == r[c]) for r in rows.to_dict("records")]
+    named = rows[["part", *varied]].to_dict("records")
+    return [" ".join(str(v) for v in r.values() if v == v) for r in named]
 
 
 def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
