@@ -36,7 +36,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         from blip2sweep.cli import app
 
         sys.exit(guarded(lambda: app(words, prog_name="blip2sweep")))
-    sys.exit(guarded(lambda: run_hydra(words)))
+    sys.exit(guarded(lambda: run_hydra(checked(words))))
+
+
+def checked(words: Sequence[str]) -> Sequence[str]:
+    """Words that are no override and no flag, before Hydra speaks of a parser."""
+    from blip2sweep.errors import UserError, nearest
+
+    if words and words[0].isalpha():
+        raise UserError(f"{words[0]}: no verb and no key=value; {nearest(words[0], ['plan', *VERBS])}")
+    for word in words:
+        if word.endswith(",") and "=" in word:
+            raise UserError(f"{word} ends with a comma; right: no space between values, as in quant.bits=2,4")
+    return words
 
 
 def guarded(run: Callable[[], object]) -> int:

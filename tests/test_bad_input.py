@@ -12,6 +12,8 @@ from blip2sweep.weights import local_path
 from tests.commands import blip2sweep, refused
 
 CASES = {
+    "a verb misspelt": (["stauts"], ["stauts: no verb", "did you mean 'status'"]),
+    "a space after a comma": (["-m", "quant.bits=2,", "4"], ["no space between values"]),
     "unknown part": (["part=vitt"], ["part=vitt", "did you mean 'vit'"]),
     "unknown method": (["quant.method=rtm"], ["quant.method=rtm", "did you mean 'rtn'"]),
     "unknown quant": (["quant=gptk"], ["quant=gptk", "did you mean 'gptq'"]),

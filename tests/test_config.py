@@ -121,7 +121,7 @@ def test_studies_are_unions_and_part_of_the_language() -> None:
     assert len(plan("study=card").cells) == 10
     assert len(plan("study=part_wise").cells) == 100  # 5 × 4 × 5, the untouched one being the baseline
     blocks = plan("study=block_wise")
-    assert len(blocks.jobs) == 36
+    assert len(blocks.jobs) == 37
     seed = plan("study=seed_grid")
     # 6 widths × 3 layer kinds × (7 subsets of thirds × 4 unions × 3 parts, the whole ones counted once) and a baseline
     assert len(seed.cells) == 6 * 3 * (3 * 6 * 4 + 7) + 1

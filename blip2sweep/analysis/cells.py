@@ -134,11 +134,19 @@ def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(cells: pd.DataFrame) -> pd.DataFrame:
-    """Per setting and set of parts the line that touches most: whole parts where those were run. All calibration seeds."""
+    """Per setting and set of parts the line of whole parts that touches most layers of them; no row where only some blocks
+    were touched, however many: what one block tolerates says nothing of its part. All calibration seeds."""
     touched = cells[cells["width"].notna() & (cells["parts"] != "")]
+    touched = touched[[all_blocks(text) for text in touched["recipe_json"]]]
     if touched.empty:
         return touched
     size = touched.groupby(["setting", "parts", "line"])["params_touched"].max().reset_index()
     best = size.sort_values("params_touched").groupby(["setting", "parts"]).tail(1)
     keys = set(zip(best["setting"], best["line"], strict=True))
     return touched[[k in keys for k in zip(touched["setting"], touched["line"], strict=True)]]
+
+
+def all_blocks(recipe_json: str, part: str | None = None) -> bool:
+    """Whether a recipe touches every block of the parts it names, or of this one."""
+    listed = [e for e in entries(recipe_json) if part is None or part_of(e) == part]
+    return all(str(e["target"]).split(":")[1] == "all" for e in listed)

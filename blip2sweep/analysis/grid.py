@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.cells import all_blocks, one_seed
 from blip2sweep.analysis.recipes import entries, part_of
 
 FREE = 16  # a part that is left alone
@@ -16,8 +16,8 @@ FREE = 16  # a part that is left alone
 def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row a cell whose parts are whole: `setting, <part> …, value, drop, low, high`; 16 where a part is left alone.
 
-    A part is whole where its targets are those of the largest cell of that part; so the published study counts with
-    what its quantizer reached. Of calibration seeds the lowest is shown.
+    A part is whole where all of its blocks are touched, in the layers of the largest such cell; so the published study
+    counts with what its quantizer reached. Of calibration seeds the lowest is shown.
     """
     names = map(str, cells)
     parts = [c.removeprefix("bits_") for c in names if c.startswith("bits_") and not c.startswith("bits_per")]
@@ -29,6 +29,7 @@ def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _largest(cells: pd.DataFrame, part: str) -> set[str]:
     alone = cells[cells["parts"] == part]
     having = alone if len(alone) else cells[[part in p.split("+") for p in cells["parts"]]]
+    having = having[[all_blocks(text, part) for text in having["recipe_json"]]]
     if having.empty:
         return set()
     most = having.sort_values("params_touched")["recipe_json"].iloc[-1]

@@ -50,7 +50,7 @@ def captions(source: Source) -> dict[str, Any] | None:
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(said.id)
             known[outputs] = _indexed(said.text, single, texts, scores) if said.id == first.id else []
         index.append(known[outputs])
-    main = set(headline(rows)["key"])
+    main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
               "main": r["key"] in main} for r in own.to_dict("records")]  # fmt: skip
     values = (

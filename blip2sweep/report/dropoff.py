@@ -72,21 +72,28 @@ def _lines(rows: pd.DataFrame) -> list[str]:
 def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
     widths = sorted(cells["bits"].unique())
     axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
-    lines = list(dict.fromkeys(cells["line"]))
+    order = [c.removeprefix("bits_") for c in map(str, cells) if c.startswith("bits_")]  # as the report's colours
+    lines = sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
     for i, line in enumerate(lines[:MOST_LINES]):
         own = cells[cells["line"] == line].sort_values("bits")
         # Widths are even steps on the axis, and the lines stand a little apart so that bars do not hide each other.
-        x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (len(lines) - 1) / 2)
+        x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (min(len(lines), MOST_LINES) - 1) / 2)
         _line(axis, x, own, metric, i)
     _noise(axis, cells, metric)
     axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-    axis.invert_xaxis()
-    axis.set_xlabel("bits per weight of the layers touched")
+    axis.set_xlabel("bits")
+    axis.set_xlim(len(widths) - 0.5, -0.5)
     axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(
         frameon=False, fontsize=8, title=None if len(lines) <= MOST_LINES else f"first {MOST_LINES} of {len(lines)}"
     )
+
+
+def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:
+    """Single parts first, as the model runs them."""
+    named = order if parts == "all" else parts.split("+")
+    return len(named), [order.index(p) for p in named if p in order]
 
 
 def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:

@@ -29,7 +29,8 @@ class Figure:
     title: str
     caption: str
     data: pd.DataFrame
-    missing: str
+    missing: str  # a command
+    why: str = ""  # what else is to be said where there is nothing to draw
 
     @property
     def empty(self) -> bool:
@@ -142,7 +143,7 @@ def _shapley(source: Source) -> Figure:
     left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
     wanted = f"{RUN} quant.bits=3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
     if data.empty:
-        return Figure("shapley", "Contributions of the parts", caption, data, wanted + (f" ({left})" if left else ""))
+        return Figure("shapley", "Contributions of the parts", caption, data, wanted, f" {left}." if left else "")
     caption += f" Left out: {left}." if left else ""
     return Figure("shapley", "Contributions of the parts", caption, data, wanted)
 

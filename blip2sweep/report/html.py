@@ -98,7 +98,7 @@ def _heading(source: Source) -> str:
 def _section(figure: Figure, number: int) -> str:
     name, title = figure.name, html.escape(figure.title)
     if figure.empty:
-        body = f'<p class="missing">Not in this sweep yet. To add it: <code>{html.escape(figure.missing)}</code></p>'
+        body = f'<p class="missing">Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together): <code>{html.escape(figure.missing)}</code>{html.escape(figure.why)}</p>'
     else:
         body = (
             f'<div class="tools" id="tools-{name}"></div>'

@@ -53,7 +53,7 @@ def next_steps(source: Source, curves: pd.DataFrame | None = None) -> list[Step]
     if curves is None:
         curves = dropoff(headline(source.cells), source.metric, source.draws)
     if curves.empty:
-        return [Step("", (), (), "no cell of one width was run yet", _command(source, FIRST, [], _base(source)))]
+        return [Step("", (), (), "no whole part was run at one width yet", _command(source, FIRST, [], _base(source)))]
     alike: dict[tuple[Any, ...], list[_Line]] = {}
     for line in _lines(source, curves):
         alike.setdefault((line.setting, line.widths, line.why, line.words, line.seeds), []).append(line)

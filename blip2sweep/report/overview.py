@@ -13,6 +13,7 @@ import pandas as pd
 from blip2sweep.analysis.cells import headline, one_seed
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe
 from blip2sweep.analysis.predict import cross_validated, predictable
+from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.errors import UserError
 from blip2sweep.report.figures import Figure, label
 from blip2sweep.report.next_steps import next_steps, suggest_command
@@ -30,10 +31,11 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
         return [
             f"The baseline's {metric} is {base:g}: there is nothing to lose, and no drop means anything (blip2sweep doctor)."
         ]
-    curves = dropoff(headline(source.cells), source.metric, source.draws)
+    whole = headline(source.cells)
+    curves = dropoff(whole, source.metric, source.draws)
     shapley = next(f for f in figures if f.name == "shapley").data
     ordered = settings(curves)
-    return [_breaks(curves, ordered, metric), _matters(curves, shapley, ordered, metric, base), _safe(curves, ordered),
+    return [_breaks(curves, ordered, metric) + _reached(whole), _matters(curves, shapley, ordered, metric, base), _safe(curves, ordered),
             _next(source, curves)]  # fmt: skip
 
 
@@ -55,13 +57,23 @@ def _told(ordered: Iterable[str], tell: Callable[[str], str]) -> str:
 
 def _breaks(curves: pd.DataFrame, ordered: list[str], metric: str) -> str:
     if not ordered:
-        return f"Only the baseline was run, or cells of several widths: there is no drop-off of {metric} to see yet."
+        return f"No whole part was run at one width: there is no drop-off of {metric} to see yet."
     lines = curves[~curves["point"]].dropna(subset=["retained"])
     own = {s: lines[lines["setting"] == s] for s in ordered}
     text = _first_broken(own[ordered[0]], ordered[0], metric) + "."
     text += _alone(own[ordered[0]], metric)
     others = _told(ordered[1:], lambda s: _first_broken(own[s], s, metric))
     return text + (f" {others}." if others else "")
+
+
+def _reached(whole: pd.DataFrame) -> str:
+    """Which layers a part's name stands for, where it is not all of them."""
+    layers: dict[str, set[str]] = {}
+    for text in whole["recipe_json"] if len(whole) else ():
+        for entry in entries(text):
+            layers.setdefault(part_of(entry), set()).add(str(entry["target"]).split(":")[2])
+    partly = "; ".join(f"of {p} {' and '.join(sorted(w))}" for p, w in layers.items() if "all" not in w)
+    return f" Compressed were, {partly}." if partly else ""
 
 
 def _first_broken(own: pd.DataFrame, setting: str, metric: str) -> str:
@@ -94,7 +106,7 @@ def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], me
         return _shares(values[values["setting"] == setting], setting, metric, base)
     single = curves[~curves["parts"].str.contains("+", regex=False)].dropna(subset=["drop"])
     if single.empty:
-        return "No part was compressed alone, so nothing is known of which part matters."
+        return "No whole part was compressed alone, so nothing is known of which part matters."
     setting = next(s for s in ordered if s in set(single["setting"]))
     worst = single[single["setting"] == setting].sort_values("drop").iloc[-1]
     if worst["drop"] <= 0:

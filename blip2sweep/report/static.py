@@ -89,6 +89,9 @@ def _legend(picture: Any) -> None:
 
 def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
     main = data[data["headline"]]
+    if main.empty:
+        picture.text(0.5, 0.5, "no whole part was run at one width", ha="center")
+        return
     widths, parts = sorted(main["width"].unique(), reverse=True), list(main["parts"].unique())
     for setting, axis in _panels(picture, list(main["setting"].unique())):
         own = main[main["setting"] == setting]

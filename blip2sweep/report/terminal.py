@@ -56,7 +56,8 @@ def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path
         console.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}", markup=False)
     for line in notes(table):
         console.print(line, markup=False, soft_wrap=True)
-    for path in (sweep.folder(output_dir) / "table.parquet", output_dir / "samples.parquet", picture):
+    tables = (sweep.folder(output_dir) / "table.parquet", output_dir / "table.parquet", output_dir / "samples.parquet")
+    for path in (*tables, picture):
         if path is None:
             continue
         console.print(f"wrote {path}", markup=False, soft_wrap=True)

@@ -52,7 +52,10 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> No
     _packs(packs, expected_seconds(jobs, ledger), "pack", gpus)
     size = array_size()
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
-    print(f"\nsbatch script (one array element a pack{arrays}):\n\n" + sbatch_script(launcher, min(size, len(packs))))
+    print(
+        f"\nsbatch script (one array element a pack{arrays}):\n\n"
+        + sbatch_script(launcher, min(size, len(packs)), output_dir / "logs")
+    )
 
 
 def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: float = 1) -> None:

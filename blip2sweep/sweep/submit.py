@@ -100,11 +100,11 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
     return executor
 
 
-def sbatch_script(launcher: dict[str, Any], packs: int) -> str:
-    """What sbatch would be given for an array of so many packs."""
+def sbatch_script(launcher: dict[str, Any], packs: int, logs: Path) -> str:
+    """What sbatch would be given for an array of so many packs; logs: the output folder's."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    executor = make_executor(launcher, Path("logs/SWEEP/RUN"), mark("RUN", 0))
+    executor = make_executor(launcher, logs / "SWEEP" / "RUN", mark("RUN", 0))
     size = {"map_count": packs} if packs > 1 else {}
     return str(
         _make_sbatch_string(

@@ -123,7 +123,7 @@ def logs(output_dir: Path, key: str) -> str:
     keys = [k for k in ledger.attempts if k.startswith(key)]
     if len(keys) != 1:
         raise UserError(
-            f"{key}: {len(keys)} cells that ran have a key beginning so; right: a key of `blip2sweep table` or `status`"
+            f"{key}: {len(keys) or 'no'} cells that ran have such a key; right: the beginning of one key of `blip2sweep table`"
         )
     attempts = ledger.attempts[keys[0]]
     ends = {e["attempt"]: e for e in (*attempts.failures, attempts.result or {}) if e.get("attempt")}

@@ -42,7 +42,7 @@ def test_a_map_without_a_panel_of_several_cells_is_said_to_be_missing(tmp_path: 
     assert found.empty
     path = tmp_path / "report.html"
     build_report(load_source(tmp_path), path)
-    assert "Not in this sweep yet. To add it: <code>python -m blip2sweep -m +study=part_wise" in path.read_text()
+    assert "shows all sweeps together): <code>python -m blip2sweep -m +study=part_wise" in path.read_text()
     assert "map.png" not in [p.name for p in write_static([found], tmp_path, "png", "CIDEr")]
 
 

@@ -59,6 +59,24 @@ def first_broken(method: str) -> int:
     return max((b for p in EVERY for b in METHODS[method] if lost(whole(p, b, method)) > 0.5), default=0)
 
 
+def test_a_block_is_no_part(tmp_path: Path) -> None:
+    """Cells of one block, and of all but one, say nothing of what their part tolerates."""
+    one = [[entry(f"{p}:{b}:all", 3)] for p in ("vit", "llm") for b in range(3)]
+    source = opened(tmp_path, [*one, [entry("vit:1-5:all", 3), *whole(["llm"], 3)]])
+    breaks, matters, safe, _ = told(source)
+    assert breaks.startswith("No whole part was run at one width")
+    assert matters.startswith("No whole part was compressed alone")
+    assert safe.startswith("No width that was run is shown to be safe")
+    drawn = {f.name: f.data for f in figures(source)}
+    assert not drawn["dropoff"]["headline"].any()
+    assert drawn["map"].empty
+
+
+def test_layers_that_were_left_out_of_a_part_are_told(tmp_path: Path) -> None:
+    source = opened(tmp_path, [[entry("vit:all:mlp", b)] for b in (8, 4)])
+    assert "Compressed were, of vit mlp." in told(source)[0]
+
+
 def test_where_it_breaks_is_told_for_each_method(two_methods: Source) -> None:
     breaks = told(two_methods)[0]
     rtn, gptq = first_broken("rtn"), first_broken("gptq")

@@ -86,9 +86,10 @@ function once() {
 
 FIGURES.dropoff = function () {
   const all = rows(REPORT.figures.dropoff), parts = distinct(all.map((r) => r.parts));
-  const options = [["", "whole parts"], ...parts.map((p) => [p, `every line of ${p}`])];
+  const whole = all.some((r) => r.headline) ? [["", "whole parts"]] : [];
+  const options = [...whole, ...parts.map((p) => [p, `every line of ${p}`])];
   tools("dropoff", "Lines", options);
-  const chosen = state.dropoff || "";
+  const chosen = state.dropoff || options[0][0];
   const shown = all.filter((r) => (chosen ? r.parts === chosen : r.headline));
   const { shown: settings, more, axis, left, first, last } = panels("dropoff", natural(shown.map((r) => r.setting)));
   const widths = distinct(shown.map((r) => r.width)).sort(byNumber).reverse();
