@@ -137,7 +137,7 @@ def headline(cells: pd.DataFrame) -> pd.DataFrame:
     """Per setting and set of parts the line of whole parts that touches most layers of them; no row where only some blocks
     were touched, however many: what one block tolerates says nothing of its part. All calibration seeds."""
     touched = cells[cells["width"].notna() & (cells["parts"] != "")]
-    touched = touched[[all_blocks(text) for text in touched["recipe_json"]]]
+    touched = touched[touched["recipe_json"].map(all_blocks).astype(bool)]
     if touched.empty:
         return touched
     size = touched.groupby(["setting", "parts", "line"])["params_touched"].max().reset_index()

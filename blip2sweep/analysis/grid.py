@@ -29,7 +29,7 @@ def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _largest(cells: pd.DataFrame, part: str) -> set[str]:
     alone = cells[cells["parts"] == part]
     having = alone if len(alone) else cells[[part in p.split("+") for p in cells["parts"]]]
-    having = having[[all_blocks(text, part) for text in having["recipe_json"]]]
+    having = having[having["recipe_json"].map(lambda text: all_blocks(text, part)).astype(bool)]
     if having.empty:
         return set()
     most = having.sort_values("params_touched")["recipe_json"].iloc[-1]

@@ -153,13 +153,13 @@ def test_a_gap_in_a_sequence_is_filled_first_and_its_command_does_it(tmp_path: P
     )
 
 
-def test_parts_in_the_same_state_share_a_command_and_thirds_say_so(tmp_path: Path) -> None:
-    listed = [[entry(f"{p}:first:mlp", b)] for p in ("vit", "llm") for b in (8,)]
+def test_parts_in_the_same_state_share_a_command_and_say_their_layers(tmp_path: Path) -> None:
+    listed = [[entry(f"{p}:all:mlp", b)] for p in ("vit", "llm") for b in (8,)]
     steps = next_steps(opened(tmp_path, listed, values=lambda e: 0.0, jitter=0.01))
     assert [s.parts for s in steps] == [("llm", "vit")]
     assert steps[0].command is not None
     planned = recipes(*shlex.split(steps[0].command)[4:], "task.limit=4")
-    assert sorted(planned) == ["llm:first:mlp=rtn6/channel", "vit:first:mlp=rtn6/channel"]
+    assert sorted(planned) == ["llm:all:mlp=rtn6/channel", "vit:all:mlp=rtn6/channel"]
 
 
 def test_with_the_baseline_alone_the_first_sweep_is_named(tmp_path: Path) -> None:
