@@ -72,8 +72,8 @@ def _reached(whole: pd.DataFrame) -> str:
     for text in whole["recipe_json"] if len(whole) else ():
         for entry in entries(text):
             layers.setdefault(part_of(entry), set()).add(str(entry["target"]).split(":")[2])
-    partly = "; ".join(f"of {p} {' and '.join(sorted(w))}" for p, w in layers.items() if "all" not in w)
-    return f" Compressed were, {partly}." if partly else ""
+    partly = ", ".join(f"of {p} the {' and '.join(sorted(w))}" for p, w in layers.items() if "all" not in w)
+    return f" Compressed were only: {partly}." if partly else ""
 
 
 def _first_broken(own: pd.DataFrame, setting: str, metric: str) -> str:

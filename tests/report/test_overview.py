@@ -74,7 +74,7 @@ def test_a_block_is_no_part(tmp_path: Path) -> None:
 
 def test_layers_that_were_left_out_of_a_part_are_told(tmp_path: Path) -> None:
     source = opened(tmp_path, [[entry("vit:all:mlp", b)] for b in (8, 4)])
-    assert "Compressed were, of vit mlp." in told(source)[0]
+    assert "Compressed were only: of vit the mlp." in told(source)[0]
 
 
 def test_where_it_breaks_is_told_for_each_method(two_methods: Source) -> None:
