@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from blip2sweep.sweep.element import requeue, set_end
+from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
 from blip2sweep.sweep.slurm import with_time_to_work
+from blip2sweep.sweep.sweeps import Submission, Sweep
 from tests.commands import blip2sweep
 from tests.composing import plan
 from tests.test_packs import DUMMY, WORDS, sweep
@@ -103,3 +105,14 @@ def test_optuna_is_told_of_a_failed_cell_in_one_line(tmp_path: Path) -> None:
     assert ran.code == 1, ran.err
     assert "Traceback" not in ran.err
     assert "told to raise" in ran.err.splitlines()[-1]
+
+
+def test_a_folder_that_the_nodes_do_not_share_is_suspected(tmp_path: Path) -> None:
+    """Jobs came and went, and neither the ledger nor the logs hold a line of theirs."""
+    sweep = Sweep("s", "command", 0.0, ["0" * 12], [], submissions=[Submission("run", "slurm", {}, 1)])
+    sweep.write(tmp_path)
+    told = why_lost(tmp_path, sweep)
+    assert told is not None
+    assert told.endswith("is output_dir on a file system that the nodes share?")
+    with pytest.raises(SweepFailed, match=r"1 of 1 cells failed: 1 lost; .* that the nodes share\?"):
+        check_all_done(tmp_path, sweep)
