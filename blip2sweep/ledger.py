@@ -13,15 +13,17 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
 
-# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack.
+# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack; `measured` when a
+# result was compared with its baseline, which tables alone are made from.
 ENDS = ("result", "failed", "requeued")
+MEASURED = b'{"event":"measured",'
 KEY = re.compile(rb'"key":"([^"]*)"')
 # What `Journal.write` puts first into lines of cells; text with escapes is left to the JSON parser.
 HEAD = re.compile(
@@ -40,10 +42,14 @@ class Journal:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
-        record = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **fields}
-        line = json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n"
+        self.write_many(event, [fields])
+
+    def write_many(self, event: str, records: Iterable[dict[str, Any]]) -> None:
+        """Append lines of one kind with one fsync: all of them, or none and UserError."""
+        head = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        lines = [json.dumps({**head, **r}, separators=(",", ":"), default=str).encode() + b"\n" for r in records]
         try:
-            _write_all(self._open(), line)
+            _write_all(self._open(), b"".join(lines))
         except OSError as error:
             raise UserError(
                 f"ledger {self.path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
@@ -61,12 +67,12 @@ class Journal:
             self._fd = None
 
 
-def _write_all(fd: int, line: bytes) -> None:
-    """One line or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
+def _write_all(fd: int, lines: bytes) -> None:
+    """Whole lines or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
     start = os.fstat(fd).st_size
     try:
-        written = os.write(fd, line)
-        if written < len(line):
+        written = os.write(fd, lines)
+        if written < len(lines):
             raise OSError(28, "No space left on device")
         os.fsync(fd)
     except OSError:
@@ -83,6 +89,7 @@ class Attempts:
     result: dict[str, Any] | None = None
     results: set[str] = field(default_factory=set)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
 
     @property
     def started(self) -> int:
@@ -121,6 +128,8 @@ class Attempts:
         if event == "result":
             self.results.add(attempt)
             self.result = max(self.result or record, record, key=lambda r: r["time"])
+        elif event == "measured":
+            self.measured[record["source"]] = record
         elif event == "failed":
             self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
 
@@ -142,10 +151,13 @@ class Ledger:
 
     only: keys to remember; all others are skipped unparsed, so that a worker holds its own pack and no more.
     brief: of starts and results only HEAD is kept, which is all that following a sweep needs.
+    measured: remember what was measured too; else those lines are skipped unparsed.
     """
 
-    def __init__(self, output_dir: Path, only: Collection[str] | None = None, brief: bool = False) -> None:
-        self.output_dir, self.brief = output_dir, brief
+    def __init__(
+        self, output_dir: Path, only: Collection[str] | None = None, brief: bool = False, measured: bool = False
+    ) -> None:
+        self.output_dir, self.brief, self.measured = output_dir, brief, measured
         self._only = None if only is None else {k.encode() for k in only}
         self._offsets: dict[str, int] = {}
         self.attempts: dict[str, Attempts] = {}
@@ -189,6 +201,8 @@ class Ledger:
         return data[:whole].splitlines()
 
     def _take(self, line: bytes) -> None:
+        if not self.measured and line.startswith(MEASURED):
+            return
         head = HEAD.match(line) if self.brief and line.endswith(b"}") else None
         key = head[5] if head else (found[1] if (found := KEY.search(line)) else None)
         if key is not None and self._only is not None and key not in self._only:

@@ -1,8 +1,9 @@
 """Scoring beside the device: one process scores finished cells while the next ones run.
 
-`python -m blip2sweep.scoring_process OUTPUT_DIR` reads one JSON line a cell (`key`, `name`, `task`) and answers each
+`python -m blip2sweep.scoring_process OUTPUT_DIR` reads one JSON line a cell (`key`, `name`, `task`, `baseline`) and answers each
 with a line (`key`, `failure`: null or {kind, error, traceback}). What waits is taken together, so that a pile of cells
-costs one start of the tokenizer; METEOR is one process for all of them. At the end of its input it finishes what it has.
+costs one start of the tokenizer; METEOR is one process for all of them. What is scored is measured against its `baseline`.
+At the end of its input it finishes what it has.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class ScoringProcess:
         """Read a task's references and start METEOR before the first cell is done."""
         self._send({"task": task})
 
-    def submit(self, key: str, name: str, task: dict[str, Any]) -> None:
-        """Have the predictions `name` of cell `key` scored."""
-        self._send({"key": key, "name": name, "task": task})
+    def submit(self, key: str, name: str, task: dict[str, Any], baseline: str) -> None:
+        """Have the predictions `name` of cell `key` scored, and measured against the cell `baseline`."""
+        self._send({"key": key, "name": name, "task": task, "baseline": baseline})
 
     def _send(self, request: dict[str, Any]) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -107,7 +108,10 @@ class Service:
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
+        from blip2sweep.beside import Measuring  # pyarrow, which the worker's end can do without
+
         self._scorers: dict[str, Scorer] = {}
+        self._measuring = Measuring(output_dir)
 
     def __call__(self, requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """One answer a request. The captions of all are tokenised together."""
@@ -116,7 +120,19 @@ class Service:
         requests = [r for r in requests if "key" in r]
         self._attempt(lambda: self._prepare(requests))  # what is wrong with one is told when its turn comes
         for request in requests:
-            yield {"key": request["key"], "failure": self._attempt(lambda r=request: self._score(r))}  # type: ignore[misc]
+            failure = self._attempt(lambda r=request: self._score(r))  # type: ignore[misc]
+            if not failure:
+                self._later(lambda r=request: self._measuring.add(r["name"], r["baseline"]))  # type: ignore[misc]
+            yield {"key": request["key"], "failure": failure}
+        self._later(self._measuring.again)
+
+    def close(self) -> None:
+        self._later(self._measuring.close)
+
+    def _later(self, what: Callable[[], None]) -> None:
+        """What fails here is done when tables are made; the worker's log has the reason."""
+        if failure := self._attempt(what):
+            print(failure["traceback"], file=sys.stderr, flush=True)
 
     def _prepare(self, requests: list[dict[str, Any]]) -> None:
         for task in {canonical_json(r["task"]): r["task"] for r in requests}.values():
@@ -170,6 +186,7 @@ def main() -> None:
     for requests in batches(sys.stdin):
         for answer in service(requests):
             _tell(answer)
+    service.close()
 
 
 def _tell(answer: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def test_one_cell_that_cannot_be_scored_is_told_and_the_others_are(tmp_path: Pat
     write_predictions(tmp_path, "strange", Predictions.of([{**good[0], "id": -5}]))
     process = ScoringProcess(tmp_path)
     for name in ("strange", "good"):
-        process.submit(name, name, job["task"])
+        process.submit(name, name, job["task"], job["baseline"])
     process.close()
     failures = dict(process.unscored())
     assert failures.keys() == {"strange"}
@@ -121,6 +121,6 @@ def test_what_waits_is_tokenised_together(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("blip2sweep.metrics.captions.tokenize", lambda texts: starts.append(len(texts)) or list(texts))
     meteor = SimpleNamespace(statistics=lambda references, candidates: np.zeros((len(candidates), 21)))
     monkeypatch.setattr("blip2sweep.metrics.captions.shared_meteor", lambda: meteor)
-    requests = [{"key": n, "name": n, "task": task} for n in "abcd"]
+    requests = [{"key": n, "name": n, "task": task, "baseline": "b"} for n in "abcd"]
     assert [a["failure"] for a in Service(tmp_path)(requests)] == [None] * 4
     assert [n for n in starts if n][1:] == [4]  # after the references, the captions of all four cells at once

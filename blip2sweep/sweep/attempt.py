@@ -101,7 +101,7 @@ class Scoring:
         self.process.warm(job["task"])
 
     def __call__(self, name: str, job: dict[str, Any]) -> None:
-        self.process.submit(job["key"], name, job["task"])
+        self.process.submit(job["key"], name, job["task"], job["baseline"])
 
     def close(self, wait: bool) -> bool:
         """With `wait` everything is scored when it returns. False when something could not be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +225,7 @@ def test_draws_do_not_read_what_they_do_not_need(tmp_path: Path) -> None:
             path.unlink()
             break
     cells = comparable(pd.read_parquet(tmp_path / "table.parquet"))
-    (tmp_path / "samples.parquet").unlink()
+    shutil.rmtree(tmp_path / "samples.parquet")
     draws = load_draws(tmp_path, cells, "cider")
     assert draws is not None
     assert len(draws.arrays) == 3

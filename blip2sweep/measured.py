@@ -1,0 +1,139 @@
+"""What is measured of a cell: its metrics, how far each is from the baseline's, and how sure that is.
+
+Measured once, by whoever scored the cell, and kept as a `measured` line of the ledger, so that a table of a hundred thousand
+cells is made without opening a file of theirs. What was not (the baseline came later, the scorer was killed, scorers have
+changed) is measured when tables are made, and kept the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2sweep.canonical import digest
+from blip2sweep.metrics import METRICS, Metric, Weights, interval, same_as_baseline, weights
+from blip2sweep.records import read_predictions, read_statistics, stem
+
+SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
+EVENT = "measured"
+SUFFIXES = ("baseline_{}", "drop_{}", "drop_{}_low", "drop_{}_high")
+
+
+class Scored:
+    """One cell's predictions and statistics, with the resamples of each metric made once."""
+
+    def __init__(self, output_dir: Path, name: str) -> None:
+        self.name, self.key = name, name.partition("-")[0]
+        self.predictions = read_predictions(output_dir, name)
+        self.statistics = read_statistics(output_dir, name)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._samples: dict[str, NDArray[np.float64]] = {}
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics whose statistics are there."""
+        return [m for m in METRICS.values() if m.statistic in self.statistics]
+
+    def value(self, metric: Metric) -> float:
+        return metric.value(self.statistics[metric.statistic])
+
+    def samples(self, metric: Metric) -> NDArray[np.float64]:
+        """The metric in each of the B resamples shared by all cells of this sample set."""
+        if metric.name not in self._samples:
+            self._samples[metric.name] = metric.finish(self._summed(metric.statistic))
+        return self._samples[metric.name]
+
+    def _summed(self, statistic: str) -> NDArray[np.float64]:
+        """(B, k), for all metrics that read this statistic."""
+        if statistic not in self._sums:
+            self._sums[statistic] = self._weights.sums(self.statistics[statistic])
+        return self._sums[statistic]
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return weights(self.predictions.image_id)
+
+
+class Baselines:
+    """Baselines as cells are measured against them: each is read and resampled once."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        self._scored: dict[str, tuple[Scored, dict[str, float]]] = {}
+
+    def __call__(self, result: dict[str, Any] | None) -> tuple[Scored | None, dict[str, float]]:
+        """A baseline and its noise, from its `result` line; None without one, or without outputs."""
+        if not result or not result["predictions"]:
+            return None, {}
+        name = stem(result["key"], result["predictions"])
+        if name in self._scored:
+            return self._scored[name]
+        base = Scored(self.output_dir, name)
+        found = base, noise(self.output_dir, base, result)
+        if base.statistics:  # else it may yet be scored
+            self._scored[name] = found
+        return found
+
+
+def source(name: str, baseline: dict[str, Any] | None) -> str:
+    """Names what a measurement was made from: the predictions `name`, those of the baseline's `result` line, the scorers."""
+    return f"{name} {((baseline or {}).get('predictions') or '')[:12]} {SCORERS}"
+
+
+def measure(cell: Scored, baseline: Scored | None, noise: dict[str, float]) -> dict[str, Any]:
+    """As the ledger keeps it: {metric: [value]} or, beside a baseline, [value, baseline, drop, low, high] (95 %, paired
+    bootstrap over images; positive is worse), the number of samples, the share of equal outputs, the noise floor.
+
+    There are no drops where the baseline is missing or was scored on other samples.
+    """
+    found: dict[str, Any] = {"samples": len(cell.predictions.id), "noise": noise}
+    if baseline is None or baseline.predictions.id != cell.predictions.id:
+        return {**found, "metrics": {m.name: [_number(cell.value(m))] for m in cell.metrics}}
+    found["same"] = same_as_baseline(cell.predictions.text, baseline.predictions.text)
+    return {**found, "metrics": {m.name: _beside(m, cell, baseline) for m in cell.metrics}}
+
+
+def _beside(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
+    """value, baseline, drop, low, high; the value alone where the baseline lacks the metric."""
+    value = cell.value(metric)
+    if metric.statistic not in baseline.statistics:
+        return [_number(value)]
+    sign, base = 1 if metric.higher_is_better else -1, baseline.value(metric)
+    low, high = interval(sign * (baseline.samples(metric) - cell.samples(metric)))
+    return [_number(x) for x in (value, base, sign * (base - value), low, high)]
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def complete(cell: Scored, baseline: Scored | None) -> bool:
+    """Whether there is something to keep: nothing that was not scored, or whose baseline was not."""
+    return bool(cell.statistics) and (baseline is None or bool(baseline.statistics))
+
+
+def noise(output_dir: Path, baseline: Scored, result: dict[str, Any]) -> dict[str, float]:
+    """The noise floor of half precision, from the baseline's second run at another batch size; {} where there is none."""
+    if not result.get("noise"):
+        return {}
+    second = Scored(output_dir, f"{baseline.name}-noise")
+    shared = [m for m in baseline.metrics if m.statistic in second.statistics]
+    changes = {m.name: abs(baseline.value(m) - second.value(m)) for m in shared}
+    return {"flip_rate": result["noise"]["flip_rate"], **changes}
+
+
+def columns(measured: dict[str, Any]) -> dict[str, Any]:
+    """The table's columns of what `measure` gave."""
+    metrics = measured["metrics"].items()
+    found = {m: v[0] for m, v in metrics} | {"scored_samples": measured["samples"]}
+    if "same" in measured:
+        found["same_as_baseline"] = measured["same"]
+    for metric, values in metrics:
+        found |= zip([s.format(metric) for s in SUFFIXES], values[1:], strict=False)
+    return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
