@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.ledger import Journal, Ledger, no_garbage
 from blip2sweep.measured import EVENT, Baselines, Scored, complete, measure
 from blip2sweep.propagation import write_propagation
 from blip2sweep.records import stem
@@ -27,7 +27,11 @@ def collect(output_dir: Path, sweep: Sweep | None = None) -> pd.DataFrame:
 
     Only cells that nobody measured yet cost more than reading the ledger.
     """
-    ledger = Ledger(output_dir, measured=True).refresh()
+    with no_garbage():
+        return _collect(output_dir, sweep, Ledger(output_dir, measured=True).refresh())
+
+
+def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger) -> pd.DataFrame:
     results = [r for r in ledger.results() if r["predictions"]]
     missing = Missing(output_dir, ledger)
     for result in results:

@@ -7,8 +7,8 @@ changed) is measured when tables are made, and kept the same way.
 
 from __future__ import annotations
 
+import functools
 import math
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from blip2sweep.records import read_predictions, read_statistics, stem
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
 EVENT = "measured"
-SUFFIXES = ("baseline_{}", "drop_{}", "drop_{}_low", "drop_{}_high")
 
 
 class Scored:
@@ -54,7 +53,7 @@ class Scored:
             self._sums[statistic] = self._weights.sums(self.statistics[statistic])
         return self._sums[statistic]
 
-    @cached_property
+    @functools.cached_property
     def _weights(self) -> Weights:
         return weights(self.predictions.image_id)
 
@@ -135,5 +134,10 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
     if "same" in measured:
         found["same_as_baseline"] = measured["same"]
     for metric, values in metrics:
-        found |= zip([s.format(metric) for s in SUFFIXES], values[1:], strict=False)
+        found.update(zip(_beside_columns(metric), values[1:], strict=False))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
+
+
+@functools.cache
+def _beside_columns(metric: str) -> tuple[str, ...]:
+    return (f"baseline_{metric}", f"drop_{metric}", f"drop_{metric}_low", f"drop_{metric}_high")

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from blip2sweep.errors import UserError
 from blip2sweep.measured import SCORERS, Scored
 from blip2sweep.metrics import METRICS
 from blip2sweep.store import write_atomic
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
     ]
 )
 CELLS = b"cells"
+NEWEST = 500_000_000  # the rank of a part that was made of none
 
 
 def held_as(name: str, scored: bool = True) -> str:
@@ -61,7 +63,7 @@ class SampleWriter:
         """Raises UserError, one line, when the disk refuses."""
         cells, self._cells, self._rows = list(self._cells.values()), {}, 0
         if cells:
-            _write_hidden(self.folder, pa.concat_tables([t for _, t in cells]), [c for c, _ in cells])
+            write_part(self.folder, pa.concat_tables([t for _, t in cells]), [c for c, _ in cells])
 
 
 def _rows(cell: Scored) -> pa.Table:
@@ -81,42 +83,71 @@ def held(output_dir: Path) -> set[str]:
 def show(output_dir: Path, wanted: Collection[str]) -> None:
     """Make the folder hold the rows of the wanted cells that any part has, each once, and nothing else.
 
-    Of two parts that hold a cell the first by name keeps it, for every process alike: two that do this at once agree.
+    No lock: any number of processes may do so at once. Of two parts with a cell the first by name keeps it, and what a cell
+    moves to has a name before all it came from and is there before they go: so nobody can take the last copy away. What two
+    have moved at once is there twice, until one of them looks again. Raises UserError, one line, where the folder cannot be
+    written.
     """
-    folder, taken = output_dir / FOLDER, set[str]()
+    folder = output_dir / FOLDER
+    try:
+        while _settle(folder, wanted) or _merge_small(folder):  # looked at again: somebody may have made the same
+            pass
+        if not any(_parts(folder)):
+            _reveal(write_part(folder, SCHEMA.empty_table(), []))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); right: a writable output_dir") from error
+
+
+def _settle(folder: Path, wanted: Collection[str]) -> bool:
+    """Whether a part was made anew."""
+    taken, changed = set[str](), False
     for path in _parts(folder):
-        with contextlib.suppress(FileNotFoundError):  # another process has just done it
-            cells = _cells(path)
-            kept = [c for c in cells if c in wanted and c not in taken]
-            taken.update(kept)
-            if len(kept) == len(cells):
-                path.rename(_shown(path))
-            else:
-                _rewrite(folder, [path], kept)
-    _merge_small(folder)
-    if not any(_parts(folder)):
-        _write_hidden(folder, SCHEMA.empty_table(), []).rename(folder / "none.parquet")
+        cells = _cells(path)
+        kept = [c for c in cells if c in wanted and c not in taken]
+        taken.update(kept)
+        if len(kept) < len(cells):
+            changed |= _rewrite(folder, [path], kept)
+        else:
+            _reveal(path)
+    return changed
 
 
-def _merge_small(folder: Path) -> None:
-    """A folder of a thousand sweeps with a cell each is slow to read."""
-    small = [p for p in _parts(folder) if p == _shown(p) and pq.read_metadata(p).num_rows < ROWS // 4]
-    if len(small) > SMALL_PARTS:
-        with contextlib.suppress(FileNotFoundError):
-            _rewrite(folder, small, [c for p in small for c in _cells(p)])
+def _merge_small(folder: Path) -> bool:
+    """A folder of a thousand sweeps with a cell each is slow to read. Whether a part was made."""
+    parts = [p for p in _parts(folder) if p == _shown(p)]
+    if len(parts) <= SMALL_PARTS:
+        return False
+    try:
+        small = [p for p in parts if pq.read_metadata(p).num_rows < ROWS // 4]
+    except FileNotFoundError:  # another process is just doing it
+        return False
+    cells = [c for p in small for c in _cells(p)]
+    return len(small) > SMALL_PARTS and len(set(cells)) == len(cells) and _rewrite(folder, small, cells)
 
 
-def _rewrite(folder: Path, parts: Sequence[Path], cells: Sequence[str]) -> None:
-    """Parts -> one with these cells only. Killed in between, it leaves the new one, hidden, or the old ones as well."""
+def _rewrite(folder: Path, parts: Sequence[Path], cells: Sequence[str]) -> bool:
+    """Parts -> one with these cells only; False when another process took a part away. Killed in between, it leaves the new
+    one, hidden, and the old ones."""
+    keys = pa.array(sorted(map(_key, cells)), pa.string())
     made = None
     if cells:
-        keys = pa.array(sorted(map(_key, cells)), pa.string())
-        tables = [pq.read_table(p).replace_schema_metadata() for p in parts]
-        made = _write_hidden(folder, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables]), cells)
+        try:
+            tables = [pq.read_table(p).replace_schema_metadata() for p in parts]
+        except FileNotFoundError:
+            return False
+        table = pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables])
+        made = write_part(folder, table, cells, before=parts)
     for path in parts:
         path.unlink(missing_ok=True)
     if made:
-        made.rename(_shown(made))
+        _reveal(made)
+    return made is not None
+
+
+def _reveal(path: Path) -> None:
+    if path != _shown(path):
+        with contextlib.suppress(FileNotFoundError):  # another process has just done it
+            path.rename(_shown(path))
 
 
 def _parts(folder: Path) -> Iterator[Path]:
@@ -145,10 +176,19 @@ def _cells(path: Path) -> list[str]:
     return found
 
 
-def _write_hidden(folder: Path, table: pa.Table, cells: Sequence[str]) -> Path:
+def _rank(path: Path) -> int:
+    """What names are ordered by."""
+    number = _shown(path).name.partition("-")[0]
+    return int(number) if number.isdigit() else NEWEST
+
+
+def write_part(folder: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
+    """A hidden part, whole or not at all. table: of SCHEMA; cells: those whose rows it has, as `held_as` names them; before:
+    parts that its name is to come before."""
     if folder.is_file():  # one file, from an earlier version
         folder.unlink()
-    path = folder / f".{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+    rank = min(map(_rank, before), default=NEWEST + 1) - 1
+    path = folder / f".{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({CELLS: json.dumps(cells)}), buffer, compression="zstd")
     write_atomic(path, buffer.getvalue())

@@ -23,6 +23,8 @@ def build_table(ledger: Ledger) -> pd.DataFrame:
     measured have no metrics."""
     rows = [_row(key, attempts, ledger) for key, attempts in _ordered(ledger)]
     table = pd.DataFrame([r for r in rows if r])
+    if "finished" in table:
+        table["finished"] = pd.to_datetime(table["finished"], unit="s", utc=True)
     return _without_empty_columns(table) if len(table) else table
 
 
@@ -43,11 +45,17 @@ def _row(key: str, attempts: Attempts, ledger: Ledger) -> dict[str, Any] | None:
     if attempts.result is None:
         return _failed_row(key, attempts)
     result = attempts.result
-    row = {"key": key, "status": "done", **result["columns"], "attempts": attempts.started}
-    row["stale"] = row["semantics"] != SEMANTICS
-    row |= _published(row, result, ledger)
     found = attempts.measured.get(source_of(result, ledger))
-    return {**row, **(measured.columns(found) if found else {}), **_run(result)}
+    return {
+        "key": key,
+        "status": "done",
+        **result["columns"],
+        "attempts": attempts.started,
+        "stale": result["columns"]["semantics"] != SEMANTICS,
+        **_published(result, ledger),
+        **(measured.columns(found) if found else {}),
+        **_run(result),
+    }
 
 
 def source_of(result: dict[str, Any], ledger: Ledger) -> str:
@@ -63,7 +71,7 @@ def baseline_of(result: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None
     return attempts.result if attempts else None
 
 
-def _published(row: dict[str, Any], result: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+def _published(result: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     """Imported scores and their drops; no intervals, since nothing is known of single images."""
     if "published" not in result:
         return {}
@@ -98,5 +106,5 @@ def _run(result: dict[str, Any]) -> dict[str, Any]:
         "predictions": result["predictions"],
         "host": result["host"],
         "job": result.get("job"),
-        "finished": pd.Timestamp(result["time"], unit="s", tz="UTC"),
+        "finished": result["time"],
     }

@@ -3,8 +3,9 @@
     python scripts/bench_ledger.py              # 100,000 cells of 4 samples; some minutes, most of them to make it
     python scripts/bench_ledger.py --cells 10000
 
-Each figure is the wall time of a whole process. The first roll-up measures every cell; later ones read the ledger and
-measure what is new. On a busy machine trust ratios.
+Each figure is the wall time of a whole process. A full roll-up reads every journal and writes every table; what the workers
+measured is in their journals, as it is after any sweep, and of a tenth of the cells it is also taken away, so that the roll-up
+has to measure. On a busy machine trust ratios.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from blip2sweep.samples import FOLDER, SCHEMA, held_as, write_part
 
 WORDS = ["-m", "task=shapes_vqa", "task.limit=4"]
 GRID = [
@@ -49,19 +56,27 @@ def seed(cwd: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "key" in line]
 
 
-def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int) -> None:
-    """Many cells from one: their lines in 100 journals, their files copied."""
+def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool) -> None:
+    """Many cells from one, as 100 workers leave them: its lines in 100 journals, its files copied, its samples in 100 parts.
+    Without `measured`: as after workers that were killed before they measured anything."""
     outputs = cwd / "outputs"
     cell = next(line["key"] for line in lines if line["event"] == "result" and line["columns"]["part"] == "vit")
-    texts = [json.dumps(line, separators=(",", ":")) for line in lines if line["key"] == cell]
-    files = [next((outputs / folder).glob(f"{cell}-*")) for folder in ("predictions", "scores")]
-    content = {path: path.read_bytes() for path in files}
+    own = [line for line in lines if line["key"] == cell and (measured or line["event"] != "measured")]
+    texts = [json.dumps(line, separators=(",", ":")) for line in own]
+    content = {p: p.read_bytes() for folder in ("predictions", "scores") for p in (outputs / folder).glob(f"{cell}-*")}
+    rows = pd.read_parquet(outputs / FOLDER, filters=[("key", "=", cell)])
     keys = [f"{i:012x}" for i in range(cells)]
-    for i, key in enumerate(keys):
-        with (outputs / "journals" / f"many-{i % 100}.jsonl").open("a") as journal:
-            journal.writelines(text.replace(cell, key) + "\n" for text in texts)
-        for path in files:
-            path.with_name(path.name.replace(cell, key)).write_bytes(content[path])
+    for worker in range(100):
+        mine = keys[worker::100]
+        with (outputs / "journals" / f"many-{worker}.jsonl").open("w") as journal:
+            journal.writelines(text.replace(cell, key) + "\n" for key in mine for text in texts)
+        for key in mine:
+            for path, data in content.items():
+                path.with_name(path.name.replace(cell, key)).write_bytes(data)
+        if measured and mine:
+            part = pd.concat([rows] * len(mine)).assign(key=np.repeat(mine, len(rows)))
+            names = [held_as(next(p.stem for p in content).replace(cell, key)) for key in mine]
+            write_part(outputs / FOLDER, pa.Table.from_pandas(part, schema=SCHEMA, preserve_index=False), names)
     path = outputs / "sweeps" / "large" / "sweep.json"
     sweep = json.loads(path.read_text())
     path.write_text(json.dumps({**sweep, "keys": [*sweep["keys"], *keys]}))
@@ -71,16 +86,34 @@ def large(cells: int) -> dict[str, float]:
     """Status and roll-up of a large ledger."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
-        multiply(cwd, seed(cwd), cells)
-        rollup = [f"roll-up of {cells} cells, {what}" for what in ("all new", "nothing new", "one new")]
+        multiply(cwd, seed(cwd), cells, measured=True)
         figures = {
             f"status of a sweep of {cells} cells": blip2sweep("status", cwd=cwd),
-            rollup[0]: blip2sweep("wait", cwd=cwd),
-            rollup[1]: blip2sweep("wait", cwd=cwd),
+            f"roll-up of {cells} cells, all new": blip2sweep("wait", cwd=cwd),
+            f"roll-up of {cells} cells, nothing new": blip2sweep("wait", cwd=cwd),
         }
+        check(cwd, cells)
         blip2sweep(*WORDS, "part=llm", "sweep_name=small", cwd=cwd)
-        figures["status of a sweep of 2 cells beside it"] = blip2sweep("status", "small", cwd=cwd)
+        return figures | {"status of a sweep of 2 cells beside it": blip2sweep("status", "small", cwd=cwd)}
+
+
+def unmeasured(cells: int) -> dict[str, float]:
+    """Roll-up where the workers measured nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        cwd = Path(folder)
+        multiply(cwd, seed(cwd), cells, measured=False)
+        figures = {f"roll-up of {cells} cells that no worker measured": blip2sweep("wait", cwd=cwd)}
+        check(cwd, cells)
         return figures
+
+
+def check(cwd: Path, cells: int) -> None:
+    """Every cell must be in the tables, with its drop and its samples."""
+    outputs = cwd / "outputs"
+    table, samples = pd.read_parquet(outputs / "table.parquet"), pd.read_parquet(outputs / FOLDER, columns=["key"])
+    assert len(table) == cells + 2
+    assert table["drop_vqa_accuracy_low"].notna().all()
+    assert len(samples) == 4 * len(table)
 
 
 def overhead() -> dict[str, float]:
@@ -96,8 +129,10 @@ def overhead() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100_000)
-    for name, seconds in {**overhead(), **large(parser.parse_args().cells)}.items():
-        print(f"{name:50} {seconds:8.3f} s", flush=True)
+    cells = parser.parse_args().cells
+    for figures in (overhead(), large(cells), unmeasured(cells // 10)):
+        for name, seconds in figures.items():
+            print(f"{name:55} {seconds:8.3f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,8 @@ def test_a_full_disk_is_one_line_and_takes_nothing_with_it(tmp_path: Path) -> No
     try:
         with pytest.raises(UserError, match="cannot be written"):
             journal.write("result", key="b", predictions="x" * 100)
+        with pytest.raises(UserError, match="cannot be written"):  # lines written together come together or not at all
+            journal.write_many("result", [{"key": "d"}, {"key": "e", "predictions": "x" * 100}])
         with pytest.raises(UserError, match="cannot be written"):
             write_atomic(tmp_path / "big", b"x" * 10_000)
     finally:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.ledger import Ledger
+from blip2sweep.ledger import Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
 from blip2sweep.sweep.sweeps import Sweep
@@ -28,18 +28,19 @@ def finish(output_dir: Path, sweep: Sweep) -> Any:
     from blip2sweep.report.terminal import print_sweep
     from blip2sweep.report.tracking import track
 
-    score_missing(output_dir, sweep)
-    table = collect(output_dir, sweep)
-    picture = draw_dropoff(table, sweep.folder(output_dir) / "dropoff.png") if len(table) else None
-    print_sweep(table, sweep, output_dir, picture)
+    with no_garbage():
+        score_missing(output_dir, sweep)
+        table = collect(output_dir, sweep)
+        picture = draw_dropoff(table, sweep.folder(output_dir) / "dropoff.png") if len(table) else None
+        print_sweep(table, sweep, output_dir, picture)
     if sweep.tracking.get("name"):
         track(output_dir, sweep, table, sweep.tracking)
     return table
 
 
-def check_all_done(output_dir: Path, sweep: Sweep) -> None:
-    """Raises SweepFailed with the summary by kind when a cell has no result."""
-    status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
+def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> None:
+    """Raises SweepFailed with the summary by kind when a cell has no result. ledger: as `follow` left it."""
+    status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
     gone = [k for k, state in status.states.items() if state != "done"]
     if gone:
         raise SweepFailed(told(gone, len(sweep.keys), status.failures, why_lost(output_dir, sweep)))

@@ -26,9 +26,10 @@ PASSING = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArray
 Look = Callable[[], Live]
 
 
-def follow(output_dir: Path, sweep: Sweep, look: Look | None = None) -> Status:
-    """Until every cell has a result, or nothing more will come by itself. look: which packs are alive now."""
-    ledger, console = Ledger(output_dir, only=sweep.keys, brief=True), Console(stderr=True)
+def follow(output_dir: Path, sweep: Sweep, look: Look | None = None, ledger: Ledger | None = None) -> Status:
+    """Until every cell has a result, or nothing more will come by itself. look: which packs are alive now; ledger: of these
+    keys, where somebody has one that knows some of them already."""
+    ledger, console = ledger or Ledger(output_dir, only=sweep.keys, brief=True), Console(stderr=True)
     now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip

@@ -25,13 +25,14 @@ from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
 def wait(output_dir: Path, name: str | None) -> None:
     """Follow a sweep to its end, then collect and print as its launcher would. Raises SweepFailed when cells failed."""
     sweep = find_sweep(output_dir, name)
+    ledger = Ledger(output_dir, only=sweep.keys, brief=True)
     try:
-        follow(output_dir, sweep)
+        follow(output_dir, sweep, ledger=ledger)
     except KeyboardInterrupt:
         say(f"\nno longer following; `blip2sweep wait {sweep.name}` comes back")
         raise SystemExit(130) from None
     finish(output_dir, sweep)
-    check_all_done(output_dir, sweep)
+    check_all_done(output_dir, sweep, ledger)
 
 
 # ---- retry

@@ -1,0 +1,152 @@
+"""Who measures a cell makes no difference to the table: its worker's scorer at once, or whoever makes tables later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from blip2sweep.beside import Measuring
+from blip2sweep.collect import collect
+from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.metrics import METRICS
+from blip2sweep.records import Predictions, read_statistics, stem, write_predictions, write_statistics
+from tests.synthetic import build, entry, whole
+from tests.test_scoring_process import jobs, run
+
+N = 40
+
+
+def result(output_dir: Path, journal: Journal, key: str, baseline: str, seed: int, scored: bool = True) -> str:
+    """Commit a made-up cell; its name."""
+    rng = np.random.default_rng(seed)
+    ids, nothing = list(range(N)), [None] * N
+    said = Predictions(ids, [i // 2 for i in ids], [str(rng.integers(2)) for _ in ids], [1] * N, nothing, [0] * N)
+    name = stem(key, said.hash)
+    write_predictions(output_dir, name, said)
+    if scored:
+        score(output_dir, name, seed)
+    columns = {"model": "m", "part": "none" if key == baseline else "vit", "semantics": 1, "baseline": baseline}
+    journal.write("result", key=key, predictions=said.hash, columns=columns)
+    return name
+
+
+def score(output_dir: Path, name: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    statistics = {"vqa": rng.integers(0, 2, (N, 8)).astype(float) + [0, 1] * 4, "nll": rng.random((N, 2)) + 1}
+    write_statistics(output_dir, name, statistics)
+
+
+def measured(output_dir: Path) -> list[str]:
+    """Keys of the lines, in no order."""
+    lines = [json.loads(x) for p in (output_dir / "journals").iterdir() for x in p.read_text().splitlines()]
+    return sorted(x["key"] for x in lines if x["event"] == "measured")
+
+
+def tables(output_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = collect(output_dir)
+    samples = pd.read_parquet(output_dir / "samples.parquet").sort_values(["key", "id"]).reset_index(drop=True)
+    return table, samples
+
+
+def forget(output_dir: Path) -> None:
+    """As if no worker had measured anything, nor kept samples."""
+    for path in (output_dir / "journals").iterdir():
+        kept = [x for x in path.read_text().splitlines(keepends=True) if not x.startswith('{"event":"measured"')]
+        path.write_text("".join(kept))
+    for path in [*(output_dir / "samples.parquet").iterdir(), output_dir / "table.parquet"]:
+        path.unlink()
+
+
+@pytest.mark.parametrize("task", ["shapes_caption", "shapes_vqa"])
+def test_workers_measure_what_makers_of_tables_would(tmp_path: Path, task: str) -> None:
+    assert run(jobs(f"task={task}", "quant.bits=2,4"), tmp_path) == 0
+    lines = measured(tmp_path)
+    assert len(lines) == 3
+    table, samples = tables(tmp_path)
+    assert measured(tmp_path) == lines  # nothing was left to do
+    forget(tmp_path)
+    again, samples_again = tables(tmp_path)
+    assert measured(tmp_path) == lines
+    pd.testing.assert_frame_equal(table, again)
+    pd.testing.assert_frame_equal(samples, samples_again)
+    assert table["drop_nll_low"].notna().all()
+
+
+def test_a_cell_waits_for_its_baseline_whoever_scores_that(tmp_path: Path) -> None:
+    journal, measuring = Journal(tmp_path), Measuring(tmp_path)
+    first = result(tmp_path, journal, "a" * 12, "b" * 12, 1)
+    measuring.add(first, "b" * 12)
+    measuring.again()
+    assert measured(tmp_path) == []
+    base = result(tmp_path, journal, "b" * 12, "b" * 12, 0, scored=False)
+    measuring.again()
+    assert measured(tmp_path) == []
+    score(tmp_path, base, 0)  # by another process
+    measuring.again()
+    assert measured(tmp_path) == ["a" * 12]
+    measuring.add(result(tmp_path, journal, "c" * 12, "b" * 12, 2), "b" * 12)
+    assert measured(tmp_path) == ["a" * 12, "c" * 12]
+    measuring.close()
+    assert len(list((tmp_path / "samples.parquet").iterdir())) == 1
+    table = collect(tmp_path).set_index("key")
+    assert table["drop_vqa_accuracy_low"].notna().all()
+    assert measured(tmp_path) == ["a" * 12, "b" * 12, "c" * 12]
+
+
+def test_a_baseline_that_is_computed_again_has_its_cells_measured_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    result(tmp_path, journal, "b" * 12, "b" * 12, 0)
+    result(tmp_path, journal, "a" * 12, "b" * 12, 1)
+    before = collect(tmp_path).set_index("key")
+    result(tmp_path, journal, "b" * 12, "b" * 12, 5)
+    after = collect(tmp_path).set_index("key")
+    assert before.loc["a" * 12, "vqa_accuracy"] == after.loc["a" * 12, "vqa_accuracy"]
+    assert before.loc["a" * 12, "drop_vqa_accuracy"] != after.loc["a" * 12, "drop_vqa_accuracy"]
+    assert after.loc["a" * 12, "baseline_vqa_accuracy"] == after.loc["b" * 12, "vqa_accuracy"]
+    assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 2 * N
+
+
+def test_what_is_not_scored_is_not_kept_as_measured(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    base = result(tmp_path, journal, "b" * 12, "b" * 12, 0, scored=False)
+    result(tmp_path, journal, "a" * 12, "b" * 12, 1)
+    assert "drop_vqa_accuracy" not in collect(tmp_path)
+    assert measured(tmp_path) == []
+    score(tmp_path, base, 0)
+    assert collect(tmp_path)["drop_vqa_accuracy"].notna().all()
+    assert measured(tmp_path) == ["a" * 12, "b" * 12]
+
+
+def test_the_columns_are_those_of_a_plain_bootstrap(tmp_path: Path) -> None:
+    """A second implementation: draw images with numpy, take means, take quantiles."""
+    build(tmp_path, [whole(["vit"], 4), [entry("llm:all:mlp", 3)]], n=60)
+    table = collect(tmp_path).set_index("key")
+    base = table[table["part"] == "none"].iloc[0]
+    for key, row in table[table["part"] != "none"].iterrows():
+        cell, reference = (
+            read_statistics(tmp_path, stem(k, r["predictions"]))["cider"] for k, r in ((key, row), (base.name, base))
+        )
+        rng, drops = np.random.default_rng(1), []
+        for _ in range(4000):
+            drawn = rng.integers(0, len(cell), len(cell))
+            of_base, of_cell = reference[drawn].sum(0), cell[drawn].sum(0)
+            drops.append(of_base[0] / of_base[1] - of_cell[0] / of_cell[1])
+        assert row["cider"] == pytest.approx(cell[:, 0].sum() / cell[:, 1].sum())
+        assert row["drop_cider"] == pytest.approx(base["cider"] - row["cider"])
+        wide = np.quantile(drops, 0.975) - np.quantile(drops, 0.025)
+        assert row["drop_cider_low"] == pytest.approx(np.quantile(drops, 0.025), abs=0.1 * wide)
+        assert row["drop_cider_high"] == pytest.approx(np.quantile(drops, 0.975), abs=0.1 * wide)
+
+
+def test_only_makers_of_tables_read_what_was_measured(tmp_path: Path) -> None:
+    build(tmp_path, [whole(["vit"], 4)])
+    plain, full = Ledger(tmp_path).refresh(), Ledger(tmp_path, measured=True).refresh()
+    assert not any(a.measured for a in plain.attempts.values())
+    assert all(len(a.measured) == 1 for a in full.attempts.values())
+    line = next(iter(next(iter(full.attempts.values())).measured.values()))
+    assert set(line["metrics"]) <= set(METRICS)
+    assert len(json.dumps(line)) < 2000
