@@ -6,6 +6,7 @@ paired bootstrap over images; positive is worse), output health, size, cost, pro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
-from blip2sweep.cell import SEMANTICS
+from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.ledger import Attempts, Ledger
 from blip2sweep.metrics import METRICS, Metric, interval, resample, same_as_baseline, weights
 from blip2sweep.records import Predictions, read_predictions, read_statistics, stem
@@ -116,11 +117,16 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, measured: Measured) -> di
         return _failed_row(key, attempts)
     result = attempts.result
     row = {"key": key, "status": "done", **result["columns"], "attempts": attempts.started}
-    row["stale"] = row["semantics"] != SEMANTICS
+    row["stale"] = row["semantics"] != _semantics(row, result)
     row |= _published(row, result, ledger)
     if result["predictions"] is not None:  # imported scores may come without outputs
         row |= measured(row, result)
     return {**row, **_run(result)}
+
+
+def _semantics(row: dict[str, Any], result: dict[str, Any]) -> int:
+    """What the cell has today. Our methods' arithmetic did not make what was imported."""
+    return SEMANTICS if "imported" in result else semantics(e["method"] for e in json.loads(row["recipe_json"]))
 
 
 def _published(row: dict[str, Any], result: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
