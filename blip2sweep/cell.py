@@ -28,8 +28,8 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
 
-# Changes after which the same identity no longer means the same predictions are numbered, methods' own (`Method.semantics`)
-# and all others (this) in one sequence: a change takes the next number. Rows of older semantics are marked, not mixed.
+# Changes after which the same identity no longer means the same predictions are numbered in one sequence: a method's own
+# (`Method.semantics`) and all others (this). A change takes the next number. Rows of older semantics are marked, not mixed.
 SEMANTICS = 1
 
 

@@ -7,11 +7,11 @@ llmcompressor pins another transformers, so it has an environment of its own:
     PYTHONPATH=. other/bin/python scripts/compare_llmcompressor.py compare layers.safetensors
     PYTHONPATH=. other/bin/python scripts/compare_llmcompressor.py ties layers.safetensors
 
-`compare` prints, for each scheme, the layers with at least 99.5 % identical weights and those equal to the last bit, the least and
-mean share, the mean error of each on the inputs, and the largest difference of a layer's. `ties`: the same with our codes in
-rtn's order of operations, and before it the weights which that order alone rounds otherwise, of how many, and the farthest of
-them from a tie, in scales. Dead inputs (ReLU's) are given a diagonal beforehand: llmcompressor zeroes their columns, we round
-them.
+`compare` prints, for each scheme, the layers with at least 99.5 % identical weights and those equal to the last bit, the
+least and mean share, the mean error of each on the inputs, and the largest relative difference of a layer's. `ties`: the
+same with our codes in rtn's order of operations, and before it the weights which that order rounds otherwise, of how many,
+and the farthest of them from a tie, in scales. Dead inputs (ReLU's) are given a diagonal beforehand: llmcompressor zeroes
+their columns, we round them.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def ties(path: Path) -> None:
 
 
 def in_rtns_order(rounded: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:
-    """`_Grid.rounded` with rtn's codes. seen: of each weight the distance from a tie, infinite where both orders agree."""
+    """`_Grid.rounded` with rtn's codes. seen: each weight's distance from a tie, infinite where both orders agree."""
 
     def by_reciprocal(grid: gptq._Grid, column: Tensor, group: int) -> Tensor:
         scale, zero_point = grid.scale[:, group], grid.zero_point[:, group]
@@ -165,7 +165,8 @@ def row(path: Path, scheme: tuple[int, bool, int | None, bool]) -> str:
 def _told(found: list[Any]) -> str:
     same, equal, mine, other = (torch.tensor(column, dtype=torch.float64) for column in zip(*found, strict=True))
     near, exact = (f"{int(x.sum())}/{len(found)}" for x in (same >= 0.995, equal))
-    return f"{near} {exact}; {same.min():.4f} {same.mean():.5f} | {mine.mean():.4f} {other.mean():.4f}; {((mine - other).abs() / other).max():.4f}"
+    apart = ((mine - other).abs() / other).max()
+    return f"{near} {exact}; {same.min():.4f} {same.mean():.5f} | {mine.mean():.4f} {other.mean():.4f}; {apart:.4f}"
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def column_by_column(w: Tensor, hessian: Tensor, weights: Weights) -> Tensor:
 
 
 def llmcompressors(w: Tensor, hessian: Tensor, weights: Weights) -> Tensor:
-    """What llmcompressor 0.14.0 and compressed-tensors 0.19.0 compute on a CPU, operation by operation, without order."""
+    """What llmcompressor 0.14.0 with compressed-tensors 0.19.0 computes on a CPU, operation by operation."""
     least, most = -(2 ** (weights.num_bits - 1)), 2 ** (weights.num_bits - 1) - 1
     rows = w.reshape(len(w), -1, weights.group_size or w.shape[1])
     low, high = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
@@ -75,7 +75,7 @@ def llmcompressors(w: Tensor, hessian: Tensor, weights: Weights) -> Tensor:
 def test_it_is_llmcompressors_to_the_last_bit(
     seed: int, bits: int, symmetric: bool, group_size: int | None, half: bool
 ) -> None:
-    """Ties included: weights as they come from half precision have many, symmetric rows one each at their largest weight."""
+    """Ties included: symmetric rows have one each at their largest weight, weights from half precision others."""
     w, statistics = layer(seed)
     w = w.half().float() if half else w
     grouping = {"strategy": "group", "group_size": group_size} if group_size else {}

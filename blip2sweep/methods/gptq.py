@@ -3,8 +3,8 @@
 Minimises |W X - Q X|² for the X of the Hessian H = X Xᵀ: with U the upper Cholesky factor of H⁻¹, the error of column
 j, divided by U_jj, is subtracted from the later columns along row j of U.
 
-Float32 is spent in llmcompressor's order (0.14.0), so that the values are its own to the last bit: what one column rounds
-otherwise all later ones take up.
+Float32 operations are in llmcompressor's order (0.14.0), so that a CPU's values are its own to the last bit: what one column
+rounds otherwise, all later ones take up.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class _Grid:
     def rounded(self, column: Tensor, group: int) -> Tensor:
         """column (out) -> its values on the grid: divided, shifted, then rounded, as compressed-tensors does.
 
-        rtn's `encode` multiplies by 1/scale and shifts last, which is torchao's order. Both are nearest and differ at ties:
-        there a symmetric row's largest weight lies, at ±(2^b - 1)/2 scales.
+        rtn's `encode` multiplies by 1/scale and shifts last, which is torchao's order. Both are nearest and differ at
+        ties: there a symmetric row's largest weight lies, at ±(2^b - 1)/2 scales.
         """
         scale, zero_point = self.scale[:, group], self.zero_point[:, group]
         codes = (column / scale + zero_point).clamp(*self.codes).round()
