@@ -6,7 +6,7 @@ generation. How it was written, where it runs, batch sizes and metrics are not i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.dtypes import part_dtypes
 from blip2sweep.errors import UserError
+from blip2sweep.methods import METHODS
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_upstream, part_calibrates, stamped
 from blip2sweep.recipe.columns import recipe_columns
@@ -27,8 +28,14 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
 
-# Raise it when the same identity no longer means the same predictions. Rows of older semantics are marked, not mixed.
+# Changes after which the same identity no longer means the same predictions are numbered in one sequence: a method's own
+# (`Method.semantics`) and all others (this). A change takes the next number. Rows of older semantics are marked, not mixed.
 SEMANTICS = 1
+
+
+def semantics(methods: Iterable[str]) -> int:
+    """The last change that concerns a cell of these methods. Those that are no longer known have none of their own."""
+    return max([SEMANTICS, *(METHODS[m].semantics for m in methods if m in METHODS)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +74,14 @@ class Cell:
     calibration: Calibration | None = None
 
     @cached_property
+    def semantics(self) -> int:
+        return semantics(m for part in self.recipe.parts.values() for m in part.methods)
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the predictions, resolved."""
         return {
-            "semantics": SEMANTICS,
+            "semantics": self.semantics,
             "weights": self.model.fingerprint,
             "dtypes": self.model.dtypes,
             "recipe": None if self.recipe.empty else self.recipe.hash,
@@ -106,7 +117,7 @@ class Cell:
             "samples": len(self.task.samples),
             "data": self.task.fingerprint[:12],
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
-            "semantics": SEMANTICS,
+            "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
         }

@@ -6,13 +6,15 @@ paired bootstrap over images; positive is worse), output health, size, cost, pro
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from blip2sweep import measured
-from blip2sweep.cell import SEMANTICS
+from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.ledger import Attempts, Ledger
 from blip2sweep.metrics import METRICS
 from blip2sweep.records import stem
@@ -51,11 +53,21 @@ def _row(key: str, attempts: Attempts, ledger: Ledger) -> dict[str, Any] | None:
         "status": "done",
         **result["columns"],
         "attempts": attempts.started,
-        "stale": result["columns"]["semantics"] != SEMANTICS,
+        "stale": result["columns"]["semantics"] != _semantics(result),
         **_published(result, ledger),
         **(measured.columns(found) if found else {}),
         **_run(result),
     }
+
+
+def _semantics(result: dict[str, Any]) -> int:
+    """What the cell has today. Our methods' arithmetic did not make what was imported."""
+    return SEMANTICS if "imported" in result else _of_recipe(result["columns"]["recipe_json"])
+
+
+@functools.cache
+def _of_recipe(recipe_json: str) -> int:
+    return semantics(entry["method"] for entry in json.loads(recipe_json))
 
 
 def source_of(result: dict[str, Any], ledger: Ledger) -> str:

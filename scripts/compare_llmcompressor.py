@@ -5,21 +5,28 @@ llmcompressor pins another transformers, so it has an environment of its own:
     python scripts/compare_llmcompressor.py export layers.safetensors
     python -m venv other && other/bin/pip install "llmcompressor==0.14.0" "torch==2.13.0" "transformers==5.17.0"
     PYTHONPATH=. other/bin/python scripts/compare_llmcompressor.py compare layers.safetensors
+    PYTHONPATH=. other/bin/python scripts/compare_llmcompressor.py ties layers.safetensors
 
-Prints, for each scheme, the layers with at least 99.5 % identical weights, the least and mean share, and the error of
-each on the inputs. Dead inputs (ReLU's) are given a diagonal beforehand: llmcompressor zeroes their columns, we round them.
+`compare` prints, for each scheme, the layers with at least 99.5 % identical weights and those equal to the last bit, the
+least and mean share, the mean error of each on the inputs, and the largest relative difference of a layer's. `ties`: the
+same with our codes in rtn's order of operations, and before it the weights which that order rounds otherwise, of how many,
+and the farthest of them from a tie, in scales. Dead inputs (ReLU's) are given a diagonal beforehand: llmcompressor zeroes
+their columns, we round them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from blip2sweep.methods import gptq, rtn
 
 SAMPLES = 64
 SCHEMES = [
@@ -94,7 +101,6 @@ def theirs(weight: Tensor, hessian: Tensor, bits: int, symmetric: bool, group: i
 
 
 def ours(weight: Tensor, hessian: Tensor, bits: int, symmetric: bool, group: int | None, order: bool) -> Tensor:
-    from blip2sweep.methods import gptq
     from blip2sweep.methods.scheme import Weights
     from blip2sweep.methods.statistics import Statistics
 
@@ -108,26 +114,60 @@ def ours(weight: Tensor, hessian: Tensor, bits: int, symmetric: bool, group: int
     return gptq.calibrated(weight, weights, statistics).weight
 
 
+SCHEME = "bits symmetric group order | "
+TOLD = "layers at 99.5 %, to the last bit; least mean | error ours theirs, mean; largest difference"
+
+
 def compare(path: Path) -> None:
+    print(SCHEME + TOLD)
+    for scheme in SCHEMES:
+        print(*scheme, "|", row(path, scheme))
+
+
+def ties(path: Path) -> None:
+    print(SCHEME + "rounded otherwise, of; farthest from a tie | " + TOLD)
+    for scheme in SCHEMES:
+        seen: list[Tensor] = []
+        with patch.object(gptq._Grid, "rounded", in_rtns_order(gptq._Grid.rounded, seen)):
+            told = row(path, scheme)
+        distances = torch.cat(seen)
+        otherwise = distances[distances.isfinite()]
+        print(*scheme, "|", f"{len(otherwise)} {len(distances)}; {otherwise.max():.1e}", "|", told)
+
+
+def in_rtns_order(rounded: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:
+    """`_Grid.rounded` with rtn's codes. seen: each weight's distance from a tie, infinite where both orders agree."""
+
+    def by_reciprocal(grid: gptq._Grid, column: Tensor, group: int) -> Tensor:
+        scale, zero_point = grid.scale[:, group], grid.zero_point[:, group]
+        unsigned = zero_point - (0 if grid.symmetric else grid.codes[0])
+        found = (rtn.encode(column, scale, unsigned, grid.bits, grid.symmetric) - unsigned) * scale
+        place = column.double() / scale.double()
+        distance = (place - place.floor() - 0.5).abs()
+        seen.append(distance.masked_fill(found == rounded(grid, column, group), float("inf")))
+        return found
+
+    return by_reciprocal
+
+
+def row(path: Path, scheme: tuple[int, bool, int | None, bool]) -> str:
     from blip2sweep.methods.statistics import relative_error
 
-    print(
-        "bits symmetric group order | layers at 99.5 %, identical least mean | error ours theirs, mean; largest difference"
-    )
-    for scheme in SCHEMES:
-        rows: list[tuple[float, float, float]] = []
-        for _, weight, hessian in layers(path):
-            a, b = ours(weight, hessian, *scheme), theirs(weight, hessian, *scheme)
-            same = torch.isclose(a, b, rtol=1e-3, atol=1e-5 * float(weight.abs().max())).float().mean()
-            rows.append((float(same), relative_error(a, weight, hessian), relative_error(b, weight, hessian)))
-        print(*scheme, "|", _row(rows))
+    found: list[Any] = []
+    for _, weight, hessian in layers(path):
+        a, b = ours(weight, hessian, *scheme), theirs(weight, hessian, *scheme)
+        same = torch.isclose(a, b, rtol=1e-3, atol=1e-5 * float(weight.abs().max())).double().mean()
+        errors = (relative_error(x, weight, hessian) for x in (a, b))
+        found.append((float(same), torch.equal(a, b), *errors))
+    return _told(found)
 
 
-def _row(rows: list[Any]) -> str:
-    same, mine, other = (torch.tensor(column) for column in zip(*rows, strict=True))
-    difference = ((mine - other).abs() / other).max()
-    return f"{int((same >= 0.995).sum())}/{len(rows)} {same.min():.4f} {same.mean():.4f} | {mine.mean():.4f} {other.mean():.4f}; {difference:.4f}"
+def _told(found: list[Any]) -> str:
+    same, equal, mine, other = (torch.tensor(column, dtype=torch.float64) for column in zip(*found, strict=True))
+    near, exact = (f"{int(x.sum())}/{len(found)}" for x in (same >= 0.995, equal))
+    apart = ((mine - other).abs() / other).max()
+    return f"{near} {exact}; {same.min():.4f} {same.mean():.5f} | {mine.mean():.4f} {other.mean():.4f}; {apart:.4f}"
 
 
 if __name__ == "__main__":
-    {"export": export, "compare": compare}[sys.argv[1]](Path(sys.argv[2]))
+    {"export": export, "compare": compare, "ties": ties}[sys.argv[1]](Path(sys.argv[2]))

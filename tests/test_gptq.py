@@ -50,6 +50,51 @@ def column_by_column(w: Tensor, hessian: Tensor, weights: Weights) -> Tensor:
     return w.float()
 
 
+def llmcompressors(w: Tensor, hessian: Tensor, weights: Weights) -> Tensor:
+    """What llmcompressor 0.14.0 with compressed-tensors 0.19.0 computes on a CPU, operation by operation."""
+    least, most = -(2 ** (weights.num_bits - 1)), 2 ** (weights.num_bits - 1) - 1
+    rows = w.reshape(len(w), -1, weights.group_size or w.shape[1])
+    low, high = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
+    scale, zero_point = torch.max(-low, high) / ((most - least) / 2), torch.zeros_like(low)
+    if not weights.symmetric:
+        scale = (high - low) / (most - least)
+        zero_point = (least - low / scale).clamp(least, most).round()
+    h, w, result = hessian.clone(), w.clone(), torch.empty_like(w)
+    h.diagonal().add_(weights.damp * torch.mean(torch.diag(h)))
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    for j in range(w.shape[1]):
+        group = j // rows.shape[2]
+        codes = (w[:, j] / scale[:, group] + zero_point[:, group]).clamp(least, most).round()
+        result[:, j] = (codes - zero_point[:, group]) * scale[:, group]
+        w[:, j:] -= ((w[:, j] - result[:, j]) / upper[j, j])[:, None] * upper[j, j:]
+    return result
+
+
+@given(st.integers(0, 10**6), st.sampled_from([2, 3, 4, 8]), st.booleans(), st.sampled_from([None, 16]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_it_is_llmcompressors_to_the_last_bit(
+    seed: int, bits: int, symmetric: bool, group_size: int | None, half: bool
+) -> None:
+    """Ties included: symmetric rows have one each at their largest weight, weights from half precision others."""
+    w, statistics = layer(seed)
+    w = w.half().float() if half else w
+    grouping = {"strategy": "group", "group_size": group_size} if group_size else {}
+    weights = replace(PLAIN, num_bits=bits, symmetric=symmetric, **grouping)
+    found = gptq.calibrated(w, weights, statistics).weight
+    assert torch.equal(found, llmcompressors(w, statistics.hessian, weights))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([2, 3, 4, 8]), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_where_no_column_helps_another_it_differs_from_rtn_at_ties_only(seed: int, bits: int, symmetric: bool) -> None:
+    w, _ = layer(seed)
+    weights = replace(PLAIN, num_bits=bits, symmetric=symmetric)
+    found = gptq.calibrated(w, weights, seen(torch.eye(48) * 3)).weight
+    nearest = rtn.quantize_dequantize(w, weights)
+    away, closest = (found - w).abs(), (nearest - w).abs()
+    assert torch.allclose(away, closest, rtol=0, atol=4e-6 * float(w.abs().max()))  # a tie's two sides are as far
+
+
 @pytest.mark.parametrize("block_size", [1, 7, 48, 128])
 def test_it_is_the_definition_whatever_the_block_size(block_size: int) -> None:
     w, statistics = layer(0)

@@ -29,7 +29,13 @@ def result(output_dir: Path, journal: Journal, key: str, baseline: str, seed: in
     write_predictions(output_dir, name, said)
     if scored:
         score(output_dir, name, seed)
-    columns = {"model": "m", "part": "none" if key == baseline else "vit", "semantics": 1, "baseline": baseline}
+    columns = {
+        "model": "m",
+        "part": "none" if key == baseline else "vit",
+        "semantics": 1,
+        "recipe_json": "[]",
+        "baseline": baseline,
+    }
     journal.write("result", key=key, predictions=said.hash, columns=columns)
     return name
 

@@ -8,15 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep.cell import semantics
+from blip2sweep.collect import collect
 from blip2sweep.ledger import Ledger
+from blip2sweep.methods import METHODS
 from blip2sweep.records import read_predictions, stem
+from blip2sweep.sweep import runner
 from tests.commands import Ran, blip2sweep
+from tests.composing import plan
+from tests.synthetic import build, build_planned, whole
 
 SMALL = ["task.limit=24", "part=vit,llm", "quant.bits=2,8"]
 
@@ -142,6 +149,25 @@ def test_rows_of_older_semantics_are_marked_and_not_mixed(swept: tuple[Path, Ran
     assert pd.read_parquet(tmp_path / "outputs" / "table.parquet")["stale"].sum() == 1
     shown = blip2sweep("table", "--all", cwd=tmp_path).out
     assert "1 rows of older semantics are left out" in shown
+
+
+def test_a_change_of_one_method_concerns_its_cells_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["quant=rtn,gptq", "part=vit", "task.limit=4"]
+    made, code = plan(*words), runner._code()
+    build_planned(tmp_path, made.cells.values(), lambda job: 0.2)
+    assert not collect(tmp_path)["stale"].any()
+    monkeypatch.setitem(METHODS, "gptq", replace(METHODS["gptq"], semantics=semantics(METHODS) + 1))
+    again, table = plan(*words), collect(tmp_path)
+    assert set(made.cells) - set(again.cells) == {made.keys[1]}  # not round to nearest's, nor the baseline's
+    assert table.loc[table["stale"], "key"].tolist() == [made.keys[1]]
+    assert runner._code() != code  # what it left in the store is of before
+
+
+def test_what_was_imported_is_not_of_our_arithmetic(tmp_path: Path) -> None:
+    build(tmp_path, [whole(["vit"], 4, method) for method in ("rtn", "gptq")])
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert set(table["method"].dropna()) == {"rtn", "gptq"}
+    assert not table["stale"].any()
 
 
 def test_vqa_with_two_workers(tmp_path: Path) -> None:

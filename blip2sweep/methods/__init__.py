@@ -27,7 +27,8 @@ class Method:
     calibrates: what it measures of the layer's inputs, `hessian` or `ranges`; extra: the library it comes from, an extra of the same name;
     scale_bits, zero_point_bits: what is stored with each scale (None: as many as a code has, none when symmetric);
     prescale: whether it stores a 16-bit factor for each input; divides: a group must divide the row;
-    row_sizes: the only lengths of what shares a scale, where a library has few.
+    row_sizes: the only lengths of what shares a scale, where a library has few;
+    semantics: the number of the last change of its arithmetic alone (see blip2sweep/cell.py).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     prescale: bool = False
     divides: bool = False
     row_sizes: tuple[int, ...] = ()
+    semantics: int = 1
 
     def has_bits(self, bits: int) -> bool:
         return bits in self.bits
@@ -59,6 +61,7 @@ def installed(library: str) -> bool:
 
 
 RTN = {"symmetric": False, "group_size": 128}
+GPTQ = {"act_order": False, "static_groups": True, "damp": 0.01, "block_size": 128}
 CODEBOOK: dict[str, Any] = {
     "knobs": {"group_size": 64}, "type": "float", "extra": "bitsandbytes", "scale_bits": 32, "zero_point_bits": 0,
     "divides": True, "row_sizes": BLOCK_SIZES,
@@ -76,7 +79,7 @@ METHODS = {
         Method("fp4", (4,), ("group",), **CODEBOOK),
         Method("int8", (8,), ("channel",), extra="bitsandbytes", scale_bits=32, zero_point_bits=0),
         Method("float8", (8,), ("channel", "tensor"), type="float", extra="torchao", scale_bits=32, zero_point_bits=0),
-        Method("gptq", UP_FROM_2, CHANNEL_FIRST, RTN | {"act_order": False, "static_groups": True, "damp": 0.01, "block_size": 128}, calibrates="hessian"),
+        Method("gptq", UP_FROM_2, CHANNEL_FIRST, RTN | GPTQ, calibrates="hessian", semantics=2),
         Method("awq", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": True}, calibrates="hessian"),
         Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),

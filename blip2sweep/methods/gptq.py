@@ -2,6 +2,9 @@
 
 Minimises |W X - Q X|² for the X of the Hessian H = X Xᵀ: with U the upper Cholesky factor of H⁻¹, the error of column
 j, divided by U_jj, is subtracted from the later columns along row j of U.
+
+Float32 operations are in llmcompressor's order (0.14.0), so that a CPU's values are its own to the last bit: what one column
+rounds otherwise, all later ones take up.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def inverse_factor(hessian: Tensor, damp: float) -> Factor:
     h = hessian.clone()
     diagonal = h.diagonal()
     dead = diagonal <= 0
-    mean = float(diagonal.mean().clamp(min=1e-30))
+    mean = torch.diag(h).mean().clamp(min=1e-30)  # of a copy, and a tensor: llmcompressor's float32
     diagonal[dead] = mean
     while True:
         diagonal += damp * mean
@@ -64,6 +67,7 @@ class _Grid:
 
     def __init__(self, weight: Tensor, weights: Weights) -> None:
         self.bits, self.symmetric = weights.num_bits, bool(weights.symmetric)
+        self.codes = rtn.code_range(self.bits, symmetric=True)  # signed always, as compressed-tensors has them
         out, inn = weight.shape
         self.size = weights.group_size or inn
         self.whole = weights.strategy == "tensor"
@@ -77,12 +81,20 @@ class _Grid:
         """columns (out, n): those of the group."""
         rows = columns.reshape(1, -1) if self.whole else columns
         low, high = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
-        self.scale[:, group], self.zero_point[:, group] = rtn.grid(low, high, self.bits, self.symmetric)
+        scale, _ = rtn.grid(low, high, self.bits, self.symmetric)
+        self.scale[:, group] = scale
+        if not self.symmetric:
+            self.zero_point[:, group] = (self.codes[0] - low / scale).clamp(*self.codes).round()
 
     def rounded(self, column: Tensor, group: int) -> Tensor:
-        """column (out) -> its values on the grid."""
+        """column (out) -> its values on the grid: divided, shifted, then rounded, as compressed-tensors does.
+
+        rtn's `encode` multiplies by 1/scale and shifts last, which is torchao's order. Both are nearest and differ at
+        ties: there a symmetric row's largest weight lies, at ±(2^b - 1)/2 scales.
+        """
         scale, zero_point = self.scale[:, group], self.zero_point[:, group]
-        return (rtn.encode(column, scale, zero_point, self.bits, self.symmetric) - zero_point) * scale
+        codes = (column / scale + zero_point).clamp(*self.codes).round()
+        return (codes - zero_point) * scale
 
 
 def quantize(weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | None = None) -> Tensor:

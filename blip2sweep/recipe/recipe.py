@@ -27,6 +27,10 @@ class PartRecipe:
         return not any(self.schemes)
 
     @cached_property
+    def methods(self) -> frozenset[str]:
+        return frozenset(s.weights.method for _, s in self.touched())
+
+    @cached_property
     def hash(self) -> str:
         """sha256 over the full map {module path: scheme}, however it was written."""
         return digest({x.path: s.as_dict() for x, s in self.touched()})

@@ -13,10 +13,11 @@ import torch
 from blip2sweep.cache import Store
 from blip2sweep.calibration import Blocks, Calibrator, layers, origin, propagation, same_samples, summary, warn_short
 from blip2sweep.canonical import canonical_json
-from blip2sweep.cell import SEMANTICS
+from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.dtypes import HALF
 from blip2sweep.memo import Memo, budgets
 from blip2sweep.memory import is_out_of_memory
+from blip2sweep.methods import METHODS
 from blip2sweep.methods.prepared import Prepared
 from blip2sweep.models import Applied, Loaded, Patch, load
 from blip2sweep.packed import Packed, compared, split
@@ -258,7 +259,7 @@ class Runner:
 
 def _code() -> str:
     """What may change results though the identity says nothing of it: entries of another code are not looked for."""
-    return f"semantics {SEMANTICS} {versions()}"
+    return f"semantics {SEMANTICS} {semantics(METHODS)} {versions()}"
 
 
 def _flat(cost: dict[str, Any]) -> dict[str, Any]:
