@@ -140,9 +140,7 @@ class Service:
             self._scorer(task).prepare([t for n in names for t in read_predictions(self.output_dir, n).text])
 
     def _score(self, request: dict[str, Any]) -> None:
-        for name in (request["name"], f"{request['name']}-noise"):
-            if (self.output_dir / "predictions" / f"{name}.json").exists():
-                score_result(self.output_dir, name, self._scorer(request["task"]))
+        score_result(self.output_dir, request["name"], self._scorer(request["task"]))
 
     def _scorer(self, task: dict[str, Any]) -> Scorer:
         name = canonical_json(task)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blip2sweep import scoring
 from blip2sweep.records import Predictions, read_statistics, stem, write_predictions
 from blip2sweep.scoring import Scorer, score_result
 from blip2sweep.tasks import load_task
@@ -52,3 +53,14 @@ def test_references_of_the_same_skipped_samples_are_read_once(monkeypatch: pytes
     for kept in (task.samples[1:], task.samples[1:], task.samples[:-1], task.samples):
         assert len(scorer.statistics(predictions(kept))["cider"]) == len(kept)
     assert made == [5, 5, 6]  # without the first (twice asked), without the last, all
+
+
+def test_a_second_run_is_scored_with_the_first_and_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A baseline that is scored has its noise floor, also when somebody else scores what a killed process left."""
+    task, order = load_task({**conf("task/shapes_vqa"), "limit": 6}), []
+    for name in ("a", "a-noise"):
+        write_predictions(tmp_path, name, predictions(task.samples))
+    write = scoring.write_statistics
+    monkeypatch.setattr(scoring, "write_statistics", lambda *given: (order.append(given[1]), write(*given)))
+    assert score_result(tmp_path, "a", Scorer(task))
+    assert order == ["a-noise", "a"]
