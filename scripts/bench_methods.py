@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python scripts/bench_methods.py              # layers, tiny
     python scripts/bench_methods.py --device cuda                  # and llm: the language model of blip2-opt-2.7b
     python scripts/bench_methods.py --only tiny --methods rtn,gptq
+    python scripts/bench_methods.py --only layers --methods gptq --shapes 2560x2560,10240x2560,2560x10240    # of OPT-2.7B
 
 layers: 1408 × 6144 and 6144 × 1408 (out × in), 8192 tokens, 4 bits; a first run on a small layer is not counted.
 tiny: calibration with 128 captions and the quantized layers put in, 3 bits per channel where the method has them.
@@ -64,10 +65,10 @@ def bits_of(name: str, wanted: int) -> int:
 # ---- single layers
 
 
-def layers(names: Sequence[str], device: str) -> None:
+def layers(names: Sequence[str], device: str, shapes: Sequence[tuple[int, int]]) -> None:
     for name in names:  # imports, and what a library sets up on its first call
         _of_layer(name, torch.randn(64, 128, device=device), _statistics(torch.randn(256, 128, device=device)))()
-    for out, inn in SHAPES:
+    for out, inn in shapes:
         w, x = torch.randn(out, inn, device=device), torch.randn(TOKENS, inn, device=device)
         found: list[Statistics] = []
         took = timed(lambda x=x, found=found: found.append(_statistics(x)), device)  # type: ignore[misc]
@@ -146,18 +147,26 @@ def _quantize(loaded: Loaded, recipe: Recipe, chosen: Calibration) -> None:
         pass
 
 
+def _shapes(text: str) -> list[tuple[int, int]]:
+    try:
+        return [(int(out), int(inn)) for out, inn in (shape.split("x") for shape in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: right: OUTxIN,OUTxIN, such as 2560x10240") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", choices=("layers", "tiny", "llm"))
     parser.add_argument("--methods", help="such as rtn,gptq; default: all whose library is there")
+    parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="of single layers: OUTxIN,OUTxIN")
     told = parser.parse_args()
     if told.only == "llm" and told.device == "cpu":
         parser.error("--only llm: takes hours on a CPU; right: --device cuda")
     wanted = told.methods.split(",") if told.methods else ON_MODELS
     there = [n for n in wanted if not METHODS[n].missing]
     work = {
-        "layers": lambda: layers([n for n in there if n in ON_LAYERS], told.device),
+        "layers": lambda: layers([n for n in there if n in ON_LAYERS], told.device, told.shapes),
         "tiny": lambda: tiny(there, told.device),
         **({"llm": lambda: language_model(there, told.device)} if told.device == "cuda" else {}),
     }
