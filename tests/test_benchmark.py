@@ -227,10 +227,9 @@ def test_the_script_compares_both_and_they_agree(tmp_path: Path) -> None:
 def test_the_methods_script_times_layers_and_parts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_methods, "SHAPES", ((16, 32),))
     monkeypatch.setattr(bench_methods, "TOKENS", 64)
     monkeypatch.setattr(bench_methods, "SAMPLES", 4)
-    bench_methods.layers(["rtn", "gptq"], "cpu")
+    bench_methods.layers(["rtn", "gptq"], "cpu", [(16, 32)])
     bench_methods.tiny(["rtn", "awq"], "cpu")
     lines = [re.sub(r"\d+\.\d\d s", "… s", line) for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == ["16 x 32: second moment of 64 tokens … s", "16 x 32: rtn … s", "16 x 32: gptq … s"]
