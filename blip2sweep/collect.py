@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from blip2sweep.table import baseline_of, build_table, source_of
 LINES = 1000  # that are made durable together
 
 
-def collect(output_dir: Path, sweep: Sweep | None = None) -> pd.DataFrame:
+def collect(output_dir: Path, sweep: Sweep | None = None, anew: Collection[str] = ()) -> pd.DataFrame:
     """Write table.parquet (all cells), samples.parquet and, for a sweep, its own table. Returns the sweep's rows.
 
-    Only cells that nobody measured yet cost more than reading the ledger.
+    Only cells that nobody measured yet cost more than reading the ledger. anew: keys of cells that were just scored in another
+    way, so that what is known of them, and of cells beside such a baseline, does not count.
     """
     with no_garbage():
-        return _collect(output_dir, sweep, Ledger(output_dir, measured=True).refresh())
+        return _collect(output_dir, sweep, Ledger(output_dir, measured=True).refresh(), anew)
 
 
-def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger) -> pd.DataFrame:
+def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str]) -> pd.DataFrame:
     results = [r for r in ledger.results() if r["predictions"]]
-    missing = Missing(output_dir, ledger)
+    missing = Missing(output_dir, ledger, anew)
     for result in results:
         missing(result)
     missing.close()
@@ -47,37 +49,36 @@ def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger) -> pd.DataFr
 
 
 class Missing:
-    """Measures what nobody measured, and writes samples that no part holds. `counting`: the cells whose samples count."""
+    """Measures what nobody measured, and writes samples that no part holds. counting: {key: how a part names the cell}."""
 
-    def __init__(self, output_dir: Path, ledger: Ledger) -> None:
-        self.output_dir, self.ledger = output_dir, ledger
-        self.counting: set[str] = set()
+    def __init__(self, output_dir: Path, ledger: Ledger, anew: Collection[str]) -> None:
+        self.output_dir, self.ledger, self.anew = output_dir, ledger, set(anew)
+        self.counting: dict[str, str] = {}
         self._held = held(output_dir)
-        self._journal, self._samples, self._baselines = (
-            Journal(output_dir),
-            SampleWriter(output_dir),
-            Baselines(output_dir),
-        )
+        self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
+        self._baselines = Baselines(output_dir, waiting=False)
         self._lines: list[dict[str, Any]] = []
 
     def __call__(self, result: dict[str, Any]) -> None:
         """See to one result that has predictions; the ledger at hand then holds what was measured."""
         name, source = stem(result["key"], result["predictions"]), source_of(result, self.ledger)
         measured = self.ledger.attempts[result["key"]].measured
-        if source in measured and held_as(name) in self._held:
-            self.counting.add(held_as(name))
-            return
+        if self.anew and not self.anew.isdisjoint((result["key"], result["columns"]["baseline"])):
+            measured.pop(source, None)
+        if source in measured:
+            self.counting[result["key"]] = held_as(name, measured[source]["scored"])
+            if self.counting[result["key"]] in self._held:
+                return
         cell = Scored(self.output_dir, name)
-        if source not in measured:
-            measured[source] = self._measure(cell, source, baseline_of(result, self.ledger))
-        now = held_as(name, bool(cell.statistics))
-        self.counting.add(now)
-        if now not in self._held:
+        self.counting[cell.key] = held_as(name, cell.scored)
+        if self.counting[cell.key] not in self._held:
             self._samples.add(cell)
+        if source not in measured or measured[source]["scored"] != cell.scored:
+            measured[source] = self._measure(cell, source, baseline_of(result, self.ledger))
 
     def _measure(self, cell: Scored, source: str, baseline: dict[str, Any] | None) -> dict[str, Any]:
-        base, noise = self._baselines(baseline)
-        line = {"key": cell.key, "source": source, **measure(cell, base, noise)}
+        base = self._baselines(baseline)
+        line = {"key": cell.key, "source": source, **measure(cell, base)}
         if complete(cell, base):
             self._lines.append(line)
         if len(self._lines) >= LINES:

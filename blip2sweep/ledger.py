@@ -143,7 +143,8 @@ class Attempts:
             self.results.add(attempt)
             self.result = max(self.result or record, record, key=lambda r: r["time"])
         elif event == "measured":
-            self.measured[record["source"]] = record
+            known = self.measured.get(record["source"])
+            self.measured[record["source"]] = max(known or record, record, key=lambda r: r["time"])
         elif event == "failed":
             self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS, Metric, Weights, interval, same_as_baseline, weights
-from blip2sweep.records import read_predictions, read_statistics, stem
+from blip2sweep.records import read_predictions, read_scores, stem
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
 EVENT = "measured"
@@ -29,9 +29,14 @@ class Scored:
     def __init__(self, output_dir: Path, name: str) -> None:
         self.name, self.key = name, name.partition("-")[0]
         self.predictions = read_predictions(output_dir, name)
-        self.statistics = read_statistics(output_dir, name)
+        self.statistics, self.current = read_scores(output_dir, name)
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._samples: dict[str, NDArray[np.float64]] = {}
+
+    @property
+    def scored(self) -> str:
+        """Names what it was scored with; empty for what was not."""
+        return digest([SCORERS, sorted(self.statistics)])[:8] if self.statistics else ""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -58,25 +63,34 @@ class Scored:
         return weights(self.predictions.image_id)
 
 
+class Baseline:
+    """A baseline as cells are measured against it, and its noise floor, from its `result` line."""
+
+    def __init__(self, output_dir: Path, result: dict[str, Any]) -> None:
+        self.cell = Scored(output_dir, stem(result["key"], result["predictions"]))
+        second = Scored(output_dir, f"{self.cell.name}-noise") if result.get("noise") else None
+        self.noise = noise(self.cell, second, result) if second else {}
+        self.current = self.cell.current and (second is None or second.current)
+
+
 class Baselines:
-    """Baselines as cells are measured against them: each is read and resampled once."""
+    """Each baseline is read and resampled once. waiting: one whose scores are not all there is looked at again."""
 
-    def __init__(self, output_dir: Path) -> None:
-        self.output_dir = output_dir
-        self._scored: dict[str, tuple[Scored, dict[str, float]]] = {}
+    def __init__(self, output_dir: Path, waiting: bool) -> None:
+        self.output_dir, self.waiting = output_dir, waiting
+        self._known: dict[str, Baseline] = {}
 
-    def __call__(self, result: dict[str, Any] | None) -> tuple[Scored | None, dict[str, float]]:
-        """A baseline and its noise, from its `result` line; None without one, or without outputs."""
+    def __call__(self, result: dict[str, Any] | None) -> Baseline | None:
+        """None without a `result` line, or without outputs."""
         if not result or not result["predictions"]:
-            return None, {}
+            return None
         name = stem(result["key"], result["predictions"])
-        if name in self._scored:
-            return self._scored[name]
-        base = Scored(self.output_dir, name)
-        found = base, noise(self.output_dir, base, result)
-        if base.statistics:  # else it may yet be scored
-            self._scored[name] = found
-        return found
+        if name not in self._known:
+            found = Baseline(self.output_dir, result)
+            if self.waiting and not found.current:
+                return found
+            self._known[name] = found
+        return self._known[name]
 
 
 def source(name: str, baseline: dict[str, Any] | None) -> str:
@@ -84,17 +98,19 @@ def source(name: str, baseline: dict[str, Any] | None) -> str:
     return f"{name} {((baseline or {}).get('predictions') or '')[:12]} {SCORERS}"
 
 
-def measure(cell: Scored, baseline: Scored | None, noise: dict[str, float]) -> dict[str, Any]:
+def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
     """As the ledger keeps it: {metric: [value]} or, beside a baseline, [value, baseline, drop, low, high] (95 %, paired
     bootstrap over images; positive is worse), the number of samples, the share of equal outputs, the noise floor.
 
-    There are no drops where the baseline is missing or was scored on other samples.
+    There are no drops where the baseline is missing or was scored on other samples, or where there are no samples.
     """
-    found: dict[str, Any] = {"samples": len(cell.predictions.id), "noise": noise}
-    if baseline is None or baseline.predictions.id != cell.predictions.id:
+    ids = cell.predictions.id
+    noise = baseline.noise if baseline else {}
+    found: dict[str, Any] = {"scored": cell.scored, "samples": len(ids), "noise": noise}
+    if baseline is None or not ids or baseline.cell.predictions.id != ids:
         return {**found, "metrics": {m.name: [_number(cell.value(m))] for m in cell.metrics}}
-    found["same"] = same_as_baseline(cell.predictions.text, baseline.predictions.text)
-    return {**found, "metrics": {m.name: _beside(m, cell, baseline) for m in cell.metrics}}
+    found["same"] = same_as_baseline(cell.predictions.text, baseline.cell.predictions.text)
+    return {**found, "metrics": {m.name: _beside(m, cell, baseline.cell) for m in cell.metrics}}
 
 
 def _beside(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
@@ -112,18 +128,15 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def complete(cell: Scored, baseline: Scored | None) -> bool:
-    """Whether there is something to keep: nothing that was not scored, or whose baseline was not."""
-    return bool(cell.statistics) and (baseline is None or bool(baseline.statistics))
+def complete(cell: Scored, baseline: Baseline | None) -> bool:
+    """Whether it is worth keeping: not what waits for scores, its own or the baseline's, or has those of earlier scorers."""
+    return cell.current and (baseline is None or baseline.current)
 
 
-def noise(output_dir: Path, baseline: Scored, result: dict[str, Any]) -> dict[str, float]:
-    """The noise floor of half precision, from the baseline's second run at another batch size; {} where there is none."""
-    if not result.get("noise"):
-        return {}
-    second = Scored(output_dir, f"{baseline.name}-noise")
-    shared = [m for m in baseline.metrics if m.statistic in second.statistics]
-    changes = {m.name: abs(baseline.value(m) - second.value(m)) for m in shared}
+def noise(first: Scored, second: Scored, result: dict[str, Any]) -> dict[str, float | None]:
+    """The noise floor of half precision, from a baseline's second run at another batch size."""
+    shared = [m for m in first.metrics if m.statistic in second.statistics]
+    changes = {m.name: _number(abs(first.value(m) - second.value(m))) for m in shared}
     return {"flip_rate": result["noise"]["flip_rate"], **changes}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from blip2sweep.store import read_json
+from blip2sweep.store import read_json, write_atomic
 
 
 def write_propagation(output_dir: Path, committed: Mapping[str, str]) -> None:
@@ -16,9 +17,9 @@ def write_propagation(output_dir: Path, committed: Mapping[str, str]) -> None:
     count: key}, for a cell that was run again may have left more than one file."""
     rows = list(_rows(output_dir, committed))
     if rows:
-        part = output_dir / ".propagation.parquet.tmp"
-        pd.DataFrame(rows).astype({"block": "Int64"}).to_parquet(part, index=False)
-        part.replace(output_dir / "propagation.parquet")
+        buffer = io.BytesIO()
+        pd.DataFrame(rows).astype({"block": "Int64"}).to_parquet(buffer, index=False)
+        write_atomic(output_dir / "propagation.parquet", buffer.getvalue())
 
 
 def _rows(output_dir: Path, committed: Mapping[str, str]) -> Iterator[dict[str, Any]]:

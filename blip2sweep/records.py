@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ def read_predictions(output_dir: Path, name: str) -> Predictions:
 # ---- statistics
 
 
+def scored_keys(names: Iterable[str]) -> set[str]:
+    """Of the names of score files, the keys of cells that have one; a baseline's second run is none of its own."""
+    return {name.partition("-")[0] for name in names if not name.endswith("-noise.npz")}
+
+
 def scorer_version(statistic: str) -> str:
     """The version of everything that reads one statistic array."""
     return "; ".join(dict.fromkeys(m.version for m in METRICS.values() if m.statistic == statistic))
@@ -72,10 +77,16 @@ def write_statistics(output_dir: Path, name: str, statistics: dict[str, NDArray[
 
 def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64]]:
     """The arrays of the current scorers' versions; those of other versions, and broken files, count as not there."""
+    return read_scores(output_dir, name)[0]
+
+
+def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float64]], bool]:
+    """`read_statistics`, and whether there is anything and all of it is current."""
     path = output_dir / "scores" / f"{name}.npz"
     try:
         with np.load(path, allow_pickle=False) as data:
             named = {n.partition("|"): data[n] for n in data.files}
     except (OSError, ValueError, zipfile.BadZipFile):
-        return {}
-    return {s: a for (s, _, version), a in named.items() if version == scorer_version(s)}
+        return {}, False
+    current = {s: a for (s, _, version), a in named.items() if version == scorer_version(s)}
+    return current, bool(named) and len(current) == len(named)

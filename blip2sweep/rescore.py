@@ -23,22 +23,23 @@ def rescore(output_dir: Path) -> str:
     """
     results = Ledger(output_dir).refresh().results()
     scored = score_results(output_dir, results)
-    table = collect(output_dir)
+    table = collect(output_dir, anew=scored)
     for sweep in list_sweeps(output_dir):
         write_sweep(output_dir, table, sweep)
-    return f"scored {scored} of {len(results)} cells; the others were up to date"
+    return f"scored {len(scored)} of {len(results)} cells; the others were up to date"
 
 
-def score_results(output_dir: Path, results: Sequence[dict[str, Any]]) -> int:
-    """Score those of these results that need it; how many. Raises UserError where that cannot be done."""
-    tasks, scored = _tasks(output_dir), 0
+def score_results(output_dir: Path, results: Sequence[dict[str, Any]]) -> set[str]:
+    """Score those of these results that need it; their keys. Raises UserError where that cannot be done."""
+    tasks, scored = _tasks(output_dir), set()
     scorers: dict[str, Scorer] = {}
     for result in results:
         task = tasks.get(result["key"])
         if task is not None:
             name = canonical_json(task)
             scorers[name] = scorers.get(name) or Scorer(load_task(task))
-            scored += score_result(output_dir, stem(result["key"], result["predictions"]), scorers[name])
+            if score_result(output_dir, stem(result["key"], result["predictions"]), scorers[name]):
+                scored.add(result["key"])
     return scored
 
 

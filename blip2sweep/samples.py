@@ -1,18 +1,21 @@
 """samples.parquet: one row a cell and sample, as a folder of parquet files that any reader takes for one table.
 
-Whoever scores cells adds a part of them, hidden by a leading dot; making tables shows the parts whose cells count, without
-copying them. A part says in its metadata which cells it holds: predictions by name, and the scorers they were scored with.
+Whoever scores cells leaves parts of it beside the folder; making tables moves them in, so nothing is copied. A part says in
+its metadata which cells it holds: predictions by name, and what they were scored with.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
+import re
 import socket
+import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blip2sweep.errors import UserError
-from blip2sweep.measured import SCORERS, Scored
+from blip2sweep.measured import Scored
 from blip2sweep.metrics import METRICS
 from blip2sweep.store import write_atomic
 
-FOLDER = "samples.parquet"
+SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
 ROWS = 200_000  # of a part, about
 SMALL_PARTS = 64  # more parts than this of a quarter of ROWS are made into larger ones
 PER_SAMPLE = ("cider", "meteor", "rouge_l", "vqa_accuracy")  # the metrics that mean something for a single sample
@@ -36,34 +39,37 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in PER_SAMPLE),
     ]
 )
-CELLS = b"cells"
-NEWEST = 500_000_000  # the rank of a part that was made of none
+CELLS, DAMAGED = b"cells", "damaged"
+NAME = re.compile(r"\d{9}-.+\.parquet")
+NEWEST = 500_000_000  # the rank of a part that was made of none; see `show`
+STALE = 3600.0  # seconds after which a temporary file is the rest of a killed writer
 
 
-def held_as(name: str, scored: bool = True) -> str:
-    """How a part names a cell: one that is scored, or scored otherwise, later is another one."""
-    return f"{name} {SCORERS if scored else ''}"
+def held_as(name: str, scored: str) -> str:
+    """How a part names a cell, whose key comes first: one that is scored otherwise (`Scored.scored`) is another one."""
+    return f"{name} {scored}"
 
 
 class SampleWriter:
-    """Collects cells and writes a hidden part of them now and then. No lock: parts have names of their own."""
+    """Collects cells and writes a part of them now and then. No lock: parts have names of their own."""
 
     def __init__(self, output_dir: Path) -> None:
-        self.folder = output_dir / FOLDER
+        self.output_dir = output_dir
         self._cells: dict[str, tuple[str, pa.Table]] = {}  # by key: of a cell that ran again the last counts
         self._rows = 0
 
     def add(self, cell: Scored) -> None:
-        self._cells[cell.key] = held_as(cell.name, bool(cell.statistics)), _rows(cell)
+        self._cells[cell.key] = held_as(cell.name, cell.scored), _rows(cell)
         self._rows += len(cell.predictions.id)
         if self._rows >= ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Raises UserError, one line, when the disk refuses."""
-        cells, self._cells, self._rows = list(self._cells.values()), {}, 0
-        if cells:
-            write_part(self.folder, pa.concat_tables([t for _, t in cells]), [c for c, _ in cells])
+        if self._cells:
+            cells = list(self._cells.values())
+            write_part(self.output_dir, pa.concat_tables([t for _, t in cells]), [c for c, _ in cells])
+        self._cells, self._rows = {}, 0
 
 
 def _rows(cell: Scored) -> pa.Table:
@@ -76,84 +82,140 @@ def _rows(cell: Scored) -> pa.Table:
 
 
 def held(output_dir: Path) -> set[str]:
-    """The cells that some part holds."""
-    return {cell for path in _parts(output_dir / FOLDER) for cell in _cells(path)}
+    """The cells that some part holds, shown or not."""
+    return {cell for path in _parts(output_dir) for cell in _cells(path)}
 
 
-def show(output_dir: Path, wanted: Collection[str]) -> None:
-    """Make the folder hold the rows of the wanted cells that any part has, each once, and nothing else.
+def show(output_dir: Path, counting: Mapping[str, str]) -> None:
+    """Have readers see the rows of every cell that any part has, once. counting: {key: how a part names what counts}; what
+    else there is of such a key goes. Cells of other keys, which somebody may just have finished, stay as they are.
 
     No lock: any number of processes may do so at once. Of two parts with a cell the first by name keeps it, and what a cell
-    moves to has a name before all it came from and is there before they go: so nobody can take the last copy away. What two
-    have moved at once is there twice, until one of them looks again. Raises UserError, one line, where the folder cannot be
-    written.
+    moves to has a name before all it came from and is there before they go: so nobody can take the last copy away. What is
+    new is shown when what it replaces is gone: a reader may miss rows for a moment, and sees none twice. Raises UserError,
+    one line, where nothing may be written.
     """
-    folder = output_dir / FOLDER
     try:
-        while _settle(folder, wanted) or _merge_small(folder):  # looked at again: somebody may have made the same
+        while _settle(output_dir, counting) or _merge_small(output_dir):  # looked at again: others do the same
             pass
-        if not any(_parts(folder)):
-            _reveal(write_part(folder, SCHEMA.empty_table(), []))
+        _reveal(output_dir)
+        _sweep_up(output_dir / HIDDEN)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); right: a writable output_dir") from error
+        where = output_dir / SHOWN
+        raise UserError(f"{where}: cannot be written ({error.strerror}); right: a writable output_dir") from error
 
 
-def _settle(folder: Path, wanted: Collection[str]) -> bool:
-    """Whether a part was made anew."""
+def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
+    """Whether anything was removed."""
     taken, changed = set[str](), False
-    for path in _parts(folder):
+    for path in _parts(output_dir):
         cells = _cells(path)
-        kept = [c for c in cells if c in wanted and c not in taken]
-        taken.update(kept)
+        kept = [c for c in cells if counting.get(_key(c), c) == c != DAMAGED and _key(c) not in taken]
+        taken.update(map(_key, kept))
         if len(kept) < len(cells):
-            changed |= _rewrite(folder, [path], kept)
-        else:
-            _reveal(path)
+            changed |= _rewrite(output_dir, [path], kept)
     return changed
 
 
-def _merge_small(folder: Path) -> bool:
-    """A folder of a thousand sweeps with a cell each is slow to read. Whether a part was made."""
-    parts = [p for p in _parts(folder) if p == _shown(p)]
-    if len(parts) <= SMALL_PARTS:
-        return False
-    try:
-        small = [p for p in parts if pq.read_metadata(p).num_rows < ROWS // 4]
-    except FileNotFoundError:  # another process is just doing it
-        return False
-    cells = [c for p in small for c in _cells(p)]
-    return len(small) > SMALL_PARTS and len(set(cells)) == len(cells) and _rewrite(folder, small, cells)
+def _merge_small(output_dir: Path) -> bool:
+    """A folder of a thousand sweeps with a cell each is slow to read. Whether parts were made into one."""
+    parts = list(_parts(output_dir))
+    sizes = {p: _n_rows(p) for p in parts} if len(parts) > SMALL_PARTS else {}
+    small = [p for p, rows in sizes.items() if rows < ROWS // 4]
+    groups, room = [list[Path]()], ROWS
+    for path in small if len(small) > SMALL_PARTS else ():
+        if sizes[path] > room:
+            groups.append([])
+            room = ROWS
+        groups[-1].append(path)
+        room -= sizes[path]
+    merged = [_merge(output_dir, group) for group in groups if len(group) > 1]
+    return any(merged)
 
 
-def _rewrite(folder: Path, parts: Sequence[Path], cells: Sequence[str]) -> bool:
-    """Parts -> one with these cells only; False when another process took a part away. Killed in between, it leaves the new
+def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
+    cells = [c for p in parts for c in _cells(p)]
+    return len(set(map(_key, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
+
+
+def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> bool:
+    """Parts -> one with these cells only. False when another process took a part away. Killed in between, it leaves the new
     one, hidden, and the old ones."""
-    keys = pa.array(sorted(map(_key, cells)), pa.string())
     made = None
     if cells:
         try:
             tables = [pq.read_table(p).replace_schema_metadata() for p in parts]
-        except FileNotFoundError:
+        except OSError as error:
+            if not _gone(error):
+                raise
             return False
-        table = pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables])
-        made = write_part(folder, table, cells, before=parts)
+        keys = pa.array(sorted(map(_key, cells)), pa.string())
+        made = write_part(
+            output_dir, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables]), cells, parts
+        )
     for path in parts:
         path.unlink(missing_ok=True)
-    if made:
-        _reveal(made)
-    return made is not None
+    if made and any(p.parent.name == SHOWN for p in parts):
+        _move_in(made)
+    return True
 
 
-def _reveal(path: Path) -> None:
-    if path != _shown(path):
-        with contextlib.suppress(FileNotFoundError):  # another process has just done it
-            path.rename(_shown(path))
+def _reveal(output_dir: Path) -> None:
+    if not any(_parts(output_dir)):
+        write_part(output_dir, SCHEMA.empty_table(), [])
+    for path in _parts(output_dir):
+        if path.parent.name == HIDDEN:
+            _move_in(path)
 
 
-def _parts(folder: Path) -> Iterator[Path]:
-    """Shown and hidden ones, in an order that showing one does not change."""
-    paths = folder.glob("*.parquet") if folder.is_dir() else []
-    return iter(sorted(paths, key=lambda p: _shown(p).name))
+def _move_in(path: Path) -> None:
+    folder = path.parent.parent / SHOWN
+    if folder.is_file():  # of an earlier version
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            folder.unlink()
+    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process has just done it
+        path.rename(folder / path.name)
+
+
+def _sweep_up(folder: Path) -> None:
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
+
+
+def _parts(output_dir: Path) -> Iterator[Path]:
+    """By name. Looked for where they come from first, so that none is missed on its way; files of others are not parts."""
+    folders = [output_dir / HIDDEN, output_dir / SHOWN]
+    found = {p.name: p for f in folders if f.is_dir() for p in f.iterdir() if NAME.fullmatch(p.name)}
+    return (found[name] for name in sorted(found))
+
+
+def _cells(path: Path) -> list[str]:
+    """Of a part; none when it is gone, one that nobody wants when it cannot be read."""
+    for place in (path, path.parent.parent / SHOWN / path.name):
+        try:
+            found: list[str] = json.loads((pq.read_schema(place).metadata or {})[CELLS])
+            return found
+        except OSError as error:
+            if not _gone(error):
+                raise
+        except (pa.ArrowInvalid, KeyError, ValueError):
+            return [DAMAGED]
+    return []
+
+
+def _n_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except OSError:
+        return ROWS  # gone: nothing to merge
+
+
+def _gone(error: OSError) -> bool:
+    """Whether another process took the file away; a network file system calls that a stale handle."""
+    return isinstance(error, FileNotFoundError) or error.errno == errno.ESTALE
 
 
 def _key(cell: str) -> str:
@@ -161,34 +223,11 @@ def _key(cell: str) -> str:
     return cell.partition("-")[0]
 
 
-def _shown(path: Path) -> Path:
-    return path.with_name(path.name.removeprefix("."))
-
-
-def _cells(path: Path) -> list[str]:
-    """Of a part; one that nobody wants for a file that is no part of ours, none when it is gone."""
-    try:
-        found: list[str] = json.loads((pq.read_schema(path).metadata or {})[CELLS])
-    except FileNotFoundError:
-        return []
-    except (pa.ArrowInvalid, KeyError, ValueError):
-        return ["damaged"]
-    return found
-
-
-def _rank(path: Path) -> int:
-    """What names are ordered by."""
-    number = _shown(path).name.partition("-")[0]
-    return int(number) if number.isdigit() else NEWEST
-
-
-def write_part(folder: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
-    """A hidden part, whole or not at all. table: of SCHEMA; cells: those whose rows it has, as `held_as` names them; before:
-    parts that its name is to come before."""
-    if folder.is_file():  # one file, from an earlier version
-        folder.unlink()
-    rank = min(map(_rank, before), default=NEWEST + 1) - 1
-    path = folder / f".{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
+    """A hidden part, whole or not at all. table: of SCHEMA; cells: those whose rows it has, as `held_as` names them, one a
+    key; before: parts that its name is to come before."""
+    rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
+    path = output_dir / HIDDEN / f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({CELLS: json.dumps(cells)}), buffer, compression="zstd")
     write_atomic(path, buffer.getvalue())

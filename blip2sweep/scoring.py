@@ -9,9 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2sweep.metrics import CaptionScorer, health_statistics, nll_statistics, vqa_statistics
+from blip2sweep.metrics import (
+    CAPTION_METRICS,
+    METRICS,
+    CaptionScorer,
+    health_statistics,
+    nll_statistics,
+    vqa_statistics,
+)
 from blip2sweep.metrics.meteor import shared_meteor
-from blip2sweep.records import Predictions, read_predictions, read_statistics, write_statistics
+from blip2sweep.records import Predictions, read_predictions, read_scores, write_statistics
 from blip2sweep.tasks import TaskData
 
 Statistics = dict[str, NDArray[np.float64]]
@@ -27,6 +34,14 @@ class Scorer:
     @cached_property
     def _captions(self) -> CaptionScorer:
         return CaptionScorer([s.references for s in self.task.samples])
+
+    @property
+    def names(self) -> set[str]:
+        """The statistics that any cell of the task has."""
+        return {
+            "health",
+            *({METRICS[m].statistic for m in CAPTION_METRICS} if self.task.kind == "caption" else {"vqa"}),
+        }
 
     def warm(self) -> None:
         """Tokenise the references and start METEOR (some seconds) before there is anything to score."""
@@ -86,8 +101,8 @@ def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
 
 
 def _score(output_dir: Path, name: str, scorer: Scorer) -> bool:
-    wanted = {"caption": "cider", "vqa": "vqa"}[scorer.task.kind]
-    if wanted in read_statistics(output_dir, name):
+    statistics, current = read_scores(output_dir, name)
+    if current and scorer.names.issubset(statistics):
         return False
     write_statistics(output_dir, name, scorer.statistics(read_predictions(output_dir, name)))
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -25,7 +26,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as the very one that is to be told
+            temporary.unlink()
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
         ) from error

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from blip2sweep.samples import FOLDER, SCHEMA, held_as, write_part
+from blip2sweep.measured import Scored
+from blip2sweep.samples import SCHEMA, SHOWN, held_as, write_part
 
 WORDS = ["-m", "task=shapes_vqa", "task.limit=4"]
 GRID = [
@@ -64,7 +65,9 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     own = [line for line in lines if line["key"] == cell and (measured or line["event"] != "measured")]
     texts = [json.dumps(line, separators=(",", ":")) for line in own]
     content = {p: p.read_bytes() for folder in ("predictions", "scores") for p in (outputs / folder).glob(f"{cell}-*")}
-    rows = pd.read_parquet(outputs / FOLDER, filters=[("key", "=", cell)])
+    name = next(p.stem for p in content)
+    scored = Scored(outputs, name).scored
+    rows = pd.read_parquet(outputs / SHOWN, filters=[("key", "=", cell)])
     keys = [f"{i:012x}" for i in range(cells)]
     for worker in range(100):
         mine = keys[worker::100]
@@ -75,8 +78,8 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
                 path.with_name(path.name.replace(cell, key)).write_bytes(data)
         if measured and mine:
             part = pd.concat([rows] * len(mine)).assign(key=np.repeat(mine, len(rows)))
-            names = [held_as(next(p.stem for p in content).replace(cell, key)) for key in mine]
-            write_part(outputs / FOLDER, pa.Table.from_pandas(part, schema=SCHEMA, preserve_index=False), names)
+            names = [held_as(name.replace(cell, key), scored) for key in mine]
+            write_part(outputs, pa.Table.from_pandas(part, schema=SCHEMA, preserve_index=False), names)
     path = outputs / "sweeps" / "large" / "sweep.json"
     sweep = json.loads(path.read_text())
     path.write_text(json.dumps({**sweep, "keys": [*sweep["keys"], *keys]}))
@@ -110,7 +113,7 @@ def unmeasured(cells: int) -> dict[str, float]:
 def check(cwd: Path, cells: int) -> None:
     """Every cell must be in the tables, with its drop and its samples."""
     outputs = cwd / "outputs"
-    table, samples = pd.read_parquet(outputs / "table.parquet"), pd.read_parquet(outputs / FOLDER, columns=["key"])
+    table, samples = pd.read_parquet(outputs / "table.parquet"), pd.read_parquet(outputs / SHOWN, columns=["key"])
     assert len(table) == cells + 2
     assert table["drop_vqa_accuracy_low"].notna().all()
     assert len(samples) == 4 * len(table)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep import beside, records
 from blip2sweep.beside import Measuring
 from blip2sweep.collect import collect
+from blip2sweep.errors import UserError
 from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.metrics import METRICS
-from blip2sweep.records import Predictions, read_statistics, stem, write_predictions, write_statistics
+from blip2sweep.records import (
+    Predictions,
+    read_statistics,
+    scored_keys,
+    scorer_version,
+    stem,
+    write_predictions,
+    write_statistics,
+)
+from blip2sweep.store import write_atomic
 from tests.synthetic import build, entry, whole
 from tests.test_scoring_process import jobs, run
 
@@ -63,8 +76,8 @@ def forget(output_dir: Path) -> None:
     for path in (output_dir / "journals").iterdir():
         kept = [x for x in path.read_text().splitlines(keepends=True) if not x.startswith('{"event":"measured"')]
         path.write_text("".join(kept))
-    for path in [*(output_dir / "samples.parquet").iterdir(), output_dir / "table.parquet"]:
-        path.unlink()
+    shutil.rmtree(output_dir / "samples.parquet")
+    (output_dir / "table.parquet").unlink()
 
 
 @pytest.mark.parametrize("task", ["shapes_caption", "shapes_vqa"])
@@ -72,6 +85,7 @@ def test_workers_measure_what_makers_of_tables_would(tmp_path: Path, task: str) 
     assert run(jobs(f"task={task}", "quant.bits=2,4"), tmp_path) == 0
     lines = measured(tmp_path)
     assert len(lines) == 3
+    assert len(list((tmp_path / ".samples").iterdir())) == 1  # and the samples are there, to be shown
     table, samples = tables(tmp_path)
     assert measured(tmp_path) == lines  # nothing was left to do
     forget(tmp_path)
@@ -82,7 +96,8 @@ def test_workers_measure_what_makers_of_tables_would(tmp_path: Path, task: str) 
     assert table["drop_nll_low"].notna().all()
 
 
-def test_a_cell_waits_for_its_baseline_whoever_scores_that(tmp_path: Path) -> None:
+def test_a_cell_waits_for_its_baseline_whoever_scores_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "LOOK_SECONDS", 0)
     journal, measuring = Journal(tmp_path), Measuring(tmp_path)
     first = result(tmp_path, journal, "a" * 12, "b" * 12, 1)
     measuring.add(first, "b" * 12)
@@ -97,7 +112,7 @@ def test_a_cell_waits_for_its_baseline_whoever_scores_that(tmp_path: Path) -> No
     measuring.add(result(tmp_path, journal, "c" * 12, "b" * 12, 2), "b" * 12)
     assert measured(tmp_path) == ["a" * 12, "c" * 12]
     measuring.close()
-    assert len(list((tmp_path / "samples.parquet").iterdir())) == 1
+    assert len(list((tmp_path / ".samples").iterdir())) == 1
     table = collect(tmp_path).set_index("key")
     assert table["drop_vqa_accuracy_low"].notna().all()
     assert measured(tmp_path) == ["a" * 12, "b" * 12, "c" * 12]
@@ -125,6 +140,93 @@ def test_what_is_not_scored_is_not_kept_as_measured(tmp_path: Path) -> None:
     score(tmp_path, base, 0)
     assert collect(tmp_path)["drop_vqa_accuracy"].notna().all()
     assert measured(tmp_path) == ["a" * 12, "b" * 12]
+
+
+def test_scores_of_an_earlier_version_are_not_kept_as_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A roll-up between an upgrade and `rescore` shows what there is, and remembers nothing of it."""
+    journal = Journal(tmp_path)
+    with monkeypatch.context() as before:
+        before.setattr(records, "scorer_version", lambda name: "0" if name == "vqa" else scorer_version(name))
+        names = [result(tmp_path, journal, k * 12, "b" * 12, i) for i, k in enumerate("ba")]
+    table = collect(tmp_path)
+    assert "vqa_accuracy" not in table
+    assert table["drop_nll"].notna().all()
+    assert measured(tmp_path) == []
+    for i, name in enumerate(names):
+        score(tmp_path, name, i)
+    assert collect(tmp_path)["drop_vqa_accuracy"].notna().all()
+    assert pd.read_parquet(tmp_path / "samples.parquet")["vqa_accuracy"].notna().all()
+    assert len(measured(tmp_path)) == 2
+
+
+def test_scores_that_became_more_are_measured_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    names = [result(tmp_path, journal, k * 12, "b" * 12, i, scored=False) for i, k in enumerate("ba")]
+    for name in names:
+        write_statistics(tmp_path, name, {"nll": np.ones((N, 2))})
+    assert "vqa_accuracy" not in collect(tmp_path)
+    for i, name in enumerate(names):
+        score(tmp_path, name, i)
+    assert "vqa_accuracy" not in collect(tmp_path)  # nobody said so: no file of a measured cell is opened
+    table = collect(tmp_path, anew=["b" * 12])  # a baseline concerns all its cells
+    assert table["drop_vqa_accuracy"].notna().all()
+    assert collect(tmp_path).equals(table)
+
+
+def test_a_cell_without_samples_has_no_metrics_and_harms_no_other(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    result(tmp_path, journal, "b" * 12, "b" * 12, 0)
+    nothing = Predictions([], [], [], [], [], [])
+    write_predictions(tmp_path, name := stem("a" * 12, nothing.hash), nothing)
+    write_statistics(tmp_path, name, {"vqa": np.zeros((0, 8))})
+    columns = {"part": "vit", "semantics": 1, "recipe_json": "[]", "baseline": "b" * 12}
+    journal.write("result", key="a" * 12, predictions=nothing.hash, columns=columns)
+    table = collect(tmp_path).set_index("key")
+    assert np.isnan(table.loc["a" * 12, "vqa_accuracy"])
+    assert table.loc["b" * 12, "drop_vqa_accuracy"] == 0
+
+
+def test_one_cell_that_cannot_be_read_takes_no_other_with_it(tmp_path: Path) -> None:
+    journal, measuring = Journal(tmp_path), Measuring(tmp_path)
+    names = {k: result(tmp_path, journal, k * 12, "b" * 12, i) for i, k in enumerate("acd", 1)}
+    for name in names.values():
+        measuring.add(name, "b" * 12)
+    result(tmp_path, journal, "b" * 12, "b" * 12, 0)
+    (tmp_path / "predictions" / f"{names['c']}.json").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        measuring.again(now=True)
+    measuring.close()
+    assert measured(tmp_path) == ["a" * 12, "d" * 12]
+    assert len(list((tmp_path / ".samples").iterdir())) == 1
+
+
+def test_a_baseline_that_is_not_there_is_not_looked_for_at_every_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, measuring, looks = Journal(tmp_path), Measuring(tmp_path), []
+    refresh = Ledger.refresh
+    monkeypatch.setattr(Ledger, "refresh", lambda ledger: (looks.append(1), refresh(ledger))[1])
+    for i in range(20):
+        measuring.add(result(tmp_path, journal, f"{i:012x}", "b" * 12, i), "b" * 12)
+        measuring.again()
+    assert len(looks) == 1
+
+
+def test_a_baselines_second_run_is_no_score_of_its_own() -> None:
+    assert scored_keys(["aa-1.npz", "bb-2-noise.npz"]) == {"aa"}
+
+
+def test_a_folder_that_is_read_only_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the removal of what was not written fails too."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("open", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(UserError, match="Read-only file system") as told:
+        write_atomic(tmp_path / "x", b"")
+    assert getattr(told.value.__cause__, "errno", None) == errno.EROFS
 
 
 def test_the_columns_are_those_of_a_plain_bootstrap(tmp_path: Path) -> None:

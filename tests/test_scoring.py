@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blip2sweep import scoring
-from blip2sweep.records import Predictions, read_statistics, stem, write_predictions
+from blip2sweep import records, scoring
+from blip2sweep.records import Predictions, read_statistics, stem, write_predictions, write_statistics
 from blip2sweep.scoring import Scorer, score_result
 from blip2sweep.tasks import load_task
 from tests.checkpoints import conf
@@ -64,3 +64,17 @@ def test_a_second_run_is_scored_with_the_first_and_before_it(tmp_path: Path, mon
     monkeypatch.setattr(scoring, "write_statistics", lambda *given: (order.append(given[1]), write(*given)))
     assert score_result(tmp_path, "a", Scorer(task))
     assert order == ["a-noise", "a"]
+
+
+def test_scores_of_which_any_is_of_an_earlier_version_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load_task({**conf("task/shapes_vqa"), "limit": 6})
+    write_predictions(tmp_path, "a", predictions(task.samples))
+    with monkeypatch.context() as before:
+        before.setattr(records, "scorer_version", lambda name: "0" if name == "nll" else "1")
+        write_statistics(tmp_path, "a", Scorer(task).statistics(predictions(task.samples)))
+    with monkeypatch.context() as after:
+        after.setattr(records, "scorer_version", lambda name: "1")
+        assert score_result(tmp_path, "a", Scorer(task))
+        assert not score_result(tmp_path, "a", Scorer(task))

@@ -32,7 +32,8 @@ def import_what(
         lines += [f"  columns that are not used: {', '.join(unused)}"] if unused else []
     else:
         lines, name = _study(path, output_dir, metrics.split(",")), "blip2-coco"
-    collect(output_dir, find_sweep(output_dir, name))
+    sweep = find_sweep(output_dir, name)
+    collect(output_dir, sweep, anew=sweep.keys)
     return [*lines, f"wrote {output_dir}/sweeps/{name}; next: blip2sweep report {name} --output-dir {output_dir}"]
 
 

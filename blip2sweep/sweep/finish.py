@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Ledger, no_garbage
+from blip2sweep.records import scored_keys
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
 from blip2sweep.sweep.sweeps import Sweep
@@ -62,7 +63,7 @@ def score_missing(output_dir: Path, sweep: Sweep) -> None:
 
 def unscored(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
     """The sweep's results that have predictions and no statistics."""
-    scored = {name.partition("-")[0] for name in _names(output_dir / "scores")}
+    scored = scored_keys(_names(output_dir / "scores"))
     missing = [k for k in sweep.keys if k not in scored]
     ledger = Ledger(output_dir, only=missing).refresh() if missing else None
     return [r for r in ledger.results() if r["predictions"]] if ledger else []

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.records import scored_keys
 from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.status import Status, sweep_status
@@ -73,7 +74,7 @@ def stuck(now: Live) -> str:
 def scored(output_dir: Path, sweep: Sweep) -> bool:
     """Whether every cell has its statistics: they are written beside the next cell's work, after the result."""
     try:
-        return {name.partition("-")[0] for name in os.listdir(output_dir / "scores")}.issuperset(sweep.keys)  # noqa: PTH208
+        return scored_keys(os.listdir(output_dir / "scores")).issuperset(sweep.keys)  # noqa: PTH208
     except FileNotFoundError:
         return False
 
