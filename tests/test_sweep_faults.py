@@ -8,30 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from blip2sweep.sweep.element import requeue, set_end
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
 from blip2sweep.sweep.slurm import with_time_to_work
 from blip2sweep.sweep.sweeps import Submission, Sweep
 from tests.commands import blip2sweep
 from tests.composing import plan
 from tests.test_packs import DUMMY, WORDS, sweep
-
-
-def test_an_arrays_element_speaks_to_slurm_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One element has the array's own id; under that id Slurm means every element."""
-    for name, says in (("squeue", "5:00"), ("scontrol", "")):
-        fake = tmp_path / name
-        fake.write_text(f'#!/bin/sh\necho "{name} $@" >>{tmp_path}/asked\necho {says}\n')
-        fake.chmod(0o755)
-    for name, value in {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("BLIP2SWEEP_JOB_END", "BLIP2SWEEP_JOB_SECONDS"):
-        monkeypatch.setenv(name, "")
-    set_end()
-    requeue({"max_num_timeout": 3})
-    assert (tmp_path / "asked").read_text().split("\n")[:2] == ["squeue -h -j 12_3 -o %L", "scontrol requeue 12_3"]
-    assert float(os.environ["BLIP2SWEEP_JOB_SECONDS"]) == 300
 
 
 def test_a_device_beyond_use_ends_the_process_and_not_the_pack(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blip2sweep.errors import UserError
-from blip2sweep.memory import WORKERS
+from blip2sweep.memory import WORKERS, WORKERS_ON_GPU
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import Job, make_packs, write_packs
 from blip2sweep.sweep.progress import follow
@@ -77,7 +77,10 @@ def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         WORKERS: str(count),
     }
-    return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else env
+    if not gpus:
+        return env
+    shared = len(range(i % len(gpus), count, len(gpus)))  # they are dealt in turn
+    return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], WORKERS_ON_GPU: str(shared)}
 
 
 def visible_gpus() -> list[str]:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from blip2sweep.ledger import Ledger
 from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
-from blip2sweep.sweep.status import Status, sweep_status
+from blip2sweep.sweep.status import Status, sweep_status, warnings
 from blip2sweep.sweep.sweeps import Sweep
 
 LEDGER_SECONDS = 0.3
@@ -27,8 +27,16 @@ Look = Callable[[], Live]
 
 
 def follow(output_dir: Path, sweep: Sweep, look: Look | None = None) -> Status:
-    """Until every cell has a result, or nothing more will come by itself. look: which packs are alive now."""
+    """Until every cell has a result, or nothing more will come by itself; then what workers warned of. look: which packs
+    are alive now."""
     ledger, console = Ledger(output_dir, only=sweep.keys, brief=True), Console(stderr=True)
+    status = _follow(output_dir, sweep, look, ledger, console)
+    for line in warnings(ledger.refresh(), sweep):
+        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+    return status
+
+
+def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, console: Console) -> Status:
     now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip

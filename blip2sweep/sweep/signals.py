@@ -52,7 +52,7 @@ class Stop:
         """Raises Stopped inside, when TERM comes or has come."""
         try:
             self._interruptible = True
-            self.whole_turn = seconds_left() > WHOLE * float(os.environ.get(WALL, "inf"))
+            self.whole_turn = whole_turn(time.time())
             if self._now:
                 raise Stopped
             yield
@@ -64,6 +64,12 @@ def end_with_parent() -> None:
     """Linux: TERM when the supervisor is gone, so that nothing goes on that nobody watches."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def whole_turn(start: float) -> bool:
+    """Whether a cell that was begun at `start` had nearly all of the job's wall time before it."""
+    end, wall = (float(os.environ.get(name, "inf")) for name in (END, WALL))
+    return wall < float("inf") and end - start > WHOLE * wall
 
 
 def seconds_left() -> float:

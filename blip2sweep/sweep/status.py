@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ def print_status(output_dir: Path, name: str | None) -> None:
     status = sweep_status(output_dir, sweep, ledger)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"sweep {sweep.name}: {status.summary()}", markup=False)
-    for line in [*pace(sweep, ledger, status), *by_kind(status), *advice(sweep, status)]:
+    for line in [*pace(sweep, ledger, status), *by_kind(status), *warnings(ledger, sweep), *advice(sweep, status)]:
         console.print(f"  {line}", markup=False)
 
 
@@ -116,6 +116,17 @@ def by_kind(status: Status) -> list[str]:
         f"failed, {kind}: {n}; first: {next(f for f in failed if f['kind'] == kind)['error']}"
         for kind, n in kinds.items()
     ]
+
+
+def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
+    """`on 2 of 16 workers: cache could not be written: …`, of the newest launch: what the log of a worker alone would say."""
+    workers, told = set(), defaultdict(set)
+    for line in ledger.workers:
+        if line["run"] in sweep.runs[-1:]:
+            workers.add(worker := (line["pack"], line.get("part")))
+            if "warning" in line:
+                told[line["warning"]].add(worker)
+    return [f"on {len(some)} of {len(workers)} workers: {what}" for what, some in told.items()]
 
 
 def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:

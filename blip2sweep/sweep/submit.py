@@ -16,6 +16,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.sweep.finish import say
 from blip2sweep.sweep.live import mark
 from blip2sweep.sweep.sweeps import Submission, Sweep
+from blip2sweep.sweep.turns import after_tasks, before_tasks
 
 # What is ours in the launcher's settings; all others are sbatch's, under submitit's names.
 OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
@@ -24,6 +25,8 @@ OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
 LIMITS = re.compile(
     r"(QOS|Assoc)(Max|Grp)Submit\w*|MaxSubmitJobs|MaxJobCount|temporarily unable to accept", re.IGNORECASE
 )
+# A site may have srun end all tasks of a job when one fails or some time after the first has ended; ours are independent.
+EACH_BY_ITSELF = ("--kill-on-bad-exit=0", "--wait=0")
 LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # between two tries while a limit is met; doubled each time
 NO_SLURM = (
     "no Slurm here: {} is not installed; right: run this on the cluster's login node, or leave hydra/launcher=slurm out"
@@ -90,6 +93,9 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
     renamed = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
     require("sbatch", "srun")
     executor = SlurmExecutor(folder, python=sys.executable)
+    settings["setup"] = [*settings.get("setup", ()), *before_tasks(folder)]
+    settings["teardown"] = after_tasks(settings.get("teardown", ()))
+    settings["srun_args"] = [*EACH_BY_ITSELF, *settings.get("srun_args", ())]
     try:
         if "mem_gb" in settings:
             settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"
