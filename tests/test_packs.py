@@ -277,4 +277,8 @@ def test_settings_of_the_launcher_that_cannot_be_meant(tmp_path: Path) -> None:
         blip2sweep(*words, "hydra.launcher.timeout_min=0", cwd=tmp_path), "hydra.launcher.timeout_min=0", "1 or more"
     )
     refused(blip2sweep(*words, "hydra.launcher.nodes=2", cwd=tmp_path), "a pack runs on one node")
+    refused(blip2sweep(*words, "hydra.launcher.timeout_min=1h", cwd=tmp_path), "timeout_min=1h: right: 1 or more")
+    refused(
+        blip2sweep(*words, "hydra.launcher.setup=module load cuda", cwd=tmp_path), "setup=module load cuda", "a list"
+    )
     assert not list(tmp_path.iterdir())

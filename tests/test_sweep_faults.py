@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.records import stem
+from blip2sweep.store import write_json
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
+from blip2sweep.sweep.live import Live
+from blip2sweep.sweep.packs import pack_path
+from blip2sweep.sweep.progress import scored
+from blip2sweep.sweep.single import in_hand
 from blip2sweep.sweep.slurm import with_time_to_work
+from blip2sweep.sweep.status import sweep_status
+from blip2sweep.sweep.submit import throttled
 from blip2sweep.sweep.sweeps import Submission, Sweep
 from tests.commands import blip2sweep
 from tests.composing import plan
@@ -98,3 +109,67 @@ def test_a_folder_that_the_nodes_do_not_share_is_suspected(tmp_path: Path) -> No
     assert told.endswith("is output_dir on a file system that the nodes share?")
     with pytest.raises(SweepFailed, match=r"1 of 1 cells failed: 1 lost; .* that the nodes share\?"):
         check_all_done(tmp_path, sweep)
+
+
+# ---- what is said of a sweep
+
+
+@pytest.mark.parametrize(
+    ("begun", "packs", "known", "state"),
+    [
+        ("new", {("new", 0): "running"}, True, "running"),
+        ("old", {("new", 0): "running"}, True, "queued"),  # its process died without a word
+        ("new", {("new", 0): "queued"}, True, "queued"),  # as did that of a node which failed
+        ("new", {}, True, "lost"),
+        ("new", {}, False, "running"),
+    ],
+)
+def test_a_cell_is_running_where_its_own_pack_is(
+    tmp_path: Path, begun: str, packs: dict[tuple[str, int], str], known: bool, state: str
+) -> None:
+    sweep = Sweep(
+        "s", "command", 0.0, ["0" * 12], [], submissions=[Submission(r, "slurm", {}, 1) for r in ("old", "new")]
+    )
+    for run in ("old", "new"):
+        write_json(pack_path(sweep.folder(tmp_path), run, 0), {"cells": [{"key": "0" * 12}]})
+    Journal(tmp_path).write("started", key="0" * 12, sweep="s", run=begun, attempt="x")
+    status = sweep_status(tmp_path, sweep, Ledger(tmp_path, brief=True), Live(known, packs))
+    assert status.states == {"0" * 12: state}
+
+
+def test_what_was_computed_again_is_scored_when_its_own_statistics_are_there(tmp_path: Path) -> None:
+    """Not when those of the result that no longer counts are."""
+    key = "0" * 12
+    sweep = Sweep("s", "command", 0.0, [key], [], rerun={key: ["first"]})
+    journal = Journal(tmp_path)
+    (tmp_path / "scores").mkdir()
+    for attempt, name in (("first", "aa"), ("second", "bb")):
+        journal.write("result", key=key, attempt=attempt, predictions=name)
+    (tmp_path / "scores" / f"{stem(key, 'aa')}.npz").touch()
+    assert not scored(tmp_path, sweep)
+    (tmp_path / "scores" / f"{stem(key, 'bb')}.npz").touch()
+    assert scored(tmp_path, sweep)
+
+
+def test_arrays_beside_each_other_run_no_more_packs_than_one_would() -> None:
+    assert throttled({"array_parallelism": 32}, 1000, 1001)["array_parallelism"] == 32
+    assert throttled({"array_parallelism": 32}, 1002, 1001)["array_parallelism"] == 16
+    assert throttled({"array_parallelism": 2}, 5000, 1001)["array_parallelism"] == 1
+
+
+def test_a_baseline_that_died_in_the_hand_of_another_is_run(tmp_path: Path) -> None:
+    """By a launcher of one job a cell: it asks whether somebody is at it, not whether somebody ever was."""
+    here = socket.gethostname()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    journal = Journal(tmp_path)
+    journal.write("started", key="a", attempt="x")
+    text = journal.path.read_text()
+    journal.path.write_text(
+        text + text.replace('"key":"a"', '"key":"b"').replace(f'"pid":{os.getpid()}', f'"pid":{gone.pid}')
+    )
+    assert f'"host":"{here}"' in text
+    ledger = Ledger(tmp_path).refresh()
+    assert in_hand(ledger, "a")
+    assert not in_hand(ledger, "b")
+    assert not in_hand(ledger, "c")

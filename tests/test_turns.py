@@ -23,7 +23,9 @@ from blip2sweep.sweep.slurm import slurm_packs
 from blip2sweep.sweep.submit import sbatch_script
 from blip2sweep.sweep.supervise import Supervisor
 from blip2sweep.sweep.turns import AGAIN, after_tasks, before_tasks
-from tests.test_packs import DUMMY, jobs
+from blip2sweep.sweep.worker import run_pack
+from tests.commands import blip2sweep
+from tests.test_packs import DUMMY, jobs, sweep
 
 SETTINGS = {"runner": DUMMY["BLIP2SWEEP_RUNNER"], "signal_delay_s": 5, "max_num_timeout": 1}
 
@@ -238,11 +240,18 @@ def test_a_cell_that_had_the_whole_wall_time_is_a_timeout_though_its_worker_had_
 
 
 def test_what_workers_warn_of_is_told_by_the_sweep_and_by_status(tmp_path: Path) -> None:
-    from tests.commands import blip2sweep
-    from tests.test_packs import sweep
-
     told = "on 2 of 2 workers: cache could not be written: No space left on device"
     ran = sweep(tmp_path, "hydra.launcher.workers=2", behaviour={"warning": told.partition(": ")[2]})
     assert ran.code == 0, ran.err
     assert f"warning: {told}" in ran.err
     assert told in blip2sweep("status", cwd=tmp_path).out
+
+
+def test_a_store_that_cannot_be_written_is_a_line_of_the_ledger(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = {"cache": "disk", "cache_dir": str(tmp_path / "file" / "cache"), "device": "cpu"}
+    pack = {**pack_data(jobs(), "s", "r", tmp_path, settings), "cells": jobs()[:2]}
+    with pytest.warns(UserWarning, match="cannot be written"):
+        assert run_pack(pack, Journal(tmp_path)) == 0
+    told = [w["warning"] for w in Ledger(tmp_path).refresh().workers]
+    assert told == ["cache could not be written: Not a directory"]

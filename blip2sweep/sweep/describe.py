@@ -42,7 +42,7 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> None:
     from blip2sweep.sweep.slurm import slurm_packs
-    from blip2sweep.sweep.submit import array_size, sbatch_script
+    from blip2sweep.sweep.submit import array_size, sbatch_script, throttled
 
     jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
     if not jobs:
@@ -54,7 +54,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> No
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     print(
         f"\nsbatch script (one array element a pack{arrays}):\n\n"
-        + sbatch_script(launcher, min(size, len(packs)), output_dir / "logs")
+        + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
     )
 
 

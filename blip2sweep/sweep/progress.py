@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.records import stem
 from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.status import Status, sweep_status, warnings
@@ -78,11 +79,16 @@ def stuck(now: Live) -> str:
 
 
 def scored(output_dir: Path, sweep: Sweep) -> bool:
-    """Whether every cell has its statistics: they are written beside the next cell's work, after the result."""
+    """Whether every cell has its statistics: they are written beside the next cell's work, after the result. Of what was
+    computed again those of the new result count."""
     try:
-        return {name.partition("-")[0] for name in os.listdir(output_dir / "scores")}.issuperset(sweep.keys)  # noqa: PTH208
+        names = {name.removesuffix(".npz") for name in os.listdir(output_dir / "scores")}  # noqa: PTH208
     except FileNotFoundError:
         return False
+    if not {name.partition("-")[0] for name in names}.issuperset(sweep.keys):
+        return False
+    again = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
+    return names.issuperset(stem(r["key"], r["predictions"]) for r in again if r["predictions"])
 
 
 class Watch:

@@ -64,9 +64,10 @@ def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | Non
 def _state(
     attempts: Attempts, failed: list[dict[str, Any]], sweep: Sweep, now: Live, pack: tuple[str, int] | None
 ) -> str:
-    """Of a cell without a result. pack: the newest live one that holds it."""
-    in_hand = [s for s in attempts.open if s.get("run") in sweep.runs]
-    if in_hand and (pack or not now.known):
+    """Of a cell without a result. pack: the newest live one that holds it. Starts that nothing has ended may be those of a
+    process that died without a word: one of another launch, or of a job that waits for its next turn, is not running."""
+    runs = {s.get("run") for s in attempts.open}
+    if (pack and now.packs[pack] == "running" and pack[0] in runs) or (not now.known and runs.intersection(sweep.runs)):
         return "running"
     if pack and again(attempts.failed_in(pack[:1])) != "skip":
         return "queued"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -42,9 +43,10 @@ def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_d
     """Queue every pack. Raises UserError with Slurm's words, and leaves nothing behind, when the first is refused."""
     folder, first = sweep.logs(output_dir, submission.run), 0
     size, pause = array_size(), LIMIT_SECONDS
+    launcher = throttled(submission.launcher, len(paths), size)
     while first < len(paths):
         try:
-            job = _submit_array(paths[first : first + size], submission, folder, first)
+            job = _submit_array(paths[first : first + size], launcher, folder, mark(submission.run, first))
         except LimitMet as limit:  # an array as long as the limit never fits: shorter ones do, sooner or later
             _remove_pickles(folder)
             size = min(size, len(paths) - first)
@@ -70,9 +72,16 @@ class LimitMet(Exception):
     """Slurm's words when so many jobs may not be queued now."""
 
 
-def _submit_array(paths: Sequence[Path], submission: Submission, folder: Path, first: int) -> str:
+def throttled(launcher: dict[str, Any], packs: int, size: int) -> dict[str, Any]:
+    """The launcher's settings for arrays of at most `size` packs: Slurm bounds how many of one array run at a time, and
+    several arrays run beside each other."""
+    arrays, slots = math.ceil(packs / size), launcher.get("array_parallelism")
+    return {**launcher, "array_parallelism": max(1, slots // arrays)} if slots and arrays else launcher
+
+
+def _submit_array(paths: Sequence[Path], launcher: dict[str, Any], folder: Path, comment: str) -> str:
     """One array; the job's id. Raises LimitMet, or UserError with Slurm's words."""
-    executor = make_executor(submission.launcher, folder, mark(submission.run, first))
+    executor = make_executor(launcher, folder, comment)
     try:
         jobs = executor.map_array(exec_pack, [str(p.resolve()) for p in paths])
         return str(jobs[0].job_id).partition("_")[0]

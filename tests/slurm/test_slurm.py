@@ -11,7 +11,7 @@ import pytest
 
 from blip2sweep.sweep.submit import array_size
 from tests.commands import refused
-from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, go_on_now, pending, slurm, until
+from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, slurm, until
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
