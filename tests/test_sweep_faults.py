@@ -20,8 +20,8 @@ from blip2sweep.sweep.progress import scored
 from blip2sweep.sweep.single import in_hand
 from blip2sweep.sweep.slurm import with_time_to_work
 from blip2sweep.sweep.status import sweep_status
-from blip2sweep.sweep.submit import throttled
-from blip2sweep.sweep.sweeps import Submission, Sweep
+from blip2sweep.sweep.submit import note, throttled
+from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep
 from tests.commands import blip2sweep
 from tests.composing import plan
 from tests.test_packs import DUMMY, WORDS, sweep
@@ -149,6 +149,19 @@ def test_what_was_computed_again_is_scored_when_its_own_statistics_are_there(tmp
     assert not scored(tmp_path, sweep)
     (tmp_path / "scores" / f"{stem(key, 'bb')}.npz").touch()
     assert scored(tmp_path, sweep)
+
+
+def test_a_submitter_that_waits_for_a_limit_does_not_forget_a_retry(tmp_path: Path) -> None:
+    first = Sweep("s", "command", 0.0, ["0" * 12], [], submissions=[Submission("one", "slurm", {}, 2)])
+    note(first, tmp_path)
+    retry = find_sweep(tmp_path, "s")
+    retry.submissions.append(Submission("two", "slurm", {}, 1))
+    note(retry, tmp_path)
+    first.submissions[0].arrays.append({"job": "12", "first": 0, "count": 2})
+    note(first, tmp_path)
+    found = find_sweep(tmp_path, "s")
+    assert found.runs == ["one", "two"]
+    assert found.submissions[0].arrays == first.submissions[0].arrays
 
 
 def test_arrays_beside_each_other_run_no_more_packs_than_one_would() -> None:

@@ -30,7 +30,9 @@ RUNNER = "blip2sweep.sweep.runner:Runner"
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
 ATTEMPTS_PER_CELL = 2
 HALF_BATCH = 32  # after running out of memory, where the batch size was automatic (64 on a CPU, 256 on a GPU)
-PATIENCE = 60.0  # seconds for which a cell that another worker has in hand is waited for when nothing else is left
+PATIENCE = (
+    60.0  # seconds, or as long as a cell takes: so long is one waited for that another worker has in hand, at the end
+)
 MARGIN = 1.2  # a cell may take that much longer than the longest one before it
 
 
@@ -127,7 +129,7 @@ class Worker:
         if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
             return False
         since = self._deferred.setdefault(job["key"], time.monotonic())
-        if alone and time.monotonic() - since < PATIENCE:
+        if alone and time.monotonic() - since < max(PATIENCE, MARGIN * self._longest.get(kind(job), 0.0)):
             time.sleep(0.2)
             return True
         return time.monotonic() - since < 0.2
