@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,18 @@ def test_a_baseline_that_died_in_the_hand_of_another_is_run(tmp_path: Path) -> N
     assert in_hand(ledger, "a")
     assert not in_hand(ledger, "b")
     assert not in_hand(ledger, "c")
+
+
+def test_a_sweep_in_the_background_of_a_script_is_cancelled(tmp_path: Path) -> None:
+    """A shell without job control has such processes ignore Ctrl-C."""
+    words = [sys.executable, "-m", "blip2sweep", "-m", *WORDS, "sweep_name=s"]
+    env = {**os.environ, **DUMMY, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
+    command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    while not Ledger(tmp_path / "outputs").refresh().attempts:
+        time.sleep(0.05)
+    assert "cancelled" in blip2sweep("cancel", cwd=tmp_path).err
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "finished cells are kept" in err
+    assert "5 lost" in blip2sweep("status", cwd=tmp_path).out

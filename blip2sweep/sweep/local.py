@@ -13,12 +13,14 @@ from blip2sweep.memory import WORKERS, WORKERS_ON_GPU
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import Job, make_packs, write_packs
 from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.signals import term_as_ctrl_c
 from blip2sweep.sweep.supervise import Supervisor
 from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
 
 
 def run_local(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
     """Run the jobs. Returns when every worker has ended; Ctrl-C ends them and keeps what is done."""
+    term_as_ctrl_c()
     gpus = visible_gpus()
     packs = make_packs(jobs, workers or max(1, len(gpus)))
     submission = Submission(new_run(), "local", {"workers": workers}, len(packs))

@@ -1,4 +1,4 @@
-"""How a worker is asked to end, and how much wall time its job has left."""
+"""How a worker, or who launched it, is asked to end, and how much wall time its job has left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -58,6 +59,13 @@ class Stop:
             yield
         finally:
             self._interruptible = False
+
+
+def term_as_ctrl_c() -> None:
+    """For who launches a sweep: TERM, as of `blip2sweep cancel`, ends it as Ctrl-C does. That alone would not do, for what
+    a script starts in its background is told to ignore it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def end_with_parent() -> None:

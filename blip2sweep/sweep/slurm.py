@@ -15,6 +15,7 @@ from blip2sweep.sweep.finish import say
 from blip2sweep.sweep.live import squeue
 from blip2sweep.sweep.packs import Job, make_packs, pack_count, pack_path, write_packs
 from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.signals import term_as_ctrl_c
 from blip2sweep.sweep.submit import array_size, require, submit
 from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
 
@@ -37,6 +38,7 @@ def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dic
 
 def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> Submission:
     """Write the packs and submit them. When Slurm refuses, all is as before."""
+    term_as_ctrl_c()
     require("sbatch", "scontrol")
     array_size()  # Slurm answers
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
