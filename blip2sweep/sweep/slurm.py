@@ -138,7 +138,7 @@ def check_launcher(launcher: dict[str, Any]) -> None:
         value = launcher.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
             raise UserError(f"hydra.launcher.{name}={value}: right: {least} or more")
-    for name in ("setup", "srun_args"):
+    for name in ("setup", "teardown", "srun_args"):
         if not isinstance(launcher.get(name) or [], list):
             raise UserError(f"hydra.launcher.{name}={launcher[name]}: right: a list, as in '{name}=[\"…\"]'")
     if launcher.get("nodes", 1) != 1:
