@@ -43,7 +43,7 @@ class Store:
 
     def __init__(self, folder: Path, budget: int) -> None:
         self.folder, self.budget = folder, budget
-        self._warned = False
+        self.refused: str | None = None  # why the folder could not be written
 
     def get(self, key: str) -> bytes | None:
         """The bytes of an entry, or None when it is absent, damaged or of another version."""
@@ -111,8 +111,8 @@ class Store:
             excess -= length
 
     def _warn(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
+        if self.refused is None:
+            self.refused = error.strerror or str(error)
             warnings.warn(
                 f"cache {self.folder}: cannot be written ({error.strerror}); {GOING_ON}",
                 stacklevel=3,

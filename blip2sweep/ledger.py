@@ -21,7 +21,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 
-# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack; `measured` when a
+# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack, ends it (`ended`) or warns (`warning`); `measured` when a
 # result was compared with its baseline, which tables alone are made from.
 ENDS = ("result", "failed", "requeued")
 MEASURED = b'{"event":"measured",'

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS, Metric, Weights, interval, same_as_baseline, weights
-from blip2sweep.records import read_predictions, read_scores, stem
+from blip2sweep.records import key_of, read_predictions, read_scores, stem
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
 EVENT = "measured"
@@ -27,7 +27,7 @@ class Scored:
     """One cell's predictions and statistics, with the resamples of each metric made once."""
 
     def __init__(self, output_dir: Path, name: str) -> None:
-        self.name, self.key = name, name.partition("-")[0]
+        self.name, self.key = name, key_of(name)
         self.predictions = read_predictions(output_dir, name)
         self.statistics, self.current = read_scores(output_dir, name)
         self._sums: dict[str, NDArray[np.float64]] = {}

@@ -14,7 +14,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from blip2sweep.memory import free_host_bytes
+from blip2sweep.memory import free_host_bytes, workers_on_gpu
 
 SHARE_OF_HOST, SHARE_OF_DEVICE = 0.25, 0.4  # of the memory that is free when the model has been loaded
 Value = tuple[Tensor, ...]
@@ -141,5 +141,5 @@ def size(value: Value) -> int:
 def budgets(device: torch.device, limit: int | None = None) -> tuple[int, int]:
     """(device, host) bytes that this worker's memos may use together; `limit` caps each."""
     host = int(free_host_bytes() * SHARE_OF_HOST)
-    free = int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_DEVICE) if device.type == "cuda" else 0
+    free = int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_DEVICE) // workers_on_gpu() if device.type == "cuda" else 0
     return (free, host) if limit is None else (min(free, limit), min(host, limit))

@@ -1,4 +1,4 @@
-"""How much host memory this process may take, and which errors say that memory ran out. No torch here."""
+"""How much memory this process may take, and which errors say that memory ran out. No torch here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 WORKERS = "BLIP2SWEEP_WORKERS_ON_NODE"  # set for its workers by the local launcher
+WORKERS_ON_GPU = "BLIP2SWEEP_WORKERS_ON_GPU"  # how many of a launcher's workers compute on the GPU of this one
 GROUPS = Path("/sys/fs/cgroup")
 # Limit, use, and the line of memory.stat that counts file pages the kernel gives back when asked, by cgroup version.
 FILES = {
@@ -30,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_host_bytes() -> int:
     """This process's part of what may still be allocated: of the machine's available memory, and of what every control
     group above it leaves of its limit; shared with the other workers on this node."""
-    return max(0, min(_meminfo(), *group_bytes(), 2**62)) // workers_on_node()
+    return max(0, min(_meminfo(), *group_bytes(), *job_bytes(), 2**62)) // workers_on_node()
 
 
 def workers_on_node(env: Mapping[str, str] = os.environ) -> int:
@@ -40,6 +41,23 @@ def workers_on_node(env: Mapping[str, str] = os.environ) -> int:
         if found:
             return max(1, int(found[0]))
     return 1
+
+
+def workers_on_gpu(env: Mapping[str, str] = os.environ) -> int:
+    """How many workers share this one's GPU, as their launcher says."""
+    return max(1, _number(env, WORKERS_ON_GPU))
+
+
+def job_bytes(env: Mapping[str, str] = os.environ, status: Path = Path("/proc/self/status")) -> list[int]:
+    """What is left of the memory that was asked of Slurm, which not every site holds a job to by control groups: more
+    would be taken from the node's other jobs, or end this one. The job's workers are taken to be alike."""
+    node, cpu, cpus = (_number(env, f"SLURM_{n}") for n in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE"))
+    asked = node or cpu * cpus
+    return [asked * 2**20 - workers_on_node(env) * _kilobytes(status, "VmRSS") * 1024] if asked else []
+
+
+def _number(env: Mapping[str, str], name: str) -> int:
+    return int(env[name]) if env.get(name, "").isdigit() else 0
 
 
 def group_bytes(listed: Path = Path("/proc/self/cgroup"), root: Path = GROUPS) -> list[int]:
@@ -75,8 +93,12 @@ def _cached(path: Path, name: str) -> int:
 
 
 def _meminfo() -> int:
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024 or 4 * 2**30  # not Linux: a cautious guess
+
+
+def _kilobytes(path: Path, name: str) -> int:
+    """A number of a file of `Name:  123 kB`; 0 where there is none."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
     except (OSError, StopIteration):
-        return 4 * 2**30  # not Linux: a cautious guess
+        return 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def stem(key: str, predictions_hash: str) -> str:
     return f"{key}-{predictions_hash[:12]}"
 
 
+def key_of(name: str) -> str:
+    """The key in a `stem`."""
+    return name.partition("-")[0]
+
+
 def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> None:
     """Whole or not at all; to be followed by the `result` line that commits it."""
     write_json(output_dir / "predictions" / f"{name}.json", predictions.__dict__)
@@ -57,9 +63,13 @@ def read_predictions(output_dir: Path, name: str) -> Predictions:
 # ---- statistics
 
 
-def scored_keys(names: Iterable[str]) -> set[str]:
-    """Of the names of score files, the keys of cells that have one; a baseline's second run is none of its own."""
-    return {name.partition("-")[0] for name in names if not name.endswith("-noise.npz")}
+def scored_names(output_dir: Path) -> set[str]:
+    """The predictions, by name, that have a score file; a baseline's second run is nobody's score."""
+    try:
+        files = os.listdir(output_dir / "scores")  # noqa: PTH208  # a hundred thousand Paths take a second
+    except FileNotFoundError:
+        return set()
+    return {name.removesuffix(".npz") for name in files if not name.endswith("-noise.npz")}
 
 
 def scorer_version(statistic: str) -> str:

@@ -20,7 +20,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.records import (
     Predictions,
     read_statistics,
-    scored_keys,
+    scored_names,
     scorer_version,
     stem,
     write_predictions,
@@ -212,8 +212,11 @@ def test_a_baseline_that_is_not_there_is_not_looked_for_at_every_cell(
     assert len(looks) == 1
 
 
-def test_a_baselines_second_run_is_no_score_of_its_own() -> None:
-    assert scored_keys(["aa-1.npz", "bb-2-noise.npz"]) == {"aa"}
+def test_a_baselines_second_run_is_no_score_of_its_own(tmp_path: Path) -> None:
+    assert scored_names(tmp_path) == set()
+    for name in ("aa-1", "bb-2-noise"):
+        write_statistics(tmp_path, name, {"nll": np.ones((1, 2))})
+    assert scored_names(tmp_path) == {"aa-1"}
 
 
 def test_a_folder_that_is_read_only_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from blip2sweep import memory
-from blip2sweep.memo import Memo
-from blip2sweep.memory import group_bytes, is_out_of_memory, workers_on_node
+from blip2sweep.memo import Memo, budgets
+from blip2sweep.memory import group_bytes, is_out_of_memory, job_bytes, workers_on_gpu, workers_on_node
 from blip2sweep.models import load
 from blip2sweep.stages.images import Images
+from blip2sweep.sweep.element import task_env
 from blip2sweep.sweep.local import worker_env
 from blip2sweep.tasks import load_task
 from tests.checkpoints import TINY, conf, tiny_config
@@ -75,6 +76,49 @@ def test_workers_of_a_node_share_its_memory(env: dict[str, str], workers: int, m
 
 def test_the_local_launcher_says_how_many_there_are() -> None:
     assert workers_on_node(worker_env(0, [], 3)) == 3
+    assert [workers_on_gpu(worker_env(i, ["0", "1"], 5)) for i in range(5)] == [3, 2, 3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "gpus", "visible", "workers"),
+    [
+        (8, "8", "0,1,2,3,4,5,6,7", 1),  # whole nodes
+        (4, "1", "0", 4),  # one GPU for all
+        (4, "2", "0,1", 2),
+        (4, "4", "2", 1),  # gpus_per_task=1: each sees its own
+        (3, None, "0", 3),  # an old Slurm
+        (1, "8", "0,1,2,3,4,5,6,7", 1),  # one worker with a large model
+    ],
+)
+def test_tasks_of_a_job_share_its_gpus(
+    tasks: int, gpus: str | None, visible: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They compute on one device beside each other: each may remember its part of what is free there."""
+    told = {"SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(tasks), "CUDA_VISIBLE_DEVICES": visible}
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    for name, value in {**told, **({"SLURM_GPUS_ON_NODE": gpus} if gpus else {})}.items():
+        monkeypatch.setenv(name, value)
+    env = task_env()
+    assert workers_on_gpu(env) == workers
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * GB, 80 * GB))
+    monkeypatch.setenv(memory.WORKERS_ON_GPU, env[memory.WORKERS_ON_GPU])
+    assert budgets(torch.device("cuda"))[0] == 32 * GB // workers
+
+
+@pytest.mark.parametrize(
+    ("env", "left"),
+    [
+        ({}, []),
+        ({"SLURM_MEM_PER_NODE": "32768"}, [30 * GB]),
+        ({"SLURM_MEM_PER_NODE": "32768", "SLURM_NTASKS_PER_NODE": "4"}, [24 * GB]),
+        ({"SLURM_MEM_PER_CPU": "4096", "SLURM_CPUS_ON_NODE": "4"}, [14 * GB]),
+    ],
+)
+def test_what_was_asked_of_slurm_is_a_limit_where_no_group_enforces_it(
+    env: dict[str, str], left: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t 3000000 kB\nVmRSS:\t 2097152 kB\n")
+    assert job_bytes(env, tmp_path / "status") == left
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import pytest
 from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.sweep.element import parse_left
 from blip2sweep.sweep.packs import make_packs, pack_count, pack_data, read_pack, write_packs
+from blip2sweep.sweep.signals import Stop
 from blip2sweep.sweep.submit import refusal
-from blip2sweep.sweep.worker import CELL_FAILED, again, run_pack
+from blip2sweep.sweep.worker import CELL_FAILED, Worker, again, kind, run_pack
 from tests.commands import Ran, blip2sweep, refused
 from tests.composing import plan
 
@@ -134,6 +135,17 @@ def test_a_cell_in_anothers_hand_is_waited_for_when_it_is_the_last(tmp_path: Pat
     assert run_pack({**pack, "cells": made}, Journal(tmp_path)) == 0
     theirs.join()
     assert [a.started for a in Ledger(tmp_path).refresh().attempts.values()] == [2]  # both of them the other's
+
+
+@pytest.mark.parametrize(("longest", "waits"), [(0.0, False), (90.0, False), (110.0, True)])
+def test_a_long_cell_is_waited_for_as_long_as_it_may_take(tmp_path: Path, longest: float, waits: bool) -> None:
+    """When 120 s ago another worker was seen at it: to begin it too would compute it twice."""
+    (job, *_), other = jobs(), Journal(tmp_path)
+    other.write("started", key=job["key"], run="other", attempt="x")
+    worker = Worker({**pack_data([job], "s", "own", tmp_path, {}), "cells": [job]}, Journal(tmp_path), Stop())
+    worker._deferred[job["key"]] = time.monotonic() - 120
+    worker._longest[kind(job)] = longest
+    assert worker._waits(job, worker.ledger.refresh().attempts[job["key"]], alone=True) is waits
 
 
 def test_a_cell_whose_worker_is_dead_is_not_waited_for(tmp_path: Path) -> None:
@@ -277,4 +289,8 @@ def test_settings_of_the_launcher_that_cannot_be_meant(tmp_path: Path) -> None:
         blip2sweep(*words, "hydra.launcher.timeout_min=0", cwd=tmp_path), "hydra.launcher.timeout_min=0", "1 or more"
     )
     refused(blip2sweep(*words, "hydra.launcher.nodes=2", cwd=tmp_path), "a pack runs on one node")
+    refused(blip2sweep(*words, "hydra.launcher.timeout_min=1h", cwd=tmp_path), "timeout_min=1h: right: 1 or more")
+    refused(
+        blip2sweep(*words, "hydra.launcher.setup=module load cuda", cwd=tmp_path), "setup=module load cuda", "a list"
+    )
     assert not list(tmp_path.iterdir())

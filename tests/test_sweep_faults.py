@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from blip2sweep.sweep.element import requeue, set_end
+from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.records import stem
+from blip2sweep.store import write_json
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
+from blip2sweep.sweep.live import Live
+from blip2sweep.sweep.packs import pack_path
+from blip2sweep.sweep.progress import scored
+from blip2sweep.sweep.single import in_hand
 from blip2sweep.sweep.slurm import with_time_to_work
-from blip2sweep.sweep.sweeps import Submission, Sweep
+from blip2sweep.sweep.status import sweep_status
+from blip2sweep.sweep.submit import note, throttled
+from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep
 from tests.commands import blip2sweep
 from tests.composing import plan
 from tests.test_packs import DUMMY, WORDS, sweep
-
-
-def test_an_arrays_element_speaks_to_slurm_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One element has the array's own id; under that id Slurm means every element."""
-    for name, says in (("squeue", "5:00"), ("scontrol", "")):
-        fake = tmp_path / name
-        fake.write_text(f'#!/bin/sh\necho "{name} $@" >>{tmp_path}/asked\necho {says}\n')
-        fake.chmod(0o755)
-    for name, value in {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("BLIP2SWEEP_JOB_END", "BLIP2SWEEP_JOB_SECONDS"):
-        monkeypatch.setenv(name, "")
-    set_end()
-    requeue({"max_num_timeout": 3})
-    assert (tmp_path / "asked").read_text().split("\n")[:2] == ["squeue -h -j 12_3 -o %L", "scontrol requeue 12_3"]
-    assert float(os.environ["BLIP2SWEEP_JOB_SECONDS"]) == 300
 
 
 def test_a_device_beyond_use_ends_the_process_and_not_the_pack(tmp_path: Path) -> None:
@@ -116,3 +111,95 @@ def test_a_folder_that_the_nodes_do_not_share_is_suspected(tmp_path: Path) -> No
     assert told.endswith("is output_dir on a file system that the nodes share?")
     with pytest.raises(SweepFailed, match=r"1 of 1 cells failed: 1 lost; .* that the nodes share\?"):
         check_all_done(tmp_path, sweep)
+
+
+# ---- what is said of a sweep
+
+
+@pytest.mark.parametrize(
+    ("begun", "packs", "known", "state"),
+    [
+        ("new", {("new", 0): "running"}, True, "running"),
+        ("old", {("new", 0): "running"}, True, "queued"),  # its process died without a word
+        ("new", {("new", 0): "queued"}, True, "queued"),  # as did that of a node which failed
+        ("new", {}, True, "lost"),
+        ("new", {}, False, "running"),
+    ],
+)
+def test_a_cell_is_running_where_its_own_pack_is(
+    tmp_path: Path, begun: str, packs: dict[tuple[str, int], str], known: bool, state: str
+) -> None:
+    sweep = Sweep(
+        "s", "command", 0.0, ["0" * 12], [], submissions=[Submission(r, "slurm", {}, 1) for r in ("old", "new")]
+    )
+    for run in ("old", "new"):
+        write_json(pack_path(sweep.folder(tmp_path), run, 0), {"cells": [{"key": "0" * 12}]})
+    Journal(tmp_path).write("started", key="0" * 12, sweep="s", run=begun, attempt="x")
+    status = sweep_status(tmp_path, sweep, Ledger(tmp_path, brief=True), Live(known, packs))
+    assert status.states == {"0" * 12: state}
+
+
+def test_what_was_computed_again_is_scored_when_its_own_statistics_are_there(tmp_path: Path) -> None:
+    """Not when those of the result that no longer counts are."""
+    key = "0" * 12
+    sweep = Sweep("s", "command", 0.0, [key], [], rerun={key: ["first"]})
+    journal = Journal(tmp_path)
+    (tmp_path / "scores").mkdir()
+    for attempt, name in (("first", "aa"), ("second", "bb")):
+        journal.write("result", key=key, attempt=attempt, predictions=name)
+    (tmp_path / "scores" / f"{stem(key, 'aa')}.npz").touch()
+    assert not scored(tmp_path, sweep)
+    (tmp_path / "scores" / f"{stem(key, 'bb')}.npz").touch()
+    assert scored(tmp_path, sweep)
+
+
+def test_a_submitter_that_waits_for_a_limit_does_not_forget_a_retry(tmp_path: Path) -> None:
+    first = Sweep("s", "command", 0.0, ["0" * 12], [], submissions=[Submission("one", "slurm", {}, 2)])
+    note(first, tmp_path)
+    retry = find_sweep(tmp_path, "s")
+    retry.submissions.append(Submission("two", "slurm", {}, 1))
+    note(retry, tmp_path)
+    first.submissions[0].arrays.append({"job": "12", "first": 0, "count": 2})
+    note(first, tmp_path)
+    found = find_sweep(tmp_path, "s")
+    assert found.runs == ["one", "two"]
+    assert found.submissions[0].arrays == first.submissions[0].arrays
+
+
+def test_arrays_beside_each_other_run_no_more_packs_than_one_would() -> None:
+    assert throttled({"array_parallelism": 32}, 1000, 1001)["array_parallelism"] == 32
+    assert throttled({"array_parallelism": 32}, 1002, 1001)["array_parallelism"] == 16
+    assert throttled({"array_parallelism": 2}, 5000, 1001)["array_parallelism"] == 1
+
+
+def test_a_baseline_that_died_in_the_hand_of_another_is_run(tmp_path: Path) -> None:
+    """By a launcher of one job a cell: it asks whether somebody is at it, not whether somebody ever was."""
+    here = socket.gethostname()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    journal = Journal(tmp_path)
+    journal.write("started", key="a", attempt="x")
+    text = journal.path.read_text()
+    journal.path.write_text(
+        text + text.replace('"key":"a"', '"key":"b"').replace(f'"pid":{os.getpid()}', f'"pid":{gone.pid}')
+    )
+    assert f'"host":"{here}"' in text
+    ledger = Ledger(tmp_path).refresh()
+    assert in_hand(ledger, "a")
+    assert not in_hand(ledger, "b")
+    assert not in_hand(ledger, "c")
+
+
+def test_a_sweep_in_the_background_of_a_script_is_cancelled(tmp_path: Path) -> None:
+    """A shell without job control has such processes ignore Ctrl-C."""
+    words = [sys.executable, "-m", "blip2sweep", "-m", *WORDS, "sweep_name=s"]
+    env = {**os.environ, **DUMMY, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
+    command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    while not Ledger(tmp_path / "outputs").refresh().attempts:
+        time.sleep(0.05)
+    assert "cancelled" in blip2sweep("cancel", cwd=tmp_path).err
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "finished cells are kept" in err
+    assert "5 lost" in blip2sweep("status", cwd=tmp_path).out

@@ -42,24 +42,25 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> None:
     from blip2sweep.sweep.slurm import slurm_packs
-    from blip2sweep.sweep.submit import array_size, sbatch_script
+    from blip2sweep.sweep.submit import array_size, sbatch_script, throttled
 
     jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
     if not jobs:
         return
-    packs = slurm_packs(jobs, launcher, ledger)
-    gpus = (launcher.get("gpus_per_node") or 1) / (launcher.get("tasks_per_node") or 1)  # tasks share a pack's cells
-    _packs(packs, expected_seconds(jobs, ledger), "pack", gpus)
+    seconds = expected_seconds(jobs, ledger)
+    packs = slurm_packs(jobs, launcher, seconds)
+    _packs(packs, seconds, "pack", launcher.get("gpus_per_node") or 1, launcher.get("tasks_per_node") or 1)
     size = array_size()
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     print(
         f"\nsbatch script (one array element a pack{arrays}):\n\n"
-        + sbatch_script(launcher, min(size, len(packs)), output_dir / "logs")
+        + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
     )
 
 
-def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: float = 1) -> None:
-    costs = [sum(seconds[j["key"]] for j in pack) for pack in packs]
+def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:
+    """gpus, tasks: of each pack's job; the tasks share its cells."""
+    costs = [sum(seconds[j["key"]] for j in pack) / tasks for pack in packs]
     if not packs:
         return
     total = gpus * (sum(costs) + START_SECONDS * len(packs)) / 3600

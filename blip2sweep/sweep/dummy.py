@@ -1,14 +1,16 @@
 """An evaluator without a model, for tests and benchmarks of everything around one: BLIP2SWEEP_RUNNER=blip2sweep.sweep.dummy:Dummy.
 
 What it says depends on the cell alone. BLIP2SWEEP_DUMMY is JSON: seconds a cell, and words found in the recipes of cells
-that are to raise, to exit (taking the process with them), to break the device for the rest of the process, or to run out
-of memory unless the batch is halved.
+that are to be slow (ten times), to raise, to exit (taking the process with them), to break the device for the rest of the
+process, or to run out of memory unless the batch is halved; a warning; and whether cells are deaf to TERM, as a long call
+outside of Python is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from typing import Any
 
@@ -25,6 +27,7 @@ class Dummy:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.behaviour = json.loads(os.environ.get("BLIP2SWEEP_DUMMY", "{}"))
+        self.warning = self.behaviour.get("warning")
         self._tasks: dict[str, TaskData] = {}
         self.broken = False
 
@@ -36,7 +39,10 @@ class Dummy:
 
     def __call__(self, job: dict[str, Any]) -> tuple[Predictions, dict[str, Any]]:
         start = time.perf_counter()
-        time.sleep(self.behaviour.get("seconds", 0))
+        if self.behaviour.get("deaf"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        slow = 10 if self._listed("slow", job["columns"]["recipe"]) else 1
+        time.sleep(slow * self.behaviour.get("seconds", 0))
         self._misbehave(job["columns"]["recipe"])
         cost = {"seconds": time.perf_counter() - start, "batch_size": self.settings.get("batch_size")}
         return Predictions.of([_record(s, job["key"]) for s in self.task(job).samples]), {

@@ -1,12 +1,13 @@
 """The batch process of a Slurm job: `python -m blip2sweep.sweep.element PACK`. Supervises the worker, hears the signals.
 
 USR2 comes before the wall time ends (`--signal`): the worker ends after its cell, or, when time is up, with it given up;
-then the job is requeued and goes on after the last finished cell. TERM (preemption, scancel, scontrol requeue) ends the
+then the job is requeued (see turns.py) and goes on after the last finished cell. TERM (preemption, scancel, scontrol requeue) ends the
 worker at once; the job is not requeued by us, because whoever sent it has decided about that.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -17,43 +18,50 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
+from blip2sweep.memory import WORKERS_ON_GPU, workers_on_node
 from blip2sweep.sweep.attempt import slurm_job
 from blip2sweep.sweep.signals import END, WALL, WARNING, ending, seconds_left
 from blip2sweep.sweep.supervise import Supervisor
+from blip2sweep.sweep.turns import ask
 from blip2sweep.sweep.worker import STOPPED
 
-GRACE = 10.0  # seconds before the end of wall time at which the cell in hand is given up
+# Seconds before the end of wall time at which the cell in hand is given up: a worker that hears nothing is killed ten
+# seconds later, and the batch script still has to requeue the job.
+GRACE = 15.0
 
 
 def main(argv: list[str]) -> int:
-    set_end()
     try:
         supervisor = Supervisor(Path(argv[0]), task_env(), part=task_part())
+        settings = supervisor.pack["settings"]
+        listen(supervisor)
+        told = job_end(settings)
+        os.environ.update(told)
+        supervisor.env |= told
+        timer = give_up_in_time(supervisor)
+        try:
+            code = supervisor.run()
+        finally:
+            timer.cancel()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    delay = supervisor.pack["settings"].get("signal_delay_s")
-    supervisor.env[WARNING] = os.environ[WARNING] = str(delay or 0)
-    timer = listen(supervisor)
-    try:
-        code = supervisor.run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        timer.cancel()
     if code == STOPPED and supervisor.reason != "preempted":
-        requeue(supervisor.pack["settings"])
+        ask(supervisor.reason, supervisor.timeouts, settings.get("max_num_timeout"))
     return code
 
 
-def listen(supervisor: Supervisor) -> threading.Timer:
-    """Forward the signals; the timer gives the cell in hand up just before Slurm would kill it."""
+def listen(supervisor: Supervisor) -> None:
+    """Forward the signals: before Slurm is asked anything, which may take a while."""
+    signal.signal(signal.SIGUSR2, lambda *_: supervisor.stop(*_warned()))
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop(signal.SIGTERM, "preempted"))
+
+
+def give_up_in_time(supervisor: Supervisor) -> threading.Timer:
+    """A timer that gives the cell in hand up just before Slurm would kill it."""
     timer = threading.Timer(max(1.0, min(seconds_left() - GRACE, 1e8)), supervisor.stop, (signal.SIGTERM, "timeout"))
     timer.daemon = True
     timer.start()
-    signal.signal(signal.SIGUSR2, lambda *_: supervisor.stop(*_warned()))
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop(signal.SIGTERM, "preempted"))
     return timer
 
 
@@ -73,20 +81,29 @@ def task_env() -> dict[str, str]:
     local, tasks = int(os.environ.get("SLURM_LOCALID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
     if tasks > 1 and len(gpus) > 1:
         env["CUDA_VISIBLE_DEVICES"] = gpus[local % len(gpus)]
-    return {**env, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    return {**env, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", WORKERS_ON_GPU: str(tasks_on_gpu(gpus))}
 
 
-# ---- wall time and requeueing
+def tasks_on_gpu(gpus: list[str]) -> int:
+    """How many of the job's tasks compute on this one's GPU. With `gpus_per_task` each sees its own alone; how many the
+    job has on the node tells that from one GPU for all."""
+    on_node = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    return math.ceil(workers_on_node() / max(1, len(gpus), int(on_node) if on_node.isdigit() else 0))
 
 
-def set_end() -> None:
-    """When this job ends, told to the worker in this host's clock.
+# ---- wall time
 
-    An array's element is named `12_3`: one of them has the array's own id, under which Slurm means all of them.
+
+def job_end(settings: dict[str, Any]) -> dict[str, str]:
+    """Variables that tell when this job ends, in this host's clock. Nothing where there is no limit.
+
+    Where Slurm does not answer, the wall time that was asked for counts: without any, USR2 at its end would be taken for
+    a notice of preemption, and such turns are not counted.
     """
-    seconds = parse_left(_slurm("squeue", "-h", "-j", slurm_job() or "", "-o", "%L"))
-    if seconds is not None:
-        os.environ[END], os.environ[WALL] = str(time.time() + seconds), str(seconds)
+    told = {WARNING: str(settings.get("signal_delay_s") or 0)}
+    answer = _slurm("squeue", "-h", "-j", slurm_job() or "", "-o", "%L").strip()
+    seconds = parse_left(answer) if answer else 60.0 * (settings.get("timeout_min") or 0) or None
+    return told if seconds is None else {**told, END: str(time.time() + seconds), WALL: str(seconds)}
 
 
 def parse_left(text: str) -> float | None:
@@ -98,23 +115,6 @@ def parse_left(text: str) -> float | None:
         return float(int(days or 0) * 86400 + seconds)
     except ValueError:
         return None
-
-
-def requeue(settings: dict[str, Any]) -> None:
-    """Ask Slurm for another turn, where that is allowed and the number of turns is not used up."""
-    turns = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    if turns >= (settings.get("max_num_timeout") or 0):
-        print(
-            f"not requeued after {turns} turns (hydra.launcher.max_num_timeout); `blip2sweep retry` runs what is left",
-            file=sys.stderr,
-        )
-        return
-    try:
-        done = subprocess.run(["scontrol", "requeue", str(slurm_job())], capture_output=True, text=True)
-        said = " ".join(done.stderr.split()) or "requeued"
-    except OSError as error:
-        said = f"not requeued ({error}); `blip2sweep retry` runs what is left"
-    print(f"out of wall time: {said}", file=sys.stderr, flush=True)
 
 
 def _slurm(*command: str) -> str:

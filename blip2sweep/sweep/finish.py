@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Ledger, no_garbage
-from blip2sweep.records import scored_keys
+from blip2sweep.records import key_of, scored_names, stem
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
 from blip2sweep.sweep.sweeps import Sweep
@@ -62,15 +61,11 @@ def score_missing(output_dir: Path, sweep: Sweep) -> None:
 
 
 def unscored(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
-    """The sweep's results that have predictions and no statistics."""
-    scored = scored_keys(_names(output_dir / "scores"))
-    missing = [k for k in sweep.keys if k not in scored]
-    ledger = Ledger(output_dir, only=missing).refresh() if missing else None
-    return [r for r in ledger.results() if r["predictions"]] if ledger else []
-
-
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  # a hundred thousand Paths take a second
+    """The sweep's results that have predictions and no statistics; of what was computed again the new result counts."""
+    names = scored_names(output_dir)
+    open_ = ({*sweep.keys} - set(map(key_of, names))) | {*sweep.rerun}.intersection(sweep.keys)
+    results = Ledger(output_dir, only=open_).refresh().results() if open_ else []
+    return [r for r in results if r["predictions"] and stem(r["key"], r["predictions"]) not in names]
 
 
 def not_scored(output_dir: Path, sweep: Sweep) -> str | None:

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blip2sweep.errors import UserError
-from blip2sweep.memory import WORKERS
+from blip2sweep.memory import WORKERS, WORKERS_ON_GPU
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import Job, make_packs, write_packs
 from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.signals import term_as_ctrl_c
 from blip2sweep.sweep.supervise import Supervisor
 from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
 
 
 def run_local(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
     """Run the jobs. Returns when every worker has ended; Ctrl-C ends them and keeps what is done."""
+    term_as_ctrl_c()
     gpus = visible_gpus()
     packs = make_packs(jobs, workers or max(1, len(gpus)))
     submission = Submission(new_run(), "local", {"workers": workers}, len(packs))
@@ -77,7 +79,10 @@ def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         WORKERS: str(count),
     }
-    return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else env
+    if not gpus:
+        return env
+    shared = len(range(i % len(gpus), count, len(gpus)))  # they are dealt in turn
+    return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], WORKERS_ON_GPU: str(shared)}
 
 
 def visible_gpus() -> list[str]:

@@ -24,12 +24,26 @@ def make_packs(jobs: Sequence[Job], count: int, seconds: dict[str, float] | None
     """
     ordered = sorted(jobs, key=Prefixes())
     costs = [(seconds or {}).get(j["key"], 1.0) for j in ordered]
-    share, spent = sum(costs) / max(1, min(count, len(ordered))), 0.0
-    packs: dict[int, list[Job]] = {}
+    made = _slices(ordered, costs, max(1, min(count, len(ordered))))
+    return [pack for pack in made if pack]
+
+
+def share(pack: dict[str, Any], part: str = "0/1") -> dict[str, Any]:
+    """The pack, or of several tasks in one job the share of this one: `0/4`. Neighbours share work, so that each gets a
+    run of them, of about equal cost."""
+    rank, tasks = (int(x) for x in part.split("/"))
+    costs = pack.get("seconds") or [1.0] * len(pack["cells"])
+    return {**pack, "part": part, "cells": _slices(pack["cells"], costs, tasks)[rank]}
+
+
+def _slices(ordered: Sequence[Job], costs: Sequence[float], count: int) -> list[list[Job]]:
+    """`count` runs of neighbours, of about equal cost; some are empty where there are few."""
+    slices: list[list[Job]] = [[] for _ in range(count)]
+    size, spent = sum(costs) / count, 0.0
     for job, cost in zip(ordered, costs, strict=True):
-        packs.setdefault(int((spent + cost / 2) / share), []).append(job)
+        slices[min(count - 1, int((spent + cost / 2) / size))].append(job)
         spent += cost
-    return list(packs.values())
+    return slices
 
 
 def pack_count(total: float, slots: int, pack_minutes: float, max_packs: int | None, cells: int) -> int:
@@ -42,11 +56,12 @@ def pack_count(total: float, slots: int, pack_minutes: float, max_packs: int | N
 
 
 def pack_data(
-    jobs: Sequence[Job], sweep: str, run: str, output_dir: Path, settings: dict[str, Any], index: int = 0
-) -> dict[str, Any]:
+    jobs: Sequence[Job], sweep: str, run: str, output_dir: Path, settings: dict[str, Any], index: int = 0,
+    seconds: dict[str, float] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The JSON of a pack: settings, and cells with models and tasks said once.
 
-    run: the id of this launch of the sweep; with index it names the pack.
+    run: the id of this launch of the sweep; with index it names the pack. seconds: what each key is expected to cost.
     """
     models, tasks = _distinct(jobs, "model"), _distinct(jobs, "task")
     of_model = {canonical_json(m): i for i, m in enumerate(models)}
@@ -57,6 +72,7 @@ def pack_data(
     return {
         "sweep": sweep, "run": run, "index": index, "output_dir": str(output_dir.resolve()), "settings": settings,
         "models": models, "tasks": tasks, "cells": cells,
+        "seconds": [seconds[j["key"]] for j in jobs] if seconds else None,
     }  # fmt: skip
 
 
@@ -70,13 +86,14 @@ def pack_path(folder: Path, run: str, index: int) -> Path:
 
 
 def write_packs(
-    packs: Sequence[Sequence[Job]], folder: Path, sweep: str, run: str, output_dir: Path, settings: dict[str, Any]
-) -> list[Path]:
+    packs: Sequence[Sequence[Job]], folder: Path, sweep: str, run: str, output_dir: Path, settings: dict[str, Any],
+    seconds: dict[str, float] | None = None,
+) -> list[Path]:  # fmt: skip
     """Write the packs of one launch; their paths, in order."""
     paths = [pack_path(folder, run, i) for i in range(len(packs))]
     for i, (path, jobs) in enumerate(zip(paths, packs, strict=True)):
         own = {k: v for k, v in settings.get("rerun", {}).items() if k in {j["key"] for j in jobs}}
-        write_json(path, pack_data(jobs, sweep, run, output_dir, {**settings, "rerun": own}, i))
+        write_json(path, pack_data(jobs, sweep, run, output_dir, {**settings, "rerun": own}, i, seconds))
     return paths
 
 

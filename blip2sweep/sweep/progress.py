@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2sweep.ledger import Ledger
-from blip2sweep.records import scored_keys
+from blip2sweep.records import key_of, scored_names, stem
 from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
-from blip2sweep.sweep.status import Status, sweep_status
+from blip2sweep.sweep.status import Status, sweep_status, warnings
 from blip2sweep.sweep.sweeps import Sweep
 
 LEDGER_SECONDS = 0.3
@@ -28,9 +27,16 @@ Look = Callable[[], Live]
 
 
 def follow(output_dir: Path, sweep: Sweep, look: Look | None = None, ledger: Ledger | None = None) -> Status:
-    """Until every cell has a result, or nothing more will come by itself. look: which packs are alive now; ledger: of these
-    keys, where somebody has one that knows some of them already."""
+    """Until every cell has a result, or nothing more will come by itself; then what workers warned of. look: which packs
+    are alive now; ledger: of these keys, where somebody has one that knows some of them already."""
     ledger, console = ledger or Ledger(output_dir, only=sweep.keys, brief=True), Console(stderr=True)
+    status = _follow(output_dir, sweep, look, ledger, console)
+    for line in warnings(ledger.refresh(), sweep):
+        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+    return status
+
+
+def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, console: Console) -> Status:
     now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
@@ -72,11 +78,13 @@ def stuck(now: Live) -> str:
 
 
 def scored(output_dir: Path, sweep: Sweep) -> bool:
-    """Whether every cell has its statistics: they are written beside the next cell's work, after the result."""
-    try:
-        return scored_keys(os.listdir(output_dir / "scores")).issuperset(sweep.keys)  # noqa: PTH208
-    except FileNotFoundError:
+    """Whether every cell has its statistics: they are written beside the next cell's work, after the result. Of what was
+    computed again those of the new result count."""
+    names = scored_names(output_dir)
+    if not set(map(key_of, names)).issuperset(sweep.keys):
         return False
+    again = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
+    return names.issuperset(stem(r["key"], r["predictions"]) for r in again if r["predictions"])
 
 
 class Watch:

@@ -79,6 +79,12 @@ class Runner:
         if settings.get("threads"):
             torch.set_num_threads(settings["threads"])
 
+    @property
+    def warning(self) -> str | None:
+        """What the user of the sweep ought to hear, though every cell may be well."""
+        refused = self._store.refused if self._store else None
+        return f"cache could not be written: {refused}" if refused else None
+
     def task(self, job: Job) -> TaskData:
         name = canonical_json(job["task"])
         if name not in self._tasks:

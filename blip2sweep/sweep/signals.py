@@ -1,4 +1,4 @@
-"""How a worker is asked to end, and how much wall time its job has left."""
+"""How a worker, or who launched it, is asked to end, and how much wall time its job has left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -52,7 +53,7 @@ class Stop:
         """Raises Stopped inside, when TERM comes or has come."""
         try:
             self._interruptible = True
-            self.whole_turn = seconds_left() > WHOLE * float(os.environ.get(WALL, "inf"))
+            self.whole_turn = whole_turn(time.time())
             if self._now:
                 raise Stopped
             yield
@@ -60,10 +61,23 @@ class Stop:
             self._interruptible = False
 
 
+def term_as_ctrl_c() -> None:
+    """For who launches a sweep: TERM, as of `blip2sweep cancel`, ends it as Ctrl-C does. That alone would not do, for what
+    a script starts in its background is told to ignore it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def end_with_parent() -> None:
     """Linux: TERM when the supervisor is gone, so that nothing goes on that nobody watches."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def whole_turn(start: float) -> bool:
+    """Whether a cell that was begun at `start` had nearly all of the job's wall time before it."""
+    end, wall = (float(os.environ.get(name, "inf")) for name in (END, WALL))
+    return wall < float("inf") and end - start > WHOLE * wall
 
 
 def seconds_left() -> float:

@@ -12,7 +12,7 @@ from blip2sweep.sweep.packs import pack_data
 from blip2sweep.sweep.plan import Job, make_plan
 from blip2sweep.sweep.run import settings
 from blip2sweep.sweep.sweeps import new_run
-from blip2sweep.sweep.worker import run_pack
+from blip2sweep.sweep.worker import may_live, run_pack
 
 
 def run_single(config: dict[str, Any]) -> float:
@@ -38,9 +38,9 @@ def _run(jobs: list[dict[str, Any]], told: dict[str, Any], output_dir: Path) -> 
 
 
 def in_hand(ledger: Ledger, key: str) -> bool:
-    """Done, or started by somebody who has not finished."""
+    """Done, or started by somebody who has not finished and may yet do so."""
     attempts = ledger.attempts.get(key)
-    return attempts is not None and (attempts.done or bool(attempts.open))
+    return attempts is not None and (attempts.done or any(may_live(s) for s in attempts.open))
 
 
 def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> float:

@@ -15,8 +15,15 @@ from blip2sweep.sweep.finish import say
 from blip2sweep.sweep.live import squeue
 from blip2sweep.sweep.packs import Job, make_packs, pack_count, pack_path, write_packs
 from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.signals import term_as_ctrl_c
 from blip2sweep.sweep.submit import array_size, require, submit
 from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
+
+# The least that a setting may be.
+LEAST = {
+    "timeout_min": 1, "array_parallelism": 1, "nodes": 1, "tasks_per_node": 1, "max_packs": 1, "pack_minutes": 0,
+    "signal_delay_s": 0, "max_num_timeout": 0,
+}  # fmt: skip
 
 
 def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> bool:
@@ -31,18 +38,20 @@ def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dic
 
 def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> Submission:
     """Write the packs and submit them. When Slurm refuses, all is as before."""
+    term_as_ctrl_c()
     require("sbatch", "scontrol")
     array_size()  # Slurm answers
-    packs = slurm_packs(jobs, launcher, Ledger(output_dir).refresh())
+    seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
+    packs = slurm_packs(jobs, launcher, seconds)
     submission = Submission(new_run(), "slurm", launcher, len(packs))
     before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"
     was = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
         submission.launcher = launcher = with_time_to_work(launcher)
-        told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s")}
+        told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s", "timeout_min")}
         paths = write_packs(
-            packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}
+            packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}, seconds
         )
         sweep.write(output_dir)
         submit(paths, submission, sweep, output_dir)
@@ -85,12 +94,12 @@ def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes |
             path.rmdir()
 
 
-def slurm_packs(jobs: Sequence[Job], launcher: dict[str, Any], ledger: Ledger) -> list[list[Job]]:
-    """The jobs in packs of about equal cost."""
-    seconds = expected_seconds(jobs, ledger)
-    slots = max(1, launcher.get("array_parallelism") or 1)
+def slurm_packs(jobs: Sequence[Job], launcher: dict[str, Any], seconds: dict[str, float]) -> list[list[Job]]:
+    """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: by key."""
+    slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
     minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
-    count = pack_count(sum(seconds.values()), slots, minutes, launcher.get("max_packs"), len(jobs))
+    cells = max(1, len(jobs) // tasks)
+    count = pack_count(sum(seconds.values()) / tasks, slots, minutes, launcher.get("max_packs"), cells)
     return make_packs(jobs, count, seconds)
 
 
@@ -125,10 +134,13 @@ def with_time_to_work(launcher: dict[str, Any]) -> dict[str, Any]:
 
 def check_launcher(launcher: dict[str, Any]) -> None:
     """Refuse settings that cannot be meant."""
-    for name in ("timeout_min", "array_parallelism", "nodes", "tasks_per_node", "max_packs"):
+    for name, least in LEAST.items():
         value = launcher.get(name)
-        if value is not None and value < 1:
-            raise UserError(f"hydra.launcher.{name}={value}: right: 1 or more")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
+            raise UserError(f"hydra.launcher.{name}={value}: right: {least} or more")
+    for name in ("setup", "teardown", "srun_args"):
+        if not isinstance(launcher.get(name) or [], list):
+            raise UserError(f"hydra.launcher.{name}={launcher[name]}: right: a list, as in '{name}=[\"…\"]'")
     if launcher.get("nodes", 1) != 1:
         raise UserError(
             f"hydra.launcher.nodes={launcher['nodes']}: a pack runs on one node; right: more packs (max_packs)"

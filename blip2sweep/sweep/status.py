@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +64,10 @@ def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | Non
 def _state(
     attempts: Attempts, failed: list[dict[str, Any]], sweep: Sweep, now: Live, pack: tuple[str, int] | None
 ) -> str:
-    """Of a cell without a result. pack: the newest live one that holds it."""
-    in_hand = [s for s in attempts.open if s.get("run") in sweep.runs]
-    if in_hand and (pack or not now.known):
+    """Of a cell without a result. pack: the newest live one that holds it. Starts that nothing has ended may be those of a
+    process that died without a word: one of another launch, or of a job that waits for its next turn, is not running."""
+    runs = {s.get("run") for s in attempts.open}
+    if (pack and now.packs[pack] == "running" and pack[0] in runs) or (not now.known and runs.intersection(sweep.runs)):
         return "running"
     if pack and again(attempts.failed_in(pack[:1])) != "skip":
         return "queued"
@@ -104,7 +105,7 @@ def print_status(output_dir: Path, name: str | None) -> None:
     status = sweep_status(output_dir, sweep, ledger)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"sweep {sweep.name}: {status.summary()}", markup=False)
-    for line in [*pace(sweep, ledger, status), *by_kind(status), *advice(sweep, status)]:
+    for line in [*pace(sweep, ledger, status), *by_kind(status), *warnings(ledger, sweep), *advice(sweep, status)]:
         console.print(f"  {line}", markup=False)
 
 
@@ -116,6 +117,17 @@ def by_kind(status: Status) -> list[str]:
         f"failed, {kind}: {n}; first: {next(f for f in failed if f['kind'] == kind)['error']}"
         for kind, n in kinds.items()
     ]
+
+
+def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
+    """`on 2 of 16 workers: cache could not be written: …`, of the newest launch: what the log of a worker alone would say."""
+    workers, told = set(), defaultdict(set)
+    for line in ledger.workers:
+        if line["run"] in sweep.runs[-1:]:
+            workers.add(worker := (line["pack"], line.get("part")))
+            if "warning" in line:
+                told[line["warning"]].add(worker)
+    return [f"on {len(some)} of {len(workers)} workers: {what}" for what, some in told.items()]
 
 
 def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:

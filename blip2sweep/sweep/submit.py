@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -15,7 +16,8 @@ from typing import Any
 from blip2sweep.errors import UserError
 from blip2sweep.sweep.finish import say
 from blip2sweep.sweep.live import mark
-from blip2sweep.sweep.sweeps import Submission, Sweep
+from blip2sweep.sweep.sweeps import Submission, Sweep, read_sweep
+from blip2sweep.sweep.turns import after_tasks, before_tasks
 
 # What is ours in the launcher's settings; all others are sbatch's, under submitit's names.
 OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
@@ -24,6 +26,8 @@ OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
 LIMITS = re.compile(
     r"(QOS|Assoc)(Max|Grp)Submit\w*|MaxSubmitJobs|MaxJobCount|temporarily unable to accept", re.IGNORECASE
 )
+# A site may have srun end all tasks of a job when one fails or some time after the first has ended; ours are independent.
+EACH_BY_ITSELF = ("--kill-on-bad-exit=0", "--wait=0")
 LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # between two tries while a limit is met; doubled each time
 NO_SLURM = (
     "no Slurm here: {} is not installed; right: run this on the cluster's login node, or leave hydra/launcher=slurm out"
@@ -39,9 +43,10 @@ def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_d
     """Queue every pack. Raises UserError with Slurm's words, and leaves nothing behind, when the first is refused."""
     folder, first = sweep.logs(output_dir, submission.run), 0
     size, pause = array_size(), LIMIT_SECONDS
+    launcher = throttled(submission.launcher, len(paths), size)
     while first < len(paths):
         try:
-            job = _submit_array(paths[first : first + size], submission, folder, first)
+            job = _submit_array(paths[first : first + size], launcher, folder, mark(submission.run, first))
         except LimitMet as limit:  # an array as long as the limit never fits: shorter ones do, sooner or later
             _remove_pickles(folder)
             size = min(size, len(paths) - first)
@@ -59,17 +64,32 @@ def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_d
                 f"{error}; {first} of {len(paths)} packs are queued: `blip2sweep retry {sweep.name}` queues the rest"
             ) from error
         submission.arrays.append({"job": job, "first": first, "count": min(size, len(paths) - first)})
-        sweep.write(output_dir)
+        note(sweep, output_dir)
         first, pause = first + size, LIMIT_SECONDS
+
+
+def note(sweep: Sweep, output_dir: Path) -> None:
+    """Write the sweep with what others, as a `retry`, have launched of it since it was read: submitting may take hours."""
+    path, known = sweep.folder(output_dir) / "sweep.json", set(sweep.runs)
+    others = [s for s in read_sweep(path).submissions if s.run not in known] if path.exists() else []
+    sweep.submissions = sorted([*sweep.submissions, *others], key=lambda s: s.created)
+    sweep.write(output_dir)
 
 
 class LimitMet(Exception):
     """Slurm's words when so many jobs may not be queued now."""
 
 
-def _submit_array(paths: Sequence[Path], submission: Submission, folder: Path, first: int) -> str:
+def throttled(launcher: dict[str, Any], packs: int, size: int) -> dict[str, Any]:
+    """The launcher's settings for arrays of at most `size` packs: Slurm bounds how many of one array run at a time, and
+    several arrays run beside each other."""
+    arrays, slots = math.ceil(packs / size), launcher.get("array_parallelism")
+    return {**launcher, "array_parallelism": max(1, slots // arrays)} if slots and arrays else launcher
+
+
+def _submit_array(paths: Sequence[Path], launcher: dict[str, Any], folder: Path, comment: str) -> str:
     """One array; the job's id. Raises LimitMet, or UserError with Slurm's words."""
-    executor = make_executor(submission.launcher, folder, mark(submission.run, first))
+    executor = make_executor(launcher, folder, comment)
     try:
         jobs = executor.map_array(exec_pack, [str(p.resolve()) for p in paths])
         return str(jobs[0].job_id).partition("_")[0]
@@ -90,6 +110,9 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
     renamed = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
     require("sbatch", "srun")
     executor = SlurmExecutor(folder, python=sys.executable)
+    settings["setup"] = [*settings.get("setup", ()), *before_tasks(folder)]
+    settings["teardown"] = after_tasks(settings.get("teardown", ()))
+    settings["srun_args"] = [*EACH_BY_ITSELF, *settings.get("srun_args", ())]
     try:
         if "mem_gb" in settings:
             settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from blip2sweep.ledger import Journal, Ledger
-from blip2sweep.sweep.attempt import columns, slurm_job
-from blip2sweep.sweep.packs import read_pack
-from blip2sweep.sweep.worker import BROKEN, CELL_FAILED, STOPPED, share
+from blip2sweep.sweep.attempt import columns
+from blip2sweep.sweep.packs import read_pack, share
+from blip2sweep.sweep.signals import whole_turn
+from blip2sweep.sweep.turns import out_of_time, this_turn
+from blip2sweep.sweep.worker import BROKEN, CELL_FAILED, STOPPED, names
 
 STUCK_SECONDS = 10.0  # after TERM: code that does not return to Python hears no signal
+OUT_OF_TIME = {"kind": "timeout", "error": "not finished within the job's wall time", "traceback": ""}
 IDLE_CRASHES = 2  # deaths with no cell in hand: a broken environment, which starting again does not mend
 
 
@@ -25,11 +28,12 @@ class Supervisor:
 
     def __init__(self, pack: Path, env: dict[str, str], log: IO[bytes] | None = None, part: str = "0/1") -> None:
         self.path, self.part, self.env, self.log = pack, part, env, log
-        self.pack = share(read_pack(pack), [part])
+        self.pack = share(read_pack(pack), part)
         self.output_dir = Path(self.pack["output_dir"])
         self.journal = Journal(self.output_dir)
         self.child: subprocess.Popen[bytes] | None = None
         self.reason: str | None = None  # why it was told to stop
+        self.timeouts = 0  # turns of this pack that ran out of wall time before this one
 
     def run(self) -> int:
         """The worker's exit code in the end: 0, 3 when a cell failed, 4 when stopped before the end, 2 for bad input."""
@@ -69,13 +73,16 @@ class Supervisor:
     def _ended(self, code: int) -> int:
         if self.reason and code not in (0, CELL_FAILED):
             self._requeue(self._in_hand())
-            return STOPPED
+            code = STOPPED
+        if code == STOPPED:
+            self.reason = self.reason or "timeout"  # the worker found too little time left to begin another cell
+            self.journal.write("worker", **names(self.pack), turn=this_turn(), ended=self.reason)
         return code
 
     def _announce(self) -> None:
         """The first line of every worker: the ledger is found to be writable before anything is computed."""
-        self.journal.write("worker", sweep=self.pack["sweep"], run=self.pack["run"], pack=self.pack["index"],
-                           job=slurm_job(), gpus=self.env.get("CUDA_VISIBLE_DEVICES"))  # fmt: skip
+        gpus = self.env.get("CUDA_VISIBLE_DEVICES")
+        self.journal.write("worker", **names(self.pack), turn=this_turn(), gpus=gpus)
 
     def _close_lost(self) -> None:
         """Cells that an earlier job of this pack had in hand when it died without a word."""
@@ -85,6 +92,7 @@ class Supervisor:
             "traceback": "",
         }
         self._close([(j, s) for j in self._attempts() for s in self._open(j)], fatal=True, **lost)
+        self.timeouts = out_of_time(self.ledger.workers, self.pack["run"], self.pack["index"])
 
     def _in_hand(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """[(cell, its start)] that the dead child left open."""
@@ -106,7 +114,11 @@ class Supervisor:
         return bool(in_hand)
 
     def _requeue(self, in_hand: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        for _, start in in_hand:
+        """What a worker would have written that had to be killed."""
+        for job, start in in_hand:
+            if self.reason == "timeout" and whole_turn(start["time"]):
+                self._close([(job, start)], **OUT_OF_TIME)
+                continue
             self.journal.write("requeued", **_names(start), reason=self.reason)
             self._remove_torn(start)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -95,7 +96,8 @@ def cancel(output_dir: Path, name: str | None) -> None:
         s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and process_lives(s.pid, s.created)
     ]
     for pid in {*local, *now.submitters}:
-        os.kill(pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGTERM)
     ids = sorted({a["job"] for s in sweep.submissions for a in s.arrays} if not now.known else now.jobs)
     if ids:
         _scancel(ids)

@@ -1,4 +1,4 @@
-"""Runs the cells of one pack: `python -m blip2sweep.sweep.worker PACK [RANK/TASKS]`; with the latter only its share.
+"""Runs the cells of one pack: `python -m blip2sweep.sweep.worker PACK [RANK/TASKS]`; with the latter its share of them.
 
 Before each cell it looks in the ledger: what another sweep has done meanwhile is not done again, what another worker has
 in hand is left for the end, what failed in this run is not tried again (a crash or out-of-memory once more). Exit code
@@ -22,15 +22,17 @@ import psutil
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger
 from blip2sweep.records import stem
-from blip2sweep.sweep.attempt import DeviceBroken, Scoring, run_cell, say
-from blip2sweep.sweep.packs import read_pack
+from blip2sweep.sweep.attempt import DeviceBroken, Scoring, run_cell, say, slurm_job
+from blip2sweep.sweep.packs import read_pack, share
 from blip2sweep.sweep.signals import Stop, Stopped, end_with_parent, seconds_left
 
 RUNNER = "blip2sweep.sweep.runner:Runner"
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
 ATTEMPTS_PER_CELL = 2
 HALF_BATCH = 32  # after running out of memory, where the batch size was automatic (64 on a CPU, 256 on a GPU)
-PATIENCE = 60.0  # seconds for which a cell that another worker has in hand is waited for when nothing else is left
+PATIENCE = (
+    60.0  # seconds, or as long as a cell takes: so long is one waited for that another worker has in hand, at the end
+)
 MARGIN = 1.2  # a cell may take that much longer than the longest one before it
 
 
@@ -51,6 +53,7 @@ class Worker:
         self._scoring = Scoring(journal, self.output_dir)
         self._deferred: dict[str, float] = {}  # key -> when it was first left to another worker
         self._longest: dict[tuple[str, str], float] = {}
+        self._warned = False
 
     def run(self) -> int:
         """The exit code, when everything is scored; a worker that is asked to stop waits for no scores."""
@@ -100,7 +103,15 @@ class Worker:
             name = run_cell(job, self.runner, self.journal, self.pack, self.stop)
         if name is not None:
             self._scoring(name, job)
+        self._pass_on_warning()
         self._longest[kind(job)] = max(self._longest.get(kind(job), 0.0), time.monotonic() - start)
+
+    def _pass_on_warning(self) -> None:
+        """What the runner warns of concerns who follows the sweep, and nobody reads the logs of what goes well."""
+        told = getattr(self.runner, "warning", None)
+        if told and not self._warned:
+            self._warned = True
+            self.journal.write("worker", **names(self.pack), warning=told)
 
     def _try_again_later(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> None:
         """A cell that just ran out of memory comes again at the end; one that failed for good counts."""
@@ -118,7 +129,7 @@ class Worker:
         if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
             return False
         since = self._deferred.setdefault(job["key"], time.monotonic())
-        if alone and time.monotonic() - since < PATIENCE:
+        if alone and time.monotonic() - since < max(PATIENCE, MARGIN * self._longest.get(kind(job), 0.0)):
             time.sleep(0.2)
             return True
         return time.monotonic() - since < 0.2
@@ -158,6 +169,11 @@ def again(failures: list[dict[str, Any]]) -> str:
     return "half" if last["kind"] == "oom" or last.get("signal") == 9 else "run"
 
 
+def names(pack: dict[str, Any]) -> dict[str, Any]:
+    """Which worker a `worker` line of the ledger is about: also that of an earlier or later turn of its job."""
+    return {k: pack.get(k) for k in ("sweep", "run", "part")} | {"pack": pack["index"], "job": slurm_job()}
+
+
 class half_batch:
     """Within it the runner uses half the batch."""
 
@@ -184,12 +200,6 @@ def load_runner(settings: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(module), name)(settings)
 
 
-def share(pack: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """The pack, or of several tasks in one job the share of this one: `0/4`."""
-    rank, _, tasks = (words[0] if words else "0/1").partition("/")
-    return {**pack, "cells": pack["cells"][int(rank) :: int(tasks)]}
-
-
 def main(argv: list[str]) -> int:
     # Before torch is loaded. Threads that spin while they wait are 10 times slower beside another busy process, and the
     # scoring process is one.
@@ -197,7 +207,7 @@ def main(argv: list[str]) -> int:
     stop = Stop()
     stop.install()
     end_with_parent()
-    pack = share(read_pack(Path(argv[0])), argv[1:])
+    pack = share(read_pack(Path(argv[0])), *argv[1:2])
     journal = Journal(Path(pack["output_dir"]))
     try:
         return run_pack(pack, journal, stop)

@@ -11,7 +11,7 @@ import pytest
 
 from blip2sweep.sweep.submit import array_size
 from tests.commands import refused
-from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, go_on_now, pending, slurm, until
+from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, slurm, until
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -50,43 +50,6 @@ def test_a_batch_process_killed_with_its_worker_is_retried(bench: Bench) -> None
     assert sweep.returncode == 1
     assert "lost" in err
     assert bench.run("retry", "s", "--wait").code == 0
-    check(bench)
-
-
-def test_requeue_in_the_middle_of_a_pack(bench: Bench) -> None:
-    bench.behaviour = {"seconds": 1}
-    sweep = bench.start(*TEN)
-    until(lambda: len(bench.ledger.results()) >= 3)
-    job = bench.jobs()[0]
-    slurm("scontrol", "requeue", job)
-    until(lambda: pending(job))
-    assert " queued" in bench.run("status").out
-    go_on_now(job)
-    _, err = sweep.communicate(timeout=120)
-    assert sweep.returncode == 0, err
-    check(bench)
-    assert [e["reason"] for e in bench.events("requeued")] == ["preempted"]
-    assert not bench.events("failed")
-
-
-def test_out_of_wall_time(bench: Bench) -> None:
-    """A minute of wall time for 80 s of work: the job asks for another turn and goes on after the last finished cell."""
-    bench.behaviour = {"seconds": 8}
-    sweep = bench.start(
-        *TEN, "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=15", "hydra.launcher.max_packs=1"
-    )
-    job = until(bench.jobs)[0]
-    deadline = time.monotonic() + 240
-    while sweep.poll() is None and time.monotonic() < deadline:
-        if pending(job) and bench.ledger.results():
-            assert not bench.in_hand()
-            go_on_now(job)
-        time.sleep(1)
-    _, err = sweep.communicate(timeout=30)
-    assert sweep.returncode == 0, err
-    assert len(bench.events("worker")) >= 2
-    assert len(bench.events("result")) == 10
-    assert not bench.events("failed")
     check(bench)
 
 
@@ -254,32 +217,6 @@ def test_slurm_that_does_not_answer_leaves_the_ledger_to_tell(bench: Bench, monk
     assert "could be asked" in seen
     assert bench.run("wait").code == 0
     monkeypatch.undo()
-    check(bench)
-
-
-def test_whole_nodes_run_one_worker_a_gpu(bench: Bench) -> None:
-    settings = ["hydra.launcher.gpus_per_node=2", "hydra.launcher.tasks_per_node=2", "hydra.launcher.max_packs=1"]
-    assert bench.sweep(*TEN, *settings).code == 0
-    assert sorted(w["gpus"] for w in bench.events("worker")) == ["0", "1"]
-    assert len(bench.events("result")) == 10
-    check(bench)
-
-
-def test_a_sites_own_launcher_file_where_requeueing_is_forbidden(bench: Bench) -> None:
-    """USR2 long before the end is a notice of preemption: the cell is given up, and without requeueing the rest is lost."""
-    site = bench.folder / "site" / "hydra" / "launcher" / "mine.yaml"
-    site.parent.mkdir(parents=True)
-    site.write_text("defaults: [slurm]\ncpus_per_task: 1\nmem_gb: 1\nadditional_parameters: {no-requeue: true}\n")
-    bench.behaviour = {"seconds": 1}
-    words = [*TEN, "hydra/launcher=mine", "sweep_name=s", "hydra.launcher.wait=false"]
-    assert bench.run("-m", "--config-dir", "site", *words).code == 0
-    until(lambda: len(bench.ledger.results()) >= 2)
-    slurm("scancel", "--signal=USR2", bench.jobs()[0])
-    ran = bench.run("wait")
-    assert ran.code == 1
-    assert " lost" in ran.err
-    assert [e["reason"] for e in bench.events("requeued")] == ["preempted"]
-    assert bench.run("retry", "--wait").code == 0
     check(bench)
 
 
