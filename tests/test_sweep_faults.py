@@ -15,10 +15,12 @@ import pytest
 from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.records import stem
 from blip2sweep.store import write_json
+from blip2sweep.sweep.attempt import run_cell
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import pack_path
 from blip2sweep.sweep.progress import scored
+from blip2sweep.sweep.signals import Stop, Stopped
 from blip2sweep.sweep.single import in_hand
 from blip2sweep.sweep.slurm import with_time_to_work
 from blip2sweep.sweep.status import sweep_status
@@ -203,3 +205,19 @@ def test_a_sweep_in_the_background_of_a_script_is_cancelled(tmp_path: Path) -> N
     assert process.returncode == 130, err
     assert "finished cells are kept" in err
     assert "5 lost" in blip2sweep("status", cwd=tmp_path).out
+
+
+def test_what_fails_once_the_job_is_ended_is_given_up_and_no_failure(tmp_path: Path) -> None:
+    """Slurm signals every process: a loader's child may be gone before its parent hears of it."""
+    stop, journal = Stop(), Journal(tmp_path)
+    job = {"key": "a" * 12, "columns": {}, "baseline": "b" * 12}
+
+    def run(_: object) -> None:
+        stop._interruptible = False  # as after the handler's own raise was swallowed on the way
+        stop._on_term()
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated")
+
+    with pytest.raises(Stopped):
+        run_cell(job, run, journal, {"output_dir": str(tmp_path), "sweep": "s", "run": "r"}, stop)  # type: ignore[arg-type]
+    events = [json.loads(x) for x in journal.path.read_text().splitlines()]
+    assert [(e["event"], e.get("reason")) for e in events] == [("started", None), ("requeued", "preempted")]

@@ -60,6 +60,11 @@ def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, An
         give_up(job, common, journal, stop)
         raise
     except Exception as error:  # every failure of a cell is a row; the others go on
+        if (
+            stop.now
+        ):  # Slurm ends every process of a job: what fails then, a loader's child gone first, is no fault of the cell
+            give_up(job, common, journal, stop)
+            raise Stopped from error
         journal.write("failed", **common, columns=columns(job), **failure(error))
         say(job["key"], f"failed\n{traceback.format_exc()}")
         if any(words in str(error) for words in BROKEN_DEVICE):

@@ -31,7 +31,7 @@ class Stop:
     def __init__(self) -> None:
         self.reason: str | None = None
         self.whole_turn = False  # the cell in hand started with nearly all of the wall time before it
-        self._now = False
+        self.now = False  # TERM has come
         self._interruptible = False
 
     def install(self) -> None:
@@ -43,7 +43,7 @@ class Stop:
 
     def _on_term(self, *_: object) -> None:
         self.reason = self.reason or "preempted"
-        self._now = True
+        self.now = True
         if self._interruptible:
             self._interruptible = False  # Slurm signals every process, and the supervisor forwards: once is enough
             raise Stopped
@@ -54,7 +54,7 @@ class Stop:
         try:
             self._interruptible = True
             self.whole_turn = whole_turn(time.time())
-            if self._now:
+            if self.now:
                 raise Stopped
             yield
         finally:
