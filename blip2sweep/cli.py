@@ -216,7 +216,7 @@ def recommend(
     verify: Annotated[bool, typer.Option(help="Run the recipe and say what it scored.")] = False,
 ) -> None:
     """The best recipe under a budget: chosen on one half of the images, reported on the other."""
-    from blip2sweep.report.insight import run_recommend
+    from blip2sweep.report.recommending import run_recommend
     from blip2sweep.report.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))

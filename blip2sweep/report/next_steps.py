@@ -11,8 +11,8 @@ import pandas as pd
 
 from blip2sweep.analysis.cells import headline
 from blip2sweep.analysis.dropoff import dropoff, extending, lowest_safe
+from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of
-from blip2sweep.analysis.recommend import FEWEST_CELLS
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.report.commands import context

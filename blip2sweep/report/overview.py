@@ -174,7 +174,7 @@ def _some(parts: Sequence[str]) -> str:
 def model_quality(source: Source) -> str | None:
     """Cross-validated error of the predictor against the two baselines it has to beat; None where nothing can be fitted."""
     from blip2sweep.analysis.atoms import noise
-    from blip2sweep.analysis.recommend import FEWEST_CELLS, problems
+    from blip2sweep.analysis.knapsack import FEWEST_CELLS, problems
 
     if source.anatomy is None:
         return None

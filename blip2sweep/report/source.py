@@ -45,6 +45,18 @@ class Source:
         return pack_jobs(self.output_dir)
 
     @cached_property
+    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
+        """Every finished cell of the ledger that has this baseline, whichever sweep ran it, and the draws of all of them."""
+        base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
+        path = self.output_dir / "table.parquet"
+        table = read_table(path) if path.exists() else self.table
+        own = table[table["baseline"] == base] if "baseline" in table else table.iloc[:0]
+        if set(own["key"]) <= set(self.cells["key"]):
+            return self.cells, self.draws
+        cells = comparable(own)
+        return cells, load_draws(self.output_dir, cells, self.metric)
+
+    @cached_property
     def anatomy(self) -> Anatomy | None:
         """Of the model as it was planned, else of the shipped model of that name."""
         job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)

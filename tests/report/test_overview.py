@@ -15,9 +15,9 @@ import pytest
 from blip2sweep.errors import UserError
 from blip2sweep.report import tracking
 from blip2sweep.report.figures import figures
-from blip2sweep.report.insight import run_recommend
 from blip2sweep.report.next_steps import next_steps
 from blip2sweep.report.overview import model_quality, sentences
+from blip2sweep.report.recommending import run_recommend
 from blip2sweep.report.source import Source, load_source
 from blip2sweep.report.suggestions import run_suggest
 from blip2sweep.rescore import rescore
@@ -176,13 +176,14 @@ def report(source: Source) -> str:
     return page(source, figures(source))
 
 
-def test_few_cells_of_each_method_have_a_report_and_no_recommendation(tmp_path: Path) -> None:
+def test_few_cells_of_each_method_have_a_report_and_no_prediction(tmp_path: Path) -> None:
     source = opened(tmp_path, [whole(p, 4, m) for p in PARTS for m in ("rtn", "gptq", "mse", "awq", "minmax")])
     assert len(source.cells) == 16
     assert model_quality(source) is None
     assert "With rtn/channel" in report(source)
-    with pytest.raises(UserError, match="too few cells to fit a model"):
-        run_recommend(source, None, "2%", None, verify=False)
+    lines = run_recommend(source, "1.6MB", None, tmp_path / "r.yaml", verify=False)
+    assert any(x.startswith("measured, cell ") for x in lines)  # the best of what was run needs no fit
+    assert any(x.startswith("only measured cells competed: too few cells to fit a model") for x in lines)
     with pytest.raises(UserError, match="too few cells to fit a model"):
         run_suggest(source, 3, None)
 
@@ -262,9 +263,34 @@ def test_a_report_that_cannot_be_drawn_does_not_stop_tracking(
 
 def test_a_limit_that_is_not_kept_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(tmp_path, [whole(p, b) for p in PARTS for b in (8, 4, 3)])
-    monkeypatch.setattr("blip2sweep.analysis.recommend.Half.lost", lambda *rest: 0.4)
-    lines = run_recommend(source, None, "1%", tmp_path / "r.yaml", verify=False)
+    monkeypatch.setattr("blip2sweep.analysis.halves.Half.lost", lambda *rest: 0.4)
+    # Of this size there is no cell: those of one part are larger, and so is the baseline, which keeps any limit.
+    lines = run_recommend(source, "1.1MB", "1%", tmp_path / "r.yaml", verify=False)
     assert any(x.startswith("the limit of 1.0% is NOT kept: 40.0% is the least loss") for x in lines)
+
+
+def test_a_cell_of_another_sweep_is_recommended_as_measured(tmp_path: Path) -> None:
+    """The same baseline, another sweep: it was run, so it competes, and the output says what it is."""
+    build(tmp_path, [whole(p, b) for p in PARTS for b in (8, 4, 3)], name="parts")
+    build(tmp_path, [whole(EVERY[-1], b) for b in (4, 3)], name="joint")
+    source = load_source(tmp_path, "parts")
+    assert len(source.cells) == 10
+    lines = run_recommend(source, "800kB", None, tmp_path / "r.yaml", verify=False)
+    told = next(x for x in lines if x.startswith("measured, cell "))
+    key = source.measured[0].query("parts == 'vit+qformer+llm' and width == 4")["key"].iloc[0]
+    assert re.match(
+        rf"measured, cell {key}: CIDEr \d.\d+, drop \d.\d+ \[.*\] \(baseline .*that did not choose it", told
+    )
+    assert "parts, 10 cells, and 2 cells of other sweeps with the same baseline" in (tmp_path / "r.yaml").read_text()
+
+
+def test_a_recommendation_that_was_not_run_says_how_sure_it_is(tmp_path: Path) -> None:
+    source = opened(tmp_path, [whole(p, b) for p in PARTS for b in (8, 4, 3)])
+    lines = run_recommend(source, "1MB", None, tmp_path / "r.yaml", verify=False)
+    told = next(x for x in lines if x.startswith("predicted, not measured: "))
+    value, low, high = map(float, re.findall(r"CIDEr (\S+), 90% prediction interval \[(\S+), (\S+)\]", told)[0])
+    assert 0 < low < value < high
+    assert "the half of the images that did not choose it" in told
 
 
 def test_a_calibrated_recommendation_is_verified_as_its_cells_were_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from blip2sweep.analysis import recommend
+from blip2sweep.analysis import knapsack
 from blip2sweep.analysis.atoms import noise
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
@@ -18,7 +18,7 @@ from blip2sweep.analysis.predict import Mean
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError
 from blip2sweep.importing.models import model_anatomy
-from blip2sweep.report.insight import parse_bytes, parse_drop
+from blip2sweep.report.recommending import parse_bytes, parse_drop
 from tests.commands import blip2sweep, refused
 from tests.synthetic import build, entry, grid, source, whole
 
@@ -69,20 +69,20 @@ def test_the_choice_is_the_optimum(folder: Path) -> None:
             ["none", "vit:all:all", "llm:all:all", "qformer:all:all", "vit:all:all; qformer:all:all; llm:all:all"]
         )
     ]
-    problem = next(p for p in recommend.problems(own, model_anatomy("tiny")) if p.setting == "rtn/channel")
+    problem = next(p for p in knapsack.problems(own, model_anatomy("tiny")) if p.setting == "rtn/channel")
     mean = Mean(np.array([0.5, 0.05, 0.2]), 1.5)
     import itertools
 
     everything = list(itertools.product(*problem.options))
     sizes = {w: problem.bytes(w) for w in everything}
     for budget in (500_000, 700_000, 1_000_000):
-        chosen = tuple(recommend.solve(problem, mean, budget, None))
+        chosen = tuple(knapsack.solve(problem, mean, budget, None))
         feasible = [w for w in everything if sizes[w] <= budget]
         best = min(float(mean.sensitivity(noise(np.array([w], float)))[0]) for w in feasible)
         assert sizes[chosen] <= budget
         assert float(mean.sensitivity(noise(np.array([chosen], float)))[0]) == pytest.approx(best, abs=1e-6)
     limit = mean.noise_for(0.9)
-    chosen = tuple(recommend.solve(problem, mean, None, 0.1))
+    chosen = tuple(knapsack.solve(problem, mean, None, 0.1))
     least = min(sizes[w] for w in everything if float(mean.sensitivity(noise(np.array([w], float)))[0]) <= limit)
     assert sizes[chosen] == least
 
