@@ -275,7 +275,7 @@ def test_a_cell_of_another_sweep_is_recommended_as_measured(tmp_path: Path) -> N
     build(tmp_path, [whole(EVERY[-1], b) for b in (4, 3)], name="joint")
     source = load_source(tmp_path, "parts")
     assert len(source.cells) == 10
-    lines = run_recommend(source, "800kB", None, tmp_path / "r.yaml", verify=False)
+    lines = run_recommend(source, "640kB", None, tmp_path / "r.yaml", verify=False)
     told = next(x for x in lines if x.startswith("measured, cell "))
     key = source.measured[0].query("parts == 'vit+qformer+llm' and width == 4")["key"].iloc[0]
     assert re.match(
