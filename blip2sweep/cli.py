@@ -19,10 +19,15 @@ app = typer.Typer(
 OutputDir = Annotated[Path, typer.Option("--output-dir", envvar="BLIP2SWEEP_OUTPUT_DIR", help="Where results are.")]
 DEFAULT = Path("outputs")
 
+SweepName = Annotated[str | None, typer.Argument(help="Sweep name; without one what was started last.")]
+ResultsName = Annotated[
+    str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")
+]
+
 
 @app.command()
 def table(
-    sweep: Annotated[str | None, typer.Argument(help="Sweep name; without one the newest.")] = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     format: Annotated[str, typer.Option("--format", "-f", help="rich, csv (all columns), md or latex.")] = "rich",
     all_cells: Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")] = False,
@@ -31,9 +36,6 @@ def table(
     from blip2sweep.report.verbs import show_table
 
     show_table(output_dir, sweep, format, all_cells)
-
-
-SweepName = Annotated[str | None, typer.Argument(help="Sweep name; without one the newest.")]
 
 
 @app.command()
@@ -178,7 +180,7 @@ Columns = Annotated[
 
 @app.command()
 def report(
-    sweep: SweepName = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -191,20 +193,21 @@ def report(
     project: Annotated[str, typer.Option(help="The W&B project.")] = "blip2sweep",
 ) -> None:
     """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
+    from blip2sweep.report.insight import check_sending, send
     from blip2sweep.report.insight import report as run
     from blip2sweep.report.source import load_source, narrowing
 
-    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join(run(source, out, png, pdf)))
     if wandb:
-        from blip2sweep.report.insight import send
-
+        check_sending(wandb, all_cells)
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    typer.echo("\n".join([*source.meant, *run(source, out, png, pdf)]))
+    if wandb:
         typer.echo(send(source, wandb, project))
 
 
 @app.command()
 def recommend(
-    sweep: SweepName = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -220,12 +223,13 @@ def recommend(
     from blip2sweep.report.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join(run_recommend(source, max_bytes, max_drop, out, verify)))
+    lines = run_recommend(source, max_bytes, max_drop, out, verify)
+    typer.echo("\n".join([*source.meant, *lines]))
 
 
 @app.command()
 def suggest(
-    sweep: SweepName = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -239,7 +243,8 @@ def suggest(
     from blip2sweep.report.suggestions import run_suggest
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join(run_suggest(source, n, out)))
+    lines = run_suggest(source, n, out)
+    typer.echo("\n".join([*source.meant, *lines]))
 
 
 @app.command()

@@ -44,7 +44,7 @@ def page(source: Source, made: list[Figure]) -> str:
     }
     values = {
         "title": html.escape(f"blip2sweep · {source.title}"),
-        "heading": html.escape(_heading(source)),
+        "heading": html.escape(source.heading),
         "style": _asset("style.css"),
         "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
         "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
@@ -86,13 +86,6 @@ def _plotly() -> str:
     """plotly.js as the Python package ships it, packed: 4.6 MB become 1.9."""
     source = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()
-
-
-def _heading(source: Source) -> str:
-    cells, first = source.cells, source.cells.iloc[0]
-    known = first.get("samples")  # a CSV file need not say how many
-    samples = f"{int(known)} samples, " if pd.notna(known) and known else ""
-    return f"{first['model']} on {first['task']}, {samples}{len(cells)} cells"
 
 
 def _section(figure: Figure, number: int) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blip2sweep.errors import UserError
 from blip2sweep.report.figures import label
 from blip2sweep.report.html import build_report
 from blip2sweep.report.source import Source
 from blip2sweep.report.static import write_static
+from blip2sweep.report.tracking import MODES, track
+from blip2sweep.sweep.sweeps import find_sweep
 
 
 def report(source: Source, path: Path | None, png: bool, pdf: bool) -> list[str]:
@@ -21,13 +24,19 @@ def report(source: Source, path: Path | None, png: bool, pdf: bool) -> list[str]
     return [f"wrote {path} ({size:.1f} MB)", f"wrote {folder} (a CSV a figure)", *(f"wrote {p}" for p in pictures)]
 
 
+def check_sending(mode: str, all_cells: bool) -> None:
+    """Refuse, before anything is written, what cannot be sent."""
+    if all_cells:
+        raise UserError(
+            "--wandb: rows are sent sweep by sweep, so not with --all; right: blip2sweep report SWEEP --wandb …"
+        )
+    if mode not in MODES:
+        raise UserError(f"--wandb {mode}: right: {' or '.join(MODES)}")
+
+
 def send(source: Source, mode: str, project: str) -> str:
     """Send a sweep's rows to W&B; what was sent before is left out."""
-    from blip2sweep.report.tracking import check_tracking, track
-    from blip2sweep.sweep.sweeps import find_sweep
-
     settings = {"name": "wandb", "mode": mode, "project": project}
-    check_tracking(settings)
     sweep = find_sweep(source.output_dir, source.title)
     rows = track(source.output_dir, sweep, source.table, settings)
     again = (

@@ -17,9 +17,9 @@ from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.models import model_config, shipped_models
-from blip2sweep.report.verbs import read_table
+from blip2sweep.report.verbs import ALL, newer_runs, read_table
 from blip2sweep.sweep.packs import sweep_jobs
-from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.sweep.sweeps import find_results
 from blip2sweep.tasks import TaskData, load_task
 
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -38,6 +38,20 @@ class Source:
     draws: Draws | None
     command: str
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def heading(self) -> str:
+        """`tiny on shapes_caption, 200 samples, 21 cells`."""
+        first = self.cells.iloc[0]
+        known = first.get("samples")  # a CSV file need not say how many
+        samples = f"{int(known)} samples, " if pd.notna(known) and known else ""
+        return f"{first['model']} on {first['task']}, {samples}{len(self.cells)} cells"
+
+    @property
+    def meant(self) -> list[str]:
+        """Which sweep a verb speaks of, in lines for the terminal."""
+        name = self.title if self.title == ALL else f"sweep {self.title}"
+        return [f"{name}: {self.heading}", *self.notes]
 
     @cached_property
     def jobs(self) -> dict[str, dict[str, Any]]:
@@ -97,16 +111,20 @@ def load_source(
     all_cells: bool = False,
     only: dict[str, str | None] | None = None,
 ) -> Source:
-    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}."""
-    found = None if all_cells else find_sweep(output_dir, sweep)
+    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}.
+
+    A run of one cell is the newest sweep only where there is no other.
+    """
+    found = None if all_cells else find_results(output_dir, sweep)
     folder = found.folder(output_dir) if found else output_dir
     table = _narrowed(_collected(output_dir, found, folder), only or {})
     cells = comparable(table)
     metric = main_metric(cells)
     assert metric is not None
     draws = load_draws(output_dir, cells, metric)
-    title, command = (found.name, found.command) if found else ("all cells", "")
-    return Source(output_dir, title, folder, table, cells, metric, draws, command)
+    title, command = (found.name, found.command) if found else (ALL, "")
+    notes = newer_runs(output_dir, found) if found and sweep is None else []
+    return Source(output_dir, title, folder, table, cells, metric, draws, command, notes)
 
 
 def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
