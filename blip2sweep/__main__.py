@@ -30,12 +30,13 @@ BAD_INPUT = 2
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] == "plan":
+    if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
-    if words and words[0] in VERBS:
+    if words and words[0] in ("plan", *VERBS):
         from blip2sweep.cli import app
 
-        sys.exit(guarded(lambda: app(words, prog_name="blip2sweep")))
+        asked = ["plan", "--help"] if words[0] == "plan" else words  # its own words are overrides and flags of Hydra
+        sys.exit(guarded(lambda: app(asked, prog_name="blip2sweep")))
     sys.exit(guarded(lambda: run_hydra(checked(words))))
 
 

@@ -19,6 +19,32 @@ app = typer.Typer(
 OutputDir = Annotated[Path, typer.Option("--output-dir", envvar="BLIP2SWEEP_OUTPUT_DIR", help="Where results are.")]
 DEFAULT = Path("outputs")
 
+
+@app.command()
+def plan(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="What a sweep takes: key=value, and flags of Hydra.")
+    ] = None,
+) -> None:
+    """Say what a sweep would do; nothing is written, submitted or loaded.
+
+    Every cell with its key, what it does to the model and whether the ledger has it; what is skipped and why; into how
+    many packs the rest is divided and about how long they take; with Slurm the sbatch script.
+
+    \b
+      blip2sweep plan quant.bits=2,4 part=vit,llm
+      blip2sweep plan +study=part_wise model=blip2-opt-2.7b task=coco_caption hydra/launcher=slurm
+
+    Overrides are those of the sweep itself, so that the same words with `python -m blip2sweep -m` run it: key=value sets a
+    key, key=a,b,c makes a cell of each, several lists multiply, group=option (model=, quant=, task=, study=) takes a file of
+    conf/. `python -m blip2sweep --help` lists every group, key and default. --output-dir DIR says which ledger is asked for
+    what is done.
+    """
+    from blip2sweep.__main__ import run_hydra
+
+    run_hydra(overrides or [], plan_only=True)
+
+
 SweepName = Annotated[str | None, typer.Argument(help="Sweep name; without one what was started last.")]
 ResultsName = Annotated[
     str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")

@@ -40,9 +40,9 @@ def main_metrics(table: pd.DataFrame) -> list[str]:
 def short_table(table: pd.DataFrame) -> pd.DataFrame:
     """The columns people ask for first: what was done, metric, drop with its interval, bits per weight."""
     out = pd.DataFrame(index=table.index)
-    for column in ("model", "dtype", "task"):
+    for column in ("model", "dtype", "task", "samples"):
         if column in table and table[column].nunique() > 1:
-            out[column] = table[column]
+            out[column] = [_word(v) for v in table[column]]
     out["part"] = table["part"]
     out["bits"] = [_bits(row) for row in table.to_dict("records")]
     for column in ("blocks", "layers", "method", "strategy", "group_size"):

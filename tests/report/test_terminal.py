@@ -1,0 +1,80 @@
+"""The table on the terminal: whole columns, by importance; markup and LaTeX as they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from blip2sweep.report import terminal
+from blip2sweep.report.terminal import fitted, latex, notes, short_table
+from tests.commands import blip2sweep
+from tests.synthetic import build, entry
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("terminal")
+    cells = [
+        [entry(f"{p}:{b}:{layers}", 4)]
+        for p in ("vit", "llm")
+        for b in ("first", "last")
+        for layers in ("mlp", "attention")
+    ]
+    build(path / "outputs", [*cells, [entry("vit:first:mlp", 4, strategy="group", group_size=32)]], n=60)
+    return path
+
+
+@pytest.mark.parametrize("width", [78, 80, 100, 120, 200])
+def test_what_is_shown_is_whole(folder: Path, width: int) -> None:
+    ran = blip2sweep("table", cwd=folder, env={"COLUMNS": str(width)})
+    assert ran.code == 0, ran.err
+    head = next(x for x in ran.out.splitlines() if "part" in x)
+    assert "blocks" in head
+    assert "95 % interval" in head
+    drawn = [x for x in ran.out.splitlines() if x.startswith(("│", "┃"))]
+    assert not any("… " in x for x in drawn)  # an interval's own stands between two numbers
+    assert max(map(len, drawn)) <= width
+    assert "attention" in ran.out
+    left = [c for c in ("key", "bits/weight", "cider") if c not in head]
+    assert (f"no room for {', '.join(left)}: " in ran.out) == bool(left)
+    assert (width < 120) == bool(left)
+
+
+def test_a_pipe_has_every_column(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    terminal.print_table(pd.read_parquet(folder / "outputs/table.parquet"), "t")
+    head = next(x for x in capsys.readouterr().out.splitlines() if "part" in x)
+    assert all(c in head for c in ("strategy", "cider", "bits/weight", "key"))
+
+
+def test_the_least_important_column_goes_first() -> None:
+    short = pd.DataFrame({"part": ["vit"], "drop": ["0.1"], "bits/weight": ["4.16"], "key": ["0123456789ab"]})
+    assert fitted(short, 80)[1] == []
+    assert fitted(short, 35)[1] == ["key"]
+    assert fitted(short, 20)[1] == ["key", "bits/weight"]
+
+
+def test_rows_of_two_tasks_have_the_numbers_of_their_own(tmp_path: Path) -> None:
+    build(tmp_path, [[entry("vit:all:all", 4)]], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    asked = table.rename(columns=lambda c: c.replace("cider", "vqa_accuracy")).assign(task="vqa")
+    short = short_table(pd.concat([table, asked], ignore_index=True))
+    assert (short[["cider", "vqa_accuracy"]] != "").sum(axis=1).tolist() == [1, 1, 1, 1]
+    assert short["drop"].tolist()[1] == short["drop"].tolist()[3] != ""
+
+
+def test_the_drop_of_a_likelihood_is_a_rise(tmp_path: Path) -> None:
+    build(tmp_path, [[entry("vit:all:all", 4)]], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert notes(table)[0].startswith("drop: baseline − cell, positive is worse")
+    assert notes(table.drop(columns="cider"))[0].startswith("drop: nll of the cell − baseline, positive is worse")
+
+
+def test_latex_and_markup_are_text() -> None:
+    assert r"a\_b\{c\}\textbackslash{}d" in latex(pd.DataFrame({"part": ["a_b{c}\\d"]}))
+    drawn = terminal.rich_table(pd.DataFrame({"part": ["[red]x"]}), "sweep csv-[bold]")
+    assert str(drawn.title) == "sweep csv-[bold]"
