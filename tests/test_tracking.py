@@ -113,6 +113,13 @@ def test_what_was_sent_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(sent) == 9
 
 
+def test_a_likelihood_is_not_kept() -> None:
+    """Twice the baseline's is no 200 % kept."""
+    row = {"nll": 2.0, "baseline_nll": 1.0, "drop_nll": 1.0, "cider": 1.0, "baseline_cider": 2.0, "drop_cider": 1.0}
+    assert tracking._main(row, "nll") == {"metric": 2.0, "drop": 1.0}
+    assert tracking._main(row, "cider") == {"metric": 1.0, "drop": 1.0, "kept": 0.5}
+
+
 def test_what_was_calibrated_on_is_config() -> None:
     """Parameter importance looks at the config alone."""
     row = {"key": "k", "part": "vit", "input_bits": 8, "calibration": "coco", "calibration_samples": 128, "cider": 1.0,

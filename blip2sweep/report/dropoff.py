@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from blip2sweep.metrics import METRICS
 from blip2sweep.report.terminal import main_metric
+from blip2sweep.report.words import words_of
 from blip2sweep.store import write_atomic
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
@@ -36,7 +38,7 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
         chosen = cells[(cells["model"] == model) & (cells["task"] == task) & (cells["method"] == method)]
         _panel(axis, chosen, metric)
         axis.set_title(f"{model}, {task}, {method}", fontsize=10)
-    axes[0][0].set_ylabel(f"{metric}, % of the baseline")
+    axes[0][0].set_ylabel(words_of(metric).axis)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
@@ -98,10 +100,12 @@ def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:
 
 def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
     base = cells[f"baseline_{metric}"].abs()
-    kept, best, worst = (100 * (1 - cells[f"drop_{metric}{end}"] / base) for end in ("", "_low", "_high"))
-    bars = [(kept - worst).clip(lower=0), (best - kept).clip(lower=0)]
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    left, one, other = (100 * (1 - sign * cells[f"drop_{metric}{end}"] / base) for end in ("", "_low", "_high"))
+    lower, upper = (other, one) if sign > 0 else (one, other)
+    bars = [(left - lower).clip(lower=0), (upper - left).clip(lower=0)]
     style = "-" if i < len(COLOURS) else ":"
-    axis.errorbar(x, kept, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,
+    axis.errorbar(x, left, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,
                   linestyle=style, label=cells["line"].iloc[0])  # fmt: skip
 
 

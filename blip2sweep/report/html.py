@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.report.captions import captions, packed
-from blip2sweep.report.figures import Figure, figures, label, write_csvs
+from blip2sweep.report.figures import Figure, figures, write_csvs
 from blip2sweep.report.overview import model_quality, sentences
 from blip2sweep.report.source import Source
+from blip2sweep.report.words import words_of
 from blip2sweep.store import write_atomic
 
 SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
@@ -36,9 +37,10 @@ def build_report(source: Source, path: Path) -> list[Figure]:
 def page(source: Source, made: list[Figure]) -> str:
     """The HTML text."""
     template = _asset("page.html")
-    told = captions(source)
+    told, words = captions(source), words_of(source.metric)
     data = {
-        "metric": label(source),
+        "metric": words.name,
+        "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
         "figures": {f.name: records(f.data) for f in made},
         "cells": records(_cell_table(source)),
     }
@@ -109,7 +111,7 @@ def _section(figure: Figure, number: int) -> str:
 def _cell_table(source: Source) -> pd.DataFrame:
     """The columns of the cell browser; done cells and their drops."""
     m = source.metric
-    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": "drop",
+    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": words_of(m).worse,
               f"drop_{m}_low": "low", f"drop_{m}_high": "high", "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
     return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)

@@ -20,6 +20,7 @@ import pandas as pd
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS
 from blip2sweep.report.terminal import main_metric
 from blip2sweep.sweep.sweeps import Sweep
 
@@ -104,7 +105,7 @@ def _main(row: Mapping[Any, Any], metric: str | None) -> dict[str, Any]:
     """The main metric under names that are the same for every task."""
     value, base = row.get(metric), row.get(f"baseline_{metric}")
     found = {"metric": value, "drop": row.get(f"drop_{metric}")}
-    if not _null(value) and not _null(base) and base:
+    if not _null(value) and not _null(base) and base and METRICS[str(metric)].higher_is_better:
         found["kept"] = value / base
     return {k: _plain(v) for k, v in found.items() if not _null(v)}
 

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep.analysis.cells import comparable, main_metric
+from blip2sweep.analysis.draws import load_draws
 from blip2sweep.errors import UserError
 from blip2sweep.report import tracking
 from blip2sweep.report.figures import figures
@@ -122,6 +124,84 @@ def test_without_a_drop_nothing_matters(tmp_path: Path) -> None:
     assert "vit down to 4 bits" in safe
     single = opened(tmp_path / "single", [whole(p, 4) for p in PARTS], values=lambda e: 0.0, jitter=0.0)
     assert "no part alone loses any CIDEr" in told(single)[1]
+
+
+def test_a_broken_cell_has_its_interval(two_methods: Source) -> None:
+    """A number without one would be read as exact."""
+    for kept, low, high in re.findall(r"keeps (\d+) % \[(-?\d+), (\d+)\] of CIDEr", told(two_methods)[0]):
+        assert int(low) <= int(kept) <= int(high)
+        break
+    else:
+        raise AssertionError(told(two_methods)[0])
+
+
+def test_parts_are_compared_at_one_width(tmp_path: Path) -> None:
+    """At 2 bits only the Q-Former was run, and it loses more there than any part at 4: that says nothing of the parts."""
+    drops = {("vit", 4): 0.3, ("llm", 4): 0.1, ("qformer", 4): 0.05, ("qformer", 2): 0.6}
+
+    def planted(listed: Sequence[dict[str, Any]]) -> float:
+        return drops[listed[0]["target"].split(":")[0], listed[0]["bits"]]
+
+    source = opened(tmp_path / "a", [whole([p], b) for p, b in drops], values=planted, jitter=0.01)
+    matters = told(source)[1]
+    assert matters.startswith("With rtn/channel, of the parts alone at 4 bits, vit costs most: vit 0.3")
+    assert re.search(r"vit \S+ \[\S+, \S+\] CIDEr, llm \S+ \[\S+, \S+\] CIDEr, qformer", matters)
+    listed = [whole(["vit"], 4), whole(["qformer"], 2)]
+    apart = opened(tmp_path / "b", listed, values=planted, jitter=0.01)
+    assert "no two parts were run alone at one width" in told(apart)[1]
+    one = opened(tmp_path / "c", listed[:1], values=planted, jitter=0.01)
+    assert re.search(r"only vit was compressed alone; at 4 bits its drop is 0\.3\d+ \[", told(one)[1])
+
+
+# ---- a likelihood is no accuracy
+
+
+def of_likelihood(folder: Path, listed: Sequence[Sequence[dict[str, Any]]], **more: Any) -> Source:
+    """The rows of a task that has references to measure and nothing else: NLL is the main metric."""
+    build(folder, listed, n=150, **more)
+    for path in (folder / "scores").glob("*.npz"):
+        with np.load(path) as stored:
+            kept = {k: v for k, v in stored.items() if "cider" not in k}
+        np.savez(path, **kept)
+    table = pd.read_parquet(folder / "table.parquet")
+    cells = comparable(table[[c for c in table if "cider" not in c]])
+    assert main_metric(cells) == "nll"
+    draws = load_draws(folder, cells, "nll")
+    return Source(folder, "planted", folder / "sweeps/planted", table, cells, "nll", draws, "-m planted=true")
+
+
+BACKWARDS = ("keeps", "kept", "drop", "loses", "most NLL", "costs most", "Gain in")
+
+
+def test_sentences_of_a_likelihood_say_that_it_rises(tmp_path: Path) -> None:
+    """The planted NLL of a cell is 1 + 2 × the share lost, so all parts at 2 bits have about 2.8 times the baseline's."""
+    source = of_likelihood(tmp_path / "a", [whole(p, b) for p in EVERY for b in (8, 4, 2)], jitter=0.02)
+    lines = told(source)
+    assert re.match(
+        r"With rtn/channel it breaks at \d bits: .* raises NLL to \d{3} % \[\d{3}, \d{3}\] of the baseline \(higher is worse\)\.",
+        lines[0],
+    )
+    assert "Alone, a part raises NLL by half: " in lines[0]
+    assert re.search(r"the rise of NLL by \d\.\d+ nats a token is shared out as", lines[1])
+    text = " ".join([*lines[:3], *(f.caption for f in figures(source) if f.name != "blocks")])
+    assert [w for w in BACKWARDS if w in text] == []
+    assert "The least NLL at a size" in text
+    curves = next(f for f in figures(source) if f.name == "dropoff").data
+    assert (curves["retained"] - 100 * curves["value"] / curves["baseline"]).abs().max() < 1e-6
+    assert (curves["retained_low"] <= curves["retained"]).all()
+    assert (curves["retained"] <= curves["retained_high"]).all()
+
+
+def test_a_likelihood_that_nothing_breaks(tmp_path: Path) -> None:
+    source = of_likelihood(tmp_path, [whole([p], b) for p in ("vit", "llm") for b in (8, 6)], jitter=0.02)
+    lines = told(source)
+    assert re.search(
+        r"nothing that was run breaks the model: no cell raises NLL above 1\d\d % of the baseline\.", lines[0]
+    )
+    assert re.search(
+        r"of the parts alone at \d bits, vit raises NLL most: vit \S+ \[\S+, \S+\] nats a token, llm", lines[1]
+    )
+    assert [w for w in BACKWARDS if w in " ".join(lines[:3])] == []
 
 
 # ---- what to run next
