@@ -36,8 +36,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         from blip2sweep.cli import app
 
         asked = ["plan", "--help"] if words[0] == "plan" else words  # its own words are overrides and flags of Hydra
-        sys.exit(guarded(lambda: app(asked, prog_name="blip2sweep")))
+        sys.exit(guarded(lambda: run_verb(app, asked)))
     sys.exit(guarded(lambda: run_hydra(checked(words))))
+
+
+def run_verb(app: Callable[..., object], words: Sequence[str]) -> None:
+    """A verb. typer's complaints about its words take three lines: they become one."""
+    import typer
+
+    from blip2sweep.errors import UserError
+
+    usage: type[Exception] = typer.BadParameter.__bases__[0]  # UsageError, which typer has no name of its own for
+    try:
+        code = app(words, prog_name="blip2sweep", standalone_mode=False)
+    except typer.Abort as error:  # Ctrl-C
+        raise KeyboardInterrupt from error
+    except usage as error:
+        said = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        raise UserError(f"{words[0]}: {said}; right: see blip2sweep {words[0]} --help") from error
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def checked(words: Sequence[str]) -> Sequence[str]:

@@ -30,3 +30,14 @@ def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> No
     assert end.value.code == 0
     assert told.startswith(f"Usage: blip2sweep {verb}")
     assert len(told.splitlines()[2].strip()) > 20
+
+
+def test_a_verb_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blip2sweep.sweep.status.print_status", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["status"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith("stopped; ")

@@ -18,27 +18,30 @@ from blip2sweep.store import write_atomic
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_LINES = 14
+MOST_LINES, MOST_PANELS = 14, 6
 
 
 def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     """Write the picture of a sweep's rows; None where no cell has a width, a drop and a baseline to draw."""
-    metric = main_metric(table)
-    cells = _drawable(table, metric) if metric else table.iloc[:0]
-    if metric is None or cells.empty:
+    cells = _drawable(table)
+    if cells.empty:
         return None
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))[:6]
+    every = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))
+    panels = every[:MOST_PANELS]
     figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 4.2), squeeze=False, sharey=True)
     for axis, (model, task, method) in zip(axes[0], panels, strict=True):
-        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & (cells["method"] == method)]
+        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & same(cells["method"], method)]
+        metric = chosen["metric"].iloc[0]
         _panel(axis, chosen, metric)
-        axis.set_title(f"{model}, {task}, {method}", fontsize=10)
-    axes[0][0].set_ylabel(words_of(metric).axis)
+        axis.set_title(f"{model}, {task}, {method or 'several methods'}", fontsize=10)
+        axis.set_ylabel(words_of(metric).axis)
+    if len(every) > len(panels):
+        figure.suptitle(f"the first {len(panels)} of {len(every)} panels; all are in the table", fontsize=8)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
@@ -47,15 +50,26 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     return path
 
 
-def _drawable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Cells that touch something with one width, with the line each belongs to."""
+def same(values: pd.Series, value: Any) -> pd.Series:
+    """Null where that is what is looked for: a recipe of several methods has none."""
+    return values.isna() if pd.isna(value) else values == value
+
+
+def _drawable(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells that touch something with one width, with the line each belongs to and the main metric of its task."""
     rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
-    if f"drop_{metric}" not in rows:
-        return rows.iloc[:0]
+    mains = {task: main_metric(own) for task, own in rows.groupby("task")}
+    rows["metric"] = [mains[t] for t in rows["task"]]
+    rows = rows[
+        [
+            m is not None and pd.notna(r.get(f"drop_{m}"))
+            for m, r in zip(rows["metric"], rows.to_dict("records"), strict=True)
+        ]
+    ].copy()
     widths = [c for c in map(str, rows) if c.startswith("bits_") and not c.startswith("bits_per")]
     rows["bits"] = [_width(r) for r in rows[widths].to_numpy(float)]
     rows["line"] = _lines(rows)
-    return rows.dropna(subset=["bits", f"drop_{metric}"])
+    return rows.dropna(subset=["bits"])
 
 
 def _width(widths: Iterable[float]) -> float:
@@ -68,7 +82,7 @@ def _lines(rows: pd.DataFrame) -> list[str]:
     """`vit`, or `vit first mlp group32` where the sweep varies those too."""
     varied = [c for c in ("blocks", "layers", "strategy", "group_size") if c in rows and rows[c].nunique() > 1]
     named = rows[["part", *varied]].to_dict("records")
-    return [" ".join(str(v) for v in r.values() if v == v) for r in named]
+    return [" ".join(str(v) for v in r.values() if pd.notna(v)) for r in named]
 
 
 def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:

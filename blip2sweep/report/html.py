@@ -157,7 +157,11 @@ def _how(source: Source) -> str:
     if "seconds" in cells:
         told["time"] = f"{cells['seconds'].sum() / 60:.1f} minutes for {len(cells)} cells"
     told["prediction"] = model_quality(source)
-    told["intervals"] = "95 %, paired percentile bootstrap over images, B = 2000, shared by all cells; bands by max-T"
+    told["intervals"] = (
+        "none: these scores came without outputs"
+        if source.draws is None
+        else "95 %, paired percentile bootstrap over images, B = 2000, shared by all cells; bands by max-T"
+    )
     if set(cells["model"]) == {"tiny"}:
         told["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
     rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in told.items() if v)

@@ -16,6 +16,8 @@ from blip2sweep.sweep.sweeps import find_sweep
 def report(source: Source, path: Path | None, png: bool, pdf: bool) -> list[str]:
     """Write the page, its CSVs and the pictures that were asked for. Says where they are."""
     path = path or source.folder / "report.html"
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; right: the page's file, such as {path / 'report.html'}")
     made = build_report(source, path)
     folder = path.with_name(path.stem + "-data")
     pictures = [p for kind, wanted in (("png", png), ("pdf", pdf)) if wanted

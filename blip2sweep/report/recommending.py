@@ -55,6 +55,8 @@ def run_recommend(
     drop = parse_drop(max_drop) if max_drop else None
     if verify:
         _check_can_run(source)
+    if path is not None and path.is_dir():
+        raise UserError(f"--out {path}: is a folder; right: the recipe's file, such as {path / 'recommended.yaml'}")
     measured, draws = source.measured
     choice = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, measured)
     path = path or source.folder / "recommended.yaml"

@@ -145,13 +145,18 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
         if value is not None:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
-            kept = table[[str(v) == value for v in table[column]]]
+            kept = table[[_text(v) == value for v in table[column]]]
             if kept.empty:
-                there = ", ".join(sorted({str(v) for v in table[column]})[:6])
+                there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
                 raise UserError(f"{option}: no cell has it; right: one of {there}")
             table = kept
     return table
+
+
+def _text(value: Any) -> str:
+    """As people type it: a column of whole numbers with gaps holds floats."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def narrowing(model: str | None, task: str | None, only: Sequence[str]) -> dict[str, str | None]:

@@ -107,7 +107,10 @@ def _width(short: pd.DataFrame) -> int:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What a reader of the numbers must know."""
-    lines = [f"drop: {_drop_told(table)}, positive is worse; interval: paired bootstrap over images, B = 2000"]
+    ends = [f"drop_{m}_low" for m in main_metrics(table)]
+    bounded = any(table[e].notna().any() for e in ends if e in table)
+    how = "paired bootstrap over images, B = 2000" if bounded else "none, for there are no outputs"
+    lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()

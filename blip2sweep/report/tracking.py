@@ -54,13 +54,18 @@ def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping
         "project": settings["project"], "entity": settings.get("entity"), "dir": str(output_dir),
         "mode": settings["mode"], "group": sweep.name, "settings": wandb.Settings(silent=True, console="off"),
     }  # fmt: skip
-    metric, sent = main_metric(done), Sent(sweep.folder(output_dir), settings)
+    metrics, sent = main_by_task(done), Sent(sweep.folder(output_dir), settings)
     for row in done.to_dict("records"):
         if not sent.has(row):
-            _send(wandb, row, metric, common)
+            _send(wandb, row, metrics.get(row["task"]), common)
             sent.add(row)
     _send_sweep(wandb, sweep, output_dir, common)
     return len(done)
+
+
+def main_by_task(done: pd.DataFrame) -> dict[Any, str | None]:
+    """Captions and questions have each their own."""
+    return {task: main_metric(own) for task, own in done.groupby("task")} if len(done) else {}
 
 
 class Sent:

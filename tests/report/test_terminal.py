@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from blip2sweep.report import terminal
+from blip2sweep.report.dropoff import draw_dropoff
 from blip2sweep.report.terminal import fitted, latex, notes, short_table
 from tests.commands import blip2sweep
 from tests.synthetic import build, entry
@@ -72,6 +74,51 @@ def test_the_drop_of_a_likelihood_is_a_rise(tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "table.parquet")
     assert notes(table)[0].startswith("drop: baseline − cell, positive is worse")
     assert notes(table.drop(columns="cider"))[0].startswith("drop: nll of the cell − baseline, positive is worse")
+
+
+def test_no_interval_is_claimed_where_there_is_none(tmp_path: Path) -> None:
+    build(tmp_path, [[entry("vit:all:all", 4)]], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert "interval: paired bootstrap" in notes(table)[0]
+    imported = table.assign(drop_cider_low=float("nan"), drop_cider_high=float("nan"))
+    assert notes(imported)[0].endswith("interval: none, for there are no outputs")
+
+
+# ---- the picture of a sweep
+
+
+def drawn(table: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The figure that is saved."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    assert draw_dropoff(table, path / "d.png")
+    return plt.gcf()
+
+
+def test_the_picture_has_every_task_and_says_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path, [[entry("vit:all:all", b)] for b in (8, 4)], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    asked = table.rename(columns=lambda c: c.replace("cider", "vqa_accuracy")).assign(task="vqa")
+    figure = drawn(pd.concat([table, asked], ignore_index=True), tmp_path, monkeypatch)
+    assert [a.get_ylabel() for a in figure.axes] == ["CIDEr, % of the baseline", "VQA accuracy, % of the baseline"]
+    assert figure._suptitle is None
+    many = pd.concat([table.assign(task=f"task{i}") for i in range(8)], ignore_index=True)
+    figure = drawn(many, tmp_path, monkeypatch)
+    assert len(figure.axes) == 6
+    assert figure._suptitle.get_text() == "the first 6 of 8 panels; all are in the table"
+
+
+def test_a_rise_is_drawn_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path, [[entry("vit:all:all", b)] for b in (8, 2)], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    figure = drawn(table[[c for c in table if "cider" not in c]], tmp_path, monkeypatch)
+    (line,) = figure.axes[0].containers
+    values = table[table["part"] != "none"].sort_values("bits_vit")
+    assert line[0].get_ydata().tolist() == pytest.approx((100 * values["nll"] / values["baseline_nll"]).tolist())
+    assert "higher is worse" in figure.axes[0].get_ylabel()
 
 
 def test_latex_and_markup_are_text() -> None:

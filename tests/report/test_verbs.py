@@ -21,6 +21,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.importing.models import model_anatomy
 from blip2sweep.ledger import Ledger
 from blip2sweep.report.recommending import parse_bytes, parse_drop
+from blip2sweep.report.source import _narrowed
 from blip2sweep.sweep.sweeps import find_results, find_sweep, new_sweep
 from tests.commands import blip2sweep, refused
 from tests.synthetic import build, entry, grid, source, whole
@@ -238,6 +239,18 @@ def test_what_was_asked_for_tells_a_sweep_from_a_try(tmp_path: Path) -> None:
         old = {k: v for k, v in json.loads(path.read_text()).items() if k != "single"}
         path.write_text(json.dumps(old | {"command": "import csv x" if name == "one" else name}))
     assert {n: find_sweep(tmp_path, n).of_one_cell for n in names} == {"swept": True, "one": False}
+
+
+def test_a_folder_where_a_file_is_meant(folder: Path) -> None:
+    refused(blip2sweep("report", "--out", ".", cwd=folder), "--out .: is a folder; right: the page's file")
+    refused(blip2sweep("recommend", "--max-drop", "5%", "--out", ".", cwd=folder), "right: the recipe's file")
+
+
+def test_whole_numbers_are_found_as_typed() -> None:
+    table = pd.DataFrame({"samples": [60, 200, None]})
+    assert len(_narrowed(table, {"samples": "200"})) == 1
+    with pytest.raises(UserError, match="--only samples=7: no cell has it; right: one of 200, 60, nan"):
+        _narrowed(table, {"samples": "7"})
 
 
 # ---- W&B
