@@ -49,8 +49,6 @@ def run_verb(app: Callable[..., object], words: Sequence[str]) -> None:
     usage: type[Exception] = typer.BadParameter.__bases__[0]  # UsageError, which typer has no name of its own for
     try:
         code = app(words, prog_name="blip2sweep", standalone_mode=False)
-    except typer.Abort as error:  # Ctrl-C
-        raise KeyboardInterrupt from error
     except usage as error:
         said = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         raise UserError(f"{words[0]}: {said}; right: see blip2sweep {words[0]} --help") from error
