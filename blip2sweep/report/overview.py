@@ -225,4 +225,4 @@ def model_quality(source: Source) -> str | None:
     base = float(own.loc[own["part"] == "none", source.metric].iloc[0])
     errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.atoms.groups)
     told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
-    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {source.metric} (5-fold): {told}."
+    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {words_of(source.metric).name} (5-fold): {told}."

@@ -38,6 +38,15 @@ class Source:
     draws: Draws | None
     command: str
     notes: list[str] = field(default_factory=list)
+    only: dict[str, str] = field(default_factory=dict)  # what narrowed the table, by column
+
+    @property
+    def selection(self) -> list[str]:
+        """The words that choose these cells again for another verb."""
+        words = ["--all" if self.folder == self.output_dir else self.title]
+        for column, value in self.only.items():
+            words += [f"--{column}", value] if column in ("model", "task") else ["--only", f"{column}={value}"]
+        return words
 
     @property
     def heading(self) -> str:
@@ -124,7 +133,8 @@ def load_source(
     draws = load_draws(output_dir, cells, metric)
     title, command = (found.name, found.command) if found else (ALL, "")
     notes = newer_runs(output_dir, found) if found and sweep is None else []
-    return Source(output_dir, title, folder, table, cells, metric, draws, command, notes)
+    narrowed = {c: v for c, v in (only or {}).items() if v is not None}
+    return Source(output_dir, title, folder, table, cells, metric, draws, command, notes, narrowed)
 
 
 def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
