@@ -43,3 +43,13 @@ def test_a_verb_that_is_stopped_has_its_code(
         main(["status"])
     assert end.value.code == 130
     assert capsys.readouterr().err == ""
+
+
+def test_a_plan_cuts_no_word(tmp_path: Path) -> None:
+    """At 80 columns."""
+    ran = blip2sweep(
+        "plan", "quant.bits=2", "part=vit", "blocks=first", "layers=mlp", cwd=tmp_path, env={"COLUMNS": "80"}
+    )
+    assert ran.code == 0, ran.err
+    assert "…" not in ran.out
+    assert "vit:first:mlp=rtn2/" in "".join(ran.out.split())

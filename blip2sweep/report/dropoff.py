@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from blip2sweep.analysis.recipes import entries
 from blip2sweep.metrics import METRICS
 from blip2sweep.report.terminal import main_metric
 from blip2sweep.report.words import words_of
@@ -66,21 +66,24 @@ def _drawable(table: pd.DataFrame) -> pd.DataFrame:
             for m, r in zip(rows["metric"], rows.to_dict("records"), strict=True)
         ]
     ].copy()
-    widths = [c for c in map(str, rows) if c.startswith("bits_") and not c.startswith("bits_per")]
-    rows["bits"] = [_width(r) for r in rows[widths].to_numpy(float)]
+    rows["bits"] = [_width(str(text)) for text in rows["recipe_json"]]
     rows["line"] = _lines(rows)
     return rows.dropna(subset=["bits"])
 
 
-def _width(widths: Iterable[float]) -> float:
+def _width(recipe_json: str) -> float:
     """The one width of everything touched, or NaN."""
-    found = {w for w in widths if w == w}
-    return float(found.pop()) if len(found) == 1 else math.nan
+    found = {float(e["bits"]) for e in entries(recipe_json)}
+    return found.pop() if len(found) == 1 else math.nan
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
     """`vit`, or `vit first mlp group32` where the sweep varies those too."""
-    varied = [c for c in ("blocks", "layers", "strategy", "group_size") if c in rows and rows[c].nunique() > 1]
+    varied = [
+        c
+        for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
+        if c in rows and rows[c].nunique() > 1
+    ]
     named = rows[["part", *varied]].to_dict("records")
     return [" ".join(str(v) for v in r.values() if pd.notna(v)) for r in named]
 

@@ -114,9 +114,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
-        lines.append(
-            f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs, {metric} by {change:.4f}"
-        )
+        by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
+        lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
     if "model" in table and "tiny" in set(table["model"]):
         lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
     return lines
@@ -173,7 +172,7 @@ def _bits(row: Mapping[Any, Any]) -> str:
     }
     touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
     if len(set(touched.values())) <= 1:
-        return _number(next(iter(touched.values()), None), 0) or "–"
+        return next((f"{v:.3g}" for v in touched.values()), "–")  # the mean of several widths is no whole number
     return " ".join(f"{k} {v:.3g}" for k, v in touched.items())
 
 

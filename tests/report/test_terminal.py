@@ -84,7 +84,29 @@ def test_no_interval_is_claimed_where_there_is_none(tmp_path: Path) -> None:
     assert notes(imported)[0].endswith("interval: none, for there are no outputs")
 
 
+def test_the_mean_of_two_widths_is_not_rounded(tmp_path: Path) -> None:
+    build(tmp_path, [[entry("vit:all:mlp", 4), entry("vit:all:attention", 8)], [entry("vit:all:all", 4)]], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet").sort_values("bits_vit", na_position="first")
+    mean = table["bits_vit"].iloc[-1]
+    assert 4.1 < mean < 7.9
+    assert short_table(table)["bits"].tolist() == ["–", "4", f"{mean:.3g}"]
+
+
+def test_a_noise_floor_without_a_number_is_not_nan(tmp_path: Path) -> None:
+    build(tmp_path, [[entry("vit:all:all", 4)]], n=40)
+    table = pd.read_parquet(tmp_path / "table.parquet").assign(noise_flip_rate=0.01)
+    assert "changes 1.0% of outputs" in notes(table)[1]
+    assert not any("nan" in line for line in notes(table))
+    assert notes(table.assign(noise_cider=0.002))[1].endswith("of outputs, cider by 0.0020")
+
+
 # ---- the picture of a sweep
+
+
+def test_a_recipe_of_two_widths_is_no_point_between_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path, [[entry("vit:all:mlp", 4), entry("vit:all:attention", 8)], [entry("vit:all:all", 4)]], n=40)
+    figure = drawn(pd.read_parquet(tmp_path / "table.parquet"), tmp_path, monkeypatch)
+    assert [x.get_text() for x in figure.axes[0].get_xticklabels()] == ["4"]
 
 
 def drawn(table: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
