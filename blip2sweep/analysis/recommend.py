@@ -80,8 +80,7 @@ def recommend(
     pool = predictable(cells if measured is None else measured, metric)
     known = _small_enough(_measured(pool, metric, draws, max_drop), max_bytes)
     guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop)
-    same = {_same(c) for c in known}
-    guessed = [c for c in guessed if _same(c) not in same]
+    guessed = [c for c in guessed if not _was_run(c, known)]
     if refusals and not guessed and not any(c.entries and c.within for c in known):
         raise refusals[0]
     best = _best([*known, *guessed], max_drop)
@@ -111,9 +110,13 @@ def _small_enough(choices: Sequence[Choice], max_bytes: int | None) -> list[Choi
     return [c for c in choices if max_bytes is None or c.model_bytes <= max_bytes]
 
 
-def _same(choice: Choice) -> tuple[str, str]:
-    """Equal for two choices that do the same; the setting tells calibrations apart."""
-    return choice.setting, canonical_json(choice.entries)
+def _was_run(guess: Choice, known: Sequence[Choice]) -> bool:
+    """Whether a cell did the same. Of a larger table a setting may say more of the calibration, never less."""
+    words = set(guess.setting.replace(",", "").split())
+    return any(
+        canonical_json(c.entries) == canonical_json(guess.entries) and words <= set(c.setting.replace(",", "").split())
+        for c in known
+    )
 
 
 # ---- what was run
@@ -171,22 +174,18 @@ def _predicted(
         return [], [error]
     for problem in found:
         try:
+            split = halves(problem, metric, draws)
             for careful in (True, False)[: 1 if max_drop is None else 2]:
-                choices.append(_choose(problem, metric, draws, max_bytes, max_drop, careful))
+                choices.append(_choose(problem, split, max_bytes, max_drop, careful))
         except UserError as error:
             refusals.append(error)
     return [c for c in choices if c.entries], refusals
 
 
 def _choose(
-    problem: Problem,
-    metric: str,
-    draws: Draws | None,
-    max_bytes: int | None,
-    max_drop: float | None,
-    careful: bool = True,
+    problem: Problem, split: tuple[Half, Half, bool], max_bytes: int | None, max_drop: float | None, careful: bool
 ) -> Choice:
-    first, second, halved = halves(problem, metric, draws)
+    first, second, halved = split
     widths = _kept(problem, first, max_bytes, max_drop, first.worst if careful else first.lost)
     worst = first.worst(problem, widths)
     recipe = problem.recipe(widths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,18 @@ def test_a_prediction_is_judged_by_the_bad_end_of_its_interval(planted: tuple[pd
     assert chosen.instead is None  # no cell is as small
     loose = recommend.recommend(cells, "cider", planted[1], TINY, max_drop=0.2)
     assert loose.chosen_drop < loose.judged <= 0.2
+
+
+def test_what_was_run_is_not_predicted(planted: tuple[pd.DataFrame, Draws]) -> None:
+    """A cell that was a disappointment is no better for being predicted well; one calibrated otherwise is another."""
+    ran = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.1)
+    assert ran.key is not None
+    guess = replace(ran, key=None, setting="gptq/channel")
+    for setting, same in (("gptq/channel", True), ("gptq/channel on coco, 128 samples", True), ("rtn/channel", False)):
+        assert recommend._was_run(guess, [replace(ran, setting=setting)]) == same
+    calibrated = replace(guess, setting="gptq/channel 32 samples")
+    assert not recommend._was_run(calibrated, [replace(ran, setting="gptq/channel on coco, 128 samples")])
+    assert not recommend._was_run(replace(guess, entries=guess.entries[:1]), [replace(ran, setting="gptq/channel")])
 
 
 # ---- what is no number
