@@ -62,9 +62,9 @@ def _dropoff(source: Source) -> Figure:
     data["headline"] = [k in main for k in data["key"]]
     words = words_of(source.metric)
     floor = "; the grey band is the noise floor of half precision" if data["noise"].notna().any() else ""
-    kept = f"{words.name} kept, in % of the baseline," if words.higher else f"{words.axis},"
+    kept = "kept, in % of the baseline," if words.higher else "in % of the baseline (higher is worse),"
     caption = (
-        f"{kept} against the width of the layers touched. Bars: paired 95 % intervals "
+        f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
         f"over images{floor}. One line a set of parts, a panel a method."
     )
     return Figure("dropoff", "Drop-off", caption, data, f"{RUN} quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")

@@ -29,7 +29,7 @@ class Words:
     @property
     def axis(self) -> str:
         """Of what is left, in % of the baseline."""
-        return f"{self.name}, % of the baseline" + ("" if self.higher else " (higher is worse)")
+        return f"{self.name}, % of the baseline" + ("" if self.higher else " (↑ worse)")
 
     @property
     def gain(self) -> str:

@@ -140,7 +140,7 @@ def test_a_rise_is_drawn_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (line,) = figure.axes[0].containers
     values = table[table["part"] != "none"].sort_values("bits_vit")
     assert line[0].get_ydata().tolist() == pytest.approx((100 * values["nll"] / values["baseline_nll"]).tolist())
-    assert "higher is worse" in figure.axes[0].get_ylabel()
+    assert figure.axes[0].get_ylabel() == "NLL, % of the baseline (↑ worse)"
 
 
 def test_latex_and_markup_are_text() -> None:
