@@ -30,13 +30,29 @@ BAD_INPUT = 2
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] == "plan":
+    if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
-    if words and words[0] in VERBS:
+    if words and words[0] in ("plan", *VERBS):
         from blip2sweep.cli import app
 
-        sys.exit(guarded(lambda: app(words, prog_name="blip2sweep")))
+        asked = ["plan", "--help"] if words[0] == "plan" else words  # its own words are overrides and flags of Hydra
+        sys.exit(guarded(lambda: run_verb(app, asked)))
     sys.exit(guarded(lambda: run_hydra(checked(words))))
+
+
+def run_verb(app: Callable[..., object], words: Sequence[str]) -> None:
+    """A verb. typer's complaints about its words take three lines: they become one."""
+    import typer
+
+    from blip2sweep.errors import UserError
+
+    usage: type[Exception] = typer.BadParameter.__bases__[0]  # UsageError, which typer has no name of its own for
+    try:
+        code = app(words, prog_name="blip2sweep", standalone_mode=False)
+    except usage as error:
+        said = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        raise UserError(f"{words[0]}: {said}; right: see blip2sweep {words[0]} --help") from error
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def checked(words: Sequence[str]) -> Sequence[str]:

@@ -21,8 +21,39 @@ DEFAULT = Path("outputs")
 
 
 @app.command()
+def plan(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="What a sweep takes: key=value, and flags of Hydra.")
+    ] = None,
+) -> None:
+    """Say what a sweep would do; nothing is written, submitted or loaded.
+
+    Every cell with its key, what it does to the model and whether the ledger has it; what is skipped and why; into how
+    many packs the rest is divided and about how long they take; with Slurm the sbatch script.
+
+    \b
+      blip2sweep plan quant.bits=2,4 part=vit,llm
+      blip2sweep plan +study=part_wise model=blip2-opt-2.7b task=coco_caption hydra/launcher=slurm
+
+    Overrides are those of the sweep itself, so that the same words with `python -m blip2sweep -m` run it: key=value sets a
+    key, key=a,b,c makes a cell of each, several lists multiply, group=option (model=, quant=, task=, study=) takes a file of
+    conf/. `python -m blip2sweep --help` lists every group, key and default. --output-dir DIR says which ledger is asked for
+    what is done.
+    """
+    from blip2sweep.__main__ import run_hydra
+
+    run_hydra(overrides or [], plan_only=True)
+
+
+SweepName = Annotated[str | None, typer.Argument(help="Sweep name; without one what was started last.")]
+ResultsName = Annotated[
+    str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")
+]
+
+
+@app.command()
 def table(
-    sweep: Annotated[str | None, typer.Argument(help="Sweep name; without one the newest.")] = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     format: Annotated[str, typer.Option("--format", "-f", help="rich, csv (all columns), md or latex.")] = "rich",
     all_cells: Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")] = False,
@@ -31,9 +62,6 @@ def table(
     from blip2sweep.report.verbs import show_table
 
     show_table(output_dir, sweep, format, all_cells)
-
-
-SweepName = Annotated[str | None, typer.Argument(help="Sweep name; without one the newest.")]
 
 
 @app.command()
@@ -178,7 +206,7 @@ Columns = Annotated[
 
 @app.command()
 def report(
-    sweep: SweepName = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -191,20 +219,21 @@ def report(
     project: Annotated[str, typer.Option(help="The W&B project.")] = "blip2sweep",
 ) -> None:
     """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
+    from blip2sweep.report.insight import check_sending, send
     from blip2sweep.report.insight import report as run
     from blip2sweep.report.source import load_source, narrowing
 
-    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join(run(source, out, png, pdf)))
     if wandb:
-        from blip2sweep.report.insight import send
-
+        check_sending(wandb, all_cells)
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    typer.echo("\n".join([*source.meant, *run(source, out, png, pdf)]))
+    if wandb:
         typer.echo(send(source, wandb, project))
 
 
 @app.command()
 def recommend(
-    sweep: SweepName = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -216,16 +245,17 @@ def recommend(
     verify: Annotated[bool, typer.Option(help="Run the recipe and say what it scored.")] = False,
 ) -> None:
     """The best recipe under a budget: chosen on one half of the images, reported on the other."""
-    from blip2sweep.report.insight import run_recommend
+    from blip2sweep.report.recommending import run_recommend
     from blip2sweep.report.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join(run_recommend(source, max_bytes, max_drop, out, verify)))
+    lines = run_recommend(source, max_bytes, max_drop, out, verify)
+    typer.echo("\n".join([*source.meant, *lines]))
 
 
 @app.command()
 def suggest(
-    sweep: SweepName = None,
+    sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -239,7 +269,8 @@ def suggest(
     from blip2sweep.report.suggestions import run_suggest
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join(run_suggest(source, n, out)))
+    lines = run_suggest(source, n, out)
+    typer.echo("\n".join([*source.meant, *lines]))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.collect import collect, write_sweep
+from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
 from blip2sweep.records import stem
 from blip2sweep.scoring import Scorer, score_result
@@ -22,6 +23,8 @@ def rescore(output_dir: Path) -> str:
     Says what it did.
     """
     results = Ledger(output_dir).refresh().results()
+    if not results:
+        raise UserError(f"{output_dir}: no results here; right: --output-dir of a sweep, or wait for its first cell")
     scored = score_results(output_dir, results)
     table = collect(output_dir, anew=scored)
     for sweep in list_sweeps(output_dir):

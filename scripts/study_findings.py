@@ -178,7 +178,14 @@ def recommended(study: Study) -> dict[str, str]:
         choice = recommend(study.cells, "cider", study.draws, anatomy, most, drop)
         found[f"{name} recipe"] = "; ".join(f"{e['target']}={e['bits']}" for e in choice.entries)
         found[f"{name} size"] = f"{choice.model_bytes / 1e9:.2f} GB or {choice.bits_per_weight:.1f} bits per weight"
-        found[f"{name} drop"] = number(choice.predicted_drop)
+        found[f"{name} drop"] = number(choice.drop)
+        if choice.key is None:
+            ends = (number(max(0.0, choice.baseline - end)) for end in (choice.high, choice.low))
+            found[f"{name} interval"] = "90 % interval " + " to ".join(ends)
+        if choice.instead is not None:
+            found[f"{name} instead"] = (
+                f"{choice.instead.model_bytes / 1e9:.2f} GB" if choice.key else number(choice.instead.drop)
+            )
     return found
 
 

@@ -56,6 +56,11 @@ CASES = {
     "cache verb": (["cache", "infos"], ["blip2sweep cache infos", "did you mean 'info'"]),
     "a part beside a recipe file": (["recipe_file=r.yaml", "part=llm"], ["part=llm", "used by no cell"]),
     "rerun of no cell": (["--rerun", "abc"], ["--rerun abc"]),
+    "a verb's flag misspelt": (["table", "--formt", "csv"], ["table: No such option: --formt", "blip2sweep table --help"]),
+    "a word too many": (["status", "a", "b"], ["status: ", "blip2sweep status --help"]),
+    "a number in words": (["suggest", "-n", "many"], ["suggest: Invalid value for '-n'"]),
+    "a verb without its argument": (["logs"], ["logs: Missing argument 'key'"]),
+    "nothing to score again": (["rescore"], ["outputs: no results here"]),
     "tracking mode": (["tracking=wandb", "tracking.mode=of"], ["tracking.mode=of", "online or offline"]),
 }  # fmt: skip
 

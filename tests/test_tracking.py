@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from blip2sweep.report import tracking
+from blip2sweep.report.source import load_source
 from blip2sweep.report.tracking import split_row
+from blip2sweep.report.worst import worst_samples
 from blip2sweep.sweep.sweeps import find_sweep
 from tests.commands import blip2sweep
 from tests.synthetic import build, whole
@@ -111,6 +113,42 @@ def test_what_was_sent_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert sent[4:] == [table["key"][1]]
     track(tmp_path, sweep, table, settings | {"project": "another"})
     assert len(sent) == 9
+
+
+def test_each_task_has_its_own_main_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row of a question has no CIDEr, so that of the captions is not its `metric`."""
+    build(tmp_path, [whole(["vit"], 4)], n=40)
+    sent: dict[tuple[str, str], str | None] = {}
+    monkeypatch.setattr(
+        tracking, "_send", lambda wandb, row, metric, common: sent.update({(row["task"], row["key"]): metric})
+    )
+    monkeypatch.setattr(tracking, "_send_sweep", lambda *rest: None)
+    sweep = find_sweep(tmp_path, "planted")
+    table = pd.read_parquet(sweep.folder(tmp_path) / "table.parquet")
+    asked = table.rename(columns=lambda c: c.replace("cider", "vqa_accuracy")).assign(task="vqa")
+    both = pd.concat([table, asked], ignore_index=True)
+    tracking.track(tmp_path, sweep, both, {"project": "p", "mode": "offline"})
+    assert {task: metric for (task, _), metric in sent.items()} == {"shapes_caption": "cider", "vqa": "vqa_accuracy"}
+
+
+def test_samples_that_lost_nothing_are_not_the_worst(tmp_path: Path) -> None:
+    build(
+        tmp_path,
+        [whole(["vit"], b) for b in (8, 2)],
+        n=60,
+        values=lambda e: 0.0 if e[0]["bits"] == 8 else 0.9,
+        jitter=0.0,
+    )
+    found = worst_samples(load_source(tmp_path))
+    assert set(found["recipe"]) == {"vit:all:all=rtn2/channel"}
+    assert (found["drop"] > 0).all()
+
+
+def test_a_likelihood_is_not_kept() -> None:
+    """Twice the baseline's is no 200 % kept."""
+    row = {"nll": 2.0, "baseline_nll": 1.0, "drop_nll": 1.0, "cider": 1.0, "baseline_cider": 2.0, "drop_cider": 1.0}
+    assert tracking._main(row, "nll") == {"metric": 2.0, "drop": 1.0}
+    assert tracking._main(row, "cider") == {"metric": 1.0, "drop": 1.0, "kept": 0.5}
 
 
 def test_what_was_calibrated_on_is_config() -> None:

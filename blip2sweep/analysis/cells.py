@@ -7,9 +7,10 @@ differ in the calibration seed alone are points of one line; other calibration s
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from blip2sweep.analysis.recipes import entries, part_of, row_identity, setting_
 from blip2sweep.errors import UserError
 
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
+MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
 SAME = ("model", "weights", "dtype", "task", "data", "generation")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
@@ -53,16 +55,63 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_mixed(table: pd.DataFrame) -> None:
-    """Cells of different models, tasks or data are not compared; the message says which there are."""
+    """Cells of different models, tasks or data are not compared; the message says which there are, and how many of each."""
     for column in (c for c in SAME if c in table):
-        values = sorted({str(v) for v in table[column]})
-        if len(values) > 1:
-            given = shlex.quote(values[0])
-            option = f"--{column} {given}" if column in ("model", "task") else f"--only {column}={given}"
+        kinds = {str(v): own for v, own in table.groupby(table[column].map(str))}
+        if len(kinds) > 1:
+            names, counts = _names(column, kinds), [str(len(own)) for own in kinds.values()]
+            more = ", …" if len(kinds) > MOST_KINDS else ""
             raise UserError(
-                f"cells of {len(values)} kinds of {column} are not compared: {', '.join(values[:4])}; "
-                f"right: choose one sweep, or {option}"
+                f"cells of {len(kinds)} kinds of {column} are not compared: {', '.join(names[:MOST_KINDS])}{more} "
+                f"({_and(counts[:MOST_KINDS], more)} cells); right: choose one sweep, or {_choosing(column, kinds)}"
             )
+
+
+def _and(counts: Sequence[str], more: str) -> str:
+    return ", ".join(counts) + more if more or len(counts) > 2 else " and ".join(counts)
+
+
+def _names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
+    """How people name a kind; the value itself (a hash, or settings) beside it only where two would be called the same."""
+    if column in ("model", "task", "dtype"):
+        return list(kinds)
+    told = [_called(own) for own in kinds.values()]
+    return [f"{name} ({_apart_from(value, kinds)})" if told.count(name) > 1 else name
+            for name, value in zip(told, kinds, strict=True)]  # fmt: skip
+
+
+def _called(own: pd.DataFrame) -> str:
+    """`tiny on shapes_caption with 200 samples`."""
+    words = [
+        f" {joined} {_listed(own[c])}" for c, joined in (("model", ""), ("task", "on"), ("samples", "with")) if c in own
+    ]
+    return " ".join("".join(words).split()) + (" samples" if "samples" in own else "")
+
+
+def _listed(values: pd.Series) -> str:
+    return " and ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values.dropna().unique()[:3]) or "unknown"
+
+
+def _apart_from(value: str, kinds: Iterable[str]) -> str:
+    """A hash as it is; of generation settings those that differ."""
+    try:
+        own, others = json.loads(value), [json.loads(k) for k in kinds]
+        differing = [f"{k}={v}" for k, v in own.items() if any(o.get(k) != v for o in others)]
+    except (ValueError, AttributeError):
+        differing = []
+    told = " ".join(differing) or value
+    return told if len(told) <= MOST_LETTERS else told[: MOST_LETTERS - 1] + "…"
+
+
+def _choosing(column: str, kinds: Mapping[str, pd.DataFrame]) -> str:
+    """The option that takes the kind with the most cells."""
+    value = max(kinds, key=lambda v: len(kinds[v]))
+    if column == "data" and all("samples" in own for own in kinds.values()):
+        sizes = {v: own["samples"].dropna().unique().tolist() for v, own in kinds.items()}
+        if all(len(s) == 1 for s in sizes.values()) and sum(s == sizes[value] for s in sizes.values()) == 1:
+            return f"--only samples={sizes[value][0]}"
+    given = shlex.quote(value)
+    return f"--{column} {given}" if column in ("model", "task") else f"--only {column}={given}"
 
 
 def _refuse_baselines(table: pd.DataFrame) -> None:

@@ -57,6 +57,12 @@ class Draws:
         inside = {image: (i in chosen) == first for i, image in enumerate(images)}
         return np.array([inside[i] for i in self.image_ids])
 
+    def only(self, keys: Sequence[str]) -> Draws:
+        """The baseline and these cells."""
+        kept = [self.baseline, *keys]
+        arrays, resampled = ({k: own[k] for k in kept if k in own} for own in (self.arrays, self.resampled))
+        return Draws(self.metric, self.image_ids, arrays, self.baseline, resampled)
+
     def on(self, images: NDArray[np.bool_]) -> Draws:
         """The same cells on some of the images, resampled anew."""
         ids = [i for i, keep in zip(self.image_ids, images, strict=True) if keep]

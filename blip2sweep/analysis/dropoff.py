@@ -9,6 +9,7 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.metrics import METRICS
 
 SEQUENCE = (8, 6, 5, 4, 3, 2)
 MARGIN = 0.02  # of the baseline
@@ -16,7 +17,9 @@ LINE = ["setting", "parts", "line"]
 
 
 def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
-    """One row a cell of one width: retained metric in % of the baseline, drop with pointwise interval and band.
+    """One row a cell of one width: what is left of the metric in % of the baseline, drop with pointwise interval and band.
+
+    `retained` is below 100 where a cell is worse; of a metric that is better when lower it is above, as its value is.
 
     cells: as `comparable` gives them, or some of them. The band is simultaneous over all cells given that share a setting.
     Cells without outputs (imported scores) have NaN intervals; where the baseline is 0 nothing can be retained: NaN.
@@ -29,8 +32,9 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
         out[f"drop{end}"] = rows.get(f"drop_{metric}{end}", pd.Series(np.nan, index=rows.index))
     out["noise"] = rows.get(f"noise_{metric}", pd.Series(np.nan, index=rows.index))
     level = out["baseline"].abs().where(out["baseline"] != 0)
-    out["retained"] = 100 * (1 - out["drop"] / level)
-    out["retained_low"], out["retained_high"] = (100 * (1 - out[f"drop{end}"] / level) for end in ("_high", "_low"))
+    sign, ends = (1, ("_high", "_low")) if METRICS[metric].higher_is_better else (-1, ("_low", "_high"))
+    for name, end in zip(("", "_low", "_high"), ("", *ends), strict=True):
+        out[f"retained{name}"] = 100 * (1 - sign * out[f"drop{end}"] / level)
     out["band_low"], out["band_high"] = _bands(out, draws)
     out = out.sort_values([*LINE, "width", "seed"]).reset_index(drop=True)
     return out.assign(point=out.duplicated([*LINE, "width"]))

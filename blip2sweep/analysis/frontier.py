@@ -79,8 +79,7 @@ def _shown(found: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> 
     out["low"] = out["high"] = np.nan
     own = out[out["held_out"]]
     if draws is not None and len(own):
-        other = Draws(draws.metric, draws.image_ids, {k: draws.arrays[k] for k in [draws.baseline, *own["key"]]},
-                      draws.baseline, {}).on(draws.half(False))  # fmt: skip
+        other = draws.only(list(own["key"])).on(draws.half(False))
         base = other.value(other.baseline)
         out.loc[own.index, "value"] = [other.value(k) for k in own["key"]]
         out.loc[own.index, "drop"] = [other.sign * (base - other.value(k)) for k in own["key"]]

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from blip2sweep.analysis.recipes import entries
+from blip2sweep.metrics import METRICS
 from blip2sweep.report.terminal import main_metric
+from blip2sweep.report.words import words_of
 from blip2sweep.store import write_atomic
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_LINES = 14
+MOST_LINES, MOST_PANELS = 14, 6
 
 
 def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     """Write the picture of a sweep's rows; None where no cell has a width, a drop and a baseline to draw."""
-    metric = main_metric(table)
-    cells = _drawable(table, metric) if metric else table.iloc[:0]
-    if metric is None or cells.empty:
+    cells = _drawable(table)
+    if cells.empty:
         return None
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))[:6]
+    every = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))
+    panels = every[:MOST_PANELS]
     figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 4.2), squeeze=False, sharey=True)
     for axis, (model, task, method) in zip(axes[0], panels, strict=True):
-        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & (cells["method"] == method)]
+        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & same(cells["method"], method)]
+        metric = chosen["metric"].iloc[0]
         _panel(axis, chosen, metric)
-        axis.set_title(f"{model}, {task}, {method}", fontsize=10)
-    axes[0][0].set_ylabel(f"{metric}, % of the baseline")
+        axis.set_title(f"{model}, {task}, {method or 'several methods'}", fontsize=10)
+        axis.set_ylabel(words_of(metric).axis)
+    if len(every) > len(panels):
+        figure.suptitle(f"the first {len(panels)} of {len(every)} panels; all are in the table", fontsize=8)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
@@ -45,28 +50,42 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     return path
 
 
-def _drawable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Cells that touch something with one width, with the line each belongs to."""
+def same(values: pd.Series, value: Any) -> pd.Series:
+    """Null where that is what is looked for: a recipe of several methods has none."""
+    return values.isna() if pd.isna(value) else values == value
+
+
+def _drawable(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells that touch something with one width, with the line each belongs to and the main metric of its task."""
     rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
-    if f"drop_{metric}" not in rows:
-        return rows.iloc[:0]
-    widths = [c for c in map(str, rows) if c.startswith("bits_") and not c.startswith("bits_per")]
-    rows["bits"] = [_width(r) for r in rows[widths].to_numpy(float)]
+    mains = {task: main_metric(own) for task, own in rows.groupby("task")}
+    rows["metric"] = [mains[t] for t in rows["task"]]
+    rows = rows[
+        [
+            m is not None and pd.notna(r.get(f"drop_{m}"))
+            for m, r in zip(rows["metric"], rows.to_dict("records"), strict=True)
+        ]
+    ].copy()
+    rows["bits"] = [_width(str(text)) for text in rows["recipe_json"]]
     rows["line"] = _lines(rows)
-    return rows.dropna(subset=["bits", f"drop_{metric}"])
+    return rows.dropna(subset=["bits"])
 
 
-def _width(widths: Iterable[float]) -> float:
+def _width(recipe_json: str) -> float:
     """The one width of everything touched, or NaN."""
-    found = {w for w in widths if w == w}
-    return float(found.pop()) if len(found) == 1 else math.nan
+    found = {float(e["bits"]) for e in entries(recipe_json)}
+    return found.pop() if len(found) == 1 else math.nan
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
     """`vit`, or `vit first mlp group32` where the sweep varies those too."""
-    varied = [c for c in ("blocks", "layers", "strategy", "group_size") if c in rows and rows[c].nunique() > 1]
+    varied = [
+        c
+        for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
+        if c in rows and rows[c].nunique() > 1
+    ]
     named = rows[["part", *varied]].to_dict("records")
-    return [" ".join(str(v) for v in r.values() if v == v) for r in named]
+    return [" ".join(str(v) for v in r.values() if pd.notna(v)) for r in named]
 
 
 def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
@@ -98,10 +117,12 @@ def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:
 
 def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
     base = cells[f"baseline_{metric}"].abs()
-    kept, best, worst = (100 * (1 - cells[f"drop_{metric}{end}"] / base) for end in ("", "_low", "_high"))
-    bars = [(kept - worst).clip(lower=0), (best - kept).clip(lower=0)]
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    left, one, other = (100 * (1 - sign * cells[f"drop_{metric}{end}"] / base) for end in ("", "_low", "_high"))
+    lower, upper = (other, one) if sign > 0 else (one, other)
+    bars = [(left - lower).clip(lower=0), (upper - left).clip(lower=0)]
     style = "-" if i < len(COLOURS) else ":"
-    axis.errorbar(x, kept, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,
+    axis.errorbar(x, left, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,
                   linestyle=style, label=cells["line"].iloc[0])  # fmt: skip
 
 

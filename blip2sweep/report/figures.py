@@ -15,9 +15,9 @@ from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.report.source import Source
+from blip2sweep.report.words import words_of
 
 RUN = "python -m blip2sweep -m"
-LABELS = {"cider": "CIDEr", "vqa_accuracy": "VQA accuracy", "nll": "NLL"}
 MOST_REFUSALS = 3
 
 
@@ -39,7 +39,7 @@ class Figure:
 
 def label(source: Source) -> str:
     """The main metric as people write it."""
-    return LABELS.get(source.metric, source.metric)
+    return words_of(source.metric).name
 
 
 def figures(source: Source) -> list[Figure]:
@@ -60,9 +60,12 @@ def _dropoff(source: Source) -> Figure:
     data = _in_model_order(source, data, "parts")
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
+    words = words_of(source.metric)
+    floor = "; the grey band is the noise floor of half precision" if data["noise"].notna().any() else ""
+    kept = "kept, in % of the baseline," if words.higher else "in % of the baseline (higher is worse),"
     caption = (
-        f"{label(source)} kept, in % of the baseline, against the width of the layers touched. Bars: paired 95 % intervals "
-        "over images; the grey band is the noise floor of half precision. One line a set of parts, a panel a method."
+        f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
+        f"over images{floor}. One line a set of parts, a panel a method."
     )
     return Figure("dropoff", "Drop-off", caption, data, f"{RUN} quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
 
@@ -85,7 +88,7 @@ def _frontier(source: Source) -> Figure:
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
     """What was chosen on what, what the markers mean and which cells do not compete."""
-    text = f"The most {label(source)} at a size. Size counts the whole model, 16 bits for what is left alone. "
+    text = f"{words_of(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
     if data.empty or not data["held_out"].any():
         return text + (
             "These scores came without outputs, so cells were chosen on the numbers that are shown: the best of many looks "
@@ -116,8 +119,9 @@ def _map(source: Source) -> Figure:
     data = width_grid(source.cells, source.metric)
     varied = all(p in data and data[p].nunique() > 1 for p in ("vit", "llm"))
     enough = varied and any(map_panels(data, setting) for setting in data["setting"].unique())
+    words = words_of(source.metric)
     caption = (
-        f"Drop of {label(source)} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
+        f"{words.worse.capitalize()} of {words.name} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
         "Lines join equal whole-model bits per weight."
     )
     return Figure("map", "Interaction map", caption, data if enough else data.iloc[:0], f"{RUN} +study=part_wise")
@@ -135,9 +139,10 @@ def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
 def _shapley(source: Source) -> Figure:
     main = pd.concat([source.cells[source.cells["part"] == "none"], headline(source.cells)])
     data, refusals = shapley_over_bits(main, source.metric, source.draws)
+    words = words_of(source.metric)
     caption = (
-        f"The drop of {label(source)} of all parts together, shared out: exact Shapley values. Their sum is the whole "
-        "drop; the interaction is what the parts do together beyond the sum of each alone."
+        f"The {words.worse} of {words.name} of all parts together, shared out: exact Shapley values. Their sum is the whole "
+        f"{words.worse}; the interaction is what the parts do together beyond the sum of each alone."
     )
     more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
     left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
@@ -153,8 +158,9 @@ def _methods(source: Source) -> Figure:
     if len(data):
         recipes = source.cells.set_index("key")["recipe_json"]
         data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
+    gain = words_of(source.metric).gain
     caption = (
-        f"Gain in {label(source)} over RTN on matched cells: same layers, widths, task and samples, bits per weight "
+        f"{gain[0].upper()}{gain[1:]} on matched cells: same layers, widths, task and samples, bits per weight "
         "within .02. Bars: paired 95 % intervals; one dot a calibration seed."
     )
     return Figure(

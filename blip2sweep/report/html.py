@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.report.captions import captions, packed
-from blip2sweep.report.figures import Figure, figures, label, write_csvs
+from blip2sweep.report.figures import Figure, figures, write_csvs
 from blip2sweep.report.overview import model_quality, sentences
 from blip2sweep.report.source import Source
+from blip2sweep.report.words import words_of
 from blip2sweep.store import write_atomic
 
 SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
@@ -36,15 +37,16 @@ def build_report(source: Source, path: Path) -> list[Figure]:
 def page(source: Source, made: list[Figure]) -> str:
     """The HTML text."""
     template = _asset("page.html")
-    told = captions(source)
+    told, words = captions(source), words_of(source.metric)
     data = {
-        "metric": label(source),
+        "metric": words.name,
+        "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
         "figures": {f.name: records(f.data) for f in made},
         "cells": records(_cell_table(source)),
     }
     values = {
         "title": html.escape(f"blip2sweep · {source.title}"),
-        "heading": html.escape(_heading(source)),
+        "heading": html.escape(source.heading),
         "style": _asset("style.css"),
         "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
         "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
@@ -88,13 +90,6 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()
 
 
-def _heading(source: Source) -> str:
-    cells, first = source.cells, source.cells.iloc[0]
-    known = first.get("samples")  # a CSV file need not say how many
-    samples = f"{int(known)} samples, " if pd.notna(known) and known else ""
-    return f"{first['model']} on {first['task']}, {samples}{len(cells)} cells"
-
-
 def _section(figure: Figure, number: int) -> str:
     name, title = figure.name, html.escape(figure.title)
     if figure.empty:
@@ -116,7 +111,7 @@ def _section(figure: Figure, number: int) -> str:
 def _cell_table(source: Source) -> pd.DataFrame:
     """The columns of the cell browser; done cells and their drops."""
     m = source.metric
-    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": "drop",
+    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": words_of(m).worse,
               f"drop_{m}_low": "low", f"drop_{m}_high": "high", "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
     return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
@@ -162,7 +157,11 @@ def _how(source: Source) -> str:
     if "seconds" in cells:
         told["time"] = f"{cells['seconds'].sum() / 60:.1f} minutes for {len(cells)} cells"
     told["prediction"] = model_quality(source)
-    told["intervals"] = "95 %, paired percentile bootstrap over images, B = 2000, shared by all cells; bands by max-T"
+    told["intervals"] = (
+        "none: these scores came without outputs"
+        if source.draws is None
+        else "95 %, paired percentile bootstrap over images, B = 2000, shared by all cells; bands by max-T"
+    )
     if set(cells["model"]) == {"tiny"}:
         told["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
     rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in told.items() if v)

@@ -11,8 +11,8 @@ import pandas as pd
 
 from blip2sweep.analysis.cells import headline
 from blip2sweep.analysis.dropoff import dropoff, extending, lowest_safe
+from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of
-from blip2sweep.analysis.recommend import FEWEST_CELLS
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.report.commands import context
@@ -100,5 +100,4 @@ def suggest_command(source: Source) -> str | None:
     most = source.cells.loc[source.cells["part"] != "none", "setting"].value_counts().max()
     if not most >= FEWEST_CELLS or not METRICS[source.metric].higher_is_better:
         return None
-    which = "--all" if source.folder == source.output_dir else shlex.quote(source.title)
-    return f"blip2sweep suggest {which} --output-dir {shlex.quote(str(source.output_dir))}"
+    return f"blip2sweep suggest {shlex.join([*source.selection, '--output-dir', str(source.output_dir)])}"

@@ -6,6 +6,7 @@ Every sentence names the setting (method, strategy, …) it speaks of; no number
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,10 @@ from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe
 from blip2sweep.analysis.predict import cross_validated, predictable
 from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.errors import UserError
-from blip2sweep.report.figures import Figure, label
+from blip2sweep.report.figures import Figure
 from blip2sweep.report.next_steps import next_steps, suggest_command
 from blip2sweep.report.source import Source
+from blip2sweep.report.words import Words, words_of
 
 BROKEN = 50.0  # % of the baseline
 MOST_SETTINGS, MOST_STEPS = 4, 2
@@ -25,17 +27,17 @@ MOST_SETTINGS, MOST_STEPS = 4, 2
 
 def sentences(source: Source, figures: list[Figure]) -> list[str]:
     """Plain text, one string a sentence (or few)."""
-    metric = label(source)
+    words = words_of(source.metric)
     base = float(source.cells.loc[source.cells["part"] == "none", source.metric].iloc[0])
     if not base > 0:
         return [
-            f"The baseline's {metric} is {base:g}: there is nothing to lose, and no drop means anything (blip2sweep doctor)."
+            f"The baseline's {words.name} is {base:g}: there is nothing to lose, and no {words.worse} means anything (blip2sweep doctor)."
         ]
     whole = headline(source.cells)
     curves = dropoff(whole, source.metric, source.draws)
     shapley = next(f for f in figures if f.name == "shapley").data
     ordered = settings(curves)
-    return [_breaks(curves, ordered, metric) + _reached(whole), _matters(curves, shapley, ordered, metric, base), _safe(curves, ordered),
+    return [_breaks(curves, ordered, words) + _reached(whole), _matters(curves, shapley, ordered, words, base), _safe(curves, ordered),
             _next(source, curves)]  # fmt: skip
 
 
@@ -55,15 +57,21 @@ def _told(ordered: Iterable[str], tell: Callable[[str], str]) -> str:
 # ---- where it breaks
 
 
-def _breaks(curves: pd.DataFrame, ordered: list[str], metric: str) -> str:
+def _breaks(curves: pd.DataFrame, ordered: list[str], words: Words) -> str:
     if not ordered:
-        return f"No whole part was run at one width: there is no drop-off of {metric} to see yet."
+        seen = f"no drop-off of {words.name}" if words.higher else f"nothing of {words.name}"
+        return f"No whole part was run at one width: there is {seen} to see yet."
     lines = curves[~curves["point"]].dropna(subset=["retained"])
     own = {s: lines[lines["setting"] == s] for s in ordered}
-    text = _first_broken(own[ordered[0]], ordered[0], metric) + "."
-    text += _alone(own[ordered[0]], metric)
-    others = _told(ordered[1:], lambda s: _first_broken(own[s], s, metric))
+    text = _first_broken(own[ordered[0]], ordered[0], words) + "."
+    text += _alone(own[ordered[0]], words)
+    others = _told(ordered[1:], lambda s: _first_broken(own[s], s, words))
     return text + (f" {others}." if others else "")
+
+
+def _broken(own: pd.DataFrame) -> pd.DataFrame:
+    """Cells that lose more than half of the baseline, or whose likelihood is half as much again."""
+    return own[own["drop"] > (1 - BROKEN / 100) * own["baseline"].abs()]
 
 
 def _reached(whole: pd.DataFrame) -> str:
@@ -76,58 +84,84 @@ def _reached(whole: pd.DataFrame) -> str:
     return f" Compressed were only: {partly}." if partly else ""
 
 
-def _first_broken(own: pd.DataFrame, setting: str, metric: str) -> str:
-    broken = own[own["retained"] < BROKEN]
+def _first_broken(own: pd.DataFrame, setting: str, words: Words) -> str:
+    broken = _broken(own)
     if broken.empty:
-        least = own["retained"].min()
-        return (
-            f"With {setting} nothing that was run breaks the model: every cell keeps at least {least:.0f} % of {metric}"
-        )
-    first = broken.sort_values(["width", "retained"], ascending=[False, True]).iloc[0]
-    who = first["parts"].replace("+", " + ")
-    return f"With {setting} it breaks at {first['width']:g} bits: {who} keeps {first['retained']:.0f} % of {metric}"
+        least = own.sort_values("drop").iloc[-1]["retained"]
+        kept = f"every cell keeps at least {least:.0f} % of {words.name}"
+        most = f"no cell raises {words.name} above {max(least, 100):.0f} % of the baseline"
+        return f"With {setting} nothing that was run breaks the model: {kept if words.higher else most}"
+    first = broken.sort_values(["width", "drop"], ascending=False).iloc[0]
+    who, left = first["parts"].replace("+", " + "), f"{first['retained']:.0f} %{_percent(first)}"
+    what = (
+        f"{who} keeps {left} of {words.name}"
+        if words.higher
+        else f"{who} raises {words.name} to {left} of the baseline (higher is worse)"
+    )
+    return f"With {setting} it breaks at {first['width']:g} bits: {what}"
 
 
-def _alone(own: pd.DataFrame, metric: str) -> str:
-    single = own[(own["retained"] < BROKEN) & ~own["parts"].str.contains("+", regex=False)]
-    widest = single.groupby("parts")["width"].max().sort_values(ascending=False)
-    alone = ", ".join(f"{p} at {w:g} bits" for p, w in widest.items())
-    return f" Alone, a part loses half of {metric}: {alone}." if alone else ""
+def _percent(row: pd.Series) -> str:
+    low, high = row["retained_low"], row["retained_high"]
+    return "" if pd.isna(low) else f" [{low:.0f}, {high:.0f}]"
+
+
+def _alone(own: pd.DataFrame, words: Words) -> str:
+    broken = _broken(own)
+    widest = broken[~broken["parts"].str.contains("+", regex=False)].groupby("parts")["width"].max()
+    alone = ", ".join(f"{p} at {w:g} bits" for p, w in widest.sort_values(ascending=False).items())
+    loses = f"loses half of {words.name}" if words.higher else f"raises {words.name} by half"
+    return f" Alone, a part {loses}: {alone}." if alone else ""
 
 
 # ---- which part matters
 
 
-def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], metric: str, base: float) -> str:
+def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], words: Words, base: float) -> str:
     values = shapley[shapley["kind"] == "part"].dropna(subset=["value", "total"]) if len(shapley) else shapley
     if len(values):
         having = set(values["setting"])
         setting = next((s for s in ordered if s in having), str(values["setting"].iloc[0]))
-        return _shares(values[values["setting"] == setting], setting, metric, base)
-    single = curves[~curves["parts"].str.contains("+", regex=False)].dropna(subset=["drop"])
+        return _shares(values[values["setting"] == setting], setting, words, base)
+    single = curves[~curves["parts"].str.contains("+", regex=False) & ~curves["point"]].dropna(subset=["drop"])
     if single.empty:
         return "No whole part was compressed alone, so nothing is known of which part matters."
     setting = next(s for s in ordered if s in set(single["setting"]))
-    worst = single[single["setting"] == setting].sort_values("drop").iloc[-1]
-    if worst["drop"] <= 0:
-        return f"With {setting} no part alone loses any {metric}, so none is known to matter more."
-    return f"With {setting}, of the parts alone, {worst['parts']} at {worst['width']:g} bits costs most: {worst['drop']:.3f} {metric}."
+    return _compared(single[single["setting"] == setting], setting, words)
 
 
-def _shares(values: pd.DataFrame, setting: str, metric: str, base: float) -> str:
+def _compared(single: pd.DataFrame, setting: str, words: Words) -> str:
+    """Parts alone, at one width: of those at which most parts were run the one that tells them apart best."""
+    if single["drop"].max() <= 0:
+        loses = f"loses any {words.name}" if words.higher else f"raises {words.name}"
+        return f"With {setting} no part alone {loses}, so none is known to matter more."
+    counts = single.groupby("width")["parts"].nunique()
+    if single["parts"].nunique() > 1 and counts.max() < 2:
+        return f"With {setting} no two parts were run alone at one width, so nothing is known of which matters more."
+    level = (single.groupby("width")["drop"].max() / single["baseline"].abs().iloc[0] - 0.5).abs()
+    width = level[counts == counts.max()].idxmin()
+    own = single[single["width"] == width].sort_values("drop", ascending=False).to_dict("records")
+    told = [f"{r['parts']} {words.amount(r['drop'], r['drop_low'], r['drop_high'])}" for r in own]
+    if len(own) == 1:
+        return f"With {setting} only {own[0]['parts']} was compressed alone; at {width:g} bits its {words.worse} is {told[0].partition(' ')[2]}."
+    costs = "costs most" if words.higher else f"raises {words.name} most"
+    return f"With {setting}, of the parts alone at {width:g} bits, {own[0]['parts']} {costs}: {', '.join(told)}."
+
+
+def _shares(values: pd.DataFrame, setting: str, words: Words, base: float) -> str:
     """The cell whose drop is nearest to half of the baseline: there the parts differ most plainly."""
     if values["total"].max() <= 0:
-        return f"With {setting} all parts together lose no {metric} at the widths that were run, so none is known to matter more."
+        lose = f"lose no {words.name}" if words.higher else f"do not raise {words.name}"
+        return f"With {setting} all parts together {lose} at the widths that were run, so none is known to matter more."
     nearest = (values["total"] / base - 0.5).abs().idxmin()
     own = values[values["key"] == values.at[nearest, "key"]].sort_values("value", ascending=False)
     shares = ", ".join(f"{r['term']} {_signed(r)}" for r in own.to_dict("records"))
-    return (
-        f"With {setting} at {own['width'].iloc[0]:g} bits the drop of {own['total'].iloc[0]:.3f} {metric} is shared out as "
-        f"{shares} (Shapley values)."
-    )
+    total = f"{own['total'].iloc[0]:.3f}"
+    whole = f"the drop of {total} {words.name}" if words.higher else f"the rise of {words.name} by {total}{words.unit}"
+    return f"With {setting} at {own['width'].iloc[0]:g} bits {whole} is shared out as {shares} (Shapley values)."
 
 
-def _signed(row: dict[object, object]) -> str:
+def _signed(row: dict[Any, Any]) -> str:
     low, high = row["low"], row["high"]
     bars = "" if low != low else f" [{low:.3f}, {high:.3f}]"
     return f"{row['value']:.3f}{bars}"
@@ -174,7 +208,7 @@ def _some(parts: Sequence[str]) -> str:
 def model_quality(source: Source) -> str | None:
     """Cross-validated error of the predictor against the two baselines it has to beat; None where nothing can be fitted."""
     from blip2sweep.analysis.atoms import noise
-    from blip2sweep.analysis.recommend import FEWEST_CELLS, problems
+    from blip2sweep.analysis.knapsack import FEWEST_CELLS, problems
 
     if source.anatomy is None:
         return None
@@ -191,4 +225,4 @@ def model_quality(source: Source) -> str | None:
     base = float(own.loc[own["part"] == "none", source.metric].iloc[0])
     errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.atoms.groups)
     told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
-    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {source.metric} (5-fold): {told}."
+    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {words_of(source.metric).name} (5-fold): {told}."

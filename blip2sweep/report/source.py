@@ -17,9 +17,9 @@ from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.models import model_config, shipped_models
-from blip2sweep.report.verbs import read_table
+from blip2sweep.report.verbs import ALL, newer_runs, read_table
 from blip2sweep.sweep.packs import sweep_jobs
-from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.sweep.sweeps import find_results
 from blip2sweep.tasks import TaskData, load_task
 
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -38,11 +38,46 @@ class Source:
     draws: Draws | None
     command: str
     notes: list[str] = field(default_factory=list)
+    only: dict[str, str] = field(default_factory=dict)  # what narrowed the table, by column
+
+    @property
+    def selection(self) -> list[str]:
+        """The words that choose these cells again for another verb."""
+        words = ["--all" if self.folder == self.output_dir else self.title]
+        for column, value in self.only.items():
+            words += [f"--{column}", value] if column in ("model", "task") else ["--only", f"{column}={value}"]
+        return words
+
+    @property
+    def heading(self) -> str:
+        """`tiny on shapes_caption, 200 samples, 21 cells`."""
+        first = self.cells.iloc[0]
+        known = first.get("samples")  # a CSV file need not say how many
+        samples = f"{int(known)} samples, " if pd.notna(known) and known else ""
+        return f"{first['model']} on {first['task']}, {samples}{len(self.cells)} cells"
+
+    @property
+    def meant(self) -> list[str]:
+        """Which sweep a verb speaks of, in lines for the terminal."""
+        name = self.title if self.title == ALL else f"sweep {self.title}"
+        return [f"{name}: {self.heading}", *self.notes]
 
     @cached_property
     def jobs(self) -> dict[str, dict[str, Any]]:
         """{key: what a worker was told}, for models and tasks; empty for imported rows."""
         return pack_jobs(self.output_dir)
+
+    @cached_property
+    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
+        """Every finished cell of the ledger that has this baseline, whichever sweep ran it, and the draws of all of them."""
+        base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
+        path = self.output_dir / "table.parquet"
+        table = read_table(path) if path.exists() else self.table
+        own = table[table["baseline"] == base] if "baseline" in table else table.iloc[:0]
+        if set(own["key"]) <= set(self.cells["key"]):
+            return self.cells, self.draws
+        cells = comparable(own)
+        return cells, load_draws(self.output_dir, cells, self.metric)
 
     @cached_property
     def anatomy(self) -> Anatomy | None:
@@ -85,16 +120,21 @@ def load_source(
     all_cells: bool = False,
     only: dict[str, str | None] | None = None,
 ) -> Source:
-    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}."""
-    found = None if all_cells else find_sweep(output_dir, sweep)
+    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}.
+
+    A run of one cell is the newest sweep only where there is no other.
+    """
+    found = None if all_cells else find_results(output_dir, sweep)
     folder = found.folder(output_dir) if found else output_dir
     table = _narrowed(_collected(output_dir, found, folder), only or {})
     cells = comparable(table)
     metric = main_metric(cells)
     assert metric is not None
     draws = load_draws(output_dir, cells, metric)
-    title, command = (found.name, found.command) if found else ("all cells", "")
-    return Source(output_dir, title, folder, table, cells, metric, draws, command)
+    title, command = (found.name, found.command) if found else (ALL, "")
+    notes = newer_runs(output_dir, found) if found and sweep is None else []
+    narrowed = {c: v for c, v in (only or {}).items() if v is not None}
+    return Source(output_dir, title, folder, table, cells, metric, draws, command, notes, narrowed)
 
 
 def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
@@ -115,13 +155,18 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
         if value is not None:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
-            kept = table[[str(v) == value for v in table[column]]]
+            kept = table[[_text(v) == value for v in table[column]]]
             if kept.empty:
-                there = ", ".join(sorted({str(v) for v in table[column]})[:6])
+                there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
                 raise UserError(f"{option}: no cell has it; right: one of {there}")
             table = kept
     return table
+
+
+def _text(value: Any) -> str:
+    """As people type it: a column of whole numbers with gaps holds floats."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def narrowing(model: str | None, task: str | None, only: Sequence[str]) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from blip2sweep.report.dropoff import COLOURS, MARKERS
 from blip2sweep.report.figures import Figure, map_panels
+from blip2sweep.report.words import words_of_label
 from blip2sweep.store import write_atomic
 
 Draw = Callable[[Any, pd.DataFrame, str], None]
@@ -108,7 +109,7 @@ def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
             bars = _errors(line, "retained", "retained_low", "retained_high")
             axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **_style(i))
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=f"{metric}, % of the baseline")
+        axis.set(xlabel="bits", ylabel=words_of_label(metric).axis)
 
 
 def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -177,7 +178,7 @@ def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
         axis.set_xticks(range(len(x)), [_free(w) for w in x])
         axis.set_yticks(range(len(y)), [_free(w) for w in y])
         axis.set(xlabel="LLM bits", ylabel="ViT bits")
-    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"drop of {metric}, {setting}")
+    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{words_of_label(metric).worse} of {metric}, {setting}")
 
 
 def _free(width: float) -> str:
@@ -208,7 +209,7 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
         bars, style = _errors(whole, "value", "low", "high"), {"fmt": "D", "mfc": "none", "color": "k", "capsize": 2}
         axis.errorbar(range(len(widths)), whole["value"], yerr=bars, label="interaction", **style)
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=f"drop of {metric}")
+        axis.set(xlabel="bits", ylabel=f"{words_of_label(metric).worse} of {metric}")
 
 
 def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -223,7 +224,7 @@ def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
             bars = _errors(own, "gain", "low", "high")
             axis.errorbar(own["gain"], y, xerr=bars, fmt=MARKERS[i % 7], capsize=2, label=setting, **style)
         axis.set_yticks(range(len(places)), [p if len(p) < 48 else p[:47] + "…" for p in places], fontsize=7)
-        axis.set(xlabel=f"gain in {metric} over RTN")
+        axis.set(xlabel=words_of_label(metric).gain)
     _left_out(picture, len(places), len(every), "recipes")
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 import yaml
 
 from blip2sweep.analysis.atoms import atoms, noise
+from blip2sweep.analysis.knapsack import Problem, problems
 from blip2sweep.analysis.predict import fit, predictable
 from blip2sweep.analysis.recipes import entries, part_of
-from blip2sweep.analysis.recommend import Problem, problems
 from blip2sweep.analysis.suggest import suggest
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError

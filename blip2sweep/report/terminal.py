@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blip2sweep.metrics import METRICS
+
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
 BASE_COLUMNS = ("part", "bits", "blocks", "layers", "method", "strategy")
 MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all
+TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+       "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
+# Given up, the first first, where a terminal is too narrow for all: what says which cell it is, and its drop, stay.
+LEAST = ("key", "bits/weight", *MAIN_METRICS)
 
 
 def main_metric(table: pd.DataFrame) -> str | None:
@@ -23,21 +31,28 @@ def main_metric(table: pd.DataFrame) -> str | None:
     return next((m for m in MAIN_METRICS if m in table and table[m].notna().any()), None)
 
 
+def main_metrics(table: pd.DataFrame) -> list[str]:
+    """Those of all tasks at hand; the likelihood only where there is no other."""
+    found = [m for m in MAIN_METRICS if m in table and table[m].notna().any()]
+    return [m for m in found if m != "nll"] or found
+
+
 def short_table(table: pd.DataFrame) -> pd.DataFrame:
     """The columns people ask for first: what was done, metric, drop with its interval, bits per weight."""
     out = pd.DataFrame(index=table.index)
-    for column in ("model", "dtype", "task"):
+    for column in ("model", "dtype", "task", "samples"):
         if column in table and table[column].nunique() > 1:
-            out[column] = table[column]
+            out[column] = [_word(v) for v in table[column]]
     out["part"] = table["part"]
     out["bits"] = [_bits(row) for row in table.to_dict("records")]
     for column in ("blocks", "layers", "method", "strategy", "group_size"):
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
             out[column] = [_word(v) for v in table[column]]
-    metric = main_metric(table)
-    if metric:
+    metrics = main_metrics(table)
+    for metric in metrics:
         out[metric] = [_number(v, 3) for v in table[metric]]
-        out["drop"], out["95 % interval"] = zip(*[_drop(row, metric) for row in table.to_dict("records")], strict=True)
+    if metrics:
+        out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics) for row in table.to_dict("records")], strict=True)
     out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
     if "status" in table and (table["status"] != "done").any():
         out["status"] = [_word(r.get("failure")) or "done" for r in table.to_dict("records")]
@@ -51,7 +66,7 @@ def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path
     if table.empty:
         console.print("no rows yet")
         return
-    console.print(rich_table(short_table(table.head(MOST_ROWS)), title=f"sweep {sweep.name}"))
+    print_table(table.head(MOST_ROWS), f"sweep {sweep.name}")
     if len(table) > MOST_ROWS:
         console.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}", markup=False)
     for line in notes(table):
@@ -63,28 +78,64 @@ def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
+def print_table(table: pd.DataFrame, title: str) -> None:
+    """As many columns as fit, whole, and which do not. Where nobody looks at a terminal, such as in a pipe, all of them."""
+    short, console = short_table(table), Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = max(console.width, _width(short))
+    fitting, left = fitted(short, console.width)
+    console.print(rich_table(fitting, title))
+    if left:
+        told = f"no room for {', '.join(left)}: a wider terminal, or --format csv, has them"
+        console.print(told, markup=False, soft_wrap=True)
+
+
+def fitted(short: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
+    """The columns that a width has room for, and the names of those that it has not."""
+    left: list[str] = []
+    for column in (c for c in LEAST if c in short):
+        if _width(short.drop(columns=left)) <= width:
+            break
+        left.append(column)
+    return short.drop(columns=left), left
+
+
+def _width(short: pd.DataFrame) -> int:
+    """Of the table as it is drawn: two blanks and a line a column."""
+    return 1 + sum(3 + max(cell_len(str(v)) for v in [c, *short[c]]) for c in short)
+
+
 def notes(table: pd.DataFrame) -> list[str]:
     """What a reader of the numbers must know."""
-    lines = ["drop: baseline − cell, positive is worse; interval: paired bootstrap over images, B = 2000"]
+    ends = [f"drop_{m}_low" for m in main_metrics(table)]
+    bounded = any(table[e].notna().any() for e in ends if e in table)
+    how = "paired bootstrap over images, B = 2000" if bounded else "none, for there are no outputs"
+    lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
-        lines.append(
-            f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs, {metric} by {change:.4f}"
-        )
+        by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
+        lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
     if "model" in table and "tiny" in set(table["model"]):
         lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
     return lines
 
 
+def _drop_told(table: pd.DataFrame) -> str:
+    metric = main_metric(table)
+    return (
+        "baseline − cell" if metric is None or METRICS[metric].higher_is_better else f"{metric} of the cell − baseline"
+    )
+
+
 def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
     """A rich table; numbers to the right."""
-    drawn = Table(title=title, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
+    named = None if title is None else Text(title)
+    drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
         right = column in ("bits", "drop", "bits/weight", *MAIN_METRICS)
-        drawn.add_column(
-            str(column), justify="right" if right else "left", no_wrap=column in ("key", "drop", "95 % interval")
-        )
+        whole = column in ("key", "drop", "95 % interval")
+        drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in short.itertuples(index=False):
         drawn.add_row(*[Text(str(v)) for v in row])
     return drawn
@@ -112,7 +163,7 @@ def latex(short: pd.DataFrame) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "−": "$-$"}.get(c, c) for c in text)
+    return "".join(TEX.get(c, c) for c in text)
 
 
 def _bits(row: Mapping[Any, Any]) -> str:
@@ -121,11 +172,13 @@ def _bits(row: Mapping[Any, Any]) -> str:
     }
     touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
     if len(set(touched.values())) <= 1:
-        return _number(next(iter(touched.values()), None), 0) or "–"
+        return next((f"{v:.3g}" for v in touched.values()), "–")  # the mean of several widths is no whole number
     return " ".join(f"{k} {v:.3g}" for k, v in touched.items())
 
 
-def _drop(row: Mapping[Any, Any], metric: str) -> tuple[str, str]:
+def _drop(row: Mapping[Any, Any], metrics: Sequence[str]) -> tuple[str, str]:
+    """Of the metric that the row's task has."""
+    metric = next((m for m in metrics if not pd.isna(row[m])), metrics[0])
     low, high = row.get(f"drop_{metric}_low"), row.get(f"drop_{metric}_high")
     if row["part"] == "none" or low is None or math.isnan(low):
         return "–" if row["part"] == "none" else "", ""

@@ -20,6 +20,7 @@ import pandas as pd
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS
 from blip2sweep.report.terminal import main_metric
 from blip2sweep.sweep.sweeps import Sweep
 
@@ -53,13 +54,18 @@ def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping
         "project": settings["project"], "entity": settings.get("entity"), "dir": str(output_dir),
         "mode": settings["mode"], "group": sweep.name, "settings": wandb.Settings(silent=True, console="off"),
     }  # fmt: skip
-    metric, sent = main_metric(done), Sent(sweep.folder(output_dir), settings)
+    metrics, sent = main_by_task(done), Sent(sweep.folder(output_dir), settings)
     for row in done.to_dict("records"):
         if not sent.has(row):
-            _send(wandb, row, metric, common)
+            _send(wandb, row, metrics.get(row["task"]), common)
             sent.add(row)
     _send_sweep(wandb, sweep, output_dir, common)
     return len(done)
+
+
+def main_by_task(done: pd.DataFrame) -> dict[Any, str | None]:
+    """Captions and questions have each their own."""
+    return {task: main_metric(own) for task, own in done.groupby("task")} if len(done) else {}
 
 
 class Sent:
@@ -104,7 +110,7 @@ def _main(row: Mapping[Any, Any], metric: str | None) -> dict[str, Any]:
     """The main metric under names that are the same for every task."""
     value, base = row.get(metric), row.get(f"baseline_{metric}")
     found = {"metric": value, "drop": row.get(f"drop_{metric}")}
-    if not _null(value) and not _null(base) and base:
+    if not _null(value) and not _null(base) and base and METRICS[str(metric)].higher_is_better:
         found["kept"] = value / base
     return {k: _plain(v) for k, v in found.items() if not _null(v)}
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.report.terminal import FORMATS, notes, render, rich_table, short_table
-from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.report.terminal import FORMATS, notes, print_table, render
+from blip2sweep.sweep.sweeps import Sweep, find_results, passed_over
+
+ALL = "all cells"
 
 
 def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) -> None:
     """Print a sweep's table, or that of the whole ledger."""
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
-    folder = output_dir if all_cells else find_sweep(output_dir, name).folder(output_dir)
-    table = read_table(folder / "table.parquet")
+    found = None if all_cells else find_results(output_dir, name)
+    table = read_table((found.folder(output_dir) if found else output_dir) / "table.parquet")
     current, stale = table[~table["stale"]], int(table["stale"].sum())
+    newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":
         print(render(current, fmt), end="")
+        print("\n".join([f"sweep {found.name}" if found else ALL, *newer]), file=sys.stderr)
         return
-    console = Console(highlight=False)
-    console.print(rich_table(short_table(current), title=None if all_cells else folder.name))
-    for line in [*notes(current), *([f"{stale} rows of older semantics are left out"] if stale else [])]:
-        console.print(line, markup=False)
+    print_table(current, f"sweep {found.name}" if found else ALL)
+    for line in [*notes(current), *newer, *([f"{stale} rows of older semantics are left out"] if stale else [])]:
+        print(line)
+
+
+def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:
+    """What is newer than a sweep that was not named, and not shown."""
+    names = passed_over(output_dir, sweep)
+    many = f"{len(names)} newer runs of one cell are" if len(names) > 1 else "a newer run of one cell is"
+    return [f"{many} not shown; the last is {names[-1]}"] if names else []
 
 
 def read_table(path: Path) -> pd.DataFrame:

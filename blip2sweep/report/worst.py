@@ -12,7 +12,8 @@ COLUMNS = ["recipe", "image_id", "id", "baseline", "output", "drop", "key"]
 
 
 def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.DataFrame:
-    """At most `per_cell` samples of a cell and `most` in all, worst first. Drops are in the main metric, per sample."""
+    """At most `per_cell` samples of a cell and `most` in all, worst first. Drops are in the main metric, per sample; a
+    sample that lost nothing is not among them."""
     draws = source.draws
     if draws is None:
         return pd.DataFrame(columns=COLUMNS)
@@ -22,10 +23,11 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
     with np.errstate(all="ignore"):
         level = draws.metric.finish(draws.arrays[draws.baseline])
         lost = {k: draws.sign * (level - draws.metric.finish(draws.arrays[k])) for k in own["key"]}
-    found = [(float(d[i]), key, int(i)) for key, d in lost.items() for i in np.argsort(-np.nan_to_num(d))[:per_cell]]
-    rows = {r["key"]: r for r in own.to_dict("records")}
+    worst = {key: np.argsort(-np.nan_to_num(d))[:per_cell] for key, d in lost.items()}
+    found = [(float(lost[key][i]), key, int(i)) for key, rows in worst.items() for i in rows if lost[key][i] > 0]
+    told = {r["key"]: r for r in own.to_dict("records")}
     listed = []
     for drop, key, i in sorted(found, reverse=True)[:most]:
-        said = read_predictions(source.output_dir, stem(key, rows[key]["predictions"]))
-        listed.append([rows[key]["recipe"], before.image_id[i], before.id[i], before.text[i], said.text[i], drop, key])
+        said = read_predictions(source.output_dir, stem(key, told[key]["predictions"]))
+        listed.append([told[key]["recipe"], before.image_id[i], before.id[i], before.text[i], said.text[i], drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

@@ -22,7 +22,9 @@ def describe(plan: Plan) -> None:
     names: dict[str | None, str] = {}
     for key, job in zip(plan.keys, plan.jobs, strict=True):
         names.setdefault(key, " ".join(job.overrides))
-    table = Table("key", "state", "recipe", "task", "overrides", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("key", "state", "recipe", "task", "overrides"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("key", "state"))
     for key, cell in plan.cells.items():
         told = "baseline" if key in plan.baselines and key not in names else names.get(key, "")
         table.add_row(key, "done" if key in plan.done else "to run", cell.columns()["recipe"], cell.task.name, told)

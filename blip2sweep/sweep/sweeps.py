@@ -49,6 +49,7 @@ class Sweep:
     tracking: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # what workers are told besides the cells
     foreign: str | None = None  # the launcher, where it is not ours
+    single: bool | None = None  # one cell was asked for: a try, or a verification; None: written before this was
     submissions: list[Submission] = field(default_factory=list)
 
     def folder(self, output_dir: Path) -> Path:
@@ -56,6 +57,13 @@ class Sweep:
 
     def write(self, output_dir: Path) -> None:
         write_json(self.folder(output_dir) / "sweep.json", asdict(self))
+
+    @property
+    def of_one_cell(self) -> bool:
+        """Whether it is no sweep that a table or report speaks of by itself."""
+        if self.single is None:
+            return len(set(self.keys) - set(self.baselines)) <= 1 and not self.command.startswith("import")
+        return self.single
 
     @property
     def runs(self) -> list[str]:
@@ -81,7 +89,8 @@ def new_sweep(plan: Plan, command: str, name: str | None, ledger: Ledger) -> Swe
     skipped = [{"overrides": " ".join(plan.jobs[i].overrides), "reason": r} for i, r in plan.reasons.items()]
     name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     rerun = {c.key: sorted(ledger.attempts[c.key].results) for c in plan.todo if ledger.done(c.key)}
-    return Sweep(name, command, time.time(), list(plan.cells), plan.baselines, skipped, plan.merged, rerun)
+    return Sweep(name, command, time.time(), list(plan.cells), plan.baselines, skipped, plan.merged, rerun,
+                 single=len(plan.jobs) <= 1)  # fmt: skip
 
 
 def new_run() -> str:
@@ -110,7 +119,7 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def find_sweep(output_dir: Path, name: str | None) -> Sweep:
-    """The named sweep, or the newest. Raises UserError when there is none."""
+    """The named sweep, or what was started last. Raises UserError when there is none."""
     if name is not None and (path := output_dir / "sweeps" / name / "sweep.json").exists():
         return read_sweep(path)
     sweeps = list_sweeps(output_dir)
@@ -121,6 +130,17 @@ def find_sweep(output_dir: Path, name: str | None) -> Sweep:
     if name is None:
         return sweeps[-1]
     raise UserError(f"sweep '{name}' is not in {output_dir}; {nearest(name, [s.name for s in sweeps])}")
+
+
+def find_results(output_dir: Path, name: str | None) -> Sweep:
+    """The named sweep, or the newest of several cells; a run of one cell only where there is nothing else."""
+    several = [] if name is not None else [s for s in list_sweeps(output_dir) if not s.of_one_cell]
+    return several[-1] if several else find_sweep(output_dir, name)
+
+
+def passed_over(output_dir: Path, sweep: Sweep) -> list[str]:
+    """Names of the runs of one cell that are newer than a sweep, which `find_results` did not take."""
+    return [s.name for s in list_sweeps(output_dir) if s.of_one_cell and s.created > sweep.created]
 
 
 def _known(data: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis import difference, recommend
+from blip2sweep.analysis import difference, knapsack, recommend
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.frontier import frontier
+from blip2sweep.analysis.halves import Half, halves
 from blip2sweep.analysis.predict import predictable
-from blip2sweep.analysis.recommend import Half
 from blip2sweep.errors import UserError
 from blip2sweep.importing.models import model_anatomy
 from blip2sweep.metrics import weights
@@ -59,7 +60,7 @@ def test_the_setting_is_chosen_on_the_first_half_alone(planted: tuple[pd.DataFra
     lucky = on_halves(planted, "gptq", first=1.0, second=0.05)
     chosen = recommend.recommend(planted[0], "cider", lucky, TINY, max_bytes=900_000)
     assert chosen.setting == "gptq/channel"
-    assert chosen.predicted_drop / chosen.baseline > 0.5  # and the other half says what it is worth
+    assert chosen.drop / chosen.baseline > 0.5  # and the other half says what it is worth
 
 
 def test_the_frontier_is_not_chosen_by_what_it_shows(planted: tuple[pd.DataFrame, Draws]) -> None:
@@ -92,36 +93,99 @@ def test_the_frontier_against_time_is_of_packed_cells(planted: tuple[pd.DataFram
 def test_a_limit_that_is_still_exceeded_is_said(
     planted: tuple[pd.DataFrame, Draws], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a size that no cell has which keeps it: the baseline keeps any."""
     monkeypatch.setattr(Half, "lost", lambda half, problem, widths: 0.3)
-    chosen = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.02)
+    cells = planted[0][~planted[0]["parts"].str.contains("+", regex=False)]
+    chosen = recommend.recommend(cells, "cider", planted[1], TINY, max_bytes=1_100_000, max_drop=0.02)
     assert not chosen.within
     assert chosen.chosen_drop == 0.3
 
 
 def test_a_choice_is_widened_until_it_keeps_the_limit_or_the_size_ends_it(planted: tuple[pd.DataFrame, Draws]) -> None:
     cells, draws = planted
-    problem = next(p for p in recommend.problems(cells, TINY) if p.setting == "rtn/channel")
-    half = recommend._halves(problem, "cider", draws)[0]
+    problem = next(p for p in knapsack.problems(cells, TINY) if p.setting == "rtn/channel")
+    half = halves(problem, "cider", draws)[0]
     narrow = [min(b for b in options if b) for options in problem.options]
     assert half.lost(problem, narrow) > 0.5
-    widened = recommend._widened(problem, half, narrow, None, 0.02)
-    assert half.lost(problem, widened) <= 0.02
+    widened = recommend._widened(problem, half, narrow, None, 0.1, half.worst)
+    assert half.lost(problem, widened) < half.worst(problem, widened) <= 0.1
     assert problem.bytes(widened) < problem.bytes([0] * len(narrow))
     limit = (problem.bytes(narrow) + problem.bytes(widened)) // 2
-    stopped = recommend._widened(problem, half, narrow, limit, 0.02)
+    stopped = recommend._widened(problem, half, narrow, limit, 0.1, half.worst)
     assert problem.bytes(narrow) < problem.bytes(stopped) <= limit
-    assert half.lost(problem, stopped) > 0.02
+    assert half.worst(problem, stopped) > 0.1
 
 
 def test_a_size_that_allows_nothing_stricter_keeps_the_last_choice(
     planted: tuple[pd.DataFrame, Draws], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cells, draws = planted
+    """Without cells of all parts, which would keep it."""
+    cells, draws = planted[0][~planted[0]["parts"].str.contains("+", regex=False)], planted[1]
     loose = recommend.recommend(cells, "cider", draws, TINY, max_drop=0.2)
+    assert loose.key is None
     monkeypatch.setattr(Half, "lost", lambda half, problem, widths: 0.5)
     chosen = recommend.recommend(cells, "cider", draws, TINY, max_bytes=loose.model_bytes, max_drop=0.2)
     assert chosen.model_bytes <= loose.model_bytes
     assert not chosen.within
+
+
+# ---- what was measured against what is predicted
+
+
+def test_a_measured_cell_that_is_smaller_and_better_is_recommended(planted: tuple[pd.DataFrame, Draws]) -> None:
+    """Of all cells of RTN only that of all parts at 4 bits kept anything, so the fit expects nothing of it."""
+    cells, draws = on_rtn_alone(planted)
+    lucky = cells.loc[(cells["parts"] == "vit+qformer+llm") & (cells["width"] == 4), "key"].iloc[0]
+    own = (draws.half(True), draws.half(False))
+    arrays = {k: a.copy() for k, a in draws.arrays.items()}
+    for key, a in arrays.items():
+        if key not in (lucky, draws.baseline):
+            a[:, 0] *= 0.3
+    arrays[lucky] = draws.arrays[draws.baseline] * np.where(own[0], 0.97, 0.96)[:, None] ** [1, 0]
+    changed = Draws(draws.metric, draws.image_ids, arrays, draws.baseline, draws.resampled)
+    for limits in ({"max_drop": 0.1}, {"max_bytes": 1_000_000}):
+        chosen = recommend.recommend(cells, "cider", changed, TINY, **limits)
+        assert chosen.key == lucky
+        assert chosen.chosen_drop == pytest.approx(0.03, abs=1e-3)  # of the half that chooses
+        assert chosen.drop / chosen.baseline == pytest.approx(0.04, abs=1e-3)  # of the other
+        assert chosen.instead is None or chosen.instead.key is None
+
+
+def on_rtn_alone(planted: tuple[pd.DataFrame, Draws]) -> tuple[pd.DataFrame, Draws]:
+    cells = planted[0][planted[0]["method"] != "gptq"]
+    return cells, planted[1].only(list(cells.loc[cells["part"] != "none", "key"]))
+
+
+def test_cells_of_other_sweeps_compete_and_are_not_fitted(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells = planted[0][planted[0]["method"] != "gptq"]
+    alone = recommend.recommend(cells, "cider", planted[1], TINY, max_bytes=700_000)
+    both = recommend.recommend(cells, "cider", planted[1], TINY, max_bytes=700_000, measured=planted[0])
+    assert alone.setting == "rtn/channel"
+    assert (both.setting, both.key is None) == ("gptq/channel", False)  # half the noise, planted
+    assert both.judged < alone.judged
+
+
+def test_a_prediction_is_judged_by_the_bad_end_of_its_interval(planted: tuple[pd.DataFrame, Draws]) -> None:
+    """Parts alone were run: a recipe of all of them is predicted, with an interval about what is expected."""
+    cells = planted[0][~planted[0]["parts"].str.contains("+", regex=False)]
+    chosen = recommend.recommend(cells, "cider", planted[1], TINY, max_bytes=1_000_000)
+    assert chosen.key is None
+    assert chosen.judged > chosen.chosen_drop
+    assert 0 <= chosen.low < chosen.value < chosen.high
+    assert chosen.instead is None  # no cell is as small
+    loose = recommend.recommend(cells, "cider", planted[1], TINY, max_drop=0.2)
+    assert loose.chosen_drop < loose.judged <= 0.2
+
+
+def test_what_was_run_is_not_predicted(planted: tuple[pd.DataFrame, Draws]) -> None:
+    """A cell that was a disappointment is no better for being predicted well; one calibrated otherwise is another."""
+    ran = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.1)
+    guess = replace(ran, key=None, setting="gptq/channel")
+    for setting, same in (("gptq/channel", True), ("gptq/channel on coco, 128 samples", True), ("rtn/channel", False)):
+        assert recommend._was_run(guess, [replace(ran, setting=setting)]) == same
+    calibrated = replace(guess, setting="gptq/channel 32 samples")
+    assert not recommend._was_run(calibrated, [replace(ran, setting="gptq/channel on coco, 128 samples")])
+    assert not recommend._was_run(replace(guess, entries=guess.entries[:1]), [replace(ran, setting="gptq/channel")])
 
 
 # ---- what is no number

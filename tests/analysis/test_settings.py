@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis import blocks, methods, recommend, shapley
+from blip2sweep.analysis import blocks, knapsack, methods, shapley
 from blip2sweep.analysis.cells import comparable, headline, one_seed
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.dropoff import dropoff, lowest_safe
@@ -69,7 +69,7 @@ def test_calibrated_cells_have_shapley_values_additivity_partners_and_a_fit(
     assert three["vit"] > three["llm"] > three["qformer"]
     added = shapley.additivity(cells, "cider", draws)
     assert len(added) == 4 * 2 * 3  # unions × widths × (RTN, two seeds of GPTQ)
-    assert {p.setting for p in recommend.problems(cells, model_anatomy("tiny"))} == {"rtn/channel", "gptq/channel"}
+    assert {p.setting for p in knapsack.problems(cells, model_anatomy("tiny"))} == {"rtn/channel", "gptq/channel"}
 
 
 def test_seeds_are_points_of_a_comparison(calibrated: tuple[pd.DataFrame, Draws]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis import predict, suggest
+from blip2sweep.analysis import predict, spread, suggest
 from blip2sweep.analysis.atoms import Atoms, atoms, noise
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.errors import UserError
@@ -183,3 +183,29 @@ def test_single_part_cells_predict_joint_ones(
     alone, _ = errors(predict.bits_alone(widths, train, metric), metric, test)
     print(f"single -> joint: {overall:.4f} overall, {telling:.4f} among .1-1.2, bits alone {alone:.4f}")
     assert overall < alone / 4
+
+
+@pytest.mark.parametrize("n", [15, 60])
+def test_intervals_of_predictions_hold_what_was_not_run(
+    distinct: tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, float], n: int
+) -> None:
+    """Nominal 90 %, over random choices of the cells that were run; and a bad end that is seldom worse than it says."""
+    pieces, _, power, metric, base = distinct
+    covered, cliff, worse = [], [], []
+    for draw in range(12):
+        train = np.random.default_rng(draw).choice(len(metric), n, replace=False)
+        test = np.setdiff1d(np.arange(len(metric)), train)
+        q = spread.quantile(power[train], metric[train], base, pieces.groups)
+        kept = predict.fit(power[train], metric[train], base, pieces.groups)(power[test]) / base
+        off, reach = metric[test] / base - kept, q * spread.scale(kept)
+        covered.append((np.abs(off) <= reach).mean())
+        cliff.append((np.abs(off) <= reach)[(metric[test] > 0.1 * base) & (metric[test] < 0.9 * base)].mean())
+        worse.append((off < -reach)[kept > 0.9].mean())
+    assert 0.8 <= np.mean(covered) <= 0.97
+    assert np.mean(cliff) >= 0.75
+    assert np.mean(worse) <= 0.06  # of recipes that look safe
+
+
+def test_without_cells_to_hold_out_there_is_no_interval() -> None:
+    one = np.array([[0.0], [1.0]])
+    assert spread.quantile(one, np.array([1.0, 0.5]), 1.0, ["vit"]) == np.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from blip2sweep.analysis import recommend
+from blip2sweep.analysis import knapsack
 from blip2sweep.analysis.atoms import noise
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
@@ -19,7 +20,10 @@ from blip2sweep.analysis.predict import Mean
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError
 from blip2sweep.importing.models import model_anatomy
-from blip2sweep.report.insight import parse_bytes, parse_drop
+from blip2sweep.ledger import Ledger
+from blip2sweep.report.recommending import parse_bytes, parse_drop
+from blip2sweep.report.source import _narrowed
+from blip2sweep.sweep.sweeps import find_results, find_sweep, new_sweep
 from tests.commands import blip2sweep, refused
 from tests.synthetic import build, entry, grid, source, whole
 
@@ -70,20 +74,20 @@ def test_the_choice_is_the_optimum(folder: Path) -> None:
             ["none", "vit:all:all", "llm:all:all", "qformer:all:all", "vit:all:all; qformer:all:all; llm:all:all"]
         )
     ]
-    problem = next(p for p in recommend.problems(own, model_anatomy("tiny")) if p.setting == "rtn/channel")
+    problem = next(p for p in knapsack.problems(own, model_anatomy("tiny")) if p.setting == "rtn/channel")
     mean = Mean(np.array([0.5, 0.05, 0.2]), 1.5)
     import itertools
 
     everything = list(itertools.product(*problem.options))
     sizes = {w: problem.bytes(w) for w in everything}
     for budget in (500_000, 700_000, 1_000_000):
-        chosen = tuple(recommend.solve(problem, mean, budget, None))
+        chosen = tuple(knapsack.solve(problem, mean, budget, None))
         feasible = [w for w in everything if sizes[w] <= budget]
         best = min(float(mean.sensitivity(noise(np.array([w], float)))[0]) for w in feasible)
         assert sizes[chosen] <= budget
         assert float(mean.sensitivity(noise(np.array([chosen], float)))[0]) == pytest.approx(best, abs=1e-6)
     limit = mean.noise_for(0.9)
-    chosen = tuple(recommend.solve(problem, mean, None, 0.1))
+    chosen = tuple(knapsack.solve(problem, mean, None, 0.1))
     least = min(sizes[w] for w in everything if float(mean.sensitivity(noise(np.array([w], float)))[0]) <= limit)
     assert sizes[chosen] == least
 
@@ -153,6 +157,115 @@ def test_mixed_tasks_are_refused_by_name(tmp_path: Path) -> None:
         "--task nothing: no cell has it",
         "shapes_caption",
     )
+
+
+def test_data_is_told_apart_by_what_people_call_it(tmp_path: Path) -> None:
+    """The hash only where nothing else tells two sets of samples apart."""
+    first = source(n=60)
+    other = replace(first, identity={**first.identity, "samples": 200, "data": "0ddba11"})
+    alike = replace(first, identity={**first.identity, "data": "deadbeef"})
+    for i, origin in enumerate((first, other, alike)):
+        build(tmp_path, [whole(["vit"], b) for b in (8, 4)[: 2 - i // 2]], name=f"s{i}", made_from=origin, n=60)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    with pytest.raises(UserError) as told:
+        comparable(table[table["samples"].isin([60, 200]) & (table["data"] != "deadbeef")])
+    assert "tiny on shapes_caption with 200 samples, tiny on shapes_caption with 60 samples (3 and 3 cells)" in str(
+        told.value
+    )
+    assert "right: choose one sweep, or --only samples=200" in str(told.value)
+    assert "0ddba11" not in str(told.value)
+    with pytest.raises(UserError) as told:
+        comparable(table[table["samples"] == 60])
+    assert (
+        "with 60 samples (deadbeef), tiny on shapes_caption with 60 samples (shapes_caption-data) (2 and 3 cells)"
+        in str(told.value)
+    )
+    assert "--only data=shapes_caption-data" in str(told.value)
+
+
+def test_generation_settings_are_told_by_what_differs(tmp_path: Path) -> None:
+    first = source(n=40)
+    for beams in (1, 5):
+        settings = json.dumps({"max_new_tokens": 30, "num_beams": beams})
+        build(
+            tmp_path,
+            [whole(["vit"], 4)],
+            name=f"b{beams}",
+            made_from=replace(first, identity={**first.identity, "generation": settings}),
+            n=40,
+        )
+    with pytest.raises(UserError, match=r"samples \(num_beams=1\), .* samples \(num_beams=5\) \(2 and 2 cells\)"):
+        comparable(pd.read_parquet(tmp_path / "table.parquet"))
+
+
+# ---- which sweep is meant
+
+
+def test_a_run_of_one_cell_is_not_what_a_table_speaks_of(tmp_path: Path) -> None:
+    out = tmp_path / "outputs"
+    build(out, [whole(["vit"], b) for b in (8, 4)], name="real")
+    build(out, [whole(["llm"], 4)], name="try")
+    build(out, [whole(["llm"], 3)], name="verify-1")
+    ran = blip2sweep("table", cwd=tmp_path)
+    assert "sweep real" in ran.out
+    assert "2 newer runs of one cell are not shown; the last is verify-1" in ran.out
+    assert "sweep real" in blip2sweep("table", "-f", "csv", cwd=tmp_path).err
+    assert "sweep try" in blip2sweep("table", "try", cwd=tmp_path).out
+    ran = blip2sweep("report", cwd=tmp_path)
+    assert ran.out.splitlines()[0] == "sweep real: tiny on shapes_caption, 200 samples, 3 cells"
+    assert (out / "sweeps/real/report.html").exists()
+    assert blip2sweep("status", cwd=tmp_path).out.startswith("sweep verify-1: ")  # what was started last
+
+
+def test_where_there_is_nothing_else_the_one_cell_is_meant(tmp_path: Path) -> None:
+    build(tmp_path, [whole(["llm"], 4)], name="first")
+    build(tmp_path, [whole(["vit"], 4)], name="second")
+    assert find_results(tmp_path, None).name == "second"
+    build(tmp_path, [whole(["vit"], b) for b in (8, 4)], name="real")
+    assert find_results(tmp_path, None).name == "real"
+    assert find_results(tmp_path, "first").name == "first"
+
+
+def test_what_was_asked_for_tells_a_sweep_from_a_try(tmp_path: Path) -> None:
+    """A sweep whose other cells were skipped is one; the flag is in its file, and files without one are read as before."""
+    from tests.composing import plan
+
+    swept, one = plan("part=vit", "quant.bits=4,none"), plan("part=vit", "quant.bits=4")
+    names = {"swept": swept, "one": one}
+    for name, planned in names.items():
+        new_sweep(planned, name, name, Ledger(tmp_path)).write(tmp_path)
+    assert {n: find_sweep(tmp_path, n).of_one_cell for n in names} == {"swept": False, "one": True}
+    for name in names:
+        path = tmp_path / "sweeps" / name / "sweep.json"
+        old = {k: v for k, v in json.loads(path.read_text()).items() if k != "single"}
+        path.write_text(json.dumps(old | {"command": "import csv x" if name == "one" else name}))
+    assert {n: find_sweep(tmp_path, n).of_one_cell for n in names} == {"swept": True, "one": False}
+
+
+def test_a_folder_where_a_file_is_meant(folder: Path) -> None:
+    refused(blip2sweep("report", "--out", ".", cwd=folder), "--out .: is a folder; right: the page's file")
+    refused(blip2sweep("recommend", "--max-drop", "5%", "--out", ".", cwd=folder), "right: the recipe's file")
+
+
+def test_whole_numbers_are_found_as_typed() -> None:
+    table = pd.DataFrame({"samples": [60, 200, None]})
+    assert len(_narrowed(table, {"samples": "200"})) == 1
+    with pytest.raises(UserError, match="--only samples=7: no cell has it; right: one of 200, 60, nan"):
+        _narrowed(table, {"samples": "7"})
+
+
+# ---- W&B
+
+
+def test_all_cells_are_not_sent_and_nothing_is_written_before_that_is_said(folder: Path) -> None:
+    before = sorted((folder / "outputs").rglob("report.html"))
+    refused(
+        blip2sweep("report", "--all", "--wandb", "offline", cwd=folder),
+        "not with --all",
+        "right: blip2sweep report SWEEP",
+    )
+    refused(blip2sweep("report", "--wandb", "of", cwd=folder), "--wandb of: right: online or offline")
+    assert sorted((folder / "outputs").rglob("report.html")) == before
 
 
 def test_nan_metrics(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 // Figures 1 to 3. Each draws from REPORT.figures.<name> and is drawn again when the theme or a choice changes.
 const FIGURES = {};
 const state = {};
+const KEPT = REPORT.words.higher ? "kept" : "of the baseline";
 const MOST_PANELS = 12, PANEL = { wide: 250, high: 300, double: 470, between: 78 }; // pixels
 
 function layout(more = {}) {
@@ -103,7 +104,7 @@ FIGURES.dropoff = function () {
       x, y: own.map((r) => r.retained), name: plain(line), legendgroup: line, showlegend: fresh(line), xaxis: "x" + axis(s), yaxis: "y" + axis(s),
       mode: "lines+markers", line: { color: colour(i), dash: DASHES[Math.floor(i / 7) % 4], width: 2 }, marker: { symbol: MARKERS[i % 7], size: 8, color: colour(i) },
       error_y: { ...bars(own, "retained", "retained_low", "retained_high"), color: colour(i) },
-      text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % kept<br>drop ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]`),
+      text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % ${KEPT}<br>${REPORT.words.worse} ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]`),
       hoverinfo: "text",
     });
     // Further calibration seeds are points beside the line.
@@ -111,7 +112,7 @@ FIGURES.dropoff = function () {
     if (seeds.length) traces.push({
       x: seeds.map((r) => x[own.findIndex((o) => o.width === r.width)]), y: seeds.map((r) => r.retained), name: plain(line), legendgroup: line, showlegend: false,
       xaxis: "x" + axis(s), yaxis: "y" + axis(s), mode: "markers", marker: { symbol: MARKERS[i % 7] + "-open", size: 7, color: colour(i) },
-      text: seeds.map((r) => `${plain(r.line)}<br>calibration seed ${r.seed}, ${r.width} bits, ${number(r.retained, 1)} % kept`), hoverinfo: "text",
+      text: seeds.map((r) => `${plain(r.line)}<br>calibration seed ${r.seed}, ${r.width} bits, ${number(r.retained, 1)} % ${KEPT}`), hoverinfo: "text",
     });
   }));
   const noise = Math.max(0, ...shown.map((r) => (r.noise ? (100 * r.noise) / Math.abs(r.baseline) : 0)));
@@ -121,7 +122,7 @@ FIGURES.dropoff = function () {
   ]);
   settings.forEach((_, s) => {
     Object.assign(more["xaxis" + axis(s)], { tickvals: widths.map((_, i) => i), ticktext: widths.map(String), title: last(s) ? { text: "bits" } : undefined, zeroline: false });
-    Object.assign(more["yaxis" + axis(s)], { title: first(s) ? { text: `${REPORT.metric}, % of baseline` } : undefined, rangemode: "tozero", matches: s ? "y" : undefined });
+    Object.assign(more["yaxis" + axis(s)], { title: first(s) ? { text: REPORT.words.axis } : undefined, rangemode: "tozero", matches: s ? "y" : undefined });
   });
   note("dropoff", left);
   return plot("dropoff", traces, { ...more, shapes });
@@ -141,7 +142,7 @@ FIGURES.frontier = function () {
     return {
       x: own.map((r) => r[by]), y: own.map((r) => r.value), name: plain(setting), mode: "lines+markers", line: { shape: "hv", color: colour(i), width: 2, dash: DASHES[i % 4] },
       marker: { size: 10, symbol: own.map((r) => MARKERS[i % 7] + face(r)), color: colour(i), line: { width: 2, color: colour(i) } },
-      text: own.map((r) => `${plain(r.recipe)}<br>${REPORT.metric} ${number(r.value)}, drop ${number(r.drop)} ${bounds(r)}<br>${number(r.bits_per_weight, 2)} bits per weight${r.held_out ? ", held-out images" : ""}`),
+      text: own.map((r) => `${plain(r.recipe)}<br>${REPORT.metric} ${number(r.value)}, ${REPORT.words.worse} ${number(r.drop)} ${bounds(r)}<br>${number(r.bits_per_weight, 2)} bits per weight${r.held_out ? ", held-out images" : ""}`),
       hoverinfo: "text",
     };
   });

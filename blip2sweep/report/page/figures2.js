@@ -26,8 +26,8 @@ FIGURES.map = function () {
     const at = { xaxis: "x" + axis(i), yaxis: "y" + axis(i), x: x.map((_, k) => k), y: y.map((_, k) => k) };
     traces.push({
       type: "heatmap", z: grid((r) => r.drop), zmin: 0, zmax: top, ...at, showscale: i === 0, colorscale: "Cividis", reversescale: true, xgap: 2, ygap: 2,
-      colorbar: { title: { text: "drop" }, thickness: 12, lenmode: "pixels", len: 230, y: 1, yanchor: "top" }, text: grid((r) => number(r.drop, 2)).map((line) => line.map((t) => t || "")), texttemplate: "%{text}", textfont: { size: 11 },
-      customdata: grid((r) => `${plain(r.recipe)}<br>drop ${number(r.drop)} [${number(r.low)}, ${number(r.high)}]`), hovertemplate: "%{customdata}<extra></extra>",
+      colorbar: { title: { text: REPORT.words.worse }, thickness: 12, lenmode: "pixels", len: 230, y: 1, yanchor: "top" }, text: grid((r) => number(r.drop, 2)).map((line) => line.map((t) => t || "")), texttemplate: "%{text}", textfont: { size: 11 },
+      customdata: grid((r) => `${plain(r.recipe)}<br>${REPORT.words.worse} ${number(r.drop)} [${number(r.low)}, ${number(r.high)}]`), hovertemplate: "%{customdata}<extra></extra>",
     });
     const sizes = grid((r) => r.size);
     if (sizes.flat().filter((v) => v !== null).length > 5) traces.push({ type: "contour", z: sizes, ...at, contours: { coloring: "none", showlabels: true, labelfont: { size: 10, color: css("--fg") } }, line: { color: css("--fg"), width: 1, dash: "dot" }, showscale: false, hoverinfo: "skip", showlegend: false, connectgaps: false, ncontours: 5 });
@@ -65,7 +65,7 @@ FIGURES.shapley = function () {
       text: whole.map((r) => `interaction ${number(r.value)} [${number(r.low)}, ${number(r.high)}]`), hoverinfo: "text",
     });
     Object.assign(more["xaxis" + axis(s)], { type: "category", categoryorder: "array", categoryarray: widths, title: last(s) ? { text: "bits" } : undefined });
-    Object.assign(more["yaxis" + axis(s)], { title: first(s) ? { text: `drop of ${REPORT.metric}` } : undefined, matches: s ? "y" : undefined });
+    Object.assign(more["yaxis" + axis(s)], { title: first(s) ? { text: `${REPORT.words.worse} of ${REPORT.metric}` } : undefined, matches: s ? "y" : undefined });
   });
   note("shapley", left);
   return plot("shapley", traces, { ...more, barmode: "relative" });
@@ -86,7 +86,7 @@ FIGURES.methods = function () {
   const shapes = [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: css("--soft"), dash: "dot", width: 1 } }];
   const named = { tickvals: places.map((_, i) => low - i), ticktext: places.map((p) => plain(cut(p, narrow() ? 28 : 48))), zeroline: false, range: [-0.6, low + 0.6] };
   note("methods", every.length > places.length ? `The first ${places.length} of ${every.length} recipes; the others are in the data below.` : "");
-  return plot("methods", traces, { shapes, height: Math.max(380, 160 + 26 * places.length), xaxis: { title: { text: `gain in ${REPORT.metric} over RTN` } }, yaxis: named });
+  return plot("methods", traces, { shapes, height: Math.max(380, 160 + 26 * places.length), xaxis: { title: { text: REPORT.words.gain } }, yaxis: named });
 };
 
 FIGURES.view3d = function () {
@@ -151,8 +151,8 @@ function cloud(place, points, names) {
 
 // Cividis by five stops: even for colour-blind eyes, and in grey.
 const STOPS = [[0, 34, 78], [66, 78, 108], [124, 123, 120], [187, 173, 108], [254, 232, 56]];
-function scaleColour(share) {
-  const at = Math.min(3.999, share * 4), i = Math.floor(at), t = at - i;
+function scaleColour(share) { // the brightest is the best
+  const at = Math.min(3.999, (REPORT.words.higher ? share : 1 - share) * 4), i = Math.floor(at), t = at - i;
   return `rgb(${STOPS[i].map((v, k) => Math.round(v + t * (STOPS[i + 1][k] - v))).join(",")})`;
 }
 function legend(pen, top) {

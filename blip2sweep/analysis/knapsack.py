@@ -1,0 +1,120 @@
+"""The best widths under a budget, found exactly: one for each atom, by integer programming (HiGHS through scipy).
+
+Under the noise-power model the metric falls with s = Σ_j w_j n_j(b_j), a sum over atoms: the least s under a size, or the
+least size under an s, is a multiple-choice knapsack. The choice is exact for the model; the model is an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from blip2sweep.analysis.atoms import Atoms, atoms, noise
+from blip2sweep.analysis.predict import Mean
+from blip2sweep.analysis.recipes import entries, one_scheme
+from blip2sweep.anatomy import Anatomy
+from blip2sweep.errors import UserError
+from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.compact import expand, scheme_of
+from blip2sweep.recipe.size import FLOAT_BITS, bias_bits, size, weight_bits
+
+Array = NDArray[np.float64]
+FEWEST_CELLS = 6
+
+
+@dataclass
+class Problem:
+    """Everything the choice needs, for one setting. options: the widths each atom was seen with, 0 being left alone."""
+
+    setting: str
+    scheme: dict[str, Any]
+    cells: pd.DataFrame
+    atoms: Atoms
+    anatomy: Anatomy
+    params: int
+    options: list[list[int]]
+
+    def noise(self, widths: Sequence[int]) -> Array:
+        return noise(np.array([widths], dtype=np.float64))
+
+    def saved_bits(self, atom: int, bits: int) -> int:
+        """Bits that an atom's layers need less at a width than at 16."""
+        if bits == 0:
+            return 0
+        scheme = scheme_of({**self.scheme, "bits": bits})
+        fitting = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.atoms.layers[atom]]
+        full = sum(x.weights + x.out_features * x.bias for x, _ in fitting) * FLOAT_BITS
+        return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in fitting)
+
+    def recipe(self, widths: Sequence[int]) -> Recipe:
+        chosen = [{"target": t, **self.scheme, "bits": b} for names, b in zip(self.atoms.targets, widths, strict=True)
+                  if b for t in names]  # fmt: skip
+        return expand(chosen, self.anatomy)
+
+    def bytes(self, widths: Sequence[int]) -> int:
+        return size(self.recipe(widths), self.params).model_bytes
+
+
+def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
+    """One for each setting with cells enough to fit. Raises UserError where there is none.
+
+    cells: see `predictable`. Recipes of several schemes are left out: no choice of widths alone would make them.
+    """
+    base = cells[cells["part"] == "none"].iloc[:1]
+    found = []
+    single = [one_scheme(entries(str(r))) for r in cells["recipe_json"]]
+    for setting, own in cells[single].groupby("setting"):
+        if len(own) >= FEWEST_CELLS:
+            chosen = pd.concat([base, own])
+            scheme = {k: v for k, v in entries(own["recipe_json"].iloc[0])[0].items() if k not in ("target", "bits")}
+            known = atoms(chosen, anatomy)
+            options = [sorted({int(b) for b in column}) for column in known.widths.T]
+            params = round(int(base["model_bytes"].iloc[0]) * 8 / FLOAT_BITS)
+            found.append(Problem(str(setting), scheme, chosen, known, anatomy, params, options))
+    if not found:
+        raise UserError(f"too few cells to fit a model: {len(cells)}; right: at least {FEWEST_CELLS} of one method")
+    return found
+
+
+def solve(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float | None) -> list[int]:
+    """Widths by atom. max_drop: share of the baseline. With a drop given the size is made least, else the noise.
+
+    Raises UserError naming the smallest budget that is feasible.
+    """
+    pairs = [(j, b) for j, options in enumerate(problem.options) for b in options]
+    cost = np.array([mean.weights[j] * float(problem.noise([b])[0, 0]) for j, b in pairs])
+    saved = np.array([problem.saved_bits(j, b) for j, b in pairs], dtype=np.float64)
+    scale = max(1.0, float(saved.max()))
+    once = np.array([[float(j == k) for j, _ in pairs] for k in range(len(problem.options))])
+    rules = [LinearConstraint(once, 1, 1)]
+    full = problem.params * FLOAT_BITS
+    if max_bytes is not None:
+        rules.append(LinearConstraint(saved / scale, (full - max_bytes * 8) / scale, np.inf))
+    if max_drop is not None:
+        rules.append(LinearConstraint(cost, -np.inf, mean.noise_for(1 - max_drop)))
+    # A hair of size in the objective decides between recipes of equal noise, and of noise between equal sizes.
+    aim = cost - 1e-9 * saved / scale if max_drop is None else -saved / scale + 1e-9 * cost / max(1e-12, cost.max())
+    found = milp(aim, constraints=rules, integrality=np.ones(len(pairs), dtype=np.int8), bounds=Bounds(0, 1),
+                 options={"mip_rel_gap": 0})  # fmt: skip
+    if found.x is None:
+        raise _infeasible(problem, mean, max_bytes, max_drop)
+    return [b for (_, b), x in zip(pairs, found.x, strict=True) if x > 0.5]
+
+
+def _infeasible(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float | None) -> UserError:
+    if max_drop is not None:
+        least = problem.bytes(solve(problem, mean, None, max_drop))
+        return UserError(
+            f"no recipe has at most {max_bytes} bytes and a drop of at most {max_drop:.1%}; "
+            f"the smallest with that drop has {least} bytes"
+        )
+    smallest = [min((b for b in options if b), default=0) for options in problem.options]
+    return UserError(
+        f"no recipe of the widths that were run has at most {max_bytes} bytes; the smallest has {problem.bytes(smallest)}"
+    )

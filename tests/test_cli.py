@@ -1,0 +1,55 @@
+"""Help of the verbs, as typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blip2sweep.__main__ import VERBS, main
+from tests.commands import blip2sweep
+
+
+@pytest.mark.parametrize("words", [["plan", "--help"], ["plan", "-m", "quant.bits=2,4", "-h"]])
+def test_plan_says_what_it_does(words: list[str], tmp_path: Path) -> None:
+    ran = blip2sweep(*words, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("Usage: blip2sweep plan")
+    assert "nothing is written, submitted or loaded" in ran.out
+    assert ran.out.count("\n    blip2sweep plan ") == 2  # examples, a line each
+    assert ran.out.index("blip2sweep plan +study") < ran.out.index("Overrides are those of the sweep itself")
+    assert "Every key and its default" not in ran.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0
+    assert told.startswith(f"Usage: blip2sweep {verb}")
+    assert len(told.splitlines()[2].strip()) > 20
+
+
+def test_a_verb_that_is_stopped_has_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blip2sweep.sweep.status.print_status", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["status"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_plan_cuts_no_word(tmp_path: Path) -> None:
+    """At 80 columns."""
+    ran = blip2sweep(
+        "plan", "quant.bits=2", "part=vit", "blocks=first", "layers=mlp", cwd=tmp_path, env={"COLUMNS": "80"}
+    )
+    assert ran.code == 0, ran.err
+    assert "…" not in ran.out
+    assert "vit:first:mlp=rtn2/" in "".join(ran.out.split())
