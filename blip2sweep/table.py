@@ -23,6 +23,7 @@ from blip2sweep.records import stem
 def build_table(ledger: Ledger) -> pd.DataFrame:
     """All cells of the ledger, in the order they were finished. Cells without a baseline have no drops; those that nobody
     measured have no metrics."""
+    _of_recipe.cache_clear()
     rows = [_row(key, attempts, ledger) for key, attempts in _ordered(ledger)]
     table = pd.DataFrame([r for r in rows if r])
     if "finished" in table:

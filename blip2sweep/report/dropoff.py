@@ -60,12 +60,11 @@ def _drawable(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
     mains = {task: main_metric(own) for task, own in rows.groupby("task")}
     rows["metric"] = [mains[t] for t in rows["task"]]
-    rows = rows[
-        [
-            m is not None and pd.notna(r.get(f"drop_{m}"))
-            for m, r in zip(rows["metric"], rows.to_dict("records"), strict=True)
-        ]
-    ].copy()
+    known = [
+        m is not None and pd.notna(r.get(f"drop_{m}"))
+        for m, r in zip(rows["metric"], rows.to_dict("records"), strict=True)
+    ]
+    rows = rows[pd.Series(known, index=rows.index, dtype=bool)].copy()  # an empty list would choose no columns
     rows["bits"] = [_width(str(text)) for text in rows["recipe_json"]]
     rows["line"] = _lines(rows)
     return rows.dropna(subset=["bits"])
