@@ -58,14 +58,12 @@ def same(values: pd.Series, value: Any) -> pd.Series:
 def _drawable(table: pd.DataFrame) -> pd.DataFrame:
     """Cells that touch something with one width, with the line each belongs to and the main metric of its task."""
     rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
-    mains = {task: main_metric(own) for task, own in rows.groupby("task")}
-    rows["metric"] = [mains[t] for t in rows["task"]]
-    known = [
-        m is not None and pd.notna(r.get(f"drop_{m}"))
-        for m, r in zip(rows["metric"], rows.to_dict("records"), strict=True)
-    ]
-    rows = rows[pd.Series(known, index=rows.index, dtype=bool)].copy()  # an empty list would choose no columns
-    rows["bits"] = [_width(str(text)) for text in rows["recipe_json"]]
+    rows["metric"] = rows["task"].map({task: main_metric(own) for task, own in rows.groupby("task")})
+    known = pd.Series(False, index=rows.index)
+    for metric in (m for m in rows["metric"].dropna().unique() if f"drop_{m}" in rows):
+        known |= (rows["metric"] == metric) & rows[f"drop_{metric}"].notna()
+    rows = rows[known].copy()
+    rows["bits"] = rows["recipe_json"].map({text: _width(text) for text in rows["recipe_json"].unique()}).astype(float)
     rows["line"] = _lines(rows)
     return rows.dropna(subset=["bits"])
 
@@ -83,8 +81,8 @@ def _lines(rows: pd.DataFrame) -> list[str]:
         for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
         if c in rows and rows[c].nunique() > 1
     ]
-    named = rows[["part", *varied]].to_dict("records")
-    return [" ".join(str(v) for v in r.values() if pd.notna(v)) for r in named]
+    named = zip(*(rows[c] for c in ("part", *varied)), strict=True)
+    return [" ".join(str(v) for v in values if pd.notna(v)) for values in named]
 
 
 def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
