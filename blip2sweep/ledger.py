@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from blip2sweep.errors import UserError
 
 # Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack, ends it (`ended`) or warns (`warning`); `measured` when a
@@ -31,7 +33,6 @@ HEAD = re.compile(
     rb'\{"event":"(started|result)","time":([0-9.]+),"host":"([^"\\]*)","pid":([0-9]+),'
     rb'"key":"([^"\\]*)","sweep":"([^"\\]*)","run":"([^"\\]*)","attempt":"([^"\\]*)"'
 )
-DECODE = json.JSONDecoder().decode  # json.loads looks for another encoding first, a fifth of its time
 FAILURES = ("oom", "timeout", "preempted", "bad_config", "crash", "lost")
 
 
@@ -94,7 +95,7 @@ def _write_all(fd: int, lines: bytes) -> None:
         raise
 
 
-@dataclass
+@dataclass(slots=True)
 class Attempts:
     """All that the journals say of one key. An attempt is named by an id: clocks of different hosts are not compared."""
 
@@ -227,10 +228,10 @@ class Ledger:
             self.workers.append(record)
 
     def _parsed(self, line: bytes) -> Any:
-        try:
-            return DECODE(line.decode())
-        except ValueError:
-            return None  # a line torn by a crash before a later writer's newline
+        for loads in (orjson.loads, json.loads):  # the second knows NaN, and takes three times as long
+            with contextlib.suppress(ValueError):
+                return loads(line)
+        return None  # a line torn by a crash before a later writer's newline
 
     def done(self, key: str, not_counting: Collection[str] = ()) -> bool:
         """True when a result is committed for the key; some attempts' results may be left out of account."""
