@@ -23,14 +23,17 @@ from blip2sweep.table import baseline_of, build_table, source_of
 LINES = 1000  # that are made durable together
 
 
-def collect(output_dir: Path, sweep: Sweep | None = None, anew: Collection[str] = ()) -> pd.DataFrame:
+def collect(
+    output_dir: Path, sweep: Sweep | None = None, anew: Collection[str] = (), ledger: Ledger | None = None
+) -> pd.DataFrame:
     """Write table.parquet (all cells), samples.parquet and, for a sweep, its own table. Returns the sweep's rows.
 
     Only cells that nobody measured yet cost more than reading the ledger. anew: keys of cells that were just scored in another
-    way, so that what is known of them, and of cells beside such a baseline, does not count.
+    way, so that what is known of them, and of cells beside such a baseline, does not count. ledger: of all cells and what was
+    measured, where somebody has read it already.
     """
     with no_garbage():
-        return _collect(output_dir, sweep, Ledger(output_dir, measured=True).refresh(), anew)
+        return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew)
 
 
 def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str]) -> pd.DataFrame:

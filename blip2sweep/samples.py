@@ -30,7 +30,7 @@ from blip2sweep.store import write_atomic
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
 ROWS = 200_000  # of a part, about
-SMALL_PARTS = 64  # more parts than this of a quarter of ROWS are made into larger ones
+SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
 PER_SAMPLE = ("cider", "meteor", "rouge_l", "vqa_accuracy")  # the metrics that mean something for a single sample
 SCHEMA = pa.schema(
     [

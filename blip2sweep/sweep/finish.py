@@ -21,8 +21,9 @@ class SweepFailed(Exception):
     """Some cells failed; the message is the summary by kind."""
 
 
-def finish(output_dir: Path, sweep: Sweep) -> Any:
-    """Write the tables, print the sweep's, send it where it is tracked. Returns the sweep's table."""
+def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> Any:
+    """Write the tables, print the sweep's, send it where it is tracked. Returns the sweep's table. ledger: as `collect`
+    takes it."""
     from blip2sweep.collect import collect
     from blip2sweep.report.dropoff import draw_dropoff
     from blip2sweep.report.terminal import print_sweep
@@ -30,7 +31,7 @@ def finish(output_dir: Path, sweep: Sweep) -> Any:
 
     with no_garbage():
         score_missing(output_dir, sweep)
-        table = collect(output_dir, sweep)
+        table = collect(output_dir, sweep, ledger=ledger)
         picture = draw_dropoff(table, sweep.folder(output_dir) / "dropoff.png") if len(table) else None
         print_sweep(table, sweep, output_dir, picture)
     if sweep.tracking.get("name"):

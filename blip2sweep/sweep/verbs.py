@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.ledger import FAILURES, Ledger
+from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.finish import check_all_done, finish, say
 from blip2sweep.sweep.live import live, process_lives
 from blip2sweep.sweep.packs import sweep_jobs
-from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.progress import follow, scored
 from blip2sweep.sweep.status import sweep_status
 from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
 
@@ -26,13 +26,20 @@ from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
 def wait(output_dir: Path, name: str | None) -> None:
     """Follow a sweep to its end, then collect and print as its launcher would. Raises SweepFailed when cells failed."""
     sweep = find_sweep(output_dir, name)
-    ledger = Ledger(output_dir, only=sweep.keys, brief=True)
+    if scored(output_dir, sweep):  # nothing to follow: the ledger is read once, as tables need it
+        with no_garbage():
+            _wait(output_dir, sweep, whole := Ledger(output_dir, measured=True), whole)
+    else:
+        _wait(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True), None)
+
+
+def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) -> None:
     try:
         follow(output_dir, sweep, ledger=ledger)
     except KeyboardInterrupt:
         say(f"\nno longer following; `blip2sweep wait {sweep.name}` comes back")
         raise SystemExit(130) from None
-    finish(output_dir, sweep)
+    finish(output_dir, sweep, whole)
     check_all_done(output_dir, sweep, ledger)
 
 
