@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
-from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.draws import Array, Draws
 from blip2sweep.metrics import METRICS
 
 SEQUENCE = (8, 6, 5, 4, 3, 2)
@@ -32,12 +32,21 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
         out[f"drop{end}"] = rows.get(f"drop_{metric}{end}", pd.Series(np.nan, index=rows.index))
     out["noise"] = rows.get(f"noise_{metric}", pd.Series(np.nan, index=rows.index))
     level = out["baseline"].abs().where(out["baseline"] != 0)
-    sign, ends = (1, ("_high", "_low")) if METRICS[metric].higher_is_better else (-1, ("_low", "_high"))
-    for name, end in zip(("", "_low", "_high"), ("", *ends), strict=True):
-        out[f"retained{name}"] = 100 * (1 - sign * out[f"drop{end}"] / level)
+    out["retained"] = 100 * (1 - (1 if METRICS[metric].higher_is_better else -1) * out["drop"] / level)
+    out["retained_low"], out["retained_high"] = _retained_ends(out, draws)
     out["band_low"], out["band_high"] = _bands(out, draws)
     out = out.sort_values([*LINE, "width", "seed"]).reset_index(drop=True)
     return out.assign(point=out.duplicated([*LINE, "width"]))
+
+
+def _retained_ends(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
+    """95 % of the ratio of cell and baseline over the resamples: of a model that says nothing, 0 to 0."""
+    found: dict[str, Array] = {}
+    if draws is not None and (base := draws.resampled[draws.baseline]).min() > 0:
+        own = set(out["key"]).intersection(draws.arrays)
+        found = {k: np.nanquantile(100 * draws.resampled[k] / base, [0.025, 0.975]) for k in own}
+    low, high = (out["key"].map({k: float(ends[i]) for k, ends in found.items()}).astype(float) for i in (0, 1))
+    return low, high
 
 
 def _bands(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,21 @@ def test_drop_off_is_what_was_planted(planted: tuple[pd.DataFrame, Draws]) -> No
         assert own.loc[bits, "retained"] == pytest.approx(truth, abs=8)
     assert (curves["band_low"] <= curves["drop_low"] + 1e-9).mean() > 0.9
     assert (curves["band_high"] >= curves["drop_high"] - 1e-9).mean() > 0.9
+
+
+def test_what_is_left_of_nothing_is_nothing_in_every_resample(planted: tuple[pd.DataFrame, Draws]) -> None:
+    """The interval is that of the ratio: a drop in shares of a fixed baseline would leave less than nothing."""
+    cells, draws = planted
+    key = headline(cells).query("part == 'vit'")["key"].iloc[0]
+    silent = replace(draws, resampled={**draws.resampled, key: np.zeros_like(draws.resampled[key])})
+    row = dropoff.dropoff(headline(cells), "cider", silent).set_index("key").loc[key]
+    assert (row["retained_low"], row["retained_high"]) == (0, 0)
+    whole = dropoff.dropoff(headline(cells), "cider", draws).set_index("key")
+    base = draws.resampled[draws.baseline]
+    for k in (key, draws.baseline):
+        ends = [whole.loc[k, f"retained_{end}"] for end in ("low", "high")] if k in whole.index else [100, 100]
+        assert ends == pytest.approx(np.quantile(100 * draws.resampled[k] / base, [0.025, 0.975]).tolist())
+    assert whole.loc[key, "retained_low"] <= whole.loc[key, "retained"] <= whole.loc[key, "retained_high"]
 
 
 def curve(widths: dict[int, tuple[float, float]]) -> pd.DataFrame:
