@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
+from blip2sweep.login import logged_in
 from blip2sweep.store import filesystem, on_network
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -138,10 +139,10 @@ def _wandb() -> Iterator[Check]:
     if _version("wandb") is None:
         yield Check("wandb", WARN, "not installed; right: pip install wandb, for tracking=wandb")
         return
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    known = "WANDB_API_KEY" in os.environ or (netrc.exists() and "api.wandb" in netrc.read_text(errors="ignore"))
-    told = f"wandb {_version('wandb')}, " + ("logged in" if known else "not logged in: tracking.mode=offline works")
-    yield Check("wandb", OK if known else WARN, told)
+    told = f"wandb {_version('wandb')}, " + (
+        "logged in" if logged_in() else "not logged in: tracking.mode=offline works"
+    )
+    yield Check("wandb", OK if logged_in() else WARN, told)
 
 
 def _slurm() -> Iterator[Check]:

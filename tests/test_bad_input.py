@@ -12,6 +12,10 @@ from blip2sweep.weights import local_path
 from tests.commands import blip2sweep, refused
 
 CASES = {
+    "a list of widths": (["-m", "quant.bits=[2,4]"], ["quant.bits=[2,4]: a list", "right: -m quant.bits=2,4 for a sweep"]),
+    "a list of parts": (["part=[vit,llm]"], ["right: -m part=vit,llm for a sweep"]),
+    "no batch": (["batch_size=0"], ["batch_size=0: right: a positive integer"]),
+    "fewer than no processes": (["data_workers=-1"], ["data_workers=-1: right: 0, or how many"]),
     "a verb misspelt": (["stauts"], ["stauts: no verb", "did you mean 'status'"]),
     "a space after a comma": (["-m", "quant.bits=2,", "4"], ["no space between values"]),
     "unknown part": (["part=vitt"], ["part=vitt", "did you mean 'vit'"]),

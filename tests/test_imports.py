@@ -47,9 +47,11 @@ ALLOWED = {
     "config": BASE | {"anatomy"},
     "analysis": BASE | {"anatomy", "methods", "metrics", "recipe", "records"},
     "importing": BASE | {"anatomy", "cell", "collect", "methods", "metrics", "recipe", "records", "sweep"},
-    "report": BASE | {"sweep", "analysis", "doctor", "anatomy", "collect", "importing", "metrics", "records", "tasks"},
-    "doctor": BASE | {"cell", "metrics", "tasks", "weights"},
+    "report": BASE
+    | {"login", "sweep", "analysis", "doctor", "anatomy", "collect", "importing", "metrics", "records", "tasks"},
+    "doctor": BASE | {"login", "cell", "metrics", "tasks", "weights"},
     "anchors": BASE,
+    "login": set(),
 }
 HYDRA = {"config", "__main__"}
 TORCH = {"calibration", "memo", "methods", "models", "stages"}

@@ -110,6 +110,14 @@ def test_rerun_computes_one_cell_again(swept: tuple[Path, Ran]) -> None:
     assert rows.loc[key, "predictions"] == first.loc[key, "predictions"]
 
 
+def test_a_sweep_without_a_table_yet_gets_one(swept: tuple[Path, Ran]) -> None:
+    """It runs, or was stopped: its cells that are done are in the ledger."""
+    (swept[0] / "outputs/sweeps/small/table.parquet").unlink()
+    ran = blip2sweep("table", "small", cwd=swept[0])
+    assert ran.code == 0, ran.err
+    assert ran.out.count("vit") >= 2
+
+
 @pytest.mark.parametrize("fmt", ["rich", "csv", "md", "latex"])
 def test_the_table_verb(swept: tuple[Path, Ran], fmt: str) -> None:
     ran = blip2sweep("table", "small", "--format", fmt, cwd=swept[0])

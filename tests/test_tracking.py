@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from blip2sweep.errors import UserError
+from blip2sweep.login import GIVEN
 from blip2sweep.report import tracking
 from blip2sweep.report.source import load_source
-from blip2sweep.report.tracking import split_row
+from blip2sweep.report.tracking import check_tracking, split_row
 from blip2sweep.report.worst import worst_samples
 from blip2sweep.sweep.sweeps import find_sweep
 from tests.commands import blip2sweep
@@ -217,3 +219,18 @@ def test_a_page_that_cannot_be_built_is_said_and_the_sweep_goes_on(
     tracking._send_sweep(recorded, find_sweep(tmp_path, "planted"), tmp_path, {})
     assert recorded.summary == {"report": "no page: ZeroDivisionError: division by zero"}
     assert "no report was sent: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_know_us_is_told_before_the_first_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*GIVEN, "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    told = {"name": "wandb", "mode": "online"}
+    with pytest.raises(UserError, match=r"not logged in; right: wandb login, WANDB_API_KEY, or tracking\.mode=offline"):
+        check_tracking(told)
+    check_tracking({**told, "name": None})
+    check_tracking({**told, "mode": "offline"})
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password x")
+    check_tracking(told)

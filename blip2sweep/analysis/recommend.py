@@ -92,6 +92,7 @@ def _instead(best: Choice, known: Sequence[Choice], guessed: Sequence[Choice], m
     """Of a prediction the best cell; of a cell the recipe that is smaller (without a limit: better) if its prediction holds."""
     if best.key is None:
         return _best(known, max_drop) if known else None
+    guessed = [c for c in guessed if c.high - c.low < c.baseline]  # a wider interval tells nothing
     if max_drop is None:
         hopeful = [c for c in guessed if c.chosen_drop < best.chosen_drop]
         return min(hopeful, key=lambda c: c.chosen_drop, default=None)

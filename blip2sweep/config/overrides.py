@@ -13,6 +13,7 @@ from blip2sweep.config.schema import GROUPS, OPEN, known_keys
 from blip2sweep.errors import UserError, nearest
 
 OVERRIDE = re.compile(r"^(?P<sign>[+~]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<rest>=.*)?$", re.DOTALL)
+SINGLE = ("quant", "part", "per_part.", "layers", "keep", "rules.", "calibration", "task", "batch_size")  # never lists
 FREE = ("model.config.", "model.parts.", "generation.presets.")
 
 
@@ -52,6 +53,11 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
         key = override.key_or_group
         if override.package is not None:
             raise UserError(f"{override.input_line}: packages (@) are not used here; right: {key}=…")
+        if isinstance(override.value(), list) and not override.is_sweep_override() and key.startswith(SINGLE):
+            inner = override.get_value_element_as_str().strip("[]")
+            raise UserError(
+                f"{override.input_line}: a list, and a cell has one value; right: -m {key}={inner} for a sweep"
+            )
         if key in GROUPS:
             if options:
                 _check_choice(override, options(key))

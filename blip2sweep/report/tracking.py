@@ -11,6 +11,7 @@ For parallel coordinates and parameter importance every run's config has a numbe
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import pandas as pd
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
+from blip2sweep.login import logged_in
 from blip2sweep.metrics import METRICS
 from blip2sweep.report.terminal import main_metric
 from blip2sweep.sweep.sweeps import Sweep
@@ -38,11 +40,14 @@ LEFT_OUT = ("key", "recipe_json")  # the run's id says the one, `recipe` the oth
 
 
 def check_tracking(settings: Mapping[str, Any]) -> None:
-    """Refuse a tracker or mode that does not exist, in planning."""
+    """Refuse a tracker or mode that does not exist, or a server that would refuse us, in planning."""
     if settings.get("name") not in (None, "wandb"):
         raise UserError(f"tracking.name={settings['name']}: unknown tracker; right: wandb, or null")
     if settings.get("mode") not in MODES:
         raise UserError(f"tracking.mode={settings['mode']}: right: {' or '.join(MODES)}")
+    online = settings.get("name") and os.environ.get("WANDB_MODE", settings["mode"]) == "online"
+    if online and not logged_in():
+        raise UserError("tracking=wandb: not logged in; right: wandb login, WANDB_API_KEY, or tracking.mode=offline")
 
 
 def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping[str, Any]) -> int:

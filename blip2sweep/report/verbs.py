@@ -1,4 +1,4 @@
-"""`blip2sweep table`: reads what collecting wrote, and nothing else."""
+"""`blip2sweep table`: reads what collecting wrote; where nothing did yet, it collects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.report.terminal import FORMATS, notes, print_table, render
 from blip2sweep.sweep.sweeps import Sweep, find_results, passed_over
@@ -19,7 +20,10 @@ def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) ->
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
     found = None if all_cells else find_results(output_dir, name)
-    table = read_table((found.folder(output_dir) if found else output_dir) / "table.parquet")
+    path = (found.folder(output_dir) if found else output_dir) / "table.parquet"
+    if not path.exists() and any((output_dir / "journals").glob("*.jsonl")):
+        collect(output_dir, found)  # the sweep runs yet, or was stopped
+    table = read_table(path)
     current, stale = table[~table["stale"]], int(table["stale"].sum())
     newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":

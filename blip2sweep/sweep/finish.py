@@ -44,7 +44,8 @@ def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None)
     status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
     gone = [k for k, state in status.states.items() if state != "done"]
     if gone:
-        raise SweepFailed(told(gone, len(sweep.keys), status.failures, why_lost(output_dir, sweep)))
+        more = why_lost(output_dir, sweep) or f"right: `blip2sweep retry {sweep.name}` runs them again"
+        raise SweepFailed(told(gone, len(sweep.keys), status.failures, more))
     if told_unscored := not_scored(output_dir, sweep):
         raise SweepFailed(told_unscored)
 

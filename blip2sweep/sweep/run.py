@@ -69,9 +69,18 @@ def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
     check_output_dir(output_dir)
     check_name(config.get("sweep_name"))
     check_tracking(config["tracking"])
+    check_sizes(config)
     cache.check(config)
     ledger = Ledger(output_dir).refresh()
     return make_plan(jobs, ledger, config.get("rerun") or []), ledger
+
+
+def check_sizes(config: Any) -> None:
+    """Refuse a batch or a number of processes that cannot be."""
+    if (batch := config.get("batch_size")) is not None and batch < 1:
+        raise UserError(f"batch_size={batch}: right: a positive integer, or null to choose by device")
+    if (workers := config.get("data_workers") or 0) < 0:
+        raise UserError(f"data_workers={workers}: right: 0, or how many processes decode images")
 
 
 def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
