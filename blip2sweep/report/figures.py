@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,8 @@ from blip2sweep.analysis.frontier import SIZES, frontier
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.shapley import shapley_over_bits
+from blip2sweep.errors import UserError
+from blip2sweep.report.commands import context
 from blip2sweep.report.source import Source
 from blip2sweep.report.words import words_of
 
@@ -29,7 +32,7 @@ class Figure:
     title: str
     caption: str
     data: pd.DataFrame
-    missing: str  # a command
+    missing: str  # what to run instead: overrides, and from `figures` a whole command
     why: str = ""  # what else is to be said where there is nothing to draw
 
     @property
@@ -44,15 +47,19 @@ def label(source: Source) -> str:
 
 def figures(source: Source) -> list[Figure]:
     """The six figures of a paper and the 3-D view, in order."""
-    return [
-        _dropoff(source),
-        _frontier(source),
-        _blocks(source),
-        _map(source),
-        _shapley(source),
-        _methods(source),
-        _view3d(source),
-    ]
+    made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _shapley, _methods, _view3d)]
+    run = _run(source)
+    return [replace(f, missing=f"{run} {f.missing}") for f in made]
+
+
+def _run(source: Source) -> str:
+    """The beginning of a command whose cells can be compared with these: of the same model, task and samples."""
+    base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
+    try:
+        words = context(source, [], base)
+    except UserError:  # the sweep varied what the rows do not tell
+        words = [*(f"{k}={base[k]}" for k in ("model", "task")), f"output_dir={source.output_dir}"]
+    return f"{RUN} {shlex.join(words)}"
 
 
 def _dropoff(source: Source) -> Figure:
@@ -67,7 +74,7 @@ def _dropoff(source: Source) -> Figure:
         f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
         f"over images{floor}. One line a set of parts, a panel a method."
     )
-    return Figure("dropoff", "Drop-off", caption, data, f"{RUN} quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
+    return Figure("dropoff", "Drop-off", caption, data, "quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
 
 
 def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -83,7 +90,7 @@ def _frontier(source: Source) -> Figure:
     known = [s for s in SIZES if s in cells and cells.loc[cells["part"] != "none", s].notna().any()]
     made = [frontier(cells, source.metric, draws, size).assign(by=size) for size in known]
     data = pd.concat(made, ignore_index=True) if made else pd.DataFrame()
-    return Figure("frontier", "Frontier", _frontier_caption(source, data), data, f"{RUN} part=all quant.bits=2,3,4,6,8")
+    return Figure("frontier", "Frontier", _frontier_caption(source, data), data, "part=all quant.bits=2,3,4,6,8")
 
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
@@ -112,7 +119,7 @@ def _blocks(source: Source) -> Figure:
         f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
         "simultaneous 95 % band over the blocks."
     )
-    return Figure("blocks", "Block sensitivity", caption, data, f"{RUN} +study=block_wise")
+    return Figure("blocks", "Block sensitivity", caption, data, "+study=block_wise")
 
 
 def _map(source: Source) -> Figure:
@@ -124,7 +131,7 @@ def _map(source: Source) -> Figure:
         f"{words.worse.capitalize()} of {words.name} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
         "Lines join equal whole-model bits per weight."
     )
-    return Figure("map", "Interaction map", caption, data if enough else data.iloc[:0], f"{RUN} +study=part_wise")
+    return Figure("map", "Interaction map", caption, data if enough else data.iloc[:0], "+study=part_wise")
 
 
 def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
@@ -146,7 +153,7 @@ def _shapley(source: Source) -> Figure:
     )
     more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
     left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
-    wanted = f"{RUN} quant.bits=3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
+    wanted = "quant.bits=2,3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
     if data.empty:
         return Figure("shapley", "Contributions of the parts", caption, data, wanted, f" {left}." if left else "")
     caption += f" Left out: {left}." if left else ""
@@ -163,9 +170,7 @@ def _methods(source: Source) -> Figure:
         f"{gain[0].upper()}{gain[1:]} on matched cells: same layers, widths, task and samples, bits per weight "
         "within .02. Bars: paired 95 % intervals; one dot a calibration seed."
     )
-    return Figure(
-        "methods", "Methods at equal size", caption, data, f"{RUN} part=all quant=rtn,gptq,awq quant.bits=2,3,4"
-    )
+    return Figure("methods", "Methods at equal size", caption, data, "part=all quant=rtn,gptq,awq quant.bits=2,3,4")
 
 
 def _label(row: dict[Any, Any], recipe_json: str) -> str:
@@ -187,7 +192,7 @@ def _view3d(source: Source) -> Figure:
     caption = (
         "Every cell by the width of its parts (16: left alone), coloured by the metric, as in the published study."
     )
-    return Figure("view3d", "All cells in 3-D", caption, data, f"{RUN} +study=part_wise")
+    return Figure("view3d", "All cells in 3-D", caption, data, "+study=part_wise")
 
 
 def write_csvs(made: list[Figure], folder: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +44,23 @@ def test_a_map_without_a_panel_of_several_cells_is_said_to_be_missing(tmp_path: 
     assert found.empty
     path = tmp_path / "report.html"
     build_report(load_source(tmp_path), path)
-    assert "shows all sweeps together): <code>python -m blip2sweep -m +study=part_wise" in path.read_text()
+    text = path.read_text()
+    assert re.search(
+        r"shows all sweeps together\): <code>python -m blip2sweep -m [^<]*output_dir=\S+ \+study=part_wise", text
+    )
     assert "map.png" not in [p.name for p in write_static([found], tmp_path, "png", "CIDEr")]
+
+
+def test_commands_of_missing_figures_are_of_the_same_model_task_and_samples(tmp_path: Path) -> None:
+    build(tmp_path, [whole(["vit"], 4)])
+    words = "model=tiny task=shapes_vqa task.limit=60 model.dtype=bfloat16"
+    source = replace(load_source(tmp_path), command=f"-m {words} part=vit quant.bits=4 sweep_name=a")
+    for figure in figures(source):
+        assert figure.missing.startswith(f"python -m blip2sweep -m {words} output_dir={tmp_path} ")
+        assert "sweep_name" not in figure.missing
+    varied = replace(source, command="-m model=tiny task=shapes_vqa,shapes_caption task.limit=10,20")
+    base = source.cells[source.cells["part"] == "none"].iloc[0]
+    assert f"model={base['model']} task={base['task']} output_dir=" in figures(varied)[0].missing
 
 
 def test_a_map_of_a_second_method_is_drawn_where_the_first_has_no_panel(tmp_path: Path) -> None:
