@@ -23,7 +23,8 @@ TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\te
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Given up, the first first, where a terminal is too narrow for all: what says which cell it is, and its drop, stay.
-LEAST = ("key", "bits/weight", *MAIN_METRICS)
+LEAST = ("bits/weight", "key", *MAIN_METRICS)
+KEY_LETTERS = 6  # of a key, where all of them have no room; any beginning that is one cell's names it
 
 
 def main_metric(table: pd.DataFrame) -> str | None:
@@ -91,13 +92,21 @@ def print_table(table: pd.DataFrame, title: str) -> None:
 
 
 def fitted(short: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
-    """The columns that a width has room for, and the names of those that it has not."""
+    """The columns that a width has room for, keys by their beginnings if need be, and the names of those that it has not."""
     left: list[str] = []
+    if _width(short) > width and "key" in short:
+        short = short.assign(key=_beginnings(short["key"]))
     for column in (c for c in LEAST if c in short):
         if _width(short.drop(columns=left)) <= width:
             break
         left.append(column)
     return short.drop(columns=left), left
+
+
+def _beginnings(keys: pd.Series) -> pd.Series:
+    """As long as it takes to tell them apart."""
+    letters = next((n for n in range(KEY_LETTERS, 12) if keys.str[:n].nunique() == keys.nunique()), 12)
+    return keys.str[:letters]
 
 
 def _width(short: pd.DataFrame) -> int:

@@ -39,9 +39,10 @@ def test_what_is_shown_is_whole(folder: Path, width: int) -> None:
     assert not any("… " in x for x in drawn)  # an interval's own stands between two numbers
     assert max(map(len, drawn)) <= width
     assert "attention" in ran.out
-    left = [c for c in ("key", "bits/weight", "cider") if c not in head]
+    left = [c for c in ("bits/weight", "key", "cider") if c not in head]
     assert (f"no room for {', '.join(left)}: " in ran.out) == bool(left)
     assert (width < 120) == bool(left)
+    assert width < 100 or "key" in head
 
 
 def test_a_pipe_has_every_column(
@@ -56,8 +57,15 @@ def test_a_pipe_has_every_column(
 def test_the_least_important_column_goes_first() -> None:
     short = pd.DataFrame({"part": ["vit"], "drop": ["0.1"], "bits/weight": ["4.16"], "key": ["0123456789ab"]})
     assert fitted(short, 80)[1] == []
-    assert fitted(short, 35)[1] == ["key"]
-    assert fitted(short, 20)[1] == ["key", "bits/weight"]
+    shown, left = fitted(short, 40)
+    assert (shown["key"].iloc[0], left) == ("012345", [])
+    assert fitted(short, 25)[1] == ["bits/weight"]
+    assert fitted(short, 16)[1] == ["bits/weight", "key"]
+
+
+def test_keys_are_shortened_as_far_as_they_can_be_told_apart() -> None:
+    short = pd.DataFrame({"part": ["vit"] * 2, "key": ["0123456789ab", "0123456799ab"]})
+    assert fitted(short, 20)[0]["key"].tolist() == ["012345678", "012345679"]
 
 
 def test_rows_of_two_tasks_have_the_numbers_of_their_own(tmp_path: Path) -> None:
