@@ -39,17 +39,17 @@ class Measuring:
             self._looked.clear()
         bases = {key: self._baseline(key) for key in {baseline for _, baseline in self._waiting}}
         waiting, self._waiting = self._waiting, []
-        while waiting:
-            name, key = waiting.pop()
-            base = bases[key]
-            if base is None:
+        failed: Exception | None = None
+        for name, key in waiting:
+            if bases[key] is None:
                 self._waiting.append((name, key))
                 continue
             try:
-                self._measure(Scored(self.output_dir, name), key, base)
-            except BaseException:
-                self._waiting += waiting  # without the one that cannot be measured here
-                raise
+                self._measure(Scored(self.output_dir, name), key, bases[key])
+            except Exception as error:  # told when the others are done; makers of tables meet it again
+                failed = failed or error
+        if failed:
+            raise failed
 
     def _measure(self, cell: Scored, key: str, base: Baseline | None) -> bool:
         if base is None or not complete(cell, base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Missing:
 
     def _measure(self, cell: Scored, source: str, baseline: dict[str, Any] | None) -> dict[str, Any]:
         base = self._baselines(baseline)
-        line = {"key": cell.key, "source": source, **measure(cell, base)}
+        line = {"time": time.time(), "key": cell.key, "source": source, **measure(cell, base)}
         if complete(cell, base):
             self._lines.append(line)
         if len(self._lines) >= LINES:

@@ -194,8 +194,7 @@ def test_one_cell_that_cannot_be_read_takes_no_other_with_it(tmp_path: Path) -> 
     result(tmp_path, journal, "b" * 12, "b" * 12, 0)
     (tmp_path / "predictions" / f"{names['c']}.json").unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        measuring.again(now=True)
-    measuring.close()
+        measuring.close()
     assert measured(tmp_path) == ["a" * 12, "d" * 12]
     assert len(list((tmp_path / ".samples").iterdir())) == 1
 
@@ -210,6 +209,18 @@ def test_a_baseline_that_is_not_there_is_not_looked_for_at_every_cell(
         measuring.add(result(tmp_path, journal, f"{i:012x}", "b" * 12, i), "b" * 12)
         measuring.again()
     assert len(looks) == 1
+
+
+def test_a_ledger_that_was_read_before_goes_on_reading(tmp_path: Path) -> None:
+    """What makers of tables measure is in the ledger at hand, and comes again from the journal."""
+    journal = Journal(tmp_path)
+    for i, key in enumerate("ba"):
+        result(tmp_path, journal, key * 12, "b" * 12, i)
+    ledger = Ledger(tmp_path, measured=True).refresh()
+    table = collect(tmp_path, ledger=ledger)
+    assert measured(tmp_path) == ["a" * 12, "b" * 12]
+    assert collect(tmp_path, ledger=ledger.refresh()).equals(table)
+    assert measured(tmp_path) == ["a" * 12, "b" * 12]
 
 
 def test_a_baselines_second_run_is_no_score_of_its_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from blip2sweep.ledger import Journal, Ledger
@@ -205,6 +206,18 @@ def test_a_sweep_in_the_background_of_a_script_is_cancelled(tmp_path: Path) -> N
     assert process.returncode == 130, err
     assert "finished cells are kept" in err
     assert "5 lost" in blip2sweep("status", cwd=tmp_path).out
+
+
+def test_a_finished_sweep_that_nobody_measured_is_waited_for(tmp_path: Path) -> None:
+    """Scorers may be killed after they scored, or the baseline of another pack may come last."""
+    assert sweep(tmp_path).code == 0
+    before = pd.read_parquet(tmp_path / "outputs" / "table.parquet")
+    for path in (tmp_path / "outputs" / "journals").iterdir():
+        kept = [x for x in path.read_text().splitlines(keepends=True) if not x.startswith('{"event":"measured"')]
+        path.write_text("".join(kept))
+    waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
+    assert waited.code == 0, waited.err
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "outputs" / "table.parquet"), before)
 
 
 def test_what_fails_once_the_job_is_ended_is_given_up_and_no_failure(tmp_path: Path) -> None:
