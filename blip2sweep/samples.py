@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from blip2sweep.errors import UserError
 from blip2sweep.measured import Scored
 from blip2sweep.metrics import METRICS
+from blip2sweep.records import key_of
 from blip2sweep.store import write_atomic
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
@@ -92,8 +93,8 @@ def show(output_dir: Path, counting: Mapping[str, str]) -> None:
 
     No lock: any number of processes may do so at once. Of two parts with a cell the first by name keeps it, and what a cell
     moves to has a name before all it came from and is there before they go: so nobody can take the last copy away. What is
-    new is shown when what it replaces is gone: a reader may miss rows for a moment, and sees none twice. Raises UserError,
-    one line, where nothing may be written.
+    new is shown when what it replaces is gone: a reader may miss rows for a moment, and sees none twice; of what two processes
+    moved at once a reader sees both until one of them looks again. Raises UserError, one line, where nothing may be written.
     """
     try:
         while _settle(output_dir, counting) or _merge_small(output_dir):  # looked at again: others do the same
@@ -110,8 +111,8 @@ def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
     taken, changed = set[str](), False
     for path in _parts(output_dir):
         cells = _cells(path)
-        kept = [c for c in cells if counting.get(_key(c), c) == c != DAMAGED and _key(c) not in taken]
-        taken.update(map(_key, kept))
+        kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
+        taken.update(map(key_of, kept))
         if len(kept) < len(cells):
             changed |= _rewrite(output_dir, [path], kept)
     return changed
@@ -135,7 +136,7 @@ def _merge_small(output_dir: Path) -> bool:
 
 def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
     cells = [c for p in parts for c in _cells(p)]
-    return len(set(map(_key, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
+    return len(set(map(key_of, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
 
 
 def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> bool:
@@ -149,7 +150,7 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
             if not _gone(error):
                 raise
             return False
-        keys = pa.array(sorted(map(_key, cells)), pa.string())
+        keys = pa.array(sorted(map(key_of, cells)), pa.string())
         made = write_part(
             output_dir, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables]), cells, parts
         )
@@ -216,11 +217,6 @@ def _n_rows(path: Path) -> int:
 def _gone(error: OSError) -> bool:
     """Whether another process took the file away; a network file system calls that a stale handle."""
     return isinstance(error, FileNotFoundError) or error.errno == errno.ESTALE
-
-
-def _key(cell: str) -> str:
-    """Of a cell as a part names it."""
-    return cell.partition("-")[0]
 
 
 def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:

@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,13 +117,13 @@ class Service:
     def __call__(self, requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """One answer a request. The captions of all are tokenised together."""
         for task in (r["task"] for r in requests if "key" not in r):
-            self._attempt(lambda t=task: self._scorer(t).warm())  # type: ignore[misc]
+            self._attempt(partial(self._warm, task))
         requests = [r for r in requests if "key" in r]
-        self._attempt(lambda: self._prepare(requests))  # what is wrong with one is told when its turn comes
+        self._attempt(partial(self._prepare, requests))  # what is wrong with one is told when its turn comes
         for request in requests:
-            failure = self._attempt(lambda r=request: self._score(r))  # type: ignore[misc]
+            failure = self._attempt(partial(self._score, request))
             if not failure:
-                self._later(lambda r=request: self._measuring.add(r["name"], r["baseline"]))  # type: ignore[misc]
+                self._later(partial(self._measuring.add, request["name"], request["baseline"]))
             yield {"key": request["key"], "failure": failure}
         self._later(self._measuring.again)
 
@@ -138,6 +139,9 @@ class Service:
         for task in {canonical_json(r["task"]): r["task"] for r in requests}.values():
             names = [r["name"] for r in requests if r["task"] == task]
             self._scorer(task).prepare([t for n in names for t in read_predictions(self.output_dir, n).text])
+
+    def _warm(self, task: dict[str, Any]) -> None:
+        self._scorer(task).warm()
 
     def _score(self, request: dict[str, Any]) -> None:
         score_result(self.output_dir, request["name"], self._scorer(request["task"]))

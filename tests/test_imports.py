@@ -40,7 +40,7 @@ ALLOWED = {
     "records": BASE | {"metrics"},
     "scoring": BASE | {"metrics", "records", "tasks"},
     "measured": BASE | {"metrics", "records"},
-    "samples": BASE | {"measured", "metrics"},
+    "samples": BASE | {"measured", "metrics", "records"},
     "beside": BASE | {"ledger", "measured", "samples"},
     "scoring_process": BASE | {"beside", "records", "scoring", "tasks"},
     "table": BASE | {"cell", "ledger", "measured", "metrics", "records"},
