@@ -116,6 +116,13 @@ def test_a_folder_that_the_nodes_do_not_share_is_suspected(tmp_path: Path) -> No
         check_all_done(tmp_path, sweep)
 
 
+def test_what_was_stopped_is_told_how_to_go_on(tmp_path: Path) -> None:
+    """Nothing went wrong: the cells were not reached."""
+    sweep = Sweep("s", "command", 0.0, ["0" * 12], [])
+    with pytest.raises(SweepFailed, match=r"1 lost; .*; right: `blip2sweep retry s` runs them again$"):
+        check_all_done(tmp_path, sweep)
+
+
 # ---- what is said of a sweep
 
 
