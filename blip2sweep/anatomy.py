@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from blip2sweep.architecture import Place, places
 from blip2sweep.errors import UserError, nearest
 
 KINDS = ("attention", "crossattention", "mlp")
@@ -31,6 +32,11 @@ class Linear:
     out_features: int
     in_features: int
     bias: bool
+
+    @property
+    def leaf(self) -> str:
+        """The last word of its name."""
+        return self.name.rsplit(".", 1)[-1]
 
     @property
     def weights(self) -> int:
@@ -71,9 +77,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the model compressed on its own."""
+    """A piece of the model compressed on its own. `stage`: the step of the forward pass that it belongs to."""
 
     name: str
+    stage: str
     stacks: tuple[Stack, ...]
     linears: tuple[Linear, ...]
     folds: tuple[Fold, ...] = ()
@@ -129,7 +136,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """All parts of one model, and the weights that are stored under two names."""
+    """All parts of one model in the order of computation, and the weights that are stored under two names."""
 
     model: str
     parts: dict[str, Part]
@@ -201,7 +208,9 @@ class Anatomy:
             return whole, whole
         s = next(s for s in whole.stacks if s.name == stack)
         own = [x for x in whole.linears if x.stack == stack]
-        return whole, Part(name, (Stack(s.name, s.path, 0, s.n),), tuple(_renumber(x, s.first) for x in own))
+        return whole, Part(
+            name, whole.stage, (Stack(s.name, s.path, 0, s.n),), tuple(_renumber(x, s.first) for x in own)
+        )
 
     def n_blocks(self, name: str) -> int:
         return self._stack_part(name)[1].n_blocks
@@ -244,19 +253,25 @@ def _same(
 
 
 def anatomy(model: Mapping[str, Any]) -> Anatomy:
-    """Build the anatomy from a composed `model` config (fields `name`, `parts`, `config`, `tied`)."""
-    sizes = model["config"]
-    parts = {name: _part(name, spec, sizes) for name, spec in model["parts"].items()}
+    """Build the anatomy from a composed `model` config (fields `name`, `family`, `parts`, `config`, `tied`).
+
+    Parts and stacks come in the order of computation, whatever their order in the config. Raises UserError where they
+    are no pieces of the architecture.
+    """
+    paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
+    found = places(str(model["family"]), paths)
+    parts = {name: _part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}
     return Anatomy(model["name"], parts, tuple(tuple(names) for names in model.get("tied") or ()))
 
 
-def _part(name: str, spec: Mapping[str, Any], sizes: Mapping[str, Any]) -> Part:
+def _part(name: str, place: Place, spec: Mapping[str, Any], sizes: Mapping[str, Any]) -> Part:
     stacks: list[Stack] = []
-    for stack, entry in spec["stacks"].items():
+    for stack in place.stacks:
+        entry = spec["stacks"][stack]
         stacks.append(Stack(stack, entry["path"], sum(s.n for s in stacks), _size(entry["blocks"], sizes)))
     layers = [(kind, layer, entry) for kind, entries in spec["layers"].items() for layer, entry in entries.items()]
     linears = [x for s in stacks for i in range(s.n) for x in _block(s, i, layers, sizes)]
-    return Part(name, tuple(stacks), tuple(linears), tuple(_fold(f) for f in spec.get("folds") or ()))
+    return Part(name, place.stage, tuple(stacks), tuple(linears), tuple(_fold(f) for f in spec.get("folds") or ()))
 
 
 def _fold(spec: Mapping[str, Any]) -> Fold:

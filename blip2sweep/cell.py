@@ -14,8 +14,9 @@ from typing import Any
 
 from blip2sweep import weights
 from blip2sweep.anatomy import Anatomy, anatomy
+from blip2sweep.architecture import LANGUAGE
 from blip2sweep.canonical import canonical_json, digest
-from blip2sweep.dtypes import part_dtypes
+from blip2sweep.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.errors import UserError
 from blip2sweep.methods import METHODS
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -48,7 +49,8 @@ class Model:
     revision: str | None
     fingerprint: str
     params: int
-    dtypes: dict[str, str]
+    dtypes: dict[str, str]  # {part: name}
+    stage_dtypes: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -83,7 +85,7 @@ class Cell:
         return {
             "semantics": self.semantics,
             "weights": self.model.fingerprint,
-            "dtypes": self.model.dtypes,
+            "dtypes": self.model.stage_dtypes,
             "recipe": None if self.recipe.empty else self.recipe.hash,
             "samples": self.task.fingerprint,
             "kind": self.task.kind,
@@ -186,7 +188,7 @@ class Cells:
 
 
 def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:
-    seeing = [n for n, p in recipe.parts.items() if n != "llm" and part_calibrates(p)]
+    seeing = [n for n, p in recipe.parts.items() if p.part.stage != LANGUAGE and part_calibrates(p)]
     if config["text_only"] and seeing:
         raise UserError(
             f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part=llm, or calibration=task"
@@ -201,13 +203,16 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, famil
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:
     """The config keys that calibration takes; the weight of image tokens is one of the language model."""
     keys = {"calibration", *(f"calibration.{k}" for k in ("n_samples", "seed", "upstream", "split", "data_dir"))}
-    return frozenset(keys | ({"calibration.image_token_weight"} if part_calibrates(recipe.parts["llm"]) else set()))
+    reading = any(p.part.stage == LANGUAGE and part_calibrates(p) for p in recipe.parts.values())
+    return frozenset(keys | ({"calibration.image_token_weight"} if reading else set()))
 
 
 def _model(config: Mapping[str, Any]) -> Model:
     shape = anatomy(config)
-    dtypes = part_dtypes(config, shape)
+    dtypes, by_stage = part_dtypes(config, shape), stage_dtypes(config, shape)
     found = weights.locate(config)
     inspected = weights.inspect(found.folder, config.get("tied") or ())
     shape.check_tensors(inspected.tensors, str(found.folder))
-    return Model(dict(config), shape, found.folder, found.revision, inspected.fingerprint, inspected.params, dtypes)
+    return Model(
+        dict(config), shape, found.folder, found.revision, inspected.fingerprint, inspected.params, dtypes, by_stage
+    )

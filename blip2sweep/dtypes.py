@@ -1,4 +1,4 @@
-"""The dtype of every part, always explicit."""
+"""The dtype of every part and stage, always explicit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blip2sweep.anatomy import Anatomy
+from blip2sweep.architecture import stages
 from blip2sweep.errors import UserError, nearest
 
 NAMES = ("float32", "bfloat16", "float16")
@@ -24,3 +25,19 @@ def part_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
             key = f"dtype_per_part.{part}" if own.get(part) else "dtype"
             raise UserError(f"model.{key}={name}: unknown dtype; {nearest(name, NAMES)}")
     return chosen
+
+
+def stage_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
+    """{stage: dtype name}: that of its parts, the model's where no part is named there.
+
+    Raises UserError where parts of one stage, which are loaded alike, have different ones.
+    """
+    found = {stage.name: str(model["dtype"]) for stage in stages(str(model["family"]))}
+    own = part_dtypes(model, anatomy)
+    for part in anatomy.parts.values():
+        alike = {name: own[name] for name, p in anatomy.parts.items() if p.stage == part.stage}
+        if len(set(alike.values())) > 1:
+            words = ", ".join(f"{name}={dtype}" for name, dtype in alike.items())
+            raise UserError(f"model.dtype_per_part: {words} are parts of one stage; right: one dtype for them")
+        found[part.stage] = own[part.name]
+    return found

@@ -55,7 +55,7 @@ def export(path: Path) -> None:
     chosen = calibration(config["calibration"], load_task(task), task, config["generation"], loaded.family)
     tensors: dict[str, Tensor] = {}
     for part in loaded.anatomy.parts.values():
-        batches = Feed(loaded, chosen).batches(part.name)
+        batches = Feed(loaded, chosen).batches(part.stage)
         walk = Walk(loaded.model, part, [b.run for b in batches])
         for block in range(part.n_blocks):
             layers = [x for x in part.linears if x.block == block]

@@ -136,7 +136,7 @@ def naive(loaded: Loaded, part: str, chosen: Calibration) -> dict[str, Tensor]:
             sums[path] = sums.get(path, 0) + rows.T @ rows
 
         hooks.append(loaded.model.get_submodule(x.path).register_forward_pre_hook(see))
-    for batch in Feed(loaded, chosen).batches(part):
+    for batch in Feed(loaded, chosen).batches(loaded.anatomy.parts[part].stage):
         batch.run()
     for hook in hooks:
         hook.remove()
@@ -146,7 +146,8 @@ def naive(loaded: Loaded, part: str, chosen: Calibration) -> dict[str, Tensor]:
 @pytest.mark.parametrize("part", ["vit", "qformer", "llm"])
 def test_block_by_block_sees_what_whole_passes_see(loaded: Loaded, part: str) -> None:
     chosen, expected = samples("vqa", 12), naive(loaded, part, samples("vqa", 12))
-    batches, shape = Feed(loaded, chosen).batches(part), loaded.anatomy.parts[part]
+    shape = loaded.anatomy.parts[part]
+    batches = Feed(loaded, chosen).batches(shape.stage)
     walk = Walk(loaded.model, shape, [b.run for b in batches])
     for block in range(shape.n_blocks):
         layers = [x for x in shape.linears if x.block == block]
@@ -156,7 +157,7 @@ def test_block_by_block_sees_what_whole_passes_see(loaded: Loaded, part: str) ->
 
 def test_pictures_and_texts_reach_the_language_model_as_in_use(opt: Loaded) -> None:
     chosen = samples("vqa", 6)
-    batches = Feed(opt, chosen).batches("llm")
+    batches = Feed(opt, chosen).batches("language")
     tokens = Feed(opt, chosen)._texts
     walk = Walk(opt.model, opt.anatomy.parts["llm"], [b.run for b in batches])
     layer = opt.anatomy.parts["llm"].linears[0]
@@ -233,7 +234,7 @@ def outputs(loaded: Loaded, part: str) -> Tensor:
     feed = Feed(loaded, samples("vqa", 6))
     if part == "vit":
         return vision(loaded, feed._pixels)
-    found = [b.run() for b in feed.batches(part)]
+    found = [b.run() for b in feed.batches(loaded.anatomy.parts[part].stage)]
     states = [x if isinstance(x, Tensor) else x[0] for x in found]
     return torch.cat([x.flatten() for x in states])
 

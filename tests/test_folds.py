@@ -45,7 +45,7 @@ def block_outputs(loaded: Loaded) -> Tensor:
     hook = loaded.model.get_submodule(BLOCK[:-1]).register_forward_hook(
         lambda m, args, out: found.append((out[0] if isinstance(out, tuple) else out).flatten())
     )
-    for batch in Feed(loaded, samples("vqa", 8)).batches("llm"):
+    for batch in Feed(loaded, samples("vqa", 8)).batches("language"):
         batch.run()
     hook.remove()
     return torch.cat(found)
@@ -84,7 +84,7 @@ def test_static_ranges_are_those_of_the_folded_models_inputs(opt: Loaded) -> Non
         block.get_submodule(name).register_forward_pre_hook(
             lambda m, args, name=name: seen.setdefault(name, []).append(args[0].flatten())
         )
-    for batch in Feed(other, samples()).batches("llm"):
+    for batch in Feed(other, samples()).batches("language"):
         batch.run()
     for name in FOLDED:
         x, layer = torch.cat(seen[name]), prepared[BLOCK + name]
@@ -100,7 +100,7 @@ def attention_errors(loaded: Loaded, quant: Recipe, weight: float) -> list[float
     chosen, linears = samples(n=24, image_token_weight=weight), loaded.anatomy.parts["llm"].linears
     readers = [x for x in linears if x.block == 0 and x.name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")]  # fmt: skip
     modules = [loaded.model.get_submodule(x.path) for x in readers]
-    batches, attention = Feed(loaded, chosen).batches("llm"), loaded.model.get_submodule(BLOCK + "self_attn")
+    batches, attention = Feed(loaded, chosen).batches("language"), loaded.model.get_submodule(BLOCK + "self_attn")
     outputs: list[Tensor] = []
     statistics = Statistics(readers[0].in_features)
     at = {"batch": 0}

@@ -94,7 +94,12 @@ def test_blocks_that_moved_are_an_error() -> None:
     config = copying.deepcopy(conf("model/tiny"))
     model = build_meta(config)
     config["parts"]["vit"]["stacks"]["blocks"]["path"] = "vision_model.encoder.blocks"
-    with fails(r"vision_model.encoder.blocks has no blocks"):
+    with fails(
+        r"vision_model.encoder.blocks is no list of blocks of family opt; right: one of vision_model.encoder.lay"
+    ):
+        anatomy(config)
+    config["parts"]["vit"]["stacks"]["blocks"] = {"path": "vision_model.encoder.layers", "blocks": 7}
+    with fails(r"vision_model.encoder.layers has 6 blocks, conf/model says 7"):
         verify(model, anatomy(config))
 
 
@@ -102,8 +107,8 @@ def test_blocks_that_moved_are_an_error() -> None:
 
 
 def test_loading_records_what_was_loaded(opt: Loaded) -> None:
-    assert opt.dtypes == {"vit": "float32", "qformer": "float32", "llm": "float32"}
-    assert set(opt.attention) == {"vit", "qformer", "llm"}
+    assert opt.dtypes == dict.fromkeys(("vision", "bridge", "language"), "float32")
+    assert set(opt.attention) == {"vision", "bridge", "language"}
     assert opt.device == torch.device("cpu")
     assert (opt.family, opt.image_processor_backend) == ("opt", "pil")
     assert isinstance(opt.processor.image_processor, BlipImageProcessorPil)

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from blip2sweep.anatomy import Linear
+from blip2sweep.architecture import LANGUAGE
 from blip2sweep.calibration.blocks import Blocks
 from blip2sweep.calibration.feed import Batch, Feed, token_weights
-from blip2sweep.calibration.folds import Judge, Member, alone, folds_of, together
+from blip2sweep.calibration.folds import Judge, Member, alone, together
 from blip2sweep.calibration.measure import Measured, calls, keep, measure, recall
 from blip2sweep.calibration.placed import Placed, linear, understandable_oom
 from blip2sweep.calibration.walk import Walk
@@ -32,6 +33,7 @@ from blip2sweep.models import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
 from blip2sweep.recipe.chain import block_entries
+from blip2sweep.recipe.folds import folds_of
 from blip2sweep.tasks.calibration import Calibration
 
 
@@ -53,7 +55,7 @@ class Calibrator:
         with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
-                    seen = [self.origin, calibration.measured(part.part.name), feed.images, before]
+                    seen = [self.origin, calibration.measured(part.part.stage == LANGUAGE), feed.images, before]
                     found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
                 if whole_model:
                     placed.put_all(part.touched(), found)
@@ -66,7 +68,7 @@ class Calibrator:
         """The samples and their features, kept for the next cell unless quantized parts make them."""
         if calibration.upstream == "model":
             return Feed(self.loaded, calibration)
-        name = digest(calibration.measured("llm"))
+        name = digest(calibration.measured(True))
         if self._kept is None or self._kept[0] != name:
             self._kept = None  # free the last one first
             self._kept = name, Feed(self.loaded, calibration)
@@ -96,7 +98,7 @@ class _PartWork:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        return self.feed.batches(self.part.name)
+        return self.feed.batches(self.part.stage)
 
     @cached_property
     def walk(self) -> Walk:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from blip2sweep.anatomy import Linear
+from blip2sweep.architecture import BRIDGE, VISION
 from blip2sweep.models import Loaded
 from blip2sweep.stages.bridge import bridge
 from blip2sweep.stages.images import load_pixels
@@ -18,6 +19,7 @@ from blip2sweep.stages.sharing import images_digest
 from blip2sweep.stages.vision import vision
 from blip2sweep.tasks.calibration import Calibration
 
+READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by path: what the config calls a stack or kind is its own
 BATCH = 32  # samples: larger ones would make the states no smaller
 
 
@@ -29,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Batches by part. Features are computed when first asked for, by the model as it is then."""
+    """Batches by stage. Features are computed when first asked for, by the model as it is then."""
 
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
@@ -55,10 +57,10 @@ class Feed:
         """(images, num_query_tokens, width of the Q-Former)."""
         return torch.cat([bridge(self.loaded, x) for x in self._image_features]).clone()
 
-    def batches(self, part: str) -> list[Batch]:
-        if part == "vit":
+    def batches(self, stage: str) -> list[Batch]:
+        if stage == VISION:
             return [Batch(partial(vision, self.loaded, x)) for x in self._pixels.split(self.size)]
-        if part == "qformer":
+        if stage == BRIDGE:
             return [Batch(partial(bridge, self.loaded, x)) for x in self._image_features]
         return [self._language(group) for group in self._groups()]
 
@@ -113,9 +115,5 @@ class Feed:
 
 def token_weights(family: str, layer: Linear, batch: Batch) -> Tensor | None:
     """Those of a layer's inputs: pictures' and texts' tokens together, all but those of a T5 decoder's own stream."""
-    own_stream = family == "t5" and layer.stack == "decoder" and not _reads_encoder(layer)
-    return None if own_stream else batch.weights
-
-
-def _reads_encoder(layer: Linear) -> bool:
-    return layer.kind == "crossattention" and layer.name.rsplit(".", 1)[-1] in ("k", "v")
+    in_decoder = family == "t5" and layer.path.startswith("language_model.decoder.")
+    return None if in_decoder and not layer.path.endswith(READ_ENCODER) else batch.weights

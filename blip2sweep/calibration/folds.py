@@ -6,21 +6,18 @@ with its quantization per channel or group). `fold` does it for real, biases inc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from blip2sweep.anatomy import Fold, Linear, Part
-from blip2sweep.methods import awq
+from blip2sweep.anatomy import Fold, Linear
+from blip2sweep.methods import UNCLIPPED, awq
 from blip2sweep.methods.scheme import Scheme
 from blip2sweep.methods.statistics import Result, Statistics
 
-# Clipping queries and keys hurts, as published; so it does where they are one layer with the values.
-UNCLIPPED = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
-NOT_BY_ROWS = ("hqq",)  # whose solver shrinks errors by an absolute threshold
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
 
 
@@ -31,30 +28,6 @@ class Member(NamedTuple):
     scheme: Scheme
     module: nn.Linear
     statistics: Statistics
-
-
-def folds_of(
-    part: Part, block: int, schemes: Mapping[str, Scheme], own: Collection[str]
-) -> list[tuple[Fold, list[str]]]:
-    """The legal folds of a block that have layers among `own`, AWQ's, with their paths. schemes: of all its touched layers."""
-    inside = {x.name: x for x in part.linears if x.block == block}
-    stack = next(x.stack for x in inside.values())
-    found = []
-    for fold in (f for f in part.folds if not f.stacks or stack in f.stacks):
-        paths = [inside[n].path for n in fold.into if n in inside and inside[n].path in own]
-        if paths and _legal(fold, inside, schemes):
-            found.append((fold, paths))
-    return found
-
-
-def _legal(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Scheme]) -> bool:
-    """Scaling the rows of what stands before must commute with its quantization, which one scale for the whole tensor or an
-    absolute threshold prevents; and whatever reads them must be AWQ's or left alone: its columns are scaled as well."""
-    touched = {name: schemes[x.path] for name, x in inside.items() if x.path in schemes}
-    before = touched.get(fold.before)
-    if before is not None and (before.weights.strategy == "tensor" or before.weights.method in NOT_BY_ROWS):
-        return False
-    return all(touched[n].weights.method == "awq" for n in fold.into if n in touched)
 
 
 def together(fold: Fold, members: Sequence[Member], judge: Callable[[], float] | None) -> dict[str, Result]:
@@ -76,7 +49,7 @@ def alone(member: Member) -> Result:
 
 
 def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) -> Result:
-    clips = bool(m.scheme.weights.clip) and m.layer.name.rsplit(".", 1)[-1] not in UNCLIPPED
+    clips = bool(m.scheme.weights.clip) and m.layer.leaf not in UNCLIPPED
     result = awq.finish(weight, scale, m.scheme.weights, m.statistics, clips)
     result.info["fold"] = fold.before if fold else None
     if fold is None or m.scheme.input_activations is None:

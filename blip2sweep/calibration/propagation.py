@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blip2sweep.architecture import LANGUAGE
 from blip2sweep.calibration.feed import Feed
 from blip2sweep.models import Loaded
 from blip2sweep.tasks.calibration import Calibration
@@ -37,12 +38,12 @@ def states(loaded: Loaded, chosen: Calibration) -> States:
     feed, found = Feed(loaded, chosen), States()
     for part in loaded.anatomy.parts.values():
         blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
-        for b, batch in enumerate(feed.batches(part.name)):
+        for b, batch in enumerate(feed.batches(part.stage)):
             hooks = [m.register_forward_hook(partial(_keep, found, (part.name, i, b))) for i, m in enumerate(blocks)]
             output = batch.run()
             for hook in hooks:
                 hook.remove()
-            if part.name == "llm":
+            if part.stage == LANGUAGE:
                 found[part.name, -1, b] = _logits(loaded, output).float().cpu()
     return found
 

@@ -60,6 +60,10 @@ def installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
+# Layers whose range AWQ does not search: clipping queries and keys hurts, as published; so it does where they are one layer
+# with the values.
+UNCLIPPED = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
+
 RTN = {"symmetric": False, "group_size": 128}
 GPTQ = {"act_order": False, "static_groups": True, "damp": 0.01, "block_size": 128}
 CODEBOOK: dict[str, Any] = {

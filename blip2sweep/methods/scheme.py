@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from blip2sweep.methods import METHODS, UNCLIPPED
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -32,11 +34,33 @@ class Weights:
     packed: str | None = None
     calibration: str | None = None
 
-    def for_row(self, in_features: int) -> Weights:
-        """The same thing said once: a group as long as the row, or longer, is a channel."""
+    def for_layer(self, in_features: int, bias: bool, name: str) -> Weights:
+        """The same thing said once, for a layer of this many inputs, with a bias or without, of this leaf name.
+
+        A group as long as the row, or longer, is a channel. A knob that the layer has no use for has its default: a
+        `block_size` beyond the row, `quantize_bias` without a bias, AWQ's `clip` on queries and keys.
+        """
+        same, default = self, METHODS[self.method].knobs
         if self.group_size is not None and self.group_size >= in_features:
-            return replace(self, strategy="channel", group_size=None, static_groups=None)
-        return self
+            same = replace(same, strategy="channel", group_size=None, static_groups=None)
+        if self.block_size is not None:
+            same = replace(same, block_size=_block_size(same, in_features, default["block_size"]))
+        return replace(same, **{knob: default[knob] for knob in self.idle(bias, name)})
+
+    def idle(self, bias: bool, name: str) -> tuple[str, ...]:
+        """Knobs of the method that a layer with a bias or without, of this leaf name, has no use for."""
+        biases = ("quantize_bias",) if self.quantize_bias is not None and not bias else ()
+        return (*biases, "clip") if self.method == "awq" and name in UNCLIPPED else biases
+
+
+def _block_size(weights: Weights, in_features: int, default: int) -> int:
+    """Columns that GPTQ updates at once, in whole groups where their scales are set on the way; at most the row, which any
+    larger number means as well."""
+    assert weights.block_size is not None
+    size = weights.block_size
+    if weights.static_groups is False and weights.group_size:
+        size = -(-size // weights.group_size) * weights.group_size
+    return size if size < in_features else max(default, in_features)
 
 
 @dataclass(frozen=True)

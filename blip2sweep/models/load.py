@@ -20,22 +20,18 @@ from transformers import (
 from transformers.utils import logging
 
 from blip2sweep.anatomy import Anatomy, anatomy
-from blip2sweep.dtypes import part_dtypes
+from blip2sweep.architecture import stage_of
+from blip2sweep.dtypes import stage_dtypes
 from blip2sweep.errors import UserError
 from blip2sweep.models.tree import check_config, verify
 from blip2sweep.weights import weight_files
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Which part's dtype a top-level child has: the queries feed the Q-Former, the projection feeds the language model.
-PART_OF = {
-    "vision_model": "vit", "query_tokens": "qformer", "qformer": "qformer",
-    "language_projection": "llm", "language_model": "llm",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model ready to evaluate. `device` is where its inputs go; `dtypes` {part: name}; `attention` {part: name}."""
+    """A model ready to evaluate. `device` is where its inputs go; `dtypes` and `attention`: {stage: name}."""
 
     model: Blip2ForConditionalGeneration
     processor: Blip2Processor
@@ -58,10 +54,10 @@ def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> 
     logging.disable_progress_bar()
     weight_files(folder)
     parts = anatomy(model_config)
-    dtypes = part_dtypes(model_config, parts)
+    dtypes, family = stage_dtypes(model_config, parts), str(model_config["family"])
     check_config(model_config, read_config(folder))
     model = _read(folder, dtypes, model_config.get("device_map"))
-    cast(model, dtypes)
+    cast(model, dtypes, family)
     if not model_config.get("device_map"):
         model.to(device)
     verify(model, parts)
@@ -72,13 +68,14 @@ def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> 
         device=model.device,
         dtypes=dtypes,
         image_processor_backend="pil",
-        attention={part: m.config._attn_implementation for part, m in _part_models(model)},
-        family=str(model_config["family"]),
+        attention=_attention(model, family),
+        family=family,
     )
 
 
-def _part_models(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((PART_OF[name], m) for name, m in model.named_children() if hasattr(m, "config"))
+def _attention(model: nn.Module, family: str) -> dict[str, str]:
+    children = ((name, getattr(m, "config", None)) for name, m in model.named_children())
+    return {stage_of(name, family): config._attn_implementation for name, config in children if config is not None}
 
 
 def read_config(folder: Path) -> Blip2Config:
@@ -105,20 +102,22 @@ def _read(folder: Path, dtypes: Mapping[str, str], device_map: Any) -> Blip2ForC
     )
 
 
-def cast(model: nn.Module, dtypes: Mapping[str, str]) -> None:
-    """Cast every part itself, and assert it: float16 keeps the Q-Former (and T5's wo) in float32 behind one's back."""
-    for _, tensor, dtype in _floating(model, dtypes):
+def cast(model: nn.Module, dtypes: Mapping[str, str], family: str) -> None:
+    """Cast every stage itself, and assert it: float16 keeps the Q-Former (and T5's wo) in float32 behind one's back."""
+    for _, tensor, dtype in _floating(model, dtypes, family):
         if tensor.dtype != dtype:
             tensor.data = tensor.data.to(dtype)
-    for name, tensor, dtype in _floating(model, dtypes):
+    for name, tensor, dtype in _floating(model, dtypes, family):
         if tensor.dtype != dtype:
             raise RuntimeError(f"{name} is {tensor.dtype} and not the {dtype} that was asked for")
 
 
-def _floating(model: nn.Module, dtypes: Mapping[str, str]) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
+def _floating(
+    model: nn.Module, dtypes: Mapping[str, str], family: str
+) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            yield name, parameter, DTYPES[dtypes[PART_OF[name.partition(".")[0]]]]
+            yield name, parameter, DTYPES[dtypes[stage_of(name.partition(".")[0], family)]]
 
 
 # ---- processor

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any, Protocol
 
+from blip2sweep.architecture import LANGUAGE
 from blip2sweep.errors import UserError
 from blip2sweep.methods import METHODS
 from blip2sweep.methods.scheme import Scheme
+from blip2sweep.recipe.folds import folds_read
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
@@ -23,14 +26,24 @@ def part_calibrates(part: PartRecipe) -> bool:
     return any(calibrates(s) for s in set(part.schemes) - {None} if s is not None)
 
 
-def stamped(recipe: Recipe, digest: Callable[[str, Sequence[str], bool], str]) -> Recipe:
-    """The recipe with `calibration` in the schemes that are measured. digest(part, hashes of the recipes of the touched
-    parts before it, whether a touched layer stands before another)."""
+class Digest(Protocol):
+    """The name of what a part is measured on: `Calibration.digest`."""
+
+    def __call__(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: Any) -> str: ...
+
+
+def stamped(recipe: Recipe, digest: Digest) -> Recipe:
+    """The recipe with `calibration` in the schemes that are measured: a digest of the samples, of the recipes of the
+    touched parts computed before, and of what the methods read of the anatomy."""
     parts: dict[str, PartRecipe] = {}
     for name, part in recipe.parts.items():
         before = [p.hash for p in parts.values() if not p.empty]
-        parts[name] = _stamped(part, digest(name, before, _deep(part))) if part_calibrates(part) else part
-    return Recipe(parts)
+        parts[name] = _stamped(part, _digest(part, before, digest)) if part_calibrates(part) else part
+    return Recipe(parts, recipe.chosen_by)
+
+
+def _digest(part: PartRecipe, before: Sequence[str], digest: Digest) -> str:
+    return digest(part.part.stage == LANGUAGE, before, _deep(part), folds_read(part))
 
 
 @lru_cache(maxsize=65536)

@@ -1,18 +1,20 @@
 """The chain of keys that says which work two cells share, and the order that puts sharing cells side by side.
 
-`key_0 = H(start)`, `key_i = H(key_{i-1}, recipe entries of block i)`, through the vision blocks, the Q-Former and the
-language model. Two cells whose keys agree at a point compute the same thing up to there, so long as `start` says
-everything else: weights, images, preprocessing, dtypes, attention, image processor, device kind, library versions.
+`key_0 = H(start)`, `key_i = H(key_{i-1}, stage, recipe entries of block i)`, through the stages in the order they are
+computed; the last one, the language model, is joined by the content of its input. Two cells whose keys agree at a point
+compute the same thing up to there, so long as `start` says everything else: weights, images, preprocessing, dtypes,
+attention, image processor, device kind, library versions.
 Cells' own keys know nothing of it: sharing never changes an identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from blip2sweep.anatomy import Anatomy, Part, anatomy
+from blip2sweep.architecture import BRIDGE, LANGUAGE, VISION
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -36,21 +38,29 @@ class Chain(NamedTuple):
 
 def chain(start: Any, recipe: Recipe) -> Chain:
     """start: everything but the recipe that determines the features, as JSON."""
-    return chain_of(start, {name: block_entries(part) for name, part in recipe.parts.items()})
+    return chain_of(start, by_stage((part.part, block_entries(part)) for part in recipe.parts.values()))
 
 
-def chain_of(start: Any, parts: Mapping[str, Blocks]) -> Chain:
-    """The chain of entries that are already known part by part, in the model's order (vit, qformer, llm)."""
-    vit, qformer, llm = parts.values()
-    vision = _vision_keys(canonical_json(start), vit)
-    return Chain(vision, digest([vision[-1], "qformer", *qformer]), digest(["language", *llm]))
+def chain_of(start: Any, entries: Mapping[str, Blocks]) -> Chain:
+    """The chain of entries that are already known: {stage: one a block}. A stage that no part names is left alone."""
+    vision = _stage_keys(digest(start), VISION, entries.get(VISION, ()))
+    bridge = _stage_keys(vision[-1], BRIDGE, entries.get(BRIDGE, ()))
+    return Chain(vision, digest([bridge[-1], BRIDGE]), digest([LANGUAGE, *entries.get(LANGUAGE, ())]))
+
+
+def by_stage(parts: Iterable[tuple[Part, Blocks]]) -> dict[str, Blocks]:
+    """{stage: the entries of its parts}, parts in the order of computation."""
+    found: dict[str, Blocks] = {}
+    for part, blocks in parts:
+        found[part.stage] = found.get(part.stage, ()) + blocks
+    return found
 
 
 @lru_cache(maxsize=4096)
-def _vision_keys(start: str, blocks: Blocks) -> tuple[str, ...]:
-    keys = [digest(start)]
+def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
+    keys = [key]
     for entry in blocks:
-        keys.append(digest([keys[-1], entry]))
+        keys.append(digest([keys[-1], stage, entry]))
     return tuple(keys)
 
 
@@ -71,8 +81,8 @@ class Entries:
         self._known: dict[str, Blocks] = {}
 
     def __call__(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Blocks]:
-        """{part: entries} of a list of targets, as `Cell.job()` carries it."""
-        return {name: self._part(part, targets) for name, part in self.anatomy.parts.items()}
+        """{stage: entries} of a list of targets, as `Cell.job()` carries it."""
+        return by_stage((part, self._part(part, targets)) for part in self.anatomy.parts.values())
 
     def _part(self, part: Part, targets: Sequence[Mapping[str, Any]]) -> Blocks:
         own = [t for t in targets if str(t["target"]).split(":")[0].split(".")[0] == part.name]

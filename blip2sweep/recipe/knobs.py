@@ -77,13 +77,22 @@ def resolve_knobs(knobs: Knobs) -> Resolved:
         )
     extra = {k: _extra(given.get(k), k, default) for k, default in method.knobs.items() if _takes(strategy, k)}
     _check_order(given, extra)
+    determining = tuple(extra)
+    if searches_nothing(method.name, extra):
+        determining = tuple(k for k in extra if k != "norm")
+        method, extra = METHODS["rtn"], {k: v for k, v in extra.items() if k in METHODS["rtn"].knobs}
     inputs = resolve_input(given)
     packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
-    names = ("method", "bits", "strategy", *extra, *(used_inputs(given, inputs)), *(["packed"] if packed else []))
+    names = ("method", "bits", "strategy", *determining, *used_inputs(given, inputs), *(["packed"] if packed else []))
     used = _origins(given, names)
     _check_extra(given, method, used)
     weights = Weights(method.name, bits, type=method.type, strategy=strategy, packed=packed, **extra)
     return Resolved(Scheme(weights, inputs), used)
+
+
+def searches_nothing(method: str, extra: Mapping[str, Any]) -> bool:
+    """Whether the one candidate of the method's search is round to nearest, so that it is `rtn` by another name."""
+    return extra.get("grid") == 1 and (method == "mse" or (method in ("awq", "awq_prescale") and not extra["clip"]))
 
 
 def _takes(strategy: str, knob: str) -> bool:

@@ -64,5 +64,6 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the hashes of the parts that are touched; the same for every spelling of one recipe."""
-        return digest({name: p.hash for name, p in self.parts.items() if not p.empty})
+        """sha256 over the hashes of the parts that are touched; the same for every spelling of one recipe, whatever the
+        parts are called and in whatever order the config names them."""
+        return digest(sorted([p.part.stage, p.hash] for p in self.parts.values() if not p.empty))

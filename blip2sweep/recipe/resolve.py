@@ -183,8 +183,9 @@ def _part_recipe(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> PartRe
         for i in hits:
             chosen[i] = resolved
         _check_group_size(step, resolved, [layers[i] for i in hits])
-    used = frozenset().union(*(r.used for r in chosen if r), *(s.origins for s in steps))
-    schemes = tuple(_scheme(r, x.in_features) for r, x in zip(chosen, layers, strict=True))
+    alike = {(id(r), x.bias, x.leaf): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
+    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in steps))
+    schemes = tuple(_scheme(r, x) for r, x in zip(chosen, layers, strict=True))
     return PartRecipe(anatomy.parts[part], schemes, used)
 
 
@@ -228,9 +229,15 @@ def _fits(weights: Weights, method: Method, row: int) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def _row_scheme(scheme: Scheme, in_features: int) -> Scheme:
-    return replace(scheme, weights=scheme.weights.for_row(in_features))
+def _layer_scheme(scheme: Scheme, in_features: int, bias: bool, name: str) -> Scheme:
+    return replace(scheme, weights=scheme.weights.for_layer(in_features, bias, name))
 
 
-def _scheme(resolved: Resolved | None, in_features: int) -> Scheme | None:
-    return _row_scheme(resolved.scheme, in_features) if resolved and resolved.scheme else None
+def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
+    return _layer_scheme(resolved.scheme, x.in_features, x.bias, x.leaf) if resolved and resolved.scheme else None
+
+
+def _used(resolved: Resolved, x: Linear) -> frozenset[str]:
+    """The config keys that determined a layer's scheme: not those of knobs that it has no use for."""
+    idle = resolved.scheme.weights.idle(x.bias, x.leaf) if resolved.scheme else ()
+    return frozenset(origin for origin in resolved.used if origin.rsplit(".", 1)[-1] not in idle)

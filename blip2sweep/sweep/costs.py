@@ -36,7 +36,7 @@ def measurements(ledger: Ledger) -> dict[str, list[float]]:
 def likes(columns: Mapping[str, Any]) -> tuple[str, str]:
     """Cells of the same model, task and samples are alike; more so where they touch the same part at the same width."""
     general = f"{columns['model']} {columns['dtype']} {columns['data']} {columns['samples']}"
-    bits = [columns.get(f"bits_{p}") for p in ("vit", "qformer", "llm")]
+    bits = [v for n, v in sorted(columns.items()) if n.startswith("bits_") and not n.startswith("bits_per_")]
     return f"{general} {columns['part']} {bits}", general
 
 

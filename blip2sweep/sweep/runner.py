@@ -15,6 +15,7 @@ from blip2sweep.calibration import Blocks, Calibrator, layers, origin, propagati
 from blip2sweep.canonical import canonical_json
 from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.dtypes import HALF
+from blip2sweep.errors import UserError
 from blip2sweep.memo import Memo, budgets
 from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods import METHODS
@@ -241,7 +242,7 @@ class Runner:
         """What a job will look for; nothing, when it cannot be said: what is wrong with it is told in its turn."""
         try:
             return self._chain(model, job).keys if canonical_json(job["model"]) == model.name else ()
-        except Exception:
+        except UserError:
             return ()
 
     def _loaded(self, job: Job) -> _Model:

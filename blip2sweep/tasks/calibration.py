@@ -49,20 +49,22 @@ class Calibration:
             "text_only": self.text_only,
         }
 
-    def measured(self, part: str) -> dict[str, Any]:
+    def measured(self, tells_tokens_apart: bool) -> dict[str, Any]:
         """What of the identity a part depends on, apart from upstream: only the language model tells tokens apart."""
         kept = {k: v for k, v in self.identity.items() if k != "upstream"}
-        return kept if part == "llm" else {**kept, "image_token_weight": None}
+        return kept if tells_tokens_apart else {**kept, "image_token_weight": None}
 
-    def digest(self, part: str, before: Sequence[str], deep: bool) -> str:
+    def digest(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: Any = None) -> str:
         """Twelve digits for the schemes of a part. before: hashes of the recipes of the touched parts before it; deep:
-        whether layers of several of its blocks are touched. Where nothing stands before, all `upstream` mean the same."""
+        whether layers of several of its blocks are touched; reads: what the methods read of the anatomy, as JSON. Where
+        nothing stands before, all `upstream` mean the same."""
         upstream = self.upstream
         if upstream == "model" and not before:
             upstream = "part"
         if upstream == "part" and not deep:
             upstream = "full"
-        return digest([self.measured(part), upstream, list(before) if upstream == "model" else None])[:12]
+        seen = [self.measured(tells_tokens_apart), upstream, list(before) if upstream == "model" else None]
+        return digest([*seen, reads] if reads else seen)[:12]
 
     def columns(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,71 @@
+"""Which folds of the anatomy AWQ can use in a recipe, and what of them decides its weights. No torch: planning asks too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+
+from blip2sweep.anatomy import Fold, Linear, Part
+from blip2sweep.methods.scheme import Scheme
+from blip2sweep.recipe.recipe import PartRecipe
+
+NOT_BY_ROWS = ("hqq",)  # whose solver shrinks errors by an absolute threshold
+
+Read = list[str | list[str] | None]  # before, output_of, into
+
+
+def folds_of(
+    part: Part, block: int, schemes: Mapping[str, Scheme], own: Collection[str]
+) -> list[tuple[Fold, list[str]]]:
+    """The legal folds of a block that have layers among `own`, AWQ's, with their paths. schemes: of all its touched layers."""
+    inside = {x.name: x for x in part.linears if x.block == block}
+    stack = next(x.stack for x in inside.values())
+    found = []
+    for fold in (f for f in part.folds if not f.stacks or stack in f.stacks):
+        paths = [inside[n].path for n in fold.into if n in inside and inside[n].path in own]
+        if paths and _legal(fold, inside, schemes):
+            found.append((fold, paths))
+    return found
+
+
+def _legal(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Scheme]) -> bool:
+    """Scaling the rows of what stands before must commute with its quantization, which one scale for the whole tensor or an
+    absolute threshold prevents; and whatever reads them must be AWQ's or left alone: its columns are scaled as well."""
+    touched = {name: schemes[x.path] for name, x in inside.items() if x.path in schemes}
+    before = touched.get(fold.before)
+    if before is not None and (before.weights.strategy == "tensor" or before.weights.method in NOT_BY_ROWS):
+        return False
+    return all(touched[n].weights.method == "awq" for n in fold.into if n in touched)
+
+
+@lru_cache(maxsize=65536)
+def folds_read(recipe: PartRecipe) -> dict[str, list[Read]]:
+    """What of the anatomy's folds AWQ reads for this part, {path of a stack: folds}; empty where it reads none.
+
+    One entry a stack, not a block, so that cells that touch more or fewer blocks still share the blocks they quantize
+    alike. Of what stands before only a layer counts, whose scheme may forbid the fold: a norm never does.
+    """
+    by_stack: dict[str, set[str]] = {}
+    for x, scheme in recipe.touched():
+        if scheme.weights.method == "awq":
+            by_stack.setdefault(x.stack, set()).add(x.name)
+    paths = {s.name: s.path for s in recipe.part.stacks}
+    found = {paths[stack]: _ordered(list(_meeting(recipe.part, stack, names))) for stack, names in by_stack.items()}
+    return {path: folds for path, folds in found.items() if folds}
+
+
+def _meeting(part: Part, stack: str, names: set[str]) -> Iterator[Read]:
+    layers = {x.name for x in part.linears if x.stack == stack}
+    for fold in part.folds:
+        if (not fold.stacks or stack in fold.stacks) and not names.isdisjoint(fold.into):
+            yield [
+                fold.before if fold.before in layers else None,
+                fold.output_of,
+                [n for n in fold.into if n in layers],
+            ]
+
+
+def _ordered(folds: list[Read]) -> list[Read]:
+    """As they stand where two fold one layer, of which the last wins; else in one order, whatever the config's."""
+    into = [name for fold in folds for name in fold[-1] or ()]
+    return folds if len(into) > len(set(into)) else sorted(folds, key=repr)
