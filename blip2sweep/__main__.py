@@ -131,9 +131,10 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     from hydra.core.plugins import Plugins
 
     from blip2sweep.config import schema
-    from hydra_plugins.blip2sweep import launchers, sweeper
+    from hydra_plugins.blip2sweep import callbacks, launchers, sweeper
 
     schema.register()
+    callbacks.register()
     # Hydra's own search misses an editable install, so both plugins are registered by hand.
     Plugins.instance().register(sweeper.GridSweeper)
     Plugins.instance().register(launchers.LocalLauncher)

@@ -31,7 +31,7 @@ from blip2sweep.tasks.generation import Generation, resolve_generation
 
 # Changes after which the same identity no longer means the same predictions are numbered in one sequence: a method's own
 # (`Method.semantics`) and all others (this). A change takes the next number. Rows of older semantics are marked, not mixed.
-SEMANTICS = 1
+SEMANTICS = 3
 
 
 def semantics(methods: Iterable[str]) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -54,16 +55,35 @@ def _row(key: str, attempts: Attempts, ledger: Ledger) -> dict[str, Any] | None:
         "status": "done",
         **result["columns"],
         "attempts": attempts.started,
-        "stale": result["columns"]["semantics"] != _semantics(result),
+        "stale": is_stale(result),
         **_published(result, ledger),
         **(measured.columns(found) if found else {}),
         **_run(result),
     }
 
 
-def _semantics(result: dict[str, Any]) -> int:
-    """What the cell has today. Our methods' arithmetic did not make what was imported."""
-    return SEMANTICS if "imported" in result else _of_recipe(result["columns"]["recipe_json"])
+def is_stale(result: dict[str, Any]) -> bool:
+    """Whether a cell of this configuration would be computed otherwise today. What was imported never is."""
+    columns = result["columns"]
+    return "imported" not in result and bool(columns["semantics"] != _of_recipe(columns["recipe_json"]))
+
+
+def older(results: Iterable[dict[str, Any]]) -> str | None:
+    """What there is to say of rows that an earlier version made; None where there are none."""
+    known = Counter(r["columns"]["semantics"] for r in results if is_stale(r))
+    return older_rows(known)
+
+
+def older_rows(counts: Mapping[int, int]) -> str | None:
+    """counts: {semantics: rows}. One sentence, or None."""
+    if not counts:
+        return None
+    n, numbers = sum(counts.values()), ", ".join(map(str, sorted(counts)))
+    rows = f"{n} rows were" if n > 1 else "1 row was"
+    return (
+        f"{rows} computed by an earlier version (semantics {numbers}, now {SEMANTICS}): not shown and not compared; the "
+        f"same command computes them again, under new keys"
+    )
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.sweep.element import parse_left
@@ -254,17 +255,31 @@ def test_plan_writes_nothing(tmp_path: Path) -> None:
 def test_optunas_sweeper(tmp_path: Path) -> None:
     words = [
         "-m",
-        "hydra/sweeper=optuna",
+        "hydra/sweeper=optuna_best",
         "hydra.sweeper.n_trials=3",
         "hydra.sweeper.n_jobs=1",
-        "hydra.sweeper.direction=maximize",
     ]
     ran = blip2sweep(
         *words, "task=shapes_vqa", "task.limit=4", "quant.bits=2,4,8", "part=vit,llm", cwd=tmp_path, env=DUMMY
     )
     assert ran.code == 0, ran.err
     assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 3
-    assert "best_value" in (tmp_path / "outputs" / "hydra" / "optimization_results.yaml").read_text()
+    told = yaml.safe_load((tmp_path / "outputs" / "hydra" / "optimization_results.yaml").read_text())
+    rows = pd.read_parquet(tmp_path / "outputs" / "table.parquet")
+    tried = rows[rows["part"] != "none"]["vqa_accuracy"]
+    assert told["best_value"] == pytest.approx(tried.max())
+    assert f"best of 3 trials: vqa_accuracy {tried.max():.4g}" in ran.out
+
+
+@pytest.mark.parametrize(
+    "direction", [[], ["hydra.sweeper.direction=minimize"], ["hydra.sweeper.direction=[maximize,minimize]"]]
+)
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"]])
+def test_a_search_for_the_worst_cell_is_refused(tmp_path: Path, direction: list[str], launcher: list[str]) -> None:
+    """Optuna minimises unless it is told, and would report the worst trial as the best."""
+    ran = blip2sweep("-m", "hydra/sweeper=optuna", *direction, *launcher, "part=vit,llm", cwd=tmp_path, env=DUMMY)
+    refused(ran, "hydra.sweeper.direction=m", "right: hydra.sweeper.direction=maximize, or hydra/sweeper=optuna_best")
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_launcher_that_is_not_ours_gives_baselines_a_job_and_tells_failures(tmp_path: Path) -> None:

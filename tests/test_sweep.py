@@ -155,8 +155,12 @@ def test_rows_of_older_semantics_are_marked_and_not_mixed(swept: tuple[Path, Ran
         path.write_text("".join(json.dumps(x) + "\n" for x in lines))
     blip2sweep("rescore", cwd=tmp_path)
     assert pd.read_parquet(tmp_path / "outputs" / "table.parquet")["stale"].sum() == 1
-    shown = blip2sweep("table", "--all", cwd=tmp_path).out
-    assert "1 rows of older semantics are left out" in shown
+    told = "1 row was computed by an earlier version (semantics 0, now"
+    shown = blip2sweep("table", "--all", cwd=tmp_path)
+    assert told in shown.out
+    assert told in blip2sweep("table", "--all", "--format", "csv", cwd=tmp_path).err
+    assert told in blip2sweep("plan", "part=llm", cwd=tmp_path).out
+    assert "the same command computes them again" in shown.out
 
 
 def test_a_change_of_one_method_concerns_its_cells_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_a_short_job_is_not_signalled_at_its_start() -> None:
 
 
 def test_optuna_is_told_of_a_failed_cell_in_one_line(tmp_path: Path) -> None:
-    words = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1"]
+    words = ["-m", "hydra/sweeper=optuna_best", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1"]
     env = {**DUMMY, "BLIP2SWEEP_DUMMY": json.dumps({"raise": ["llm"]})}
     ran = blip2sweep(*words, "task=shapes_vqa", "task.limit=4", "quant.bits=2,4", "part=llm", cwd=tmp_path, env=env)
     assert ran.code == 1, ran.err

@@ -42,6 +42,11 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
         raise UserError("the ledger has no cell yet; right: run a sweep, or wait for its first cell")
     stale = table["stale"].fillna(False).astype(bool) if "stale" in table else pd.Series(False, index=table.index)
     done = table[(table["status"] == "done") & ~stale]
+    if done.empty and stale.any():
+        raise UserError(
+            f"all {int(stale.sum())} finished cells were computed by an earlier version, and are not compared; right: the "
+            f"same command again, which computes them anew"
+        )
     if done.empty:
         raise UserError(f"none of {len(table)} cells is finished; right: wait, or `blip2sweep status` for what failed")
     refuse_mixed(done)

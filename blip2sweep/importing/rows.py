@@ -13,12 +13,15 @@ from typing import Any
 
 from blip2sweep.anatomy import Anatomy
 from blip2sweep.canonical import canonical_json, digest
-from blip2sweep.cell import SEMANTICS
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand
 from blip2sweep.store import write_atomic
 from blip2sweep.sweep.sweeps import Sweep
+
+SEMANTICS = (
+    1  # of imported keys: what changes how cells are computed here changes nothing of results that came from elsewhere
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Source:
     def key(self, recipe: Recipe) -> str:
         """12 hex digits, as a cell's; never those of a cell computed here, whose weights are known by their content."""
         identity = {"imported": self.name, "model": self.model, "semantics": SEMANTICS, **self.identity}
-        return digest({**identity, "recipe": None if recipe.empty else recipe.hash})[:12]
+        touched = {name: part.hash for name, part in recipe.parts.items() if not part.empty}
+        return digest({**identity, "recipe": digest(touched) if touched else None})[:12]
 
     def columns(self, recipe: Recipe) -> dict[str, Any]:
         untouched = Recipe({n: PartRecipe(p.part, (None,) * len(p.schemes)) for n, p in recipe.parts.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.report.terminal import FORMATS, notes, print_table, render
 from blip2sweep.sweep.sweeps import Sweep, find_results, passed_over
+from blip2sweep.table import older_rows
 
 ALL = "all cells"
 
@@ -24,14 +26,16 @@ def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) ->
     if not path.exists() and any((output_dir / "journals").glob("*.jsonl")):
         collect(output_dir, found)  # the sweep runs yet, or was stopped
     table = read_table(path)
-    current, stale = table[~table["stale"]], int(table["stale"].sum())
+    current, earlier = table[~table["stale"]], older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int)))
+    said = [earlier] if earlier else []
     newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":
         print(render(current, fmt), end="")
-        print("\n".join([f"sweep {found.name}" if found else ALL, *newer]), file=sys.stderr)
+        print("\n".join([f"sweep {found.name}" if found else ALL, *newer, *said]), file=sys.stderr)
         return
-    print_table(current, f"sweep {found.name}" if found else ALL)
-    for line in [*notes(current), *newer, *([f"{stale} rows of older semantics are left out"] if stale else [])]:
+    if len(current):
+        print_table(current, f"sweep {found.name}" if found else ALL)
+    for line in [*(notes(current) if len(current) else []), *newer, *said]:
         print(line)
 
 

@@ -32,6 +32,8 @@ def describe(plan: Plan) -> None:
     for i, reason in plan.reasons.items():
         console.print(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}", markup=False)
     console.print(plan.summary())
+    if plan.earlier:
+        console.print(plan.earlier, markup=False)
 
 
 def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:

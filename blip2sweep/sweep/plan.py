@@ -12,6 +12,7 @@ from typing import Any
 from blip2sweep.cell import Cell, Cells
 from blip2sweep.errors import MissingExtra, UserError
 from blip2sweep.ledger import Ledger
+from blip2sweep.table import older
 
 # Keys that must determine something in at least one cell. All others (model, task, output_dir, …) always do.
 TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration")
@@ -37,6 +38,7 @@ class Plan:
     cells: dict[str, Cell] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
+    earlier: str | None = None  # what there is to say of rows that an earlier version computed
 
     @property
     def todo(self) -> list[Cell]:
@@ -72,6 +74,7 @@ def make_plan(jobs: Sequence[Job], ledger: Ledger, rerun: Iterable[str] = ()) ->
     _add_cells(plan, resolved)
     again = {_full_key(short, plan) for short in rerun}
     plan.done = {k for k in plan.cells if k not in again and ledger.done(k)}
+    plan.earlier = older(ledger.results())
     return plan
 
 

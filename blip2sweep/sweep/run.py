@@ -101,6 +101,8 @@ def earlier_submissions(output_dir: Path, name: str) -> list[Submission]:
 def announce(plan: Plan, console: Console) -> None:
     """How many cells, and which are skipped and why."""
     console.print(plan.summary())
+    if plan.earlier:
+        console.print(plan.earlier, markup=False)
     for i, reason in plan.reasons.items():
         console.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}", markup=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -21,7 +21,12 @@ if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs
 
 
 class PackLauncher(Launcher):
-    """Plans all jobs together and runs what is open in packs. failed: the last launch's summary, if cells failed."""
+    """Plans all jobs together and runs what is open in packs. failed: the last launch's summary, if cells failed.
+
+    launched: what came of every launch of this process that a sweeper of another make asked for.
+    """
+
+    launched: ClassVar[list[Outcome]] = []
 
     def __init__(self) -> None:
         self.composer: Composer | None = None
@@ -35,18 +40,22 @@ class PackLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """What a sweeper of another make calls: it finds the folder that Hydra's launchers make, to write into."""
         assert self.sweep_dir is not None
-        returns = self.launch_together(job_overrides)
+        outcome = self._outcome(job_overrides)
+        self.launched.append(outcome)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
-        return returns
+        return job_returns(outcome)
 
     def launch_together(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         """Plan all jobs as one sweep, run it, collect."""
+        return job_returns(self._outcome(job_overrides))
+
+    def _outcome(self, job_overrides: Sequence[Sequence[str]]) -> Outcome:
         from blip2sweep.sweep.run import failures, run_sweep
 
         assert self.composer is not None
         outcome = run_sweep(jobs(job_overrides, self.composer), self.run)
         self.failed = failures(outcome)
-        return job_returns(outcome)
+        return outcome
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         """Run what is to do. False when it was left running."""
