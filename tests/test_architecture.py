@@ -32,7 +32,7 @@ def renamed(config: dict[str, Any]) -> dict[str, Any]:
 
 def cells(model: dict[str, Any], *words: str) -> list[Cell]:
     make = Cells()
-    return [make({**job.config, "model": model}) for job in jobs(*words, "task.limit=12")]
+    return [make({**job.config, "model": model}) for job in jobs(*words, "task.limit=6", "generation.max_new_tokens=6")]
 
 
 def told(cell: Cell) -> dict[str, Any]:
@@ -52,18 +52,18 @@ def test_the_order_of_the_parts_decides_nothing(words: list[str]) -> None:
         assert [told(c) for c in again] == [told(c) for c in first]
 
 
-@pytest.mark.parametrize("words", [SHARING, [*CALIBRATED, "calibration.upstream=model"]])
+@pytest.mark.parametrize("words", [SHARING, ["part=none,all", "quant=gptq", *CALIBRATED[2:], "calibration.upstream=model"]])
 def test_cells_that_share_work_give_the_same_texts_in_every_order(words: list[str]) -> None:
     expected = texts(cells(tiny_config(), *words), "off")
     assert len({tuple(t) for t in expected.values()}) > 1
-    for order in ORDERS[1::2]:
+    for order in (ORDERS[3], ORDERS[5]):
         assert texts(cells(permuted(tiny_config(), order), *words), "memory") == expected
 
 
 def texts(chosen: list[Cell], cache: str) -> dict[str, list[str]]:
     runner, made = Runner({"device": "cpu", "cache": cache}), [c.job() for c in chosen]
     runner.expect(made)
-    return {job["key"]: [r["text"] for r in runner(job)[0].records] for job in made}
+    return {job["key"]: runner(job)[0].text for job in made}
 
 
 def test_parts_of_other_names_are_the_same_model() -> None:
@@ -192,7 +192,7 @@ def test_folds_decide_which_finished_blocks_are_taken() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["quant=gptq", "quant.block_size=128,256,1000", "part=qformer"],
+        ["quant=gptq", "quant.block_size=256,1000", "part=qformer"],
         ["quant=gptq", "quant.block_size=64,1000", "layers=fc1", "part=llm"],
         ["quant=gptq", "quant.strategy=group", "quant.group_size=48", "quant.static_groups=false", "quant.block_size=50,96", "layers=fc2", "part=llm"],
         ["quant=rtn,mse", "+quant.grid=1"],
