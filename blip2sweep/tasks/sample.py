@@ -151,7 +151,7 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
         there = {e.name: e.is_symlink() for e in entries}
     home = folder.resolve()
     for name, image in names.items():
-        if there.get(name) and not image.resolve().is_relative_to(home):
+        if there.get(name) and not Path(os.path.realpath(image)).is_relative_to(home):  # which no loop of links stops
             raise UserError(f"{where}: image file '{image}' is a link out of {folder}; right: the image itself")
     return [image for name, image in names.items() if name not in there]
 
