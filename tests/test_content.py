@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from blip2sweep import cache
+from blip2sweep import cache, patience
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.cache import Store
 from blip2sweep.calibration import same_samples
@@ -317,6 +317,19 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
     assert not [w for w in recwarn if "cache" in str(w.message)]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("seconds", [-1.0, 1e9])
+def test_what_takes_long_is_told(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, terminal: bool
+) -> None:
+    monkeypatch.setattr(patience, "SECONDS", seconds)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    cell(data, "part=none")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert ("hashing 6 images, once" in told.err) is (seconds < 0)
+
+
 def test_where_the_memory_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(cache.USER)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -377,6 +390,17 @@ def test_what_was_made_of_the_wrong_pictures_is_forgotten_though_another_error_c
     for path, bytes_ in kept.items():
         path.write_bytes(bytes_)
     assert [one(job)[0] for job in these] == [p for p, _ in want.values()]
+
+
+def test_running_out_of_memory_says_nothing_of_an_image(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    these = jobs("part=none", f"task.data_dir={data}", "task.on_bad_image=skip")
+
+    def short(content: bytes) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("blip2sweep.stages.images.decode", short)
+    with pytest.raises(MemoryError):
+        run(these)
 
 
 @pytest.mark.parametrize("gone", [False, True])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
+from blip2sweep.errors import UserError
 from blip2sweep.tasks.pictures import Refused, decode
+from blip2sweep.tasks.scenes import write_split
+from tests.running import jobs, run
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -87,6 +91,26 @@ def test_numbers_without_a_range_are_refused_by_name(content: bytes, mode: str) 
         Refused, match=f"image mode {mode} of a .*no range of black to white is said; right: 8 or 16 bits"
     ):
         decode(content)
+
+
+def test_a_picture_of_floats_is_named_or_skipped_by_a_cell(tmp_path: Path) -> None:
+    write_split(tmp_path, "val2014", 3, seed=1)
+    write_split(tmp_path, "train2014", 1, seed=2, first_id=101)
+    first, second, _ = sorted((tmp_path / "val2014").iterdir())
+    second.write_bytes(saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"))  # by content, whatever the name says
+    words = ("part=none", f"task.data_dir={tmp_path}")
+    with pytest.raises(
+        UserError, match=f"{second.name}: not a readable image .image mode F .*; right: an intact file, or"
+    ):
+        run(jobs(*words))
+    assert [p.image_id for p, _ in run(jobs(*words, "task.on_bad_image=skip")).values()] == [[1, 3]]
+    deep = Image.open(first).convert("L")
+    first.write_bytes(saved(deep, "PNG"))
+    eight = run(jobs(*words, "task.on_bad_image=skip"))
+    first.write_bytes(saved(Image.fromarray(np.asarray(deep).astype(np.uint16) * 257), "PNG"))
+    sixteen = run(jobs(*words, "task.on_bad_image=skip"))
+    assert eight.keys() != sixteen.keys()
+    assert [p for p, _ in eight.values()] == [p for p, _ in sixteen.values()]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])

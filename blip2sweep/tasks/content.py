@@ -125,9 +125,8 @@ def _hashed_all(paths: Sequence[Path]) -> Iterator[Hashed]:
         return
     pool = ThreadPoolExecutor(THREADS)
     try:
-        yield from patience.shown(
-            pool.map(_hashed, paths), len(paths), f"hashing {len(paths)} images, such as {paths[0]}, once"
-        )
+        words = f"hashing {len(paths)} images, once: what they hold is part of the key"
+        yield from patience.shown(pool.map(_hashed, paths), len(paths), words)
     finally:
         pool.shutdown(cancel_futures=True)
 
