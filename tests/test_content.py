@@ -376,6 +376,23 @@ def test_a_worker_refuses_a_folder_that_was_swapped_and_says_which_file(data: Pa
     assert [one(job)[0] for job in these] == [p for p, _ in want.values()]
 
 
+def test_a_memory_that_a_file_system_without_times_made_false_is_corrected(
+    data: Path, settled: None, user: Path
+) -> None:
+    """Another image of a file system may come to stand at the same place, with the same times and inodes."""
+    words = ("part=none", f"task.data_dir={data}")
+    truth, (entry,) = jobs(*words)[0]["key"], entries(user)
+    store = Store(user / "images", 10**6)
+    known = json.loads(store.get(entry.stem) or b"")
+    known[images(data)[1].name][4] = "0" * 64
+    store.put(entry.stem, json.dumps(known).encode())
+    wrong = jobs(*words)
+    assert wrong[0]["key"] != truth
+    with pytest.raises(UserError, match=rf"{CHANGED} \(.*000000000002.jpg\)"):
+        run(wrong)
+    assert jobs(*words)[0]["key"] == truth
+
+
 def test_what_was_made_of_the_wrong_pictures_is_forgotten_though_another_error_came_first(data: Path) -> None:
     """Two batches: the first of other pictures, which leaves states of the ViT; the second cannot be read."""
     these = jobs("part=vit", "blocks=each", "quant.bits=2", f"task.data_dir={data}")[:4]
@@ -474,6 +491,8 @@ def test_a_job_of_an_earlier_version_is_refused(data: Path) -> None:
     job = {**job, "task": {k: v for k, v in job["task"].items() if k != "planned"}}
     with pytest.raises(UserError, match=r"was planned by an earlier version; right: the same command again"):
         Runner({"device": "cpu"})(job)
+    with pytest.raises(UserError, match=r"was planned by an earlier version; right: the same command again"):
+        same_samples({"name": "task", "fingerprint": "0"})
 
 
 def test_samples_that_are_a_part_hold_what_was_planned_of_all(data: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from blip2sweep.errors import UserError
 from blip2sweep.models import Loaded
 from blip2sweep.stages.sharing import preprocessing
 from blip2sweep.tasks import load_task
@@ -17,6 +18,8 @@ def same_samples(told: Mapping[str, Any]) -> Calibration:
 
     Raises RuntimeError when the annotations have changed since; an image that has is found when it is decoded.
     """
+    if "planned" not in told:
+        raise UserError(f"calibration {told['name']} was planned by an earlier version; right: the same command again")
     fields, planned = {k: v for k, v in told.items() if k != "planned"}, told["planned"]
     data = choose(load_task(told["task"]), told["n_samples"], told["seed"])
     if data.fingerprint != planned["samples"]:

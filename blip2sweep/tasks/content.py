@@ -93,11 +93,15 @@ def planned_part(images: Images, planned: str, part: Images, task: str) -> str:
 
 
 def _changed(images: Images, found: Mapping[Any, str]) -> str:
-    """The first file that holds something else than when it was last planned; where none is remembered, the newest."""
+    """The first file that holds something else than when it was last planned; where none is remembered, the newest.
+
+    Such files are read again by the next plan: on a file system without times of its own they would not be.
+    """
     memory = _Memory()
     known = ((path, memory.last(path), found.get(i, UNREADABLE)) for i, path in images.items())
     others = [path for path, then, now in known if then not in (None, now)]
     if others:
+        memory.doubt(others)
         return f"{others[0]}" + (f" and {len(others) - 1} others" if len(others) > 1 else "")
     times = {path: s[2] for path in images.values() if (s := _signature(path)) is not None}
     return f"changed last: {max(times, key=lambda p: times[p])}" if times else "none of them can be read"
@@ -186,6 +190,13 @@ class _Memory:
         if hashed.signature is not None:
             folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  # a link's own name, not what it means
             self._new.setdefault(folder, {})[name] = [*hashed.signature, hashed.digest]
+
+    def doubt(self, paths: Iterable[Path]) -> None:
+        """Keep what these files held last, of a state that none of them has."""
+        for path in paths:
+            if (known := self.last(path)) is not None:
+                self.put(path, Hashed(known, signature=(-1, -1, -1, -1)))
+        self.save()
 
     def save(self) -> None:
         """Add what is new to what is there by now. Where two runs do so at once, one of them will hash again."""
