@@ -12,7 +12,7 @@ SECONDS = 2.0  # from then on it is told
 
 
 def shown(items: Iterable[T], total: int, words: str) -> Iterator[T]:
-    """The same items; words: what is being done, such as `hashing 500 images`."""
+    """The same items; words: such as `hashing 500 images of FOLDER`."""
     began, bar, told = time.monotonic(), None, False
     try:
         for done, item in enumerate(items):

@@ -152,23 +152,25 @@ def test_a_plan_and_its_baseline_are_of_one_content(data: Path) -> None:
 # ---- what cannot be read
 
 
-def unreadable(kind: str, path: Path) -> None:
-    path.unlink()
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to(path.name)
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Files that this user may not read, as far as it can be played for one who may read all."""
+    names, real = set[Path](), Path.open
+
+    def opening(path: Path, *args: Any, **fields: Any) -> Any:
+        if path in names:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **fields)
+
+    monkeypatch.setattr(Path, "open", opening)
+    return names
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
-def test_an_image_that_cannot_be_read_is_named_or_counts_as_empty(data: Path, kind: str) -> None:
+def test_images_that_may_not_be_read_are_named_or_count_as_empty(data: Path, forbidden: set[Path]) -> None:
     whole = cell(data, "part=none", "task.on_bad_image=skip").key
-    for path in images(data)[1:3]:
-        unreadable(kind, path)
+    forbidden |= {*images(data)[1:3]}
     with pytest.raises(
-        UserError, match=r"000000000002\.jpg: cannot be read \(.+\), the first of 2 such images; right: "
+        UserError, match=r"000000000002\.jpg: cannot be read \(Permission denied\), the first of 2 such images; right: "
     ) as told:
         plan(f"task.data_dir={data}", "part=none,llm")
     assert "\n" not in str(told.value)
@@ -177,16 +179,35 @@ def test_an_image_that_cannot_be_read_is_named_or_counts_as_empty(data: Path, ki
     assert [len(p.id) for p, _ in run(these).values()] == [N - 2]
 
 
-def test_a_command_says_it_in_one_line(data: Path, tmp_path: Path) -> None:
-    unreadable("folder", images(data)[0])
-    refused(blip2sweep("part=none", f"task.data_dir={data}", cwd=tmp_path), "000000000001.jpg: cannot be read")
-    assert not (tmp_path / "outputs").exists()
-
-
-def test_pictures_to_calibrate_on_have_to_be_readable_though_others_are_skipped(data: Path) -> None:
-    unreadable("folder", images(data, "train2014")[0])
+def test_pictures_to_calibrate_on_have_to_be_readable_though_others_are_skipped(
+    data: Path, forbidden: set[Path]
+) -> None:
+    forbidden.add(images(data, "train2014")[0])
     with pytest.raises(UserError, match=r"000000000101\.jpg: cannot be read"):
         plan(f"task.data_dir={data}", "part=llm", "quant=gptq", "calibration.n_samples=6", "task.on_bad_image=skip")
+
+
+def replaced(kind: str, path: Path) -> None:
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path.name if kind == "loop" else "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "dangling"])
+def test_what_is_no_file_is_named_and_never_waited_for(data: Path, kind: str) -> None:
+    replaced(kind, images(data)[1])
+    with pytest.raises(UserError, match=r"000000000002\.jpg: ", check=lambda error: "\n" not in str(error)):
+        plan(f"task.data_dir={data}", "part=none")
+
+
+def test_a_command_says_it_in_one_line(data: Path, tmp_path: Path) -> None:
+    replaced("folder", images(data)[0])
+    refused(blip2sweep("part=none", f"task.data_dir={data}", cwd=tmp_path), "000000000001.jpg: ")
+    assert not (tmp_path / "outputs").exists()
 
 
 # ---- remembered
