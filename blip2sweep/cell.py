@@ -27,6 +27,7 @@ from blip2sweep.recipe.packed import check_packed
 from blip2sweep.recipe.recipe import PartRecipe
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
+from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
 
 # Changes after which the same identity no longer means the same predictions are numbered in one sequence: a method's own
@@ -88,6 +89,8 @@ class Cell:
             "dtypes": self.model.stage_dtypes,
             "recipe": None if self.recipe.empty else self.recipe.hash,
             "samples": self.task.fingerprint,
+            "images": self.task.content,
+            "pictures": READING,
             "kind": self.task.kind,
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
@@ -117,7 +120,9 @@ class Cell:
             "dtype": self.model.dtype,
             "task": self.task.name,
             "samples": len(self.task.samples),
-            "data": self.task.fingerprint[:12],
+            "data": digest([self.task.fingerprint, self.task.content])[:12],
+            "images": self.task.content[:12],
+            "exif": READING["exif"],
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
@@ -130,7 +135,7 @@ class Cell:
             "key": self.key,
             "model": self.model.config,
             "folder": str(self.model.folder),
-            "task": self.task_config,
+            "task": {**self.task_config, "planned": {"samples": self.task.fingerprint, "images": self.task.content}},
             "generation": asdict(self.generation),
             "recipe": targets(self.recipe),
             "recipe_hash": self.recipe.hash,
@@ -150,7 +155,7 @@ class Cells:
         model = self._once("model", config["model"], _model)
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
-        task = self._once("task", task_config, load_task)
+        task = self._once("task", task_config, _with_content)
         asked = {"generation": config["generation"], "kind": task.kind, "family": model.config["family"]}
         generation, used = self._once(
             "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
@@ -178,13 +183,31 @@ class Cells:
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
         asked = [chosen, split_config, config["generation"], model.config["family"]]
-        return self._once("calibration", asked, lambda a: calibration(a[0], split, *a[1:]))
+        return self._once("calibration", asked, lambda a: _hashed(calibration(a[0], split, *a[1:])))
 
     def _once(self, what: str, section: Any, make: Callable[[Any], Any]) -> Any:
         name = (what, canonical_json(section))
         if name not in self._memo:
-            self._memo[name] = make(section)
-        return self._memo[name]
+            try:
+                self._memo[name] = make(section)
+            except UserError as error:  # nor is what is wrong looked for once a cell
+                self._memo[name] = error
+        found = self._memo[name]
+        if isinstance(found, UserError):
+            raise found.with_traceback(None)
+        return found
+
+
+def _with_content(config: Mapping[str, Any]) -> TaskData:
+    """The task, its images hashed: one that cannot be read is told here."""
+    task = load_task(config)
+    assert task.content
+    return task
+
+
+def _hashed(chosen: Calibration) -> Calibration:
+    assert chosen.identity
+    return chosen
 
 
 def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:

@@ -84,6 +84,12 @@ class Memo:
                 return tuple(x.to(self.device, non_blocking=True) for x in entry.value)
         return None
 
+    def clear(self) -> None:
+        """Let go of everything; what is expected stays."""
+        for tier in self._tiers:
+            for name in list(tier.entries):
+                tier.pop(name)
+
     def put(self, name: str, value: Value, key: str | None = None) -> None:
         """Keep a value, unless everything that is kept is wanted sooner."""
         for tier in self._tiers:

@@ -226,7 +226,7 @@ def _timed(
 def compared(loaded: Loaded, job: dict[str, Any], task: TaskData) -> dict[str, float]:
     """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
     first = {s.image_id: s for s in reversed(task.samples)}
-    own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]))
+    own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
     generation = Generation(**job["generation"])
     found = measured(loaded, own, generation, load_pixels(loaded, own))
     config = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}

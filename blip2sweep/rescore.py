@@ -14,7 +14,7 @@ from blip2sweep.records import stem
 from blip2sweep.scoring import Scorer, score_result
 from blip2sweep.sweep.packs import read_pack
 from blip2sweep.sweep.sweeps import list_sweeps
-from blip2sweep.tasks import load_task
+from blip2sweep.tasks import planned_task
 
 
 def rescore(output_dir: Path) -> str:
@@ -40,7 +40,7 @@ def score_results(output_dir: Path, results: Sequence[dict[str, Any]]) -> set[st
         task = tasks.get(result["key"])
         if task is not None:
             name = canonical_json(task)
-            scorers[name] = scorers.get(name) or Scorer(load_task(task))
+            scorers[name] = scorers.get(name) or Scorer(planned_task(task))
             if score_result(output_dir, stem(result["key"], result["predictions"]), scorers[name]):
                 scored.add(result["key"])
     return scored

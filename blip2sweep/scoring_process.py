@@ -26,7 +26,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.records import read_predictions
 from blip2sweep.scoring import Scorer, score_result
-from blip2sweep.tasks import load_task
+from blip2sweep.tasks import planned_task
 
 Failure = dict[str, str]
 
@@ -149,7 +149,7 @@ class Service:
     def _scorer(self, task: dict[str, Any]) -> Scorer:
         name = canonical_json(task)
         if name not in self._scorers:
-            self._scorers[name] = Scorer(load_task(task))
+            self._scorers[name] = Scorer(planned_task(task))
         return self._scorers[name]
 
     def _attempt(self, what: Callable[[], None]) -> Failure | None:

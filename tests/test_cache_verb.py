@@ -11,15 +11,23 @@ from tests.commands import blip2sweep
 from tests.running import jobs, run
 
 
+@pytest.fixture(autouse=True)
+def _no_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.USER, str(tmp_path / "user"))
+
+
 def test_the_store_says_its_size_and_is_emptied(tmp_path: Path) -> None:
     assert blip2sweep("cache", "info", cwd=tmp_path).out.endswith("outputs/cache: 0 entries, 0.0 MB\n")
     run(jobs("part=llm", "quant.bits=3", limit=100), cache="disk", cache_dir=str(tmp_path / "outputs/cache"))
     (tmp_path / "outputs/cells").write_text("results")
-    assert blip2sweep("cache", cwd=tmp_path).out.endswith(
-        "outputs/cache: 1 entries, 0.3 MB\n"
-    )  # 100 × 12 × 64 × 4 bytes
-    assert blip2sweep("cache", "clear", cwd=tmp_path).out.endswith("1 entries, 0.3 MB removed\n")
-    assert not list((tmp_path / "outputs/cache").iterdir())
+    shared, user = blip2sweep("cache", cwd=tmp_path).out.splitlines()
+    assert shared.endswith("outputs/cache: 1 entries, 0.3 MB")  # 100 × 12 × 64 × 4 bytes
+    assert user.endswith("user/images: 1 entries, 0.0 MB")
+    shared, user = blip2sweep("cache", "clear", cwd=tmp_path).out.splitlines()
+    assert shared.endswith("1 entries, 0.3 MB removed")
+    assert user.endswith("user/images: 1 entries, 0.0 MB removed")
+    for folder in ("outputs/cache", "user/images"):
+        assert not list((tmp_path / folder).iterdir())
     assert (tmp_path / "outputs/cells").read_text() == "results"
 
 

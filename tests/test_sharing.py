@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from blip2sweep.cache import Store
@@ -58,20 +57,21 @@ def test_a_skipped_image_is_still_an_error_where_that_is_asked_for(shapes: Path,
         one(error[0])
 
 
-def test_an_image_that_could_not_be_read_once_is_read_by_the_next_job(
+def test_an_image_that_could_not_be_read_once_fails_the_cell_and_is_read_by_the_next_job(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    these, bad, real = broken_jobs(shapes, "skip"), first_images(shapes, 4)[1], Image.open
+    these, bad = broken_jobs(shapes, "skip"), first_images(shapes, 4)[1]
 
-    def flaky(path: Path) -> Image.Image:
+    def flaky(path: Path) -> bytes:
         if path == bad:
             raise OSError("stale file handle")
-        return real(path)
+        return path.read_bytes()
 
     settings = {"cache": "disk", "cache_dir": str(tmp_path / "cache")}
     with monkeypatch.context() as patched:
-        patched.setattr("blip2sweep.stages.images.Image.open", flaky)
-        assert [len(p.id) for p, _ in run(these, **settings).values()] == [3]
+        patched.setattr("blip2sweep.stages.images.content_of", flaky)
+        with pytest.raises(UserError, match="images changed between planning and running"):
+            run(these, **settings)
     assert Store(tmp_path / "cache", 0).info().entries == 0
     assert [len(p.id) for p, _ in run(these, **settings).values()] == [4]
 

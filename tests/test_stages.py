@@ -266,8 +266,7 @@ def test_a_broken_image_is_named_or_skipped_and_counted(opt: Loaded, broken: Tas
 
 def test_images_are_read_once_and_mapped_where_memory_is_short(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     data, opened = task("caption", 10), []
-    real = Image.open
-    monkeypatch.setattr("blip2sweep.stages.images.Image.open", lambda path: opened.append(path) or real(path))
+    monkeypatch.setattr("blip2sweep.stages.images.content_of", lambda path: opened.append(path) or path.read_bytes())
     monkeypatch.setattr("blip2sweep.stages.images.free_host_bytes", lambda: 0)
     images = Images(opt, data)
     first, second = (list(images.batches(4)) for _ in range(2))

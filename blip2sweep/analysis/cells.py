@@ -24,7 +24,11 @@ MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
 SAME = ("model", "weights", "dtype", "task", "data", "generation")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
-CALIBRATION = {"calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}"}
+CALIBRATION = {
+    "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",
+    "calibration_data": "which were {}",
+}  # fmt: skip
+DRAWN_ALIKE = ["calibration", "calibration_samples", "calibration_seed"]
 
 
 def main_metric(table: pd.DataFrame) -> str | None:
@@ -166,8 +170,16 @@ def _apart(recipe_json: str) -> Apart:
 def _calibrations(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     """What each row was calibrated on, in words: all of it, and what of it differs between rows; '' where nothing was."""
     told = table.reindex(columns=list(CALIBRATION))
+    told["calibration_data"] = _samples_apart(table)
     rows, varied = told.to_dict("records"), [c for c in told if told[c].nunique() > 1]
     return [_words(r, list(told)) for r in rows], [_words(r, varied) for r in rows]
+
+
+def _samples_apart(table: pd.DataFrame) -> pd.Series:
+    """The digest of the samples where one name, number and seed stands for several: of other annotations or images."""
+    known = table.reindex(columns=[*DRAWN_ALIKE, "calibration_data"])
+    several = known.groupby(DRAWN_ALIKE, dropna=False)["calibration_data"].transform("nunique") > 1
+    return known["calibration_data"].where(several)
 
 
 def _words(row: Mapping[Any, Any], columns: Sequence[Any]) -> str:

@@ -55,7 +55,7 @@ class Calibrator:
         with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
-                    seen = [self.origin, calibration.measured(part.part.stage == LANGUAGE), feed.images, before]
+                    seen = [self.origin, calibration.measured(part.part.stage == LANGUAGE), before]
                     found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
                 if whole_model:
                     placed.put_all(part.touched(), found)

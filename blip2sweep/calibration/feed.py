@@ -15,7 +15,6 @@ from blip2sweep.models import Loaded
 from blip2sweep.stages.bridge import bridge
 from blip2sweep.stages.images import load_pixels
 from blip2sweep.stages.language import Ids, caption_as_trained, inputs, prompt_ids, reference_ids
-from blip2sweep.stages.sharing import images_digest
 from blip2sweep.stages.vision import vision
 from blip2sweep.tasks.calibration import Calibration
 
@@ -36,11 +35,6 @@ class Feed:
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
         self.size = BATCH
-
-    @cached_property
-    def images(self) -> str | None:
-        """A digest of the pictures' content; None where none is read."""
-        return None if self.calibration.text_only else images_digest(self.calibration.data)
 
     @cached_property
     def _pixels(self) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from blip2sweep.errors import UserError
 from blip2sweep.models import Loaded
 from blip2sweep.stages.sharing import preprocessing
 from blip2sweep.tasks import load_task
@@ -12,12 +14,17 @@ from blip2sweep.tasks.calibration import Calibration, choose
 
 
 def same_samples(told: Mapping[str, Any]) -> Calibration:
-    """The samples that planning chose. Raises RuntimeError when the files have changed since."""
-    fields = {k: v for k, v in told.items() if k != "fingerprint"}
+    """The samples that planning chose, and the content that their images had then.
+
+    Raises RuntimeError when the annotations have changed since; an image that has is found when it is decoded.
+    """
+    if "planned" not in told:
+        raise UserError(f"calibration {told['name']} was planned by an earlier version; right: the same command again")
+    fields, planned = {k: v for k, v in told.items() if k != "planned"}, told["planned"]
     data = choose(load_task(told["task"]), told["n_samples"], told["seed"])
-    if data.fingerprint != told["fingerprint"]:
+    if data.fingerprint != planned["samples"]:
         raise RuntimeError(f"the calibration samples of {told['name']} changed between planning and running")
-    return Calibration(data=data, **fields)
+    return Calibration(data=replace(data, planned=planned["images"]), **fields)
 
 
 def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,8 +27,7 @@ States = dict[Place, Tensor]
 
 def first_samples(task: TaskData, config: Mapping[str, Any], prompt: str | None, n: int = SAMPLES) -> Calibration:
     """The first samples of the evaluated task itself, read with their references."""
-    data = replace(task, samples=task.samples[:n])
-    return Calibration(dict(config), data, "propagation", n, 0, "model", 1.0, False, prompt)
+    return Calibration(dict(config), task.part(task.samples[:n]), "propagation", n, 0, "model", 1.0, False, prompt)
 
 
 @torch.inference_mode()

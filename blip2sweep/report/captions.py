@@ -105,13 +105,13 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
 
 def thumbnail(path: Path) -> str | None:
     """A data URI of at most 112 pixels a side; None where the picture cannot be read."""
-    from PIL import Image
+    from blip2sweep.tasks.content import content_of
+    from blip2sweep.tasks.pictures import decode
 
     try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
-            small.thumbnail((SIDE, SIDE))
-    except (OSError, ValueError):
+        small = decode(content_of(path))
+        small.thumbnail((SIDE, SIDE))
+    except Exception:  # Pillow raises nearly anything for a broken file
         return None
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=70)

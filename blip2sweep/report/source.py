@@ -20,7 +20,7 @@ from blip2sweep.importing.models import model_config, shipped_models
 from blip2sweep.report.verbs import ALL, newer_runs, read_table
 from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.sweeps import find_results
-from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks import TaskData, planned_task
 
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -98,10 +98,10 @@ class Source:
 
     @cached_property
     def task(self) -> TaskData | None:
-        """The task's samples, where its data folder is still there."""
+        """The task's samples, where its data folder is still there and says the same."""
         job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
         try:
-            return load_task(job["task"]) if job else None
+            return planned_task(job["task"]) if job else None
         except UserError:
             return None
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 MODES = ("online", "offline")
 # Identity columns become the run's config; everything that is measured becomes its summary.
 CONFIG = (
-    "model", "weights", "revision", "dtype", "task", "samples", "data", "generation", "semantics", "part", "blocks",
+    "model", "weights", "revision", "dtype", "task", "samples", "data", "images", "exif", "generation", "semantics", "part", "blocks",
     "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
-    "calibration_seed", "calibration_upstream", "recipe", "baseline",
+    "calibration_seed", "calibration_upstream", "calibration_data", "recipe", "baseline",
 )  # fmt: skip
 LEFT_OUT = ("key", "recipe_json")  # the run's id says the one, `recipe` the other
 

@@ -27,7 +27,12 @@ def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> F
     if shared is not None and (known := shared.recall_bridge()) is not None:
         shared.hits |= {"bridge": len(known.ids), "vision_blocks": n_blocks(run.loaded)}
         return known
-    return _Encoder(run, shared).all(task, source)
+    try:
+        return _Encoder(run, shared).all(task, source)
+    except Exception:
+        if shared is not None:  # states of images that were not compared with the planned ones to the end
+            shared.memo.clear()
+        raise
 
 
 def check_known(task: TaskData, known: Features) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tempfile
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from blip2sweep.errors import UserError
 from blip2sweep.memory import free_host_bytes
 from blip2sweep.models import Loaded
+from blip2sweep.tasks.content import UNREADABLE, check_planned, content_of
+from blip2sweep.tasks.pictures import Refused, decode
 from blip2sweep.tasks.sample import TaskData
 
 T = TypeVar("T")
@@ -40,10 +42,10 @@ class Features:
 
 
 class Row:
-    """One image read: its id, and its pixels (3, height, width) or why there are none."""
+    """One image read: its id, the digest of its file, and its pixels (3, height, width) or why there are none."""
 
-    def __init__(self, image_id: int, pixels: Tensor | None, error: str = "") -> None:
-        self.image_id, self.pixels, self.error = image_id, pixels, error
+    def __init__(self, image_id: int, digest: str, pixels: Tensor | None, error: str = "") -> None:
+        self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
 
 
 class _Images(Dataset[Row]):
@@ -54,19 +56,24 @@ class _Images(Dataset[Row]):
         return len(self.images)
 
     def __getitem__(self, i: int) -> Row:
-        image_id, path = self.images[i]
+        (image_id, path), digest = self.images[i], UNREADABLE
         try:
-            with Image.open(path) as image:
-                pixels = self.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+            content = content_of(path)
+            digest = hashlib.sha256(content).hexdigest()  # of the very bytes that are decoded
+            pixels = self.image_processor(decode(content), return_tensors="pt")["pixel_values"][0]
+        except MemoryError:  # which says nothing of the image
+            raise
         except Exception as error:  # Pillow raises nearly anything for a broken file
-            return Row(image_id, None, f"{path}: not a readable image ({type(error).__name__}: {error})")
-        return Row(image_id, pixels)
+            why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            return Row(image_id, digest, None, f"{path}: not a readable image ({why})")
+        return Row(image_id, digest, pixels)
 
 
 def pixel_batches(
-    loaded: Loaded, images: Sequence[tuple[int, Path]], batch_size: int, workers: int, on_bad_image: str
-) -> Iterator[Features]:
-    """Read, decode and preprocess images (id, path) in order.
+    loaded: Loaded, images: Sequence[tuple[int, Path]], batch_size: int, workers: int, on_bad_image: str,
+    digests: dict[int, str],
+) -> Iterator[Features]:  # fmt: skip
+    """Read, decode and preprocess images (id, path) in order. digests: takes those of the files by id.
 
     Raises UserError naming a file that cannot be decoded, or with on_bad_image="skip" lists its id under `bad`.
     """
@@ -77,10 +84,11 @@ def pixel_batches(
         collate_fn=list,
         pin_memory=False,
     )
-    return (_batch(rows, on_bad_image, loaded.device.type == "cuda") for rows in loader)
+    return (_batch(rows, on_bad_image, loaded.device.type == "cuda", digests) for rows in loader)
 
 
-def _batch(rows: list[Row], on_bad_image: str, pin: bool) -> Features:
+def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[int, str]) -> Features:
+    digests.update((row.image_id, row.digest) for row in rows)
     bad = [row for row in rows if row.pixels is None]
     if bad and on_bad_image != "skip":
         raise UserError(f"{bad[0].error}; right: an intact file, or task.on_bad_image=skip")
@@ -94,7 +102,8 @@ def _batch(rows: list[Row], on_bad_image: str, pin: bool) -> Features:
 class Images:
     """The distinct images of a task, decoded and preprocessed once for any number of cells.
 
-    The first pass decodes a batch ahead of whoever consumes it. What was decoded is kept: 12 bytes a pixel (0.6 MB an
+    The first pass decodes a batch ahead of whoever consumes it; at its end the content of all files is compared with what
+    was planned. What was decoded is kept: 12 bytes a pixel (0.6 MB an
     image at 224 px), in a memory-mapped temporary file where that is much of the memory that is free and the disk has
     room for it.
     """
@@ -104,11 +113,16 @@ class Images:
         self._kept: Features | None = None
 
     def batches(self, size: int) -> Iterator[Features]:
-        """Pixels in task order: the first time batch by batch, afterwards all in one."""
+        """Pixels in task order: the first time batch by batch, afterwards all in one.
+
+        Raises UserError after the last batch where the files are not those that were planned: whatever was made of the
+        batches is then not to be kept.
+        """
         if self._kept is not None:
             yield self._kept
             return
-        reading = pixel_batches(self.loaded, list(self.task.images.items()), size, self.workers, self.on_bad_image)
+        files, digests = list(self.task.images.items()), dict[int, str]()
+        reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
         ids: list[int] = []
         bad: list[int] = []
         kept: Tensor | None = None
@@ -119,6 +133,8 @@ class Images:
             ids.extend(part.ids)
             bad.extend(part.bad)
             yield part
+        if self.task.planned is not None:
+            check_planned(self.task.images, self.task.planned, digests, self.task.name)
         self._kept = Features(tuple(ids), None if kept is None else kept[: len(ids)], bad=tuple(bad))
 
 

@@ -17,6 +17,7 @@ from blip2sweep.memo import Memo
 from blip2sweep.models import Loaded
 from blip2sweep.recipe.chain import Chain
 from blip2sweep.stages.images import Features
+from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.sample import TaskData
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> 
     job: as `Cell.job()` gives it; code: semantics and versions of what computes.
     """
     return {
-        "weights": job["columns"]["weights"], "images": images_digest(task), "on_bad_image": job["task"]["on_bad_image"],
+        "weights": job["columns"]["weights"], "images": task.content, "on_bad_image": job["task"]["on_bad_image"],
         "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes, "attention": loaded.attention,
         "device": loaded.device.type, "code": code,
     }  # fmt: skip
@@ -38,19 +39,8 @@ def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> 
 def preprocessing(loaded: Loaded) -> dict[str, Any]:
     """How files become pixels."""
     settings = loaded.processor.image_processor.to_dict()
-    return {"backend": loaded.image_processor_backend, "settings": {k: str(v) for k, v in sorted(settings.items())}}
-
-
-def images_digest(task: TaskData) -> str:
-    """sha256 over ids and content of a task's distinct images, in order; a file that cannot be read counts as empty."""
-    total = hashlib.sha256()
-    for image_id, path in task.images.items():
-        try:
-            content = hashlib.sha256(path.read_bytes()).digest()
-        except OSError:  # whoever decodes it will say so
-            content = b""
-        total.update(str(image_id).encode() + b"\0" + content)
-    return total.hexdigest()
+    told = {k: str(v) for k, v in sorted(settings.items())}
+    return {"backend": loaded.image_processor_backend, "settings": told, "pictures": READING}
 
 
 class Answered(Generic[T]):

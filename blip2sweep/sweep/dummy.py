@@ -16,7 +16,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.records import Predictions
-from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks import TaskData, planned_task
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
 
@@ -34,7 +34,7 @@ class Dummy:
     def task(self, job: dict[str, Any]) -> TaskData:
         name = canonical_json(job["task"])
         if name not in self._tasks:
-            self._tasks[name] = load_task(job["task"])
+            self._tasks[name] = planned_task(job["task"])
         return self._tasks[name]
 
     def __call__(self, job: dict[str, Any]) -> tuple[Predictions, dict[str, Any]]:

@@ -30,7 +30,7 @@ from blip2sweep.records import Predictions
 from blip2sweep.stages.evaluate import Evaluation, evaluate
 from blip2sweep.stages.images import Images
 from blip2sweep.stages.sharing import Answered, Shared, start
-from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.generation import Generation
 
@@ -89,7 +89,9 @@ class Runner:
     def task(self, job: Job) -> TaskData:
         name = canonical_json(job["task"])
         if name not in self._tasks:
-            self._tasks[name] = load_task(job["task"])
+            if "planned" not in job["task"]:
+                raise UserError(f"cell {job['key']} was planned by an earlier version; right: the same command again")
+            self._tasks[name] = planned_task(job["task"])
         return self._tasks[name]
 
     def expect(self, jobs: Sequence[Job]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
@@ -11,7 +12,7 @@ from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.weights import local_path
 
-__all__ = ["Generation", "Sample", "TaskData", "load_task", "resolve_generation"]
+__all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation"]
 
 FORMATS: dict[str, Callable[..., tuple[list[Sample], list[str]]]] = {"coco": coco.read, "vqav2": vqav2.read}
 KINDS = {"coco": "caption", "vqav2": "vqa"}
@@ -36,4 +37,19 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
         )
     samples, notes = FORMATS[form](root, str(config["split"]), config.get("limit"))
     own = [str(config["note"])] if config.get("note") else []
-    return TaskData(str(config["name"]), kind, tuple(samples), fingerprint(samples, root), (*own, *notes))
+    skip = str(config.get("on_bad_image", "error"))
+    return TaskData(str(config["name"]), kind, tuple(samples), fingerprint(samples, root), (*own, *notes), skip)
+
+
+def planned_task(config: Mapping[str, Any]) -> TaskData:
+    """`load_task` of a task as a job carries it: with `planned`, the fingerprint of its samples and the digest of its
+    images' content. Raises UserError where the samples are others by now."""
+    found, planned = load_task(config), config.get("planned")
+    if not planned:  # of a job that another version planned
+        return found
+    if found.fingerprint != planned["samples"]:
+        raise UserError(
+            f"task {found.name}: its annotations in {config['data_dir']} changed since it was planned; right: the same "
+            f"command again, which plans them as they are now"
+        )
+    return replace(found, planned=planned["images"])

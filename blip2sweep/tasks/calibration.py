@@ -12,6 +12,7 @@ from typing import Any
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
+from blip2sweep.tasks.content import READING, file_digests
 from blip2sweep.tasks.generation import resolve_generation
 from blip2sweep.tasks.sample import TaskData, fingerprint
 
@@ -42,6 +43,8 @@ class Calibration:
         return {
             "semantics": SEMANTICS,
             "samples": self.data.fingerprint,
+            "images": None if self.text_only else self.data.content,
+            "pictures": None if self.text_only else READING,
             "kind": self.data.kind,
             "prompt": self.prompt,
             "upstream": self.upstream,
@@ -72,12 +75,14 @@ class Calibration:
             "calibration_samples": self.n_samples,
             "calibration_seed": self.seed,
             "calibration_upstream": self.upstream,
+            "calibration_data": digest([self.identity["samples"], self.identity["images"]])[:12],
         }
 
     def job(self) -> dict[str, Any]:
         """What a worker needs to choose the same samples."""
         kept = ("task", "name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "prompt")
-        return {k: getattr(self, k) for k in kept} | {"fingerprint": self.data.fingerprint}
+        seen = {k: self.identity[k] for k in ("samples", "images")}
+        return {k: getattr(self, k) for k in kept} | {"planned": seen}
 
 
 def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +115,8 @@ def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskDa
     those of the generated scenes are their own, so between the two only the same picture counts."""
     shared = split.images.keys() & evaluated.images.keys()
     if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
-        shared = {i for i in shared if split.images[i].read_bytes() == evaluated.images[i].read_bytes()}
+        ours, theirs = (file_digests([data.images[i] for i in shared]) for data in (split, evaluated))
+        shared = {i for i, a, b in zip(shared, ours, theirs, strict=True) if a.digest and a.digest == b.digest}
     _refuse_shared(shared, config["split"], evaluated)
 
 
@@ -131,7 +137,7 @@ def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:
     order = random.Random(seed).sample(range(len(split.samples)), len(split.samples))
     chosen = tuple(split.samples[i] for i in order[:n_samples])
     root = chosen[0].image.parent.parent
-    return replace(split, samples=chosen, fingerprint=fingerprint(chosen, root))
+    return replace(split, samples=chosen, fingerprint=fingerprint(chosen, root), on_bad_image="error", planned=None)
 
 
 def calibration(

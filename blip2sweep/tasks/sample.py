@@ -7,13 +7,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.tasks.content import images_digest, planned_part
 
 ORIGIN = {
     "coco": "cocodataset.org, Download, '2014/2017 Train/Val annotations' and images",
@@ -41,13 +42,31 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """The samples of one task in file order. `fingerprint` is a sha256 over ids, questions, references, image names."""
+    """The samples of one task in file order. `fingerprint` is a sha256 over ids, questions, references, image names.
+
+    planned: the digest that the images' content has to have, where a plan has said so: whoever decodes them compares.
+    """
 
     name: str
     kind: str  # "caption" or "vqa"
     samples: tuple[Sample, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    on_bad_image: str = "error"
+    planned: str | None = None
+
+    @cached_property
+    def content(self) -> str:
+        """sha256 over ids and bytes of the images: as planned, else of the files as they are. Raises UserError where one
+        cannot be read, unless such are skipped."""
+        return self.planned or images_digest(self.images, self.on_bad_image == "skip")
+
+    def part(self, samples: Sequence[Sample]) -> TaskData:
+        """Some of the samples, whose images hold what was planned of all."""
+        own = replace(self, samples=tuple(samples), planned=None)
+        if self.planned is None:
+            return own
+        return replace(own, planned=planned_part(self.images, self.planned, own.images, self.name))
 
     @cached_property
     def images(self) -> dict[int, Path]:
@@ -132,7 +151,7 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
         there = {e.name: e.is_symlink() for e in entries}
     home = folder.resolve()
     for name, image in names.items():
-        if there.get(name) and not image.resolve().is_relative_to(home):
+        if there.get(name) and not Path(os.path.realpath(image)).is_relative_to(home):  # which no loop of links stops
             raise UserError(f"{where}: image file '{image}' is a link out of {folder}; right: the image itself")
     return [image for name, image in names.items() if name not in there]
 
