@@ -24,7 +24,10 @@ MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
 SAME = ("model", "weights", "dtype", "task", "data", "generation")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
-CALIBRATION = {"calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}"}
+CALIBRATION = {
+    "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",
+    "calibration_threads": "threads {}",
+}  # fmt: skip
 
 
 def main_metric(table: pd.DataFrame) -> str | None:

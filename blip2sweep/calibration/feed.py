@@ -18,8 +18,6 @@ from blip2sweep.stages.sharing import images_digest
 from blip2sweep.stages.vision import vision
 from blip2sweep.tasks.calibration import Calibration
 
-BATCH = 32  # samples: larger ones would make the states no smaller
-
 
 class Batch(NamedTuple):
     """run(): the part on one batch; weights: of the tokens of its stream of pictures and text, None where all count 1."""
@@ -33,7 +31,7 @@ class Feed:
 
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
-        self.size = BATCH
+        self.size = calibration.batch
 
     @cached_property
     def images(self) -> str | None:
