@@ -200,7 +200,10 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, famil
 
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:
     """The config keys that calibration takes; the weight of image tokens is one of the language model."""
-    keys = {"calibration", *(f"calibration.{k}" for k in ("n_samples", "seed", "upstream", "threads", "split", "data_dir"))}
+    keys = {
+        "calibration",
+        *(f"calibration.{k}" for k in ("n_samples", "seed", "upstream", "threads", "split", "data_dir")),
+    }
     return frozenset(keys | ({"calibration.image_token_weight"} if part_calibrates(recipe.parts["llm"]) else set()))
 
 

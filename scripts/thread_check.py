@@ -27,18 +27,23 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout, installed or not
 
 PARTS = "part=vit,qformer,llm,all"
 STATIC = ("quant=rtn", "quant.bits=8", "quant.input.bits=8", "quant.input.strategy=tensor", "quant.input.dynamic=false")
+Grid = dict[str, tuple[str, ...]]  # {label: overrides}
 Cell = dict[str, Any]  # label, weights {path: digest}, texts, likelihoods
 
 
-def grid(bits: int) -> dict[str, tuple[str, ...]]:
-    """{label: overrides}: what calibrates, in all its ways, then what sees weights alone."""
+def grid(bits: int) -> Grid:
+    """What calibrates, in all its ways, then what sees weights alone."""
     width = f"quant.bits={bits}"
-    measured = {m: (f"quant={m}", width) for m in ("gptq", "awq", "awq_prescale", "smoothquant")}
-    groups = {f"{m}, groups": (*measured[m], "quant.strategy=group", "quant.group_size=32") for m in ("gptq", "awq")}
-    upstream = {f"{m}, upstream={u}": (*measured[m], f"calibration.upstream={u}") for m in measured for u in ("full", "model")}
-    plain = {m: (f"quant={m}", width) for m in ("minmax", "rtn", "mse", "hqq")}
+    measured: Grid = {m: (f"quant={m}", width) for m in ("gptq", "awq", "awq_prescale", "smoothquant")}
+    groups: Grid = {
+        f"{m}, groups": (*measured[m], "quant.strategy=group", "quant.group_size=32") for m in ("gptq", "awq")
+    }
+    upstream: Grid = {
+        f"{m}, upstream={u}": (*measured[m], f"calibration.upstream={u}") for m in measured for u in ("full", "model")
+    }
+    plain: Grid = {m: (f"quant={m}", width) for m in ("minmax", "rtn", "mse", "hqq")}
     plain |= {f"{m}, tensor": (*plain[m], "quant.strategy=tensor") for m in ("rtn", "mse")}
-    fixed = {m: (f"quant={m}",) for m in ("nf4", "fp4", "int8", "float8", "w8a8")}
+    fixed: Grid = {m: (f"quant={m}",) for m in ("nf4", "fp4", "int8", "float8", "w8a8")}
     return measured | groups | upstream | {"static inputs": STATIC} | plain | fixed
 
 
@@ -112,7 +117,15 @@ def rows(runs: Sequence[dict[str, Cell]]) -> Iterator[tuple[str, bool, int, int,
         names = [n for n, c in runs[0].items() if c["label"] == label]
         found = [differences(runs[0][n], other[n]) for n in names for other in runs[1:]]
         texts = sum(len(runs[0][n]["texts"]) for n in names) * (len(runs) - 1)
-        yield label, calibrated, len(names), texts, sum(f[0] for f in found), sum(f[1] for f in found), max(f[2] for f in found)
+        yield (
+            label,
+            calibrated,
+            len(names),
+            texts,
+            sum(f[0] for f in found),
+            sum(f[1] for f in found),
+            max(f[2] for f in found),
+        )
 
 
 def main() -> int:
@@ -132,7 +145,9 @@ def main() -> int:
     print("| | calibrated | cells | texts compared | layers with other weights | other texts | likelihoods, most |")
     print("|---|---|---|---|---|---|---|")
     for label, calibrated, cells, compared, weights, texts, most in found:
-        print(f"| {label} | {'yes' if calibrated else 'no'} | {cells} | {compared} | {weights} | {texts} | {most:.1e} |")
+        print(
+            f"| {label} | {'yes' if calibrated else 'no'} | {cells} | {compared} | {weights} | {texts} | {most:.1e} |"
+        )
     return int(any(weights or texts for *_, weights, texts, _ in found))
 
 

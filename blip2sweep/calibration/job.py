@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from blip2sweep.models import Loaded
@@ -18,6 +19,18 @@ def same_samples(told: Mapping[str, Any]) -> Calibration:
     if data.fingerprint != told["fingerprint"]:
         raise RuntimeError(f"the calibration samples of {told['name']} changed between planning and running")
     return Calibration(data=data, **fields)
+
+
+def variants(chosen: Calibration) -> dict[str, Calibration]:
+    """What the noise floor of a calibrated cell is measured with: `seed`, other samples of the same split; `arithmetic`, the
+    same ones in batches of half the size and on another number of threads, so that sums are rounded otherwise."""
+    seed = chosen.seed + 1
+    other = choose(load_task(chosen.task), chosen.n_samples, seed)
+    threads, batch = 2 if chosen.threads == 1 else 1, max(1, chosen.batch // 2)
+    return {
+        "seed": replace(chosen, data=other, seed=seed),
+        "arithmetic": replace(chosen, threads=threads, batch=batch),
+    }
 
 
 def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:

@@ -20,7 +20,9 @@ def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor
     from hqq.core.quantize import Quantizer
 
     device: Any = weight.device.type
-    with fixed_threads(1):  # it ends early by a mean over the whole tensor, which another number of threads rounds otherwise
+    with fixed_threads(
+        1
+    ):  # it ends early by a mean over the whole tensor, which another number of threads rounds otherwise
         codes, meta = Quantizer.quantize(
             weight, nbits=weights.num_bits, group_size=weights.group_size, axis=1, optimize=True, bitpack=False,
             round_zero=weights.num_bits == 4, device=device, compute_dtype=weight.dtype,

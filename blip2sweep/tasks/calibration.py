@@ -52,8 +52,13 @@ class Calibration:
             "upstream": self.upstream,
             "image_token_weight": None if self.text_only else self.image_token_weight,
             "text_only": self.text_only,
-            "arithmetic": [self.threads, self.batch],
+            "arithmetic": self.arithmetic,
         }
+
+    @property
+    def arithmetic(self) -> dict[str, int]:
+        """What decides in which order sums are added up."""
+        return {"threads": self.threads, "batch": self.batch}
 
     def measured(self, part: str) -> dict[str, Any]:
         """What of the identity a part depends on, apart from upstream: only the language model tells tokens apart."""
