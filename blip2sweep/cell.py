@@ -225,7 +225,8 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, famil
 
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:
     """The config keys that calibration takes; the weight of image tokens is one of the language model."""
-    keys = {"calibration", *(f"calibration.{k}" for k in ("n_samples", "seed", "upstream", "split", "data_dir"))}
+    names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
+    keys = {"calibration", *(f"calibration.{k}" for k in names)}
     reading = any(p.part.stage == LANGUAGE and part_calibrates(p) for p in recipe.parts.values())
     return frozenset(keys | ({"calibration.image_token_weight"} if reading else set()))
 

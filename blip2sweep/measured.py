@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS, Metric, Weights, interval, same_as_baseline, weights
-from blip2sweep.records import key_of, read_predictions, read_scores, stem
+from blip2sweep.records import key_of, read_predictions, read_scores, second_run, second_runs, stem
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
 EVENT = "measured"
@@ -27,7 +27,7 @@ class Scored:
     """One cell's predictions and statistics, with the resamples of each metric made once."""
 
     def __init__(self, output_dir: Path, name: str) -> None:
-        self.name, self.key = name, key_of(name)
+        self.output_dir, self.name, self.key = output_dir, name, key_of(name)
         self.predictions = read_predictions(output_dir, name)
         self.statistics, self.current = read_scores(output_dir, name)
         self._sums: dict[str, NDArray[np.float64]] = {}
@@ -68,7 +68,7 @@ class Baseline:
 
     def __init__(self, output_dir: Path, result: dict[str, Any]) -> None:
         self.cell = Scored(output_dir, stem(result["key"], result["predictions"]))
-        second = Scored(output_dir, f"{self.cell.name}-noise") if result.get("noise") else None
+        second = Scored(output_dir, second_run(self.cell.name)) if result.get("noise") else None
         self.noise = noise(self.cell, second, result) if second else {}
         self.current = self.cell.current and (second is None or second.current)
 
@@ -105,7 +105,7 @@ def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
     There are no drops where the baseline is missing or was scored on other samples, or where there are no samples.
     """
     ids = cell.predictions.id
-    noise = baseline.noise if baseline else {}
+    noise = (baseline.noise if baseline else {}) | calibration_noise(cell)
     found: dict[str, Any] = {"scored": cell.scored, "samples": len(ids), "noise": noise}
     if baseline is None or not ids or baseline.cell.predictions.id != ids:
         return {**found, "metrics": {m.name: [_number(cell.value(m))] for m in cell.metrics}}
@@ -135,9 +135,25 @@ def complete(cell: Scored, baseline: Baseline | None) -> bool:
 
 def noise(first: Scored, second: Scored, result: dict[str, Any]) -> dict[str, float | None]:
     """The noise floor of half precision, from a baseline's second run at another batch size."""
+    return {"flip_rate": result["noise"]["flip_rate"], **_changes(first, second)}
+
+
+def calibration_noise(cell: Scored) -> dict[str, float | None]:
+    """The noise floor of a calibrated cell, `seed_flip_rate`, `seed_cider` …, from second runs that were calibrated otherwise."""
+    found: dict[str, float | None] = {}
+    for what, name in second_runs(cell.output_dir, cell.name).items():
+        if what:
+            second = Scored(cell.output_dir, name)
+            same = same_as_baseline(second.predictions.text, cell.predictions.text)
+            told = {"flip_rate": 1 - same, **_changes(cell, second)}
+            found |= {f"{what}_{k}": v for k, v in told.items()}
+    return found
+
+
+def _changes(first: Scored, second: Scored) -> dict[str, float | None]:
+    """By how much each metric of a second run is another."""
     shared = [m for m in first.metrics if m.statistic in second.statistics]
-    changes = {m.name: _number(abs(first.value(m) - second.value(m))) for m in shared}
-    return {"flip_rate": result["noise"]["flip_rate"], **changes}
+    return {m.name: _number(abs(first.value(m) - second.value(m))) for m in shared}
 
 
 def columns(measured: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 def provenance(loaded: Loaded) -> dict[str, Any]:
-    """What ran: libraries, attention implementation, image-processor backend, code revision."""
+    """What ran: libraries, kind of CPU, attention implementation, image-processor backend, code revision."""
     return {
+        "cpu": cpu(),
         "versions": versions(),
         "attention": " ".join(f"{part}:{name}" for part, name in loaded.attention.items()),
         "image_processor": loaded.image_processor_backend,
@@ -34,6 +35,16 @@ def versions() -> str:
         with contextlib.suppress(PackageNotFoundError):
             names.append(f"{extra} {version(extra)}")
     return f"blip2sweep {__version__} {' '.join(names)} python {platform.python_version()}"
+
+
+@lru_cache
+def cpu() -> str | None:
+    """The processor's name where Linux tells it, else its architecture: kernels are chosen by it, and round differently."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine() or None
 
 
 @lru_cache

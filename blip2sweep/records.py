@@ -60,16 +60,33 @@ def read_predictions(output_dir: Path, name: str) -> Predictions:
     return Predictions(**read_json(output_dir / "predictions" / f"{name}.json"))
 
 
+# ---- second runs, which a noise floor is measured by
+
+SECOND = "-noise"
+OTHERWISE = ("seed", "arithmetic")  # how a calibrated cell is calibrated a second time
+
+
+def second_run(name: str, what: str = "") -> str:
+    """The name of a second run's predictions. what: of OTHERWISE; empty: a baseline's at another batch size."""
+    return f"{name}{SECOND}" + (f"-{what}" if what else "")
+
+
+def second_runs(output_dir: Path, name: str) -> dict[str, str]:
+    """{what: name} of those that are there."""
+    named = {what: second_run(name, what) for what in ("", *OTHERWISE)}
+    return {what: n for what, n in named.items() if (output_dir / "predictions" / f"{n}.json").exists()}
+
+
 # ---- statistics
 
 
 def scored_names(output_dir: Path) -> set[str]:
-    """The predictions, by name, that have a score file; a baseline's second run is nobody's score."""
+    """The predictions, by name, that have a score file; a second run is nobody's score."""
     try:
         files = os.listdir(output_dir / "scores")  # noqa: PTH208  # a hundred thousand Paths take a second
     except FileNotFoundError:
         return set()
-    return {name.removesuffix(".npz") for name in files if not name.endswith("-noise.npz")}
+    return {name.removesuffix(".npz") for name in files if SECOND not in name}
 
 
 def scorer_version(statistic: str) -> str:

@@ -18,7 +18,7 @@ from blip2sweep.metrics import (
     vqa_statistics,
 )
 from blip2sweep.metrics.meteor import shared_meteor
-from blip2sweep.records import Predictions, read_predictions, read_scores, write_statistics
+from blip2sweep.records import Predictions, read_predictions, read_scores, second_runs, write_statistics
 from blip2sweep.tasks import TaskData
 
 Statistics = dict[str, NDArray[np.float64]]
@@ -92,11 +92,10 @@ def _nll(predictions: Predictions) -> Statistics:
 def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
     """Write the statistics of a cell's predictions unless those of the current scorers are there. True if written.
 
-    A baseline's second run comes first: whoever sees the baseline scored may count on the noise floor.
+    Second runs come first: whoever sees the cell scored may count on its noise floor.
     """
-    noise = f"{name}-noise"
-    if (output_dir / "predictions" / f"{noise}.json").exists():
-        _score(output_dir, noise, scorer)
+    for second in second_runs(output_dir, name).values():
+        _score(output_dir, second, scorer)
     return _score(output_dir, name, scorer)
 
 

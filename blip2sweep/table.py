@@ -131,7 +131,10 @@ def _failed_row(key: str, attempts: Attempts) -> dict[str, Any] | None:
 
 def _run(result: dict[str, Any]) -> dict[str, Any]:
     """Cost and provenance."""
-    plain = {k: result.get(k) for k in ("layers_changed", "versions", "attention", "image_processor")}
+    plain = {
+        k: result.get(k)
+        for k in ("layers_changed", "threads", "cpu", "cpu_capability", "versions", "attention", "image_processor")
+    }
     return {
         **result.get("cost", {}),
         **plain,

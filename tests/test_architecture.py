@@ -52,7 +52,9 @@ def test_the_order_of_the_parts_decides_nothing(words: list[str]) -> None:
         assert [told(c) for c in again] == [told(c) for c in first]
 
 
-@pytest.mark.parametrize("words", [SHARING, ["part=none,all", "quant=gptq", *CALIBRATED[2:], "calibration.upstream=model"]])
+@pytest.mark.parametrize(
+    "words", [SHARING, ["part=none,all", "quant=gptq", *CALIBRATED[2:], "calibration.upstream=model"]]
+)
 def test_cells_that_share_work_give_the_same_texts_in_every_order(words: list[str]) -> None:
     expected = texts(cells(tiny_config(), *words), "off")
     assert len({tuple(t) for t in expected.values()}) > 1

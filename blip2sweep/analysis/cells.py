@@ -26,7 +26,7 @@ SAME = ("model", "weights", "dtype", "task", "data", "generation")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
 CALIBRATION = {
     "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",
-    "calibration_data": "which were {}",
+    "calibration_data": "which were {}", "calibration_threads": "threads {}",
 }  # fmt: skip
 DRAWN_ALIKE = ["calibration", "calibration_samples", "calibration_seed"]
 

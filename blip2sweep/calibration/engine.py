@@ -29,6 +29,7 @@ from blip2sweep.methods import METHODS
 from blip2sweep.methods.prepared import Prepared
 from blip2sweep.methods.scheme import Scheme
 from blip2sweep.methods.statistics import Result
+from blip2sweep.methods.threads import fixed_threads
 from blip2sweep.models import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
@@ -49,7 +50,13 @@ class Calibrator:
         self._kept: tuple[str, Feed] | None = None
 
     def __call__(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
-        """Raises FloatingPointError naming a layer whose inputs are not finite, MemoryError when memory runs out."""
+        """All of it on the calibration's own number of threads, so that nobody's weights depend on a machine's.
+
+        Raises FloatingPointError naming a layer whose inputs are not finite, MemoryError when memory runs out."""
+        with fixed_threads(calibration.threads):
+            return self._parts(recipe, calibration)
+
+    def _parts(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
         feed, found, before = self._feed(calibration), dict[str, Prepared](), list[str]()
         in_use, whole_model = calibration.upstream != "full", calibration.upstream == "model"
         with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():

@@ -19,7 +19,6 @@ from blip2sweep.stages.vision import vision
 from blip2sweep.tasks.calibration import Calibration
 
 READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by path: what the config calls a stack or kind is its own
-BATCH = 32  # samples: larger ones would make the states no smaller
 
 
 class Batch(NamedTuple):
@@ -34,7 +33,7 @@ class Feed:
 
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
-        self.size = BATCH
+        self.size = calibration.batch
 
     @cached_property
     def _pixels(self) -> Tensor:

@@ -27,6 +27,18 @@ def same_samples(told: Mapping[str, Any]) -> Calibration:
     return Calibration(data=replace(data, planned=planned["images"]), **fields)
 
 
+def variants(chosen: Calibration) -> dict[str, Calibration]:
+    """What the noise floor of a calibrated cell is measured with: `seed`, other samples of the same split; `arithmetic`, the
+    same ones in batches of half the size and on another number of threads, so that sums are rounded otherwise."""
+    seed = chosen.seed + 1
+    other = choose(load_task(chosen.task), chosen.n_samples, seed)
+    threads, batch = 2 if chosen.threads == 1 else 1, max(1, chosen.batch // 2)
+    return {
+        "seed": replace(chosen, data=other, seed=seed),
+        "arithmetic": replace(chosen, threads=threads, batch=batch),
+    }
+
+
 def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:
     """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
     return {

@@ -71,6 +71,7 @@ class CalibrationConfig:
     seed: int = 0
     upstream: str = "part"  # part | full | model
     image_token_weight: float = 1.0
+    threads: int = 1  # CPU threads it runs on, whatever evaluates
 
 
 @dataclass
@@ -118,6 +119,7 @@ class AnalysisConfig:
     """What is looked at besides the outputs; not part of a cell's identity."""
 
     propagation: bool = False  # per block, how far activations moved from full precision's
+    noise_floor: bool = False  # calibrated cells again, with another seed and with other arithmetic
 
 
 @dataclass

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from blip2sweep.methods.threads import fixed_threads
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,8 +20,11 @@ def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor
     from hqq.core.quantize import Quantizer
 
     device: Any = weight.device.type
-    codes, meta = Quantizer.quantize(
-        weight, nbits=weights.num_bits, group_size=weights.group_size, axis=1, optimize=True, bitpack=False,
-        round_zero=weights.num_bits == 4, device=device, compute_dtype=weight.dtype,
-    )  # fmt: skip
-    return Quantizer.dequantize(codes, meta).reshape(weight.shape).to(weight.dtype), bias
+    with fixed_threads(
+        1
+    ):  # it ends early by a mean over the whole tensor, which another number of threads rounds otherwise
+        codes, meta = Quantizer.quantize(
+            weight, nbits=weights.num_bits, group_size=weights.group_size, axis=1, optimize=True, bitpack=False,
+            round_zero=weights.num_bits == 4, device=device, compute_dtype=weight.dtype,
+        )  # fmt: skip
+        return Quantizer.dequantize(codes, meta).reshape(weight.shape).to(weight.dtype), bias

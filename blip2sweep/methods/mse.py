@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SMALLEST = 0.2  # of the range
 AT_ONCE = 2**18  # weights: few enough for a CPU's cache, enough for a GPU
+PIECE = 2**14  # of a row: what torch does not split among threads
 
 
 def clipped(rows: Tensor, weights: Weights) -> Tensor:
@@ -32,10 +33,20 @@ def clipped(rows: Tensor, weights: Weights) -> Tensor:
         ratio = 1 - (1 - SMALLEST) * step / weights.grid
         scale, zero_point = rtn.grid(low * ratio, high * ratio, bits, symmetric)
         values = (rtn.encode(rows, scale, zero_point, bits, symmetric) - zero_point) * scale
-        error = ((values - rows).abs() / unit).pow(weights.norm).sum(-1, keepdim=True)
+        error = summed(((values - rows).abs() / unit).pow(weights.norm))
         better = error < least
         best, least = values.where(better, best), error.where(better, least)
     return best
+
+
+def summed(error: Tensor) -> Tensor:
+    """error (r, n) -> (r, 1). Long rows piece by piece: torch splits the sum of a single one among its threads, and each
+    number of them would round otherwise."""
+    whole = error.shape[-1] - error.shape[-1] % PIECE
+    if not whole:
+        return error.sum(-1, keepdim=True)
+    pieces = error[:, :whole].unflatten(-1, (-1, PIECE)).sum(-1)
+    return torch.cat([pieces, error[:, whole:].sum(-1, keepdim=True)], -1).sum(-1, keepdim=True)
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:

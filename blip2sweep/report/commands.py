@@ -19,7 +19,7 @@ FOLDERS = ("--config-dir", "-cd")
 COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "task.limit": "samples"}
 CALIBRATION = {
     "calibration": "calibration", "calibration.n_samples": "calibration_samples", "calibration.seed": "calibration_seed",
-    "calibration.upstream": "calibration_upstream",
+    "calibration.upstream": "calibration_upstream", "calibration.threads": "calibration_threads",
 }  # fmt: skip
 
 

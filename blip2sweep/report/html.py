@@ -112,7 +112,8 @@ def _cell_table(source: Source) -> pd.DataFrame:
     """The columns of the cell browser; done cells and their drops."""
     m = source.metric
     wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": words_of(m).worse,
-              f"drop_{m}_low": "low", f"drop_{m}_high": "high", "bits_per_weight": "bits/weight",
+              f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
+              f"noise_arithmetic_{m}": "noise, arithmetic", "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
     return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
 

@@ -54,6 +54,9 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
         out[metric] = [_number(v, 3) for v in table[metric]]
     if metrics:
         out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics) for row in table.to_dict("records")], strict=True)
+        floor = [_floor(row, metrics) for row in table.to_dict("records")]
+        if any(floor):
+            out["noise"] = floor
     out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
     if "status" in table and (table["status"] != "done").any():
         out["status"] = [_word(r.get("failure")) or "done" for r in table.to_dict("records")]
@@ -125,6 +128,12 @@ def notes(table: pd.DataFrame) -> list[str]:
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
         by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
         lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
+    if "noise_seed_flip_rate" in table and table["noise_seed_flip_rate"].notna().any():
+        rates = [f"{table[f'noise_{w}_flip_rate'].max():.1%}" for w in ("seed", "arithmetic")]
+        lines.append(
+            f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
+            f"holds; at most {rates[0]} / {rates[1]} of outputs"
+        )
     if "model" in table and "tiny" in set(table["model"]):
         lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
     return lines
@@ -192,6 +201,13 @@ def _drop(row: Mapping[Any, Any], metrics: Sequence[str]) -> tuple[str, str]:
     if row["part"] == "none" or low is None or math.isnan(low):
         return "–" if row["part"] == "none" else "", ""
     return _number(row[f"drop_{metric}"], 3), f"{_number(low, 3)}…{_number(high, 3)}"
+
+
+def _floor(row: Mapping[Any, Any], metrics: Sequence[str]) -> str:
+    """The noise floor of a calibrated cell: by how much another seed, and other arithmetic, change the metric."""
+    metric = next((m for m in metrics if not pd.isna(row[m])), metrics[0])
+    changes = [row.get(f"noise_{what}_{metric}") for what in ("seed", "arithmetic")]
+    return "" if all(c is None or math.isnan(c) for c in changes) else " / ".join(_number(c, 3) or "?" for c in changes)
 
 
 def _number(value: Any, digits: int) -> str:

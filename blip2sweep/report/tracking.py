@@ -34,7 +34,7 @@ MODES = ("online", "offline")
 CONFIG = (
     "model", "weights", "revision", "dtype", "task", "samples", "data", "images", "exif", "generation", "semantics", "part", "blocks",
     "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
-    "calibration_seed", "calibration_upstream", "calibration_data", "recipe", "baseline",
+    "calibration_seed", "calibration_upstream", "calibration_threads", "calibration_data", "recipe", "baseline",
 )  # fmt: skip
 LEFT_OUT = ("key", "recipe_json")  # the run's id says the one, `recipe` the other
 

@@ -14,7 +14,7 @@ from typing import Any
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Journal
 from blip2sweep.memory import is_out_of_memory
-from blip2sweep.records import Predictions, stem, write_predictions
+from blip2sweep.records import Predictions, second_run, stem, write_predictions
 from blip2sweep.scoring_process import ScoringProcess
 from blip2sweep.store import write_json
 from blip2sweep.sweep.signals import Stop, Stopped
@@ -49,13 +49,15 @@ def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, An
         with stop.interruptible():
             predictions, info = run(job)
         noise, beside = info.pop("noise", None), {k: info.pop(k, None) for k in BESIDE}
+        seconds = {"": noise} if noise else {}
+        seconds |= info.get("calibration_noise") or {}
         name = stem(job["key"], predictions.hash)
         write_predictions(output_dir, name, predictions)
         for folder, told in beside.items():
             if told:
                 write_json(output_dir / folder / f"{name}.json", told)
-        if noise:
-            write_predictions(output_dir, f"{name}-noise", Predictions.of(noise.pop("records")))
+        for what, second in seconds.items():
+            write_predictions(output_dir, second_run(name, what), Predictions.of(second.pop("records")))
     except Stopped:
         give_up(job, common, journal, stop)
         raise

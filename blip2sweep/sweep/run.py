@@ -72,7 +72,9 @@ def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
     check_sizes(config)
     cache.check(config)
     ledger = Ledger(output_dir).refresh()
-    return make_plan(jobs, ledger, config.get("rerun") or []), ledger
+    plan = make_plan(jobs, ledger, config.get("rerun") or [])
+    check_noise_floor(config, plan)
+    return plan, ledger
 
 
 def check_sizes(config: Any) -> None:
@@ -83,11 +85,20 @@ def check_sizes(config: Any) -> None:
         raise UserError(f"data_workers={workers}: right: 0, or how many processes decode images")
 
 
+def check_noise_floor(config: Any, plan: Plan) -> None:
+    """Refuse to measure the noise floor of calibration where nothing is calibrated."""
+    if (config.get("analysis") or {}).get("noise_floor") and not any(c.calibration for c in plan.cells.values()):
+        raise UserError(
+            "analysis.noise_floor=true: no cell is calibrated, so it would be ignored; right: leave it out, or a method "
+            "that calibrates, such as quant=gptq"
+        )
+
+
 def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
     """What workers are told besides the cells. BLIP2SWEEP_RUNNER names another evaluator (see sweep/dummy.py)."""
     told = {"batch_size": config.get("batch_size"), "data_workers": config.get("data_workers") or 0, "rerun": rerun}
     told |= cache.settings(config)
-    told["propagation"] = bool((config.get("analysis") or {}).get("propagation"))
+    told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     runner = os.environ.get("BLIP2SWEEP_RUNNER")
     return {**told, "runner": runner} if runner else told
 

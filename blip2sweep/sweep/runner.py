@@ -11,7 +11,17 @@ from typing import Any
 import torch
 
 from blip2sweep.cache import Store
-from blip2sweep.calibration import Blocks, Calibrator, layers, origin, propagation, same_samples, summary, warn_short
+from blip2sweep.calibration import (
+    Blocks,
+    Calibrator,
+    layers,
+    origin,
+    propagation,
+    same_samples,
+    summary,
+    variants,
+    warn_short,
+)
 from blip2sweep.canonical import canonical_json
 from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.dtypes import HALF
@@ -77,8 +87,8 @@ class Runner:
         if self.mode == "disk" and settings.get("cache_dir"):
             gigabytes = settings.get("cache_gb")
             self._store = Store(Path(settings["cache_dir"]), int((DISK_GB if gigabytes is None else gigabytes) * GB))
-        if settings.get("threads"):
-            torch.set_num_threads(settings["threads"])
+        # Always: it also ends MKL's own choice of fewer threads, which the first calibration would end in mid-sweep.
+        torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
 
     @property
     def warning(self) -> str | None:
@@ -114,24 +124,22 @@ class Runner:
                 noise = self._noise(model, job, evaluation)
                 moved = self._moved(model, job)
                 latency = {} if packed.empty else compared(model.loaded, job, self.task(job))
+            counts = {"layers_written": applied.written, "hits_weights": applied.recalled, **summary(model.prepared)}
+            seconds = {"load": loaded_after, "apply": applied_after, "": time.perf_counter() - began}
+            floor = self._calibration_noise(model, job, recipe, packed, evaluation)
         except Exception as error:
             model.patch.restore()
             if is_out_of_memory(error):
                 self._model = None  # and with it all that is remembered: the next attempt has the memory to itself
             raise
-        counts = {
-            "layers_written": applied.written,
-            "hits_weights": applied.recalled,
-            **summary(model.prepared),
-            **latency,
-        }
-        seconds = {"load": loaded_after, "apply": applied_after}
-        cost = _flat(evaluation.cost) | counts | {f"seconds_{k}": v for k, v in seconds.items()}
-        cost["seconds"] = time.perf_counter() - began
+        cost = _flat(evaluation.cost) | counts | latency | {f"seconds_{k}".strip("_"): v for k, v in seconds.items()}
         info = {
             "layers_changed": applied.layers_changed + len(packed.schemes),
             "cost": cost,
             "noise": noise,
+            "calibration_noise": floor,
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             **provenance(model.loaded),
         }
         info |= {"layers": layers(model.prepared), "propagation": moved}
@@ -210,13 +218,24 @@ class Runner:
             return None
         batch_size = max(1, first.cost["batch_size"] // 2)
         second = self._evaluate(model, job, batch_size, None)
-        flips = sum(a["text"] != b["text"] for a, b in zip(first.records, second.records, strict=True))
-        return {
-            "batch_sizes": [first.cost["batch_size"], batch_size],
-            "flips": flips,
-            "flip_rate": flips / max(1, len(first.records)),
-            "records": second.records,
-        }
+        return {"batch_sizes": [first.cost["batch_size"], batch_size], **_flips(first, second)}
+
+    def _calibration_noise(
+        self, model: _Model, job: Job, recipe: Recipe, packed: Recipe, first: Evaluation
+    ) -> dict[str, dict[str, Any]]:
+        """The noise floor of a calibrated cell, on request: the same recipe, calibrated in other ways that are as good."""
+        if not self.settings.get("noise_floor") or not job.get("calibration"):
+            return {}
+        assert model.calibrator is not None
+        found = {}
+        for name, other in variants(model.calibrations[canonical_json(job["calibration"])]).items():
+            model.patch.restore()
+            model.patch.apply(recipe, model.calibrator(recipe, other))
+            with Packed(model.loaded, packed):
+                second = self._evaluate(model, job, self.settings.get("batch_size"), None)
+            found[name] = {**other.arithmetic, "seed": other.seed, **_flips(first, second)}
+        model.patch.restore()
+        return found
 
     # ---- what is shared
 
@@ -264,6 +283,12 @@ class Runner:
             device = host = 0
         features, weights = (Memo(loaded.device, int(device * s), int(host * s)) for s in (0.6, 0.4))
         return _Model(name, loaded, Patch(loaded, weights), features, weights, Entries(loaded.anatomy))
+
+
+def _flips(first: Evaluation, second: Evaluation) -> dict[str, Any]:
+    """Outputs of one cell that a second run says otherwise, and that run's records."""
+    flips = sum(a["text"] != b["text"] for a, b in zip(first.records, second.records, strict=True))
+    return {"flips": flips, "flip_rate": flips / max(1, len(first.records)), "records": second.records}
 
 
 def _code() -> str:

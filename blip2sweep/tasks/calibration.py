@@ -18,13 +18,16 @@ from blip2sweep.tasks.sample import TaskData, fingerprint
 
 UPSTREAM = ("part", "full", "model")
 SEMANTICS = 1  # raise it when the same choice is measured differently
+MOST_THREADS = 1024
+BATCH = 32  # samples that run together: larger ones would make the states no smaller
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """task: the config of the split; data: the chosen samples; prompt: as generation words it for their kind.
 
-    upstream: what the layers before a layer are while it is measured (see conf/calibration/task.yaml).
+    upstream: what the layers before a layer are while it is measured (see conf/calibration/task.yaml). threads, batch: CPU
+    threads and samples at a time, which decide in what order sums are added up.
     """
 
     task: dict[str, Any]
@@ -36,6 +39,8 @@ class Calibration:
     image_token_weight: float
     text_only: bool
     prompt: str | None
+    threads: int = 1
+    batch: int = BATCH
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -50,7 +55,13 @@ class Calibration:
             "upstream": self.upstream,
             "image_token_weight": None if self.text_only else self.image_token_weight,
             "text_only": self.text_only,
+            "arithmetic": self.arithmetic,
         }
+
+    @property
+    def arithmetic(self) -> dict[str, int]:
+        """What decides in which order sums are added up."""
+        return {"threads": self.threads, "batch": self.batch}
 
     def measured(self, tells_tokens_apart: bool) -> dict[str, Any]:
         """What of the identity a part depends on, apart from upstream: only the language model tells tokens apart."""
@@ -75,12 +86,13 @@ class Calibration:
             "calibration_samples": self.n_samples,
             "calibration_seed": self.seed,
             "calibration_upstream": self.upstream,
+            "calibration_threads": self.threads,
             "calibration_data": digest([self.identity["samples"], self.identity["images"]])[:12],
         }
 
     def job(self) -> dict[str, Any]:
         """What a worker needs to choose the same samples."""
-        kept = ("task", "name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "prompt")
+        kept = ("task", "name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "prompt", "threads")
         seen = {k: self.identity[k] for k in ("samples", "images")}
         return {k: getattr(self, k) for k in kept} | {"planned": seen}
 
@@ -101,9 +113,11 @@ def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, An
 
 def check(config: Mapping[str, Any]) -> None:
     """Raise UserError naming the value that is wrong."""
-    for name, least in (("n_samples", 1), ("seed", 0)):
+    for name, least in (("n_samples", 1), ("seed", 0), ("threads", 1)):
         if not isinstance(config[name], int) or config[name] < least:
             raise UserError(f"calibration.{name}={config[name]}: right: an integer from {least} up")
+    if config["threads"] > MOST_THREADS:
+        raise UserError(f"calibration.threads={config['threads']}: right: at most {MOST_THREADS}")
     if config["upstream"] not in UPSTREAM:
         raise UserError(f"calibration.upstream={config['upstream']}: right: {', '.join(UPSTREAM)}")
     if not 0 <= config["image_token_weight"] <= 1000:
@@ -144,7 +158,8 @@ def calibration(
     config: Mapping[str, Any], split: TaskData, task: Mapping[str, Any], generation: Mapping[str, Any], family: str
 ) -> Calibration:
     """config: the composed `calibration`; split and its task config; generation: the composed section, for the prompt."""
-    shared = {k: config[k] for k in ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only")}
+    kept = ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "threads")
+    shared = {k: config[k] for k in kept}
     data = choose(split, config["n_samples"], config["seed"])
     return Calibration(dict(task), data, prompt=prompt_of(generation, split.kind, family), **shared)
 
