@@ -14,12 +14,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "blip2sweep"
 
 # What each room may import of ours. A room is a file or folder directly below blip2sweep/.
-BASE = {"errors", "canonical", "store", "memory", "__init__"}
+BASE = {"errors", "canonical", "store", "memory", "processes", "remarks", "__init__"}
 ALLOWED = {
     "errors": set(),
     "canonical": set(),
     "memory": set(),
-    "store": {"errors"},
+    "store": {"errors", "processes"},
+    "processes": set(),
+    "remarks": set(),
+    "lines": {"store"},
     "anatomy": BASE,
     "dtypes": BASE | {"anatomy"},
     "methods": set(),
@@ -35,7 +38,7 @@ ALLOWED = {
     "packed": BASE | {"methods", "models", "recipe", "stages", "tasks"},
     "propagation": BASE,
     "calibration": BASE | {"anatomy", "cache", "memo", "methods", "models", "recipe", "stages", "tasks"},
-    "ledger": BASE,
+    "ledger": BASE | {"lines"},
     "provenance": BASE | {"models"},
     "records": BASE | {"metrics"},
     "scoring": BASE | {"metrics", "records", "tasks"},
@@ -46,7 +49,8 @@ ALLOWED = {
     "table": BASE | {"cell", "ledger", "measured", "metrics", "records"},
     "config": BASE | {"anatomy"},
     "analysis": BASE | {"anatomy", "methods", "metrics", "recipe", "records"},
-    "importing": BASE | {"anatomy", "cell", "collect", "methods", "metrics", "recipe", "records", "sweep"},
+    "importing": BASE
+    | {"anatomy", "cell", "collect", "ledger", "lines", "methods", "metrics", "recipe", "records", "sweep"},
     "report": BASE
     | {"login", "sweep", "analysis", "doctor", "anatomy", "collect", "importing", "metrics", "records", "tasks"},
     "doctor": BASE | {"login", "cell", "metrics", "tasks", "weights"},

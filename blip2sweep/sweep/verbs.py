@@ -16,7 +16,7 @@ from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.finish import check_all_done, finish, say
-from blip2sweep.sweep.live import live, process_lives
+from blip2sweep.sweep.live import live, submitter_lives
 from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.progress import follow, scored
 from blip2sweep.sweep.status import sweep_status
@@ -99,9 +99,7 @@ def cancel(output_dir: Path, name: str | None) -> None:
     sweep = find_sweep(output_dir, name)
     now = live(sweep, output_dir)
     here = socket.gethostname()
-    local = [
-        s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and process_lives(s.pid, s.created)
-    ]
+    local = [s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and submitter_lives(s)]
     for pid in {*local, *now.submitters}:
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(pid, signal.SIGTERM)
