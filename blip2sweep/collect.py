@@ -17,7 +17,7 @@ from blip2sweep.ledger import Attempts, Journal, Ledger, attempt_id, no_garbage
 from blip2sweep.measured import EVENT, Baseline, Baselines, Scored, complete, measure
 from blip2sweep.propagation import write_propagation
 from blip2sweep.records import stem
-from blip2sweep.remarks import remark, some
+from blip2sweep.remarks import many, remark, some
 from blip2sweep.samples import SampleWriter, held, held_as, show
 from blip2sweep.store import sweep_up, write_atomic
 from blip2sweep.sweep.sweeps import Sweep, list_sweeps
@@ -64,11 +64,11 @@ def tell_open(output_dir: Path, ledger: Ledger) -> None:
     known = ledger.attempts.items()
     old = [k for k, a in known if k in asked and a.results and a.results <= asked[k]]
     if old:
-        remark(f"{len(old)} cells are shown with the result that --rerun is to replace: "
-               f"the ledger has no newer one ({some(old)})")  # fmt: skip
+        remark(f"{many(len(old), 'cell')} shown with the result that --rerun is to replace: the ledger has no newer one "
+               f"({some(old)})")  # fmt: skip
     later = [k for k, a in known if a.result and "starts" in a.result and _unknown(a)]
     if later:
-        remark(f"{len(later)} cells have an attempt that has not ended and that the result shown does not know "
+        remark(f"{many(len(later), 'cell')} with an attempt that has not ended and that the result shown does not know "
                f"({some(later)})")  # fmt: skip
 
 

@@ -11,24 +11,23 @@ import contextlib
 import gc
 import os
 import re
-import socket
-import time
-import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from blip2sweep.errors import UserError
-from blip2sweep.lines import number_of, parse, parse_old, sealed
-from blip2sweep.remarks import remark, some
-from blip2sweep.store import as_noted, make_folder, seal_holds, sync_folder
+from blip2sweep.attempts import Attempts, attempt_id
+from blip2sweep.journal import OPENED, Journal
+from blip2sweep.lines import number_of, parse, parse_old
+from blip2sweep.remarks import many, remark, some
+from blip2sweep.store import as_noted, seal_holds
 
-# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack, ends it (`ended`) or warns (`warning`); `measured` when a
-# result was compared with its baseline, which tables alone are made from.
-ENDS = ("result", "failed", "requeued")
+__all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
+
+# Lines: `started`, then one of ENDS (attempts.py) with the same attempt id; `worker` when a process takes up a pack, ends it
+# (`ended`) or warns (`warning`); `measured` when a result was compared with its baseline, which tables alone are made from.
 MEASURED = b'{"event":"measured",'
 KEY = re.compile(rb'"key":"([^"]*)"')
 # What `Journal.write` puts first into lines of cells; text with escapes is left to the JSON parser.
@@ -38,74 +37,8 @@ HEAD = re.compile(
 )
 FILES = re.compile(rb'"predictions":"([^"\\]*)"(?:,"files":(\{[^{}]*\}))?')
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
-OPENED = ".journals"  # a folder of empty files: the names of all journals there ever were, so that a lost one is missed
 PARTIAL = "the numbers may be incomplete"
 MOST_STATS = 200  # results whose files are looked for one by one; for more the folder is listed
-
-
-class Journal:
-    """One process's append-only file. Opened at the first line, so that a reader leaves no file behind."""
-
-    def __init__(self, output_dir: Path) -> None:
-        self.output_dir = output_dir
-        self.path = _new_path(output_dir)
-        self._fd: int | None = None
-        self._lines = 0  # that are there
-
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
-        self.write_many(event, [fields])
-
-    def write_many(self, event: str, records: Iterable[dict[str, Any]]) -> None:
-        """Append lines of one kind with one fsync: all of them, or none and UserError."""
-        head = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-        try:
-            fd = self._open()
-            lines = [sealed({**head, **r}, i) for i, r in enumerate(records, self._lines)]
-            _write_all(fd, b"".join(lines))
-            self._lines += len(lines)
-        except OSError as error:
-            raise UserError(
-                f"ledger {self.path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
-            ) from error
-
-    def _open(self) -> int:
-        if self._fd is not None and not _is_at(self._fd, self.path):
-            remark(f"ledger {self.path}: moved or removed while it was written; going on in a new one there")
-            self.close()
-            self.path, self._lines = _new_path(self.output_dir), 0
-        if self._fd is None:
-            make_folder(self.path.parent)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            sync_folder(self.path.parent)
-            note_opened(self.path)
-        return self._fd
-
-    def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def _new_path(output_dir: Path) -> Path:
-    return output_dir / "journals" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    """Whether an open file is still the one with that name: predictions go where the name says."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except OSError:
-        return False
-
-
-def note_opened(path: Path) -> None:
-    """Leave a journal's name, so that it is missed should it get lost. Nothing depends on it otherwise."""
-    folder = path.parent.parent / OPENED
-    with contextlib.suppress(OSError):
-        folder.mkdir(exist_ok=True)
-        (folder / path.name).touch()
-        sync_folder(folder)
 
 
 @contextlib.contextmanager
@@ -118,127 +51,6 @@ def no_garbage() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _write_all(fd: int, lines: bytes) -> None:
-    """Whole lines or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
-    start = os.fstat(fd).st_size
-    try:
-        written = os.write(fd, lines)
-        if written < len(lines):
-            raise OSError(28, "No space left on device")
-        os.fsync(fd)
-    except OSError:
-        os.ftruncate(fd, start)
-        raise
-
-
-@dataclass(slots=True)
-class Attempts:
-    """All that the journals say of one key. An attempt is named by an id: clocks of different hosts are not compared."""
-
-    starts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)  # every result, by attempt
-    gone: set[str] = field(default_factory=set)  # of these, whose predictions are not what was written
-    result: dict[str, Any] | None = None  # the one that counts
-    rivals: list[str] = field(default_factory=list)  # results that do not know each other, where there are several
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
-
-    @property
-    def started(self) -> int:
-        """How many attempts there were, those included that only the result still knows of."""
-        return max(len(self.starts), 1 + len(self.result.get("starts", ())) if self.result else 0)
-
-    @property
-    def last_start(self) -> dict[str, Any] | None:
-        return max(self.starts.values(), key=lambda r: r["time"], default=None)
-
-    @property
-    def open(self) -> list[dict[str, Any]]:
-        """Starts that nothing has ended: the cell is in hand, or was when its process died."""
-        return [start for attempt, start in self.starts.items() if attempt not in self.ended]
-
-    @property
-    def done(self) -> bool:
-        return self.result is not None
-
-    @property
-    def results(self) -> set[str]:
-        """The attempts whose results are there; none where the newest is not, for what it replaced counts no more."""
-        return {a for a in self.known if a not in self.gone} if self.result else set()
-
-    @property
-    def last_failure(self) -> dict[str, Any] | None:
-        """The newest failure that no later result made good."""
-        if not self.failures or (self.result and _made_good(self.failures[-1], self.result)):
-            return None
-        return self.failures[-1]
-
-    def failed_in(self, runs: Collection[str]) -> list[dict[str, Any]]:
-        """Failures of these runs (one launch of a sweep each)."""
-        return [f for f in self.failures if f.get("run") in runs]
-
-    def to_know(self) -> dict[str, list[str]]:
-        """What a new result says that it knew: the results it replaces, the other attempts there were."""
-        return {"replaces": sorted(self.known), "starts": sorted(self.starts)}
-
-    def take(self, record: dict[str, Any]) -> None:
-        event, attempt = record["event"], attempt_id(record)
-        if event == "started":
-            self.starts[attempt] = record
-        elif event in ENDS:
-            self.ended.add(attempt)
-        if event == "result":
-            self.known[attempt] = record
-            self._choose()
-        elif event == "measured":
-            known = self.measured.get(record["source"])
-            self.measured[record["source"]] = max(known or record, record, key=_generation)
-        elif event == "failed":
-            self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
-
-    def lose(self, attempt: str) -> None:
-        """The predictions of this result are not there."""
-        self.gone.add(attempt)
-        self._choose()
-
-    def _choose(self) -> None:
-        if len(self.known) == 1:
-            ((attempt, chosen),) = self.known.items()
-        else:
-            attempt, self.rivals = newest(self.known)
-            chosen = self.known[attempt]
-        self.result = None if attempt in self.gone else chosen
-
-
-def newest(results: Mapping[str, dict[str, Any]]) -> tuple[str, list[str]]:
-    """(the attempt whose result counts, those that could as well, when there are several). A result names those it replaces.
-    Of two that do not know each other the one with the larger id counts; lines of earlier versions, which name nothing, come
-    before all others and among themselves in the order of their times."""
-    replaced = {a for attempt, r in results.items() for a in r.get("replaces", ()) if a != attempt}
-    heads = [a for a in results if a not in replaced] or list(results)
-    named = [a for a in heads if "replaces" in results[a]]
-    if not named:
-        return max(heads, key=lambda a: (results[a]["time"], a)), []
-    return max(named), sorted(named) if len(named) > 1 else []
-
-
-def _made_good(failure: dict[str, Any], result: dict[str, Any]) -> bool:
-    if "starts" in result:
-        return attempt_id(failure) in result["starts"]
-    return bool(result["time"] >= failure["time"])
-
-
-def _generation(measured: dict[str, Any]) -> tuple[int, str, float]:
-    """Of measurements of one thing the one that knew of the others counts."""
-    return measured.get("generation", 0), measured["scored"], measured["time"] if "n" not in measured else 0.0
-
-
-def attempt_id(record: dict[str, Any]) -> str:
-    """The attempt a line belongs to."""
-    return str(record.get("attempt") or record.get("time"))
 
 
 def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
@@ -266,11 +78,9 @@ class _Journal:
 
     def told(self) -> str:
         """`2 damaged or odd lines (3, 7) are left out, 1 line is missing`; empty for a whole one."""
-        many = len(self.odd)
-        skipped = (
-            f"{many} damaged or odd line{'s' * (many > 1)} ({some([*map(str, self.odd)])}) left out" if many else ""
-        )
-        return ", ".join(filter(None, (skipped, f"{self.missing} lines are missing" if self.missing else "")))
+        odd = f"{many(len(self.odd), 'damaged or odd line')} left out (line {some([*map(str, self.odd)])})"
+        told = [odd] * bool(self.odd) + [f"{many(self.missing, 'line')} missing"] * bool(self.missing)
+        return ", ".join(told)
 
     def follows(self, number: int) -> bool:
         """Take note of a sealed line. False for one that was there before."""
@@ -348,8 +158,8 @@ class Ledger:
         folder = self.output_dir / "journals"
         lost = sorted(n for n in names if not (folder / n).exists())
         if lost:
-            remark(f"{folder}: {len(lost)} journals are gone, with all they held ({some(lost)}); "
-                   f"were they removed on purpose, remove their names from {self.output_dir / OPENED}")  # fmt: skip
+            remark(f"{folder}: {many(len(lost), 'journal')} gone with all that was in there ({some(lost)}); "
+                   f"if that was meant, remove the names from {self.output_dir / OPENED} too")  # fmt: skip
 
     def _size(self, entry: os.DirEntry[str]) -> int:
         try:
@@ -438,14 +248,14 @@ class Ledger:
             attempts.lose(attempt_id(record))
         if lost:
             paths = [f"{self.output_dir}/predictions/{files_of(r)[0][0]}" for _, r in lost]
-            remark(f"{len(lost)} results do not count, because their predictions are gone or damaged ({some(paths)}); "
+            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(paths)}); "
                    "right: the command they came from, which computes them again")  # fmt: skip
 
     def _tell_rivals(self) -> None:
         rivals = [f"{key} ({max(r)} of {some(r)})" for key, r in self._rivals.items()]
         if rivals:
-            remark(f"{len(rivals)} cells have results that do not know each other, computed at the same time; the larger "
-                   f"attempt id counts: {some(rivals)}")  # fmt: skip
+            remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at the same time; the "
+                   f"larger attempt id counts: {some(rivals)}")  # fmt: skip
 
     def done(self, key: str, not_counting: Collection[str] = ()) -> bool:
         """True when a result is committed for the key; some attempts' results may be left out of account."""

@@ -23,6 +23,8 @@ ALLOWED = {
     "processes": set(),
     "remarks": set(),
     "lines": {"store"},
+    "attempts": set(),
+    "journal": BASE | {"lines"},
     "anatomy": BASE,
     "dtypes": BASE | {"anatomy"},
     "methods": set(),
@@ -38,7 +40,7 @@ ALLOWED = {
     "packed": BASE | {"methods", "models", "recipe", "stages", "tasks"},
     "propagation": BASE,
     "calibration": BASE | {"anatomy", "cache", "memo", "methods", "models", "recipe", "stages", "tasks"},
-    "ledger": BASE | {"lines"},
+    "ledger": BASE | {"attempts", "journal", "lines"},
     "provenance": BASE | {"models"},
     "records": BASE | {"metrics"},
     "scoring": BASE | {"metrics", "records", "tasks"},
@@ -50,7 +52,7 @@ ALLOWED = {
     "config": BASE | {"anatomy"},
     "analysis": BASE | {"anatomy", "methods", "metrics", "recipe", "records"},
     "importing": BASE
-    | {"anatomy", "cell", "collect", "ledger", "lines", "methods", "metrics", "recipe", "records", "sweep"},
+    | {"anatomy", "cell", "collect", "journal", "lines", "methods", "metrics", "recipe", "records", "sweep"},
     "report": BASE
     | {"login", "sweep", "analysis", "doctor", "anatomy", "collect", "importing", "metrics", "records", "tasks"},
     "doctor": BASE | {"login", "cell", "metrics", "tasks", "weights"},

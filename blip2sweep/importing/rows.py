@@ -14,7 +14,7 @@ from typing import Any
 from blip2sweep.anatomy import Anatomy
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.cell import SEMANTICS
-from blip2sweep.ledger import note_opened
+from blip2sweep.journal import note_opened
 from blip2sweep.lines import sealed
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import recipe_columns
