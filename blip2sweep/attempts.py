@@ -26,7 +26,8 @@ class Attempts:
     @property
     def started(self) -> int:
         """How many attempts there were, those included that only the result still knows of."""
-        return max(len(self.starts), 1 + len(self.result.get("starts", ())) if self.result else 0)
+        known = self.result.get("starts") if self.result else None
+        return len(self.starts) if known is None else max(len(self.starts), 1 + len(known))
 
     @property
     def last_start(self) -> dict[str, Any] | None:

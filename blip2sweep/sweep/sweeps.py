@@ -109,11 +109,12 @@ def check_name(name: str | None) -> None:
 def list_sweeps(output_dir: Path) -> list[Sweep]:
     """All sweeps, oldest first. One whose file is damaged, or somebody else's to read, is named and left out."""
     found = []
-    for path in sorted((output_dir / "sweeps").glob("*/sweep.json")):
+    for folder in sorted((output_dir / "sweeps").glob("*")):
         try:
-            found.append(read_sweep(path))
+            found.append(read_sweep(folder / "sweep.json"))
         except UserError as error:
-            remark(f"{error}; the sweep {path.parent.name} is left out")
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                remark(f"{error}; the sweep {folder.name} is left out")
     return sorted(found, key=lambda s: s.created)
 
 
@@ -133,11 +134,11 @@ def read_sweep(path: Path) -> Sweep:
 
 def submissions_of(output_dir: Path, name: str) -> list[Submission]:
     """What was launched under a sweep's name so far; nothing where its file is not there, or damaged, which is told."""
-    path = output_dir / "sweeps" / name / "sweep.json"
     try:
-        return read_sweep(path).submissions if path.exists() else []
+        return read_sweep(output_dir / "sweeps" / name / "sweep.json").submissions
     except UserError as error:
-        remark(f"{error}; what was launched before is not known")
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            remark(f"{error}; what was launched before is not known")
         return []
 
 
