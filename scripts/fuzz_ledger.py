@@ -28,7 +28,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ DUMMY = "blip2sweep.sweep.dummy:Dummy"
 TASK = ["-m", "task=shapes_vqa", "task.limit=8"]
 CSV = "part,bits,cider\nnone,,1.2\nvit,4,1.1\nllm,4,1.0\n"
 Shown = dict[tuple[str, ...], Any]
+Look = Callable[[Path], Iterator[tuple[tuple[str, ...], Any]]]
 
 # ---- the folder
 
@@ -103,11 +104,11 @@ def unfinished(outputs: Path, done: str) -> None:
 # ---- what is shown
 
 
-def shown(outputs: Path) -> Shown:
+def shown(outputs: Path, looks: Sequence[Look]) -> Shown:
     """Every value that the reading verbs show, by where it stands."""
     found: Shown = {}
     statuses._packs.clear()
-    for what in (_tables, _statuses, _texts, _reports, _entries):
+    for what in looks:
         with contextlib.suppress(UserError):
             for where, value in what(outputs):
                 found[where] = value
@@ -192,6 +193,9 @@ def _entries(outputs: Path) -> Iterator[tuple[tuple[str, ...], Any]]:
             if said is not None:
                 yield ("predictions", result["key"]), said.hash
 
+
+QUICK: tuple[Look, ...] = (_tables, _statuses, _entries)
+ALL: tuple[Look, ...] = (*QUICK, _texts, _reports)
 
 # ---- damage
 
@@ -311,17 +315,19 @@ class Found:
                 f"{len(self.silent)} silent changes, {len(self.tracebacks)} tracebacks")  # fmt: skip
 
 
-def looked_at(outputs: Path) -> tuple[Shown, str]:
+def looked_at(outputs: Path, looks: Sequence[Look]) -> tuple[Shown, str]:
     """(what is shown, what was said on stderr)."""
     remarks.forget()
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
-        return shown(outputs), said.getvalue()
+        return shown(outputs, looks), said.getvalue()
 
 
-def fuzz(whole: Path, scratch: Path, tries: int, seed: int, progress: bool = False) -> Found:
+def fuzz(
+    whole: Path, scratch: Path, tries: int, seed: int, looks: Sequence[Look] = ALL, progress: bool = False
+) -> Found:
     """Damage copies of a folder `whole`, one file a try."""
-    found, truth = Found(), looked_at(whole)[0]
+    found, truth = Found(), looked_at(whole, looks)[0]
     for i in range(tries):
         outputs = scratch / f"try-{i}"
         shutil.copytree(whole, outputs, copy_function=shutil.copy2)
@@ -330,7 +336,7 @@ def fuzz(whole: Path, scratch: Path, tries: int, seed: int, progress: bool = Fal
         found.ways[f"{how} {kind(outputs, path)}" if progress else how] += 1
         where = f"seed {seed}, try {i}: {how} {path.relative_to(outputs)}"
         try:
-            _compare(found, truth, *looked_at(outputs), path, where)
+            _compare(found, truth, *looked_at(outputs, looks), path, where)
         except Exception:
             found.tracebacks.append(f"{where}\n{traceback.format_exc()}")
         shutil.rmtree(outputs)
