@@ -29,6 +29,9 @@ BAD_INPUT = 2
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
+    from blip2sweep.processes import settle_user
+
+    settle_user()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))

@@ -128,7 +128,7 @@ def _checked(key: str, line: bytes, read: Callable[[], bytes]) -> bytes | None:
     """The payload behind a header line, when both are whole and belong to this version and key."""
     try:
         header = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(header, dict) or (header.get("version"), header.get("key")) != (VERSION, key):
         return None

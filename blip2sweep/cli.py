@@ -85,7 +85,8 @@ def retry(
     sweep: SweepName = None,
     output_dir: OutputDir = DEFAULT,
     failed: Annotated[
-        str | None, typer.Option("--failed", help="Only these kinds: oom,timeout,preempted,crash,bad_config,lost.")
+        str | None,
+        typer.Option("--failed", help="Only these kinds: oom,timeout,preempted,disk_full,crash,bad_config,lost."),
     ] = None,
     then_wait: Annotated[
         bool, typer.Option("--wait", help="Follow the jobs instead of returning when they are queued.")

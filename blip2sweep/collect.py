@@ -12,16 +12,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blip2sweep.ledger import Journal, Ledger, no_garbage
-from blip2sweep.measured import EVENT, Baselines, Scored, complete, measure
+from blip2sweep.errors import UserError
+from blip2sweep.ledger import Attempts, Journal, Ledger, attempt_id, no_garbage
+from blip2sweep.measured import EVENT, Baseline, Baselines, Scored, complete, measure
 from blip2sweep.propagation import write_propagation
 from blip2sweep.records import stem
+from blip2sweep.remarks import many, remark, some
 from blip2sweep.samples import SampleWriter, held, held_as, show
-from blip2sweep.store import write_atomic
-from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.store import sweep_up, write_atomic
+from blip2sweep.sweep.sweeps import Sweep, list_sweeps
 from blip2sweep.table import baseline_of, build_table, source_of
 
 LINES = 1000  # that are made durable together
+WRITTEN = ("journals", "predictions", "scores", "layers", "propagation")  # folders in which killed writers leave rests
 
 
 def collect(
@@ -29,27 +32,50 @@ def collect(
 ) -> pd.DataFrame:
     """Write table.parquet (all cells), samples.parquet and, for a sweep, its own table. Returns the sweep's rows.
 
-    Only cells that nobody measured yet cost more than reading the ledger. anew: keys of cells that were just scored in another
-    way, so that what is known of them, and of cells beside such a baseline, does not count. ledger: of all cells and what was
-    measured, where somebody has read it already.
+    Only cells that nobody measured yet cost more than reading the ledger. Those whose predictions are gone or damaged are named
+    and left out. Where somebody's part of the ledger cannot be read, tables that are there stay as they are: they may know more.
+    anew: keys of cells that were just scored in another way, so that what is known of them, and of cells beside such a
+    baseline, does not count. ledger: of all cells and what was measured, where somebody has read it already.
     """
     with no_garbage():
         return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew)
 
 
 def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str]) -> pd.DataFrame:
-    results = [r for r in ledger.results() if r["predictions"]]
+    tell_open(output_dir, ledger)
     missing = Missing(output_dir, ledger, anew)
-    for result in results:
-        missing(result)
+    missing.all()
     missing.close()
-    show(output_dir, missing.counting)
+    if not ledger.unreadable:
+        show(output_dir, missing.counting)
     table = build_table(ledger)
-    write_parquet(output_dir / "table.parquet", pa.Table.from_pandas(table, preserve_index=False))
+    write_table(output_dir / "table.parquet", table, ledger)
+    results = [r for r in ledger.results() if r["predictions"]]
     write_propagation(output_dir, {stem(r["key"], r["predictions"]): r["key"] for r in results})
+    sweep_up([output_dir, *(output_dir / f for f in WRITTEN), *(output_dir / "sweeps").glob("*")])
     if sweep is None:
         return table
-    return write_sweep(output_dir, table, sweep)
+    return write_sweep(output_dir, table, sweep, ledger)
+
+
+def tell_open(output_dir: Path, ledger: Ledger) -> None:
+    """Say of which cells what is shown may not be the last word."""
+    asked = {k: set(attempts) for s in list_sweeps(output_dir) for k, attempts in s.rerun.items()}
+    known = ledger.attempts.items()
+    old = [k for k, a in known if k in asked and a.results and a.results <= asked[k]]
+    if old:
+        remark(f"{many(len(old), 'cell')} shown with the result that --rerun is to replace: the ledger has no newer one "
+               f"({some(old)})")  # fmt: skip
+    later = [k for k, a in known if a.result and "starts" in a.result and _unknown(a)]
+    if later:
+        remark(f"{many(len(later), 'cell')} with an attempt that has not ended and that the result shown does not know "
+               f"({some(later)})")  # fmt: skip
+
+
+def _unknown(attempts: Attempts) -> bool:
+    """Whether an attempt is open that the result knew nothing of."""
+    assert attempts.result is not None
+    return bool(set(map(attempt_id, attempts.open)) - set(attempts.result["starts"]))
 
 
 class Missing:
@@ -62,32 +88,72 @@ class Missing:
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines = Baselines(output_dir, waiting=False)
         self._lines: list[dict[str, Any]] = []
+        self._damaged: set[str] = set()
+
+    def all(self) -> None:
+        """See to every result that has predictions; again where a baseline turned out to be damaged, for its cells are then
+        measured without one."""
+        before = -1
+        while before < len(self._damaged):
+            before = len(self._damaged)
+            for result in [r for r in self.ledger.results() if r["predictions"]]:
+                self(result)
 
     def __call__(self, result: dict[str, Any]) -> None:
         """See to one result that has predictions; the ledger at hand then holds what was measured."""
         name, source = stem(result["key"], result["predictions"]), source_of(result, self.ledger)
         measured = self.ledger.attempts[result["key"]].measured
+        generation = 1 + measured[source].get("generation", 0) if source in measured else 0
         if self.anew and not self.anew.isdisjoint((result["key"], result["columns"]["baseline"])):
             measured.pop(source, None)
         if source in measured:
             self.counting[result["key"]] = held_as(name, measured[source]["scored"])
             if self.counting[result["key"]] in self._held:
                 return
-        cell = Scored(self.output_dir, name)
+        cell = self._read(result)
+        if cell is None:
+            self.counting.pop(result["key"], None)
+            return
         self.counting[cell.key] = held_as(name, cell.scored)
         if self.counting[cell.key] not in self._held:
             self._samples.add(cell)
         if source not in measured or measured[source]["scored"] != cell.scored:
-            measured[source] = self._measure(cell, source, baseline_of(result, self.ledger))
+            self._measure(cell, result, measured, generation)
 
-    def _measure(self, cell: Scored, source: str, baseline: dict[str, Any] | None) -> dict[str, Any]:
-        base = self._baselines(baseline)
-        line = {"time": time.time(), "key": cell.key, "source": source, **measure(cell, base)}
+    def _read(self, result: dict[str, Any]) -> Scored | None:
+        """None where the predictions turn out to be damaged, or cannot be read: the cell is then no row."""
+        try:
+            return Scored(self.output_dir, stem(result["key"], result["predictions"]))
+        except UserError as error:
+            self._drop(result, error)
+            return None
+
+    def _drop(self, result: dict[str, Any], error: UserError) -> None:
+        remark(str(error))
+        self._damaged.add(result["key"])
+        self.ledger.drop(result)
+
+    def _baseline(self, result: dict[str, Any]) -> Baseline | None:
+        """A result's baseline; where its predictions are damaged there is none, for all that come after either."""
+        given = baseline_of(result, self.ledger)
+        try:
+            return self._baselines(given)
+        except UserError as error:
+            assert given is not None
+            self._drop(given, error)
+            return None
+
+    def _measure(
+        self, cell: Scored, result: dict[str, Any], measured: dict[str, dict[str, Any]], generation: int
+    ) -> None:
+        base = self._baseline(result)
+        source = source_of(result, self.ledger)  # after the baseline was read
+        told = {"time": time.time(), "key": cell.key, "source": source, "generation": generation}
+        measured[source] = line = {**told, **measure(cell, base)}
         if complete(cell, base):
             self._lines.append(line)
         if len(self._lines) >= LINES:
             self._write()
-        return line
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
@@ -100,11 +166,29 @@ class Missing:
         self._samples.flush()
 
 
-def write_sweep(output_dir: Path, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+def write_sweep(output_dir: Path, table: pd.DataFrame, sweep: Sweep, ledger: Ledger) -> pd.DataFrame:
     """Write a sweep's own table, from that of all cells. Returns its rows."""
     own = sweep_rows(table, sweep)
-    write_parquet(sweep.folder(output_dir) / "table.parquet", pa.Table.from_pandas(own, preserve_index=False))
+    write_table(sweep.folder(output_dir) / "table.parquet", own, ledger)
     return own
+
+
+def write_table(path: Path, table: pd.DataFrame, ledger: Ledger) -> None:
+    """A table, unless there is one which may know more than the ledger as it can be read."""
+    if not ledger.unreadable or not path.exists():
+        write_parquet(path, as_arrow(table))
+
+
+def as_arrow(table: pd.DataFrame) -> pa.Table:
+    """Columns that rows of several versions filled with different kinds of things become texts."""
+    try:
+        return pa.Table.from_pandas(table, preserve_index=False)
+    except (pa.ArrowException, OverflowError):
+        kinds = {c: {type(v) for v in table[c] if v is not None and v == v} for c in table if table[c].dtype == object}
+        texts = {
+            str(c): [v if v is None or v != v else str(v) for v in table[c]] for c, k in kinds.items() if len(k) > 1
+        }
+        return pa.Table.from_pandas(table.assign(**texts), preserve_index=False)
 
 
 def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
@@ -118,5 +202,5 @@ def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Whole or not at all."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_atomic(path, buffer.getvalue())

@@ -1,31 +1,33 @@
 """The ledger: append-only journals, one file a process, shared by all sweeps of an output folder.
 
 A line is one JSON object, written whole and fsynced. `result` is a commit: its predictions file was complete before the
-line was. A torn last line (a killed writer, a full disk) is ignored by every reader, and every whole line is kept.
+line was. A torn last line (a killed writer, a full disk) is ignored by every reader, and every whole line is kept. What is
+damaged, or cannot be read, is named once and left out; a result whose predictions are gone or cut is none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import re
-import socket
-import time
-import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from blip2sweep.errors import UserError
+from blip2sweep.attempts import Attempts, attempt_id
+from blip2sweep.journal import OPENED, Journal
+from blip2sweep.lines import number_of, parse, parse_old
+from blip2sweep.remarks import many, remark, some
+from blip2sweep.store import as_noted, seal_holds
 
-# Lines: `started`, then one of ENDS with the same attempt id; `worker` when a process takes up a pack, ends it (`ended`) or warns (`warning`); `measured` when a
-# result was compared with its baseline, which tables alone are made from.
-ENDS = ("result", "failed", "requeued")
+__all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
+
+# Lines: `started`, then one of ENDS (attempts.py) with the same attempt id; `worker` when a process takes up a pack, ends it
+# (`ended`) or warns (`warning`); `measured` when a result was compared with its baseline, which tables alone are made from.
 MEASURED = b'{"event":"measured",'
 KEY = re.compile(rb'"key":"([^"]*)"')
 # What `Journal.write` puts first into lines of cells; text with escapes is left to the JSON parser.
@@ -33,41 +35,10 @@ HEAD = re.compile(
     rb'\{"event":"(started|result)","time":([0-9.]+),"host":"([^"\\]*)","pid":([0-9]+),'
     rb'"key":"([^"\\]*)","sweep":"([^"\\]*)","run":"([^"\\]*)","attempt":"([^"\\]*)"'
 )
-FAILURES = ("oom", "timeout", "preempted", "bad_config", "crash", "lost")
-
-
-class Journal:
-    """One process's append-only file. Opened at the first line, so that a reader leaves no file behind."""
-
-    def __init__(self, output_dir: Path) -> None:
-        self.path = output_dir / "journals" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
-        self._fd: int | None = None
-
-    def write(self, event: str, **fields: Any) -> None:
-        """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
-        self.write_many(event, [fields])
-
-    def write_many(self, event: str, records: Iterable[dict[str, Any]]) -> None:
-        """Append lines of one kind with one fsync: all of them, or none and UserError."""
-        head = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-        lines = [json.dumps({**head, **r}, separators=(",", ":"), default=str).encode() + b"\n" for r in records]
-        try:
-            _write_all(self._open(), b"".join(lines))
-        except OSError as error:
-            raise UserError(
-                f"ledger {self.path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
-            ) from error
-
-    def _open(self) -> int:
-        if self._fd is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        return self._fd
-
-    def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+FILES = re.compile(rb'"predictions":"([^"\\]*)"(?:,"files":(\{[^{}]*\}))?')
+FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
+PARTIAL = "the numbers may be incomplete"
+MOST_STATS = 200  # results whose files are looked for one by one; for more the folder is listed
 
 
 @contextlib.contextmanager
@@ -82,84 +53,43 @@ def no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _write_all(fd: int, lines: bytes) -> None:
-    """Whole lines or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
-    start = os.fstat(fd).st_size
-    try:
-        written = os.write(fd, lines)
-        if written < len(lines):
-            raise OSError(28, "No space left on device")
-        os.fsync(fd)
-    except OSError:
-        os.ftruncate(fd, start)
-        raise
+def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
+    """The record of a HEAD: a few times faster than parsing the whole line."""
+    event, when, host, pid, key, sweep, run, attempt = head.groups()
+    record = {"event": event.decode(), "time": float(when), "host": host.decode(), "pid": int(pid), "key": key.decode(),
+              "sweep": sweep.decode(), "run": run.decode(), "attempt": attempt.decode()}  # fmt: skip
+    if event == b"result" and (files := FILES.search(line, head.end())):
+        record["predictions"] = files[1].decode()
+        record["files"] = orjson.loads(files[2]) if files[2] else None
+    return record
 
 
 @dataclass(slots=True)
-class Attempts:
-    """All that the journals say of one key. An attempt is named by an id: clocks of different hosts are not compared."""
+class _Journal:
+    """How far a journal was read, and what was found odd in it."""
 
-    starts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
-    result: dict[str, Any] | None = None
-    results: set[str] = field(default_factory=set)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
+    offset: int = 0
+    lines: int = 0
+    number: int = 0  # that the next sealed line is to have
+    sealed: bool = False
+    odd: list[int] = field(default_factory=list)  # lines, from 1
+    since: int = 0  # odd ones after the last good one
+    missing: int = 0
 
-    @property
-    def started(self) -> int:
-        return len(self.starts)
+    def told(self) -> str:
+        """`2 damaged or odd lines (3, 7) are left out, 1 line is missing`; empty for a whole one."""
+        odd = f"{many(len(self.odd), 'damaged or odd line')} left out (line {some([*map(str, self.odd)])})"
+        told = [odd] * bool(self.odd) + [f"{many(self.missing, 'line')} missing"] * bool(self.missing)
+        return ", ".join(told)
 
-    @property
-    def last_start(self) -> dict[str, Any] | None:
-        return max(self.starts.values(), key=lambda r: r["time"], default=None)
-
-    @property
-    def open(self) -> list[dict[str, Any]]:
-        """Starts that nothing has ended: the cell is in hand, or was when its process died."""
-        return [start for attempt, start in self.starts.items() if attempt not in self.ended]
-
-    @property
-    def done(self) -> bool:
-        return self.result is not None
-
-    @property
-    def last_failure(self) -> dict[str, Any] | None:
-        """The newest failure that no later result made good."""
-        if not self.failures or (self.result and self.result["time"] >= self.failures[-1]["time"]):
-            return None
-        return self.failures[-1]
-
-    def failed_in(self, runs: Collection[str]) -> list[dict[str, Any]]:
-        """Failures of these runs (one launch of a sweep each)."""
-        return [f for f in self.failures if f.get("run") in runs]
-
-    def take(self, record: dict[str, Any]) -> None:
-        event, attempt = record["event"], attempt_id(record)
-        if event == "started":
-            self.starts[attempt] = record
-        elif event in ENDS:
-            self.ended.add(attempt)
-        if event == "result":
-            self.results.add(attempt)
-            self.result = max(self.result or record, record, key=lambda r: r["time"])
-        elif event == "measured":
-            known = self.measured.get(record["source"])
-            self.measured[record["source"]] = max(known or record, record, key=lambda r: r["time"])
-        elif event == "failed":
-            self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
-
-
-def attempt_id(record: dict[str, Any]) -> str:
-    """The attempt a line belongs to."""
-    return str(record.get("attempt") or record.get("time"))
-
-
-def _brief(head: re.Match[bytes]) -> dict[str, Any]:
-    """The record of a HEAD: a few times faster than parsing the whole line."""
-    event, when, host, pid, key, sweep, run, attempt = head.groups()
-    return {"event": event.decode(), "time": float(when), "host": host.decode(), "pid": int(pid), "key": key.decode(),
-            "sweep": sweep.decode(), "run": run.decode(), "attempt": attempt.decode()}  # fmt: skip
+    def follows(self, number: int) -> bool:
+        """Take note of a sealed line. False for one that was there before."""
+        self.sealed = True
+        if number < self.number:
+            return False
+        self.missing += max(0, number - self.number - self.since)
+        self.number, self.since = number + 1, 0
+        return True
 
 
 class Ledger:
@@ -168,6 +98,8 @@ class Ledger:
     only: keys to remember; all others are skipped unparsed, so that a worker holds its own pack and no more.
     brief: of starts and results only HEAD is kept, which is all that following a sweep needs.
     measured: remember what was measured too; else those lines are skipped unparsed.
+
+    unreadable: files of others that could not be read, so that more may be done than is known here.
     """
 
     def __init__(
@@ -175,7 +107,11 @@ class Ledger:
     ) -> None:
         self.output_dir, self.brief, self.measured = output_dir, brief, measured
         self._only = None if only is None else {k.encode() for k in only}
-        self._offsets: dict[str, int] = {}
+        self._journals: dict[str, _Journal] = {}
+        self._unchecked: list[tuple[Attempts, dict[str, Any]]] = []
+        self._rivals: dict[str, list[str]] = {}
+        self._expected: set[str] | None = None
+        self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
         self.workers: list[dict[str, Any]] = []
 
@@ -183,55 +119,143 @@ class Ledger:
         """Read the lines added since the last call."""
         with no_garbage():
             for path in self._grown():
-                for line in self._new_lines(path):
-                    self._take(line)
+                self._read(path)
+            self._check_files()
+            self._tell_rivals()
         return self
 
     def reopen(self) -> Ledger:
         """Have a network file system look again: it does so for a file that is opened."""
         for path in (self.output_dir / "journals").glob("*.jsonl"):
-            os.close(os.open(path, os.O_RDONLY))
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         return self
+
+    def drop(self, result: dict[str, Any]) -> None:
+        """A result whose predictions turned out to be damaged when they were read."""
+        self.attempts[result["key"]].lose(attempt_id(result))
+
+    # ---- lines
 
     def _grown(self) -> list[str]:
         """Journals longer than at the last look, found without opening any."""
+        first = self._expected is None
+        if first:
+            self._expected = _names(self.output_dir / OPENED)
         try:
             with os.scandir(self.output_dir / "journals") as entries:
-                files = [e for e in entries if e.name.endswith(".jsonl")]
-                return sorted(e.path for e in files if e.stat().st_size > self._offsets.get(e.path, 0))
+                files = {e.path: self._size(e) for e in entries if e.name.endswith(".jsonl")}
         except (FileNotFoundError, NotADirectoryError):
+            files = {}
+        except OSError as error:
+            self._cannot_read(str(self.output_dir / "journals"), error)
             return []
+        if first and self._expected:
+            self._miss(self._expected.difference(map(os.path.basename, files)))
+        return sorted(p for p, size in files.items() if size > self._journals.setdefault(p, _Journal()).offset)
 
-    def _new_lines(self, path: str) -> list[bytes]:
-        offset = self._offsets.get(path, 0)
-        with open(path, "rb") as file:  # noqa: PTH123
-            file.seek(offset)
-            data = file.read()
-        whole = data.rfind(b"\n") + 1
-        self._offsets[path] = offset + whole
-        return data[:whole].splitlines()
+    def _miss(self, names: Collection[str]) -> None:
+        folder = self.output_dir / "journals"
+        lost = sorted(n for n in names if not (folder / n).exists())
+        if lost:
+            remark(f"{folder}: {many(len(lost), 'journal')} gone with all that was in there ({some(lost)}); "
+                   f"if that was meant, remove the names from {self.output_dir / OPENED} too")  # fmt: skip
 
-    def _take(self, line: bytes) -> None:
-        if not self.measured and line.startswith(MEASURED):
+    def _size(self, entry: os.DirEntry[str]) -> int:
+        try:
+            return entry.stat().st_size
+        except OSError as error:
+            self._cannot_read(entry.path, error)
+            return 0
+
+    def _cannot_read(self, path: str, error: OSError) -> None:
+        self.unreadable.add(path)
+        remark(f"{path}: cannot be read ({error.strerror}); what it holds is left out and {PARTIAL}")
+
+    def _read(self, path: str) -> None:
+        journal = self._journals[path]
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123
+                file.seek(journal.offset)
+                data = file.read()
+        except OSError as error:
+            self._cannot_read(path, error)
             return
-        head = HEAD.match(line) if self.brief and line.endswith(b"}") else None
+        self.unreadable.discard(path)
+        whole = data.rfind(b"\n") + 1
+        journal.offset += whole
+        before = (len(journal.odd), journal.missing)
+        for line in data[:whole].split(b"\n")[:-1]:
+            journal.lines += 1
+            if not self._take(line, journal):
+                journal.odd.append(journal.lines)
+                journal.since += 1
+        if before != (len(journal.odd), journal.missing):
+            remark(f"{path}: {journal.told()}")
+
+    def _take(self, line: bytes, journal: _Journal) -> bool:
+        """False for a line that is damaged, odd or there a second time."""
+        number = number_of(line)
+        if number is not None:
+            return journal.follows(number) and self._take_sealed(line)
+        record = None if journal.sealed or seal_holds(line) is False else parse_old(line)
+        if record is None:
+            return False
+        if self._only is None or record.get("key", "").encode() in self._only or "key" not in record:
+            self._keep(record)
+        return True
+
+    def _take_sealed(self, line: bytes) -> bool:
+        if not self.measured and line.startswith(MEASURED):
+            return True
+        head = HEAD.match(line) if self.brief else None
         if self._only is not None:
             key = head[5] if head else (found[1] if (found := KEY.search(line)) else None)
             if key is not None and key not in self._only:
-                return
-        record = _brief(head) if head else self._parsed(line)
-        if isinstance(record, dict) and "key" in record:
-            if record["key"] not in self.attempts:
-                self.attempts[record["key"]] = Attempts()
-            self.attempts[record["key"]].take(record)
-        elif isinstance(record, dict) and record.get("event") == "worker":
-            self.workers.append(record)
+                return True
+        record = _brief(head, line) if head else parse(line)
+        if not isinstance(record, dict):
+            return False
+        self._keep(record)
+        return True
 
-    def _parsed(self, line: bytes) -> Any:
-        for loads in (orjson.loads, json.loads):  # the second knows NaN, and takes three times as long
-            with contextlib.suppress(ValueError):
-                return loads(line)
-        return None  # a line torn by a crash before a later writer's newline
+    def _keep(self, record: dict[str, Any]) -> None:
+        key, event = record.get("key"), record["event"]
+        if key is None:
+            if event == "worker":
+                self.workers.append(record)
+        elif event != "measured" or self.measured:
+            if key not in self.attempts:
+                self.attempts[key] = Attempts()
+            self.attempts[key].take(record)
+            if event == "result":
+                self._see_to(self.attempts[key], record)
+
+    def _see_to(self, attempts: Attempts, result: dict[str, Any]) -> None:
+        if result.get("predictions"):
+            self._unchecked.append((attempts, result))
+        if attempts.rivals:
+            self._rivals[result["key"]] = attempts.rivals
+
+    # ---- what results rest on
+
+    def _check_files(self) -> None:
+        """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
+        unchecked, self._unchecked = self._unchecked, []
+        look = _Look(self.output_dir / "predictions", len(unchecked) > MOST_STATS)
+        lost = [(attempts, r) for attempts, r in unchecked if not all(look.there(*file) for file in files_of(r))]
+        for attempts, record in lost:
+            attempts.lose(attempt_id(record))
+        if lost:
+            paths = [f"{self.output_dir}/predictions/{files_of(r)[0][0]}" for _, r in lost]
+            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(paths)}); "
+                   "right: the command they came from, which computes them again")  # fmt: skip
+
+    def _tell_rivals(self) -> None:
+        rivals = [f"{key} ({max(r)} of {some(r)})" for key, r in self._rivals.items()]
+        if rivals:
+            remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at the same time; the "
+                   f"larger attempt id counts: {some(rivals)}")  # fmt: skip
 
     def done(self, key: str, not_counting: Collection[str] = ()) -> bool:
         """True when a result is committed for the key; some attempts' results may be left out of account."""
@@ -240,3 +264,37 @@ class Ledger:
     def results(self) -> list[dict[str, Any]]:
         """The newest result of every key that has one."""
         return [a.result for a in self.attempts.values() if a.result]
+
+
+def files_of(result: dict[str, Any]) -> list[tuple[str, list[int] | None]]:
+    """(name in `predictions/`, what it was when it was written) of the files that a `result` line rests on."""
+    name, noted = f"{result['key']}-{result['predictions'][:12]}", result.get("files") or {}
+    second = [(f"{name}-{k}.json", note) for k, note in noted.items() if k.startswith("noise")]
+    return [(f"{name}.json", noted.get("predictions")), *second]
+
+
+class _Look:
+    """Whether files of a folder are there and as they were written."""
+
+    def __init__(self, folder: Path, many: bool) -> None:
+        self.folder, self._stats = str(folder), dict[str, os.DirEntry[str]]()
+        if many:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                self._stats = {e.name: e for e in entries}
+
+    def there(self, name: str, note: list[int] | None) -> bool:
+        path = f"{self.folder}/{name}"
+        try:
+            stat = self._stats[name].stat() if name in self._stats else os.stat(path)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # somebody else's: who wants to read it is told
+        return as_noted(path, stat, note)
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return set()

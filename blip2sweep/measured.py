@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
+from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Metric, Weights, interval, same_as_baseline, weights
 from blip2sweep.records import key_of, read_predictions, read_scores, second_run, second_runs, stem
+from blip2sweep.remarks import remark
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
 EVENT = "measured"
@@ -68,9 +70,18 @@ class Baseline:
 
     def __init__(self, output_dir: Path, result: dict[str, Any]) -> None:
         self.cell = Scored(output_dir, stem(result["key"], result["predictions"]))
-        second = Scored(output_dir, second_run(self.cell.name)) if result.get("noise") else None
+        second = _second(output_dir, second_run(self.cell.name)) if result.get("noise") else None
         self.noise = noise(self.cell, second, result) if second else {}
-        self.current = self.cell.current and (second is None or second.current)
+        self.current = self.cell.current and (second.current if second else not result.get("noise"))
+
+
+def _second(output_dir: Path, name: str) -> Scored | None:
+    """A second run; without its outputs, which is told, there is no noise floor."""
+    try:
+        return Scored(output_dir, name)
+    except UserError as error:
+        remark(str(error))
+        return None
 
 
 class Baselines:
@@ -142,8 +153,7 @@ def calibration_noise(cell: Scored) -> dict[str, float | None]:
     """The noise floor of a calibrated cell, `seed_flip_rate`, `seed_cider` …, from second runs that were calibrated otherwise."""
     found: dict[str, float | None] = {}
     for what, name in second_runs(cell.output_dir, cell.name).items():
-        if what:
-            second = Scored(cell.output_dir, name)
+        if what and (second := _second(cell.output_dir, name)):
             same = same_as_baseline(second.predictions.text, cell.predictions.text)
             told = {"flip_rate": 1 - same, **_changes(cell, second)}
             found |= {f"{what}_{k}": v for k, v in told.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
+from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
-from blip2sweep.store import read_json, write_atomic, write_json
+from blip2sweep.remarks import remark
+from blip2sweep.store import read_json, write_atomic, write_noted
 
+MARK = b"blip2sweep "  # in front of a score file's checksum
+RESCORE = "blip2sweep rescore"
+AGAIN = "right: the command the cell came from, which computes it again"
 FIELDS = ("id", "image_id", "text", "tokens", "nll_sum", "nll_tokens")
 
 
@@ -51,13 +58,49 @@ def key_of(name: str) -> str:
     return name.partition("-")[0]
 
 
-def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> None:
-    """Whole or not at all; to be followed by the `result` line that commits it."""
-    write_json(output_dir / "predictions" / f"{name}.json", predictions.__dict__)
+def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> list[int]:
+    """Whole or not at all; to be followed by the `result` line that commits it, and says among its `files` what this
+    returns."""
+    return write_noted(output_dir / "predictions" / f"{name}.json", predictions.__dict__)
 
 
 def read_predictions(output_dir: Path, name: str) -> Predictions:
-    return Predictions(**read_json(output_dir / "predictions" / f"{name}.json"))
+    """Raises UserError for what is gone, and for what is not as its name or its checksum says. The latter is moved aside, so
+    that the cell is lost for everybody and computed again."""
+    path = output_dir / "predictions" / f"{name}.json"
+    try:
+        return _checked(name, read_json(path), path)
+    except UserError as error:
+        if not isinstance(error.__cause__, OSError):
+            _set_aside(path)
+        raise
+
+
+def _checked(name: str, data: Any, path: Path) -> Predictions:
+    first, second, _ = name.partition(SECOND)
+    key, _, named = first.rpartition("-")
+    try:
+        found = Predictions(**data)
+        right = not key or bool(second) or found.hash[:12] == named
+    except (TypeError, ValueError):  # other fields, or what no hash is made of
+        right = False
+    if not right:
+        raise UserError(f"{path}: not the predictions of that name (their hash differs); {AGAIN}")
+    return found
+
+
+def _set_aside(path: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else's folder
+        path.rename(path.with_name(path.name + ".damaged"))
+
+
+def predictions_or_none(output_dir: Path, name: str) -> Predictions | None:
+    """`read_predictions`; what is gone or damaged is told and None."""
+    try:
+        return read_predictions(output_dir, name)
+    except UserError as error:
+        remark(str(error))
+        return None
 
 
 # ---- second runs, which a noise floor is measured by
@@ -99,7 +142,21 @@ def write_statistics(output_dir: Path, name: str, statistics: dict[str, NDArray[
     buffer = io.BytesIO()
     arrays = {f"{s}|{scorer_version(s)}": a.astype(np.float64) for s, a in statistics.items()}
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomic(output_dir / "scores" / f"{name}.npz", buffer.getvalue())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = MARK + b"0" * 8  # the end of the file: in the place of the noughts comes its checksum
+    data = buffer.getvalue()[:-8]
+    write_atomic(output_dir / "scores" / f"{name}.npz", data + b"%08x" % zlib.crc32(data))
+
+
+def _archive(data: bytes) -> io.BytesIO:
+    """A score file that is as it was written. Reading an array alone does not reach the end of what a zip file checks."""
+    if data[-8 - len(MARK) : -8] != MARK:  # of an earlier version
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if bad := archive.testzip():
+                raise zipfile.BadZipFile(f"{bad}: its checksum differs")
+    elif data[-8:] != b"%08x" % zlib.crc32(data[:-8]):
+        raise zipfile.BadZipFile("its checksum differs")
+    return io.BytesIO(data)
 
 
 def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64]]:
@@ -111,9 +168,18 @@ def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float
     """`read_statistics`, and whether there is anything and all of it is current."""
     path = output_dir / "scores" / f"{name}.npz"
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with np.load(_archive(path.read_bytes()), allow_pickle=False) as data:
             named = {n.partition("|"): data[n] for n in data.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        current = {s: a for (s, _, version), a in named.items() if version == scorer_version(s) and _is_array(a)}
+    except FileNotFoundError:
         return {}, False
-    current = {s: a for (s, _, version), a in named.items() if version == scorer_version(s)}
+    except Exception as error:  # a zip file can be damaged in more ways than its readers have errors for
+        remark(
+            f"{path}: cannot be read ({' '.join(str(error).split())[:100]}) and counts as not there; right: {RESCORE}"
+        )
+        return {}, False
     return current, bool(named) and len(current) == len(named)
+
+
+def _is_array(array: NDArray[np.float64]) -> bool:
+    return array.dtype == np.float64 and array.ndim == 2

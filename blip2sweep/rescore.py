@@ -10,9 +10,9 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.collect import collect, write_sweep
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
-from blip2sweep.records import stem
+from blip2sweep.records import predictions_or_none, stem
 from blip2sweep.scoring import Scorer, score_result
-from blip2sweep.sweep.packs import read_pack
+from blip2sweep.sweep.packs import whole_packs
 from blip2sweep.sweep.sweeps import list_sweeps
 from blip2sweep.tasks import planned_task
 
@@ -22,13 +22,14 @@ def rescore(output_dir: Path) -> str:
 
     Says what it did.
     """
-    results = Ledger(output_dir).refresh().results()
+    ledger = Ledger(output_dir, measured=True)
+    results = ledger.refresh().results()
     if not results:
         raise UserError(f"{output_dir}: no results here; right: --output-dir of a sweep, or wait for its first cell")
     scored = score_results(output_dir, results)
-    table = collect(output_dir, anew=scored)
+    table = collect(output_dir, anew=scored, ledger=ledger)
     for sweep in list_sweeps(output_dir):
-        write_sweep(output_dir, table, sweep)
+        write_sweep(output_dir, table, sweep, ledger)
     return f"scored {len(scored)} of {len(results)} cells; the others were up to date"
 
 
@@ -41,14 +42,20 @@ def score_results(output_dir: Path, results: Sequence[dict[str, Any]]) -> set[st
         if task is not None:
             name = canonical_json(task)
             scorers[name] = scorers.get(name) or Scorer(planned_task(task))
-            if score_result(output_dir, stem(result["key"], result["predictions"]), scorers[name]):
+            if _score(output_dir, result, scorers[name]):
                 scored.add(result["key"])
     return scored
 
 
+def _score(output_dir: Path, result: dict[str, Any], scorer: Scorer) -> bool:
+    """Whether it was scored just now; what has no outputs to score, and what is damaged, is not."""
+    name = stem(result["key"], result["predictions"]) if result["predictions"] else None
+    if name is None or predictions_or_none(output_dir, name) is None:
+        return False
+    return score_result(output_dir, name, scorer)
+
+
 def _tasks(output_dir: Path) -> dict[str, dict[str, Any]]:
     """{key: task config}, from the packs of every sweep."""
-    packs = [
-        read_pack(p) for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))
-    ]
-    return {job["key"]: job["task"] for pack in packs for job in pack["cells"]}
+    paths = [p for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
+    return {job["key"]: job["task"] for pack in whole_packs(paths) for job in pack["cells"]}

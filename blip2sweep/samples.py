@@ -15,6 +15,7 @@ import re
 import socket
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from blip2sweep.errors import UserError
 from blip2sweep.measured import Scored
 from blip2sweep.metrics import METRICS
 from blip2sweep.records import key_of
-from blip2sweep.store import write_atomic
+from blip2sweep.remarks import remark
+from blip2sweep.store import sweep_up, sync_folder, write_atomic
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
 ROWS = 200_000  # of a part, about
@@ -40,10 +42,10 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in PER_SAMPLE),
     ]
 )
-CELLS, DAMAGED = b"cells", "damaged"
+CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
+CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")
 NAME = re.compile(r"\d{9}-.+\.parquet")
 NEWEST = 500_000_000  # the rank of a part that was made of none; see `show`
-STALE = 3600.0  # seconds after which a temporary file is the rest of a killed writer
 
 
 def held_as(name: str, scored: str) -> str:
@@ -100,7 +102,7 @@ def show(output_dir: Path, counting: Mapping[str, str]) -> None:
         while _settle(output_dir, counting) or _merge_small(output_dir):  # looked at again: others do the same
             pass
         _reveal(output_dir)
-        _sweep_up(output_dir / HIDDEN)
+        sweep_up([output_dir / HIDDEN])
     except OSError as error:
         where = output_dir / SHOWN
         raise UserError(f"{where}: cannot be written ({error.strerror}); right: a writable output_dir") from error
@@ -144,21 +146,34 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
     one, hidden, and the old ones."""
     made = None
     if cells:
-        try:
-            tables = [pq.read_table(p).replace_schema_metadata() for p in parts]
-        except OSError as error:
-            if not _gone(error):
-                raise
+        tables = [_read(p) for p in parts]
+        if not all(tables):
             return False
         keys = pa.array(sorted(map(key_of, cells)), pa.string())
         made = write_part(
-            output_dir, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables]), cells, parts
+            output_dir, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables if t]), cells, parts
         )
     for path in parts:
         path.unlink(missing_ok=True)
     if made and any(p.parent.name == SHOWN for p in parts):
         _move_in(made)
     return True
+
+
+def _read(path: Path) -> pa.Table | None:
+    """The rows of a part that `_cells` found whole; None when another process took it away."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata()
+        if table.schema == SCHEMA:
+            return table
+    except (OSError, pa.ArrowException) as error:
+        if _gone(error):
+            return None
+        if _refused(error):
+            raise
+    _unwanted(path)
+    path.unlink(missing_ok=True)  # without it its cells are written again
+    return None
 
 
 def _reveal(output_dir: Path) -> None:
@@ -177,13 +192,7 @@ def _move_in(path: Path) -> None:
     folder.mkdir(exist_ok=True)
     with contextlib.suppress(FileNotFoundError):  # another process has just done it
         path.rename(folder / path.name)
-
-
-def _sweep_up(folder: Path) -> None:
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE:
-                path.unlink()
+        sync_folder(folder)
 
 
 def _parts(output_dir: Path) -> Iterator[Path]:
@@ -194,37 +203,72 @@ def _parts(output_dir: Path) -> Iterator[Path]:
 
 
 def _cells(path: Path) -> list[str]:
-    """Of a part; none when it is gone, one that nobody wants when it cannot be read."""
+    """Of a part; none when it is gone, one that nobody wants when it is not what was written. The whole file is looked at
+    where it was touched since, or copied."""
     for place in (path, path.parent.parent / SHOWN / path.name):
         try:
-            found: list[str] = json.loads((pq.read_schema(place).metadata or {})[CELLS])
-            return found
-        except OSError as error:
-            if not _gone(error):
+            told = pq.read_schema(place).metadata or {}
+            found = json.loads(told[CELLS])
+            written = int(told.get(WRITTEN, 0)) == place.stat().st_mtime_ns or _as_named(place)
+            return found if written and all(isinstance(c, str) for c in found) else _unwanted(place)
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
+            if _refused(error):
                 raise
-        except (pa.ArrowInvalid, KeyError, ValueError):
-            return [DAMAGED]
+            if not _gone(error):
+                return _unwanted(place)
     return []
+
+
+def _unwanted(path: Path) -> list[str]:
+    remark(f"{path}: damaged; its rows are made again from the predictions")
+    return [DAMAGED]
+
+
+def _as_named(path: Path) -> bool:
+    """Whether a part's content is that whose checksum its name ends with; names of earlier versions have none."""
+    named = CHECKSUM.search(path.name)
+    if not named:
+        return True
+    right = named[1] == f"{zlib.crc32(path.read_bytes()):08x}"
+    if right:
+        with contextlib.suppress(OSError):  # somebody else's
+            _as_written(path)
+    return right
+
+
+def _as_written(path: Path) -> None:
+    """Have its time say that nobody touched it since it was written."""
+    written = int((pq.read_schema(path).metadata or {}).get(WRITTEN, 0))
+    os.utime(path, ns=(written, written))
 
 
 def _n_rows(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
-    except OSError:
-        return ROWS  # gone: nothing to merge
+    except (OSError, pa.ArrowException):
+        return ROWS  # gone or damaged: nothing to merge
 
 
-def _gone(error: OSError) -> bool:
+def _gone(error: Exception) -> bool:
     """Whether another process took the file away; a network file system calls that a stale handle."""
-    return isinstance(error, FileNotFoundError) or error.errno == errno.ESTALE
+    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the system would not read it; what is damaged is arrow's own error, which has no number."""
+    return isinstance(error, OSError) and error.errno is not None and not _gone(error)
 
 
 def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
     """A hidden part, whole or not at all. table: of SCHEMA; cells: those whose rows it has, as `held_as` names them, one a
     key; before: parts that its name is to come before."""
     rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
-    path = output_dir / HIDDEN / f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+    told = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({CELLS: json.dumps(cells)}), buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(told), buffer, compression="zstd", write_page_checksum=True)
+    own = f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path = output_dir / HIDDEN / f"{own}.{zlib.crc32(buffer.getbuffer()):08x}.parquet"
     write_atomic(path, buffer.getvalue())
+    with contextlib.suppress(OSError):  # others look at the whole file then
+        _as_written(path)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,14 @@ from blip2sweep.metrics import (
     vqa_statistics,
 )
 from blip2sweep.metrics.meteor import shared_meteor
-from blip2sweep.records import Predictions, read_predictions, read_scores, second_runs, write_statistics
+from blip2sweep.records import (
+    Predictions,
+    predictions_or_none,
+    read_predictions,
+    read_scores,
+    second_runs,
+    write_statistics,
+)
 from blip2sweep.tasks import TaskData
 
 Statistics = dict[str, NDArray[np.float64]]
@@ -95,13 +102,16 @@ def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
     Second runs come first: whoever sees the cell scored may count on its noise floor.
     """
     for second in second_runs(output_dir, name).values():
-        _score(output_dir, second, scorer)
-    return _score(output_dir, name, scorer)
+        _score(output_dir, second, scorer, predictions_or_none)  # damaged, it costs the noise floor and nothing else
+    return _score(output_dir, name, scorer, read_predictions)
 
 
-def _score(output_dir: Path, name: str, scorer: Scorer) -> bool:
+def _score(output_dir: Path, name: str, scorer: Scorer, read: Callable[[Path, str], Predictions | None]) -> bool:
     statistics, current = read_scores(output_dir, name)
     if current and scorer.names.issubset(statistics):
         return False
-    write_statistics(output_dir, name, scorer.statistics(read_predictions(output_dir, name)))
+    predictions = read(output_dir, name)
+    if predictions is None:
+        return False
+    write_statistics(output_dir, name, scorer.statistics(predictions))
     return True

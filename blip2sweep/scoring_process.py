@@ -24,8 +24,9 @@ from typing import IO, Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.records import read_predictions
+from blip2sweep.records import predictions_or_none
 from blip2sweep.scoring import Scorer, score_result
+from blip2sweep.store import is_disk_full
 from blip2sweep.tasks import planned_task
 
 Failure = dict[str, str]
@@ -138,7 +139,9 @@ class Service:
     def _prepare(self, requests: list[dict[str, Any]]) -> None:
         for task in {canonical_json(r["task"]): r["task"] for r in requests}.values():
             names = [r["name"] for r in requests if r["task"] == task]
-            self._scorer(task).prepare([t for n in names for t in read_predictions(self.output_dir, n).text])
+            self._scorer(task).prepare(
+                [t for n in names if (p := predictions_or_none(self.output_dir, n)) for t in p.text]
+            )
 
     def _warm(self, task: dict[str, Any]) -> None:
         self._scorer(task).warm()
@@ -158,6 +161,7 @@ class Service:
         except Exception as error:
             first = (str(error).strip().split("\n") or [""])[0][:500]
             kind = "bad_config" if isinstance(error, UserError) else "crash"
+            kind = "disk_full" if is_disk_full(error) else kind
             return {"kind": kind, "error": first or type(error).__name__, "traceback": traceback.format_exc()[-4000:]}
         return None
 

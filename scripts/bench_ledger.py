@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from blip2sweep.measured import Scored
 from blip2sweep.samples import SCHEMA, SHOWN, held_as, write_part
+from blip2sweep.store import read_json, seal, write_json
 
 WORDS = ["-m", "task=shapes_vqa", "task.limit=4"]
 GRID = [
@@ -63,26 +64,34 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     outputs = cwd / "outputs"
     cell = next(line["key"] for line in lines if line["event"] == "result" and line["columns"]["part"] == "vit")
     own = [line for line in lines if line["key"] == cell and (measured or line["event"] != "measured")]
-    texts = [json.dumps(line, separators=(",", ":")) for line in own]
-    content = {p: p.read_bytes() for folder in ("predictions", "scores") for p in (outputs / folder).glob(f"{cell}-*")}
+    plain = [{k: v for k, v in line.items() if k not in ("n", "crc")} for line in own]
+    texts = [json.dumps(line, separators=(",", ":"))[:-1] for line in plain]
+    content = {
+        p: (p.read_bytes(), p.stat().st_mtime_ns)
+        for folder in ("predictions", "scores")
+        for p in (outputs / folder).glob(f"{cell}-*")
+    }
     name = next(p.stem for p in content)
     scored = Scored(outputs, name).scored
     rows = pd.read_parquet(outputs / SHOWN, filters=[("key", "=", cell)])
     keys = [f"{i:012x}" for i in range(cells)]
     for worker in range(100):
         mine = keys[worker::100]
-        with (outputs / "journals" / f"many-{worker}.jsonl").open("w") as journal:
-            journal.writelines(text.replace(cell, key) + "\n" for key in mine for text in texts)
+        with (outputs / "journals" / f"many-{worker}.jsonl").open("wb") as journal:
+            said = [text.replace(cell, key) for key in mine for text in texts]
+            journal.writelines(seal(f'{text},"n":{i},'.encode()) + b"\n" for i, text in enumerate(said))
         for key in mine:
-            for path, data in content.items():
-                path.with_name(path.name.replace(cell, key)).write_bytes(data)
+            for path, (data, when) in content.items():
+                copy = path.with_name(path.name.replace(cell, key))
+                copy.write_bytes(data)
+                os.utime(copy, ns=(when, when))  # as the line says that they were written
         if measured and mine:
             part = pd.concat([rows] * len(mine)).assign(key=np.repeat(mine, len(rows)))
             names = [held_as(name.replace(cell, key), scored) for key in mine]
             write_part(outputs, pa.Table.from_pandas(part, schema=SCHEMA, preserve_index=False), names)
     path = outputs / "sweeps" / "large" / "sweep.json"
-    sweep = json.loads(path.read_text())
-    path.write_text(json.dumps({**sweep, "keys": [*sweep["keys"], *keys]}))
+    sweep = read_json(path)
+    write_json(path, {**sweep, "keys": [*sweep["keys"], *keys]})
 
 
 def large(cells: int) -> dict[str, float]:

@@ -14,13 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "blip2sweep"
 
 # What each room may import of ours. A room is a file or folder directly below blip2sweep/.
-BASE = {"errors", "canonical", "store", "memory", "patience", "__init__"}
+BASE = {"errors", "canonical", "store", "memory", "patience", "processes", "remarks", "__init__"}
 ALLOWED = {
     "errors": set(),
     "canonical": set(),
     "memory": set(),
     "patience": set(),
-    "store": {"errors"},
+    "store": {"errors", "processes"},
+    "processes": set(),
+    "remarks": set(),
+    "lines": {"store"},
+    "attempts": set(),
+    "journal": BASE | {"lines"},
     "architecture": {"errors"},
     "anatomy": BASE | {"architecture"},
     "dtypes": BASE | {"anatomy", "architecture"},
@@ -38,7 +43,7 @@ ALLOWED = {
     "propagation": BASE,
     "calibration": BASE
     | {"anatomy", "architecture", "cache", "memo", "methods", "models", "recipe", "stages", "tasks"},
-    "ledger": BASE,
+    "ledger": BASE | {"attempts", "journal", "lines"},
     "provenance": BASE | {"models"},
     "records": BASE | {"metrics"},
     "scoring": BASE | {"metrics", "records", "tasks"},
@@ -49,7 +54,8 @@ ALLOWED = {
     "table": BASE | {"cell", "ledger", "measured", "metrics", "records"},
     "config": BASE | {"anatomy"},
     "analysis": BASE | {"anatomy", "methods", "metrics", "recipe", "records"},
-    "importing": BASE | {"anatomy", "cell", "collect", "methods", "metrics", "recipe", "records", "sweep"},
+    "importing": BASE
+    | {"anatomy", "cell", "collect", "journal", "lines", "methods", "metrics", "recipe", "records", "sweep"},
     "report": BASE
     | {
         "login",

@@ -15,6 +15,7 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.lines import sealed
 from blip2sweep.store import read_json, write_atomic, write_json
 
 
@@ -22,7 +23,7 @@ def test_a_result_counts_once_it_is_a_whole_line(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert not (tmp_path / "journals").exists()  # a process that writes nothing leaves nothing
     journal.write("started", key="a")
-    journal.write("result", key="a", predictions="x")
+    journal.write("result", key="a", predictions=None)
     ledger = Ledger(tmp_path).refresh()
     assert ledger.done("a")
     assert not ledger.done("b")
@@ -31,7 +32,7 @@ def test_a_result_counts_once_it_is_a_whole_line(tmp_path: Path) -> None:
 def test_a_journal_cut_in_the_middle_keeps_its_whole_lines(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for key in "abc":
-        journal.write("result", key=key, predictions=key * 50)
+        journal.write("result", key=key, said=key * 50)
     data = journal.path.read_bytes()
     for cut in range(len(data)):
         journal.path.write_bytes(data[:cut])
@@ -51,10 +52,11 @@ def test_a_line_torn_before_a_later_writers_newline_is_left_out(tmp_path: Path) 
 def test_refresh_reads_only_what_is_new_and_waits_for_the_rest_of_a_line(tmp_path: Path) -> None:
     ledger, path = Ledger(tmp_path), tmp_path / "journals" / "x.jsonl"
     path.parent.mkdir()
-    path.write_bytes(b'{"event":"result","key":"a","time":1}\n{"event":"res')
+    first, second = (sealed({"event": "result", "key": key, "time": 1}, i) for i, key in enumerate("ab"))
+    path.write_bytes(first + second[:20])
     assert ledger.refresh().done("a")
     with path.open("ab") as file:
-        file.write(b'ult","key":"b","time":2}\n')
+        file.write(second[20:])
     assert ledger.refresh().done("b")
     assert ledger.attempts["a"].started == 0
 
@@ -63,18 +65,18 @@ def test_the_newest_result_counts_and_a_failure_before_it_is_made_good(tmp_path:
     journal = Journal(tmp_path)
     journal.write("failed", key="a", kind="oom", error="x")
     assert Ledger(tmp_path).refresh().attempts["a"].last_failure is not None
-    journal.write("result", key="a", predictions="1")
-    Journal(tmp_path).write("result", key="a", predictions="2")
+    journal.write("result", key="a", said="1")
+    Journal(tmp_path).write("result", key="a", said="2")
     attempts = Ledger(tmp_path).refresh().attempts["a"]
     assert attempts.last_failure is None
     assert attempts.result is not None
-    assert attempts.result["predictions"] == "2"
+    assert attempts.result["said"] == "2"
 
 
 WRITER = """
 import sys; from pathlib import Path; from blip2sweep.ledger import Journal
 journal = Journal(Path(sys.argv[1]))
-for i in range(int(sys.argv[2])): journal.write("result", key=f"{sys.argv[3]}{i}", predictions="p" * 1000)
+for i in range(int(sys.argv[2])): journal.write("result", key=f"{sys.argv[3]}{i}", said="p" * 1000)
 """
 
 
@@ -104,9 +106,9 @@ def test_a_full_disk_is_one_line_and_takes_nothing_with_it(tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, limits[1]))
     try:
         with pytest.raises(UserError, match="cannot be written"):
-            journal.write("result", key="b", predictions="x" * 100)
+            journal.write("result", key="b", said="x" * 100)
         with pytest.raises(UserError, match="cannot be written"):  # lines written together come together or not at all
-            journal.write_many("result", [{"key": "d"}, {"key": "e", "predictions": "x" * 100}])
+            journal.write_many("result", [{"key": "d"}, {"key": "e", "said": "x" * 100}])
         with pytest.raises(UserError, match="cannot be written"):
             write_atomic(tmp_path / "big", b"x" * 10_000)
     finally:

@@ -47,8 +47,8 @@ class _Writer:
             self._scorer = CaptionScorer(study.references, [m for m in metrics if m in METRICS])
             self._scorer.prepare([t for texts in study.predictions.values() for t in texts])
 
-    def __call__(self, key: str, texts: list[str]) -> str:
-        """The hash of the predictions, which are on disk afterwards."""
+    def __call__(self, key: str, texts: list[str]) -> dict[str, Any]:
+        """What the `result` line says of the predictions, which are on disk afterwards."""
         assert self._scorer is not None
         n = len(texts)
         ids = self.study.image_ids
@@ -57,9 +57,9 @@ class _Writer:
         name = stem(key, predictions.hash)
         if predictions.hash not in self._known:
             self._known[predictions.hash] = self._scorer.statistics(texts) | health_statistics(texts)
-        write_predictions(self.output_dir, name, predictions)
+        noted = write_predictions(self.output_dir, name, predictions)
         write_statistics(self.output_dir, name, self._known[predictions.hash])
-        return predictions.hash
+        return {"predictions": predictions.hash, "files": {"predictions": noted}}
 
 
 def _row(study: Study, group: list[Config], write: _Writer) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _row(study: Study, group: list[Config], write: _Writer) -> dict[str, Any]:
     first = group[0]
     texts = next((study.predictions[c.number] for c in group if c.number in study.predictions), None)
     told = {"configs": [c.number for c in group], "noop_configs": sum(c.noop for c in group)}
-    hashed = write(study.source.key(first.recipe), texts) if texts else None
-    return result(study.source, first.recipe, first.scores, predictions=hashed, **told)
+    said = write(study.source.key(first.recipe), texts) if texts else {"predictions": None}
+    return result(study.source, first.recipe, first.scores, **said, **told)
 
 
 def summary(counts: Counts) -> list[str]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from blip2sweep.anatomy import Anatomy
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.journal import note_opened
+from blip2sweep.lines import sealed
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand
@@ -79,6 +81,7 @@ def result(source: Source, recipe: Recipe, published: dict[str, float], **told: 
 
 def write_rows(output_dir: Path, sweep: Sweep, results: Iterable[dict[str, Any]]) -> None:
     """The journal of an import, and a sweep of its rows so that `table` and `report` find them by name."""
-    lines = [json.dumps(r, separators=(",", ":")) for r in results]
-    write_atomic(output_dir / "journals" / f"imported-{sweep.name}.jsonl", ("\n".join(lines) + "\n").encode())
+    path = output_dir / "journals" / f"imported-{sweep.name}.jsonl"
+    write_atomic(path, b"".join(sealed(r, i) for i, r in enumerate(results)))
+    note_opened(path)
     sweep.write(output_dir)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from blip2sweep.analysis.cells import headline
-from blip2sweep.records import Predictions, read_predictions, stem
+from blip2sweep.errors import UserError
+from blip2sweep.records import Predictions, predictions_or_none, read_predictions, stem
+from blip2sweep.remarks import remark
 from blip2sweep.report.source import Source
 from blip2sweep.store import read_json
 
@@ -46,9 +48,9 @@ def captions(source: Source) -> dict[str, Any] | None:
     of_text = source.metric != "nll"
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
         if outputs not in known:
-            said = read_predictions(source.output_dir, stem(key, outputs))
-            single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(said.id)
-            known[outputs] = _indexed(said.text, single, texts, scores) if said.id == first.id else []
+            said = predictions_or_none(source.output_dir, stem(key, outputs))
+            single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
+            known[outputs] = _indexed(said.text, single, texts, scores) if said and said.id == first.id else []
         index.append(known[outputs])
     main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
@@ -87,7 +89,7 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
     """Id, image, question, references and a thumbnail, as far as they are known."""
     told = {s.id: s for s in source.task.samples} if source.task else {}
     given = source.folder / "references.json"
-    references = {r["image_id"]: r["captions"] for r in read_json(given)} if given.exists() else {}
+    references = _references(given) if given.exists() else {}
     rows, pictures = list[dict[str, Any]](), dict[int, str | None]()
     for own, image in zip(first.id, first.image_id, strict=True):
         sample = told.get(own)
@@ -101,6 +103,15 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
             row["references"] = references[image]
         rows.append({k: v for k, v in row.items() if v is not None})
     return rows
+
+
+def _references(path: Path) -> dict[Any, Any]:
+    """{image: captions} of imported results; a damaged file is told and left out."""
+    try:
+        return {r["image_id"]: r["captions"] for r in read_json(path)}
+    except (KeyError, TypeError, UserError) as error:
+        remark(f"{path}: references are left out ({error})")
+        return {}
 
 
 def thumbnail(path: Path) -> str | None:

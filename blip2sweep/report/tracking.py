@@ -79,7 +79,7 @@ class Sent:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.path = folder / "tracked.jsonl"
         self.where = "/".join(str(settings.get(k)) for k in ("mode", "entity", "project"))
-        self._known = set(self.path.read_text().splitlines()) if self.path.exists() else set()
+        self._known = set(self.path.read_text(errors="replace").splitlines()) if self.path.exists() else set()
 
     def _line(self, row: Mapping[Any, Any]) -> str:
         told = {k: v for part in split_row(row) for k, v in part.items()}

@@ -50,7 +50,10 @@ def read_table(path: Path) -> pd.DataFrame:
     """A table.parquet; UserError when there is none, or no row in it."""
     if not path.exists():
         raise UserError(f"{path}: no table yet; right: run the sweep, or wait for its first cell")
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
+        raise UserError(f"{path}: damaged; right: remove it, it is made again from the journals") from error
     if table.empty:
         raise UserError(f"{path}: the table has no rows; right: wait for the sweep's first cell")
     return table

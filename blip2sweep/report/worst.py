@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from blip2sweep.records import read_predictions, stem
+from blip2sweep.records import predictions_or_none, read_predictions, stem
 from blip2sweep.report.source import Source
 
 COLUMNS = ["recipe", "image_id", "id", "baseline", "output", "drop", "key"]
@@ -28,6 +28,8 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
     told = {r["key"]: r for r in own.to_dict("records")}
     listed = []
     for drop, key, i in sorted(found, reverse=True)[:most]:
-        said = read_predictions(source.output_dir, stem(key, told[key]["predictions"]))
+        said = predictions_or_none(source.output_dir, stem(key, told[key]["predictions"]))
+        if said is None:
+            continue
         listed.append([told[key]["recipe"], before.image_id[i], before.id[i], before.text[i], said.text[i], drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

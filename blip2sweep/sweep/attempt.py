@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
-from blip2sweep.ledger import Journal
+from blip2sweep.ledger import Attempts, Journal, Ledger
 from blip2sweep.memory import is_out_of_memory
+from blip2sweep.processes import born
 from blip2sweep.records import Predictions, second_run, stem, write_predictions
 from blip2sweep.scoring_process import ScoringProcess
-from blip2sweep.store import write_json
+from blip2sweep.store import is_disk_full, write_noted
 from blip2sweep.sweep.signals import Stop, Stopped
 
 MARKER = "[blip2sweep]"
@@ -32,9 +33,12 @@ class DeviceBroken(Exception):
     """The failure is recorded; this process can compute nothing more."""
 
 
-def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, Any], stop: Stop) -> str | None:
+def run_cell(
+    job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, Any], stop: Stop, ledger: Ledger | None = None
+) -> str | None:
     """The name of the committed predictions, or None when the cell failed. Raises Stopped when it was given up, and
-    DeviceBroken when the process has to end."""
+    DeviceBroken when the process has to end. ledger: of what others have done with the cell meanwhile, which the result says
+    that it replaces."""
     output_dir, start = Path(pack["output_dir"]), time.monotonic()
     common = {
         "key": job["key"],
@@ -43,8 +47,9 @@ def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, An
         "attempt": uuid.uuid4().hex[:8],
         "job": slurm_job(),
     }
+    files: dict[str, list[int]] = {}
     say(job["key"], "started")
-    journal.write("started", **common)
+    journal.write("started", **common, process=born())
     try:
         with stop.interruptible():
             predictions, info = run(job)
@@ -52,12 +57,13 @@ def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, An
         seconds = {"": noise} if noise else {}
         seconds |= info.get("calibration_noise") or {}
         name = stem(job["key"], predictions.hash)
-        write_predictions(output_dir, name, predictions)
+        files["predictions"] = write_predictions(output_dir, name, predictions)
         for folder, told in beside.items():
             if told:
-                write_json(output_dir / folder / f"{name}.json", told)
+                files[folder] = write_noted(output_dir / folder / f"{name}.json", told)
         for what, second in seconds.items():
-            write_predictions(output_dir, second_run(name, what), Predictions.of(second.pop("records")))
+            seen = Predictions.of(second.pop("records"))
+            files[second_run("", what)[1:]] = write_predictions(output_dir, second_run(name, what), seen)
     except Stopped:
         give_up(job, common, journal, stop)
         raise
@@ -72,7 +78,20 @@ def run_cell(job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, An
         if any(words in str(error) for words in BROKEN_DEVICE):
             raise DeviceBroken from error
         return None
-    journal.write("result", **common, predictions=predictions.hash, columns=columns(job), noise=noise, **info)
+    known = (
+        ledger.refresh().attempts.get(job["key"], Attempts()).to_know() if ledger else {"replaces": [], "starts": []}
+    )
+    known["starts"] = [a for a in known["starts"] if a != common["attempt"]]
+    journal.write(
+        "result",
+        **common,
+        predictions=predictions.hash,
+        files=files,
+        **known,
+        columns=columns(job),
+        noise=noise,
+        **info,
+    )
     say(job["key"], f"done in {time.monotonic() - start:.1f} s")
     return name
 
@@ -130,9 +149,11 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 
 def failure_kind(error: BaseException) -> str:
-    """`oom`, `bad_config` or `crash`."""
+    """`oom`, `disk_full`, `bad_config` or `crash`."""
     if is_out_of_memory(error):
         return "oom"
+    if is_disk_full(error):
+        return "disk_full"
     return "bad_config" if isinstance(error, UserError) else "crash"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.memory import WORKERS_ON_GPU, workers_on_node
+from blip2sweep.processes import settle_user
 from blip2sweep.sweep.attempt import slurm_job
 from blip2sweep.sweep.signals import END, WALL, WARNING, ending, seconds_left
 from blip2sweep.sweep.supervise import Supervisor
@@ -31,6 +32,7 @@ GRACE = 15.0
 
 
 def main(argv: list[str]) -> int:
+    settle_user()
     try:
         supervisor = Supervisor(Path(argv[0]), task_env(), part=task_part())
         settings = supervisor.pack["settings"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from blip2sweep.ledger import Ledger, no_garbage
 from blip2sweep.records import key_of, scored_names, stem
+from blip2sweep.remarks import remark
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
 from blip2sweep.sweep.sweeps import Sweep
@@ -99,12 +100,21 @@ def _errors(path: Path) -> list[str]:
     if path.suffix not in (".out", ".err", ".log"):
         return []
     found, of_cell = [], False
-    for line in path.read_text(errors="replace").splitlines():
+    for line in log_lines(path):
         if line.startswith(MARKER):
             of_cell = line.endswith(" failed")
         elif line.startswith("error: ") or (ERROR.match(line) and not of_cell):
             found.append(line.strip())
     return found[-1:]
+
+
+def log_lines(path: Path) -> list[str]:
+    """What a log says; somebody else's that cannot be read is named."""
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        remark(f"{path}: cannot be read ({error.strerror})")
+        return []
 
 
 def say(text: str) -> None:

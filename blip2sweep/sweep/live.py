@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from blip2sweep.processes import lives
 from blip2sweep.sweep.sweeps import Submission, Sweep
 
 SILENT_SECONDS = 3600.0  # a sweep of another host whose journals have not grown for so long is taken for dead
@@ -51,7 +52,7 @@ def _add_unsubmitted(found: Live, submission: Submission) -> None:
     """Packs that the submitter still waits to queue, because of a limit or between two arrays."""
     queued = sum(a["count"] for a in submission.arrays)
     here = submission.host == socket.gethostname()
-    if queued < submission.packs and here and process_lives(submission.pid, submission.created):
+    if queued < submission.packs and here and submitter_lives(submission):
         found.packs |= {(submission.run, i): "queued" for i in range(queued, submission.packs)}
         found.submitters.add(submission.pid)
 
@@ -59,7 +60,7 @@ def _add_unsubmitted(found: Live, submission: Submission) -> None:
 def _add_local(found: Live, submission: Submission, output_dir: Path) -> None:
     if submission.host != socket.gethostname():
         found.known &= _silent(submission, output_dir)
-    elif process_lives(submission.pid, submission.created):
+    elif submitter_lives(submission):
         found.packs |= {(submission.run, i): "running" for i in range(submission.packs)}
 
 
@@ -69,12 +70,15 @@ def _silent(submission: Submission, output_dir: Path) -> bool:
     return time.time() - max([submission.created, *grown]) > SILENT_SECONDS
 
 
-def process_lives(pid: int, since: float) -> bool:
-    """Whether the process that had this id at `since` is still there."""
+def submitter_lives(submission: Submission) -> bool:
+    """Whether the process that launched it is still there. Launches of earlier versions say no more than when that was, by
+    a clock that may have been set since."""
+    if submission.process:
+        return lives(submission.pid, submission.process)
     try:
-        process = psutil.Process(pid)
-        return process.create_time() <= since + 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+        process = psutil.Process(submission.pid)
+        return process.create_time() <= submission.created + 1 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError, OverflowError):
         return False
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
+from blip2sweep.errors import UserError
 from blip2sweep.recipe.chain import Prefixes
+from blip2sweep.remarks import remark
 from blip2sweep.store import read_json, write_json
 
 PACKS_PER_SLOT = 4  # so that slots which end early find more to do
@@ -100,12 +102,25 @@ def write_packs(
 def read_pack(path: Path) -> dict[str, Any]:
     """A pack with its models and tasks put back into the cells."""
     pack = read_json(path)
-    for job in pack["cells"]:
-        job["model"], job["task"] = pack["models"][job["model"]], pack["tasks"][job["task"]]
-    return pack
+    try:
+        for job in pack["cells"]:
+            job["model"], job["task"] = pack["models"][job["model"]], pack["tasks"][job["task"]]
+            job["key"], job["columns"], job["recipe"]  # what everybody takes for granted
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{path}: not a pack ({error!r}); right: an unchanged copy") from error
+    return dict(pack)
+
+
+def whole_packs(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """Packs as `read_pack` gives them; one that is damaged is named and left out."""
+    for path in paths:
+        try:
+            yield read_pack(path)
+        except UserError as error:
+            remark(f"{error}; its cells are left out")
 
 
 def sweep_jobs(folder: Path) -> dict[str, Job]:
     """{key: cell} of every pack a sweep ever had; the newest of each."""
     packs = sorted((folder / "packs").glob("*.json"), key=lambda p: p.stat().st_mtime)
-    return {job["key"]: job for path in packs for job in read_pack(path)["cells"]}
+    return {job["key"]: job for pack in whole_packs(packs) for job in pack["cells"]}

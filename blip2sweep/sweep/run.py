@@ -18,7 +18,7 @@ from blip2sweep.report.tracking import check_tracking
 from blip2sweep.sweep.finish import SweepFailed, finish, not_scored, why_lost
 from blip2sweep.sweep.plan import Job, Plan, make_plan
 from blip2sweep.sweep.status import told
-from blip2sweep.sweep.sweeps import Submission, Sweep, check_name, new_sweep, read_sweep
+from blip2sweep.sweep.sweeps import Sweep, check_name, new_sweep, submissions_of
 
 Launch = Callable[[Plan, Sweep, Path], bool]  # runs what the plan has to do; False: left running
 
@@ -53,7 +53,7 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     announce(plan, console)
     sweep = new_sweep(plan, " ".join(sys.argv[1:]), config.get("sweep_name"), ledger)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
-    sweep.submissions = earlier_submissions(output_dir, sweep.name)
+    sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.todo:
         sweep.write(output_dir)
         console.print("nothing to run: every cell is in the ledger")
@@ -101,12 +101,6 @@ def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     runner = os.environ.get("BLIP2SWEEP_RUNNER")
     return {**told, "runner": runner} if runner else told
-
-
-def earlier_submissions(output_dir: Path, name: str) -> list[Submission]:
-    """Of a sweep of the same name, so that its jobs are not lost from sight."""
-    path = output_dir / "sweeps" / name / "sweep.json"
-    return read_sweep(path).submissions if path.exists() else []
 
 
 def announce(plan: Plan, console: Console) -> None:

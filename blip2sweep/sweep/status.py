@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from blip2sweep.ledger import Attempts, Ledger
-from blip2sweep.store import read_json
+from blip2sweep.ledger import PARTIAL, Attempts, Ledger
 from blip2sweep.sweep.live import Live, live
-from blip2sweep.sweep.packs import pack_path
+from blip2sweep.sweep.packs import pack_path, whole_packs
 from blip2sweep.sweep.sweeps import Sweep, find_sweep
 from blip2sweep.sweep.worker import again
 
@@ -91,7 +90,7 @@ _packs: dict[Path, list[dict[str, Any]]] = {}  # packs are never changed once wr
 
 def _pack(path: Path) -> list[dict[str, Any]]:
     if path not in _packs:
-        _packs[path] = [{"key": c["key"]} for c in read_json(path)["cells"]]
+        _packs[path] = [{"key": c["key"]} for pack in whole_packs([path]) for c in pack["cells"]]
     return _packs[path]
 
 
@@ -122,12 +121,13 @@ def by_kind(status: Status) -> list[str]:
 def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
     """`on 2 of 16 workers: cache could not be written: …`, of the newest launch: what the log of a worker alone would say."""
     workers, told = set(), defaultdict(set)
+    unread = [f"{len(ledger.unreadable)} files of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
     for line in ledger.workers:
         if line["run"] in sweep.runs[-1:]:
             workers.add(worker := (line["pack"], line.get("part")))
             if "warning" in line:
                 told[line["warning"]].add(worker)
-    return [f"on {len(some)} of {len(workers)} workers: {what}" for what, some in told.items()]
+    return [*unread, *(f"on {len(some)} of {len(workers)} workers: {what}" for what, some in told.items())]
 
 
 def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:

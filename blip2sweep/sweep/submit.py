@@ -16,7 +16,7 @@ from typing import Any
 from blip2sweep.errors import UserError
 from blip2sweep.sweep.finish import say
 from blip2sweep.sweep.live import mark
-from blip2sweep.sweep.sweeps import Submission, Sweep, read_sweep
+from blip2sweep.sweep.sweeps import Submission, Sweep, submissions_of
 from blip2sweep.sweep.turns import after_tasks, before_tasks
 
 # What is ours in the launcher's settings; all others are sbatch's, under submitit's names.
@@ -70,8 +70,8 @@ def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_d
 
 def note(sweep: Sweep, output_dir: Path) -> None:
     """Write the sweep with what others, as a `retry`, have launched of it since it was read: submitting may take hours."""
-    path, known = sweep.folder(output_dir) / "sweep.json", set(sweep.runs)
-    others = [s for s in read_sweep(path).submissions if s.run not in known] if path.exists() else []
+    known = set(sweep.runs)
+    others = [s for s in submissions_of(output_dir, sweep.name) if s.run not in known]
     sweep.submissions = sorted([*sweep.submissions, *others], key=lambda s: s.created)
     sweep.write(output_dir)
 

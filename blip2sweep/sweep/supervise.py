@@ -129,7 +129,7 @@ class Supervisor:
 
 
 def _names(start: dict[str, Any]) -> dict[str, Any]:
-    return {k: start[k] for k in ("key", "sweep", "run", "attempt", "job")}
+    return {k: start.get(k) for k in ("key", "sweep", "run", "attempt", "job")}
 
 
 def crash(code: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import socket
@@ -15,6 +14,8 @@ from typing import Any
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import Attempts, Ledger
+from blip2sweep.processes import born, user
+from blip2sweep.remarks import remark
 from blip2sweep.store import read_json, write_json
 from blip2sweep.sweep.plan import Plan
 
@@ -31,7 +32,8 @@ class Submission:
     created: float = field(default_factory=time.time)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    user: str = field(default_factory=getpass.getuser)
+    user: str = field(default_factory=user)
+    process: str | None = field(default_factory=born)  # which one had the id
 
 
 @dataclass
@@ -105,17 +107,55 @@ def check_name(name: str | None) -> None:
 
 
 def list_sweeps(output_dir: Path) -> list[Sweep]:
-    """All sweeps, oldest first."""
-    return sorted((read_sweep(p) for p in (output_dir / "sweeps").glob("*/sweep.json")), key=lambda s: s.created)
+    """All sweeps, oldest first. One whose file is damaged, or somebody else's to read, is named and left out."""
+    found = []
+    for folder in sorted((output_dir / "sweeps").glob("*")):
+        try:
+            found.append(read_sweep(folder / "sweep.json"))
+        except UserError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                remark(f"{error}; the sweep {folder.name} is left out")
+    return sorted(found, key=lambda s: s.created)
 
 
 def read_sweep(path: Path) -> Sweep:
-    """A sweep from its file; fields of other versions are left out."""
+    """A sweep from its file; fields of other versions are left out. Raises UserError for a file that is no sweep's."""
     data = read_json(path)
-    data["submissions"] = [
-        Submission(**_known(s, Submission.__dataclass_fields__)) for s in data.get("submissions", [])
-    ]
-    return Sweep(**_known(data, Sweep.__dataclass_fields__))
+    try:
+        launches = [Submission(**_known(s, Submission.__dataclass_fields__)) for s in data.get("submissions", [])]
+        sweep = Sweep(**_known({**data, "submissions": launches}, Sweep.__dataclass_fields__))
+        right = _is_sweep(sweep)
+    except (AttributeError, TypeError):
+        right = False
+    if not right:
+        raise UserError(f"{path}: not what a sweep's file says; right: an unchanged copy")
+    return sweep
+
+
+def submissions_of(output_dir: Path, name: str) -> list[Submission]:
+    """What was launched under a sweep's name so far; nothing where its file is not there, or damaged, which is told."""
+    try:
+        return read_sweep(output_dir / "sweeps" / name / "sweep.json").submissions
+    except UserError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            remark(f"{error}; what was launched before is not known")
+        return []
+
+
+def _is_sweep(sweep: Sweep) -> bool:
+    """Whether the fields that everybody takes for granted are of their types."""
+    texts = (sweep.name, sweep.command, *sweep.keys, *sweep.baselines, *(k for r in sweep.rerun.values() for k in r))
+    launches = sweep.submissions
+    texts += tuple(t for s in launches for t in (s.run, s.kind, s.host, s.user))
+    numbers = (sweep.created, *(n for s in launches for n in (s.created, s.pid, s.packs)))
+    objects = (sweep.rerun, sweep.tracking, sweep.settings, *(s.launcher for s in launches), *sweep.skipped)
+    arrays = [a for s in launches for a in s.arrays]
+    return (
+        all(isinstance(t, str) for t in texts)
+        and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+        and all(isinstance(o, dict) for o in (*objects, *arrays))
+        and all({"job", "first", "count"} <= a.keys() for a in arrays)
+    )
 
 
 def find_sweep(output_dir: Path, name: str | None) -> Sweep:

@@ -15,8 +15,8 @@ from typing import Any
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
-from blip2sweep.sweep.finish import check_all_done, finish, say
-from blip2sweep.sweep.live import live, process_lives
+from blip2sweep.sweep.finish import check_all_done, finish, log_lines, say
+from blip2sweep.sweep.live import live, submitter_lives
 from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.progress import follow, scored
 from blip2sweep.sweep.status import sweep_status
@@ -99,9 +99,7 @@ def cancel(output_dir: Path, name: str | None) -> None:
     sweep = find_sweep(output_dir, name)
     now = live(sweep, output_dir)
     here = socket.gethostname()
-    local = [
-        s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and process_lives(s.pid, s.created)
-    ]
+    local = [s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and submitter_lives(s)]
     for pid in {*local, *now.submitters}:
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(pid, signal.SIGTERM)
@@ -151,7 +149,7 @@ def _attempt(
         yield f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else "")
     if end and end.get("traceback"):
         yield end["traceback"].rstrip()
-    if start.get("sweep") in sweeps:
+    if start.get("sweep") in sweeps and start.get("run"):
         yield from _lines(sweeps[start["sweep"]].logs(output_dir, start["run"]), start["key"])
 
 
@@ -159,7 +157,7 @@ def _lines(folder: Path, key: str) -> Iterator[str]:
     """What the logs say from this cell's marker to the next cell's."""
     for path in sorted(p for p in folder.glob("*") if p.suffix in (".log", ".out", ".err")):
         inside = False
-        for line in path.read_text(errors="replace").splitlines():
+        for line in log_lines(path):
             if line.startswith(MARKER):
                 if not inside and f" cell {key} " in line:
                     yield f"-- {path}"

@@ -17,10 +17,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger
+from blip2sweep.processes import exists, lives, settle_user
 from blip2sweep.records import stem
 from blip2sweep.sweep.attempt import DeviceBroken, Scoring, run_cell, say, slurm_job
 from blip2sweep.sweep.packs import read_pack, share
@@ -100,7 +99,7 @@ class Worker:
         start = time.monotonic()
         self.runner = self.runner or self._load_runner(job)
         with half_batch(self.runner, half):
-            name = run_cell(job, self.runner, self.journal, self.pack, self.stop)
+            name = run_cell(job, self.runner, self.journal, self.pack, self.stop, self.ledger)
         if name is not None:
             self._scoring(name, job)
         self._pass_on_warning()
@@ -156,7 +155,9 @@ class Worker:
 
 def may_live(start: dict[str, Any]) -> bool:
     """Whether the process that began an attempt may still be there; of another host that is not known."""
-    return start["host"] != socket.gethostname() or psutil.pid_exists(start["pid"])
+    if start["host"] != socket.gethostname():
+        return True
+    return lives(start["pid"], start["process"]) if start.get("process") else exists(start["pid"])
 
 
 def again(failures: list[dict[str, Any]]) -> str:
@@ -204,6 +205,7 @@ def main(argv: list[str]) -> int:
     # Before torch is loaded. Threads that spin while they wait are 10 times slower beside another busy process, and the
     # scoring process is one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_user()
     stop = Stop()
     stop.install()
     end_with_parent()

@@ -1,0 +1,119 @@
+"""What the journals say of one cell, and which of its results counts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# How an attempt that was `started` ends: a line with the same attempt id.
+ENDS = ("result", "failed", "requeued")
+
+
+@dataclass(slots=True)
+class Attempts:
+    """All that the journals say of one key. An attempt is named by an id: clocks of different hosts are not compared."""
+
+    starts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)  # every result, by attempt
+    gone: set[str] = field(default_factory=set)  # of these, whose predictions are not what was written
+    result: dict[str, Any] | None = None  # the one that counts
+    rivals: list[str] = field(default_factory=list)  # results that do not know each other, where there are several
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
+
+    @property
+    def started(self) -> int:
+        """How many attempts there were, those included that only the result still knows of."""
+        known = self.result.get("starts") if self.result else None
+        return len(self.starts) if known is None else max(len(self.starts), 1 + len(known))
+
+    @property
+    def last_start(self) -> dict[str, Any] | None:
+        return max(self.starts.values(), key=lambda r: r["time"], default=None)
+
+    @property
+    def open(self) -> list[dict[str, Any]]:
+        """Starts that nothing has ended: the cell is in hand, or was when its process died."""
+        return [start for attempt, start in self.starts.items() if attempt not in self.ended]
+
+    @property
+    def done(self) -> bool:
+        return self.result is not None
+
+    @property
+    def results(self) -> set[str]:
+        """The attempts whose results are there; none where the newest is not, for what it replaced counts no more."""
+        return {a for a in self.known if a not in self.gone} if self.result else set()
+
+    @property
+    def last_failure(self) -> dict[str, Any] | None:
+        """The newest failure that no later result made good."""
+        if not self.failures or (self.result and _made_good(self.failures[-1], self.result)):
+            return None
+        return self.failures[-1]
+
+    def failed_in(self, runs: Collection[str]) -> list[dict[str, Any]]:
+        """Failures of these runs (one launch of a sweep each)."""
+        return [f for f in self.failures if f.get("run") in runs]
+
+    def to_know(self) -> dict[str, list[str]]:
+        """What a new result says that it knew: the results it replaces, the other attempts there were."""
+        return {"replaces": sorted(self.known), "starts": sorted(self.starts)}
+
+    def take(self, record: dict[str, Any]) -> None:
+        event, attempt = record["event"], attempt_id(record)
+        if event == "started":
+            self.starts[attempt] = record
+        elif event in ENDS:
+            self.ended.add(attempt)
+        if event == "result":
+            self.known[attempt] = record
+            self._choose()
+        elif event == "measured":
+            known = self.measured.get(record["source"])
+            self.measured[record["source"]] = max(known or record, record, key=_generation)
+        elif event == "failed":
+            self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
+
+    def lose(self, attempt: str) -> None:
+        """The predictions of this result are not there."""
+        self.gone.add(attempt)
+        self._choose()
+
+    def _choose(self) -> None:
+        if len(self.known) == 1:
+            ((attempt, chosen),) = self.known.items()
+        else:
+            attempt, self.rivals = newest(self.known)
+            chosen = self.known[attempt]
+        self.result = None if attempt in self.gone else chosen
+
+
+def newest(results: Mapping[str, dict[str, Any]]) -> tuple[str, list[str]]:
+    """(the attempt whose result counts, those that could as well, when there are several). A result names those it replaces.
+    Of two that do not know each other the one with the larger id counts; lines of earlier versions, which name nothing, come
+    before all others and among themselves in the order of their times."""
+    replaced = {a for attempt, r in results.items() for a in r.get("replaces", ()) if a != attempt}
+    heads = [a for a in results if a not in replaced] or list(results)
+    named = [a for a in heads if "replaces" in results[a]]
+    if not named:
+        return max(heads, key=lambda a: (results[a]["time"], a)), []
+    return max(named), sorted(named) if len(named) > 1 else []
+
+
+def _made_good(failure: dict[str, Any], result: dict[str, Any]) -> bool:
+    if "starts" in result:
+        return attempt_id(failure) in result["starts"]
+    return bool(result["time"] >= failure["time"])
+
+
+def _generation(measured: dict[str, Any]) -> tuple[int, str, float]:
+    """Of measurements of one thing the one that knew of the others counts."""
+    return measured.get("generation", 0), measured["scored"], measured["time"] if "n" not in measured else 0.0
+
+
+def attempt_id(record: dict[str, Any]) -> str:
+    """The attempt a line belongs to."""
+    return str(record.get("attempt") or record.get("time"))

@@ -1,0 +1,97 @@
+"""What a process writes into the ledger: a file of its own, line by line, each whole and durable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.lines import sealed
+from blip2sweep.remarks import remark
+from blip2sweep.store import make_folder, sync_folder
+
+OPENED = ".journals"  # a folder of empty files: the names of all journals there ever were, so that a lost one is missed
+
+
+class Journal:
+    """One process's append-only file. Opened at the first line, so that a reader leaves no file behind."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        self.path = _new_path(output_dir)
+        self._fd: int | None = None
+        self._lines = 0  # that are there
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
+        self.write_many(event, [fields])
+
+    def write_many(self, event: str, records: Iterable[dict[str, Any]]) -> None:
+        """Append lines of one kind with one fsync: all of them, or none and UserError."""
+        head = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        try:
+            fd = self._open()
+            lines = [sealed({**head, **r}, i) for i, r in enumerate(records, self._lines)]
+            _write_all(fd, b"".join(lines))
+            self._lines += len(lines)
+        except OSError as error:
+            raise UserError(
+                f"ledger {self.path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
+            ) from error
+
+    def _open(self) -> int:
+        if self._fd is not None and not _is_at(self._fd, self.path):
+            remark(f"ledger {self.path}: moved or removed while it was written; going on in a new one there")
+            self.close()
+            self.path, self._lines = _new_path(self.output_dir), 0
+        if self._fd is None:
+            make_folder(self.path.parent)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            sync_folder(self.path.parent)
+            note_opened(self.path)
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _new_path(output_dir: Path) -> Path:
+    return output_dir / "journals" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether an open file is still the one with that name: predictions go where the name says."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except OSError:
+        return False
+
+
+def note_opened(path: Path) -> None:
+    """Leave a journal's name, so that it is missed should it get lost. Nothing depends on it otherwise."""
+    folder = path.parent.parent / OPENED
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        (folder / path.name).touch()
+        sync_folder(folder)
+
+
+def _write_all(fd: int, lines: bytes) -> None:
+    """Whole lines or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
+    start = os.fstat(fd).st_size
+    try:
+        written = os.write(fd, lines)
+        if written < len(lines):
+            raise OSError(28, "No space left on device")
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, start)
+        raise
