@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.recipes import text_of
@@ -122,8 +121,8 @@ def _drop_ends(key: str, choice: Choice, source: Source) -> str:
     if draws is None or key not in draws:
         return "without an interval (no outputs)"
     shown = draws.only([key]).on(draws.half(False)) if choice.held_out else draws
-    low, high = np.quantile(shown.drop(key), [0.025, 0.975])
-    return f"[{low:.4f}, {high:.4f}]"
+    found = shown.paired(key)
+    return f"[{found.low:.4f}, {found.high:.4f}]"
 
 
 def _said(choice: Choice, source: Source) -> Iterator[str]:
