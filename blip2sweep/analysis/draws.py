@@ -15,7 +15,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from blip2sweep.metrics import METRICS, Drop, Images, Kept, Metric, few_changed, images, kept, paired_drop, weights
+from blip2sweep.metrics import (
+    METRICS,
+    Drop,
+    Images,
+    Kept,
+    Metric,
+    changed_images,
+    few_changed,
+    images,
+    kept,
+    paired_drop,
+    weights,
+)
 from blip2sweep.records import read_predictions, read_statistics, stem
 
 Array = NDArray[np.float64]
@@ -51,6 +63,10 @@ class Draws:
     def kept(self, key: str) -> Kept:
         """The share of the baseline's metric that a cell keeps, with its 95 % interval."""
         return kept(self.metric, self.arrays[self.baseline], self.arrays[key], self.images)
+
+    def changed(self, key: str) -> int:
+        """On how many images a cell differs from the baseline."""
+        return changed_images(self.metric, self.arrays[self.baseline], self.arrays[key], self.images)
 
     def least(self, key: str, other: str | None = None) -> float:
         """Half the width that a band needs where too few images differ for resamples to know the error; else 0."""

@@ -110,7 +110,7 @@ def too_few(images: int, margin: float) -> str:
     """Why nothing is safe on so few images."""
     return (
         f"a break in {unseen(images):.1%} of the images could go unseen on {images} images; "
-        f"{fewest_images(margin)} show a loss of {margin:.0%}"
+        f"{fewest_images(margin)} show a loss of {100 * margin:g} %"
     )
 
 
