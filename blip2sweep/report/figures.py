@@ -14,7 +14,7 @@ from blip2sweep.analysis.dropoff import dropoff
 from blip2sweep.analysis.frontier import SIZES, frontier
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
-from blip2sweep.analysis.prices import ALONE, prices
+from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.errors import UserError
 from blip2sweep.report.commands import context
@@ -148,14 +148,12 @@ def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
 
 def _prices(source: Source) -> Figure:
     data = prices(source.cells, source.metric, lambda keys: source.draws)
-    words, alone = words_of(source.metric), len(data) and (data["kind"] == ALONE).all()
+    words = words_of(source.metric)
     caption = (
-        f"What one width less of one part loses in {words.name} and saves, paired 95 % intervals; a price only where the {words.worse} "
-        "is significant. "
-        + ("Parts alone, the others at 16 bits. " if alone else "At the smallest recipe of whole parts that loses at most 2 %. ")
-        + ("Curves: each part by itself." if alone else
-           f"Curve: from full precision the rung with the least {words.worse} for its size first; a step may skip widths.")
-    )  # fmt: skip
+        f"What one width less of one part costs in {words.name} and saves, with paired 95 % intervals; a price only where the "
+        f"{words.worse} is significant. The curve is the ladder from full precision, the least {words.worse} for its size first "
+        "(a step may skip widths), or each part by itself where no two were compressed together."
+    )
     table = "".join(p.html() for p in priced(source, data)[:MOST_TABLES])
     wanted = "part=all per_part.vit.bits=3,4,8,none per_part.qformer.bits=4,none per_part.llm.bits=3,4,8,none"
     return Figure("prices", "What the next bits cost", caption, data, wanted, table=table)

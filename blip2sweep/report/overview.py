@@ -38,10 +38,11 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
         ]
     whole = headline(source.cells)
     curves = dropoff(whole, source.metric, source.draws)
-    shapley, priced = (next(f for f in figures if f.name == name).data for name in ("shapley", "prices"))
+    shapley, costs = (next(f for f in figures if f.name == name).data for name in ("shapley", "prices"))
     ordered = settings(curves)
-    return [_breaks(curves, ordered, words) + _reached(whole), *_costs(source, priced, ordered, words), _matters(curves, shapley, ordered, words, base), _safe(curves, ordered),
-            *_beaten(source, words), _next(source, curves)]  # fmt: skip
+    matters = _matters(curves, shapley, ordered, words, base) + _costs(source, costs, ordered, words)
+    told = [_breaks(curves, ordered, words) + _reached(whole), matters, _safe(curves, ordered), _next(source, curves)]
+    return [*told[:3], *_beaten(source), *told[3:]]
 
 
 def settings(curves: pd.DataFrame) -> list[str]:
@@ -120,23 +121,20 @@ def _alone(own: pd.DataFrame, words: Words) -> str:
 # ---- what the next bits cost
 
 
-def _costs(source: Source, found: pd.DataFrame, ordered: list[str], words: Words) -> list[str]:
-    """Of the setting that is told in full: what comes next, and the ladder."""
+def _costs(source: Source, found: pd.DataFrame, ordered: list[str], words: Words) -> str:
+    """Of the setting that is told in full: what to narrow next, and the ladder."""
     if found.empty:
-        return []
+        return ""
     having = list(dict.fromkeys(found["setting"]))
     setting = next((s for s in ordered if s in having), having[0])
     own = found[found["setting"] == setting]
-    told = next(p for p in priced(source, own))
-    said = [told.advice, ladder_told(own, setting, sizes_of(source.cells), words)]
-    return (
-        [" ".join(f"{s[0].upper()}{s[1:]}." for s in [f"{told.title}: {said[0]}" if said[0] else "", said[1]] if s)]
-        if any(said)
-        else []
-    )
+    (table,) = priced(source, own)
+    advice = f"{table.title.replace('what the next bits cost ', '')}: {table.advice}" if table.advice else ""
+    said = [advice, ladder_told(own, setting, sizes_of(source.cells), words)]
+    return "".join(f" {s[0].upper()}{s[1:]}." for s in said if s)
 
 
-def _beaten(source: Source, words: Words) -> list[str]:
+def _beaten(source: Source) -> list[str]:
     told = beaten(source.cells, source.metric)
     return [f"{told[0].upper()}{told[1:]}."] if told else []
 

@@ -224,7 +224,11 @@ def told_of(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]:
     metric = main_metric(cells)
     assert metric is not None
     found = prices(cells, metric, lambda keys: _draws(output_dir, cells, metric, keys))
-    return lines_of(Source(output_dir, "", output_dir, table, cells, metric, None, command), found, cells)
+    settings = list(dict.fromkeys(found["setting"]))
+    first = found[found["setting"].isin(settings[:1])]
+    lines = lines_of(Source(output_dir, "", output_dir, table, cells, metric, None, command), first, cells)
+    more = f"  the same with {', '.join(settings[1:])}: blip2sweep report" if len(settings) > 1 else ""
+    return [*lines, *([more] if more else [])]
 
 
 def lines_of(source: Source, found: pd.DataFrame, cells: pd.DataFrame) -> list[str]:

@@ -128,12 +128,12 @@ def notes(table: pd.DataFrame) -> list[str]:
     bounded = any(table[e].notna().any() for e in ends if e in table)
     how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
     lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
-    lines += unseen_notes(table, main_metrics(table))
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
         by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
         lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
+    lines += unseen_notes(table, main_metrics(table))
     if "model" in table and "tiny" in set(table["model"]):
         lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
     return lines
