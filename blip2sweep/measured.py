@@ -17,23 +17,24 @@ from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import METRICS, Metric, Weights, interval, same_as_baseline, weights
+from blip2sweep.metrics import METRICS, Images, Metric, changed_images, images, paired_drop, same_as_baseline
 from blip2sweep.records import key_of, read_predictions, read_scores, second_run, second_runs, stem
 from blip2sweep.remarks import remark
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
+INTERVALS = 2  # the rule of `paired_drop` and what `measure` keeps; lines of another one are measured again
+MEASURES = digest([SCORERS, INTERVALS])[:8]
 EVENT = "measured"
 
 
 class Scored:
-    """One cell's predictions and statistics, with the resamples of each metric made once."""
+    """One cell's predictions and statistics, added up by image once."""
 
     def __init__(self, output_dir: Path, name: str) -> None:
         self.output_dir, self.name, self.key = output_dir, name, key_of(name)
         self.predictions = read_predictions(output_dir, name)
         self.statistics, self.current = read_scores(output_dir, name)
-        self._sums: dict[str, NDArray[np.float64]] = {}
-        self._samples: dict[str, NDArray[np.float64]] = {}
+        self._by_image: dict[str, NDArray[np.float64]] = {}
 
     @property
     def scored(self) -> str:
@@ -48,21 +49,16 @@ class Scored:
     def value(self, metric: Metric) -> float:
         return metric.value(self.statistics[metric.statistic])
 
-    def samples(self, metric: Metric) -> NDArray[np.float64]:
-        """The metric in each of the B resamples shared by all cells of this sample set."""
-        if metric.name not in self._samples:
-            self._samples[metric.name] = metric.finish(self._summed(metric.statistic))
-        return self._samples[metric.name]
-
-    def _summed(self, statistic: str) -> NDArray[np.float64]:
-        """(B, k), for all metrics that read this statistic."""
-        if statistic not in self._sums:
-            self._sums[statistic] = self._weights.sums(self.statistics[statistic])
-        return self._sums[statistic]
+    def by_image(self, metric: Metric) -> NDArray[np.float64]:
+        """(m, k), for all metrics that read this statistic."""
+        name = metric.statistic
+        if name not in self._by_image:
+            self._by_image[name] = self.images.by_image(self.statistics[name])
+        return self._by_image[name]
 
     @functools.cached_property
-    def _weights(self) -> Weights:
-        return weights(self.predictions.image_id)
+    def images(self) -> Images:
+        return images(self.predictions.image_id)
 
 
 class Baseline:
@@ -85,7 +81,7 @@ def _second(output_dir: Path, name: str) -> Scored | None:
 
 
 class Baselines:
-    """Each baseline is read and resampled once. waiting: one whose scores are not all there is looked at again."""
+    """Each baseline is read once. waiting: one whose scores are not all there is looked at again."""
 
     def __init__(self, output_dir: Path, waiting: bool) -> None:
         self.output_dir, self.waiting = output_dir, waiting
@@ -105,13 +101,14 @@ class Baselines:
 
 
 def source(name: str, baseline: dict[str, Any] | None) -> str:
-    """Names what a measurement was made from: the predictions `name`, those of the baseline's `result` line, the scorers."""
-    return f"{name} {((baseline or {}).get('predictions') or '')[:12]} {SCORERS}"
+    """Names what a measurement was made from: the predictions `name`, those of the baseline's `result` line, the scorers and rules."""
+    return f"{name} {((baseline or {}).get('predictions') or '')[:12]} {MEASURES}"
 
 
 def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
-    """As the ledger keeps it: {metric: [value]} or, beside a baseline, [value, baseline, drop, low, high] (95 %, paired
-    bootstrap over images; positive is worse), the number of samples, the share of equal outputs, the noise floor.
+    """As the ledger keeps it: {metric: [value]} or, beside a baseline, [value, baseline, drop, low, high, changed images]
+    (`paired_drop`: 95 %, over images; positive is worse), the number of samples and images, the share of equal outputs, the
+    noise floor.
 
     There are no drops where the baseline is missing or was scored on other samples, or where there are no samples.
     """
@@ -120,18 +117,18 @@ def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
     found: dict[str, Any] = {"scored": cell.scored, "samples": len(ids), "noise": noise}
     if baseline is None or not ids or baseline.cell.predictions.id != ids:
         return {**found, "metrics": {m.name: [_number(cell.value(m))] for m in cell.metrics}}
+    found["images"] = cell.images.count
     found["same"] = same_as_baseline(cell.predictions.text, baseline.cell.predictions.text)
     return {**found, "metrics": {m.name: _beside(m, cell, baseline.cell) for m in cell.metrics}}
 
 
 def _beside(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
-    """value, baseline, drop, low, high; the value alone where the baseline lacks the metric."""
-    value = cell.value(metric)
+    """value, baseline, drop, low, high, changed images; the value alone where the baseline lacks the metric."""
     if metric.statistic not in baseline.statistics:
-        return [_number(value)]
-    sign, base = 1 if metric.higher_is_better else -1, baseline.value(metric)
-    low, high = interval(sign * (baseline.samples(metric) - cell.samples(metric)))
-    return [_number(x) for x in (value, base, sign * (base - value), low, high)]
+        return [_number(cell.value(metric))]
+    own = baseline.by_image(metric), cell.by_image(metric)
+    values = cell.value(metric), baseline.value(metric), *paired_drop(metric, *own)
+    return [*map(_number, values), changed_images(metric, *own)]
 
 
 def _number(value: float) -> float | None:
@@ -171,7 +168,7 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
     metrics = measured["metrics"].items()
     found = {m: v[0] for m, v in metrics} | {"scored_samples": measured["samples"]}
     if "same" in measured:
-        found["same_as_baseline"] = measured["same"]
+        found |= {"same_as_baseline": measured["same"], "images": measured["images"]}
     for metric, values in metrics:
         found.update(zip(_beside_columns(metric), values[1:], strict=False))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
@@ -179,4 +176,5 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _beside_columns(metric: str) -> tuple[str, ...]:
-    return (f"baseline_{metric}", f"drop_{metric}", f"drop_{metric}_low", f"drop_{metric}_high")
+    drop = f"drop_{metric}"
+    return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", f"changed_{metric}")

@@ -1,7 +1,7 @@
 """Ledger -> table: one row a cell, with metrics, paired drops and intervals.
 
 Columns: identity (what the cell is), metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high` (95 %,
-paired bootstrap over images; positive is worse), output health, size, cost, provenance. Failed cells are rows too.
+paired, over images: metrics/intervals.py; positive is worse) and `changed_m`, the images on which the cell differs; output health, size, cost, provenance. Failed cells are rows too.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ def _published(result: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     }
     for name, value in result["published"].items():
         if name in base and name in METRICS:
-            sign = 1 if METRICS[name].higher_is_better else -1
-            found |= {f"baseline_{name}": base[name], f"drop_{name}": sign * (base[name] - value)}
+            found |= {f"baseline_{name}": base[name], f"drop_{name}": METRICS[name].drop(base[name], value)}
     return found
 
 

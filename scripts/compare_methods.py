@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.ledger import Ledger
-from blip2sweep.metrics import METRICS, paired_drop, weights
+from blip2sweep.metrics import METRICS, images, paired_drop
 from blip2sweep.records import read_predictions, read_statistics, stem
 
 OF_TASK = {"shapes_caption": ("nll", "cider"), "shapes_vqa": ("nll", "vqa_accuracy")}
@@ -37,13 +37,13 @@ class Cell:
         """How much worse than the other, with its interval."""
         metric = METRICS[name]
         mine, theirs = (x.statistics[metric.statistic] for x in (self, other))
-        found = paired_drop(metric, theirs, mine, weights(self.images))
+        found = paired_drop(metric, theirs, mine, images(self.images))
         return f"{found.drop:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
     def excludes_zero(self, other: Cell, name: str) -> bool:
         metric = METRICS[name]
         mine, theirs = (x.statistics[metric.statistic] for x in (self, other))
-        return paired_drop(metric, theirs, mine, weights(self.images)).low > 0
+        return paired_drop(metric, theirs, mine, images(self.images)).low > 0
 
 
 def rows(output_dir: Path) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.bands import max_t, percentile
+from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import by_recipe, entries, identity, part_of
@@ -126,7 +126,11 @@ def _with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
     for _, family in known.groupby(FAMILY):
         pairs = [(str(frame.at[i, "key"]), others[int(str(i))]) for i in family.index]
         sampled = np.array([draws.drop(k) if o is None else draws.drop(o) - draws.drop(k) for k, o in pairs])
-        frame.loc[family.index, ["low", "high"]] = np.column_stack(percentile(sampled))
-        ends = max_t(family["effect"].to_numpy(float), sampled)
+        effects = [
+            (k, None) if o is None else (o, k) for k, o in pairs
+        ]  # what sparing gives back: the whole from the rest
+        frame.loc[family.index, ["low", "high"]] = [draws.paired(*e)[1:] for e in effects]
+        least = np.array([draws.least(*e) for e in effects])
+        ends = max_t(family["effect"].to_numpy(float), sampled, images=draws.images.count, least=least)
         frame.loc[family.index, ["band_low", "band_high"]] = np.column_stack(ends)
     return frame

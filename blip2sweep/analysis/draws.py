@@ -1,4 +1,4 @@
-"""The metric of many cells in every resample of the images, from their score files, in one matrix product.
+"""The metric of many cells in every resample of the images, from their score files, in one matrix product; and their intervals.
 
 All cells share one weight matrix (DESIGN: B = 2000, clustered by image), so differences of any two cells are paired, and
 families of cells can be put into simultaneous bands.
@@ -8,13 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from blip2sweep.metrics import METRICS, Metric, weights
+from blip2sweep.metrics import (
+    METRICS,
+    Drop,
+    Images,
+    Kept,
+    Metric,
+    changed_images,
+    few_changed,
+    images,
+    kept,
+    paired_drop,
+    weights,
+)
 from blip2sweep.records import read_predictions, read_statistics, stem
 
 Array = NDArray[np.float64]
@@ -34,17 +47,37 @@ class Draws:
     def __contains__(self, key: str) -> bool:
         return key in self.arrays
 
-    @property
-    def sign(self) -> int:
-        return 1 if self.metric.higher_is_better else -1
+    @cached_property
+    def images(self) -> Images:
+        return images(self.image_ids)
 
     def value(self, key: str, images: NDArray[np.bool_] | None = None) -> float:
         """The metric of a cell, on all images or on those of a mask (n,)."""
         return self.metric.value(self.arrays[key] if images is None else self.arrays[key][images])
 
+    def paired(self, key: str, other: str | None = None) -> Drop:
+        """How much worse a cell is than another, or than the baseline, with its 95 % interval: the table's own formula."""
+        whole = None if other is None else self.value(self.baseline)
+        return paired_drop(self.metric, self.arrays[other or self.baseline], self.arrays[key], self.images, whole=whole)
+
+    def kept(self, key: str) -> Kept:
+        """The share of the baseline's metric that a cell keeps, with its 95 % interval."""
+        return kept(self.metric, self.arrays[self.baseline], self.arrays[key], self.images)
+
+    def changed(self, key: str) -> int:
+        """On how many images a cell differs from the baseline."""
+        return changed_images(self.metric, self.arrays[self.baseline], self.arrays[key], self.images)
+
+    def least(self, key: str, other: str | None = None) -> float:
+        """Half the width that a band needs where too few images differ for resamples to know the error; else 0."""
+        if not few_changed(self.metric, self.arrays[other or self.baseline], self.arrays[key], self.images):
+            return 0.0
+        found = self.paired(key, other)
+        return max(found.high - found.drop, found.drop - found.low)
+
     def drop(self, key: str) -> Array:
         """Paired drops, (B,)."""
-        return self.sign * (self.resampled[self.baseline] - self.resampled[key])
+        return self.metric.drop(self.resampled[self.baseline], self.resampled[key])
 
     def drops(self, keys: Sequence[str]) -> Array:
         """(len(keys), B)."""
@@ -64,10 +97,9 @@ class Draws:
         return Draws(self.metric, self.image_ids, arrays, self.baseline, resampled)
 
     def on(self, images: NDArray[np.bool_]) -> Draws:
-        """The same cells on some of the images, resampled anew."""
+        """The same cells on some of the images, without resamples."""
         ids = [i for i, keep in zip(self.image_ids, images, strict=True) if keep]
-        arrays = {k: a[images] for k, a in self.arrays.items()}
-        return Draws(self.metric, ids, arrays, self.baseline, resample_all(self.metric, ids, arrays))
+        return Draws(self.metric, ids, {k: a[images] for k, a in self.arrays.items()}, self.baseline, {})
 
 
 def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str) -> Draws | None:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
-from blip2sweep.analysis.draws import Array, Draws
-from blip2sweep.metrics import METRICS
+from blip2sweep.analysis.draws import Draws
+from blip2sweep.metrics import METRICS, Kept, fewest_images, unseen
 
 SEQUENCE = (8, 6, 5, 4, 3, 2)
 MARGIN = 0.02  # of the baseline
@@ -20,6 +20,7 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     """One row a cell of one width: what is left of the metric in % of the baseline, drop with pointwise interval and band.
 
     `retained` is below 100 where a cell is worse; of a metric that is better when lower it is above, as its value is.
+    `images`: on how many it was scored, `changed`: on how many of them it differs from the baseline.
 
     cells: as `comparable` gives them, or some of them. The band is simultaneous over all cells given that share a setting.
     Cells without outputs (imported scores) have NaN intervals; where the baseline is 0 nothing can be retained: NaN.
@@ -32,7 +33,9 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
         out[f"drop{end}"] = rows.get(f"drop_{metric}{end}", pd.Series(np.nan, index=rows.index))
     out["noise"] = rows.get(f"noise_{metric}", pd.Series(np.nan, index=rows.index))
     level = out["baseline"].abs().where(out["baseline"] != 0)
-    out["retained"] = 100 * (1 - (1 if METRICS[metric].higher_is_better else -1) * out["drop"] / level)
+    for name, column in (("images", "images"), ("changed", f"changed_{metric}")):
+        out[name] = rows.get(column, pd.Series(np.nan, index=rows.index))
+    out["retained"] = 100 * METRICS[metric].retained(level, out["drop"])
     out["retained_low"], out["retained_high"] = _retained_ends(out, draws)
     out["band_low"], out["band_high"] = _bands(out, draws)
     out = out.sort_values([*LINE, "width", "seed"]).reset_index(drop=True)
@@ -40,12 +43,11 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
 
 
 def _retained_ends(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
-    """95 % of the ratio of cell and baseline over the resamples: of a model that says nothing, 0 to 0."""
-    found: dict[str, Array] = {}
-    if draws is not None and (base := draws.resampled[draws.baseline]).min() > 0:
-        own = set(out["key"]).intersection(draws.arrays)
-        found = {k: np.nanquantile(100 * draws.resampled[k] / base, [0.025, 0.975]) for k in own}
-    low, high = (out["key"].map({k: float(ends[i]) for k, ends in found.items()}).astype(float) for i in (0, 1))
+    """95 % of the ratio of cell and baseline: never less than nothing."""
+    found: dict[str, Kept] = {}
+    if draws is not None:
+        found = {k: draws.kept(k) for k in set(out["key"]).intersection(draws.arrays)}
+    low, high = (out["key"].map({k: 100 * ends[i] for k, ends in found.items()}).astype(float) for i in (1, 2))
     return low, high
 
 
@@ -54,7 +56,9 @@ def _bands(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series
     if draws is None:
         return low, high
     for _, family in out[out["key"].isin(list(draws.arrays))].groupby("setting"):
-        ends = max_t(family["drop"].to_numpy(float), draws.drops(list(family["key"])))
+        keys = list(family["key"])
+        least = np.array([draws.least(k) for k in keys])
+        ends = max_t(family["drop"].to_numpy(float), draws.drops(keys), images=draws.images.count, least=least)
         low[family.index], high[family.index] = ends
     return low, high
 
@@ -65,6 +69,7 @@ def lowest_safe(curves: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
     Tested 8 → 6 → 5 → 4 → 3 → 2 in fixed sequence, so that no correction for the number of widths is needed (Maurer,
     Hothorn and Lehmacher, 1995): a width is safe when the upper end of the drop's 95 % interval, a one-sided 97.5 % bound, is
     below margin × baseline, and all wider ones that were run were safe. Of several calibration seeds the worst must be.
+    On fewer than 3.69/margin images no width is: a break in a margin of the images could have gone unseen.
     A width that was not run is passed over, since which widths were run was decided before their results were seen; it is
     named in `not_run`. One without an interval ends the sequence; `stopped` says why it ended, `failed` at which width.
     Widths outside the sequence, such as 7 and 16 bits, are not tested; they are named in `not_tested`.
@@ -88,6 +93,9 @@ def _lowest(names: Any, own: pd.DataFrame, margin: float) -> dict[str, Any]:
                 f"{width} bits: {'no outputs, so no interval' if base > 0 else 'no baseline above 0'}",
             )
             break
+        if row.get("images", np.inf) < fewest_images(margin) and not float(row["drop"]) > margin * base:
+            failed, stopped = width, too_few(int(row["images"]), margin)
+            break
         if high > margin * base:
             failed, stopped = width, f"{width} bits: drop up to {100 * high / base:.1f} %"
             break
@@ -96,6 +104,14 @@ def _lowest(names: Any, own: pd.DataFrame, margin: float) -> dict[str, Any]:
     return {**dict(zip(LINE, names, strict=True)), "lowest_safe": safe, "margin": margin, "failed": failed,
             "stopped": stopped, "not_run": ", ".join(map(str, skipped)),
             "not_tested": ", ".join(f"{w:g}" for w in outside)}  # fmt: skip
+
+
+def too_few(images: int, margin: float) -> str:
+    """Why nothing is safe on so few images."""
+    return (
+        f"a break in {unseen(images):.1%} of the images could go unseen on {images} images; "
+        f"{fewest_images(margin)} show a loss of {100 * margin:g} %"
+    )
 
 
 def extending(safe: pd.DataFrame) -> pd.DataFrame:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.metrics import METRICS
 
 SIZES = (
     "bits_per_weight",
@@ -31,7 +31,7 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     rows["held_out"] = [draws is not None and k in draws for k in rows["key"]]
     if rows["held_out"].any():  # single published values cannot compete with held-out ones
         rows = rows[rows["held_out"]]
-    sign = _sign(cells, metric)
+    sign = METRICS[metric].sign
     chosen_on = [draws.value(k, halves[0]) if draws and halves and h else v
                  for k, h, v in zip(rows["key"], rows["held_out"], rows[metric], strict=True)]  # fmt: skip
     rows["chosen_on"] = chosen_on
@@ -47,10 +47,6 @@ def _size(cells: pd.DataFrame, size: str) -> str:
     if column not in cells or cells[column].isna().all():
         raise UserError(f"frontier: no cell has {column}; right: cells of quant.packed=true, whose time is measured")
     return column
-
-
-def _sign(cells: pd.DataFrame, metric: str) -> int:
-    return -1 if metric == "nll" else 1
 
 
 def _pareto(own: pd.DataFrame, size: str, sign: int) -> pd.DataFrame:
@@ -80,10 +76,8 @@ def _shown(found: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> 
     own = out[out["held_out"]]
     if draws is not None and len(own):
         other = draws.only(list(own["key"])).on(draws.half(False))
-        base = other.value(other.baseline)
         out.loc[own.index, "value"] = [other.value(k) for k in own["key"]]
-        out.loc[own.index, "drop"] = [other.sign * (base - other.value(k)) for k in own["key"]]
-        out.loc[own.index, ["low", "high"]] = np.column_stack(percentile(other.drops(list(own["key"]))))
+        out.loc[own.index, ["drop", "low", "high"]] = [other.paired(k) for k in own["key"]]
     ends = zip(out["low"], out["high"], strict=True)
     out["like_baseline"] = [None if pd.isna(low) else bool(low <= 0 <= high) for low, high in ends]
     return out

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.errors import UserError
 
@@ -21,7 +20,7 @@ class Difference(NamedTuple):
 
 
 def difference(cells: pd.DataFrame, metric: str, draws: Draws | None, one: str, other: str) -> Difference:
-    """drop(one) − drop(other), positive where `one` is worse; both are seen on the same resampled images.
+    """drop(one) − drop(other), positive where `one` is worse; both are seen on the same images.
 
     one, other: keys, or their beginnings. Raises UserError where a key is no one cell of the table.
     """
@@ -31,11 +30,11 @@ def difference(cells: pd.DataFrame, metric: str, draws: Draws | None, one: str, 
 
 
 def paired_interval(draws: Draws | None, one: str, other: str) -> tuple[float, float]:
-    """The ends of the 95 % percentile interval of drop(one) − drop(other)."""
+    """The ends of the 95 % interval of drop(one) − drop(other), which is the drop of one from the other."""
     if draws is None or one not in draws or other not in draws:
         return np.nan, np.nan
-    low, high = percentile((draws.drop(one) - draws.drop(other))[None])
-    return float(low[0]), float(high[0])
+    found = draws.paired(one, other)
+    return found.low, found.high
 
 
 def _row(cells: pd.DataFrame, key: str) -> pd.Series:

@@ -1,18 +1,30 @@
 """Metrics: what the outputs are worth, and how sure that is. No torch here.
 
-Every metric is a function of weighted sums of per-sample statistics (statistics.py), so that one bootstrap serves them
-all::
+Every metric is a function of weighted sums of per-sample statistics (statistics.py), so that one rule for intervals
+(intervals.py) and one bootstrap (bootstrap.py) serve them all::
 
     scorer = CaptionScorer(references)                    # tokenises and counts the references once
     base, cell = scorer.statistics(captions_of_baseline), scorer.statistics(captions_of_cell)
     cider = METRICS["cider"]
     cider.value(cell["cider"])                            # 1.26
-    paired_drop(cider, base["cider"], cell["cider"], weights(image_ids))  # Drop(drop=0.025, low=0.015, high=0.035)
+    paired_drop(cider, base["cider"], cell["cider"], images(image_ids))  # Drop(drop=0.025, low=0.015, high=0.035)
 """
 
-from blip2sweep.metrics.bootstrap import Drop, Weights, drop_samples, interval, paired_drop, resample, weights
+from blip2sweep.metrics.bootstrap import Weights, drop_samples, interval, resample, weights
 from blip2sweep.metrics.captions import CAPTION_METRICS, CaptionScorer
 from blip2sweep.metrics.health import health_statistics, same_as_baseline
+from blip2sweep.metrics.images import Images, images
+from blip2sweep.metrics.intervals import (
+    Drop,
+    Kept,
+    changed_images,
+    few_changed,
+    fewest_images,
+    kept,
+    paired_drop,
+    student_factor,
+    unseen,
+)
 from blip2sweep.metrics.java import JavaError
 from blip2sweep.metrics.meteor import Meteor
 from blip2sweep.metrics.records import ScoreError
@@ -26,20 +38,29 @@ __all__ = [
     "METRICS",
     "CaptionScorer",
     "Drop",
+    "Images",
     "JavaError",
+    "Kept",
     "Meteor",
     "Metric",
     "ScoreError",
     "Weights",
+    "changed_images",
     "drop_samples",
+    "few_changed",
+    "fewest_images",
     "health_statistics",
+    "images",
     "interval",
+    "kept",
     "nll_statistics",
     "normalize_answer",
     "paired_drop",
     "resample",
     "same_as_baseline",
     "score_file",
+    "student_factor",
+    "unseen",
     "values",
     "vqa_accuracy",
     "vqa_statistics",

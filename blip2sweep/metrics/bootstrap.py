@@ -1,8 +1,9 @@
-"""Intervals of metrics and of paired drops from one bootstrap over images, shared by all cells of a sample set.
+"""One bootstrap over images, shared by all cells of a sample set: for bands, and for what many cells' drops add up to.
 
 Resampling draws whole images: a VQA image brings all its questions, whose outcomes are correlated. Because every cell
 meets the same resamples, the drop of each resample is a paired drop, and drops of different cells can be compared or
-put into simultaneous bands. (Efron and Tibshirani, 1993, chapters 8 and 13: percentile intervals.)
+put into simultaneous bands. (Efron and Tibshirani, 1993, chapters 8 and 13.) The interval of one drop is not taken from
+it: see intervals.py.
 """
 
 from __future__ import annotations
@@ -10,49 +11,34 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2sweep.metrics.images import Images, images
 from blip2sweep.metrics.statistics import FloatArray, Metric
 
 _ROWS_AT_ONCE = 250  # counts become floats in blocks: 2000 x 40,000 images would be 640 MB of them
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class Weights(Images):
     """How often each of m images is in each of B resamples of m images.
 
-    counts: (B, m) uint8. image: (n,) intp, the column of counts that a sample's image has. Kept by image, not by
-    sample, because a full VQA split has five questions an image.
+    counts: (B, m) uint8. Kept by image, not by sample, because a full VQA split has five questions an image.
     """
 
     counts: NDArray[np.uint8]
-    image: NDArray[np.intp]
 
     def sums(self, statistics: FloatArray) -> FloatArray:
         """Weighted column sums of a statistic array (n, k): (B, k) float64."""
-        if len(statistics) != len(self.image):
-            raise ValueError(
-                f"statistics of {len(statistics)} samples, weights for {len(self.image)}; use the same set"
-            )
-        by_image = np.zeros((self.counts.shape[1], statistics.shape[1]))
-        np.add.at(by_image, self.image, statistics)
+        by_image = self.by_image(statistics)
         blocks = range(0, len(self.counts), _ROWS_AT_ONCE)
         return np.concatenate([self.counts[i : i + _ROWS_AT_ONCE].astype(np.float64) @ by_image for i in blocks])
 
     def dense(self) -> NDArray[np.uint8]:
         """The weight of each sample in each resample, (B, n) uint8."""
         return self.counts[:, self.image]
-
-
-class Drop(NamedTuple):
-    """How much worse a cell is than its baseline (negative: better), with the ends of its interval."""
-
-    drop: float
-    low: float
-    high: float
 
 
 def weights(image_ids: Sequence[Hashable], B: int = 2000, seed: int = 0) -> Weights:
@@ -68,14 +54,14 @@ def weights(image_ids: Sequence[Hashable], B: int = 2000, seed: int = 0) -> Weig
 
 @functools.lru_cache(maxsize=8)
 def _weights(image_ids: tuple[str, ...], B: int, seed: int) -> Weights:
-    images, image = np.unique(np.array(image_ids), return_inverse=True)
-    generator, size = np.random.default_rng(seed), len(images)
+    own = images(image_ids)
+    generator, size = np.random.default_rng(seed), own.count
     counts = np.empty((B, size), dtype=np.uint8)
     for row in counts:
         # The same distribution as generator.multinomial, 20 times faster for many images.
         row[:] = np.bincount(generator.integers(0, size, size), minlength=size)
     counts.flags.writeable = False  # shared by all callers
-    return Weights(counts, image.astype(np.intp))
+    return Weights(own.image, own.count, counts)
 
 
 def resample(metric: Metric, statistics: FloatArray, W: Weights) -> FloatArray:
@@ -84,7 +70,7 @@ def resample(metric: Metric, statistics: FloatArray, W: Weights) -> FloatArray:
 
 
 def interval(samples: FloatArray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of a metric or drop from its resamples (B,), NaN left out; its two ends."""
+    """The percentile interval of what many cells add up to, from its resamples (B,), NaN left out; its two ends."""
     known = samples[~np.isnan(samples)]
     if len(known) == 0:
         return float("nan"), float("nan")
@@ -94,18 +80,4 @@ def interval(samples: FloatArray, level: float = 0.95) -> tuple[float, float]:
 
 def drop_samples(metric: Metric, baseline: FloatArray, statistics: FloatArray, W: Weights) -> FloatArray:
     """The paired drop in each resample, (B,): both cells see the same images. Both arrays are (n, k)."""
-    return _sign(metric) * (resample(metric, baseline, W) - resample(metric, statistics, W))
-
-
-def paired_drop(metric: Metric, baseline: FloatArray, statistics: FloatArray, W: Weights, level: float = 0.95) -> Drop:
-    """The drop of a cell from its baseline with its percentile interval; positive is worse, whatever the metric.
-
-    baseline, statistics: (n, k) arrays of the same n samples, in the order of the image ids that W was made from. The
-    upper end is also a one-sided bound at (1 + level) / 2: 97.5 % by default.
-    """
-    drop = _sign(metric) * (metric.value(baseline) - metric.value(statistics))
-    return Drop(drop, *interval(drop_samples(metric, baseline, statistics, W), level))
-
-
-def _sign(metric: Metric) -> int:
-    return 1 if metric.higher_is_better else -1
+    return metric.drop(resample(metric, baseline, W), resample(metric, statistics, W))

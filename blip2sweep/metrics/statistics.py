@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,9 @@ class Metric:
 
     name: the column. statistic: which statistic array it reads (several metrics share one). finish: sums of that
     array's rows, (..., k), to values, (...). higher_is_better: the sign of a drop. version: identifies the scorer; a
-    change of anything that can change a value changes it.
+    change of anything that can change a value changes it. ratio: the columns whose sums it is the ratio of, for one that is;
+    the second says how much a sample counts. worst: what a broken image scores at least, where lower is better and a good
+    baseline says nothing of it.
     """
 
     name: str
@@ -40,6 +43,25 @@ class Metric:
     finish: Callable[[FloatArray], FloatArray]
     higher_is_better: bool
     version: str
+    ratio: tuple[int, int] | None = None
+    worst: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, −1 where less is."""
+        return 1 if self.higher_is_better else -1
+
+    @overload
+    def drop(self, baseline: float, value: float) -> float: ...
+    @overload
+    def drop(self, baseline: FloatArray, value: FloatArray) -> FloatArray: ...
+    def drop(self, baseline: Any, value: Any) -> Any:
+        """How much worse a value is than the baseline's: positive is worse, whatever the metric. Numbers or arrays alike."""
+        return self.sign * (baseline - value)
+
+    def retained(self, baseline: Any, drop: Any) -> Any:
+        """The value as a share of the baseline's, from the drop; above 1 where lower is better and the cell is worse."""
+        return 1 - self.sign * drop / baseline
 
     def value(self, statistics: FloatArray) -> float:
         """The metric of a whole sample set, from its statistic array (n, k)."""
@@ -53,7 +75,14 @@ def nll_statistics(nll_sum: Sequence[float], tokens: Sequence[int]) -> dict[str,
     return {"nll": np.column_stack([nll_sum, tokens]).astype(np.float64)}
 
 
-def _ratio(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
+def _ratio(
+    name: str, statistic: str, columns: tuple[int, int], higher: bool, version: str, worst: float = 0.0
+) -> Metric:
+    """A metric that is the ratio of two sums."""
+    return Metric(name, statistic, _quotient(*columns), higher, version, columns, worst)
+
+
+def _quotient(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
     def finish(sums: FloatArray) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return sums[..., numerator] / sums[..., denominator]
@@ -97,14 +126,14 @@ METRICS: dict[str, Metric] = {
     for metric in [
         *(Metric(f"bleu_{order}", "bleu", _bleu(order), True, _CAPTIONS) for order in (1, 2, 3, 4)),
         Metric("meteor", "meteor", _meteor, True, f"{_CAPTIONS}/meteor-1.5"),
-        Metric("rouge_l", "rouge_l", _ratio(0, 1), True, _CAPTIONS),
-        Metric("cider", "cider", _ratio(0, 1), True, _CAPTIONS),
-        Metric("vqa_accuracy", "vqa", _ratio(0, 1), True, _VQA),
-        Metric("vqa_accuracy_yes_no", "vqa", _ratio(2, 3), True, _VQA),
-        Metric("vqa_accuracy_number", "vqa", _ratio(4, 5), True, _VQA),
-        Metric("vqa_accuracy_other", "vqa", _ratio(6, 7), True, _VQA),
-        Metric("nll", "nll", _ratio(0, 1), False, "1"),
-        Metric("empty_rate", "health", _ratio(0, 2), False, "1"),
-        Metric("mean_length", "health", _ratio(1, 2), True, "1"),
+        _ratio("rouge_l", "rouge_l", (0, 1), True, _CAPTIONS),
+        _ratio("cider", "cider", (0, 1), True, _CAPTIONS),
+        _ratio("vqa_accuracy", "vqa", (0, 1), True, _VQA),
+        _ratio("vqa_accuracy_yes_no", "vqa", (2, 3), True, _VQA),
+        _ratio("vqa_accuracy_number", "vqa", (4, 5), True, _VQA),
+        _ratio("vqa_accuracy_other", "vqa", (6, 7), True, _VQA),
+        _ratio("nll", "nll", (0, 1), False, "1"),
+        _ratio("empty_rate", "health", (0, 2), False, "1", worst=1.0),
+        _ratio("mean_length", "health", (1, 2), True, "1"),
     ]
 }

@@ -59,7 +59,7 @@ def captions(source: Source) -> dict[str, Any] | None:
         None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
     )
     return {"cells": cells, "samples": _samples(source, first), "texts": [list(t) for t in texts], "scores": scores,
-            "own": values, "index": index, "sign": source.draws.sign, "left_out": len(there) - len(own)}  # fmt: skip
+            "own": values, "index": index, "sign": source.draws.metric.sign, "left_out": len(there) - len(own)}  # fmt: skip
 
 
 def _indexed(

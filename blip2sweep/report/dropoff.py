@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.recipes import entries
@@ -114,9 +115,8 @@ def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:
 
 def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
     base = cells[f"baseline_{metric}"].abs()
-    sign = 1 if METRICS[metric].higher_is_better else -1
-    left, one, other = (100 * (1 - sign * cells[f"drop_{metric}{end}"] / base) for end in ("", "_low", "_high"))
-    lower, upper = (other, one) if sign > 0 else (one, other)
+    found = [100 * METRICS[metric].retained(base, cells[f"drop_{metric}{end}"]) for end in ("", "_low", "_high")]
+    left, lower, upper = found[0], np.fmin(*found[1:]).clip(lower=0), np.fmax(*found[1:])
     bars = [(left - lower).clip(lower=0), (upper - left).clip(lower=0)]
     style = "-" if i < len(COLOURS) else ":"
     axis.errorbar(x, left, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,

@@ -14,14 +14,16 @@ from blip2sweep.analysis.dropoff import dropoff
 from blip2sweep.analysis.frontier import SIZES, frontier
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
+from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.errors import UserError
 from blip2sweep.report.commands import context
+from blip2sweep.report.prices import priced
 from blip2sweep.report.source import Source
 from blip2sweep.report.words import words_of
 
 RUN = "python -m blip2sweep -m"
-MOST_REFUSALS = 3
+MOST_REFUSALS, MOST_TABLES = 3, 4
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Figure:
     data: pd.DataFrame
     missing: str  # what to run instead: overrides, and from `figures` a whole command
     why: str = ""  # what else is to be said where there is nothing to draw
+    table: str = ""  # HTML above the picture
 
     @property
     def empty(self) -> bool:
@@ -46,8 +49,8 @@ def label(source: Source) -> str:
 
 
 def figures(source: Source) -> list[Figure]:
-    """The six figures of a paper and the 3-D view, in order."""
-    made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _shapley, _methods, _view3d)]
+    """The seven figures of a paper and the 3-D view, in order."""
+    made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _prices, _shapley, _methods, _view3d)]
     run = _run(source)
     return [replace(f, missing=f"{run} {f.missing}") for f in made]
 
@@ -143,21 +146,40 @@ def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
     return [w for w in sorted(counts.index, reverse=True) if counts[w] > 1]
 
 
+def _prices(source: Source) -> Figure:
+    data = prices(source.cells, source.metric, lambda keys: source.draws)
+    words = words_of(source.metric)
+    caption = (
+        f"What one width less of one part costs in {words.name} and saves, with paired 95 % intervals; a price only where the "
+        f"{words.worse} is significant. The curve is the ladder from full precision, the least {words.worse} for its size first "
+        "(a step may skip widths), or each part by itself where no two were compressed together."
+    )
+    table = "".join(p.html() for p in priced(source, data)[:MOST_TABLES])
+    wanted = "part=all per_part.vit.bits=3,4,8,none per_part.qformer.bits=4,none per_part.llm.bits=3,4,8,none"
+    return Figure("prices", "What the next bits cost", caption, data, wanted, table=table)
+
+
 def _shapley(source: Source) -> Figure:
     main = pd.concat([source.cells[source.cells["part"] == "none"], headline(source.cells)])
     data, refusals = shapley_over_bits(main, source.metric, source.draws)
     words = words_of(source.metric)
     caption = (
-        f"The {words.worse} of {words.name} of all parts together, shared out: exact Shapley values. Their sum is the whole "
-        f"{words.worse}; the interaction is what the parts do together beyond the sum of each alone."
+        f"Who is to blame for the {words.worse} of {words.name} of one recipe: that of all parts together at a width, shared out in "
+        f"{words.name} by exact Shapley values{_range(data)}. Their sum is the whole {words.worse}; the interaction is what the parts "
+        "do together beyond the sum of each alone. At other widths the shares are others; what to narrow next is told by prices."
     )
     more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
     left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
     wanted = "quant.bits=2,3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
     if data.empty:
-        return Figure("shapley", "Contributions of the parts", caption, data, wanted, f" {left}." if left else "")
+        return Figure("shapley", "Who is to blame for a drop", caption, data, wanted, f" {left}." if left else "")
     caption += f" Left out: {left}." if left else ""
-    return Figure("shapley", "Contributions of the parts", caption, data, wanted)
+    return Figure("shapley", "Who is to blame for a drop", caption, data, wanted)
+
+
+def _range(data: pd.DataFrame) -> str:
+    """Which widths these are of."""
+    return f", at {', '.join(f'{w:g}' for w in sorted(data['width'].unique()))} bits" if len(data) else ""
 
 
 def _methods(source: Source) -> Figure:

@@ -18,6 +18,7 @@ import pandas as pd
 from blip2sweep.report.captions import captions, packed
 from blip2sweep.report.figures import Figure, figures, write_csvs
 from blip2sweep.report.overview import model_quality, sentences
+from blip2sweep.report.prices import Sizes
 from blip2sweep.report.source import Source
 from blip2sweep.report.words import words_of
 from blip2sweep.store import write_atomic
@@ -41,6 +42,12 @@ def page(source: Source, made: list[Figure]) -> str:
     data = {
         "metric": words.name,
         "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
+        "base": _base(source),
+        "parts": [
+            c.removeprefix("bits_")
+            for c in map(str, source.cells)
+            if c.startswith("bits_") and not c.startswith("bits_per")
+        ],
         "figures": {f.name: records(f.data) for f in made},
         "cells": records(_cell_table(source)),
     }
@@ -59,6 +66,19 @@ def page(source: Source, made: list[Figure]) -> str:
     }
     # One pass: what was put in is not looked at again, so that no text of a sweep can stand for a part of the page.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def _base(source: Source) -> dict[str, Any]:
+    """Where curves over sizes begin, and the unit that sizes are told in."""
+    row = source.cells[source.cells["part"] == "none"].iloc[0]
+    known = float(row.get("model_bytes", math.nan))
+    sizes = Sizes(known if math.isfinite(known) else 0.0)
+    return {
+        "bytes": _plain(known),
+        "value": _plain(float(row[source.metric])),
+        "scale": sizes.scale,
+        "unit": sizes.unit,
+    }
 
 
 def records(frame: pd.DataFrame) -> dict[str, list[Any]]:
@@ -95,7 +115,7 @@ def _section(figure: Figure, number: int) -> str:
     if figure.empty:
         body = f'<p class="missing">Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together): <code>{html.escape(figure.missing)}</code>{html.escape(figure.why)}</p>'
     else:
-        body = (
+        body = figure.table + (
             f'<div class="tools" id="tools-{name}"></div>'
             f'<div class="plot" id="plot-{name}" role="img" aria-label="{title}; its data is in the table below"></div>'
             f'<p class="note" id="note-{name}" aria-live="polite"></p>'
@@ -161,7 +181,8 @@ def _how(source: Source) -> str:
     told["intervals"] = (
         "none: these scores came without outputs"
         if source.draws is None
-        else "95 %, paired percentile bootstrap over images, B = 2000, shared by all cells; bands by max-T"
+        else "95 %, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
+        "bands by max-T, B = 2000 resamples shared by all cells"
     )
     if set(cells["model"]) == {"tiny"}:
         told["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"

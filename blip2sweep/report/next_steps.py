@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.analysis.cells import headline
-from blip2sweep.analysis.dropoff import dropoff, extending, lowest_safe
+from blip2sweep.analysis.dropoff import MARGIN, dropoff, extending, lowest_safe
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import METRICS
+from blip2sweep.metrics import METRICS, fewest_images
 from blip2sweep.report.commands import context
 from blip2sweep.report.figures import RUN
 from blip2sweep.report.source import Source
@@ -57,8 +57,16 @@ def next_steps(source: Source, curves: pd.DataFrame | None = None) -> list[Step]
     alike: dict[tuple[Any, ...], list[_Line]] = {}
     for line in _lines(source, curves):
         alike.setdefault((line.setting, line.widths, line.why, line.words, line.seeds), []).append(line)
-    steps = [_step(source, lines) for lines in alike.values()]
+    steps = [_step(source, lines) for lines in alike.values()] + _more_images(curves)
     return sorted(steps, key=lambda s: (s.why.endswith("still safe"), -len(s.parts)))
+
+
+def _more_images(curves: pd.DataFrame) -> list[Step]:
+    """Where there are so few images that no width can be called safe, more of them."""
+    images, needed = curves["images"].min(), fewest_images(MARGIN)
+    return (
+        [Step("", (), (), f"the same cells on at least {needed} images (task.limit)", None)] if images < needed else []
+    )
 
 
 def _base(source: Source) -> dict[Any, Any]:

@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.cells import headline, one_seed
-from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe
+from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
 from blip2sweep.analysis.predict import cross_validated, predictable
 from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import fewest_images
 from blip2sweep.report.figures import Figure
 from blip2sweep.report.next_steps import next_steps, suggest_command
+from blip2sweep.report.prices import ladder_told, priced, sizes_of
+from blip2sweep.report.seen import beaten, few_changed
 from blip2sweep.report.source import Source
 from blip2sweep.report.words import Words, words_of
 
@@ -35,10 +38,11 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
         ]
     whole = headline(source.cells)
     curves = dropoff(whole, source.metric, source.draws)
-    shapley = next(f for f in figures if f.name == "shapley").data
+    shapley, costs = (next(f for f in figures if f.name == name).data for name in ("shapley", "prices"))
     ordered = settings(curves)
-    return [_breaks(curves, ordered, words) + _reached(whole), _matters(curves, shapley, ordered, words, base), _safe(curves, ordered),
-            _next(source, curves)]  # fmt: skip
+    matters = _matters(curves, shapley, ordered, words, base) + _costs(source, costs, ordered, words)
+    told = [_breaks(curves, ordered, words) + _reached(whole), matters, _safe(curves, ordered), _next(source, curves)]
+    return [*told[:3], *_beaten(source), *told[3:]]
 
 
 def settings(curves: pd.DataFrame) -> list[str]:
@@ -114,6 +118,27 @@ def _alone(own: pd.DataFrame, words: Words) -> str:
     return f" Alone, a part {loses}: {alone}." if alone else ""
 
 
+# ---- what the next bits cost
+
+
+def _costs(source: Source, found: pd.DataFrame, ordered: list[str], words: Words) -> str:
+    """Of the setting that is told in full: what to narrow next, and the ladder."""
+    if found.empty:
+        return ""
+    having = list(dict.fromkeys(found["setting"]))
+    setting = next((s for s in ordered if s in having), having[0])
+    own = found[found["setting"] == setting]
+    (table,) = priced(source, own)
+    advice = f"{table.title.replace('what the next bits cost ', '')}: {table.advice}" if table.advice else ""
+    said = [advice, ladder_told(own, setting, sizes_of(source.cells), words)]
+    return "".join(f" {s[0].upper()}{s[1:]}." for s in said if s)
+
+
+def _beaten(source: Source) -> list[str]:
+    told = beaten(source.cells, source.metric)
+    return [f"{told[0].upper()}{told[1:]}."] if told else []
+
+
 # ---- which part matters
 
 
@@ -158,7 +183,7 @@ def _shares(values: pd.DataFrame, setting: str, words: Words, base: float) -> st
     shares = ", ".join(f"{r['term']} {_signed(r)}" for r in own.to_dict("records"))
     total = f"{own['total'].iloc[0]:.3f}"
     whole = f"the drop of {total} {words.name}" if words.higher else f"the rise of {words.name} by {total}{words.unit}"
-    return f"With {setting} at {own['width'].iloc[0]:g} bits {whole} is shared out as {shares} (Shapley values)."
+    return f"With {setting} at {own['width'].iloc[0]:g} bits {whole} is shared out as {shares} (Shapley values, of this recipe)."
 
 
 def _signed(row: dict[Any, Any]) -> str:
@@ -173,12 +198,14 @@ def _signed(row: dict[Any, Any]) -> str:
 def _safe(curves: pd.DataFrame, ordered: list[str]) -> str:
     safe = lowest_safe(curves)
     known = safe.dropna(subset=["lowest_safe"]) if len(safe) else safe
+    images, few = curves["images"].min(), few_changed(curves)
     if known.empty:
-        return f"No width that was run is shown to be safe within {MARGIN:.0%} (one-sided 97.5 %)."
+        why = f": {too_few(int(images), MARGIN)}" if images < fewest_images(MARGIN) else ""
+        return f"No width that was run is shown to be safe within {MARGIN:.0%} (one-sided 97.5 %){why}.{few}"
     listed = _told(
         [s for s in ordered if s in set(known["setting"])], lambda s: _widths(known[known["setting"] == s], s)
     )
-    return f"Safe within {MARGIN:.0%} of the baseline (tested in fixed sequence, one-sided 97.5 %): {listed}."
+    return f"Safe within {MARGIN:.0%} of the baseline (tested in fixed sequence, one-sided 97.5 %): {listed}.{few}"
 
 
 def _widths(safe: pd.DataFrame, setting: str) -> str:

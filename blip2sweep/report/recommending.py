@@ -9,15 +9,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from blip2sweep.analysis.dropoff import too_few
+from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.recipes import text_of
 from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import fewest_images
 from blip2sweep.report.commands import command_of, context
 from blip2sweep.report.figures import label
+from blip2sweep.report.prices import lines_of
+from blip2sweep.report.seen import FEW_CHANGED, gone
 from blip2sweep.report.source import Source, load_source
 from blip2sweep.store import write_atomic
 
@@ -63,7 +67,14 @@ def run_recommend(
     told = {"budget": " ".join(w for w in (max_bytes and f"--max-bytes {max_bytes}", max_drop and f"--max-drop {max_drop}") if w),
             "from": _from(source), "expected": _expected(choice, source)}  # fmt: skip
     write_atomic(path, recipe_file(choice, told).encode())
-    lines = [*_said(choice, source), *_over_limit(choice, drop), f"wrote {path}", *_tried(choice.instead, path, told)]
+    lines = [
+        *_said(choice, source),
+        *_over_limit(choice, drop),
+        *_unseen(choice, drop, source),
+        *_prices(choice, source),
+        f"wrote {path}",
+        *_tried(choice.instead, path, told),
+    ]
     if not choice.entries:
         return [*lines, "nothing to run: it is the baseline"]
     try:
@@ -122,8 +133,8 @@ def _drop_ends(key: str, choice: Choice, source: Source) -> str:
     if draws is None or key not in draws:
         return "without an interval (no outputs)"
     shown = draws.only([key]).on(draws.half(False)) if choice.held_out else draws
-    low, high = np.quantile(shown.drop(key), [0.025, 0.975])
-    return f"[{low:.4f}, {high:.4f}]"
+    found = shown.paired(key)
+    return f"[{found.low:.4f}, {found.high:.4f}]"
 
 
 def _said(choice: Choice, source: Source) -> Iterator[str]:
@@ -157,6 +168,28 @@ def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
     held_out, word = choice.drop / choice.baseline, "measured" if choice.key else "predicted"
     told = f"on the other half {held_out:.1%} is {word}, above the limit of {max_drop:.1%}"
     return [told] if held_out > max_drop else []
+
+
+def _unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
+    """What the images at hand could not show of a measured cell, or of any."""
+    draws = source.measured[1]
+    if draws is None or not choice.entries:
+        return []
+    shown = draws.on(draws.half(False)) if choice.held_out else draws
+    n, lines = shown.images.count, []
+    if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
+        lines.append(f"only {few} of these {n} images changed: {gone(n)}")
+    if max_drop and n < fewest_images(max_drop):
+        lines.append(f"a limit of {max_drop:.1%} is not known to be kept: {too_few(n, max_drop)}")
+    return lines
+
+
+def _prices(choice: Choice, source: Source) -> list[str]:
+    """What one width more or less would change: at the cell, else at the smallest that loses at most 2 %; of its setting."""
+    cells, draws = source.measured
+    found = prices(cells, source.metric, lambda keys: draws, choice.key)
+    own = found[found["setting"] == choice.setting]
+    return lines_of(source, own if len(own) else found, cells)
 
 
 # ---- running it

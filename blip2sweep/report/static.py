@@ -1,4 +1,4 @@
-"""The six figures for a paper: PNG or PDF by matplotlib, from the same frames as the page."""
+"""The seven figures for a paper: PNG or PDF by matplotlib, from the same frames as the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from blip2sweep.analysis.prices import HERE, LADDER
 from blip2sweep.report.dropoff import COLOURS, MARKERS
 from blip2sweep.report.figures import Figure, map_panels
 from blip2sweep.report.words import words_of_label
@@ -192,6 +193,33 @@ def _hatched(spot: tuple[float, float]) -> Any:
     return Rectangle(spot, 1, 1, fill=False, hatch="///", edgecolor="0.4", linewidth=0)
 
 
+def _prices(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    """The way down from full precision: one line for the ladder, or one a part where parts were run alone."""
+    run, sign = data[(data["kind"] != HERE) & data["key"].notna()], 1 if words_of_label(metric).higher else -1
+    parts, name, scale = list(dict.fromkeys(data["part"])), *_unit(run)
+    for setting, axis in _panels(picture, list(run["setting"].unique())):
+        own = run[run["setting"] == setting]
+        ladder = own[own["kind"] == LADDER]
+        for _, way in [("", ladder)] if len(ladder) else own.groupby("part", sort=False):
+            first = way.iloc[0]
+            x = [first["model_bytes"] + first["saved_bytes"], *way["model_bytes"]]
+            axis.plot(
+                np.array(x) / scale, [first["value"] + sign * first["lost"], *way["value"]], color="0.6", linewidth=1
+            )
+            for part, steps in way.groupby("part", sort=False):
+                axis.plot(
+                    steps["model_bytes"] / scale, steps["value"], linestyle="", label=part, **_style(parts.index(part))
+                )
+        axis.set(xlabel=f"{name}, whole model", ylabel=metric)
+    if run.empty:
+        picture.text(0.5, 0.5, "no step from full precision was run", ha="center")
+
+
+def _unit(run: pd.DataFrame) -> tuple[str, float]:
+    largest = (run["model_bytes"] + run["saved_bytes"]).max()
+    return ("MB", 1e6) if not largest < 1e7 else ("kB", 1e3)
+
+
 def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
     terms = list(data.loc[data["kind"] == "part", "term"].unique())
     for setting, axis in _panels(picture, list(data["setting"].unique())):
@@ -229,5 +257,5 @@ def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
 
 
 DRAW: dict[str, Draw] = {
-    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "map": _map, "shapley": _shapley, "methods": _methods,
+    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "map": _map, "prices": _prices, "shapley": _shapley, "methods": _methods,
 }  # fmt: skip

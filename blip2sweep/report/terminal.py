@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blip2sweep.metrics import METRICS
+from blip2sweep.report.seen import unseen_notes
 
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
 BASE_COLUMNS = ("part", "bits", "blocks", "layers", "method", "strategy")
@@ -73,13 +74,20 @@ def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path
     print_table(table.head(MOST_ROWS), f"sweep {sweep.name}")
     if len(table) > MOST_ROWS:
         console.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}", markup=False)
-    for line in notes(table):
+    for line in [*notes(table), *_prices(table, sweep, output_dir)]:
         console.print(line, markup=False, soft_wrap=True)
     tables = (sweep.folder(output_dir) / "table.parquet", output_dir / "table.parquet", output_dir / "samples.parquet")
     for path in (*tables, picture):
         if path is None:
             continue
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+def _prices(table: pd.DataFrame, sweep: Any, output_dir: Path) -> list[str]:
+    """What the next bits cost; the report has it where a sweep is too large for a terminal to wait."""
+    from blip2sweep.report.prices import told_of
+
+    return told_of(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:
@@ -121,7 +129,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     """What a reader of the numbers must know."""
     ends = [f"drop_{m}_low" for m in main_metrics(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
-    how = "paired bootstrap over images, B = 2000" if bounded else "none, for there are no outputs"
+    how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
     lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
@@ -134,6 +142,7 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
             f"holds; at most {rates[0]} / {rates[1]} of outputs"
         )
+    lines += unseen_notes(table, main_metrics(table))
     if "model" in table and "tiny" in set(table["model"]):
         lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
     return lines

@@ -22,7 +22,7 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
     before = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
     with np.errstate(all="ignore"):
         level = draws.metric.finish(draws.arrays[draws.baseline])
-        lost = {k: draws.sign * (level - draws.metric.finish(draws.arrays[k])) for k in own["key"]}
+        lost = {k: draws.metric.drop(level, draws.metric.finish(draws.arrays[k])) for k in own["key"]}
     worst = {key: np.argsort(-np.nan_to_num(d))[:per_cell] for key, d in lost.items()}
     found = [(float(lost[key][i]), key, int(i)) for key, rows in worst.items() for i in rows if lost[key][i] > 0]
     told = {r["key"]: r for r in own.to_dict("records")}

@@ -40,7 +40,7 @@ def test_rows_sum_to_the_number_of_images() -> None:
 
 def test_the_draw_is_reproducible_and_belongs_to_the_images() -> None:
     ids = [f"image {number}" for number in range(40)]
-    first, again, other = weights(ids, B=50), Weights(*_fresh(ids)), weights(ids, B=50, seed=1)
+    first, again, other = weights(ids, B=50), _fresh(ids), weights(ids, B=50, seed=1)
     assert weights(ids, B=50) is first
     np.testing.assert_array_equal(first.counts, again.counts)
     assert (first.counts != other.counts).any()
@@ -49,11 +49,10 @@ def test_the_draw_is_reproducible_and_belongs_to_the_images() -> None:
     np.testing.assert_array_equal(shuffled.dense(), first.dense()[:, order])
 
 
-def _fresh(ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _fresh(ids: list[str]) -> Weights:
     from blip2sweep.metrics.bootstrap import _weights
 
-    drawn = _weights.__wrapped__(tuple(ids), 50, 0)
-    return drawn.counts, drawn.image
+    return _weights.__wrapped__(tuple(ids), 50, 0)
 
 
 @pytest.mark.xdist_group("java")

@@ -38,7 +38,7 @@ def told(source: Source) -> list[str]:
 
 
 def opened(folder: Path, listed: Sequence[Sequence[dict[str, Any]]], **more: Any) -> Source:
-    build(folder, listed, n=more.pop("n", 150), **more)
+    build(folder, listed, n=more.pop("n", 200), **more)
     return load_source(folder)
 
 
@@ -117,7 +117,8 @@ def test_what_matters_is_of_one_method_and_width(two_methods: Source) -> None:
 
 def test_without_a_drop_nothing_matters(tmp_path: Path) -> None:
     """All drops exactly 0."""
-    source = opened(tmp_path, [whole(p, b) for p in EVERY for b in (8, 4)], values=lambda e: 0.0, jitter=0.0)
+    cells = [whole(p, b) for p in EVERY for b in (8, 4)]
+    source = opened(tmp_path, cells, values=lambda e: 0.0, jitter=0.0)
     assert (source.cells["drop_cider"] == 0).all()
     breaks, matters, safe, _ = told(source)
     assert breaks == "With rtn/channel nothing that was run breaks the model: every cell keeps at least 100 % of CIDEr."
@@ -444,7 +445,7 @@ def test_the_next_cells_of_a_calibrated_method_are_run_with_its_samples_and_seed
         "calibration.n_samples=5",
         "task.limit=4",
     )
-    build_planned(tmp_path, plan(*words).cells.values(), lambda job: 0.3 * (job["recipe"][0]["bits"] == 3))
+    build_planned(tmp_path, plan(*words).cells.values(), lambda job: 0.3 * (job["recipe"][0]["bits"] == 3), n=200)
     steps = next_steps(load_source(tmp_path))
     assert [(s.parts, s.widths) for s in steps] == [(("llm",), (6, 5, 4))]
     assert steps[0].command is not None

@@ -87,7 +87,7 @@ def test_the_drop_of_a_likelihood_is_a_rise(tmp_path: Path) -> None:
 def test_no_interval_is_claimed_where_there_is_none(tmp_path: Path) -> None:
     build(tmp_path, [[entry("vit:all:all", 4)]], n=40)
     table = pd.read_parquet(tmp_path / "table.parquet")
-    assert "interval: paired bootstrap" in notes(table)[0]
+    assert "interval: 95 %, paired" in notes(table)[0]
     imported = table.assign(drop_cider_low=float("nan"), drop_cider_high=float("nan"))
     assert notes(imported)[0].endswith("interval: none, for there are no outputs")
 

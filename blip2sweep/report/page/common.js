@@ -40,6 +40,8 @@ function number(value, digits = 3) {
   return value === null || value === undefined ? "" : Number(value).toFixed(digits).replace("-", "−");
 }
 
+const known = (value) => value !== null && value !== undefined;
+
 function labelled(text, control) {
   return element("label", {}, text, control);
 }

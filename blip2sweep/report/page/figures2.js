@@ -42,6 +42,33 @@ FIGURES.map = function () {
   return plot("map", traces, { ...more });
 };
 
+// The way down from full precision: one line for the ladder, or one a part where parts were run alone.
+FIGURES.prices = function () {
+  const all = rows(REPORT.figures.prices).filter((r) => r.kind !== "here" && r.key !== null), settings = distinct(all.map((r) => r.setting));
+  const place = document.getElementById("plot-prices"), base = REPORT.base;
+  place.hidden = !all.length;
+  if (!all.length) return null;
+  state.prices = settings.includes(state.prices) ? state.prices : settings[0];
+  tools("prices", "Method", settings.map((s) => [s, s]));
+  const own = all.filter((r) => r.setting === state.prices), parts = REPORT.parts.filter((p) => all.some((r) => r.part === p));
+  const start = { model_bytes: base.bytes, value: base.value }, ladder = own.filter((r) => r.kind === "ladder"), traces = [];
+  const ways = ladder.length ? [ladder] : parts.map((p) => own.filter((r) => r.part === p)).filter((w) => w.length);
+  for (const way of ways) {
+    const ink = ladder.length ? css("--soft") : colour(parts.indexOf(way[0].part));
+    traces.push({ x: [start, ...way].map((r) => r.model_bytes / base.scale), y: [start, ...way].map((r) => r.value), mode: "lines", line: { color: ink, width: 1.5 }, showlegend: false, hoverinfo: "skip" });
+  }
+  parts.forEach((part, i) => {
+    const steps = ways.flat().filter((r) => r.part === part);
+    if (!steps.length) return;
+    traces.push({
+      x: steps.map((r) => r.model_bytes / base.scale), y: steps.map((r) => r.value), mode: "markers", name: plain(part), marker: { symbol: MARKERS[i % 7], size: 10, color: colour(i) },
+      text: steps.map((r) => `${plain(part)} ${r.now} → ${r.to} bits<br>${REPORT.words.worse} ${number(r.lost)} [${number(r.low)}, ${number(r.high)}]<br>${REPORT.metric} ${number(r.value)}`), hoverinfo: "text",
+    });
+  });
+  traces.push({ x: [start.model_bytes / base.scale], y: [start.value], mode: "markers", name: "full precision", marker: { symbol: "x", size: 10, color: css("--fg") }, hoverinfo: "name" });
+  return plot("prices", traces, { xaxis: { title: { text: `${base.unit}, whole model` } }, yaxis: { title: { text: REPORT.metric }, rangemode: REPORT.words.higher ? "tozero" : undefined } });
+};
+
 FIGURES.shapley = function () {
   const all = rows(REPORT.figures.shapley);
   const { shown: settings, more, axis, left, first, last } = panels("shapley", natural(all.map((r) => r.setting)));

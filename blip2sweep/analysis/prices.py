@@ -1,0 +1,187 @@
+"""What the next bits cost: at one recipe of whole parts what a step of one part loses and saves, and the ladder to it from full precision.
+
+Shares of importance depend on the widths that were run and say nothing of what a step saves; as a guide to what to narrow next they
+are worse than a choice at random. A price, the loss for each byte saved, is a comparison of two cells that were run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.dropoff import MARGIN
+from blip2sweep.analysis.grid import FREE, width_grid
+
+HERE, ALONE, LADDER = "here", "alone", "ladder"
+COLUMNS = ["kind", "setting", "part", "step", "now", "to", "lost", "low", "high", "saved_bytes", "price",
+           "model_bytes", "value", "key", "beside"]  # fmt: skip
+Widths = tuple[float, ...]  # of each part; 16 where it is left alone
+
+
+class State(NamedTuple):
+    """A cell of whole parts."""
+
+    key: str
+    model_bytes: float
+    value: float
+    drop: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class States:
+    """The cells of one setting whose parts are whole, by the widths of the parts; the baseline is one of them."""
+
+    setting: str
+    parts: tuple[str, ...]
+    known: Mapping[Widths, State]
+
+    @property
+    def full(self) -> Widths:
+        return (float(FREE),) * len(self.parts)
+
+    def widths(self, i: int) -> list[float]:
+        """Those of a part that were run anywhere, 16 among them, narrow first."""
+        return sorted({w[i] for w in self.known} | {float(FREE)})
+
+    def beside(self, at: Widths, i: int, narrower: bool) -> Widths | None:
+        """One width of a part further; None where there is none that was ever run."""
+        left = [w for w in self.widths(i) if (w < at[i] if narrower else w > at[i])]
+        return None if not left else (*at[:i], max(left) if narrower else min(left), *at[i + 1 :])
+
+    def standing(self, margin: float = MARGIN) -> Widths:
+        """The smallest cell that loses no more than a margin of the baseline, by its value."""
+        base = self.known[self.full]
+        kept = [w for w, s in self.known.items() if s.drop <= margin * abs(base.value)]
+        return min(kept or [self.full], key=lambda w: (self.known[w].model_bytes, self.known[w].drop))
+
+    def of(self, key: str) -> Widths | None:
+        """The widths of a cell, where its parts are whole."""
+        return next((w for w, s in self.known.items() if s.key == key), None)
+
+
+def states(cells: pd.DataFrame, metric: str) -> list[States]:
+    """Of every setting with whole parts, the one with most cells first; none where sizes or the baseline's value are unknown."""
+    chosen = one_seed(cells)
+    grid = width_grid(chosen, metric)
+    sizes = chosen.set_index("key").get("model_bytes")
+    if sizes is None or grid.empty:
+        return []
+    grid = grid.assign(model_bytes=grid["key"].map(sizes)).dropna(subset=["model_bytes", "value", "drop"])
+    parts = tuple(str(c) for c in grid.columns if f"bits_{c}" in cells)
+    base = grid[grid["setting"] == "none"]
+    made = [_states(str(s), parts, pd.concat([base, own])) for s, own in grid.groupby("setting") if s != "none"]
+    return sorted(made, key=lambda m: (-len(m.known), m.setting)) if len(base) else []
+
+
+def _states(setting: str, parts: tuple[str, ...], own: pd.DataFrame) -> States:
+    known = {}
+    for row in own.to_dict("records"):
+        numbers = (float(row[c]) for c in ("model_bytes", "value", "drop", "low", "high"))
+        known[tuple(float(row[p]) for p in parts)] = State(str(row["key"]), *numbers)
+    return States(setting, parts, known)
+
+
+def prices(
+    cells: pd.DataFrame, metric: str, draws: Callable[[Sequence[str]], Draws | None], at: str | None = None
+) -> pd.DataFrame:
+    """Rows of `kind`, of every setting:
+
+    here: a row a part and direction at one recipe: `at`, the key of a cell, or the smallest that loses at most 2 %. `step` is
+    narrower or wider; `lost` is the metric lost by the narrower of the two, with its paired 95 % interval, `saved_bytes` what it
+    saves. A cell that was not run has no key. alone: the steps of each part with the others at 16 bits, where no cell
+    of two parts was run, or none beside that recipe. ladder: from full precision down, at each rung the least loss for each byte; steps may skip widths.
+
+    price: the loss for each byte, NaN where the loss's interval covers 0. draws: of the cells with these keys, or None.
+    """
+    found = [row for own in states(cells, metric) for row in _rows(own, at)]
+    table = pd.DataFrame(found, columns=COLUMNS)
+    wanted = table.dropna(subset=["key", "beside"])
+    sampled = draws(list(dict.fromkeys([*wanted["key"], *wanted["beside"]]))) if len(wanted) else None
+    for i, row in wanted.iterrows():
+        if sampled is not None and row["key"] in sampled and row["beside"] in sampled:
+            narrow, wide = (row["key"], row["beside"]) if row["step"] != "wider" else (row["beside"], row["key"])
+            table.loc[i, ["lost", "low", "high"]] = list(sampled.paired(narrow, wide))
+    covered = (table["low"] <= 0) & (table["high"] >= 0)
+    table["price"] = (table["lost"] / table["saved_bytes"]).where(~covered & (table["saved_bytes"] > 0))
+    return table
+
+
+def _rows(own: States, at: str | None) -> Iterator[dict[str, Any]]:
+    several = any(sum(w != FREE for w in widths) > 1 for widths in own.known)
+    if not several:
+        for i in range(len(own.parts)):
+            yield from _alone(own, i)
+        return
+    here = list(_here(own, (own.of(at) if at else None) or own.standing()))
+    yield from here
+    if not any("key" in row for row in here):
+        for i in range(len(own.parts)):
+            yield from _alone(own, i)
+    yield from _ladder(own)
+
+
+def _row(own: States, kind: str, i: int, now: Widths, to: Widths, step: str) -> dict[str, Any]:
+    """One step from a cell that was run."""
+    told = {"kind": kind, "setting": own.setting, "part": own.parts[i], "step": step, "now": now[i], "to": to[i]}
+    one, other = own.known[now], own.known.get(to)
+    if other is None:
+        return {**told, "beside": one.key, "lost": np.nan, "low": np.nan, "high": np.nan, "saved_bytes": np.nan}
+    lost, saved = other.drop - one.drop, one.model_bytes - other.model_bytes
+    ends = (other.low, other.high) if now == own.full else (np.nan, np.nan)
+    sign = -1 if step == "wider" else 1
+    return {**told, "lost": sign * lost, "low": ends[0], "high": ends[1], "saved_bytes": sign * saved,
+            "model_bytes": other.model_bytes, "value": other.value, "key": other.key, "beside": one.key}  # fmt: skip
+
+
+def _here(own: States, at: Widths) -> Iterator[dict[str, Any]]:
+    for i in range(len(own.parts)):
+        for step in ("narrower", "wider"):
+            to = own.beside(at, i, step == "narrower")
+            if to is not None:
+                yield _row(own, HERE, i, at, to, step)
+
+
+def _alone(own: States, i: int) -> Iterator[dict[str, Any]]:
+    now = own.full
+    run = [w for w in own.known if w[i] != FREE and sum(x != FREE for x in w) == 1]
+    for to in sorted(run, key=lambda w: -w[i]):
+        yield _row(own, ALONE, i, now, to, "narrower")
+        now = to
+
+
+def _ladder(own: States) -> Iterator[dict[str, Any]]:
+    now = own.full
+    while (found := _next(own, now)) is not None:
+        i, to = found
+        yield _row(own, LADDER, i, now, to, "narrower")
+        now = to
+
+
+def _next(own: States, now: Widths) -> tuple[int, Widths] | None:
+    """Of the cells that are narrower in one part the one that loses least for each byte."""
+    here, best = own.known[now], list[tuple[float, int, Widths]]()
+    for to, state in own.known.items():
+        narrower = [i for i in range(len(now)) if to[i] != now[i]]
+        if len(narrower) == 1 and to[narrower[0]] < now[narrower[0]] and state.model_bytes < here.model_bytes:
+            price = (state.drop - here.drop) / (here.model_bytes - state.model_bytes)
+            best.append((price, narrower[0], to))
+    return min(best)[1:] if best else None
+
+
+def advised(here: pd.DataFrame) -> pd.Series | None:
+    """Which of the narrower steps that were run comes next: the largest whose loss is not significant, else the cheapest."""
+    run = here[(here["step"] == "narrower") & here["lost"].notna()]
+    if run.empty:
+        return None
+    free = run[(run["low"] <= 0) | (run["low"].isna() & (run["lost"] <= 0))]
+    if len(free):
+        return free.sort_values("saved_bytes").iloc[-1]
+    return run.iloc[int((run["lost"] / run["saved_bytes"]).to_numpy().argmin())]
