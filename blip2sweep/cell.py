@@ -121,7 +121,7 @@ class Cell:
             "task": self.task.name,
             "samples": len(self.task.samples),
             "data": digest([self.task.fingerprint, self.task.content])[:12],
-            "images": self.task.content[:12],
+            "data_images": self.task.content[:12],
             "exif": READING["exif"],
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
             "semantics": self.semantics,

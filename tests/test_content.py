@@ -90,7 +90,7 @@ def test_other_pictures_under_the_same_names_are_another_cell(data: Path) -> Non
     after = cell(data, "part=none")
     assert before.task.fingerprint == after.task.fingerprint
     assert before.key != after.key
-    for column in ("data", "images"):
+    for column in ("data", "data_images"):
         assert before.columns()[column] != after.columns()[column]
     assert before.columns()["exif"] == "applied"
 
@@ -535,7 +535,7 @@ def test_rows_of_other_pictures_stand_apart(data: Path, tmp_path: Path) -> None:
         invert(path)
     build_planned(tmp_path / "outputs", [*cells, cell(data, "part=none")], lambda job: 0.0)
     table = pd.read_parquet(tmp_path / "outputs" / "table.parquet")
-    assert len(table) == table["data"].nunique() == table["images"].nunique() == 2
+    assert len(table) == table["data"].nunique() == table["data_images"].nunique() == 2
     with pytest.raises(UserError, match="cells of 2 kinds of data are not compared"):
         comparable(table)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MODES = ("online", "offline")
 # Identity columns become the run's config; everything that is measured becomes its summary.
 CONFIG = (
-    "model", "weights", "revision", "dtype", "task", "samples", "data", "images", "exif", "generation", "semantics", "part", "blocks",
+    "model", "weights", "revision", "dtype", "task", "samples", "data", "data_images", "exif", "generation", "semantics", "part", "blocks",
     "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
     "calibration_seed", "calibration_upstream", "calibration_threads", "calibration_data", "recipe", "baseline",
 )  # fmt: skip
