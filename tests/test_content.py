@@ -388,9 +388,7 @@ def test_a_worker_refuses_a_folder_that_was_swapped_and_says_which_file(data: Pa
     one = Runner({"device": "cpu"})
     one.expect(these)
     for job in these:
-        with pytest.raises(
-            UserError, match=f"{CHANGED} .*000000000003.jpg and 1 others.; right: the same command again"
-        ):
+        with pytest.raises(UserError, match=f"{CHANGED} .*000000000003.jpg and 1 more.; right: the same command again"):
             one(job)
     shutil.rmtree(data)
     kept.rename(data)

@@ -102,7 +102,7 @@ def _changed(images: Images, found: Mapping[Any, str]) -> str:
     others = [path for path, then, now in known if then not in (None, now)]
     if others:
         memory.doubt(others)
-        return f"{others[0]}" + (f" and {len(others) - 1} others" if len(others) > 1 else "")
+        return f"{others[0]}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
     times = {path: s[2] for path in images.values() if (s := _signature(path)) is not None}
     return f"changed last: {max(times, key=lambda p: times[p])}" if times else "none of them can be read"
 
