@@ -24,6 +24,8 @@ from blip2sweep.errors import UserError, nearest
 
 VERSION = 1  # of the entries' format; those of another one are ignored, and go first when room is needed
 FOLDER = "cache"  # in the output_dir
+USER = "BLIP2SWEEP_CACHE_DIR"  # the folder of what is kept for a user, whatever the output_dir
+USER_BYTES = 10**9  # of each of its stores
 MODES = ("disk", "memory", "off")
 LARGEST_HEADER = 4096
 GOING_ON = "going on in memory. Right: a writable folder with space, or cache=memory"
@@ -41,8 +43,8 @@ class Info(NamedTuple):
 class Store:
     """Entries under `folder`, at most `budget` bytes of them: the least recently used go first."""
 
-    def __init__(self, folder: Path, budget: int) -> None:
-        self.folder, self.budget = folder, budget
+    def __init__(self, folder: Path, budget: int, warns: bool = True) -> None:
+        self.folder, self.budget, self.warns = folder, budget, warns
         self.refused: str | None = None  # why the folder could not be written
 
     def get(self, key: str) -> bytes | None:
@@ -113,10 +115,8 @@ class Store:
     def _warn(self, error: OSError) -> None:
         if self.refused is None:
             self.refused = error.strerror or str(error)
-            warnings.warn(
-                f"cache {self.folder}: cannot be written ({error.strerror}); {GOING_ON}",
-                stacklevel=3,
-            )
+            if self.warns:
+                warnings.warn(f"cache {self.folder}: cannot be written ({error.strerror}); {GOING_ON}", stacklevel=3)
 
 
 def _header(key: str, payload: bytes) -> bytes:
@@ -140,9 +140,41 @@ def verb(output_dir: Path, what: str) -> str:
     """What `blip2sweep cache info` and `cache clear` print."""
     if what not in ("info", "clear"):
         raise UserError(f"blip2sweep cache {what}: {nearest(what, ('info', 'clear'))}")
-    store = Store(output_dir / FOLDER, 0)
-    found = store.clear() if what == "clear" else store.info()
-    return f"{store.folder}: {found.entries} entries, {found.bytes / 1e6:.1f} MB{' removed' if what == 'clear' else ''}"
+    stores = [Store(output_dir / FOLDER, 0), *_of_user()]
+    found = [(s.folder, s.clear() if what == "clear" else s.info()) for s in stores]
+    done = " removed" if what == "clear" else ""
+    return "\n".join(f"{folder}: {i.entries} entries, {i.bytes / 1e6:.1f} MB{done}" for folder, i in found)
+
+
+# ---- what is kept for a user
+
+
+def of_user(name: str) -> Store | None:
+    """A store of what is true whatever the output_dir; None where the user has no folder for such things. It says nothing
+    when it cannot be written: it saves time and nothing else."""
+    folder = user_folder()
+    return Store(folder / name, USER_BYTES, warns=False) if folder else None
+
+
+def user_folder() -> Path | None:
+    """BLIP2SWEEP_CACHE_DIR; else `blip2sweep` in XDG_CACHE_HOME or ~/.cache."""
+    if os.environ.get(USER):
+        return Path(os.environ[USER]).expanduser().absolute()
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():
+        return given / "blip2sweep"
+    try:
+        return Path.home() / ".cache" / "blip2sweep"
+    except RuntimeError:  # a uid without a home
+        return None
+
+
+def _of_user() -> Iterator[Store]:
+    folder = user_folder()
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()) if folder else ():
+            if path.is_dir():
+                yield Store(path, USER_BYTES)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from blip2sweep import cache
+
 
 class Ran(NamedTuple):
     code: int
@@ -18,6 +20,7 @@ class Ran(NamedTuple):
 def blip2sweep(*words: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300) -> Ran:
     """`python -m blip2sweep …`, with OMP_NUM_THREADS=1 so that two test processes share two cores."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("BLIP2SWEEP_", "HYDRA_", "WANDB_"))}
+    inherited |= {k: os.environ[k] for k in (cache.USER,) if k in os.environ}
     done = subprocess.run(
         [sys.executable, "-m", "blip2sweep", *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
         env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **(env or {})},

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from blip2sweep import cache, patience
 from blip2sweep.canonical import digest
-from blip2sweep.checkpoints import remembered
 from blip2sweep.checkpoints.headers import Header, Tensor
 from blip2sweep.errors import UserError
 
+STORE = "checkpoints"  # in the user's cache
 VERSION = 1  # of the digest
 PIECE = 8 * 2**20  # bytes that one thread reads at a time
 SETTLED = 2.0  # seconds after a change from which on a further one must show in a file's times
@@ -61,7 +61,8 @@ def content(header: Header) -> Content:
     Raises UserError where the file cannot be read, or changes while it is.
     """
     name = _name(header)
-    found = remembered.get(name)
+    store = cache.of_user(STORE)
+    found = store.get(name) if store else None
     if found is not None:
         told = json.loads(found)
         return Content(told["sha256"], tuple(told["not_finite"]), tuple(told["beyond_half"]))
@@ -69,8 +70,8 @@ def content(header: Header) -> Content:
     if _name(header) != name:
         raise UserError(f"{header.path}: it changed while it was read; right: wait until it is whole")
     stat = header.path.stat()
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
-        remembered.put(name, json.dumps(asdict(made)).encode())
+    if store and time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
+        store.put(name, json.dumps(asdict(made)).encode())
     return made
 
 
@@ -82,23 +83,22 @@ def _name(header: Header) -> str:
 
 def scan(header: Header) -> Content:
     """Read a file's data once: one sha256 over those of its pieces, in the order of their tensors."""
-    total, largest = hashlib.sha256(), dict.fromkeys(header.tensors, 0)
-    told = _Told(header)
+    total, largest, pieces = hashlib.sha256(), dict.fromkeys(header.tensors, 0), list(_pieces(header))
+    words = f"reading {header.path} once ({header.size / 1e9:.1f} GB), to know these weights from all others"
     try:
         descriptor = os.open(header.path, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"{header.path}: cannot be read ({error.strerror}); right: a file that can") from error
     try:
         with ThreadPoolExecutor(_threads()) as pool:
-            for name, hashed, magnitude in pool.map(lambda p: _piece(descriptor, header, *p), _pieces(header)):
+            found = pool.map(lambda piece: _piece(descriptor, header, *piece), pieces)
+            for name, hashed, magnitude in patience.shown(found, len(pieces), words):
                 total.update(hashed)
                 largest[name] = max(largest[name], magnitude)
-                told.add(PIECE)
     except OSError as error:
         raise UserError(f"{header.path}: cannot be read ({error.strerror}); right: a file that can") from error
     finally:
         os.close(descriptor)
-        told.end()
     formats = {n: FORMATS[t.dtype] for n, t in header.tensors.items() if t.dtype in FORMATS}
     broken = tuple(sorted(n for n, f in formats.items() if largest[n] >= f.infinite))
     beyond = tuple(sorted(n for n, f in formats.items() if largest[n] >= f.overflows and n not in broken))
@@ -128,24 +128,3 @@ def _piece(descriptor: int, header: Header, name: str, tensor: Tensor, at: int, 
     # The mask is a number of the array's own type: a wider one would double the memory and the time.
     largest = int((numbers & numbers.dtype.type(kind.mask)).max()) if kind and numbers is not None else 0
     return name, hashlib.sha256(data).digest(), largest
-
-
-class _Told:
-    """A line on a terminal once reading has taken two seconds."""
-
-    def __init__(self, header: Header) -> None:
-        self.name, self.all, self.done = header.path.name, max(header.size, 1), 0
-        self.next = time.monotonic() + 2
-        self.shown = False
-
-    def add(self, length: int) -> None:
-        self.done += length
-        if time.monotonic() < self.next or not sys.stderr.isatty():
-            return
-        self.next, self.shown = time.monotonic() + 0.5, True
-        share = min(100, 100 * self.done // self.all)
-        print(f"\rreading {self.name} once, {self.all / 1e9:.1f} GB: {share} %", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self.shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ once per checkpoint, and its verdict is remembered by fingerprint, model config 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,14 +15,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from blip2sweep import cache
 from blip2sweep.canonical import digest
-from blip2sweep.checkpoints import remembered
-from blip2sweep.checkpoints.content import Content
+from blip2sweep.checkpoints.content import STORE, Content
 from blip2sweep.checkpoints.headers import Header, shown
 from blip2sweep.checkpoints.inspect import Weights, inspect
 from blip2sweep.errors import UserError
@@ -89,15 +89,17 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
     if digest([found.fingerprint, asked]) == SHIPPED:
         return Verdict((), ())
     name = digest(["verdict", found.fingerprint, asked, _versions()])
-    kept = remembered.get(name)
+    store = cache.of_user(STORE)
+    kept = store.get(name) if store else None
     if kept is None:
         kept = json.dumps(asdict(_made(found, asked))).encode()
-        remembered.put(name, kept)
+        if store:
+            store.put(name, kept)
     told = json.loads(kept)
     return Verdict(tuple(told["mistakes"]), tuple(told["beyond_half"]))
 
 
-@cache
+@functools.cache
 def _versions() -> list[str]:
     """The libraries whose rules are asked, and the code that asks: any change makes a new verdict."""
     root = Path(__file__).parent.parent
