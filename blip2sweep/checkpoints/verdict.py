@@ -29,6 +29,7 @@ from blip2sweep.errors import UserError
 MODULE = "blip2sweep.models.check"  # the child
 ANSWER = "blip2sweep-verdict: "  # what its answer's line begins with; libraries print as well
 LIMIT = 600.0  # seconds; importing torch from a cold network file system takes minutes
+TOLD = 20  # mistakes of a checkpoint that are told, the others counted
 # What a verdict depends on besides the content: how the model is built and which names it has.
 ASKED = ("name", "family", "config", "parts", "tied")
 # The embedded checkpoint and its config: of these the verdict ships with the package (a test makes it anew), so that a
@@ -58,10 +59,11 @@ def check(folder: Path, model: Mapping[str, Any], half: Sequence[str] = ()) -> W
 
 
 def refused(folder: Path, name: str, mistakes: Sequence[str]) -> UserError:
-    """All mistakes of a checkpoint in one line."""
+    """All mistakes of a checkpoint in one line; of very many the rest is counted."""
     count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
+    more = [f"and {len(mistakes) - TOLD} more"] if len(mistakes) > TOLD else []
     return UserError(
-        f"{folder}: not a checkpoint of model {name}: {count}{'; '.join(mistakes)}; "
+        f"{folder}: not a checkpoint of model {name}: {count}{'; '.join([*mistakes[:TOLD], *more])}; "
         f"right: the whole checkpoint that conf/model/{name}.yaml describes"
     )
 

@@ -15,7 +15,13 @@ from transformers.utils import logging
 from blip2sweep.anatomy import anatomy
 from blip2sweep.checkpoints import ANSWER, Weights, inspect
 from blip2sweep.errors import UserError
-from blip2sweep.models.config_file import first_line, generation_mistakes, read_config, read_object
+from blip2sweep.models.config_file import (
+    NOT_LOADED,
+    first_line,
+    generation_mistakes,
+    read_config,
+    read_object,
+)
 from blip2sweep.models.processor import read_processor
 from blip2sweep.models.tensors import tensor_mistakes
 from blip2sweep.models.tree import verify
@@ -25,24 +31,22 @@ def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
     """Sentences; empty where the folder is exactly what `model_config` (name, config, parts, tied) describes."""
     folder = weights.folder
     config, wrong = read_config(folder, model_config)
-    if config is None:
-        return wrong
-    wrong += generation_mistakes(folder, config)
-    wrong += read_processor(folder, config)[1]
-    return wrong + _of_tensors(weights, model_config)
+    data, _ = read_object(folder / "config.json")
+    if data is not None:
+        # Of a wrong size config.json tells, and it tells once: everything else is held against conf/model.
+        try:
+            wanted = Blip2Config.from_dict(_merged(data, model_config["config"]))
+        except Exception as error:  # sizes of both that do not go together
+            wrong = wrong or [f"config.json and conf/model make no model together ({first_line(error)})"]
+        else:
+            wrong += generation_mistakes(folder, config or wanted)
+            wrong += read_processor(folder, config or wanted)[1]
+            wrong += _of_tensors(weights, wanted, model_config)
+    return [mistake.replace(f"{folder}/", "").replace(str(folder), "the folder") for mistake in wrong]
 
 
-def _of_tensors(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
-    """The tensors against conf/model, which is also right where config.json is not: a wrong size is then told once."""
-    data, _ = read_object(weights.folder / "config.json")
-    wanted = _merged(data or {}, model_config["config"])
-    tied = tuple(tuple(group) for group in model_config.get("tied") or ())
-    try:
-        config = Blip2Config.from_dict(wanted)
-    except Exception as error:  # sizes of both that do not go together
-        return [f"config.json and conf/model make no model together ({first_line(error)})"]
-    untied = (wanted.get("text_config") or {}).get("tie_word_embeddings") is False
-    wrong, model = tensor_mistakes(weights.tensors, config, untied, tied)
+def _of_tensors(weights: Weights, wanted: Blip2Config, model_config: Mapping[str, Any]) -> list[str]:
+    wrong, model = tensor_mistakes(weights.tensors, wanted, model_config)
     if model is not None and not wrong:
         try:
             verify(model, anatomy(model_config))
@@ -53,8 +57,7 @@ def _of_tensors(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
 
 def _merged(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """config.json with conf/model's fields in place of its own, and without what would load other weights."""
-    drop = ("quantization_config", "transformers_weights", "fusion_config")
-    merged = {k: v for k, v in found.items() if k not in drop}
+    merged = {k: v for k, v in found.items() if k not in NOT_LOADED}
     for name, value in wanted.items():
         inner = merged.get(name)
         merged[name] = (

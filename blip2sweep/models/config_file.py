@@ -13,6 +13,7 @@ from blip2sweep.checkpoints import quantization, shown
 
 # Fields that make transformers load other files, or compute something else, than the folder's weights say.
 REDIRECTS = ("transformers_weights", "fusion_config")
+NOT_LOADED = ("quantization_config", *REDIRECTS)  # refused by a sentence of their own
 
 
 def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[Blip2Config | None, list[str]]:
@@ -24,12 +25,14 @@ def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[Blip2Con
     if already:
         wrong.append(f"already quantized (config.json says {already}), so its widths would not be the table's")
     wrong += [
-        f"config.json: {name} is set, which loads other weights than these" for name in REDIRECTS if data.get(name)
+        f"config.json: {name} is set, so that something else than these weights would run"
+        for name in REDIRECTS
+        if data.get(name)
     ]
     if data.get("model_type") != "blip-2":
         return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not blip-2"]
     try:
-        found = Blip2Config.from_dict({k: v for k, v in data.items() if k not in ("quantization_config", *REDIRECTS)})
+        found = Blip2Config.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
     except Exception as error:  # whatever a file that anybody wrote makes of transformers' own checks
         return None, [*wrong, f"config.json: transformers cannot read it ({first_line(error)})"]
     return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(found)]

@@ -17,7 +17,7 @@ from blip2sweep.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.dtypes import part_dtypes
 from blip2sweep.models.config_file import read_config
 from blip2sweep.models.processor import load_processor
-from blip2sweep.models.tensors import sentences
+from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -97,7 +97,7 @@ def _read(
         weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
         output_loading_info=True, ignore_mismatched_sizes=True, **placed,
     )  # fmt: skip
-    wrong = list(sentences(report, weights.tensors, model))
+    wrong = report_mistakes(report, weights.tensors, model, model_config)
     if wrong:
         raise refused(weights.folder, str(model_config["name"]), wrong)
     return model

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Blip2Config, Blip2Processor, BlipImageProcessorPil
 
-from blip2sweep.checkpoints import refused
+from blip2sweep.checkpoints import refused, shown
 from blip2sweep.models.config_file import first_line, read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
@@ -31,9 +31,17 @@ def load_processor(folder: Path, config: Blip2Config, name: str) -> Blip2Process
 def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
     """(processor, mistakes): None where a piece of it cannot be read."""
     tokenizer, wrong = _tokenizer(folder)
+    told, more = read_object(folder / "processor_config.json")
+    wrong += more
+    if told is None:  # where transformers looks for everything else
+        return None, wrong
+    queries = told.get("num_query_tokens")
+    if type(queries) is not int or queries != config.num_query_tokens:
+        wrong.append(
+            f"processor_config.json: num_query_tokens is {shown(queries)}, the model has {config.num_query_tokens}"
+        )
     images, more = _image_processor(folder)
-    queries, others = _num_query_tokens(folder, config)
-    wrong += more + others
+    wrong += more
     if tokenizer is None or images is None:
         return None, wrong
     try:
@@ -41,15 +49,6 @@ def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | 
     except Exception as error:  # of any kind: the files are anybody's
         return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
     return processor, [*wrong, *_size(images, config), *_vocabulary(processor, config)]
-
-
-def _num_query_tokens(folder: Path, config: Blip2Config) -> tuple[int | None, list[str]]:
-    path = folder / "processor_config.json"
-    data, wrong = read_object(path)
-    queries = (data or {}).get("num_query_tokens")
-    if data is not None and (type(queries) is not int or queries != config.num_query_tokens):
-        wrong.append(f"processor_config.json: num_query_tokens is {queries}, the model has {config.num_query_tokens}")
-    return queries, wrong
 
 
 def _tokenizer(folder: Path) -> tuple[Any, list[str]]:
@@ -62,8 +61,6 @@ def _tokenizer(folder: Path) -> tuple[Any, list[str]]:
 
 
 def _image_processor(folder: Path) -> tuple[Any, list[str]]:
-    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        return None, []  # said of processor_config.json
     try:
         return BlipImageProcessorPil.from_pretrained(folder, local_files_only=True), []
     except Exception as error:
@@ -100,7 +97,7 @@ def _vocabulary(processor: Blip2Processor, config: Blip2Config) -> Iterator[str]
     if known and max(known.values()) >= rows:
         yield f"the tokenizer has tokens up to {max(known.values())}, text_config.vocab_size is {rows}"
     image = known.get(str(processor.image_token))
-    if image != config.image_token_index:
+    if type(config.image_token_index) is int and image != config.image_token_index:
         yield f"config.json: image_token_index is {config.image_token_index}, the tokenizer's image token is {image}"
     if tokenizer.pad_token_id is None:
         yield "the tokenizer has no pad token"

@@ -27,12 +27,9 @@ COUNTERS = ("position_ids", "rotary_emb.inv_freq")
 
 
 def tensor_mistakes(
-    tensors: Mapping[str, Tensor], config: Blip2Config, untied: bool, tied: tuple[tuple[str, ...], ...]
+    tensors: Mapping[str, Tensor], config: Blip2Config, model_config: Mapping[str, Any]
 ) -> tuple[list[str], nn.Module | None]:
-    """(mistakes, the model on the meta device, or None where it cannot be built).
-
-    untied: whether conf/model says that the head is a tensor of its own; tied: names that are one tensor.
-    """
+    """(mistakes, the model on the meta device, or None where it cannot be built)."""
     # Values do not matter, so that integers come as floats: their dtype is judged here and not by transformers.
     given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
     try:
@@ -42,24 +39,26 @@ def tensor_mistakes(
         )  # fmt: skip
     except Exception as error:  # sizes that make no model, and names that no conversion takes
         return [f"transformers cannot build the model ({first_line(error)})"], None
-    missing = set(report["missing_keys"]) | (_copied(model, given, tied) if untied else set())
-    return list(sentences({**report, "missing_keys": missing}, tensors, model)), model
+    return report_mistakes(report, tensors, model, model_config), model
 
 
-def _copied(model: nn.Module, given: Mapping[str, Any], tied: tuple[tuple[str, ...], ...]) -> set[str]:
-    """What transformers would copy from another tensor, though conf/model does not say that both are one."""
-    copied = _copies(model).items()
-    return {n for n, source in copied if n not in given and not any({n, source} <= set(g) for g in tied)}
+def report_mistakes(
+    report: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, model_config: Mapping[str, Any]
+) -> list[str]:
+    """What transformers' loading report says, and what it copied from another tensor though conf/model says that both have
+    values of their own. tensors: what the files hold, by stored name. Empty where all is well."""
+    copies: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
+    missing = set(report["missing_keys"])
+    if (model_config["config"].get("text_config") or {}).get("tie_word_embeddings") is False:
+        groups = [set(group) for group in model_config.get("tied") or ()]
+        together = {name: next((g for g in groups if name in g), {name}) for name in {*copies, *copies.values()}}
+        missing |= {name for name, group in together.items() if not group & tensors.keys()}
+        copies = {name: source for name, source in copies.items() if source in together[name]}
+    once = {name for name in missing if copies.get(name) not in missing}
+    return list(_sentences({**report, "missing_keys": once}, tensors))
 
 
-def _copies(model: nn.Module) -> Mapping[str, str]:
-    """{name: the tensor it is one with}."""
-    found: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
-    return found
-
-
-def sentences(report: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
-    """What transformers' loading report says, where it is not empty. tensors: what the files hold, by stored name."""
+def _sentences(report: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[str]:
     unexpected = {n for n in report["unexpected_keys"] if not n.endswith(COUNTERS)}
     strange = sorted({n for n in tensors if n not in report["unexpected_keys"] and tensors[n].dtype not in FLOATING})
     adapter = sorted(n for n in unexpected if any(word in n for word in ADAPTER))
@@ -71,7 +70,7 @@ def sentences(report: Mapping[str, Any], tensors: Mapping[str, Tensor], model: n
     if strange:
         kinds = ", ".join(sorted({tensors[n].dtype for n in strange}))
         yield f"{_count(strange)} stored as {kinds} where the model has 16 or 32 bits (already quantized?): {listed(strange)}"
-    missing = sorted(n for n in report["missing_keys"] if _copies(model).get(n) not in report["missing_keys"])
+    missing = sorted(report["missing_keys"])
     if missing:
         yield f"{_count(missing)} missing: {listed(missing)}"
     others = sorted(unexpected - set(adapter) - set(leftovers))

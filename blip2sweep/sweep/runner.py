@@ -14,7 +14,9 @@ from blip2sweep.cache import Store
 from blip2sweep.calibration import Blocks, Calibrator, layers, origin, propagation, same_samples, summary, warn_short
 from blip2sweep.canonical import canonical_json
 from blip2sweep.cell import SEMANTICS, semantics
+from blip2sweep.checkpoints import inspect
 from blip2sweep.dtypes import HALF
+from blip2sweep.errors import UserError
 from blip2sweep.memo import Memo, budgets
 from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods import METHODS
@@ -254,6 +256,7 @@ class Runner:
         return self._model
 
     def _load(self, name: str, job: Job) -> _Model:
+        _check_unchanged(job)
         loaded = load(job["model"], Path(job["folder"]), device=self.device)
         limit = self.settings.get("cache_memory_gb")
         device, host = budgets(loaded.device, None if limit is None else int(limit * GB))
@@ -261,6 +264,16 @@ class Runner:
             device = host = 0
         features, weights = (Memo(loaded.device, int(device * s), int(host * s)) for s in (0.6, 0.4))
         return _Model(name, loaded, Patch(loaded, weights), features, weights, Entries(loaded.anatomy))
+
+
+def _check_unchanged(job: Job) -> None:
+    """Raise UserError where a checkpoint is no longer what was planned: its row would be another model's."""
+    planned, found = job["columns"]["weights"], inspect(Path(job["folder"])).fingerprint
+    if not found.startswith(planned):
+        raise UserError(
+            f"{job['folder']}: changed since it was planned (fingerprint {planned}, now {found[:12]}); right: start the "
+            f"sweep again, so that its cells are those of the new weights"
+        )
 
 
 def _code() -> str:
