@@ -31,15 +31,23 @@ def locate(model: Mapping[str, Any]) -> Located:
     Raises UserError when there is no such folder or snapshot.
     """
     if model.get("path"):
-        folder = local_path(str(model["path"]))
-        if not folder.is_dir():
-            raise UserError(
-                f"model.path={model['path']}: no such folder; right: a folder with config.json and *.safetensors"
-            )
-        return Located(folder, None)
+        return Located(_folder(str(model["path"])), None)
     if not model.get("hub_id"):
         raise UserError(f"model {model.get('name')}: neither path nor hub_id is set; right: one of them")
     return _cached(str(model["hub_id"]), model.get("revision"))
+
+
+def _folder(text: str) -> Path:
+    try:
+        folder = local_path(text)
+        if folder.is_dir():
+            return folder
+        why = "a file and no folder" if folder.exists() else "no such folder"
+    except OSError as error:  # one may not look, or the name is too long
+        why = error.strerror
+    except (RuntimeError, ImportError, ValueError, TypeError) as error:  # ~nobody, a package that is not there, a zero byte
+        why = str(error)
+    raise UserError(f"model.path={text}: {why}; right: a folder with config.json and *.safetensors")
 
 
 def _cached(hub_id: str, revision: str | None) -> Located:

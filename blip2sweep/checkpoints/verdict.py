@@ -22,8 +22,8 @@ from typing import Any
 from blip2sweep import cache
 from blip2sweep.canonical import digest
 from blip2sweep.checkpoints.content import STORE, Content
+from blip2sweep.checkpoints.folder import Weights, inspect
 from blip2sweep.checkpoints.headers import Header, shown
-from blip2sweep.checkpoints.inspect import Weights, inspect
 from blip2sweep.errors import UserError
 
 MODULE = "blip2sweep.models.check"  # the child
