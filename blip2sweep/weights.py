@@ -44,8 +44,13 @@ def _folder(text: str) -> Path:
             return folder
         why = "a file and no folder" if folder.exists() else "no such folder"
     except OSError as error:  # one may not look, or the name is too long
-        why = error.strerror
-    except (RuntimeError, ImportError, ValueError, TypeError) as error:  # ~nobody, a package that is not there, a zero byte
+        why = str(error.strerror)
+    except (
+        RuntimeError,
+        ImportError,
+        ValueError,
+        TypeError,
+    ) as error:  # ~nobody, a package that is not there, a zero byte
         why = str(error)
     raise UserError(f"model.path={text}: {why}; right: a folder with config.json and *.safetensors")
 

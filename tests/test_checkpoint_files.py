@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from blip2sweep import cache
 from blip2sweep.checkpoints import content, folder, inspect, weight_files
-from blip2sweep.checkpoints.headers import read_header
+from blip2sweep.checkpoints.headers import Header, read_header
 from tests.checkpoints import TINY, conf, edit_tensors, fails
 
 FC1 = "vision_model.encoder.layers.0.mlp.fc1.weight"
@@ -332,7 +332,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that are read for their content from now on."""
     found: list[Path] = []
     real = content.scan
-    monkeypatch.setattr(content, "scan", lambda header: (found.append(header.path), real(header))[1])
+
+    def scan(header: Header) -> content.Content:
+        found.append(header.path)
+        return real(header)
+
+    monkeypatch.setattr(content, "scan", scan)
     return found
 
 

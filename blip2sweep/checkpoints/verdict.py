@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,12 +164,18 @@ def _asked(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     except OSError as error:
         raise _no_answer(folder, f"cannot be started ({error.strerror})") from error
     answers = [line.removeprefix(ANSWER) for line in done.stdout.splitlines() if line.startswith(ANSWER)]
-    if done.returncode or not answers:
+    try:
+        found = json.loads(answers[-1]) if answers and not done.returncode else None
+    except ValueError:  # cut
+        found = None
+    if not isinstance(found, list):
         said = done.stderr.strip().splitlines()
-        raise _no_answer(
-            folder, f"ended with code {done.returncode} ({shown(said[-1]) if said else 'it said nothing'})"
-        )
-    return [str(mistake) for mistake in json.loads(answers[-1])]
+        raise _no_answer(folder, f"{_ended(done.returncode)} ({shown(said[-1]) if said else 'it said nothing'})")
+    return [str(mistake) for mistake in found]
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def _no_answer(folder: Path, why: str) -> UserError:
