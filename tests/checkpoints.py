@@ -134,4 +134,4 @@ def believe(folder: Path, model: Mapping[str, Any]) -> None:
     name = digest(["verdict", found.fingerprint, asked, verdict._versions()])
     store = cache.of_user(STORE)
     assert store
-    store.put(name, json.dumps({"mistakes": [], "beyond_half": []}).encode())
+    store.put(name, json.dumps({"beyond_half": []}).encode())

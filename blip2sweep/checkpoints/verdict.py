@@ -2,7 +2,7 @@
 
 transformers fills what is missing with random numbers and leaves out what it does not know, so every tensor, config.json,
 processor and tokenizer are compared with the model. That takes the model's classes, hence torch: a child process does it,
-once per checkpoint, and its verdict is remembered by fingerprint, model config and versions.
+once per checkpoint, and that all is well is remembered by fingerprint, model config and versions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,15 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
     name = digest(["verdict", found.fingerprint, asked, _versions()])
     store = cache.of_user(STORE)
     kept = store.get(name) if store else None
-    if kept is None:
-        kept = json.dumps(asdict(_made(found, asked))).encode()
-        if store:
-            store.put(name, kept)
-    told = json.loads(kept)
-    return Verdict(tuple(told["mistakes"]), tuple(told["beyond_half"]))
+    if kept is not None:
+        return Verdict((), tuple(json.loads(kept)["beyond_half"]))
+    made = _made(found, asked)
+    if inspect(found.folder).fingerprint != found.fingerprint:
+        raise UserError(f"{found.folder}: it changed while it was checked; right: wait until it is whole")
+    # Mistakes are not remembered: they may be this machine's (a library that a tokenizer needs) and not the folder's.
+    if store and not made.mistakes:
+        store.put(name, json.dumps({"beyond_half": made.beyond_half}).encode())
+    return made
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import Blip2Config
 
 from blip2sweep.checkpoints import quantization, shown
+from blip2sweep.checkpoints.headers import is_file
 
 # Fields that make transformers load other files, or compute something else, than the folder's weights say.
 REDIRECTS = ("transformers_weights", "fusion_config")
@@ -41,9 +42,9 @@ def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[Blip2Con
 def read_object(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """(the JSON object in a file, mistakes)."""
     try:
+        if not is_file(path):  # nor is a pipe waited for
+            return None, [f"{path.name} is missing"]
         data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None, [f"{path.name} is missing"]
     except (OSError, ValueError, RecursionError) as error:
         return None, [f"{path.name}: cannot be read ({first_line(error)})"]
     if not isinstance(data, dict):
