@@ -174,17 +174,6 @@ class Anatomy:
             self._masks[wanted] = self._mask(*wanted, where)
         return self._masks[wanted]
 
-    def check_tensors(self, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-        """Hold the anatomy against a checkpoint's tensor shapes, so that the wrong weights are refused in planning."""
-        for x in (x for p in self.parts.values() for x in p.linears):
-            found = shapes.get(f"{x.path}.weight")
-            if found != (x.out_features, x.in_features):
-                have = f"is {found}" if found else "is not there"
-                raise UserError(
-                    f"{where}: not the weights of model {self.model}: {x.path}.weight {have}, conf/model says "
-                    f"{(x.out_features, x.in_features)}; right: the checkpoint that the model config describes"
-                )
-
     def _mask(self, name: str, blocks: str, layers: str, where: str) -> tuple[bool, ...]:
         parent, chosen = self._stack_part(name)
         where = where or f"part={name} blocks={blocks} layers={layers}"

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blip2sweep import weights
+from blip2sweep import checkpoints
 from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.architecture import LANGUAGE
 from blip2sweep.canonical import canonical_json, digest
@@ -29,6 +29,7 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.weights import locate
 
 # Changes after which the same identity no longer means the same predictions are numbered in one sequence: a method's own
 # (`Method.semantics`) and all others (this). A change takes the next number. Rows of older semantics are marked, not mixed.
@@ -234,9 +235,9 @@ def _calibration_keys(recipe: Recipe) -> frozenset[str]:
 def _model(config: Mapping[str, Any]) -> Model:
     shape = anatomy(config)
     dtypes, by_stage = part_dtypes(config, shape), stage_dtypes(config, shape)
-    found = weights.locate(config)
-    inspected = weights.inspect(found.folder, config.get("tied") or ())
-    shape.check_tensors(inspected.tensors, str(found.folder))
+    found = locate(config)
+    half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
+    checked = checkpoints.check(found.folder, config, half)
     return Model(
-        dict(config), shape, found.folder, found.revision, inspected.fingerprint, inspected.params, dtypes, by_stage
+        dict(config), shape, found.folder, found.revision, checked.fingerprint, checked.params, dtypes, by_stage
     )

@@ -41,13 +41,14 @@ def examine(output_dir: Path) -> list[Check]:
 
 def examine_cell(config: Mapping[str, Any]) -> list[Check]:
     """What a cell of one model and task needs: weights and anatomy, annotation files and images, generation settings."""
+    from blip2sweep import checkpoints
     from blip2sweep.cell import Cells
     from blip2sweep.tasks import load_task
-    from blip2sweep.weights import inspect, locate
+    from blip2sweep.weights import locate
 
     def weights() -> str:
         found = locate(config["model"])
-        inside = inspect(found.folder, config["model"].get("tied") or ())
+        inside = checkpoints.check(found.folder, config["model"])
         commit = f", commit {found.revision}" if found.revision else ""
         return f"{found.folder}{commit}, {inside.params / 1e6:.1f} M parameters, fingerprint {inside.fingerprint[:12]}"
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -17,7 +20,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from blip2sweep import cache
 from blip2sweep.anatomy import Anatomy
+from blip2sweep.canonical import digest
+from blip2sweep.checkpoints import inspect, verdict
+from blip2sweep.checkpoints.content import STORE
+from blip2sweep.errors import UserError
 from blip2sweep.recipe import Recipe, resolve_recipe
 from tests.composing import composer
 
@@ -88,3 +96,42 @@ def _random_model(vocabulary: int) -> Blip2ForConditionalGeneration:
 def recipe(anatomy: Anatomy, part: str = "all", blocks: str = "all", layers: str = "all", **quant: Any) -> Recipe:
     quant = {"method": "rtn", "bits": 3, **quant}
     return resolve_recipe({"part": part, "blocks": blocks, "layers": layers, "quant": quant}, anatomy)
+
+
+# ---- damaged ones
+
+
+def fails(*words: str) -> pytest.RaisesExc:
+    """A UserError of one line that says all of these words, with nothing in it that a terminal would obey."""
+
+    def one_line(error: BaseException) -> bool:
+        said = str(error)
+        return said.isprintable() and all(word in said for word in words)
+
+    return pytest.raises(UserError, check=one_line)
+
+
+def edit(path: Path, **fields: Any) -> None:
+    """Set fields of a JSON file; a value of None stays there as null."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def edit_section(path: Path, section: str, **fields: Any) -> None:
+    edit(path, **{section: {**json.loads(path.read_text())[section], **fields}})
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Load the tensors of a folder, change them in place, and save them."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def believe(folder: Path, model: Mapping[str, Any]) -> None:
+    """Remember a verdict without mistakes, as if the folder had been whole when it was planned."""
+    found = inspect(folder)
+    asked = {k: model.get(k) for k in verdict.ASKED}
+    name = digest(["verdict", found.fingerprint, asked, verdict._versions()])
+    store = cache.of_user(STORE)
+    assert store
+    store.put(name, json.dumps({"beyond_half": []}).encode())

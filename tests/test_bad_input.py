@@ -141,7 +141,7 @@ def test_a_checkpoint_without_safetensors(tmp_path: Path) -> None:
 
 def test_the_weights_of_another_model(tmp_path: Path) -> None:
     ran = blip2sweep("model=blip2-opt-2.7b", "model.path=pkg://blip2sweep.assets/tiny", cwd=tmp_path)
-    refused(ran, "not the weights of model blip2-opt-2.7b")
+    refused(ran, "not a checkpoint of model blip2-opt-2.7b", "text_config.hidden_size is 64 in config.json, 2560")
     assert not (tmp_path / "outputs").exists()
 
 

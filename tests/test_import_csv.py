@@ -25,8 +25,9 @@ def imported(tmp_path: Path, text: str, *words: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_parameters_are_those_of_the_module_tree(name: str) -> None:
+    from blip2sweep.checkpoints import inspect
     from blip2sweep.models import build_meta
-    from blip2sweep.weights import inspect, locate
+    from blip2sweep.weights import locate
 
     config = model_config(name)
     if config.get("path"):

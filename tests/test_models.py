@@ -163,7 +163,7 @@ def test_an_unknown_dtype_is_refused(fields: dict[str, Any], match: str) -> None
 def test_a_checkpoint_of_other_dimensions_is_refused_naming_the_field(copy: Path) -> None:
     text = json.loads((copy / "config.json").read_text())["text_config"]
     edit(copy / "config.json", text_config={**text, "ffn_dim": 128})
-    with fails("text_config.ffn_dim is 128 in the checkpoint's config.json, 256 in conf/model/tiny.yaml"):
+    with fails("text_config.ffn_dim is 128 in config.json, 256 in conf/model/tiny.yaml"):
         load(tiny_config(), copy)
 
 
@@ -172,7 +172,7 @@ def test_a_folder_that_is_no_blip2_checkpoint_is_refused(copy: Path) -> None:
     with fails("model_type is opt"):
         load(tiny_config(), copy)
     (copy / "config.json").unlink()
-    with fails("config.json: cannot be read"):
+    with fails("config.json is missing"):
         load(tiny_config(), copy)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with fails("never pickles"):

@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep import cache
 from blip2sweep.cell import semantics
 from blip2sweep.collect import collect
 from blip2sweep.ledger import Ledger
 from blip2sweep.methods import METHODS
 from blip2sweep.records import read_predictions, stem
 from blip2sweep.sweep import runner
+from tests.checkpoints import believe, tiny_config
 from tests.commands import Ran, blip2sweep
 from tests.composing import plan
 from tests.synthetic import build, build_planned, whole
@@ -207,13 +209,15 @@ def test_half_precision_has_a_noise_floor(tmp_path: Path) -> None:
 # ---- failures
 
 
-def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
-    """The model's folder loses its weights after planning, for one of two models."""
+def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two models is not what planning took it for: a worker finds it."""
+    monkeypatch.setenv(cache.USER, str(tmp_path / "user"))
     model = tmp_path / "model"
     subprocess.run(["cp", "-r", str(Path(__file__).parent.parent / "blip2sweep/assets/tiny"), str(model)], check=True)
     config = json.loads((model / "config.json").read_text())
-    config["vision_config"]["num_attention_heads"] = 3  # found by the worker alone: planning reads shapes
+    config["vision_config"]["num_attention_heads"] = 3
     (model / "config.json").write_text(json.dumps(config))
+    believe(model, tiny_config())
     words = ["-m", "task.limit=6", "part=llm", "quant.bits=8", f"model.path={model},pkg://blip2sweep.assets/tiny"]
     ran = blip2sweep(*words, "sweep_name=half", cwd=tmp_path)
     assert ran.code == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +9,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoTokenizer,
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    BlipImageProcessorPil,
-)
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
 from transformers.utils import logging
 
 from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.architecture import stage_of
+from blip2sweep.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.dtypes import stage_dtypes
-from blip2sweep.errors import UserError
-from blip2sweep.models.tree import check_config, verify
-from blip2sweep.weights import weight_files
+from blip2sweep.models.config_file import read_config
+from blip2sweep.models.processor import load_processor
+from blip2sweep.models.tensors import report_mistakes
+from blip2sweep.models.tree import verify
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,22 +43,26 @@ def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> 
 
     Uses `dtype`, `dtype_per_part` ({vit|qformer|llm: dtype}), and `device_map` (through accelerate; else `device`).
     Raises UserError for a folder without safetensors, a config.json or module tree that differs from conf/model, an
-    unknown dtype, and a processor that would leave the image out.
+    unknown dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
+    weights that are no numbers. Planning has looked for all of it; a folder may have changed since.
     """
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)  # what it would report is an error here
     logging.disable_progress_bar()
-    weight_files(folder)
+    name, weights = str(model_config["name"]), inspect(folder)
     parts = anatomy(model_config)
     dtypes, family = stage_dtypes(model_config, parts), str(model_config["family"])
-    check_config(model_config, read_config(folder))
-    model = _read(folder, dtypes, model_config.get("device_map"))
+    config, wrong = read_config(folder, model_config)
+    if wrong or config is None:
+        raise refused(folder, name, wrong)
+    model = _read(weights, config, dtypes, model_config)
     cast(model, dtypes, family)
+    _check_finite(model, folder, name)
     if not model_config.get("device_map"):
         model.to(device)
     verify(model, parts)
     return Loaded(
         model=model.eval().requires_grad_(False),
-        processor=load_processor(folder, model.config),
+        processor=load_processor(folder, model.config, name),
         anatomy=parts,
         device=model.device,
         dtypes=dtypes,
@@ -78,28 +77,37 @@ def _attention(model: nn.Module, family: str) -> dict[str, str]:
     return {stage_of(name, family): config._attn_implementation for name, config in children if config is not None}
 
 
-def read_config(folder: Path) -> Blip2Config:
-    path = folder / "config.json"
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); right: the checkpoint's own config.json") from error
-    if data.get("model_type") != "blip-2":
-        raise UserError(f"{path}: model_type is {data.get('model_type')}; right: a blip-2 checkpoint")
-    return Blip2Config.from_pretrained(folder, local_files_only=True)
-
-
 # ---- dtypes
 
 
-def _read(folder: Path, dtypes: Mapping[str, str], device_map: Any) -> Blip2ForConditionalGeneration:
-    """Read in the common dtype, or in float32 where parts differ: a cast through a narrower dtype would round twice."""
-    names = set(dtypes.values())
+def _read(
+    weights: Weights, config: Blip2Config, dtypes: Mapping[str, str], model_config: Mapping[str, Any]
+) -> Blip2ForConditionalGeneration:
+    """Read in the common dtype, or in float32 where parts differ: a cast through a narrower dtype would round twice.
+
+    Raises UserError unless every tensor of the files is one of the model's, and the other way round.
+    """
+    names, device_map = set(dtypes.values()), model_config.get("device_map")
     common = DTYPES[names.pop()] if len(names) == 1 else torch.float32
     placed = {"device_map": device_map} if device_map else {}
-    return Blip2ForConditionalGeneration.from_pretrained(
-        folder, dtype=common, use_safetensors=True, local_files_only=True, **placed
-    )
+    model, report = Blip2ForConditionalGeneration.from_pretrained(
+        weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
+        output_loading_info=True, ignore_mismatched_sizes=True, **placed,
+    )  # fmt: skip
+    wrong = report_mistakes(report, weights.tensors, model, model_config)
+    if wrong:
+        raise refused(weights.folder, str(model_config["name"]), wrong)
+    return model
+
+
+def _check_finite(model: nn.Module, folder: Path, name: str) -> None:
+    """Raise UserError naming the tensors that hold NaN or Inf, as they were stored or after the cast."""
+    held = [
+        (n, p) for n, p in model.named_parameters() if p.is_floating_point() and p.device.type != "meta" and p.numel()
+    ]
+    broken = [n for n, p in held if not all(torch.isfinite(x) for x in torch.aminmax(p))]
+    if broken:
+        raise refused(folder, name, [f"NaN or Inf in {held[0][1].dtype} in {len(broken)} tensors: {listed(broken)}"])
 
 
 def cast(model: nn.Module, dtypes: Mapping[str, str], family: str) -> None:
@@ -118,30 +126,3 @@ def _floating(
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
             yield name, parameter, DTYPES[dtypes[stage_of(name.partition(".")[0], family)]]
-
-
-# ---- processor
-
-
-def load_processor(folder: Path, config: Blip2Config) -> Blip2Processor:
-    """Tokenizer and image processor; always the PIL one, so that pixels do not depend on torchvision being installed.
-
-    Raises UserError where its number of query tokens is not the model's: the image would silently be left out.
-    """
-    queries = _num_query_tokens(folder)
-    if queries != config.num_query_tokens:
-        raise UserError(
-            f"{folder / 'processor_config.json'}: num_query_tokens is {queries}, the model has "
-            f"{config.num_query_tokens}; right: a current snapshot of the checkpoint"
-        )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    image_processor = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    size, found = config.vision_config.image_size, dict(image_processor.size)
-    if found != {"height": size, "width": size}:
-        raise UserError(f"{folder}: the image processor resizes to {found}; right: {size} x {size}, as the model takes")
-    return Blip2Processor(image_processor, tokenizer, num_query_tokens=queries)
-
-
-def _num_query_tokens(folder: Path) -> int | None:
-    path = folder / "processor_config.json"
-    return json.loads(path.read_text()).get("num_query_tokens") if path.is_file() else None

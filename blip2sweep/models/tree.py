@@ -10,7 +10,6 @@ from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from blip2sweep.anatomy import Anatomy
-from blip2sweep.errors import UserError
 
 
 def build_meta(model_config: Mapping[str, Any]) -> Blip2ForConditionalGeneration:
@@ -35,24 +34,3 @@ def tree(model: nn.Module, anatomy: Anatomy) -> tuple[dict[str, tuple[int, int, 
 def verify(model: nn.Module, anatomy: Anatomy) -> None:
     """Raise UserError where the model's linears or blocks differ from conf/model."""
     anatomy.verify(*tree(model, anatomy))
-
-
-def check_config(model_config: Mapping[str, Any], found: Blip2Config) -> None:
-    """Raise UserError naming the first field of conf/model in which a checkpoint's config.json differs.
-
-    Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
-    """
-    expected = Blip2Config(**model_config["config"])
-    _check_fields(str(model_config["name"]), "", model_config["config"], expected, found)
-
-
-def _check_fields(model: str, prefix: str, named: Mapping[str, Any], expected: Any, found: Any) -> None:
-    for field, value in named.items():
-        want, have = getattr(expected, field), getattr(found, field, None)
-        if isinstance(value, Mapping):
-            _check_fields(model, f"{prefix}{field}.", value, want, have)
-        elif have != want:
-            raise UserError(
-                f"model {model}: {prefix}{field} is {have} in the checkpoint's config.json, {want} in "
-                f"conf/model/{model}.yaml; right: the checkpoint that the model config describes"
-            )

@@ -24,6 +24,7 @@ from blip2sweep.calibration import (
 )
 from blip2sweep.canonical import canonical_json
 from blip2sweep.cell import SEMANTICS, semantics
+from blip2sweep.checkpoints import inspect
 from blip2sweep.dtypes import HALF
 from blip2sweep.errors import UserError
 from blip2sweep.memo import Memo, budgets
@@ -276,6 +277,7 @@ class Runner:
         return self._model
 
     def _load(self, name: str, job: Job) -> _Model:
+        _check_unchanged(job)
         loaded = load(job["model"], Path(job["folder"]), device=self.device)
         limit = self.settings.get("cache_memory_gb")
         device, host = budgets(loaded.device, None if limit is None else int(limit * GB))
@@ -289,6 +291,16 @@ def _flips(first: Evaluation, second: Evaluation) -> dict[str, Any]:
     """Outputs of one cell that a second run says otherwise, and that run's records."""
     flips = sum(a["text"] != b["text"] for a, b in zip(first.records, second.records, strict=True))
     return {"flips": flips, "flip_rate": flips / max(1, len(first.records)), "records": second.records}
+
+
+def _check_unchanged(job: Job) -> None:
+    """Raise UserError where a checkpoint is no longer what was planned: its row would be another model's."""
+    planned, found = job["columns"]["weights"], inspect(Path(job["folder"])).fingerprint
+    if not found.startswith(planned):
+        raise UserError(
+            f"{job['folder']}: changed since it was planned (fingerprint {planned}, now {found[:12]}); right: start the "
+            f"sweep again, so that its cells are those of the new weights"
+        )
 
 
 def _code() -> str:

@@ -1,0 +1,79 @@
+"""All that is wrong with a checkpoint, found without reading its weights. `python -m blip2sweep.models.check` answers a
+question on stdin (`blip2sweep.checkpoints.verdict` asks it): planning itself stays without torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import Blip2Config
+from transformers.utils import logging
+
+from blip2sweep.anatomy import anatomy
+from blip2sweep.checkpoints import ANSWER, Weights, inspect
+from blip2sweep.errors import UserError
+from blip2sweep.models.config_file import (
+    NOT_LOADED,
+    first_line,
+    generation_mistakes,
+    read_config,
+    read_object,
+)
+from blip2sweep.models.processor import read_processor
+from blip2sweep.models.tensors import tensor_mistakes
+from blip2sweep.models.tree import verify
+
+
+def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
+    """Sentences; empty where the folder is exactly what `model_config` (name, config, parts, tied) describes."""
+    folder = weights.folder
+    config, wrong = read_config(folder, model_config)
+    data, _ = read_object(folder / "config.json")
+    if data is not None:
+        # Of a wrong size config.json tells, and it tells once: everything else is held against conf/model.
+        try:
+            wanted = Blip2Config.from_dict(_merged(data, model_config["config"]))
+        except Exception as error:  # sizes of both that do not go together
+            wrong = wrong or [f"config.json and conf/model make no model together ({first_line(error)})"]
+        else:
+            wrong += generation_mistakes(folder, config or wanted)
+            wrong += read_processor(folder, config or wanted)[1]
+            wrong += _of_tensors(weights, wanted, model_config)
+    return [mistake.replace(f"{folder}/", "").replace(str(folder), "the folder") for mistake in wrong]
+
+
+def _of_tensors(weights: Weights, wanted: Blip2Config, model_config: Mapping[str, Any]) -> list[str]:
+    wrong, model = tensor_mistakes(weights.tensors, wanted, model_config)
+    if model is not None and not wrong:
+        try:
+            verify(model, anatomy(model_config))
+        except UserError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def _merged(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json with conf/model's fields in place of its own, and without what would load other weights."""
+    merged = {k: v for k, v in found.items() if k not in NOT_LOADED}
+    for name, value in wanted.items():
+        inner = merged.get(name)
+        merged[name] = (
+            _merged(inner if isinstance(inner, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        )
+    return merged
+
+
+def main() -> None:
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    asked = json.load(sys.stdin)
+    model = asked["model"]
+    found = mistakes(inspect(Path(asked["folder"]), model.get("tied") or ()), model)
+    print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""config.json and generation_config.json of a checkpoint held against conf/model, all mistakes at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import Blip2Config
+
+from blip2sweep.checkpoints import quantization, shown
+from blip2sweep.checkpoints.headers import is_file
+
+# Fields that make transformers load other files, or compute something else, than the folder's weights say.
+REDIRECTS = ("transformers_weights", "fusion_config")
+NOT_LOADED = ("quantization_config", *REDIRECTS)  # refused by a sentence of their own
+
+
+def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[Blip2Config | None, list[str]]:
+    """(config, mistakes): the config is None where transformers cannot read it."""
+    data, wrong = read_object(folder / "config.json")
+    if data is None:
+        return None, wrong
+    already = quantization(data)
+    if already:
+        wrong.append(f"already quantized (config.json says {already}), so its widths would not be the table's")
+    wrong += [
+        f"config.json: {name} is set, so that something else than these weights would run"
+        for name in REDIRECTS
+        if data.get(name)
+    ]
+    if data.get("model_type") != "blip-2":
+        return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not blip-2"]
+    try:
+        found = Blip2Config.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
+    except Exception as error:  # whatever a file that anybody wrote makes of transformers' own checks
+        return None, [*wrong, f"config.json: transformers cannot read it ({first_line(error)})"]
+    return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(found)]
+
+
+def read_object(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """(the JSON object in a file, mistakes)."""
+    try:
+        if not is_file(path):  # nor is a pipe waited for
+            return None, [f"{path.name} is missing"]
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return None, [f"{path.name}: cannot be read ({first_line(error)})"]
+    if not isinstance(data, dict):
+        return None, [f"{path.name}: is a JSON {type(data).__name__} and no object"]
+    return data, []
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shown(f"{type(error).__name__}: {' '.join(lines)[:200]}" if lines else type(error).__name__)
+
+
+def config_mistakes(model_config: Mapping[str, Any], found: Blip2Config) -> list[str]:
+    """The fields of conf/model in which a checkpoint's config.json differs.
+
+    Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
+    """
+    try:
+        expected = Blip2Config(**model_config["config"])
+    except Exception as error:  # a user's own YAML
+        return [f"conf/model/{model_config['name']}.yaml: transformers cannot read its config ({first_line(error)})"]
+    where = f"conf/model/{model_config['name']}.yaml"
+    return [
+        f"{field} is {shown(have)} in config.json, {shown(want)} in {where}"
+        for field, have, want in _differing("", model_config["config"], expected, found)
+    ]
+
+
+def _differing(prefix: str, named: Mapping[str, Any], expected: Any, found: Any) -> Iterator[tuple[str, Any, Any]]:
+    for field, value in named.items():
+        want, have = getattr(expected, field, None), getattr(found, field, None)
+        if isinstance(value, Mapping):
+            yield from _differing(f"{prefix}{field}.", value, want, have)
+        elif have != want:
+            yield f"{prefix}{field}", have, want
+
+
+def _of_its_own(config: Blip2Config) -> Iterator[str]:
+    """What must hold inside config.json, whatever conf/model says."""
+    if type(config.image_token_index) is not int:
+        yield f"config.json: image_token_index is {shown(config.image_token_index)}, not a token"
+    yield from _tokens("config.json: text_config.", config.text_config, config.text_config.vocab_size)
+
+
+def generation_mistakes(folder: Path, config: Blip2Config) -> list[str]:
+    """What is wrong with generation_config.json, where there is one."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return []
+    data, wrong = read_object(path)
+    return wrong + list(_tokens("generation_config.json: ", data or {}, config.text_config.vocab_size))
+
+
+def _tokens(where: str, section: Any, rows: int) -> Iterator[str]:
+    """Special tokens that no row of the embedding stands for."""
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        value = section.get(name) if isinstance(section, dict) else getattr(section, name, None)
+        for token in value if isinstance(value, list) else [] if value is None else [value]:
+            if type(token) is not int or not 0 <= token < rows:
+                yield f"{where}{name} is {shown(token)}, the vocabulary has {rows} tokens"

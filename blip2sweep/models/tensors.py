@@ -1,0 +1,86 @@
+"""The tensors of a checkpoint held against those of the model, by transformers' own rules of loading, without reading any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+from blip2sweep.checkpoints import listed, shown
+from blip2sweep.checkpoints.headers import Tensor
+from blip2sweep.models.config_file import first_line
+
+FLOATING = ("F64", "F32", "F16", "BF16")
+# Leftovers of quantizers and adapters: the ends of names that only their tensors have.
+QUANTIZED = (
+    ".SCB", ".weight_format", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".qweight", ".qzeros",
+    ".scales", ".g_idx", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_zero_point", ".weight_g_idx",
+    ".weight_shape", ".input_scale", ".W_q", ":qdata", ":scale",
+)  # fmt: skip
+QUANTIZED_INSIDE = (".quant_state.", "_weight_qdata", "_weight_scale")
+ADAPTER = ("lora_A", "lora_B", "lora_embedding_", "lora_magnitude_vector", ".base_layer.", "modules_to_save", "ia3_l")
+# Counters that older transformers wrote; the model makes them itself.
+COUNTERS = ("position_ids", "rotary_emb.inv_freq")
+
+
+def tensor_mistakes(
+    tensors: Mapping[str, Tensor], config: Blip2Config, model_config: Mapping[str, Any]
+) -> tuple[list[str], nn.Module | None]:
+    """(mistakes, the model on the meta device, or None where it cannot be built)."""
+    # Values do not matter, so that integers come as floats: their dtype is judged here and not by transformers.
+    given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
+    try:
+        model, report = Blip2ForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=given, dtype=torch.float32, device_map={"": "meta"},
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except Exception as error:  # sizes that make no model, and names that no conversion takes
+        return [f"transformers cannot build the model ({first_line(error)})"], None
+    return report_mistakes(report, tensors, model, model_config), model
+
+
+def report_mistakes(
+    report: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, model_config: Mapping[str, Any]
+) -> list[str]:
+    """What transformers' loading report says, and what it copied from another tensor though conf/model says that both have
+    values of their own. tensors: what the files hold, by stored name. Empty where all is well."""
+    copies: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
+    missing = set(report["missing_keys"])
+    if (model_config["config"].get("text_config") or {}).get("tie_word_embeddings") is False:
+        groups = [set(group) for group in model_config.get("tied") or ()]
+        together = {name: next((g for g in groups if name in g), {name}) for name in {*copies, *copies.values()}}
+        missing |= {name for name, group in together.items() if not group & tensors.keys()}
+        copies = {name: source for name, source in copies.items() if source in together[name]}
+    once = {name for name in missing if copies.get(name) not in missing}
+    return list(_sentences({**report, "missing_keys": once}, tensors))
+
+
+def _sentences(report: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    unexpected = {n for n in report["unexpected_keys"] if not n.endswith(COUNTERS)}
+    strange = sorted({n for n in tensors if n not in report["unexpected_keys"] and tensors[n].dtype not in FLOATING})
+    adapter = sorted(n for n in unexpected if any(word in n for word in ADAPTER))
+    leftovers = sorted(n for n in unexpected if n.endswith(QUANTIZED) or any(word in n for word in QUANTIZED_INSIDE))
+    if adapter:
+        yield f"{_count(adapter)} of an adapter, which would not be applied ({listed(adapter)}; merge it: merge_and_unload)"
+    if leftovers:
+        yield f"already quantized: it holds {listed(leftovers)}"
+    if strange:
+        kinds = ", ".join(sorted({tensors[n].dtype for n in strange}))
+        yield f"{_count(strange)} stored as {kinds} where the model has 16 or 32 bits (already quantized?): {listed(strange)}"
+    missing = sorted(report["missing_keys"])
+    if missing:
+        yield f"{_count(missing)} missing: {listed(missing)}"
+    others = sorted(unexpected - set(adapter) - set(leftovers))
+    if others:
+        yield f"{_count(others)} that the model does not have: {listed(others)}"
+    mismatched = sorted(report["mismatched_keys"])
+    told = [f"{shown(n)} is {tuple(have)}, the model's is {tuple(want)}" for n, have, want in mismatched[:4]]
+    if told:
+        yield "; ".join(told) + (f" and {len(mismatched) - 4} more of other shapes" if len(mismatched) > 4 else "")
+
+
+def _count(names: list[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
