@@ -18,12 +18,12 @@ from blip2sweep.records import stem
 from blip2sweep.store import write_json
 from blip2sweep.sweep.attempt import run_cell
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
+from blip2sweep.sweep.launcher_settings import with_time_to_work
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import pack_path
 from blip2sweep.sweep.progress import scored
 from blip2sweep.sweep.signals import Stop, Stopped
 from blip2sweep.sweep.single import in_hand
-from blip2sweep.sweep.slurm import with_time_to_work
 from blip2sweep.sweep.status import sweep_status
 from blip2sweep.sweep.submit import note, throttled
 from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,12 @@ from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.finish import check_all_done, finish, say
-from blip2sweep.sweep.live import live, process_lives
+from blip2sweep.sweep.live import Job, live, process_lives, queued_jobs
 from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.progress import follow, scored
+from blip2sweep.sweep.slurm_commands import query
 from blip2sweep.sweep.status import sweep_status
+from blip2sweep.sweep.submit import note
 from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
 
 
@@ -103,11 +103,10 @@ def cancel(output_dir: Path, name: str | None) -> None:
         s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and process_lives(s.pid, s.created)
     ]
     for pid in {*local, *now.submitters}:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(pid, signal.SIGTERM)
-    ids = sorted({a["job"] for s in sweep.submissions for a in s.arrays} if not now.known else now.jobs)
-    if ids:
-        _scancel(ids)
+        _end(pid)
+    ids = now.jobs if now.known else queued_jobs(sweep)
+    _scancel(ids)
+    note(mark_cancelled(find_sweep(output_dir, sweep.name)), output_dir)
     elsewhere = {s.host for s in sweep.submissions if s.kind == "local" and s.host != here}
     if not ids and not local and not now.submitters:
         where = f" here; it was started on {', '.join(sorted(elsewhere))}" if elsewhere and not now.known else ""
@@ -116,11 +115,31 @@ def cancel(output_dir: Path, name: str | None) -> None:
     say(f"sweep {sweep.name}: cancelled; `blip2sweep retry {sweep.name}` goes on")
 
 
-def _scancel(ids: list[str]) -> None:
-    for i in range(0, len(ids), 500):
-        done = subprocess.run(["scancel", *ids[i : i + 500]], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"scancel: {' '.join(done.stderr.split())}")
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+    except PermissionError as error:
+        raise UserError(f"process {pid} is another user's; right: who started the sweep cancels it") from error
+
+
+def mark_cancelled(sweep: Sweep) -> Sweep:
+    """Note it of every launch that was not cancelled before: it stays so when Slurm cannot be asked any more."""
+    for submission in (s for s in sweep.submissions if s.cancelled is None):
+        submission.cancelled = time.time()
+    return sweep
+
+
+def _scancel(jobs: Collection[Job]) -> None:
+    """End jobs, each on its own cluster. Those that have ended already are no error."""
+    for cluster in {c for c, _ in jobs}:
+        ids = sorted(job for c, job in jobs if c == cluster)
+        for i in range(0, len(ids), 500):
+            said = query("scancel", *ids[i : i + 500], cluster=cluster)
+            errors = [x for x in said.err.splitlines() if "Invalid job id" not in x] if said else ["it gives no answer"]
+            if errors and (said is None or said.code):
+                raise UserError(f"scancel: {' '.join(' '.join(errors).split())}; right: again when Slurm answers")
 
 
 # ---- logs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,11 +82,13 @@ class SlurmLauncher(PackLauncher):
     """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
 
     def __init__(self, **settings: Any) -> None:
-        from blip2sweep.sweep.slurm import check_launcher
+        from blip2sweep.sweep.launcher_settings import checked_launcher, clusters
 
         super().__init__()
-        self.settings = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
-        check_launcher(self.settings)
+        plain = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
+        if not clusters(plain):  # as sbatch does
+            plain["clusters"] = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")
+        self.settings = checked_launcher(plain)
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.sweep.slurm import run_slurm

@@ -134,7 +134,7 @@ def test_a_cell_that_kills_its_process_twice_is_skipped(bench: Bench) -> None:
 
 
 def test_more_packs_than_one_array_may_have(bench: Bench) -> None:
-    size = array_size()
+    size = array_size({})
     if size > 9:
         assert os.environ.get("CI") != "true", "MAX_ARRAY_SIZE=9 scripts/slurm_dev.sh up"
         pytest.skip(f"MaxArraySize is {size}; MAX_ARRAY_SIZE=9 scripts/slurm_dev.sh up makes this quick")
@@ -302,7 +302,7 @@ def test_a_job_of_another_with_odd_words_and_one_that_is_held(bench: Bench) -> N
 def test_what_is_planned_is_printed_and_nothing_else_happens(bench: Bench) -> None:
     ran = bench.run("plan", *SLURM, *TEN, "hydra.launcher.pack_minutes=0")
     assert ran.code == 0, ran.err
-    assert f"#SBATCH --array=0-{min(10, array_size()) - 1}%" in ran.out
-    assert "2 arrays of at most 9, the first" in ran.out or array_size() > 9
+    assert f"#SBATCH --array=0-{min(10, array_size({})) - 1}%" in ran.out
+    assert "2 arrays of at most 9, the first" in ran.out or array_size({}) > 9
     assert "GPU hours" in ran.out
     assert not bench.outputs.exists()
