@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -12,8 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blip2sweep.canonical import digest
+from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.ledger import Journal, Ledger, no_garbage
-from blip2sweep.measured import EVENT, Baselines, Scored, complete, measure
+from blip2sweep.measured import EVENT, SCORERS, Baselines, Scored, complete, measure
+from blip2sweep.methods import METHODS
 from blip2sweep.propagation import write_propagation
 from blip2sweep.records import stem
 from blip2sweep.samples import SampleWriter, held, held_as, show
@@ -21,6 +26,8 @@ from blip2sweep.store import write_atomic
 from blip2sweep.sweep.sweeps import Sweep
 from blip2sweep.table import baseline_of, build_table, source_of
 
+State = dict[str, Any]
+MADE_FROM = b"blip2sweep.made_from"  # in the metadata of a table's file
 LINES = 1000  # that are made durable together
 
 
@@ -34,22 +41,26 @@ def collect(
     measured, where somebody has read it already.
     """
     with no_garbage():
-        return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew)
+        there = state(output_dir)
+        return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew, there)
 
 
-def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str]) -> pd.DataFrame:
+def _collect(
+    output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str], there: State
+) -> pd.DataFrame:
+    """there: the `state` before the ledger was read; what we write ourselves is known."""
     results = [r for r in ledger.results() if r["predictions"]]
     missing = Missing(output_dir, ledger, anew)
     for result in results:
         missing(result)
-    missing.close()
+    there |= missing.close()
     show(output_dir, missing.counting)
     table = build_table(ledger)
-    write_parquet(output_dir / "table.parquet", pa.Table.from_pandas(table, preserve_index=False))
+    write_parquet(output_dir / "table.parquet", pa.Table.from_pandas(table, preserve_index=False), digest(there))
     write_propagation(output_dir, {stem(r["key"], r["predictions"]): r["key"] for r in results})
     if sweep is None:
         return table
-    return write_sweep(output_dir, table, sweep)
+    return write_sweep(output_dir, table, sweep, there)
 
 
 class Missing:
@@ -94,16 +105,47 @@ class Missing:
         if lines:
             self._journal.write_many(EVENT, lines)
 
-    def close(self) -> None:
+    def close(self) -> State:
+        """The journal that this wrote, if any."""
         self._write()
         self._journal.close()
         self._samples.flush()
+        path = self._journal.path
+        return {path.name: path.stat().st_size} if path.exists() else {}
 
 
-def write_sweep(output_dir: Path, table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """Write a sweep's own table, from that of all cells. Returns its rows."""
+def looked_up(output_dir: Path, sweep: Sweep | None = None) -> pd.DataFrame:
+    """The rows as the journals have them now, where nothing may be written. What nobody measured yet has no metrics."""
+    table = build_table(Ledger(output_dir, measured=True).refresh())
+    return table if sweep is None else sweep_rows(table, sweep)
+
+
+def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:
+    """Whether a table was made from all that is there: costs a look at the folders, and opens no journal."""
+    try:
+        made = (pq.read_schema(path).metadata or {}).get(MADE_FROM)
+    except (OSError, pa.ArrowException):
+        return False
+    there = state(output_dir)
+    return bool(made == digest([there, sweep.keys] if sweep else there).encode())
+
+
+def state(output_dir: Path) -> State:
+    """What tables are made from: the size of every journal, when the newest score came, and the versions of what counts."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(output_dir / "journals") as entries:
+        journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
+        scores = [p.stat().st_mtime_ns for p in (output_dir / "scores",) if p.exists()]
+        return {**journals, "scores": scores, "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, SCORERS]}
+    return {}
+
+
+def write_sweep(output_dir: Path, table: pd.DataFrame, sweep: Sweep, there: State | None = None) -> pd.DataFrame:
+    """Write a sweep's own table, from that of all cells. Returns its rows. there: the `state` it was made from."""
     own = sweep_rows(table, sweep)
-    write_parquet(sweep.folder(output_dir) / "table.parquet", pa.Table.from_pandas(own, preserve_index=False))
+    made_from = "" if there is None else digest([there, sweep.keys])
+    write_parquet(
+        sweep.folder(output_dir) / "table.parquet", pa.Table.from_pandas(own, preserve_index=False), made_from
+    )
     return own
 
 
@@ -115,8 +157,9 @@ def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     return table[table["key"].isin(order)].sort_values("key", key=lambda k: k.map(order)).reset_index(drop=True)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Whole or not at all."""
+def write_parquet(path: Path, table: pa.Table, made_from: str = "") -> None:
+    """Whole or not at all. made_from: what `is_current` compares."""
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), MADE_FROM: made_from})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     write_atomic(path, buffer.getvalue())

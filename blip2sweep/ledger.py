@@ -105,6 +105,7 @@ class Attempts:
     results: set[str] = field(default_factory=set)
     failures: list[dict[str, Any]] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
+    unscored: dict[str, Any] | None = None  # why the newest try to score it failed
 
     @property
     def started(self) -> int:
@@ -146,6 +147,8 @@ class Attempts:
         elif event == "measured":
             known = self.measured.get(record["source"])
             self.measured[record["source"]] = max(known or record, record, key=lambda r: r["time"])
+        elif event == "unscored":
+            self.unscored = record
         elif event == "failed":
             self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
 

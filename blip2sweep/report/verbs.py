@@ -1,18 +1,22 @@
-"""`blip2sweep table`: reads what collecting wrote; where nothing did yet, it collects."""
+"""`blip2sweep table`: what the journals have now. Where nothing is new since the tables were written, it reads those."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from blip2sweep.collect import collect
+from blip2sweep.collect import collect, is_current, looked_up
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.metrics import METRICS
+from blip2sweep.records import scored_names, stem
 from blip2sweep.report.terminal import FORMATS, notes, print_table, render
 from blip2sweep.sweep.sweeps import Sweep, find_results, passed_over
 
 ALL = "all cells"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) -> None:
@@ -20,19 +24,56 @@ def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) ->
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
     found = None if all_cells else find_results(output_dir, name)
-    path = (found.folder(output_dir) if found else output_dir) / "table.parquet"
-    if not path.exists() and any((output_dir / "journals").glob("*.jsonl")):
-        collect(output_dir, found)  # the sweep runs yet, or was stopped
-    table = read_table(path)
+    table, said = up_to_date(output_dir, found)
     current, stale = table[~table["stale"]], int(table["stale"].sum())
+    said += not_scored(current, output_dir)
     newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":
         print(render(current, fmt), end="")
-        print("\n".join([f"sweep {found.name}" if found else ALL, *newer]), file=sys.stderr)
+        print("\n".join([f"sweep {found.name}" if found else ALL, *newer, *said]), file=sys.stderr)
         return
     print_table(current, f"sweep {found.name}" if found else ALL)
-    for line in [*notes(current), *newer, *([f"{stale} rows of older semantics are left out"] if stale else [])]:
+    for line in [*notes(current), *newer, *said, *([f"{stale} rows of older semantics are left out"] if stale else [])]:
         print(line)
+
+
+def up_to_date(output_dir: Path, found: Sweep | None) -> tuple[pd.DataFrame, list[str]]:
+    """A sweep's table, or that of all cells, with what is to be said of it. The tables are brought up to date first where
+    something is new and may be written."""
+    path = (found.folder(output_dir) if found else output_dir) / "table.parquet"
+    said: list[str] = []
+    if any((output_dir / "journals").glob("*.jsonl")) and not is_current(path, output_dir, found):
+        try:
+            collect(output_dir, found)
+        except UserError as error:
+            if not unwritable(error):
+                raise
+            said = [
+                f"{output_dir} may not be written by you: shown as its journals are; cells that nobody measured have no metrics"
+            ]
+            if len(table := looked_up(output_dir, found)):
+                return table, said
+    return read_table(path), said
+
+
+def unwritable(error: UserError) -> bool:
+    """Whether it is for want of permission: somebody else's results."""
+    return getattr(error.__cause__, "errno", None) in UNWRITABLE
+
+
+def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
+    """Cells that are done and have no statistics, or no metric. Imported ones need have none."""
+    done = table[table["status"] == "done"]
+    done = done[done["predictions"].notna()] if "predictions" in done else done.iloc[:0]
+    names, metrics = scored_names(output_dir), [m for m in METRICS if m in done]
+    absent = [stem(key, said) not in names for key, said in zip(done["key"], done["predictions"], strict=True)]
+    bare = done[done[metrics].isna().all(axis=1) | absent]
+    if bare.empty:
+        return []
+    what = f"{len(bare)} of {len(done)} cells {'are' if len(bare) > 1 else 'is'} done and not scored"
+    return [
+        f"{what}, the first is {bare['key'].iloc[0]}; right: `blip2sweep retry` scores them, where nothing else is at it"
+    ]
 
 
 def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:

@@ -13,14 +13,16 @@ from typing import Any
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
-from blip2sweep.sweep.finish import check_all_done, finish, say
+from blip2sweep.sweep.finish import SweepFailed, check_all_done, finish, say
 from blip2sweep.sweep.live import Job, live, process_lives, queued_jobs
 from blip2sweep.sweep.packs import sweep_jobs
-from blip2sweep.sweep.progress import follow, scored
+from blip2sweep.sweep.progress import follow
 from blip2sweep.sweep.slurm_commands import query
-from blip2sweep.sweep.status import sweep_status
+from blip2sweep.sweep.status import UNKNOWN, Status, sweep_status
 from blip2sweep.sweep.submit import note
 from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
+from blip2sweep.sweep.theirs import its_commands, owner
+from blip2sweep.sweep.unscored import not_scored, scored, unscored
 
 
 def wait(output_dir: Path, name: str | None) -> None:
@@ -47,18 +49,20 @@ def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) 
 
 
 def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
-    """Run again what has no result and no live job: everything, or only cells that failed in the ways given."""
+    """Run again what has no result and no live job: everything, or only cells that failed in the ways given; and score what
+    is done and not scored."""
     sweep = find_sweep(output_dir, name)
     status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
     kinds = failure_kinds(failed)
+    if not status.live.known:
+        say(f"warning: {UNKNOWN}, and is not run again")
     keys = [
         k
         for k in status.keys("lost", "failed")
         if kinds is None or status.failures.get(k, {}).get("kind", "lost") in kinds
     ]
     if not keys:
-        say(f"sweep {sweep.name}: nothing to run again ({status.summary()})")
-        return
+        return _score_again(output_dir, sweep, status)
     say(f"sweep {sweep.name}: running {len(keys)} cells again")
     jobs = sweep_jobs(sweep.folder(output_dir))
     absent = [k for k in keys if k not in jobs]
@@ -66,9 +70,25 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
         raise UserError(
             f"sweep {sweep.name}: no pack holds {absent[0]}; right: the command the sweep came from: {sweep.command}"
         )
+    if folder_of := owner(output_dir, sweep):
+        say(
+            f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {', '.join(its_commands(sweep))}"
+        )
     if relaunch([jobs[k] for k in keys], sweep, output_dir, then_wait):
         finish(output_dir, sweep)
         check_all_done(output_dir, sweep)
+
+
+def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
+    """What a sweep without a cell to run may lack yet."""
+    missing = unscored(output_dir, sweep)
+    say(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
+    if not missing or status.live.packs:  # who has them in hand scores them
+        return
+    say(f"scoring {len(missing)} cells that are done and not scored")
+    finish(output_dir, sweep)
+    if left := unscored(output_dir, sweep):
+        raise SweepFailed(not_scored(output_dir, sweep, left))
 
 
 def failure_kinds(failed: str | None) -> set[str] | None:
