@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from blip2sweep.collect import collect, is_current, looked_up
@@ -41,24 +43,25 @@ def up_to_date(output_dir: Path, found: Sweep | None) -> tuple[pd.DataFrame, lis
     """A sweep's table, or that of all cells, with what is to be said of it. The tables are brought up to date first where
     something is new and may be written."""
     path = (found.folder(output_dir) if found else output_dir) / "table.parquet"
-    said: list[str] = []
-    if any((output_dir / "journals").glob("*.jsonl")) and not is_current(path, output_dir, found):
+    if not any((output_dir / "journals").glob("*.jsonl")) or is_current(path, output_dir, found):
+        return read_table(path), []
+    if all(os.access(p, os.W_OK) for p in (output_dir, path.parent)):
         try:
             collect(output_dir, found)
-        except UserError as error:
+        except (UserError, PermissionError) as error:
             if not unwritable(error):
                 raise
-            said = [
-                f"{output_dir} may not be written by you: shown as its journals are; cells that nobody measured have no metrics"
-            ]
-            if len(table := looked_up(output_dir, found)):
-                return table, said
-    return read_table(path), said
+        else:
+            return read_table(path), []
+    told = (
+        f"{output_dir} may not be written by you: shown as its journals are; cells that nobody measured have no metrics"
+    )
+    return filled(looked_up(output_dir, found), path), [told]
 
 
-def unwritable(error: UserError) -> bool:
+def unwritable(error: UserError | PermissionError) -> bool:
     """Whether it is for want of permission: somebody else's results."""
-    return getattr(error.__cause__, "errno", None) in UNWRITABLE
+    return isinstance(error, PermissionError) or getattr(error.__cause__, "errno", None) in UNWRITABLE
 
 
 def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
@@ -67,7 +70,7 @@ def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
     done = done[done["predictions"].notna()] if "predictions" in done else done.iloc[:0]
     names, metrics = scored_names(output_dir), [m for m in METRICS if m in done]
     absent = [stem(key, said) not in names for key, said in zip(done["key"], done["predictions"], strict=True)]
-    bare = done[done[metrics].isna().all(axis=1) | absent]
+    bare = done[done[metrics].isna().all(axis=1).to_numpy() | np.array(absent, bool)]
     if bare.empty:
         return []
     what = f"{len(bare)} of {len(done)} cells {'are' if len(bare) > 1 else 'is'} done and not scored"
@@ -87,7 +90,11 @@ def read_table(path: Path) -> pd.DataFrame:
     """A table.parquet; UserError when there is none, or no row in it."""
     if not path.exists():
         raise UserError(f"{path}: no table yet; right: run the sweep, or wait for its first cell")
-    table = pd.read_parquet(path)
+    return filled(pd.read_parquet(path), path)
+
+
+def filled(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table; UserError when there is no row in it."""
     if table.empty:
         raise UserError(f"{path}: the table has no rows; right: wait for the sweep's first cell")
     return table

@@ -82,13 +82,13 @@ class SlurmLauncher(PackLauncher):
     """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
 
     def __init__(self, **settings: Any) -> None:
-        from blip2sweep.sweep.launcher_settings import checked_launcher, clusters
+        from blip2sweep.sweep.launcher_settings import checked_launcher
 
         super().__init__()
         plain = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
-        if not clusters(plain):  # as sbatch does
-            plain["clusters"] = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")
-        self.settings = checked_launcher(plain)
+        named = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")  # which sbatch would go by
+        settled = checked_launcher(plain)
+        self.settings = settled if settled["clusters"] else checked_launcher({**settled, "clusters": named})
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.sweep.slurm import run_slurm
