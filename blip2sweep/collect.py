@@ -132,7 +132,7 @@ def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:
 
 def state(output_dir: Path) -> State:
     """What tables are made from: the size of every journal, when the newest score came, and the versions of what counts."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(output_dir / "journals") as entries:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(output_dir / "journals") as entries:
         journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
         scores = [p.stat().st_mtime_ns for p in (output_dir / "scores",) if p.exists()]
         return {**journals, "scores": scores, "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, SCORERS]}

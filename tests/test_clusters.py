@@ -20,7 +20,7 @@ from blip2sweep.sweep.live import live
 from blip2sweep.sweep.slurm import kept_out, queue
 from blip2sweep.sweep.slurm_commands import submission_env
 from blip2sweep.sweep.status import print_status
-from blip2sweep.sweep.submit import batch_script
+from blip2sweep.sweep.submit import batch_script, note
 from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep
 from blip2sweep.sweep.verbs import cancel, retry, wait
 from tests.test_packs import DUMMY, jobs
@@ -249,6 +249,14 @@ def test_wait_and_retry_say_that_slurm_was_not_asked(
     with pytest.raises(SystemExit):
         wait(site.output_dir, "s")
     assert "neither Slurm nor the host of the sweep could be asked" in capsys.readouterr().err
+
+
+def test_a_submitter_that_goes_on_does_not_forget_that_it_was_cancelled(site: Site) -> None:
+    site.submit()
+    held = site.sweep
+    cancel(site.output_dir, "s")
+    note(held, site.output_dir)
+    assert site.sweep.submissions[0].cancelled is not None
 
 
 @pytest.mark.parametrize("missing", [False, True])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 ANSWER_SECONDS = 60.0
@@ -95,3 +96,19 @@ def local_cluster() -> str:
 def elsewhere(cluster: str) -> str | None:
     """The name to ask for a cluster with, or None where it is the one here, or nobody knows which."""
     return cluster if cluster and (here := local_cluster()) and here != cluster else None
+
+
+@contextlib.contextmanager
+def for_submitit() -> Iterator[None]:
+    """For a launcher that calls sbatch and sacct through submitit: the same environment, and answers in any bytes."""
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+    read, before = SlurmInfoWatcher.read_info, dict(os.environ)
+    for name in submission_env(os.environ, ())[1]:
+        del os.environ[name]
+    SlurmInfoWatcher.read_info = lambda self, said: read(self, _text(said) if isinstance(said, bytes) else said)
+    try:
+        yield
+    finally:
+        SlurmInfoWatcher.read_info = read
+        os.environ.update(before)

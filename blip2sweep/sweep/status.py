@@ -109,7 +109,7 @@ def print_status(output_dir: Path, name: str | None) -> None:
     ledger = Ledger(output_dir, only=sweep.keys, brief=True)
     status = sweep_status(output_dir, sweep, ledger)
     console = Console(highlight=False, soft_wrap=True)
-    missing = unscored(output_dir, sweep)
+    missing = unscored(output_dir, sweep, status.keys("done"))
     console.print(f"sweep {sweep.name}: {status.summary(len(missing))}", markup=False)
     told = [not_scored(output_dir, sweep, missing)] if missing and not status.live.packs else []
     for line in [

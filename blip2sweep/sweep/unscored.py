@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from blip2sweep.records import key_of, scored_names, stem
 from blip2sweep.sweep.sweeps import Sweep
 
 
-def unscored(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
-    """The sweep's results that have predictions and no statistics; of what was computed again the new result counts."""
+def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """The sweep's results that have predictions and no statistics; of what was computed again the new result counts.
+    done: the keys that have a result, where that is known: of all others nothing is read."""
     names = scored_names(output_dir)
     open_ = ({*sweep.keys} - set(map(key_of, names))) | {*sweep.rerun}.intersection(sweep.keys)
+    if done is not None:
+        open_ &= {*done}
     if not open_:
         return []
     results = Ledger(output_dir, only=open_).refresh().results()

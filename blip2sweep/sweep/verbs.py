@@ -81,7 +81,7 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
 
 def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
     """What a sweep without a cell to run may lack yet."""
-    missing = unscored(output_dir, sweep)
+    missing = unscored(output_dir, sweep, status.keys("done"))
     say(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
     if not missing or status.live.packs:  # who has them in hand scores them
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,12 +128,17 @@ def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], compo
     from blip2sweep.sweep.finish import say
     from blip2sweep.sweep.plan import single_overrides
     from blip2sweep.sweep.run import run_sweep
+    from blip2sweep.sweep.slurm_commands import for_submitit
 
     def run(plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         sweep.foreign = type(launcher).__module__
         sweep.write(output_dir)
+        slurm = (
+            type(launcher).__module__.startswith("hydra_plugins.hydra_submitit") and "Slurm" in type(launcher).__name__
+        )
         try:
-            launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
+            with for_submitit() if slurm else contextlib.nullcontext():
+                launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
         except Exception as error:  # one job's failure ends the collecting of all: the ledger knows about each
             say("the launcher says: " + " ".join(str(error).split())[-400:])
         return True
