@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submitit.slurm.slurm import SlurmInfoWatcher
 
 from blip2sweep.config.overrides import check_keys, parse
 from blip2sweep.errors import UserError
@@ -18,7 +19,7 @@ from blip2sweep.sweep.finish import SweepFailed
 from blip2sweep.sweep.launcher_settings import checked_launcher
 from blip2sweep.sweep.live import live
 from blip2sweep.sweep.slurm import kept_out, queue
-from blip2sweep.sweep.slurm_commands import submission_env
+from blip2sweep.sweep.slurm_commands import for_submitit, submission_env
 from blip2sweep.sweep.status import print_status
 from blip2sweep.sweep.submit import batch_script, note
 from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep
@@ -204,6 +205,16 @@ def test_names_that_are_no_utf_8(site: Site) -> None:
     fake(site.folder.parent / "bin", "sbatch", "printf 'sbatch: error: d\\xe9pass\\xe9 account\\n' >&2; exit 1")
     with pytest.raises(UserError, match="d\ufffdpass\ufffd account; right: hydra"):
         site.submit("t")
+
+
+def test_submitits_own_launcher_is_no_other_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls sbatch with this process's environment, and reads what sacct answers."""
+    watcher = SlurmInfoWatcher()
+    monkeypatch.setenv("SLURM_CPU_BIND", "x")
+    with for_submitit():
+        assert "SLURM_CPU_BIND" not in os.environ
+        assert watcher.read_info(b"JobID|State|NodeList\n5|caf\xe9|n1\n")["5"]["State"] == "caf\ufffd"
+    assert os.environ["SLURM_CPU_BIND"] == "x"
 
 
 def test_a_path_with_spaces_and_an_array(tmp_path: Path, site: Site) -> None:

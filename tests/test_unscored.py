@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from blip2sweep.sweep.finish import SweepFailed
 from blip2sweep.sweep.packs import pack_data, read_pack
 from blip2sweep.sweep.status import print_status
 from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.sweep.unscored import scoring
 from blip2sweep.sweep.verbs import retry, wait
 from blip2sweep.tasks import load_task
 from tests.test_scoring_process import jobs, run
@@ -27,12 +29,20 @@ from tests.test_scoring_process import jobs, run
 VQA = ("task=shapes_vqa", "quant.bits=2,4")
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three cells, all scored; run once."""
+    folder = tmp_path_factory.mktemp("swept") / "out"
+    assert run(jobs(*VQA), folder) == 0
+    return folder
+
+
 @pytest.fixture
-def unscored(tmp_path: Path) -> Path:
-    """A sweep of three cells, one of which lost its statistics."""
-    assert run(jobs(*VQA), tmp_path) == 0
-    next((tmp_path / "scores").iterdir()).unlink()
-    return tmp_path
+def unscored(swept: Path, tmp_path: Path) -> Path:
+    """It, where one cell lost its statistics."""
+    shutil.copytree(swept, folder := tmp_path / "out")
+    next((folder / "scores").iterdir()).unlink()
+    return folder
 
 
 def test_status_and_table_name_the_state(unscored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,6 +55,10 @@ def test_status_and_table_name_the_state(unscored: Path, capsys: pytest.CaptureF
     assert "3 cells: 3 done (1 not scored)" in capsys.readouterr().out
     show_table(unscored, None, "csv", True)
     assert f"the first is {key}" in capsys.readouterr().err
+
+
+def test_what_a_follower_waits_for(unscored: Path) -> None:
+    assert scoring(unscored, find_sweep(unscored, "s")) == "every cell is done; 1 of 3 are being scored"
 
 
 def test_retry_with_nothing_to_run_scores(unscored: Path, capsys: pytest.CaptureFixture[str]) -> None:

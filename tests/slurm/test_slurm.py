@@ -319,7 +319,7 @@ def test_a_cluster_by_its_name(bench: Bench) -> None:
     (name,) = re.findall(r"ClusterName\s*=\s*(\S+)", slurm("scontrol", "show", "config"))
     if subprocess.run(["scontrol", "-M", name, "ping"], capture_output=True).returncode:
         pytest.skip(f"no slurmdbd knows cluster {name}; ACCOUNTING=1 scripts/slurm_dev.sh up starts one")
-    bench.behaviour = {"seconds": 1}
+    bench.behaviour = {"seconds": 6}
     ran = bench.sweep(*TEN, f"hydra.launcher.clusters={name}", "hydra.launcher.wait=false")
     assert f" on cluster {name}; logs in" in ran.err
     until(bench.in_hand)
