@@ -17,7 +17,7 @@ from blip2sweep.store import write_json
 from blip2sweep.sweep import run as running
 from blip2sweep.sweep import theirs
 from blip2sweep.sweep.packs import pack_path
-from blip2sweep.sweep.run import name_in_use
+from blip2sweep.sweep.run import begun, name_in_use
 from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep
 from blip2sweep.sweep.verbs import relaunch, retry
 from tests.composing import plan
@@ -64,6 +64,17 @@ def test_the_same_command_whose_cells_have_other_keys_now(tmp_path: Path, monkey
     monkeypatch.setattr(running, "own_command", lambda: "-m part=vit quant.bits=2,4 task=shapes_vqa")
     said = name_in_use(tmp_path, "mine", plan(*SMALL, "task=shapes_vqa", "task.limit=9"))
     assert said == "sweep mine: 3 of its 3 cells have other keys now, and are replaced by 3"
+
+
+def test_a_sweeper_that_launches_its_sweep_again_extends_it(tmp_path: Path) -> None:
+    """As Optuna's does, batch after batch, with one name."""
+    made = [plan(f"quant.bits={bits}", "task=shapes_vqa") for bits in (2, 4)]
+    for each in made:
+        assert name_in_use(tmp_path, "opt", each) is None
+        sweep = Sweep("opt", "-m", 0.0, list(each.cells), each.baselines)
+        begun(sweep, tmp_path)
+        sweep.write(tmp_path)
+    assert find_sweep(tmp_path, "opt").keys == list({**made[0].cells, **made[1].cells})
 
 
 # ---- somebody else's folder

@@ -53,6 +53,7 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     console = Console(stderr=True, highlight=False)
     announce(plan, console)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
+    begun(sweep, output_dir)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = earlier_submissions(output_dir, sweep.name)
     if not plan.todo:
@@ -85,7 +86,7 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
     The command it came from may mean other cells than before: its data changed, or this is another version.
     """
     path = output_dir / "sweeps" / (name or "") / "sweep.json"
-    if name is None or not path.exists():
+    if name is None or not path.exists() or path in _begun:
         return None
     there = read_sweep(path)
     old, new = set(there.keys), set(plan.cells)
@@ -97,6 +98,21 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
         f"sweep_name={name}: in use for another grid, {len(old - new)} of whose {len(old)} cells are not in this one; "
         f"it came from: {there.command}; right: another sweep_name, or one command with the cells of both"
     )
+
+
+_begun: set[Path] = set()  # sweeps of this process
+
+
+def begun(sweep: Sweep, output_dir: Path) -> None:
+    """A sweeper that chooses cells by the results of others launches one sweep many times: it has all of their cells."""
+    path = sweep.folder(output_dir) / "sweep.json"
+    if path in _begun and path.exists():
+        there = read_sweep(path)
+        sweep.keys = list(dict.fromkeys([*there.keys, *sweep.keys]))
+        sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
+        sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
+        sweep.single, sweep.created = False, there.created
+    _begun.add(path)
 
 
 def own_command() -> str:
