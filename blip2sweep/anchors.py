@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError, nearest
 
 
@@ -62,12 +63,13 @@ def run_anchor(name: str, output_dir: Path, more: Sequence[str] = ()) -> tuple[l
         raise UserError(f"--anchor {name}: unknown; {nearest(name, ANCHORS)}")
     anchor = ANCHORS[name]
     command = [sys.executable, "-m", "blip2sweep", *anchor.overrides, "part=none", *more]
-    done = subprocess.run([*command, f"sweep_name=anchor-{name}", "--output-dir", str(output_dir)], check=False)
+    sweep = f"anchor-{name}" + (f"-{digest(sorted(more))[:6]}" if more else "")  # other words are another grid
+    done = subprocess.run([*command, f"sweep_name={sweep}", "--output-dir", str(output_dir)], check=False)
     if done.returncode != 0:
         raise UserError(
             f"--anchor {name}: the baseline did not run (exit code {done.returncode}); its message is above"
         )
-    return compare(name, output_dir / "sweeps" / f"anchor-{name}" / "table.parquet")
+    return compare(name, output_dir / "sweeps" / sweep / "table.parquet")
 
 
 def compare(name: str, table: Path) -> tuple[list[str], bool]:

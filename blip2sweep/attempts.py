@@ -22,6 +22,7 @@ class Attempts:
     rivals: list[str] = field(default_factory=list)  # results that do not know each other, where there are several
     failures: list[dict[str, Any]] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
+    unscored: dict[str, Any] | None = None  # why the newest try to score it failed
 
     @property
     def started(self) -> int:
@@ -74,6 +75,8 @@ class Attempts:
         elif event == "measured":
             known = self.measured.get(record["source"])
             self.measured[record["source"]] = max(known or record, record, key=_generation)
+        elif event == "unscored":
+            self.unscored = record
         elif event == "failed":
             self.failures = sorted([*self.failures, record], key=lambda r: r["time"])
 

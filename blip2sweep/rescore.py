@@ -3,59 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.canonical import canonical_json
 from blip2sweep.collect import collect, write_sweep
 from blip2sweep.errors import UserError
-from blip2sweep.ledger import Ledger
+from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.records import predictions_or_none, stem
-from blip2sweep.scoring import Scorer, score_result
+from blip2sweep.scoring_process import Failure, ScoringProcess
+from blip2sweep.sweep.finish import SweepFailed, say
 from blip2sweep.sweep.packs import whole_packs
 from blip2sweep.sweep.sweeps import list_sweeps
-from blip2sweep.tasks import planned_task
+from blip2sweep.sweep.theirs import owner
+
+
+@dataclass
+class Rescored:
+    """written: keys whose statistics were made; failed: {key: why not}."""
+
+    written: set[str] = field(default_factory=set)
+    failed: dict[str, Failure] = field(default_factory=dict)
+
+    @property
+    def why_not(self) -> str:
+        """`2 cells not scored, the first is KEY: …`."""
+        key, told = next(iter(self.failed.items()))
+        return f"{len(self.failed)} cells not scored, the first is {key}: {told['error']}"
 
 
 def rescore(output_dir: Path) -> str:
     """Score every result whose statistics are missing or of another scorer version, then collect every sweep's table too.
 
-    Says what it did.
+    Says what it did. Raises UserError or SweepFailed when that is done and some could not be scored.
     """
     ledger = Ledger(output_dir, measured=True)
     results = ledger.refresh().results()
     if not results:
         raise UserError(f"{output_dir}: no results here; right: --output-dir of a sweep, or wait for its first cell")
+    sweeps = list_sweeps(output_dir)
+    whose = sorted({name for s in sweeps if (name := owner(output_dir, s))})
+    if whose:
+        say(
+            f"{output_dir} has sweeps of {', '.join(whose)}: scoring reads their data as you, and runs none of their setup and runner"
+        )
     scored = score_results(output_dir, results)
-    table = collect(output_dir, anew=scored, ledger=ledger)
-    for sweep in list_sweeps(output_dir):
+    table = collect(output_dir, anew=scored.written, ledger=ledger)
+    for sweep in sweeps:
         write_sweep(output_dir, table, sweep, ledger)
-    return f"scored {len(scored)} of {len(results)} cells; the others were up to date"
+    if scored.failed:
+        bad = {f["kind"] for f in scored.failed.values()} == {"bad_config"}
+        raise (UserError if bad else SweepFailed)(f"scored {len(scored.written)} cells; {scored.why_not}")
+    return f"scored {len(scored.written)} of {len(results)} cells; the others were up to date"
 
 
-def score_results(output_dir: Path, results: Sequence[dict[str, Any]]) -> set[str]:
-    """Score those of these results that need it; their keys. Raises UserError where that cannot be done."""
-    tasks, scored = _tasks(output_dir), set()
-    scorers: dict[str, Scorer] = {}
+def score_results(output_dir: Path, results: Sequence[dict[str, Any]], minutes: float | None = None) -> Rescored:
+    """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess takes
+    them."""
+    jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
     for result in results:
-        task = tasks.get(result["key"])
-        if task is not None:
-            name = canonical_json(task)
-            scorers[name] = scorers.get(name) or Scorer(planned_task(task))
-            if _score(output_dir, result, scorers[name]):
-                scored.add(result["key"])
-    return scored
+        job = jobs.get(result["key"])
+        name = stem(result["key"], result["predictions"]) if result["predictions"] else None
+        if job is not None and name is not None and predictions_or_none(output_dir, name) is not None:
+            process.submit(job["key"], name, job["task"], job["baseline"])
+    process.close()
+    failed = dict(process.unscored())
+    if failed:
+        journal = Journal(output_dir)
+        journal.write_many("unscored", [{"key": key, **told} for key, told in failed.items()])
+        journal.close()
+    return Rescored(process.written, failed)
 
 
-def _score(output_dir: Path, result: dict[str, Any], scorer: Scorer) -> bool:
-    """Whether it was scored just now; what has no outputs to score, and what is damaged, is not."""
-    name = stem(result["key"], result["predictions"]) if result["predictions"] else None
-    if name is None or predictions_or_none(output_dir, name) is None:
-        return False
-    return score_result(output_dir, name, scorer)
-
-
-def _tasks(output_dir: Path) -> dict[str, dict[str, Any]]:
-    """{key: task config}, from the packs of every sweep."""
+def _jobs(output_dir: Path) -> dict[str, dict[str, Any]]:
+    """{key: what a worker was told}, from the packs of every sweep."""
     paths = [p for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
-    return {job["key"]: job["task"] for pack in whole_packs(paths) for job in pack["cells"]}
+    return {job["key"]: job for pack in whole_packs(paths) for job in pack["cells"]}

@@ -87,11 +87,9 @@ def test_wall_time_that_is_left() -> None:
 
 
 def test_slurms_own_words() -> None:
-    error = RuntimeError(
-        "Command failed\nsbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified\n"
-    )
-    assert refusal(error) == "invalid partition specified: nope; Invalid partition name specified"
-    assert refusal(RuntimeError("no such file")) is None
+    said = "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified\n"
+    assert refusal(said) == "invalid partition specified: nope; Invalid partition name specified"
+    assert refusal("no such file") is None
 
 
 # ---- the worker's decisions

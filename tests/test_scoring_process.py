@@ -31,9 +31,9 @@ def jobs(*words: str) -> list[dict[str, Any]]:
     return [c.job() for c in plan(*words, "task.limit=12").cells.values()]
 
 
-def run(these: list[dict[str, Any]], output_dir: Path) -> int:
+def run(these: list[dict[str, Any]], output_dir: Path, **settings: Any) -> int:
     """A pack through a worker whose captions are made up."""
-    pack = pack_data(these, "s", "r", output_dir, {"runner": DUMMY})
+    pack = pack_data(these, "s", "r", output_dir, {"runner": DUMMY, **settings})
     (output_dir / "sweeps/s/packs").mkdir(parents=True)
     (output_dir / "sweeps/s/packs/r-0.json").write_text(json.dumps(pack))
     keys = [j["key"] for j in these]

@@ -18,15 +18,15 @@ from blip2sweep.records import stem
 from blip2sweep.store import write_json
 from blip2sweep.sweep.attempt import run_cell
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, why_lost
+from blip2sweep.sweep.launcher_settings import with_time_to_work
 from blip2sweep.sweep.live import Live
 from blip2sweep.sweep.packs import pack_path
-from blip2sweep.sweep.progress import scored
 from blip2sweep.sweep.signals import Stop, Stopped
 from blip2sweep.sweep.single import in_hand
-from blip2sweep.sweep.slurm import with_time_to_work
 from blip2sweep.sweep.status import sweep_status
 from blip2sweep.sweep.submit import note, throttled
 from blip2sweep.sweep.sweeps import Submission, Sweep, find_sweep
+from blip2sweep.sweep.unscored import scored
 from tests.commands import blip2sweep
 from tests.composing import plan
 from tests.test_packs import DUMMY, WORDS, sweep
@@ -72,7 +72,7 @@ def test_results_without_scores_are_scored_at_the_end_or_told(tmp_path: Path) ->
         pack.write_text(pack.read_text().replace('"data_dir":"', '"data_dir":"/gone/'))
     waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
     assert waited.code == 1
-    assert "1 of 5 cells have a result and no metrics" in waited.err.splitlines()[-1]
+    assert "1 of 5 cells is done and not scored" in waited.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

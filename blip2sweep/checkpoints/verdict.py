@@ -109,7 +109,9 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
 def _versions() -> list[str]:
     """The libraries whose rules are asked, and the code that asks: any change makes a new verdict."""
     root = Path(__file__).parent.parent
-    sources = sorted([*root.glob("checkpoints/*.py"), *root.glob("models/*.py"), root / "anatomy.py", root / "architecture.py"])
+    sources = sorted(
+        [*root.glob("checkpoints/*.py"), *root.glob("models/*.py"), root / "anatomy.py", root / "architecture.py"]
+    )
     code = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
     return [code, *(f"{name} {version(name)}" for name in ("transformers", "tokenizers"))]
 

@@ -14,6 +14,7 @@ from blip2sweep.errors import UserError, nearest
 
 OVERRIDE = re.compile(r"^(?P<sign>[+~]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<rest>=.*)?$", re.DOTALL)
 SINGLE = ("quant", "part", "per_part.", "layers", "keep", "rules.", "calibration", "task", "batch_size")  # never lists
+LISTS = (".setup", ".teardown", ".srun_args")  # of a launcher
 FREE = ("model.config.", "model.parts.", "generation.presets.")
 
 
@@ -40,8 +41,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             parsed += OverridesParser.create().parse_overrides([text])
         except HydraException as error:
             reason = " ".join(str(error).split("\n")[0].split())
-            raise UserError(f"{text}: not a Hydra override ({reason}); right: key=value") from error
+            right = in_quotes(text) if text.lstrip("+").startswith("hydra.") and "=" in text else "key=value"
+            raise UserError(f"{text}: not a Hydra override ({reason}); right: {right}") from error
     return parsed
+
+
+def in_quotes(text: str) -> str:
+    """How a text that Hydra would take apart (commas, brackets, …) is typed as one: in quotes that the shell leaves."""
+    key, _, value = text.partition("=")
+    if key.endswith(LISTS):
+        return f"'{key}=[\"…\"]', a list with each text in quotes"
+    return f"{key}=\\'{value}\\', in quotes that reach Hydra"
 
 
 def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]] | None = None) -> None:
@@ -49,6 +59,7 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
     keys = known_keys()
     for override in overrides:
         if override.is_hydra_override():
+            _refuse_sweep(override)
             continue
         key = override.key_or_group
         if override.package is not None:
@@ -63,6 +74,14 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
                 _check_choice(override, options(key))
         elif not key.startswith((*FREE, *OPEN)) and key not in keys:
             raise UserError(f"{override.input_line}: unknown key '{key}'; {_nearest_key(key, keys)}")
+
+
+def _refuse_sweep(override: Override) -> None:
+    """A comma outside of quotes makes a sweep, and settings of Hydra's, the launcher's among them, are one a command."""
+    if override.is_sweep_override():
+        text = str(override.input_line)
+        right = "one of them" if "/" in override.key_or_group else in_quotes(text)
+        raise UserError(f"{text}: several values of one setting; right: {right}")
 
 
 def _check_choice(override: Override, options: list[str]) -> None:

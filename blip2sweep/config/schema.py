@@ -145,6 +145,7 @@ class Config:
     sweep_name: str | None = None
     batch_size: int | None = None  # null: automatic
     data_workers: int = 0
+    scoring_minutes: float | None = None
     cache: str = "disk"  # disk | memory | off
     cache_gb: float = 20.0
     cache_memory_gb: float | None = None

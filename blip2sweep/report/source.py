@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,12 +16,10 @@ from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.models import model_config, shipped_models
-from blip2sweep.report.verbs import ALL, newer_runs, read_table
+from blip2sweep.report.verbs import ALL, newer_runs, read_table, unwritable
 from blip2sweep.sweep.packs import sweep_jobs
 from blip2sweep.sweep.sweeps import find_results
 from blip2sweep.tasks import TaskData, planned_task
-
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass
@@ -143,7 +140,7 @@ def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
         try:
             collect(output_dir, found)
         except UserError as error:
-            if getattr(error.__cause__, "errno", None) not in UNWRITABLE:  # somebody else's results
+            if not unwritable(error):
                 raise
     if not (folder / "table.parquet").exists():
         raise UserError(f"{output_dir}: the ledger has no rows yet; right: run a sweep, or --output-dir of one")

@@ -119,8 +119,10 @@ def say(key: str, what: str) -> None:
 class Scoring:
     """Has committed predictions scored beside the device. What cannot be scored stays, for `blip2sweep rescore`."""
 
-    def __init__(self, journal: Journal, output_dir: Path) -> None:
-        self.journal, self.process = journal, ScoringProcess(output_dir)
+    def __init__(self, journal: Journal, output_dir: Path, minutes: float | None, warn: Callable[[str], None]) -> None:
+        """minutes: as ScoringProcess takes them; warn: tells who follows the sweep."""
+        self.journal, self.process, self.warn = journal, ScoringProcess(output_dir, minutes), warn
+        self._all = True
 
     def expect(self, job: dict[str, Any]) -> None:
         """Read references and start METEOR while the first cell runs."""
@@ -128,15 +130,22 @@ class Scoring:
 
     def __call__(self, name: str, job: dict[str, Any]) -> None:
         self.process.submit(job["key"], name, job["task"], job["baseline"])
+        self._tell()
 
     def close(self, wait: bool) -> bool:
         """With `wait` everything is scored when it returns. False when something could not be."""
         if wait:
             self.process.close()
-        failures = list(self.process.unscored())
-        for key, told in failures:
+        self._tell()
+        return self._all
+
+    def _tell(self) -> None:
+        for key, told in self.process.unscored():
+            self._all = False
             self.journal.write("unscored", key=key, **told)
-        return not failures
+            say(key, f"done, not scored: {told['error']}")
+            if told["kind"] == "timeout":
+                self.warn(f"done, not scored: {told['error']}")
 
 
 def failure(error: BaseException) -> dict[str, Any]:

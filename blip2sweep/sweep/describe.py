@@ -54,7 +54,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> No
     seconds = expected_seconds(jobs, ledger)
     packs = slurm_packs(jobs, launcher, seconds)
     _packs(packs, seconds, "pack", launcher.get("gpus_per_node") or 1, launcher.get("tasks_per_node") or 1)
-    size = array_size()
+    size = array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     print(
         f"\nsbatch script (one array element a pack{arrays}):\n\n"

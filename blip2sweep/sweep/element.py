@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from blip2sweep.memory import WORKERS_ON_GPU, workers_on_node
 from blip2sweep.processes import settle_user
 from blip2sweep.sweep.attempt import slurm_job
 from blip2sweep.sweep.signals import END, WALL, WARNING, ending, seconds_left
+from blip2sweep.sweep.slurm_commands import query
 from blip2sweep.sweep.supervise import Supervisor
 from blip2sweep.sweep.turns import ask
 from blip2sweep.sweep.worker import STOPPED
@@ -103,7 +103,8 @@ def job_end(settings: dict[str, Any]) -> dict[str, str]:
     a notice of preemption, and such turns are not counted.
     """
     told = {WARNING: str(settings.get("signal_delay_s") or 0)}
-    answer = _slurm("squeue", "-h", "-j", slurm_job() or "", "-o", "%L").strip()
+    said = query("squeue", "-h", "-j", slurm_job() or "", "-o", "%L")
+    answer = said.out.strip() if said else ""
     seconds = parse_left(answer) if answer else 60.0 * (settings.get("timeout_min") or 0) or None
     return told if seconds is None else {**told, END: str(time.time() + seconds), WALL: str(seconds)}
 
@@ -117,13 +118,6 @@ def parse_left(text: str) -> float | None:
         return float(int(days or 0) * 86400 + seconds)
     except ValueError:
         return None
-
-
-def _slurm(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Ledger, no_garbage
-from blip2sweep.records import key_of, scored_names, stem
 from blip2sweep.remarks import remark
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
 from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.sweep.unscored import not_scored, unscored
 
 # A line about an error that ended a process: ours, Slurm's, or the last of a traceback.
 ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
@@ -47,37 +47,24 @@ def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None)
     if gone:
         more = why_lost(output_dir, sweep) or f"right: `blip2sweep retry {sweep.name}` runs them again"
         raise SweepFailed(told(gone, len(sweep.keys), status.failures, more))
-    if told_unscored := not_scored(output_dir, sweep):
-        raise SweepFailed(told_unscored)
+    if missing := unscored(output_dir, sweep):
+        raise SweepFailed(not_scored(output_dir, sweep, missing))
 
 
-def score_missing(output_dir: Path, sweep: Sweep) -> None:
-    """Score what a worker committed and died, or was stopped, before it could have scored."""
+def score_missing(output_dir: Path, sweep: Sweep) -> int:
+    """Score what a worker committed and died, or was stopped, before it could have scored. How many there were."""
     missing = unscored(output_dir, sweep)
     if missing:
         from blip2sweep.rescore import score_results
 
         try:
-            score_results(output_dir, missing)
+            scored = score_results(output_dir, missing, sweep.settings.get("scoring_minutes"))
         except Exception as error:  # the table is written all the same, and the sweep then fails for want of scores
             say(f"not scored: {' '.join(str(error).split())[:300]}")
-
-
-def unscored(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
-    """The sweep's results that have predictions and no statistics; of what was computed again the new result counts."""
-    names = scored_names(output_dir)
-    open_ = ({*sweep.keys} - set(map(key_of, names))) | {*sweep.rerun}.intersection(sweep.keys)
-    results = Ledger(output_dir, only=open_).refresh().results() if open_ else []
-    return [r for r in results if r["predictions"] and stem(r["key"], r["predictions"]) not in names]
-
-
-def not_scored(output_dir: Path, sweep: Sweep) -> str | None:
-    """A result without metrics is no failure of the cell, and nothing is computed again for it."""
-    missing = unscored(output_dir, sweep)
-    if not missing:
-        return None
-    told = f"{len(missing)} of {len(sweep.keys)} cells have a result and no metrics, the first is {missing[0]['key']}"
-    return f"{told}; right: blip2sweep rescore"
+        else:
+            if scored.failed:
+                say(scored.why_not)
+    return len(missing)
 
 
 def why_lost(output_dir: Path, sweep: Sweep) -> str | None:

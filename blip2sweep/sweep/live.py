@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from blip2sweep.processes import lives
+from blip2sweep.sweep.launcher_settings import clusters
+from blip2sweep.sweep.slurm_commands import elsewhere, query
 from blip2sweep.sweep.sweeps import Submission, Sweep
 
 SILENT_SECONDS = 3600.0  # a sweep of another host whose journals have not grown for so long is taken for dead
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
+
+Job = tuple[str | None, str]  # its cluster, None for the one here, and Slurm's id, `12_3`: ids are a cluster's
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Live:
 
     known: bool = True
     packs: dict[tuple[str, int], str] = field(default_factory=dict)
-    jobs: set[str] = field(default_factory=set)  # Slurm's ids, `12_3`
+    jobs: set[Job] = field(default_factory=set)
     submitters: set[int] = field(default_factory=set)  # processes that have more to submit
     pending: Counter[str] = field(default_factory=Counter)  # Slurm's reasons why jobs wait
 
@@ -34,18 +38,36 @@ class Live:
 
 
 def live(sweep: Sweep, output_dir: Path) -> Live:
-    """All launches of a sweep together."""
-    found, users = Live(), {s.user for s in sweep.submissions if s.kind == "slurm"}
+    """All launches of a sweep together. What was cancelled is over, also where Slurm cannot be asked."""
+    found, queued = Live(), [s for s in sweep.submissions if s.kind == "slurm"]
     for submission in (s for s in sweep.submissions if s.kind == "local"):
         _add_local(found, submission, output_dir)
-    for user in users:
-        lines = squeue(user)
-        found.known &= lines is not None
-        for line in lines or ():
-            _add_line(found, line, [s for s in sweep.submissions if s.kind == "slurm"])
-    for submission in (s for s in sweep.submissions if s.kind == "slurm"):
+    for user, cluster in sorted({(s.user, c) for s in queued for c in clusters_of(s)}, key=str):
+        lines, answered = squeue(user, cluster)
+        here = [s for s in queued if s.user == user and cluster in clusters_of(s)]
+        found.known &= answered or all(s.cancelled for s in here)
+        for line in lines:
+            _add_line(found, line, here)
+    for submission in queued:
         _add_unsubmitted(found, submission)
     return found
+
+
+def clusters_of(submission: Submission) -> set[str | None]:
+    """Where a launch has jobs, and where it may have some whose number we never heard."""
+    told = {_cluster(a, submission) for a in submission.arrays}
+    if told and sum(a["count"] for a in submission.arrays) >= submission.packs:
+        return told
+    return told.union(clusters(submission.launcher) or [elsewhere(submission.cluster)])
+
+
+def queued_jobs(sweep: Sweep) -> set[Job]:
+    """Every job that a sweep ever had and that was not cancelled, for when Slurm does not say which of them live."""
+    return {(_cluster(a, s), a["job"]) for s in sweep.submissions if not s.cancelled for a in s.arrays}
+
+
+def _cluster(array: dict[str, Any], submission: Submission) -> str | None:
+    return array.get("cluster") or ",".join(clusters(submission.launcher)) or elsewhere(submission.cluster)
 
 
 def _add_unsubmitted(found: Live, submission: Submission) -> None:
@@ -82,34 +104,37 @@ def submitter_lives(submission: Submission) -> bool:
         return False
 
 
-def squeue(user: str) -> list[list[str]] | None:
-    """[[job id, array id, index in the array, state, reason, comment]] of a user's live jobs; None when Slurm does not
-    answer."""
-    command = ["squeue", "-h", "-r", "-u", user, "-o", "%A|%F|%K|%T|%r|%k"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    if done.returncode:
-        return None
-    return [line.split("|", 5) for line in done.stdout.splitlines() if line.count("|") >= 5]
+def squeue(user: str, cluster: str | None = None) -> tuple[list[list[str]], bool]:
+    """[[cluster, job id, array id, index in the array, state, reason, comment]] of a user's live jobs, and whether Slurm
+    answered for all of them. cluster: None for the one here; `all`, or several with commas, are told apart in the lines."""
+    quiet = [] if cluster else ["-h"]  # without it the names of clusters stand above their jobs
+    said = query("squeue", *quiet, "-r", "-u", user, "-o", "%A|%F|%K|%T|%r|%k", cluster=cluster)
+    if said is None:
+        return [], False
+    found, where = [], cluster or ""
+    for line in said.out.split("\n"):
+        if line.startswith("CLUSTER: "):
+            where = line.removeprefix("CLUSTER: ").strip()
+        elif line.count("|") >= 5 and line[0].isdigit():
+            found.append([where, *line.split("|", 5)])
+    return found, said.code == 0 and not (cluster and "error:" in said.err)
 
 
 def _add_line(found: Live, line: list[str], submissions: list[Submission]) -> None:
-    _, array, index, state, reason, comment = line
-    offset = int(index) if index.isdigit() else 0
+    where, _, array, index, state, reason, comment = line
+    cluster, offset = where or None, int(index) if index.isdigit() else 0
     for submission in submissions:
-        first = _first_pack(submission, array, comment)
+        first = _first_pack(submission, (cluster, array), comment)
         if first is not None:
             found.packs[submission.run, first + offset] = "running" if state in RUNNING else "queued"
-            found.jobs.add(f"{array}_{index}" if index.isdigit() else array)
+            found.jobs.add((cluster, f"{array}_{index}" if index.isdigit() else array))
             found.pending.update([reason] if state == "PENDING" else [])
 
 
-def _first_pack(submission: Submission, array: str, comment: str) -> int | None:
+def _first_pack(submission: Submission, array: Job, comment: str) -> int | None:
     """By job id, or by the mark in the comment where the submitter died before it could note the id."""
     for known in submission.arrays:
-        if known["job"] == array:
+        if (_cluster(known, submission), known["job"]) == array:
             return int(known["first"])
     run, _, first = comment.removeprefix("blip2sweep ").partition(":")
     return int(first) if run == submission.run and first.isdigit() else None

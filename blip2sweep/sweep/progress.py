@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2sweep.ledger import Ledger
-from blip2sweep.records import key_of, scored_names, stem
 from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
-from blip2sweep.sweep.status import Status, sweep_status, warnings
+from blip2sweep.sweep.status import UNKNOWN, Status, sweep_status, warnings
 from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.sweep.unscored import scored, scoring
 
 LEDGER_SECONDS = 0.3
 SLURM_SECONDS = 5.0  # squeue is the controller's time: it is asked no more often, and less often where it is slow
@@ -49,11 +49,16 @@ def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, c
             bar.update(task, completed=done + failed, description=f"cells ({failed} failed)" if failed else "cells")
             if done == len(sweep.keys) and scored(output_dir, sweep):
                 return status
-            if now.fresh and (not status.live or (status.settled and not status.live.known)):
-                return settled(output_dir, sweep, ledger, status)
             if now.fresh and (told := stuck(status.live)) != waiting:
                 waiting = told
-                console.print(told, highlight=False, markup=False)
+                console.print(
+                    told or "Slurm answers, and holds no job back", highlight=False, markup=False, soft_wrap=True
+                )
+            if now.fresh and (not status.live or (status.settled and not status.live.known)):
+                return settled(output_dir, sweep, ledger, status)
+            if done == len(sweep.keys) and time.monotonic() - said > LINE_SECONDS:
+                said = time.monotonic()
+                console.print(scoring(output_dir, sweep), highlight=False, markup=False, soft_wrap=True)
             if not sys.stderr.isatty() and time.monotonic() - said > LINE_SECONDS:
                 said = time.monotonic()
                 console.print(status.summary(), highlight=False)
@@ -72,19 +77,9 @@ def settled(output_dir: Path, sweep: Sweep, ledger: Ledger, status: Status) -> S
 def stuck(now: Live) -> str:
     """Why nothing may ever come, in one line; empty where jobs run, or wait for what passes by itself."""
     if not now.known:
-        return "neither Slurm nor the host of the sweep answers; the ledger is followed"
+        return f"{UNKNOWN}; the ledger is followed"
     held = {reason: n for reason, n in now.pending.items() if reason not in PASSING}
     return "; ".join(f"Slurm lets {n} jobs wait: {reason}" for reason, n in held.items())
-
-
-def scored(output_dir: Path, sweep: Sweep) -> bool:
-    """Whether every cell has its statistics: they are written beside the next cell's work, after the result. Of what was
-    computed again those of the new result count."""
-    names = scored_names(output_dir)
-    if not set(map(key_of, names)).issuperset(sweep.keys):
-        return False
-    again = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
-    return names.issuperset(stem(r["key"], r["predictions"]) for r in again if r["predictions"])
 
 
 class Watch:

@@ -14,11 +14,13 @@ from rich.console import Console
 from blip2sweep import cache
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
+from blip2sweep.remarks import remark
 from blip2sweep.report.tracking import check_tracking
-from blip2sweep.sweep.finish import SweepFailed, finish, not_scored, why_lost
+from blip2sweep.sweep.finish import SweepFailed, finish, why_lost
 from blip2sweep.sweep.plan import Job, Plan, make_plan
 from blip2sweep.sweep.status import told
-from blip2sweep.sweep.sweeps import Sweep, check_name, new_sweep, submissions_of
+from blip2sweep.sweep.sweeps import Sweep, check_name, new_sweep, read_sweep, submissions_of
+from blip2sweep.sweep.unscored import not_scored, unscored
 
 Launch = Callable[[Plan, Sweep, Path], bool]  # runs what the plan has to do; False: left running
 
@@ -51,7 +53,8 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     plan, ledger = plan_sweep(jobs)
     console = Console(stderr=True, highlight=False)
     announce(plan, console)
-    sweep = new_sweep(plan, " ".join(sys.argv[1:]), config.get("sweep_name"), ledger)
+    sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
+    begun(sweep, output_dir)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.todo:
@@ -74,13 +77,65 @@ def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
     ledger = Ledger(output_dir).refresh()
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
     check_noise_floor(config, plan)
+    if told := name_in_use(output_dir, config.get("sweep_name"), plan):
+        print(told, file=sys.stderr)
     return plan, ledger
+
+
+def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
+    """What becomes of a sweep of that name: a larger grid extends it. Raises UserError when it is another grid's.
+
+    The command it came from may mean other cells than before: its data changed, or this is another version.
+    """
+    path = output_dir / "sweeps" / (name or "") / "sweep.json"
+    if name is None or not path.exists() or path in _begun:
+        return None
+    try:
+        there = read_sweep(path)
+    except UserError as error:
+        remark(f"{error}; what it was is not known")
+        return None
+    old, new = set(there.keys), set(plan.cells)
+    if old <= new:
+        return f"sweep {name}: {len(old)} cells were there, {len(new - old)} added" if new - old else None
+    if sorted(words_of(there.command)) == sorted(words_of(own_command())):
+        return f"sweep {name}: {len(old - new)} of its {len(old)} cells have other keys now, and are replaced by {len(new - old)}"
+    raise UserError(
+        f"sweep_name={name}: in use for another grid, {len(old - new)} of whose {len(old)} cells are not in this one; "
+        f"it came from: {there.command}; right: another sweep_name, or one command with the cells of both"
+    )
+
+
+_begun: set[Path] = set()  # sweeps of this process
+
+
+def begun(sweep: Sweep, output_dir: Path) -> None:
+    """A sweeper that chooses cells by the results of others launches one sweep many times: it has all of their cells."""
+    path = sweep.folder(output_dir) / "sweep.json"
+    if path in _begun and path.exists():
+        there = read_sweep(path)
+        sweep.keys = list(dict.fromkeys([*there.keys, *sweep.keys]))
+        sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
+        sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
+        sweep.single, sweep.created = False, there.created
+    _begun.add(path)
+
+
+def own_command() -> str:
+    return " ".join(sys.argv[1:])
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command that say which cells there are."""
+    return [w for w in command.split() if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
 def check_sizes(config: Any) -> None:
     """Refuse a batch or a number of processes that cannot be."""
     if (batch := config.get("batch_size")) is not None and batch < 1:
         raise UserError(f"batch_size={batch}: right: a positive integer, or null to choose by device")
+    if (minutes := config.get("scoring_minutes")) is not None and not minutes > 0:
+        raise UserError(f"scoring_minutes={minutes}: right: more than 0, or null for as long as the texts may take")
     if (workers := config.get("data_workers") or 0) < 0:
         raise UserError(f"data_workers={workers}: right: 0, or how many processes decode images")
 
@@ -98,6 +153,7 @@ def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
     """What workers are told besides the cells. BLIP2SWEEP_RUNNER names another evaluator (see sweep/dummy.py)."""
     told = {"batch_size": config.get("batch_size"), "data_workers": config.get("data_workers") or 0, "rerun": rerun}
     told |= cache.settings(config)
+    told["scoring_minutes"] = config.get("scoring_minutes")
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     runner = os.environ.get("BLIP2SWEEP_RUNNER")
     return {**told, "runner": runner} if runner else told
@@ -127,7 +183,8 @@ def failures(outcome: Outcome) -> str | None:
         return None
     gone = [k for k in outcome.plan.cells if k not in outcome.values]
     if not gone:
-        return not_scored(outcome.output_dir, outcome.sweep)
+        missing = unscored(outcome.output_dir, outcome.sweep)
+        return not_scored(outcome.output_dir, outcome.sweep, missing) if missing else None
     return told(gone, len(outcome.plan.cells), outcome.errors, why_lost(outcome.output_dir, outcome.sweep))
 
 

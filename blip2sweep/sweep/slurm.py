@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
 from blip2sweep.sweep.costs import expected_seconds
 from blip2sweep.sweep.finish import say
-from blip2sweep.sweep.live import squeue
+from blip2sweep.sweep.launcher_settings import checked_launcher, with_time_to_work
+from blip2sweep.sweep.live import clusters_of, squeue
 from blip2sweep.sweep.packs import Job, make_packs, pack_count, pack_path, write_packs
 from blip2sweep.sweep.progress import follow
 from blip2sweep.sweep.signals import term_as_ctrl_c
+from blip2sweep.sweep.slurm_commands import local_cluster, query, submission_env, surrounding_job
 from blip2sweep.sweep.submit import array_size, require, submit
 from blip2sweep.sweep.sweeps import Submission, Sweep, new_run
-
-# The least that a setting may be.
-LEAST = {
-    "timeout_min": 1, "array_parallelism": 1, "nodes": 1, "tasks_per_node": 1, "max_packs": 1, "pack_minutes": 0,
-    "signal_delay_s": 0, "max_num_timeout": 0,
-}  # fmt: skip
 
 
 def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> bool:
@@ -40,15 +35,15 @@ def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[st
     """Write the packs and submit them. When Slurm refuses, all is as before."""
     term_as_ctrl_c()
     require("sbatch", "scontrol")
-    array_size()  # Slurm answers
+    launcher = with_time_to_work(checked_launcher(launcher))
+    array_size(launcher)  # Slurm answers
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
     packs = slurm_packs(jobs, launcher, seconds)
-    submission = Submission(new_run(), "slurm", launcher, len(packs))
+    submission = Submission(new_run(), "slurm", launcher, len(packs), cluster=local_cluster())
     before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"
     was = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
-        submission.launcher = launcher = with_time_to_work(launcher)
         told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s", "timeout_min")}
         paths = write_packs(
             packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}, seconds
@@ -66,9 +61,12 @@ def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[st
 
 def withdraw(submission: Submission) -> None:
     """Cancel what Slurm took although we never heard its number."""
-    jobs = {x[1] for x in squeue(submission.user) or () if x[5].startswith(f"blip2sweep {submission.run}:")}
-    if jobs:
-        subprocess.run(["scancel", *sorted(jobs)], capture_output=True)
+    for cluster in clusters_of(submission):
+        lines, _ = squeue(submission.user, cluster)
+        for where in {x[0] for x in lines}:
+            jobs = {x[2] for x in lines if x[0] == where and x[6].startswith(f"blip2sweep {submission.run}:")}
+            if jobs:
+                query("scancel", *sorted(jobs), cluster=where or None)
 
 
 def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes | None) -> None:
@@ -105,11 +103,26 @@ def slurm_packs(jobs: Sequence[Job], launcher: dict[str, Any], seconds: dict[str
 
 def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
     """Job ids, and how to come back."""
-    ids = ", ".join(a["job"] for a in submission.arrays)
+    ids = ", ".join(a["job"] + (f" on cluster {a['cluster']}" if a["cluster"] else "") for a in submission.arrays)
     say(
         f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in {sweep.logs(output_dir, submission.run)}"
     )
     say(f"come back with: blip2sweep status {words(sweep, output_dir)}   (also wait, retry, cancel, logs KEY)")
+    if told := kept_out(os.environ, submission.launcher):
+        say(told)
+
+
+def kept_out(environ: Mapping[str, str], launcher: Mapping[str, Any]) -> str | None:
+    """Which variables of this shell the jobs do not get: those of a job that it runs in, and what would override settings."""
+    given = [
+        {"timeout_min": "time", "mem_gb": "mem", "name": "job-name"}.get(k, k)
+        for k, v in launcher.items()
+        if v is not None
+    ]
+    gone = submission_env(environ, [g.replace("_", "-") for g in given])[1]
+    if job := surrounding_job(environ):
+        return f"submitted from inside Slurm job {job}: its {len(gone)} variables (SLURM_… and the like) do not reach the jobs"
+    return f"not passed on to the jobs, settings of hydra.launcher count: {', '.join(gone)}" if gone else None
 
 
 def words(sweep: Sweep, output_dir: Path) -> str:
@@ -124,24 +137,3 @@ def follow_slurm(sweep: Sweep, output_dir: Path) -> None:
     except KeyboardInterrupt:
         say(f"\nthe jobs go on; come back with: blip2sweep wait {words(sweep, output_dir)}")
         raise SystemExit(130) from None
-
-
-def with_time_to_work(launcher: dict[str, Any]) -> dict[str, Any]:
-    """`signal_delay_s` at most a quarter of the wall time: a signal at the start would leave a job nothing to do."""
-    delay, minutes = launcher.get("signal_delay_s"), launcher.get("timeout_min")
-    return {**launcher, "signal_delay_s": min(delay, 15 * minutes)} if delay and minutes else launcher
-
-
-def check_launcher(launcher: dict[str, Any]) -> None:
-    """Refuse settings that cannot be meant."""
-    for name, least in LEAST.items():
-        value = launcher.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
-            raise UserError(f"hydra.launcher.{name}={value}: right: {least} or more")
-    for name in ("setup", "teardown", "srun_args"):
-        if not isinstance(launcher.get(name) or [], list):
-            raise UserError(f"hydra.launcher.{name}={launcher[name]}: right: a list, as in '{name}=[\"…\"]'")
-    if launcher.get("nodes", 1) != 1:
-        raise UserError(
-            f"hydra.launcher.nodes={launcher['nodes']}: a pack runs on one node; right: more packs (max_packs)"
-        )

@@ -15,8 +15,10 @@ from blip2sweep.ledger import PARTIAL, Attempts, Ledger
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.packs import pack_path, whole_packs
 from blip2sweep.sweep.sweeps import Sweep, find_sweep
+from blip2sweep.sweep.unscored import not_scored, unscored
 from blip2sweep.sweep.worker import again
 
+UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
 STATES = ("done", "running", "queued", "lost", "failed")
 
 
@@ -40,9 +42,12 @@ class Status:
         """Nothing more will come by itself."""
         return not self.keys("running", "queued") or not self.live
 
-    def summary(self) -> str:
-        """`12 cells: 3 done, 1 running, …`."""
-        return f"{len(self.states)} cells: " + ", ".join(f"{self.counts[s]} {s}" for s in STATES if self.counts[s])
+    def summary(self, unscored: int = 0) -> str:
+        """`12 cells: 3 done (1 not scored), 1 running, …`."""
+        counts = {s: f"{self.counts[s]} {s}" for s in STATES if self.counts[s]}
+        if unscored and "done" in counts:
+            counts["done"] += f" ({unscored} not scored{' yet' if self.live.packs else ''})"
+        return f"{len(self.states)} cells: " + ", ".join(counts.values())
 
 
 def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None) -> Status:
@@ -103,8 +108,16 @@ def print_status(output_dir: Path, name: str | None) -> None:
     ledger = Ledger(output_dir, only=sweep.keys, brief=True)
     status = sweep_status(output_dir, sweep, ledger)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"sweep {sweep.name}: {status.summary()}", markup=False)
-    for line in [*pace(sweep, ledger, status), *by_kind(status), *warnings(ledger, sweep), *advice(sweep, status)]:
+    missing = unscored(output_dir, sweep, status.keys("done"))
+    console.print(f"sweep {sweep.name}: {status.summary(len(missing))}", markup=False)
+    told = [not_scored(output_dir, sweep, missing)] if missing and not status.live.packs else []
+    for line in [
+        *pace(sweep, ledger, status),
+        *by_kind(status),
+        *warnings(ledger, sweep),
+        *told,
+        *advice(sweep, status),
+    ]:
         console.print(f"  {line}", markup=False)
 
 
@@ -153,9 +166,10 @@ def duration(seconds: float) -> str:
 
 def advice(sweep: Sweep, status: Status) -> list[str]:
     """What cannot be known, and what to type next."""
-    unknown = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
-    lines = [] if status.live.known else [unknown]
+    lines = [] if status.live.known else [UNKNOWN]
     lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.live.pending.most_common(3)]
+    if status.settled and (when := sweep.submissions[-1].cancelled if sweep.submissions else None):
+        lines.append(f"cancelled {time.strftime('%F %T', time.localtime(when))}")
     if status.keys("lost", "failed"):
         lines.append(f"cells without a result and without a job: `blip2sweep retry {sweep.name}` runs them again")
     return lines

@@ -1,21 +1,24 @@
-"""Submits a sweep's packs as Slurm arrays, through submitit's executor with hydra-submitit-launcher's setting names."""
+"""Submits a sweep's packs as Slurm arrays: submitit writes the batch script, from hydra-submitit-launcher's settings."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import shlex
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError
+from blip2sweep.store import write_atomic
 from blip2sweep.sweep.finish import say
+from blip2sweep.sweep.launcher_settings import clusters
 from blip2sweep.sweep.live import mark
+from blip2sweep.sweep.slurm_commands import query, submission_env
 from blip2sweep.sweep.sweeps import Submission, Sweep, submissions_of
 from blip2sweep.sweep.turns import after_tasks, before_tasks
 
@@ -28,27 +31,23 @@ LIMITS = re.compile(
 )
 # A site may have srun end all tasks of a job when one fails or some time after the first has ended; ours are independent.
 EACH_BY_ITSELF = ("--kill-on-bad-exit=0", "--wait=0")
+SUBMITTED = re.compile(r"Submitted batch job (\d+)(?: on cluster (\S+))?")
+SUBMIT_SECONDS = 600.0
 LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # between two tries while a limit is met; doubled each time
 NO_SLURM = (
     "no Slurm here: {} is not installed; right: run this on the cluster's login node, or leave hydra/launcher=slurm out"
 )
 
 
-def exec_pack(pack: str) -> None:
-    """The submitted function: this process becomes our own, so that its signals and exit code are ours."""
-    os.execv(sys.executable, [sys.executable, "-m", "blip2sweep.sweep.element", pack])
-
-
 def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_dir: Path) -> None:
     """Queue every pack. Raises UserError with Slurm's words, and leaves nothing behind, when the first is refused."""
     folder, first = sweep.logs(output_dir, submission.run), 0
-    size, pause = array_size(), LIMIT_SECONDS
+    size, pause = array_size(submission.launcher), LIMIT_SECONDS
     launcher = throttled(submission.launcher, len(paths), size)
     while first < len(paths):
         try:
-            job = _submit_array(paths[first : first + size], launcher, folder, mark(submission.run, first))
+            job, cluster = _submit_array(paths[first : first + size], launcher, folder, mark(submission.run, first))
         except LimitMet as limit:  # an array as long as the limit never fits: shorter ones do, sooner or later
-            _remove_pickles(folder)
             size = min(size, len(paths) - first)
             if size > 1:
                 size //= 2
@@ -63,15 +62,18 @@ def submit(paths: Sequence[Path], submission: Submission, sweep: Sweep, output_d
             raise UserError(
                 f"{error}; {first} of {len(paths)} packs are queued: `blip2sweep retry {sweep.name}` queues the rest"
             ) from error
-        submission.arrays.append({"job": job, "first": first, "count": min(size, len(paths) - first)})
+        count = min(size, len(paths) - first)
+        submission.arrays.append({"job": job, "first": first, "count": count, "cluster": cluster})
         note(sweep, output_dir)
         first, pause = first + size, LIMIT_SECONDS
 
 
 def note(sweep: Sweep, output_dir: Path) -> None:
     """Write the sweep with what others, as a `retry`, have launched of it since it was read: submitting may take hours."""
-    known = set(sweep.runs)
-    others = [s for s in submissions_of(output_dir, sweep.name) if s.run not in known]
+    known, there = {s.run: s for s in sweep.submissions}, submissions_of(output_dir, sweep.name)
+    for own, theirs in ((known[s.run], s) for s in there if s.run in known):
+        own.cancelled = own.cancelled or theirs.cancelled
+    others = [s for s in there if s.run not in known]
     sweep.submissions = sorted([*sweep.submissions, *others], key=lambda s: s.created)
     sweep.write(output_dir)
 
@@ -87,19 +89,40 @@ def throttled(launcher: dict[str, Any], packs: int, size: int) -> dict[str, Any]
     return {**launcher, "array_parallelism": max(1, slots // arrays)} if slots and arrays else launcher
 
 
-def _submit_array(paths: Sequence[Path], launcher: dict[str, Any], folder: Path, comment: str) -> str:
-    """One array; the job's id. Raises LimitMet, or UserError with Slurm's words."""
-    executor = make_executor(launcher, folder, comment)
-    try:
-        jobs = executor.map_array(exec_pack, [str(p.resolve()) for p in paths])
-        return str(jobs[0].job_id).partition("_")[0]
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        if LIMITS.search(reason):
-            raise LimitMet(reason) from error
-        raise UserError(f"Slurm refused the jobs: {reason}; {hint(reason)}") from error
+def _submit_array(
+    paths: Sequence[Path], launcher: dict[str, Any], folder: Path, comment: str
+) -> tuple[str, str | None]:
+    """One array: the job's id, and the cluster that took it where sbatch names it. Raises LimitMet, or UserError with
+    Slurm's words."""
+    text = batch_script(launcher, folder, comment, run_pack(paths[0]), len(paths))
+    script = folder / f"{comment.rpartition(':')[2]}.sh"
+    write_atomic(script, os.fsencode(text))
+    said = query("sbatch", str(script), env=submission_env(os.environ, options(text))[0], seconds=SUBMIT_SECONDS)
+    taken = SUBMITTED.search(said.out) if said and not said.code else None
+    if taken:
+        return taken[1], taken[2]
+    if said is None:
+        raise UserError("sbatch gives no answer; right: try again when Slurm answers")
+    reason = refusal(said.err) or " ".join(f"{said.out} {said.err}".split())[-300:] or f"exit code {said.code}"
+    if LIMITS.search(reason):
+        raise LimitMet(reason)
+    raise UserError(f"Slurm refused the jobs: {reason}; {hint(reason)}")
+
+
+def run_pack(first: Path) -> str:
+    """The command of a batch script: the process of a pack is our own, so that its signals and exit code are ours. first:
+    that of an array's first element; the others follow."""
+    start, _, index = first.resolve().stem.rpartition("-")
+    folder = shlex.quote(f"{first.resolve().parent}/{start}-")
+    return (
+        f"{shlex.quote(sys.executable)} -u -m blip2sweep.sweep.element "
+        f'{folder}"$(({index} + ${{SLURM_ARRAY_TASK_ID:-0}}))".json'
+    )
+
+
+def options(script: str) -> list[str]:
+    """The options of sbatch that a script has."""
+    return re.findall(r"^#SBATCH --([\w-]+)", script, re.MULTILINE)
 
 
 def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
@@ -113,6 +136,8 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
     settings["setup"] = [*settings.get("setup", ()), *before_tasks(folder)]
     settings["teardown"] = after_tasks(settings.get("teardown", ()))
     settings["srun_args"] = [*EACH_BY_ITSELF, *settings.get("srun_args", ())]
+    if named := settings.pop("clusters", None):
+        settings["additional_parameters"] = {**settings.get("additional_parameters", {}), "clusters": named}
     try:
         if "mem_gb" in settings:
             settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"
@@ -123,22 +148,23 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
     return executor
 
 
-def sbatch_script(launcher: dict[str, Any], packs: int, logs: Path) -> str:
-    """What sbatch would be given for an array of so many packs; logs: the output folder's."""
+def batch_script(launcher: dict[str, Any], folder: Path, comment: str, command: str, packs: int) -> str:
+    """What sbatch is given for an array of so many packs."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    executor = make_executor(launcher, logs / "SWEEP" / "RUN", mark("RUN", 0))
+    executor = make_executor(launcher, folder, comment)
     size = {"map_count": packs} if packs > 1 else {}
-    return str(
-        _make_sbatch_string(
-            command=executor._submitit_command_str, folder=executor.folder, **executor.parameters, **size
-        )
-    )
+    return str(_make_sbatch_string(command=command, folder=executor.folder, **executor.parameters, **size))
 
 
-def refusal(error: BaseException) -> str | None:
-    """Slurm's own words in an error of submitit's; None when it is about something else."""
-    text = str(error)
+def sbatch_script(launcher: dict[str, Any], packs: int, logs: Path) -> str:
+    """`batch_script` before there is a sweep; logs: the output folder's."""
+    first = logs.parent / "sweeps" / "SWEEP" / "packs" / "RUN-0.json"
+    return batch_script(launcher, logs / "SWEEP" / "RUN", mark("RUN", 0), run_pack(first), packs)
+
+
+def refusal(text: str) -> str | None:
+    """Slurm's own words in what sbatch said; None when it said nothing of the kind."""
     lines = [
         x.split("error:", 1)[1].strip()
         for x in text.splitlines()
@@ -158,18 +184,20 @@ def hint(reason: str) -> str:
     return f"right: {found}"
 
 
-def array_size() -> int:
-    """The most elements of one array: MaxArraySize bounds the highest index."""
+def array_size(launcher: Mapping[str, Any]) -> int:
+    """The most elements of one array: MaxArraySize bounds the highest index. Of several clusters the least."""
     require("scontrol")
-    try:
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"Slurm does not answer: scontrol show config ({error})") from error
-    if shown.returncode:
-        raise UserError(
-            f"Slurm does not answer: {' '.join(shown.stderr.split())}; right: a login node of a running cluster"
-        )
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", shown.stdout)
+    named = [c for c in clusters(launcher) if c != "all"]
+    return min(map(_array_size, named)) if named else _array_size(None)
+
+
+def _array_size(cluster: str | None) -> int:
+    shown = query("scontrol", "show", "config", cluster=cluster)
+    if shown is None or shown.code:
+        reason = " ".join(shown.err.split()) if shown else "scontrol show config"
+        right = f"right: hydra.launcher.clusters={cluster} named as `sacctmgr show clusters` does" if cluster else ""
+        raise UserError(f"Slurm does not answer: {reason}; {right or 'right: a login node of a running cluster'}")
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", shown.out)
     return max(1, int(found[1])) if found else 1001
 
 
@@ -177,12 +205,3 @@ def require(*commands: str) -> None:
     for command in commands:
         if shutil.which(command) is None:
             raise UserError(NO_SLURM.format(command))
-
-
-def _remove_pickles(folder: Path) -> None:
-    """submitit leaves these behind when sbatch refuses."""
-    for path in [*folder.glob("*.pkl"), *folder.glob(".submission_file_*")]:
-        if re.fullmatch(r"[0-9a-f]{32}\.pkl", path.name) or (
-            path.name.startswith(".submission") and not path.is_symlink()
-        ):
-            path.unlink(missing_ok=True)

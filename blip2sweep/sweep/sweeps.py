@@ -22,7 +22,8 @@ from blip2sweep.sweep.plan import Plan
 
 @dataclass
 class Submission:
-    """One launch of a sweep's packs `packs/<run>-<i>.json`. arrays: Slurm jobs, [{job, first, count}] of packs."""
+    """One launch of a sweep's packs `packs/<run>-<i>.json`. arrays: Slurm jobs, [{job, first, count, cluster}] of packs; ids
+    of jobs are a cluster's, null: that of the host. cluster: the name of that one, where Slurm told."""
 
     run: str
     kind: str  # local | slurm
@@ -34,6 +35,8 @@ class Submission:
     pid: int = field(default_factory=os.getpid)
     user: str = field(default_factory=user)
     process: str | None = field(default_factory=born)  # which one had the id
+    cluster: str = ""
+    cancelled: float | None = None  # when its jobs were cancelled: they stay so when Slurm cannot be asked
 
 
 @dataclass

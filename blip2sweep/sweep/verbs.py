@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.sweep.attempt import MARKER
-from blip2sweep.sweep.finish import check_all_done, finish, log_lines, say
-from blip2sweep.sweep.live import live, submitter_lives
+from blip2sweep.sweep.finish import SweepFailed, check_all_done, finish, log_lines, say
+from blip2sweep.sweep.live import Job, live, queued_jobs, submitter_lives
 from blip2sweep.sweep.packs import sweep_jobs
-from blip2sweep.sweep.progress import follow, scored
-from blip2sweep.sweep.status import sweep_status
+from blip2sweep.sweep.progress import follow
+from blip2sweep.sweep.slurm_commands import query
+from blip2sweep.sweep.status import UNKNOWN, Status, sweep_status
+from blip2sweep.sweep.submit import note
 from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
+from blip2sweep.sweep.theirs import its_commands, owner
+from blip2sweep.sweep.unscored import not_scored, scored, unscored
 
 
 def wait(output_dir: Path, name: str | None) -> None:
@@ -47,18 +49,20 @@ def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) 
 
 
 def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
-    """Run again what has no result and no live job: everything, or only cells that failed in the ways given."""
+    """Run again what has no result and no live job: everything, or only cells that failed in the ways given; and score what
+    is done and not scored."""
     sweep = find_sweep(output_dir, name)
     status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
     kinds = failure_kinds(failed)
+    if not status.live.known:
+        say(f"warning: {UNKNOWN}, and is not run again")
     keys = [
         k
         for k in status.keys("lost", "failed")
         if kinds is None or status.failures.get(k, {}).get("kind", "lost") in kinds
     ]
     if not keys:
-        say(f"sweep {sweep.name}: nothing to run again ({status.summary()})")
-        return
+        return _score_again(output_dir, sweep, status)
     say(f"sweep {sweep.name}: running {len(keys)} cells again")
     jobs = sweep_jobs(sweep.folder(output_dir))
     absent = [k for k in keys if k not in jobs]
@@ -66,9 +70,25 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
         raise UserError(
             f"sweep {sweep.name}: no pack holds {absent[0]}; right: the command the sweep came from: {sweep.command}"
         )
+    if folder_of := owner(output_dir, sweep):
+        say(
+            f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {', '.join(its_commands(sweep))}"
+        )
     if relaunch([jobs[k] for k in keys], sweep, output_dir, then_wait):
         finish(output_dir, sweep)
         check_all_done(output_dir, sweep)
+
+
+def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
+    """What a sweep without a cell to run may lack yet."""
+    missing = unscored(output_dir, sweep, status.keys("done"))
+    say(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
+    if not missing or status.live.packs:  # who has them in hand scores them
+        return
+    say(f"scoring {len(missing)} cells that are done and not scored")
+    finish(output_dir, sweep)
+    if left := unscored(output_dir, sweep):
+        raise SweepFailed(not_scored(output_dir, sweep, left))
 
 
 def failure_kinds(failed: str | None) -> set[str] | None:
@@ -101,11 +121,10 @@ def cancel(output_dir: Path, name: str | None) -> None:
     here = socket.gethostname()
     local = [s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and submitter_lives(s)]
     for pid in {*local, *now.submitters}:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(pid, signal.SIGTERM)
-    ids = sorted({a["job"] for s in sweep.submissions for a in s.arrays} if not now.known else now.jobs)
-    if ids:
-        _scancel(ids)
+        _end(pid)
+    ids = now.jobs if now.known else queued_jobs(sweep)
+    _scancel(ids)
+    note(mark_cancelled(find_sweep(output_dir, sweep.name)), output_dir)
     elsewhere = {s.host for s in sweep.submissions if s.kind == "local" and s.host != here}
     if not ids and not local and not now.submitters:
         where = f" here; it was started on {', '.join(sorted(elsewhere))}" if elsewhere and not now.known else ""
@@ -114,11 +133,31 @@ def cancel(output_dir: Path, name: str | None) -> None:
     say(f"sweep {sweep.name}: cancelled; `blip2sweep retry {sweep.name}` goes on")
 
 
-def _scancel(ids: list[str]) -> None:
-    for i in range(0, len(ids), 500):
-        done = subprocess.run(["scancel", *ids[i : i + 500]], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"scancel: {' '.join(done.stderr.split())}")
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+    except PermissionError as error:
+        raise UserError(f"process {pid} is another user's; right: who started the sweep cancels it") from error
+
+
+def mark_cancelled(sweep: Sweep) -> Sweep:
+    """Note it of every launch that was not cancelled before: it stays so when Slurm cannot be asked any more."""
+    for submission in (s for s in sweep.submissions if s.cancelled is None):
+        submission.cancelled = time.time()
+    return sweep
+
+
+def _scancel(jobs: Collection[Job]) -> None:
+    """End jobs, each on its own cluster. Those that have ended already are no error."""
+    for cluster in {c for c, _ in jobs}:
+        ids = sorted(job for c, job in jobs if c == cluster)
+        for i in range(0, len(ids), 500):
+            said = query("scancel", *ids[i : i + 500], cluster=cluster)
+            errors = [x for x in said.err.splitlines() if "Invalid job id" not in x] if said else ["it gives no answer"]
+            if errors and (said is None or said.code):
+                raise UserError(f"scancel: {' '.join(' '.join(errors).split())}; right: again when Slurm answers")
 
 
 # ---- logs

@@ -49,7 +49,7 @@ class Worker:
         self.ledger = Ledger(self.output_dir, only={j["key"] for j in pack["cells"]})
         self.runner: Any = None
         self.failed = False
-        self._scoring = Scoring(journal, self.output_dir)
+        self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
         self._deferred: dict[str, float] = {}  # key -> when it was first left to another worker
         self._longest: dict[tuple[str, str], float] = {}
         self._warned = False
@@ -110,7 +110,10 @@ class Worker:
         told = getattr(self.runner, "warning", None)
         if told and not self._warned:
             self._warned = True
-            self.journal.write("worker", **names(self.pack), warning=told)
+            self._warn(told)
+
+    def _warn(self, told: str) -> None:
+        self.journal.write("worker", **names(self.pack), warning=told)
 
     def _try_again_later(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> None:
         """A cell that just ran out of memory comes again at the end; one that failed for good counts."""

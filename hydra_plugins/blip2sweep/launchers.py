@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,11 +92,13 @@ class SlurmLauncher(PackLauncher):
     """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
 
     def __init__(self, **settings: Any) -> None:
-        from blip2sweep.sweep.slurm import check_launcher
+        from blip2sweep.sweep.launcher_settings import checked_launcher
 
         super().__init__()
-        self.settings = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
-        check_launcher(self.settings)
+        plain = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
+        named = os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS")  # which sbatch would go by
+        settled = checked_launcher(plain)
+        self.settings = settled if settled["clusters"] else checked_launcher({**settled, "clusters": named})
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.sweep.slurm import run_slurm
@@ -133,12 +137,17 @@ def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], compo
     from blip2sweep.sweep.finish import say
     from blip2sweep.sweep.plan import single_overrides
     from blip2sweep.sweep.run import run_sweep
+    from blip2sweep.sweep.slurm_commands import for_submitit
 
     def run(plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         sweep.foreign = type(launcher).__module__
         sweep.write(output_dir)
+        slurm = (
+            type(launcher).__module__.startswith("hydra_plugins.hydra_submitit") and "Slurm" in type(launcher).__name__
+        )
         try:
-            launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
+            with for_submitit() if slurm else contextlib.nullcontext():
+                launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
         except Exception as error:  # one job's failure ends the collecting of all: the ledger knows about each
             say("the launcher says: " + " ".join(str(error).split())[-400:])
         return True

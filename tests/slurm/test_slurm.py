@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -134,7 +137,7 @@ def test_a_cell_that_kills_its_process_twice_is_skipped(bench: Bench) -> None:
 
 
 def test_more_packs_than_one_array_may_have(bench: Bench) -> None:
-    size = array_size()
+    size = array_size({})
     if size > 9:
         assert os.environ.get("CI") != "true", "MAX_ARRAY_SIZE=9 scripts/slurm_dev.sh up"
         pytest.skip(f"MaxArraySize is {size}; MAX_ARRAY_SIZE=9 scripts/slurm_dev.sh up makes this quick")
@@ -302,7 +305,58 @@ def test_a_job_of_another_with_odd_words_and_one_that_is_held(bench: Bench) -> N
 def test_what_is_planned_is_printed_and_nothing_else_happens(bench: Bench) -> None:
     ran = bench.run("plan", *SLURM, *TEN, "hydra.launcher.pack_minutes=0")
     assert ran.code == 0, ran.err
-    assert f"#SBATCH --array=0-{min(10, array_size()) - 1}%" in ran.out
-    assert "2 arrays of at most 9, the first" in ran.out or array_size() > 9
+    assert f"#SBATCH --array=0-{min(10, array_size({})) - 1}%" in ran.out
+    assert "2 arrays of at most 9, the first" in ran.out or array_size({}) > 9
     assert "GPU hours" in ran.out
     assert not bench.outputs.exists()
+
+
+# ---- clusters, and a job around the submitting process
+
+
+def test_a_cluster_by_its_name(bench: Bench) -> None:
+    """sbatch -M, as with several clusters: `ACCOUNTING=1 scripts/slurm_dev.sh up`."""
+    (name,) = re.findall(r"ClusterName\s*=\s*(\S+)", slurm("scontrol", "show", "config"))
+    if subprocess.run(["scontrol", "-M", name, "ping"], capture_output=True).returncode:
+        pytest.skip(f"no slurmdbd knows cluster {name}; ACCOUNTING=1 scripts/slurm_dev.sh up starts one")
+    bench.behaviour = {"seconds": 6}
+    ran = bench.sweep(*TEN, f"hydra.launcher.clusters={name}", "hydra.launcher.wait=false")
+    assert f" on cluster {name}; logs in" in ran.err
+    until(bench.in_hand)
+    assert "1 running" in bench.run("status").out
+    assert "nothing to run again" in bench.run("retry").err
+    assert "cancelled" in bench.run("cancel").err
+    until(lambda: not slurm("squeue", "-h"))
+    assert " lost" in bench.run("status").out
+    bench.behaviour = {}
+    ran = bench.run("retry", "--wait")
+    assert ran.code == 0, ran.err
+    check(bench)
+
+
+def test_submitted_from_inside_an_allocation(bench: Bench) -> None:
+    """Its limits and bindings are not the jobs'."""
+    site = f'hydra.launcher.setup=["env > {bench.folder}/seen"]'
+    inner = [sys.executable, "-m", "blip2sweep", "-m", *SLURM, *TEN, "sweep_name=s", site, "hydra.launcher.wait=false"]
+    outer = [
+        "srun",
+        "-n1",
+        "--mem-per-cpu=150",
+        "--cpu-bind=none",
+        "--job-name=around",
+        "--chdir",
+        str(bench.folder),
+        *inner,
+    ]
+    ran = subprocess.run(outer, env={**os.environ, **bench.env}, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    assert "submitted from inside Slurm job " in ran.stderr
+    assert bench.run("wait").code == 0
+    check(bench)
+    seen = dict(
+        x.split("=", 1) for x in (bench.folder / "seen").read_text().splitlines() if x.startswith(("SLURM", "PMI"))
+    )
+    assert seen["SLURM_JOB_ID"] in {str(int(bench.jobs()[0]) + i) for i in range(4)}
+    assert (
+        not {"SLURM_MEM_PER_CPU", "SLURM_CPU_BIND", "SLURM_STEP_ID", "SLURM_SRUN_COMM_PORT", "PMI_RANK"} & seen.keys()
+    )

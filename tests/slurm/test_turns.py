@@ -120,12 +120,11 @@ def test_each_task_of_a_job_ends_its_cell_before_the_job_is_requeued_once(bench:
     check(bench)
 
 
-def test_a_failed_cell_of_one_task_does_not_end_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_cell_of_one_task_does_not_end_the_others(bench: Bench) -> None:
     """Where a site has srun end a whole job when one of its tasks fails."""
-    monkeypatch.setenv("SLURM_KILL_BAD_EXIT", "1")
-    monkeypatch.setenv("SLURM_WAIT", "1")
+    site = 'hydra.launcher.setup=["export SLURM_KILL_BAD_EXIT=1 SLURM_WAIT=1"]'
     bench.behaviour = {"seconds": 0.5, "raise": ["llm"], "slow": ["vit"]}
-    ran = bench.sweep(*TEN, *TWO_TASKS)
+    ran = bench.sweep(*TEN, *TWO_TASKS, site)
     assert ran.code == 1
     assert "3 of 10 cells failed: 3 crash" in ran.err
     check(bench, failed=3)
