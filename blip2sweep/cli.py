@@ -171,8 +171,8 @@ def doctor(
     if model or task or more:
         from blip2sweep.config.standalone import compose_cell
 
-        chosen = [*([f"model={model}"] if model else []), *([f"task={task}"] if task else [])]
-        config = compose_cell([*chosen, *(more or [])], config_dir)
+        chosen = {k: v for k, v in (("model", model), ("task", task)) if v}
+        config = compose_cell(more or [], config_dir, chosen)
     raise typer.Exit(print_checks(output_dir, config))
 
 
@@ -284,5 +284,5 @@ def quantize(
     from blip2sweep.config.standalone import compose_cell
     from blip2sweep.sweep.checkpoint import write_checkpoint
 
-    config = compose_cell([*overrides, f"output_dir={output_dir}"], config_dir)
+    config = compose_cell(overrides, config_dir, {"output_dir": str(output_dir)})
     typer.echo(write_checkpoint(config, to))

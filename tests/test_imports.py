@@ -14,11 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "blip2sweep"
 
 # What each room may import of ours. A room is a file or folder directly below blip2sweep/.
-BASE = {"errors", "canonical", "store", "memory", "__init__"}
+BASE = {"errors", "canonical", "store", "memory", "printing", "quoting", "__init__"}
 ALLOWED = {
     "errors": set(),
     "canonical": set(),
     "memory": set(),
+    "printing": set(),
+    "quoting": {"errors"},
     "store": {"errors"},
     "anatomy": BASE,
     "dtypes": BASE | {"anatomy"},

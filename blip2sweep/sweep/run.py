@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     plan, ledger = plan_sweep(jobs)
     console = Console(stderr=True, highlight=False)
     announce(plan, console)
-    sweep = new_sweep(plan, " ".join(sys.argv[1:]), config.get("sweep_name"), ledger)
+    sweep = new_sweep(plan, shlex.join(sys.argv[1:]), config.get("sweep_name"), ledger)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = earlier_submissions(output_dir, sweep.name)
     if not plan.todo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -114,7 +115,7 @@ def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
 
 def words(sweep: Sweep, output_dir: Path) -> str:
     """The arguments that name this sweep to a verb."""
-    return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {output_dir}"
+    return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {shlex.quote(str(output_dir))}"
 
 
 def follow_slurm(sweep: Sweep, output_dir: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from blip2sweep.config.compose import Composer
+from blip2sweep.config.hydra_keys import check_hydra
 from blip2sweep.errors import UserError
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
@@ -23,12 +24,16 @@ if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs
 class PackLauncher(Launcher):
     """Plans all jobs together and runs what is open in packs. failed: the last launch's summary, if cells failed."""
 
+    uses: ClassVar[tuple[str, ...]] = ()  # settings of Hydra that it reads besides those of every launcher
+
     def __init__(self) -> None:
         self.composer: Composer | None = None
         self.failed: str | None = None
         self.sweep_dir: Path | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        foreign = not str(config.hydra.sweeper._target_).startswith("hydra_plugins.blip2sweep.")
+        check_hydra(config, (*self.uses, *(("hydra.sweep.dir",) if foreign else ())))  # Optuna's writes a file there
         self.composer = Composer(hydra_context.config_loader, config)
         self.sweep_dir = Path(config.hydra.sweep.dir)
 
@@ -79,6 +84,8 @@ class LocalLauncher(PackLauncher):
 
 class SlurmLauncher(PackLauncher):
     """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
+
+    uses = ("hydra.job.name",)
 
     def __init__(self, **settings: Any) -> None:
         from blip2sweep.sweep.slurm import check_launcher
