@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from blip2sweep.printing import joined, prepare, say
+
 VERBS = (
     "status",
     "wait",
@@ -30,6 +32,7 @@ BAD_INPUT = 2
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
     words = list(sys.argv[1:] if argv is None else argv)
+    prepare()
     if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
     if words and words[0] in ("plan", *VERBS):
@@ -73,7 +76,7 @@ def guarded(run: Callable[[], object]) -> int:
     except UserError as error:
         return _say(error, BAD_INPUT)
     except KeyboardInterrupt:
-        print("stopped; finished cells are kept, the same command goes on", file=sys.stderr)
+        say("stopped; finished cells are kept, the same command goes on", err=True)
         return 130
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -88,7 +91,7 @@ def guarded(run: Callable[[], object]) -> int:
 def _say(error: BaseException, code: int) -> int:
     if FULL_ERROR:
         raise error
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    say(f"error: {joined(str(error))}", err=True)
     return code
 
 
@@ -136,9 +139,13 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
 
     from blip2sweep.config import schema
     from blip2sweep.config.arguments import arguments
+    from blip2sweep.errors import UserError
     from hydra_plugins.blip2sweep import launchers, sweeper
 
     sys.argv = ["blip2sweep", *arguments(words)]
+    foreign = next((w for w in sys.argv if w.startswith("hydra/sweeper=") and w != "hydra/sweeper=blip2sweep"), None)
+    if plan_only and foreign:
+        raise UserError(f"{foreign}: what such a sweeper runs is decided while it runs; right: plan without it")
     schema.register()
     # Hydra's own search misses an editable install, so both plugins are registered by hand.
     Plugins.instance().register(sweeper.GridSweeper)

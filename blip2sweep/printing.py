@@ -81,8 +81,8 @@ def console(err: bool = False, **settings: Any) -> Console:
 
 def shown(value: object, err: bool = False) -> str:
     """One cell of a table as its stream will show it, so that columns are as wide as their cells."""
-    text = one_line(str(value))
-    return text if unicode(sys.stderr if err else sys.stdout) else text.translate(str.maketrans(ASCII))
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    return one_line(str(value)).encode(encoding, HANDLER).decode(encoding)
 
 
 def cell(value: object, style: str = "") -> Text:
@@ -97,17 +97,12 @@ def cell(value: object, style: str = "") -> Text:
 
 def prepare() -> None:
     """Once, at the door: what a stream cannot encode is spelled in ASCII; warnings and tracebacks are printed as all else is."""
-    codecs.register_error(HANDLER, _spelled)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             plain = {"encoding": "ascii"} if _wants_ascii(stream) else {}
             stream.reconfigure(errors=HANDLER, **plain)
     warnings.showwarning = _warning
     sys.excepthook = _uncaught
-
-
-def unicode(stream: TextIO) -> bool:
-    return (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
 
 
 def as_data() -> None:
@@ -130,6 +125,9 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
         raise error
     bad = error.object[error.start : error.end]
     return "".join(str(ASCII.get(c) or _escape_letter(c)) for c in bad), error.end
+
+
+codecs.register_error(HANDLER, _spelled)
 
 
 def _escape_letter(letter: str) -> str:

@@ -27,7 +27,6 @@ RECIPE = (
     "group_size",
     "symmetric",
 )
-CALIBRATION = ("calibration", "calibration_samples", "calibration_seed", "calibration_upstream")
 OWN = ("key", "recipe_json", "semantics")  # together they tell a table of ours
 # Other people's names, letters and digits only.
 SYNONYMS = {

@@ -18,9 +18,9 @@ from typing import Any
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.importing.csv_columns import CALIBRATION, IDENTITY, Columns, compact, read_columns
+from blip2sweep.importing.csv_columns import IDENTITY, Columns, compact, read_columns
 from blip2sweep.importing.csv_file import Line, Table, read_table
-from blip2sweep.importing.csv_numbers import DASHES, Values, read_numbers, read_scales, scale
+from blip2sweep.importing.csv_numbers import DASHES, PLAIN, Values, read_numbers, read_scales, scale
 from blip2sweep.importing.csv_recipes import LineRecipes
 from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.importing.models import model_anatomy
@@ -30,7 +30,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.recipe import Recipe
 from blip2sweep.sweep.sweeps import Sweep
 
-DEFAULTS = {
+DEFAULTS: dict[str, str | None] = {
     "model": "blip2-opt-2.7b",
     "task": "coco_caption",
     "dtype": "unknown",
@@ -38,6 +38,9 @@ DEFAULTS = {
     "data": None,
     "generation": "unknown",
 }
+# Of a table of ours, besides recipe and metrics: texts, and whole numbers.
+ORIGIN = ("weights", "revision", "calibration", "calibration_upstream")
+COUNTS = ("calibration_samples", "calibration_seed")
 DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
@@ -82,7 +85,7 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
     recipes = _recipes(table, lines, mistakes)
     base = next((n for n, r in recipes.items() if r.empty), None)
     values, notes = _metrics(table, columns, base, options, mistakes)
-    rows = [_row(source, recipes[x.number], x, columns, values) for x in table.lines if x.number in recipes]
+    rows = [_row(source, recipes[x.number], x, columns, values, mistakes) for x in table.lines if x.number in recipes]
     _check_rows(rows, [x.number for x in table.lines if x.number in recipes], values, base, mistakes)
     mistakes.check()
     name = "csv-" + re.sub(r"[^\w.-]+", "-", path.stem)
@@ -92,7 +95,11 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
     baseline = rows[0]["columns"]["baseline"]
     sweep = Sweep(name, f"import csv {path.name}", time.time(), [r["key"] for r in rows], [baseline])
     write_rows(output_dir, sweep, rows)
-    unused = [*columns.unused, *["one without a heading"] * table.unnamed]
+    read = {"key", "status", *ORIGIN, *COUNTS} if columns.own else set()
+    unused = [
+        c for c in columns.unused if c not in read and not (columns.own and re.fullmatch(r"drop_.+_(low|high)", c))
+    ]
+    unused += ["one without a heading"] * table.unnamed
     return Imported(name, len(rows), unused, notes)
 
 
@@ -165,8 +172,8 @@ def _metrics(
     table: Table, columns: Columns, base: int | None, options: Options, mistakes: Mistakes
 ) -> tuple[dict[str, Values], list[str]]:
     """Metric -> its values by line, in the table's units, and how they were read."""
-    found, notes, scales = {}, [], read_scales(options.scales)
-    plain = []
+    found: dict[str, Values] = {}
+    notes, plain, scales = list[str](), list[str](), read_scales(options.scales)
     for metric in columns.metrics:
         column = columns.of[metric]
         cells = table.values(column)
@@ -187,19 +194,28 @@ def _metrics(
     return found, notes
 
 
-def _row(source: Source, recipe: Recipe, line: Line, columns: Columns, values: Mapping[str, Values]) -> dict[str, Any]:
+def _row(
+    source: Source, recipe: Recipe, line: Line, columns: Columns, values: Mapping[str, Values], mistakes: Mistakes
+) -> dict[str, Any]:
     """The ledger's line of one line of the file. Of a table of ours, intervals and what was calibrated on come with it."""
     metrics = {m: own[line.number] for m, own in values.items() if line.number in own}
     if not columns.own:
         return result(source, recipe, metrics, predictions=None)
-    ends = {f"drop_{m}_{end}" for m in metrics for end in ("low", "high")}
-    bounds = {c: float(line.cells[c]) for c in ends if c in line.cells}
-    calibration = {c: line.cells[c] for c in CALIBRATION if c in line.cells}
-    numbers = {c: int(float(v)) if c in CALIBRATION[1:3] else v for c, v in calibration.items()}
-    row = result(source, recipe, {**metrics, **bounds}, predictions=None, calibration=calibration or None)
-    origin = {c: line.cells[c] for c in ("weights", "revision") if c in line.cells}
-    row["columns"] |= {**origin, **numbers, "imported_key": line.cells.get("key")}
+    ends = (f"drop_{m}_{end}" for m in metrics for end in ("low", "high"))
+    bounds = {c: v for c in ends if (v := _own_number(line, c, mistakes)) is not None}
+    told: dict[str, Any] = {c: line.cells[c] for c in ORIGIN if c in line.cells}
+    told |= {c: int(v) for c in COUNTS if (v := _own_number(line, c, mistakes)) is not None}
+    row = result(source, recipe, {**metrics, **bounds}, predictions=None)
+    row["columns"] |= {**told, "imported_key": line.cells.get("key")}
     return row
+
+
+def _own_number(line: Line, column: str, mistakes: Mistakes) -> float | None:
+    """A number of a table of ours; None for a blank cell, and for one that somebody changed, which is a mistake."""
+    text = line.cells.get(column)
+    if text is not None and not PLAIN.fullmatch(text):
+        mistakes.add(f"{column} {text}: no number; right: the table's own value", line.number)
+    return float(text) if text is not None and PLAIN.fullmatch(text) else None
 
 
 def _check_rows(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.printing import as_data, say, say_text
 from blip2sweep.report.terminal import FORMATS, notes, print_table, render
 from blip2sweep.sweep.sweeps import Sweep, find_results, passed_over
 
@@ -27,12 +27,13 @@ def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) ->
     current, stale = table[~table["stale"]], int(table["stale"].sum())
     newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":
-        print(render(current, fmt), end="")
-        print("\n".join([f"sweep {found.name}" if found else ALL, *newer]), file=sys.stderr)
+        as_data()
+        say_text(render(current, fmt).rstrip("\n"))
+        say(f"sweep {found.name}" if found else ALL, *newer, err=True)
         return
     print_table(current, f"sweep {found.name}" if found else ALL)
     for line in [*notes(current), *newer, *([f"{stale} rows of older semantics are left out"] if stale else [])]:
-        print(line)
+        say(line)
 
 
 def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:

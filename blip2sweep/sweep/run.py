@@ -15,6 +15,7 @@ from rich.console import Console
 from blip2sweep import cache
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
+from blip2sweep.printing import console
 from blip2sweep.report.tracking import check_tracking
 from blip2sweep.sweep.finish import SweepFailed, finish, not_scored, why_lost
 from blip2sweep.sweep.plan import Job, Plan, make_plan
@@ -50,14 +51,14 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
     plan, ledger = plan_sweep(jobs)
-    console = Console(stderr=True, highlight=False)
-    announce(plan, console)
+    screen = console(err=True)
+    announce(plan, screen)
     sweep = new_sweep(plan, shlex.join(sys.argv[1:]), config.get("sweep_name"), ledger)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = earlier_submissions(output_dir, sweep.name)
     if not plan.todo:
         sweep.write(output_dir)
-        console.print("nothing to run: every cell is in the ledger")
+        screen.print("nothing to run: every cell is in the ledger")
     elif not launch(plan, sweep, output_dir):
         return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
     return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
@@ -99,11 +100,11 @@ def earlier_submissions(output_dir: Path, name: str) -> list[Submission]:
     return read_sweep(path).submissions if path.exists() else []
 
 
-def announce(plan: Plan, console: Console) -> None:
+def announce(plan: Plan, screen: Console) -> None:
     """How many cells, and which are skipped and why."""
-    console.print(plan.summary())
+    screen.print(plan.summary())
     for i, reason in plan.reasons.items():
-        console.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}", markup=False)
+        screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
 
 
 def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: Any) -> Outcome:

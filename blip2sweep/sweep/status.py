@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from blip2sweep.ledger import Attempts, Ledger
+from blip2sweep.printing import say
 from blip2sweep.store import read_json
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.packs import pack_path
@@ -103,10 +102,9 @@ def print_status(output_dir: Path, name: str | None) -> None:
     sweep = find_sweep(output_dir, name)
     ledger = Ledger(output_dir, only=sweep.keys, brief=True)
     status = sweep_status(output_dir, sweep, ledger)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"sweep {sweep.name}: {status.summary()}", markup=False)
+    say(f"sweep {sweep.name}: {status.summary()}")
     for line in [*pace(sweep, ledger, status), *by_kind(status), *warnings(ledger, sweep), *advice(sweep, status)]:
-        console.print(f"  {line}", markup=False)
+        say(f"  {line}")
 
 
 def by_kind(status: Status) -> list[str]:

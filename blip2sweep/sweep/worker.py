@@ -21,6 +21,7 @@ import psutil
 
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger
+from blip2sweep.printing import say as printed
 from blip2sweep.records import stem
 from blip2sweep.sweep.attempt import DeviceBroken, Scoring, run_cell, say, slurm_job
 from blip2sweep.sweep.packs import read_pack, share
@@ -212,7 +213,7 @@ def main(argv: list[str]) -> int:
     try:
         return run_pack(pack, journal, stop)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        printed(f"error: {error}", err=True)
         return 2
     finally:
         journal.close()
