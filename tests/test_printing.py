@@ -114,7 +114,7 @@ from blip2sweep import printing
 printing.prepare()
 printing.say("\u22120.5\u2026\u20130.1 \u00fc \u202e", err="err" in sys.argv)
 from rich.table import Table
-table = Table(printing.cell("a\u2026"), title="t")
+table = Table(printing.shown("a\u2026"), title="t")
 table.add_row(printing.cell("\u2212\u2026\u00fc"))
 printing.console().print(table)
 import warnings; warnings.warn("bad \u202e\\nthing")

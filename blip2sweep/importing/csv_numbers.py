@@ -31,7 +31,7 @@ def read_numbers(
     for line, text in said:
         value = _number(text, comma)
         if value is None:
-            mistakes.add(f"{column} {text}: no metric is a number like that; right: a number such as 0.9", line)
+            mistakes.add(f"{column} {text}: no number; right: a number such as 0.9", line)
         elif not math.isfinite(value):
             mistakes.add(f"{column} {text}: no finite number; right: blank where there is none", line)
         elif value < 0:

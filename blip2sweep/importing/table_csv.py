@@ -117,16 +117,16 @@ def _finished(table: Table, own: bool) -> tuple[Table, list[str]]:
 
 def _check_there(table: Table, columns: Columns) -> None:
     found = ", ".join(table.columns)
-    if not columns.metrics:
-        raise UserError(
-            f"{table.path}: no metric column (found: {found}); right: one of {', '.join(METRICS)}, or --columns cider=COLUMN"
-        )
     if not any(m in columns for m in ("recipe", "recipe_json", "part", "bits")) and not any(
         m.startswith("bits_") for m in columns.of
     ):
         raise UserError(
             f"{table.path}: no column recipe or part (found: {found}); {nearest('part', table.columns)}; right: also "
             f"--columns bits_vit=COLUMN"
+        )
+    if not columns.metrics:
+        raise UserError(
+            f"{table.path}: no metric column (found: {found}); right: one of {', '.join(METRICS)}, or --columns cider=COLUMN"
         )
 
 
