@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from blip2sweep.printing import joined, prepare, say
+
 VERBS = (
     "status",
     "wait",
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     settle_user()
     words = list(sys.argv[1:] if argv is None else argv)
+    prepare()
     if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
     if words and words[0] in ("plan", *VERBS):
@@ -64,9 +67,6 @@ def checked(words: Sequence[str]) -> Sequence[str]:
 
     if words and words[0].isalpha():
         raise UserError(f"{words[0]}: no verb and no key=value; {nearest(words[0], ['plan', *VERBS])}")
-    for word in words:
-        if word.endswith(",") and "=" in word:
-            raise UserError(f"{word} ends with a comma; right: no space between values, as in quant.bits=2,4")
     return words
 
 
@@ -79,7 +79,7 @@ def guarded(run: Callable[[], object]) -> int:
     except UserError as error:
         return _say(error, BAD_INPUT)
     except KeyboardInterrupt:
-        print("stopped; finished cells are kept, the same command goes on", file=sys.stderr)
+        say("stopped; finished cells are kept, the same command goes on", err=True)
         return 130
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -94,7 +94,7 @@ def guarded(run: Callable[[], object]) -> int:
 def _say(error: BaseException, code: int) -> int:
     if FULL_ERROR:
         raise error
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    say(f"error: {joined(str(error))}", err=True)
     return code
 
 
@@ -108,11 +108,19 @@ def _library_error(error: Exception) -> int:
     names = [c.__module__.split(".")[0] for c in type(error).__mro__]
     if type(error).__name__ == "SweepFailed":
         return _say(error, 1)
-    if "hydra" in names or "omegaconf" in names:
+    if "hydra" in names or "omegaconf" in names or _raised_in(error) == "hydra":
         from blip2sweep.config.overrides import explain
 
         return _say(UserError(explain(error)), BAD_INPUT)
     raise error
+
+
+def _raised_in(error: Exception) -> str:
+    """The package whose code raised an error: Hydra complains of some flags with a plain ValueError."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return "" if place is None else str(place.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -129,13 +137,18 @@ FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") in ("1", "true")
 def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     """Hydra's main on our config. Hydra would print several lines and exit 1: it is told to raise instead."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["blip2sweep", *arguments(words)]
     import hydra
     from hydra.core.plugins import Plugins
 
     from blip2sweep.config import schema
+    from blip2sweep.config.arguments import arguments
+    from blip2sweep.errors import UserError
     from hydra_plugins.blip2sweep import callbacks, launchers, sweeper
 
+    sys.argv = ["blip2sweep", *arguments(words)]
+    foreign = next((w for w in sys.argv if w.startswith("hydra/sweeper=") and w != "hydra/sweeper=blip2sweep"), None)
+    if plan_only and foreign:
+        raise UserError(f"{foreign}: what such a sweeper runs is decided while it runs; right: plan without it")
     schema.register()
     callbacks.register()
     # Hydra's own search misses an editable install, so both plugins are registered by hand.
@@ -144,30 +157,6 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     Plugins.instance().register(launchers.SlurmLauncher)
     sweeper.GridSweeper.plan_only = plan_only
     hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(run_cell)()
-
-
-TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--info", "-i",
-               "--package", "-p", "--experimental-rerun")  # fmt: skip
-
-
-def arguments(words: Sequence[str]) -> list[str]:
-    """Hydra's flags first, as its parser needs them, then overrides; `--output-dir` and `--rerun` are overrides too."""
-    from blip2sweep.config.overrides import OVERRIDE, check_keys, normalise, parse
-
-    flags, overrides, rest = [], [], list(words)
-    while rest:
-        word = rest.pop(0)
-        flag, given, value = word.partition("=")
-        if flag in ("--output-dir", "--rerun"):
-            value = value if given else (rest.pop(0) if rest else "")
-            overrides.append(f"output_dir={value}" if flag == "--output-dir" else f"rerun=[{value}]")
-        elif word.startswith("-"):
-            takes = word in TAKES_VALUE and rest and not rest[0].startswith("-")
-            flags += [word, rest.pop(0)] if takes else [word]
-        else:
-            overrides.append(normalise(word))
-    check_keys(parse([o for o in overrides if OVERRIDE.match(o) and "=" in o]))
-    return [*flags, *overrides]
 
 
 def run_cell(config: Any) -> float:

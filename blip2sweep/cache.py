@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import time
 import uuid
 import warnings
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.printing import say
 
 VERSION = 1  # of the entries' format; those of another one are ignored, and go first when room is needed
 FOLDER = "cache"  # in the output_dir
@@ -183,7 +183,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     mode, sizes = check(config)
     folder = (Path(config["output_dir"]) / FOLDER).resolve()
     if mode == "disk" and folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        print(f"warning: cache {folder}: not a writable folder; {GOING_ON}", file=sys.stderr)
+        say(f"warning: cache {folder}: not a writable folder; {GOING_ON}", err=True)
     return {"cache": mode, "cache_dir": str(folder), **sizes}
 
 

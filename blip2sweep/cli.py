@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from blip2sweep.printing import say, say_text
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -113,7 +115,7 @@ def logs(
     """Print what is known of a cell's attempts: where they ran, how they ended, what they wrote."""
     from blip2sweep.sweep.verbs import logs as run
 
-    typer.echo(run(output_dir, key))
+    say_text(run(output_dir, key))
 
 
 @app.command()
@@ -124,7 +126,7 @@ def score(
     """Score any predictions file; prints one JSON object with the table's column names."""
     from blip2sweep.metrics import score_file
 
-    typer.echo(json.dumps(score_file(file, references)))
+    say_text(json.dumps(score_file(file, references)))
 
 
 @app.command()
@@ -132,7 +134,7 @@ def rescore(output_dir: OutputDir = DEFAULT) -> None:
     """Compute metrics that are missing, or of an older scorer, without inference."""
     from blip2sweep.rescore import rescore as run
 
-    typer.echo(run(output_dir))
+    say_text(run(output_dir))
 
 
 @app.command()
@@ -145,7 +147,7 @@ def cache(
     """Say how large the store of shared work is, or empty it."""
     from blip2sweep.cache import verb
 
-    typer.echo(verb(output_dir, what))
+    say_text(verb(output_dir, what))
 
 
 @app.command()
@@ -166,14 +168,14 @@ def doctor(
         from blip2sweep.anchors import run_anchor
 
         lines, reached = run_anchor(anchor, output_dir, more or [])
-        typer.echo("\n".join(lines))
+        say(*lines)
         raise typer.Exit(0 if reached else 1)
     config = None
     if model or task or more:
         from blip2sweep.config.standalone import compose_cell
 
-        chosen = [*([f"model={model}"] if model else []), *([f"task={task}"] if task else [])]
-        config = compose_cell([*chosen, *(more or [])], config_dir)
+        chosen = {k: v for k, v in (("model", model), ("task", task)) if v}
+        config = compose_cell(more or [], config_dir, chosen)
     raise typer.Exit(print_checks(output_dir, config))
 
 
@@ -189,12 +191,27 @@ def import_results(
     params: Annotated[
         int | None, typer.Option(help="csv: parameters of the whole model, where not as shipped.")
     ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="csv: MEANING=COLUMN, such as bits_vit='W bits'; MEANING= for no column.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="csv: MEANING=VALUE for every line, such as part=llm or method=gptq."),
+    ] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="csv: METRIC=100 where its column has percentages, METRIC=1 where not.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="csv: comma or point, where numbers such as 1,234 may be either.")
+    ] = None,
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Take results of others into the ledger: what was really done, no-ops marked, duplicates merged."""
+    from blip2sweep.importing.table_csv import Options
     from blip2sweep.importing.verbs import import_what
 
-    typer.echo("\n".join(import_what(what, path, output_dir, metrics, model, task, params)))
+    options = Options(model, task, params, tuple(columns or ()), tuple(constants or ()), tuple(scale or ()), decimal)
+    say(*import_what(what, path, output_dir, metrics, options))
 
 
 AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]
@@ -227,9 +244,9 @@ def report(
     if wandb:
         check_sending(wandb, all_cells)
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    typer.echo("\n".join([*source.meant, *run(source, out, png, pdf)]))
+    say(*source.meant, *run(source, out, png, pdf))
     if wandb:
-        typer.echo(send(source, wandb, project))
+        say_text(send(source, wandb, project))
 
 
 @app.command()
@@ -251,7 +268,7 @@ def recommend(
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
     lines = run_recommend(source, max_bytes, max_drop, out, verify)
-    typer.echo("\n".join([*source.meant, *lines]))
+    say(*source.meant, *lines)
 
 
 @app.command()
@@ -271,7 +288,7 @@ def suggest(
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
     lines = run_suggest(source, n, out)
-    typer.echo("\n".join([*source.meant, *lines]))
+    say(*source.meant, *lines)
 
 
 @app.command()
@@ -285,5 +302,5 @@ def quantize(
     from blip2sweep.config.standalone import compose_cell
     from blip2sweep.sweep.checkpoint import write_checkpoint
 
-    config = compose_cell([*overrides, f"output_dir={output_dir}"], config_dir)
-    typer.echo(write_checkpoint(config, to))
+    config = compose_cell(overrides, config_dir, {"output_dir": str(output_dir)})
+    say_text(write_checkpoint(config, to))

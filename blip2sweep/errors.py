@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -19,6 +20,15 @@ class MissingExtra(UserError):
     def __init__(self, message: str, used: frozenset[str]) -> None:
         super().__init__(message)
         self.used = used
+
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # C0, DEL, C1, and what some take for the end of a line
+
+
+def unprintable(text: str) -> str | None:
+    """The first control character of a text, in letters such as `\\n`."""
+    found = CONTROL.search(text)
+    return None if found is None else repr(found[0])[1:-1]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

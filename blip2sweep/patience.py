@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from blip2sweep.printing import console, say
+
 T = TypeVar("T")
 SECONDS = 2.0  # from then on it is told
 
@@ -27,15 +29,13 @@ def shown(items: Iterable[T], total: int, words: str) -> Iterator[T]:
 
 
 def _begun(words: str, total: int):  # type: ignore[no-untyped-def]  # rich comes late, and with it its types
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     if not sys.stderr.isatty():
-        console.print(words, highlight=False, markup=False, soft_wrap=True)
+        say(words, err=True)
         return None
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
+    bar = Progress(*columns, console=console(err=True), transient=True)
     bar.add_task(words, total=total)
     bar.start()
     return bar

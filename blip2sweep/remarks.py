@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+
+from blip2sweep.printing import say
 
 _said: set[str] = set()
 
 
 def remark(text: str) -> None:
-    """Say it, unless this process has said it before. What is not printable (a file's name may hold anything) is escaped."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    if line not in _said:
-        _said.add(line)
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+    """Say it, unless this process has said it before."""
+    if text not in _said:
+        _said.add(text)
+        say(f"warning: {text}", err=True)
 
 
 def forget() -> None:

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.printing import say_text
 from blip2sweep.records import predictions_or_none
 from blip2sweep.scoring import Scorer, score_result
 from blip2sweep.store import is_disk_full
@@ -209,7 +210,7 @@ class Service:
     def _later(self, what: Callable[[], None]) -> None:
         """What fails here is done when tables are made; the worker's log has the reason."""
         if failure := self._attempt(what):
-            print(failure["traceback"], file=sys.stderr, flush=True)
+            say_text(failure["traceback"], err=True)
 
     def _prepare(self, requests: list[dict[str, Any]]) -> None:
         for task in {canonical_json(r["task"]): r["task"] for r in requests}.values():

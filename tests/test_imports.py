@@ -14,15 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "blip2sweep"
 
 # What each room may import of ours. A room is a file or folder directly below blip2sweep/.
-BASE = {"errors", "canonical", "store", "memory", "patience", "processes", "remarks", "__init__"}
+BASE = {
+    "errors", "canonical", "store", "memory", "patience", "printing", "processes", "quoting", "remarks", "__init__",
+}  # fmt: skip
 ALLOWED = {
     "errors": set(),
     "canonical": set(),
     "memory": set(),
-    "patience": set(),
+    "patience": {"printing"},
+    "printing": set(),
+    "quoting": {"errors"},
     "store": {"errors", "processes"},
     "processes": set(),
-    "remarks": set(),
+    "remarks": {"printing"},
     "lines": {"store"},
     "attempts": set(),
     "journal": BASE | {"lines"},

@@ -24,6 +24,7 @@ from blip2sweep.analysis.recipes import entries
 from blip2sweep.anatomy import Anatomy
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import yaml_text
 from blip2sweep.recipe.compact import targets
 from blip2sweep.recipe.size import FLOAT_BITS, size
 
@@ -244,7 +245,6 @@ def _widened(
 
 def recipe_file(choice: Choice, told: Mapping[str, Any]) -> str:
     """The YAML that `recipe_file=` reads, with where it comes from as comments."""
-    import yaml
 
     head = "".join(f"# {k}: {v}\n" for k, v in told.items())
-    return head + yaml.safe_dump({"targets": choice.entries}, sort_keys=False)
+    return head + yaml_text({"targets": choice.entries})

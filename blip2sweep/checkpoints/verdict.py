@@ -27,6 +27,7 @@ from blip2sweep.checkpoints.content import STORE, Content
 from blip2sweep.checkpoints.folder import Weights, inspect
 from blip2sweep.checkpoints.headers import Header, shown
 from blip2sweep.errors import UserError
+from blip2sweep.printing import say
 
 MODULE = "blip2sweep.models.check"  # the child
 ANSWER = "blip2sweep-verdict: "  # what its answer's line begins with; libraries print as well
@@ -158,7 +159,7 @@ def _asked(folder: Path, asked: Mapping[str, Any]) -> list[str]:
     quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     question = json.dumps({"folder": str(folder.absolute()), "model": asked})
     if sys.stderr.isatty():
-        print(f"checking {folder} once: names, shapes, config and tokenizer …", file=sys.stderr)
+        say(f"checking {folder} once: names, shapes, config and tokenizer …", err=True)
     try:
         done = subprocess.run(
             command, input=question, capture_output=True, text=True, errors="replace", timeout=LIMIT, check=False,

@@ -24,6 +24,7 @@ from blip2sweep.config.grid import Job
 from blip2sweep.config.overrides import check_keys, explain, parse
 from blip2sweep.config.schema import GROUPS, OPEN
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import override
 
 Choice = tuple[str, ...]  # overrides that choose from groups
 
@@ -50,7 +51,7 @@ class Composer:
 
     def options(self, group: str) -> list[str]:
         """Choices of a config group; files whose name begins with `_` are pieces of others."""
-        names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=[])
+        names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=self._searched)
         return [n for n in names if not n.startswith("_")]
 
     def config(self, job: Job) -> dict[str, Any]:
@@ -109,7 +110,12 @@ class Composer:
     @cached_property
     def _interpolated(self) -> list[str]:
         """output_dir may stand inside other values as `${output_dir}`, so it is always composed by Hydra."""
-        return [f"output_dir={self.master.output_dir}"] if "output_dir" in self.master else []
+        return [override("output_dir", self.master.output_dir)] if "output_dir" in self.master else []
+
+    @cached_property
+    def _searched(self) -> list[str]:
+        """Where the user's own models and tasks are, in Hydra's words."""
+        return [o for o in self.master.hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath")]
 
     def _value(self, choice: Choice, text: str) -> Value:
         if (choice, text) not in self._values:

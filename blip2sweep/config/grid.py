@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from hydra.core.override_parser.types import Override
 
 from blip2sweep.anatomy import Anatomy
-from blip2sweep.config.overrides import normalise, parse
+from blip2sweep.config.overrides import normalise, parse, texts
 from blip2sweep.errors import UserError
 
 Job = tuple[str, ...]  # overrides of one cell
@@ -21,29 +21,22 @@ class Composed(Protocol):
     def value(self, job: Job, key: str) -> object: ...
     def anatomy(self, job: Job) -> Anatomy: ...
     def study(self, name: str) -> list[list[str]]: ...
+    def options(self, group: str) -> list[str]: ...
 
 
 def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
     """All cells of a sweep, in the order Hydra's own sweeper would give: the last argument varies fastest."""
-    jobs = [job for outer in product(parse(arguments)) for job in _studied(outer, composed)]
+    jobs = [job for outer in product(parse(arguments), composed.options) for job in _studied(outer, composed)]
     return [cell for job in jobs for cell in _each(job, composed)]
 
 
-def product(overrides: Sequence[Override]) -> list[Job]:
+def product(overrides: Sequence[Override], options: Callable[[str], list[str]]) -> list[Job]:
     """Every combination of the swept values; a key given twice counts once, with its last values."""
     axes: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
-        axes[key] = [f"{key}={v}" for v in _texts(override)]
+        axes[key] = [f"{key}={v}" for v in texts(override, options)]
     return list(itertools.product(*axes.values()))
-
-
-def _texts(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: an interval cannot be listed; right: a list, choice(…) or range(…)")
-    return list(override.sweep_string_iterator())
 
 
 # ---- studies: a list of override lists, their union
@@ -58,7 +51,7 @@ def _studied(job: Job, composed: Composed) -> Iterator[Job]:
     for line in composed.study(str(name)):
         inner = parse([normalise(o) for o in line])
         _refuse_swallowed(rest, inner, str(name))
-        yield from ((*rest, *cell) for cell in product(inner))
+        yield from ((*rest, *cell) for cell in product(inner, composed.options))
 
 
 def _refuse_swallowed(job: Job, study: Sequence[Override], name: str) -> None:

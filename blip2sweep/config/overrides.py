@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from blip2sweep.config.schema import GROUPS, OPEN, known_keys
+from blip2sweep.config.schema import GROUPS, OF_THE_COMMAND, OPEN, known_keys, text_keys
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.quoting import keys_override, quoted
 
 OVERRIDE = re.compile(r"^(?P<sign>[+~]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<rest>=.*)?$", re.DOTALL)
 SINGLE = ("quant", "part", "per_part.", "layers", "keep", "rules.", "calibration", "task", "batch_size")  # never lists
@@ -22,27 +25,51 @@ def normalise(argument: str) -> str:
     """Spell one override as Hydra needs it.
 
     `+` adds nothing here, since unknown keys are refused, so it is dropped; `per_part`, `rules` and `dtype_per_part`
-    hold entries the user names, which Hydra only adds with `++`.
+    hold entries the user names, which Hydra only adds with `++`. Values of keys that hold a text are quoted where Hydra
+    would read a number, or nothing at all.
     """
     found = OVERRIDE.match(argument)
     if not found or found["key"].startswith("hydra") or not found["rest"]:
         return argument
     if found["sign"].startswith("~"):
         raise UserError(f"{argument}: keys cannot be deleted; right: {found['key']}=null")
-    added = "++" if found["key"].startswith(OPEN) else ""
-    return f"{added}{found['key']}{found['rest']}"
+    key, value = found["key"], found["rest"][1:]
+    if key == "rerun":
+        return keys_override([re.sub(r"[\[\]'\"\s]", "", value)] if value.strip("[] ") else [])
+    value = _as_text(value) if key in GROUPS or key in _texts() else value
+    return f"{'++' if key.startswith(OPEN) else ''}{key}={value}"
+
+
+_texts = cache(text_keys)
+
+
+def _as_text(value: str) -> str:
+    """A value, or several with commas, of a key that holds a text: `1e3` is no number there and `ü` a letter."""
+    if re.search(r"[\\'\"()\[\]{}$]", value):  # Hydra's own quotes, functions and interpolations
+        return value
+    return ",".join(word if _means_itself(word) else quoted(word) for word in value.split(","))
+
+
+def _means_itself(word: str) -> bool:
+    if word.lower() in ("null", ""):
+        return True
+    try:
+        (read,) = OverridesParser.create().parse_overrides([f"x={word}"])
+    except HydraException:
+        return False
+    return isinstance(value := read.value(), str) and value == word.strip()
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Hydra's own grammar; a syntax error becomes one line."""
     parsed = []
-    for text in overrides:
+    for typed in overrides:
         try:
-            parsed += OverridesParser.create().parse_overrides([text])
+            parsed += OverridesParser.create().parse_overrides([typed])
         except HydraException as error:
             reason = " ".join(str(error).split("\n")[0].split())
-            right = in_quotes(text) if text.lstrip("+").startswith("hydra.") and "=" in text else "key=value"
-            raise UserError(f"{text}: not a Hydra override ({reason}); right: {right}") from error
+            right = in_quotes(typed) if typed.lstrip("+").startswith("hydra.") and "=" in typed else "key=value"
+            raise UserError(f"{typed}: not a Hydra override ({reason}); right: {right}") from error
     return parsed
 
 
@@ -64,13 +91,19 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
         key = override.key_or_group
         if override.package is not None:
             raise UserError(f"{override.input_line}: packages (@) are not used here; right: {key}=…")
+        if override.is_sweep_override() and key.split(".")[0] in OF_THE_COMMAND:
+            whole = str(override.input_line).partition("=")[2].replace('"', "").replace("'", "")
+            raise UserError(
+                f"{override.input_line}: several values, and a sweep has one {key}; right: one value, in quotes where commas "
+                f"belong to it: '{key}=\"{whole}\"'"
+            )
         if isinstance(override.value(), list) and not override.is_sweep_override() and key.startswith(SINGLE):
             inner = override.get_value_element_as_str().strip("[]")
             raise UserError(
                 f"{override.input_line}: a list, and a cell has one value; right: -m {key}={inner} for a sweep"
             )
         if key in GROUPS:
-            if options:
+            if options and not isinstance(override.value(), Glob):
                 _check_choice(override, options(key))
         elif not key.startswith((*FREE, *OPEN)) and key not in keys:
             raise UserError(f"{override.input_line}: unknown key '{key}'; {_nearest_key(key, keys)}")
@@ -115,6 +148,34 @@ def values(override: Override) -> list[object]:
     """The values of an override: one, or those of its sweep."""
     if not override.is_sweep_override():
         return [override.value()]
-    if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: an interval cannot be listed; right: a list, choice(…) or range(…)")
-    return list(override.sweep_iterator())
+    return _listed(override, lambda: list(override.sweep_iterator()))
+
+
+def texts(override: Override, options: Callable[[str], list[str]]) -> list[str]:
+    """The values of an override in Hydra's words, as a job is given them. options: group -> its choices, for `glob`."""
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    pattern, group = override.value(), override.key_or_group
+    if isinstance(pattern, Glob) and group in GROUPS:
+        return _listed(override, lambda: [quoted(n) for n in pattern.filter(options(group))])
+    return _listed(override, lambda: list(override.sweep_string_iterator()))
+
+
+def _listed(override: Override, values: Callable[[], list[Any]]) -> list[Any]:
+    """The values of a sweep. Raises UserError where there is none, or where they cannot be listed."""
+    said = override.input_line
+    if isinstance(override.value(), Glob) and override.key_or_group not in GROUPS:
+        raise UserError(
+            f"{said}: glob chooses among the files of a group ({', '.join(GROUPS)}); right: the values with commas"
+        )
+    if not isinstance(override.value(), Glob) and not override.is_discrete_sweep():
+        raise UserError(f"{said}: an interval cannot be listed; right: a list, choice(…) or range(…)")
+    try:
+        found = values()
+    except (ValueError, TypeError) as error:  # range(2,4,0)
+        raise UserError(f"{said}: {error}; right: a list, choice(…) or range(start,stop)") from error
+    if not found:
+        raise UserError(
+            f"{said}: no value at all, so no cell; right: a list, choice(…) or range(start,stop), stop excluded"
+        )
+    return found

@@ -155,6 +155,9 @@ class Config:
 GROUPS = ("model", "quant", "calibration", "task", "generation", "tracking", "study")
 # Their entries are named by the user, and checked where they are resolved.
 OPEN = ("per_part.", "rules.", "model.dtype_per_part.")
+# Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.
+OF_THE_COMMAND = ("output_dir", "sweep_name", "rerun", "batch_size", "data_workers", "cache", "cache_gb", "cache_memory_gb",
+                  "tracking", "analysis")  # fmt: skip
 
 
 def register() -> None:
@@ -167,11 +170,16 @@ def known_keys() -> set[str]:
     return set(_keys(Config(), ""))
 
 
-def _keys(node: Any, prefix: str) -> list[str]:
+def text_keys() -> set[str]:
+    """Dotted keys of the schema that hold a text: what is typed there is never a number."""
+    return set(_keys(Config(), "", ("str", "str | None")))
+
+
+def _keys(node: Any, prefix: str, types: tuple[str, ...] = ()) -> list[str]:
     found = []
     for f in fields(node):
-        found.append(prefix + f.name)
+        found += [prefix + f.name] if not types or f.type in types else []
         value = getattr(node, f.name)
         if is_dataclass(value):
-            found += _keys(value, f"{prefix}{f.name}.")
+            found += _keys(value, f"{prefix}{f.name}.", types)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from blip2sweep.config import schema
 from blip2sweep.config.compose import Composer
-from blip2sweep.config.overrides import explain, normalise
+from blip2sweep.config.overrides import explain, normalise, parse
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import override, quoted
 
 
 def composer(config_dir: Path | None = None) -> Composer:
@@ -27,16 +28,23 @@ def composer(config_dir: Path | None = None) -> Composer:
     Plugins.instance().register(launchers.LocalLauncher)
     GlobalHydra.instance().clear()
     initialize_config_module("blip2sweep.conf", version_base="1.3")
-    searched = [f"hydra.searchpath=[file://{config_dir.absolute()}]"] if config_dir else []
+    if config_dir and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder; right: one with model/, task/ … as in conf/")
+    searched = [f"hydra.searchpath=[{quoted(f'file://{config_dir.absolute()}')}]"] if config_dir else []
     return Composer(GlobalHydra.instance().config_loader(), compose("config", searched, return_hydra_config=True))
 
 
-def compose_cell(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
-    """The resolved config of one cell."""
+def compose_cell(
+    overrides: Sequence[str], config_dir: Path | None = None, given: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The resolved config of one cell. given: what flags say, {key: text}, each meaning itself."""
     try:
         made = composer(config_dir)
-        texts = [normalise(o) for o in overrides]
-        made.check(texts)
-        return made.config(tuple(texts))
+        words = [*(override(k, v) for k, v in (given or {}).items()), *map(normalise, overrides)]
+        made.check(words)
+        several = next((o.input_line for o in parse(words) if o.is_sweep_override()), None)
+        if several:
+            raise UserError(f"{several}: several values, and this is about one cell; right: one value")
+        return made.config(tuple(words))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error

@@ -1,153 +1,239 @@
 """`blip2sweep import csv FILE`: anybody's results as ledger rows, one line a cell.
 
-Columns: what was done, either `recipe` (`vit:all:all=rtn4/channel; llm:0-3:mlp=rtn8/group32`) or `part` with `bits` and, as
-wanted, `blocks`, `layers`, `method`, `strategy`, `group_size`; metrics under the table's names (`cider`, `vqa_accuracy`, …).
-One line has `part` none (or an empty recipe): the baseline. `model`, `task`, `dtype` and `samples` are columns with one
-value for the whole file, model and task also options. Columns that are not used are said.
+What was done is `recipe` (`vit:all:all=rtn4/channel; llm:0-3:mlp=rtn8/group32`), or `part` with `bits` and, as wanted, `blocks`,
+`layers`, `method`, `strategy`, `group_size`, `symmetric`, or a column of widths a part (`bits_vit`, `vit_bits`); metrics have the
+table's names (`cider`, `vqa_accuracy`, …) or their usual ones. One line is of the untouched model: the baseline. `model`, `task`,
+`dtype` and `samples` are columns with one value for the whole file, model and task also options. How columns were read is said,
+and which were not. All mistakes of a file come together, and then nothing is imported.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import Any
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.importing.csv_columns import IDENTITY, Columns, compact, read_columns
+from blip2sweep.importing.csv_file import Line, Table, read_table
+from blip2sweep.importing.csv_numbers import DASHES, PLAIN, Values, read_numbers, read_scales, scale
+from blip2sweep.importing.csv_recipes import LineRecipes
+from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.params import model_params
-from blip2sweep.importing.rows import Recipes, Source, result, write_rows
-from blip2sweep.methods import METHODS
+from blip2sweep.importing.rows import Source, result, write_rows
 from blip2sweep.metrics import METRICS
-from blip2sweep.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.resolve import parse_target, resolve_recipe
+from blip2sweep.recipe import Recipe
 from blip2sweep.sweep.sweeps import Sweep
 
-KNOBS = ("bits", "method", "strategy", "group_size", "symmetric")
-KNOWN = {"recipe", "part", "blocks", "layers", *KNOBS}
-IDENTITY = {"model": "blip2-opt-2.7b", "task": "coco_caption", "dtype": "unknown", "samples": None}
-TEXT = ("recipe", "part", "blocks", "layers", "model", "task", "dtype")
+DEFAULTS: dict[str, str | None] = {
+    "model": "blip2-opt-2.7b",
+    "task": "coco_caption",
+    "dtype": "unknown",
+    "samples": None,
+    "data": None,
+    "generation": "unknown",
+}
+# Of a table of ours, besides recipe and metrics: texts, and whole numbers.
+ORIGIN = ("weights", "revision", "calibration", "calibration_upstream")
+COUNTS = ("calibration_samples", "calibration_seed")
+DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
-class Imported(NamedTuple):
-    """What an import found: its number of cells, and the columns it has no use for."""
+@dataclass(frozen=True)
+class Options:
+    """What the command says of a file. columns: MEANING=COLUMN; constants: MEANING=VALUE; scales: METRIC=1 or 100."""
 
+    model: str | None = None
+    task: str | None = None
+    params: int | None = None
+    columns: Sequence[str] = ()
+    constants: Sequence[str] = ()
+    scales: Sequence[str] = ()
+    decimal: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.decimal not in (None, "comma", "point"):
+            raise UserError(f"--decimal {self.decimal}: right: comma, or point")
+
+
+@dataclass
+class Imported:
+    """What an import found. notes: how it was read, to be said; unused: columns without a meaning here."""
+
+    name: str
     cells: int
     unused: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
-def import_csv(
-    path: Path, output_dir: Path, model: str | None = None, task: str | None = None, params: int | None = None
-) -> Imported:
-    """Import a CSV file; importing again replaces it. Raises UserError, one line, with the line of the file."""
-    frame = _read(path)
-    source = _source(path, frame, {"model": model, "task": task}, params)
-    metrics, recipes = [c for c in frame if c in METRICS], Recipes(source.anatomy)
-    rows: dict[str, dict[str, Any]] = {}
-    for at, record in zip(frame.index, frame.to_dict("records"), strict=True):
-        where = f"{path}, line {at + 2}"
-        recipe = _recipe(source, recipes, record, where)
-        values = {m: float(record[m]) for m in metrics if record[m] == record[m]}
-        row = result(source, recipe, values, predictions=None)
-        if row["key"] in rows:
-            raise UserError(f"{where}: the same recipe as an earlier line; right: one line a cell")
-        rows[row["key"]] = row
-    baseline = next(iter(rows.values()))["columns"]["baseline"]
-    if baseline not in rows:
+def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Imported:
+    """Import a CSV file; importing again replaces it. Raises UserError, one line that names every mistake with its line."""
+    mistakes = Mistakes(path)
+    table = read_table(path, mistakes)
+    model = options.model or _first(table, "model") or "blip2-opt-2.7b"
+    anatomy = model_anatomy(model)
+    columns = read_columns(table, anatomy, options.columns, options.constants, mistakes)
+    table, failed = _finished(table, columns.own)
+    _check_there(table, columns)
+    source = _source(table, columns, options, model_params(model, options.params), mistakes)
+    lines = LineRecipes(table, columns, anatomy)
+    recipes = _recipes(table, lines, mistakes)
+    base = next((n for n, r in recipes.items() if r.empty), None)
+    values, notes = _metrics(table, columns, base, options, mistakes)
+    rows = [_row(source, recipes[x.number], x, columns, values, mistakes) for x in table.lines if x.number in recipes]
+    _check_rows(rows, [x.number for x in table.lines if x.number in recipes], values, base, mistakes)
+    mistakes.check()
+    name = "csv-" + re.sub(r"[^\w.-]+", "-", path.stem)
+    notes = [*columns.notes, *lines.notes, *notes, *failed]
+    if (output_dir / "sweeps" / name / "sweep.json").exists():
+        notes.append(f"what was imported as {name} before is replaced")
+    baseline = rows[0]["columns"]["baseline"]
+    sweep = Sweep(name, f"import csv {path.name}", time.time(), [r["key"] for r in rows], [baseline])
+    write_rows(output_dir, sweep, rows)
+    read = {"key", "status", *ORIGIN, *COUNTS} if columns.own else set()
+    unused = [
+        c for c in columns.unused if c not in read and not (columns.own and re.fullmatch(r"drop_.+_(low|high)", c))
+    ]
+    unused += ["one without a heading"] * table.unnamed
+    return Imported(name, len(rows), unused, notes)
+
+
+def _first(table: Table, column: str) -> str | None:
+    own = [c for c in table.columns if compact(c) == column]
+    return next((v for c in own for _, v in table.values(c)), None)
+
+
+def _finished(table: Table, own: bool) -> tuple[Table, list[str]]:
+    """Without the failed cells of a table of ours, which have no metrics."""
+    kept = [x for x in table.lines if not (own and x.cells.get("status") == "failed")]
+    left = len(table.lines) - len(kept)
+    return replace(table, lines=kept), [f"{left} failed cells are left out"] if left else []
+
+
+def _check_there(table: Table, columns: Columns) -> None:
+    found = ", ".join(table.columns)
+    if not any(m in columns for m in ("recipe", "recipe_json", "part", "bits")) and not any(
+        m.startswith("bits_") for m in columns.of
+    ):
         raise UserError(
-            f"{path}: no baseline line; right: a line with part none and the metrics of the untouched model"
+            f"{table.path}: no column recipe or part (found: {found}); {nearest('part', table.columns)}; right: also "
+            f"--columns bits_vit=COLUMN"
         )
-    sweep = Sweep(f"csv-{path.stem}", f"import csv {path.name}", time.time(), list(rows), [baseline])
-    write_rows(output_dir, sweep, rows.values())
-    return Imported(len(rows), [str(c) for c in frame if c not in KNOWN and c not in METRICS and c not in IDENTITY])
-
-
-def _source(path: Path, frame: pd.DataFrame, given: Mapping[str, str | None], params: int | None) -> Source:
-    told = {name: _agreed(path, frame, name, given.get(name)) for name in IDENTITY}
-    model, identity = str(told.pop("model")), {**told, "generation": "unknown"}
-    identity["data"] = digest([f"csv-{path.stem}", told["task"]])[:12]
-    identity["samples"] = _count(told["samples"], path)
-    return Source(str(path.name), model, model_anatomy(model), model_params(model, params), identity)
-
-
-def _count(text: str | None, path: Path) -> int | None:
-    if text is not None and not re.fullmatch(r"\d+(\.0)?", text):
-        raise UserError(f"{path}: column samples says {text}; right: a number")
-    return None if text is None else int(float(text))
-
-
-def _agreed(path: Path, frame: pd.DataFrame, name: str, given: str | None) -> Any:
-    """The one value of a column, else the option, else the default; two that differ are refused."""
-    values = list(dict.fromkeys(frame[name].dropna().astype(str))) if name in frame else []
-    if len(values) > 1:
+    if not columns.metrics:
         raise UserError(
-            f"{path}: column {name} has {len(values)} values ({', '.join(values[:4])}), which are not compared; "
-            f"right: a file for each"
+            f"{table.path}: no metric column (found: {found}); right: one of {', '.join(METRICS)}, or --columns cider=COLUMN"
+        )
+
+
+def _source(table: Table, columns: Columns, options: Options, params: int, mistakes: Mistakes) -> Source:
+    given = {"model": options.model, "task": options.task}
+    told = {name: _agreed(table, columns, name, given.get(name), mistakes) for name in IDENTITY}
+    model, samples = str(told.pop("model")), told.pop("samples")
+    if samples is not None and not re.fullmatch(r"\d{1,3}([,.' ]\d{3})+|\d+(\.0*)?", samples):
+        mistakes.add(f"column samples says {samples}; right: a number")
+    elif samples is not None:
+        samples = int(re.sub(r"[,' ]|\.(?=\d{3})|\.0*$", "", samples))
+    told["dtype"] = DTYPES.get(str(told["dtype"]).lower(), told["dtype"])
+    told["data"] = told["data"] or digest([f"csv-{table.path.stem}", told["task"]])[:12]
+    return Source(table.path.name, model, model_anatomy(model), params, {**told, "samples": samples})
+
+
+def _agreed(table: Table, columns: Columns, name: str, given: str | None, mistakes: Mistakes) -> Any:
+    """The one value of a column, else the option, else the default; two that differ are a mistake."""
+    said = table.values(columns.of[name]) if name in columns.of else []
+    values = list(dict.fromkeys(v for _, v in said)) or [v for k, v in columns.constants.items() if k == name]
+    if len(values) > 1:
+        mistakes.add(
+            f"column {name} has {len(values)} values ({', '.join(values[:4])}), which are not compared; right: a file for each"
         )
     if values and given and values[0] != given:
-        raise UserError(f"{path}: column {name} says {values[0]}, --{name} {given}; right: only one of them")
-    return values[0] if values else given or IDENTITY[name]
+        mistakes.add(f"column {name} says {values[0]}, --{name} {given}; right: only one of them")
+    return values[0] if values else given or DEFAULTS[name]
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The lines of the file; the index is their place, so that line numbers stay right where lines are empty."""
-    try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), skip_blank_lines=False).dropna(how="all")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); right: a CSV file") from error
-    if not {"recipe", "part"} & set(frame):
-        raise UserError(
-            f"{path}: no column recipe or part (found: {', '.join(map(str, frame))}); {nearest('part', [str(c) for c in frame])}"
-        )
-    metrics = [c for c in frame if c in METRICS]
-    if not metrics:
-        raise UserError(
-            f"{path}: no metric column (found: {', '.join(map(str, frame))}); right: one of {', '.join(METRICS)}"
-        )
-    for name in metrics:
-        frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    bad = frame.index[frame[metrics].isna().all(axis=1)]
-    if frame.empty or len(bad):
-        raise UserError(f"{path}, line {bad[0] + 2 if len(bad) else 2}: no metric is a number; right: a value a cell")
-    return frame
+def _recipes(table: Table, lines: LineRecipes, mistakes: Mistakes) -> dict[int, Recipe]:
+    """Line -> recipe, of the lines that say one."""
+    found: dict[int, Recipe] = {}
+    ragged = mistakes.lines
+    for line in (x for x in table.lines if x.number not in ragged):
+        try:
+            found[line.number] = lines(line.cells)
+        except UserError as error:
+            mistakes.add(str(error), line.number)
+    return found
 
 
-def _recipe(source: Source, recipes: Recipes, record: Mapping[Any, Any], where: str) -> Recipe:
-    given = {k: v for k, v in record.items() if k in KNOWN and v == v}
-    if "recipe" in given and given["recipe"] not in ("", "none"):
-        return recipes([_entry(text, source, where) for text in str(given["recipe"]).split(";")])
-    if str(given.get("part", "none")) in ("none", ""):
-        return Recipe({n: PartRecipe(p, (None,) * len(p.linears)) for n, p in source.anatomy.parts.items()})
-    knobs = {k: _knob(given[k]) for k in KNOBS if k in given}
-    config = {"part": given["part"], "blocks": given.get("blocks", "all"), "layers": given.get("layers", "all"),
-              "quant": {"method": "rtn", **knobs}}  # fmt: skip
-    try:
-        return resolve_recipe(config, source.anatomy)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+def _metrics(
+    table: Table, columns: Columns, base: int | None, options: Options, mistakes: Mistakes
+) -> tuple[dict[str, Values], list[str]]:
+    """Metric -> its values by line, in the table's units, and how they were read."""
+    found: dict[str, Values] = {}
+    notes, plain, scales = list[str](), list[str](), read_scales(options.scales)
+    for metric in columns.metrics:
+        column = columns.of[metric]
+        cells = table.values(column)
+        values = read_numbers(metric, column, cells, mistakes, options.decimal)
+        signs = {v.endswith("%") for _, v in cells if v not in DASHES}
+        if len(signs) > 1:
+            mistakes.add(f"column {column}: some values have a percent sign and some have none; right: all, or none")
+        percent = metric in columns.percent or signs == {True}
+        given = 1 if columns.own else scales.get(metric)
+        divisor = scale(metric, column, values, values.get(base or 0), percent, given, mistakes)
+        if divisor == 100:
+            told = f", {values[base]:g} of the untouched model as {values[base] / 100:g}" if base in values else ""
+            notes.append(f"column {column}: percentages, divided by 100{told} (--scale {metric}=1 where they are none)")
+        plain += [column] * (divisor == 1)
+        found[metric] = {n: v / divisor for n, v in values.items()} if divisor > 1 else values
+    if plain and not columns.own:
+        notes.append(f"as they stand, no percentages: {', '.join(plain)} (--scale METRIC=100 where they are)")
+    return found, notes
 
 
-def _knob(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _row(
+    source: Source, recipe: Recipe, line: Line, columns: Columns, values: Mapping[str, Values], mistakes: Mistakes
+) -> dict[str, Any]:
+    """The ledger's line of one line of the file. Of a table of ours, intervals and what was calibrated on come with it."""
+    metrics = {m: own[line.number] for m, own in values.items() if line.number in own}
+    if not columns.own:
+        return result(source, recipe, metrics, predictions=None)
+    ends = (f"drop_{m}_{end}" for m in metrics for end in ("low", "high"))
+    bounds = {c: v for c in ends if (v := _own_number(line, c, mistakes)) is not None}
+    told: dict[str, Any] = {c: line.cells[c] for c in ORIGIN if c in line.cells}
+    told |= {c: int(v) for c in COUNTS if (v := _own_number(line, c, mistakes)) is not None}
+    row = result(source, recipe, {**metrics, **bounds}, predictions=None)
+    row["columns"] |= {**told, "imported_key": line.cells.get("key")}
+    return row
 
 
-def _entry(text: str, source: Source, where: str) -> dict[str, Any]:
-    """`vit:all:all=rtn4/channel` -> an entry; the inverse of the table's `recipe`."""
-    found = re.fullmatch(r"\s*([^=\s]+)=([a-z_]+?)(\d+)/(channel|tensor|group)(\d*)(/sym)?\s*", text)
-    if not found:
-        raise UserError(f"{where}: '{text.strip()}' is no recipe; right: part:blocks:layers=method<bits>/strategy")
-    target, method, bits, strategy, size, symmetric = found.groups()
-    name, blocks, layers = parse_target(target, where)
-    source.anatomy.check_part(name, where)
-    source.anatomy.mask(name, blocks, layers, where)
-    if method not in METHODS:
-        raise UserError(f"{where}: method '{method}'; {nearest(method, list(METHODS))}")
-    if not METHODS[method].has_bits(int(bits)) or strategy not in METHODS[method].strategies:
-        raise UserError(f"{where}: {method} has no {bits} bits/{strategy}; right: a width and a strategy of the method")
-    extra: dict[str, Any] = {"quantize_bias": True} if method == "minmax" else {"symmetric": bool(symmetric)}
-    extra |= {"group_size": int(size)} if size else {}
-    return {"target": f"{name}:{blocks}:{layers}", "method": method, "bits": int(bits), "strategy": strategy, **extra}
+def _own_number(line: Line, column: str, mistakes: Mistakes) -> float | None:
+    """A number of a table of ours; None for a blank cell, and for one that somebody changed, which is a mistake."""
+    text = line.cells.get(column)
+    if text is not None and not PLAIN.fullmatch(text):
+        mistakes.add(f"{column} {text}: no number; right: the table's own value", line.number)
+    return float(text) if text is not None and PLAIN.fullmatch(text) else None
+
+
+def _check_rows(
+    rows: Sequence[dict[str, Any]],
+    lines: Sequence[int],
+    values: Mapping[str, Values],
+    base: int | None,
+    mistakes: Mistakes,
+) -> None:
+    first: dict[str, int] = {}
+    wrong = mistakes.lines
+    for row, line in zip(rows, lines, strict=True):
+        if first.setdefault(row["key"], line) != line:
+            mistakes.add(
+                f"the same recipe as line {first[row['key']]} ({row['columns']['recipe']}); right: one line a cell",
+                line,
+            )
+        if line not in wrong and not any(line in own for own in values.values()):
+            mistakes.add("no metric is a number; right: a value a cell", line)
+    if base is None and not mistakes.found:
+        mistakes.add("no baseline line; right: a line with part none and the metrics of the untouched model")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.importing.table_csv import Options, import_csv
 from blip2sweep.metrics import CAPTION_METRICS
+from blip2sweep.printing import say
 from blip2sweep.sweep.sweeps import find_sweep
 
 KINDS = ("blip2-coco", "csv")
@@ -17,24 +20,24 @@ def import_what(
     path: Path,
     output_dir: Path,
     metrics: str,
-    model: str | None = None,
-    task: str | None = None,
-    params: int | None = None,
+    options: Options,
 ) -> list[str]:
-    """Import, collect, and say what was found."""
+    """Import, collect, and say what was found; how a file was read goes to stderr."""
     if what not in KINDS:
         raise UserError(f"import {what}: unknown; {nearest(what, KINDS)}")
     if what == "csv":
-        from blip2sweep.importing.table_csv import import_csv
-
-        cells, unused = import_csv(path, output_dir, model, task, params)
-        lines, name = [f"{path}: {cells} cells"], f"csv-{path.stem}"
-        lines += [f"  columns that are not used: {', '.join(unused)}"] if unused else []
+        found = import_csv(path, output_dir, options)
+        say(*found.notes, err=True)
+        lines, name = [f"{path}: {found.cells} cells"], found.name
+        lines += [f"  columns that are not used: {', '.join(found.unused)}"] if found.unused else []
     else:
+        if options != Options():
+            raise UserError(f"import {what}: takes --metrics and --output-dir alone; right: the other options with csv")
         lines, name = _study(path, output_dir, metrics.split(",")), "blip2-coco"
     sweep = find_sweep(output_dir, name)
     collect(output_dir, sweep, anew=sweep.keys)
-    return [*lines, f"wrote {output_dir}/sweeps/{name}; next: blip2sweep report {name} --output-dir {output_dir}"]
+    again = shlex.join(["blip2sweep", "report", name, "--output-dir", str(output_dir)])
+    return [*lines, f"wrote {output_dir}/sweeps/{name}; next: {again}"]
 
 
 def _study(path: Path, output_dir: Path, metrics: list[str]) -> list[str]:

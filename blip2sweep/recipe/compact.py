@@ -154,9 +154,12 @@ def scheme_text(entry: Mapping[str, Any]) -> str:
     words += ["sym"] if entry.get("symmetric") else []
     words += [f"{k}={entry[k]}" for k, v in _further(entry["method"]) if k in entry and entry[k] != v]
     if entry.get("input"):
-        words.append(f"a{entry['input']['bits']}{'' if entry['input']['dynamic'] else ' static'}")
+        inputs = entry["input"]
+        words.append(
+            f"a{inputs['bits']}{'' if inputs['symmetric'] else ' asym'}{'' if inputs['dynamic'] else ' static'}"
+        )
     return "/".join([*words, *(["packed"] if entry.get("packed") else [])])
 
 
 def _further(method: str) -> Iterable[tuple[str, Any]]:
-    return ((k, v) for k, v in METHODS[method].knobs.items() if k not in ("group_size", "symmetric", "quantize_bias"))
+    return ((k, v) for k, v in METHODS[method].knobs.items() if k not in ("group_size", "symmetric"))

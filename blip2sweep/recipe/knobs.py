@@ -59,8 +59,8 @@ def merged(*layers: Knobs) -> Knobs:
 
 
 @lru_cache(maxsize=4096)
-def resolve_knobs(knobs: Knobs) -> Resolved:
-    """The scheme these knobs mean, and which of them it used.
+def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
+    """The scheme these knobs mean, and which of them it used. runs: it is to be computed here, so libraries must be there.
 
     A knob that the method or its strategy does not use is dropped, and not among the used ones. `bits=none`, and 16
     where 16 is no width of the method, mean left alone. Raises UserError naming the key that is wrong.
@@ -85,7 +85,8 @@ def resolve_knobs(knobs: Knobs) -> Resolved:
     packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
     names = ("method", "bits", "strategy", *determining, *used_inputs(given, inputs), *(["packed"] if packed else []))
     used = _origins(given, names)
-    _check_extra(given, method, used)
+    if runs:
+        _check_extra(given, method, used)
     weights = Weights(method.name, bits, type=method.type, strategy=strategy, packed=packed, **extra)
     return Resolved(Scheme(weights, inputs), used)
 

@@ -32,12 +32,14 @@ class Step:
     where: str
     refines: bool = False
     origins: frozenset[str] = frozenset()
+    runs: bool = True  # here, with the method's library; what others ran needs none
 
 
-def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy) -> Recipe:
-    """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored."""
+def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy, runs: bool = True) -> Recipe:
+    """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored. runs: see Step."""
     from_file = bool(config.get("recipe_file"))
     steps = list(_file_steps(config["recipe_file"]) if from_file else _config_steps(config, anatomy))
+    steps = steps if runs else [replace(s, runs=False) for s in steps]
     for step in steps:
         anatomy.check_part(step.name, step.where)
     own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
@@ -190,7 +192,7 @@ def _part_recipe(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> PartRe
 
 
 def _resolved(step: Step) -> Resolved:
-    return Resolved(None, step.origins) if step.knobs is None else resolve_knobs(step.knobs)
+    return Resolved(None, step.origins) if step.knobs is None else resolve_knobs(step.knobs, step.runs)
 
 
 def _hits(anatomy: Anatomy, step: Step, chosen: list[Resolved | None]) -> list[int]:

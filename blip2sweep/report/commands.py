@@ -10,6 +10,7 @@ import pandas as pd
 
 from blip2sweep.analysis.recipes import Entry, calibrates, part_of
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import override, quoted
 from blip2sweep.report.source import Source
 from blip2sweep.sweep.sweeps import list_sweeps
 
@@ -30,12 +31,12 @@ def context(source: Source, recipes: Sequence[Sequence[Entry]], row: Mapping[Any
     """
     command = command_of(source)
     if command.startswith("import"):
-        words = [f"{k}={row[k]}" for k in ("model", "task")]
+        words = [override(k, str(row[k])) for k in ("model", "task")]
     else:
         words = [*_flags(_split(command)), *_kept(_split(command), row)]
     measured = [e for listed in recipes for e in listed if calibrates(e)]
     words += _calibration(_split(command), row, measured) if measured else []
-    return [*words, f"output_dir={source.output_dir}"]
+    return [*words, override("output_dir", str(source.output_dir))]
 
 
 def command_of(source: Source) -> str:
@@ -84,7 +85,7 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
         raise UserError(
             f"the sweep varied {key}={value} and its rows do not say which is theirs; right: one sweep a value"
         )
-    return str(row[column])
+    return quoted(str(row[column]))
 
 
 def _calibration(words: Sequence[str], row: Mapping[Any, Any], measured: Sequence[Entry]) -> list[str]:
@@ -94,5 +95,5 @@ def _calibration(words: Sequence[str], row: Mapping[Any, Any], measured: Sequenc
         given.pop("calibration.image_token_weight", None)
     given = {k: _one(k, v, row) for k, v in given.items() if k not in CALIBRATION}
     own = {k: row[c] for k, c in CALIBRATION.items() if not pd.isna(row.get(c))}
-    given |= {k: str(int(v) if isinstance(v, float) else v) for k, v in own.items()}
+    given |= {k: quoted(v) if isinstance(v, str) else str(int(v)) for k, v in own.items()}
     return [f"{k}={v}" for k, v in given.items()]

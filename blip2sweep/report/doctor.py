@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from blip2sweep.doctor import FAIL, OK, WARN, examine, examine_cell
+from blip2sweep.printing import cell, console
 
 COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
 
@@ -23,6 +22,6 @@ def print_checks(output_dir: Path, config: Mapping[str, Any] | None) -> int:
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
     for check in checks:
-        drawn.add_row(Text(check.state, style=COLOURS[check.state]), check.name, Text(check.told))
-    Console(highlight=False).print(drawn)
+        drawn.add_row(cell(check.state, COLOURS[check.state]), cell(check.name), cell(check.told))
+    console().print(drawn)
     return int(any(c.state == FAIL for c in checks))

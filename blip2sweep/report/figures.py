@@ -17,6 +17,7 @@ from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import override
 from blip2sweep.report.commands import context
 from blip2sweep.report.prices import priced
 from blip2sweep.report.source import Source
@@ -61,7 +62,10 @@ def _run(source: Source) -> str:
     try:
         words = context(source, [], base)
     except UserError:  # the sweep varied what the rows do not tell
-        words = [*(f"{k}={base[k]}" for k in ("model", "task")), f"output_dir={source.output_dir}"]
+        words = [
+            *(override(k, str(base[k])) for k in ("model", "task")),
+            override("output_dir", str(source.output_dir)),
+        ]
     return f"{RUN} {shlex.join(words)}"
 
 

@@ -18,6 +18,7 @@ from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import fewest_images
+from blip2sweep.quoting import override
 from blip2sweep.report.commands import command_of, context
 from blip2sweep.report.figures import label
 from blip2sweep.report.prices import lines_of
@@ -78,7 +79,7 @@ def run_recommend(
     if not choice.entries:
         return [*lines, "nothing to run: it is the baseline"]
     try:
-        command = [*_context(source, choice), f"recipe_file={path}"]
+        command = [*_context(source, choice), override("recipe_file", str(path))]
     except UserError as error:
         if verify:
             raise

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from blip2sweep.analysis.atoms import atoms, noise
 from blip2sweep.analysis.knapsack import Problem, problems
@@ -18,6 +17,7 @@ from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.analysis.suggest import suggest
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import quoted, yaml_text
 from blip2sweep.report.commands import context
 from blip2sweep.report.source import Source
 from blip2sweep.store import write_atomic
@@ -39,9 +39,9 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
     folder = folder or source.folder / "suggested"
     paths = [folder / f"{i:02d}.yaml" for i in range(1, len(chosen) + 1)]
     for path, listed in zip(paths, chosen, strict=True):
-        write_atomic(path, yaml.safe_dump({"targets": listed}, sort_keys=False).encode())
+        write_atomic(path, yaml_text({"targets": listed}).encode())
     texts = [f"{p}: " + "; ".join(f"{e['target']}={e['bits']}" for e in c) for p, c in zip(paths, chosen, strict=True)]
-    command = shlex.join([*words, "recipe_file=" + ",".join(map(str, paths))])
+    command = shlex.join([*words, "recipe_file=" + ",".join(quoted(str(p)) for p in paths)])
     return [*texts, f"run them: python -m blip2sweep -m {command}"]
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from blip2sweep.metrics import METRICS
+from blip2sweep.printing import cell, console, defused, one_line, shown
 from blip2sweep.report.seen import unseen_notes
 
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
@@ -67,20 +68,20 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path | None) -> None:
     """The table of a sweep and where its files are."""
-    console = Console(highlight=False)
+    screen = console()
     if table.empty:
-        console.print("no rows yet")
+        screen.print("no rows yet")
         return
     print_table(table.head(MOST_ROWS), f"sweep {sweep.name}")
     if len(table) > MOST_ROWS:
-        console.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}", markup=False)
+        screen.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}")
     for line in [*notes(table), *_prices(table, sweep, output_dir)]:
-        console.print(line, markup=False, soft_wrap=True)
+        screen.print(line, soft_wrap=True)
     tables = (sweep.folder(output_dir) / "table.parquet", output_dir / "table.parquet", output_dir / "samples.parquet")
     for path in (*tables, picture):
         if path is None:
             continue
-        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+        screen.print(f"wrote {path}", soft_wrap=True)
 
 
 def _prices(table: pd.DataFrame, sweep: Any, output_dir: Path) -> list[str]:
@@ -92,14 +93,14 @@ def _prices(table: pd.DataFrame, sweep: Any, output_dir: Path) -> list[str]:
 
 def print_table(table: pd.DataFrame, title: str) -> None:
     """As many columns as fit, whole, and which do not. Where nobody looks at a terminal, such as in a pipe, all of them."""
-    short, console = short_table(table), Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = max(console.width, _width(short))
-    fitting, left = fitted(short, console.width)
-    console.print(rich_table(fitting, title))
+    short, screen = short_table(table).rename(columns=shown).map(shown), console()
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = max(screen.width, _width(short))
+    fitting, left = fitted(short, screen.width)
+    screen.print(rich_table(fitting, title))
     if left:
         told = f"no room for {', '.join(left)}: a wider terminal, or --format csv, has them"
-        console.print(told, markup=False, soft_wrap=True)
+        screen.print(told, soft_wrap=True)
 
 
 def fitted(short: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
@@ -157,28 +158,43 @@ def _drop_told(table: pd.DataFrame) -> str:
 
 def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
     """A rich table; numbers to the right."""
-    named = None if title is None else Text(title)
+    named = None if title is None else cell(title)
     drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
         right = column in ("bits", "drop", "bits/weight", *MAIN_METRICS)
         whole = column in ("key", "drop", "95 % interval")
         drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in short.itertuples(index=False):
-        drawn.add_row(*[Text(str(v)) for v in row])
+        drawn.add_row(*map(cell, row))
     return drawn
 
 
 def render(table: pd.DataFrame, fmt: str) -> str:
     """Plain text in one of `csv` (every column), `md`, `latex`."""
     if fmt == "csv":
-        return table.to_csv(index=False)
+        return csv_text(table)
     short = short_table(table)
     return markdown(short) if fmt == "md" else latex(short)
 
 
+def csv_text(table: pd.DataFrame) -> str:
+    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit. `import csv` takes it back."""
+    return table.rename(columns=lambda c: defused(str(c))).map(_csv_cell).to_csv(index=False)
+
+
+def _csv_cell(value: Any) -> Any:
+    kept = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
+    return value if kept else defused(str(value))
+
+
 def markdown(short: pd.DataFrame) -> str:
     rows = [list(short.columns), ["---"] * len(short.columns), *short.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in rows) + "\n"
+    return "\n".join("| " + " | ".join(_md(str(v)) for v in row) + " |" for row in rows) + "\n"
+
+
+def _md(text: str) -> str:
+    """A bar would end the cell, and so would one behind a backslash of the text itself."""
+    return re.sub(r"(\\*)\|", lambda bar: "&#92;" * len(bar[1]) + "\\|", one_line(text))
 
 
 def latex(short: pd.DataFrame) -> str:
@@ -190,7 +206,7 @@ def latex(short: pd.DataFrame) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(c, c) for c in text)
+    return "".join(TEX.get(c, c) for c in one_line(text))
 
 
 def _bits(row: Mapping[Any, Any]) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.login import logged_in
 from blip2sweep.metrics import METRICS
+from blip2sweep.printing import say
 from blip2sweep.report.terminal import main_metric
 from blip2sweep.sweep.sweeps import Sweep
 
@@ -147,7 +147,7 @@ def _sent_page(wandb: Any, run: Any, source: Source, name: str) -> dict[str, str
     try:
         _send_page(wandb, run, source, name)
     except Exception as error:
-        print(f"no report was sent: {type(error).__name__}: {error}", file=sys.stderr)
+        say(f"no report was sent: {type(error).__name__}: {error}", err=True)
         return {name: f"no page: {type(error).__name__}: {error}"}
     return {}
 

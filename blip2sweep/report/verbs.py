@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pandas as pd
 from blip2sweep.collect import collect, is_current, looked_up
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.metrics import METRICS
+from blip2sweep.printing import as_data, say, say_text
 from blip2sweep.records import scored_names, stem
 from blip2sweep.report.terminal import FORMATS, notes, print_table, render
 from blip2sweep.sweep.sweeps import Sweep, find_results, passed_over
@@ -34,13 +34,14 @@ def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) ->
     said += [*([earlier] if earlier else []), *not_scored(current, output_dir)]
     newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":
-        print(render(current, fmt), end="")
-        print("\n".join([f"sweep {found.name}" if found else ALL, *newer, *said]), file=sys.stderr)
+        as_data()
+        say_text(render(current, fmt).rstrip("\n"))
+        say(f"sweep {found.name}" if found else ALL, *newer, *said, err=True)
         return
     if len(current):
         print_table(current, f"sweep {found.name}" if found else ALL)
     for line in [*(notes(current) if len(current) else []), *newer, *said]:
-        print(line)
+        say(line)
 
 
 def up_to_date(output_dir: Path, found: Sweep | None) -> tuple[pd.DataFrame, list[str]]:

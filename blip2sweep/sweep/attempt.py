@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 import uuid
@@ -14,6 +13,7 @@ from typing import Any
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger
 from blip2sweep.memory import is_out_of_memory
+from blip2sweep.printing import say as printed
 from blip2sweep.processes import born
 from blip2sweep.records import Predictions, second_run, stem, write_predictions
 from blip2sweep.scoring_process import ScoringProcess
@@ -113,7 +113,7 @@ def columns(job: dict[str, Any]) -> dict[str, Any]:
 
 def say(key: str, what: str) -> None:
     """A line of the log that `blip2sweep logs KEY` finds."""
-    print(f"{MARKER} {time.strftime('%F %T')} cell {key} {what}", file=sys.stderr, flush=True)
+    printed(f"{MARKER} {time.strftime('%F %T')} cell {key} {what}", err=True)
 
 
 class Scoring:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from blip2sweep.cell import Cell, Cells
 from blip2sweep.errors import UserError
+from blip2sweep.quoting import override, yaml_text
 from blip2sweep.recipe.compact import targets, text
 from blip2sweep.store import write_atomic
 
@@ -29,10 +29,9 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     loaded = runner.quantized(cell.job())
     loaded.model.save_pretrained(to)
     loaded.processor.save_pretrained(to)
-    write_atomic(to / "recipe.yaml", yaml.safe_dump(_recipe(cell), sort_keys=False).encode())
-    return "\n".join(
-        [f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: model.path={to} part=none"]
-    )
+    write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
+    again = shlex.quote(override("model.path", str(to)))
+    return "\n".join([f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: {again} part=none"])
 
 
 def _check(cell: Cell, to: Path) -> None:

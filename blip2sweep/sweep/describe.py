@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.printing import cell as shown_cell
+from blip2sweep.printing import console, say, say_text
 from blip2sweep.sweep.costs import expected_seconds
 from blip2sweep.sweep.packs import START_SECONDS, Job, make_packs
 from blip2sweep.sweep.plan import Plan
@@ -18,7 +19,7 @@ from blip2sweep.sweep.status import duration
 
 def describe(plan: Plan) -> None:
     """The cells, what each means, and what is skipped and why."""
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console(soft_wrap=True)
     names: dict[str | None, str] = {}
     for key, job in zip(plan.keys, plan.jobs, strict=True):
         names.setdefault(key, " ".join(job.overrides))
@@ -27,13 +28,18 @@ def describe(plan: Plan) -> None:
         table.add_column(column, overflow="fold", no_wrap=column in ("key", "state"))
     for key, cell in plan.cells.items():
         told = "baseline" if key in plan.baselines and key not in names else names.get(key, "")
-        table.add_row(key, "done" if key in plan.done else "to run", cell.columns()["recipe"], cell.task.name, told)
-    console.print(table)
+        table.add_row(
+            *map(
+                shown_cell,
+                (key, "done" if key in plan.done else "to run", cell.columns()["recipe"], cell.task.name, told),
+            )
+        )
+    screen.print(table)
     for i, reason in plan.reasons.items():
-        console.print(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}", markup=False)
-    console.print(plan.summary())
+        say(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
+    say(plan.summary())
     if plan.earlier:
-        console.print(plan.earlier, markup=False)
+        say(plan.earlier)
 
 
 def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
@@ -56,7 +62,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> No
     _packs(packs, seconds, "pack", launcher.get("gpus_per_node") or 1, launcher.get("tasks_per_node") or 1)
     size = array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
-    print(
+    say_text(
         f"\nsbatch script (one array element a pack{arrays}):\n\n"
         + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
     )
@@ -68,5 +74,5 @@ def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: i
     if not packs:
         return
     total = gpus * (sum(costs) + START_SECONDS * len(packs)) / 3600
-    print(f"{len(packs)} {word}s of {min(map(len, packs))} to {max(map(len, packs))} cells, the longest about "
+    say(f"{len(packs)} {word}s of {min(map(len, packs))} to {max(map(len, packs))} cells, the longest about "
           f"{duration(max(costs))}; about {total:.2f} GPU hours, starting included (measured where the ledger knows, else a guess)")  # fmt: skip

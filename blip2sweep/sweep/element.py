@@ -18,6 +18,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.memory import WORKERS_ON_GPU, workers_on_node
+from blip2sweep.printing import say
 from blip2sweep.processes import settle_user
 from blip2sweep.sweep.attempt import slurm_job
 from blip2sweep.sweep.signals import END, WALL, WARNING, ending, seconds_left
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
         finally:
             timer.cancel()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", err=True)
         return 2
     if code == STOPPED and supervisor.reason != "preempted":
         ask(supervisor.reason, supervisor.timeouts, settings.get("max_num_timeout"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Ledger, no_garbage
+from blip2sweep.printing import say_text
 from blip2sweep.remarks import remark
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.status import sweep_status, told
@@ -105,4 +105,4 @@ def log_lines(path: Path) -> list[str]:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say_text(text, err=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip2sweep.ledger import Ledger
+from blip2sweep.printing import console
 from blip2sweep.store import on_network
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.status import UNKNOWN, Status, sweep_status, warnings
@@ -29,19 +30,19 @@ Look = Callable[[], Live]
 def follow(output_dir: Path, sweep: Sweep, look: Look | None = None, ledger: Ledger | None = None) -> Status:
     """Until every cell has a result, or nothing more will come by itself; then what workers warned of. look: which packs
     are alive now; ledger: of these keys, where somebody has one that knows some of them already."""
-    ledger, console = ledger or Ledger(output_dir, only=sweep.keys, brief=True), Console(stderr=True)
-    status = _follow(output_dir, sweep, look, ledger, console)
+    ledger, screen = ledger or Ledger(output_dir, only=sweep.keys, brief=True), console(err=True)
+    status = _follow(output_dir, sweep, look, ledger, screen)
     for line in warnings(ledger.refresh(), sweep):
-        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+        screen.print(f"warning: {line}", soft_wrap=True)
     return status
 
 
-def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, console: Console) -> Status:
+def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, screen: Console) -> Status:
     now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     said, waiting = time.monotonic(), ""
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=screen, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("cells", total=len(sweep.keys))
         while True:
             status = sweep_status(output_dir, sweep, ledger, now())
@@ -51,17 +52,15 @@ def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, c
                 return status
             if now.fresh and (told := stuck(status.live)) != waiting:
                 waiting = told
-                console.print(
-                    told or "Slurm answers, and holds no job back", highlight=False, markup=False, soft_wrap=True
-                )
+                screen.print(told or "Slurm answers, and holds no job back")
             if now.fresh and (not status.live or (status.settled and not status.live.known)):
                 return settled(output_dir, sweep, ledger, status)
             if done == len(sweep.keys) and time.monotonic() - said > LINE_SECONDS:
                 said = time.monotonic()
-                console.print(scoring(output_dir, sweep), highlight=False, markup=False, soft_wrap=True)
+                screen.print(scoring(output_dir, sweep))
             if not sys.stderr.isatty() and time.monotonic() - said > LINE_SECONDS:
                 said = time.monotonic()
-                console.print(status.summary(), highlight=False)
+                screen.print(status.summary())
             time.sleep(LEDGER_SECONDS)
 
 

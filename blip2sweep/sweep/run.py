@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rich.console import Console
 from blip2sweep import cache
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
+from blip2sweep.printing import console, say
 from blip2sweep.remarks import remark
 from blip2sweep.report.tracking import check_tracking
 from blip2sweep.sweep.finish import SweepFailed, finish, why_lost
@@ -51,15 +53,15 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
     plan, ledger = plan_sweep(jobs)
-    console = Console(stderr=True, highlight=False)
-    announce(plan, console)
+    screen = console(err=True)
+    announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
     begun(sweep, output_dir)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.todo:
         sweep.write(output_dir)
-        console.print("nothing to run: every cell is in the ledger")
+        screen.print("nothing to run: every cell is in the ledger")
     elif not launch(plan, sweep, output_dir):
         return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
     return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
@@ -78,7 +80,7 @@ def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
     check_noise_floor(config, plan)
     if told := name_in_use(output_dir, config.get("sweep_name"), plan):
-        print(told, file=sys.stderr)
+        say(told, err=True)
     return plan, ledger
 
 
@@ -122,12 +124,12 @@ def begun(sweep: Sweep, output_dir: Path) -> None:
 
 
 def own_command() -> str:
-    return " ".join(sys.argv[1:])
+    return shlex.join(sys.argv[1:])
 
 
 def words_of(command: str) -> list[str]:
     """The words of a command that say which cells there are."""
-    return [w for w in command.split() if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
+    return [w for w in shlex.split(command) if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
 def check_sizes(config: Any) -> None:
@@ -159,13 +161,13 @@ def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
     return {**told, "runner": runner} if runner else told
 
 
-def announce(plan: Plan, console: Console) -> None:
+def announce(plan: Plan, screen: Console) -> None:
     """How many cells, and which are skipped and why."""
-    console.print(plan.summary())
+    screen.print(plan.summary())
     if plan.earlier:
-        console.print(plan.earlier, markup=False)
+        screen.print(plan.earlier)
     for i, reason in plan.reasons.items():
-        console.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}", markup=False)
+        screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
 
 
 def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: Any) -> Outcome:

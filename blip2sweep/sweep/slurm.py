@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,7 +128,7 @@ def kept_out(environ: Mapping[str, str], launcher: Mapping[str, Any]) -> str | N
 
 def words(sweep: Sweep, output_dir: Path) -> str:
     """The arguments that name this sweep to a verb."""
-    return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {output_dir}"
+    return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {shlex.quote(str(output_dir))}"
 
 
 def follow_slurm(sweep: Sweep, output_dir: Path) -> None:

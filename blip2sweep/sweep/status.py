@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from blip2sweep.ledger import PARTIAL, Attempts, Ledger
+from blip2sweep.printing import say
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.packs import pack_path, whole_packs
 from blip2sweep.sweep.sweeps import Sweep, find_sweep
@@ -107,9 +106,8 @@ def print_status(output_dir: Path, name: str | None) -> None:
     sweep = find_sweep(output_dir, name)
     ledger = Ledger(output_dir, only=sweep.keys, brief=True)
     status = sweep_status(output_dir, sweep, ledger)
-    console = Console(highlight=False, soft_wrap=True)
     missing = unscored(output_dir, sweep, status.keys("done"))
-    console.print(f"sweep {sweep.name}: {status.summary(len(missing))}", markup=False)
+    say(f"sweep {sweep.name}: {status.summary(len(missing))}")
     told = [not_scored(output_dir, sweep, missing)] if missing and not status.live.packs else []
     for line in [
         *pace(sweep, ledger, status),
@@ -118,7 +116,7 @@ def print_status(output_dir: Path, name: str | None) -> None:
         *told,
         *advice(sweep, status),
     ]:
-        console.print(f"  {line}", markup=False)
+        say(f"  {line}")
 
 
 def by_kind(status: Status) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
+from blip2sweep.printing import say
 from blip2sweep.sweep.run import Outcome
 
 
@@ -68,8 +69,6 @@ def print_trials(tried: Sequence[Trial], output_dir: Path) -> None:
     print_table(table, f"{len(tried)} trials of {len(table)} cells")
     found = best(tried)
     if found is None:
-        print("no trial has a value")
+        say("no trial has a value")
         return
-    print(
-        f"best of {len(tried)} trials: {found.metric} {found.value:.4g}, cell {found.key}: {' '.join(found.overrides)}"
-    )
+    say(f"best of {len(tried)} trials: {found.metric} {found.value:.4g}, cell {found.key}: {' '.join(found.overrides)}")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from blip2sweep.printing import say_text
 
 AGAIN = "BLIP2SWEEP_AGAIN"  # the file that asks; on the file system of the logs, which the tasks' containers see too
 REST = "`blip2sweep retry` runs what is left"
@@ -73,4 +74,4 @@ def this_turn() -> int:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say_text(text, err=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Attempts, Journal, Ledger
+from blip2sweep.printing import say as printed
 from blip2sweep.processes import exists, lives, settle_user
 from blip2sweep.records import stem
 from blip2sweep.sweep.attempt import DeviceBroken, Scoring, run_cell, say, slurm_job
@@ -217,7 +218,7 @@ def main(argv: list[str]) -> int:
     try:
         return run_pack(pack, journal, stop)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        printed(f"error: {error}", err=True)
         return 2
     finally:
         journal.close()

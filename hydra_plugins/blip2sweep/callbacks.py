@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ class Search(Callback):
         if _ours(config) or "direction" not in sweeper:
             return
         from blip2sweep.errors import UserError
+        from blip2sweep.printing import say
         from blip2sweep.sweep.trials import check_direction
 
         try:
             check_direction(_plain(sweeper.direction), str(config.task.main_metric))
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}", err=True)
             raise SystemExit(2) from None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from blip2sweep.config.compose import Composer
+from blip2sweep.config.hydra_keys import check_hydra
 from blip2sweep.errors import UserError
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
@@ -30,12 +31,16 @@ class PackLauncher(Launcher):
 
     launched: ClassVar[list[Outcome]] = []
 
+    uses: ClassVar[tuple[str, ...]] = ()  # settings of Hydra that it reads besides those of every launcher
+
     def __init__(self) -> None:
         self.composer: Composer | None = None
         self.failed: str | None = None
         self.sweep_dir: Path | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        foreign = not str(config.hydra.sweeper._target_).startswith("hydra_plugins.blip2sweep.")
+        check_hydra(config, (*self.uses, *(("hydra.sweep.dir",) if foreign else ())))  # Optuna's writes a file there
         self.composer = Composer(hydra_context.config_loader, config)
         self.sweep_dir = Path(config.hydra.sweep.dir)
 
@@ -90,6 +95,8 @@ class LocalLauncher(PackLauncher):
 
 class SlurmLauncher(PackLauncher):
     """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
+
+    uses = ("hydra.job.name",)
 
     def __init__(self, **settings: Any) -> None:
         from blip2sweep.sweep.launcher_settings import checked_launcher

@@ -308,18 +308,18 @@ def test_any_csv_becomes_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "words"), [
     ("a,b\n1,2\n", "no column recipe or part"),
     ("part,bits\nvit,4\n", "no metric column"),
-    ("part,bits,cider\nvit,4,much\n", "line 2: no metric is a number"),
+    ("part,bits,cider\nvit,4,much\n", "line 2: cider much: no number"),
     ("part,bits,cider\nvit,4,1.0\n", "no baseline line"),
     ("part,bits,cider\nnone,,1\nvitt,4,1.0\n", "line 3: part=vitt"),
     ("part,bits,cider\nnone,,1\nvit,4,1\nvit,4,1\n", "line 4: the same recipe"),
     ("recipe,cider\nnone,1\nvit4,1\n", "line 3: 'vit4' is no recipe"),
 ])  # fmt: skip
 def test_bad_csv(tmp_path: Path, text: str, words: str) -> None:
-    from blip2sweep.importing.table_csv import import_csv
+    from blip2sweep.importing.table_csv import Options, import_csv
 
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
-        import_csv(tmp_path / "x.csv", tmp_path / "outputs", "tiny", "t")
+        import_csv(tmp_path / "x.csv", tmp_path / "outputs", Options("tiny", "t"))
     assert not (tmp_path / "outputs").exists()
 
 

@@ -1,0 +1,117 @@
+"""Metrics of a column as numbers: which comma is the decimal one, and whether they are percentages. Decided once a column."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.importing.mistakes import Mistakes
+from blip2sweep.metrics import METRICS
+
+DASHES = ("-", "–", "—", "none")
+PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+THOUSANDS = re.compile(r"[-+]?\d{1,3}([,   '_]\d{3})+(\.\d+)?")
+COMMA = re.compile(r"[-+]?\d+(\.\d{3})*,\d+")
+# Of the untouched model: up to `high` a value stands in the metric's own unit, from `low` on in hundredths of it.
+FRACTION, CIDER = (1.0, 5.0), (5.0, 20.0)
+MOST = {"cider": 10.0}  # of any value in the metric's own unit; 1 for a share
+NO_SHARE = ("nll", "mean_length")
+Values = dict[int, float]  # line -> number
+
+
+def read_numbers(
+    metric: str, column: str, cells: Sequence[tuple[int, str]], mistakes: Mistakes, decimal: str | None
+) -> Values:
+    """The numbers of a column by line; what is none goes to the mistakes, dashes count as blank."""
+    said = [(n, v.rstrip("%").strip()) for n, v in cells if v not in DASHES]
+    comma = decimal == "comma" or (decimal is None and _decimal_comma(column, said, mistakes))
+    found: Values = {}
+    for line, text in said:
+        value = _number(text, comma)
+        if value is None:
+            mistakes.add(f"{column} {text}: no number; right: a number such as 0.9", line)
+        elif not math.isfinite(value):
+            mistakes.add(f"{column} {text}: no finite number; right: blank where there is none", line)
+        elif value < 0:
+            mistakes.add(f"{column} {text}: less than 0; right: {metric} itself, not a difference", line)
+        else:
+            found[line] = value
+    return found
+
+
+def _decimal_comma(column: str, cells: Sequence[tuple[int, str]], mistakes: Mistakes) -> bool:
+    """Whether `0,9` is nine tenths. A column of nothing but `1,234` may be either."""
+    commas = [(n, v) for n, v in cells if "," in v]
+    if not commas or any("." in v and v.rindex(".") > v.rindex(",") for _, v in commas):
+        return False
+    if any(not THOUSANDS.fullmatch(v) or "." in v for _, v in commas):
+        return True
+    line, text = commas[0]
+    mistakes.add(f"{column} {text}: a thousand or a decimal comma; right: --decimal comma, or --decimal point", line)
+    return True
+
+
+def _number(text: str, comma: bool) -> float | None:
+    if comma and COMMA.fullmatch(text):
+        return float(text.replace(".", "").replace(",", "."))
+    if not comma and THOUSANDS.fullmatch(text):
+        return float(re.sub(r"[^\d.+-]", "", text))
+    if PLAIN.fullmatch(text):
+        return float(text)
+    return math.inf if re.fullmatch(r"[-+]?inf(inity)?", text, re.IGNORECASE) else None
+
+
+# ---- units
+
+
+def read_scales(words: Iterable[str]) -> dict[str, int]:
+    """`--scale cider=100` -> {"cider": 100}: what the file's values are to be divided by."""
+    found = {}
+    for word in words:
+        metric, _, value = word.partition("=")
+        if metric not in METRICS:
+            raise UserError(f"--scale {word}: no metric {metric}; {nearest(metric, METRICS)}")
+        if value not in ("1", "100"):
+            raise UserError(f"--scale {word}: right: {metric}=100 where the file has percentages, {metric}=1 where not")
+        found[metric] = int(value)
+    return found
+
+
+def scale(
+    metric: str, column: str, values: Values, base: float | None, percent: bool, given: int | None, mistakes: Mistakes
+) -> int:
+    """What a column's values are to be divided by: 1 or 100. base: the untouched model's; percent: the column says so itself.
+
+    What cannot be told from the untouched model's value, and values beyond the metric's range, go to the mistakes.
+    """
+    if metric in NO_SHARE or not values:
+        return 1
+    most = MOST.get(metric, 1.0)
+    divisor = given or (100 if percent else _guessed(metric, column, max(values.values()), base, mistakes))
+    over = next(((n, v) for n, v in values.items() if divisor and v / divisor > most + 1e-9), None)
+    if over:
+        unit = "percentages" if divisor == 100 else f"{metric} from 0 to {most:g}"
+        mistakes.add(
+            f"{column} {over[1]:g}: out of range, the column being {unit}; right: one unit, or --scale {metric}=1 or =100",
+            over[0],
+        )
+    return divisor or 1
+
+
+def _guessed(metric: str, column: str, most: float, base: float | None, mistakes: Mistakes) -> int:
+    """0: it cannot be told."""
+    own, hundredths = CIDER if metric == "cider" else FRACTION
+    if metric != "cider" and most <= own:
+        return 1
+    told = most if base is None else base
+    if told <= own:
+        return 1
+    if told >= hundredths:
+        return 100
+    mistakes.add(
+        f"column {column}: {told:g} of the untouched model may be {metric} itself or a percentage; right: --scale {metric}=1, "
+        f"or --scale {metric}=100"
+    )
+    return 0
