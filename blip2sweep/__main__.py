@@ -91,7 +91,8 @@ def guarded(run: Callable[[], object]) -> int:
 def _say(error: BaseException, code: int) -> int:
     if FULL_ERROR:
         raise error
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    for line in getattr(error, "lines", (str(error),)):
+        print("error: " + " ".join(line.split()), file=sys.stderr)
     return code
 
 
