@@ -116,6 +116,7 @@ class Cell:
             "task": self.task.name,
             "samples": len(self.task.samples),
             "data": self.task.fingerprint[:12],
+            **({"vqa_rule": self.task.vqa_rule} if self.task.vqa_rule else {}),
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS
+from blip2sweep.rows import Id
 from blip2sweep.store import read_json, write_atomic, write_json
 
 FIELDS = ("id", "image_id", "text", "tokens", "nll_sum", "nll_tokens")
@@ -24,8 +25,8 @@ FIELDS = ("id", "image_id", "text", "tokens", "nll_sum", "nll_tokens")
 class Predictions:
     """What a cell said, column by column, in the order of the task's samples."""
 
-    id: list[int]
-    image_id: list[int]
+    id: list[Id]
+    image_id: list[Id]
     text: list[str]
     tokens: list[int]
     nll_sum: list[float | None]  # None: not finite, or not measured

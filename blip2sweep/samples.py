@@ -27,17 +27,21 @@ from blip2sweep.errors import UserError
 from blip2sweep.measured import Scored
 from blip2sweep.metrics import METRICS
 from blip2sweep.records import key_of
+from blip2sweep.rows import Id
 from blip2sweep.store import write_atomic
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
 ROWS = 200_000  # of a part, about
 SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
 PER_SAMPLE = ("cider", "meteor", "rouge_l", "vqa_accuracy")  # the metrics that mean something for a single sample
+# Parts share one schema whatever their tasks call their samples: of ids that are texts `id` and `image_id` are null, and
+# `id_text`, `image_id_text` have them; of numbers it is the other way round.
 SCHEMA = pa.schema(
     [
         *(("key", pa.string()), ("id", pa.int64()), ("image_id", pa.int64()), ("text", pa.string())),
         *(("tokens", pa.int64()), ("nll_sum", pa.float64()), ("nll_tokens", pa.int64())),
         *((name, pa.float64()) for name in PER_SAMPLE),
+        *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
     ]
 )
 CELLS, DAMAGED = b"cells", "damaged"
@@ -79,7 +83,13 @@ def _rows(cell: Scored) -> pa.Table:
     for name in PER_SAMPLE:
         statistics = cell.statistics.get(METRICS[name].statistic)
         scores[name] = [None] * n if statistics is None else METRICS[name].finish(statistics)
-    return pa.table({"key": [cell.key] * n, **said.__dict__, **scores}, schema=SCHEMA)
+    ids = {**_ids("id", said.id), **_ids("image_id", said.image_id)}
+    return pa.table({"key": [cell.key] * n, **said.__dict__, **scores, **ids}, schema=SCHEMA)
+
+
+def _ids(name: str, ids: Sequence[Id]) -> dict[str, list[Any]]:
+    texts = [i if isinstance(i, str) else None for i in ids]
+    return {name: [None if isinstance(i, str) else i for i in ids], f"{name}_text": texts}
 
 
 def held(output_dir: Path) -> set[str]:
@@ -113,7 +123,7 @@ def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
         cells = _cells(path)
         kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
         taken.update(map(key_of, kept))
-        if len(kept) < len(cells):
+        if len(kept) < len(cells) or _of_before(path):
             changed |= _rewrite(output_dir, [path], kept)
     return changed
 
@@ -145,7 +155,7 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
     made = None
     if cells:
         try:
-            tables = [pq.read_table(p).replace_schema_metadata() for p in parts]
+            tables = [_as_today(pq.read_table(p)) for p in parts]
         except OSError as error:
             if not _gone(error):
                 raise
@@ -159,6 +169,22 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
     if made and any(p.parent.name == SHOWN for p in parts):
         _move_in(made)
     return True
+
+
+def _of_before(path: Path) -> bool:
+    """Whether a part lacks columns that parts have today: readers take the columns of the first part for those of all."""
+    try:
+        return not set(SCHEMA.names) <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowInvalid):
+        return False  # gone, or damaged, which others see to
+
+
+def _as_today(table: pa.Table) -> pa.Table:
+    """With all columns of SCHEMA, null where a part of before has none."""
+    absent = [f for f in SCHEMA if f.name not in table.column_names]
+    for field in absent:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata()
 
 
 def _reveal(output_dir: Path) -> None:

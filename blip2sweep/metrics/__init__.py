@@ -15,10 +15,9 @@ from blip2sweep.metrics.captions import CAPTION_METRICS, CaptionScorer
 from blip2sweep.metrics.health import health_statistics, same_as_baseline
 from blip2sweep.metrics.java import JavaError
 from blip2sweep.metrics.meteor import Meteor
-from blip2sweep.metrics.records import ScoreError
 from blip2sweep.metrics.score import score_file, values
 from blip2sweep.metrics.statistics import METRICS, Metric, nll_statistics
-from blip2sweep.metrics.vqa import ANSWER_TYPES, normalize_answer, vqa_accuracy, vqa_statistics
+from blip2sweep.metrics.vqa import ANSWER_TYPES, normalize_answer, rule_of, vqa_accuracy, vqa_statistics
 
 __all__ = [
     "ANSWER_TYPES",
@@ -29,7 +28,6 @@ __all__ = [
     "JavaError",
     "Meteor",
     "Metric",
-    "ScoreError",
     "Weights",
     "drop_samples",
     "health_statistics",
@@ -38,6 +36,7 @@ __all__ = [
     "normalize_answer",
     "paired_drop",
     "resample",
+    "rule_of",
     "same_as_baseline",
     "score_file",
     "values",

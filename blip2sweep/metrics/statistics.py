@@ -90,7 +90,7 @@ def _meteor(sums: FloatArray) -> FloatArray:
 
 
 _CAPTIONS = "pycocoevalcap-1.2/ptb-3.4.1"
-_VQA = "vqaEval-a013f00"
+_VQA = "vqaEval-a013f00/2"  # 2: exact match of a single answer, answer types beyond the official ones
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -103,6 +103,7 @@ METRICS: dict[str, Metric] = {
         Metric("vqa_accuracy_yes_no", "vqa", _ratio(2, 3), True, _VQA),
         Metric("vqa_accuracy_number", "vqa", _ratio(4, 5), True, _VQA),
         Metric("vqa_accuracy_other", "vqa", _ratio(6, 7), True, _VQA),
+        Metric("vqa_accuracy_unlisted", "vqa", _ratio(8, 9), True, _VQA),
         Metric("nll", "nll", _ratio(0, 1), False, "1"),
         Metric("empty_rate", "health", _ratio(0, 2), False, "1"),
         Metric("mean_length", "health", _ratio(1, 2), True, "1"),

@@ -15,6 +15,7 @@ import numpy as np
 from blip2sweep.analysis.cells import headline
 from blip2sweep.records import Predictions, read_predictions, stem
 from blip2sweep.report.source import Source
+from blip2sweep.rows import Id
 from blip2sweep.store import read_json
 
 MOST_CELLS = 2000
@@ -88,7 +89,7 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
     told = {s.id: s for s in source.task.samples} if source.task else {}
     given = source.folder / "references.json"
     references = {r["image_id"]: r["captions"] for r in read_json(given)} if given.exists() else {}
-    rows, pictures = list[dict[str, Any]](), dict[int, str | None]()
+    rows, pictures = list[dict[str, Any]](), dict[Id, str | None]()
     for own, image in zip(first.id, first.image_id, strict=True):
         sample = told.get(own)
         row: dict[str, Any] = {"id": own, "image": image}

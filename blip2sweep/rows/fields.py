@@ -18,6 +18,7 @@ EXACT = 2.0**53  # up to here a float holds every integer
 LONGEST_ID = 500  # characters
 LONGEST_NAME = 255  # bytes of a file name, on every file system that is in use
 LONGEST_PATH = 2000  # bytes
+MOST_WORDS, MOST_CHARACTERS = 500, 5000  # of a reference caption: METEOR's aligner gives up on long ones
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}){0,5}", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -72,6 +73,14 @@ def text(value: Any) -> str:
     return value
 
 
+def caption(value: Any) -> str:
+    """A text that captions can be compared with."""
+    if len(text(value)) > MOST_CHARACTERS or len(value.split()) > MOST_WORDS:
+        told = f"has {len(value.split())} words and {len(value)} characters"
+        raise Wrong(f"{told}; right: a caption of at most {MOST_WORDS} words and {MOST_CHARACTERS} characters")
+    return str(value)
+
+
 def question(value: Any) -> str:
     """A text with something to read in it."""
     if type(value) is str and value[:1].isalnum() and value.isascii():
@@ -111,20 +120,20 @@ def answers(value: Any) -> tuple[str, ...]:
         found = []
     if found and type(value) is list and set(map(type, found)) == {str} and "".join(found).isascii():
         return tuple(found)
-    return tuple(_each(value, "answer", "texts, or objects with 'answer'", bare=True))
+    return tuple(_each(value, "answer", "texts, or objects with 'answer'", True, text))
 
 
 def captions(value: Any) -> list[str]:
     """The captions of an image, at least one."""
-    return _each(value, None, "texts", bare=True)
+    return _each(value, None, "texts", True, caption)
 
 
 def sentences(value: Any) -> list[str]:
     """The captions of an image in a Karpathy file, at least one: objects that hold one as `raw`."""
-    return _each(value, "raw", "objects with the caption as 'raw'", bare=False)
+    return _each(value, "raw", "objects with the caption as 'raw'", False, caption)
 
 
-def _each(value: Any, key: str | None, of: str, bare: bool) -> list[str]:
+def _each(value: Any, key: str | None, of: str, bare: bool, check: Callable[[Any], str]) -> list[str]:
     """The texts of a list. key: under which an object holds its text; bare: texts alone do as well."""
     if type(value) is not list or not value:
         raise Wrong(f"is {'an empty list' if value == [] else shown(value)}; right: a list of one or more {of}")
@@ -134,7 +143,7 @@ def _each(value: Any, key: str | None, of: str, bare: bool) -> list[str]:
         if (inside and key not in given) or not (inside or bare):
             raise Wrong(f"[{i}] {f'has no {key!r}' if inside else f'is {shown(given)}'}; right: a list of {of}")
         try:
-            found.append(text(given[key] if inside else given))
+            found.append(check(given[key] if inside else given))
         except Wrong as wrong:
             raise Wrong(f"[{i}] {wrong}") from None
     return found
@@ -168,6 +177,12 @@ def texts(found: list[Any]) -> list[Any]:
     if set(map(type, found)) == {str} and all(map(str.isascii, found)):
         return found
     return [text(value) for value in found]
+
+
+def caption_texts(found: list[Any]) -> list[Any]:
+    if set(map(type, found)) == {str} and max(map(len, found)) < 2 * MOST_WORDS:
+        return texts(found)
+    return [caption(value) for value in found]
 
 
 def questions(found: list[Any]) -> list[Any]:

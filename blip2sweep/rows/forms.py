@@ -156,7 +156,7 @@ def caption_rows(
 ) -> dict[Id, list[str]]:
     """`annotations` of a COCO captions file: image id -> captions, in file order. images: those that there are."""
     rows = Rows(path, "annotations", "image_id", mistakes)
-    captions = rows.typed(found, {"image_id": fields.ids, "caption": fields.texts})
+    captions = rows.typed(found, {"image_id": fields.ids, "caption": fields.caption_texts})
     ids = [(i, own) for i, own, _ in captions]
     known = dict.fromkeys(image.id for image in images or ())
     rows.one_kind(ids, known, "the ids of 'images'")
@@ -236,6 +236,30 @@ def _same_images(rows: Rows, given: Sequence[tuple[int, Answers]], questions: Ma
         if asked is not None and own.image_id is not None and own.image_id != asked.image_id:
             of, at = shown(own.image_id), shown(asked.image_id)
             rows.wrong(i, {rows.label: own.id}, f"is of image {of}, its question of image {at}; right: the same image")
+
+
+# ---- what a model said
+
+
+def prediction_rows(
+    path: Path, found: Sequence[Any], column: str, text: str, mistakes: Mistakes
+) -> dict[Id, str]:
+    """Predictions as a list of objects: id -> text. column, text: the fields that hold them."""
+    rows = Rows(path, "predictions", column, mistakes)
+    said = rows.typed(found, {column: fields.ids, text: fields.texts})
+    _distinct(rows, [(i, own) for i, own, _ in said], "one prediction each")
+    return {own: words for _, own, words in said}
+
+
+def own_predictions(path: Path, columns: Mapping[str, Any], mistakes: Mistakes) -> dict[str, dict[Id, str]]:
+    """Predictions as a file of `predictions/` has them, column by column. By question id, and by image id where both are
+    the same, as of captions. Raises UserError where the columns do not belong together."""
+    taken = [columns[name] for name in ("id", "image_id", "text")]
+    if not all(isinstance(c, list) for c in taken) or len({len(c) for c in taken}) != 1 or not taken[0]:
+        raise UserError(f"{path}: the columns id, image_id and text are no lists of one length; right: the file as written")
+    records = [{"id": i, "image_id": image, "text": words} for i, image, words in zip(*taken, strict=True)]
+    said = prediction_rows(path, records, "id", "text", mistakes)
+    return {"question_id": said, **({"image_id": said} if taken[0] == taken[1] else {})}
 
 
 def _distinct(rows: Rows, ids: Sequence[tuple[int, Id]], right: str) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from blip2sweep.errors import UserError
 from blip2sweep.memory import free_host_bytes
 from blip2sweep.models import Loaded
+from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
 
 T = TypeVar("T")
@@ -32,22 +33,22 @@ class Features:
     (n, num_query_tokens, Q-Former width). bad: ids of images that could not be read.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[Id, ...]
     pixels: Tensor | None = None
     image_features: Tensor | None = None
     query_features: Tensor | None = None
-    bad: tuple[int, ...] = ()
+    bad: tuple[Id, ...] = ()
 
 
 class Row:
     """One image read: its id, and its pixels (3, height, width) or why there are none."""
 
-    def __init__(self, image_id: int, pixels: Tensor | None, error: str = "") -> None:
+    def __init__(self, image_id: Id, pixels: Tensor | None, error: str = "") -> None:
         self.image_id, self.pixels, self.error = image_id, pixels, error
 
 
 class _Images(Dataset[Row]):
-    def __init__(self, images: Sequence[tuple[int, Path]], image_processor: Any) -> None:
+    def __init__(self, images: Sequence[tuple[Id, Path]], image_processor: Any) -> None:
         self.images, self.image_processor = images, image_processor
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class _Images(Dataset[Row]):
 
 
 def pixel_batches(
-    loaded: Loaded, images: Sequence[tuple[int, Path]], batch_size: int, workers: int, on_bad_image: str
+    loaded: Loaded, images: Sequence[tuple[Id, Path]], batch_size: int, workers: int, on_bad_image: str
 ) -> Iterator[Features]:
     """Read, decode and preprocess images (id, path) in order.
 
@@ -109,8 +110,8 @@ class Images:
             yield self._kept
             return
         reading = pixel_batches(self.loaded, list(self.task.images.items()), size, self.workers, self.on_bad_image)
-        ids: list[int] = []
-        bad: list[int] = []
+        ids: list[Id] = []
+        bad: list[Id] = []
         kept: Tensor | None = None
         for part in _ahead(reading):
             if part.pixels is not None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.metrics.vqa import rule_of
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 
@@ -54,6 +55,11 @@ class TaskData:
     samples: tuple[Sample, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def vqa_rule(self) -> str | None:
+        """How questions are scored, by the number of answers they have; None for captions."""
+        return rule_of([s.references for s in self.samples]) if self.kind == "vqa" else None
 
     @cached_property
     def images(self) -> dict[Id, Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import ScoreError, score_file
+from blip2sweep.metrics import score_file
 
 pytestmark = pytest.mark.xdist_group("java")
 
@@ -77,7 +77,7 @@ def test_every_format_gives_the_same_vqa_row(tmp_path: Path, suffix: str) -> Non
 
 def test_a_subset_only_when_asked_for(tmp_path: Path) -> None:
     paths = _write(tmp_path, "one.json", PREDICTIONS[:1]), _write(tmp_path, "coco.json", COCO)
-    with pytest.raises(ScoreError, match="no prediction for image_id 2 of"):
+    with pytest.raises(UserError, match="no prediction for image_id 2 of"):
         score_file(*paths)
     assert score_file(*paths, subset=True)["bleu_1"] == pytest.approx(1)
 
@@ -105,12 +105,12 @@ BAD = {
 def test_bad_files_are_one_line(tmp_path: Path, case: str) -> None:
     name, predictions, references, message = BAD[case]
     path = tmp_path / name if predictions is None else _write(tmp_path, name, predictions)
-    with pytest.raises(ScoreError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         score_file(path, _write(tmp_path, "references.json", references))
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, UserError)
 
 
 def test_a_broken_parquet_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ScoreError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         score_file(_write(tmp_path, "x.json", "").rename(tmp_path / "x.parquet"), _write(tmp_path, "r.json", CAPTIONS))
