@@ -21,6 +21,7 @@ from blip2sweep.metrics.records import (
 from blip2sweep.metrics.statistics import METRICS, FloatArray
 from blip2sweep.metrics.vqa import rule_of, vqa_statistics
 from blip2sweep.rows import Id, without_gc
+from blip2sweep.rows.fields import shown
 
 
 def score_file(path: str | Path, references_path: str | Path, subset: bool = False) -> dict[str, float | str | None]:
@@ -91,4 +92,4 @@ def _texts(
 
 def _some(column: str, ids: Sequence[Id]) -> str:
     rest = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-    return f"{column} {ids[0]}{rest}"
+    return f"{column} {shown(ids[0])}{rest}"

@@ -13,7 +13,7 @@ from typing import Any
 Id = int | str
 Check = Callable[[list[Any]], list[Any]]  # of a column
 
-LARGEST = 2**63 - 1
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
 EXACT = 2.0**53  # up to here a float holds every integer
 LONGEST_ID = 500  # characters
 LONGEST_NAME = 255  # bytes of a file name, on every file system that is in use
@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
 def identifier(value: Any) -> Id:
     """A whole number of at most 64 bits, or a text that names something."""
     if type(value) is int:
-        if -LARGEST <= value <= LARGEST:
+        if SMALLEST <= value <= LARGEST:
             return value
         raise Wrong(f"is {shown(value)}; right: a whole number of at most 64 bits, or a text")
     if type(value) is str:
@@ -162,7 +162,7 @@ def answer_type(value: Any) -> str | None:
 
 
 def ids(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {int} and -LARGEST <= min(found) and max(found) <= LARGEST:
+    if set(map(type, found)) == {int} and SMALLEST <= min(found) and max(found) <= LARGEST:
         return found
     return [identifier(value) for value in found]
 

@@ -95,7 +95,7 @@ class Rows:
         try:
             return check([row[name]])[0]
         except Wrong as wrong:
-            self.wrong(i, row, f"'{name}' {wrong}")
+            self.wrong(i, None if name == self.label else row, f"'{name}' {wrong}")
             return MISSING
 
     def once(self, ids: Sequence[tuple[int, Hashable]], right: str) -> None:
@@ -165,6 +165,7 @@ def caption_rows(
     by_image: dict[Id, list[str]] = {}
     for _, own, caption in captions:
         by_image.setdefault(own, []).append(caption)
+    _worded(rows, [(i, own, by_image[own]) for i, own, _ in captions])
     return by_image
 
 
@@ -174,6 +175,7 @@ def sentence_rows(path: Path, found: Sequence[Any], wanted: str, mistakes: Mista
     needed = {"cocoid": fields.ids, "filepath": fields.folder_names, "filename": fields.file_names}
     images = rows.typed(found, {**needed, "split": fields.texts, "sentences": fields.sentence_lists})
     _distinct(rows, [(i, own) for i, own, *_ in images], "every image once")
+    _worded(rows, [(i, own, captions) for i, own, *_, captions in images])
     return [
         (Image(own, f"{folder}/{name}"), captions) for _, own, folder, name, split, captions in images if split == wanted
     ]
@@ -184,7 +186,15 @@ def listed_captions(path: Path, found: Sequence[Any], mistakes: Mistakes) -> dic
     rows = Rows(path, "references", "image_id", mistakes)
     captions = rows.typed(found, {"image_id": fields.ids, "captions": fields.caption_lists})
     _distinct(rows, [(i, own) for i, own, _ in captions], "every image once, with all its captions")
+    _worded(rows, captions)
     return {own: texts for _, own, texts in captions}
+
+
+def _worded(rows: Rows, captions: Sequence[tuple[int, Id, list[str]]]) -> None:
+    """Captions of nothing but spaces are no reference: whatever a model says, it would score 0."""
+    for i, own, texts in captions:
+        if not texts[0].strip() and not any(text.strip() for text in texts):
+            rows.wrong(i, {rows.label: own}, "no caption of this image has a word; right: one that does")
 
 
 # ---- questions

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Id, Image, Mistakes, caption_rows, image_rows, list_of, read_json, sentence_rows
+from blip2sweep.rows.fields import shown
 from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
 
 KARPATHY = "karpathy_"
@@ -42,7 +43,7 @@ def _captions(root: Path, split: str, limit: int | None) -> tuple[list[Sample], 
 def _captioned(path: Path, images: Sequence[Image], captions: dict[Id, list[str]], mistakes: Mistakes) -> None:
     for i, image in enumerate(images):
         if image.id not in captions:
-            mistakes.add(path, f"images[{i}] (id {image.id})", "has no caption; right: an annotation for every image")
+            mistakes.add(path, f"images[{i}] (id {shown(image.id)})", "has no caption; right: an annotation for every image")
 
 
 def _no_split(path: Path, split: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Answers, Id, Mistakes, Question, answer_rows, list_of, question_rows, read_json
+from blip2sweep.rows.fields import shown
 from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
 
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
@@ -51,7 +52,7 @@ def _answered(
     for i, q in enumerate(questions):
         if q.id not in answers:
             what = f"no annotation for it in {answered.name}; right: the matching pair"
-            mistakes.add(asked, f"questions[{i}] (question_id {q.id})", what)
+            mistakes.add(asked, f"questions[{i}] (question_id {shown(q.id)})", what)
 
 
 def _sample(question: Question, answers: Answers, image: Path) -> Sample:
