@@ -241,7 +241,10 @@ def test_tasks_with_texts_as_ids_and_with_numbers_are_one_table(tmp_path: Path) 
     part(tmp_path, [a])
     part(tmp_path, [b])
     show(tmp_path, counting(a, b))
-    of = {str(k): group for k, group in pq.read_table(tmp_path / SHOWN).to_pandas(types_mapper=pd.ArrowDtype).groupby("key")}
+    of = {
+        str(k): group
+        for k, group in pq.read_table(tmp_path / SHOWN).to_pandas(types_mapper=pd.ArrowDtype).groupby("key")
+    }
     assert of[a.key]["id"].tolist() == [0, 1, 2]
     assert set(of[a.key]["image_id"]) == {2**63 - 1}
     assert of[a.key]["id_text"].isna().all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from blip2sweep.rows import (
     read_json,
     read_text,
 )
+from blip2sweep.rows.fields import shown
 
 
 class Predictions(NamedTuple):
@@ -140,32 +143,33 @@ def _jsonl(path: Path) -> Any:
 
 
 def _csv(path: Path) -> Any:
-    import pandas as pd
-
-    # Everything as text: a model may well answer "NA" or "1.0".
-    return _frame(
-        path, lambda: pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).to_dict("records")
-    )
+    """Everything as text: a model may well answer "NA" or "1.0"."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        lines = [x for x in csv.reader(io.StringIO(read_text(path, PREDICTION_FORMS), newline=""), strict=True) if x]
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV ({error}); right: {PREDICTION_FORMS}") from error
+    header = lines[0] if lines else []
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: the column {shown(twice)} stands twice; right: each column once")
+    for i, line in enumerate(lines[1:]):
+        if any(line[len(header) :]):
+            told = f"predictions[{i}] has {len(line)} fields, the header {len(header)}"
+            raise UserError(f"{path}: {told}; right: texts that hold a comma in quotes")
+    return [dict(zip(header, line, strict=False)) for line in lines[1:]]
 
 
 def _parquet(path: Path) -> Any:
     import pyarrow.parquet
 
-    def read() -> list[dict[str, Any]]:
-        file = pyarrow.parquet.ParquetFile(path)
-        wanted = [c for pair in TEXT_COLUMNS.items() for c in pair if c in file.schema_arrow.names]
-        found: list[dict[str, Any]] = file.read(wanted or None).to_pylist()
-        return found
-
-    return _frame(path, read)
-
-
-def _frame(path: Path, read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; right: {PREDICTION_FORMS}")
     try:
-        return read()
-    except Exception as error:  # readers raise many kinds, all of them about this file
+        file = pyarrow.parquet.ParquetFile(path)
+        wanted = [c for pair in TEXT_COLUMNS.items() for c in pair if c in file.schema_arrow.names]
+        return file.read(wanted or None).to_pylist()
+    except Exception as error:  # it raises many kinds, all of them about this file
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read: {told}; right: {PREDICTION_FORMS}") from error
 

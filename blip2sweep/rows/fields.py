@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and not -(10**20) < value < 10**20:
         return "a number of more than 20 digits"
     if isinstance(value, str):
-        return ascii(value) if len(value) <= 60 else f"{ascii(value[:57])} … ({len(value)} characters)"
+        return ascii(value) if len(value) <= 60 else f"{value[:57]!a} … ({len(value)} characters)"
     return f"{value}"[:60]
 
 
@@ -162,7 +162,7 @@ def answer_type(value: Any) -> str | None:
 
 
 def ids(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {int} and SMALLEST <= min(found) and max(found) <= LARGEST:
+    if set(map(type, found)) == {int} and min(found) >= SMALLEST and max(found) <= LARGEST:
         return found
     return [identifier(value) for value in found]
 

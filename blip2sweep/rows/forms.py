@@ -177,7 +177,9 @@ def sentence_rows(path: Path, found: Sequence[Any], wanted: str, mistakes: Mista
     _distinct(rows, [(i, own) for i, own, *_ in images], "every image once")
     _worded(rows, [(i, own, captions) for i, own, *_, captions in images])
     return [
-        (Image(own, f"{folder}/{name}"), captions) for _, own, folder, name, split, captions in images if split == wanted
+        (Image(own, f"{folder}/{name}"), captions)
+        for _, own, folder, name, split, captions in images
+        if split == wanted
     ]
 
 
@@ -251,9 +253,7 @@ def _same_images(rows: Rows, given: Sequence[tuple[int, Answers]], questions: Ma
 # ---- what a model said
 
 
-def prediction_rows(
-    path: Path, found: Sequence[Any], column: str, text: str, mistakes: Mistakes
-) -> dict[Id, str]:
+def prediction_rows(path: Path, found: Sequence[Any], column: str, text: str, mistakes: Mistakes) -> dict[Id, str]:
     """Predictions as a list of objects: id -> text. column, text: the fields that hold them."""
     rows = Rows(path, "predictions", column, mistakes)
     said = rows.typed(found, {column: fields.ids, text: fields.texts})
@@ -266,7 +266,9 @@ def own_predictions(path: Path, columns: Mapping[str, Any], mistakes: Mistakes) 
     the same, as of captions. Raises UserError where the columns do not belong together."""
     taken = [columns[name] for name in ("id", "image_id", "text")]
     if not all(isinstance(c, list) for c in taken) or len({len(c) for c in taken}) != 1 or not taken[0]:
-        raise UserError(f"{path}: the columns id, image_id and text are no lists of one length; right: the file as written")
+        raise UserError(
+            f"{path}: the columns id, image_id and text are no lists of one length; right: the file as written"
+        )
     records = [{"id": i, "image_id": image, "text": words} for i, image, words in zip(*taken, strict=True)]
     said = prediction_rows(path, records, "id", "text", mistakes)
     return {"question_id": said, **({"image_id": said} if taken[0] == taken[1] else {})}

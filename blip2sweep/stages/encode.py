@@ -34,7 +34,9 @@ def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> F
 def check_known(task: TaskData, known: Features) -> None:
     absent = task.images.keys() - {*known.ids, *known.bad}
     if absent:
-        raise ValueError(f"features given without {len(absent)} images of task {task.name}, such as {next(iter(absent))}")
+        raise ValueError(
+            f"features given without {len(absent)} images of task {task.name}, such as {next(iter(absent))}"
+        )
 
 
 class _Encoder:

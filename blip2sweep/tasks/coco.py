@@ -43,7 +43,9 @@ def _captions(root: Path, split: str, limit: int | None) -> tuple[list[Sample], 
 def _captioned(path: Path, images: Sequence[Image], captions: dict[Id, list[str]], mistakes: Mistakes) -> None:
     for i, image in enumerate(images):
         if image.id not in captions:
-            mistakes.add(path, f"images[{i}] (id {shown(image.id)})", "has no caption; right: an annotation for every image")
+            mistakes.add(
+                path, f"images[{i}] (id {shown(image.id)})", "has no caption; right: an annotation for every image"
+            )
 
 
 def _no_split(path: Path, split: str) -> str:

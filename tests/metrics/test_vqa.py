@@ -123,7 +123,9 @@ def test_a_single_answer_is_matched_exactly_after_normalisation() -> None:
     """Leaving one out of one leaves nothing to be right about."""
     assert vqa_accuracy("Two dogs.", ["two dogs"]) == vqa_accuracy("the 2 dogs", ["two dogs"]) == 1
     assert vqa_accuracy("two cats", ["two dogs"]) == vqa_accuracy("", ["two dogs"]) == 0
-    assert vqa_accuracy("yes", ["yes"] * 2) == pytest.approx(1 / 3)  # from two on the official rule, whatever it can reach
+    assert vqa_accuracy("yes", ["yes"] * 2) == pytest.approx(
+        1 / 3
+    )  # from two on the official rule, whatever it can reach
 
 
 @pytest.mark.parametrize(
