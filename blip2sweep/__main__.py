@@ -94,7 +94,8 @@ def guarded(run: Callable[[], object]) -> int:
 def _say(error: BaseException, code: int) -> int:
     if FULL_ERROR:
         raise error
-    say(f"error: {joined(str(error))}", err=True)
+    for line in getattr(error, "lines", (str(error),)):
+        say(f"error: {joined(line)}", err=True)
     return code
 
 

@@ -124,6 +124,7 @@ class Cell:
             "data": digest([self.task.fingerprint, self.task.content])[:12],
             "data_images": self.task.content[:12],
             "exif": READING["exif"],
+            **({"vqa_rule": self.task.vqa_rule} if self.task.vqa_rule else {}),
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),

@@ -122,11 +122,14 @@ def logs(
 def score(
     file: Annotated[Path, typer.Argument(help="Predictions: COCO or VQA results JSON, JSONL, CSV or parquet.")],
     references: Annotated[Path, typer.Option("--references", "-r", help="COCO captions or VQAv2 annotations JSON.")],
+    subset: Annotated[
+        bool, typer.Option("--subset", help="Score the ids that the predictions have, as COCOEvalCap does.")
+    ] = False,
 ) -> None:
     """Score any predictions file; prints one JSON object with the table's column names."""
     from blip2sweep.metrics import score_file
 
-    say_text(json.dumps(score_file(file, references)))
+    say_text(json.dumps(score_file(file, references, subset)))
 
 
 @app.command()

@@ -11,6 +11,14 @@ class UserError(ValueError):
     """Bad input. The command line prints the message on one line and exits with code 2; nothing is queued or written."""
 
 
+class UserErrors(UserError):
+    """All that is wrong with one input. lines: one a mistake, each of which the command line prints on a line of its own."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("; also: ".join(self.lines))
+
+
 class MissingExtra(UserError):
     """A library that is not installed: in a grid that has other cells, its own are skipped with that reason.
 

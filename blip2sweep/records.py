@@ -19,6 +19,7 @@ from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.remarks import remark
+from blip2sweep.rows import Id
 from blip2sweep.store import read_json, write_atomic, write_noted
 
 MARK = b"blip2sweep "  # in front of a score file's checksum
@@ -31,8 +32,8 @@ FIELDS = ("id", "image_id", "text", "tokens", "nll_sum", "nll_tokens")
 class Predictions:
     """What a cell said, column by column, in the order of the task's samples."""
 
-    id: list[int]
-    image_id: list[int]
+    id: list[Id]
+    image_id: list[Id]
     text: list[str]
     tokens: list[int]
     nll_sum: list[float | None]  # None: not finite, or not measured

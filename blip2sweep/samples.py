@@ -29,17 +29,21 @@ from blip2sweep.measured import Scored
 from blip2sweep.metrics import METRICS
 from blip2sweep.records import key_of
 from blip2sweep.remarks import remark
+from blip2sweep.rows import Id
 from blip2sweep.store import sweep_up, sync_folder, write_atomic
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
 ROWS = 200_000  # of a part, about
 SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
 PER_SAMPLE = ("cider", "meteor", "rouge_l", "vqa_accuracy")  # the metrics that mean something for a single sample
+# Parts share one schema whatever their tasks call their samples: of ids that are texts `id` and `image_id` are null, and
+# `id_text`, `image_id_text` have them; of numbers it is the other way round.
 SCHEMA = pa.schema(
     [
         *(("key", pa.string()), ("id", pa.int64()), ("image_id", pa.int64()), ("text", pa.string())),
         *(("tokens", pa.int64()), ("nll_sum", pa.float64()), ("nll_tokens", pa.int64())),
         *((name, pa.float64()) for name in PER_SAMPLE),
+        *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
     ]
 )
 CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
@@ -81,7 +85,13 @@ def _rows(cell: Scored) -> pa.Table:
     for name in PER_SAMPLE:
         statistics = cell.statistics.get(METRICS[name].statistic)
         scores[name] = [None] * n if statistics is None else METRICS[name].finish(statistics)
-    return pa.table({"key": [cell.key] * n, **said.__dict__, **scores}, schema=SCHEMA)
+    ids = {**_ids("id", said.id), **_ids("image_id", said.image_id)}
+    return pa.table({"key": [cell.key] * n, **said.__dict__, **scores, **ids}, schema=SCHEMA)
+
+
+def _ids(name: str, ids: Sequence[Id]) -> dict[str, list[Any]]:
+    texts = [i if isinstance(i, str) else None for i in ids]
+    return {name: [None if isinstance(i, str) else i for i in ids], f"{name}_text": texts}
 
 
 def held(output_dir: Path) -> set[str]:
@@ -115,7 +125,7 @@ def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
         cells = _cells(path)
         kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
         taken.update(map(key_of, kept))
-        if len(kept) < len(cells):
+        if len(kept) < len(cells) or _of_before(path):
             changed |= _rewrite(output_dir, [path], kept)
     return changed
 
@@ -163,9 +173,9 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
 def _read(path: Path) -> pa.Table | None:
     """The rows of a part that `_cells` found whole; None when another process took it away."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata()
-        if table.schema == SCHEMA:
-            return table
+        table = pq.read_table(path, page_checksum_verification=True)
+        if set(table.column_names) <= set(SCHEMA.names):
+            return _as_today(table)
     except (OSError, pa.ArrowException) as error:
         if _gone(error):
             return None
@@ -174,6 +184,22 @@ def _read(path: Path) -> pa.Table | None:
     _unwanted(path)
     path.unlink(missing_ok=True)  # without it its cells are written again
     return None
+
+
+def _of_before(path: Path) -> bool:
+    """Whether a part lacks columns that parts have today: readers take the columns of the first part for those of all."""
+    try:
+        return not set(SCHEMA.names) <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return False  # gone, or damaged, which others see to
+
+
+def _as_today(table: pa.Table) -> pa.Table:
+    """With all columns of SCHEMA, null where a part of before has none."""
+    absent = [f for f in SCHEMA if f.name not in table.column_names]
+    for field in absent:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata()
 
 
 def _reveal(output_dir: Path) -> None:

@@ -26,6 +26,7 @@ from blip2sweep.records import (
     second_runs,
     write_statistics,
 )
+from blip2sweep.rows import Id
 from blip2sweep.tasks import TaskData
 
 Statistics = dict[str, NDArray[np.float64]]
@@ -36,7 +37,7 @@ class Scorer:
 
     def __init__(self, task: TaskData) -> None:
         self.task = task
-        self._of_some: dict[tuple[int, ...], CaptionScorer] = {}
+        self._of_some: dict[tuple[Id, ...], CaptionScorer] = {}
 
     @cached_property
     def _captions(self) -> CaptionScorer:
@@ -74,9 +75,7 @@ class Scorer:
             return self._of(predictions).statistics(predictions.text)
         chosen = {s.id: s for s in self.task.samples}
         samples = [chosen[i] for i in predictions.id]
-        return vqa_statistics(
-            predictions.text, [s.references for s in samples], [s.answer_type or "other" for s in samples]
-        )
+        return vqa_statistics(predictions.text, [s.references for s in samples], [s.answer_type for s in samples])
 
     def _of(self, predictions: Predictions) -> CaptionScorer:
         """The task's scorer, or one of its own where samples were skipped: document frequencies are the scored set's."""

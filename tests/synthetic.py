@@ -15,6 +15,7 @@ from blip2sweep.collect import collect
 from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.rows import Recipes, Source, result, write_rows
 from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
+from blip2sweep.rows import Id
 from blip2sweep.sweep.sweeps import Sweep
 
 Array = NDArray[np.float64]
@@ -83,15 +84,16 @@ def build(
     scale: float = 1.0,
     nan: Callable[[Sequence[Entry]], bool] = lambda listed: False,
     collected: bool = True,
+    ids: Sequence[Id] | None = None,
 ) -> Source:
     """Write a ledger of these recipes and its tables. texts(cell, kept): n outputs; values: planted share lost.
 
-    jitter: noise of single images; scale: of all scores; nan: recipes whose metric is 0/0; collected: write the tables too.
+    ids: of the images; jitter: noise of single images; scale: of all scores; nan: recipes whose metric is 0/0; collected: write the tables too.
     """
     origin = made_from or source(n=n)
     rng, resolve = np.random.default_rng(seed), Recipes(origin.anatomy)
     base = scale * np.clip(rng.normal(1.2, 0.8, n), 0, None)
-    ids = list(range(1000, 1000 + n))
+    ids = list(ids or range(1000, 1000 + n))
     rows = []
     for i, listed in enumerate([*([[]] if with_baseline else []), *recipes]):
         lost = (values or (lambda e: damage(e, WEIGHTS)))(listed) if listed else 0.0
@@ -122,7 +124,8 @@ def build_planned(
 ) -> None:
     """A ledger of cells as a plan makes them, digests of calibration samples and all. lost(job): planted share lost."""
     rng, rows = np.random.default_rng(0), []
-    base, ids = np.clip(rng.normal(1.2, 0.8, n), 0, None), list(range(1000, 1000 + n))
+    base: Array = np.clip(rng.normal(1.2, 0.8, n), 0, None)
+    ids: list[Id] = list(range(1000, 1000 + n))
     for cell in cells:
         job = cell.job()
         share = lost(job) if job["recipe"] else 0.0
@@ -138,7 +141,7 @@ def build_planned(
 
 
 def _outputs(
-    output_dir: Path, key: str, ids: list[int], said: list[str], scores: Array, weight: float, nll: float
+    output_dir: Path, key: str, ids: list[Id], said: list[str], scores: Array, weight: float, nll: float
 ) -> str:
     """Write outputs and their statistics. Returns the hash."""
     n = len(ids)

@@ -10,22 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from blip2sweep import samples
 from blip2sweep.errors import UserError
 from blip2sweep.measured import Scored
 from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
+from blip2sweep.rows import Id
 from blip2sweep.samples import HIDDEN, SHOWN, SampleWriter, held, held_as, show
 
 
-def cell(output_dir: Path, key: str, word: str = "yes", scored: bool = True, n: int = 3) -> Scored:
-    """A cell of n samples that always says the same."""
-    said = Predictions(list(range(n)), [7] * n, [word] * n, [1] * n, [None] * n, [0] * n)
+def cell(
+    output_dir: Path, key: str, word: str = "yes", scored: bool = True, n: int = 3, image: Id = 7, first: str = ""
+) -> Scored:
+    """A cell of n samples of one image that always says the same. first: makes texts of the ids."""
+    ids: list[Id] = [f"{first}{i}" if first else i for i in range(n)]
+    said = Predictions(ids, [image] * n, [word] * n, [1] * n, [None] * n, [0] * n)
     name = stem(key, said.hash)
     write_predictions(output_dir, name, said)
     if scored:
-        write_statistics(output_dir, name, {"vqa": np.tile([1.0, 2.0, 0, 0, 0, 0, 0, 0], (n, 1))})
+        write_statistics(output_dir, name, {"vqa": np.tile([1.0, 2.0, *[0.0] * 8], (n, 1))})
     return Scored(output_dir, name)
 
 
@@ -229,3 +234,36 @@ def test_makers_of_tables_at_the_same_time_agree(tmp_path: Path) -> None:
     assert files(tmp_path, HIDDEN) == []
     show(tmp_path, {})  # what two merged at the same moment is there twice until somebody looks again
     assert said(tmp_path) == {k: ["yes"] * 3 for k in keys}
+
+
+def test_tasks_with_texts_as_ids_and_with_numbers_are_one_table(tmp_path: Path) -> None:
+    a, b = cell(tmp_path, "a" * 12, image=2**63 - 1), cell(tmp_path, "b" * 12, image="<b>.jpg", first="q_")
+    part(tmp_path, [a])
+    part(tmp_path, [b])
+    show(tmp_path, counting(a, b))
+    of = {
+        str(k): group
+        for k, group in pq.read_table(tmp_path / SHOWN).to_pandas(types_mapper=pd.ArrowDtype).groupby("key")
+    }
+    assert of[a.key]["id"].tolist() == [0, 1, 2]
+    assert set(of[a.key]["image_id"]) == {2**63 - 1}
+    assert of[a.key]["id_text"].isna().all()
+    assert of[b.key]["id_text"].tolist() == ["q_0", "q_1", "q_2"]
+    assert set(of[b.key]["image_id_text"]) == {"<b>.jpg"}
+    assert of[b.key]["image_id"].isna().all()
+    show(tmp_path, counting(a))
+    assert pd.read_parquet(tmp_path / SHOWN, filters=[("key", "=", a.key)])["image_id"].dtype == np.int64
+
+
+def test_parts_of_before_text_ids_take_todays_columns(tmp_path: Path) -> None:
+    a, b = cell(tmp_path, "a" * 12), cell(tmp_path, "b" * 12, first="q_")
+    part(tmp_path, [a])
+    (path,) = files(tmp_path, HIDDEN)
+    before = pq.read_table(path).drop_columns(["id_text", "image_id_text"])
+    (tmp_path / SHOWN).mkdir()
+    pq.write_table(before, tmp_path / SHOWN / path.name)
+    path.unlink()
+    part(tmp_path, [b])
+    show(tmp_path, counting(a, b))
+    assert said(tmp_path) == {a.key: ["yes"] * 3, b.key: ["yes"] * 3}
+    assert rows(tmp_path)["id_text"].notna().sum() == 3

@@ -29,6 +29,7 @@ from blip2sweep.metrics import (
     weights,
 )
 from blip2sweep.records import read_predictions, read_statistics, stem
+from blip2sweep.rows import Id
 
 Array = NDArray[np.float64]
 COLUMNS_AT_ONCE = 4096
@@ -39,7 +40,7 @@ class Draws:
     """Statistics of the cells that have them. arrays: key -> (n, k); image_ids: n; drops are positive when worse."""
 
     metric: Metric
-    image_ids: list[int]
+    image_ids: list[Id]
     arrays: dict[str, Array]
     baseline: str
     resampled: dict[str, Array]  # key -> (B,)
@@ -131,7 +132,7 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str) -> Draws | No
     return Draws(METRICS[metric], predictions.image_id, same, first["key"], resampled)
 
 
-def resample_all(metric: Metric, image_ids: Sequence[int], arrays: dict[str, Array]) -> dict[str, Array]:
+def resample_all(metric: Metric, image_ids: Sequence[Id], arrays: dict[str, Array]) -> dict[str, Array]:
     """{key: (B,)}; equal arrays are resampled once."""
     drawn = weights(image_ids)
     distinct = {id(a): a for a in arrays.values()}

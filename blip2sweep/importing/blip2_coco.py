@@ -53,7 +53,7 @@ class _Writer:
         n = len(texts)
         ids = self.study.image_ids
         nothing: list[float | None] = [None] * n
-        predictions = Predictions(ids, ids, texts, [0] * n, nothing, [0] * n)
+        predictions = Predictions([*ids], [*ids], texts, [0] * n, nothing, [0] * n)
         name = stem(key, predictions.hash)
         if predictions.hash not in self._known:
             self._known[predictions.hash] = self._scorer.statistics(texts) | health_statistics(texts)

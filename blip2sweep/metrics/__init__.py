@@ -27,10 +27,9 @@ from blip2sweep.metrics.intervals import (
 )
 from blip2sweep.metrics.java import JavaError
 from blip2sweep.metrics.meteor import Meteor
-from blip2sweep.metrics.records import ScoreError
 from blip2sweep.metrics.score import score_file, values
 from blip2sweep.metrics.statistics import METRICS, Metric, nll_statistics
-from blip2sweep.metrics.vqa import ANSWER_TYPES, normalize_answer, vqa_accuracy, vqa_statistics
+from blip2sweep.metrics.vqa import ANSWER_TYPES, normalize_answer, rule_of, vqa_accuracy, vqa_statistics
 
 __all__ = [
     "ANSWER_TYPES",
@@ -43,7 +42,6 @@ __all__ = [
     "Kept",
     "Meteor",
     "Metric",
-    "ScoreError",
     "Weights",
     "changed_images",
     "drop_samples",
@@ -57,6 +55,7 @@ __all__ = [
     "normalize_answer",
     "paired_drop",
     "resample",
+    "rule_of",
     "same_as_baseline",
     "score_file",
     "student_factor",

@@ -19,6 +19,8 @@ from blip2sweep.metrics.statistics import METEOR_COLUMNS, FloatArray
 # Segments sent to METEOR before its answers are read: 100 bytes an answer stay below the 64 KiB of a pipe, so neither
 # side can block on a full pipe while the other one does.
 _BATCH = 256
+# The aligner's time and memory grow without bound: 1,000 equal words against 60 take seconds, 50,000 end in a stack of Java.
+MOST_WORDS = 500
 
 
 class Meteor:
@@ -35,13 +37,20 @@ class Meteor:
     def statistics(self, references: Sequence[Sequence[str]], candidates: Sequence[str]) -> FloatArray:
         """The "meteor" statistic, (n, 21) float64, of n tokenised candidates, each against its tokenised references.
 
-        Only the best-scoring reference of each counts, as METEOR does. Raises JavaError, after which the next call
-        starts a new process.
+        Only the best-scoring reference of each counts, as METEOR does. Of a candidate the first MOST_WORDS words are
+        aligned; those after them count as words that match nothing, so that a text without end gets a score as well, the
+        lower the longer it is. Raises JavaError, after which the next call starts a new process.
         """
-        lines = [_score_line(texts, candidate) for texts, candidate in zip(references, candidates, strict=True)]
+        pieces = [_pieces(candidate) for candidate in candidates]
+        lines = [_score_line(texts, own[0]) for texts, own in zip(references, pieces, strict=True)]
+        rest = [(row, piece) for row, own in enumerate(pieces) for piece in own[1:]]
+        lines += [_score_line(["x"], piece) for _, piece in rest]
         with self._lock:
             answers = [answer for i in range(0, len(lines), _BATCH) for answer in self._ask(lines[i : i + _BATCH])]
-        return _without_perfect_chunks(np.array(answers, dtype=np.float64).reshape(-1, METEOR_COLUMNS))
+        rows = np.array(answers, dtype=np.float64).reshape(-1, METEOR_COLUMNS)
+        for (row, _), uncounted in zip(rest, rows[len(pieces) :], strict=True):
+            rows[row, [0, 2]] += uncounted[[0, 2]]  # words, and function words among them
+        return _without_perfect_chunks(rows[: len(pieces)])
 
     def close(self) -> None:
         """Ends the process, if there is one. A later call starts another."""
@@ -111,6 +120,14 @@ def shared_meteor() -> Meteor:
     meteor = Meteor()
     atexit.register(meteor.close)
     return meteor
+
+
+def _pieces(candidate: str) -> list[str]:
+    """A candidate in pieces of MOST_WORDS words; nearly always it is one."""
+    if candidate.count(" ") < MOST_WORDS:
+        return [candidate]
+    words = candidate.split(" ")
+    return [" ".join(words[i : i + MOST_WORDS]) for i in range(0, len(words), MOST_WORDS)]
 
 
 def _score_line(references: Sequence[str], candidate: str) -> bytes:

@@ -2,180 +2,176 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import csv
+import io
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from blip2sweep.errors import UserError
-
-Record = Mapping[str, Any]
-
-
-class ScoreError(UserError):
-    """A predictions or references file cannot be scored; the message is one line."""
+from blip2sweep.rows import (
+    Id,
+    Mistakes,
+    answer_rows,
+    caption_rows,
+    listed_captions,
+    own_predictions,
+    parse,
+    prediction_rows,
+    read_json,
+    read_text,
+)
+from blip2sweep.rows.fields import shown
 
 
 class Predictions(NamedTuple):
-    """What a model said: id column ("image_id" or "question_id") and id (as text) -> caption or answer."""
+    """What a model said: by "image_id" (captions) or "question_id" (answers), or both, id -> text."""
 
-    id_column: str
-    texts: dict[str, str]
+    by: dict[str, dict[Id, str]]
 
 
 class Captions(NamedTuple):
-    """References of captions: image id (as text) -> one or more captions."""
+    """References of captions: image id -> one or more captions."""
 
-    captions: dict[str, list[str]]
+    captions: dict[Id, list[str]]
 
 
 class Questions(NamedTuple):
-    """References of questions: question id (as text) -> human answers, and -> "yes/no", "number" or "other"."""
+    """References of questions: question id -> people's answers, and -> the type of its answer, None where nobody said."""
 
-    answers: dict[str, list[str]]
-    answer_types: dict[str, str]
+    answers: dict[Id, Sequence[str]]
+    answer_types: dict[Id, str | None]
 
 
-_TEXT_COLUMNS = {"image_id": "caption", "question_id": "answer"}
-_PREDICTION_COLUMNS = "columns image_id and caption, or question_id and answer"
-_REFERENCE_FORMS = (
+TEXT_COLUMNS = {"image_id": "caption", "question_id": "answer"}
+PREDICTION_FORMS = (
+    "a list of objects with image_id and caption, or question_id and answer, alone or as 'predictions' of an object"
+)
+REFERENCE_FORMS = (
     'COCO captions ({"annotations": [{"image_id", "caption"}]}), [{"image_id", "captions"}], '
     'or VQAv2 ({"annotations": [{"question_id", "answer_type", "answers": [{"answer"}]}]})'
 )
+_NUMBER = re.compile(r"(-?(?:0|[1-9]\d{0,18}))(?:\.0+)?", re.ASCII)
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Predictions from .json (COCO or VQA results), .jsonl, .csv or .parquet; further columns are ignored.
+    """Predictions from .json (COCO or VQA results, or a file of `predictions/`), .jsonl, .csv or .parquet; further columns
+    are ignored.
 
-    Raises ScoreError: no such file, broken file, missing columns, a text that is no text, an id twice.
+    Raises UserError with a line a mistake: no such file, broken file, missing columns, an id or text that is none, an id twice.
     """
-    path = Path(path)
-    records = _records(path)
-    if not records:
-        raise ScoreError(f"{path} has no predictions; give {_PREDICTION_COLUMNS}")
-    for id_column, text_column in _TEXT_COLUMNS.items():
-        if {id_column, text_column} <= set(records[0]):
-            return Predictions(id_column, _texts(path, records, id_column, text_column))
-    raise ScoreError(f"{path} has columns {', '.join(records[0]) or 'none'}; give {_PREDICTION_COLUMNS}")
+    path, mistakes = Path(path), Mistakes()
+    if path.suffix not in READERS:
+        raise UserError(f"{path} ends in {path.suffix!r}; right: {', '.join(READERS)}")
+    content = READERS[path.suffix](path)
+    if isinstance(content, dict) and {"id", "image_id", "text"} <= content.keys():
+        found = own_predictions(path, content, mistakes)
+    else:
+        records = content.get("predictions") if isinstance(content, dict) else content
+        found = _listed(path, records, mistakes)
+    mistakes.tell()
+    return Predictions(found)
+
+
+def _listed(path: Path, records: Any, mistakes: Mistakes) -> dict[str, dict[Id, str]]:
+    if not isinstance(records, list) or not records:
+        raise UserError(f"{path}: no list of predictions; right: {PREDICTION_FORMS}")
+    first = next((r for r in records if isinstance(r, dict)), {})
+    for column, text in TEXT_COLUMNS.items():
+        if column in first and text in first:
+            return {column: prediction_rows(path, records, column, text, mistakes)}
+    told = ", ".join(map(str, first))[:200] or "none"
+    raise UserError(f"{path}: predictions[0] has the fields {told}; right: {PREDICTION_FORMS}")
 
 
 def read_references(path: str | Path) -> Captions | Questions:
     """References from a COCO captions annotation file, a list of image_id and captions, or VQAv2 annotations (JSON).
 
-    Raises ScoreError: no such file, broken file, another form, an id twice, no reference at all.
+    Raises UserError with a line a mistake: no such file, broken file, another form, an id twice, no reference at all.
     """
-    path = Path(path)
-    content = _json(path, _text(path))
-    records = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
-        raise ScoreError(f"{path} holds no list of references; give {_REFERENCE_FORMS}")
-    try:
-        return _references(path, records)
-    except (KeyError, TypeError) as error:
-        raise ScoreError(f"{path} has a reference of another form ({error!r}); give {_REFERENCE_FORMS}") from error
-
-
-def _references(path: Path, records: list[Record]) -> Captions | Questions:
-    if "answers" in records[0]:
-        answers = _by_id(path, records, "question_id", lambda record: [_string(a["answer"]) for a in record["answers"]])
-        return Questions(answers, _by_id(path, records, "question_id", lambda record: _string(record["answer_type"])))
-    if "captions" in records[0]:
-        return Captions(_by_id(path, records, "image_id", lambda record: [_string(c) for c in record["captions"]]))
-    captions: dict[str, list[str]] = {}
-    for record in records:
-        captions.setdefault(str(record["image_id"]), []).append(_string(record["caption"]))
-    return Captions(captions)
-
-
-def _by_id(path: Path, records: Sequence[Record], column: str, value: Callable[[Record], Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for record in records:
-        key = str(record[column])
-        if key in found:
-            raise ScoreError(f"{path} has {column} {key} twice; give each once")
-        found[key] = value(record)
+    path, mistakes = Path(path), Mistakes()
+    content = read_json(path, REFERENCE_FORMS)
+    records = content.get("annotations", content.get("references")) if isinstance(content, dict) else content
+    if not isinstance(records, list) or not records:
+        raise UserError(f"{path}: no list of references; right: {REFERENCE_FORMS}")
+    found = _references(path, records, mistakes)
+    mistakes.tell()
     return found
 
 
-def _texts(path: Path, records: Sequence[Record], id_column: str, text_column: str) -> dict[str, str]:
-    for number, record in enumerate(records, start=1):
-        if record.get(id_column) is None or not isinstance(record.get(text_column), str):
-            raise ScoreError(
-                f"{path}, record {number}: {id_column} {record.get(id_column)!r} with {text_column} "
-                f'{record.get(text_column)!r}; give an id and a text ("" if the model said nothing)'
-            )
-    return _by_id(path, records, id_column, lambda record: record[text_column])
+def _references(path: Path, records: list[Any], mistakes: Mistakes) -> Captions | Questions:
+    first: Mapping[str, Any] = next((r for r in records if isinstance(r, dict)), {})
+    if "answers" in first or "question_id" in first:
+        rows = answer_rows(path, records, mistakes)
+        return Questions({i: a.answers for i, a in rows.items()}, {i: a.answer_type for i, a in rows.items()})
+    if "captions" in first:
+        return Captions(listed_captions(path, records, mistakes))
+    return Captions(caption_rows(path, records, mistakes))
 
 
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
+def spelt_like(ids: Mapping[Id, str], known: Collection[Id]) -> dict[Id, str]:
+    """Predictions with ids as the references have them: CSV has no numbers, and "42" is 42 where all ids are numbers.
+
+    Raises ValueError where two ids become one."""
+    wanted, own = type(next(iter(known))), type(next(iter(ids)))
+    if wanted is own:
+        return dict(ids)
+    turned = {_number(i) if isinstance(i, str) else str(i): text for i, text in ids.items()}
+    if len(turned) < len(ids):
+        raise ValueError("an id stands twice, written in two ways")
+    return turned
 
 
-def _records(path: Path) -> list[Record]:
-    readers = {".json": _json_records, ".jsonl": _jsonl_records, ".csv": _csv_records, ".parquet": _parquet_records}
-    if path.suffix not in readers:
-        raise ScoreError(f"{path} ends in {path.suffix!r}; give {', '.join(readers)}")
-    if not path.is_file():
-        raise ScoreError(f"{path} does not exist; give a predictions file")
-    return readers[path.suffix](path)
+def _number(text: str) -> Id:
+    """The integer that a text spells, as tables write it; any other text as it is."""
+    found = _NUMBER.fullmatch(text)
+    return int(found[1]) if found else text
 
 
-def _json_records(path: Path) -> list[Record]:
-    content = _json(path, _text(path))
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise ScoreError(f"{path} is not a list of objects; give {_PREDICTION_COLUMNS}")
-    return content
+# ---- files
 
 
-def _jsonl_records(path: Path) -> list[Record]:
+def _json(path: Path) -> Any:
+    return read_json(path, PREDICTION_FORMS)
+
+
+def _jsonl(path: Path) -> Any:
     # Not splitlines(): it also splits at characters that JSON allows inside a string.
-    lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), start=1) if line.strip()]
-    records = [_json(path, line, number) for number, line in lines]
-    for (number, _), record in zip(lines, records, strict=True):
-        if not isinstance(record, dict):
-            raise ScoreError(f"{path}, line {number}: not an object; give {_PREDICTION_COLUMNS}")
-    return records
+    lines = [(n, line) for n, line in enumerate(read_text(path, PREDICTION_FORMS).split("\n"), 1) if line.strip()]
+    return [parse(line, str(path), PREDICTION_FORMS, number) for number, line in lines]
 
 
-def _csv_records(path: Path) -> list[Record]:
-    import pandas as pd
+def _csv(path: Path) -> Any:
+    """Everything as text: a model may well answer "NA" or "1.0"."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        lines = [x for x in csv.reader(io.StringIO(read_text(path, PREDICTION_FORMS), newline=""), strict=True) if x]
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV ({error}); right: {PREDICTION_FORMS}") from error
+    header = lines[0] if lines else []
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: the column {shown(twice)} stands twice; right: each column once")
+    for i, line in enumerate(lines[1:]):
+        if any(line[len(header) :]):
+            told = f"predictions[{i}] has {len(line)} fields, the header {len(header)}"
+            raise UserError(f"{path}: {told}; right: texts that hold a comma in quotes")
+    return [dict(zip(header, line, strict=False)) for line in lines[1:]]
 
-    # Everything as text: a model may well answer "NA" or "1.0".
-    return _frame_records(path, lambda: pd.read_csv(path, dtype=str, keep_default_na=False))
 
-
-def _parquet_records(path: Path) -> list[Record]:
+def _parquet(path: Path) -> Any:
     import pyarrow.parquet
 
-    return _frame_records(path, lambda: pyarrow.parquet.read_table(path).to_pandas())
-
-
-def _frame_records(path: Path, read: Callable[[], Any]) -> list[Record]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; right: {PREDICTION_FORMS}")
     try:
-        records: list[Record] = read().to_dict("records")
-    except Exception as error:  # readers raise many kinds, all of them about this file
-        raise ScoreError(f"{path} cannot be read: {_first_line(error)}; write it again") from error
-    return records
+        file = pyarrow.parquet.ParquetFile(path)
+        wanted = [c for pair in TEXT_COLUMNS.items() for c in pair if c in file.schema_arrow.names]
+        return file.read(wanted or None).to_pylist()
+    except Exception as error:  # it raises many kinds, all of them about this file
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read: {told}; right: {PREDICTION_FORMS}") from error
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ScoreError(f"{path} does not exist; give {_REFERENCE_FORMS}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScoreError(f"{path} cannot be read: {_first_line(error)}; give a UTF-8 file") from error
-
-
-def _json(path: Path, text: str, line: int | None = None) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {line or error.lineno}, column {error.colno}"
-        raise ScoreError(f"{path}, {where}: not JSON ({error.msg}); is the file complete?") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+READERS: dict[str, Callable[[Path], Any]] = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

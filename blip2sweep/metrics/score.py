@@ -6,32 +6,46 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from blip2sweep.errors import UserError
 from blip2sweep.metrics.captions import CaptionScorer
 from blip2sweep.metrics.health import health_statistics
-from blip2sweep.metrics.records import Captions, Predictions, Questions, ScoreError, read_predictions, read_references
+from blip2sweep.metrics.java import JavaError
+from blip2sweep.metrics.records import (
+    Captions,
+    Predictions,
+    Questions,
+    read_predictions,
+    read_references,
+    spelt_like,
+)
 from blip2sweep.metrics.statistics import METRICS, FloatArray
-from blip2sweep.metrics.vqa import vqa_statistics
+from blip2sweep.metrics.vqa import rule_of, vqa_statistics
+from blip2sweep.rows import Id, without_gc
+from blip2sweep.rows.fields import shown
 
 
-def score_file(path: str | Path, references_path: str | Path, subset: bool = False) -> dict[str, float | None]:
+def score_file(path: str | Path, references_path: str | Path, subset: bool = False) -> dict[str, float | str | None]:
     """The metrics of a predictions file, under the table's column names, ready for JSON.
 
-    Captions give bleu_1 … bleu_4, meteor, rouge_l, cider; answers give vqa_accuracy and it by answer type (None where
-    no question has the type); both give empty_rate and mean_length. Fractions are 0-1, cider 0-10, lengths in words.
+    Captions give bleu_1 … bleu_4, meteor, rouge_l, cider; answers give vqa_rule, vqa_accuracy and it by answer type (None
+    where no question has the type); both give empty_rate and mean_length. Fractions are 0-1, cider 0-10, lengths in words.
 
     Predictions and references must cover the same ids. subset: allow references without a prediction and leave them
     out, of CIDEr's document frequencies too (COCOEvalCap on the ids of a results file does the same).
 
-    Raises ScoreError (one line: what, where, what would be right), JavaError, UserError if Java is missing.
+    Raises UserError (a line a mistake: what, where, what would be right), also where Java is missing or gives up.
     """
-    predictions, references = read_predictions(path), read_references(references_path)
-    ids = _common_ids(predictions, references, (path, references_path), subset)
-    texts = [predictions.texts[key] for key in ids]
+    with without_gc():
+        predictions, references = read_predictions(path), read_references(references_path)
+    texts = _texts(predictions, references, (path, references_path), subset)
+    told: dict[str, float | str | None] = {}
+    if isinstance(references, Questions):
+        told["vqa_rule"] = rule_of([references.answers[i] for i in texts])
     try:
-        statistics = _task_statistics(texts, references, ids)
-    except ValueError as error:
-        raise ScoreError(f"{references_path}: {error}") from error
-    return values(statistics | health_statistics(texts))
+        statistics = _task_statistics(list(texts.values()), references, list(texts))
+    except JavaError as error:
+        raise UserError(f"{path}: {error}; right: captions that METEOR and its tokenizer can take") from error
+    return told | values(statistics | health_statistics(list(texts.values())))
 
 
 def values(statistics: Mapping[str, FloatArray]) -> dict[str, float | None]:
@@ -45,7 +59,7 @@ def values(statistics: Mapping[str, FloatArray]) -> dict[str, float | None]:
 
 
 def _task_statistics(
-    texts: Sequence[str], references: Captions | Questions, ids: Sequence[str]
+    texts: Sequence[str], references: Captions | Questions, ids: Sequence[Id]
 ) -> dict[str, FloatArray]:
     if isinstance(references, Captions):
         return CaptionScorer([references.captions[key] for key in ids]).statistics(texts)
@@ -53,24 +67,29 @@ def _task_statistics(
     return vqa_statistics(texts, answers, [references.answer_types[key] for key in ids])
 
 
-def _common_ids(
+def _texts(
     predictions: Predictions, references: Captions | Questions, paths: tuple[str | Path, str | Path], subset: bool
-) -> list[str]:
-    """The ids to score, in the order of the references."""
+) -> dict[Id, str]:
+    """What to score: id -> text, in the order of the references."""
     column = "image_id" if isinstance(references, Captions) else "question_id"
-    if predictions.id_column != column:
-        raise ScoreError(f"{paths[0]} has {predictions.id_column}, {paths[1]} has {column}; give files of one task")
-    known = references.captions if isinstance(references, Captions) else references.answers
-    strangers = [key for key in predictions.texts if key not in known]
+    known: Mapping[Id, object] = references.captions if isinstance(references, Captions) else references.answers
+    if column not in predictions.by:
+        other = next(iter(predictions.by))
+        raise UserError(f"{paths[0]}: has {other}, {paths[1]} has {column}; right: files of one task")
+    try:
+        texts = spelt_like(predictions.by[column], known.keys())
+    except ValueError as error:
+        raise UserError(f"{paths[0]}: {column}: {error}; right: each once") from error
+    strangers = [i for i in texts if i not in known]
     if strangers:
-        raise ScoreError(f"{paths[0]}: {_some(column, strangers)} not in {paths[1]}; give the references of this data")
-    missing = [key for key in known if key not in predictions.texts]
+        raise UserError(f"{paths[0]}: {_some(column, strangers)} not in {paths[1]}; right: the references of this data")
+    missing = [i for i in known if i not in texts]
     if missing and not subset:
-        advice = "predict all of them, or ask for the subset"
-        raise ScoreError(f"{paths[0]}: no prediction for {_some(column, missing)} of {paths[1]}; {advice}")
-    return [key for key in known if key in predictions.texts]
+        advice = "a prediction for each, or --subset to score those that there are"
+        raise UserError(f"{paths[0]}: no prediction for {_some(column, missing)} of {paths[1]}; right: {advice}")
+    return {i: texts[i] for i in known if i in texts}
 
 
-def _some(column: str, ids: Sequence[str]) -> str:
+def _some(column: str, ids: Sequence[Id]) -> str:
     rest = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-    return f"{column} {ids[0]}{rest}"
+    return f"{column} {shown(ids[0])}{rest}"

@@ -119,7 +119,7 @@ def _meteor(sums: FloatArray) -> FloatArray:
 
 
 _CAPTIONS = "pycocoevalcap-1.2/ptb-3.4.1"
-_VQA = "vqaEval-a013f00"
+_VQA = "vqaEval-a013f00/2"  # 2: exact match of a single answer, answer types beyond the official ones
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -132,6 +132,7 @@ METRICS: dict[str, Metric] = {
         _ratio("vqa_accuracy_yes_no", "vqa", (2, 3), True, _VQA),
         _ratio("vqa_accuracy_number", "vqa", (4, 5), True, _VQA),
         _ratio("vqa_accuracy_other", "vqa", (6, 7), True, _VQA),
+        _ratio("vqa_accuracy_unlisted", "vqa", (8, 9), True, _VQA),
         _ratio("nll", "nll", (0, 1), False, "1"),
         _ratio("empty_rate", "health", (0, 2), False, "1", worst=1.0),
         _ratio("mean_length", "health", (1, 2), True, "1"),

@@ -1,10 +1,12 @@
-"""VQA accuracy by the official ten-answer rule.
+"""VQA accuracy by the official ten-answer rule, and by exact match where a question has one answer only.
 
 Follows vqaEval.py of github.com/GT-Vision-Lab/VQA (commit a013f00), its quirks included: they are part of every
 published number. Differences between copies of that file in other projects matter:
 - Answers and references are normalised only where the references disagree. Where all ten agree the comparison is
   literal, so "Yes." against ten times "yes" counts as wrong (the authors confirm it in their issue 14). LAVIS carries
   an older version that always normalises the answer: ``literal_if_unanimous=False`` normalises both sides always.
+- Leaving one out of n < 4 answers leaves too few to reach 1: the most is (n - 1)/3. Of one answer nothing would be left,
+  so that no model could ever be right: there the accuracy is 1 where both are the same after normalisation, else 0.
 - A comma between digits, as in "1,000", makes every other mark vanish too instead of becoming a space.
 - A period vanishes unless a digit follows, and only the first 32 do (a flag passed as a count).
 """
@@ -12,13 +14,14 @@ published number. Differences between copies of that file in other projects matt
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from blip2sweep.metrics.statistics import FloatArray
 
 ANSWER_TYPES = ("yes/no", "number", "other")
+LEAVE_ONE_OUT, EXACT_MATCH = "leave_one_out", "exact_match"
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA = re.compile(r"\d,\d")
@@ -69,25 +72,37 @@ def normalize_answer(text: str) -> str:
 def vqa_accuracy(answer: str, references: Sequence[str], literal_if_unanimous: bool = True) -> float:
     """The accuracy (0-1) of one answer: min(1, matches/3), averaged over leaving out each reference in turn.
 
-    references: the human answers to the question, ten in VQAv2, at least one.
+    references: the human answers to the question, ten in VQAv2, at least one. Of a single one: 1 or 0, by exact match of
+    the normalised texts.
     """
     answer, truths = _one_line(answer), [_one_line(reference) for reference in references]
+    if len(truths) == 1:
+        return float(normalize_answer(answer) == normalize_answer(truths[0]))
     if not literal_if_unanimous or len(set(truths)) > 1:
         answer, truths = normalize_answer(answer), [normalize_answer(truth) for truth in truths]
     matches = [truth == answer for truth in truths]
     return sum(min(1.0, (sum(matches) - match) / 3) for match in matches) / len(matches)
 
 
+def rule_of(references: Iterable[Sequence[str]]) -> str:
+    """How these questions are scored, by their numbers of answers: LEAVE_ONE_OUT, EXACT_MATCH, or both with a count."""
+    single = [len(truths) == 1 for truths in references]
+    if all(single) or not any(single):
+        return EXACT_MATCH if single and single[0] else LEAVE_ONE_OUT
+    return f"{EXACT_MATCH}:{sum(single)},{LEAVE_ONE_OUT}:{len(single) - sum(single)}"
+
+
 def vqa_statistics(
     answers: Sequence[str],
     references: Sequence[Sequence[str]],
-    answer_types: Sequence[str],
+    answer_types: Sequence[str | None],
     literal_if_unanimous: bool = True,
 ) -> dict[str, FloatArray]:
-    """``{"vqa": (n, 8)}``, float64: accuracy and 1, then both for yes/no, number and other (0 and 0 if not the type).
+    """``{"vqa": (n, 10)}``, float64: accuracy and 1, then both for yes/no, number, other and any other type (0 and 0 if not
+    the type).
 
-    answers: n raw answers. references: n lists of human answers. answer_types: n of ANSWER_TYPES. Raises ValueError if
-    the lengths differ, a question has no reference or an answer type is unknown.
+    answers: n raw answers. references: n lists of human answers. answer_types: n words, None where nobody said, which
+    counts for no type. Raises ValueError if the lengths differ or a question has no reference.
     """
     _check(answers, references, answer_types)
     accuracy = np.array(
@@ -98,7 +113,8 @@ def vqa_statistics(
         dtype=np.float64,
     )
     kinds = np.asarray(answer_types, dtype=object)
-    masks = [np.ones(len(accuracy)), *(np.array(kinds == kind, dtype=np.float64) for kind in ANSWER_TYPES)]
+    known = [np.array(kinds == kind, dtype=np.float64) for kind in (*ANSWER_TYPES, None)]
+    masks = [np.ones(len(accuracy)), *known[:-1], 1 - np.sum(known, axis=0)]
     return {"vqa": np.column_stack([column for mask in masks for column in (accuracy * mask, mask)])}
 
 
@@ -116,12 +132,10 @@ def _without_marks(text: str) -> str:
     return _PERIOD.sub("", cleaned, count=_PERIODS_REMOVED)
 
 
-def _check(answers: Sequence[str], references: Sequence[Sequence[str]], answer_types: Sequence[str]) -> None:
+def _check(answers: Sequence[str], references: Sequence[Sequence[str]], answer_types: Sequence[str | None]) -> None:
     if not len(answers) == len(references) == len(answer_types):
         lengths = f"{len(answers)} answers, {len(references)} references, {len(answer_types)} answer types"
         raise ValueError(f"{lengths}; give one of each a question")
-    for index, (truths, kind) in enumerate(zip(references, answer_types, strict=True)):
+    for index, truths in enumerate(references):
         if isinstance(truths, str) or len(truths) == 0:
             raise ValueError(f"references[{index}] is {truths!r}; give a list of human answers")
-        if kind not in ANSWER_TYPES:
-            raise ValueError(f"answer_types[{index}] is {kind!r}; there are {', '.join(ANSWER_TYPES)}")

@@ -17,6 +17,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.records import Predictions, predictions_or_none, read_predictions, stem
 from blip2sweep.remarks import remark
 from blip2sweep.report.source import Source
+from blip2sweep.rows import Id
 from blip2sweep.store import read_json
 
 MOST_CELLS = 2000
@@ -90,7 +91,7 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
     told = {s.id: s for s in source.task.samples} if source.task else {}
     given = source.folder / "references.json"
     references = _references(given) if given.exists() else {}
-    rows, pictures = list[dict[str, Any]](), dict[int, str | None]()
+    rows, pictures = list[dict[str, Any]](), dict[Id, str | None]()
     for own, image in zip(first.id, first.image_id, strict=True):
         sample = told.get(own)
         row: dict[str, Any] = {"id": own, "image": image}

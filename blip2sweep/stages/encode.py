@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from blip2sweep.errors import UserError
+from blip2sweep.rows import Id
 from blip2sweep.stages.batching import Run
 from blip2sweep.stages.bridge import bridge
 from blip2sweep.stages.images import Features, Images
@@ -38,7 +39,9 @@ def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> F
 def check_known(task: TaskData, known: Features) -> None:
     absent = task.images.keys() - {*known.ids, *known.bad}
     if absent:
-        raise ValueError(f"features given without {len(absent)} images of task {task.name}, such as {min(absent)}")
+        raise ValueError(
+            f"features given without {len(absent)} images of task {task.name}, such as {next(iter(absent))}"
+        )
 
 
 class _Encoder:
@@ -51,8 +54,8 @@ class _Encoder:
 
     def all(self, task: TaskData, source: Source) -> Features:
         rows: list[Tensor] = []
-        ids: list[int] = []
-        bad: list[int] = []
+        ids: list[Id] = []
+        bad: list[Id] = []
         for part in self._parts(source):  # pixels on the device are let go as soon as they are encoded
             rows.extend(self._part(part, len(ids)))
             ids.extend(part.ids)

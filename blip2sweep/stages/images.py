@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from blip2sweep.errors import UserError
 from blip2sweep.memory import free_host_bytes
 from blip2sweep.models import Loaded
+from blip2sweep.rows import Id
 from blip2sweep.tasks.content import UNREADABLE, check_planned, content_of
 from blip2sweep.tasks.pictures import Refused, decode
 from blip2sweep.tasks.sample import TaskData
@@ -34,22 +35,22 @@ class Features:
     (n, num_query_tokens, Q-Former width). bad: ids of images that could not be read.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[Id, ...]
     pixels: Tensor | None = None
     image_features: Tensor | None = None
     query_features: Tensor | None = None
-    bad: tuple[int, ...] = ()
+    bad: tuple[Id, ...] = ()
 
 
 class Row:
     """One image read: its id, the digest of its file, and its pixels (3, height, width) or why there are none."""
 
-    def __init__(self, image_id: int, digest: str, pixels: Tensor | None, error: str = "") -> None:
+    def __init__(self, image_id: Id, digest: str, pixels: Tensor | None, error: str = "") -> None:
         self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
 
 
 class _Images(Dataset[Row]):
-    def __init__(self, images: Sequence[tuple[int, Path]], image_processor: Any) -> None:
+    def __init__(self, images: Sequence[tuple[Id, Path]], image_processor: Any) -> None:
         self.images, self.image_processor = images, image_processor
 
     def __len__(self) -> int:
@@ -70,8 +71,8 @@ class _Images(Dataset[Row]):
 
 
 def pixel_batches(
-    loaded: Loaded, images: Sequence[tuple[int, Path]], batch_size: int, workers: int, on_bad_image: str,
-    digests: dict[int, str],
+    loaded: Loaded, images: Sequence[tuple[Id, Path]], batch_size: int, workers: int, on_bad_image: str,
+    digests: dict[Id, str],
 ) -> Iterator[Features]:  # fmt: skip
     """Read, decode and preprocess images (id, path) in order. digests: takes those of the files by id.
 
@@ -87,7 +88,7 @@ def pixel_batches(
     return (_batch(rows, on_bad_image, loaded.device.type == "cuda", digests) for rows in loader)
 
 
-def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[int, str]) -> Features:
+def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]) -> Features:
     digests.update((row.image_id, row.digest) for row in rows)
     bad = [row for row in rows if row.pixels is None]
     if bad and on_bad_image != "skip":
@@ -121,10 +122,10 @@ class Images:
         if self._kept is not None:
             yield self._kept
             return
-        files, digests = list(self.task.images.items()), dict[int, str]()
+        files, digests = list(self.task.images.items()), dict[Id, str]()
         reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
-        ids: list[int] = []
-        bad: list[int] = []
+        ids: list[Id] = []
+        bad: list[Id] = []
         kept: Tensor | None = None
         for part in _ahead(reading):
             if part.pixels is not None:

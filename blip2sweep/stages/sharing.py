@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from blip2sweep.cache import Store
 from blip2sweep.memo import Memo
 from blip2sweep.models import Loaded
 from blip2sweep.recipe.chain import Chain
+from blip2sweep.rows import Id
 from blip2sweep.stages.images import Features
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.sample import TaskData
@@ -96,7 +98,7 @@ class Shared:
         next time it may be."""
         assert features.query_features is not None
         self.answered.digests.pop(self.chain.bridge, None)
-        ids, bad = torch.tensor(features.ids), torch.tensor(features.bad, dtype=torch.int64)
+        ids, bad = ids_as_tensor(features.ids), ids_as_tensor(features.bad)
         if self.memo.later(self.chain.bridge):
             self.memo.put(self.chain.bridge, (ids, bad, features.query_features))
         if self.store is not None and not features.bad:
@@ -133,7 +135,19 @@ class Shared:
 
 
 def _features(ids: Tensor, bad: Tensor, queries: Tensor) -> Features:
-    return Features(tuple(ids.tolist()), query_features=queries, bad=tuple(bad.tolist()))
+    return Features(ids_of_tensor(ids), query_features=queries, bad=ids_of_tensor(bad))
+
+
+def ids_as_tensor(ids: Sequence[Id]) -> Tensor:
+    """Image ids beside features: (n,) int64 of numbers; of texts their JSON as uint8."""
+    if all(isinstance(i, int) for i in ids):
+        return torch.tensor(ids, dtype=torch.int64)
+    return torch.tensor(list(json.dumps(ids).encode()), dtype=torch.uint8)
+
+
+def ids_of_tensor(kept: Tensor) -> tuple[Id, ...]:
+    """The ids in what `ids_as_tensor` gave."""
+    return tuple(json.loads(bytes(kept.tolist())) if kept.dtype == torch.uint8 else kept.tolist())
 
 
 def _piece(key: str, rows: slice) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.rows import without_gc
 from blip2sweep.tasks import coco, vqav2
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
@@ -35,7 +36,8 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
         raise UserError(
             f"task.data_dir={config['data_dir']}: no such folder; right: the folder that holds annotations/ and images (official files: cocodataset.org, visualqa.org)"
         )
-    samples, notes = FORMATS[form](root, str(config["split"]), config.get("limit"))
+    with without_gc():
+        samples, notes = FORMATS[form](root, str(config["split"]), config.get("limit"))
     own = [str(config["note"])] if config.get("note") else []
     skip = str(config.get("on_bad_image", "error"))
     return TaskData(str(config["name"]), kind, tuple(samples), fingerprint(samples, root), (*own, *notes), skip)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, read_json, rows
+from blip2sweep.rows import Id, Image, Mistakes, caption_rows, image_rows, list_of, read_json, sentence_rows
+from blip2sweep.rows.fields import shown
+from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
 
 KARPATHY = "karpathy_"
 KARPATHY_SPLITS = ("train", "restval", "val", "test")
@@ -19,7 +20,6 @@ def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[
     """Samples in file order and notes. split: `karpathy_test` and its like, or that of a captions file (`val2017`)."""
     reader = _karpathy if split.startswith(KARPATHY) else _captions
     samples, where, origin = reader(root, split, limit)
-    _check_ids(samples, where)
     check_images(samples, root, where, origin)
     note = NOTES.get((split, len(samples)))
     return samples, [note] if note else []
@@ -29,13 +29,23 @@ def _captions(root: Path, split: str, limit: int | None) -> tuple[list[Sample], 
     path = root / "annotations" / f"captions_{split}.json"
     if not path.is_file():
         raise UserError(_no_split(path, split))
-    data = read_json(path, "coco")
-    images = limited(rows(data, "images", ("id", "file_name"), path, "coco"), limit)
-    captions: dict[int, list[str]] = {}
-    for row in rows(data, "annotations", ("image_id", "caption"), path, "coco"):
-        captions.setdefault(row["image_id"], []).append(str(row["caption"]))
-    found = ((row["id"], split, row["file_name"], captions.get(row["id"], ())) for row in images)
-    return _samples(root, path, found), path, "coco"
+    right, mistakes = official("coco"), Mistakes()
+    data = read_json(path, right)
+    images = image_rows(path, list_of(data, "images", path, right), mistakes)
+    captions = caption_rows(path, list_of(data, "annotations", path, right), mistakes, images)
+    if not mistakes.count:
+        _captioned(path, images, captions, mistakes)
+    mistakes.tell()
+    chosen = limited([(image, captions[image.id]) for image in images], limit)
+    return _samples(root, path, split, chosen), path, "coco"
+
+
+def _captioned(path: Path, images: Sequence[Image], captions: dict[Id, list[str]], mistakes: Mistakes) -> None:
+    for i, image in enumerate(images):
+        if image.id not in captions:
+            mistakes.add(
+                path, f"images[{i}] (id {shown(image.id)})", "has no caption; right: an annotation for every image"
+            )
 
 
 def _no_split(path: Path, split: str) -> str:
@@ -51,36 +61,16 @@ def _karpathy(root: Path, split: str, limit: int | None) -> tuple[list[Sample], 
     path = root / "annotations" / "dataset_coco.json"
     if not path.is_file() and (root / path.name).is_file():
         path = root / path.name
-    keys = ("filename", "filepath", "cocoid", "sentences", "split")
-    images = rows(read_json(path, "karpathy"), "images", keys, path, "karpathy")
-    chosen = limited([row for row in images if row["split"] == wanted], limit)
-    if not chosen:
-        raise UserError(
-            f"task.split={split}: no image of {path} is in it; right: the official file, from {ORIGIN['karpathy']}"
-        )
-    found = ((row["cocoid"], row["filepath"], row["filename"], _raw(row, path)) for row in chosen)
-    return _samples(root, path, found), path, "karpathy"
+    right, mistakes = official("karpathy"), Mistakes()
+    images = sentence_rows(path, list_of(read_json(path, right), "images", path, right), wanted, mistakes)
+    mistakes.tell()
+    if not images:
+        raise UserError(f"task.split={split}: no image of {path} is in it; right: {right}")
+    return _samples(root, path, "", limited(images, limit)), path, "karpathy"
 
 
-def _raw(row: Mapping[str, Any], path: Path) -> list[str]:
-    try:
-        return [str(sentence["raw"]) for sentence in row["sentences"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: a sentence of {row['filename']} has no 'raw'; right: the file of {ORIGIN['karpathy']}"
-        ) from error
-
-
-def _samples(root: Path, path: Path, found: Iterable[tuple[Any, str, str, Iterable[str]]]) -> list[Sample]:
+def _samples(root: Path, path: Path, folder: str, found: Iterable[tuple[Image, list[str]]]) -> list[Sample]:
     return [
-        Sample(int(id_), int(id_), image_path(root, str(folder), str(name), path), None, tuple(captions))
-        for id_, folder, name, captions in found
+        Sample(image.id, image.id, image_path(root, folder, image.name, path), None, tuple(captions))
+        for image, captions in found
     ]
-
-
-def _check_ids(samples: list[Sample], path: Path) -> None:
-    if len({s.id for s in samples}) != len(samples):
-        raise UserError(f"{path}: an image id occurs twice; right: the official file")
-    bare = next((s.id for s in samples if not s.references), None)
-    if bare is not None:
-        raise UserError(f"{path}: image {bare} has no caption; right: an annotation for every image")

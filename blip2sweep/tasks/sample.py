@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.metrics.vqa import rule_of
+from blip2sweep.rows import Id
+from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
+
+T = TypeVar("T")
 
 ORIGIN = {
     "coco": "cocodataset.org, Download, '2014/2017 Train/Val annotations' and images",
@@ -25,10 +29,13 @@ ORIGIN = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine."""
+    """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
-    id: int
-    image_id: int
+    answer_type: of a question, where its file says.
+    """
+
+    id: Id
+    image_id: Id
     image: Path
     question: str | None
     references: tuple[str, ...]
@@ -69,7 +76,12 @@ class TaskData:
         return replace(own, planned=planned_part(self.images, self.planned, own.images, self.name))
 
     @cached_property
-    def images(self) -> dict[int, Path]:
+    def vqa_rule(self) -> str | None:
+        """How questions are scored, by the number of answers they have; None for captions."""
+        return rule_of([s.references for s in self.samples]) if self.kind == "vqa" else None
+
+    @cached_property
+    def images(self) -> dict[Id, Path]:
         """{image id: path} of the distinct images, in order of first appearance: the row order of all features."""
         return {s.image_id: s.image for s in self.samples}
 
@@ -84,46 +96,17 @@ def fingerprint(samples: Sequence[Sample], root: Path) -> str:
     return total.hexdigest()
 
 
-def read_json(path: Path, origin: str) -> Mapping[str, Any]:
-    """An annotation file. Raises UserError when it is missing, truncated, or not an object."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such annotation file; right: the official file of that name, from {ORIGIN[origin]}"
-        )
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(
-            f"{path}: {_where(error)}: truncated or damaged; right: fetch it again from {ORIGIN[origin]}"
-        ) from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: a JSON {type(data).__name__}; right: the official file, from {ORIGIN[origin]}")
-    return data
-
-
-def _where(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON at line {error.lineno} column {error.colno} (character {error.pos}: {error.msg})"
-    return f"not JSON ({error})"
-
-
-def rows(data: Mapping[str, Any], field: str, keys: Iterable[str], path: Path, origin: str) -> list[dict[str, Any]]:
-    """The list `field` of an annotation file, each entry holding `keys`."""
-    found = data.get(field)
-    if not isinstance(found, list):
-        raise UserError(f"{path}: no list '{field}'; right: the official file, from {ORIGIN[origin]}")
-    for i, row in enumerate(found):
-        for key in keys:
-            if not isinstance(row, dict) or key not in row:
-                raise UserError(f"{path}: {field}[{i}] has no '{key}'; right: the official file, from {ORIGIN[origin]}")
-    return found
+def official(origin: str) -> str:
+    """What a file should be, for messages."""
+    return f"the official file, from {ORIGIN[origin]}"
 
 
 def image_path(root: Path, folder: str, name: str, where: Path) -> Path:
-    """`root/folder/name`, refused when what an annotation file says leads out of `root`."""
-    inner = Path(folder) / name
-    if inner.is_absolute() or ".." in inner.parts or "\0" in str(inner):
-        raise UserError(f"{where}: image file '{inner}' leads out of the data folder {root}; right: a name inside it")
+    """`root/folder/name`, refused when what the command line or an annotation file says leads out of `root`."""
+    try:
+        inner = file_name(f"{folder}/{name}" if folder else name)
+    except Wrong as wrong:
+        raise UserError(f"{where}: the image file {wrong}") from wrong
     return root / inner
 
 
@@ -148,7 +131,7 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
     if not folder.is_dir():
         return list(names.values())
     with os.scandir(folder) as entries:
-        there = {e.name: e.is_symlink() for e in entries}
+        there = {e.name: e.is_symlink() for e in entries if e.name in names and _may_be_file(e)}
     home = folder.resolve()
     for name, image in names.items():
         if there.get(name) and not Path(os.path.realpath(image)).is_relative_to(home):  # which no loop of links stops
@@ -156,7 +139,15 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
     return [image for name, image in names.items() if name not in there]
 
 
-def limited(found: list[dict[str, Any]], limit: Any) -> list[dict[str, Any]]:
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is no folder; what else is no file, such as a loop of links, is told by whoever reads it."""
+    try:
+        return not entry.is_dir()
+    except OSError:
+        return True
+
+
+def limited(found: list[T], limit: Any) -> list[T]:
     """The first `limit` entries (all when null)."""
     if limit is None:
         return found

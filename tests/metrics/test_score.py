@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import ScoreError, score_file
+from blip2sweep.metrics import score_file
 
 pytestmark = pytest.mark.xdist_group("java")
 
@@ -46,14 +46,16 @@ CAPTION_COLUMNS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", 
 
 def _write(folder: Path, name: str, content: Any) -> Path:
     path = folder / name
-    if path.suffix == ".jsonl":
+    if isinstance(content, str):
+        path.write_text(content)
+    elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(record) + "\n" for record in content))
     elif path.suffix == ".csv":
         pd.DataFrame(content).to_csv(path, index=False)
     elif path.suffix == ".parquet":
         pd.DataFrame(content).to_parquet(path)
     else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        path.write_text(json.dumps(content))
     return path
 
 
@@ -75,29 +77,158 @@ def test_every_format_gives_the_same_vqa_row(tmp_path: Path, suffix: str) -> Non
     assert row["mean_length"] == 1
 
 
+FORMS = {
+    "a comma at each end": "image_id,caption,\n1,a dog runs,\n2,,\n",
+    "an object": {"predictions": PREDICTIONS, "config": 7},
+    "text ids for numbers": [{**p, "image_id": str(p["image_id"])} for p in PREDICTIONS],
+    "whole floats": [{**p, "image_id": float(p["image_id"])} for p in PREDICTIONS],
+    "our own": {
+        "id": [1, 2],
+        "image_id": [1, 2],
+        "text": ["a dog runs", ""],
+        "tokens": [3, 0],
+        "nll_sum": [None, None],
+    },
+    "further fields": [{**p, "score": float("nan"), "caption_id": None} for p in PREDICTIONS],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_forms_that_predictions_come_in_are_one(tmp_path: Path, form: str) -> None:
+    references = _write(tmp_path, "captions.json", CAPTIONS)
+    plain = score_file(_write(tmp_path, "plain.json", PREDICTIONS), references)
+    assert (
+        score_file(
+            _write(tmp_path, f"form.{'csv' if isinstance(FORMS[form], str) else 'json'}", FORMS[form]), references
+        )
+        == plain
+    )
+
+
+def test_own_predictions_of_questions_go_by_question(tmp_path: Path) -> None:
+    own = {"id": [10, 11], "image_id": [1, 1], "text": ["NA", "two"]}
+    row = score_file(_write(tmp_path, "own.json", own), _write(tmp_path, "vqa.json", VQA))
+    assert (row["vqa_accuracy"], row["vqa_rule"]) == (1, "leave_one_out")
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "parquet"])
+def test_text_ids_are_scored_from_every_format(tmp_path: Path, suffix: str) -> None:
+    said = [{"question_id": f"q{a['question_id']}", "answer": a["answer"]} for a in ANSWERS]
+    known = [
+        {"question_id": f"q{a['question_id']}", "answers": [a["answers"][0]["answer"]]} for a in VQA["annotations"]
+    ]
+    row = score_file(_write(tmp_path, f"p.{suffix}", said), _write(tmp_path, "r.json", {"annotations": known}))
+    assert (row["vqa_accuracy"], row["vqa_rule"], row["vqa_accuracy_other"]) == (1, "exact_match", None)
+
+
+def test_a_caption_without_end_gets_a_score_and_the_longer_the_lower(tmp_path: Path) -> None:
+    references = _write(tmp_path, "captions.json", CAPTIONS)
+
+    def meteor(words: int) -> float:
+        said = [{"image_id": 1, "caption": "a dog runs " + "on " * words}, PREDICTIONS[1]]
+        found = score_file(_write(tmp_path, "p.json", said), references)["meteor"]
+        assert isinstance(found, float)
+        return found
+
+    assert meteor(5) > meteor(450) > meteor(600) > meteor(20_000) > 0
+    with pytest.raises(UserError, match=r"references\[0\] \(image_id 1\): 'captions' \[0\] has 600 words"):
+        score_file(tmp_path / "p.json", _write(tmp_path, "long.json", [{"image_id": 1, "captions": ["dog " * 600]}]))
+
+
 def test_a_subset_only_when_asked_for(tmp_path: Path) -> None:
     paths = _write(tmp_path, "one.json", PREDICTIONS[:1]), _write(tmp_path, "coco.json", COCO)
-    with pytest.raises(ScoreError, match="no prediction for image_id 2 of"):
+    with pytest.raises(UserError, match="no prediction for image_id 2 of"):
         score_file(*paths)
     assert score_file(*paths, subset=True)["bleu_1"] == pytest.approx(1)
 
 
 BAD = {
-    "no such file": ("gone.json", None, CAPTIONS, "does not exist"),
-    "another suffix": ("p.txt", "x", CAPTIONS, "ends in '.txt'; give .json"),
-    "truncated": ("p.json", json.dumps(PREDICTIONS)[:30], CAPTIONS, "line 1, column .*not JSON.*complete"),
-    "truncated line": ("p.jsonl", [*PREDICTIONS, "x"], CAPTIONS, "line 3: not an object"),
-    "an object": ("p.json", {"a": 1}, CAPTIONS, "not a list of objects"),
-    "nothing": ("p.json", [], CAPTIONS, "no predictions"),
-    "other columns": ("p.json", [{"id": 1, "text": "a"}], CAPTIONS, "columns id, text; give columns image_id"),
-    "null caption": ("p.json", [{"image_id": 1, "caption": None}], CAPTIONS, "record 1.*caption None"),
-    "twice": ("p.json", PREDICTIONS * 2, CAPTIONS, "image_id 1 twice"),
+    "no such file": ("gone.json", None, CAPTIONS, "gone.json: cannot be read .No such file"),
+    "another suffix": ("p.txt", "x", CAPTIONS, "ends in '.txt'; right: .json"),
+    "truncated": ("p.json", json.dumps(PREDICTIONS)[:30], CAPTIONS, "not JSON at line 1 column .*truncated"),
+    "truncated line": ("p.jsonl", [*PREDICTIONS, "x"], CAPTIONS, "predictions.2.: is 'x'; right: an object"),
+    "an object": ("p.json", {"a": 1}, CAPTIONS, "no list of predictions"),
+    "nothing": ("p.json", [], CAPTIONS, "no list of predictions"),
+    "other columns": (
+        "p.json",
+        [{"id": 1, "text": "a"}],
+        CAPTIONS,
+        "has the fields id, text; right: a list of objects with image_id",
+    ),
+    "null caption": (
+        "p.json",
+        [{"image_id": 1, "caption": None}],
+        CAPTIONS,
+        "predictions.0. .image_id 1.: 'caption' is null; right: a text",
+    ),
+    "twice": (
+        "p.json",
+        PREDICTIONS * 2,
+        CAPTIONS,
+        "predictions.2. .image_id 1.: stands twice, first as predictions.0.",
+    ),
     "stranger": ("p.json", [*PREDICTIONS, {"image_id": 9, "caption": "a"}], CAPTIONS, "image_id 9 not in"),
     "other task": ("p.json", ANSWERS, CAPTIONS, "has question_id, .* has image_id"),
     "broken parquet": ("p.json", PREDICTIONS, {"annotations": 3}, "no list of references"),
-    "reference form": ("p.json", PREDICTIONS, [{"image_id": 1, "text": "a"}], "another form"),
-    "no captions": ("p.json", PREDICTIONS[:1], [{"image_id": 1, "captions": []}], r"references\[0\]"),
-    "answer type": ("p.json", ANSWERS[:1], [VQA["annotations"][0] | {"answer_type": "odd"}], "answer_types"),
+    "reference form": (
+        "p.json",
+        PREDICTIONS,
+        [{"image_id": 1, "text": "a"}],
+        r"annotations\[0\] \(image_id 1\): has no 'caption'",
+    ),
+    "no captions": (
+        "p.json",
+        PREDICTIONS[:1],
+        [{"image_id": 1, "captions": []}],
+        r"references\[0\] \(image_id 1\): 'captions' is an empty list",
+    ),
+    "captions as one text": (
+        "p.json",
+        PREDICTIONS,
+        [{"image_id": 1, "captions": "a dog"}],
+        "'captions' is 'a dog'; right: a list",
+    ),
+    "answers as one text": (
+        "p.json",
+        ANSWERS,
+        [{"question_id": 10, "answers": "yes"}],
+        "'answers' is 'yes'; right: a list",
+    ),
+    "an empty list": ("p.json", {"predictions": []}, CAPTIONS, "no list of predictions"),
+    "columns of unequal length": (
+        "p.json",
+        {"id": [1], "image_id": [1], "text": []},
+        CAPTIONS,
+        "no lists of one length",
+    ),
+    "a number and its spelling": (
+        "p.csv",
+        [*PREDICTIONS, {"image_id": "1.0", "caption": "a"}],
+        CAPTIONS,
+        "written in two ways",
+    ),
+    "kinds mixed": (
+        "p.json",
+        [PREDICTIONS[0], {"image_id": "2", "caption": ""}],
+        CAPTIONS,
+        r"predictions\[1\] \(image_id '2'\): the id is a text",
+    ),
+    "a float": ("p.parquet", [{"image_id": 1.5, "caption": "a"}], CAPTIONS, "'image_id' is 1.5; right: a whole number"),
+    "a null in a table": (
+        "p.parquet",
+        [*PREDICTIONS, {"image_id": 3, "caption": None}],
+        CAPTIONS,
+        "predictions.2. .*'caption' is null",
+    ),
+    "a short row": ("p.csv", "image_id,caption\n1,a\n2\n", CAPTIONS, "predictions.1. .*has no 'caption'"),
+    "a comma without quotes": (
+        "p.csv",
+        "image_id,caption\n1,a dog, running\n",
+        CAPTIONS,
+        "predictions.0. has 3 fields, the header 2",
+    ),
+    "a column twice": ("p.csv", "image_id,caption,caption\n1,a,b\n", CAPTIONS, "the column 'caption' stands twice"),
+    "a quote without end": ("p.csv", 'image_id,caption\n1,"a\n', CAPTIONS, "not CSV .unexpected end"),
 }
 
 
@@ -105,12 +236,11 @@ BAD = {
 def test_bad_files_are_one_line(tmp_path: Path, case: str) -> None:
     name, predictions, references, message = BAD[case]
     path = tmp_path / name if predictions is None else _write(tmp_path, name, predictions)
-    with pytest.raises(ScoreError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         score_file(path, _write(tmp_path, "references.json", references))
     assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, UserError)
 
 
 def test_a_broken_parquet_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ScoreError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"x.parquet: cannot be read"):
         score_file(_write(tmp_path, "x.json", "").rename(tmp_path / "x.parquet"), _write(tmp_path, "r.json", CAPTIONS))

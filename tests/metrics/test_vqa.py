@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from blip2sweep.metrics import METRICS, normalize_answer, vqa_accuracy, vqa_statistics
+from blip2sweep.metrics import METRICS, normalize_answer, rule_of, vqa_accuracy, vqa_statistics
 
 GOLDEN = {
     "two": "2",
@@ -104,7 +104,7 @@ def test_unanimous_references_are_compared_literally() -> None:
 def test_statistics_by_answer_type() -> None:
     references = [["yes"] * 9 + ["no"], ["2"] * 2 + ["3"] * 8, ["red"] * 10]
     array = vqa_statistics(["yes", "two", "blue"], references, ["yes/no", "number", "other"])["vqa"]
-    assert array.shape == (3, 8)
+    assert array.shape == (3, 10)
     assert METRICS["vqa_accuracy"].value(array) == pytest.approx(1.6 / 3)
     assert METRICS["vqa_accuracy_yes_no"].value(array) == 1
     assert METRICS["vqa_accuracy_number"].value(array) == pytest.approx(0.6)
@@ -113,9 +113,34 @@ def test_statistics_by_answer_type() -> None:
 
 
 def test_bad_input_says_what_and_where() -> None:
-    with pytest.raises(ValueError, match=r"answer_types\[0\] is 'maybe'; there are yes/no, number, other"):
-        vqa_statistics(["yes"], [["yes"]], ["maybe"])
     with pytest.raises(ValueError, match=r"references\[0\]"):
         vqa_statistics(["yes"], [[]], ["other"])
     with pytest.raises(ValueError, match="2 answers, 1 references"):
         vqa_statistics(["yes", "no"], [["yes"]], ["other"])
+
+
+def test_a_single_answer_is_matched_exactly_after_normalisation() -> None:
+    """Leaving one out of one leaves nothing to be right about."""
+    assert vqa_accuracy("Two dogs.", ["two dogs"]) == vqa_accuracy("the 2 dogs", ["two dogs"]) == 1
+    assert vqa_accuracy("two cats", ["two dogs"]) == vqa_accuracy("", ["two dogs"]) == 0
+    assert vqa_accuracy("yes", ["yes"] * 2) == pytest.approx(
+        1 / 3
+    )  # from two on the official rule, whatever it can reach
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rule"),
+    [([10, 10], "leave_one_out"), ([1, 1], "exact_match"), ([2, 3], "leave_one_out"),
+     ([1, 10, 10], "exact_match:1,leave_one_out:2")],
+)  # fmt: skip
+def test_the_rule_has_a_name(numbers: list[int], rule: str) -> None:
+    assert rule_of([["a"] * n for n in numbers]) == rule
+
+
+def test_types_that_are_not_listed_are_a_group_and_no_type_is_none() -> None:
+    kinds = ["yes/no", "unanswerable", "color", None]
+    array = vqa_statistics(["a", "a", "b", "a"], [["a"] * 10] * 4, kinds)["vqa"]
+    values = {name: METRICS[name].value(array) for name in METRICS if name.startswith("vqa_")}
+    assert values["vqa_accuracy"] == 0.75
+    assert (values["vqa_accuracy_yes_no"], values["vqa_accuracy_unlisted"]) == (1, 0.5)
+    assert np.isnan([values["vqa_accuracy_number"], values["vqa_accuracy_other"]]).all()

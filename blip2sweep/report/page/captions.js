@@ -20,7 +20,7 @@ async function browser() {
   const find = element("input", { type: "search", placeholder: "image id or words", id: "find", onkeydown: (e) => { if (e.key === "Enter") seek(); } });
   const seek = () => {
     const wanted = find.value.trim().toLowerCase();
-    const hit = (i) => String(outputs.samples[i].image) === wanted || String(outputs.samples[i].id) === wanted || outputs.texts[i].some((t) => t.toLowerCase().includes(wanted));
+    const hit = (i) => [outputs.samples[i].image, outputs.samples[i].id].some((id) => String(id).toLowerCase() === wanted) || outputs.texts[i].some((t) => t.toLowerCase().includes(wanted));
     const n = order.list.length, next = [...Array(n).keys()].map((k) => (order.at + 1 + k) % n).find((k) => hit(order.list[k]));
     if (next === undefined) where.textContent = "not found"; else { order.at = next; show(); }
   };
