@@ -191,7 +191,7 @@ class Runner:
         if name not in model.calibrations:
             model.calibrations[name] = same_samples(job["calibration"])
         if model.calibrator is None:
-            blocks, told = Blocks(model.weights, self._store), origin(model.loaded, job, _code())
+            blocks, told = Blocks(model.weights, self._store), origin(model.loaded, job, _code(self.device))
             model.calibrator = Calibrator(model.loaded, told, model.weights, blocks)
         model.prepared = model.calibrator(recipe, model.calibrations[name])
         warn_short(model.prepared)
@@ -254,7 +254,7 @@ class Runner:
     def _origin(self, model: _Model, job: Job) -> dict[str, Any]:
         name = canonical_json(job["task"])
         if name not in model.origins:
-            model.origins[name] = start(model.loaded, self.task(job), job, _code())
+            model.origins[name] = start(model.loaded, self.task(job), job, _code(self.device))
         return model.origins[name]
 
     def _expect(self, model: _Model) -> None:
@@ -303,9 +303,12 @@ def _check_unchanged(job: Job) -> None:
         )
 
 
-def _code() -> str:
-    """What may change results though the identity says nothing of it: entries of another code are not looked for."""
-    return f"semantics {SEMANTICS} {semantics(METHODS)} {versions()}"
+def _code(device: str = "cpu") -> str:
+    """What may change results though the identity says nothing of it, versions and the kind of processor: entries of another
+    are not looked for, so that a row's columns hold for all that went into it."""
+    on_gpu = device.startswith("cuda")
+    kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
+    return f"semantics {SEMANTICS} {semantics(METHODS)} {versions()} {kind}"
 
 
 def _flat(cost: dict[str, Any]) -> dict[str, Any]:
