@@ -243,12 +243,13 @@ class Ledger:
         """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
         unchecked, self._unchecked = self._unchecked, []
         look = _Look(self.output_dir / "predictions", len(unchecked) > MOST_STATS)
-        lost = [(attempts, r) for attempts, r in unchecked if not all(look.there(*file) for file in files_of(r))]
-        for attempts, record in lost:
-            attempts.lose(attempt_id(record))
+        lost = list[str]()
+        for attempts, record in unchecked:
+            if gone := [name for name, note in files_of(record) if not look.there(name, note)]:
+                attempts.lose(attempt_id(record))
+                lost.append(f"{self.output_dir}/predictions/{gone[0]}")
         if lost:
-            paths = [f"{self.output_dir}/predictions/{files_of(r)[0][0]}" for _, r in lost]
-            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(paths)}); "
+            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(lost)}); "
                    "right: the command they came from, which computes them again")  # fmt: skip
 
     def _tell_rivals(self) -> None:
