@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,9 @@ class Attempts:
     starts: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     known: dict[str, dict[str, Any]] = field(default_factory=dict)  # every result, by attempt
-    gone: set[str] = field(default_factory=set)  # of these, whose predictions are not what was written
+    gone: frozenset[str] = frozenset()  # of these, whose predictions are not what was written
     result: dict[str, Any] | None = None  # the one that counts
-    rivals: list[str] = field(default_factory=list)  # results that do not know each other, where there are several
+    rivals: Sequence[str] = ()  # results that do not know each other, where there are several
     failures: list[dict[str, Any]] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # by what they were made from
     unscored: dict[str, Any] | None = None  # why the newest try to score it failed
@@ -67,11 +67,15 @@ class Attempts:
         event, attempt = record["event"], attempt_id(record)
         if event == "started":
             self.starts[attempt] = record
-        elif event in ENDS:
+            return
+        if event in ENDS:
             self.ended.add(attempt)
         if event == "result":
             self.known[attempt] = record
-            self._choose()
+            if len(self.known) == 1 and not self.gone:
+                self.result = record
+            else:
+                self._choose()
         elif event == "measured":
             known = self.measured.get(record["source"])
             self.measured[record["source"]] = max(known or record, record, key=_generation)
@@ -82,7 +86,7 @@ class Attempts:
 
     def lose(self, attempt: str) -> None:
         """The predictions of this result are not there."""
-        self.gone.add(attempt)
+        self.gone |= {attempt}
         self._choose()
 
     def _choose(self) -> None:

@@ -77,7 +77,8 @@ def tell_open(output_dir: Path, ledger: Ledger) -> None:
     if old:
         remark(f"{many(len(old), 'cell')} shown with the result that --rerun is to replace: the ledger has no newer one "
                f"({some(old)})")  # fmt: skip
-    later = [k for k, a in known if a.result and "starts" in a.result and _unknown(a)]
+    open_ = [(k, a) for k, a in known if not a.starts.keys() <= a.ended and a.result and "starts" in a.result]
+    later = [k for k, a in open_ if _unknown(a)]
     if later:
         remark(f"{many(len(later), 'cell')} with an attempt that has not ended and that the result shown does not know "
                f"({some(later)})")  # fmt: skip

@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
               "sweep": sweep.decode(), "run": run.decode(), "attempt": attempt.decode()}  # fmt: skip
     if event == b"result" and (files := FILES.search(line, head.end())):
         record["predictions"] = files[1].decode()
-        record["files"] = orjson.loads(files[2]) if files[2] else None
+        record["files"] = files[2]
     return record
 
 
@@ -109,7 +109,7 @@ class Ledger:
         self._only = None if only is None else {k.encode() for k in only}
         self._journals: dict[str, _Journal] = {}
         self._unchecked: list[tuple[Attempts, dict[str, Any]]] = []
-        self._rivals: dict[str, list[str]] = {}
+        self._rivals: dict[str, Sequence[str]] = {}
         self._expected: set[str] | None = None
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
@@ -185,17 +185,23 @@ class Ledger:
         whole = data.rfind(b"\n") + 1
         journal.offset += whole
         before = (len(journal.odd), journal.missing)
+        take = self._take_sealed
         for line in data[:whole].split(b"\n")[:-1]:
             journal.lines += 1
-            if not self._take(line, journal):
+            number = number_of(line)
+            if number == journal.number and not journal.since:  # as nearly all are
+                journal.number, journal.sealed = number + 1, True
+                good = take(line)
+            else:
+                good = self._take(line, number, journal)
+            if not good:
                 journal.odd.append(journal.lines)
                 journal.since += 1
         if before != (len(journal.odd), journal.missing):
             remark(f"{path}: {journal.told()}")
 
-    def _take(self, line: bytes, journal: _Journal) -> bool:
-        """False for a line that is damaged, odd or there a second time."""
-        number = number_of(line)
+    def _take(self, line: bytes, number: int | None, journal: _Journal) -> bool:
+        """False for a line that is damaged, odd or there a second time. number: of a sealed line."""
         if number is not None:
             return journal.follows(number) and self._take_sealed(line)
         record = None if journal.sealed or seal_holds(line) is False else parse_old(line)
@@ -243,12 +249,13 @@ class Ledger:
         """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
         unchecked, self._unchecked = self._unchecked, []
         look = _Look(self.output_dir / "predictions", len(unchecked) > MOST_STATS)
-        lost = [(attempts, r) for attempts, r in unchecked if not all(look.there(*file) for file in files_of(r))]
-        for attempts, record in lost:
-            attempts.lose(attempt_id(record))
+        lost = list[str]()
+        for attempts, record in unchecked:
+            if gone := [name for name, note in files_of(record) if not look.there(name, note)]:
+                attempts.lose(attempt_id(record))
+                lost.append(f"{self.output_dir}/predictions/{gone[0]}")
         if lost:
-            paths = [f"{self.output_dir}/predictions/{files_of(r)[0][0]}" for _, r in lost]
-            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(paths)}); "
+            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(lost)}); "
                    "right: the command they came from, which computes them again")  # fmt: skip
 
     def _tell_rivals(self) -> None:
@@ -269,6 +276,8 @@ class Ledger:
 def files_of(result: dict[str, Any]) -> list[tuple[str, list[int] | None]]:
     """(name in `predictions/`, what it was when it was written) of the files that a `result` line rests on."""
     name, noted = f"{result['key']}-{result['predictions'][:12]}", result.get("files") or {}
+    if isinstance(noted, bytes):
+        noted = orjson.loads(noted)
     second = [(f"{name}-{k}.json", note) for k, note in noted.items() if k.startswith("noise")]
     return [(f"{name}.json", noted.get("predictions")), *second]
 
@@ -283,9 +292,9 @@ class _Look:
                 self._stats = {e.name: e for e in entries}
 
     def there(self, name: str, note: list[int] | None) -> bool:
-        path = f"{self.folder}/{name}"
+        path, entry = f"{self.folder}/{name}", self._stats.get(name)
         try:
-            stat = self._stats[name].stat() if name in self._stats else os.stat(path)  # noqa: PTH116
+            stat = entry.stat() if entry else os.stat(path)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
