@@ -23,6 +23,7 @@ SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of ever
 INTERVALS = 2  # the rule of `paired_drop` and what `measure` keeps; lines of another one are measured again
 MEASURES = digest([SCORERS, INTERVALS])[:8]
 EVENT = "measured"
+COUNTED = ("cider", "vqa_accuracy", "nll")  # metrics of which a table says how many images changed
 
 
 class Scored:
@@ -151,4 +152,5 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _beside_columns(metric: str) -> tuple[str, ...]:
     drop = f"drop_{metric}"
-    return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", f"changed_{metric}")
+    changed = (f"changed_{metric}",) if metric in COUNTED else ()
+    return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", *changed)
