@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
-from blip2sweep.metrics import METRICS, Images, Metric, changed_images, images, paired_drop, same_as_baseline
+from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
 from blip2sweep.records import key_of, read_predictions, read_scores, stem
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
@@ -113,11 +113,15 @@ def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
 
 
 def _beside(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
-    """value, baseline, drop, low, high, changed images; the value alone where the baseline lacks the metric."""
+    """value, baseline, drop, low, high, changed images; the value alone where the baseline lacks the metric. The baseline itself
+    drops by 0, and nothing of that is uncertain."""
     if metric.statistic not in baseline.statistics:
         return [_number(cell.value(metric))]
     own = baseline.by_image(metric), cell.by_image(metric)
-    values = cell.value(metric), baseline.value(metric), *paired_drop(metric, *own)
+    value = cell.value(metric)
+    nothing = value - value  # NaN where there is no number to differ from
+    drop = Drop(nothing, nothing, nothing) if cell.name == baseline.name else paired_drop(metric, *own)
+    values = value, baseline.value(metric), *drop
     return [*map(_number, values), changed_images(metric, *own)]
 
 

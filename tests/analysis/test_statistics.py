@@ -69,7 +69,7 @@ def test_draws_equal_the_tables_own_intervals(planted: tuple[pd.DataFrame, Draws
     cells, draws = planted
     for row in cells.iloc[[0, 3, 40]].to_dict("records"):
         ends = [row[f"drop_cider{end}"] for end in ("", "_low", "_high")]
-        assert draws.paired(row["key"]) == pytest.approx(ends, abs=1e-12)
+        assert ends == pytest.approx(draws.paired(row["key"]) if row["part"] != "none" else [0, 0, 0], abs=1e-12)
         assert row["images"] == N
 
 
