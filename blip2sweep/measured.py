@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import METRICS, Images, Metric, changed_images, images, paired_drop, same_as_baseline
+from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
 from blip2sweep.records import key_of, read_predictions, read_scores, second_run, second_runs, stem
 from blip2sweep.remarks import remark
 
@@ -25,6 +25,7 @@ SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of ever
 INTERVALS = 2  # the rule of `paired_drop` and what `measure` keeps; lines of another one are measured again
 MEASURES = digest([SCORERS, INTERVALS])[:8]
 EVENT = "measured"
+COUNTED = ("cider", "vqa_accuracy", "nll")  # metrics of which a table says how many images changed
 
 
 class Scored:
@@ -123,11 +124,15 @@ def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
 
 
 def _beside(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
-    """value, baseline, drop, low, high, changed images; the value alone where the baseline lacks the metric."""
+    """value, baseline, drop, low, high, changed images; the value alone where the baseline lacks the metric. The baseline itself
+    drops by 0, and nothing of that is uncertain."""
     if metric.statistic not in baseline.statistics:
         return [_number(cell.value(metric))]
     own = baseline.by_image(metric), cell.by_image(metric)
-    values = cell.value(metric), baseline.value(metric), *paired_drop(metric, *own)
+    value = cell.value(metric)
+    nothing = value - value  # NaN where there is no number to differ from
+    drop = Drop(nothing, nothing, nothing) if cell.name == baseline.name else paired_drop(metric, *own)
+    values = value, baseline.value(metric), *drop
     return [*map(_number, values), changed_images(metric, *own)]
 
 
@@ -177,4 +182,5 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _beside_columns(metric: str) -> tuple[str, ...]:
     drop = f"drop_{metric}"
-    return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", f"changed_{metric}")
+    changed = (f"changed_{metric}",) if metric in COUNTED else ()
+    return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", *changed)

@@ -1,7 +1,8 @@
 """Ledger -> table: one row a cell, with metrics, paired drops and intervals.
 
 Columns: identity (what the cell is), metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high` (95 %,
-paired, over images: metrics/intervals.py; positive is worse) and `changed_m`, the images on which the cell differs; output health, size, cost, provenance. Failed cells are rows too.
+paired, over images: metrics/intervals.py; positive is worse) and, for a task's main metric, `changed_m`, the number of images on
+which the cell differs; output health, size, cost, provenance. Failed cells are rows too.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ sys.path.insert(0, str(ROOT))
 
 from blip2sweep.analysis import predict
 from blip2sweep.analysis.atoms import atoms, noise
-from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.dropoff import dropoff, lowest_safe
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.shapley import additivity, shapley
@@ -67,9 +66,7 @@ class Study:
     def difference(self, one: dict[str, int], other: dict[str, int]) -> str:
         """Drop of one cell minus that of another, paired."""
         a, b = self.row(one), self.row(other)
-        ends = self.draws.drop(a["key"]) - self.draws.drop(b["key"])
-        low, high = percentile(ends[None])
-        return bounded(a["drop_cider"] - b["drop_cider"], low[0], high[0])
+        return bounded(*self.draws.paired(a["key"], b["key"]))
 
 
 def counted(counts: Counts) -> dict[str, str]:

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from blip2sweep.beside import Measuring
 from blip2sweep.collect import collect
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Journal, Ledger
-from blip2sweep.metrics import METRICS
+from blip2sweep.measured import SCORERS, Baseline, Scored, measure
+from blip2sweep.metrics import METRICS, images, paired_drop
 from blip2sweep.records import (
     Predictions,
     read_statistics,
@@ -129,6 +131,46 @@ def test_a_baseline_that_is_computed_again_has_its_cells_measured_again(tmp_path
     assert before.loc["a" * 12, "drop_vqa_accuracy"] != after.loc["a" * 12, "drop_vqa_accuracy"]
     assert after.loc["a" * 12, "baseline_vqa_accuracy"] == after.loc["b" * 12, "vqa_accuracy"]
     assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 2 * N
+
+
+def test_lines_of_another_rule_for_intervals_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier version wrote, without `images` and with other ends, is not shown; scores and samples stay as they are."""
+    journal = Journal(tmp_path)
+    for i, k in enumerate("ba"):
+        result(tmp_path, journal, k * 12, "b" * 12, i)
+
+    def earlier(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
+        found = measure(cell, baseline)
+        metrics = {m: [*v[:3], v[2], v[2]] for m, v in found["metrics"].items()}
+        return {k: v for k, v in found.items() if k != "images"} | {"metrics": metrics}
+
+    with monkeypatch.context() as before:
+        before.setattr("blip2sweep.measured.MEASURES", SCORERS)
+        before.setattr("blip2sweep.collect.measure", earlier)
+        before.setattr("blip2sweep.measured.columns", lambda found: {})
+        collect(tmp_path)
+    parts = {p.name for p in (tmp_path / "samples.parquet").iterdir()}
+    assert len(measured(tmp_path)) == 2
+    table = collect(tmp_path).set_index("key").loc["a" * 12]
+    assert len(measured(tmp_path)) == 4
+    assert table["drop_nll_low"] < table["drop_nll"] < table["drop_nll_high"]
+    assert (table["images"], table["scored_samples"]) == (N // 2, N)
+    assert {p.name for p in (tmp_path / "samples.parquet").iterdir()} == parts
+
+
+def test_the_table_has_the_formula_of_the_package(tmp_path: Path) -> None:
+    """One formula: `metrics.paired_drop` of the statistics on disk is what a table shows, whatever the metric."""
+    journal = Journal(tmp_path)
+    names = {k: result(tmp_path, journal, k * 12, "b" * 12, i) for i, k in enumerate("ba")}
+    row = collect(tmp_path).set_index("key").loc["a" * 12]
+    base, cell = (read_statistics(tmp_path, names[k]) for k in "ba")
+    for metric in (m for m in METRICS.values() if m.statistic in cell):
+        found = paired_drop(metric, base[metric.statistic], cell[metric.statistic], images([i // 2 for i in range(N)]))
+        assert [row[f"drop_{metric.name}{end}"] for end in ("", "_low", "_high")] == pytest.approx(list(found))
+        lost = row[f"baseline_{metric.name}"] - row[metric.name]
+        assert found.drop == pytest.approx(-lost if metric.name == "nll" else lost)
 
 
 def test_what_is_not_scored_is_not_kept_as_measured(tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ class Draws:
         return Draws(self.metric, ids, {k: a[images] for k, a in self.arrays.items()}, self.baseline, {})
 
 
-def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str) -> Draws | None:
+def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str, resampled: bool = True) -> Draws | None:
     """Draws of the cells that have outputs and statistics of this metric; None where the baseline has none.
 
-    cells: rows of one model, task and data set. Only score files are read, and of predictions the baseline's alone.
+    cells: rows of one model, task and data set. resampled: without, there are intervals of single cells and pairs only. Only score files are read, and of predictions the baseline's alone.
     """
     own = cells[cells["predictions"].notna()] if "predictions" in cells else cells.iloc[:0]
     base = own[own["part"] == "none"]
@@ -128,8 +128,8 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str) -> Draws | No
         return None
     predictions = read_predictions(output_dir, stem(first["key"], first["predictions"]))
     same = {k: a for k, a in arrays.items() if len(a) == len(predictions.image_id)}
-    resampled = resample_all(METRICS[metric], predictions.image_id, same)
-    return Draws(METRICS[metric], predictions.image_id, same, first["key"], resampled)
+    sampled = resample_all(METRICS[metric], predictions.image_id, same) if resampled else {}
+    return Draws(METRICS[metric], predictions.image_id, same, first["key"], sampled)
 
 
 def resample_all(metric: Metric, image_ids: Sequence[Id], arrays: dict[str, Array]) -> dict[str, Array]:

@@ -18,6 +18,7 @@ from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import MARGIN
 from blip2sweep.analysis.grid import FREE, width_grid
 
+BROKEN = 0.5  # of the baseline
 HERE, ALONE, LADDER = "here", "alone", "ladder"
 COLUMNS = ["kind", "setting", "part", "step", "now", "to", "lost", "low", "high", "saved_bytes", "price",
            "model_bytes", "value", "key", "beside"]  # fmt: skip
@@ -97,7 +98,8 @@ def prices(
     here: a row a part and direction at one recipe: `at`, the key of a cell, or the smallest that loses at most 2 %. `step` is
     narrower or wider; `lost` is the metric lost by the narrower of the two, with its paired 95 % interval, `saved_bytes` what it
     saves. A cell that was not run has no key. alone: the steps of each part with the others at 16 bits, where no cell
-    of two parts was run, or none beside that recipe. ladder: from full precision down, at each rung the least loss for each byte; steps may skip widths.
+    of two parts was run, or none beside that recipe. ladder: from full precision down, at each rung the least loss for each byte among the cells that were run; steps may skip
+    widths, and half of the baseline lost ends it.
 
     price: the loss for each byte, NaN where the loss's interval covers 0. draws: of the cells with these keys, or None.
     """
@@ -158,8 +160,9 @@ def _alone(own: States, i: int) -> Iterator[dict[str, Any]]:
 
 
 def _ladder(own: States) -> Iterator[dict[str, Any]]:
-    now = own.full
-    while (found := _next(own, now)) is not None:
+    """Down to the first rung that is broken: below it is nothing to save."""
+    now, base = own.full, abs(own.known[own.full].value)
+    while own.known[now].drop <= BROKEN * base and (found := _next(own, now)) is not None:
         i, to = found
         yield _row(own, LADDER, i, now, to, "narrower")
         now = to

@@ -143,8 +143,9 @@ def _moved(metric: Metric, rows: FloatArray, at: FloatArray) -> FloatArray:
     total = at.sum(axis=0)
     if metric.ratio is not None:
         above, below = metric.ratio
-        value: FloatArray = rows[:, above] - total[above] / total[below] * rows[:, below]
-        return value / total[below]
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0, of images that nobody asked about
+            value: FloatArray = (rows[:, above] - total[above] / total[below] * rows[:, below]) / total[below]
+        return value
     columns = np.flatnonzero(total > 0)  # what sums to 0 is 0 everywhere: statistics are counts
     steps = np.zeros((len(columns), len(total)))
     steps[np.arange(len(columns)), columns] = total[columns] * 1e-5

@@ -15,7 +15,7 @@ import pandas as pd
 from blip2sweep.analysis.cells import comparable, main_metric
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.grid import FREE
-from blip2sweep.analysis.prices import ALONE, HERE, LADDER, advised, prices
+from blip2sweep.analysis.prices import ALONE, HERE, LADDER, advised, prices, states
 from blip2sweep.analysis.recipes import entries, overrides_of, part_of
 from blip2sweep.errors import UserError
 from blip2sweep.report.commands import context
@@ -183,7 +183,8 @@ def _command(
     source: Source, cells: pd.DataFrame, setting: str, beside: str, part: str, to: Sequence[float]
 ) -> str | None:
     """The line that runs the cells beside one, which differ in the width of one part; None where rows do not tell it."""
-    own = cells[(cells["setting"] == setting) & (cells["part"] != "none")]
+    whole = {s.key for found in states(cells, source.metric) if found.setting == setting for s in found.known.values()}
+    own = cells[cells["key"].isin(whole) & (cells["part"] != "none")]
     like = max(own.to_dict("records"), key=lambda r: str(r["parts"]).count("+"))
     words, parts = overrides_of(entries(str(like["recipe_json"]))), str(like["parts"]).split("+")
     widths = _widths(cells.loc[cells["key"] == beside, "recipe_json"].iloc[0])
@@ -210,7 +211,7 @@ def ladder_told(found: pd.DataFrame, setting: str, sizes: Sizes, words: Words) -
     steps = " → ".join(f"{r['part']} {_bits(r['to'])}" for r in own.to_dict("records"))
     last = own.iloc[-1]
     return (
-        f"the ladder from full precision with {setting}, the least {words.worse} for its size first: {steps} bits "
+        f"the ladder from full precision with {setting}, of the cells that were run the least {words.worse} for its size first: {steps} bits "
         f"({sizes(last['model_bytes'])}, {words.name} {last['value']:.3f})"
     )
 
@@ -223,7 +224,10 @@ def told_of(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]:
         return []
     metric = main_metric(cells)
     assert metric is not None
-    found = prices(cells, metric, lambda keys: _draws(output_dir, cells, metric, keys))
+    try:
+        found = prices(cells, metric, lambda keys: _draws(output_dir, cells, metric, keys))
+    except OSError:  # outputs that somebody moved: the table stands without them
+        return []
     settings = list(dict.fromkeys(found["setting"]))
     first = found[found["setting"].isin(settings[:1])]
     lines = lines_of(Source(output_dir, "", output_dir, table, cells, metric, None, command), first, cells)
@@ -245,4 +249,6 @@ def lines_of(source: Source, found: pd.DataFrame, cells: pd.DataFrame) -> list[s
 
 def _draws(output_dir: Path, cells: pd.DataFrame, metric: str, keys: Sequence[str]) -> Draws | None:
     """Of these cells alone: a terminal does not wait for all."""
-    return load_draws(output_dir, cells[cells["key"].isin(list(keys)) | (cells["part"] == "none")], metric)
+    return load_draws(
+        output_dir, cells[cells["key"].isin(list(keys)) | (cells["part"] == "none")], metric, resampled=False
+    )

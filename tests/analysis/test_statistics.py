@@ -60,6 +60,8 @@ def test_a_band_of_one_estimate_and_of_none() -> None:
     low, high = bands.max_t(np.array([1.0]), np.random.default_rng(0).normal(1, 0.1, (1, 4000)))
     assert (high - low)[0] == pytest.approx(2 * 1.96 * 0.1, rel=0.05)
     assert bands.max_t(np.array([0.0]), np.zeros((1, 10)))[0].tolist() == [0.0]
+    low, high = bands.max_t(np.array([0.0]), np.zeros((1, 10)), images=100, least=np.array([0.037]))
+    assert (low[0], high[0]) == (-0.037, 0.037)  # what never moved among 100 images may move on others
     assert len(bands.max_t(np.empty(0), np.empty((0, 10)))[0]) == 0
 
 
@@ -67,7 +69,7 @@ def test_draws_equal_the_tables_own_intervals(planted: tuple[pd.DataFrame, Draws
     cells, draws = planted
     for row in cells.iloc[[0, 3, 40]].to_dict("records"):
         ends = [row[f"drop_cider{end}"] for end in ("", "_low", "_high")]
-        assert draws.paired(row["key"]) == pytest.approx(ends, abs=1e-12)
+        assert ends == pytest.approx(draws.paired(row["key"]) if row["part"] != "none" else [0, 0, 0], abs=1e-12)
         assert row["images"] == N
 
 
@@ -78,6 +80,19 @@ def test_halves_are_disjoint_whole_and_the_same_in_any_order(planted: tuple[pd.D
     assert first.sum() == N // 2
     other = Draws(draws.metric, draws.image_ids[::-1], draws.arrays, draws.baseline, {})
     assert (other.half(True)[::-1] == first).all()
+
+
+def test_a_band_of_few_images_is_students_and_no_narrower_than_what_went_unseen() -> None:
+    rng, estimates = np.random.default_rng(0), np.zeros(5)
+    draws = np.vstack([rng.normal(0, 0.1, (4, 4000)), np.zeros((1, 4000))])
+    plain = bands.max_t(estimates, draws)[1]
+    ratio = [bands.max_t(estimates, draws, images=n)[1][0] / plain[0] for n in (50, 100, 500)]
+    assert ratio == pytest.approx([1.06, 1.03, 1.01], abs=0.015)
+    least = np.array([0.0, 0.0, 0.0, 0.5, 0.05])
+    high = bands.max_t(estimates, draws, images=50, least=least)[1]
+    assert high[0] == pytest.approx(ratio[0] * plain[0])
+    assert high[3] > 0.5 * 1.2  # the pointwise half width, grown as the others are
+    assert high[4] > 0.05
 
 
 # ---- drop-off

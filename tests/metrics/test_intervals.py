@@ -202,6 +202,6 @@ def test_the_truth_is_rarely_on_the_bad_side(cases: Callable[[], list[Case]]) ->
     limit = 0.035 + 2 * math.sqrt(0.035 * 0.965 / rounds)
     for case in cases():
         for m in (50, 100, 200, 500):
-            found = errors(case, m, rounds, compared=False)
+            found = errors(case, m, rounds)
             assert found.drop[0] <= limit, (case.name, m, found)
             assert found.kept[0] <= limit, (case.name, m, found)
