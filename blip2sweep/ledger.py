@@ -36,6 +36,7 @@ HEAD = re.compile(
     rb'"key":"([^"\\]*)","sweep":"([^"\\]*)","run":"([^"\\]*)","attempt":"([^"\\]*)"'
 )
 FILES = re.compile(rb'"predictions":"([^"\\]*)"(?:,"files":(\{[^{}]*\}))?')
+SEMANTICS = re.compile(rb'"semantics":(\d+)')
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
 MOST_STATS = 200  # results whose files are looked for one by one; for more the folder is listed
@@ -61,6 +62,7 @@ def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
     if event == b"result" and (files := FILES.search(line, head.end())):
         record["predictions"] = files[1].decode()
         record["files"] = files[2]
+        record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
     return record
 
 

@@ -162,6 +162,7 @@ def test_rows_of_older_semantics_are_marked_and_not_mixed(swept: tuple[Path, Ran
     assert told in shown.out
     assert told in blip2sweep("table", "--all", "--format", "csv", cwd=tmp_path).err
     assert told in blip2sweep("plan", "part=llm", cwd=tmp_path).out
+    assert told in blip2sweep("status", cwd=tmp_path).out
     assert "the same command computes them again" in shown.out
 
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blip2sweep.cell import semantics
 from blip2sweep.ledger import PARTIAL, Attempts, Ledger
+from blip2sweep.methods import METHODS
 from blip2sweep.printing import say
 from blip2sweep.sweep.live import Live, live
 from blip2sweep.sweep.packs import pack_path, whole_packs
 from blip2sweep.sweep.sweeps import Sweep, find_sweep
 from blip2sweep.sweep.unscored import not_scored, unscored
 from blip2sweep.sweep.worker import again
+from blip2sweep.table import older
 
 UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
 STATES = ("done", "running", "queued", "lost", "failed")
@@ -115,8 +118,18 @@ def print_status(output_dir: Path, name: str | None) -> None:
         *warnings(ledger, sweep),
         *told,
         *advice(sweep, status),
+        *earlier(ledger),
     ]:
         say(f"  {line}")
+
+
+def earlier(ledger: Ledger) -> list[str]:
+    """What there is to say of rows that an earlier version computed. The ledger knows of each result its semantics alone:
+    those that are not today's are read whole."""
+    now = semantics(METHODS)
+    other = {r["key"] for r in ledger.results() if r.get("semantics", r.get("columns", {}).get("semantics")) != now}
+    said = older(Ledger(ledger.output_dir, only=other).refresh().results()) if other else None
+    return [said] if said else []
 
 
 def by_kind(status: Status) -> list[str]:
