@@ -37,7 +37,7 @@ TOLD = 20  # mistakes of a checkpoint that are told, the others counted
 ASKED = ("name", "family", "config", "parts", "tied")
 # The embedded checkpoint and its config: of these the verdict ships with the package (a test makes it anew), so that a
 # first sweep and every fresh machine need no child. Loading checks it all the same.
-SHIPPED = "c47cfd73b9b9be273797049c6e102e28e3ade0ef2b465f19d39eb5418ed9bd75"
+SHIPPED = "67799dd826fd637ae341c9e34eac9224f2072651f3e338de82db4f450be4ef3a"
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def _overflows(verdict: Verdict, model: Mapping[str, Any], half: Sequence[str]) 
 
 def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
     asked = {k: model.get(k) for k in ASKED}
-    if digest([found.fingerprint, asked]) == SHIPPED:
+    if identity(found, model) == SHIPPED:
         return Verdict((), ())
-    name = digest(["verdict", found.fingerprint, asked, _versions()])
+    name = digest(["verdict", identity(found, model), _versions()])
     store = cache.of_user(STORE)
     kept = store.get(name) if store else None
     if kept is not None:
@@ -104,6 +104,12 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
     if store and not made.mistakes:
         store.put(name, json.dumps({"beyond_half": made.beyond_half}).encode())
     return made
+
+
+def identity(found: Weights, model: Mapping[str, Any]) -> str:
+    """Digest of a checkpoint and of what is asked of it; what can absorb a scale is not."""
+    parts = {name: {k: v for k, v in part.items() if k != "folds"} for name, part in model["parts"].items()}
+    return digest([found.fingerprint, {**{k: model.get(k) for k in ASKED}, "parts": parts}])
 
 
 @functools.cache
