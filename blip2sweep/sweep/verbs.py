@@ -12,6 +12,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
+from blip2sweep.printing import one_line
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, finish, log_lines, say
 from blip2sweep.sweep.live import Job, live, queued_jobs, submitter_lives
@@ -183,9 +184,9 @@ def _attempt(
 ) -> Iterator[str]:
     when = time.strftime("%F %T", time.localtime(start["time"]))
     where = f"{start['host']}, process {start['pid']}" + (f", Slurm job {start['job']}" if start.get("job") else "")
-    yield f"== {start['key']} started {when} on {where}, sweep {start.get('sweep')}"
+    yield one_line(f"== {start['key']} started {when} on {where}, sweep {start.get('sweep')}")
     if end:
-        yield f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else "")
+        yield one_line(f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else ""))
     if end and end.get("traceback"):
         yield end["traceback"].rstrip()
     if start.get("sweep") in sweeps and start.get("run"):
