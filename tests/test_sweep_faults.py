@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.lines import sealed
 from blip2sweep.records import stem
 from blip2sweep.store import write_json
 from blip2sweep.sweep.attempt import run_cell
@@ -156,6 +157,7 @@ def test_what_was_computed_again_is_scored_when_its_own_statistics_are_there(tmp
     journal = Journal(tmp_path)
     (tmp_path / "scores").mkdir()
     for attempt, name in (("first", "aa"), ("second", "bb")):
+        write_json(tmp_path / "predictions" / f"{stem(key, name)}.json", {})
         journal.write("result", key=key, attempt=attempt, predictions=name)
     (tmp_path / "scores" / f"{stem(key, 'aa')}.npz").touch()
     assert not scored(tmp_path, sweep)
@@ -187,16 +189,13 @@ def test_a_baseline_that_died_in_the_hand_of_another_is_run(tmp_path: Path) -> N
     here = socket.gethostname()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    journal = Journal(tmp_path)
-    journal.write("started", key="a", attempt="x")
-    text = journal.path.read_text()
-    journal.path.write_text(
-        text + text.replace('"key":"a"', '"key":"b"').replace(f'"pid":{os.getpid()}', f'"pid":{gone.pid}')
-    )
-    assert f'"host":"{here}"' in text
+    Journal(tmp_path).write("started", key="a", attempt="x")
+    dead = {"event": "started", "time": time.time(), "host": here, "pid": gone.pid, "key": "b", "attempt": "y"}
+    (tmp_path / "journals" / "dead.jsonl").write_bytes(sealed(dead, 0))
     ledger = Ledger(tmp_path).refresh()
     assert in_hand(ledger, "a")
     assert not in_hand(ledger, "b")
+    assert ledger.attempts["b"].open
     assert not in_hand(ledger, "c")
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.cell import semantics
+from blip2sweep.errors import UserError
 from blip2sweep.ledger import PARTIAL, Attempts, Ledger
 from blip2sweep.methods import METHODS
 from blip2sweep.printing import say
+from blip2sweep.remarks import remark
+from blip2sweep.store import read_json
 from blip2sweep.sweep.live import Live, live
-from blip2sweep.sweep.packs import pack_path, whole_packs
+from blip2sweep.sweep.packs import pack_path
 from blip2sweep.sweep.sweeps import Sweep, find_sweep
 from blip2sweep.sweep.unscored import not_scored, unscored
 from blip2sweep.sweep.worker import again
@@ -97,7 +100,11 @@ _packs: dict[Path, list[dict[str, Any]]] = {}  # packs are never changed once wr
 
 def _pack(path: Path) -> list[dict[str, Any]]:
     if path not in _packs:
-        _packs[path] = [{"key": c["key"]} for pack in whole_packs([path]) for c in pack["cells"]]
+        try:
+            _packs[path] = [{"key": c["key"]} for c in read_json(path)["cells"]]
+        except (UserError, KeyError, TypeError) as error:
+            remark(f"{path}: not a pack ({error!r}); its cells are left out")
+            _packs[path] = []
     return _packs[path]
 
 
