@@ -44,7 +44,8 @@ def grid(bits: int) -> Grid:
     plain: Grid = {m: (f"quant={m}", width) for m in ("minmax", "rtn", "mse", "hqq")}
     plain |= {f"{m}, tensor": (*plain[m], "quant.strategy=tensor") for m in ("rtn", "mse")}
     fixed: Grid = {m: (f"quant={m}",) for m in ("nf4", "fp4", "int8", "float8", "w8a8")}
-    return measured | groups | upstream | {"static inputs": STATIC} | plain | fixed
+    rounded: Grid = {f"{m}, 4-bit inputs": (f"quant={m}", width, "quant.input.bits=4") for m in ("rtn", "awq")}
+    return measured | groups | upstream | {"static inputs": STATIC} | plain | fixed | rounded
 
 
 def jobs(label: str, words: Sequence[str], task: str, limit: int) -> list[dict[str, Any]]:

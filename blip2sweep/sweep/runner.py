@@ -31,6 +31,7 @@ from blip2sweep.memo import Memo, budgets
 from blip2sweep.memory import is_out_of_memory
 from blip2sweep.methods import METHODS
 from blip2sweep.methods.prepared import Prepared
+from blip2sweep.methods.threads import fixed_threads
 from blip2sweep.models import Applied, Loaded, Patch, load
 from blip2sweep.packed import Packed, compared, split
 from blip2sweep.provenance import provenance, versions
@@ -139,7 +140,7 @@ class Runner:
             "cost": cost,
             "noise": noise,
             "calibration_noise": floor,
-            "threads": torch.get_num_threads(),
+            "threads": self._threads(job) or torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             **provenance(model.loaded),
         }
@@ -198,11 +199,18 @@ class Runner:
         return model.prepared
 
     def _evaluate(self, model: _Model, job: Job, batch_size: int | None, shared: Shared | None) -> Evaluation:
-        return evaluate(
-            model.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
-            nll_references=job["task"]["nll_references"], features=self._images(model, job), shared=shared,
-            fitting=model.fitting,
-        )  # fmt: skip
+        with fixed_threads(self._threads(job) or torch.get_num_threads()):
+            return evaluate(
+                model.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
+                nll_references=job["task"]["nll_references"], features=self._images(model, job), shared=shared,
+                fitting=model.fitting,
+            )  # fmt: skip
+
+    def _threads(self, job: Job) -> int | None:
+        """CPU threads that a cell has to be evaluated on. One where inputs are rounded: there the last digit of a sum, which
+        follows the number of threads, becomes a whole code and then another word. None: the machine's."""
+        rounds = any(e.get("input") and not e.get("packed") for e in job["recipe"])
+        return 1 if rounds and self.device == "cpu" else None
 
     def _images(self, model: _Model, job: Job) -> Images:
         """The task's images, decoded and preprocessed once for all cells of a model; those of one task at a time."""
@@ -252,9 +260,11 @@ class Runner:
         return chain_of(self._origin(model, job), model.entries(job["recipe"]))
 
     def _origin(self, model: _Model, job: Job) -> dict[str, Any]:
-        name = canonical_json(job["task"])
+        threads = self._threads(job)
+        name = canonical_json([job["task"], threads])
         if name not in model.origins:
-            model.origins[name] = start(model.loaded, self.task(job), job, _code(self.device))
+            found = start(model.loaded, self.task(job), job, _code(self.device))
+            model.origins[name] = found | ({"threads": threads} if threads else {})  # nothing that others computed
         return model.origins[name]
 
     def _expect(self, model: _Model) -> None:
