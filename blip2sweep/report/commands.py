@@ -85,7 +85,7 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
         raise UserError(
             f"the sweep varied {key}={value} and its rows do not say which is theirs; right: one sweep a value"
         )
-    return quoted(str(row[column]))
+    return quoted(str(row[column])) if key in ("model", "task") else str(row[column])
 
 
 def _calibration(words: Sequence[str], row: Mapping[Any, Any], measured: Sequence[Entry]) -> list[str]:
@@ -95,5 +95,5 @@ def _calibration(words: Sequence[str], row: Mapping[Any, Any], measured: Sequenc
         given.pop("calibration.image_token_weight", None)
     given = {k: _one(k, v, row) for k, v in given.items() if k not in CALIBRATION}
     own = {k: row[c] for k, c in CALIBRATION.items() if not pd.isna(row.get(c))}
-    given |= {k: quoted(v) if isinstance(v, str) else str(int(v)) for k, v in own.items()}
+    given |= {k: str(int(v) if isinstance(v, float) else v) for k, v in own.items()}
     return [f"{k}={v}" for k, v in given.items()]
