@@ -67,6 +67,7 @@ def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
 class _Journal:
     """How far a journal was read, and what was found odd in it."""
 
+    closed: int = 0  # lines it is known to have
     offset: int = 0
     lines: int = 0
     number: int = 0  # that the next sealed line is to have
@@ -109,7 +110,7 @@ class Ledger:
         self._journals: dict[str, _Journal] = {}
         self._unchecked: list[tuple[Attempts, dict[str, Any]]] = []
         self._rivals: dict[str, Sequence[str]] = {}
-        self._expected: set[str] | None = None
+        self._expected: dict[str, int] | None = None  # {name: lines} of all journals, as far as they were closed
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
         self.workers: list[dict[str, Any]] = []
@@ -140,7 +141,7 @@ class Ledger:
         """Journals longer than at the last look, found without opening any."""
         first = self._expected is None
         if first:
-            self._expected = _names(self.output_dir / OPENED)
+            self._expected = _sizes(self.output_dir / OPENED)
         try:
             with os.scandir(self.output_dir / "journals") as entries:
                 files = {e.path: self._size(e) for e in entries if e.name.endswith(".jsonl")}
@@ -150,8 +151,11 @@ class Ledger:
             self._cannot_read(str(self.output_dir / "journals"), error)
             return []
         if first and self._expected:
-            self._miss(self._expected.difference(map(os.path.basename, files)))
-        return sorted(p for p, size in files.items() if size > self._journals.setdefault(p, _Journal()).offset)
+            self._miss(self._expected.keys() - set(map(os.path.basename, files)))
+        for path in files.keys() - self._journals.keys():
+            self._journals[path] = _Journal(closed=(self._expected or {}).get(Path(path).name, 0))
+        grown = (p for p, size in files.items() if size > self._journals[p].offset or self._journals[p].closed)
+        return sorted(grown)
 
     def _miss(self, names: Collection[str]) -> None:
         folder = self.output_dir / "journals"
@@ -196,6 +200,8 @@ class Ledger:
             if not good:
                 journal.odd.append(journal.lines)
                 journal.since += 1
+        journal.missing += max(0, journal.closed - journal.number - journal.since)
+        journal.closed = 0
         if before != (len(journal.odd), journal.missing):
             remark(f"{path}: {journal.told()}")
 
@@ -304,8 +310,9 @@ class _Look:
         return as_noted(path, stat, note)
 
 
-def _names(folder: Path) -> set[str]:
+def _sizes(folder: Path) -> dict[str, int]:
     try:
-        return set(os.listdir(folder))  # noqa: PTH208
+        with os.scandir(folder) as entries:
+            return {e.name: e.stat().st_size for e in entries}
     except OSError:
-        return set()
+        return {}
