@@ -16,7 +16,9 @@ from blip2sweep.lines import sealed
 from blip2sweep.remarks import remark
 from blip2sweep.store import make_folder, sync_folder
 
-OPENED = ".journals"  # a folder of empty files: the names of all journals there ever were, so that a lost one is missed
+# A folder of one file of noughts for each journal there ever was, so that a lost one is missed; when its journal is closed it
+# is as many bytes long as that has lines, so that lost last ones are missed too. A killed writer leaves it empty.
+OPENED = ".journals"
 
 
 class Journal:
@@ -61,6 +63,7 @@ class Journal:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            note_closed(self.path, self._lines)
 
 
 def _new_path(output_dir: Path) -> Path:
@@ -82,6 +85,12 @@ def note_opened(path: Path) -> None:
         folder.mkdir(exist_ok=True)
         (folder / path.name).touch()
         sync_folder(folder)
+
+
+def note_closed(path: Path, lines: int) -> None:
+    """Leave a journal's number of lines, of one that will not grow."""
+    with contextlib.suppress(OSError):
+        os.truncate(path.parent.parent / OPENED / path.name, lines)
 
 
 def _write_all(fd: int, lines: bytes) -> None:

@@ -40,6 +40,7 @@ SEMANTICS = re.compile(rb'"semantics":(\d+)')
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
 MOST_STATS = 200  # results whose files are looked for one by one; for more the folder is listed
+MOST_WHOLE = 20_000  # results of which following asks more than whether their files are there
 
 
 @contextlib.contextmanager
@@ -56,10 +57,8 @@ def no_garbage() -> Iterator[None]:
 
 def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
     """The record of a HEAD: a few times faster than parsing the whole line."""
-    event, when, host, pid, key, sweep, run, attempt = head.groups()
-    record = {"event": event.decode(), "time": float(when), "host": host.decode(), "pid": int(pid), "key": key.decode(),
-              "sweep": sweep.decode(), "run": run.decode(), "attempt": attempt.decode()}  # fmt: skip
-    if event == b"result" and (files := FILES.search(line, head.end())):
+    record: dict[str, Any] = orjson.loads(head[0] + b"}")
+    if head[1] == b"result" and (files := FILES.search(line, head.end())):
         record["predictions"] = files[1].decode()
         record["files"] = files[2]
         record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
@@ -70,6 +69,7 @@ def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
 class _Journal:
     """How far a journal was read, and what was found odd in it."""
 
+    closed: int = 0  # lines it is known to have
     offset: int = 0
     lines: int = 0
     number: int = 0  # that the next sealed line is to have
@@ -112,7 +112,7 @@ class Ledger:
         self._journals: dict[str, _Journal] = {}
         self._unchecked: list[tuple[Attempts, dict[str, Any]]] = []
         self._rivals: dict[str, Sequence[str]] = {}
-        self._expected: set[str] | None = None
+        self._expected: dict[str, int] | None = None  # {name: lines} of all journals, as far as they were closed
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
         self.workers: list[dict[str, Any]] = []
@@ -143,7 +143,7 @@ class Ledger:
         """Journals longer than at the last look, found without opening any."""
         first = self._expected is None
         if first:
-            self._expected = _names(self.output_dir / OPENED)
+            self._expected = _sizes(self.output_dir / OPENED)
         try:
             with os.scandir(self.output_dir / "journals") as entries:
                 files = {e.path: self._size(e) for e in entries if e.name.endswith(".jsonl")}
@@ -153,8 +153,11 @@ class Ledger:
             self._cannot_read(str(self.output_dir / "journals"), error)
             return []
         if first and self._expected:
-            self._miss(self._expected.difference(map(os.path.basename, files)))
-        return sorted(p for p, size in files.items() if size > self._journals.setdefault(p, _Journal()).offset)
+            self._miss(self._expected.keys() - set(map(os.path.basename, files)))
+        for path in files.keys() - self._journals.keys():
+            self._journals[path] = _Journal(closed=(self._expected or {}).get(Path(path).name, 0))
+        grown = (p for p, size in files.items() if size > self._journals[p].offset or self._journals[p].closed)
+        return sorted(grown)
 
     def _miss(self, names: Collection[str]) -> None:
         folder = self.output_dir / "journals"
@@ -199,6 +202,8 @@ class Ledger:
             if not good:
                 journal.odd.append(journal.lines)
                 journal.since += 1
+        journal.missing += max(0, journal.closed - journal.number - journal.since)
+        journal.closed = 0
         if before != (len(journal.odd), journal.missing):
             remark(f"{path}: {journal.told()}")
 
@@ -250,7 +255,7 @@ class Ledger:
     def _check_files(self) -> None:
         """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
         unchecked, self._unchecked = self._unchecked, []
-        look = _Look(self.output_dir / "predictions", len(unchecked) > MOST_STATS)
+        look = _Look(self.output_dir / "predictions", len(unchecked), self.brief)
         lost = list[str]()
         for attempts, record in unchecked:
             if gone := [name for name, note in files_of(record) if not look.there(name, note)]:
@@ -287,14 +292,17 @@ def files_of(result: dict[str, Any]) -> list[tuple[str, list[int] | None]]:
 class _Look:
     """Whether files of a folder are there and as they were written."""
 
-    def __init__(self, folder: Path, many: bool) -> None:
+    def __init__(self, folder: Path, files: int, brief: bool) -> None:
         self.folder, self._stats = str(folder), dict[str, os.DirEntry[str]]()
-        if many:
+        self._by_name = brief and files > MOST_WHOLE
+        if files > MOST_STATS:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 self._stats = {e.name: e for e in entries}
 
     def there(self, name: str, note: list[int] | None) -> bool:
         path, entry = f"{self.folder}/{name}", self._stats.get(name)
+        if entry and self._by_name:
+            return True
         try:
             stat = entry.stat() if entry else os.stat(path)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
@@ -304,8 +312,9 @@ class _Look:
         return as_noted(path, stat, note)
 
 
-def _names(folder: Path) -> set[str]:
+def _sizes(folder: Path) -> dict[str, int]:
     try:
-        return set(os.listdir(folder))  # noqa: PTH208
+        with os.scandir(folder) as entries:
+            return {e.name: e.stat().st_size for e in entries}
     except OSError:
-        return set()
+        return {}

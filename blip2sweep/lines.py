@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from blip2sweep.store import SEAL, SEALED, seal
+from blip2sweep.store import SEAL, seal
 
 LONGEST = 1_000_000  # bytes of a line without a checksum
 LATEST = 9e9  # seconds; a later time is none that a table can hold
@@ -37,10 +37,11 @@ def sealed(record: Mapping[str, Any], number: int) -> bytes:
 
 def number_of(line: bytes) -> int | None:
     """The running number of a line whose seal holds; None of another one, or of a line without."""
-    if line[-SEALED:-10] != SEAL or line[-10:] != b'%08x"}' % zlib.crc32(line[:-SEALED]):  # `seal_holds`, in place
+    body, _, found = line.rpartition(SEAL)  # `seal_holds`, in place
+    if found != b'%08x"}' % zlib.crc32(body):
         return None
-    found = line[-SEALED - 16 : -SEALED - 1].rpartition(NUMBER)[2]
-    return int(found) if found.isdigit() else None
+    number = body[-16:-1].rpartition(NUMBER)[2]
+    return int(number) if number.isdigit() else None
 
 
 def parse(line: bytes) -> Any:

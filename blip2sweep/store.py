@@ -111,7 +111,8 @@ def json_bytes(data: Any) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, without its checksum. Raises UserError when it is cut, not JSON or not what was written."""
+    """The JSON in a file, without its checksum. Raises UserError when it is cut, not JSON or not what was written. One that
+    does not end with a checksum (of an earlier version, or edited) is taken as it is."""
     try:
         text = path.read_bytes()
         data = json.loads(text)
@@ -119,10 +120,10 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not whole JSON ({error})") from error
+    if seal_holds(text) is False:
+        raise UserError(f"{path}: not what was written (its checksum differs); right: an unchanged copy")
     if not isinstance(data, dict) or "crc" not in data:
         return data
-    if not seal_holds(text):
-        raise UserError(f"{path}: not what was written (its checksum differs); right: an unchanged copy")
     del data["crc"]
     return data["data"] if data.keys() == WRAPPED else data
 

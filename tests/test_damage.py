@@ -102,6 +102,25 @@ def test_a_lost_line_is_missed_but_for_the_last(
     assert bool(err) == bool(told)
 
 
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_the_last_lines_of_a_closed_journal_are_missed_too(
+    tmp_path: Path, left: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal that its writer did not close may end anywhere."""
+    remarks.forget()
+    journal = Journal(tmp_path)
+    for key in "abc":
+        journal.write("result", key=key, predictions=None)
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(lines[:left]))
+    assert len(Ledger(tmp_path).refresh().results()) == left
+    assert capsys.readouterr().err == ""
+    journal.close()
+    ledger = Ledger(tmp_path)
+    assert len(ledger.refresh().refresh().results()) == left
+    assert f"{journal.path.name}: {remarks.many(3 - left, 'line')} missing" in capsys.readouterr().err
+
+
 def test_lines_of_an_earlier_version_pass_but_not_among_sealed_ones(outputs: Path) -> None:
     """A line whose checksum was lost is no old line."""
     lines = [x for p in sorted((outputs / "journals").iterdir()) for x in p.read_bytes().splitlines()]

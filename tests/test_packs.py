@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from blip2sweep.ledger import Journal, Ledger
+from blip2sweep.lines import sealed
 from blip2sweep.sweep.element import parse_left
 from blip2sweep.sweep.packs import make_packs, pack_count, pack_data, read_pack, write_packs
 from blip2sweep.sweep.signals import Stop
@@ -173,9 +174,9 @@ def test_clocks_that_differ_change_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
     run_pack({**pack, "cells": made[:1]}, journal)
-    text = journal.path.read_text()
-    old = json.loads(text.splitlines()[0])["time"]
-    journal.path.write_text(text.replace(str(old)[:8], str(old - 86400)[:8]))
+    lines = [json.loads(x) for x in journal.path.read_text().splitlines()]
+    plain = [{k: v for k, v in x.items() if k not in ("n", "crc")} for x in lines]
+    journal.path.write_bytes(b"".join(sealed({**x, "time": x["time"] - 86400}, i) for i, x in enumerate(plain)))
     first = next(iter(Ledger(tmp_path).refresh().attempts[made[0]["key"]].results))
     rerun = {**pack, "cells": made[:1], "settings": {**pack["settings"], "rerun": {made[0]["key"]: [first]}}}
     assert run_pack(rerun, Journal(tmp_path)) == 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from blip2sweep.anatomy import Anatomy
 from blip2sweep.canonical import canonical_json, digest
-from blip2sweep.journal import note_opened
+from blip2sweep.journal import note_closed, note_opened
 from blip2sweep.lines import sealed
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import recipe_columns
@@ -21,9 +21,8 @@ from blip2sweep.recipe.compact import expand
 from blip2sweep.store import write_atomic
 from blip2sweep.sweep.sweeps import Sweep
 
-SEMANTICS = (
-    1  # of imported keys: what changes how cells are computed here changes nothing of results that came from elsewhere
-)
+# Of imported keys: what changes how cells are computed here changes nothing of results that came from elsewhere.
+SEMANTICS = 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ def result(source: Source, recipe: Recipe, published: dict[str, float], **told: 
 def write_rows(output_dir: Path, sweep: Sweep, results: Iterable[dict[str, Any]]) -> None:
     """The journal of an import, and a sweep of its rows so that `table` and `report` find them by name."""
     path = output_dir / "journals" / f"imported-{sweep.name}.jsonl"
-    write_atomic(path, b"".join(sealed(r, i) for i, r in enumerate(results)))
+    lines = [sealed(r, i) for i, r in enumerate(results)]
+    write_atomic(path, b"".join(lines))
     note_opened(path)
+    note_closed(path, len(lines))
     sweep.write(output_dir)
