@@ -57,7 +57,7 @@ def result(output_dir: Path, journal: Journal, key: str, baseline: str, seed: in
 
 def score(output_dir: Path, name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    statistics = {"vqa": rng.integers(0, 2, (N, 8)).astype(float) + [0, 1] * 4, "nll": rng.random((N, 2)) + 1}
+    statistics = {"vqa": rng.integers(0, 2, (N, 10)).astype(float) + [0, 1] * 5, "nll": rng.random((N, 2)) + 1}
     write_statistics(output_dir, name, statistics)
 
 
@@ -220,7 +220,7 @@ def test_a_cell_without_samples_has_no_metrics_and_harms_no_other(tmp_path: Path
     result(tmp_path, journal, "b" * 12, "b" * 12, 0)
     nothing = Predictions([], [], [], [], [], [])
     write_predictions(tmp_path, name := stem("a" * 12, nothing.hash), nothing)
-    write_statistics(tmp_path, name, {"vqa": np.zeros((0, 8))})
+    write_statistics(tmp_path, name, {"vqa": np.zeros((0, 10))})
     columns = {"part": "vit", "semantics": 1, "recipe_json": "[]", "baseline": "b" * 12}
     journal.write("result", key="a" * 12, predictions=nothing.hash, columns=columns)
     table = collect(tmp_path).set_index("key")

@@ -23,7 +23,7 @@ from blip2sweep.report.source import load_source
 from blip2sweep.report.worst import worst_samples
 from blip2sweep.stages.sharing import ids_as_tensor, ids_of_tensor
 from blip2sweep.tasks import load_task
-from blip2sweep.tasks.calibration import check_disjoint
+from blip2sweep.tasks.calibration import check_disjoint, choose
 from blip2sweep.tasks.scenes import write_split
 from tests.checkpoints import conf
 from tests.running import jobs, run
@@ -155,3 +155,10 @@ def test_a_text_names_the_image_of_a_question(tmp_path: Path, image_id: str, fil
     (root / "annotations" / QUESTIONS).write_text(json.dumps(asked))
     (root / "annotations" / ANSWERS).write_text(json.dumps({"annotations": [{"question_id": "q", "answers": ["a"]}]}))
     assert task(root, "vqa").samples[0].image == root / "val2014" / file
+
+
+def test_images_in_folders_of_their_own_are_drawn_for_calibration(tmp_path: Path) -> None:
+    data = task(named(tmp_path / "texts"))
+    deeper = [replace(s, image=s.image.parent / f"{i % 2}" / s.image.name) for i, s in enumerate(data.samples)]
+    for samples in (deeper, [*data.samples[:3], *deeper[3:]], data.samples):
+        assert len(choose(replace(data, samples=tuple(samples)), 4, 0).samples) == 4

@@ -4,6 +4,7 @@ evaluated. No torch here: planning chooses them, the worker chooses the same one
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,8 +166,14 @@ def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:
         )
     order = random.Random(seed).sample(range(len(split.samples)), len(split.samples))
     chosen = tuple(split.samples[i] for i in order[:n_samples])
-    root = chosen[0].image.parent.parent
-    return replace(split, samples=chosen, fingerprint=fingerprint(chosen, root), on_bad_image="error", planned=None)
+    whole = fingerprint(chosen, _root(split))
+    return replace(split, samples=chosen, fingerprint=whole, on_bad_image="error", planned=None)
+
+
+def _root(split: TaskData) -> Path:
+    """What the names of its images are told from: the folder above theirs, or the one that all of theirs are in."""
+    folders = {s.image.parent for s in split.samples}
+    return next(iter(folders)).parent if len(folders) == 1 else Path(os.path.commonpath(folders))
 
 
 def calibration(
