@@ -36,9 +36,10 @@ def statistic(name: str, m: int, seed: int = 0) -> FloatArray:
     """A statistic array as a metric's scorer would make it, of m samples."""
     rng, ones = np.random.default_rng(seed), np.ones(m)
     if name == "vqa":
-        kinds = [("yes/no", "number", "other")[i % 3] for i in range(m)]
-        said = [("yes", "2", "cat")[(i + (rng.random() < 0.3)) % 3] for i in range(m)]
-        return vqa_statistics(said, [[("yes", "2", "cat")[i % 3]] * 10 for i in range(m)], kinds)["vqa"]
+        kinds, right = ("yes/no", "number", "other", "unanswerable"), ("yes", "2", "cat", "unanswerable")
+        said = [right[(i + (rng.random() < 0.3)) % 4] for i in range(m)]
+        truths = [[right[i % 4]] * 10 for i in range(m)]
+        return vqa_statistics(said, truths, [kinds[i % 4] for i in range(m)])["vqa"]
     if name in ("bleu", "meteor"):
         lengths = rng.integers(6, 12, m)
         share = rng.uniform(0.4, 0.9, m)
@@ -62,8 +63,8 @@ def statistic(name: str, m: int, seed: int = 0) -> FloatArray:
 def test_where_nothing_changed_it_is_the_rule_of_three(name: str, m: int) -> None:
     """A cell equal to its baseline is not known to be so: 3.69/m of all images may break unseen, whatever the metric."""
     metric = METRICS[name]
-    array = statistic(metric.statistic, 3 * m)
-    own = Images(np.arange(3 * m) // 3, m)
+    array = statistic(metric.statistic, 4 * m)
+    own = Images(np.arange(4 * m) // 4, m)
     whole = max(metric.value(array), metric.worst)
     assert paired_drop(metric, array, array, own) == pytest.approx((0, -THREE / m * whole, THREE / m * whole))
     if metric.value(array) > 0:
