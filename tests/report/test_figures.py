@@ -101,10 +101,11 @@ def test_the_frontier_says_what_was_chosen_on_what(tmp_path: Path) -> None:
 
 
 def test_scores_without_outputs_are_neither_held_out_nor_told_apart(tmp_path: Path) -> None:
+    from blip2sweep.importing.table_csv import Options
     from blip2sweep.importing.verbs import import_what
 
     (tmp_path / "mine.csv").write_text("part,bits,cider\nnone,,1.2\nvit,8,1.19\nvit,4,1.1\n")
-    import_what("csv", tmp_path / "mine.csv", tmp_path / "outputs", "cider", "tiny")
+    import_what("csv", tmp_path / "mine.csv", tmp_path / "outputs", "cider", Options("tiny"))
     found = made(tmp_path / "outputs")["frontier"]
     assert "half of the images" not in found.caption
     assert "no interval" in found.caption
