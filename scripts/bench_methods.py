@@ -3,10 +3,12 @@
     OMP_NUM_THREADS=1 python scripts/bench_methods.py              # layers, tiny
     python scripts/bench_methods.py --device cuda                  # and llm: the language model of blip2-opt-2.7b
     python scripts/bench_methods.py --only tiny --methods rtn,gptq
+    OMP_WAIT_POLICY=PASSIVE python scripts/bench_methods.py --only threads --methods gptq,awq        # tiny, and mid
     python scripts/bench_methods.py --only layers --methods gptq --shapes 2560x2560,10240x2560,2560x10240    # of OPT-2.7B
 
 layers: 1408 × 6144 and 6144 × 1408 (out × in), 8192 tokens, 4 bits; a first run on a small layer is not counted.
 tiny: calibration with 128 captions and the quantized layers put in, 3 bits per channel where the method has them.
+threads: the same on one and on two threads of a CPU, and mid (scripts/benchmarks/models.py) with 32 captions.
 llm: random weights in bf16, 128 random images with made-up captions; the ViT's and Q-Former's part in it is included.
 On a GPU each figure comes with its peak of allocated memory, whatever was there before included.
 """
@@ -19,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,24 @@ def tiny(names: Sequence[str], device: str) -> None:
     parts(loaded, task, names, tuple(loaded.anatomy.parts), 3)
 
 
+def threads(names: Sequence[str], device: str) -> None:
+    """What calibration costs on one thread and on two: seconds, and CPU seconds, which neighbours change less."""
+    config = models.model_config("mid")
+    with tempfile.TemporaryDirectory(prefix="blip2sweep-bench-") as folder:
+        models.write_model(config, Path(folder), device)
+        mid = load({**config, "path": folder, "hub_id": None}, Path(folder), device=device)
+    tiny_one = load(models.model_config("tiny"), ROOT / "blip2sweep" / "assets" / "tiny", device=device)
+    task = {**models.task("scenes", "pkg://blip2sweep.assets/shapes", None), "split": "train2014"}
+    for loaded, n in ((tiny_one, SAMPLES), (mid, 32)):
+        chosen = Calibration(task, choose(load_task(task), n, 0), "bench", n, 0, "part", 1.0, False, None)
+        for part, name, count in product(loaded.anatomy.parts, names, (1, 2)):
+            recipe, before = _recipe(loaded, part, name, 3), time.process_time()
+            own = replace(chosen, threads=count)
+            took = timed(lambda m=loaded, r=recipe, c=own: _quantize(m, r, c), device)  # type: ignore[misc]
+            cpu = time.process_time() - before
+            print(f"{loaded.anatomy.model} {part}: {name} on {count} {took}, {cpu:.2f} s CPU", flush=True)
+
+
 def language_model(names: Sequence[str], device: str) -> None:
     config = models.model_config("blip2-opt-2.7b")
     with tempfile.TemporaryDirectory(prefix="blip2sweep-bench-") as folder:
@@ -157,7 +179,7 @@ def _shapes(text: str) -> list[tuple[int, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--only", choices=("layers", "tiny", "llm"))
+    parser.add_argument("--only", choices=("layers", "tiny", "threads", "llm"))
     parser.add_argument("--methods", help="such as rtn,gptq; default: all whose library is there")
     parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="of single layers: OUTxIN,OUTxIN")
     told = parser.parse_args()
@@ -168,6 +190,7 @@ def main() -> None:
     work = {
         "layers": lambda: layers([n for n in there if n in ON_LAYERS], told.device, told.shapes),
         "tiny": lambda: tiny(there, told.device),
+        **({"threads": lambda: threads(there, told.device)} if told.only == "threads" else {}),
         **({"llm": lambda: language_model(there, told.device)} if told.device == "cuda" else {}),
     }
     for name, run in work.items():
