@@ -66,7 +66,11 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     own = [line for line in lines if line["key"] == cell and (measured or line["event"] != "measured")]
     plain = [{k: v for k, v in line.items() if k not in ("n", "crc")} for line in own]
     texts = [json.dumps(line, separators=(",", ":"))[:-1] for line in plain]
-    content = {p: (p.read_bytes(), p.stat().st_mtime_ns) for folder in ("predictions", "scores") for p in (outputs / folder).glob(f"{cell}-*")}
+    content = {
+        p: (p.read_bytes(), p.stat().st_mtime_ns)
+        for folder in ("predictions", "scores")
+        for p in (outputs / folder).glob(f"{cell}-*")
+    }
     name = next(p.stem for p in content)
     scored = Scored(outputs, name).scored
     rows = pd.read_parquet(outputs / SHOWN, filters=[("key", "=", cell)])
