@@ -249,6 +249,7 @@ def test_of_two_that_do_not_know_each_other_the_larger_id_counts_and_it_is_said(
     assert result["attempt"] == "bb"
     assert "1 cell with results that do not know each other" in (said := capsys.readouterr().err)
     assert "k (bb of aa, bb)" in said
+    remarks.forget()
     _journal(tmp_path, "cc", _line("k", "0", 0.5, replaces=["aa", "bb"], starts=[]))
     assert Ledger(tmp_path).refresh().attempts["k"].result["attempt"] == "0"  # type: ignore[index]
     assert capsys.readouterr().err == ""
