@@ -79,7 +79,7 @@ class _Journal:
     missing: int = 0
 
     def told(self) -> str:
-        """`2 damaged or odd lines (3, 7) are left out, 1 line is missing`; empty for a whole one."""
+        """`2 damaged or odd lines left out (line 3, 7), 1 line missing`; empty for a whole one."""
         odd = f"{many(len(self.odd), 'damaged or odd line')} left out (line {some([*map(str, self.odd)])})"
         told = [odd] * bool(self.odd) + [f"{many(self.missing, 'line')} missing"] * bool(self.missing)
         return ", ".join(told)
@@ -161,7 +161,7 @@ class Ledger:
 
     def _miss(self, names: Collection[str]) -> None:
         folder = self.output_dir / "journals"
-        lost = sorted(n for n in names if not (folder / n).exists())
+        lost = sorted(n for n in names if not os.path.lexists(folder / n))
         if lost:
             remark(f"{folder}: {many(len(lost), 'journal')} gone with all that was in there ({some(lost)}); "
                    f"if that was meant, remove the names from {self.output_dir / OPENED} too")  # fmt: skip
@@ -249,6 +249,8 @@ class Ledger:
             self._unchecked.append((attempts, result))
         if attempts.rivals:
             self._rivals[result["key"]] = attempts.rivals
+        elif self._rivals:
+            self._rivals.pop(result["key"], None)
 
     # ---- what results rest on
 
