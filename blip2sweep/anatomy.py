@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from blip2sweep.anatomy_config import KINDS, check_parts
 from blip2sweep.architecture import Place, places
 from blip2sweep.errors import UserError, nearest
 
-KINDS = ("attention", "crossattention", "mlp")
 THIRDS = ("first", "middle", "last")
 
 
@@ -245,8 +245,9 @@ def anatomy(model: Mapping[str, Any]) -> Anatomy:
     """Build the anatomy from a composed `model` config (fields `name`, `family`, `parts`, `config`, `tied`).
 
     Parts and stacks come in the order of computation, whatever their order in the config. Raises UserError where they
-    are no pieces of the architecture.
+    are no pieces of the architecture, or not written as conf/model/_vit_qformer.yaml says.
     """
+    check_parts(model)
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
     found = places(str(model["family"]), paths)
     parts = {name: _part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}

@@ -68,9 +68,9 @@ def places(family: str, parts: Mapping[str, Mapping[str, str]]) -> dict[str, Pla
     wrong = [_unknown(family, part, stack, path, known) for part, stack, path in stacks if path not in known]
     wrong += _twice(stacks) + [f"parts.{part} has no stacks" for part, own in parts.items() if not own]
     wrong += [
-        f"parts.{part}: no name for a part; right: letters, digits and _, neither all nor none"
+        f"parts.{part}: no name for a part; right: letters, digits and _, not all, none or per_…"
         for part in parts
-        if not re.fullmatch(r"[A-Za-z]\w*", part, re.ASCII) or part in ("all", "none")
+        if not re.fullmatch(r"[A-Za-z]\w*", part, re.ASCII) or part in ("all", "none") or part.startswith("per_")
     ]
     stage_at = {path: stage.name for stage in stages(family) for path in stage.stacks}
     for part, own in parts.items():

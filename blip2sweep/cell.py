@@ -26,7 +26,14 @@ from blip2sweep.recipe.compact import targets
 from blip2sweep.recipe.packed import check_packed
 from blip2sweep.recipe.recipe import PartRecipe
 from blip2sweep.tasks import TaskData, load_task
-from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, settings
+from blip2sweep.tasks.calibration import (
+    Calibration,
+    calibration,
+    check,
+    check_disjoint,
+    check_other_pictures,
+    settings,
+)
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.weights import locate
@@ -179,13 +186,17 @@ class Cells:
         check(chosen)
         check_upstream(recipe, chosen["upstream"])
         split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
-        split = self._once("task", split_config, load_task)
+        split = self._once("samples", split_config, load_task)
         _check_text_only(chosen, recipe, split.kind, str(model.config["family"]))
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
         asked = [chosen, split_config, config["generation"], model.config["family"]]
-        return self._once("calibration", asked, lambda a: _hashed(calibration(a[0], split, *a[1:])))
+        drawn = self._once("calibration", asked, lambda a: _hashed(calibration(a[0], split, *a[1:])))
+        if not chosen["text_only"]:
+            seen = [chosen["n_samples"], chosen["seed"], split_config, config["task"]]
+            self._once("pictures", seen, lambda a: check_other_pictures(drawn.data, a[2]["split"], task))
+        return drawn
 
     def _once(self, what: str, section: Any, make: Callable[[Any], Any]) -> Any:
         name = (what, canonical_json(section))
@@ -215,8 +226,9 @@ def _hashed(chosen: Calibration) -> Calibration:
 def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:
     seeing = [n for n, p in recipe.parts.items() if p.part.stage != LANGUAGE and part_calibrates(p)]
     if config["text_only"] and seeing:
+        reading = "+".join(n for n, p in recipe.parts.items() if p.part.stage == LANGUAGE)
         raise UserError(
-            f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part=llm, or calibration=task"
+            f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part={reading}, or calibration=task"
         )
     if config["text_only"] and family == "t5" and kind == "caption":
         raise UserError(

@@ -200,6 +200,8 @@ def test_folds_decide_which_finished_blocks_are_taken() -> None:
         ["quant=rtn,mse", "+quant.grid=1"],
         ["quant=rtn,awq,awq_prescale", "+quant.grid=1", "+quant.clip=false"],
         ["quant=awq", "quant.clip=true,false", "part=llm", "layers=q_proj+k_proj"],
+        ["quant=awq,rtn", "part=qformer", "layers=query+key", "+quant.grid=10"],
+        ["quant=awq", "quant.grid=10,20", "part=qformer", "layers=mlp"],
     ],
 )  # fmt: skip
 def test_knobs_that_change_nothing_make_no_cells(words: list[str]) -> None:
@@ -226,3 +228,50 @@ def test_mse_of_one_candidate_is_recorded_as_what_it_is() -> None:
     assert found.columns()["method"] == "rtn"
     assert "quant.norm" not in found.used
     assert "quant.grid" in found.used
+
+
+# ---- a model config that is not what it should be
+
+
+def edited(change: Any) -> dict[str, Any]:
+    config = copy.deepcopy(tiny_config())
+    change(config["parts"]["llm"])
+    return config
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda part: part.update(stacks=None), "parts.llm lacks stacks or layers"),
+        (lambda part: part["stacks"]["blocks"].pop("path"), "parts.llm.stacks.blocks lacks path"),
+        (lambda part: part["stacks"]["blocks"].update(blocks="text_config.nope"), "text_config.nope is None"),
+        (lambda part: part["stacks"].update({"a:b": part["stacks"].pop("blocks")}), "a:b: no name for a stack"),
+        (lambda part: part["layers"].update(feed={}), "parts.llm.layers.feed"),
+        (lambda part: part["layers"]["mlp"]["fc1"].update(shape=[64]), "fc1.shape=[64]; right"),
+        (lambda part: part["layers"]["mlp"]["fc1"].update(shpe=1), "fc1.shpe: unknown"),
+        (lambda part: part["folds"].append({"before": "fc1", "into": "fc2"}), "into=fc2; right: a list"),
+        (lambda part: part["folds"].append({"before": "fc1", "into": ["fc9"]}), "into names fc9, which is not there"),
+        (lambda part: part["folds"][0].update(stacks=["decodr"]), "folds[0].stacks names decodr"),
+        (lambda part: part["folds"][0].update(outputof="x"), "folds[0].outputof: unknown"),
+        (lambda part: part["folds"][0].pop("before"), "folds[0] lacks before"),
+    ],
+)  # fmt: skip
+def test_parts_that_cannot_be_read_are_one_line(change: Any, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        anatomy(edited(change))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_is_nothing_and_parts_that_are_none() -> None:
+    for parts in (None, {}, {"vit": None}, {"vit": 3}):
+        with pytest.raises(UserError):
+            anatomy({**tiny_config(), "parts": parts})
+
+
+def test_rows_say_what_was_asked_for() -> None:
+    """What an identity says once is no reason for two entries of one setting."""
+    for words in (["quant=awq", "quant.clip=false"], ["quant=gptq", "quant.block_size=512"], ["quant=minmax"]):
+        recipe = cells(tiny_config(), "part=llm", "quant.bits=4", *words)[0].columns()["recipe"]
+        assert recipe.startswith("llm:all:all=")
+        assert ";" not in recipe

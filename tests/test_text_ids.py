@@ -23,7 +23,7 @@ from blip2sweep.report.source import load_source
 from blip2sweep.report.worst import worst_samples
 from blip2sweep.stages.sharing import ids_as_tensor, ids_of_tensor
 from blip2sweep.tasks import load_task
-from blip2sweep.tasks.calibration import check_disjoint, choose
+from blip2sweep.tasks.calibration import check_disjoint, check_other_pictures, choose
 from blip2sweep.tasks.scenes import write_split
 from tests.checkpoints import conf
 from tests.running import jobs, run
@@ -131,16 +131,21 @@ def test_they_are_resampled_and_halved_by_image(tmp_path: Path) -> None:
 
 
 def test_calibration_may_not_see_their_images_whatever_they_are_called(tmp_path: Path) -> None:
-    """The same file name is the same picture where one split has texts and the other numbers, or other texts."""
+    """Ids and names say nothing of a picture: those that were drawn are held against those that are evaluated by content."""
     root = named(tmp_path / "texts")
     config = {**conf("task/shapes_caption"), "data_dir": str(root)}
     evaluated = task(root)
     renamed = replace(evaluated, samples=tuple(replace(s, id=i, image_id=i) for i, s in enumerate(evaluated.samples)))
-    for split in (evaluated, renamed):
-        with pytest.raises(UserError, match="6 of its images are evaluated"):
-            check_disjoint(split, {**config, "split": "train"}, evaluated, config)
+    with pytest.raises(UserError, match="6 of its images are evaluated"):
+        check_disjoint(evaluated, {**config, "split": "train"}, evaluated, config)
     other = task(named(tmp_path / "other", prefix="pic "))
-    check_disjoint(other, {**config, "split": "train"}, evaluated, config)
+    for split in (renamed, other):
+        check_disjoint(split, {**config, "split": "train"}, evaluated, config)
+        with pytest.raises(UserError, match=r"calibration\.split=train: 6 of its images are evaluated"):
+            check_other_pictures(split, "train", evaluated)
+    for sample in other.samples:
+        sample.image.write_bytes(sample.image.read_bytes() + b" ")
+    check_other_pictures(other, "train", evaluated)
 
 
 @pytest.mark.parametrize(

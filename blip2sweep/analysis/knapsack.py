@@ -48,9 +48,7 @@ class Problem:
         if bits == 0:
             return 0
         scheme = scheme_of({**self.scheme, "bits": bits})
-        fitting = [
-            (x, type(scheme)(scheme.weights.for_layer(x.in_features, x.bias, x.leaf))) for x in self.atoms.layers[atom]
-        ]
+        fitting = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.atoms.layers[atom]]
         full = sum(x.weights + x.out_features * x.bias for x, _ in fitting) * FLOAT_BITS
         return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in fitting)
 

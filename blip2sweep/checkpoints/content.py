@@ -66,11 +66,12 @@ def content(header: Header) -> Content:
     if found is not None:
         told = json.loads(found)
         return Content(told["sha256"], tuple(told["not_finite"]), tuple(told["beyond_half"]))
+    began = time.time()
     made = scan(header)
     if _name(header) != name:
         raise UserError(f"{header.path}: it changed while it was read; right: wait until it is whole")
     stat = header.path.stat()
-    if store and time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
+    if store and began - max(stat.st_mtime, stat.st_ctime) > SETTLED:
         store.put(name, json.dumps(asdict(made)).encode())
     return made
 

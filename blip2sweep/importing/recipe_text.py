@@ -132,11 +132,11 @@ def _check_input(entry: Mapping[str, Any]) -> None:
 
 
 def _canonical(recipe: Recipe) -> Recipe:
-    """The same thing said once, layer by layer: a group as long as the row is a channel."""
+    """The same thing said once: a group as long as the row is a channel."""
     return Recipe({name: _shortened(part) for name, part in recipe.parts.items()}, recipe.chosen_by)
 
 
 def _shortened(part: PartRecipe) -> PartRecipe:
     rows = zip(part.part.linears, part.schemes, strict=True)
-    schemes = tuple(s and replace(s, weights=s.weights.for_layer(x.in_features, x.bias, x.leaf)) for x, s in rows)
+    schemes = tuple(s and replace(s, weights=s.weights.for_row(x.in_features)) for x, s in rows)
     return part if schemes == part.schemes else replace(part, schemes=schemes)

@@ -34,18 +34,28 @@ class Weights:
     packed: str | None = None
     calibration: str | None = None
 
-    def for_layer(self, in_features: int, bias: bool, name: str) -> Weights:
-        """The same thing said once, for a layer of this many inputs, with a bias or without, of this leaf name.
-
-        A group as long as the row, or longer, is a channel. A knob that the layer has no use for has its default: a
-        `block_size` beyond the row, `quantize_bias` without a bias, AWQ's `clip` on queries and keys.
-        """
-        same, default = self, METHODS[self.method].knobs
+    def for_row(self, in_features: int) -> Weights:
+        """The same thing said once: a group as long as the row, or longer, is a channel."""
         if self.group_size is not None and self.group_size >= in_features:
-            same = replace(same, strategy="channel", group_size=None, static_groups=None)
-        if self.block_size is not None:
+            return replace(self, strategy="channel", group_size=None, static_groups=None)
+        return self
+
+    def said_once(self, in_features: int, bias: bool, name: str, folded: bool = True) -> Weights:
+        """What an identity says of a layer of this many inputs, with a bias or without, of this leaf name.
+
+        A knob that the layer has no use for has its default: a `block_size` beyond the row, `quantize_bias` without a
+        bias, AWQ's `clip` on queries and keys and its `grid` where nothing can absorb a scale (not `folded`). AWQ that
+        neither scales nor clips is round to nearest.
+        """
+        default = METHODS[self.method].knobs
+        same = replace(self.for_row(in_features), **{knob: default[knob] for knob in self.idle(bias, name)})
+        if same.block_size is not None:
             same = replace(same, block_size=_block_size(same, in_features, default["block_size"]))
-        return replace(same, **{knob: default[knob] for knob in self.idle(bias, name)})
+        if self.method != "awq":
+            return same
+        if (not folded or self.grid == 1) and (name in UNCLIPPED or not self.clip):
+            return replace(same, method="rtn", grid=None, clip=None, calibration=None)
+        return same if folded else replace(same, grid=default["grid"])
 
     def idle(self, bias: bool, name: str) -> tuple[str, ...]:
         """Knobs of the method that a layer with a bias or without, of this leaf name, has no use for."""

@@ -41,7 +41,7 @@ class Loaded:
 def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> Loaded:
     """Load the checkpoint in `folder` as `model_config` describes it.
 
-    Uses `dtype`, `dtype_per_part` ({vit|qformer|llm: dtype}), and `device_map` (through accelerate; else `device`).
+    Uses `dtype`, `dtype_per_part` ({part: dtype}), and `device_map` (through accelerate; else `device`).
     Raises UserError for a folder without safetensors, a config.json or module tree that differs from conf/model, an
     unknown dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
     weights that are no numbers. Planning has looked for all of it; a folder may have changed since.

@@ -17,6 +17,7 @@ from blip2sweep.anatomy import Anatomy, Part, anatomy
 from blip2sweep.architecture import BRIDGE, LANGUAGE, VISION
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.recipe.compact import expand
+from blip2sweep.recipe.folds import said_once
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
@@ -68,8 +69,9 @@ def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
 def block_entries(part: PartRecipe) -> Blocks:
     """A digest of {path: scheme} a block."""
     blocks: list[dict[str, Any]] = [{} for _ in range(part.part.n_blocks)]
-    for layer, scheme in part.touched():
-        blocks[layer.block][layer.path] = scheme.as_dict()
+    once = said_once(part)
+    for layer, _ in part.touched():
+        blocks[layer.block][layer.path] = once[layer.path]
     return tuple(digest(block)[:16] if block else "" for block in blocks)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from blip2sweep.anatomy import Fold, Linear, Part
 from blip2sweep.methods.scheme import Scheme
-from blip2sweep.recipe.recipe import PartRecipe
+
+if TYPE_CHECKING:
+    from blip2sweep.recipe.recipe import PartRecipe
 
 NOT_BY_ROWS = ("hqq",)  # whose solver shrinks errors by an absolute threshold
 
@@ -69,3 +73,32 @@ def _ordered(folds: list[Read]) -> list[Read]:
     """As they stand where two fold one layer, of which the last wins; else in one order, whatever the config's."""
     into = [name for fold in folds for name in fold[-1] or ()]
     return folds if len(into) > len(set(into)) else sorted(folds, key=repr)
+
+
+# ---- what a layer gets, said once
+
+
+@lru_cache(maxsize=65536)
+def said_once(recipe: PartRecipe) -> dict[str, dict[str, Any]]:
+    """{module path: scheme} as identities and stores have it: knobs that decide nothing have one value, so that two recipes
+    which make the same weights are one."""
+    folded = _folded(recipe)
+    return {x.path: _once(s, x.in_features, x.bias, x.leaf, x.path in folded).as_dict() for x, s in recipe.touched()}
+
+
+@lru_cache(maxsize=65536)
+def _once(scheme: Scheme, in_features: int, bias: bool, leaf: str, folded: bool) -> Scheme:
+    return replace(scheme, weights=scheme.weights.said_once(in_features, bias, leaf, folded))
+
+
+def _folded(recipe: PartRecipe) -> set[str]:
+    """Paths of AWQ's layers whose scale something before them can absorb."""
+    by_block: dict[int, dict[str, Scheme]] = {}
+    for x, scheme in recipe.touched():
+        by_block.setdefault(x.block, {})[x.path] = scheme
+    found: set[str] = set()
+    for block, schemes in by_block.items():
+        own = {path for path, s in schemes.items() if s.weights.method == "awq"}
+        if own:
+            found.update(path for _, paths in folds_of(recipe.part, block, schemes, own) for path in paths)
+    return found

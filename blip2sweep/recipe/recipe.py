@@ -9,6 +9,7 @@ from functools import cached_property
 from blip2sweep.anatomy import Linear, Part
 from blip2sweep.canonical import digest
 from blip2sweep.methods.scheme import Scheme
+from blip2sweep.recipe.folds import said_once
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class PartRecipe:
     @cached_property
     def hash(self) -> str:
         """sha256 over the full map {module path: scheme}, however it was written."""
-        return digest({x.path: s.as_dict() for x, s in self.touched()})
+        return digest(said_once(self))
 
 
 @dataclass(frozen=True, eq=False)

@@ -231,12 +231,12 @@ def _fits(weights: Weights, method: Method, row: int) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def _layer_scheme(scheme: Scheme, in_features: int, bias: bool, name: str) -> Scheme:
-    return replace(scheme, weights=scheme.weights.for_layer(in_features, bias, name))
+def _row_scheme(scheme: Scheme, in_features: int) -> Scheme:
+    return replace(scheme, weights=scheme.weights.for_row(in_features))
 
 
 def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
-    return _layer_scheme(resolved.scheme, x.in_features, x.bias, x.leaf) if resolved and resolved.scheme else None
+    return _row_scheme(resolved.scheme, x.in_features) if resolved and resolved.scheme else None
 
 
 def _used(resolved: Resolved, x: Linear) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.analysis.recipes import Entry, calibrates, part_of
+from blip2sweep.architecture import LANGUAGE
 from blip2sweep.errors import UserError
 from blip2sweep.quoting import override, quoted
 from blip2sweep.report.source import Source
@@ -35,7 +36,7 @@ def context(source: Source, recipes: Sequence[Sequence[Entry]], row: Mapping[Any
     else:
         words = [*_flags(_split(command)), *_kept(_split(command), row)]
     measured = [e for listed in recipes for e in listed if calibrates(e)]
-    words += _calibration(_split(command), row, measured) if measured else []
+    words += _calibration(_split(command), row, _reads(source, measured)) if measured else []
     return [*words, override("output_dir", str(source.output_dir))]
 
 
@@ -88,10 +89,16 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
     return quoted(str(row[column])) if key in ("model", "task") else str(row[column])
 
 
-def _calibration(words: Sequence[str], row: Mapping[Any, Any], measured: Sequence[Entry]) -> list[str]:
+def _reads(source: Source, measured: Sequence[Entry]) -> bool:
+    """Whether the language model is measured, as far as its name is known."""
+    parts = source.anatomy.parts if source.anatomy else {}
+    return any(part not in parts or parts[part].stage == LANGUAGE for part in map(part_of, measured))
+
+
+def _calibration(words: Sequence[str], row: Mapping[Any, Any], reading: bool) -> list[str]:
     """The row's own, else the command's words. The weight of image tokens is the language model's alone."""
     given = {k: v for k, v in _overrides(words) if k.split(".")[0] == "calibration"}
-    if "llm" not in map(part_of, measured):
+    if not reading:
         given.pop("calibration.image_token_weight", None)
     given = {k: _one(k, v, row) for k, v in given.items() if k not in CALIBRATION}
     own = {k: row[c] for k, c in CALIBRATION.items() if not pd.isna(row.get(c))}

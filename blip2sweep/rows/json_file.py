@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 
+SPACED = re.compile(r'"\s+:')  # a key with a blank behind it
 LONGEST = 4000  # digits of a number that Python turns into an integer without being asked to
 
 
@@ -79,9 +81,10 @@ def _loads(text: str) -> Any:
 
 
 def _key_twice(text: str, data: Any) -> str | None:
-    """A key that one object has twice. Counting colons after keys is quick; only where the count is off, objects are looked
-    at one by one."""
-    if text.count('":') - text.count('\\":') == _keys(data):
+    """A key that one object has twice. Counting colons after keys is quick; only where the count is off, or says nothing for
+    keys that are written otherwise, objects are looked at one by one."""
+    plain = '\\":' not in text and not SPACED.search(text)
+    if plain and text.count('":') == _keys(data):
         return None
     found: list[str] = []
 

@@ -152,14 +152,16 @@ class Runner:
         if not self._propagates(job):
             return []
         assert model.plain is not None
-        return propagation.compare(model.plain[1], propagation.states(model.loaded, self._first(job)))
+        with fixed_threads(1):
+            return propagation.compare(model.plain[1], propagation.states(model.loaded, self._first(job)))
 
     def _remember_plain(self, model: _Model, job: Job) -> None:
         """Full precision's outputs, before the recipe is in the model; once for all cells of a task."""
         name = canonical_json([job["task"], job["generation"]["prompt"]])
         if self._propagates(job) and (model.plain is None or model.plain[0] != name):
             model.patch.restore()
-            model.plain = (name, propagation.states(model.loaded, self._first(job)))
+            with fixed_threads(1):  # as calibration: distances of activations are no words that rounding leaves alone
+                model.plain = (name, propagation.states(model.loaded, self._first(job)))
 
     def _propagates(self, job: Job) -> bool:
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"]
@@ -260,11 +262,10 @@ class Runner:
         return chain_of(self._origin(model, job), model.entries(job["recipe"]))
 
     def _origin(self, model: _Model, job: Job) -> dict[str, Any]:
-        threads = self._threads(job)
+        threads = self._threads(job) or (torch.get_num_threads() if model.loaded.device.type == "cpu" else 0)
         name = canonical_json([job["task"], threads])
-        if name not in model.origins:
-            found = start(model.loaded, self.task(job), job, _code(self.device))
-            model.origins[name] = found | ({"threads": threads} if threads else {})  # nothing that others computed
+        if name not in model.origins:  # a row's number of threads is that of all that went into it
+            model.origins[name] = start(model.loaded, self.task(job), job, _code(self.device)) | {"threads": threads}
         return model.origins[name]
 
     def _expect(self, model: _Model) -> None:

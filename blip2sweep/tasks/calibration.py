@@ -15,7 +15,7 @@ from typing import Any
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.rows import Id
-from blip2sweep.tasks.content import READING, file_digests
+from blip2sweep.tasks.content import READING, UNREADABLE, file_digests
 from blip2sweep.tasks.generation import resolve_generation
 from blip2sweep.tasks.sample import TaskData, fingerprint
 
@@ -129,25 +129,20 @@ def check(config: Mapping[str, Any]) -> None:
 
 def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
     """Raise UserError when the split holds an image that the task evaluates. Numbers are COCO's ids, whatever the folder;
-    those of the generated scenes are their own, so between the two only the same picture counts. Where ids are texts, a
-    split may call the same picture otherwise: then the same file name counts too."""
+    those of the generated scenes are their own, so between the two only the same picture counts."""
     shared = split.images.keys() & evaluated.images.keys()
-    if _named_by_text(split) or _named_by_text(evaluated):
-        names = {image.name for image in evaluated.images.values()}
-        shared = {i for i, image in split.images.items() if i in shared or image.name in names}
     if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
-        both = list(shared & evaluated.images.keys())
+        both = list(shared)
         ours, theirs = (file_digests([data.images[i] for i in both]) for data in (split, evaluated))
         shared = {i for i, a, b in zip(both, ours, theirs, strict=True) if a.digest and a.digest == b.digest}
     _refuse_shared(shared, config["split"], evaluated)
 
 
-def _named_by_text(data: TaskData) -> bool:
-    return isinstance(data.samples[0].image_id, str)
-
-
-def _same_picture(a: Path, b: Path) -> bool:
-    return a.read_bytes() == b.read_bytes()
+def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData) -> None:
+    """Raise UserError where a picture that was drawn is evaluated too, whatever ids and names the two have it by."""
+    theirs = {f.digest for f in file_digests(list(evaluated.images.values()))} - {UNREADABLE}
+    ours = file_digests(list(chosen.images.values()))
+    _refuse_shared({i for i, f in zip(chosen.images, ours, strict=True) if f.digest in theirs}, where, evaluated)
 
 
 def _refuse_shared(shared: Collection[Id], where: str, evaluated: TaskData) -> None:
