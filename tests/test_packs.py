@@ -277,7 +277,7 @@ def test_optunas_sweeper(tmp_path: Path) -> None:
 def test_a_search_for_the_worst_cell_is_refused(tmp_path: Path, direction: list[str], launcher: list[str]) -> None:
     """Optuna minimises unless it is told, and would report the worst trial as the best."""
     ran = blip2sweep("-m", "hydra/sweeper=optuna", *direction, *launcher, "part=vit,llm", cwd=tmp_path, env=DUMMY)
-    refused(ran, "hydra.sweeper.direction=m", "right: hydra.sweeper.direction=maximize, or hydra/sweeper=optuna_best")
+    refused(ran, "hydra.sweeper.direction: m", "right: hydra.sweeper.direction=maximize, or hydra/sweeper=optuna_best")
     assert not (tmp_path / "outputs").exists()
 
 

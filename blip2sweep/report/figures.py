@@ -225,11 +225,12 @@ def write_csvs(made: list[Figure], folder: str) -> list[str]:
     """One CSV a figure. Returns their paths."""
     from pathlib import Path
 
+    from blip2sweep.report.terminal import csv_text
     from blip2sweep.store import write_atomic
 
     paths = []
     for figure in made:
         path = Path(folder) / f"{figure.name}.csv"
-        write_atomic(path, figure.data.to_csv(index=False).encode())
+        write_atomic(path, csv_text(figure.data).encode())
         paths.append(str(path))
     return paths

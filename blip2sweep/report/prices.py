@@ -226,7 +226,7 @@ def told_of(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]:
     assert metric is not None
     try:
         found = prices(cells, metric, lambda keys: _draws(output_dir, cells, metric, keys))
-    except OSError:  # outputs that somebody moved: the table stands without them
+    except (OSError, UserError):  # outputs that somebody moved or damaged: the table stands without them
         return []
     settings = list(dict.fromkeys(found["setting"]))
     first = found[found["setting"].isin(settings[:1])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,19 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> Any:
     from blip2sweep.report.dropoff import draw_dropoff
     from blip2sweep.report.terminal import print_sweep
     from blip2sweep.report.tracking import track
+    from blip2sweep.table import older_rows
 
     with no_garbage():
         score_missing(output_dir, sweep)
         table = collect(output_dir, sweep, ledger=ledger)
-        picture = draw_dropoff(table, sweep.folder(output_dir) / "dropoff.png") if len(table) else None
-        print_sweep(table, sweep, output_dir, picture)
+        current = table[~table["stale"]] if len(table) else table
+        picture = draw_dropoff(current, sweep.folder(output_dir) / "dropoff.png") if len(current) else None
+        if earlier := older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int))) if len(table) else None:
+            say(earlier)
+        if len(current) or not len(table):
+            print_sweep(current, sweep, output_dir, picture)
     if sweep.tracking.get("name"):
-        track(output_dir, sweep, table, sweep.tracking)
+        track(output_dir, sweep, current, sweep.tracking)
     return table
 
 

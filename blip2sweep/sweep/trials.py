@@ -31,15 +31,21 @@ def direction(metric: str) -> str:
     return "maximize" if METRICS[metric].higher_is_better else "minimize"
 
 
-def check_direction(asked: object, metric: str) -> None:
-    """Raise UserError for a search that would call the worst cell the best. asked: a direction, or a list of them."""
+def check_direction(key: str, asked: object, metric: str) -> None:
+    """Raise UserError for a search that would call the worst cell the best. key: the sweeper's setting that says so; asked: a
+    direction, or a list of them."""
     words = [str(getattr(d, "name", d)) for d in (asked if isinstance(asked, list | tuple) else [asked])]
     right = direction(metric)
     if words != [right]:
         better = "higher" if right == "maximize" else "lower"
+        fix = (
+            f"hydra.sweeper.direction={right}, or hydra/sweeper=optuna_best"
+            if key == "direction"
+            else (f"hydra.sweeper.{key}={str(key.endswith(right)).lower()}")
+        )
         raise UserError(
-            f"hydra.sweeper.direction={','.join(words)}: {metric} is the one number a cell returns, and better where it "
-            f"is {better}; right: hydra.sweeper.direction={right}, or hydra/sweeper=optuna_best"
+            f"hydra.sweeper.{key}: {','.join(words)}: {metric} is the one number a cell returns, and better where it "
+            f"is {better}; right: {fix}"
         )
 
 

@@ -16,15 +16,18 @@ class Search(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exits with 2: Hydra turns any other exception of a callback into a warning, and goes on."""
-        sweeper = config.hydra.sweeper
-        if _ours(config) or "direction" not in sweeper:
+        if _ours(config) or str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
             return
         from blip2sweep.errors import UserError
         from blip2sweep.printing import say
         from blip2sweep.sweep.trials import check_direction
 
+        key, asked = _direction_of(config.hydra.sweeper)
+        if key is None:
+            say("which way this sweeper searches is not known: its best may be the worst", err=True)
+            return
         try:
-            check_direction(_plain(sweeper.direction), str(config.task.main_metric))
+            check_direction(key, asked, str(config.task.main_metric))
         except UserError as error:
             say(f"error: {error}", err=True)
             raise SystemExit(2) from None
@@ -32,10 +35,16 @@ class Search(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from hydra_plugins.blip2sweep.launchers import PackLauncher
 
-        if not _ours(config) and PackLauncher.launched:
+        if _ours(config):
+            return
+        if PackLauncher.launched:
             from blip2sweep.sweep.trials import print_trials, trials
 
             print_trials(trials(PackLauncher.launched), Path(config.output_dir))
+        elif "direction" in config.hydra.sweeper:
+            from blip2sweep.printing import say
+
+            say("what was tried: blip2sweep table --all")
 
 
 def register() -> None:
@@ -53,5 +62,15 @@ def _ours(config: DictConfig) -> bool:
     return str(config.hydra.sweeper.get("_target_")).startswith(OURS)
 
 
-def _plain(direction: Any) -> Any:
-    return list(direction) if not isinstance(direction, str) and hasattr(direction, "__iter__") else direction
+def _direction_of(sweeper: DictConfig) -> tuple[str | None, Any]:
+    """(the setting that says which way it searches, its direction in Optuna's words), None where none is known."""
+    if "direction" in sweeper:
+        found = sweeper.direction
+        return "direction", list(found) if not isinstance(found, str) and hasattr(found, "__iter__") else found
+    for key, yes, no in (
+        ("optim.maximize", "maximize", "minimize"),  # Nevergrad's
+        ("ax_config.experiment.minimize", "minimize", "maximize"),
+    ):
+        if (found := OmegaConf.select(sweeper, key)) is not None:
+            return key, yes if found else no
+    return None, None

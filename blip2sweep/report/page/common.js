@@ -77,8 +77,11 @@ function cell(value, digits = 4) {
   return element("td", { dir: "auto" }, value === null || value === undefined ? "" : String(value));
 }
 
+// A text that a spreadsheet would compute gets an apostrophe before it, as in the CSV files beside the page.
 function csv(columns) {
-  const quote = (v) => (v === null || v === undefined ? "" : /[",\n\r]/.test(String(v)) ? `"${String(v).replaceAll('"', '""')}"` : String(v));
+  const defused = (v) => (typeof v === "string" && /^'*[=+\-@\t\r]/.test(v) && Number.isNaN(Number(v)) ? `'${v}` : String(v));
+  const quoted = (v) => (/[",\n\r]/.test(v) ? `"${v.replaceAll('"', '""')}"` : v);
+  const quote = (v) => (v === null || v === undefined ? "" : quoted(defused(v)));
   const names = Object.keys(columns);
   return [names.join(","), ...rows(columns).map((r) => names.map((n) => quote(r[n])).join(","))].join("\n");
 }
