@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -64,9 +63,10 @@ def test_a_row_says_how_many_of_its_configs_had_a_no_op(imported: tuple[Path, Co
 def test_references_come_with_the_import(imported: tuple[Path, Counts, pd.DataFrame]) -> None:
     from blip2sweep.report.captions import captions
     from blip2sweep.report.source import load_source
+    from blip2sweep.store import read_json
 
     told = captions(load_source(imported[0], "blip2-coco"))
     assert told is not None
-    given = json.loads((imported[0] / "sweeps/blip2-coco/references.json").read_text())
+    given = read_json(imported[0] / "sweeps/blip2-coco/references.json")
     assert told["samples"][0]["references"] == given[0]["captions"]
     assert len(told["samples"][0]["references"]) >= 5
