@@ -96,7 +96,8 @@ def source_of(result: dict[str, Any], ledger: Ledger) -> str:
     """What the metrics and drops of a result are to be measured from, as the ledger is now."""
     if not result["predictions"]:  # imported scores may come without outputs
         return ""
-    return measured.source(stem(result["key"], result["predictions"]), baseline_of(result, ledger))
+    name, seconds = stem(result["key"], result["predictions"]), measured.seconds_noted(result)
+    return measured.source(name, seconds, baseline_of(result, ledger))
 
 
 def baseline_of(result: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:

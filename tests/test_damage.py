@@ -255,6 +255,27 @@ def test_of_two_that_do_not_know_each_other_the_larger_id_counts_and_it_is_said(
     assert capsys.readouterr().err == ""
 
 
+def test_whoever_reads_the_ledger_briefly_chooses_the_same_result(tmp_path: Path) -> None:
+    """`status`, `wait` and `retry` do. By ids, not by clocks, and after the chosen one is lost as well."""
+    (tmp_path / "predictions").mkdir()
+    for attempt, when in (("aa", 9.0), ("bb", 1.0)):
+        (tmp_path / "predictions" / f"k-{attempt}.json").write_text("{}")
+        head = {"sweep": "s", "run": "r", "attempt": attempt, "predictions": attempt, "files": {}}
+        line = {k: v for k, v in _line("k", attempt, when).items() if k not in head}
+        failed = {**line, **head, "event": "failed", "attempt": "cc", "kind": "oom", "error": "x", "time": 5.0}
+        _journal(tmp_path, attempt, {**line, **head, "replaces": [], "starts": ["cc"]}, failed)
+    readers = [Ledger(tmp_path), Ledger(tmp_path, brief=True)]
+    full, brief = (ledger.refresh().attempts["k"] for ledger in readers)
+    assert full.result is not None
+    assert brief.result is not None
+    assert full.result["attempt"] == brief.result["attempt"] == "bb"
+    assert full.started == brief.started == 2
+    assert full.last_failure is brief.last_failure is None
+    (tmp_path / "predictions" / "k-bb.json").unlink()
+    full, brief = (Ledger(tmp_path, brief=b).refresh().attempts["k"] for b in (False, True))
+    assert full.result is brief.result is None
+
+
 def test_results_of_earlier_versions_are_ordered_by_time_and_before_all_others(tmp_path: Path) -> None:
     _journal(tmp_path, "old", _line("k", "z", 3.0), _line("k", "a", 4.0))
     assert Ledger(tmp_path).refresh().attempts["k"].result["attempt"] == "a"  # type: ignore[index]
@@ -326,6 +347,7 @@ def test_a_cell_whose_predictions_are_gone_or_cut_is_lost_and_the_others_are_not
     before = collect(outputs)
     assert path.name in capsys.readouterr().err
     assert key not in set(before["key"])
+    assert key not in set(pd.read_parquet(outputs / "samples.parquet")["key"])
     assert len(before) == 7
     sweep = find_sweep(outputs, "first")
     for brief in (True, False):
@@ -337,6 +359,7 @@ def test_a_cell_whose_predictions_are_gone_or_cut_is_lost_and_the_others_are_not
     ledgers.ran(outputs, [j for j in ledgers.jobs() if j["key"] == key])
     rescore(outputs)
     assert key in set(collect(outputs)["key"])
+    assert key in set(pd.read_parquet(outputs / "samples.parquet")["key"])
 
 
 def test_a_baseline_without_predictions_takes_its_drops_along_and_nothing_else(
