@@ -119,6 +119,12 @@ def source(name: str, seconds: Mapping[str, int], baseline: dict[str, Any] | Non
     return f"{named} {digest(told)[:8]}" if told else named
 
 
+def made_now(source: str, name: str) -> bool:
+    """Whether a `source` is of the predictions `name`, as today's scorers and rules measure them."""
+    parts = source.split(" ")
+    return parts[0] == name and parts[2:3] == [MEASURES]
+
+
 def seconds_noted(result: dict[str, Any]) -> dict[str, int]:
     """{second run: when it was written, in ns} as a `result` line has them."""
     return {k: note[1] for k, note in (result.get("files") or {}).items() if k.startswith(SECOND[1:])}
@@ -198,7 +204,7 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
     metrics = measured["metrics"].items()
     found = {m: v[0] for m, v in metrics} | {"scored_samples": measured["samples"]}
     if "same" in measured:
-        found |= {"same_as_baseline": measured["same"], "images": measured["images"]}
+        found |= {"same_as_baseline": measured["same"], "images": measured.get("images")}
     for metric, values in metrics:
         found.update(zip(_beside_columns(metric), values[1:], strict=False))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
