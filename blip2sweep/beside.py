@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Journal, Ledger
-from blip2sweep.measured import EVENT, Baseline, Baselines, Scored, complete, measure, source
+from blip2sweep.measured import EVENT, Baseline, Baselines, Scored, complete, measure, seconds_there, source
 from blip2sweep.samples import SampleWriter
 
 LOOK_SECONDS = 5.0  # for a baseline that is not there; each look is one at every journal
@@ -54,7 +54,8 @@ class Measuring:
     def _measure(self, cell: Scored, key: str, base: Baseline | None) -> bool:
         if base is None or not complete(cell, base):
             return False
-        self._journal.write(EVENT, key=cell.key, source=source(cell.name, self._results[key]), **measure(cell, base))
+        made_from = source(cell.name, seconds_there(self.output_dir, cell.name), self._results[key])
+        self._journal.write(EVENT, key=cell.key, source=made_from, **measure(cell, base))
         return True
 
     def _baseline(self, key: str) -> Baseline | None:

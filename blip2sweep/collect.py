@@ -23,7 +23,7 @@ from blip2sweep.methods import METHODS
 from blip2sweep.propagation import write_propagation
 from blip2sweep.records import stem
 from blip2sweep.remarks import many, remark, some
-from blip2sweep.samples import SampleWriter, held, held_as, show
+from blip2sweep.samples import DAMAGED, SampleWriter, held, held_as, show
 from blip2sweep.store import sweep_up, write_atomic
 from blip2sweep.sweep.sweeps import Sweep, list_sweeps
 from blip2sweep.table import baseline_of, build_table, source_of
@@ -105,6 +105,8 @@ class Missing:
     def all(self) -> None:
         """See to every result that has predictions; again where a baseline turned out to be damaged, for its cells are then
         measured without one."""
+        # Samples of cells whose predictions are gone do not stay: they come back with a new result.
+        self.counting |= {key: DAMAGED for key, a in self.ledger.attempts.items() if a.gone and not a.result}
         before = -1
         while before < len(self._damaged):
             before = len(self._damaged)
@@ -124,7 +126,6 @@ class Missing:
                 return
         cell = self._read(result)
         if cell is None:
-            self.counting.pop(result["key"], None)
             return
         self.counting[cell.key] = held_as(name, cell.scored)
         if self.counting[cell.key] not in self._held:
@@ -144,6 +145,7 @@ class Missing:
         remark(str(error))
         self._damaged.add(result["key"])
         self.ledger.drop(result)
+        self.counting[result["key"]] = DAMAGED
 
     def _baseline(self, result: dict[str, Any]) -> Baseline | None:
         """A result's baseline; where its predictions are damaged there is none, for all that come after either."""
@@ -200,7 +202,10 @@ def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:
 def state(output_dir: Path) -> State:
     """What tables are made from: the size of every journal, when predictions and scores last came or went, and the versions of
     what counts."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(output_dir / "journals") as entries:
+    with (
+        contextlib.suppress(OSError),
+        os.scandir(output_dir / "journals") as entries,
+    ):  # the ledger tells what is not readable
         journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
         changed = [p.stat().st_mtime_ns for f in ("predictions", "scores") if (p := output_dir / f).exists()]
         return {**journals, "changed": changed, "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, MEASURES]}

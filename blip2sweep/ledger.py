@@ -35,7 +35,8 @@ HEAD = re.compile(
     rb'\{"event":"(started|result)","time":([0-9.]+),"host":"([^"\\]*)","pid":([0-9]+),'
     rb'"key":"([^"\\]*)","sweep":"([^"\\]*)","run":"([^"\\]*)","attempt":"([^"\\]*)"'
 )
-FILES = re.compile(rb'"predictions":"([^"\\]*)"(?:,"files":(\{[^{}]*\}))?')
+FILES = re.compile(rb'"predictions":(?:null|"([^"\\]*)")(?:,"files":(\{[^{}]*\}))?')
+KNOWN = re.compile(rb',("replaces":\[[^\[\]]*\],"starts":\[[^\[\]]*\])')
 SEMANTICS = re.compile(rb'"semantics":(\d+)')
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
@@ -59,8 +60,10 @@ def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
     """The record of a HEAD: a few times faster than parsing the whole line."""
     record: dict[str, Any] = orjson.loads(head[0] + b"}")
     if head[1] == b"result" and (files := FILES.search(line, head.end())):
-        record["predictions"] = files[1].decode()
+        record["predictions"] = files[1].decode() if files[1] else None
         record["files"] = files[2]
+        if known := KNOWN.match(line, files.end()):
+            record |= orjson.loads(b"{" + known[1] + b"}")
         record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
     return record
 
@@ -258,14 +261,22 @@ class Ledger:
         """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
         unchecked, self._unchecked = self._unchecked, []
         look = _Look(self.output_dir / "predictions", len(unchecked), self.brief)
-        lost = list[str]()
+        lost, bare = list[str](), list[str]()
         for attempts, record in unchecked:
-            if gone := [name for name, note in files_of(record) if not look.there(name, note)]:
+            (name, note), *seconds = files_of(record)
+            if not look.there(name, note):
                 attempts.lose(attempt_id(record))
-                lost.append(f"{self.output_dir}/predictions/{gone[0]}")
+                lost.append(f"{self.output_dir}/predictions/{name}")
+            elif seconds and attempts.result is record:
+                bare += [f"{self.output_dir}/predictions/{n}" for n, note in seconds if not look.there(n, note)]
         if lost:
             remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(lost)}); "
                    "right: the command they came from, which computes them again")  # fmt: skip
+
+        if bare:
+            remark(
+                f"{many(len(bare), 'second run')} gone or damaged, with the noise floor measured by it ({some(bare)})"
+            )
 
     def _tell_rivals(self) -> None:
         rivals = [f"{key} ({max(r)} of {some(r)})" for key, r in self._rivals.items()]
@@ -283,7 +294,8 @@ class Ledger:
 
 
 def files_of(result: dict[str, Any]) -> list[tuple[str, list[int] | None]]:
-    """(name in `predictions/`, what it was when it was written) of the files that a `result` line rests on."""
+    """(name in `predictions/`, what it was when it was written) of the file that a `result` line rests on, and of its second
+    runs: without them there is no noise floor, and no more is lost."""
     name, noted = f"{result['key']}-{result['predictions'][:12]}", result.get("files") or {}
     if isinstance(noted, bytes):
         noted = orjson.loads(noted)

@@ -23,6 +23,8 @@ LATEST = 9e9  # seconds; a later time is none that a table can hold
 KEY = re.compile(r"[\w.-]+")
 NUMBER = b',"n":'
 TEXTS = ("sweep", "run", "attempt", "job", "code", "imported", "attention", "image_processor", "reason", "warning")
+LISTS = ("replaces", "starts")  # of attempts' ids
+LENGTHS = (1, 5, 6)  # of what was measured of a metric: alone, beside a baseline, and with how many images changed
 # What makers of tables take from the columns of a result without asking.
 COLUMNS = {"model": str, "dtype": str, "task": str, "part": str, "recipe": str, "recipe_json": str, "baseline": str,
            "data": str}  # fmt: skip
@@ -112,7 +114,20 @@ def _is_result(record: Record) -> bool:
     said, columns = record.get("predictions", 0), record.get("columns")
     named = said is None or (isinstance(said, str) and bool(KEY.fullmatch(said)))
     told = _scalars(record.get("cost")) and _number((record.get("cost") or {}).get("seconds", 0.0))
-    return named and told and _is_given(record) and isinstance(columns, dict) and _are_columns(columns)
+    known = all(_texts(record[k]) for k in LISTS if k in record) and _is_noted(record.get("files"))
+    return named and told and known and _is_given(record) and isinstance(columns, dict) and _are_columns(columns)
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, str) for v in values)
+
+
+def _is_noted(files: Any) -> bool:
+    """What files were when they were written, as `write_noted` gives it."""
+    if files is None:
+        return True
+    notes = files.values() if isinstance(files, dict) else [None]
+    return all(isinstance(n, list) and len(n) == 3 and all(map(_whole, n)) for n in notes)
 
 
 def _is_given(record: Record) -> bool:
@@ -148,12 +163,13 @@ def _is_failure(record: Record) -> bool:
 def _is_measured(record: Record) -> bool:
     metrics = record.get("metrics")
     texts = all(isinstance(record.get(k), str) for k in ("source", "scored"))
+    texts &= all(_whole(record[k]) for k in ("generation", "images") if k in record)
     numbers = texts and _whole(record.get("samples")) and _scalars(record.get("noise")) and _scalar(record.get("same"))
     return numbers and isinstance(metrics, dict) and all(_values(v) for v in metrics.values())
 
 
 def _values(values: Any) -> bool:
-    return isinstance(values, list) and len(values) in (1, 5) and all(_number(v) or v is None for v in values)
+    return isinstance(values, list) and len(values) in LENGTHS and all(_number(v) or v is None for v in values)
 
 
 def _scalars(values: Any) -> bool:

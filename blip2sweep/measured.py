@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
-from blip2sweep.records import key_of, read_predictions, read_scores, second_run, second_runs, stem
+from blip2sweep.records import SECOND, key_of, read_predictions, read_scores, second_run, second_runs, stem
 from blip2sweep.remarks import remark
 
 SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
@@ -36,6 +37,13 @@ class Scored:
         self.predictions = read_predictions(output_dir, name)
         self.statistics, self.current = read_scores(output_dir, name)
         self._by_image: dict[str, NDArray[np.float64]] = {}
+
+    @functools.cached_property
+    def seconds(self) -> dict[str, Scored]:
+        """Second runs that were calibrated otherwise, by what was otherwise; those that can be read."""
+        named = second_runs(self.output_dir, self.name)
+        found = {what: _second(self.output_dir, name) for what, name in named.items() if what}
+        return {what: second for what, second in found.items() if second}
 
     @property
     def scored(self) -> str:
@@ -69,7 +77,7 @@ class Baseline:
         self.cell = Scored(output_dir, stem(result["key"], result["predictions"]))
         second = _second(output_dir, second_run(self.cell.name)) if result.get("noise") else None
         self.noise = noise(self.cell, second, result) if second else {}
-        self.current = self.cell.current and (second.current if second else not result.get("noise"))
+        self.current = self.cell.current and (second is None or second.current)
 
 
 def _second(output_dir: Path, name: str) -> Scored | None:
@@ -101,9 +109,32 @@ class Baselines:
         return self._known[name]
 
 
-def source(name: str, baseline: dict[str, Any] | None) -> str:
-    """Names what a measurement was made from: the predictions `name`, those of the baseline's `result` line, the scorers and rules."""
-    return f"{name} {((baseline or {}).get('predictions') or '')[:12]} {MEASURES}"
+def source(name: str, seconds: Mapping[str, int], baseline: dict[str, Any] | None) -> str:
+    """Names what a measurement was made from: the predictions `name`, those of the baseline's `result` line, the scorers and
+    rules, and the second runs of both, where there are any. seconds: of `seconds_noted` or `seconds_there`.
+
+    A cell that runs again says the same, and may have second runs now: without them its noise floor would never show."""
+    told = sorted({*seconds.items(), *seconds_noted(baseline or {}).items()})
+    named = f"{name} {((baseline or {}).get('predictions') or '')[:12]} {MEASURES}"
+    return f"{named} {digest(told)[:8]}" if told else named
+
+
+def made_now(source: str, name: str) -> bool:
+    """Whether a `source` is of the predictions `name`, as today's scorers and rules measure them."""
+    parts = source.split(" ")
+    return parts[0] == name and parts[2:3] == [MEASURES]
+
+
+def seconds_noted(result: dict[str, Any]) -> dict[str, int]:
+    """{second run: when it was written, in ns} as a `result` line has them."""
+    return {k: note[1] for k, note in (result.get("files") or {}).items() if k.startswith(SECOND[1:])}
+
+
+def seconds_there(output_dir: Path, name: str) -> dict[str, int]:
+    """The same of those that are there."""
+    named = second_runs(output_dir, name).items()
+    paths = {second_run("", what)[1:]: output_dir / "predictions" / f"{n}.json" for what, n in named}
+    return {what: path.stat().st_mtime_ns for what, path in paths.items()}
 
 
 def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
@@ -143,7 +174,8 @@ def _number(value: float) -> float | None:
 
 def complete(cell: Scored, baseline: Baseline | None) -> bool:
     """Whether it is worth keeping: not what waits for scores, its own or the baseline's, or has those of earlier scorers."""
-    return cell.current and (baseline is None or baseline.current)
+    seconds = all(second.current for second in cell.seconds.values())
+    return cell.current and seconds and (baseline is None or baseline.current)
 
 
 def noise(first: Scored, second: Scored, result: dict[str, Any]) -> dict[str, float | None]:
@@ -154,11 +186,10 @@ def noise(first: Scored, second: Scored, result: dict[str, Any]) -> dict[str, fl
 def calibration_noise(cell: Scored) -> dict[str, float | None]:
     """The noise floor of a calibrated cell, `seed_flip_rate`, `seed_cider` …, from second runs that were calibrated otherwise."""
     found: dict[str, float | None] = {}
-    for what, name in second_runs(cell.output_dir, cell.name).items():
-        if what and (second := _second(cell.output_dir, name)):
-            same = same_as_baseline(second.predictions.text, cell.predictions.text)
-            told = {"flip_rate": 1 - same, **_changes(cell, second)}
-            found |= {f"{what}_{k}": v for k, v in told.items()}
+    for what, second in cell.seconds.items():
+        same = same_as_baseline(second.predictions.text, cell.predictions.text)
+        told = {"flip_rate": 1 - same, **_changes(cell, second)}
+        found |= {f"{what}_{k}": v for k, v in told.items()}
     return found
 
 
@@ -173,7 +204,7 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
     metrics = measured["metrics"].items()
     found = {m: v[0] for m, v in metrics} | {"scored_samples": measured["samples"]}
     if "same" in measured:
-        found |= {"same_as_baseline": measured["same"], "images": measured["images"]}
+        found |= {"same_as_baseline": measured["same"], "images": measured.get("images")}
     for metric, values in metrics:
         found.update(zip(_beside_columns(metric), values[1:], strict=False))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}

@@ -130,7 +130,7 @@ def scored_names(output_dir: Path) -> set[str]:
         files = os.listdir(output_dir / "scores")  # noqa: PTH208  # a hundred thousand Paths take a second
     except FileNotFoundError:
         return set()
-    return {name.removesuffix(".npz") for name in files if SECOND not in name}
+    return {name.removesuffix(".npz") for name in files if SECOND not in name and name.endswith(".npz")}
 
 
 def scorer_version(statistic: str) -> str:
@@ -161,7 +161,8 @@ def _archive(data: bytes) -> io.BytesIO:
 
 
 def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64]]:
-    """The arrays of the current scorers' versions; those of other versions, and broken files, count as not there."""
+    """The arrays of the current scorers' versions; those of other versions, and broken files, count as not there. A broken file
+    is moved aside: who looks at names alone then knows that the cell is not scored."""
     return read_scores(output_dir, name)[0]
 
 
@@ -178,6 +179,8 @@ def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float
         remark(
             f"{path}: cannot be read ({' '.join(str(error).split())[:100]}) and counts as not there; right: {RESCORE}"
         )
+        if getattr(error, "errno", None) is None:  # it could be read, and is not what was written
+            _set_aside(path)
         return {}, False
     return current, bool(named) and len(current) == len(named)
 

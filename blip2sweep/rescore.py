@@ -10,12 +10,13 @@ from typing import Any
 from blip2sweep.collect import collect, write_sweep
 from blip2sweep.errors import UserError
 from blip2sweep.ledger import Journal, Ledger
-from blip2sweep.records import predictions_or_none, stem
+from blip2sweep.records import predictions_or_none, read_scores, stem
 from blip2sweep.scoring_process import Failure, ScoringProcess
 from blip2sweep.sweep.finish import SweepFailed, say
 from blip2sweep.sweep.packs import whole_packs
 from blip2sweep.sweep.sweeps import list_sweeps
 from blip2sweep.sweep.theirs import owner
+from blip2sweep.sweep.unscored import NO_PACK
 
 
 @dataclass
@@ -61,18 +62,28 @@ def score_results(output_dir: Path, results: Sequence[dict[str, Any]], minutes: 
     """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess takes
     them."""
     jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
-    for result in results:
-        job = jobs.get(result["key"])
-        name = stem(result["key"], result["predictions"]) if result["predictions"] else None
-        if job is not None and name is not None and predictions_or_none(output_dir, name) is not None:
+    failed = dict[str, Failure]()
+    for result in (r for r in results if r["predictions"]):
+        job, name = jobs.get(result["key"]), stem(result["key"], result["predictions"])
+        if predictions_or_none(output_dir, name) is None:
+            continue
+        if job is not None:
             process.submit(job["key"], name, job["task"], job["baseline"])
+        elif not read_scores(output_dir, name)[1]:
+            failed[result["key"]] = _unknown(result)
     process.close()
-    failed = dict(process.unscored())
+    failed |= dict(process.unscored())
     if failed:
         journal = Journal(output_dir)
         journal.write_many("unscored", [{"key": key, **told} for key, told in failed.items()])
         journal.close()
     return Rescored(process.written, failed)
+
+
+def _unknown(result: dict[str, Any]) -> Failure:
+    """Why a result is not scored whose references nobody knows any more."""
+    right = "its files imported again" if "imported" in result else "the command it came from, with --rerun"
+    return {"kind": "bad_config", "error": f"{NO_PACK} it, which would name its task; right: {right}", "traceback": ""}
 
 
 def _jobs(output_dir: Path) -> dict[str, dict[str, Any]]:

@@ -11,9 +11,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from blip2sweep import measured
 from blip2sweep.cell import SEMANTICS, semantics
@@ -21,10 +19,15 @@ from blip2sweep.ledger import Attempts, Ledger
 from blip2sweep.metrics import METRICS
 from blip2sweep.records import stem
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def build_table(ledger: Ledger) -> pd.DataFrame:
     """All cells of the ledger, in the order they were finished. Cells without a baseline have no drops; those that nobody
     measured have no metrics."""
+    import pandas as pd  # planning and status ask for `older` alone
+
     _of_recipe.cache_clear()
     rows = [_row(key, attempts, ledger) for key, attempts in _ordered(ledger)]
     table = pd.DataFrame([r for r in rows if r])
@@ -96,7 +99,8 @@ def source_of(result: dict[str, Any], ledger: Ledger) -> str:
     """What the metrics and drops of a result are to be measured from, as the ledger is now."""
     if not result["predictions"]:  # imported scores may come without outputs
         return ""
-    return measured.source(stem(result["key"], result["predictions"]), baseline_of(result, ledger))
+    name, seconds = stem(result["key"], result["predictions"]), measured.seconds_noted(result)
+    return measured.source(name, seconds, baseline_of(result, ledger))
 
 
 def baseline_of(result: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:

@@ -200,7 +200,29 @@ ALL: tuple[Look, ...] = (*QUICK, _texts, _reports)
 
 # ---- damage
 
+# A line that an earlier version could have written, but for one field.
+RESULT = (b'{"event":"result","time":1,"host":"h","key":"KEY","predictions":"00","columns":{"model":"m","dtype":"float32","task":"t",'
+          b'"part":"none","recipe":"none","recipe_json":"[]","baseline":"KEY","data":"d","semantics":1,"samples":1}')  # fmt: skip
+MEASURED = (
+    b'{"event":"measured","time":1,"host":"h","key":"KEY","source":"s","scored":"s","samples":1,"noise":{},"metrics":{}'
+)
+FIELDS = [
+    *(b'"%b":%b' % (k, v) for k in (b"replaces", b"starts") for v in (b"5", b'"x"', b"null", b"{}", b"[1]", b"[[1]]", b"[null]")),
+    *(b'"files":' + v for v in (b"5", b'"x"', b"[]", b"[[1,2,3]]", b'{"predictions":[1]}', b'{"predictions":null}',
+                                b'{"predictions":5}', b'{"predictions":["1",2,3]}', b'{"noise-seed":[1,2.5,3]}')),
+]  # fmt: skip
+BESIDE = [
+    b'"generation":"q"',
+    b'"generation":null',
+    b'"generation":1.5',
+    b'"images":"x"',
+    b'"images":[1]',
+    b'"same":[]',
+]
 ODD = [
+    *(RESULT + b"," + field + b"}" for field in FIELDS),
+    *(MEASURED + b"," + field + b"}" for field in BESIDE),
+    MEASURED.replace(b'"metrics":{}', b'"metrics":{"cider":[1,2]}') + b"}",
     b"null", b"[]", b"5", b'"x"', b"{}", b"", b"\x00\xff\xfe binary \x80", b"[" * 5000, b'{"event":"result"}', b"not json",
     b'{"event":"result","time":1,"host":"h","key":7,"predictions":null,"columns":{}}',
     b'{"event":"result","time":"x","host":"h","key":"KEY","predictions":null,"columns":{}}',

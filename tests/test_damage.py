@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -22,17 +23,20 @@ import pytest
 
 from blip2sweep import processes, remarks, store
 from blip2sweep.cache import Store
-from blip2sweep.collect import collect
+from blip2sweep.collect import collect, state
 from blip2sweep.errors import UserError
+from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.ledger import Journal, Ledger
 from blip2sweep.lines import sealed
 from blip2sweep.records import predictions_or_none, read_predictions, stem
 from blip2sweep.rescore import rescore
+from blip2sweep.sweep import local, worker
 from blip2sweep.sweep.attempt import failure_kind, run_cell
 from blip2sweep.sweep.dummy import Dummy
 from blip2sweep.sweep.live import Live, submitter_lives
 from blip2sweep.sweep.packs import pack_data, read_pack, sweep_jobs
 from blip2sweep.sweep.plan import make_plan
+from blip2sweep.sweep.run import words_of
 from blip2sweep.sweep.signals import Stop
 from blip2sweep.sweep.status import sweep_status, warnings
 from blip2sweep.sweep.sweeps import Submission, find_sweep, list_sweeps
@@ -255,6 +259,27 @@ def test_of_two_that_do_not_know_each_other_the_larger_id_counts_and_it_is_said(
     assert capsys.readouterr().err == ""
 
 
+def test_whoever_reads_the_ledger_briefly_chooses_the_same_result(tmp_path: Path) -> None:
+    """`status`, `wait` and `retry` do. By ids, not by clocks, and after the chosen one is lost as well."""
+    (tmp_path / "predictions").mkdir()
+    for attempt, when in (("aa", 9.0), ("bb", 1.0)):
+        (tmp_path / "predictions" / f"k-{attempt}.json").write_text("{}")
+        head = {"sweep": "s", "run": "r", "attempt": attempt, "predictions": attempt, "files": {}}
+        line = {k: v for k, v in _line("k", attempt, when).items() if k not in head}
+        failed = {**line, **head, "event": "failed", "attempt": "cc", "kind": "oom", "error": "x", "time": 5.0}
+        _journal(tmp_path, attempt, {**line, **head, "replaces": [], "starts": ["cc"]}, failed)
+    readers = [Ledger(tmp_path), Ledger(tmp_path, brief=True)]
+    full, brief = (ledger.refresh().attempts["k"] for ledger in readers)
+    assert full.result is not None
+    assert brief.result is not None
+    assert full.result["attempt"] == brief.result["attempt"] == "bb"
+    assert full.started == brief.started == 2
+    assert full.last_failure is brief.last_failure is None
+    (tmp_path / "predictions" / "k-bb.json").unlink()
+    full, brief = (Ledger(tmp_path, brief=b).refresh().attempts["k"] for b in (False, True))
+    assert full.result is brief.result is None
+
+
 def test_results_of_earlier_versions_are_ordered_by_time_and_before_all_others(tmp_path: Path) -> None:
     _journal(tmp_path, "old", _line("k", "z", 3.0), _line("k", "a", 4.0))
     assert Ledger(tmp_path).refresh().attempts["k"].result["attempt"] == "a"  # type: ignore[index]
@@ -326,6 +351,7 @@ def test_a_cell_whose_predictions_are_gone_or_cut_is_lost_and_the_others_are_not
     before = collect(outputs)
     assert path.name in capsys.readouterr().err
     assert key not in set(before["key"])
+    assert key not in set(pd.read_parquet(outputs / "samples.parquet")["key"])
     assert len(before) == 7
     sweep = find_sweep(outputs, "first")
     for brief in (True, False):
@@ -337,6 +363,7 @@ def test_a_cell_whose_predictions_are_gone_or_cut_is_lost_and_the_others_are_not
     ledgers.ran(outputs, [j for j in ledgers.jobs() if j["key"] == key])
     rescore(outputs)
     assert key in set(collect(outputs)["key"])
+    assert key in set(pd.read_parquet(outputs / "samples.parquet")["key"])
 
 
 def test_a_baseline_without_predictions_takes_its_drops_along_and_nothing_else(
@@ -417,6 +444,56 @@ def test_a_damaged_pack_is_never_run_and_stops_no_other(outputs: Path, capsys: p
     assert path.name in capsys.readouterr().err
     next((outputs / "scores").glob(f"{result_of(outputs, 'llm:all:all=gptq3')['key']}*")).unlink()
     assert rescore(outputs).startswith("scored 1 of ")
+
+
+def test_a_worker_whose_pack_is_damaged_says_so_in_one_line(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("settle_user", "end_with_parent", "Stop"):
+        monkeypatch.setattr(worker, name, lambda: SimpleNamespace(install=lambda: None))
+    path = next((outputs / "sweeps" / "first" / "packs").iterdir())
+    for damaged in (b"[]", path.read_bytes()[:-40]):
+        touch(path, damaged)
+        assert worker.main([str(path)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {path}")
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_a_launch_whose_packs_cannot_be_read_is_not_noted(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", list)
+    monkeypatch.setattr(local, "term_as_ctrl_c", lambda: None)
+    monkeypatch.setattr(local, "write_packs", lambda *given: [outputs / "gone.json"])
+    sweep = find_sweep(outputs, "first")
+    with pytest.raises(UserError, match=r"gone\.json: cannot be read"):
+        local.run_local(ledgers.jobs(), sweep, outputs, 1)
+    assert len(find_sweep(outputs, "first").submissions) == len(sweep.submissions) == 1
+
+
+def test_a_command_with_an_open_quote_has_words(outputs: Path) -> None:
+    """As an earlier version noted the name of an imported file."""
+    assert words_of("import csv anna's.csv") == ["import", "csv", "anna's.csv"]
+    (outputs.parent / "anna's table.csv").write_text("part,bits,cider\nnone,,1.2\nvit,4,1.1\n")
+    name = import_csv(outputs.parent / "anna's table.csv", outputs).name
+    assert words_of(find_sweep(outputs, name).command) == ["import", "csv", "anna's table.csv"]
+
+
+def test_journals_that_may_not_be_read_are_named_by_makers_of_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remarks.forget()
+    Journal(tmp_path).write("result", key="k", predictions=None)
+    real = os.scandir
+
+    def refused(folder: Any = ".") -> Any:
+        if Path(folder) == tmp_path / "journals":
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert state(tmp_path) == {}
+    assert len(collect(tmp_path)) == 0
+    assert capsys.readouterr().err.count("journals: cannot be read (Permission denied)") == 1
 
 
 def test_samples_are_found_damaged_whatever_was_hit(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from blip2sweep import remarks
 from blip2sweep.collect import collect
 from blip2sweep.ledger import Ledger
+from blip2sweep.lines import parse_old
 from blip2sweep.records import read_statistics, write_statistics
 from scripts import fuzz_ledger
 from scripts.fuzz_ledger import ODD, QUICK, Found, fuzz, looked_at
@@ -60,6 +61,18 @@ def test_score_files_can_be_damaged_in_any_way(tmp_path: Path, seed: int) -> Non
         broken += not found
         assert not found or all(np.array_equal(found[k], wanted[k]) for k in wanted)
     assert broken > 200
+
+
+def test_lines_that_are_not_odd_pass() -> None:
+    """Else the odd ones would be left out for another reason than their one field."""
+    files = b'"files":{"predictions":[1,2,3],"noise-seed":[1,2,3]}'
+    for more in (b"", b',"replaces":[],"starts":["a"]', b"," + files, b',"files":null'):
+        assert parse_old((fuzz_ledger.RESULT + more + b"}").replace(b"KEY", b"a" * 12))
+    for values in (b"[0.1]", b"[1,2,3,4,5]", b"[1,2,3,4,5,6]", b"[1,2,null,4,5,null]"):
+        line = fuzz_ledger.MEASURED.replace(b"{}", b'{"cider":' + values + b"}").replace(
+            b'"noise":{"cider', b'"noise":{"c'
+        )
+        assert parse_old(line + b',"generation":1,"images":4,"same":0.5}')
 
 
 @pytest.mark.parametrize("line", ODD, ids=range(len(ODD)))

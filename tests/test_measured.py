@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,12 @@ from blip2sweep.records import (
     read_statistics,
     scored_names,
     scorer_version,
+    second_run,
     stem,
     write_predictions,
     write_statistics,
 )
+from blip2sweep.remarks import forget as forget_remarks
 from blip2sweep.store import write_atomic
 from tests.synthetic import build, entry, whole
 from tests.test_scoring_process import jobs, run
@@ -270,6 +274,87 @@ def test_a_baselines_second_run_is_no_score_of_its_own(tmp_path: Path) -> None:
     for name in ("aa-1", "bb-2-noise"):
         write_statistics(tmp_path, name, {"nll": np.ones((1, 2))})
     assert scored_names(tmp_path) == {"aa-1"}
+
+
+# ---- second runs
+
+
+def second(output_dir: Path, name: str, what: str, seed: int, scored: bool = True) -> dict[str, list[int]]:
+    """A second run of a cell, as its `result` line has it among the `files`."""
+    first = records.read_predictions(output_dir, name)
+    other = replace(first, text=["other", *first.text[1:]])
+    files = {second_run("", what)[1:]: write_predictions(output_dir, second_run(name, what), other)}
+    if scored:
+        score(output_dir, second_run(name, what), seed)
+    return files
+
+
+def again(output_dir: Path, journal: Journal, name: str, baseline: str, **told: Any) -> None:
+    """The same cell with the same words, once more."""
+    known = Ledger(output_dir).refresh().attempts[name[:12]]
+    line = {k: v for k, v in known.result.items() if k in ("predictions", "columns")} if known.result else {}
+    journal.write("result", key=name[:12], **{**line, **known.to_know(), "attempt": f"again-{time.time_ns()}", **told})
+
+
+@pytest.mark.parametrize("scorer", ["worker", "table", "table, too early"])
+def test_a_noise_floor_that_is_asked_for_later_shows(tmp_path: Path, scorer: str) -> None:
+    """A rerun says the same words: it is another measurement all the same."""
+    journal = Journal(tmp_path)
+    result(tmp_path, journal, "b" * 12, "b" * 12, 0)
+    name = result(tmp_path, journal, "a" * 12, "b" * 12, 1)
+    assert not [c for c in collect(tmp_path) if str(c).startswith("noise_")]
+    again(
+        tmp_path, journal, name, "b" * 12, files=second(tmp_path, name, "seed", 3, scored=scorer != "table, too early")
+    )
+    if scorer == "worker":
+        (measuring := Measuring(tmp_path)).add(name, "b" * 12)
+        measuring.close()
+    if scorer == "table, too early":
+        collect(tmp_path)
+        score(tmp_path, second_run(name, "seed"), 3)
+    row = collect(tmp_path).set_index("key").loc["a" * 12]
+    assert row["noise_seed_flip_rate"] == pytest.approx(1 / N)
+    assert row["noise_seed_nll"] > 0
+    assert measured(tmp_path) == ["a" * 12] * 2 + ["b" * 12]
+    collect(tmp_path)
+    assert measured(tmp_path) == ["a" * 12] * 2 + ["b" * 12]
+
+
+def test_the_noise_floor_of_a_baseline_shows_with_its_cells(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    base = result(tmp_path, journal, "b" * 12, "b" * 12, 0)
+    result(tmp_path, journal, "a" * 12, "b" * 12, 1)
+    collect(tmp_path)
+    again(tmp_path, journal, base, "b" * 12, files=second(tmp_path, base, "", 3), noise={"flip_rate": 0.25})
+    assert collect(tmp_path)["noise_flip_rate"].tolist() == [0.25] * 2
+
+
+@pytest.mark.parametrize("what", ["", "seed"])
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_second_run_that_is_lost_costs_the_noise_floor_alone(
+    tmp_path: Path, what: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the next one, which may say the same, counts again."""
+    forget_remarks()
+    journal = Journal(tmp_path)
+    name = result(tmp_path, journal, "b" * 12, "b" * 12, 0)
+    result(tmp_path, journal, "a" * 12, "b" * 12, 1)
+    noise = {} if what else {"noise": {"flip_rate": 0.25}}
+    again(tmp_path, journal, name, "b" * 12, files=second(tmp_path, name, what, 3), **noise)
+    path = tmp_path / "predictions" / f"{second_run(name, what)}.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    if how == "gone":
+        path.unlink()
+    table = collect(tmp_path)
+    assert table["drop_nll_low"].notna().all()
+    assert not [c for c in table if str(c).startswith("noise_")]
+    lines = measured(tmp_path)
+    assert lines == ["a" * 12, "b" * 12]
+    collect(tmp_path)
+    assert measured(tmp_path) == lines  # the table is not measured from files each time
+    assert path.name in capsys.readouterr().err
+    again(tmp_path, journal, name, "b" * 12, files=second(tmp_path, name, what, 3), **noise)
+    assert [c for c in collect(tmp_path) if str(c).startswith("noise_")]
 
 
 def test_a_folder_that_is_read_only_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -11,8 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
+from blip2sweep import records
+from blip2sweep.errors import UserError
 from blip2sweep.ledger import Ledger
-from blip2sweep.records import Predictions, read_statistics, write_predictions
+from blip2sweep.lines import sealed
+from blip2sweep.records import Predictions, read_statistics, scored_names, write_predictions, write_statistics
 from blip2sweep.report.verbs import show_table
 from blip2sweep.rescore import rescore
 from blip2sweep.scoring_process import FEWEST_SECONDS, ScoringProcess, hanging_seconds
@@ -91,6 +95,77 @@ def test_what_cannot_be_scored_is_told_with_the_reason(unscored: Path, capsys: p
     capsys.readouterr()
     print_status(unscored, "s")
     assert "/gone" in capsys.readouterr().out
+
+
+def test_a_broken_score_file_is_none_to_all_verbs_once_somebody_read_it(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept, folder := tmp_path / "out")
+    path = next((folder / "scores").iterdir())
+    path.write_bytes(path.read_bytes()[:-20])
+    assert not read_statistics(folder, path.stem)
+    assert not path.exists()
+    assert path.with_name(path.name + ".damaged").exists()
+    print_status(folder, "s")
+    assert "3 done (1 not scored)" in capsys.readouterr().out
+    retry(folder, "s", None, False)
+    assert "scoring 1 cells" in capsys.readouterr().err
+    assert read_statistics(folder, path.stem)
+    assert scored_names(folder) == {p.stem for p in (folder / "predictions").iterdir()}
+
+
+def of_earlier_scorers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have a cell's statistics be of earlier scorers, and nothing measured; its key."""
+    path = next((folder / "scores").iterdir())
+    with monkeypatch.context() as before:
+        before.setattr(records, "scorer_version", lambda name: "0")
+        write_statistics(folder, path.stem, read_statistics(folder, path.stem))
+    forget(folder)
+    return path.name[:12]
+
+
+def forget(folder: Path) -> None:
+    for journal in (folder / "journals").iterdir():
+        kept = [x for x in journal.read_bytes().splitlines() if b'"event":"measured"' not in x]
+        lines = [{k: v for k, v in json.loads(x).items() if k not in ("n", "crc")} for x in kept]
+        journal.write_bytes(b"".join(sealed(r, i) for i, r in enumerate(lines)))
+
+
+def test_retry_scores_what_earlier_scorers_scored(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `table` says it does."""
+    shutil.copytree(swept, folder := tmp_path / "out")
+    of_earlier_scorers(folder, monkeypatch)
+    retry(folder, "s", None, False)
+    assert "scoring 1 cells" in capsys.readouterr().err
+    assert all(read_statistics(folder, name) for name in scored_names(folder))
+    retry(folder, "s", None, False)
+    assert "scoring" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lost", ["gone", "earlier"])
+def test_what_no_pack_holds_is_not_up_to_date(
+    swept: Path, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By rescore, retry and status; what is scored needs no pack."""
+    shutil.copytree(swept, folder := tmp_path / "out")
+    shutil.rmtree(folder / "sweeps" / "s" / "packs")
+    assert rescore(folder).startswith("scored 0 of 3")
+    if lost == "gone":
+        (path := next((folder / "scores").iterdir())).unlink()
+        key = path.name[:12]
+    else:
+        key = of_earlier_scorers(folder, monkeypatch)
+    told = rf"first is {key}.*no pack holds it, .*right: the command it came from"
+    with pytest.raises(UserError, match=f"scored 0 cells; 1 cells not scored, the {told}"):
+        rescore(folder)
+    with pytest.raises(SweepFailed, match=told) as failed:
+        retry(folder, "s", None, False)
+    assert "blip2sweep retry" not in str(failed.value)
+    capsys.readouterr()
+    print_status(folder, "s")
+    assert ("no pack holds it" in capsys.readouterr().out) == (lost == "gone")
 
 
 # ---- hanging

@@ -10,6 +10,7 @@ and which were not. All mistakes of a file come together, and then nothing is im
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,7 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
     if (output_dir / "sweeps" / name / "sweep.json").exists():
         notes.append(f"what was imported as {name} before is replaced")
     baseline = rows[0]["columns"]["baseline"]
-    sweep = Sweep(name, f"import csv {path.name}", time.time(), [r["key"] for r in rows], [baseline])
+    sweep = Sweep(name, shlex.join(["import", "csv", path.name]), time.time(), [r["key"] for r in rows], [baseline])
     write_rows(output_dir, sweep, rows)
     read = {"key", "status", *ORIGIN, *COUNTS} if columns.own else set()
     unused = [

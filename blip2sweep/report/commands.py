@@ -56,7 +56,7 @@ def _split(command: str) -> list[str]:
 
 
 def _flags(words: Sequence[str]) -> Iterator[str]:
-    for word, value in zip(words, [*words[1:], ""], strict=True):
+    for word, value in zip(words, [*words[1:], ""], strict=False):
         if word in FOLDERS:
             yield from (word, value)
         elif word.startswith(tuple(f"{f}=" for f in FOLDERS)):

@@ -25,10 +25,13 @@ def run_local(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, workers: int 
     packs = make_packs(jobs, workers or max(1, len(gpus)))
     submission = Submission(new_run(), "local", {"workers": workers}, len(packs))
     paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, sweep.settings)
+    # Each reads its pack: what cannot be read is told before the launch is noted.
+    supervisors = [
+        _supervisor(i, path, sweep, submission.run, output_dir, gpus, len(paths)) for i, path in enumerate(paths)
+    ]
     sweep.submissions.append(submission)
     sweep.write(output_dir)
-    _supervise([_supervisor(i, path, sweep, submission.run, output_dir, gpus, len(paths)) for i, path in enumerate(paths)],
-               sweep, submission.run, output_dir)  # fmt: skip
+    _supervise(supervisors, sweep, submission.run, output_dir)
     return True
 
 

@@ -129,7 +129,11 @@ def own_command() -> str:
 
 def words_of(command: str) -> list[str]:
     """The words of a command that say which cells there are."""
-    return [w for w in shlex.split(command) if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quote, as a file's name may have one
+        words = command.split()
+    return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
 def check_sizes(config: Any) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.ledger import Ledger
-from blip2sweep.records import key_of, scored_names, stem
+from blip2sweep.records import key_of, read_scores, scored_names, stem
 from blip2sweep.sweep.sweeps import Sweep
+
+NO_PACK = "no pack holds"  # in what is told of a cell that nothing here can score
 
 
 def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[dict[str, Any]]:
@@ -24,13 +26,26 @@ def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None
     return [r for r in results if r["predictions"] and stem(r["key"], r["predictions"]) not in names]
 
 
+def outdated(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
+    """The sweep's results whose statistics are of earlier scorers, or broken. Only of those that nobody measured with today's
+    scorers a file is opened."""
+    from blip2sweep.measured import made_now  # scipy, which planning can do without
+
+    ledger = Ledger(output_dir, only={*sweep.keys}, measured=True).refresh()
+    results = [r for r in ledger.results() if r["predictions"]]
+    names = {r["key"]: stem(r["key"], r["predictions"]) for r in results}
+    known = {k for k, n in names.items() if any(made_now(s, n) for s in ledger.attempts[k].measured)}
+    return [r for r in results if r["key"] not in known and not read_scores(output_dir, names[r["key"]])[1]]
+
+
 def not_scored(output_dir: Path, sweep: Sweep, missing: list[dict[str, Any]]) -> str:
     """`1 of 5 cells is done and not scored, the first is KEY (why)`. missing: of `unscored`, at least one."""
     ledger = Ledger(output_dir, only={r["key"] for r in missing}).refresh()
     told = [a.unscored["error"] for r in missing if (a := ledger.attempts[r["key"]]).unscored]
     many = f"{len(missing)} of {len(sweep.keys)} cells {'are' if len(missing) > 1 else 'is'} done and not scored"
     why = f" ({told[0]})" if told else ""
-    return f"{many}, the first is {missing[0]['key']}{why}; right: `blip2sweep retry {sweep.name}` scores them"
+    right = "" if NO_PACK in why else f"; right: `blip2sweep retry {sweep.name}` scores them"
+    return f"{many}, the first is {missing[0]['key']}{why}{right}"
 
 
 def scoring(output_dir: Path, sweep: Sweep) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.printing import one_line
+from blip2sweep.records import scored_names, stem
 from blip2sweep.sweep.attempt import MARKER
 from blip2sweep.sweep.finish import SweepFailed, check_all_done, finish, log_lines, say
 from blip2sweep.sweep.live import Job, live, queued_jobs, submitter_lives
@@ -23,7 +24,7 @@ from blip2sweep.sweep.status import UNKNOWN, Status, sweep_status
 from blip2sweep.sweep.submit import note
 from blip2sweep.sweep.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.sweep.theirs import its_commands, owner
-from blip2sweep.sweep.unscored import not_scored, scored, unscored
+from blip2sweep.sweep.unscored import not_scored, outdated, scored, unscored
 
 
 def wait(output_dir: Path, name: str | None) -> None:
@@ -84,12 +85,28 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
     """What a sweep without a cell to run may lack yet."""
     missing = unscored(output_dir, sweep, status.keys("done"))
     say(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
-    if not missing or status.live.packs:  # who has them in hand scores them
+    if status.live.packs:  # who has them in hand scores them
         return
-    say(f"scoring {len(missing)} cells that are done and not scored")
+    there = {r["key"] for r in missing}
+    older = [r for r in outdated(output_dir, sweep) if r["key"] not in there]
+    if not missing and not older:
+        return
+    say(f"scoring {len(missing) + len(older)} cells that are done and not scored")
+    failed = _score_older(output_dir, sweep, older) if older else []
     finish(output_dir, sweep)
-    if left := unscored(output_dir, sweep):
+    if left := [*unscored(output_dir, sweep), *failed]:
         raise SweepFailed(not_scored(output_dir, sweep, left))
+
+
+def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Score results that have a score file of earlier scorers, which `finish` takes for scored. Those that could not be."""
+    from blip2sweep.rescore import score_results
+
+    scored_now = score_results(output_dir, results, sweep.settings.get("scoring_minutes"))
+    if scored_now.failed:
+        say(scored_now.why_not)
+    names = scored_names(output_dir)
+    return [r for r in results if r["key"] in scored_now.failed and stem(r["key"], r["predictions"]) in names]
 
 
 def failure_kinds(failed: str | None) -> set[str] | None:

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -213,15 +214,13 @@ def main(argv: list[str]) -> int:
     stop = Stop()
     stop.install()
     end_with_parent()
-    pack = share(read_pack(Path(argv[0])), *argv[1:2])
-    journal = Journal(Path(pack["output_dir"]))
     try:
-        return run_pack(pack, journal, stop)
+        pack = share(read_pack(Path(argv[0])), *argv[1:2])
+        with closing(Journal(Path(pack["output_dir"]))) as journal:
+            return run_pack(pack, journal, stop)
     except UserError as error:
         printed(f"error: {error}", err=True)
         return 2
-    finally:
-        journal.close()
 
 
 if __name__ == "__main__":
