@@ -2,7 +2,7 @@
 
     python scripts/report_pictures.py --study FOLDER    # three minutes; without the published study its picture stays
 
-Subjects: the published study, 150 scenes of the embedded tiny model, and planted numbers.
+Subjects: the published study, 200 scenes of the embedded tiny model, and planted numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 IMAGES = ROOT / "docs/images"
 LAPTOP, PHONE = (1440, 900), (390, 844)
 PARTS = "part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
-TINY = ["-m", "task.limit=150", "quant=rtn,mse", "quant.bits=2,3,4,8", PARTS, "sweep_name=tiny"]
+TINY = ["-m", "task.limit=200", "quant=rtn,mse", "quant.bits=2,3,4,8", PARTS, "sweep_name=tiny"]
 
 
 def take(page: Path, name: str, sections: Sequence[str], dark: bool = False, phone: bool = False) -> None:
