@@ -82,6 +82,7 @@ def test_every_model_of_conf_has_the_modules_that_conf_says(name: str) -> None:
 def test_a_layer_that_conf_forgets_or_invents_is_an_error() -> None:
     config = copying.deepcopy(conf("model/tiny"))
     model = build_meta(config)
+    config["parts"]["vit"]["folds"] = []
     fc1 = config["parts"]["vit"]["layers"]["mlp"].pop("mlp.fc1")
     with fails(r"mlp.fc1 is in the model but not in conf/model"):
         verify(model, anatomy(config))
