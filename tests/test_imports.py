@@ -69,6 +69,7 @@ ALLOWED = {
         "sweep",
         "table",
         "analysis",
+        "architecture",
         "doctor",
         "anatomy",
         "collect",
