@@ -90,7 +90,11 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sweep.write(tmp_path)
     write_json(
         pack_path(sweep.folder(tmp_path), "r", 0),
-        {"cells": [{"key": k, "model": 0, "task": 0} for k in keys], "models": [0], "tasks": [0]},
+        {
+            "cells": [{"key": k, "model": 0, "task": 0, "columns": {}, "recipe": []} for k in keys],
+            "models": [0],
+            "tasks": [0],
+        },
     )
     monkeypatch.setattr("blip2sweep.sweep.live.squeue", lambda *_: ([], True))
     monkeypatch.setattr("blip2sweep.sweep.verbs.relaunch", lambda *_: False)
