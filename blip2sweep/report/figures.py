@@ -158,7 +158,7 @@ def _prices(source: Source) -> Figure:
         f"{words.worse} is significant. The curve is the ladder from full precision, the least {words.worse} for its size first "
         "(a step may skip widths), or each part by itself where no two were compressed together."
     )
-    table = "".join(p.html() for p in priced(source, data)[:MOST_TABLES])
+    table = "".join(p.html() for p in priced(source, data, most=MOST_TABLES))
     wanted = "part=all per_part.vit.bits=3,4,8,none per_part.qformer.bits=4,none per_part.llm.bits=3,4,8,none"
     return Figure("prices", "What the next bits cost", caption, data, wanted, table=table)
 

@@ -89,11 +89,13 @@ class Priced:
         )
 
 
-def priced(source: Source, found: pd.DataFrame, cells: pd.DataFrame | None = None) -> list[Priced]:
-    """The price table of each setting. found: as `prices` gives it, of `cells`; the source's own where these are not given."""
+def priced(
+    source: Source, found: pd.DataFrame, cells: pd.DataFrame | None = None, most: int | None = None
+) -> list[Priced]:
+    """The price table of each setting, of the first `most`. found: as `prices` gives it, of `cells`; without these the source's."""
     cells = source.cells if cells is None else cells
     rows = found[found["kind"].isin([HERE, ALONE])]
-    return [_priced(source, cells, own) for _, own in rows.groupby("setting", sort=False)]
+    return [_priced(source, cells, own) for _, own in list(rows.groupby("setting", sort=False))[:most]]
 
 
 def _priced(source: Source, cells: pd.DataFrame, own: pd.DataFrame) -> Priced:

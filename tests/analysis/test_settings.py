@@ -84,9 +84,11 @@ def test_the_worst_seed_decides_what_is_safe(tmp_path: Path) -> None:
     words = ("part=vit", "quant=gptq", "quant.bits=8,4", "calibration.seed=0,1", *SMALL)
     cells = plan(*words).cells.values()
     build_planned(
-        tmp_path, cells, lambda job: 0.2 * (job["columns"]["calibration_seed"] == 0 and job["recipe"][0]["bits"] == 4),
+        tmp_path,
+        cells,
+        lambda job: 0.2 * (job["columns"]["calibration_seed"] == 0 and job["recipe"][0]["bits"] == 4),
         n=200,
-    )  # fmt: skip
+    )
     curves = dropoff(comparable(pd.read_parquet(tmp_path / "table.parquet")), "cider", None)
     assert lowest_safe(curves)["lowest_safe"].tolist() == [8]
     assert lowest_safe(curves[curves["seed"] == 1])["lowest_safe"].tolist() == [4]
