@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,10 +22,16 @@ def provenance(loaded: Loaded) -> dict[str, Any]:
     return {
         "cpu": cpu(),
         "versions": versions(),
-        "attention": " ".join(f"{part}:{name}" for part, name in loaded.attention.items()),
+        "attention": _agreed(loaded.attention),
         "image_processor": loaded.image_processor_backend,
         "code": code_revision(),
     }
+
+
+def _agreed(names: Mapping[str, str]) -> str:
+    """One word where all stages agree, else stage by stage."""
+    alike = set(names.values())
+    return alike.pop() if len(alike) == 1 else " ".join(f"{stage}:{name}" for stage, name in names.items())
 
 
 @lru_cache

@@ -89,7 +89,7 @@ def run_cell(
         files=files,
         **known,
         columns=columns(job),
-        noise=noise,
+        **({"noise": noise} if noise else {}),
         **info,
     )
     say(job["key"], f"done in {time.monotonic() - start:.1f} s")

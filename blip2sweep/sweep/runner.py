@@ -139,7 +139,7 @@ class Runner:
             "layers_changed": applied.layers_changed + len(packed.schemes),
             "cost": cost,
             "noise": noise,
-            "calibration_noise": floor,
+            **({"calibration_noise": floor} if floor else {}),
             "threads": self._threads(job) or torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             **provenance(model.loaded),
