@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.checkpoints.headers import is_file, shown
+from blip2sweep.checkpoints.headers import is_file, once, shown
 from blip2sweep.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -50,21 +50,13 @@ def read_index(folder: Path) -> dict[str, str]:
     if is_file(folder / SINGLE):
         return {}
     try:
-        found = json.loads(path.read_bytes(), object_pairs_hook=_once)["weight_map"]
+        found = json.loads(path.read_bytes(), object_pairs_hook=once)["weight_map"]
         if not isinstance(found, dict) or not found or not all(isinstance(v, str) for v in found.values()):
             raise TypeError("weight_map is no object of file names")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a safetensors index ({type(error).__name__}: {shown(error)}); right: download it again"
         ) from error
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
     return found
 
 

@@ -48,7 +48,7 @@ def read_header(path: Path) -> Header:
     """Raises UserError, one line with all that is wrong, where the header is no exact description of the file."""
     try:
         raw, size = _raw(path)
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=once, parse_constant=_no_number)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); right: a file that can") from error
     except (ValueError, RecursionError) as error:
@@ -81,7 +81,8 @@ def _raw(path: Path) -> tuple[bytes, int]:
         return file.read(length), size
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys stand there once; ValueError naming one that does not."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
