@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-from blip2sweep.printing import joined, prepare, say
+from blip2sweep.console.printing import joined, prepare, say
+from blip2sweep.hydra_app import run_hydra
 
 VERBS = (
     "status",
@@ -31,7 +31,7 @@ BAD_INPUT = 2
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0; 1 when a cell failed; 2 for bad input, said on one line."""
-    from blip2sweep.processes import settle_user
+    from blip2sweep.machine.processes import settle_user
 
     settle_user()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -133,41 +133,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 # ---- Hydra
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") in ("1", "true")
-
-
-def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
-    """Hydra's main on our config. Hydra would print several lines and exit 1: it is told to raise instead."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    import hydra
-    from hydra.core.plugins import Plugins
-
-    from blip2sweep.config import schema
-    from blip2sweep.config.arguments import arguments
-    from blip2sweep.errors import UserError
-    from hydra_plugins.blip2sweep import callbacks, launchers, sweeper
-
-    sys.argv = ["blip2sweep", *arguments(words)]
-    foreign = next((w for w in sys.argv if w.startswith("hydra/sweeper=") and w != "hydra/sweeper=blip2sweep"), None)
-    if plan_only and foreign:
-        raise UserError(f"{foreign}: what such a sweeper runs is decided while it runs; right: plan without it")
-    schema.register()
-    callbacks.register()
-    # Hydra's own search misses an editable install, so both plugins are registered by hand.
-    Plugins.instance().register(sweeper.GridSweeper)
-    Plugins.instance().register(launchers.LocalLauncher)
-    Plugins.instance().register(launchers.SlurmLauncher)
-    sweeper.GridSweeper.plan_only = plan_only
-    hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(run_cell)()
-
-
-def run_cell(config: Any) -> float:
-    """Hydra's task function: one cell in this process, for launchers that are not ours."""
-    from omegaconf import OmegaConf
-
-    from blip2sweep.sweep.single import run_single
-
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return run_single(plain)
 
 
 if __name__ == "__main__":

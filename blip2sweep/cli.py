@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from blip2sweep.printing import say, say_text
+from blip2sweep.console.printing import say, say_text
 
 app = typer.Typer(
     add_completion=False,
@@ -42,7 +42,7 @@ def plan(
     conf/. `python -m blip2sweep --help` lists groups, keys and defaults. --output-dir DIR says which ledger is asked for
     what is done.
     """
-    from blip2sweep.__main__ import run_hydra
+    from blip2sweep.hydra_app import run_hydra
 
     run_hydra(overrides or [], plan_only=True)
 
@@ -61,7 +61,7 @@ def table(
     all_cells: Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")] = False,
 ) -> None:
     """Print the table of a sweep."""
-    from blip2sweep.report.verbs import show_table
+    from blip2sweep.commands.table import show_table
 
     show_table(output_dir, sweep, format, all_cells)
 
@@ -69,7 +69,7 @@ def table(
 @app.command()
 def status(sweep: SweepName = None, output_dir: OutputDir = DEFAULT) -> None:
     """Say how far a sweep is: done, running, queued, lost, failed by kind, rate, time left."""
-    from blip2sweep.sweep.status import print_status
+    from blip2sweep.running.status import print_status
 
     print_status(output_dir, sweep)
 
@@ -77,7 +77,7 @@ def status(sweep: SweepName = None, output_dir: OutputDir = DEFAULT) -> None:
 @app.command()
 def wait(sweep: SweepName = None, output_dir: OutputDir = DEFAULT) -> None:
     """Follow a sweep to its end, whoever started it, and print its table. Exit code 1 when cells failed."""
-    from blip2sweep.sweep.verbs import wait as run
+    from blip2sweep.commands.sweeps import wait as run
 
     run(output_dir, sweep)
 
@@ -95,7 +95,7 @@ def retry(
     ] = False,
 ) -> None:
     """Run again what has no result and no live job, as the sweep was launched."""
-    from blip2sweep.sweep.verbs import retry as run
+    from blip2sweep.commands.sweeps import retry as run
 
     run(output_dir, sweep, failed, then_wait)
 
@@ -103,7 +103,7 @@ def retry(
 @app.command()
 def cancel(sweep: SweepName = None, output_dir: OutputDir = DEFAULT) -> None:
     """End a sweep's jobs; what is done is kept."""
-    from blip2sweep.sweep.verbs import cancel as run
+    from blip2sweep.commands.sweeps import cancel as run
 
     run(output_dir, sweep)
 
@@ -113,7 +113,7 @@ def logs(
     key: Annotated[str, typer.Argument(help="A cell's key, or its beginning.")], output_dir: OutputDir = DEFAULT
 ) -> None:
     """Print what is known of a cell's attempts: where they ran, how they ended, what they wrote."""
-    from blip2sweep.sweep.verbs import logs as run
+    from blip2sweep.commands.sweeps import logs as run
 
     say_text(run(output_dir, key))
 
@@ -135,7 +135,7 @@ def score(
 @app.command()
 def rescore(output_dir: OutputDir = DEFAULT) -> None:
     """Compute metrics that are missing, or of an older scorer, without inference."""
-    from blip2sweep.rescore import rescore as run
+    from blip2sweep.commands.rescore import rescore as run
 
     say_text(run(output_dir))
 
@@ -148,7 +148,7 @@ def cache(
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Say how large the store of shared work is, or empty it."""
-    from blip2sweep.cache import verb
+    from blip2sweep.cache.disk import verb
 
     say_text(verb(output_dir, what))
 
@@ -165,10 +165,10 @@ def doctor(
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Look for everything a sweep needs; exit code 1 when something it cannot do without is missing."""
-    from blip2sweep.report.doctor import print_checks
+    from blip2sweep.commands.doctor import print_checks
 
     if anchor:
-        from blip2sweep.anchors import run_anchor
+        from blip2sweep.doctor.anchors import run_anchor
 
         lines, reached = run_anchor(anchor, output_dir, more or [])
         say(*lines)
@@ -210,8 +210,8 @@ def import_results(
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Take results of others into the ledger: what was really done, no-ops marked, duplicates merged."""
+    from blip2sweep.commands.import_results import import_what
     from blip2sweep.importing.table_csv import Options
-    from blip2sweep.importing.verbs import import_what
 
     options = Options(model, task, params, tuple(columns or ()), tuple(constants or ()), tuple(scale or ()), decimal)
     say(*import_what(what, path, output_dir, metrics, options))
@@ -240,9 +240,9 @@ def report(
     project: Annotated[str, typer.Option(help="The W&B project.")] = "blip2sweep",
 ) -> None:
     """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
-    from blip2sweep.report.insight import check_sending, send
-    from blip2sweep.report.insight import report as run
-    from blip2sweep.report.source import load_source, narrowing
+    from blip2sweep.commands.report import check_sending, send
+    from blip2sweep.commands.report import report as run
+    from blip2sweep.reporting.source import load_source, narrowing
 
     if wandb:
         check_sending(wandb, all_cells)
@@ -266,8 +266,8 @@ def recommend(
     verify: Annotated[bool, typer.Option(help="Run the recipe and say what it scored.")] = False,
 ) -> None:
     """The best recipe under a budget: chosen on one half of the images, reported on the other."""
-    from blip2sweep.report.recommending import run_recommend
-    from blip2sweep.report.source import load_source, narrowing
+    from blip2sweep.commands.recommend import run_recommend
+    from blip2sweep.reporting.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
     lines = run_recommend(source, max_bytes, max_drop, out, verify)
@@ -286,8 +286,8 @@ def suggest(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the recipe files.")] = None,
 ) -> None:
     """The cells to run next: those that would teach the most about all the others."""
-    from blip2sweep.report.source import load_source, narrowing
-    from blip2sweep.report.suggestions import run_suggest
+    from blip2sweep.commands.suggest import run_suggest
+    from blip2sweep.reporting.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
     lines = run_suggest(source, n, out)
@@ -302,8 +302,8 @@ def quantize(
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Write one cell's quantized model as a safetensors checkpoint, with its recipe."""
+    from blip2sweep.commands.quantize import write_checkpoint
     from blip2sweep.config.standalone import compose_cell
-    from blip2sweep.sweep.checkpoint import write_checkpoint
 
     config = compose_cell(overrides, config_dir, {"output_dir": str(output_dir)})
     say_text(write_checkpoint(config, to))

@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from blip2sweep.measured import Scored
-from blip2sweep.samples import SCHEMA, SHOWN, held_as, write_part
-from blip2sweep.store import read_json, seal, write_json
+from blip2sweep.files import read_json, seal, write_json
+from blip2sweep.results.drops import Scored
+from blip2sweep.results.samples import SCHEMA, SHOWN, held_as, write_part
 
 WORDS = ["-m", "task=shapes_vqa", "task.limit=4"]
 GRID = [
@@ -35,7 +35,7 @@ GRID = [
     "per_part.vit.bits=2,3,4,5,6,8,none",
     "per_part.llm.bits=2,3,4,5,6,8,none",
 ]
-DUMMY = {"BLIP2SWEEP_RUNNER": "blip2sweep.sweep.dummy:Dummy", "OMP_NUM_THREADS": "1"}
+DUMMY = {"BLIP2SWEEP_RUNNER": "blip2sweep.backends.dummy:Dummy", "OMP_NUM_THREADS": "1"}
 
 
 def blip2sweep(*words: str, cwd: Path) -> float:

@@ -31,12 +31,13 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout, installed or not
 
 import torch
 
-from blip2sweep.calibration import Blocks, Calibrator
-from blip2sweep.memo import Memo, Value
-from blip2sweep.methods import METHODS
-from blip2sweep.methods.scheme import Weights
-from blip2sweep.methods.statistics import Statistics
-from blip2sweep.models import Loaded, Patch, load
+from blip2sweep.apply.calibration import Blocks, Calibrator
+from blip2sweep.apply.patch import Patch
+from blip2sweep.cache.tensors import Memo, Value
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.scheme import Weights
+from blip2sweep.compression.quantize.statistics import Statistics
+from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.calibration import Calibration, choose
@@ -88,7 +89,7 @@ def _statistics(x: torch.Tensor) -> Statistics:
 
 
 def _of_layer(name: str, w: torch.Tensor, statistics: Statistics) -> Callable[[], object]:
-    module, own = importlib.import_module(f"blip2sweep.methods.{name}"), _weights(name)
+    module, own = importlib.import_module(f"blip2sweep.compression.quantize.{name}"), _weights(name)
     if METHODS[name].calibrates:
         return lambda: module.calibrated(w, own, statistics)
     return lambda: module.apply(w, None, own)

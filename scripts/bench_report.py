@@ -73,7 +73,7 @@ def measure(study: Path | None) -> dict[str, float]:
     from blip2sweep.analysis.cells import comparable
     from blip2sweep.analysis.draws import load_draws
     from blip2sweep.metrics.bootstrap import _weights
-    from blip2sweep.report.verbs import read_table
+    from blip2sweep.results.latest import read_table
 
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -113,7 +113,7 @@ def timed(run: object) -> float:
 
 def paint(page: Path, folder: Path) -> dict[str, float]:
     """First paint and everything drawn, in headless Chromium; nothing where it is not installed."""
-    from tests.report.browser import CHROMIUM, chromium, open_report, wait
+    from tests.reporting.browser import CHROMIUM, chromium, open_report, wait
 
     if not CHROMIUM:
         return {}

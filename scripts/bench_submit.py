@@ -19,10 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from blip2sweep.ledger import Ledger
-from blip2sweep.sweep.plan import make_plan
-from blip2sweep.sweep.slurm import queue
-from blip2sweep.sweep.sweeps import new_sweep
+from blip2sweep.planning.plan import make_plan
+from blip2sweep.planning.sweep import new_sweep
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.slurm.launch import queue
 from scripts.chaos import TASK, grid
 from tests.composing import composer, jobs
 

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from blip2sweep.ledger import Ledger
-from blip2sweep.records import read_predictions, stem
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.predictions import read_predictions, stem
 
 TASK = ["task=shapes_vqa", "task.limit=4", "sweep_name=chaos"]
 LOCAL = ["hydra.launcher.workers=4"]
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slurm", action="store_true")
     asked = parser.parse_args()
-    env = {**os.environ, "BLIP2SWEEP_RUNNER": "blip2sweep.sweep.dummy:Dummy", "OMP_NUM_THREADS": "1",
+    env = {**os.environ, "BLIP2SWEEP_RUNNER": "blip2sweep.backends.dummy:Dummy", "OMP_NUM_THREADS": "1",
            "BLIP2SWEEP_DUMMY": json.dumps({"seconds": asked.seconds})}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         start, chaos = time.monotonic(), Chaos(Path(folder) / "outputs", asked.share, asked.seed)

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from blip2sweep.methods import gptq, rtn
+from blip2sweep.compression.quantize import gptq, rtn
 
 SAMPLES = 64
 SCHEMES = [
@@ -40,14 +40,14 @@ SCHEMES = [
 
 def export(path: Path) -> None:
     """Weights and second moments of every layer of the tiny model, as loaded from conf/model/tiny.yaml."""
-    from blip2sweep.calibration.feed import Feed
-    from blip2sweep.calibration.measure import measure
-    from blip2sweep.calibration.walk import Walk
+    from blip2sweep.apply.calibration.batches import Feed
+    from blip2sweep.apply.calibration.blocks_run import Walk
+    from blip2sweep.apply.calibration.measure import measure
     from blip2sweep.config.standalone import compose_cell
-    from blip2sweep.models import load
+    from blip2sweep.models.load import load
+    from blip2sweep.models.location import locate
     from blip2sweep.tasks import load_task
     from blip2sweep.tasks.calibration import calibration, settings
-    from blip2sweep.weights import locate
 
     config = compose_cell([f"calibration.n_samples={SAMPLES}"])
     loaded = load(config["model"], locate(config["model"]).folder)
@@ -101,8 +101,8 @@ def theirs(weight: Tensor, hessian: Tensor, bits: int, symmetric: bool, group: i
 
 
 def ours(weight: Tensor, hessian: Tensor, bits: int, symmetric: bool, group: int | None, order: bool) -> Tensor:
-    from blip2sweep.methods.scheme import Weights
-    from blip2sweep.methods.statistics import Statistics
+    from blip2sweep.compression.quantize.scheme import Weights
+    from blip2sweep.compression.quantize.statistics import Statistics
 
     strategy = "group" if group and group < weight.shape[1] else "channel"
     weights = Weights(
@@ -151,7 +151,7 @@ def in_rtns_order(rounded: Callable[..., Tensor], seen: list[Tensor]) -> Callabl
 
 
 def row(path: Path, scheme: tuple[int, bool, int | None, bool]) -> str:
-    from blip2sweep.methods.statistics import relative_error
+    from blip2sweep.compression.quantize.statistics import relative_error
 
     found: list[Any] = []
     for _, weight, hessian in layers(path):

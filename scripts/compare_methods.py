@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.ledger import Ledger
 from blip2sweep.metrics import METRICS, images, paired_drop
-from blip2sweep.records import read_predictions, read_statistics, stem
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.predictions import read_predictions, read_statistics, stem
 
 OF_TASK = {"shapes_caption": ("nll", "cider"), "shapes_vqa": ("nll", "vqa_accuracy")}
 

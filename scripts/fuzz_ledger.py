@@ -36,23 +36,23 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from blip2sweep import remarks
-from blip2sweep.cache import Store
-from blip2sweep.collect import collect, sweep_rows
+from blip2sweep.cache.disk import Store
+from blip2sweep.commands.sweeps import logs
+from blip2sweep.commands.table import show_table
+from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
-from blip2sweep.ledger import Journal, Ledger
-from blip2sweep.records import read_predictions, stem
-from blip2sweep.report.captions import captions
-from blip2sweep.report.source import load_source
-from blip2sweep.report.verbs import show_table
-from blip2sweep.report.worst import worst_samples
-from blip2sweep.sweep import status as statuses
-from blip2sweep.sweep.live import Live
-from blip2sweep.sweep.status import print_status, sweep_status
-from blip2sweep.sweep.sweeps import list_sweeps
-from blip2sweep.sweep.verbs import logs
+from blip2sweep.reporting.captions import captions
+from blip2sweep.reporting.source import load_source
+from blip2sweep.reporting.worst import worst_samples
+from blip2sweep.results.collect import collect, sweep_rows
+from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.predictions import read_predictions, stem
+from blip2sweep.results.sweeps import list_sweeps
+from blip2sweep.running import status as statuses
+from blip2sweep.running.queue import Live
+from blip2sweep.running.status import print_status, sweep_status
 
-DUMMY = "blip2sweep.sweep.dummy:Dummy"
+DUMMY = "blip2sweep.backends.dummy:Dummy"
 TASK = ["-m", "task=shapes_vqa", "task.limit=8"]
 CSV = "part,bits,cider\nnone,,1.2\nvit,4,1.1\nllm,4,1.0\n"
 Shown = dict[tuple[str, ...], Any]

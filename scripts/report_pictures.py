@@ -29,7 +29,7 @@ TINY = ["-m", "task.limit=200", "quant=rtn,mse", "quant.bits=2,3,4,8", PARTS, "s
 
 def take(page: Path, name: str, sections: Sequence[str], dark: bool = False, phone: bool = False) -> None:
     """Sections that follow each other on a page, as docs/images/report-<name>.webp."""
-    from tests.report.browser import chromium, open_report, wait
+    from tests.reporting.browser import chromium, open_report, wait
 
     with (
         tempfile.TemporaryDirectory() as profile,

@@ -27,9 +27,9 @@ from blip2sweep.analysis.dropoff import dropoff, lowest_safe
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.shapley import additivity, shapley
 from blip2sweep.analysis.suggest import design
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.study import MODEL, Counts, read_study
-from blip2sweep.report.source import Source, load_source
+from blip2sweep.models.shipped import model_anatomy
+from blip2sweep.reporting.source import Source, load_source
 
 Array = NDArray[np.float64]
 VIT, QFORMER, LLM = "vit:all:all", "qformer:all:attention", "llm:all:mlp"

@@ -52,9 +52,9 @@ def jobs(label: str, words: Sequence[str], task: str, limit: int) -> list[dict[s
     from blip2sweep.config.grid import expand
     from blip2sweep.config.overrides import normalise
     from blip2sweep.config.standalone import composer
-    from blip2sweep.ledger import Ledger
+    from blip2sweep.planning.plan import Job, make_plan
     from blip2sweep.recipe.chain import Prefixes
-    from blip2sweep.sweep.plan import Job, make_plan
+    from blip2sweep.results.ledger import Ledger
 
     made = composer()
     arguments = [normalise(w) for w in (*words, PARTS, f"task={task}", f"task.limit={limit}")]
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Cell]:
     """{task part label: cell}, in this process."""
     import torch
 
-    from blip2sweep.sweep.runner import Runner
+    from blip2sweep.backends.torch.backend import Runner
 
     torch.set_num_threads(args.one)
     chosen = {k: w for k, w in grid(args.bits).items() if not args.only or k.partition(",")[0] in args.only.split(",")}

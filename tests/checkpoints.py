@@ -20,12 +20,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from blip2sweep import cache
-from blip2sweep.anatomy import Anatomy
+from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
-from blip2sweep.checkpoints import inspect, verdict
-from blip2sweep.checkpoints.content import STORE
 from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.checkpoints import inspect, verdict
+from blip2sweep.models.checkpoints.content import STORE
 from blip2sweep.recipe import Recipe, resolve_recipe
 from tests.composing import composer
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from blip2sweep import cache
+from blip2sweep.cache import disk as cache
 
 
 class Ran(NamedTuple):

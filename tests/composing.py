@@ -13,8 +13,8 @@ from blip2sweep.config import schema
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
-from blip2sweep.ledger import Ledger
-from blip2sweep.sweep.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.results.ledger import Ledger
 from hydra_plugins.blip2sweep import launchers, sweeper
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from blip2sweep import cache
+from blip2sweep.cache import disk as cache
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.collect import collect
+from blip2sweep.backends.dummy import Dummy
+from blip2sweep.commands.rescore import score_results
 from blip2sweep.importing.table_csv import import_csv
-from blip2sweep.ledger import Journal, Ledger
-from blip2sweep.records import Predictions
-from blip2sweep.rescore import score_results
-from blip2sweep.sweep.attempt import run_cell
-from blip2sweep.sweep.dummy import Dummy
-from blip2sweep.sweep.packs import pack_data, write_packs
-from blip2sweep.sweep.signals import Stop
-from blip2sweep.sweep.sweeps import Submission, Sweep
+from blip2sweep.planning.packs import pack_data, write_packs
+from blip2sweep.results.collect import collect
+from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.sweeps import Submission, Sweep
+from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.workers.run_cell import run_cell
+from blip2sweep.workers.signals import Stop
 from tests.composing import plan
 
 WORDS = ("task=shapes_vqa", "task.limit=8", "part=vit,llm", "quant.bits=2,4")

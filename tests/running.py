@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from blip2sweep.models import Loaded
+from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.models.load import Loaded
 from blip2sweep.recipe.chain import Prefixes
-from blip2sweep.records import Predictions
-from blip2sweep.sweep.runner import Runner
 from blip2sweep.tasks import Generation
+from blip2sweep.tasks.predictions import Predictions
 from tests.composing import plan
 
 

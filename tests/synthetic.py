@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2sweep.cell import Cell
-from blip2sweep.collect import collect
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.rows import Recipes, Source, result, write_rows
-from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
+from blip2sweep.models.shipped import model_anatomy
+from blip2sweep.planning.cell import Cell
+from blip2sweep.results.collect import collect
+from blip2sweep.results.predictions import stem, write_predictions, write_statistics
+from blip2sweep.results.sweeps import Sweep
 from blip2sweep.rows import Id
-from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.tasks.predictions import Predictions
 
 Array = NDArray[np.float64]
 Entry = dict[str, Any]

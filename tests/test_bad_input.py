@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2sweep.weights import local_path
+from blip2sweep.files import local_path
 from tests.commands import blip2sweep, refused
 
 CASES = {

@@ -38,7 +38,7 @@ def test_a_verb_that_is_stopped_has_its_code(
     def stopped(*rest: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blip2sweep.sweep.status.print_status", stopped)
+    monkeypatch.setattr("blip2sweep.running.status.print_status", stopped)
     with pytest.raises(SystemExit) as end:
         main(["status"])
     assert end.value.code == 130

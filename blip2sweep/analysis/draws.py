@@ -28,7 +28,7 @@ from blip2sweep.metrics import (
     paired_drop,
     weights,
 )
-from blip2sweep.records import read_predictions, read_statistics, stem
+from blip2sweep.results.predictions import read_predictions, read_statistics, stem
 from blip2sweep.rows import Id
 
 Array = NDArray[np.float64]

@@ -18,8 +18,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from blip2sweep.analysis.atoms import Atoms, atoms, noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.analysis.recipes import entries, one_scheme
-from blip2sweep.anatomy import Anatomy
 from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand, scheme_of
 from blip2sweep.recipe.size import FLOAT_BITS, bias_bits, size, weight_bits

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.methods import METHODS
+from blip2sweep.compression.quantize import METHODS
 
 Entry = Mapping[str, Any]
 NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # told by words of their own

@@ -9,8 +9,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 
 from blip2sweep.config.overrides import OVERRIDE, check_keys, normalise, parse
+from blip2sweep.console.quoting import keys_override, path_override
 from blip2sweep.errors import UserError
-from blip2sweep.quoting import keys_override, path_override
 
 TAKES_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--info", "-i",
                "--package", "-p", "--experimental-rerun")  # fmt: skip

@@ -18,13 +18,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from blip2sweep.anatomy import Anatomy, anatomy
 from blip2sweep.canonical import canonical_json
 from blip2sweep.config.grid import Job
 from blip2sweep.config.overrides import check_keys, explain, parse
 from blip2sweep.config.schema import GROUPS, OPEN
+from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
-from blip2sweep.quoting import override
+from blip2sweep.models.anatomy import Anatomy, anatomy
 
 Choice = tuple[str, ...]  # overrides that choose from groups
 

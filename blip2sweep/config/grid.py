@@ -8,9 +8,9 @@ from typing import Protocol
 
 from hydra.core.override_parser.types import Override
 
-from blip2sweep.anatomy import Anatomy
 from blip2sweep.config.overrides import normalise, parse, texts
 from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import Anatomy
 
 Job = tuple[str, ...]  # overrides of one cell
 

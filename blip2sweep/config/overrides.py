@@ -12,8 +12,8 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from blip2sweep.config.schema import GROUPS, OF_THE_COMMAND, OPEN, known_keys, text_keys
+from blip2sweep.console.quoting import keys_override, quoted
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.quoting import keys_override, quoted
 
 OVERRIDE = re.compile(r"^(?P<sign>[+~]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<rest>=.*)?$", re.DOTALL)
 SINGLE = ("quant", "part", "per_part.", "layers", "keep", "rules.", "calibration", "task", "batch_size")  # never lists

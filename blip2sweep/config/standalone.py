@@ -15,8 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from blip2sweep.config import schema
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.overrides import explain, normalise, parse
+from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
-from blip2sweep.quoting import override, quoted
 
 
 def composer(config_dir: Path | None = None) -> Composer:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blip2sweep.files import write_json
 from blip2sweep.importing.rows import result, write_rows
 from blip2sweep.importing.study import NAME, Config, Counts, Study, count, read_study
 from blip2sweep.metrics import METRICS, CaptionScorer, health_statistics
-from blip2sweep.records import Predictions, stem, write_predictions, write_statistics
-from blip2sweep.store import write_json
-from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.results.predictions import stem, write_predictions, write_statistics
+from blip2sweep.results.sweeps import Sweep
+from blip2sweep.tasks.predictions import Predictions
 
 SWEEP = "blip2-coco"
 

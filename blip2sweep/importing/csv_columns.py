@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from blip2sweep.anatomy import Anatomy
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.csv_file import Table
 from blip2sweep.importing.csv_words import is_width, method_of, part_words, strategy_of
 from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.metrics import METRICS
+from blip2sweep.models.anatomy import Anatomy
 
 IDENTITY = ("model", "task", "dtype", "samples", "data", "generation")
 RECIPE = (

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2sweep.console.printing import fused
 from blip2sweep.errors import UserError
 from blip2sweep.importing.mistakes import Mistakes
-from blip2sweep.printing import fused
 
 DELIMITERS = ("\t", ";", ",")
 BLANK = ("", "nan", "na", "n/a", "null", "<na>", "#n/a")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from blip2sweep.anatomy import Anatomy
+from blip2sweep.compression.quantize import METHODS
 from blip2sweep.errors import UserError
 from blip2sweep.importing.csv_columns import Columns
 from blip2sweep.importing.csv_file import Table
@@ -26,7 +26,7 @@ from blip2sweep.importing.csv_words import (
 )
 from blip2sweep.importing.recipe_text import recipe_of_json, recipe_of_text
 from blip2sweep.importing.rows import Recipes
-from blip2sweep.methods import METHODS
+from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import MIXED, recipe_columns
 from blip2sweep.recipe.resolve import resolve_recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from blip2sweep.anatomy import Anatomy
-from blip2sweep.methods import METHODS
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.models.anatomy import Anatomy
 
 UNTOUCHED = frozenset(
     "none fp16 bf16 fp32 fp float16 bfloat16 float32 half full fullprecision unquantized unquantised original baseline w16a16 w32a32 "

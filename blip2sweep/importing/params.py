@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blip2sweep.errors import UserError
 
-# Counted on the module trees that transformers builds from conf/model, tiny on its weights (tests/test_import_csv.py).
+# Counted on the module trees that transformers builds from conf/model, tiny on its weights (tests/importing/test_table_csv.py).
 PARAMS = {
     "tiny": 1_005_056,
     "blip2-opt-2.7b": 3_744_761_856,

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from blip2sweep.anatomy import Anatomy
+from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.scheme import Activations, Weights
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.rows import Recipes
-from blip2sweep.methods import METHODS, Method
-from blip2sweep.methods.scheme import Activations, Weights
+from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.knobs import VALUES
 from blip2sweep.recipe.resolve import parse_target

@@ -11,15 +11,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.anatomy import Anatomy
 from blip2sweep.canonical import canonical_json, digest
-from blip2sweep.journal import note_closed, note_opened
-from blip2sweep.lines import sealed
+from blip2sweep.files import write_atomic
+from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand
-from blip2sweep.store import write_atomic
-from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.results.journal import note_closed, note_opened
+from blip2sweep.results.lines import sealed
+from blip2sweep.results.sweeps import Sweep
 
 # Of imported keys: what changes how cells are computed here changes nothing of results that came from elsewhere.
 SEMANTICS = 1

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from blip2sweep.errors import UserError
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.rows import Recipes, Source
+from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.recipe import Recipe
 
 NAME = "gautomdas/blip2-coco"

@@ -24,12 +24,12 @@ from blip2sweep.importing.csv_file import Line, Table, read_table
 from blip2sweep.importing.csv_numbers import DASHES, PLAIN, Values, read_numbers, read_scales, scale
 from blip2sweep.importing.csv_recipes import LineRecipes
 from blip2sweep.importing.mistakes import Mistakes
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.params import model_params
 from blip2sweep.importing.rows import Source, result, write_rows
 from blip2sweep.metrics import METRICS
+from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.recipe import Recipe
-from blip2sweep.sweep.sweeps import Sweep
+from blip2sweep.results.sweeps import Sweep
 
 DEFAULTS: dict[str, str | None] = {
     "model": "blip2-opt-2.7b",

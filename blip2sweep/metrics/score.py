@@ -10,14 +10,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.captions import CaptionScorer
 from blip2sweep.metrics.health import health_statistics
 from blip2sweep.metrics.java import JavaError
-from blip2sweep.metrics.records import (
-    Captions,
-    Predictions,
-    Questions,
-    read_predictions,
-    read_references,
-    spelt_like,
-)
+from blip2sweep.metrics.records import Captions, Predictions, Questions, read_predictions, read_references, spelt_like
 from blip2sweep.metrics.statistics import METRICS, FloatArray
 from blip2sweep.metrics.vqa import rule_of, vqa_statistics
 from blip2sweep.rows import Id, without_gc

@@ -1,5 +1,5 @@
 """All that is wrong with a checkpoint, found without reading its weights. `python -m blip2sweep.models.check` answers a
-question on stdin (`blip2sweep.checkpoints.verdict` asks it): planning itself stays without torch."""
+question on stdin (`blip2sweep.models.checkpoints.verdict` asks it): planning itself stays without torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ from typing import Any
 from transformers import Blip2Config
 from transformers.utils import logging
 
-from blip2sweep.anatomy import anatomy
-from blip2sweep.checkpoints import ANSWER, Weights, inspect
 from blip2sweep.errors import UserError
-from blip2sweep.models.config_file import (
-    NOT_LOADED,
-    first_line,
-    generation_mistakes,
-    read_config,
-    read_object,
-)
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.checkpoints import ANSWER, Weights, inspect
+from blip2sweep.models.config_file import NOT_LOADED, first_line, generation_mistakes, read_config, read_object
 from blip2sweep.models.processor import read_processor
 from blip2sweep.models.tensors import tensor_mistakes
 from blip2sweep.models.tree import verify

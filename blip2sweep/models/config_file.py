@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import Blip2Config
 
-from blip2sweep.checkpoints import quantization, shown
-from blip2sweep.checkpoints.headers import is_file
+from blip2sweep.models.checkpoints import quantization, shown
+from blip2sweep.models.checkpoints.headers import is_file
 
 # Fields that make transformers load other files, or compute something else, than the folder's weights say.
 REDIRECTS = ("transformers_weights", "fusion_config")

@@ -12,11 +12,11 @@ from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
 from transformers.utils import logging
 
-from blip2sweep.anatomy import Anatomy, anatomy
-from blip2sweep.architecture import stage_of
-from blip2sweep.checkpoints import Weights, inspect, listed, refused
-from blip2sweep.dtypes import stage_dtypes
+from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.architecture import stage_of
+from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
+from blip2sweep.models.dtypes import stage_dtypes
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Blip2Config, Blip2Processor, BlipImageProcessorPil
 
-from blip2sweep.checkpoints import refused, shown
+from blip2sweep.models.checkpoints import refused, shown
 from blip2sweep.models.config_file import first_line, read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from blip2sweep.checkpoints import listed, shown
-from blip2sweep.checkpoints.headers import Tensor
+from blip2sweep.models.checkpoints import listed, shown
+from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.config_file import first_line
 
 FLOATING = ("F64", "F32", "F16", "BF16")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from blip2sweep.anatomy import Anatomy
+from blip2sweep.models.anatomy import Anatomy
 
 
 def build_meta(model_config: Mapping[str, Any]) -> Blip2ForConditionalGeneration:

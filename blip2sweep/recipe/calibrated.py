@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-from blip2sweep.architecture import LANGUAGE
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.methods import METHODS
-from blip2sweep.methods.scheme import Scheme
+from blip2sweep.models.architecture import LANGUAGE
 from blip2sweep.recipe.folds import folds_read
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 

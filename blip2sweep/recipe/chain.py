@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from blip2sweep.anatomy import Anatomy, Part, anatomy
-from blip2sweep.architecture import BRIDGE, LANGUAGE, VISION
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.models.anatomy import Anatomy, Part, anatomy
+from blip2sweep.models.architecture import BRIDGE, LANGUAGE, VISION
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.folds import said_once
 from blip2sweep.recipe.recipe import PartRecipe, Recipe

@@ -10,10 +10,10 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
-from blip2sweep.anatomy import KINDS, THIRDS, Anatomy, Linear, Part
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.methods import METHODS
-from blip2sweep.methods.scheme import Scheme
+from blip2sweep.models.anatomy import KINDS, THIRDS, Anatomy, Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 LAYER_WORDS = ("all", *KINDS, *("+".join(pair) for pair in combinations(KINDS, 2)))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from blip2sweep.anatomy import Fold, Linear, Part
-from blip2sweep.methods.scheme import Scheme
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.models.anatomy import Fold, Linear, Part
 
 if TYPE_CHECKING:
     from blip2sweep.recipe.recipe import PartRecipe

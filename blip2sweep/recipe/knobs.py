@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import MissingExtra, UserError, nearest
-from blip2sweep.methods import METHODS, Method
-from blip2sweep.methods.scheme import Activations, Scheme, Weights
 from blip2sweep.recipe.packed import resolve_packed
 
 INPUT = ("input.bits", "input.strategy", "input.symmetric", "input.dynamic")

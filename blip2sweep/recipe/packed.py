@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blip2sweep.anatomy import Linear
+from blip2sweep.compression.quantize import installed
+from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.methods import installed
-from blip2sweep.methods.scheme import Activations, Scheme
+from blip2sweep.models.anatomy import Linear
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 

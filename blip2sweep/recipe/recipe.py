@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from blip2sweep.anatomy import Linear, Part
 from blip2sweep.canonical import digest
-from blip2sweep.methods.scheme import Scheme
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.models.anatomy import Linear, Part
 from blip2sweep.recipe.folds import said_once
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from blip2sweep.anatomy import Anatomy, Linear
+from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.methods import METHODS, Method
-from blip2sweep.methods.scheme import Scheme, Weights
+from blip2sweep.models.anatomy import Anatomy, Linear
 from blip2sweep.recipe.knobs import Knobs, Resolved, knobs_of, merged, resolve_knobs
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 

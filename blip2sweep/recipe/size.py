@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from blip2sweep.anatomy import Linear
-from blip2sweep.methods import METHODS
-from blip2sweep.methods.scheme import Scheme, Weights
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.scheme import Scheme, Weights
+from blip2sweep.models.anatomy import Linear
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 FLOAT_BITS = 16

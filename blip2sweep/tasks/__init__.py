@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
 from blip2sweep.tasks import coco, vqav2
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
-from blip2sweep.weights import local_path
 
 __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation"]
 

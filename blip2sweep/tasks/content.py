@@ -18,8 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blip2sweep import cache, patience
+from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.console import patience
 from blip2sweep.errors import UserError
 
 # How a file's bytes become a picture (see pictures.py). It is in every identity: a change here is another model's input.

@@ -18,9 +18,9 @@ class Search(Callback):
         """Exits with 2: Hydra turns any other exception of a callback into a warning, and goes on."""
         if _ours(config) or str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
             return
+        from blip2sweep.commands.trials import check_direction
+        from blip2sweep.console.printing import say
         from blip2sweep.errors import UserError
-        from blip2sweep.printing import say
-        from blip2sweep.sweep.trials import check_direction
 
         key, asked = _direction_of(config.hydra.sweeper)
         if key is None:
@@ -38,11 +38,11 @@ class Search(Callback):
         if _ours(config):
             return
         if PackLauncher.launched:
-            from blip2sweep.sweep.trials import print_trials, trials
+            from blip2sweep.commands.trials import print_trials, trials
 
             print_trials(trials(PackLauncher.launched), Path(config.output_dir))
         elif "direction" in config.hydra.sweeper:
-            from blip2sweep.printing import say
+            from blip2sweep.console.printing import say
 
             say("what was tried: blip2sweep table --all")
 
@@ -53,7 +53,7 @@ def register() -> None:
 
 
 def _direction(metric: str) -> str:
-    from blip2sweep.sweep.trials import direction
+    from blip2sweep.commands.trials import direction
 
     return direction(metric)
 

@@ -18,9 +18,9 @@ from blip2sweep.config.hydra_keys import check_hydra
 from blip2sweep.errors import UserError
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
-    from blip2sweep.sweep.plan import Job, Plan
-    from blip2sweep.sweep.run import Outcome
-    from blip2sweep.sweep.sweeps import Sweep
+    from blip2sweep.commands.run import Outcome
+    from blip2sweep.planning.plan import Job, Plan
+    from blip2sweep.results.sweeps import Sweep
 
 
 class PackLauncher(Launcher):
@@ -57,7 +57,7 @@ class PackLauncher(Launcher):
         return job_returns(self._outcome(job_overrides))
 
     def _outcome(self, job_overrides: Sequence[Sequence[str]]) -> Outcome:
-        from blip2sweep.sweep.run import failures, run_sweep
+        from blip2sweep.commands.run import failures, run_sweep
 
         assert self.composer is not None
         outcome = run_sweep(jobs(job_overrides, self.composer), self.run)
@@ -83,12 +83,12 @@ class LocalLauncher(PackLauncher):
         self.workers = workers
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
-        from blip2sweep.sweep.local import run_local
+        from blip2sweep.running.local import run_local
 
         return run_local([c.job() for c in plan.todo], sweep, output_dir, self.workers)
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
-        from blip2sweep.sweep.describe import describe_local
+        from blip2sweep.commands.plan import describe_local
 
         describe_local(plan, output_dir, self.workers)
 
@@ -99,7 +99,7 @@ class SlurmLauncher(PackLauncher):
     uses = ("hydra.job.name",)
 
     def __init__(self, **settings: Any) -> None:
-        from blip2sweep.sweep.launcher_settings import checked_launcher
+        from blip2sweep.slurm.settings import checked_launcher
 
         super().__init__()
         plain = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in settings.items()}
@@ -108,19 +108,19 @@ class SlurmLauncher(PackLauncher):
         self.settings = settled if settled["clusters"] else checked_launcher({**settled, "clusters": named})
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
-        from blip2sweep.sweep.slurm import run_slurm
+        from blip2sweep.slurm.launch import run_slurm
 
         return run_slurm([c.job() for c in plan.todo], sweep, output_dir, self.settings)
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
-        from blip2sweep.sweep.describe import describe_slurm
+        from blip2sweep.commands.plan import describe_slurm
 
         describe_slurm(plan, output_dir, self.settings)
 
 
 def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[Job]:
     """Each override list with the config it composes to."""
-    from blip2sweep.sweep.plan import Job
+    from blip2sweep.planning.plan import Job
 
     return [Job(tuple(o), composer.config(tuple(o))) for o in job_overrides]
 
@@ -141,10 +141,10 @@ def _job_return(outcome: Outcome, i: int) -> JobReturn:
 
 def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], composer: Composer) -> Outcome:
     """A sweep of ours through a launcher that is not: one job a cell, baselines too; what is done is left out."""
-    from blip2sweep.sweep.finish import say
-    from blip2sweep.sweep.plan import single_overrides
-    from blip2sweep.sweep.run import run_sweep
-    from blip2sweep.sweep.slurm_commands import for_submitit
+    from blip2sweep.commands.finish import say
+    from blip2sweep.commands.run import run_sweep
+    from blip2sweep.planning.plan import single_overrides
+    from blip2sweep.running.slurm_commands import for_submitit
 
     def run(plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         sweep.foreign = type(launcher).__module__

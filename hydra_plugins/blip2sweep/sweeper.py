@@ -38,8 +38,8 @@ class GridSweeper(Sweeper):
         return self._describe(lists) if self.plan_only else self._launch(lists)
 
     def _launch(self, lists: list[list[str]]) -> Any:
-        from blip2sweep.sweep.finish import SweepFailed
-        from blip2sweep.sweep.run import failures
+        from blip2sweep.commands.finish import SweepFailed
+        from blip2sweep.commands.run import failures
 
         assert self.launcher is not None
         assert self.composer is not None
@@ -53,8 +53,8 @@ class GridSweeper(Sweeper):
         return returns
 
     def _describe(self, lists: list[list[str]]) -> None:
-        from blip2sweep.sweep.describe import describe
-        from blip2sweep.sweep.run import plan_sweep
+        from blip2sweep.commands.plan import describe
+        from blip2sweep.commands.run import plan_sweep
 
         assert self.composer is not None
         plan, _ = plan_sweep(made := jobs(lists, self.composer))

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 
 from blip2sweep.errors import UserError
-from blip2sweep.ledger import Ledger
-from blip2sweep.memory import WORKERS
+from blip2sweep.machine.memory import WORKERS
 from blip2sweep.metrics.java import jar, java_binary
-from blip2sweep.sweep.packs import make_packs, write_packs
-from blip2sweep.sweep.plan import Job, Plan, make_plan
+from blip2sweep.planning.packs import make_packs, write_packs
+from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.results.ledger import Ledger
 from scripts.benchmarks import models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def ours(given: Setting, plan: Plan, output_dir: Path, workers: int) -> dict[str
     env = {**os.environ, "PYTHONPATH": str(ROOT), **told}
     start, began, cpu = time.perf_counter(), time.time(), cpu_seconds()
     running = [
-        subprocess.Popen([sys.executable, "-m", "blip2sweep.sweep.worker", str(p)], env=env, stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-m", "blip2sweep.workers.worker", str(p)], env=env, stderr=subprocess.PIPE)
         for p in paths
     ]
     errors = [process.communicate()[1].decode() for process in running]

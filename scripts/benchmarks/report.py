@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import transformers
 
-from blip2sweep.ledger import Ledger
-from blip2sweep.records import read_predictions, stem
-from blip2sweep.sweep.plan import Plan
+from blip2sweep.planning.plan import Plan
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.predictions import read_predictions, stem
 from blip2sweep.tasks import load_task
 from scripts.benchmarks import floor
 from scripts.benchmarks.ours import Setting

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from blip2sweep.anatomy import anatomy
-from blip2sweep.cell import Cell
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.planning.cell import Cell
 from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks import load_task
 from scripts.benchmarks import reference

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from blip2sweep.collect import collect
 from blip2sweep.importing.blip2_coco import import_blip2_coco
 from blip2sweep.importing.study import Counts
-from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.results.collect import collect
+from blip2sweep.results.sweeps import find_sweep
 
 STUDY = Path(os.environ.get("BLIP2SWEEP_STUDY_DATA", Path(__file__).parents[2].parent / "shared/data/blip2_coco"))
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.importing.study import Counts
-from blip2sweep.report.source import load_source
+from blip2sweep.reporting.source import load_source
 from scripts import study_findings
 from scripts.study_findings import Study
 

@@ -19,8 +19,8 @@ from blip2sweep.analysis.frontier import frontier
 from blip2sweep.analysis.halves import Half, halves
 from blip2sweep.analysis.predict import predictable
 from blip2sweep.errors import UserError
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.metrics import weights
+from blip2sweep.models.shipped import model_anatomy
 from tests.synthetic import build, whole
 
 TINY = model_anatomy("tiny")

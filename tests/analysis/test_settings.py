@@ -15,8 +15,8 @@ from blip2sweep.analysis.cells import comparable, headline, one_seed
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.dropoff import dropoff, lowest_safe
 from blip2sweep.errors import UserError
-from blip2sweep.importing.models import model_anatomy
-from blip2sweep.report.source import load_source, narrowing
+from blip2sweep.models.shipped import model_anatomy
+from blip2sweep.reporting.source import load_source, narrowing
 from tests.composing import plan
 from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, grid, source, whole
 
@@ -219,7 +219,7 @@ def test_kinds_of_cells_are_not_mixed_and_the_remedy_exists(tmp_path: Path, colu
         chosen = narrowing(None, None, [value])
     else:
         chosen = narrowing(**{"model": None, "task": None, option.removeprefix("--"): value, "only": []})
-    from blip2sweep.report.source import _narrowed
+    from blip2sweep.reporting.source import _narrowed
 
     assert len(comparable(_narrowed(table, chosen))) == 2
 

@@ -13,8 +13,8 @@ from blip2sweep.analysis import bands, blocks, dropoff, frontier, methods, shapl
 from blip2sweep.analysis.cells import comparable, headline, taken_apart
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.errors import UserError
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.metrics import METRICS, weights
+from blip2sweep.models.shipped import model_anatomy
 from tests.synthetic import WEIGHTS, build, damage, entry, grid, whole
 
 N = 200

@@ -14,8 +14,8 @@ from blip2sweep.analysis import predict, spread, suggest
 from blip2sweep.analysis.atoms import Atoms, atoms, noise
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.errors import UserError
-from blip2sweep.importing.models import model_anatomy
 from blip2sweep.importing.study import Counts, honest_entries, read_study
+from blip2sweep.models.shipped import model_anatomy
 
 Imported = tuple[Path, Counts, pd.DataFrame]
 pytestmark = pytest.mark.xdist_group("java")

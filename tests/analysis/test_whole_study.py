@@ -61,9 +61,9 @@ def test_a_row_says_how_many_of_its_configs_had_a_no_op(imported: tuple[Path, Co
 
 
 def test_references_come_with_the_import(imported: tuple[Path, Counts, pd.DataFrame]) -> None:
-    from blip2sweep.report.captions import captions
-    from blip2sweep.report.source import load_source
-    from blip2sweep.store import read_json
+    from blip2sweep.files import read_json
+    from blip2sweep.reporting.captions import captions
+    from blip2sweep.reporting.source import load_source
 
     told = captions(load_source(imported[0], "blip2-coco"))
     assert told is not None

@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.ledger import Ledger
-from blip2sweep.records import stem
-from blip2sweep.sweep.sweeps import find_sweep
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.predictions import stem
+from blip2sweep.results.sweeps import find_sweep
 from tests.commands import Ran, blip2sweep
 
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1"]
@@ -34,7 +34,7 @@ class Bench:
 
     @property
     def env(self) -> dict[str, str]:
-        own = {} if self.model else {"BLIP2SWEEP_RUNNER": "blip2sweep.sweep.dummy:Dummy"}
+        own = {} if self.model else {"BLIP2SWEEP_RUNNER": "blip2sweep.backends.dummy:Dummy"}
         return {**own, "BLIP2SWEEP_DUMMY": json.dumps(self.behaviour)}
 
     @property

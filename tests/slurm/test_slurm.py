@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from blip2sweep.sweep.submit import array_size
+from blip2sweep.slurm.submit import array_size
 from tests.commands import refused
 from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, slurm, until
 

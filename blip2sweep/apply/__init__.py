@@ -1,0 +1,1 @@
+"""A recipe into a loaded model, and back bit for bit."""

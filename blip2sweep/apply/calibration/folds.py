@@ -1,0 +1,113 @@
+"""AWQ as published: layers that read one tensor share one scale, which the operation before them absorbs.
+
+In a cell the weights carry Q(W s) / s, which computes the same as the folded model (scaling the rows of a linear commutes
+with its quantization per channel or group). `fold` does it for real, biases included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from blip2sweep.compression.quantize import UNCLIPPED, awq
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.quantize.statistics import Result, Statistics
+from blip2sweep.models.anatomy import Fold, Linear
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
+
+
+class Member(NamedTuple):
+    """A layer of a fold, with its scheme, module, and what was measured of its inputs."""
+
+    layer: Linear
+    scheme: Scheme
+    module: nn.Linear
+    statistics: Statistics
+
+
+def together(fold: Fold, members: Sequence[Member], judge: Callable[[], float] | None) -> dict[str, Result]:
+    """One scale for the members. judge(): error of the module's output with the weights as they are then; None: the
+    layers' own outputs."""
+    weights = [m.module.weight.detach().float() for m in members]
+    schemes = [m.scheme.weights for m in members]
+    statistics = members[0].statistics
+    assert statistics.hessian is not None
+    error = awq.own_error(weights, schemes, statistics.hessian) if judge is None else _judged(members, weights, judge)
+    best = awq.search(statistics.mean_abs, schemes[0].grid or 20, error)
+    return {m.layer.path: _finished(m, w, best, fold) for m, w in zip(members, weights, strict=True)}
+
+
+def alone(member: Member) -> Result:
+    """A layer before which nothing can absorb a scale: clip search alone."""
+    weight = member.module.weight.detach().float()
+    return _finished(member, weight, awq.identity(weight), None)
+
+
+def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) -> Result:
+    clips = bool(m.scheme.weights.clip) and m.layer.leaf not in UNCLIPPED
+    result = awq.finish(weight, scale, m.scheme.weights, m.statistics, clips)
+    result.info["fold"] = fold.before if fold else None
+    if fold is None or m.scheme.input_activations is None:
+        return result
+    return replace(
+        result, prescale=scale.s
+    )  # in the folded model the layer's input is x / s, and that is what is rounded
+
+
+def _judged(
+    members: Sequence[Member], weights: Sequence[Tensor], judge: Callable[[], float]
+) -> Callable[[Tensor], float]:
+    def error(s: Tensor) -> float:
+        originals = [m.module.weight.data for m in members]
+        for m, w in zip(members, weights, strict=True):
+            m.module.weight.data = awq.scaled(w, s, m.scheme.weights).to(m.module.weight.dtype)
+        try:
+            return judge()
+        finally:
+            for m, original in zip(members, originals, strict=True):
+                m.module.weight.data = original
+
+    return error
+
+
+class Judge:
+    """Error of a module's output against what it was when made, over calls it was seen to get.
+
+    weights: of each call's tokens, None where all count 1.
+    """
+
+    def __init__(self, module: nn.Module, calls: Sequence[Call], weights: Sequence[Tensor | None]) -> None:
+        self.module, self.calls, self.weights = module, calls, weights
+        self.outputs = [self._output(call) for call in calls]
+
+    @torch.inference_mode()
+    def _output(self, call: Call) -> Tensor:
+        output = self.module(*call[0], **call[1])
+        return output[0] if isinstance(output, tuple) else output
+
+    def __call__(self) -> float:
+        return sum(self._error(*seen) for seen in zip(self.outputs, self.calls, self.weights, strict=True))
+
+    def _error(self, before: Tensor, call: Call, weights: Tensor | None) -> float:
+        tokens = (self._output(call) - before).float().square().sum(-1, dtype=torch.float64).flatten()
+        return float(tokens.sum() if weights is None else tokens @ weights.to(tokens))
+
+
+# ---- for real
+
+
+@torch.no_grad()
+def fold(before: nn.Module, into: Sequence[nn.Linear], s: Tensor, piece: tuple[int, int] = (0, 1)) -> None:
+    """Divide what `before` (a norm or linear) puts out by s, its bias too, and multiply the columns that read it."""
+    i, n = piece
+    rows = slice(i * len(s), (i + 1) * len(s)) if n > 1 else slice(None)
+    for parameter in before.parameters(recurse=False):
+        values = parameter.data[rows]
+        parameter.data[rows] = (values / s.reshape(-1, *[1] * (values.dim() - 1))).to(parameter.dtype)
+    for layer in into:
+        layer.weight.mul_(s.to(layer.weight.dtype))

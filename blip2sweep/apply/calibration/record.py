@@ -1,0 +1,47 @@
+"""What a calibration was like, for the cell's row: its summary, a warning where it saw little."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from blip2sweep.compression.quantize.prepared import Prepared
+from blip2sweep.compression.quantize.statistics import TOKENS_PER_INPUT
+
+
+def summary(prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+    """Columns: the fewest tokens a layer saw, layers with fewer than 4 an input, layers of deficient rank, the largest
+    damping, the mean relative output error."""
+    infos = [p.info for p in prepared.values()]
+    if not infos:
+        return {}
+    errors = [i["error"] for i in infos if "error" in i]
+    return {
+        "calibration_tokens": min(i["tokens"] for i in infos),
+        "calibration_short": sum(short(i) for i in infos),
+        "calibration_deficient": sum(i["rank"] < i["inputs"] for i in infos),
+        "calibration_damp": max((i["damp"] for i in infos if "damp" in i), default=None),
+        "layer_error": sum(errors) / len(errors) if errors else None,
+    }
+
+
+def layers(prepared: Mapping[str, Prepared]) -> dict[str, dict[str, Any]]:
+    """{path: tokens, rank, damping, error, …}."""
+    return {path: p.info for path, p in prepared.items()}
+
+
+def short(info: Mapping[str, Any]) -> bool:
+    return bool(info["tokens"] < TOKENS_PER_INPUT * info["inputs"])
+
+
+def warn_short(prepared: Mapping[str, Prepared]) -> None:
+    """One warning for all layers that saw fewer tokens than 4 times their inputs."""
+    few = {path: p.info for path, p in prepared.items() if short(p.info)}
+    if few:
+        path, info = min(few.items(), key=lambda item: item[1]["tokens"] / item[1]["inputs"])
+        warnings.warn(
+            f"calibration: {len(few)} of {len(prepared)} layers saw fewer tokens than {TOKENS_PER_INPUT} times their "
+            f"inputs, such as {info['tokens']} for the {info['inputs']} of {path}; right: a larger calibration.n_samples",
+            stacklevel=2,
+        )

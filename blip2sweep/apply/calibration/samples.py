@@ -1,0 +1,47 @@
+"""What a job says of its calibration, turned into samples again; and what its measurements depend on besides them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.models.images import preprocessing
+from blip2sweep.models.load import Loaded
+from blip2sweep.tasks import load_task
+from blip2sweep.tasks.calibration import Calibration, choose
+
+
+def same_samples(told: Mapping[str, Any]) -> Calibration:
+    """The samples that planning chose, and the content that their images had then.
+
+    Raises RuntimeError when the annotations have changed since; an image that has is found when it is decoded.
+    """
+    if "planned" not in told:
+        raise UserError(f"calibration {told['name']} was planned by an earlier version; right: the same command again")
+    fields, planned = {k: v for k, v in told.items() if k != "planned"}, told["planned"]
+    data = choose(load_task(told["task"]), told["n_samples"], told["seed"])
+    if data.fingerprint != planned["samples"]:
+        raise RuntimeError(f"the calibration samples of {told['name']} changed between planning and running")
+    return Calibration(data=replace(data, planned=planned["images"]), **fields)
+
+
+def variants(chosen: Calibration) -> dict[str, Calibration]:
+    """What the noise floor of a calibrated cell is measured with: `seed`, other samples of the same split; `arithmetic`, the
+    same ones in batches of half the size and on another number of threads, so that sums are rounded otherwise."""
+    seed = chosen.seed + 1
+    other = choose(load_task(chosen.task), chosen.n_samples, seed)
+    threads, batch = 2 if chosen.threads == 1 else 1, max(1, chosen.batch // 2)
+    return {
+        "seed": replace(chosen, data=other, seed=seed),
+        "arithmetic": replace(chosen, threads=threads, batch=batch),
+    }
+
+
+def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
+    return {
+        "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
+        "attention": loaded.attention, "device": loaded.device.type, "code": code,
+    }  # fmt: skip

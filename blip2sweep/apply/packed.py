@@ -1,0 +1,163 @@
+"""Packed execution: layers replaced by a library's packed ones, and the bytes that they take."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.errors import UserError
+from blip2sweep.models.load import Loaded
+from blip2sweep.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.packed import Kernel, kernel_of
+
+OUTLIERS = 6.0  # inputs from this size on LLM.int8() multiplies in 16 bits, as published
+
+
+def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
+    """(what is simulated, what is packed)."""
+
+    def only(part: PartRecipe, packed: bool) -> PartRecipe:
+        kept = (s if s is not None and bool(s.weights.packed) == packed else None for s in part.schemes)
+        return replace(part, schemes=tuple(kept))
+
+    both = ({n: only(p, packed) for n, p in recipe.parts.items()} for packed in (False, True))
+    simulated, packed = (Recipe(parts) for parts in both)
+    return simulated, packed
+
+
+class Packed:
+    """As a context: the recipe's layers are packed modules; leaving it puts the originals back."""
+
+    def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
+        self.loaded, self.recipe = loaded, recipe
+        self._originals: dict[str, nn.Module] = {}
+
+    def __enter__(self) -> Packed:
+        try:
+            for x, scheme in self.recipe.touched():
+                self._exchange(x.path, scheme)
+        except BaseException:
+            self.restore()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+    def _exchange(self, path: str, scheme: Scheme) -> None:
+        module, device = self.loaded.model.get_submodule(path), self.loaded.device.type
+        assert isinstance(module, nn.Linear)
+        if scheme.weights.packed != device:
+            raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
+        packed = pack(module, scheme)
+        self._originals[path] = module
+        self.loaded.model.set_submodule(path, packed)
+
+    def restore(self) -> None:
+        for path, module in self._originals.items():
+            self.loaded.model.set_submodule(path, module)
+        self._originals = {}
+
+
+@torch.no_grad()
+def pack(module: nn.Linear, scheme: Scheme) -> nn.Module:
+    """A packed copy of a linear; the original keeps its weight."""
+    kernel = kernel_of(scheme)
+    return _torchao(module, scheme, kernel) if kernel.library == "torchao" else _bitsandbytes(module, scheme)
+
+
+def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
+    from torchao import quantization
+
+    config: Any
+    if kernel.method == "float8":
+        config = quantization.Float8WeightOnlyConfig()
+    elif kernel.bits == 4:
+        config = quantization.Int4WeightOnlyConfig(
+            group_size=scheme.weights.group_size or module.in_features, int4_packing_format="tile_packed_to_4d"
+        )
+    elif kernel.w8a8:
+        config = quantization.Int8DynamicActivationInt8WeightConfig()
+    else:
+        config = quantization.Int8WeightOnlyConfig()
+    own = copy.copy(module)
+    own._parameters = dict(module._parameters)
+    quantization.quantize_(nn.Sequential(own), config)
+    if type(own.weight) in (Tensor, nn.Parameter):  # what it cannot take torchao leaves alone, and only logs that
+        raise RuntimeError(f"torchao left a weight {tuple(module.weight.shape)} unquantized under {config}")
+    return own
+
+
+def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
+    import bitsandbytes
+
+    w, bias = scheme.weights, module.bias
+    shape = (module.in_features, module.out_features, bias is not None)
+    own: Any
+    if w.method == "int8":
+        own = bitsandbytes.nn.Linear8bitLt(
+            *shape, has_fp16_weights=False, threshold=OUTLIERS
+        ).eval()  # else a CPU uses floats
+        own.weight = bitsandbytes.nn.Int8Params(module.weight.data.clone(), requires_grad=False, has_fp16_weights=False)
+    else:
+        own = bitsandbytes.nn.Linear4bit(*shape, compute_dtype=module.weight.dtype, quant_type=w.method)
+        size = w.group_size or module.in_features
+        own.weight = bitsandbytes.nn.Params4bit(
+            module.weight.data.clone(), requires_grad=False, quant_type=w.method, blocksize=size,
+            compress_statistics=False, module=own,
+        )  # fmt: skip
+    own.bias = bias
+    return own.to(module.weight.device)
+
+
+# ---- bytes
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers as they are stored, shared storages once."""
+    seen: dict[int, int] = {}
+    for tensor in _stored(model):
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(seen.values())
+
+
+def layer_bytes(module: nn.Module) -> int:
+    """Bytes of one layer's weight: codes, scales, zero points."""
+    tensors = (*_inner(getattr(module, "weight", None)), *_scales(module))
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+def _stored(model: nn.Module) -> Iterator[Tensor]:
+    for tensor in (*model.parameters(), *model.buffers()):
+        yield from _inner(tensor)
+    for module in model.modules():
+        yield from _scales(module)
+
+
+def _scales(module: nn.Module) -> Iterator[Tensor]:
+    """Where bitsandbytes keeps an int8 layer's scales once it has run."""
+    scales = getattr(getattr(module, "state", None), "SCB", None)
+    if scales is not None:
+        yield scales
+
+
+def _inner(tensor: Any) -> Iterator[Tensor]:
+    """The plain tensors of a packed one."""
+    if tensor is None:
+        return
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _inner(getattr(tensor, name))
+        return
+    yield tensor.data
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        yield state.absmax
+    if getattr(tensor, "SCB", None) is not None:
+        yield tensor.SCB

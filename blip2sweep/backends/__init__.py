@@ -1,0 +1,1 @@
+"""What runs cells: one module a back end, behind the protocol of backend.py."""

@@ -1,0 +1,79 @@
+"""An evaluator without a model, for tests and benchmarks of everything around one: BLIP2SWEEP_RUNNER=blip2sweep.backends.dummy:Dummy.
+
+What it says depends on the cell alone. BLIP2SWEEP_DUMMY is JSON: seconds a cell, and words found in the recipes of cells
+that are to be slow (ten times), to raise, to exit (taking the process with them), to break the device for the rest of the
+process, or to run out of memory unless the batch is halved; a warning; and whether cells are deaf to TERM, as a long call
+outside of Python is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks.predictions import Predictions
+
+WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
+
+
+class Dummy:
+    """Stands in for blip2sweep.backends.torch.backend.Runner."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.behaviour = json.loads(os.environ.get("BLIP2SWEEP_DUMMY", "{}"))
+        self.warning = self.behaviour.get("warning")
+        self._tasks: dict[str, TaskData] = {}
+        self.broken = False
+
+    def task(self, job: dict[str, Any]) -> TaskData:
+        name = canonical_json(job["task"])
+        if name not in self._tasks:
+            self._tasks[name] = planned_task(job["task"])
+        return self._tasks[name]
+
+    def __call__(self, job: dict[str, Any]) -> tuple[Predictions, dict[str, Any]]:
+        start = time.perf_counter()
+        if self.behaviour.get("deaf"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        slow = 10 if self._listed("slow", job["columns"]["recipe"]) else 1
+        time.sleep(slow * self.behaviour.get("seconds", 0))
+        self._misbehave(job["columns"]["recipe"])
+        cost = {"seconds": time.perf_counter() - start, "batch_size": self.settings.get("batch_size")}
+        return Predictions.of([_record(s, job["key"]) for s in self.task(job).samples]), {
+            "layers_changed": 0,
+            "cost": cost,
+        }
+
+    def _misbehave(self, recipe: str) -> None:
+        if self._listed("exit", recipe):
+            os._exit(9)
+        if self._listed("raise", recipe):
+            raise RuntimeError(f"told to raise at {recipe}")
+        if self._listed("break", recipe):
+            self.broken = True
+        if self.broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if self._listed("oom", recipe) and not self.settings.get("batch_size"):
+            raise MemoryError(f"told to run out of memory at {recipe}")
+
+    def _listed(self, what: str, recipe: str) -> bool:
+        return any(word in recipe for word in self.behaviour.get(what, ()))
+
+
+def _record(sample: Any, key: str) -> dict[str, Any]:
+    text = WORDS[int(digest([key, sample.id])[:6], 16) % len(WORDS)]
+    tokens = len(text.split())
+    return {
+        "id": sample.id,
+        "image_id": sample.image_id,
+        "text": text,
+        "tokens": tokens,
+        "nll_sum": float(tokens),
+        "nll_tokens": tokens,
+    }

@@ -1,0 +1,124 @@
+"""Batches that shrink when memory runs out, and a clock for the stages."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from blip2sweep.machine.memory import is_out_of_memory
+from blip2sweep.models.load import Loaded
+from blip2sweep.tasks.generation import Generation
+
+T = TypeVar("T")
+
+IMAGES_CPU, IMAGES_GPU = 64, 256
+SEQUENCES_CPU, SEQUENCES_GPU = 512, 1024
+SHARE_OF_DEVICE, BYTES_CPU = 0.2, 2**30  # for keys and values of the sequences in hand
+
+
+def image_batches(loaded: Loaded, size: int | None) -> Batches:
+    """64 images on a CPU, 256 on a GPU, where no size is asked for."""
+    return Batches(size or (IMAGES_CPU if loaded.device.type == "cpu" else IMAGES_GPU))
+
+
+def sequence_batches(loaded: Loaded, generation: Generation) -> Batches:
+    """As many sequences as their keys and values leave room for, every beam counted as one; at most 512 or 1024.
+
+    From the model, the generation settings and the device's size alone, so that a machine always chooses the same.
+    """
+    on_cpu = loaded.device.type == "cpu"
+    room = BYTES_CPU if on_cpu else int(SHARE_OF_DEVICE * torch.cuda.get_device_properties(loaded.device).total_memory)
+    fitting = room // (_bytes_a_token(loaded) * (_TOKENS + generation.max_new_tokens) * generation.num_beams)
+    most = SEQUENCES_CPU if on_cpu else SEQUENCES_GPU
+    return Batches(max(8, min(most // generation.num_beams, 2 ** int(math.log2(max(1, fitting))))))
+
+
+_TOKENS = 64  # of picture and prompt, generously
+
+
+def _bytes_a_token(loaded: Loaded) -> int:
+    """Keys and values of one token in every block of the language model."""
+    config = loaded.model.language_model.config
+    blocks = config.num_hidden_layers + getattr(config, "num_decoder_layers", 0)
+    size = loaded.model.language_projection.weight.element_size()
+    return int(2 * blocks * config.hidden_size * size)
+
+
+class Batches:
+    """Runs a step over ranges of at most `size`; halves `size` for good when memory runs out, and counts that."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.halvings = 0
+
+    def run(self, n: int, step: Callable[[slice], T]) -> list[T]:
+        """[step(slice)] over 0 … n in order. Out of memory at one sample propagates."""
+        results: list[T] = []
+        start = 0
+        while start < n:
+            piece = slice(start, min(start + self.size, n))
+            done = self._try(step, piece)
+            if done is None:  # outside the except block, where the failed step's tensors are gone
+                self._halve(piece.stop - start)
+            else:
+                results.append(done[0])
+                start = piece.stop
+        return results
+
+    def _try(self, step: Callable[[slice], T], piece: slice) -> tuple[T] | None:
+        try:
+            return (step(piece),)
+        except (RuntimeError, MemoryError) as error:
+            if piece.stop - piece.start == 1 or not is_out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self, tried: int) -> None:
+        self.size = max(1, tried // 2)
+        self.halvings += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Clock:
+    """Seconds per stage, the device synchronised at both ends, and the peak memory since the clock was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def peak_memory(self) -> int:
+        """Bytes: allocated on the GPU, or the resident size of the process at its largest (since it began)."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Run(NamedTuple):
+    """What the stages of one evaluation share."""
+
+    loaded: Loaded
+    batches: Batches  # of images
+    sequences: Batches  # of questions or captions
+    clock: Clock

@@ -1,0 +1,101 @@
+"""One cell's inference: every sample of a task answered, with the likelihood of its references."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from blip2sweep.backends.torch.answers import Answers
+from blip2sweep.backends.torch.batching import Clock, Run, image_batches, sequence_batches
+from blip2sweep.backends.torch.encode import Source, encode
+from blip2sweep.backends.torch.sharing import Shared
+from blip2sweep.errors import UserError
+from blip2sweep.models.blip2.language import Likelihood, Text
+from blip2sweep.models.images import Features, Images
+from blip2sweep.models.load import Loaded
+from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.sample import Sample, TaskData
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """records: {id, image_id, text, tokens, nll_sum, nll_tokens} a sample in task order (nll_sum null where it is not
+    finite or not measured); cost: what it took; features: the query features, for further tasks on the same images."""
+
+    records: list[dict[str, Any]]
+    cost: dict[str, Any]
+    features: Features
+
+
+def evaluate(
+    loaded: Loaded,
+    task: TaskData,
+    generation: Generation,
+    *,
+    batch_size: int | None = None,
+    workers: int = 0,
+    nll_references: int = 1,
+    on_bad_image: str = "error",
+    features: Source | None = None,
+    shared: Shared | None = None,
+    fitting: dict[str, int] | None = None,
+) -> Evaluation:
+    """Answer every sample of `task`.
+
+    batch_size: null chooses by device and model; halved when memory runs out (at one sample the error propagates).
+    workers: processes that decode images. nll_references: references a caption whose likelihood is summed (VQA: the
+    majority answer), 0 for none. features: what is known of the images beforehand; stages before it are not run.
+    shared: what other cells computed; it changes no token in float32. fitting: batch sizes that earlier cells had to go
+    down to, which are started with; is added to.
+    Raises UserError for an image that cannot be decoded, unless on_bad_image="skip".
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
+    images = image_batches(loaded, batch_size)
+    sequences = images if batch_size else sequence_batches(loaded, generation)
+    known = fitting if fitting is not None else {}
+    names = {f"images {images.size}": images, f"sequences {sequences.size} {generation}": sequences}
+    for name, batches in names.items():
+        batches.size = min(batches.size, known.get(name, batches.size))
+    run = Run(loaded, images, sequences, Clock(loaded.device))
+    encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
+    bad = set(encoded.bad)
+    samples = [s for s in task.samples if s.image_id not in bad]
+    answers = Answers(run, encoded, generation, samples, nll_references).all(shared)
+    known |= {name: batches.size for name, batches in names.items() if batches.halvings}
+    records = [_record(s, t, n) for s, (t, n) in zip(samples, answers, strict=True)]
+    return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
+
+
+def _record(sample: Sample, text: Text, nll: Likelihood | None) -> dict[str, Any]:
+    finite = nll is not None and math.isfinite(nll.nll_sum)
+    return {
+        "id": sample.id,
+        "image_id": sample.image_id,
+        "text": text.text,
+        "tokens": text.tokens,
+        "nll_sum": nll.nll_sum if nll and finite else None,
+        "nll_tokens": nll.nll_tokens if nll else 0,
+    }
+
+
+def _cost(run: Run, encoded: Features, samples: int, shared: Shared | None) -> dict[str, Any]:
+    clock = run.clock
+    total = sum(clock.seconds.values())
+    name = torch.cuda.get_device_name(clock.device) if clock.device.type == "cuda" else clock.device.type
+    return {
+        "seconds": dict(clock.seconds),
+        "hits": dict(shared.hits) if shared else {},
+        "seconds_total": total,
+        "images_per_second": len(encoded.ids) / total if total else None,
+        "samples_per_second": samples / total if total else None,
+        "peak_memory_bytes": clock.peak_memory(),
+        "batch_size": min(run.batches.size, run.sequences.size),
+        "sequence_batch_size": run.sequences.size,
+        "oom_halvings": sum(b.halvings for b in {id(b): b for b in (run.batches, run.sequences)}.values()),
+        "device": name,
+        "bad_images": list(encoded.bad),
+    }

@@ -1,0 +1,82 @@
+"""Memory and speed of packed layers, against bf16 on the same device.
+
+Accuracy cells compute with dequantized weights and say nothing of memory or speed. A cell with `quant.packed` runs the
+real kernels, and measures.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blip2sweep.apply.packed import model_bytes
+from blip2sweep.backends.torch.evaluate import evaluate
+from blip2sweep.models.images import Features, load_pixels
+from blip2sweep.models.load import Loaded, load
+from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.sample import Sample, TaskData
+
+SINGLE, LARGEST = 8, 64  # images timed one by one, and together
+REPEATS = 3
+
+
+def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Features) -> dict[str, float]:
+    """Bytes, peak bytes (CUDA) and seconds an image: one by one (median), and in a batch of `batch_largest` (best of three).
+
+    task: of distinct images. The peak is the model and what a run adds to it: whatever else lies on the device, such as the
+    originals of packed layers, is not counted.
+    """
+    alone = [_timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]
+    before = _reset_peak(loaded.device)
+    runs = [_timed(loaded, task, generation, pixels, task.samples, LARGEST) for _ in range(REPEATS)]
+    together, size = min(seconds for seconds, _ in runs) / len(task.samples), model_bytes(loaded.model)
+    added = None if before is None else torch.cuda.max_memory_allocated(loaded.device) - before
+    return {
+        "model_bytes_measured": size,
+        **({} if added is None else {"peak_bytes": size + added}),
+        "seconds_batch_1": statistics.median(alone[1:]) if alone[1:] else together,  # the first warms up
+        "seconds_batch_largest": together,
+        "batch_largest": min(batch for _, batch in runs),
+    }
+
+
+def _reset_peak(device: torch.device) -> int | None:
+    """Bytes that are allocated now, from where the peak is counted; None where the device does not tell."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _timed(
+    loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Sequence[Sample], batch: int
+) -> tuple[float, int]:
+    """(seconds, the batch size it came to: that of the samples where they are fewer, halved where memory ran out)."""
+    own = replace(task, samples=tuple(samples))
+    if loaded.device.type == "cuda":
+        torch.cuda.synchronize(loaded.device)
+    rows = [pixels.ids.index(i) for i in own.images]
+    assert pixels.pixels is not None
+    images = Features(tuple(own.images), pixels.pixels[rows])
+    start = time.perf_counter()
+    found = evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
+    seconds = time.perf_counter() - start  # evaluate brings its texts to the host: the device is done
+    return seconds, min(found.cost["batch_size"], len(samples))
+
+
+def compared(loaded: Loaded, job: dict[str, Any], task: TaskData) -> dict[str, float]:
+    """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
+    first = {s.image_id: s for s in reversed(task.samples)}
+    own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
+    generation = Generation(**job["generation"])
+    found = measured(loaded, own, generation, load_pixels(loaded, own))
+    config = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
+    plain = load(config, Path(job["folder"]), device=loaded.device.type)
+    other = measured(plain, own, generation, load_pixels(plain, own))
+    return found | {f"bf16_{k}": v for k, v in other.items()}

@@ -1,0 +1,83 @@
+"""How far activations move from the full-precision model's, block by block, and the logits with them.
+
+Per block: signal-to-noise ratio 10 log10(Σ x² / Σ (x' - x)²) in dB and cosine Σ x x' / (|x| |x'|), over all tokens of the
+samples; x of the model as loaded, x' of the quantized one, whose earlier parts feed it as in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blip2sweep.apply.calibration.batches import Feed
+from blip2sweep.models.architecture import LANGUAGE
+from blip2sweep.models.load import Loaded
+from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.sample import TaskData
+
+SAMPLES = 32
+Place = tuple[str, int, int]  # part, block, batch; block -1: the logits
+States = dict[Place, Tensor]
+
+
+def first_samples(task: TaskData, config: Mapping[str, Any], prompt: str | None, n: int = SAMPLES) -> Calibration:
+    """The first samples of the evaluated task itself, read with their references."""
+    return Calibration(dict(config), task.part(task.samples[:n]), "propagation", n, 0, "model", 1.0, False, prompt)
+
+
+@torch.inference_mode()
+def states(loaded: Loaded, chosen: Calibration) -> States:
+    """Outputs of every block, and the logits, in host memory."""
+    feed, found = Feed(loaded, chosen), States()
+    for part in loaded.anatomy.parts.values():
+        blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
+        for b, batch in enumerate(feed.batches(part.stage)):
+            hooks = [m.register_forward_hook(partial(_keep, found, (part.name, i, b))) for i, m in enumerate(blocks)]
+            output = batch.run()
+            for hook in hooks:
+                hook.remove()
+            if part.stage == LANGUAGE:
+                found[part.name, -1, b] = _logits(loaded, output).float().cpu()
+    return found
+
+
+def _keep(found: States, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+    found[place] = (output[0] if isinstance(output, tuple) else output).cpu()
+
+
+def _logits(loaded: Loaded, output: Any) -> Tensor:
+    if loaded.family == "t5":
+        return output.logits
+    return loaded.model.language_model.get_output_embeddings()(output.last_hidden_state)
+
+
+def compare(plain: States, quantized: States) -> list[dict[str, Any]]:
+    """[{part, block, snr_db, cosine}], block null for the logits; snr_db null where nothing moved."""
+    return [_row(place, list(pairs)) for place, pairs in _grouped(plain, quantized).items()]
+
+
+def _grouped(plain: States, quantized: States) -> dict[tuple[str, int], list[tuple[Tensor, Tensor]]]:
+    found: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
+    for (part, block, batch), x in plain.items():
+        found.setdefault((part, block), []).append((x, quantized[part, block, batch]))
+    return found
+
+
+def _row(place: tuple[str, int], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    signal, other, noise, cross = (sum(column) for column in zip(*map(_sums, pairs), strict=True))
+    return {
+        "part": place[0],
+        "block": None if place[1] < 0 else place[1],
+        "snr_db": 10 * math.log10(signal / noise) if noise and signal else None,
+        "cosine": cross / math.sqrt(signal * other) if signal and other else None,
+    }
+
+
+def _sums(pair: tuple[Tensor, Tensor]) -> Iterator[float]:
+    x, y = (t.double() for t in pair)
+    return (float(s) for s in (x.square().sum(), y.square().sum(), (y - x).square().sum(), (x * y).sum()))

@@ -1,0 +1,69 @@
+"""Where a number comes from: versions, device, code revision."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blip2sweep import __version__
+
+if TYPE_CHECKING:
+    from blip2sweep.models.load import Loaded
+
+
+def provenance(loaded: Loaded) -> dict[str, Any]:
+    """What ran: libraries, kind of CPU, attention implementation, image-processor backend, code revision."""
+    return {
+        "cpu": cpu(),
+        "versions": versions(),
+        "attention": _agreed(loaded.attention),
+        "image_processor": loaded.image_processor_backend,
+        "code": code_revision(),
+    }
+
+
+def _agreed(names: Mapping[str, str]) -> str:
+    """One word where all stages agree, else stage by stage."""
+    alike = set(names.values())
+    return alike.pop() if len(alike) == 1 else " ".join(f"{stage}:{name}" for stage, name in names.items())
+
+
+@lru_cache
+def versions() -> str:
+    """`blip2sweep 0.1.0 torch … transformers … python …`; libraries of methods where they are installed."""
+    names = [f"{n} {version(n)}" for n in ("torch", "transformers", "tokenizers", "pillow")]
+    for extra in ("hqq", "bitsandbytes", "torchao"):
+        with contextlib.suppress(PackageNotFoundError):
+            names.append(f"{extra} {version(extra)}")
+    return f"blip2sweep {__version__} {' '.join(names)} python {platform.python_version()}"
+
+
+@lru_cache
+def cpu() -> str | None:
+    """The processor's name where Linux tells it, else its architecture: kernels are chosen by it, and round differently."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine() or None
+
+
+@lru_cache
+def code_revision() -> str | None:
+    """The checkout's commit, `+` behind it when files differ; None in an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,1 @@
+"""What is kept for the next cell: tensors in memory, bytes on disk."""

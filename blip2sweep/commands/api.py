@@ -1,0 +1,38 @@
+"""What the functions of the Python API do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from blip2sweep.commands.report import report
+from blip2sweep.commands.run import run_sweep
+from blip2sweep.config.grid import expand
+from blip2sweep.config.overrides import normalise
+from blip2sweep.config.standalone import composer
+from blip2sweep.planning.plan import Job
+from blip2sweep.reporting.source import load_source
+from blip2sweep.results.latest import read_table
+from blip2sweep.running.local import run_local
+
+
+def run(overrides: str, more: Sequence[str], workers: int | None) -> pd.DataFrame:
+    """The table of a sweep that ran here. Raises UserError for bad input; failed cells are rows of the table."""
+    made, words = composer(), [normalise(word) for word in (*shlex.split(overrides), *more)]
+    made.check(words)
+    jobs = [Job(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
+    outcome = run_sweep(
+        jobs,
+        lambda plan, sweep, output_dir: run_local([c.job() for c in plan.todo], sweep, output_dir, workers),
+    )
+    return read_table(outcome.sweep.folder(outcome.output_dir) / "table.parquet")
+
+
+def write_report(sweep: str | None, output_dir: Path, path: Path | None) -> Path:
+    """The path of the page that was written."""
+    source = load_source(output_dir, sweep)
+    report(source, path, png=False, pdf=False)
+    return path or source.folder / "report.html"

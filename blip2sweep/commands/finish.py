@@ -1,0 +1,110 @@
+"""The end of a sweep: collect, print, track; the same for a sweep that was followed, waited for or retried."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.console.printing import tell
+from blip2sweep.console.remarks import remark
+from blip2sweep.results.ledger import Ledger, no_garbage
+from blip2sweep.results.sweeps import Sweep
+from blip2sweep.results.unscored import not_scored, unscored
+from blip2sweep.running.status import sweep_status, told
+from blip2sweep.workers.run_cell import MARKER
+
+# A line about an error that ended a process: ours, Slurm's, or the last of a traceback.
+ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
+
+
+class SweepFailed(Exception):
+    """Some cells failed; the message is the summary by kind."""
+
+
+def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> Any:
+    """Write the tables, print the sweep's, send it where it is tracked. Returns the sweep's table. ledger: as `collect`
+    takes it."""
+    from blip2sweep.reporting.dropoff import draw_dropoff
+    from blip2sweep.reporting.terminal import print_sweep
+    from blip2sweep.reporting.tracking import track
+    from blip2sweep.results.collect import collect
+    from blip2sweep.results.table import older_rows
+
+    with no_garbage():
+        score_missing(output_dir, sweep)
+        table = collect(output_dir, sweep, ledger=ledger)
+        current = table[~table["stale"]] if len(table) else table
+        picture = draw_dropoff(current, sweep.folder(output_dir) / "dropoff.png") if len(current) else None
+        if earlier := older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int))) if len(table) else None:
+            tell(earlier)
+        if len(current) or not len(table):
+            print_sweep(current, sweep, output_dir, picture)
+    if sweep.tracking.get("name"):
+        track(output_dir, sweep, current, sweep.tracking)
+    return table
+
+
+def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> None:
+    """Raises SweepFailed with the summary by kind when a cell has no result. ledger: as `follow` left it."""
+    status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
+    gone = [k for k, state in status.states.items() if state != "done"]
+    if gone:
+        more = why_lost(output_dir, sweep) or f"right: `blip2sweep retry {sweep.name}` runs them again"
+        raise SweepFailed(told(gone, len(sweep.keys), status.failures, more))
+    if missing := unscored(output_dir, sweep):
+        raise SweepFailed(not_scored(output_dir, sweep, missing))
+
+
+def score_missing(output_dir: Path, sweep: Sweep) -> int:
+    """Score what a worker committed and died, or was stopped, before it could have scored. How many there were."""
+    missing = unscored(output_dir, sweep)
+    if missing:
+        from blip2sweep.commands.rescore import score_results
+
+        try:
+            scored = score_results(output_dir, missing, sweep.settings.get("scoring_minutes"))
+        except Exception as error:  # the table is written all the same, and the sweep then fails for want of scores
+            tell(f"not scored: {' '.join(str(error).split())[:300]}")
+        else:
+            if scored.failed:
+                tell(scored.why_not)
+    return len(missing)
+
+
+def why_lost(output_dir: Path, sweep: Sweep) -> str | None:
+    """What the logs of the newest launch say last that is an error and no cell's; or, where no worker ever wrote a line,
+    that. None where nothing tells why."""
+    run = sweep.runs[-1] if sweep.runs else ""
+    if not run:
+        return None
+    folder = sweep.logs(output_dir, run)
+    said = [line for path in sorted(folder.glob("*")) if path.is_file() for line in _errors(path)]
+    if any(w["run"] == run for w in Ledger(output_dir, only=()).refresh().workers):
+        return f"the workers' logs say: {said[-1]}" if said else None
+    if said:
+        return f"no worker could begin: {said[-1]}"
+    return f"no worker wrote to {output_dir} or to {folder}: is output_dir on a file system that the nodes share?"
+
+
+def _errors(path: Path) -> list[str]:
+    """The last line about an error that stands outside of what cells wrote."""
+    if path.suffix not in (".out", ".err", ".log"):
+        return []
+    found, of_cell = [], False
+    for line in log_lines(path):
+        if line.startswith(MARKER):
+            of_cell = line.endswith(" failed")
+        elif line.startswith("error: ") or (ERROR.match(line) and not of_cell):
+            found.append(line.strip())
+    return found[-1:]
+
+
+def log_lines(path: Path) -> list[str]:
+    """What a log says; somebody else's that cannot be read is named."""
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        remark(f"{path}: cannot be read ({error.strerror})")
+        return []

@@ -1,0 +1,36 @@
+"""Somebody else's folder: what it says is run as who types the command, so that is said first."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.planning.packs import pack_path
+from blip2sweep.results.sweeps import Sweep
+
+SHELL = ("setup", "teardown", "srun_args", "additional_parameters")
+
+
+def owner(output_dir: Path, sweep: Sweep) -> str | None:
+    """Whose a sweep's files are where they are not all of the user's own: a name, or a number that has none."""
+    folder = sweep.folder(output_dir)
+    files = [folder / "sweep.json", *(pack_path(folder, s.run, i) for s in sweep.submissions for i in range(s.packs))]
+    others = {p.stat().st_uid for p in files if p.exists()} - {os.geteuid()}
+    return user_name(min(others)) if others else None
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def its_commands(sweep: Sweep) -> list[str]:
+    """`setup: …` and `runner: …` of the launch that is repeated."""
+    launcher: Mapping[str, Any] = sweep.submissions[-1].launcher if sweep.submissions else {}
+    told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
+    return [*(told or ["no setup"]), f"runner: {sweep.settings.get('runner', 'blip2sweep')!r}"]

@@ -1,0 +1,78 @@
+"""`blip2sweep plan`: what a sweep would do. Nothing is written and nothing submitted."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from blip2sweep.console.printing import cell as shown_cell
+from blip2sweep.console.printing import console, say, say_text
+from blip2sweep.planning.costs import expected_seconds
+from blip2sweep.planning.packs import START_SECONDS, Job, make_packs
+from blip2sweep.planning.plan import Plan
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.running.status import duration
+
+
+def describe(plan: Plan) -> None:
+    """The cells, what each means, and what is skipped and why."""
+    screen = console(soft_wrap=True)
+    names: dict[str | None, str] = {}
+    for key, job in zip(plan.keys, plan.jobs, strict=True):
+        names.setdefault(key, " ".join(job.overrides))
+    table = Table(box=None, pad_edge=False)
+    for column in ("key", "state", "recipe", "task", "overrides"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("key", "state"))
+    for key, cell in plan.cells.items():
+        told = "baseline" if key in plan.baselines and key not in names else names.get(key, "")
+        table.add_row(
+            *map(
+                shown_cell,
+                (key, "done" if key in plan.done else "to run", cell.columns()["recipe"], cell.task.name, told),
+            )
+        )
+    screen.print(table)
+    for i, reason in plan.reasons.items():
+        say(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
+    say(plan.summary())
+    if plan.earlier:
+        say(plan.earlier)
+
+
+def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
+    from blip2sweep.running.local import visible_gpus
+
+    jobs, count = [c.job() for c in plan.todo], workers or max(1, len(visible_gpus()))
+    seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
+    _packs(make_packs(jobs, count), seconds, "worker")
+
+
+def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> None:
+    from blip2sweep.slurm.launch import slurm_packs
+    from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
+
+    jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
+    if not jobs:
+        return
+    seconds = expected_seconds(jobs, ledger)
+    packs = slurm_packs(jobs, launcher, seconds)
+    _packs(packs, seconds, "pack", launcher.get("gpus_per_node") or 1, launcher.get("tasks_per_node") or 1)
+    size = array_size(launcher)
+    arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
+    say_text(
+        f"\nsbatch script (one array element a pack{arrays}):\n\n"
+        + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
+    )
+
+
+def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:
+    """gpus, tasks: of each pack's job; the tasks share its cells."""
+    costs = [sum(seconds[j["key"]] for j in pack) / tasks for pack in packs]
+    if not packs:
+        return
+    total = gpus * (sum(costs) + START_SECONDS * len(packs)) / 3600
+    say(f"{len(packs)} {word}s of {min(map(len, packs))} to {max(map(len, packs))} cells, the longest about "
+          f"{duration(max(costs))}; about {total:.2f} GPU hours, starting included (measured where the ledger knows, else a guess)")  # fmt: skip

@@ -1,0 +1,57 @@
+"""`blip2sweep quantize`: a cell's model as a checkpoint that reloads with safetensors, and its recipe beside it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.console.quoting import override, yaml_text
+from blip2sweep.errors import UserError
+from blip2sweep.files import write_atomic
+from blip2sweep.planning.cell import Cell, Cells
+from blip2sweep.recipe.compact import targets, text
+
+
+def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
+    """Quantize the model of a composed config and write it to a folder. Returns what there is to say.
+
+    The weights are dequantized, in the model's dtype: `model.path=FOLDER` evaluates to the same predictions as the cell.
+    Raises UserError where that cannot be: nothing quantized, packed layers, a folder that holds something.
+    """
+    cell = Cells()(config)
+    _check(cell, to)
+    from blip2sweep.backends.torch.backend import Runner
+
+    cache = Path(str(config["output_dir"])) / "cache"
+    runner = Runner({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
+    loaded = runner.quantized(cell.job())
+    loaded.model.save_pretrained(to)
+    loaded.processor.save_pretrained(to)
+    write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
+    again = shlex.quote(override("model.path", str(to)))
+    return "\n".join([f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: {again} part=none"])
+
+
+def _check(cell: Cell, to: Path) -> None:
+    if cell.recipe.empty:
+        raise UserError(
+            "quantize: this config leaves every layer alone; right: such as part=llm quant=gptq quant.bits=4"
+        )
+    if any(s.weights.packed for s in cell.recipe.schemes.values()):
+        raise UserError("quantize: packed layers cannot be written; right: without quant.packed")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"--to {to}: holds something already; right: a new or empty folder")
+
+
+def _recipe(cell: Cell) -> dict[str, Any]:
+    """What `recipe_file=` reads, and where the weights came from."""
+    source = {"model": cell.model.name, "weights": cell.model.fingerprint, "revision": cell.model.revision}
+    measured = {**cell.calibration.columns(), **cell.calibration.identity} if cell.calibration else None
+    return {"targets": targets(cell.recipe), "source": source, "calibration": measured, "key": cell.key}
+
+
+def _notes(cell: Cell) -> list[str]:
+    inputs = any(s.input_activations for s in cell.recipe.schemes.values())
+    return ["note: the quantizers of inputs are in the recipe, not in the checkpoint"] if inputs else []

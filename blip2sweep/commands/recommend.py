@@ -1,0 +1,220 @@
+"""The verb `recommend`: from an output folder to a recipe file, what to expect of it, and its run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from blip2sweep.analysis.dropoff import too_few
+from blip2sweep.analysis.prices import prices
+from blip2sweep.analysis.recipes import text_of
+from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
+from blip2sweep.analysis.spread import LEVEL
+from blip2sweep.console.quoting import override
+from blip2sweep.errors import UserError
+from blip2sweep.files import write_atomic
+from blip2sweep.metrics import fewest_images
+from blip2sweep.reporting.figures import label
+from blip2sweep.reporting.prices import lines_of
+from blip2sweep.reporting.rerun import command_of, context
+from blip2sweep.reporting.seen import FEW_CHANGED, gone
+from blip2sweep.reporting.source import Source, load_source
+
+POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """`2GB`, `750 MB`, `123456` -> bytes, powers of ten; `2GiB` powers of 1024."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:([kmgt]?)b?|([kmgt])ib?)\s*", text.lower())
+    if not found:
+        raise UserError(f"--max-bytes {text}: not a size; right: 2GB, 1.5GiB or a number of bytes")
+    number, decimal, binary = found.groups()
+    return int(float(number) * (1024 ** POWERS[binary] if binary else 1000 ** POWERS[decimal or ""]))
+
+
+def parse_drop(text: str) -> float:
+    """`2%` or `0.02` -> share of the baseline, below 1."""
+    found = re.fullmatch(r"\s*(\d*\.?\d+)\s*(%?)\s*", text)
+    if not found:
+        raise UserError(f"--max-drop {text}: not a share; right: 2% or 0.02")
+    share = float(found[1]) / (100 if found[2] else 1)
+    if share >= 1:
+        meant = f"{found[1]}% or {float(found[1]) / 100:g}" if not found[2] and float(found[1]) < 100 else "2% or 0.02"
+        raise UserError(f"--max-drop {text}: the whole baseline or more; right: {meant}")
+    return share
+
+
+def run_recommend(
+    source: Source, max_bytes: str | None, max_drop: str | None, path: Path | None, verify: bool
+) -> list[str]:
+    """Choose a recipe, write its file and say what to expect; with `verify`, run it."""
+    if not max_bytes and not max_drop:
+        raise UserError("recommend: no budget given; right: --max-bytes 2GB, --max-drop 2%, or both")
+    budget = parse_bytes(max_bytes) if max_bytes else None
+    drop = parse_drop(max_drop) if max_drop else None
+    if verify:
+        _check_can_run(source)
+    if path is not None and path.is_dir():
+        raise UserError(f"--out {path}: is a folder; right: the recipe's file, such as {path / 'recommended.yaml'}")
+    measured, draws = source.measured
+    choice = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, measured)
+    path = path or source.folder / "recommended.yaml"
+    told = {"budget": " ".join(w for w in (max_bytes and f"--max-bytes {max_bytes}", max_drop and f"--max-drop {max_drop}") if w),
+            "from": _from(source), "expected": _expected(choice, source)}  # fmt: skip
+    write_atomic(path, recipe_file(choice, told).encode())
+    lines = [
+        *_said(choice, source),
+        *_over_limit(choice, drop),
+        *_unseen(choice, drop, source),
+        *_prices(choice, source),
+        f"wrote {path}",
+        *_tried(choice.instead, path, told),
+    ]
+    if not choice.entries:
+        return [*lines, "nothing to run: it is the baseline"]
+    try:
+        command = [*_context(source, choice), override("recipe_file", str(path))]
+    except UserError as error:
+        if verify:
+            raise
+        return [*lines, f"run it with recipe_file={path}; {error}"]
+    lines.append(f"run it: python -m blip2sweep {shlex.join(command)}")
+    return [*lines, *(_verified(source, command, choice) if verify else [])]
+
+
+def _tried(instead: Choice | None, path: Path, told: Mapping[str, str]) -> list[str]:
+    """A file for a recipe that is only predicted to be better, so that it can be run."""
+    if instead is None or instead.key is not None:
+        return []
+    other = path.with_stem(f"{path.stem}-predicted")
+    write_atomic(other, recipe_file(instead, {k: v for k, v in told.items() if k != "expected"}).encode())
+    return [f"wrote {other} (the prediction)"]
+
+
+def _from(source: Source) -> str:
+    """Which cells were fitted, and which competed."""
+    more = len(source.measured[0]) - len(source.cells)
+    others = f", and {more} cells of other sweeps with the same baseline" if more else ""
+    return f"{source.title}, {len(source.cells)} cells{others}"
+
+
+def _context(source: Source, choice: Choice) -> list[str]:
+    """Of the cell itself, or of a cell of the setting that was fitted."""
+    cells = source.measured[0] if choice.key else source.cells
+    own = cells[cells["key"] == choice.key] if choice.key else cells[cells["setting"] == choice.setting]
+    return context(source, [choice.entries], own.iloc[0].to_dict())
+
+
+# ---- what to expect
+
+
+def _expected(choice: Choice, source: Source) -> str:
+    half = "the half of the images that did not choose it" if choice.held_out else "all images, which also chose it"
+    how = f"measured, cell {choice.key}" if choice.key else "predicted, not measured"
+    return f"{how}: {_level(choice, source)} (baseline {choice.baseline:.4f}), on {half}"
+
+
+def _level(choice: Choice, source: Source) -> str:
+    """The metric and how sure it is: of a prediction its own interval, of a cell that of its drop."""
+    told = f"{label(source)} {choice.value:.4f}"
+    if choice.key:
+        return f"{told}, drop {choice.drop:.4f} {_drop_ends(choice.key, choice, source)}"
+    return f"{told}, {LEVEL:.0%} prediction interval [{choice.low:.4f}, {choice.high:.4f}]"
+
+
+def _drop_ends(key: str, choice: Choice, source: Source) -> str:
+    """The paired 95 % interval on the images that are reported."""
+    draws = source.measured[1]
+    if draws is None or key not in draws:
+        return "without an interval (no outputs)"
+    shown = draws.only([key]).on(draws.half(False)) if choice.held_out else draws
+    found = shown.paired(key)
+    return f"[{found.low:.4f}, {found.high:.4f}]"
+
+
+def _said(choice: Choice, source: Source) -> Iterator[str]:
+    """The recipe, its size, what to expect, and the best of the other kind."""
+    yield from [f"{e['target']}: {e['method']} {e['bits']} bits" for e in choice.entries] or ["nothing is compressed"]
+    yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight"
+    yield _expected(choice, source)
+    if choice.unpredicted:
+        yield f"only measured cells competed: {choice.unpredicted}"
+    if choice.instead and choice.instead.entries:
+        yield _other(choice.instead, source, choice.model_bytes)
+
+
+def _other(choice: Choice, source: Source, than: int) -> str:
+    """What else to look at: the best cell, or what a cell does not show yet."""
+    told = f"{text_of(choice.entries)}, {choice.model_bytes:,} bytes, {_level(choice, source)}"
+    return (
+        f"the best measured is cell {choice.key}: {told}" if choice.key else f"better, if its prediction holds: {told}"
+    )
+
+
+def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
+    """What a reader must know of a limit that is not, or may not be, kept."""
+    if max_drop is None:
+        return []
+    if not choice.within:
+        least = f"{choice.chosen_drop:.1%} is the least loss that was found"
+        worse = f", and it may be {choice.judged:.1%}" if choice.judged > choice.chosen_drop else ""
+        return [f"the limit of {max_drop:.1%} is NOT kept: {least}{worse}; "
+                "right: a larger limit or size, or more cells (blip2sweep suggest)"]  # fmt: skip
+    held_out, word = choice.drop / choice.baseline, "measured" if choice.key else "predicted"
+    told = f"on the other half {held_out:.1%} is {word}, above the limit of {max_drop:.1%}"
+    return [told] if held_out > max_drop else []
+
+
+def _unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
+    """What the images at hand could not show of a measured cell, or of any."""
+    draws = source.measured[1]
+    if draws is None or not choice.entries:
+        return []
+    shown = draws.on(draws.half(False)) if choice.held_out else draws
+    n, lines = shown.images.count, []
+    if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
+        lines.append(f"only {few} of these {n} images changed: {gone(n)}")
+    if max_drop and n < fewest_images(max_drop):
+        lines.append(f"a limit of {max_drop:.1%} is not known to be kept: {too_few(n, max_drop)}")
+    return lines
+
+
+def _prices(choice: Choice, source: Source) -> list[str]:
+    """What one width more or less would change: at the cell, else at the smallest that loses at most 2 %; of its setting."""
+    cells, draws = source.measured
+    found = prices(cells, source.metric, lambda keys: draws, choice.key)
+    own = found[found["setting"] == choice.setting]
+    return lines_of(source, own if len(own) else found, cells)
+
+
+# ---- running it
+
+
+def _check_can_run(source: Source) -> None:
+    if command_of(source).startswith("import"):
+        raise UserError(
+            "--verify: these rows were imported, so there is no set-up to run; right: model=… task=… with the recipe_file"
+        )
+
+
+def _verified(source: Source, command: Sequence[str], choice: Choice) -> list[str]:
+    """Run the recipe as any cell is run, and read its row: on all images, and on those that the expectation was of."""
+    name = f"verify-{pd.Timestamp.now():%Y%m%d-%H%M%S}"
+    words = [sys.executable, "-m", "blip2sweep", *command, f"sweep_name={name}"]
+    if subprocess.run(words, check=False).returncode:
+        raise UserError(f"--verify: the recipe's own run failed; right: `blip2sweep status {name}`")
+    ran = load_source(source.output_dir, name)
+    row, m = ran.cells[ran.cells["part"] != "none"].iloc[0], source.metric
+    lines = [
+        f"verified: {m} {row[m]:.4f}, drop {row[f'drop_{m}']:.4f} [{row[f'drop_{m}_low']:.4f}, {row[f'drop_{m}_high']:.4f}]"
+    ]
+    if choice.held_out and ran.draws is not None and row["key"] in ran.draws:
+        again = ran.draws.value(row["key"], ran.draws.half(False))
+        lines.append(f"on the half that did not choose it {m} {again:.4f}, where {choice.value:.4f} was expected")
+    return lines

@@ -1,0 +1,93 @@
+"""`blip2sweep rescore`: metrics of committed predictions, without inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.commands.finish import SweepFailed
+from blip2sweep.commands.other_users import owner
+from blip2sweep.console.printing import tell
+from blip2sweep.errors import UserError
+from blip2sweep.planning.packs import whole_packs
+from blip2sweep.results.collect import collect, write_sweep
+from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.predictions import predictions_or_none, read_scores, stem
+from blip2sweep.results.scoring_process import Failure, ScoringProcess
+from blip2sweep.results.sweeps import list_sweeps
+from blip2sweep.results.unscored import NO_PACK
+
+
+@dataclass
+class Rescored:
+    """written: keys whose statistics were made; failed: {key: why not}."""
+
+    written: set[str] = field(default_factory=set)
+    failed: dict[str, Failure] = field(default_factory=dict)
+
+    @property
+    def why_not(self) -> str:
+        """`2 cells not scored, the first is KEY: …`."""
+        key, told = next(iter(self.failed.items()))
+        return f"{len(self.failed)} cells not scored, the first is {key}: {told['error']}"
+
+
+def rescore(output_dir: Path) -> str:
+    """Score every result whose statistics are missing or of another scorer version, then collect every sweep's table too.
+
+    Says what it did. Raises UserError or SweepFailed when that is done and some could not be scored.
+    """
+    ledger = Ledger(output_dir, measured=True)
+    results = ledger.refresh().results()
+    if not results:
+        raise UserError(f"{output_dir}: no results here; right: --output-dir of a sweep, or wait for its first cell")
+    sweeps = list_sweeps(output_dir)
+    whose = sorted({name for s in sweeps if (name := owner(output_dir, s))})
+    if whose:
+        tell(
+            f"{output_dir} has sweeps of {', '.join(whose)}: scoring reads their data as you, and runs none of their setup and runner"
+        )
+    scored = score_results(output_dir, results)
+    table = collect(output_dir, anew=scored.written, ledger=ledger)
+    for sweep in sweeps:
+        write_sweep(output_dir, table, sweep, ledger)
+    if scored.failed:
+        bad = {f["kind"] for f in scored.failed.values()} == {"bad_config"}
+        raise (UserError if bad else SweepFailed)(f"scored {len(scored.written)} cells; {scored.why_not}")
+    return f"scored {len(scored.written)} of {len(results)} cells; the others were up to date"
+
+
+def score_results(output_dir: Path, results: Sequence[dict[str, Any]], minutes: float | None = None) -> Rescored:
+    """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess takes
+    them."""
+    jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
+    failed = dict[str, Failure]()
+    for result in (r for r in results if r["predictions"]):
+        job, name = jobs.get(result["key"]), stem(result["key"], result["predictions"])
+        if predictions_or_none(output_dir, name) is None:
+            continue
+        if job is not None:
+            process.submit(job["key"], name, job["task"], job["baseline"])
+        elif not read_scores(output_dir, name)[1]:
+            failed[result["key"]] = _unknown(result)
+    process.close()
+    failed |= dict(process.unscored())
+    if failed:
+        journal = Journal(output_dir)
+        journal.write_many("unscored", [{"key": key, **told} for key, told in failed.items()])
+        journal.close()
+    return Rescored(process.written, failed)
+
+
+def _unknown(result: dict[str, Any]) -> Failure:
+    """Why a result is not scored whose references nobody knows any more."""
+    right = "its files imported again" if "imported" in result else "the command it came from, with --rerun"
+    return {"kind": "bad_config", "error": f"{NO_PACK} it, which would name its task; right: {right}", "traceback": ""}
+
+
+def _jobs(output_dir: Path) -> dict[str, dict[str, Any]]:
+    """{key: what a worker was told}, from the packs of every sweep."""
+    paths = [p for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
+    return {job["key"]: job for pack in whole_packs(paths) for job in pack["cells"]}

@@ -1,0 +1,202 @@
+"""One command from jobs to table: plan, run, collect. What launchers call; a plain library function."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from blip2sweep.cache import disk as cache
+from blip2sweep.commands.finish import SweepFailed, finish, why_lost
+from blip2sweep.console.printing import console, say
+from blip2sweep.console.remarks import remark
+from blip2sweep.errors import UserError
+from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.sweep import new_sweep
+from blip2sweep.reporting.tracking import check_tracking
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
+from blip2sweep.results.unscored import not_scored, unscored
+from blip2sweep.running.status import told
+
+Launch = Callable[[Plan, Sweep, Path], bool]  # runs what the plan has to do; False: left running
+
+
+@dataclass
+class Outcome:
+    """What came of a sweep: value and error by job, in order."""
+
+    plan: Plan
+    sweep: Sweep
+    output_dir: Path
+    values: dict[str, float]  # key -> main metric
+    errors: dict[str, dict[str, Any]]  # key -> last failure
+    detached: bool = False  # the jobs were left running
+
+    def value(self, i: int) -> float:
+        """The main metric of job i; raises what befell it instead."""
+        key = self.plan.keys[i]
+        if key is None:
+            raise UserError(self.plan.reasons[i])
+        if key not in self.values:
+            raise SweepFailed(f"cell {key}: " + self.errors.get(key, {}).get("error", "no result"))
+        return self.values[key]
+
+
+def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
+    """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job."""
+    config = jobs[0].config
+    output_dir = Path(config["output_dir"])
+    plan, ledger = plan_sweep(jobs)
+    screen = console(err=True)
+    announce(plan, screen)
+    sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
+    begun(sweep, output_dir)
+    sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
+    sweep.submissions = submissions_of(output_dir, sweep.name)
+    if not plan.todo:
+        sweep.write(output_dir)
+        screen.print("nothing to run: every cell is in the ledger")
+    elif not launch(plan, sweep, output_dir):
+        return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
+    return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
+
+
+def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
+    """Everything that can be wrong with a sweep is found here; nothing is written."""
+    config = jobs[0].config
+    output_dir = Path(config["output_dir"])
+    check_output_dir(output_dir)
+    check_name(config.get("sweep_name"))
+    check_tracking(config["tracking"])
+    check_sizes(config)
+    cache.check(config)
+    ledger = Ledger(output_dir).refresh()
+    plan = make_plan(jobs, ledger, config.get("rerun") or [])
+    check_noise_floor(config, plan)
+    if told := name_in_use(output_dir, config.get("sweep_name"), plan):
+        say(told, err=True)
+    return plan, ledger
+
+
+def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
+    """What becomes of a sweep of that name: a larger grid extends it. Raises UserError when it is another grid's.
+
+    The command it came from may mean other cells than before: its data changed, or this is another version.
+    """
+    path = output_dir / "sweeps" / (name or "") / "sweep.json"
+    if name is None or not path.exists() or path in _begun:
+        return None
+    try:
+        there = read_sweep(path)
+    except UserError as error:
+        remark(f"{error}; what it was is not known")
+        return None
+    old, new = set(there.keys), set(plan.cells)
+    if old <= new:
+        return f"sweep {name}: {len(old)} cells were there, {len(new - old)} added" if new - old else None
+    if sorted(words_of(there.command)) == sorted(words_of(own_command())):
+        return f"sweep {name}: {len(old - new)} of its {len(old)} cells have other keys now, and are replaced by {len(new - old)}"
+    raise UserError(
+        f"sweep_name={name}: in use for another grid, {len(old - new)} of whose {len(old)} cells are not in this one; "
+        f"it came from: {there.command}; right: another sweep_name, or one command with the cells of both"
+    )
+
+
+_begun: set[Path] = set()  # sweeps of this process
+
+
+def begun(sweep: Sweep, output_dir: Path) -> None:
+    """A sweeper that chooses cells by the results of others launches one sweep many times: it has all of their cells."""
+    path = sweep.folder(output_dir) / "sweep.json"
+    if path in _begun and path.exists():
+        there = read_sweep(path)
+        sweep.keys = list(dict.fromkeys([*there.keys, *sweep.keys]))
+        sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
+        sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
+        sweep.single, sweep.created = False, there.created
+    _begun.add(path)
+
+
+def own_command() -> str:
+    return shlex.join(sys.argv[1:])
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command that say which cells there are."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quote, as a file's name may have one
+        words = command.split()
+    return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
+
+
+def check_sizes(config: Any) -> None:
+    """Refuse a batch or a number of processes that cannot be."""
+    if (batch := config.get("batch_size")) is not None and batch < 1:
+        raise UserError(f"batch_size={batch}: right: a positive integer, or null to choose by device")
+    if (minutes := config.get("scoring_minutes")) is not None and not minutes > 0:
+        raise UserError(f"scoring_minutes={minutes}: right: more than 0, or null for as long as the texts may take")
+    if (workers := config.get("data_workers") or 0) < 0:
+        raise UserError(f"data_workers={workers}: right: 0, or how many processes decode images")
+
+
+def check_noise_floor(config: Any, plan: Plan) -> None:
+    """Refuse to measure the noise floor of calibration where nothing is calibrated."""
+    if (config.get("analysis") or {}).get("noise_floor") and not any(c.calibration for c in plan.cells.values()):
+        raise UserError(
+            "analysis.noise_floor=true: no cell is calibrated, so it would be ignored; right: leave it out, or a method "
+            "that calibrates, such as quant=gptq"
+        )
+
+
+def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
+    """What workers are told besides the cells. BLIP2SWEEP_RUNNER names another evaluator (see sweep/dummy.py)."""
+    told = {"batch_size": config.get("batch_size"), "data_workers": config.get("data_workers") or 0, "rerun": rerun}
+    told |= cache.settings(config)
+    told["scoring_minutes"] = config.get("scoring_minutes")
+    told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
+    runner = os.environ.get("BLIP2SWEEP_RUNNER")
+    return {**told, "runner": runner} if runner else told
+
+
+def announce(plan: Plan, screen: Console) -> None:
+    """How many cells, and which are skipped and why."""
+    screen.print(plan.summary())
+    if plan.earlier:
+        screen.print(plan.earlier)
+    for i, reason in plan.reasons.items():
+        screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
+
+
+def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: Any) -> Outcome:
+    ledger = Ledger(output_dir, only=sweep.keys).refresh()
+    errors = {k: f[-1] for k, a in ledger.attempts.items() if (f := sweep.failures(a)) and not sweep.done(ledger, k)}
+    rows = {row["key"]: row for row in table.to_dict("records")}
+    done = [c for c in plan.cells.values() if sweep.done(ledger, c.key)]
+    values = {c.key: float(rows.get(c.key, {}).get(c.task_config["main_metric"], float("nan"))) for c in done}
+    return Outcome(plan, sweep, output_dir, values, errors)
+
+
+def failures(outcome: Outcome) -> str | None:
+    """`2 of 10 cells failed: 1 oom, 1 crash …`, or None."""
+    if outcome.detached:
+        return None
+    gone = [k for k in outcome.plan.cells if k not in outcome.values]
+    if not gone:
+        missing = unscored(outcome.output_dir, outcome.sweep)
+        return not_scored(outcome.output_dir, outcome.sweep, missing) if missing else None
+    return told(gone, len(outcome.plan.cells), outcome.errors, why_lost(outcome.output_dir, outcome.sweep))
+
+
+def check_output_dir(output_dir: Path) -> None:
+    """Refuse an output_dir that is a file, or that cannot be written, before anything is made."""
+    existing = next(p for p in [output_dir.absolute(), *output_dir.absolute().parents] if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"output_dir={output_dir}: {existing} is not a writable folder; right: a folder of yours")

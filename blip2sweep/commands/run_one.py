@@ -1,0 +1,51 @@
+"""One cell in this process, for launchers that are not ours: same ledger, same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.commands.run import settings
+from blip2sweep.metrics import METRICS
+from blip2sweep.planning.packs import pack_data
+from blip2sweep.planning.plan import Job, make_plan
+from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.predictions import read_statistics, stem
+from blip2sweep.results.sweeps import new_run
+from blip2sweep.workers.worker import may_live, run_pack
+
+
+def run_single(config: dict[str, Any]) -> float:
+    """Run the cell unless the ledger has it. Returns its main metric; raises what befell it."""
+    output_dir = Path(config["output_dir"])
+    ledger = Ledger(output_dir).refresh()
+    plan = make_plan([Job((), config)], ledger, config.get("rerun") or [])
+    key = plan.keys[0]
+    assert key is not None
+    rerun = {key: sorted(ledger.attempts[key].results)} if ledger.done(key) else {}
+    _run([plan.cells[key].job()] if key not in plan.done else [], settings(config, rerun), output_dir)
+    # After the cell: by now the baseline of a sweep of our own has its own job.
+    rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
+    _run(rest, settings(config, {}), output_dir)
+    return _main_value(output_dir, key, ledger.refresh(), config["task"]["main_metric"])
+
+
+def _run(jobs: list[dict[str, Any]], told: dict[str, Any], output_dir: Path) -> None:
+    if jobs:
+        journal = Journal(output_dir)
+        run_pack({**pack_data(jobs, "single", new_run(), output_dir, told), "cells": jobs}, journal)
+        journal.close()
+
+
+def in_hand(ledger: Ledger, key: str) -> bool:
+    """Done, or started by somebody who has not finished and may yet do so."""
+    attempts = ledger.attempts.get(key)
+    return attempts is not None and (attempts.done or any(may_live(s) for s in attempts.open))
+
+
+def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> float:
+    attempts = ledger.attempts[key]
+    if attempts.result is None:
+        raise RuntimeError((attempts.last_failure or {}).get("error", "no result"))
+    statistics = read_statistics(output_dir, stem(key, attempts.result["predictions"]))
+    return METRICS[metric].value(statistics[METRICS[metric].statistic])

@@ -1,0 +1,78 @@
+"""The verb `suggest`: recipe files of the cells that would teach the most about all the others."""
+
+from __future__ import annotations
+
+import shlex
+from itertools import chain, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from blip2sweep.analysis.atoms import atoms, noise
+from blip2sweep.analysis.knapsack import Problem, problems
+from blip2sweep.analysis.predict import fit, predictable
+from blip2sweep.analysis.recipes import entries, part_of
+from blip2sweep.analysis.suggest import suggest
+from blip2sweep.canonical import canonical_json
+from blip2sweep.console.quoting import quoted, yaml_text
+from blip2sweep.errors import UserError
+from blip2sweep.files import write_atomic
+from blip2sweep.reporting.rerun import context
+from blip2sweep.reporting.source import Source
+
+MOST_CANDIDATES = 1500
+
+
+def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
+    """Write recipe files of the n cells that would teach the most, and the command that runs them."""
+    if n < 1:
+        raise UserError(f"-n {n}: right: a positive number of cells")
+    found = problems(predictable(source.cells, source.metric), source.known_anatomy)
+    problem = max(found, key=lambda p: len(p.cells))
+    fresh = candidates(problem)
+    if not fresh:
+        raise UserError("every combination of the widths and targets that were run has been run; right: add a width")
+    chosen = choose(problem, fresh, source.metric, n)
+    words = context(source, chosen, problem.cells.iloc[-1].to_dict())
+    folder = folder or source.folder / "suggested"
+    paths = [folder / f"{i:02d}.yaml" for i in range(1, len(chosen) + 1)]
+    for path, listed in zip(paths, chosen, strict=True):
+        write_atomic(path, yaml_text({"targets": listed}).encode())
+    texts = [f"{p}: " + "; ".join(f"{e['target']}={e['bits']}" for e in c) for p, c in zip(paths, chosen, strict=True)]
+    command = shlex.join([*words, "recipe_file=" + ",".join(quoted(str(p)) for p in paths)])
+    return [*texts, f"run them: python -m blip2sweep -m {command}"]
+
+
+def candidates(problem: Problem, seed: int = 0) -> list[list[dict[str, Any]]]:
+    """Recipes that join what was done to each part in some cell, and were not run; a random 1500 where there are more."""
+    pieces: dict[str, dict[str, list[dict[str, Any]]]] = {p: {"[]": []} for p in problem.anatomy.parts}
+    known = set()
+    for text in problem.cells["recipe_json"]:
+        listed = entries(text)
+        known.add(canonical_json(listed))
+        for part, seen in pieces.items():
+            own = [e for e in listed if part_of(e) == part]
+            seen[canonical_json(own)] = own
+    choices = [list(seen.values()) for seen in pieces.values()]
+    rng, total = np.random.default_rng(seed), int(np.prod([len(c) for c in choices]))
+    if total <= 4 * MOST_CANDIDATES:
+        joined = [list(chain(*parts)) for parts in product(*choices)]
+    else:
+        joined = [list(chain(*(c[rng.integers(len(c))] for c in choices))) for _ in range(2 * MOST_CANDIDATES)]
+    fresh = {canonical_json(j): j for j in joined if j and canonical_json(j) not in known}
+    unseen: list[list[dict[str, Any]]] = list(fresh.values())
+    picked = rng.permutation(len(unseen))[:MOST_CANDIDATES] if len(unseen) > MOST_CANDIDATES else range(len(unseen))
+    return [unseen[i] for i in sorted(picked)]
+
+
+def choose(problem: Problem, fresh: list[list[dict[str, Any]]], metric: str, n: int) -> list[list[dict[str, Any]]]:
+    """Fit on the cells at hand, then pick among the fresh ones."""
+    texts = [*problem.cells["recipe_json"], *map(canonical_json, fresh)]
+    pieces = atoms(pd.DataFrame({"recipe_json": texts}), problem.anatomy)
+    power, known = noise(pieces.widths), len(problem.cells)
+    values = problem.cells[metric].to_numpy(float)
+    base = float(values[(problem.cells["part"] == "none").to_numpy()][0])
+    predictor = fit(power[:known], values, base, pieces.groups)
+    return [fresh[i - known] for i in suggest(predictor, power, range(known), n)]

@@ -1,0 +1,223 @@
+"""`blip2sweep wait, retry, cancel, logs`: from any process, at any time, from the sweep's own files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.commands.finish import SweepFailed, check_all_done, finish, log_lines
+from blip2sweep.commands.other_users import its_commands, owner
+from blip2sweep.console.printing import one_line, tell
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage
+from blip2sweep.results.predictions import scored_names, stem
+from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
+from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
+from blip2sweep.running.progress import follow
+from blip2sweep.running.queue import Job, live, queued_jobs, submitter_lives
+from blip2sweep.running.slurm_commands import query
+from blip2sweep.running.status import UNKNOWN, Status, sweep_status
+from blip2sweep.slurm.submit import note
+from blip2sweep.workers.run_cell import MARKER
+
+
+def wait(output_dir: Path, name: str | None) -> None:
+    """Follow a sweep to its end, then collect and print as its launcher would. Raises SweepFailed when cells failed."""
+    sweep = find_sweep(output_dir, name)
+    if scored(output_dir, sweep):  # nothing to follow: the ledger is read once, as tables need it
+        with no_garbage():
+            _wait(output_dir, sweep, whole := Ledger(output_dir, measured=True), whole)
+    else:
+        _wait(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True), None)
+
+
+def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) -> None:
+    try:
+        follow(output_dir, sweep, ledger=ledger)
+    except KeyboardInterrupt:
+        tell(f"\nno longer following; `blip2sweep wait {sweep.name}` comes back")
+        raise SystemExit(130) from None
+    finish(output_dir, sweep, whole)
+    check_all_done(output_dir, sweep, ledger)
+
+
+# ---- retry
+
+
+def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
+    """Run again what has no result and no live job: everything, or only cells that failed in the ways given; and score what
+    is done and not scored."""
+    sweep = find_sweep(output_dir, name)
+    status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
+    kinds = failure_kinds(failed)
+    if not status.live.known:
+        tell(f"warning: {UNKNOWN}, and is not run again")
+    keys = [
+        k
+        for k in status.keys("lost", "failed")
+        if kinds is None or status.failures.get(k, {}).get("kind", "lost") in kinds
+    ]
+    if not keys:
+        return _score_again(output_dir, sweep, status)
+    tell(f"sweep {sweep.name}: running {len(keys)} cells again")
+    jobs = sweep_jobs(sweep.folder(output_dir))
+    absent = [k for k in keys if k not in jobs]
+    if absent:
+        raise UserError(
+            f"sweep {sweep.name}: no pack holds {absent[0]}; right: the command the sweep came from: {sweep.command}"
+        )
+    if folder_of := owner(output_dir, sweep):
+        tell(
+            f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {', '.join(its_commands(sweep))}"
+        )
+    if relaunch([jobs[k] for k in keys], sweep, output_dir, then_wait):
+        finish(output_dir, sweep)
+        check_all_done(output_dir, sweep)
+
+
+def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
+    """What a sweep without a cell to run may lack yet."""
+    missing = unscored(output_dir, sweep, status.keys("done"))
+    tell(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
+    if status.live.packs:  # who has them in hand scores them
+        return
+    there = {r["key"] for r in missing}
+    older = [r for r in outdated(output_dir, sweep) if r["key"] not in there]
+    if not missing and not older:
+        return
+    tell(f"scoring {len(missing) + len(older)} cells that are done and not scored")
+    failed = _score_older(output_dir, sweep, older) if older else []
+    finish(output_dir, sweep)
+    if left := [*unscored(output_dir, sweep), *failed]:
+        raise SweepFailed(not_scored(output_dir, sweep, left))
+
+
+def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Score results that have a score file of earlier scorers, which `finish` takes for scored. Those that could not be."""
+    from blip2sweep.commands.rescore import score_results
+
+    scored_now = score_results(output_dir, results, sweep.settings.get("scoring_minutes"))
+    if scored_now.failed:
+        tell(scored_now.why_not)
+    names = scored_names(output_dir)
+    return [r for r in results if r["key"] in scored_now.failed and stem(r["key"], r["predictions"]) in names]
+
+
+def failure_kinds(failed: str | None) -> set[str] | None:
+    """`oom,timeout` -> {oom, timeout}."""
+    kinds = None if failed is None else {k.strip() for k in failed.split(",") if k.strip()}
+    for kind in kinds or ():
+        if kind not in FAILURES:
+            raise UserError(f"--failed {kind}: no such kind of failure; {nearest(kind, FAILURES)}")
+    return kinds
+
+
+def relaunch(jobs: Sequence[dict[str, Any]], sweep: Sweep, output_dir: Path, then_wait: bool) -> bool:
+    """As the sweep was last launched. False when the jobs were queued and left."""
+    from blip2sweep.running.local import run_local
+    from blip2sweep.slurm.launch import run_slurm
+
+    last = sweep.submissions[-1]
+    if last.kind == "slurm":
+        return run_slurm(jobs, sweep, output_dir, {**last.launcher, "wait": then_wait})
+    return run_local(jobs, sweep, output_dir, last.launcher.get("workers"))
+
+
+# ---- cancel
+
+
+def cancel(output_dir: Path, name: str | None) -> None:
+    """End a sweep's processes; what is done is kept."""
+    sweep = find_sweep(output_dir, name)
+    now = live(sweep, output_dir)
+    here = socket.gethostname()
+    local = [s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and submitter_lives(s)]
+    for pid in {*local, *now.submitters}:
+        _end(pid)
+    ids = now.jobs if now.known else queued_jobs(sweep)
+    _scancel(ids)
+    note(mark_cancelled(find_sweep(output_dir, sweep.name)), output_dir)
+    elsewhere = {s.host for s in sweep.submissions if s.kind == "local" and s.host != here}
+    if not ids and not local and not now.submitters:
+        where = f" here; it was started on {', '.join(sorted(elsewhere))}" if elsewhere and not now.known else ""
+        tell(f"sweep {sweep.name}: nothing is running{where}")
+        return
+    tell(f"sweep {sweep.name}: cancelled; `blip2sweep retry {sweep.name}` goes on")
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+    except PermissionError as error:
+        raise UserError(f"process {pid} is another user's; right: who started the sweep cancels it") from error
+
+
+def mark_cancelled(sweep: Sweep) -> Sweep:
+    """Note it of every launch that was not cancelled before: it stays so when Slurm cannot be asked any more."""
+    for submission in (s for s in sweep.submissions if s.cancelled is None):
+        submission.cancelled = time.time()
+    return sweep
+
+
+def _scancel(jobs: Collection[Job]) -> None:
+    """End jobs, each on its own cluster. Those that have ended already are no error."""
+    for cluster in {c for c, _ in jobs}:
+        ids = sorted(job for c, job in jobs if c == cluster)
+        for i in range(0, len(ids), 500):
+            said = query("scancel", *ids[i : i + 500], cluster=cluster)
+            errors = [x for x in said.err.splitlines() if "Invalid job id" not in x] if said else ["it gives no answer"]
+            if errors and (said is None or said.code):
+                raise UserError(f"scancel: {' '.join(' '.join(errors).split())}; right: again when Slurm answers")
+
+
+# ---- logs
+
+
+def logs(output_dir: Path, key: str) -> str:
+    """All that is known of a cell's attempts: how each ended, tracebacks, and what its process wrote meanwhile."""
+    sweeps = {s.name: s for s in list_sweeps(output_dir)}
+    ledger = Ledger(output_dir).refresh()
+    keys = [k for k in ledger.attempts if k.startswith(key)]
+    if len(keys) != 1:
+        raise UserError(
+            f"{key}: {len(keys) or 'no'} cells that ran have such a key; right: the beginning of one key of `blip2sweep table`"
+        )
+    attempts = ledger.attempts[keys[0]]
+    ends = {e["attempt"]: e for e in (*attempts.failures, attempts.result or {}) if e.get("attempt")}
+    starts = sorted(attempts.starts.values(), key=lambda s: s["time"])
+    return "\n\n".join("\n".join(_attempt(s, ends.get(s.get("attempt", "")), sweeps, output_dir)) for s in starts)
+
+
+def _attempt(
+    start: dict[str, Any], end: dict[str, Any] | None, sweeps: dict[str, Sweep], output_dir: Path
+) -> Iterator[str]:
+    when = time.strftime("%F %T", time.localtime(start["time"]))
+    where = f"{start['host']}, process {start['pid']}" + (f", Slurm job {start['job']}" if start.get("job") else "")
+    yield one_line(f"== {start['key']} started {when} on {where}, sweep {start.get('sweep')}")
+    if end:
+        yield one_line(f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else ""))
+    if end and end.get("traceback"):
+        yield end["traceback"].rstrip()
+    if start.get("sweep") in sweeps and start.get("run"):
+        yield from _lines(sweeps[start["sweep"]].logs(output_dir, start["run"]), start["key"])
+
+
+def _lines(folder: Path, key: str) -> Iterator[str]:
+    """What the logs say from this cell's marker to the next cell's."""
+    for path in sorted(p for p in folder.glob("*") if p.suffix in (".log", ".out", ".err")):
+        inside = False
+        for line in log_lines(path):
+            if line.startswith(MARKER):
+                if not inside and f" cell {key} " in line:
+                    yield f"-- {path}"
+                inside = f" cell {key} " in line
+            if inside:
+                yield line

@@ -1,0 +1,33 @@
+"""`blip2sweep table`: what the journals have now. Where nothing is new since the tables were written, it reads those."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from blip2sweep.console.printing import as_data, say, say_text
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.reporting.terminal import FORMATS, notes, print_table, render
+from blip2sweep.results.latest import ALL, newer_runs, not_scored, up_to_date
+from blip2sweep.results.sweeps import find_results
+from blip2sweep.results.table import older_rows
+
+
+def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) -> None:
+    """Print a sweep's table, or that of the whole ledger."""
+    if fmt not in FORMATS:
+        raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
+    found = None if all_cells else find_results(output_dir, name)
+    table, said = up_to_date(output_dir, found)
+    current, earlier = table[~table["stale"]], older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int)))
+    said += [*([earlier] if earlier else []), *not_scored(current, output_dir)]
+    newer = newer_runs(output_dir, found) if found and name is None else []
+    if fmt != "rich":
+        as_data()
+        say_text(render(current, fmt).rstrip("\n"))
+        say(f"sweep {found.name}" if found else ALL, *newer, *said, err=True)
+        return
+    if len(current):
+        print_table(current, f"sweep {found.name}" if found else ALL)
+    for line in [*(notes(current) if len(current) else []), *newer, *said]:
+        say(line)

@@ -1,0 +1,80 @@
+"""A search by a sweeper that is not ours: which way its metric is better, and what it tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from blip2sweep.commands.run import Outcome
+from blip2sweep.console.printing import say
+from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS
+
+
+class Trial(NamedTuple):
+    """What was asked for, the cell that it is, and its main metric; NaN where it has none."""
+
+    overrides: tuple[str, ...]
+    key: str | None
+    metric: str
+    value: float
+
+
+def direction(metric: str) -> str:
+    """`maximize` or `minimize`, as Optuna says it. Raises UserError for an unknown metric."""
+    if metric not in METRICS:
+        raise UserError(f"task.main_metric={metric}: no such metric; right: one of {', '.join(METRICS)}")
+    return "maximize" if METRICS[metric].higher_is_better else "minimize"
+
+
+def check_direction(key: str, asked: object, metric: str) -> None:
+    """Raise UserError for a search that would call the worst cell the best. key: the sweeper's setting that says so; asked: a
+    direction, or a list of them."""
+    words = [str(getattr(d, "name", d)) for d in (asked if isinstance(asked, list | tuple) else [asked])]
+    right = direction(metric)
+    if words != [right]:
+        better = "higher" if right == "maximize" else "lower"
+        fix = (
+            f"hydra.sweeper.direction={right}, or hydra/sweeper=optuna_best"
+            if key == "direction"
+            else (f"hydra.sweeper.{key}={str(key.endswith(right)).lower()}")
+        )
+        raise UserError(
+            f"hydra.sweeper.{key}: {','.join(words)}: {metric} is the one number a cell returns, and better where it "
+            f"is {better}; right: {fix}"
+        )
+
+
+def trials(outcomes: Sequence[Outcome]) -> list[Trial]:
+    """Every job of these launches, in order."""
+    return [trial for outcome in outcomes for trial in _trials(outcome)]
+
+
+def _trials(outcome: Outcome) -> Iterator[Trial]:
+    for job, key in zip(outcome.plan.jobs, outcome.plan.keys, strict=True):
+        value = outcome.values.get(key, math.nan) if key else math.nan
+        yield Trial(job.overrides, key, str(job.config["task"]["main_metric"]), value)
+
+
+def best(tried: Sequence[Trial]) -> Trial | None:
+    """The best by the first trial's metric, the first of equals; None where none has a value."""
+    known = [t for t in tried if not math.isnan(t.value) and t.metric == tried[0].metric]
+    sign = 1 if known and direction(known[0].metric) == "maximize" else -1
+    return max(known, key=lambda t: sign * t.value, default=None)
+
+
+def print_trials(tried: Sequence[Trial], output_dir: Path) -> None:
+    """The rows of all that was tried, then the best of it."""
+    from blip2sweep.reporting.terminal import print_table
+
+    table = pd.read_parquet(output_dir / "table.parquet", filters=[("key", "in", {t.key for t in tried if t.key})])
+    print_table(table, f"{len(tried)} trials of {len(table)} cells")
+    found = best(tried)
+    if found is None:
+        say("no trial has a value")
+        return
+    say(f"best of {len(tried)} trials: {found.metric} {found.value:.4g}, cell {found.key}: {' '.join(found.overrides)}")

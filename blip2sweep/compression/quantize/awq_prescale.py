@@ -1,0 +1,26 @@
+"""AWQ's scales for any single linear: the input is divided by s at run time, so nothing before it has to absorb s.
+
+For layers that have no legal fold, such as the post-LayerNorm Q-Former's. The 16-bit scales count in the size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blip2sweep.compression.quantize import awq
+from blip2sweep.compression.quantize.statistics import Result, Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from blip2sweep.compression.quantize.scheme import Weights
+
+
+def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
+    """weight (out, in) float32 -> Q(W s) / s of least output error on the calibration inputs."""
+    assert statistics.hessian is not None
+    assert weights.grid
+    error = awq.own_error([weight], [weights], statistics.hessian)
+    best = awq.search(statistics.mean_abs, weights.grid, error)
+    return replace(awq.finish(weight, best, weights, statistics, bool(weights.clip)), prescale=best.s)

@@ -1,0 +1,139 @@
+"""GPTQ (Frantar et al., arXiv:2210.17323): columns rounded one after the other, each one's error taken up by the rest.
+
+Minimises |W X - Q X|² for the X of the Hessian H = X Xᵀ: with U the upper Cholesky factor of H⁻¹, the error of column
+j, divided by U_jj, is subtracted from the later columns along row j of U.
+
+Float32 operations are in llmcompressor's order (0.14.0), so that a CPU's values are its own to the last bit: what one column
+rounds otherwise, all later ones take up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from blip2sweep.compression.quantize import rtn
+from blip2sweep.compression.quantize.statistics import Result, Statistics, relative_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from blip2sweep.compression.quantize.scheme import Weights
+
+LARGEST_DAMP = 10.0
+
+
+class Factor(NamedTuple):
+    """U (in, in), upper, with UᵀU = (H + damping)⁻¹; the damping that was needed; the number of dead inputs."""
+
+    upper: Tensor
+    damp: float
+    dead: int
+
+
+def inverse_factor(hessian: Tensor, damp: float) -> Factor:
+    """Damping is a share of the mean diagonal, raised tenfold until the factorization succeeds.
+
+    A dead input (always zero) gets a diagonal of its own: its column is then rounded to nearest by itself. GPTQ's own
+    code zeroes that column, which is wrong for any input the calibration did not show.
+    """
+    h = hessian.clone()
+    diagonal = h.diagonal()
+    dead = diagonal <= 0
+    mean = torch.diag(h).mean().clamp(min=1e-30)  # of a copy, and a tensor: llmcompressor's float32
+    diagonal[dead] = mean
+    while True:
+        diagonal += damp * mean
+        upper = _factor(h)
+        if upper is not None:
+            return Factor(upper, damp, int(dead.sum()))
+        if damp >= LARGEST_DAMP:
+            raise FloatingPointError("the Hessian cannot be factored, whatever the damping")
+        diagonal -= damp * mean
+        damp = max(10 * damp, 1e-4)
+
+
+def _factor(h: Tensor) -> Tensor | None:
+    lower, failed = torch.linalg.cholesky_ex(h)
+    if failed:
+        return None
+    upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    return None if failed or not torch.isfinite(upper).all() else upper
+
+
+class _Grid:
+    """Scales and zero points by group of columns; set from the weights as they are, once or when a group is reached."""
+
+    def __init__(self, weight: Tensor, weights: Weights) -> None:
+        self.bits, self.symmetric = weights.num_bits, bool(weights.symmetric)
+        self.codes = rtn.code_range(self.bits, symmetric=True)  # signed always, as compressed-tensors has them
+        out, inn = weight.shape
+        self.size = weights.group_size or inn
+        self.whole = weights.strategy == "tensor"
+        groups = -(-inn // self.size)
+        self.scale, self.zero_point = weight.new_ones(out, groups), weight.new_zeros(out, groups)
+        self.group = torch.arange(inn) // self.size
+        for i in range(groups):
+            self.set(i, weight[:, i * self.size : (i + 1) * self.size])
+
+    def set(self, group: int, columns: Tensor) -> None:
+        """columns (out, n): those of the group."""
+        rows = columns.reshape(1, -1) if self.whole else columns
+        low, high = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
+        scale, _ = rtn.grid(low, high, self.bits, self.symmetric)
+        self.scale[:, group] = scale
+        if not self.symmetric:
+            self.zero_point[:, group] = (self.codes[0] - low / scale).clamp(*self.codes).round()
+
+    def rounded(self, column: Tensor, group: int) -> Tensor:
+        """column (out) -> its values on the grid: divided, shifted, then rounded, as compressed-tensors does.
+
+        rtn's `encode` multiplies by 1/scale and shifts last, which is torchao's order. Both are nearest and differ at
+        ties: there a symmetric row's largest weight lies, at ±(2^b - 1)/2 scales.
+        """
+        scale, zero_point = self.scale[:, group], self.zero_point[:, group]
+        codes = (column / scale + zero_point).clamp(*self.codes).round()
+        return (codes - zero_point) * scale
+
+
+def quantize(weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | None = None) -> Tensor:
+    """weight (out, in) float32 -> dequantized. upper: the factor of the Hessian, in `order` (default: as it is)."""
+    grid = _Grid(weight, weights)
+    order = torch.arange(weight.shape[1]) if order is None else order.cpu()
+    w, result = weight[:, order.to(weight.device)], torch.empty_like(weight)
+    groups = grid.group[order].tolist()
+    block = _block_size(weights)
+    for start in range(0, w.shape[1], block):
+        stop = min(start + block, w.shape[1])
+        errors = torch.zeros_like(w[:, start:stop])
+        for j in range(start, stop):
+            if not weights.static_groups and j % grid.size == 0:
+                grid.set(groups[j], w[:, j : j + grid.size])
+            value = grid.rounded(w[:, j], groups[j])
+            error = (w[:, j] - value) / upper[j, j]
+            w[:, j:stop] -= error[:, None] * upper[j, j:stop]  # at once inside the block, and after it for the rest
+            result[:, j], errors[:, j - start] = value, error
+        w[:, stop:] -= errors @ upper[start:stop, stop:]
+    back = torch.argsort(order).to(weight.device)
+    return result[:, back]
+
+
+def _block_size(weights: Weights) -> int:
+    """Whole groups where a group's grid is set on the way: it must see the errors of every column before it."""
+    block, group = weights.block_size or 128, weights.group_size or 1
+    return block if weights.static_groups else -(-block // group) * group
+
+
+def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
+    """weight (out, in) float32 -> dequantized, with the damping used, dead inputs and relative output error."""
+    assert statistics.hessian is not None
+    assert weights.damp is not None
+    hessian, order = statistics.hessian, None
+    if weights.act_order:
+        order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+        hessian = hessian[order][:, order]
+    factor = inverse_factor(hessian, weights.damp)
+    values = quantize(weight, factor.upper, weights, order)
+    error = relative_error(values, weight, statistics.hessian)
+    return Result(values, info={"damp": factor.damp, "dead": factor.dead, "error": error})

@@ -1,0 +1,33 @@
+"""SmoothQuant (Xiao et al., arXiv:2211.10438): input outliers moved into the weights, X W = (X / s) (s W).
+
+s = max|x|^alpha / max|w|^(1 - alpha), per input. It pays where inputs are quantized too (`quant.input.bits`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blip2sweep.compression.quantize import rtn
+from blip2sweep.compression.quantize.statistics import Result, Statistics, relative_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from blip2sweep.compression.quantize.scheme import Weights
+
+SMALLEST = 1e-5
+
+
+def smoothing(largest_input: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """s (in), from the largest sizes of the inputs (in) and weight (out, in)."""
+    x, w = largest_input.clamp(min=SMALLEST), weight.abs().amax(0).clamp(min=SMALLEST)
+    return (x.pow(alpha) / w.pow(1 - alpha)).clamp(min=SMALLEST)
+
+
+def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
+    """weight (out, in) float32 -> Q(W s) / s, and the prescale s for the input's quantizer."""
+    assert weights.alpha is not None
+    s = smoothing(statistics.largest, weight, weights.alpha)
+    values = rtn.quantize_dequantize(weight * s, weights) / s
+    error = {} if statistics.hessian is None else {"error": relative_error(values, weight, statistics.hessian)}
+    return Result(values, s, error)

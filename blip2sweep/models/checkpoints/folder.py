@@ -1,0 +1,101 @@
+"""What the weight files of a folder are: parameters, dtypes, shapes, and the fingerprint that tells them from all others."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.models.checkpoints.content import Content, content, scan
+from blip2sweep.models.checkpoints.files import INDEX, read_index, side_files, weight_files
+from blip2sweep.models.checkpoints.headers import SHOWN, Header, Tensor, read_header, shown
+
+WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is read each time, and not remembered
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight files of a folder: parameters (floating tensors, tied ones once), dtypes of those, and all tensors."""
+
+    folder: Path
+    headers: tuple[Header, ...]
+    tensors: dict[str, Tensor]
+    params: int
+    dtypes: tuple[str, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over names, sizes, headers and content of the weights, and the side files. Reads all of them.
+
+        Headers and sizes alone would call two fine-tunings of one model equal, samples two that differ elsewhere.
+        """
+        total = hashlib.sha256()
+        for chunk in (c for h in self.headers for c in (h.path.name.encode(), h.raw, *_hashed(h))):
+            _add(total, chunk)
+        for path in side_files(self.folder):
+            _add(total, path.name.encode())
+            _add(total, read_bytes(path))
+        return total.hexdigest()
+
+    def contents(self) -> list[Content]:
+        """What is in each file."""
+        return [content(h) if h.size > WHOLE_FILE else scan(h) for h in self.headers]
+
+
+def inspect(folder: Path, tied: Iterable[Sequence[str]] = ()) -> Weights:
+    """Read the headers of a checkpoint folder, a single file or shards.
+
+    tied: groups of names that are one tensor, counted once. Raises UserError for a folder without safetensors, files whose
+    headers do not describe them, and an index that disagrees with its shards.
+    """
+    headers = tuple(read_header(path) for path in weight_files(folder))
+    _check_index(folder, headers)
+    entries = {name: tensor for h in headers for name, tensor in h.tensors.items()}
+    floating = {name: t for name, t in entries.items() if t.dtype.startswith(("F", "BF"))}
+    again = {name for group in tied for name in [n for n in group if n in floating][1:]}
+    return Weights(
+        folder=folder,
+        headers=headers,
+        tensors=entries,
+        params=sum(math.prod(t.shape) for name, t in floating.items() if name not in again),
+        dtypes=tuple(sorted({t.dtype for t in floating.values()})),
+    )
+
+
+def _check_index(folder: Path, headers: Sequence[Header]) -> None:
+    index = read_index(folder)
+    if not index:
+        return
+    held = [(name, h.path.name) for h in headers for name in h.tensors]
+    wrong = [
+        f"{shown(n)} is in {f}, the index says {shown(index.get(n, 'nothing'))}" for n, f in held if index.get(n) != f
+    ]
+    names = {name for name, _ in held}
+    wrong += [f"{shown(n)} is not in {shown(f)}" for n, f in index.items() if n not in names]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise UserError(
+            f"{folder / INDEX}: its shards disagree: {'; '.join(wrong[:SHOWN])}{more}; right: the shards it was saved with"
+        )
+
+
+def _hashed(header: Header) -> Iterator[bytes]:
+    yield header.size.to_bytes(8, "little")
+    yield read_bytes(header.path) if header.size <= WHOLE_FILE else bytes.fromhex(content(header).sha256)
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); right: a file that can") from error
+
+
+def _add(total: Any, chunk: bytes) -> None:
+    total.update(len(chunk).to_bytes(8, "little"))  # so that no two lists of chunks run together
+    total.update(chunk)

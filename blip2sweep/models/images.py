@@ -1,0 +1,177 @@
+"""Image files -> pixels, and features kept per image."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from blip2sweep.errors import UserError
+from blip2sweep.machine.memory import free_host_bytes
+from blip2sweep.models.load import Loaded
+from blip2sweep.rows import Id
+from blip2sweep.tasks.content import READING, UNREADABLE, check_planned, content_of
+from blip2sweep.tasks.pictures import Refused, decode
+from blip2sweep.tasks.sample import TaskData
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of images beforehand, one row an image id in all that is given; later stages win over earlier.
+
+    pixels (n, 3, height, width) float32; image_features (n, 1 + patches, ViT width); query_features
+    (n, num_query_tokens, Q-Former width). bad: ids of images that could not be read.
+    """
+
+    ids: tuple[Id, ...]
+    pixels: Tensor | None = None
+    image_features: Tensor | None = None
+    query_features: Tensor | None = None
+    bad: tuple[Id, ...] = ()
+
+
+class Row:
+    """One image read: its id, the digest of its file, and its pixels (3, height, width) or why there are none."""
+
+    def __init__(self, image_id: Id, digest: str, pixels: Tensor | None, error: str = "") -> None:
+        self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
+
+
+class _Images(Dataset[Row]):
+    def __init__(self, images: Sequence[tuple[Id, Path]], image_processor: Any) -> None:
+        self.images, self.image_processor = images, image_processor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Row:
+        (image_id, path), digest = self.images[i], UNREADABLE
+        try:
+            content = content_of(path)
+            digest = hashlib.sha256(content).hexdigest()  # of the very bytes that are decoded
+            pixels = self.image_processor(decode(content), return_tensors="pt")["pixel_values"][0]
+        except MemoryError:  # which says nothing of the image
+            raise
+        except Exception as error:  # Pillow raises nearly anything for a broken file
+            why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            return Row(image_id, digest, None, f"{path}: not a readable image ({why})")
+        return Row(image_id, digest, pixels)
+
+
+def pixel_batches(
+    loaded: Loaded, images: Sequence[tuple[Id, Path]], batch_size: int, workers: int, on_bad_image: str,
+    digests: dict[Id, str],
+) -> Iterator[Features]:  # fmt: skip
+    """Read, decode and preprocess images (id, path) in order. digests: takes those of the files by id.
+
+    Raises UserError naming a file that cannot be decoded, or with on_bad_image="skip" lists its id under `bad`.
+    """
+    loader: Iterable[list[Row]] = DataLoader(
+        _Images(images, loaded.processor.image_processor),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        pin_memory=False,
+    )
+    return (_batch(rows, on_bad_image, loaded.device.type == "cuda", digests) for rows in loader)
+
+
+def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]) -> Features:
+    digests.update((row.image_id, row.digest) for row in rows)
+    bad = [row for row in rows if row.pixels is None]
+    if bad and on_bad_image != "skip":
+        raise UserError(f"{bad[0].error}; right: an intact file, or task.on_bad_image=skip")
+    good = [(row.image_id, row.pixels) for row in rows if row.pixels is not None]
+    pixels = torch.stack([p for _, p in good]) if good else None
+    if pin and pixels is not None:
+        pixels = pixels.pin_memory()  # stacked here and not in the loader, whose rows may hold errors
+    return Features(tuple(i for i, _ in good), pixels, bad=tuple(row.image_id for row in bad))
+
+
+class Images:
+    """The distinct images of a task, decoded and preprocessed once for any number of cells.
+
+    The first pass decodes a batch ahead of whoever consumes it; at its end the content of all files is compared with what
+    was planned. What was decoded is kept: 12 bytes a pixel (0.6 MB an
+    image at 224 px), in a memory-mapped temporary file where that is much of the memory that is free and the disk has
+    room for it.
+    """
+
+    def __init__(self, loaded: Loaded, task: TaskData, workers: int = 0, on_bad_image: str = "error") -> None:
+        self.loaded, self.task, self.workers, self.on_bad_image = loaded, task, workers, on_bad_image
+        self._kept: Features | None = None
+
+    def batches(self, size: int) -> Iterator[Features]:
+        """Pixels in task order: the first time batch by batch, afterwards all in one.
+
+        Raises UserError after the last batch where the files are not those that were planned: whatever was made of the
+        batches is then not to be kept.
+        """
+        if self._kept is not None:
+            yield self._kept
+            return
+        files, digests = list(self.task.images.items()), dict[Id, str]()
+        reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
+        ids: list[Id] = []
+        bad: list[Id] = []
+        kept: Tensor | None = None
+        for part in _ahead(reading):
+            if part.pixels is not None:
+                kept = _allocated(len(self.task.images), part.pixels) if kept is None else kept
+                kept[len(ids) : len(ids) + len(part.ids)] = part.pixels
+            ids.extend(part.ids)
+            bad.extend(part.bad)
+            yield part
+        if self.task.planned is not None:
+            check_planned(self.task.images, self.task.planned, digests, self.task.name)
+        self._kept = Features(tuple(ids), None if kept is None else kept[: len(ids)], bad=tuple(bad))
+
+
+def _allocated(n: int, like: Tensor) -> Tensor:
+    """Room for n images, (n, 3, height, width) float32."""
+    shape = (n, *like.shape[1:])
+    if math.prod(shape) * 4 < free_host_bytes() // 4:
+        return torch.empty(shape, pin_memory=like.is_pinned())
+    with tempfile.NamedTemporaryFile(prefix="blip2sweep-pixels-") as file:  # mapped, so it may lose its name
+        try:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * 4)  # on a full disk, a page that is not there kills
+        except OSError:
+            return torch.empty(shape)
+        return torch.from_file(file.name, shared=True, size=math.prod(shape)).reshape(shape)
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one being made in a thread while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def load_pixels(
+    loaded: Loaded, task: TaskData, *, batch_size: int = 64, workers: int = 0, on_bad_image: str = "error"
+) -> Features:
+    """All distinct images of a task at once."""
+    images = Images(loaded, task, workers, on_bad_image)
+    list(images.batches(batch_size))
+    return next(images.batches(batch_size))
+
+
+def preprocessing(loaded: Loaded) -> dict[str, Any]:
+    """How files become pixels."""
+    settings = loaded.processor.image_processor.to_dict()
+    told = {k: str(v) for k, v in sorted(settings.items())}
+    return {"backend": loaded.image_processor_backend, "settings": told, "pictures": READING}

@@ -1,0 +1,1 @@
+"""From configs to cells, keys and packs. No torch, no weights."""

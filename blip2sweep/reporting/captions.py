@@ -1,0 +1,131 @@
+"""The caption browser's data: every distinct output of an image once, and for each cell which of them it gave."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip2sweep.analysis.cells import headline
+from blip2sweep.console.remarks import remark
+from blip2sweep.errors import UserError
+from blip2sweep.files import read_json
+from blip2sweep.reporting.source import Source
+from blip2sweep.results.predictions import predictions_or_none, read_predictions, stem
+from blip2sweep.rows import Id
+from blip2sweep.tasks.predictions import Predictions
+
+MOST_CELLS = 2000
+THUMBNAILS, SIDE = 400, 112
+
+
+def packed(data: Any) -> str:
+    """JSON, gzipped, base64: what the page unpacks with DecompressionStream."""
+    return base64.b64encode(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)).decode()
+
+
+def captions(source: Source) -> dict[str, Any] | None:
+    """`{samples, cells, texts, scores, own, index, sign, left_out}`; None where no cell has outputs.
+
+    texts[i]: the distinct outputs of sample i; scores[i]: theirs, in the main metric, where it means something for one
+    sample; index[c]: for cell c, which text each sample has; sign: 1 where more is better. The likelihood is that of the
+    references and no function of what was said: then own[c] has cell c's values, and scores are empty.
+    """
+    rows = source.cells
+    if source.draws is None or "predictions" not in rows:
+        return None
+    there = rows[rows["key"].isin(list(source.draws.arrays))]
+    own = there.iloc[(there["part"] != "none").argsort(kind="stable")].head(MOST_CELLS)  # the baseline first
+    base = own.iloc[0]
+    first = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
+    texts: list[dict[str, int]] = [{} for _ in first.id]
+    scores: list[list[float | None]] = [[] for _ in first.id]
+    index, known = list[list[int]](), dict[str, list[int]]()
+    of_text = source.metric != "nll"
+    for key, outputs in zip(own["key"], own["predictions"], strict=True):
+        if outputs not in known:
+            said = predictions_or_none(source.output_dir, stem(key, outputs))
+            single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
+            known[outputs] = _indexed(said.text, single, texts, scores) if said and said.id == first.id else []
+        index.append(known[outputs])
+    main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
+    cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
+              "main": r["key"] in main} for r in own.to_dict("records")]  # fmt: skip
+    values = (
+        None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
+    )
+    return {"cells": cells, "samples": _samples(source, first), "texts": [list(t) for t in texts], "scores": scores,
+            "own": values, "index": index, "sign": source.draws.metric.sign, "left_out": len(there) - len(own)}  # fmt: skip
+
+
+def _indexed(
+    said: Sequence[str], single: Sequence[float | None], texts: list[dict[str, int]], scores: list[list[float | None]]
+) -> list[int]:
+    chosen = []
+    for i, text in enumerate(said):
+        if text not in texts[i]:
+            texts[i][text] = len(texts[i])
+            scores[i].append(single[i])
+        chosen.append(texts[i][text])
+    return chosen
+
+
+def _single_scores(source: Source, key: str) -> list[float | None]:
+    assert source.draws is not None
+    with np.errstate(all="ignore"):
+        values = source.draws.metric.finish(source.draws.arrays[key])
+    return [None if np.isnan(v) else round(float(v), 3) for v in values]
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
+    """Id, image, question, references and a thumbnail, as far as they are known."""
+    told = {s.id: s for s in source.task.samples} if source.task else {}
+    given = source.folder / "references.json"
+    references = _references(given) if given.exists() else {}
+    rows, pictures = list[dict[str, Any]](), dict[Id, str | None]()
+    for own, image in zip(first.id, first.image_id, strict=True):
+        sample = told.get(own)
+        row: dict[str, Any] = {"id": own, "image": image}
+        if sample is not None:
+            row |= {"question": sample.question, "references": list(sample.references)[:10]}
+            if len(pictures) < THUMBNAILS and image not in pictures:
+                pictures[image] = thumbnail(sample.image)
+            row["thumb"] = pictures.get(image)
+        elif image in references:
+            row["references"] = references[image]
+        rows.append({k: v for k, v in row.items() if v is not None})
+    return rows
+
+
+def _references(path: Path) -> dict[Any, Any]:
+    """{image: captions} of imported results; a damaged file is told and left out."""
+    try:
+        return {r["image_id"]: r["captions"] for r in read_json(path)}
+    except (KeyError, TypeError, UserError) as error:
+        remark(f"{path}: references are left out ({error})")
+        return {}
+
+
+def thumbnail(path: Path) -> str | None:
+    """A data URI of at most 112 pixels a side; None where the picture cannot be read."""
+    from blip2sweep.tasks.content import content_of
+    from blip2sweep.tasks.pictures import decode
+
+    try:
+        small = decode(content_of(path))
+        small.thumbnail((SIDE, SIDE))
+    except Exception:  # Pillow raises nearly anything for a broken file
+        return None
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=70)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

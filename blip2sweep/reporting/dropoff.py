@@ -1,0 +1,130 @@
+"""The drop-off picture: bits against the metric in % of the baseline, a line per part, paired 95 % bars."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from blip2sweep.analysis.recipes import entries
+from blip2sweep.files import write_atomic
+from blip2sweep.metrics import METRICS
+from blip2sweep.reporting.terminal import main_metric
+from blip2sweep.reporting.words import words_of
+
+# Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_LINES, MOST_PANELS = 14, 6
+
+
+def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
+    """Write the picture of a sweep's rows; None where no cell has a width, a drop and a baseline to draw."""
+    cells = _drawable(table)
+    if cells.empty:
+        return None
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    every = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))
+    panels = every[:MOST_PANELS]
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 4.2), squeeze=False, sharey=True)
+    for axis, (model, task, method) in zip(axes[0], panels, strict=True):
+        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & same(cells["method"], method)]
+        metric = chosen["metric"].iloc[0]
+        _panel(axis, chosen, metric)
+        axis.set_title(f"{model}, {task}, {method or 'several methods'}", fontsize=10)
+        axis.set_ylabel(words_of(metric).axis)
+    if len(every) > len(panels):
+        figure.suptitle(f"the first {len(panels)} of {len(every)} panels; all are in the table", fontsize=8)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    plt.close(figure)
+    write_atomic(path, buffer.getvalue())
+    return path
+
+
+def same(values: pd.Series, value: Any) -> pd.Series:
+    """Null where that is what is looked for: a recipe of several methods has none."""
+    return values.isna() if pd.isna(value) else values == value
+
+
+def _drawable(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells that touch something with one width, with the line each belongs to and the main metric of its task."""
+    rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
+    rows["metric"] = rows["task"].map({task: main_metric(own) for task, own in rows.groupby("task")})
+    known = pd.Series(False, index=rows.index)
+    for metric in (m for m in rows["metric"].dropna().unique() if f"drop_{m}" in rows):
+        known |= (rows["metric"] == metric) & rows[f"drop_{metric}"].notna()
+    rows = rows[known].copy()
+    rows["bits"] = rows["recipe_json"].map({text: _width(text) for text in rows["recipe_json"].unique()}).astype(float)
+    rows["line"] = _lines(rows)
+    return rows.dropna(subset=["bits"])
+
+
+def _width(recipe_json: str) -> float:
+    """The one width of everything touched, or NaN."""
+    found = {float(e["bits"]) for e in entries(recipe_json)}
+    return found.pop() if len(found) == 1 else math.nan
+
+
+def _lines(rows: pd.DataFrame) -> list[str]:
+    """`vit`, or `vit first mlp group32` where the sweep varies those too."""
+    varied = [
+        c
+        for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
+        if c in rows and rows[c].nunique() > 1
+    ]
+    named = zip(*(rows[c] for c in ("part", *varied)), strict=True)
+    return [" ".join(str(v) for v in values if pd.notna(v)) for values in named]
+
+
+def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
+    widths = sorted(cells["bits"].unique())
+    axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
+    order = [c.removeprefix("bits_") for c in map(str, cells) if c.startswith("bits_")]  # as the report's colours
+    lines = sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
+    for i, line in enumerate(lines[:MOST_LINES]):
+        own = cells[cells["line"] == line].sort_values("bits")
+        # Widths are even steps on the axis, and the lines stand a little apart so that bars do not hide each other.
+        x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (min(len(lines), MOST_LINES) - 1) / 2)
+        _line(axis, x, own, metric, i)
+    _noise(axis, cells, metric)
+    axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
+    axis.set_xlabel("bits")
+    axis.set_xlim(len(widths) - 0.5, -0.5)
+    axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(
+        frameon=False, fontsize=8, title=None if len(lines) <= MOST_LINES else f"first {MOST_LINES} of {len(lines)}"
+    )
+
+
+def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:
+    """Single parts first, as the model runs them."""
+    named = order if parts == "all" else parts.split("+")
+    return len(named), [order.index(p) for p in named if p in order]
+
+
+def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
+    base = cells[f"baseline_{metric}"].abs()
+    found = [100 * METRICS[metric].retained(base, cells[f"drop_{metric}{end}"]) for end in ("", "_low", "_high")]
+    left, lower, upper = found[0], np.fmin(*found[1:]).clip(lower=0), np.fmax(*found[1:])
+    bars = [(left - lower).clip(lower=0), (upper - left).clip(lower=0)]
+    style = "-" if i < len(COLOURS) else ":"
+    axis.errorbar(x, left, yerr=bars, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3,
+                  linestyle=style, label=cells["line"].iloc[0])  # fmt: skip
+
+
+def _noise(axis: Any, cells: pd.DataFrame, metric: str) -> None:
+    """The half-precision noise floor as a band around 100 %."""
+    if f"noise_{metric}" in cells and cells[f"noise_{metric}"].notna().any():
+        half = float((100 * cells[f"noise_{metric}"] / cells[f"baseline_{metric}"].abs()).max())
+        axis.axhspan(100 - half, 100 + half, color="0.85", zorder=0, label="noise floor")

@@ -1,0 +1,236 @@
+"""The data of every figure of the report: one frame each, written as CSV, drawn by the page and by matplotlib."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.analysis.blocks import sensitivity
+from blip2sweep.analysis.cells import entries, headline
+from blip2sweep.analysis.dropoff import dropoff
+from blip2sweep.analysis.frontier import SIZES, frontier
+from blip2sweep.analysis.grid import width_grid
+from blip2sweep.analysis.methods import matched
+from blip2sweep.analysis.prices import prices
+from blip2sweep.analysis.shapley import shapley_over_bits
+from blip2sweep.console.quoting import override
+from blip2sweep.errors import UserError
+from blip2sweep.reporting.prices import priced
+from blip2sweep.reporting.rerun import context
+from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.words import words_of
+
+RUN = "python -m blip2sweep -m"
+MOST_REFUSALS, MOST_TABLES = 3, 4
+
+
+@dataclass
+class Figure:
+    """One figure: its data, and what to run where there is nothing to draw."""
+
+    name: str
+    title: str
+    caption: str
+    data: pd.DataFrame
+    missing: str  # what to run instead: overrides, and from `figures` a whole command
+    why: str = ""  # what else is to be said where there is nothing to draw
+    table: str = ""  # HTML above the picture
+
+    @property
+    def empty(self) -> bool:
+        return self.data.empty
+
+
+def label(source: Source) -> str:
+    """The main metric as people write it."""
+    return words_of(source.metric).name
+
+
+def figures(source: Source) -> list[Figure]:
+    """The seven figures of a paper and the 3-D view, in order."""
+    made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _prices, _shapley, _methods, _view3d)]
+    run = _run(source)
+    return [replace(f, missing=f"{run} {f.missing}") for f in made]
+
+
+def _run(source: Source) -> str:
+    """The beginning of a command whose cells can be compared with these: of the same model, task and samples."""
+    base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
+    try:
+        words = context(source, [], base)
+    except UserError:  # the sweep varied what the rows do not tell
+        words = [
+            *(override(k, str(base[k])) for k in ("model", "task")),
+            override("output_dir", str(source.output_dir)),
+        ]
+    return f"{RUN} {shlex.join(words)}"
+
+
+def _dropoff(source: Source) -> Figure:
+    data = dropoff(source.cells, source.metric, source.draws)
+    data = _in_model_order(source, data, "parts")
+    main = set(headline(source.cells)["key"])
+    data["headline"] = [k in main for k in data["key"]]
+    words = words_of(source.metric)
+    floor = "; the grey band is the noise floor of half precision" if data["noise"].notna().any() else ""
+    kept = "kept, in % of the baseline," if words.higher else "in % of the baseline (higher is worse),"
+    caption = (
+        f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
+        f"over images{floor}. One line a set of parts, a panel a method."
+    )
+    return Figure("dropoff", "Drop-off", caption, data, "quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
+
+
+def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Rows by set of parts, single parts first, as the model runs them: so a part has one colour in all figures."""
+    order = [c.removeprefix("bits_") for c in map(str, source.cells) if c.startswith("bits_")]
+    rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
+    ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
+    return data.sort_values(column, key=lambda values: values.map(ranks), kind="stable").reset_index(drop=True)
+
+
+def _frontier(source: Source) -> Figure:
+    cells, draws = source.cells, source.draws
+    known = [s for s in SIZES if s in cells and cells.loc[cells["part"] != "none", s].notna().any()]
+    made = [frontier(cells, source.metric, draws, size).assign(by=size) for size in known]
+    data = pd.concat(made, ignore_index=True) if made else pd.DataFrame()
+    return Figure("frontier", "Frontier", _frontier_caption(source, data), data, "part=all quant.bits=2,3,4,6,8")
+
+
+def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
+    """What was chosen on what, what the markers mean and which cells do not compete."""
+    text = f"{words_of(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
+    if data.empty or not data["held_out"].any():
+        return text + (
+            "These scores came without outputs, so cells were chosen on the numbers that are shown: the best of many looks "
+            "better than it is. Hollow with a dot: no interval, so nothing is known of its difference to the baseline."
+        )
+    touched = source.cells[source.cells["part"] != "none"]
+    out = int((~touched["key"].isin(list(source.draws.arrays if source.draws else ()))).sum())
+    left = f" {out} of {len(touched)} cells have no outputs and are left out." if out else ""
+    return text + (
+        "Cells are chosen on one half of the images and shown on the other. Hollow: not distinguishable from the "
+        f"baseline there.{left}"
+    )
+
+
+def _blocks(source: Source) -> Figure:
+    found = source.anatomy
+    data = sensitivity(source.cells, source.metric, source.draws, found) if found else pd.DataFrame()
+    if len(data):
+        data = _in_model_order(source, data, "part")
+    caption = (
+        f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
+        "simultaneous 95 % band over the blocks."
+    )
+    return Figure("blocks", "Block sensitivity", caption, data, "+study=block_wise")
+
+
+def _map(source: Source) -> Figure:
+    data = width_grid(source.cells, source.metric)
+    varied = all(p in data and data[p].nunique() > 1 for p in ("vit", "llm"))
+    enough = varied and any(map_panels(data, setting) for setting in data["setting"].unique())
+    words = words_of(source.metric)
+    caption = (
+        f"{words.worse.capitalize()} of {words.name} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
+        "Lines join equal whole-model bits per weight."
+    )
+    return Figure("map", "Interaction map", caption, data if enough else data.iloc[:0], "+study=part_wise")
+
+
+def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
+    """Q-Former widths with several cells of a setting, the baseline counted: a panel each. [None]: there is no Q-Former."""
+    shown = data[data["setting"].isin([setting, "none"])]
+    if setting == "none" or "qformer" not in data:
+        return [None] if setting != "none" and len(shown) > 1 else []
+    counts = shown["qformer"].value_counts()
+    return [w for w in sorted(counts.index, reverse=True) if counts[w] > 1]
+
+
+def _prices(source: Source) -> Figure:
+    data = prices(source.cells, source.metric, lambda keys: source.draws)
+    words = words_of(source.metric)
+    caption = (
+        f"What one width less of one part costs in {words.name} and saves, with paired 95 % intervals; a price only where the "
+        f"{words.worse} is significant. The curve is the ladder from full precision, the least {words.worse} for its size first "
+        "(a step may skip widths), or each part by itself where no two were compressed together."
+    )
+    table = "".join(p.html() for p in priced(source, data, most=MOST_TABLES))
+    wanted = "part=all per_part.vit.bits=3,4,8,none per_part.qformer.bits=4,none per_part.llm.bits=3,4,8,none"
+    return Figure("prices", "What the next bits cost", caption, data, wanted, table=table)
+
+
+def _shapley(source: Source) -> Figure:
+    main = pd.concat([source.cells[source.cells["part"] == "none"], headline(source.cells)])
+    data, refusals = shapley_over_bits(main, source.metric, source.draws)
+    words = words_of(source.metric)
+    caption = (
+        f"Who is to blame for the {words.worse} of {words.name} of one recipe: that of all parts together at a width, shared out in "
+        f"{words.name} by exact Shapley values{_range(data)}. Their sum is the whole {words.worse}; the interaction is what the parts "
+        "do together beyond the sum of each alone. At other widths the shares are others; what to narrow next is told by prices."
+    )
+    more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
+    left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
+    wanted = "quant.bits=2,3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
+    if data.empty:
+        return Figure("shapley", "Who is to blame for a drop", caption, data, wanted, f" {left}." if left else "")
+    caption += f" Left out: {left}." if left else ""
+    return Figure("shapley", "Who is to blame for a drop", caption, data, wanted)
+
+
+def _range(data: pd.DataFrame) -> str:
+    """Which widths these are of."""
+    return f", at {', '.join(f'{w:g}' for w in sorted(data['width'].unique()))} bits" if len(data) else ""
+
+
+def _methods(source: Source) -> Figure:
+    data = matched(source.cells, source.metric, source.draws)
+    if len(data):
+        recipes = source.cells.set_index("key")["recipe_json"]
+        data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
+    gain = words_of(source.metric).gain
+    caption = (
+        f"{gain[0].upper()}{gain[1:]} on matched cells: same layers, widths, task and samples, bits per weight "
+        "within .02. Bars: paired 95 % intervals; one dot a calibration seed."
+    )
+    return Figure("methods", "Methods at equal size", caption, data, "part=all quant=rtn,gptq,awq quant.bits=2,3,4")
+
+
+def _label(row: dict[Any, Any], recipe_json: str) -> str:
+    """What a matched row compares, in words: `vit + llm 4 bits`, or width by width where there are several."""
+    listed, width = entries(recipe_json), row["width"]
+    words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
+    if width == width:
+        return f"{' + '.join(words)} {width:g} bits"
+    return " + ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True)) + " bits"
+
+
+def _view3d(source: Source) -> Figure:
+    cells = source.cells
+    columns = [c for c in map(str, cells) if c.startswith("bits_") and not c.startswith("bits_per")][:3]
+    data = cells[["key", "setting", "blocks", "layers", *columns, source.metric]].rename(
+        columns={source.metric: "value"}
+    )
+    data[columns] = data[columns].fillna(16.0)
+    caption = (
+        "Every cell by the width of its parts (16: left alone), coloured by the metric, as in the published study."
+    )
+    return Figure("view3d", "All cells in 3-D", caption, data, "+study=part_wise")
+
+
+def write_csvs(made: list[Figure], folder: str) -> list[str]:
+    """One CSV a figure. Returns their paths."""
+    from pathlib import Path
+
+    from blip2sweep.files import write_atomic
+    from blip2sweep.reporting.terminal import csv_text
+
+    paths = []
+    for figure in made:
+        path = Path(folder) / f"{figure.name}.csv"
+        write_atomic(path, csv_text(figure.data).encode())
+        paths.append(str(path))
+    return paths

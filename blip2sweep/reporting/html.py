@@ -1,0 +1,190 @@
+"""One self-contained HTML page: text first, plotly and captions packed inside and unpacked when they are needed."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import math
+import re
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.files import write_atomic
+from blip2sweep.reporting.captions import captions, packed
+from blip2sweep.reporting.figures import Figure, figures, write_csvs
+from blip2sweep.reporting.overview import model_quality, sentences
+from blip2sweep.reporting.prices import Sizes
+from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.words import words_of
+
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
+MOST_FAILURES = 200
+
+
+def build_report(source: Source, path: Path) -> list[Figure]:
+    """Write the page, and beside it a folder `<name>-data` with one CSV a figure. Returns the figures."""
+    made = figures(source)
+    write_atomic(path, page(source, made).encode())
+    write_csvs(made, str(path.with_name(path.stem + "-data")))
+    return made
+
+
+def page(source: Source, made: list[Figure]) -> str:
+    """The HTML text."""
+    template = _asset("page.html")
+    told, words = captions(source), words_of(source.metric)
+    data = {
+        "metric": words.name,
+        "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
+        "base": _base(source),
+        "parts": [
+            c.removeprefix("bits_")
+            for c in map(str, source.cells)
+            if c.startswith("bits_") and not c.startswith("bits_per")
+        ],
+        "figures": {f.name: records(f.data) for f in made},
+        "cells": records(_cell_table(source)),
+    }
+    values = {
+        "title": html.escape(f"blip2sweep · {source.title}"),
+        "heading": html.escape(source.heading),
+        "style": _asset("style.css"),
+        "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
+        "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
+        "failures": _failures(source),
+        "how": _how(source),
+        "data": safe_json(data),
+        "captions": packed(told) if told else "",
+        "plotly": _plotly(),
+        "scripts": "\n".join(_asset(name) for name in SCRIPTS),
+    }
+    # One pass: what was put in is not looked at again, so that no text of a sweep can stand for a part of the page.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def _base(source: Source) -> dict[str, Any]:
+    """Where curves over sizes begin, and the unit that sizes are told in."""
+    row = source.cells[source.cells["part"] == "none"].iloc[0]
+    known = float(row.get("model_bytes", math.nan))
+    sizes = Sizes(known if math.isfinite(known) else 0.0)
+    return {
+        "bytes": _plain(known),
+        "value": _plain(float(row[source.metric])),
+        "scale": sizes.scale,
+        "unit": sizes.unit,
+    }
+
+
+def records(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Columns of plain values; what is not a number is null."""
+    return {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else round(value, 6)
+    return None if value is pd.NaT else value
+
+
+def safe_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=True, default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@lru_cache
+def _asset(name: str) -> str:
+    return (files("blip2sweep.reporting") / "page" / name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def _plotly() -> str:
+    """plotly.js as the Python package ships it, packed: 4.6 MB become 1.9."""
+    source = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()
+
+
+def _section(figure: Figure, number: int) -> str:
+    name, title = figure.name, html.escape(figure.title)
+    if figure.empty:
+        body = f'<p class="missing">Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together): <code>{html.escape(figure.missing)}</code>{html.escape(figure.why)}</p>'
+    else:
+        body = figure.table + (
+            f'<div class="tools" id="tools-{name}"></div>'
+            f'<div class="plot" id="plot-{name}" role="img" aria-label="{title}; its data is in the table below"></div>'
+            f'<p class="note" id="note-{name}" aria-live="polite"></p>'
+            f'<div class="below"><details><summary>Data</summary><div class="scroll" id="data-{name}"></div></details>'
+            f'<button type="button" data-csv="{name}">CSV</button></div>'
+        )
+    return (
+        f'<section class="figure" id="{name}"><h2>{number}. {title}</h2>'
+        f"<p>{html.escape(figure.caption)}</p>{body}</section>"
+    )
+
+
+def _cell_table(source: Source) -> pd.DataFrame:
+    """The columns of the cell browser; done cells and their drops."""
+    m = source.metric
+    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": words_of(m).worse,
+              f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
+              f"noise_arithmetic_{m}": "noise, arithmetic", "bits_per_weight": "bits/weight",
+              "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
+    return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
+
+
+def _failures(source: Source) -> str:
+    failed = source.table[source.table["status"] == "failed"]
+    if failed.empty:
+        return "<p>No cell failed.</p>"
+    rows = "".join(
+        f"<tr><td>{html.escape(str(r.get('failure')))}</td><td>{html.escape(str(r.get('recipe')))}</td>"
+        f"<td>{html.escape(str(r.get('error'))[:500])}</td><td>{html.escape(str(r['key']))}</td></tr>"
+        for r in failed.head(MOST_FAILURES).to_dict("records")
+    )
+    head = "<tr><th>kind</th><th>recipe</th><th>error</th><th>key</th></tr>"
+    more = (
+        f"<p>The first {MOST_FAILURES} of {len(failed)}; all are in table.parquet.</p>"
+        if len(failed) > MOST_FAILURES
+        else ""
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>{more}'
+
+
+def _how(source: Source) -> str:
+    """What a reader needs to run it again, and to know how far to trust it."""
+    cells = source.cells
+    told = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
+    for column in (
+        "model",
+        "weights",
+        "revision",
+        "dtype",
+        "task",
+        "data",
+        "generation",
+        "device",
+        "versions",
+        "code",
+        "imported",
+    ):
+        if column in cells:
+            told[column] = ", ".join(dict.fromkeys(str(v) for v in cells[column].dropna()))[:600] or None
+    if "seconds" in cells:
+        told["time"] = f"{cells['seconds'].sum() / 60:.1f} minutes for {len(cells)} cells"
+    told["prediction"] = model_quality(source)
+    told["intervals"] = (
+        "none: these scores came without outputs"
+        if source.draws is None
+        else "95 %, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
+        "bands by max-T, B = 2000 resamples shared by all cells"
+    )
+    if set(cells["model"]) == {"tiny"}:
+        told["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
+    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in told.items() if v)
+    return f"<dl>{rows}</dl>"

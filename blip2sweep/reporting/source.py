@@ -1,0 +1,174 @@
+"""What a report is made from: the rows of one sweep or of the whole ledger, their draws, anatomy and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip2sweep.analysis.cells import SAME, comparable, main_metric
+from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.shipped import model_config, shipped_models
+from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.results.collect import collect
+from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
+from blip2sweep.results.sweeps import find_results
+from blip2sweep.tasks import TaskData, planned_task
+
+
+@dataclass
+class Source:
+    """Comparable cells and all that is known of them. table: every row, failed ones too."""
+
+    output_dir: Path
+    title: str
+    folder: Path
+    table: pd.DataFrame
+    cells: pd.DataFrame
+    metric: str
+    draws: Draws | None
+    command: str
+    notes: list[str] = field(default_factory=list)
+    only: dict[str, str] = field(default_factory=dict)  # what narrowed the table, by column
+
+    @property
+    def selection(self) -> list[str]:
+        """The words that choose these cells again for another verb."""
+        words = ["--all" if self.folder == self.output_dir else self.title]
+        for column, value in self.only.items():
+            words += [f"--{column}", value] if column in ("model", "task") else ["--only", f"{column}={value}"]
+        return words
+
+    @property
+    def heading(self) -> str:
+        """`tiny on shapes_caption, 200 samples, 21 cells`."""
+        first = self.cells.iloc[0]
+        known = first.get("samples")  # a CSV file need not say how many
+        samples = f"{int(known)} samples, " if pd.notna(known) and known else ""
+        return f"{first['model']} on {first['task']}, {samples}{len(self.cells)} cells"
+
+    @property
+    def meant(self) -> list[str]:
+        """Which sweep a verb speaks of, in lines for the terminal."""
+        name = self.title if self.title == ALL else f"sweep {self.title}"
+        return [f"{name}: {self.heading}", *self.notes]
+
+    @cached_property
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """{key: what a worker was told}, for models and tasks; empty for imported rows."""
+        return pack_jobs(self.output_dir)
+
+    @cached_property
+    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
+        """Every finished cell of the ledger that has this baseline, whichever sweep ran it, and the draws of all of them."""
+        base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
+        path = self.output_dir / "table.parquet"
+        table = read_table(path) if path.exists() else self.table
+        own = table[table["baseline"] == base] if "baseline" in table else table.iloc[:0]
+        if set(own["key"]) <= set(self.cells["key"]):
+            return self.cells, self.draws
+        cells = comparable(own)
+        return cells, load_draws(self.output_dir, cells, self.metric)
+
+    @cached_property
+    def anatomy(self) -> Anatomy | None:
+        """Of the model as it was planned, else of the shipped model of that name."""
+        job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
+        name = str(self.cells["model"].iloc[0])
+        config = job["model"] if job else (model_config(name) if name in shipped_models() else None)
+        return anatomy(config) if config else None
+
+    @property
+    def known_anatomy(self) -> Anatomy:
+        """The anatomy, where nothing goes without it."""
+        if self.anatomy is None:
+            raise UserError(
+                f"model {self.cells['model'].iloc[0]}: its anatomy is not known here; right: the output_dir of its own sweep"
+            )
+        return self.anatomy
+
+    @cached_property
+    def task(self) -> TaskData | None:
+        """The task's samples, where its data folder is still there and says the same."""
+        job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
+        try:
+            return planned_task(job["task"]) if job else None
+        except UserError:
+            return None
+
+
+def pack_jobs(output_dir: Path) -> dict[str, dict[str, Any]]:
+    """{key: job} of every cell that any sweep's packs hold."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in sorted((output_dir / "sweeps").glob("*/packs")):
+        found |= sweep_jobs(folder.parent)
+    return found
+
+
+def load_source(
+    output_dir: Path,
+    sweep: str | None = None,
+    all_cells: bool = False,
+    only: dict[str, str | None] | None = None,
+) -> Source:
+    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}.
+
+    A run of one cell is the newest sweep only where there is no other.
+    """
+    found = None if all_cells else find_results(output_dir, sweep)
+    folder = found.folder(output_dir) if found else output_dir
+    table = _narrowed(_collected(output_dir, found, folder), only or {})
+    cells = comparable(table)
+    metric = main_metric(cells)
+    assert metric is not None
+    draws = load_draws(output_dir, cells, metric)
+    title, command = (found.name, found.command) if found else (ALL, "")
+    notes = newer_runs(output_dir, found) if found and sweep is None else []
+    narrowed = {c: v for c, v in (only or {}).items() if v is not None}
+    return Source(output_dir, title, folder, table, cells, metric, draws, command, notes, narrowed)
+
+
+def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
+    """The table as the journals have it now; as it was last written where they are gone or nothing may be written."""
+    if any((output_dir / "journals").glob("*.jsonl")):
+        try:
+            collect(output_dir, found)
+        except UserError as error:
+            if not unwritable(error):
+                raise
+    if not (folder / "table.parquet").exists():
+        raise UserError(f"{output_dir}: the ledger has no rows yet; right: run a sweep, or --output-dir of one")
+    return read_table(folder / "table.parquet")
+
+
+def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
+    for column, value in only.items():
+        if value is not None:
+            if column not in table:
+                raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
+            kept = table[[_text(v) == value for v in table[column]]]
+            if kept.empty:
+                there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
+                option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
+                raise UserError(f"{option}: no cell has it; right: one of {there}")
+            table = kept
+    return table
+
+
+def _text(value: Any) -> str:
+    """As people type it: a column of whole numbers with gaps holds floats."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def narrowing(model: str | None, task: str | None, only: Sequence[str]) -> dict[str, str | None]:
+    """`only` of `load_source` from the options of a verb; only: `COLUMN=VALUE`, such as `dtype=float32`."""
+    for word in only:
+        if not all(word.partition("=")):
+            raise UserError(f"--only {word}: right: COLUMN=VALUE, such as dtype=float32")
+    return {"model": model, "task": task, **{w.partition("=")[0]: w.partition("=")[2] for w in only}}

@@ -1,0 +1,261 @@
+"""The seven figures for a paper: PNG or PDF by matplotlib, from the same frames as the page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from blip2sweep.analysis.prices import HERE, LADDER
+from blip2sweep.files import write_atomic
+from blip2sweep.reporting.dropoff import COLOURS, MARKERS
+from blip2sweep.reporting.figures import Figure, map_panels
+from blip2sweep.reporting.words import words_of_label
+
+Draw = Callable[[Any, pd.DataFrame, str], None]
+WIDE, HIGH = 9.0, 4.2  # inches
+MOST_PANELS, ACROSS = 12, 4
+MOST_PLACES = 40
+SIZE_LABELS = {"bits_per_weight": "bits per weight, whole model", "model_bytes": "bytes, whole model",
+               "seconds_batch_1": "seconds an image, batch 1", "seconds_batch_largest": "seconds an image, largest batch"}  # fmt: skip
+
+
+def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -> list[Path]:
+    """One file a figure that has data. kind: png or pdf. metric: as people write it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    paths = []
+    for figure in made:
+        if figure.empty or figure.name not in DRAW:
+            continue
+        picture = plt.figure(figsize=(WIDE, HIGH), layout="constrained")
+        DRAW[figure.name](picture, figure.data, metric)
+        _legend(picture)
+        buffer = io.BytesIO()
+        picture.savefig(buffer, format=kind, dpi=160)
+        plt.close(picture)
+        paths.append(folder / f"{figure.name}.{kind}")
+        write_atomic(paths[-1], buffer.getvalue())
+    return paths
+
+
+def _panels(picture: Any, values: Sequence[Any], double: bool = False) -> Iterator[tuple[Any, Any]]:
+    """(value, axis), in rows of four; with `double` (value, (axis, axis below it)). What is left out is said."""
+    shown = list(values)[:MOST_PANELS]
+    down = max(1, math.ceil(len(shown) / ACROSS))
+    across, each = max(1, math.ceil(len(shown) / down)), 2 if double else 1
+    picture.set_size_inches(max(WIDE, 2.6 * across), HIGH * (1 if down == 1 else 0.75 * down) * (1.4 if double else 1))
+    axes = picture.subplots(down * each, across, squeeze=False)
+    for i, axis in enumerate(axes.flat):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_visible((i // across // each) * across + i % across < len(shown))
+    for i, value in enumerate(shown):
+        row, column = each * (i // across), i % across
+        axes[row][column].set_title(str(value), fontsize=10 if across < 3 else 8)
+        yield value, (axes[row][column], axes[row + 1][column]) if double else axes[row][column]
+    _left_out(picture, len(shown), len(values), "panels")
+
+
+def _left_out(picture: Any, shown: int, there: int, what: str) -> None:
+    if there > shown:
+        picture.suptitle(f"the first {shown} of {there} {what}; all are in the CSV", fontsize=8)
+
+
+def _errors(own: pd.DataFrame, value: str, low: str, high: str) -> Any:
+    ends = [own[value] - own[low], own[high] - own[value]]
+    return np.nan_to_num(np.clip(np.array(ends, dtype=float), 0, None))
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+
+
+def _legend(picture: Any) -> None:
+    """One for all panels, below them, each line named once."""
+    named: dict[str, Any] = {}
+    for axis in picture.axes:
+        handles, words = axis.get_legend_handles_labels()
+        named = dict(zip(words, handles, strict=True)) | named
+    if named:
+        columns = min(len(named), 7)
+        picture.legend(named.values(), named, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+
+
+def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    main = data[data["headline"]]
+    if main.empty:
+        picture.text(0.5, 0.5, "no whole part was run at one width", ha="center")
+        return
+    widths, parts = sorted(main["width"].unique(), reverse=True), list(main["parts"].unique())
+    for setting, axis in _panels(picture, list(main["setting"].unique())):
+        own = main[main["setting"] == setting]
+        axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
+        half = (100 * own["noise"] / own["baseline"].abs()).max()
+        if half == half:
+            axis.axhspan(100 - half, 100 + half, color="0.85", zorder=0, label="noise floor")
+        for name, line in own.groupby("parts", sort=False):
+            i, seeds = parts.index(name), line[line.get("point", pd.Series(False, index=line.index))]
+            x = seeds["width"].map(widths.index).to_numpy(float) + 0.04 * i
+            axis.plot(x, seeds["retained"], linestyle="", **_style(i))  # further calibration seeds
+            line = line.drop(seeds.index).sort_values("width", ascending=False)
+            x = line["width"].map(widths.index).to_numpy(float) + 0.04 * i
+            bars = _errors(line, "retained", "retained_low", "retained_high")
+            axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **_style(i))
+        axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
+        axis.set(xlabel="bits", ylabel=words_of_label(metric).axis)
+
+
+def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    sizes = [s for s in data["by"].unique() if s != "model_bytes"]  # bytes are bits per weight on another scale
+    for by, axis in _panels(picture, sizes):
+        shown = data[data["by"] == by]
+        for i, (setting, own) in enumerate(shown.groupby("setting", sort=False)):
+            own, colour = own.sort_values(by), COLOURS[i % len(COLOURS)]
+            axis.step(own[by], own["value"], where="post", color=colour, label=setting)
+            # Hollow: like the baseline; hollow with a dot: nothing is known of the difference.
+            faces = [colour if like is False else "none" for like in own["like_baseline"]]
+            axis.scatter(own[by], own["value"], facecolors=faces, edgecolors=colour, marker=MARKERS[i % 7])
+            unknown = own[[like is None for like in own["like_baseline"]]]
+            axis.scatter(unknown[by], unknown["value"], color=colour, s=4)
+        held = ", held-out images" if shown["held_out"].any() else ""
+        axis.set(xlabel=SIZE_LABELS[by], ylabel=metric + held, title="")
+
+
+def _blocks(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    own = data[data["headline"]]
+    spread = own.groupby(["setting", "width", "part", "kind"])["effect"].agg(lambda e: e.max() - e.min())
+    most: Any = spread.groupby(["setting", "width"]).sum().idxmax()
+    setting, width = most
+    own = own[(own["setting"] == setting) & (own["width"] == width)]
+    kinds = sorted(own["kind"].unique(), reverse=True)
+    likely = bool(own["nll"].notna().any())
+    for part, axes in _panels(picture, list(own["part"].unique()), double=likely):
+        axis, below = axes if likely else (axes, axes)
+        for i, kind in enumerate(kinds):
+            line = own[(own["part"] == part) & (own["kind"] == kind)].sort_values("first")
+            x = (line["first"] + line["last"]) / 2
+            bars = _errors(line, "effect", "low", "high")
+            axis.errorbar(x, line["effect"], yerr=bars, capsize=2, label=kind, **_style(i))
+            ends = [line[end].astype(float) for end in ("band_low", "band_high")]
+            axis.fill_between(x, *ends, alpha=0.15, color=COLOURS[i])
+            if likely:
+                below.plot(x, line["nll"].astype(float), **_style(i))
+                below.set(ylabel="ΔNLL")
+        below.set(xlabel="block")
+        axis.set(ylabel=f"effect on {metric}")
+        axis.set_title(f"{part}, {setting}, {width:g} bits", fontsize=9)
+
+
+def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    drawable = {s: map_panels(data, s) for s in data["setting"].unique()}
+    setting = max(drawable, key=lambda s: len(drawable[s]))
+    shown = data[data["setting"].isin([setting, "none"])]
+    x, y = (sorted(shown[p].unique()) for p in ("llm", "vit"))
+    names = {"" if w is None else f"Q-Former {_free(w)}": w for w in drawable[setting]}
+    for name, axis in _panels(picture, list(names)):
+        own = shown if names[name] is None else shown[shown["qformer"] == names[name]]
+        grid = own.pivot_table(index="vit", columns="llm", values="drop").reindex(index=y, columns=x)
+        top = shown["drop"].max()
+        image = axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=top, origin="lower", aspect="auto")
+        for (row, column), drop in np.ndenumerate(grid.to_numpy(float)):
+            if drop == drop:
+                ink = "w" if drop > top / 2 else "k"
+                behind = {"boxstyle": "round,pad=0.1", "fc": image.cmap(image.norm(drop)), "ec": "none"}
+                axis.text(column, row, f"{drop:.2f}", ha="center", va="center", fontsize=6, color=ink, bbox=behind)
+        size = own.pivot_table(index="vit", columns="llm", values="size").reindex(index=y, columns=x)
+        if size.notna().all().all() and min(size.shape) > 1:
+            axis.clabel(axis.contour(size, colors="k", linewidths=0.7, linestyles=":"), fontsize=7)
+        for row in own[(own["low"] <= 0) & (own["high"] >= 0)].to_dict("records"):
+            spot = (x.index(row["llm"]) - 0.5, y.index(row["vit"]) - 0.5)
+            axis.add_patch(_hatched(spot))
+        axis.set_xticks(range(len(x)), [_free(w) for w in x])
+        axis.set_yticks(range(len(y)), [_free(w) for w in y])
+        axis.set(xlabel="LLM bits", ylabel="ViT bits")
+    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{words_of_label(metric).worse} of {metric}, {setting}")
+
+
+def _free(width: float) -> str:
+    """A dash where a part is left alone."""
+    return "–" if width == 16 else f"{width:g}"
+
+
+def _hatched(spot: tuple[float, float]) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(spot, 1, 1, fill=False, hatch="///", edgecolor="0.4", linewidth=0)
+
+
+def _prices(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    """The way down from full precision: one line for the ladder, or one a part where parts were run alone."""
+    run, sign = data[(data["kind"] != HERE) & data["key"].notna()], 1 if words_of_label(metric).higher else -1
+    parts, name, scale = list(dict.fromkeys(data["part"])), *_unit(run)
+    for setting, axis in _panels(picture, list(run["setting"].unique())):
+        own = run[run["setting"] == setting]
+        ladder = own[own["kind"] == LADDER]
+        for _, way in [("", ladder)] if len(ladder) else own.groupby("part", sort=False):
+            first = way.iloc[0]
+            x = [first["model_bytes"] + first["saved_bytes"], *way["model_bytes"]]
+            axis.plot(
+                np.array(x) / scale, [first["value"] + sign * first["lost"], *way["value"]], color="0.6", linewidth=1
+            )
+            for part, steps in way.groupby("part", sort=False):
+                axis.plot(
+                    steps["model_bytes"] / scale, steps["value"], linestyle="", label=part, **_style(parts.index(part))
+                )
+        axis.set(xlabel=f"{name}, whole model", ylabel=metric)
+    if run.empty:
+        picture.text(0.5, 0.5, "no step from full precision was run", ha="center")
+
+
+def _unit(run: pd.DataFrame) -> tuple[str, float]:
+    largest = (run["model_bytes"] + run["saved_bytes"]).max()
+    return ("MB", 1e6) if not largest < 1e7 else ("kB", 1e3)
+
+
+def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    terms = list(data.loc[data["kind"] == "part", "term"].unique())
+    for setting, axis in _panels(picture, list(data["setting"].unique())):
+        own = data[data["setting"] == setting]
+        widths = sorted(own["width"].unique(), reverse=True)
+        table = own[own["kind"] == "part"].pivot_table(index="width", columns="term", values="value")
+        table = table.reindex(index=widths, columns=[t for t in terms if t in table])
+        up, down = np.zeros(len(widths)), np.zeros(len(widths))
+        for term in table:
+            values, i = table[term].to_numpy(float), terms.index(term)
+            bottom = np.where(values >= 0, up, down)
+            axis.bar(range(len(widths)), values, bottom=bottom, color=COLOURS[i], label=term, width=0.6)
+            up, down = up + np.clip(values, 0, None), down + np.clip(values, None, 0)
+        whole = own[own["kind"] == "whole"].groupby("width").first().reindex(widths)
+        bars, style = _errors(whole, "value", "low", "high"), {"fmt": "D", "mfc": "none", "color": "k", "capsize": 2}
+        axis.errorbar(range(len(widths)), whole["value"], yerr=bars, label="interaction", **style)
+        axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
+        axis.set(xlabel="bits", ylabel=f"{words_of_label(metric).worse} of {metric}")
+
+
+def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
+    every = list(data["label"].unique())
+    places = every[:MOST_PLACES][::-1]
+    for _, axis in _panels(picture, [""]):
+        picture.set_size_inches(WIDE, max(HIGH, 1.2 + 0.22 * len(places)))
+        axis.axvline(0, color="0.5", linewidth=1, linestyle=":")
+        for i, (setting, own) in enumerate(data[data["label"].isin(places)].groupby("setting", sort=False)):
+            y = [places.index(p) + 0.1 * i for p in own["label"]]
+            style = {k: v for k, v in _style(i).items() if k != "marker"}
+            bars = _errors(own, "gain", "low", "high")
+            axis.errorbar(own["gain"], y, xerr=bars, fmt=MARKERS[i % 7], capsize=2, label=setting, **style)
+        axis.set_yticks(range(len(places)), [p if len(p) < 48 else p[:47] + "…" for p in places], fontsize=7)
+        axis.set(xlabel=words_of_label(metric).gain)
+    _left_out(picture, len(places), len(every), "recipes")
+
+
+DRAW: dict[str, Draw] = {
+    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "map": _map, "prices": _prices, "shapley": _shapley, "methods": _methods,
+}  # fmt: skip

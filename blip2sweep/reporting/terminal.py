@@ -1,0 +1,247 @@
+"""The table on the terminal, and as CSV, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.cells import cell_len
+from rich.table import Table
+
+from blip2sweep.console.printing import cell, console, defused, one_line, shown
+from blip2sweep.metrics import METRICS
+from blip2sweep.reporting.seen import unseen_notes
+
+MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
+BASE_COLUMNS = ("part", "bits", "blocks", "layers", "method", "strategy")
+MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all
+TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+       "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
+FORMATS = ("rich", "csv", "md", "latex")
+# Given up, the first first, where a terminal is too narrow for all: what says which cell it is, and its drop, stay.
+LEAST = ("bits/weight", "key", *MAIN_METRICS)
+KEY_LETTERS = 6  # of a key, where all of them have no room; any beginning that is one cell's names it
+
+
+def main_metric(table: pd.DataFrame) -> str | None:
+    """CIDEr for captions, accuracy for VQA."""
+    return next((m for m in MAIN_METRICS if m in table and table[m].notna().any()), None)
+
+
+def main_metrics(table: pd.DataFrame) -> list[str]:
+    """Those of all tasks at hand; the likelihood only where there is no other."""
+    found = [m for m in MAIN_METRICS if m in table and table[m].notna().any()]
+    return [m for m in found if m != "nll"] or found
+
+
+def short_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns people ask for first: what was done, metric, drop with its interval, bits per weight."""
+    out = pd.DataFrame(index=table.index)
+    for column in ("model", "dtype", "task", "samples"):
+        if column in table and table[column].nunique() > 1:
+            out[column] = [_word(v) for v in table[column]]
+    out["part"] = table["part"]
+    out["bits"] = [_bits(row) for row in table.to_dict("records")]
+    for column in ("blocks", "layers", "method", "strategy", "group_size"):
+        if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
+            out[column] = [_word(v) for v in table[column]]
+    metrics = main_metrics(table)
+    for metric in metrics:
+        out[metric] = [_number(v, 3) for v in table[metric]]
+    if metrics:
+        out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics) for row in table.to_dict("records")], strict=True)
+        floor = [_floor(row, metrics) for row in table.to_dict("records")]
+        if any(floor):
+            out["noise"] = floor
+    out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
+    if "status" in table and (table["status"] != "done").any():
+        out["status"] = [_word(r.get("failure")) or "done" for r in table.to_dict("records")]
+    out["key"] = table["key"]
+    return out
+
+
+def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path | None) -> None:
+    """The table of a sweep and where its files are."""
+    screen = console()
+    if table.empty:
+        screen.print("no rows yet")
+        return
+    print_table(table.head(MOST_ROWS), f"sweep {sweep.name}")
+    if len(table) > MOST_ROWS:
+        screen.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}")
+    for line in [*notes(table), *_prices(table, sweep, output_dir)]:
+        screen.print(line, soft_wrap=True)
+    tables = (sweep.folder(output_dir) / "table.parquet", output_dir / "table.parquet", output_dir / "samples.parquet")
+    for path in (*tables, picture):
+        if path is None:
+            continue
+        screen.print(f"wrote {path}", soft_wrap=True)
+
+
+def _prices(table: pd.DataFrame, sweep: Any, output_dir: Path) -> list[str]:
+    """What the next bits cost; the report has it where a sweep is too large for a terminal to wait."""
+    from blip2sweep.reporting.prices import told_of
+
+    return told_of(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
+
+
+def print_table(table: pd.DataFrame, title: str) -> None:
+    """As many columns as fit, whole, and which do not. Where nobody looks at a terminal, such as in a pipe, all of them."""
+    short, screen = short_table(table).rename(columns=shown).map(shown), console()
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = max(screen.width, _width(short))
+    fitting, left = fitted(short, screen.width)
+    screen.print(rich_table(fitting, title))
+    if left:
+        told = f"no room for {', '.join(left)}: a wider terminal, or --format csv, has them"
+        screen.print(told, soft_wrap=True)
+
+
+def fitted(short: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
+    """The columns that a width has room for, keys by their beginnings if need be, and the names of those that it has not."""
+    left: list[str] = []
+    if _width(short) > width and "key" in short:
+        short = short.assign(key=_beginnings(short["key"]))
+    for column in (c for c in LEAST if c in short):
+        if _width(short.drop(columns=left)) <= width:
+            break
+        left.append(column)
+    return short.drop(columns=left), left
+
+
+def _beginnings(keys: pd.Series) -> pd.Series:
+    """As long as it takes to tell them apart."""
+    letters = next((n for n in range(KEY_LETTERS, 12) if keys.str[:n].nunique() == keys.nunique()), 12)
+    return keys.str[:letters]
+
+
+def _width(short: pd.DataFrame) -> int:
+    """Of the table as it is drawn: two blanks and a line a column."""
+    return 1 + sum(3 + max(cell_len(str(v)) for v in [c, *short[c]]) for c in short)
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """What a reader of the numbers must know."""
+    ends = [f"drop_{m}_low" for m in main_metrics(table)]
+    bounded = any(table[e].notna().any() for e in ends if e in table)
+    how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
+    lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
+    if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
+        rate, metric = table["noise_flip_rate"].max(), main_metric(table)
+        change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
+        by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
+        lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
+    if "noise_seed_flip_rate" in table and table["noise_seed_flip_rate"].notna().any():
+        rates = [f"{table[f'noise_{w}_flip_rate'].max():.1%}" for w in ("seed", "arithmetic")]
+        lines.append(
+            f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
+            f"holds; at most {rates[0]} / {rates[1]} of outputs"
+        )
+    lines += unseen_notes(table, main_metrics(table))
+    if "model" in table and "tiny" in set(table["model"]):
+        lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
+    return lines
+
+
+def _drop_told(table: pd.DataFrame) -> str:
+    metric = main_metric(table)
+    return (
+        "baseline − cell" if metric is None or METRICS[metric].higher_is_better else f"{metric} of the cell − baseline"
+    )
+
+
+def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
+    """A rich table; numbers to the right."""
+    named = None if title is None else cell(title)
+    drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
+    for column in short:
+        right = column in ("bits", "drop", "bits/weight", *MAIN_METRICS)
+        whole = column in ("key", "drop", "95 % interval")
+        drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
+    for row in short.itertuples(index=False):
+        drawn.add_row(*map(cell, row))
+    return drawn
+
+
+def render(table: pd.DataFrame, fmt: str) -> str:
+    """Plain text in one of `csv` (every column), `md`, `latex`."""
+    if fmt == "csv":
+        return csv_text(table)
+    short = short_table(table)
+    return markdown(short) if fmt == "md" else latex(short)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit. `import csv` takes it back."""
+    return table.rename(columns=lambda c: defused(str(c))).map(_csv_cell).to_csv(index=False)
+
+
+def _csv_cell(value: Any) -> Any:
+    kept = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
+    return value if kept else defused(str(value))
+
+
+def markdown(short: pd.DataFrame) -> str:
+    rows = [list(short.columns), ["---"] * len(short.columns), *short.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(_md(str(v)) for v in row) + " |" for row in rows) + "\n"
+
+
+def _md(text: str) -> str:
+    """A bar would end the cell, and so would one behind a backslash of the text itself."""
+    return re.sub(r"(\\*)\|", lambda bar: "&#92;" * len(bar[1]) + "\\|", one_line(text))
+
+
+def latex(short: pd.DataFrame) -> str:
+    """A booktabs table."""
+    body = [" & ".join(_tex(str(v)) for v in row) + r" \\" for row in short.to_numpy().tolist()]
+    head = " & ".join(_tex(str(c)) for c in short.columns) + r" \\"
+    lines = [r"\begin{tabular}{" + "l" * len(short.columns) + "}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(c, c) for c in one_line(text))
+
+
+def _bits(row: Mapping[Any, Any]) -> str:
+    values = {
+        k.removeprefix("bits_"): v for k, v in row.items() if k.startswith("bits_") and not k.startswith("bits_per")
+    }
+    touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
+    if len(set(touched.values())) <= 1:
+        return next((f"{v:.3g}" for v in touched.values()), "–")  # the mean of several widths is no whole number
+    return " ".join(f"{k} {v:.3g}" for k, v in touched.items())
+
+
+def _drop(row: Mapping[Any, Any], metrics: Sequence[str]) -> tuple[str, str]:
+    """Of the metric that the row's task has."""
+    metric = next((m for m in metrics if not pd.isna(row[m])), metrics[0])
+    low, high = row.get(f"drop_{metric}_low"), row.get(f"drop_{metric}_high")
+    if row["part"] == "none" or low is None or math.isnan(low):
+        return "–" if row["part"] == "none" else "", ""
+    return _number(row[f"drop_{metric}"], 3), f"{_number(low, 3)}…{_number(high, 3)}"
+
+
+def _floor(row: Mapping[Any, Any], metrics: Sequence[str]) -> str:
+    """The noise floor of a calibrated cell: by how much another seed, and other arithmetic, change the metric."""
+    metric = next((m for m in metrics if not pd.isna(row[m])), metrics[0])
+    changes = [row.get(f"noise_{what}_{metric}") for what in ("seed", "arithmetic")]
+    return "" if all(c is None or math.isnan(c) for c in changes) else " / ".join(_number(c, 3) or "?" for c in changes)
+
+
+def _number(value: Any, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no negative zero
+
+
+def _word(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""The ledger, and all that is made of it: scores, drops, samples, tables."""

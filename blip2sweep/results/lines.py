@@ -1,0 +1,199 @@
+"""One line of a journal: sealed when it is written, tried when it is read.
+
+A sealed line ends with its running number in the file and a checksum. In a file that has such lines every line must be one; a
+file of an earlier version has none, and its lines are looked at field by field.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from blip2sweep.files import SEAL, seal
+
+LONGEST = 1_000_000  # bytes of a line without a checksum
+LATEST = 9e9  # seconds; a later time is none that a table can hold
+KEY = re.compile(r"[\w.-]+")
+NUMBER = b',"n":'
+TEXTS = ("sweep", "run", "attempt", "job", "code", "imported", "attention", "image_processor", "reason", "warning")
+LISTS = ("replaces", "starts")  # of attempts' ids
+LENGTHS = (1, 5, 6)  # of what was measured of a metric: alone, beside a baseline, and with how many images changed
+# What makers of tables take from the columns of a result without asking.
+COLUMNS = {"model": str, "dtype": str, "task": str, "part": str, "recipe": str, "recipe_json": str, "baseline": str,
+           "data": str}  # fmt: skip
+Record = dict[str, Any]
+
+
+def sealed(record: Mapping[str, Any], number: int) -> bytes:
+    """The line of a record, with its running number and its checksum."""
+    text = json.dumps(record, separators=(",", ":"), default=str)
+    return seal(f'{text[:-1]},"n":{number},'.encode()) + b"\n"
+
+
+def number_of(line: bytes) -> int | None:
+    """The running number of a line whose seal holds; None of another one, or of a line without."""
+    body, _, found = line.rpartition(SEAL)  # `seal_holds`, in place
+    if found != b'%08x"}' % zlib.crc32(body):
+        return None
+    number = body[-16:-1].rpartition(NUMBER)[2]
+    return int(number) if number.isdigit() else None
+
+
+def parse(line: bytes) -> Any:
+    """The JSON of a line; None where it is none."""
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        pass
+    try:
+        return json.loads(line)  # knows NaN, and takes three times as long
+    except (ValueError, RecursionError):
+        return None
+
+
+def parse_old(line: bytes) -> Record | None:
+    """The record of a line without a checksum; None where anything about it is odd."""
+    record = parse(line) if len(line) <= LONGEST else None
+    if not isinstance(record, dict) or not _plain(record) or _twice(line, record):
+        return None
+    return record if _is_worker(record) or _is_of_cell(record) else None
+
+
+def _twice(line: bytes, record: Record) -> bool:
+    """Whether a field stands there twice: what is written again is then shorter."""
+    with contextlib.suppress(TypeError):  # a number too large for orjson
+        if len(orjson.dumps(record)) == len(line):
+            return False
+    found = False
+
+    def pairs(given: list[tuple[str, Any]]) -> Record:
+        nonlocal found
+        found |= len(dict(given)) < len(given)
+        return dict(given)
+
+    json.loads(line, object_pairs_hook=pairs)
+    return found
+
+
+def _plain(record: Record) -> bool:
+    """What every line has, and the fields that are texts wherever they stand."""
+    texts = all(isinstance(record.get(k), str | None) for k in TEXTS)
+    return texts and isinstance(record.get("event"), str) and isinstance(record.get("host"), str) and _time(record)
+
+
+def _time(record: Record) -> bool:
+    value = record.get("time")
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LATEST
+
+
+def _is_worker(record: Record) -> bool:
+    told = _scalar(record.get("turn")) and _scalar(record.get("part")) and _whole(record.get("pack"))
+    return record["event"] == "worker" and "key" not in record and "run" in record and told
+
+
+def _is_of_cell(record: Record) -> bool:
+    key, event = record.get("key"), record["event"]
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        return False
+    kinds = {"started": _is_start, "result": _is_result, "failed": _is_failure, "measured": _is_measured}
+    return kinds[event](record) if event in kinds else event in ("requeued", "unscored")
+
+
+def _is_start(record: Record) -> bool:
+    return _whole(record.get("pid"))
+
+
+def _is_result(record: Record) -> bool:
+    said, columns = record.get("predictions", 0), record.get("columns")
+    named = said is None or (isinstance(said, str) and bool(KEY.fullmatch(said)))
+    told = _scalars(record.get("cost")) and _number((record.get("cost") or {}).get("seconds", 0.0))
+    known = all(_texts(record[k]) for k in LISTS if k in record) and _is_noted(record.get("files"))
+    return named and told and known and _is_given(record) and isinstance(columns, dict) and _are_columns(columns)
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, str) for v in values)
+
+
+def _is_noted(files: Any) -> bool:
+    """What files were when they were written, as `write_noted` gives it."""
+    if files is None:
+        return True
+    notes = files.values() if isinstance(files, dict) else [None]
+    return all(isinstance(n, list) and len(n) == 3 and all(map(_whole, n)) for n in notes)
+
+
+def _is_given(record: Record) -> bool:
+    """What comes with imported rows, and with baselines."""
+    published, noise = record.get("published", {}), record.get("noise")
+    given = isinstance(published, dict) and all(map(_number, published.values()))
+    named = "published" not in record or isinstance(record.get("imported"), str)
+    return given and named and (noise is None or (_scalars(noise) and _number(noise.get("flip_rate"))))
+
+
+def _are_columns(columns: Record) -> bool:
+    right = all(isinstance(columns.get(k), kind) for k, kind in COLUMNS.items())
+    return (
+        right
+        and _whole(columns.get("semantics"))
+        and "samples" in columns
+        and _scalars(columns)
+        and _is_recipe(columns["recipe_json"])
+    )
+
+
+def _is_recipe(text: str) -> bool:
+    entries = parse(text.encode())
+    return isinstance(entries, list) and all(isinstance(e, dict) and isinstance(e.get("method"), str) for e in entries)
+
+
+def _is_failure(record: Record) -> bool:
+    columns = record.get("columns")
+    told = all(isinstance(record.get(k), str) for k in ("kind", "error"))
+    return told and (columns is None or (isinstance(columns, dict) and _are_columns(columns)))
+
+
+def _is_measured(record: Record) -> bool:
+    metrics = record.get("metrics")
+    texts = all(isinstance(record.get(k), str) for k in ("source", "scored"))
+    texts &= all(_whole(record[k]) for k in ("generation", "images") if k in record)
+    numbers = texts and _whole(record.get("samples")) and _scalars(record.get("noise")) and _scalar(record.get("same"))
+    return numbers and isinstance(metrics, dict) and all(_values(v) for v in metrics.values())
+
+
+def _values(values: Any) -> bool:
+    return isinstance(values, list) and len(values) in LENGTHS and all(_number(v) or v is None for v in values)
+
+
+def _scalars(values: Any) -> bool:
+    """None, or an object of scalars and lists of them."""
+    if values is None:
+        return True
+    return isinstance(values, dict) and all(_scalar(v) or _listed(v) for v in values.values())
+
+
+def _listed(value: Any) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value
+    return isinstance(value, Sequence | Mapping) and not isinstance(value, str) and all(map(_scalar, inner))
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool) or _number(value)
+
+
+def _number(value: Any) -> bool:
+    """One that a column of numbers takes. NaN is one: earlier versions wrote it."""
+    if isinstance(value, bool):
+        return False
+    return (isinstance(value, int) and abs(value) < 2**62) or (isinstance(value, float) and not math.isinf(value))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62

@@ -1,0 +1,180 @@
+"""A sweep on disk: `sweeps/<name>/sweep.json`, a named list of keys and the command it came from. It owns no results."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.console.remarks import remark
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.files import read_json, write_json
+from blip2sweep.machine.processes import born, user
+from blip2sweep.results.ledger import Attempts, Ledger
+
+
+@dataclass
+class Submission:
+    """One launch of a sweep's packs `packs/<run>-<i>.json`. arrays: Slurm jobs, [{job, first, count, cluster}] of packs; ids
+    of jobs are a cluster's, null: that of the host. cluster: the name of that one, where Slurm told."""
+
+    run: str
+    kind: str  # local | slurm
+    launcher: dict[str, Any]
+    packs: int = 0
+    arrays: list[dict[str, Any]] = field(default_factory=list)
+    created: float = field(default_factory=time.time)
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    user: str = field(default_factory=user)
+    process: str | None = field(default_factory=born)  # which one had the id
+    cluster: str = ""
+    cancelled: float | None = None  # when its jobs were cancelled: they stay so when Slurm cannot be asked
+
+
+@dataclass
+class Sweep:
+    """What was asked for. keys: every cell, baselines included, in order. rerun: results that do not count, by key."""
+
+    name: str
+    command: str
+    created: float
+    keys: list[str]
+    baselines: list[str]
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    merged: int = 0
+    rerun: dict[str, list[str]] = field(default_factory=dict)
+    tracking: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # what workers are told besides the cells
+    foreign: str | None = None  # the launcher, where it is not ours
+    single: bool | None = None  # one cell was asked for: a try, or a verification; None: written before this was
+    submissions: list[Submission] = field(default_factory=list)
+
+    def folder(self, output_dir: Path) -> Path:
+        return output_dir / "sweeps" / self.name
+
+    def write(self, output_dir: Path) -> None:
+        write_json(self.folder(output_dir) / "sweep.json", asdict(self))
+
+    @property
+    def of_one_cell(self) -> bool:
+        """Whether it is no sweep that a table or report speaks of by itself."""
+        if self.single is None:
+            return len(set(self.keys) - set(self.baselines)) <= 1 and not self.command.startswith("import")
+        return self.single
+
+    @property
+    def runs(self) -> list[str]:
+        return [s.run for s in self.submissions]
+
+    def done(self, ledger: Ledger, key: str) -> bool:
+        """True when the ledger has a result that this sweep may count as its own."""
+        return ledger.done(key, self.rerun.get(key, ()))
+
+    def failures(self, attempts: Attempts) -> list[dict[str, Any]]:
+        """Of this sweep's own launches; a launcher that is not ours leaves only the last one of all."""
+        if self.foreign:
+            return [attempts.last_failure] if attempts.last_failure else []
+        return attempts.failed_in(self.runs)
+
+    def logs(self, output_dir: Path, run: str) -> Path:
+        """Where the processes of one launch write what they say."""
+        return output_dir / "logs" / self.name / run
+
+
+def new_run() -> str:
+    """The id of one launch."""
+    return uuid.uuid4().hex[:8]
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a sweep name that is no plain folder name."""
+    if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
+        raise UserError(f"sweep_name={name}: not a folder name; right: letters, digits, '.', '_' and '-'")
+
+
+def list_sweeps(output_dir: Path) -> list[Sweep]:
+    """All sweeps, oldest first. One whose file is damaged, or somebody else's to read, is named and left out."""
+    found = []
+    for folder in sorted((output_dir / "sweeps").glob("*")):
+        try:
+            found.append(read_sweep(folder / "sweep.json"))
+        except UserError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                remark(f"{error}; the sweep {folder.name} is left out")
+    return sorted(found, key=lambda s: s.created)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """A sweep from its file; fields of other versions are left out. Raises UserError for a file that is no sweep's."""
+    data = read_json(path)
+    try:
+        launches = [Submission(**_known(s, Submission.__dataclass_fields__)) for s in data.get("submissions", [])]
+        sweep = Sweep(**_known({**data, "submissions": launches}, Sweep.__dataclass_fields__))
+        right = _is_sweep(sweep)
+    except (AttributeError, TypeError):
+        right = False
+    if not right:
+        raise UserError(f"{path}: not what a sweep's file says; right: an unchanged copy")
+    return sweep
+
+
+def submissions_of(output_dir: Path, name: str) -> list[Submission]:
+    """What was launched under a sweep's name so far; nothing where its file is not there, or damaged, which is told."""
+    try:
+        return read_sweep(output_dir / "sweeps" / name / "sweep.json").submissions
+    except UserError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            remark(f"{error}; what was launched before is not known")
+        return []
+
+
+def _is_sweep(sweep: Sweep) -> bool:
+    """Whether the fields that everybody takes for granted are of their types."""
+    texts = (sweep.name, sweep.command, *sweep.keys, *sweep.baselines, *(k for r in sweep.rerun.values() for k in r))
+    launches = sweep.submissions
+    texts += tuple(t for s in launches for t in (s.run, s.kind, s.host, s.user))
+    numbers = (sweep.created, *(n for s in launches for n in (s.created, s.pid, s.packs)))
+    objects = (sweep.rerun, sweep.tracking, sweep.settings, *(s.launcher for s in launches), *sweep.skipped)
+    arrays = [a for s in launches for a in s.arrays]
+    return (
+        all(isinstance(t, str) for t in texts)
+        and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+        and all(isinstance(o, dict) for o in (*objects, *arrays))
+        and all({"job", "first", "count"} <= a.keys() for a in arrays)
+    )
+
+
+def find_sweep(output_dir: Path, name: str | None) -> Sweep:
+    """The named sweep, or what was started last. Raises UserError when there is none."""
+    if name is not None and (path := output_dir / "sweeps" / name / "sweep.json").exists():
+        return read_sweep(path)
+    sweeps = list_sweeps(output_dir)
+    if not sweeps:
+        raise UserError(
+            f"{output_dir}: no sweep here; right: --output-dir of a sweep, or run one with python -m blip2sweep -m …"
+        )
+    if name is None:
+        return sweeps[-1]
+    raise UserError(f"sweep '{name}' is not in {output_dir}; {nearest(name, [s.name for s in sweeps])}")
+
+
+def find_results(output_dir: Path, name: str | None) -> Sweep:
+    """The named sweep, or the newest of several cells; a run of one cell only where there is nothing else."""
+    several = [] if name is not None else [s for s in list_sweeps(output_dir) if not s.of_one_cell]
+    return several[-1] if several else find_sweep(output_dir, name)
+
+
+def passed_over(output_dir: Path, sweep: Sweep) -> list[str]:
+    """Names of the runs of one cell that are newer than a sweep, which `find_results` did not take."""
+    return [s.name for s in list_sweeps(output_dir) if s.of_one_cell and s.created > sweep.created]
+
+
+def _known(data: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {k: v for k, v in data.items() if k in names}

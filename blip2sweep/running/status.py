@@ -1,0 +1,201 @@
+"""How far a sweep is: the state of every cell, from the ledger and what is known of live processes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.console.printing import say
+from blip2sweep.console.remarks import remark
+from blip2sweep.errors import UserError
+from blip2sweep.files import read_json
+from blip2sweep.planning.packs import pack_path
+from blip2sweep.recipe.semantics import semantics
+from blip2sweep.results.ledger import PARTIAL, Attempts, Ledger
+from blip2sweep.results.sweeps import Sweep, find_sweep
+from blip2sweep.results.table import older
+from blip2sweep.results.unscored import not_scored, unscored
+from blip2sweep.running.queue import Live, live
+from blip2sweep.workers.worker import again
+
+UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
+STATES = ("done", "running", "queued", "lost", "failed")
+
+
+@dataclass
+class Status:
+    """states: {key: one of STATES}; failures: {key: its last}, for those that failed and those that may come again."""
+
+    states: dict[str, str]
+    failures: dict[str, dict[str, Any]]
+    live: Live
+
+    def keys(self, *states: str) -> list[str]:
+        return [k for k, s in self.states.items() if s in states]
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(self.states.values())
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more will come by itself."""
+        return not self.keys("running", "queued") or not self.live
+
+    def summary(self, unscored: int = 0) -> str:
+        """`12 cells: 3 done (1 not scored), 1 running, …`."""
+        counts = {s: f"{self.counts[s]} {s}" for s in STATES if self.counts[s]}
+        if unscored and "done" in counts:
+            counts["done"] += f" ({unscored} not scored{' yet' if self.live.packs else ''})"
+        return f"{len(self.states)} cells: " + ", ".join(counts.values())
+
+
+def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None) -> Status:
+    """Processes are looked at first and the ledger after: what is gone by then has written all it will."""
+    now = live(sweep, output_dir) if now is None else now  # one that says that nothing is alive is false
+    ledger.refresh()
+    packs = cells_of_live_packs(output_dir, sweep, now)
+    states, failures = {}, {}
+    for key in sweep.keys:
+        attempts = ledger.attempts.get(key) or Attempts()
+        failed = sweep.failures(attempts) if attempts.failures else []
+        states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, now, packs.get(key))
+        if failed and states[key] != "done":
+            failures[key] = failed[-1]
+    return Status(states, failures, now)
+
+
+def _state(
+    attempts: Attempts, failed: list[dict[str, Any]], sweep: Sweep, now: Live, pack: tuple[str, int] | None
+) -> str:
+    """Of a cell without a result. pack: the newest live one that holds it. Starts that nothing has ended may be those of a
+    process that died without a word: one of another launch, or of a job that waits for its next turn, is not running."""
+    runs = {s.get("run") for s in attempts.open}
+    if (pack and now.packs[pack] == "running" and pack[0] in runs) or (not now.known and runs.intersection(sweep.runs)):
+        return "running"
+    if pack and again(attempts.failed_in(pack[:1])) != "skip":
+        return "queued"
+    if failed:
+        return "failed"
+    return "lost" if now.known else "queued"
+
+
+def cells_of_live_packs(output_dir: Path, sweep: Sweep, now: Live) -> dict[str, tuple[str, int]]:
+    """{key: (run, index)} of cells whose pack has a live process."""
+    found: dict[str, tuple[str, int]] = {}
+    for run, index in now.packs:
+        path = pack_path(sweep.folder(output_dir), run, index)
+        if path in _packs or path.exists():
+            found |= {c["key"]: (run, index) for c in _pack(path)}
+    return found
+
+
+_packs: dict[Path, list[dict[str, Any]]] = {}  # packs are never changed once written
+
+
+def _pack(path: Path) -> list[dict[str, Any]]:
+    if path not in _packs:
+        try:
+            _packs[path] = [{"key": c["key"]} for c in read_json(path)["cells"]]
+        except (UserError, KeyError, TypeError) as error:
+            remark(f"{path}: not a pack ({error!r}); its cells are left out")
+            _packs[path] = []
+    return _packs[path]
+
+
+# ---- printing
+
+
+def print_status(output_dir: Path, name: str | None) -> None:
+    """One line of counts, the rate, then failures by kind with their first message."""
+    sweep = find_sweep(output_dir, name)
+    ledger = Ledger(output_dir, only=sweep.keys, brief=True)
+    status = sweep_status(output_dir, sweep, ledger)
+    missing = unscored(output_dir, sweep, status.keys("done"))
+    say(f"sweep {sweep.name}: {status.summary(len(missing))}")
+    told = [not_scored(output_dir, sweep, missing)] if missing and not status.live.packs else []
+    for line in [
+        *pace(sweep, ledger, status),
+        *by_kind(status),
+        *warnings(ledger, sweep),
+        *told,
+        *advice(sweep, status),
+        *earlier(ledger),
+    ]:
+        say(f"  {line}")
+
+
+def earlier(ledger: Ledger) -> list[str]:
+    """What there is to say of rows that an earlier version computed. The ledger knows of each result its semantics alone:
+    those that are not today's are read whole."""
+    now = semantics(METHODS)
+    other = {r["key"] for r in ledger.results() if r.get("semantics", r.get("columns", {}).get("semantics")) != now}
+    said = older(Ledger(ledger.output_dir, only=other).refresh().results()) if other else None
+    return [said] if said else []
+
+
+def by_kind(status: Status) -> list[str]:
+    """`failed, oom: 3; first: …`."""
+    failed = [status.failures[k] for k in status.keys("failed")]
+    kinds = Counter(f["kind"] for f in failed)
+    return [
+        f"failed, {kind}: {n}; first: {next(f for f in failed if f['kind'] == kind)['error']}"
+        for kind, n in kinds.items()
+    ]
+
+
+def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
+    """`on 2 of 16 workers: cache could not be written: …`, of the newest launch: what the log of a worker alone would say."""
+    workers, told = set(), defaultdict(set)
+    unread = [f"{len(ledger.unreadable)} files of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
+    for line in ledger.workers:
+        if line["run"] in sweep.runs[-1:]:
+            workers.add(worker := (line["pack"], line.get("part")))
+            if "warning" in line:
+                told[line["warning"]].add(worker)
+    return [*unread, *(f"on {len(some)} of {len(workers)} workers: {what}" for what, some in told.items())]
+
+
+def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:
+    """Cells per minute of the newest launch, and what that leaves."""
+    left = len(status.keys("running", "queued"))
+    times = [r["time"] for r in ledger.results() if r.get("run") in sweep.runs[-1:]]
+    if not left or len(times) < 2:
+        return []
+    rate = len(times) / max(1.0, time.time() - sweep.submissions[-1].created)
+    return [f"{rate * 60:.1f} cells a minute, about {duration(left / rate)} left"]
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def advice(sweep: Sweep, status: Status) -> list[str]:
+    """What cannot be known, and what to type next."""
+    lines = [] if status.live.known else [UNKNOWN]
+    lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.live.pending.most_common(3)]
+    if status.settled and (when := sweep.submissions[-1].cancelled if sweep.submissions else None):
+        lines.append(f"cancelled {time.strftime('%F %T', time.localtime(when))}")
+    if status.keys("lost", "failed"):
+        lines.append(f"cells without a result and without a job: `blip2sweep retry {sweep.name}` runs them again")
+    return lines
+
+
+def told(gone: Sequence[str], of: int, failures: Mapping[str, dict[str, Any]], more: str | None = None) -> str:
+    """`2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`."""
+    kinds = Counter(failures.get(k, {}).get("kind", "lost") for k in gone)
+    counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    error = failures.get(gone[0], {}).get("error", "no result")
+    return f"{len(gone)} of {of} cells failed: {counted}; first ({gone[0]}): {error}" + (f"; {more}" if more else "")

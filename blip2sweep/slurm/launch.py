@@ -1,0 +1,140 @@
+"""A sweep on Slurm: packs, arrays, following."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.console.printing import tell
+from blip2sweep.planning.costs import expected_seconds
+from blip2sweep.planning.packs import Job, make_packs, pack_count, pack_path, write_packs
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.sweeps import Submission, Sweep, new_run
+from blip2sweep.running.progress import follow
+from blip2sweep.running.queue import clusters_of, squeue
+from blip2sweep.running.slurm_commands import local_cluster, query, submission_env, surrounding_job
+from blip2sweep.slurm.settings import checked_launcher, with_time_to_work
+from blip2sweep.slurm.submit import array_size, require, submit
+from blip2sweep.workers.signals import term_as_ctrl_c
+
+
+def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> bool:
+    """Queue the jobs and follow them. False when they were left running (`wait=false`)."""
+    submission = queue(jobs, sweep, output_dir, launcher)
+    announce(sweep, submission, output_dir)
+    if not launcher.get("wait", True):
+        return False
+    follow_slurm(sweep, output_dir)
+    return True
+
+
+def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> Submission:
+    """Write the packs and submit them. When Slurm refuses, all is as before."""
+    term_as_ctrl_c()
+    require("sbatch", "scontrol")
+    launcher = with_time_to_work(checked_launcher(launcher))
+    array_size(launcher)  # Slurm answers
+    seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
+    packs = slurm_packs(jobs, launcher, seconds)
+    submission = Submission(new_run(), "slurm", launcher, len(packs), cluster=local_cluster())
+    before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"
+    was = path.read_bytes() if path.exists() else None
+    sweep.submissions.append(submission)
+    try:
+        told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s", "timeout_min")}
+        paths = write_packs(
+            packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}, seconds
+        )
+        sweep.write(output_dir)
+        submit(paths, submission, sweep, output_dir)
+    except BaseException:
+        if not submission.arrays:
+            withdraw(submission)
+            sweep.submissions = before
+            discard(sweep, submission, output_dir, was)
+        raise
+    return submission
+
+
+def withdraw(submission: Submission) -> None:
+    """Cancel what Slurm took although we never heard its number."""
+    for cluster in clusters_of(submission):
+        lines, _ = squeue(submission.user, cluster)
+        for where in {x[0] for x in lines}:
+            jobs = {x[2] for x in lines if x[0] == where and x[6].startswith(f"blip2sweep {submission.run}:")}
+            if jobs:
+                query("scancel", *sorted(jobs), cluster=where or None)
+
+
+def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes | None) -> None:
+    """Take back what a refused launch has written."""
+    folder = sweep.folder(output_dir)
+    for i in range(submission.packs):
+        pack_path(folder, submission.run, i).unlink(missing_ok=True)
+    shutil.rmtree(sweep.logs(output_dir, submission.run), ignore_errors=True)
+    if was is None:
+        (folder / "sweep.json").unlink(missing_ok=True)
+    else:
+        (folder / "sweep.json").write_bytes(was)
+    emptied = (
+        folder / "packs",
+        folder,
+        folder.parent,
+        output_dir / "logs" / sweep.name,
+        output_dir / "logs",
+        output_dir,
+    )
+    for path in emptied:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def slurm_packs(jobs: Sequence[Job], launcher: dict[str, Any], seconds: dict[str, float]) -> list[list[Job]]:
+    """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: by key."""
+    slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
+    minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
+    cells = max(1, len(jobs) // tasks)
+    count = pack_count(sum(seconds.values()) / tasks, slots, minutes, launcher.get("max_packs"), cells)
+    return make_packs(jobs, count, seconds)
+
+
+def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
+    """Job ids, and how to come back."""
+    ids = ", ".join(a["job"] + (f" on cluster {a['cluster']}" if a["cluster"] else "") for a in submission.arrays)
+    tell(
+        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in {sweep.logs(output_dir, submission.run)}"
+    )
+    tell(f"come back with: blip2sweep status {words(sweep, output_dir)}   (also wait, retry, cancel, logs KEY)")
+    if told := kept_out(os.environ, submission.launcher):
+        tell(told)
+
+
+def kept_out(environ: Mapping[str, str], launcher: Mapping[str, Any]) -> str | None:
+    """Which variables of this shell the jobs do not get: those of a job that it runs in, and what would override settings."""
+    given = [
+        {"timeout_min": "time", "mem_gb": "mem", "name": "job-name"}.get(k, k)
+        for k, v in launcher.items()
+        if v is not None
+    ]
+    gone = submission_env(environ, [g.replace("_", "-") for g in given])[1]
+    if job := surrounding_job(environ):
+        return f"submitted from inside Slurm job {job}: its {len(gone)} variables (SLURM_… and the like) do not reach the jobs"
+    return f"not passed on to the jobs, settings of hydra.launcher count: {', '.join(gone)}" if gone else None
+
+
+def words(sweep: Sweep, output_dir: Path) -> str:
+    """The arguments that name this sweep to a verb."""
+    return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {shlex.quote(str(output_dir))}"
+
+
+def follow_slurm(sweep: Sweep, output_dir: Path) -> None:
+    """Until all is done or nothing is left in the queue. Ctrl-C leaves the jobs running."""
+    try:
+        follow(output_dir, sweep)
+    except KeyboardInterrupt:
+        tell(f"\nthe jobs go on; come back with: blip2sweep wait {words(sweep, output_dir)}")
+        raise SystemExit(130) from None

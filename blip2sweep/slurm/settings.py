@@ -1,0 +1,115 @@
+"""What `hydra.launcher` may say for Slurm: refused before anything is written where it cannot be meant."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from blip2sweep.errors import UserError
+
+# The least that a setting may be.
+LEAST = {
+    "timeout_min": 1, "array_parallelism": 1, "nodes": 1, "tasks_per_node": 1, "max_packs": 1, "pack_minutes": 0,
+    "signal_delay_s": 0, "max_num_timeout": 0,
+}  # fmt: skip
+LISTS = ("setup", "teardown", "srun_args")
+# With these sbatch would say or do something else than we read and follow.
+OURS_ALONE = ("array", "error", "open-mode", "output", "parsable", "quiet", "test-only", "wait", "wrap")
+LONG = {"M": "clusters", "p": "partition", "A": "account", "q": "qos", "C": "constraint", "x": "exclude", "w": "nodelist",
+        "L": "licenses", "H": "hold", "b": "begin", "d": "dependency", "c": "cpus-per-task", "t": "time", "J": "job-name"}  # fmt: skip
+UNSEEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # controls, directions of text and other formats, line ends: nobody sees what they do
+
+
+def checked_launcher(launcher: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with clusters where they belong. Raises UserError for those that cannot be meant."""
+    _check_text(launcher)
+    _check_numbers(launcher)
+    _check_shapes(launcher)
+    return _with_clusters(launcher)
+
+
+def with_time_to_work(launcher: dict[str, Any]) -> dict[str, Any]:
+    """`signal_delay_s` at most a quarter of the wall time: a signal at the start would leave a job nothing to do."""
+    delay, minutes = launcher.get("signal_delay_s"), launcher.get("timeout_min")
+    return {**launcher, "signal_delay_s": min(delay, 15 * minutes)} if delay and minutes else launcher
+
+
+def _with_clusters(launcher: Mapping[str, Any]) -> dict[str, Any]:
+    more = dict(launcher.get("additional_parameters") or {})
+    said = {str(v) for v in (launcher.get("clusters"), more.pop("clusters", None), more.pop("M", None)) if v}
+    if len(said) > 1:
+        raise UserError(f"hydra.launcher.clusters: said twice, {' and '.join(sorted(said))}; right: once")
+    return {**launcher, "clusters": next(iter(said), None), "additional_parameters": more}
+
+
+def _check_numbers(launcher: Mapping[str, Any]) -> None:
+    for name, least in LEAST.items():
+        value = launcher.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
+            raise UserError(f"hydra.launcher.{name}={value}: right: {least} or more")
+    if launcher.get("nodes", 1) != 1:
+        raise UserError(
+            f"hydra.launcher.nodes={launcher['nodes']}: a pack runs on one node; right: more packs (max_packs)"
+        )
+
+
+def _check_shapes(launcher: Mapping[str, Any]) -> None:
+    more = launcher.get("additional_parameters") or {}
+    if not isinstance(more, dict):
+        raise UserError(
+            f"hydra.launcher.additional_parameters={more}: right: names and values, as in {{reservation: x}}"
+        )
+    for name in LISTS:
+        if not isinstance(launcher.get(name) or [], list):
+            raise UserError(f"hydra.launcher.{name}={launcher[name]}: right: a list, as in '{name}=[\"…\"]'")
+    for name, value in (*launcher.items(), *((f"additional_parameters.{k}", v) for k, v in more.items())):
+        if isinstance(value, list | tuple) and name not in LISTS:
+            raise UserError(f"hydra.launcher.{name}: a list; right: {as_text(name, ','.join(map(str, value)))}")
+    for name in map(str, more):
+        _check_flag(name)
+
+
+def _check_flag(name: str) -> None:
+    where = f"hydra.launcher.additional_parameters.{name}"
+    if name.replace("_", "-") in OURS_ALONE:
+        raise UserError(f"{where}: arrays, logs and what sbatch prints are ours; right: leave it out")
+    if len(name) == 1 and name != "M":
+        raise UserError(f"{where}: a flag of one letter; right: its long name, {LONG.get(name, 'see sbatch --help')}")
+    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+        raise UserError(f"{where}: no flag of sbatch; right: the name of one, such as reservation")
+
+
+def as_text(name: str, value: str) -> str:
+    """How one text with commas is typed: Hydra takes them for a sweep, unless quotes that the shell leaves are around."""
+    return f"hydra.launcher.{name}=\\'{value}\\' (or \"hydra.launcher.{name}='{value}'\"), one text in quotes that Hydra sees"
+
+
+def _check_text(launcher: Mapping[str, Any]) -> None:
+    """No character that nobody sees: one that ends a line would add a line of its own to the batch script."""
+    for where, text in _texts("hydra.launcher", launcher):
+        tab = "\t" if where.rpartition(".")[2].partition("[")[0] in ("setup", "teardown") else ""
+        unseen = next((c for c in text if c not in tab and unicodedata.category(c) in UNSEEN), None)
+        if unseen is not None:
+            raise UserError(
+                f"{ascii(where)[1:-1]}={text!a}: holds U+{ord(unseen):04X}, a control character; right: one line of plain text"
+                + (", each command an entry of the list" if "[" in where else "")
+            )
+
+
+def _texts(where: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield where, str(key)
+            yield from _texts(f"{where}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from _texts(f"{where}[{i}]", inner)

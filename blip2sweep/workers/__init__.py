@@ -1,0 +1,1 @@
+"""One process that runs cells, and the one that watches it."""

@@ -1,0 +1,227 @@
+"""Runs the cells of one pack: `python -m blip2sweep.workers.worker PACK [RANK/TASKS]`; with the latter its share of them.
+
+Before each cell it looks in the ledger: what another sweep has done meanwhile is not done again, what another worker has
+in hand is left for the end, what failed in this run is not tried again (a crash or out-of-memory once more). Exit code
+0, 3 when a cell failed, 4 when it was asked to stop before the end, 5 when the device wants a new process, 2 for bad
+input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import time
+from collections import deque
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.console.printing import say as printed
+from blip2sweep.errors import UserError
+from blip2sweep.machine.processes import exists, lives, settle_user
+from blip2sweep.planning.packs import read_pack, share
+from blip2sweep.results.ledger import Attempts, Journal, Ledger
+from blip2sweep.results.predictions import stem
+from blip2sweep.workers.run_cell import DeviceBroken, Scoring, run_cell, say, slurm_job
+from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
+
+RUNNER = "blip2sweep.backends.torch.backend:Runner"
+CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
+ATTEMPTS_PER_CELL = 2
+HALF_BATCH = 32  # after running out of memory, where the batch size was automatic (64 on a CPU, 256 on a GPU)
+PATIENCE = (
+    60.0  # seconds, or as long as a cell takes: so long is one waited for that another worker has in hand, at the end
+)
+MARGIN = 1.2  # a cell may take that much longer than the longest one before it
+
+
+def run_pack(pack: dict[str, Any], journal: Journal, stop: Stop | None = None) -> int:
+    """Run what the ledger does not have yet. Returns the exit code."""
+    return Worker(pack, journal, stop or Stop()).run()
+
+
+class Worker:
+    """One process's way through a pack."""
+
+    def __init__(self, pack: dict[str, Any], journal: Journal, stop: Stop) -> None:
+        self.pack, self.journal, self.stop = pack, journal, stop
+        self.output_dir = Path(pack["output_dir"])
+        self.ledger = Ledger(self.output_dir, only={j["key"] for j in pack["cells"]})
+        self.runner: Any = None
+        self.failed = False
+        self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
+        self._deferred: dict[str, float] = {}  # key -> when it was first left to another worker
+        self._longest: dict[tuple[str, str], float] = {}
+        self._warned = False
+
+    def run(self) -> int:
+        """The exit code, when everything is scored; a worker that is asked to stop waits for no scores."""
+        code = STOPPED
+        try:
+            code = self._cells()
+        finally:
+            scored = self._scoring.close(wait=code not in (STOPPED, BROKEN))
+        return CELL_FAILED if code == 0 and not scored else code
+
+    def _cells(self) -> int:
+        todo = deque(self.pack["cells"])
+        try:
+            while todo and not self.stop.reason:
+                if not self._step(todo.popleft(), todo):
+                    return STOPPED
+        except Stopped:
+            return STOPPED
+        except DeviceBroken:
+            return BROKEN
+        if todo:
+            return STOPPED
+        return CELL_FAILED if self.failed else 0
+
+    def _step(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> bool:
+        """Run, skip or put off one cell. False when the remaining wall time would not do."""
+        attempts = self.ledger.refresh().attempts.get(job["key"], Attempts())
+        verdict = again(attempts.failed_in([self.pack["run"]]))
+        if self._done(job):
+            self._score_if_missing(job, attempts)
+        elif verdict == "skip":
+            self.failed = True
+        elif self._waits(job, attempts, alone=not todo):
+            todo.append(job)
+        elif not self._fits(job):
+            say(job["key"], f"not started: {seconds_left():.0f} s of wall time left")
+            return False
+        else:
+            self._run(job, half=verdict == "half")
+            self._try_again_later(job, todo)
+        return True
+
+    def _run(self, job: dict[str, Any], half: bool) -> None:
+        start = time.monotonic()
+        self.runner = self.runner or self._load_runner(job)
+        with half_batch(self.runner, half):
+            name = run_cell(job, self.runner, self.journal, self.pack, self.stop, self.ledger)
+        if name is not None:
+            self._scoring(name, job)
+        self._pass_on_warning()
+        self._longest[kind(job)] = max(self._longest.get(kind(job), 0.0), time.monotonic() - start)
+
+    def _pass_on_warning(self) -> None:
+        """What the runner warns of concerns who follows the sweep, and nobody reads the logs of what goes well."""
+        told = getattr(self.runner, "warning", None)
+        if told and not self._warned:
+            self._warned = True
+            self._warn(told)
+
+    def _warn(self, told: str) -> None:
+        self.journal.write("worker", **names(self.pack), warning=told)
+
+    def _try_again_later(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> None:
+        """A cell that just ran out of memory comes again at the end; one that failed for good counts."""
+        failures = self.ledger.refresh().attempts[job["key"]].failed_in([self.pack["run"]])
+        if failures and not self._done(job):
+            todo.append(job)
+
+    def _done(self, job: dict[str, Any]) -> bool:
+        """Whether the ledger has a result that counts: one that is to be computed again does not."""
+        return self.ledger.done(job["key"], self.pack["settings"].get("rerun", {}).get(job["key"], ()))
+
+    def _waits(self, job: dict[str, Any], attempts: Attempts, alone: bool) -> bool:
+        """Whether another worker has the cell in hand, and it is worth coming back to: once, or, where no other cell
+        is left to do meanwhile, for some time. Whoever has it in hand may be dead."""
+        if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
+            return False
+        since = self._deferred.setdefault(job["key"], time.monotonic())
+        if alone and time.monotonic() - since < max(PATIENCE, MARGIN * self._longest.get(kind(job), 0.0)):
+            time.sleep(0.2)
+            return True
+        return time.monotonic() - since < 0.2
+
+    def _fits(self, job: dict[str, Any]) -> bool:
+        """Whether the wall time that is left will do; the first cell of a process always starts."""
+        return not self._longest or self._longest.get(kind(job), 0.0) * MARGIN < seconds_left()
+
+    def _load_runner(self, job: dict[str, Any]) -> Any:
+        """The runner, told what is to come so that it keeps what later cells share."""
+        self._scoring.expect(job)
+        runner = load_runner(self.pack["settings"])
+        if hasattr(runner, "expect"):
+            runner.expect([j for j in self.pack["cells"] if not self.ledger.done(j["key"])])
+        return runner
+
+    def _score_if_missing(self, job: dict[str, Any], attempts: Attempts) -> None:
+        """A worker killed between commit and score leaves a result without statistics."""
+        assert attempts.result is not None
+        name = stem(job["key"], attempts.result["predictions"])
+        if not (self.output_dir / "scores" / f"{name}.npz").exists() and not attempts.open:
+            self._scoring(name, job)
+
+
+def may_live(start: dict[str, Any]) -> bool:
+    """Whether the process that began an attempt may still be there; of another host that is not known."""
+    if start["host"] != socket.gethostname():
+        return True
+    return lives(start["pid"], start["process"]) if start.get("process") else exists(start["pid"])
+
+
+def again(failures: list[dict[str, Any]]) -> str:
+    """`run`, `half` (with half the batch) or `skip`, from what befell a cell in this run so far."""
+    if not failures:
+        return "run"
+    last = failures[-1]
+    if len(failures) >= ATTEMPTS_PER_CELL or not (last.get("fatal") or last["kind"] == "oom"):
+        return "skip"
+    return "half" if last["kind"] == "oom" or last.get("signal") == 9 else "run"
+
+
+def names(pack: dict[str, Any]) -> dict[str, Any]:
+    """Which worker a `worker` line of the ledger is about: also that of an earlier or later turn of its job."""
+    return {k: pack.get(k) for k in ("sweep", "run", "part")} | {"pack": pack["index"], "job": slurm_job()}
+
+
+class half_batch:
+    """Within it the runner uses half the batch."""
+
+    def __init__(self, runner: Any, half: bool) -> None:
+        self.settings, self.half = getattr(runner, "settings", {}), half
+
+    def __enter__(self) -> None:
+        self.before = self.settings.get("batch_size")
+        if self.half:
+            self.settings["batch_size"] = max(1, self.before // 2) if self.before else HALF_BATCH
+
+    def __exit__(self, *_: object) -> None:
+        self.settings["batch_size"] = self.before
+
+
+def kind(job: dict[str, Any]) -> tuple[str, str]:
+    """Cells of one kind take about the same time."""
+    return job["columns"]["model"], job["columns"]["task"]
+
+
+def load_runner(settings: dict[str, Any]) -> Any:
+    """The class that evaluates cells, `module:Class` in the settings; torch comes with the usual one."""
+    module, _, name = settings.get("runner", RUNNER).partition(":")
+    return getattr(importlib.import_module(module), name)(settings)
+
+
+def main(argv: list[str]) -> int:
+    # Before torch is loaded. Threads that spin while they wait are 10 times slower beside another busy process, and the
+    # scoring process is one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_user()
+    stop = Stop()
+    stop.install()
+    end_with_parent()
+    try:
+        pack = share(read_pack(Path(argv[0])), *argv[1:2])
+        with closing(Journal(Path(pack["output_dir"]))) as journal:
+            return run_pack(pack, journal, stop)
+    except UserError as error:
+        printed(f"error: {error}", err=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""`blip2sweep quantize`: the checkpoint reloads to the very weights of the cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+
+from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.models.load import load
+from tests.checkpoints import tiny_config
+from tests.commands import blip2sweep, refused
+from tests.composing import plan, recipes
+
+
+def test_a_checkpoint_holds_the_cells_weights_and_its_recipe(tmp_path: Path) -> None:
+    words = ["part=llm", "quant=gptq", "quant.bits=3", "calibration.n_samples=8"]
+    folder = tmp_path / "gptq3"
+    ran = blip2sweep("quantize", *words, "--to", str(folder), cwd=tmp_path)
+    assert ran.code == 0, ran
+    assert "llm:all:all=gptq3/channel" in ran.out
+    written, plain = (
+        load(tiny_config(), f).model for f in (folder, Path(load.__code__.co_filename).parents[1] / "assets/tiny")
+    )
+    layer = "language_model.model.decoder.layers.3.fc1"
+    assert all(len(row.unique()) <= 8 for row in written.get_submodule(layer).weight)
+    vit = "vision_model.encoder.layers.0.mlp.fc1"
+    assert torch.equal(written.get_submodule(vit).weight, plain.get_submodule(vit).weight)
+    told = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert told["calibration"]["calibration_samples"] == 8
+    assert recipes(f"recipe_file={folder / 'recipe.yaml'}") == ["llm:all:all=gptq3/channel"]
+    cell = plan(*words)
+    assert told["key"] == cell.keys[0]
+    assert plan(f"recipe_file={folder / 'recipe.yaml'}", "calibration.n_samples=8").keys == cell.keys
+    refused(blip2sweep("quantize", *words, "--to", str(folder), cwd=tmp_path), "holds something already")
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    refused(blip2sweep("quantize", "part=none", "--to", "x", cwd=tmp_path), "leaves every layer alone")
+    refused(blip2sweep("quantize", "part=vti", "--to", "x", cwd=tmp_path), "part=vti")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_checkpoint_evaluates_to_the_cells_predictions(tmp_path: Path) -> None:
+    words = ["part=llm", "quant=gptq", "quant.bits=3", "calibration.n_samples=8"]
+    ran = blip2sweep("quantize", *words, "--to", str(tmp_path / "gptq3"), cwd=tmp_path)
+    assert ran.code == 0, ran
+    (cell,) = [c.job() for c in plan(*words, "task.limit=20").cells.values() if not c.is_baseline]
+    (whole,) = [c.job() for c in plan(f"model.path={tmp_path / 'gptq3'}", "part=none", "task.limit=20").cells.values()]
+    (plain,) = [c.job() for c in plan("part=none", "task.limit=20").cells.values()]
+    expected, found, other = (Runner({"device": "cpu"})(job)[0] for job in (cell, whole, plain))
+    assert found == expected
+    assert found.text != other.text

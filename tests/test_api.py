@@ -1,0 +1,55 @@
+"""The Python API, and that no room of the package hides its functions."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import blip2sweep
+from blip2sweep.errors import UserError
+
+
+def test_functions_stay_functions_when_every_module_is_imported() -> None:
+    code = (
+        "import importlib, inspect, pkgutil, blip2sweep\n"
+        "for m in pkgutil.walk_packages(blip2sweep.__path__, 'blip2sweep.'):\n"
+        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+        "assert inspect.isfunction(blip2sweep.sweep) and inspect.isfunction(blip2sweep.report)\n"
+        "print(sum(1 for _ in pkgutil.walk_packages(blip2sweep.__path__, 'blip2sweep.')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
+
+
+@pytest.mark.parametrize("entry", ["element", "worker"])
+def test_queued_scripts_of_the_version_before_find_their_entry(entry: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"blip2sweep.sweep.{entry}", str(tmp_path / "no-such-pack.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "no-such-pack.json" in done.stderr
+    assert "ModuleNotFoundError" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["runner:Runner", "dummy:Dummy"])
+def test_packs_of_the_version_before_find_their_evaluator(name: str) -> None:
+    module, _, attribute = f"blip2sweep.sweep.{name}".partition(":")
+    assert inspect.isclass(getattr(importlib.import_module(module), attribute))
+    assert inspect.isfunction(blip2sweep.sweep)
+
+
+def test_sweep_and_report_from_python(tmp_path: Path) -> None:
+    words = ("part=none", "task.limit=8", f"output_dir={tmp_path / 'out'}", "sweep_name=s")
+    table = blip2sweep.sweep(words[0], *words[1:])
+    assert list(table["status"]) == ["done"]
+    again = blip2sweep.sweep(words[0], *words[1:])
+    assert list(again["key"]) == list(table["key"])
+    page = blip2sweep.report("s", tmp_path / "out")
+    assert page.read_text().startswith("<!doctype html>")
+    with pytest.raises(UserError, match=r"quant\.bit"):
+        blip2sweep.sweep("quant.bit=8", *words[1:])
