@@ -4,7 +4,7 @@
     python scripts/chaos.py --slurm            # on a Slurm, such as that of scripts/slurm_dev.sh
     python scripts/chaos.py --cells 200 --seconds 0.1
 
-The cells need no model (blip2sweep/sweep/dummy.py); everything around them is what a real sweep uses. SIGKILL may meet a
+The cells need no model (blip2sweep/backends/dummy.py); everything around them is what a real sweep uses. SIGKILL may meet a
 worker a moment later than it was aimed, in a cell that has died before and is then given up: `blip2sweep retry` runs
 those again, as a user would, and how often that was needed is printed.
 """

@@ -157,7 +157,7 @@ def check_noise_floor(config: Any, plan: Plan) -> None:
 
 
 def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
-    """What workers are told besides the cells. BLIP2SWEEP_RUNNER names another evaluator (see sweep/dummy.py)."""
+    """What workers are told besides the cells. BLIP2SWEEP_RUNNER names another evaluator (see backends/dummy.py)."""
     told = {"batch_size": config.get("batch_size"), "data_workers": config.get("data_workers") or 0, "rerun": rerun}
     told |= cache.settings(config)
     told["scoring_minutes"] = config.get("scoring_minutes")

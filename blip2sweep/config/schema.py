@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 @dataclass
 class ModelConfig:
-    """A model: where its weights are, its dtypes, and its anatomy (see blip2sweep/anatomy.py)."""
+    """A model: where its weights are, its dtypes, and its anatomy (see blip2sweep/models/anatomy.py)."""
 
     name: str = MISSING
     path: str | None = None  # a folder in the Hugging Face layout, or pkg://package/folder
@@ -27,7 +27,7 @@ class ModelConfig:
 
 @dataclass
 class QuantConfig:
-    """Every quantization knob, null by default; a method's own defaults are in blip2sweep/methods/__init__.py."""
+    """Every quantization knob, null by default; a method's own defaults are in blip2sweep/compression/quantize/__init__.py."""
 
     method: str | None = None
     bits: Any = None  # an integer, or none: left alone

@@ -141,8 +141,8 @@ def _job_return(outcome: Outcome, i: int) -> JobReturn:
 
 def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], composer: Composer) -> Outcome:
     """A sweep of ours through a launcher that is not: one job a cell, baselines too; what is done is left out."""
-    from blip2sweep.commands.finish import say
     from blip2sweep.commands.run import run_sweep
+    from blip2sweep.console.printing import tell
     from blip2sweep.planning.plan import single_overrides
     from blip2sweep.running.slurm_commands import for_submitit
 
@@ -156,7 +156,7 @@ def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], compo
             with for_submitit() if slurm else contextlib.nullcontext():
                 launcher.launch([list(o) for o in single_overrides(plan)], initial_job_idx=0)
         except Exception as error:  # one job's failure ends the collecting of all: the ledger knows about each
-            say("the launcher says: " + " ".join(str(error).split())[-400:])
+            tell("the launcher says: " + " ".join(str(error).split())[-400:])
         return True
 
     return run_sweep(jobs(overrides, composer), run)

@@ -28,7 +28,7 @@ class Method:
     scale_bits, zero_point_bits: what is stored with each scale (None: as many as a code has, none when symmetric);
     prescale: whether it stores a 16-bit factor for each input; divides: a group must divide the row;
     row_sizes: the only lengths of what shares a scale, where a library has few;
-    semantics: the number of the last change of its arithmetic alone (see blip2sweep/cell.py).
+    semantics: the number of the last change of its arithmetic alone (see blip2sweep/recipe/semantics.py).
     """
 
     name: str

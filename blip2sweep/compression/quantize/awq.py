@@ -1,7 +1,7 @@
 """AWQ (Lin et al., arXiv:2306.00978): weights that see large inputs are scaled up before rounding, Q(W s) / s.
 
 s = mean|x|^r, r in 0, 1/20, …, 19/20 (not r = 0 … 19), normalised by sqrt(max s · min s); the r of least output error
-wins. Layers that read one tensor share one s, which the operation before them absorbs (`blip2sweep/calibration/folds.py`).
+wins. Layers that read one tensor share one s, which the operation before them absorbs (`blip2sweep/apply/calibration/folds.py`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from blip2sweep.compression.quantize import METHODS, UNCLIPPED
 
 @dataclass(frozen=True)
 class Weights:
-    """How one layer's weights are quantized. Null: the method does not use it (see blip2sweep/methods/__init__.py).
+    """How one layer's weights are quantized. Null: the method does not use it (see blip2sweep/compression/quantize/__init__.py).
 
     calibration: digest of what the method measured (samples, seed, upstream), null for those that see weights alone.
     """
