@@ -1,22 +1,24 @@
-"""What a field may hold: checks of one value, and of one field of all rows at once.
+"""What a field may hold: checks of one value, and of one field of all rows.
 
-Each returns what it was given (ids and answers in their one form), or raises Wrong with what a value is and what would be
-right. Official files have half a million rows without a mistake, so whole columns are looked at first.
+A check returns the value it was given (ids and answers in their one form). It raises Wrong with what the value is and what
+would be right. Official files have half a million rows without a mistake, so most checks of a column look at all its values
+together first; such a column is returned as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 Id = int | str
-Check = Callable[[list[Any]], list[Any]]  # of a column
+T = TypeVar("T")
+Check = Callable[[list[object]], Sequence[T]]  # of a column
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
-EXACT = 2.0**53  # up to here a float holds every integer
+EXACT = 2.0**53  # a float holds every integer up to here
 LONGEST_ID = 500  # characters
-LONGEST_NAME = 255  # bytes of a file name, on every file system that is in use
+LONGEST_NAME = 255  # bytes of a file name; the limit of every file system in use
 LONGEST_PATH = 2000  # bytes
 MOST_WORDS, MOST_CHARACTERS = 500, 5000  # of a reference caption: METEOR's aligner gives up on long ones
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}){0,5}", re.ASCII)
@@ -24,11 +26,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Wrong(ValueError):
-    """The message: what the value is, and what would be right."""
+    """A value that a field may not hold. Its message says what the value is and what would be right."""
 
 
-def shown(value: Any) -> str:
-    """A value as messages name it: short, on one line, whatever it is."""
+def shown(value: object) -> str:
+    """A short text on one line that stands for any value in a message."""
     kinds = {type(None): "null", dict: "an object", list: "a list"}
     if type(value) in kinds:
         return kinds[type(value)]
@@ -41,8 +43,8 @@ def shown(value: Any) -> str:
     return f"{value}"[:60]
 
 
-def identifier(value: Any) -> Id:
-    """A whole number of at most 64 bits, or a text that names something."""
+def identifier(value: object) -> Id:
+    """A whole number of at most 64 bits, or a text with a visible character."""
     if type(value) is int:
         if SMALLEST <= value <= LARGEST:
             return value
@@ -60,8 +62,8 @@ def _name(value: str) -> str:
     return value
 
 
-def text(value: Any) -> str:
-    """A string, empty or not, that can be written as UTF-8."""
+def text(value: object) -> str:
+    """A string that can be written as UTF-8. It may be empty."""
     if type(value) is not str:
         raise Wrong(f"is {shown(value)}; right: a text")
     if not value.isascii():
@@ -73,24 +75,26 @@ def text(value: Any) -> str:
     return value
 
 
-def caption(value: Any) -> str:
-    """A text that captions can be compared with."""
-    if len(text(value)) > MOST_CHARACTERS or len(value.split()) > MOST_WORDS:
-        told = f"has {len(value.split())} words and {len(value)} characters"
-        raise Wrong(f"{told}; right: a caption of at most {MOST_WORDS} words and {MOST_CHARACTERS} characters")
-    return str(value)
+def caption(value: object) -> str:
+    """A text that is short enough to be compared with captions."""
+    words = text(value)
+    if len(words) > MOST_CHARACTERS or len(words.split()) > MOST_WORDS:
+        length = f"has {len(words.split())} words and {len(words)} characters"
+        raise Wrong(f"{length}; right: a caption of at most {MOST_WORDS} words and {MOST_CHARACTERS} characters")
+    return words
 
 
-def question(value: Any) -> str:
-    """A text with something to read in it."""
+def question(value: object) -> str:
+    """A text with at least one visible character."""
     if type(value) is str and value[:1].isalnum() and value.isascii():
         return value
-    if not any(c.isprintable() and not c.isspace() for c in text(value)):
+    words = text(value)
+    if not any(c.isprintable() and not c.isspace() for c in words):
         raise Wrong(f"is {shown(value)}; right: a question with words")
-    return str(value)
+    return words
 
 
-def file_name(value: Any) -> str:
+def file_name(value: object) -> str:
     """A relative path of plain names, with `/` between them."""
     name = text(value)
     if _PLAIN.fullmatch(name):
@@ -107,15 +111,25 @@ def file_name(value: Any) -> str:
     return name
 
 
-def folder_name(value: Any) -> str:
-    """As `file_name`; a trailing `/` does no harm."""
+def folder_name(value: object) -> str:
+    """A path as `file_name` takes it. A `/` at its end is removed."""
     return file_name(value.removesuffix("/") if isinstance(value, str) else value)
 
 
-def answers(value: Any) -> tuple[str, ...]:
-    """The answers of people to a question, at least one: texts, or objects that hold one as `answer`."""
+def answer_type(value: object) -> str | None:
+    """A text with a visible character, or None where the file does not say the type."""
+    if value is not None and not text(value).strip():
+        raise Wrong(f"is {shown(value)}; right: such as 'yes/no', 'number' or 'other', or no answer_type at all")
+    return cast("str | None", value)
+
+
+# ---- lists of texts
+
+
+def answers(value: object) -> tuple[str, ...]:
+    """The answers that people gave to a question, at least one: texts, or objects with the text as `answer`."""
     try:
-        found = [a["answer"] for a in value]
+        found = [a["answer"] for a in cast("list[dict[str, str]]", value)]
     except (KeyError, TypeError):
         found = []
     if found and type(value) is list and set(map(type, found)) == {str} and "".join(found).isascii():
@@ -123,18 +137,18 @@ def answers(value: Any) -> tuple[str, ...]:
     return tuple(_each(value, "answer", "texts, or objects with 'answer'", True, text))
 
 
-def captions(value: Any) -> list[str]:
+def captions(value: object) -> list[str]:
     """The captions of an image, at least one."""
     return _each(value, None, "texts", True, caption)
 
 
-def sentences(value: Any) -> list[str]:
-    """The captions of an image in a Karpathy file, at least one: objects that hold one as `raw`."""
+def sentences(value: object) -> list[str]:
+    """The captions of an image in a Karpathy file, at least one: objects with the caption as `raw`."""
     return _each(value, "raw", "objects with the caption as 'raw'", False, caption)
 
 
-def _each(value: Any, key: str | None, of: str, bare: bool, check: Callable[[Any], str]) -> list[str]:
-    """The texts of a list. key: under which an object holds its text; bare: texts alone do as well."""
+def _each(value: object, key: str | None, of: str, bare: bool, check: Callable[[object], str]) -> list[str]:
+    """The texts of a list. key: the key under which an object holds its text; bare: whether an item may be a text."""
     if type(value) is not list or not value:
         raise Wrong(f"is {'an empty list' if value == [] else shown(value)}; right: a list of one or more {of}")
     found = []
@@ -149,67 +163,52 @@ def _each(value: Any, key: str | None, of: str, bare: bool, check: Callable[[Any
     return found
 
 
-def answer_type(value: Any) -> str | None:
-    """A word, or null where nobody said."""
-    if value is None:
-        return None
-    if not text(value).strip():
-        raise Wrong(f"is {shown(value)}; right: such as 'yes/no', 'number' or 'other', or no answer_type at all")
-    return str(value)
-
-
 # ---- whole columns
 
 
-def ids(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {int} and min(found) >= SMALLEST and max(found) <= LARGEST:
-        return found
-    return [identifier(value) for value in found]
+def ids(column: list[object]) -> list[Id]:
+    if set(map(type, column)) == {int}:
+        numbers = cast("list[int]", column)
+        if min(numbers) >= SMALLEST and max(numbers) <= LARGEST:
+            return cast("list[Id]", column)
+    return [identifier(value) for value in column]
 
 
-def ids_or_none(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {int}:
-        return ids(found)
-    return [None if value is None else identifier(value) for value in found]
+def ids_or_none(column: list[object]) -> list[Id | None]:
+    if set(map(type, column)) == {int}:
+        return cast("list[Id | None]", ids(column))
+    return [None if value is None else identifier(value) for value in column]
 
 
-def texts(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {str} and all(map(str.isascii, found)):
-        return found
-    return [text(value) for value in found]
+def texts(column: list[object]) -> list[str]:
+    if set(map(type, column)) == {str}:
+        found = cast("list[str]", column)
+        if all(map(str.isascii, found)):
+            return found
+    return [text(value) for value in column]
 
 
-def caption_texts(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {str} and max(map(len, found)) < 2 * MOST_WORDS:
-        return texts(found)
-    return [caption(value) for value in found]
+def caption_texts(column: list[object]) -> list[str]:
+    if set(map(type, column)) == {str} and max(map(len, cast("list[str]", column))) < 2 * MOST_WORDS:
+        return texts(column)
+    return [caption(value) for value in column]
 
 
-def questions(found: list[Any]) -> list[Any]:
-    return [question(value) for value in found]
+def answer_types(column: list[object]) -> list[str | None]:
+    if set(map(type, column)) == {str}:
+        found = cast("list[str]", column)
+        if all(v.strip() and v.isascii() for v in set(found)):
+            return cast("list[str | None]", column)
+    return [answer_type(value) for value in column]
 
 
-def file_names(found: list[Any]) -> list[Any]:
-    return [file_name(value) for value in found]
+def _one_by_one(check: Callable[[object], T]) -> Check[T]:
+    return lambda column: [check(value) for value in column]
 
 
-def folder_names(found: list[Any]) -> list[Any]:
-    return [folder_name(value) for value in found]
-
-
-def answer_lists(found: list[Any]) -> list[Any]:
-    return [answers(value) for value in found]
-
-
-def caption_lists(found: list[Any]) -> list[Any]:
-    return [captions(value) for value in found]
-
-
-def sentence_lists(found: list[Any]) -> list[Any]:
-    return [sentences(value) for value in found]
-
-
-def answer_types(found: list[Any]) -> list[Any]:
-    if set(map(type, found)) == {str} and all(v.strip() and v.isascii() for v in set(found)):
-        return found
-    return [answer_type(value) for value in found]
+questions = _one_by_one(question)
+file_names = _one_by_one(file_name)
+folder_names = _one_by_one(folder_name)
+answer_lists = _one_by_one(answers)
+caption_lists = _one_by_one(captions)
+sentence_lists = _one_by_one(sentences)

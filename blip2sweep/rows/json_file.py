@@ -1,4 +1,4 @@
-"""JSON of unknown origin: whatever is in the file, what comes back is data or one line that names file and place."""
+"""JSON of unknown origin. Reading it gives data, or a UserError of one line that names the file and the place."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.errors import UserError
 
 SPACED = re.compile(r'"\s+:')  # a key with a blank behind it
-LONGEST = 4000  # digits of a number that Python turns into an integer without being asked to
+LONGEST = 4000  # digits; Python refuses to read longer integers unless it is told to
 
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """While files are read: of millions of new objects none is garbage, and looking through them takes half of the time."""
+    """No garbage collection while files are read. Millions of new objects hold no garbage; the search takes half of the time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -28,16 +27,17 @@ def without_gc() -> Iterator[None]:
             gc.enable()
 
 
-def read_json(path: Path, right: str) -> Any:
-    """What a UTF-8 JSON file holds. right: what the file should be, for the message.
+def read_json(path: Path, right: str) -> object:
+    """The data of a UTF-8 JSON file. right: what the file should be, for the message.
 
-    Raises UserError: no such file, unreadable, not UTF-8, empty, cut, not JSON, nested too deep, a key twice in an object.
+    Raises UserError for a file that is missing, unreadable, not UTF-8, empty, cut, not JSON or nested too deep, and for one
+    with a key twice in an object.
     """
     return parse(read_text(path, right), str(path), right)
 
 
 def read_text(path: Path, right: str) -> str:
-    """A UTF-8 file, with or without a byte order mark. Raises UserError."""
+    """The text of a UTF-8 file, with or without a byte order mark. Raises UserError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -51,8 +51,8 @@ def read_text(path: Path, right: str) -> str:
         raise UserError(f"{path}: not UTF-8 at byte {error.start} (line {line}); right: {right}, as UTF-8") from error
 
 
-def parse(text: str, where: str, right: str, first_line: int = 1) -> Any:
-    """JSON. where: the file; first_line: that of the text in it, for files of a JSON object a line."""
+def parse(text: str, where: str, right: str, first_line: int = 1) -> object:
+    """The data of a JSON text. where: its file; first_line: the text's first line in the file, for JSON Lines. Raises UserError."""
     if not text.strip():
         raise UserError(f"{where}: empty; right: {right}")
     try:
@@ -71,24 +71,27 @@ def parse(text: str, where: str, right: str, first_line: int = 1) -> Any:
     return data
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # a number of thousands of digits; whoever reads its row will say that it is too large
+    except ValueError:  # a number of thousands of digits; the check of its field will refuse it as too large
         return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < LONGEST else 10**LONGEST)
 
 
-def _key_twice(text: str, data: Any) -> str | None:
-    """A key that one object has twice. Counting colons after keys is quick; only where the count is off, or says nothing for
-    keys that are written otherwise, objects are looked at one by one."""
+def _key_twice(text: str, data: object) -> str | None:
+    """A key that one object has twice, or None.
+
+    Counting the colons after keys is quick. Objects are looked at one by one only where the count differs from the number of
+    keys, or where the text has keys whose colons cannot be counted that way.
+    """
     plain = '\\":' not in text and not SPACED.search(text)
     if plain and text.count('":') == _keys(data):
         return None
     found: list[str] = []
 
-    def look(pairs: list[tuple[str, Any]]) -> None:
+    def look(pairs: list[tuple[str, object]]) -> None:
         if not found and len({k for k, _ in pairs}) < len(pairs):
             names = [k for k, _ in pairs]
             found.append(next(k for k in names if names.count(k) > 1))
@@ -97,8 +100,8 @@ def _key_twice(text: str, data: Any) -> str | None:
     return found[0] if found else None
 
 
-def _keys(data: Any) -> int:
-    """The keys of all objects in the data together, level by level."""
+def _keys(data: object) -> int:
+    """The number of keys of all objects in the data, counted level by level."""
     total, level = 0, [data]
     while level:
         objects, lists = [x for x in level if type(x) is dict], [x for x in level if type(x) is list]
@@ -109,7 +112,7 @@ def _keys(data: Any) -> int:
 
 
 def _near(text: str, key: str) -> str:
-    """The line of the first object that has the key twice, where keys are written plainly; else the file's beginning."""
+    """The line and column of a key's second place in one object, where keys are written plainly; else the file's beginning."""
     name = json.dumps(key, ensure_ascii=False)
     start = text.find(name)
     while start >= 0:

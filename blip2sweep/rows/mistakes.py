@@ -1,4 +1,4 @@
-"""What is wrong with an input, collected and told at once."""
+"""The mistakes of an input, collected and reported at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError, UserErrors
 
-MOST = 10  # lines that are printed; the rest is counted
+MOST = 10  # mistakes that are printed; the others are counted
 
 
 class Mistakes:
-    """Of one input, which may be several files."""
+    """The mistakes of one input. It may consist of several files."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -23,7 +23,7 @@ class Mistakes:
             self.lines.append(f"{path}: {where}: {what}")
 
     def tell(self) -> None:
-        """Raise UserError with a line a mistake, where there are any."""
+        """Raise UserError with one line a mistake, if there is any."""
         if self.count == 1:
             raise UserError(self.lines[0])
         if self.count:
