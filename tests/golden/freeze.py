@@ -1,0 +1,177 @@
+"""What golden.json holds, made anew: plans in this process, and one small sweep through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from tests.commands import blip2sweep
+from tests.golden import ends, facts, plan, sha, t5_model
+from tests.golden.cells import PLANNED, PLANNED_T5, RECIPE, RUN, RUN_T5
+
+FILE = Path(__file__).with_name("golden.json")
+Frozen = dict[str, Any]
+Plans = dict[str, Frozen]
+LIMIT = "task.limit=24"
+SWEEP = "golden"
+SHOWN = 6  # cells of one name up to which each is held field by field; of more, as a digest
+# Columns of a row that say when, where and how fast it ran.
+OF_THE_RUN = re.compile(
+    r"(seconds|hits|peak)(_.*)?|.*_per_second|host|finished|device|threads|cpu.*|versions|code|.*batch_size|oom_halvings|"
+    r"attention|image_processor|layers_written"
+)
+OF_WEIGHTS = ("key", "weights", "baseline")
+
+
+def frozen(folder: Path) -> Frozen:
+    """Everything, from an empty folder."""
+    t5 = t5_model(folder / "t5")
+    plans, keys = planned(folder, t5)
+    return {"planned": plans, **ran(folder, t5, keys)}
+
+
+# ---- plans
+
+
+def planned(folder: Path, t5: Frozen) -> tuple[Plans, dict[str, str]]:
+    """({name: what is frozen of its cells}, {name of a cell that runs: its key})."""
+    (folder / "recipe.yaml").write_text(RECIPE)
+    plans: Plans = {}
+    keys: dict[str, str] = {}
+    for cells, model in ((RUN | PLANNED, None), (RUN_T5 | PLANNED_T5, t5)):
+        for name, words in cells.items():
+            said = [w.replace("RECIPE_FILE", str(folder / "recipe.yaml")) for w in words]
+            made = plan([*said, LIMIT], model)
+            keys |= {name: k for k in made.keys[:1] if name in RUN | RUN_T5 and k}
+            plans[name] = _frozen_plan(made, fixed=model is not None)
+    return plans, keys
+
+
+def _frozen_plan(made: Any, fixed: bool) -> Frozen:
+    asked = [made.cells[k] for k in dict.fromkeys(made.keys) if k]
+    cells = [facts(c, fixed) for c in asked]
+    told = {"jobs": len(made.keys), "baselines": len(made.baselines), "skipped": list(made.reasons.values())}
+    return {**told, "cells": cells if len(cells) <= SHOWN else [_digests(c) for c in cells]}
+
+
+def _digests(cell: Frozen) -> Frozen:
+    short = {f: cell["columns"][f] for f in ("recipe", "layers_touched", "model_bytes")}
+    kept = {f: cell[f] for f in ("key", "recipe_hash", "identity_sha256")}
+    return {**kept, "chain": sha(cell["chain"]), "job": sha(cell["job"]), "columns": sha(cell["columns"]), **short}
+
+
+# ---- one small sweep
+
+
+def ran(folder: Path, t5: Frozen, keys: Mapping[str, str]) -> Frozen:
+    """The rows of RUN and RUN_T5 and of their baselines, what they were computed on, and the names on disk."""
+    _write_site(folder / "site", t5)
+    words = ["--config-dir", str(folder / "site"), "-m", f"+study={SWEEP}", f"sweep_name={SWEEP}"]
+    done = blip2sweep(*words, cwd=folder, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.code == 0, done.err
+    output_dir = folder / "outputs"
+    ends(plan([*RUN["rtn8"], LIMIT]).cells[keys["rtn8"]], folder / "ends")
+    rows = pd.read_parquet(output_dir / "sweeps" / SWEEP / "table.parquet").set_index("key", drop=False)
+    of_baselines = {f"baseline of {n}": str(rows.loc[k, "baseline"]) for n, k in keys.items()}
+    once = {k: n for n, k in reversed((dict(keys) | of_baselines).items())}
+    return {
+        "processor": " ".join(str(rows.iloc[0][c]) for c in ("cpu", "cpu_capability", "versions")),
+        "rows": {n: _row(rows.loc[k], output_dir, random=n.split("of ")[-1] in RUN_T5) for k, n in once.items()},
+        "disk": {**_on_disk(output_dir, rows), "lines": _lines(folder)},
+    }
+
+
+def _write_site(site: Path, t5: Frozen) -> None:
+    """A user's folder: the small T5, and a study of all cells that run."""
+    lists = [[*w, LIMIT] for w in RUN.values()] + [[f"model={t5['name']}", *w, LIMIT] for w in RUN_T5.values()]
+    study = "# @package _global_\n" + yaml.safe_dump({"study": lists})
+    for name, text in {f"model/{t5['name']}": yaml.safe_dump(t5, sort_keys=False), f"study/{SWEEP}": study}.items():
+        (site / name).parent.mkdir(parents=True)
+        (site / f"{name}.yaml").write_text(text)
+
+
+def _row(row: Any, output_dir: Path, random: bool) -> Frozen:
+    """The row as the table has it, and the sha256 of what was said without likelihoods: `predictions` is that of all."""
+    said = json.loads(next((output_dir / "predictions").glob(f"{row['key']}-*.json")).read_text())
+    columns = {str(c): v.item() if isinstance(v, np.generic) else v for c, v in row.items() if pd.notna(v)}
+    kept = {c: v for c, v in columns.items() if not OF_THE_RUN.fullmatch(c) and not (random and c in OF_WEIGHTS)}
+    return {"texts": sha([said[f] for f in ("id", "image_id", "text", "tokens", "nll_tokens")]), **kept}
+
+
+# ---- names on disk
+
+
+def _on_disk(output_dir: Path, rows: pd.DataFrame) -> Frozen:
+    """Fields, columns and files that later versions and other programs look for."""
+    samples = pd.read_parquet(output_dir / "samples.parquet")
+    predictions = next((output_dir / "predictions").iterdir())
+    scores = {n for p in (output_dir / "scores").iterdir() for n in np.load(p).files}
+    return {
+        "files": sorted({_generic(p.relative_to(output_dir)) for p in output_dir.rglob("*") if p.is_file()}),
+        "table": list(rows),
+        "table_types": sorted(f"{c} {t}" for c, t in rows.dtypes.items() if not OF_THE_RUN.fullmatch(str(c))),
+        "samples": list(samples),
+        "predictions": list(json.loads(predictions.read_text())),
+        "scores": sorted(scores),
+        "sweep.json": sorted(set(_fields(json.loads((output_dir / "sweeps" / SWEEP / "sweep.json").read_text())))),
+        "pack": sorted(set(_fields(json.loads(next(output_dir.rglob("packs/*.json")).read_text()), deep=False))),
+    }
+
+
+def _generic(path: Path) -> str:
+    """A name without what is this run's own."""
+    text = re.sub(r"[0-9a-f]{12,64}", "HASH", str(path))
+    text = re.sub(r"\b[\w-]+-\d+-[0-9a-f]{8}\b", "HOST-PID-ID", text)
+    return re.sub(r"\b[0-9a-f]{8}\b", "ID", text)
+
+
+def _lines(folder: Path) -> dict[str, list[str]]:
+    """{event: the fields of its lines}, those of `columns` left out: the table shows them."""
+    found: dict[str, set[str]] = {}
+    for path in folder.glob("*/journals/*.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            told = {k: v for k, v in line.items() if k not in ("columns", "metrics")}
+            found.setdefault(line["event"], set()).update(line, _fields(told))
+    return {event: sorted(names) for event, names in sorted(found.items())}
+
+
+def _fields(data: Mapping[str, Any], deep: bool = True) -> Iterator[str]:
+    """Names of fields, dotted; of the first of a list's entries."""
+    for name, value in data.items():
+        yield name
+        inner: Any = value[0] if isinstance(value, list) and value else value
+        if deep and isinstance(inner, Mapping):
+            yield from (f"{name}.{n}" for n in _fields(inner))
+
+
+def differences(expected: Any, found: Any, where: str = "", exact: bool = True) -> Iterable[str]:
+    """Where two frozen things differ, by name."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name in dict.fromkeys([*expected, *found]):
+            inner = f"{where}: {name}" if where else str(name)
+            yield from differences(expected.get(name, MISSING), found.get(name, MISSING), inner, exact)
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for i, (a, b) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(a, b, f"{where}[{i}]", exact)
+    elif not _same(expected, found, where.rpartition(": ")[2], exact):
+        yield f"{where}: was {expected!r}, is {found!r}"
+
+
+MISSING = "(not there)"
+
+
+def _same(a: Any, b: Any, field: str, exact: bool) -> bool:
+    """Numbers of likelihoods, and the hash that covers them, are those of one kind of processor."""
+    if not exact and field == "predictions":
+        return True
+    if isinstance(a, float) and isinstance(b, float | int):
+        loose = not exact and "nll" in field
+        return abs(a - b) <= (1e-4 if loose else 1e-12) * max(abs(a), 1.0 if loose else abs(b))
+    return bool(a == b) or (not exact and field == "changed_nll")
