@@ -5,22 +5,26 @@ Whatever this needs of the package is imported here, and through the tests' own 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 
 from blip2sweep.journal import Journal
 from blip2sweep.recipe.chain import chain
 from blip2sweep.sweep.attempt import run_cell
+from blip2sweep.sweep.packs import make_packs, read_pack, write_packs
 from blip2sweep.sweep.plan import Job, Plan, make_plan
-from blip2sweep.sweep.signals import Stop
+from blip2sweep.sweep.run import run_sweep
+from blip2sweep.sweep.signals import Stop, Stopped
+from blip2sweep.sweep.worker import run_pack
 from tests import composing
 from tests.checkpoints import believe, t5_config, write_t5
 from tests.commands import cache
@@ -37,26 +41,47 @@ def sha(data: Any) -> str:
 
 
 def plan(words: Sequence[str], model: dict[str, Any] | None = None) -> Plan:
-    """The plan of a command's overrides. model: a config in the place of the model's, but for its dtypes."""
-    if model is None:
-        return composing.plan(*words)
-    jobs = [Job(j.overrides, {**j.config, "model": model}) for j in composing.jobs(*words)]
-    return make_plan(jobs, composing.Ledger(Path("/nonexistent")).refresh())
+    """The plan of a command's overrides. model: a config in the place of the model's."""
+    return make_plan(_jobs(words, model), composing.Ledger(Path("/nonexistent")).refresh())
+
+
+def _jobs(words: Sequence[str], model: dict[str, Any] | None) -> list[Job]:
+    jobs = composing.jobs(*words)
+    return [Job(j.overrides, {**j.config, "model": model}) for j in jobs] if model else jobs
+
+
+def sweep(commands: Sequence[tuple[Sequence[str], dict[str, Any] | None]]) -> Plan:
+    """Run commands of one cell each as one sweep, as a worker on a CPU does, but in this process; and make the tables."""
+    threads = torch.get_num_threads()
+    try:
+        return run_sweep([j for words, model in commands for j in _jobs(words, model)], _here).plan
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _here(made: Plan, own: Any, output_dir: Path) -> bool:
+    packs, told = make_packs([c.job() for c in made.todo], 1), {**own.settings, "device": "cpu", "threads": 1}
+    paths = write_packs(packs, own.folder(output_dir), own.name, "0" * 8, output_dir, told)
+    own.write(output_dir)
+    with closing(Journal(output_dir)) as journal:
+        assert run_pack(read_pack(paths[0]), journal) == 0
+    return True
 
 
 def facts(cell: Any, fixed: bool) -> dict[str, Any]:
     """What is frozen of a planned cell. fixed: as if its weights had the fingerprint WEIGHTS."""
     cell = replace(cell, model=replace(cell.model, fingerprint=WEIGHTS)) if fixed else cell
     job, keys = cell.job(), chain(START, cell.recipe)
+    of_stages = {"vision": keys.vision, "bridge": [keys.bridge], "language": [keys.language]}
     return {
         "key": cell.key,
         "baseline": job["baseline"],
         "recipe_hash": cell.recipe.hash,
-        "chain": {"vision": list(keys.vision), "bridge": keys.bridge, "language": keys.language},
+        "chain": {stage: " ".join(k[:12] for k in found) for stage, found in of_stages.items()},
         "identity": cell.identity,
         "identity_sha256": sha(cell.identity),
-        "job": {f: sha(job[f]) for f in ("recipe", "calibration", "generation")},
-        "job_fields": sorted(job),
+        "job": {f: sha(job[f])[:12] for f in ("recipe", "calibration", "generation")},
+        "job_fields": " ".join(job),
         "columns": cell.columns(),
     }
 
@@ -85,9 +110,9 @@ def ends(cell: Any, output_dir: Path) -> None:
     def fail(job: dict[str, Any]) -> Any:
         raise RuntimeError("told to fail")
 
-    journal, pack, stop = Journal(output_dir), {"output_dir": str(output_dir), "sweep": "s", "run": "r"}, Stop()
-    run_cell(cell.job(), fail, journal, pack, stop)
-    stop.now, stop.reason = True, "preempted"
-    with contextlib.suppress(BaseException):
+    pack, stop = {"output_dir": str(output_dir), "sweep": "s", "run": "r"}, Stop()
+    with closing(Journal(output_dir)) as journal:
         run_cell(cell.job(), fail, journal, pack, stop)
-    journal.close()
+        stop.now, stop.reason = True, "preempted"
+        with suppress(Stopped):
+            run_cell(cell.job(), fail, journal, pack, stop)

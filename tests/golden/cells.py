@@ -1,4 +1,4 @@
-"""The cells that tests/test_golden.py holds still: {name: overrides of the command}. `RECIPE_FILE` stands for a file with RECIPE.
+"""The cells that tests/test_golden.py holds still: {name: overrides of the command}. `recipe_file` stands for that of RECIPE.
 
 A name stands for one cell, or, where its overrides are those of a grid or a study, for all of its cells in their order.
 """
@@ -28,13 +28,13 @@ RUN: dict[str, Words] = {
     "mse5": ("quant=mse", "quant.bits=5", "part=vit+llm"),
     "per_part": ("part=all", "per_part.vit.bits=8", "per_part.qformer.bits=none", "per_part.llm.method=minmax", "per_part.llm.bits=7"),
     "vqa rtn6": ("task=shapes_vqa", "quant.bits=6"),
-    "vqa mse4 qformer": ("task=shapes_vqa", "quant=mse", "quant.bits=4", "part=qformer"),
+    "vqa mse4 qformer": ("task=shapes_vqa", "quant.method=mse", "quant.bits=4", "part=qformer"),
     "beams": ("generation=paper", "quant.bits=8", "part=vit"),
 }  # fmt: skip
 RUN_T5: dict[str, Words] = {
     "t5 rtn8": ("quant.bits=8",),
     "t5 rtn6 encoder": ("part=llm.encoder", "quant.bits=6"),
-    "t5 vqa minmax8 decoder": ("task=shapes_vqa", "quant=minmax", "quant.bits=8", "part=llm.decoder"),
+    "t5 vqa minmax8 decoder": ("task=shapes_vqa", "quant.method=minmax", "quant.bits=8", "part=llm.decoder"),
 }
 
 _UPSTREAM = ("part", "full", "model")
@@ -82,7 +82,7 @@ PLANNED: dict[str, Words] = {
     "rule that packs": ("part=llm", "quant.bits=4", "rules.a.target=llm:all:mlp", "rules.a.method=nf4", "rules.a.packed=cpu"),
     "keep": ("part=all", "quant.bits=3", "keep=vit:0,vit:all:mlp,llm:last"),
     "keep each": ("part=vit", "quant.bits=3", "keep=vit:each"),
-    "recipe_file": ("recipe_file=RECIPE_FILE",),
+    "recipe_file": ("recipe_file",),
     "per_part methods": ("part=all", "quant.bits=4", "per_part.vit.method=minmax", "per_part.llm.method=gptq", "per_part.qformer.blocks=first"),
     "blocks first": ("blocks=first",),
     "blocks each": ("part=qformer", "blocks=each", "quant.bits=3"),
@@ -90,20 +90,19 @@ PLANNED: dict[str, Words] = {
     "layers": ("part=qformer", "layers=attention,crossattention,mlp,attention+crossattention"),
     "leaf layers": ("part=llm", "layers=q_proj+k_proj,fc1"),
     "grid": ("quant.bits=2,4,8", "part=vit,qformer,llm"),
-    "skipped": ("quant=rtn,nf4", "quant.bits=3,4", "part=llm"),
+    "skipped": ("quant.method=rtn,nf4", "quant.bits=3,4", "part=llm"),
     "half precision": ("model.dtype=bfloat16", "quant.bits=4"),
     "dtype_per_part": ("model.dtype=float16", "model.dtype_per_part.qformer=float32", "part=llm"),
-    "generation paper": ("generation=paper", "task=shapes_caption,shapes_vqa", "quant.bits=4"),
+    "generation paper": ("generation=paper", "task=shapes_vqa", "quant.bits=4"),
     "generation lavis": ("generation=lavis", "task=shapes_vqa", "quant.bits=4"),
     "generation seed": ("generation=seed", "quant.bits=4"),
     "generation knobs": ("generation.prompt='a photo of'", "generation.num_beams=3", "generation.max_new_tokens=9", "generation.min_new_tokens=2", "generation.length_penalty=-1", "part=none"),
     "task knobs": ("task.nll_references=2", "task.on_bad_image=skip", "part=none"),
     "study block_wise": ("+study=block_wise",),
     "study part_wise": ("+study=part_wise",),
-    "study card": ("+study=card",),
     # A few of seed_grid's cells in their own words; the study itself takes seconds to plan, and its cells are such.
     "seed grid vit": ("quant=minmax", "quant.bits=16,3", "layers=mlp,attention+crossattention", "part=vit,vit+qformer,all", "per_part.vit.blocks=first,middle+last"),
-    "seed grid llm": ("quant=minmax", "quant.bits=4", "layers=attention+crossattention,all", "part=llm,qformer+llm", "per_part.llm.blocks=last,all", "generation=seed"),
+    "seed grid llm": ("quant.method=minmax", "quant.bits=4", "layers=attention+crossattention,all", "part=llm,qformer+llm", "per_part.llm.blocks=last,all", "generation=seed"),
 }  # fmt: skip
 PLANNED_T5: dict[str, Words] = {
     "t5 encoder": ("part=llm.encoder",),
@@ -114,7 +113,7 @@ PLANNED_T5: dict[str, Words] = {
     "t5 rules": ("part=all", "quant.bits=4", "rules.a.target=llm.decoder:all:mlp", "rules.a.bits=8"),
     "t5 keep": ("part=all", "quant.bits=4", "keep=llm.encoder:0"),
     "t5 gptq": ("part=llm", "quant=gptq", "calibration.n_samples=16"),
-    "t5 awq vqa": ("part=llm.encoder", "quant=awq", "task=shapes_vqa", "calibration.n_samples=16"),
+    "t5 awq vqa": ("part=llm.encoder", "quant.method=awq", "task=shapes_vqa", "calibration.n_samples=16"),
     "t5 lavis": ("generation=lavis", "task=shapes_vqa", "part=llm"),
     "t5 packed": ("part=llm", "layers=attention", "quant=int8", "quant.packed=cpu"),
 }  # fmt: skip

@@ -1,24 +1,21 @@
-"""What golden.json holds, made anew: plans in this process, and one small sweep through the command line."""
+"""What golden.json holds, made anew: plans, and one small sweep, all in this process."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from tests.commands import blip2sweep
-from tests.golden import ends, facts, plan, sha, t5_model
+from tests.golden import Plan, ends, facts, plan, sha, sweep, t5_model
 from tests.golden.cells import PLANNED, PLANNED_T5, RECIPE, RUN, RUN_T5
 
 FILE = Path(__file__).with_name("golden.json")
 Frozen = dict[str, Any]
-Plans = dict[str, Frozen]
 LIMIT = "task.limit=24"
 SWEEP = "golden"
 SHOWN = 6  # cells of one name up to which each is held field by field; of more, as a digest
@@ -33,30 +30,26 @@ OF_WEIGHTS = ("key", "weights", "baseline")
 def frozen(folder: Path) -> Frozen:
     """Everything, from an empty folder."""
     t5 = t5_model(folder / "t5")
-    plans, keys = planned(folder, t5)
-    return {"planned": plans, **ran(folder, t5, keys)}
+    found, plans = ran(folder, t5)
+    return {"planned": plans | planned(folder, t5), **found}
 
 
 # ---- plans
 
 
-def planned(folder: Path, t5: Frozen) -> tuple[Plans, dict[str, str]]:
-    """({name: what is frozen of its cells}, {name of a cell that runs: its key})."""
-    (folder / "recipe.yaml").write_text(RECIPE)
-    plans: Plans = {}
-    keys: dict[str, str] = {}
-    for cells, model in ((RUN | PLANNED, None), (RUN_T5 | PLANNED_T5, t5)):
-        for name, words in cells.items():
-            said = [w.replace("RECIPE_FILE", str(folder / "recipe.yaml")) for w in words]
-            made = plan([*said, LIMIT], model)
-            keys |= {name: k for k in made.keys[:1] if name in RUN | RUN_T5 and k}
-            plans[name] = _frozen_plan(made, fixed=model is not None)
-    return plans, keys
+def planned(folder: Path, t5: Frozen) -> Frozen:
+    """{name: what is frozen of its cells}, of those that are planned alone."""
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE)
+    told = f"recipe_file={path}"
+    plans = {n: plan([*(told if w == "recipe_file" else w for w in words), LIMIT]) for n, words in PLANNED.items()}
+    found = {n: _frozen_plan(p, fixed=False) for n, p in plans.items()}
+    of_t5 = {n: plan([*words, LIMIT], t5) for n, words in PLANNED_T5.items()}
+    return found | {n: _frozen_plan(p, fixed=True) for n, p in of_t5.items()}
 
 
-def _frozen_plan(made: Any, fixed: bool) -> Frozen:
-    asked = [made.cells[k] for k in dict.fromkeys(made.keys) if k]
-    cells = [facts(c, fixed) for c in asked]
+def _frozen_plan(made: Plan, fixed: bool) -> Frozen:
+    cells = [facts(made.cells[k], fixed) for k in dict.fromkeys(made.keys) if k]
     told = {"jobs": len(made.keys), "baselines": len(made.baselines), "skipped": list(made.reasons.values())}
     return {**told, "cells": cells if len(cells) <= SHOWN else [_digests(c) for c in cells]}
 
@@ -70,38 +63,28 @@ def _digests(cell: Frozen) -> Frozen:
 # ---- one small sweep
 
 
-def ran(folder: Path, t5: Frozen, keys: Mapping[str, str]) -> Frozen:
-    """The rows of RUN and RUN_T5 and of their baselines, what they were computed on, and the names on disk."""
-    _write_site(folder / "site", t5)
-    words = ["--config-dir", str(folder / "site"), "-m", f"+study={SWEEP}", f"sweep_name={SWEEP}"]
-    done = blip2sweep(*words, cwd=folder, env={"CUDA_VISIBLE_DEVICES": ""})
-    assert done.code == 0, done.err
+def ran(folder: Path, t5: Frozen) -> tuple[Frozen, Frozen]:
+    """(rows of RUN and RUN_T5 and of their baselines, what they were computed on, names on disk; {name: of its plan})."""
     output_dir = folder / "outputs"
-    ends(plan([*RUN["rtn8"], LIMIT]).cells[keys["rtn8"]], folder / "ends")
+    own = [LIMIT, f"output_dir={output_dir}", f"sweep_name={SWEEP}"]
+    made = sweep([*(([*w, *own], None) for w in RUN.values()), *(([*w, *own], t5) for w in RUN_T5.values())])
+    keys = dict(zip((*RUN, *RUN_T5), map(str, made.keys), strict=True))
     rows = pd.read_parquet(output_dir / "sweeps" / SWEEP / "table.parquet").set_index("key", drop=False)
-    of_baselines = {f"baseline of {n}": str(rows.loc[k, "baseline"]) for n, k in keys.items()}
-    once = {k: n for n, k in reversed((dict(keys) | of_baselines).items())}
+    named = {str(rows.loc[k, "baseline"]): f"baseline of {n}" for n, k in reversed(keys.items())}
+    named |= {k: n for n, k in keys.items()}
+    ends(made.cells[keys["rtn8"]], folder / "ends")
     return {
         "processor": " ".join(str(rows.iloc[0][c]) for c in ("cpu", "cpu_capability", "versions")),
-        "rows": {n: _row(rows.loc[k], output_dir, random=n.split("of ")[-1] in RUN_T5) for k, n in once.items()},
+        "rows": {n: _row(rows.loc[k], output_dir, fixed=n.split("of ")[-1] in RUN_T5) for k, n in named.items()},
         "disk": {**_on_disk(output_dir, rows), "lines": _lines(folder)},
-    }
+    }, {n: {"cells": [facts(made.cells[k], n in RUN_T5)]} for n, k in keys.items()}
 
 
-def _write_site(site: Path, t5: Frozen) -> None:
-    """A user's folder: the small T5, and a study of all cells that run."""
-    lists = [[*w, LIMIT] for w in RUN.values()] + [[f"model={t5['name']}", *w, LIMIT] for w in RUN_T5.values()]
-    study = "# @package _global_\n" + yaml.safe_dump({"study": lists})
-    for name, text in {f"model/{t5['name']}": yaml.safe_dump(t5, sort_keys=False), f"study/{SWEEP}": study}.items():
-        (site / name).parent.mkdir(parents=True)
-        (site / f"{name}.yaml").write_text(text)
-
-
-def _row(row: Any, output_dir: Path, random: bool) -> Frozen:
+def _row(row: Any, output_dir: Path, fixed: bool) -> Frozen:
     """The row as the table has it, and the sha256 of what was said without likelihoods: `predictions` is that of all."""
     said = json.loads(next((output_dir / "predictions").glob(f"{row['key']}-*.json")).read_text())
     columns = {str(c): v.item() if isinstance(v, np.generic) else v for c, v in row.items() if pd.notna(v)}
-    kept = {c: v for c, v in columns.items() if not OF_THE_RUN.fullmatch(c) and not (random and c in OF_WEIGHTS)}
+    kept = {c: v for c, v in columns.items() if not OF_THE_RUN.fullmatch(c) and not (fixed and c in OF_WEIGHTS)}
     return {"texts": sha([said[f] for f in ("id", "image_id", "text", "tokens", "nll_tokens")]), **kept}
 
 
@@ -151,7 +134,7 @@ def _fields(data: Mapping[str, Any], deep: bool = True) -> Iterator[str]:
             yield from (f"{name}.{n}" for n in _fields(inner))
 
 
-def differences(expected: Any, found: Any, where: str = "", exact: bool = True) -> Iterable[str]:
+def differences(expected: Any, found: Any, where: str = "", exact: bool = True) -> Iterator[str]:
     """Where two frozen things differ, by name."""
     if isinstance(expected, dict) and isinstance(found, dict):
         for name in dict.fromkeys([*expected, *found]):
