@@ -6,14 +6,13 @@ Not here: what calibration and packed kernels compute, which follows the process
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.golden.freeze import FILE, Frozen, differences, frozen
 
 TOLD = 25  # differences that are shown
-AGAIN = "right: undo it, or `python -m tests.golden` with a new number of SEMANTICS or for a field added on purpose"
+AGAIN = "right: undo it; `python -m tests.golden` takes what was added on purpose (see CONTRIBUTING.md)"
 EXPECTED: Frozen = json.loads(FILE.read_text())
 
 

@@ -18,12 +18,13 @@ FILE = Path(__file__).with_name("golden.json")
 Frozen = dict[str, Any]
 LIMIT = "task.limit=24"
 SWEEP = "golden"
-SHOWN = 6  # cells of one name up to which each is held field by field; of more, as a digest
+SHOWN = 3  # cells of one name up to which each is held field by field; of more, as a digest
 # Columns of a row that say when, where and how fast it ran.
 OF_THE_RUN = re.compile(
     r"(seconds|hits|peak)(_.*)?|.*_per_second|host|finished|device|threads|cpu.*|versions|code|.*batch_size|oom_halvings|"
     r"attention|image_processor|layers_written"
 )
+MISSING = "(not there)"
 OF_WEIGHTS = ("key", "weights", "baseline")
 
 
@@ -98,7 +99,7 @@ def _on_disk(output_dir: Path, rows: pd.DataFrame) -> Frozen:
     scores = {n for p in (output_dir / "scores").iterdir() for n in np.load(p).files}
     return {
         "files": sorted({_generic(p.relative_to(output_dir)) for p in output_dir.rglob("*") if p.is_file()}),
-        "table": list(rows),
+        "table": [c for c in rows if c != "code"],  # which only a checkout has
         "table_types": sorted(f"{c} {t}" for c, t in rows.dtypes.items() if not OF_THE_RUN.fullmatch(str(c))),
         "samples": list(samples),
         "predictions": list(json.loads(predictions.read_text())),
@@ -122,7 +123,7 @@ def _lines(folder: Path) -> dict[str, list[str]]:
         for line in map(json.loads, path.read_text().splitlines()):
             told = {k: v for k, v in line.items() if k not in ("columns", "metrics")}
             found.setdefault(line["event"], set()).update(line, _fields(told))
-    return {event: sorted(names) for event, names in sorted(found.items())}
+    return {event: sorted(names - {"code"}) for event, names in sorted(found.items())}
 
 
 def _fields(data: Mapping[str, Any], deep: bool = True) -> Iterator[str]:
@@ -140,6 +141,9 @@ def differences(expected: Any, found: Any, where: str = "", exact: bool = True) 
         for name in dict.fromkeys([*expected, *found]):
             inner = f"{where}: {name}" if where else str(name)
             yield from differences(expected.get(name, MISSING), found.get(name, MISSING), inner, exact)
+    elif _are_names(expected) and _are_names(found) and sorted(expected) != sorted(found):
+        yield from (f"{where}: was {n!r}, is {MISSING!r}" for n in expected if n not in found)
+        yield from (f"{where}: was {MISSING!r}, is {n!r}" for n in found if n not in expected)
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for i, (a, b) in enumerate(zip(expected, found, strict=True)):
             yield from differences(a, b, f"{where}[{i}]", exact)
@@ -147,7 +151,8 @@ def differences(expected: Any, found: Any, where: str = "", exact: bool = True) 
         yield f"{where}: was {expected!r}, is {found!r}"
 
 
-MISSING = "(not there)"
+def _are_names(data: Any) -> bool:
+    return isinstance(data, list) and all(isinstance(n, str) for n in data) and len(set(data)) == len(data)
 
 
 def _same(a: Any, b: Any, field: str, exact: bool) -> bool:
