@@ -108,7 +108,7 @@ def check_origin(tree: Path, work: Path, env: dict[str, str]) -> None:
 
 def differences(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[str]:
     """What differs, cell by cell: both sweeps come from one list of commands, in one order."""
-    if new := [c for c in after if c not in before]:
+    if new := [str(c) for c in after if c not in before]:
         print(f"columns that AFTER adds: {', '.join(new)}")
     columns = [str(c) for c in before if not OF_THE_RUN.fullmatch(str(c))]
     if len(before) != len(after):
