@@ -32,7 +32,9 @@ def frozen(folder: Path) -> Frozen:
     """Everything, from an empty folder."""
     t5 = t5_model(folder / "t5")
     found, plans = ran(folder, t5)
-    return {"planned": plans | planned(folder, t5), **found}
+    every = plans | planned(folder, t5)
+    columns = {c for made in every.values() for cell in made["cells"] for c in cell["columns"] if "identity" in cell}
+    return {"planned": every, "columns": sorted(_known() or columns), **found}
 
 
 # ---- plans
@@ -55,10 +57,22 @@ def _frozen_plan(made: Plan, fixed: bool) -> Frozen:
     return {**told, "cells": cells if len(cells) <= SHOWN else [_digests(c) for c in cells]}
 
 
+def _known() -> set[str]:
+    """The columns that digests are made of: those there were when they were frozen, so that a new one changes none."""
+    return set(json.loads(FILE.read_text()).get("columns", ())) if FILE.exists() else set()
+
+
 def _digests(cell: Frozen) -> Frozen:
+    known = _known() or set(cell["columns"])
     short = {f: cell["columns"][f] for f in ("recipe", "layers_touched", "model_bytes")}
     kept = {f: cell[f] for f in ("key", "recipe_hash", "identity_sha256")}
-    return {**kept, "chain": sha(cell["chain"]), "job": sha(cell["job"]), "columns": sha(cell["columns"]), **short}
+    return {
+        **kept,
+        "chain": sha(cell["chain"]),
+        "job": sha(cell["job"]),
+        "columns": sha({c: v for c, v in cell["columns"].items() if c in known}),
+        **short,
+    }
 
 
 # ---- one small sweep
