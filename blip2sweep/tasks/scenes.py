@@ -1,8 +1,8 @@
 """Generated scenes of coloured shapes, written as COCO captions and VQAv2 with JPEG images.
 
-The data of the embedded tiny model. One scene is 1 to 5 shapes on a 3 x 3 grid in a 48 x 48 image; the same seed
-gives the same bytes. `HARD` scenes have overlapping colour pairs (red/orange, cyan/blue, white/grey) and uneven sizes,
-so that full precision is not saturated and small losses show. Needs numpy and Pillow, never torch.
+They are the data of the embedded tiny model. A scene is 1 to 5 shapes on a 3 x 3 grid in a 48 x 48 image. The same seed
+gives the same bytes. `HARD` scenes have pairs of similar colours (red/orange, cyan/blue, white/grey) and uneven sizes, so
+that the model in full precision makes mistakes and small losses show. This module needs numpy and Pillow, never torch.
 """
 
 from __future__ import annotations
@@ -16,21 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from blip2sweep.tasks.scenes_text import (
-    ANSWER_TYPES,
-    COLORS,
-    GRID,
-    POSITIONS,
-    SHAPES,
-    SIZES,
-    Question,
-    Thing,
-    annotators,
-    captions,
-    question,
-    relations,
-    yes_no_question,
-)
+from blip2sweep.tasks.scenes_questions import ANSWER_TYPES, Question, annotators, question, yes_no_question
+from blip2sweep.tasks.scenes_text import COLORS, GRID, POSITIONS, SHAPES, SIZES, Thing, captions, relations
 
 __all__ = [
     "ANSWER_TYPES", "CELL", "COLORS", "EASY", "GRID", "HARD", "IMAGE_SIZE", "POSITIONS", "SHAPES", "SIZES",
@@ -38,7 +25,8 @@ __all__ = [
     "write_split", "yes_no_question",
 ]  # fmt: skip
 
-CELL = 16  # pixels a grid cell, two ViT patches
+Entry = dict[str, object]  # one object of an annotation file
+CELL = 16  # pixels of a grid cell: two patches of the image encoder
 IMAGE_SIZE = GRID * CELL
 RADIUS = {"small": 4, "big": 7}  # pixels
 JPEG_QUALITY = 85
@@ -52,7 +40,7 @@ _RGB = {
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How a scene is painted: mean colours, the spread of a thing's colour (8-bit units), uneven radii or not."""
+    """How a scene is painted. rgb: mean colours; color_spread: standard deviation of a thing's colour, in 8-bit units."""
 
     rgb: Mapping[str, tuple[int, int, int]]
     color_spread: float
@@ -68,7 +56,7 @@ HARD = Difficulty(
 
 
 def scene(rng: random.Random) -> list[Thing]:
-    """1 to 5 things in different cells, in reading order; half the scenes repeat one shape or colour on purpose."""
+    """1 to 5 things in different cells, in reading order. In half the scenes two things have one shape or colour."""
     n = rng.choice([1, 2, 2, 3, 3, 4, 4, 5])
     cells = sorted(rng.sample(range(GRID * GRID), n))
     looks = [{"shape": rng.choice(SHAPES), "color": rng.choice(COLORS), "size": rng.choice(SIZES)} for _ in cells]
@@ -83,7 +71,7 @@ def scene(rng: random.Random) -> list[Thing]:
 
 
 def _mask(shape: str, radius: int, x: int, y: int) -> np.ndarray:
-    """Boolean (48, 48): the pixels of a shape of `radius` pixels centred at column `x`, row `y`."""
+    """Boolean (48, 48): the pixels of a shape of `radius` pixels with its centre at column `x`, row `y`."""
     rows, cols = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE]
     dx, dy = np.abs(cols - x), rows - y
     if shape == "circle":
@@ -110,12 +98,13 @@ def render(things: list[Thing], nrng: np.random.Generator, difficulty: Difficult
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def _questions(things: list[Thing], rng: random.Random, image_id: int) -> tuple[list[dict], list[dict]]:
-    """One question an answer type: VQAv2 question entries and annotation entries."""
-    asked, answered = [], []
+def _questions(things: list[Thing], rng: random.Random, image_id: int) -> tuple[list[Entry], list[Entry]]:
+    """VQAv2's question entries and annotation entries: one of each answer type."""
+    asked: list[Entry] = []
+    answered: list[Entry] = []
     for k, wanted in enumerate(ANSWER_TYPES):
         made = question(things, rng, wanted)
-        ids = {"image_id": image_id, "question_id": image_id * 1000 + k}
+        ids: Entry = {"image_id": image_id, "question_id": image_id * 1000 + k}
         asked.append({**ids, "question": made.text})
         answered.append(
             {
@@ -129,11 +118,13 @@ def _questions(things: list[Thing], rng: random.Random, image_id: int) -> tuple[
     return asked, answered
 
 
-def _write_json(folder: Path, name: str, content: dict) -> None:
+def _write_json(folder: Path, name: str, content: Mapping[str, object]) -> None:
     (folder / name).write_text(json.dumps(content, separators=(",", ":")) + "\n")
 
 
-def _write_annotations(root: Path, split: str, images: list, caps: list, asked: list, answered: list) -> None:
+def _write_annotations(
+    root: Path, split: str, images: list[Entry], caps: list[Entry], asked: list[Entry], answered: list[Entry]
+) -> None:
     folder = root / "annotations"
     folder.mkdir(parents=True, exist_ok=True)
     info = {
@@ -154,16 +145,16 @@ def write_split(root: str | Path, split: str, n: int, seed: int, first_id: int =
     """Write `n` scenes under `root` in the official layout of COCO captions and VQAv2.
 
     `root/<split>/COCO_<split>_%012d.jpg`, and in `root/annotations/` the captions (5 an image), questions (3 an image,
-    one an answer type) and answers (10 a question). Image ids run from `first_id`; caption ids are `10 * id + k`,
+    one of each answer type) and answers (10 a question). Image ids run from `first_id`; caption ids are `10 * id + k`,
     question ids `1000 * id + k`. Each scene is `HARD` with probability `hard_fraction`.
     """
     root = Path(root)
     rng, nrng = random.Random(f"{seed}-{split}"), np.random.default_rng([seed, first_id])
     (root / split).mkdir(parents=True, exist_ok=True)
-    images: list[dict[str, object]] = []
-    caps: list[dict[str, object]] = []
-    asked: list[dict[str, object]] = []
-    answered: list[dict[str, object]] = []
+    images: list[Entry] = []
+    caps: list[Entry] = []
+    asked: list[Entry] = []
+    answered: list[Entry] = []
     for image_id in range(first_id, first_id + n):
         things = scene(rng)
         difficulty = HARD if rng.random() < hard_fraction else EASY
