@@ -1,16 +1,16 @@
-"""From the study as read to ledger rows: duplicates merged, predictions scored again, sizes computed by our own rule."""
+"""The study as ledger rows: duplicates are merged, predictions are scored again, sizes follow our own rule."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.files import write_json
-from blip2sweep.importing.rows import result, write_rows
+from blip2sweep.importing.rows import Remarks, Result, result, write_rows
 from blip2sweep.importing.study import NAME, Config, Counts, Study, count, read_study
 from blip2sweep.metrics import METRICS, CaptionScorer, health_statistics
+from blip2sweep.metrics.captions import FloatArray
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks.predictions import Predictions
@@ -19,14 +19,14 @@ SWEEP = "blip2-coco"
 
 
 def import_blip2_coco(folder: Path, output_dir: Path, metrics: Sequence[str] = ("cider",)) -> Counts:
-    """Import a copy of the study; importing again replaces what was imported. metrics: those scored again per image."""
+    """Import a copy of the study. A second import replaces the first. metrics: those that are scored again per image."""
     study = read_study(folder)
     groups: dict[str, list[Config]] = {}
     for config in study.configs:
         groups.setdefault(config.recipe.hash, []).append(config)
     ordered = sorted(groups.values(), key=lambda g: not g[0].nothing)  # the baseline first
-    scorer = _Writer(study, output_dir, metrics)
-    rows = [_row(study, group, scorer) for group in ordered]
+    write = _Writer(study, output_dir, metrics)
+    rows = [_row(study, group, write) for group in ordered]
     counts = count(study)
     keys = [r["key"] for r in rows]
     skipped = [{"overrides": f"config {c.number}", "reason": "does nothing"} for c in study.configs if c.nothing]
@@ -38,18 +38,18 @@ def import_blip2_coco(folder: Path, output_dir: Path, metrics: Sequence[str] = (
 
 
 class _Writer:
-    """Writes predictions and their statistics, each set of captions scored once however many cells have it."""
+    """Writes predictions and their statistics. Captions that several cells share are scored once."""
 
     def __init__(self, study: Study, output_dir: Path, metrics: Sequence[str]) -> None:
         self.study, self.output_dir = study, output_dir
         self._scorer: CaptionScorer | None = None
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: dict[str, dict[str, FloatArray]] = {}  # hash of predictions -> statistics
         if study.predictions:
             self._scorer = CaptionScorer(study.references, [m for m in metrics if m in METRICS])
             self._scorer.prepare([t for texts in study.predictions.values() for t in texts])
 
-    def __call__(self, key: str, texts: list[str]) -> dict[str, Any]:
-        """What the `result` line says of the predictions, which are on disk afterwards."""
+    def __call__(self, key: str, texts: list[str]) -> Remarks:
+        """Write the predictions of a cell. Returns what its `result` line says of them."""
         assert self._scorer is not None
         n = len(texts)
         ids = self.study.image_ids
@@ -63,17 +63,18 @@ class _Writer:
         return {"predictions": predictions.hash, "files": {"predictions": noted}}
 
 
-def _row(study: Study, group: list[Config], write: _Writer) -> dict[str, Any]:
-    """One row for all configs that ran the same model."""
+def _row(study: Study, group: list[Config], write: _Writer) -> Result:
+    """The row of all configs that ran the same model."""
     first = group[0]
     texts = next((study.predictions[c.number] for c in group if c.number in study.predictions), None)
-    told = {"configs": [c.number for c in group], "noop_configs": sum(c.noop for c in group)}
-    said = write(study.source.key(first.recipe), texts) if texts else {"predictions": None}
-    return result(study.source, first.recipe, first.scores, **said, **told)
+    remarks = write(study.source.key(first.recipe), texts) if texts else Remarks(predictions=None)
+    remarks["configs"] = [c.number for c in group]
+    remarks["noop_configs"] = sum(c.noop for c in group)
+    return result(study.source, first.recipe, first.scores, **remarks)
 
 
 def summary(counts: Counts) -> list[str]:
-    """What a reader must know, from the data."""
+    """The lines that the command prints: what a reader must know of the data."""
     return [
         f"{NAME}: {counts.configs} cells",
         f"  {counts.noop} have an entry that did nothing (OPT attention, Q-Former MLP)",

@@ -1,4 +1,4 @@
-"""What the columns of somebody's table mean: the table's own names, the usual ones of others, and what an option says."""
+"""What the columns of somebody's table mean: by our table's names, by names that others use, or by an option."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ RECIPE = (
     "group_size",
     "symmetric",
 )
-OWN = ("key", "recipe_json", "semantics")  # together they tell a table of ours
-# Other people's names, letters and digits only.
+OWN = ("key", "recipe_json", "semantics")  # a table with all three is one of ours
+# Names that others use, in letters and digits only.
 SYNONYMS = {
     "part": "module component modelpart", "blocks": "block layergroup", "layers": "layer layertype",
     "bits": "bit wbits wbit numbits nbits weightbits bitwidth quantbits precisionbits", "group_size": "groupsize group gs qgroupsize wgroupsize",
@@ -67,8 +67,11 @@ BY_VALUES = (
 
 @dataclass
 class Columns:
-    """of: what is meant -> column of the file; constants: what is meant -> one value for all lines; percent: metrics whose
-    heading says so; unused: columns without a meaning here; notes: how a heading was read, where that is not plain."""
+    """The columns of a file by their meaning.
+
+    of: meaning -> column; constants: meaning -> one value for all lines; percent: metrics with a percent sign in the heading;
+    unused: columns without a meaning; notes: how headings other than our own were read; own: whether the table is ours.
+    """
 
     of: dict[str, str] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
@@ -81,8 +84,12 @@ class Columns:
         return meaning in self.of or meaning in self.constants
 
     def value(self, cells: Mapping[str, str], meaning: str) -> str | None:
-        """What a line says of it; None where it says nothing."""
+        """A line's value of a meaning. None where its cell is blank or no column has the meaning."""
         return cells.get(self.of[meaning]) if meaning in self.of else self.constants.get(meaning)
+
+    def quoted(self, meaning: str, word: str) -> str:
+        """A cell as messages name it: the heading, and the text below it."""
+        return f"{self.of.get(meaning, meaning)} {word}"
 
     @property
     def metrics(self) -> list[str]:
@@ -90,16 +97,16 @@ class Columns:
 
 
 def meanings(anatomy: Anatomy) -> list[str]:
-    """All that a column can mean."""
+    """All meanings that a column can have."""
     return [*RECIPE, *(f"bits_{p}" for p in anatomy.parts), *METRICS, *IDENTITY]
 
 
 def read_columns(
     table: Table, anatomy: Anatomy, mapped: Iterable[str], constants: Iterable[str], mistakes: Mistakes
 ) -> Columns:
-    """The meaning of every column. mapped: `MEANING=COLUMN`, or `MEANING=` for none of them; constants: `MEANING=VALUE`.
+    """The meaning of every column. mapped: `MEANING=COLUMN`, or `MEANING=` for no column; constants: `MEANING=VALUE`.
 
-    Raises UserError for an option that names nothing; two columns of one meaning go to the mistakes.
+    Raises UserError for an option with an unknown name. Two columns of one meaning are added to the mistakes.
     """
     known = meanings(anatomy)
     given = dict(_option("--columns", word, known) for word in mapped)
@@ -127,7 +134,7 @@ def read_columns(
 
 
 def compact(name: str) -> str:
-    """Small letters and digits: `W-bits (ViT)` -> `wbitsvit`; without percent signs, `×100` and arrows."""
+    """The small letters and digits of a heading, without `×100`: `W-bits (ViT)` -> `wbitsvit`."""
     return re.sub(r"[^a-z0-9]", "", re.sub(r"[x×*]\s*100\b", "", name.lower()))
 
 
@@ -154,7 +161,7 @@ def _names(anatomy: Anatomy) -> dict[str, str]:
 
 
 def _meaning(table: Table, column: str, names: Mapping[str, str], own: bool) -> str | None:
-    if own:  # its other columns, such as drop_cider_low, are read where they are
+    if own:  # table_csv reads the other columns of our table, such as drop_cider_low
         return column if column in names.values() else None
     name = compact(column)
     if name in BY_VALUES:

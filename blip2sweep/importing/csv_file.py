@@ -1,4 +1,4 @@
-"""The lines of a CSV file as people save it: comma, semicolon or tab, a BOM, comments, trailing commas, blank lines."""
+"""Reads CSV files as people save them: comma, semicolon or tab, a BOM, comments, trailing commas, blank lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLANK = ("", "nan", "na", "n/a", "null", "<na>", "#n/a")
 
 @dataclass(frozen=True)
 class Line:
-    """One line below the header. number: in the file, from 1; cells: column -> text, blank ones left out."""
+    """One line below the header. number: its number in the file, from 1; cells: column -> text, without blank cells."""
 
     number: int
     cells: dict[str, str]
@@ -26,13 +26,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns in order, and its lines."""
+    """A file's columns in order, and its lines. unnamed: number of columns without a heading, such as pandas' index."""
 
     path: Path
     columns: list[str]
     lines: list[Line]
     delimiter: str
-    unnamed: int = 0  # columns without a heading, such as the index that pandas writes
+    unnamed: int = 0
 
     def values(self, column: str) -> list[tuple[int, str]]:
         """(line, text) of the cells that are not blank."""
@@ -40,11 +40,11 @@ class Table:
 
 
 def read_table(path: Path, mistakes: Mistakes) -> Table:
-    """The table of a file; ragged lines go to the mistakes. Raises UserError where there is no table at all."""
+    """The table in a file. Ragged lines are added to the mistakes. Raises UserError where there is no table at all."""
     text = _without_comments(_text(path))
-    told = re.match(r"sep=(.)\r?\n", text)  # Excel's own first line
-    delimiter = told[1] if told else _delimiter(text)
-    rows = _rows(path, text, delimiter)[1 if told else 0 :]
+    stated = re.match(r"sep=(.)\r?\n", text)  # a first line that Excel writes
+    delimiter = stated[1] if stated else _delimiter(text)
+    rows = _rows(path, text, delimiter)[1 if stated else 0 :]
     if len(rows) < 2:
         raise UserError(
             f"{path}: {'a header and no line' if rows else 'empty'}; right: a header and a line for each cell"
@@ -69,12 +69,15 @@ def _text(path: Path) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """Lines that begin with `#` are blanked, so that all others keep their numbers; `#,` begins a header with a column of that name."""
+    """The text with blank lines in place of comments, so that all other lines keep their numbers.
+
+    A comment begins with `#`. `#,` begins a header whose first column is called `#`.
+    """
     return re.sub(r"^#(?![,;\t]).*$", "", text, flags=re.MULTILINE)
 
 
 def _delimiter(text: str) -> str:
-    """That of the header."""
+    """The delimiter that is most frequent in the header, outside quotes."""
     header = next((x for x in text.splitlines() if x.strip()), "")
     outside = re.sub(r'"[^"]*"', "", header)
     return max(DELIMITERS, key=lambda d: (outside.count(d), d == ","))
@@ -112,5 +115,5 @@ def _check_header(header: list[str], line: int, mistakes: Mistakes) -> None:
 def _cells(header: list[str], row: list[str], line: int, mistakes: Mistakes) -> dict[str, str]:
     if any(row[len(header) :]) or len(row) < len(header):
         mistakes.add(f"{len(row)} cells below {len(header)} columns; right: one for each column", line)
-    named = zip(header, row, strict=False)  # beyond the header stand blanks, or a mistake
+    named = zip(header, row, strict=False)  # cells beyond the header are blank, or a mistake
     return {h: fused(c) for h, c in named if h and c.lower() not in BLANK}

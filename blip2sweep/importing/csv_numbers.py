@@ -1,4 +1,4 @@
-"""Metrics of a column as numbers: which comma is the decimal one, and whether they are percentages. Decided once a column."""
+"""The metrics of a column as numbers. One decision a column: what a comma means, and whether the values are percentages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DASHES = ("-", "–", "—", "none")
 PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[-+]?\d{1,3}([,   '_]\d{3})+(\.\d+)?")
 COMMA = re.compile(r"[-+]?\d+(\.\d{3})*,\d+")
-# Of the untouched model: up to `high` a value stands in the metric's own unit, from `low` on in hundredths of it.
+# (a, b): a value of the untouched model up to a is in the metric's own unit; from b on it is in hundredths of the unit.
 FRACTION, CIDER = (1.0, 5.0), (5.0, 20.0)
-MOST = {"cider": 10.0}  # of any value in the metric's own unit; 1 for a share
+MOST = {"cider": 10.0}  # the largest value in the metric's own unit; 1 for all others
 NO_SHARE = ("nll", "mean_length")
 Values = dict[int, float]  # line -> number
 
@@ -24,7 +24,7 @@ Values = dict[int, float]  # line -> number
 def read_numbers(
     metric: str, column: str, cells: Sequence[tuple[int, str]], mistakes: Mistakes, decimal: str | None
 ) -> Values:
-    """The numbers of a column by line; what is none goes to the mistakes, dashes count as blank."""
+    """The numbers of a column by line. Other texts are added to the mistakes; a dash counts as blank."""
     said = [(n, v.rstrip("%").strip()) for n, v in cells if v not in DASHES]
     comma = decimal == "comma" or (decimal is None and _decimal_comma(column, said, mistakes))
     found: Values = {}
@@ -42,7 +42,7 @@ def read_numbers(
 
 
 def _decimal_comma(column: str, cells: Sequence[tuple[int, str]], mistakes: Mistakes) -> bool:
-    """Whether `0,9` is nine tenths. A column of nothing but `1,234` may be either."""
+    """Whether `0,9` is nine tenths. A column of values such as `1,234` only is ambiguous, which is a mistake."""
     commas = [(n, v) for n, v in cells if "," in v]
     if not commas or any("." in v and v.rindex(".") > v.rindex(",") for _, v in commas):
         return False
@@ -67,7 +67,7 @@ def _number(text: str, comma: bool) -> float | None:
 
 
 def read_scales(words: Iterable[str]) -> dict[str, int]:
-    """`--scale cider=100` -> {"cider": 100}: what the file's values are to be divided by."""
+    """`--scale cider=100` -> {"cider": 100}: the divisors of the file's values."""
     found = {}
     for word in words:
         metric, _, value = word.partition("=")
@@ -82,9 +82,10 @@ def read_scales(words: Iterable[str]) -> dict[str, int]:
 def scale(
     metric: str, column: str, values: Values, base: float | None, percent: bool, given: int | None, mistakes: Mistakes
 ) -> int:
-    """What a column's values are to be divided by: 1 or 100. base: the untouched model's; percent: the column says so itself.
+    """The divisor of a column's values: 1 or 100.
 
-    What cannot be told from the untouched model's value, and values beyond the metric's range, go to the mistakes.
+    base: the value of the untouched model; percent: whether the column has percent signs; given: the divisor of `--scale`. A
+    unit that the untouched model's value does not decide, and a value beyond the metric's range, are added to the mistakes.
     """
     if metric in NO_SHARE or not values:
         return 1
@@ -101,7 +102,7 @@ def scale(
 
 
 def _guessed(metric: str, column: str, most: float, base: float | None, mistakes: Mistakes) -> int:
-    """0: it cannot be told."""
+    """The divisor that the untouched model's value implies. 0 where it implies none."""
     own, hundredths = CIDER if metric == "cider" else FRACTION
     if metric != "cider" and most <= own:
         return 1

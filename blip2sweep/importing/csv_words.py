@@ -1,4 +1,4 @@
-"""Words of other people's tables: parts, widths such as `W4A16g128`, strategies, methods, yes and no."""
+"""Words in tables of others: parts, widths such as `W4A16g128`, strategies, methods, yes and no."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ WIDTH = re.compile(
 
 @dataclass(frozen=True)
 class Width:
-    """bits None: left alone; input: bits of activations; group: weights that share a scale, -1: a row; method: where the word
-    names one, such as `nf4`."""
+    """A width as a word gives it.
+
+    bits: of a weight, None for a part that is left alone; input: bits of activations; group: number of weights that share a
+    scale, -1 for a row; method: of a word such as `nf4`, which names one.
+    """
 
     bits: int | None
     input: int | None = None
@@ -39,21 +42,21 @@ class Width:
 
 
 def squeezed(word: str) -> str:
-    """Small letters without what joins them: `INT4-g128` -> `int4g128`; a sign before a number stays."""
+    """The word in small letters, without the signs between letters: `INT4-g128` -> `int4g128`. Signs of numbers stay."""
     return re.sub(r"(?<=[a-z0-9])[-_ /.]+(?=[a-z])|(?<=[a-z])[-_ /.]+(?=\d)", "", word.lower().strip())
 
 
 def untouched(word: str) -> bool:
-    """Whether a word says that something is left as it was."""
+    """Whether a word says that a part or the model was not quantized."""
     return squeezed(word) in UNTOUCHED
 
 
 def width_of(word: str) -> Width | None:
-    """The width a word says; None where it says none."""
+    """The width in a word, or None."""
     text = squeezed(word)
     if text in UNTOUCHED or re.fullmatch(r"32(\.0*)?", text):
         return Width(None)
-    name = METHOD_NAMES.get(text, "" if text == "int8" else text)  # `int8` alone is a width of any method
+    name = METHOD_NAMES.get(text, "" if text == "int8" else text)  # `int8` alone is a width that any method may have
     if name in METHODS and len(METHODS[name].bits) == 1:
         return Width(METHODS[name].bits[0], method=name)
     found = WIDTH.fullmatch(text)
@@ -68,12 +71,12 @@ def is_width(word: str) -> bool:
 
 
 def part_words(part: str) -> list[str]:
-    """Names of a part in letters and digits."""
+    """The names of a part in tables, in letters and digits."""
     return [re.sub(r"[^a-z0-9]", "", part.lower()), *PARTS.get(part, "").split()]
 
 
 def parts_of(word: str, anatomy: Anatomy) -> list[str] | None:
-    """Addressable names that a cell of the column `part` says, [] for the untouched model; None for a word that names nothing."""
+    """The addressable names in a cell of the column `part`. [] for the untouched model, None where a name is unknown."""
     if untouched(word):
         return []
     if squeezed(word) in ALL:
@@ -100,7 +103,7 @@ def method_of(word: str) -> str | None:
 
 
 def group_of(word: str) -> int | None:
-    """`128`, `128.0`, `g128`; -1 for `-1` and `per-channel`; None for a word that says no size."""
+    """The group size in `128`, `128.0` or `g128`. -1 for `-1` and `per-channel`, None for any other word."""
     if strategy_of(word) == "channel" or untouched(word):
         return -1
     found = re.fullmatch(r"g?(-1|[1-9]\d*)(?:\.0*)?", word.lower().strip())

@@ -1,4 +1,4 @@
-"""What is wrong with a file, gathered, so that one reading of it names everything."""
+"""The mistakes of a file, collected, so that one run reports all of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError
 
-MOST = 20  # mistakes that are spelled out
+MOST = 20  # mistakes that are printed; the others are counted
 
 
 class Mistakes:
-    """Mistakes of one file, with the line where there is one."""
+    """Mistakes of one file, each with its line if it has one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found: dict[str, int] = {}  # what is said -> its line, 0 for the whole file
+        self.found: dict[str, int] = {}  # message -> its line, 0 for the whole file
 
     def add(self, text: str, line: int | None = None) -> None:
         self.found[f"line {line}: {text}" if line else text] = line or 0
 
     @property
     def lines(self) -> set[int]:
-        """Lines that have a mistake already, so that what follows from it is not told as another."""
+        """Lines with a mistake. What follows from that mistake must not be reported as another one."""
         return set(self.found.values()) - {0}
 
     def check(self) -> None:
-        """Raises UserError, one line, when there is any."""
+        """Raise UserError, one line, if there is any mistake."""
         listed = sorted(self.found, key=lambda text: self.found[text])
         if len(listed) == 1:
             raise UserError(f"{self.path}{', ' if listed[0].startswith('line ') else ': '}{listed[0]}")

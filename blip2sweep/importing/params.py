@@ -1,10 +1,11 @@
-"""Parameters of the shipped models, tied ones counted once: what whole-model sizes of imported rows are computed from."""
+"""Numbers of parameters of the shipped models, tied ones counted once. Imported rows need them for the model's size."""
 
 from __future__ import annotations
 
 from blip2sweep.errors import UserError
 
-# Counted on the module trees that transformers builds from conf/model, tiny on its weights (tests/importing/test_table_csv.py).
+# Counted on the modules that transformers builds from conf/model; those of `tiny` on its weights
+# (tests/importing/test_table_csv.py).
 PARAMS = {
     "tiny": 1_005_056,
     "blip2-opt-2.7b": 3_744_761_856,
@@ -16,7 +17,7 @@ PARAMS = {
 
 
 def model_params(model: str, given: int | None = None) -> int:
-    """Parameters of a whole model: as given, else those of a shipped one. Raises UserError where neither is known."""
+    """The number of parameters of a whole model: the given one, else a shipped model's. Raises UserError without either."""
     if given is not None:
         if given < 1:
             raise UserError(f"--params {given}: right: the number of parameters of the whole model")

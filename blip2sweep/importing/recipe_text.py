@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.scheme import Activations, Weights
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.importing.rows import Recipes
+from blip2sweep.importing.rows import Entry, Recipes
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.knobs import VALUES
@@ -23,13 +21,13 @@ OWN_FIELDS = {f.name for f in fields(Weights)} - {"num_bits", "type"} | {"bits",
 
 
 def recipe_of_text(text: str, recipes: Recipes, device: str = "cpu") -> Recipe:
-    """The recipe of a text. device: whose packed kernels `packed` means. Raises UserError for a text that is none."""
+    """The recipe of a text. device: the one whose packed kernels `packed` means. Raises UserError for any other text."""
     pieces = [piece.strip() for piece in text.split(";") if piece.strip()]
     return _canonical(recipes([_entry(piece, recipes.anatomy, device) for piece in pieces]))
 
 
 def recipe_of_json(text: str, recipes: Recipes) -> Recipe:
-    """The recipe of a cell of `recipe_json`. Raises UserError for one that is none."""
+    """The recipe of a cell in the column `recipe_json`. Raises UserError for any other text."""
     try:
         entries = json.loads(text)
     except ValueError as error:
@@ -43,7 +41,7 @@ def recipe_of_json(text: str, recipes: Recipes) -> Recipe:
     return _canonical(recipes(entries))
 
 
-def _entry(piece: str, anatomy: Anatomy, device: str) -> dict[str, Any]:
+def _entry(piece: str, anatomy: Anatomy, device: str) -> Entry:
     """`vit:all:all=gptq4/group64/sym/damp=0.05/a8 static/packed` -> an entry."""
     target, _, words = piece.partition("=")
     head, *rest = [w.strip() for w in words.split("/")]
@@ -51,19 +49,19 @@ def _entry(piece: str, anatomy: Anatomy, device: str) -> dict[str, Any]:
     found = re.fullmatch(r"(channel|tensor|group)(\d*)", rest[0] if rest else "")
     if not found or (found[1] == "group") != bool(found[2]):
         raise UserError(f"'{piece}' is no recipe; {RIGHT}")
-    extra: dict[str, Any] = {k: v for k, v in method.knobs.items() if k not in ("group_size", "static_groups")}
-    extra |= {"symmetric": False} if "symmetric" in method.knobs else {}
-    entry = {"target": target, "method": method.name, "bits": bits, "strategy": found[1], **extra}
+    defaults = {k: v for k, v in method.knobs.items() if k not in ("group_size", "static_groups")}
+    defaults |= {"symmetric": False} if "symmetric" in method.knobs else {}
+    entry: Entry = {"target": target, "method": method.name, "bits": bits, "strategy": found[1], **defaults}
     if found[2]:
         entry |= {"group_size": int(found[2])}
         entry |= {"static_groups": method.knobs["static_groups"]} if "static_groups" in method.knobs else {}
     for word in rest[1:]:
-        entry |= _further(word, method, piece, device)
+        entry |= _setting(word, method, piece, device)
     return _check_entry(entry, anatomy)
 
 
 def _method(head: str, piece: str) -> tuple[Method, int]:
-    """`rtn4`, or `nf4`, which has one width only."""
+    """Method and bits: of `rtn4`, or of `nf4`, which has one width only."""
     if head in METHODS and len(METHODS[head].bits) == 1:
         return METHODS[head], METHODS[head].bits[0]
     found = re.fullmatch(r"([a-z_]+?)(\d+)", head)
@@ -74,7 +72,8 @@ def _method(head: str, piece: str) -> tuple[Method, int]:
     return METHODS[found[1]], int(found[2])
 
 
-def _further(word: str, method: Method, piece: str, device: str) -> dict[str, Any]:
+def _setting(word: str, method: Method, piece: str, device: str) -> Entry:
+    """The part of an entry that one word gives, such as `damp=0.05` or `a8 static`."""
     name, given, value = word.partition("=")
     if found := INPUT.fullmatch(word):
         strategy, dynamic = ("tensor", False) if found[3] else ("token", True)
@@ -93,19 +92,17 @@ def _further(word: str, method: Method, piece: str, device: str) -> dict[str, An
     raise UserError(f"'{piece}': {method.name} has no '{word}'; {RIGHT}")
 
 
-def _check_entry(entry: dict[str, Any], anatomy: Anatomy) -> dict[str, Any]:
-    """An entry whose target and method there are. Raises UserError."""
-    name, blocks, layers = parse_target(entry["target"], "target")
+def _check_entry(entry: Entry, anatomy: Anatomy) -> Entry:
+    """The entry with its target spelled out. Raises UserError for a target or method that does not exist."""
+    name, blocks, layers = parse_target(str(entry["target"]), "target")
     anatomy.check_part(name, f"target {entry['target']}")
     anatomy.mask(name, blocks, layers, f"target {entry['target']}")
     method = METHODS.get(str(entry.get("method")))
     if method is None:
         raise UserError(f"method '{entry.get('method')}'; {nearest(str(entry.get('method')), list(METHODS))}")
     bits, strategy, size = entry.get("bits"), entry.get("strategy"), entry.get("group_size")
-    strategies = {
-        *method.strategies,
-        *(["channel"] if "group" in method.strategies else []),
-    }  # a group as long as the row
+    # A group as long as the row is a channel.
+    strategies = {*method.strategies, *(["channel"] if "group" in method.strategies else [])}
     if not isinstance(bits, int) or not method.has_bits(bits) or strategy not in strategies:
         raise UserError(f"{method.name} has no {bits} bits/{strategy}; right: a width and a strategy of the method")
     if (strategy == "group") != (size is not None) or (size is not None and not VALUES["group_size"][1](size)):
@@ -120,7 +117,7 @@ def _check_entry(entry: dict[str, Any], anatomy: Anatomy) -> dict[str, Any]:
     return {**entry, "target": f"{name}:{blocks}:{layers}"}
 
 
-def _check_input(entry: Mapping[str, Any]) -> None:
+def _check_input(entry: Entry) -> None:
     inputs = entry.get("input")
     known = {f.name for f in fields(Activations)} - {"num_bits", "type"} | {"bits"}
     if inputs is not None and (
@@ -132,7 +129,7 @@ def _check_input(entry: Mapping[str, Any]) -> None:
 
 
 def _canonical(recipe: Recipe) -> Recipe:
-    """The same thing said once: a group as long as the row is a channel."""
+    """The recipe with `channel` in place of every group as long as its row, so that equal recipes are equal objects."""
     return Recipe({name: _shortened(part) for name, part in recipe.parts.items()}, recipe.chosen_by)
 
 

@@ -1,15 +1,15 @@
-"""Ledger rows of results that were not computed here: one journal an import, written whole, so importing again replaces it."""
+"""Ledger rows of results that were not computed here. An import writes one journal; a second import replaces it."""
 
 from __future__ import annotations
 
 import json
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.files import write_atomic
@@ -21,41 +21,66 @@ from blip2sweep.results.journal import note_closed, note_opened
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.sweeps import Sweep
 
-# Of imported keys: what changes how cells are computed here changes nothing of results that came from elsewhere.
+# The version in imported keys. The other SEMANTICS do not count: results from elsewhere do not change with our computation.
 SEMANTICS = 1
+Entry = dict[str, object]  # of a recipe in compact form: target, method, bits, …
+
+
+class Remarks(TypedDict, total=False):
+    """What an import adds to a `result` line. predictions: their hash; files: notes of the files on disk; configs,
+    noop_configs: numbers of the study's configs with this recipe, and how many of them have an entry without an effect."""
+
+    predictions: str | None
+    files: dict[str, list[int]]
+    configs: list[int]
+    noop_configs: int
+
+
+class Result(Remarks):
+    """A `result` line of an import. columns: of the table, without metrics; published: metrics."""
+
+    event: str
+    time: float
+    host: str
+    key: str
+    imported: str
+    columns: dict[str, object]
+    published: dict[str, float]
+    layers_changed: object
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where imported rows come from, and what they have in common. params: parameters of the whole model."""
+    """The origin of imported rows, and what they have in common. params: number of parameters of the whole model."""
 
     name: str
     model: str
     anatomy: Anatomy = field(repr=False)
     params: int
-    identity: dict[str, Any]  # task, data, generation, dtype, samples: columns, and part of the key
+    identity: Mapping[str, object]  # task, data, generation, dtype, samples: columns that are in the key
 
     def key(self, recipe: Recipe) -> str:
-        """12 hex digits, as a cell's; never those of a cell computed here, whose weights are known by their content."""
+        """12 hex digits, as for a cell. A cell computed here cannot have them: its key holds the weights' fingerprint."""
         identity = {"imported": self.name, "model": self.model, "semantics": SEMANTICS, **self.identity}
         touched = {name: part.hash for name, part in recipe.parts.items() if not part.empty}
         return digest({**identity, "recipe": digest(touched) if touched else None})[:12]
 
-    def columns(self, recipe: Recipe) -> dict[str, Any]:
-        untouched = Recipe({n: PartRecipe(p.part, (None,) * len(p.schemes)) for n, p in recipe.parts.items()})
+    def columns(self, recipe: Recipe) -> dict[str, object]:
+        """The table's columns of a row, without metrics."""
+        untouched = untouched_recipe(self.anatomy)
         head = {"model": self.model, "weights": None, "revision": None, **self.identity, "semantics": SEMANTICS}
         return {**head, **recipe_columns(recipe, self.params), "baseline": self.key(untouched)}
 
 
 class Recipes:
-    """Entries (`{target, method, bits, …}`) -> recipe. A grid's cells share their parts, each is expanded once."""
+    """Entries (`{target, method, bits, …}`) -> recipe. The recipes of a grid share their parts, so each is expanded once."""
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self._part = lru_cache(maxsize=None)(self._expanded)
 
-    def __call__(self, entries: Sequence[dict[str, Any]]) -> Recipe:
-        own: dict[str, list[dict[str, Any]]] = {name: [] for name in self.anatomy.parts}
+    def __call__(self, entries: Sequence[Entry]) -> Recipe:
+        own: dict[str, list[Entry]] = {name: [] for name in self.anatomy.parts}
         for entry in entries:
             own[str(entry["target"]).partition(":")[0].partition(".")[0]].append(entry)
         return Recipe({name: self._part(name, canonical_json(listed)) for name, listed in own.items()})
@@ -64,22 +89,29 @@ class Recipes:
         return expand(json.loads(entries), self.anatomy).parts[part]
 
 
-def result(source: Source, recipe: Recipe, published: dict[str, float], **told: Any) -> dict[str, Any]:
-    """One `result` line. published: metrics as they were given; told: predictions (hash, or None) and remarks."""
+def untouched_recipe(anatomy: Anatomy) -> Recipe:
+    """The recipe of the baseline."""
+    return Recipe({n: PartRecipe(p, (None,) * len(p.linears)) for n, p in anatomy.parts.items()})
+
+
+def result(source: Source, recipe: Recipe, published: dict[str, float], **remarks: Unpack[Remarks]) -> Result:
+    """One `result` line. published: metrics as the source gives them."""
     columns = source.columns(recipe)
-    common = {"event": "result", "time": time.time(), "host": socket.gethostname(), "key": source.key(recipe)}
     return {
-        **common,
+        "event": "result",
+        "time": time.time(),
+        "host": socket.gethostname(),
+        "key": source.key(recipe),
         "imported": source.name,
         "columns": columns,
         "published": published,
         "layers_changed": columns["layers_touched"],
-        **told,
+        **remarks,
     }
 
 
-def write_rows(output_dir: Path, sweep: Sweep, results: Iterable[dict[str, Any]]) -> None:
-    """The journal of an import, and a sweep of its rows so that `table` and `report` find them by name."""
+def write_rows(output_dir: Path, sweep: Sweep, results: Iterable[Mapping[str, object]]) -> None:
+    """Write the journal of an import, and a sweep of its rows so that `table` and `report` find them by name."""
     path = output_dir / "journals" / f"imported-{sweep.name}.jsonl"
     lines = [sealed(r, i) for i, r in enumerate(results)]
     write_atomic(path, b"".join(lines))

@@ -1,10 +1,10 @@
-"""`blip2sweep import blip2-coco DIR`: the published study (gautomdas/blip2-coco, arXiv 2601.15287) with honest recipes.
+"""`blip2sweep import blip2-coco DIR`: reads the published study (gautomdas/blip2-coco, arXiv 2601.15287).
 
-A config of the study names a part, a third of its blocks and a layer type. What its quantizer then really changed follows
-from the attribute names it asks a block for: `mlp.fc1/fc2` or `fc1/fc2`; `self_attn.qkv/projection`; `attention.attention.
-query/key/value` and `attention.output.dense`. OPT's attention has none of these names inside `self_attn`, the Q-Former's
-MLP is called `intermediate_query`/`output_query`, its cross-attention `crossattention`: those entries changed nothing.
-`check_duplicates` holds this against the data: configs that changed the same layers must have the same scores.
+A config of the study names a part, a third of its blocks and a layer type. The recipe here holds the layers that the study's
+quantizer really changed. It looked for these attributes of a block: `mlp.fc1/fc2` or `fc1/fc2`; `self_attn.qkv/projection`;
+`attention.attention.query/key/value` and `attention.output.dense`. OPT's `self_attn` has none of these names. The Q-Former
+calls its MLP `intermediate_query`/`output_query` and its cross-attention `crossattention`. Entries that name only such layers
+changed nothing. `check_duplicates` tests this on the data: configs that changed the same layers must have the same scores.
 """
 
 from __future__ import annotations
@@ -13,33 +13,50 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 import pandas as pd
 
 from blip2sweep.errors import UserError
-from blip2sweep.importing.rows import Recipes, Source
+from blip2sweep.importing.rows import Entry, Recipes, Source
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.recipe import Recipe
 
 NAME = "gautomdas/blip2-coco"
 MODEL = "blip2-opt-2.7b"
+COLUMNS = ("config", "METEOR", "CIDEr", "quantized_size")  # of scores.csv; Row has them in this order
 FILES = ("configs.json", "scores.csv", "references.json")
 PARTS = {"VIT": "vit", "QFORMER": "qformer", "LLM": "llm"}
 TYPES = {"MLP": ("mlp",), "ATTENTION": ("attention",), "BOTH": ("attention", "mlp")}
 REACHED = {"vit": ("attention", "mlp"), "qformer": ("attention",), "llm": ("mlp",)}
-FLOAT_BITS = 32  # of the study's own size column
-CELLS = 1500  # of the published table
+FLOAT_BITS = 32  # bits of an untouched parameter in the study's column of sizes
+CELLS = 1500  # number of cells in the published table
+
+
+class NamedLayers(TypedDict):
+    """One entry of a config in configs.json."""
+
+    model_part: str
+    layer_group: str
+    layer_type: str
+    num_bits: int
+
+
+class Reference(TypedDict):
+    """One image in references.json."""
+
+    image_id: int
+    captions: list[str]
 
 
 @dataclass
 class Config:
-    """One numbered config: what it named, what it changed, and the scores published for it."""
+    """One numbered config: what it named, what it changed, and its published scores."""
 
     number: int
-    named: list[dict[str, Any]]
+    named: list[NamedLayers]
     recipe: Recipe
-    noop: bool  # some entry names layers of which none was reached
+    noop: bool  # some entry names a kind of layers that the quantizer did not find
     scores: dict[str, float]
     size: int  # bits, as published
     right_size: int  # bits of what was really changed, by the same rule
@@ -51,7 +68,7 @@ class Config:
 
 @dataclass
 class Study:
-    """The study as read: configs in order, references and predictions by config (every fifth)."""
+    """The study: configs in order, references by image, and the captions of the configs that have them (every fifth)."""
 
     folder: Path
     source: Source
@@ -61,8 +78,17 @@ class Study:
     predictions: dict[int, list[str]] = field(default_factory=dict)
 
 
+class Row(NamedTuple):
+    """One row of scores.csv. size: bits."""
+
+    config: int
+    meteor: float
+    cider: float
+    size: int
+
+
 class Counts(NamedTuple):
-    """What was found in the data; FACTS of the study in the order they are printed."""
+    """Counts of the study's configs, in the order in which they are printed."""
 
     configs: int
     noop: int
@@ -75,26 +101,29 @@ class Counts(NamedTuple):
 
 
 def read_study(folder: Path) -> Study:
-    """Read and check the files of a copy of the study. Raises UserError, one line, when it is not whole."""
+    """Read and check a copy of the study. Raises UserError, one line, when the copy is not whole."""
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder}: {name} is missing, so this is no whole copy of {NAME}; right: {', '.join(FILES)}"
             )
-    named, scores = _json(folder / "configs.json"), _scores(folder / "scores.csv")
+    named = cast("dict[str, list[NamedLayers]]", _json(folder / "configs.json"))
+    scores = _scores(folder / "scores.csv")
     _check_scores(folder, named, scores)
-    references = _json(folder / "references.json")
+    references = cast("list[Reference]", _json(folder / "references.json"))
     image_ids = [int(r["image_id"]) for r in references]
     source = _source(scores, image_ids)
     recipes = Recipes(source.anatomy)
-    configs = [_config(row, named[str(row["config"])], recipes, scores) for row in scores.to_dict("records")]
+    columns = (scores[name].tolist() for name in COLUMNS)
+    largest = int(scores["quantized_size"].max())
+    configs = [_config(Row(*row), named[str(row[0])], recipes, largest) for row in zip(*columns, strict=True)]
     study = Study(folder, source, configs, [r["captions"] for r in references], image_ids)
     check_duplicates(study)
     study.predictions = _predictions(study)
     return study
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -110,9 +139,8 @@ def _scores(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _check_scores(folder: Path, named: Mapping[str, Any], scores: pd.DataFrame) -> None:
-    wanted = {"config", "METEOR", "CIDEr", "quantized_size"}
-    if missing := wanted - set(scores):
+def _check_scores(folder: Path, named: Mapping[str, object], scores: pd.DataFrame) -> None:
+    if missing := set(COLUMNS) - set(scores):
         raise UserError(f"{folder}/scores.csv: no column {', '.join(sorted(missing))}; right: the published scores")
     if len(scores) != CELLS or scores["config"].nunique() != CELLS:
         raise UserError(
@@ -122,7 +150,7 @@ def _check_scores(folder: Path, named: Mapping[str, Any], scores: pd.DataFrame) 
     unknown = [c for c in scores["config"] if str(c) not in named]
     if unknown:
         raise UserError(f"{folder}/scores.csv: config {unknown[0]} is not in configs.json; right: files of one copy")
-    numbers = scores[["METEOR", "CIDEr", "quantized_size"]].apply(pd.to_numeric, errors="coerce")
+    numbers = scores[[*COLUMNS[1:]]].apply(pd.to_numeric, errors="coerce")
     bad = scores.loc[numbers.isna().any(axis=1), "config"]
     if len(bad):
         raise UserError(
@@ -131,7 +159,7 @@ def _check_scores(folder: Path, named: Mapping[str, Any], scores: pd.DataFrame) 
 
 
 def _source(scores: pd.DataFrame, image_ids: Sequence[int]) -> Source:
-    """The parameter count comes from the study itself: the size it gives for an untouched model, 32 bits each."""
+    """The study as a source. Its number of parameters follows from the size of an untouched model, 32 bits each."""
     from blip2sweep.canonical import canonical_json, digest
 
     generation = canonical_json({"max_new_tokens": 18, "num_beams": 1})
@@ -146,17 +174,18 @@ def _source(scores: pd.DataFrame, image_ids: Sequence[int]) -> Source:
     return Source(NAME, MODEL, model_anatomy(MODEL), params, identity)
 
 
-def _config(row: Mapping[Any, Any], named: list[dict[str, Any]], recipes: Recipes, scores: pd.DataFrame) -> Config:
+def _config(row: Row, named: list[NamedLayers], recipes: Recipes, untouched: int) -> Config:
+    """The config of one row. untouched: bits of the untouched model."""
     recipe = recipes([e for entry in named for e in honest_entries(entry)])
     touched = [(x.weights + x.out_features, s.weights.num_bits) for x, s in recipe.touched()]
-    right = int(scores["quantized_size"].max()) - sum(n * (FLOAT_BITS - bits) for n, bits in touched)
+    right = untouched - sum(n * (FLOAT_BITS - bits) for n, bits in touched)
     noop = any(set(TYPES[e["layer_type"]]) - set(REACHED[PARTS[e["model_part"]]]) for e in named)
-    published = {"meteor": float(row["METEOR"]), "cider": float(row["CIDEr"])}
-    return Config(int(row["config"]), named, recipe, noop, published, int(row["quantized_size"]), right)
+    published = {"meteor": float(row.meteor), "cider": float(row.cider)}
+    return Config(int(row.config), named, recipe, noop, published, int(row.size), right)
 
 
-def honest_entries(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What one entry of a config really changed, as recipe entries; none where it reached nothing."""
+def honest_entries(entry: NamedLayers) -> list[Entry]:
+    """The recipe entries of the layers that one entry of a config really changed. [] where it changed nothing."""
     part = PARTS[entry["model_part"]]
     scheme = {"method": "minmax", "bits": entry["num_bits"], "strategy": "tensor", "quantize_bias": True}
     kinds = [k for k in TYPES[entry["layer_type"]] if k in REACHED[part]]
@@ -164,7 +193,10 @@ def honest_entries(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_duplicates(study: Study) -> None:
-    """Greedy decoding in fp32 is deterministic: equal models must have equal scores, or our recipes are not honest."""
+    """Raise UserError where two configs changed the same layers and have other scores.
+
+    Greedy decoding in fp32 is deterministic, so equal models have equal scores.
+    """
     first: dict[str, Config] = {}
     for config in study.configs:
         other = first.setdefault(config.recipe.hash, config)
@@ -176,7 +208,7 @@ def check_duplicates(study: Study) -> None:
 
 
 def _predictions(study: Study) -> dict[int, list[str]]:
-    """Captions by config, in the order of the references; nothing where the file is not there."""
+    """Captions by config, in the order of the references. {} without the file."""
     path = study.folder / "predictions.parquet"
     if not path.is_file():
         return {}

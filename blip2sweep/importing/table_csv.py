@@ -1,10 +1,11 @@
 """`blip2sweep import csv FILE`: anybody's results as ledger rows, one line a cell.
 
-What was done is `recipe` (`vit:all:all=rtn4/channel; llm:0-3:mlp=rtn8/group32`), or `part` with `bits` and, as wanted, `blocks`,
-`layers`, `method`, `strategy`, `group_size`, `symmetric`, or a column of widths a part (`bits_vit`, `vit_bits`); metrics have the
-table's names (`cider`, `vqa_accuracy`, …) or their usual ones. One line is of the untouched model: the baseline. `model`, `task`,
-`dtype` and `samples` are columns with one value for the whole file, model and task also options. How columns were read is said,
-and which were not. All mistakes of a file come together, and then nothing is imported.
+A line says what was done to the model in one of three ways: `recipe` (`vit:all:all=rtn4/channel; llm:0-3:mlp=rtn8/group32`);
+`part` with `bits` and, if wanted, `blocks`, `layers`, `method`, `strategy`, `group_size` and `symmetric`; or one column of
+widths a part (`bits_vit`, `vit_bits`). Metrics have the table's names (`cider`, `vqa_accuracy`, …) or names that others use. One
+line is the baseline, the untouched model. `model`, `task`, `dtype` and `samples` are columns with one value for the whole file;
+model and task are options too. The command prints how it read the columns and which ones it did not use. It reports all
+mistakes of a file together, and then imports nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError, nearest
@@ -25,7 +25,7 @@ from blip2sweep.importing.csv_numbers import DASHES, PLAIN, Values, read_numbers
 from blip2sweep.importing.csv_recipes import LineRecipes
 from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.importing.params import model_params
-from blip2sweep.importing.rows import Source, result, write_rows
+from blip2sweep.importing.rows import Result, Source, result, write_rows
 from blip2sweep.metrics import METRICS
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.recipe import Recipe
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, str | None] = {
     "data": None,
     "generation": "unknown",
 }
-# Of a table of ours, besides recipe and metrics: texts, and whole numbers.
+# What is read of a table of ours besides recipe and metrics: texts, and whole numbers.
 ORIGIN = ("weights", "revision", "calibration", "calibration_upstream")
 COUNTS = ("calibration_samples", "calibration_seed")
 DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -47,7 +47,7 @@ DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "flo
 
 @dataclass(frozen=True)
 class Options:
-    """What the command says of a file. columns: MEANING=COLUMN; constants: MEANING=VALUE; scales: METRIC=1 or 100."""
+    """The command's options. columns: MEANING=COLUMN; constants: MEANING=VALUE; scales: METRIC=1 or METRIC=100."""
 
     model: str | None = None
     task: str | None = None
@@ -64,7 +64,7 @@ class Options:
 
 @dataclass
 class Imported:
-    """What an import found. notes: how it was read, to be said; unused: columns without a meaning here."""
+    """What an import found. notes: how the file was read, to be printed; unused: columns without a meaning."""
 
     name: str
     cells: int
@@ -73,7 +73,7 @@ class Imported:
 
 
 def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Imported:
-    """Import a CSV file; importing again replaces it. Raises UserError, one line that names every mistake with its line."""
+    """Import a CSV file. A second import replaces the first. Raises UserError: one text that names every mistake with its line."""
     mistakes = Mistakes(path)
     table = read_table(path, mistakes)
     model = options.model or _first(table, "model") or "blip2-opt-2.7b"
@@ -93,7 +93,7 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
     notes = [*columns.notes, *lines.notes, *notes, *failed]
     if (output_dir / "sweeps" / name / "sweep.json").exists():
         notes.append(f"what was imported as {name} before is replaced")
-    baseline = rows[0]["columns"]["baseline"]
+    baseline = str(rows[0]["columns"]["baseline"])
     sweep = Sweep(name, shlex.join(["import", "csv", path.name]), time.time(), [r["key"] for r in rows], [baseline])
     write_rows(output_dir, sweep, rows)
     read = {"key", "status", *ORIGIN, *COUNTS} if columns.own else set()
@@ -110,7 +110,7 @@ def _first(table: Table, column: str) -> str | None:
 
 
 def _finished(table: Table, own: bool) -> tuple[Table, list[str]]:
-    """Without the failed cells of a table of ours, which have no metrics."""
+    """The table without failed cells, and a note of their number. Failed cells are in tables of ours and have no metrics."""
     kept = [x for x in table.lines if not (own and x.cells.get("status") == "failed")]
     left = len(table.lines) - len(kept)
     return replace(table, lines=kept), [f"{left} failed cells are left out"] if left else []
@@ -133,19 +133,20 @@ def _check_there(table: Table, columns: Columns) -> None:
 
 def _source(table: Table, columns: Columns, options: Options, params: int, mistakes: Mistakes) -> Source:
     given = {"model": options.model, "task": options.task}
-    told = {name: _agreed(table, columns, name, given.get(name), mistakes) for name in IDENTITY}
-    model, samples = str(told.pop("model")), told.pop("samples")
+    identity = {name: _agreed(table, columns, name, given.get(name), mistakes) for name in IDENTITY}
+    model, samples = str(identity.pop("model")), identity.pop("samples")
+    number: int | str | None = samples
     if samples is not None and not re.fullmatch(r"\d{1,3}([,.' ]\d{3})+|\d+(\.0*)?", samples):
         mistakes.add(f"column samples says {samples}; right: a number")
     elif samples is not None:
-        samples = int(re.sub(r"[,' ]|\.(?=\d{3})|\.0*$", "", samples))
-    told["dtype"] = DTYPES.get(str(told["dtype"]).lower(), told["dtype"])
-    told["data"] = told["data"] or digest([f"csv-{table.path.stem}", told["task"]])[:12]
-    return Source(table.path.name, model, model_anatomy(model), params, {**told, "samples": samples})
+        number = int(re.sub(r"[,' ]|\.(?=\d{3})|\.0*$", "", samples))
+    identity["dtype"] = DTYPES.get(str(identity["dtype"]).lower(), identity["dtype"])
+    identity["data"] = identity["data"] or digest([f"csv-{table.path.stem}", identity["task"]])[:12]
+    return Source(table.path.name, model, model_anatomy(model), params, {**identity, "samples": number})
 
 
-def _agreed(table: Table, columns: Columns, name: str, given: str | None, mistakes: Mistakes) -> Any:
-    """The one value of a column, else the option, else the default; two that differ are a mistake."""
+def _agreed(table: Table, columns: Columns, name: str, given: str | None, mistakes: Mistakes) -> str | None:
+    """The one value of a column, else the option's, else the default. Two different values are a mistake."""
     said = table.values(columns.of[name]) if name in columns.of else []
     values = list(dict.fromkeys(v for _, v in said)) or [v for k, v in columns.constants.items() if k == name]
     if len(values) > 1:
@@ -158,7 +159,7 @@ def _agreed(table: Table, columns: Columns, name: str, given: str | None, mistak
 
 
 def _recipes(table: Table, lines: LineRecipes, mistakes: Mistakes) -> dict[int, Recipe]:
-    """Line -> recipe, of the lines that say one."""
+    """Line -> recipe, for the lines without a mistake."""
     found: dict[int, Recipe] = {}
     ragged = mistakes.lines
     for line in (x for x in table.lines if x.number not in ragged):
@@ -172,7 +173,7 @@ def _recipes(table: Table, lines: LineRecipes, mistakes: Mistakes) -> dict[int, 
 def _metrics(
     table: Table, columns: Columns, base: int | None, options: Options, mistakes: Mistakes
 ) -> tuple[dict[str, Values], list[str]]:
-    """Metric -> its values by line, in the table's units, and how they were read."""
+    """Metric -> its values by line, in the table's units; and notes that say how they were read."""
     found: dict[str, Values] = {}
     notes, plain, scales = list[str](), list[str](), read_scales(options.scales)
     for metric in columns.metrics:
@@ -197,22 +198,22 @@ def _metrics(
 
 def _row(
     source: Source, recipe: Recipe, line: Line, columns: Columns, values: Mapping[str, Values], mistakes: Mistakes
-) -> dict[str, Any]:
-    """The ledger's line of one line of the file. Of a table of ours, intervals and what was calibrated on come with it."""
+) -> Result:
+    """The ledger's line for one line of the file. Intervals and the origin of the calibration are read in tables of ours."""
     metrics = {m: own[line.number] for m, own in values.items() if line.number in own}
     if not columns.own:
         return result(source, recipe, metrics, predictions=None)
     ends = (f"drop_{m}_{end}" for m in metrics for end in ("low", "high"))
     bounds = {c: v for c in ends if (v := _own_number(line, c, mistakes)) is not None}
-    told: dict[str, Any] = {c: line.cells[c] for c in ORIGIN if c in line.cells}
-    told |= {c: int(v) for c in COUNTS if (v := _own_number(line, c, mistakes)) is not None}
     row = result(source, recipe, {**metrics, **bounds}, predictions=None)
-    row["columns"] |= {**told, "imported_key": line.cells.get("key")}
+    row["columns"] |= {c: line.cells[c] for c in ORIGIN if c in line.cells}
+    row["columns"] |= {c: int(v) for c in COUNTS if (v := _own_number(line, c, mistakes)) is not None}
+    row["columns"]["imported_key"] = line.cells.get("key")
     return row
 
 
 def _own_number(line: Line, column: str, mistakes: Mistakes) -> float | None:
-    """A number of a table of ours; None for a blank cell, and for one that somebody changed, which is a mistake."""
+    """A number in a table of ours. None for a blank cell; a cell that is no number is a mistake."""
     text = line.cells.get(column)
     if text is not None and not PLAIN.fullmatch(text):
         mistakes.add(f"{column} {text}: no number; right: the table's own value", line.number)
@@ -220,7 +221,7 @@ def _own_number(line: Line, column: str, mistakes: Mistakes) -> float | None:
 
 
 def _check_rows(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Result],
     lines: Sequence[int],
     values: Mapping[str, Values],
     base: int | None,
