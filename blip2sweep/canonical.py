@@ -1,17 +1,16 @@
-"""The one spelling of a value, and its hash."""
+"""The canonical JSON of a value, and its hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 
-def canonical_json(data: Any) -> str:
-    """JSON with sorted keys, no spaces, ASCII only; NaN and infinity are refused."""
+def canonical_json(data: object) -> str:
+    """JSON in ASCII with sorted keys and without spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def digest(data: Any) -> str:
-    """sha256 (hex) of the canonical JSON."""
+def digest(data: object) -> str:
+    """The sha256 of the canonical JSON, in hex digits."""
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Files written whole or not at all, and found damaged when they are read.
+"""Writes files whole or not at all, and finds damaged ones when it reads them.
 
-A JSON object ends with a checksum of all that stands before it, so that reading needs no second look at what was parsed. One
-without (written by an earlier version) is taken as it is.
+A JSON object ends with a checksum of all bytes before it. Reading compares the bytes with it and need not inspect the parsed
+data. An object without a checksum (an earlier version wrote it) is accepted.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from blip2sweep.machine.processes import exists
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs")
 SEAL = b'"crc":"'
 SEALED = len(SEAL) + 10  # bytes of `"crc":"1a2b3c4d"}`
-WRAPPED = {"data"}  # the only key of what is no object by itself
+WRAPPED = {"data"}  # the only key of an object that holds data of another type
 TEMPORARY = re.compile(r"\..+\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
-# Seconds after which a temporary file may be the rest of a killed writer: on this host, where its process is gone as well;
-# of another host, where that cannot be known.
+# Age in seconds from which a temporary file may have been left by a killed writer. On this host the writer's process must be
+# gone as well. Of another host we cannot know whether it is.
 OLD_HERE, OLD_ELSEWHERE = 3600.0, 7 * 86400.0
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder. Raises UserError, one line, and leaves nothing
-    half-written."""
+    """Write under a temporary name, fsync, rename, fsync the folder.
+
+    Raises UserError, one line, and then leaves nothing half-written.
+    """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         make_folder(path.parent)
@@ -46,7 +48,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # such as the very one that is to be told
+        with contextlib.suppress(OSError):  # it may fail for the reason that is reported below
             temporary.unlink()
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
@@ -54,7 +56,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder that is there after a crash of power too, with every one above it that is new."""
+    """Make a folder and those above it, so that they are there after a power failure too."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -62,7 +64,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new file in it durable. Some network file systems know no such thing."""
+    """Make a rename or a new file in the folder durable. Some network file systems cannot do that."""
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -72,11 +74,11 @@ def sync_folder(folder: Path) -> None:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_WORDS = tuple(os.strerror(code) for code in FULL)  # libraries that write by themselves leave only words
+FULL_WORDS = tuple(os.strerror(code) for code in FULL)  # for errors of libraries, which may lack the code
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether it comes from a disk without space, or from a quota or limit that is met."""
+    """Whether an error or its cause says that the disk is full, or that a quota or limit is reached."""
     while error is not None:
         if getattr(error, "errno", None) in FULL or any(words in str(error) for words in FULL_WORDS):
             return True
@@ -88,32 +90,35 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def seal(start: bytes) -> bytes:
-    """The whole text of an object from all of it but its closing brace; start ends with `{` or a comma."""
+    """A JSON object with its checksum. start: its text without the closing brace; it ends with `{` or a comma."""
     return b'%b"crc":"%08x"}' % (start, zlib.crc32(start))
 
 
 def seal_holds(data: bytes) -> bool | None:
-    """Whether what stands before a checksum is what was written; None without a checksum."""
+    """Whether the bytes before a checksum match it. None without a checksum."""
     if data[-SEALED:-10] != SEAL:
         return None
     return data[-10:] == b'%08x"}' % zlib.crc32(memoryview(data)[:-SEALED])
 
 
-def write_json(path: Path, data: Any) -> None:
-    """`write_atomic` of JSON with a checksum."""
+def write_json(path: Path, data: object) -> None:
+    """Write JSON with a checksum, whole or not at all. Raises UserError."""
     write_atomic(path, json_bytes(data))
 
 
-def json_bytes(data: Any) -> bytes:
-    """JSON with a checksum at its end; what is no object becomes the `data` of one."""
+def json_bytes(data: object) -> bytes:
+    """JSON with a checksum at its end. Data other than an object becomes the `data` of one."""
     data = data if isinstance(data, dict) else {"data": data}
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)[:-1]
     return seal((text + "," if data else text).encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, without its checksum. Raises UserError when it is cut, not JSON or not what was written. One that
-    does not end with a checksum (of an earlier version, or edited) is taken as it is."""
+    """The JSON in a file, without its checksum. The caller knows the type of what it wrote.
+
+    Raises UserError for a file that is cut, not JSON or not as it was written. A file that does not end with a checksum
+    (an earlier version wrote it, or somebody edited it) is accepted.
+    """
     try:
         text = path.read_bytes()
         data = json.loads(text)
@@ -129,19 +134,21 @@ def read_json(path: Path) -> Any:
     return data["data"] if data.keys() == WRAPPED else data
 
 
-# ---- what a file was when it was written
+# ---- notes that say how a file was written
 
 
-def write_noted(path: Path, data: Any) -> list[int]:
-    """`write_json`; [bytes, mtime in ns, crc32] of the file, for `as_noted`."""
+def write_noted(path: Path, data: object) -> list[int]:
+    """`write_json`. Returns a note for `as_noted`: [bytes, mtime in ns, crc32] of the file."""
     text = json_bytes(data)
     write_atomic(path, text)
     return [len(text), path.stat().st_mtime_ns, zlib.crc32(text)]
 
 
 def as_noted(path: Path | str, stat: os.stat_result, note: list[int] | None) -> bool:
-    """Whether a file is what it was. It is read only where it was touched since, or copied; without a note (of an earlier
-    version) it has to end like JSON."""
+    """Whether a file is as it was written. stat: its size and time now; note: what `write_noted` returned.
+
+    The file is read only if its time has changed. Without a note (an earlier version wrote it) it must end like JSON.
+    """
     if note is not None and stat.st_size != note[0]:
         return False
     if note is not None and stat.st_mtime_ns == note[1]:
@@ -154,14 +161,14 @@ def as_noted(path: Path | str, stat: os.stat_result, note: list[int] | None) -> 
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # somebody else's: it is there, and who wants to read it is told
+        return True  # it is there but belongs to another user; whoever reads it gets the error
 
 
-# ---- what killed writers leave
+# ---- files that killed writers leave
 
 
 def sweep_up(folders: Iterable[Path]) -> None:
-    """Remove temporary files of writers that are surely dead."""
+    """Remove the temporary files of writers that are certainly dead."""
     for folder in folders:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
@@ -181,16 +188,16 @@ def _is_rest(entry: os.DirEntry[str]) -> bool:
     return age > OLD_HERE and not (named and exists(int(named["pid"])))
 
 
-# ---- where files lie
+# ---- paths
 
 
 def on_network(path: Path) -> bool:
-    """Whether other hosts may write there, and are seen late."""
+    """Whether a path is on a network file system: other hosts may write there, and their writes are seen late."""
     return filesystem(path) in NETWORK
 
 
 def filesystem(path: Path) -> str:
-    """Type of the mount that holds a path, from /proc/mounts; `unknown` where there is none."""
+    """The type of the file system that holds a path, from /proc/mounts. `unknown` without that file."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
@@ -201,7 +208,7 @@ def filesystem(path: Path) -> str:
 
 
 def local_path(text: str) -> Path:
-    """A path as the config writes it: `pkg://package/inner/path` (shipped with the package) or an ordinary one."""
+    """The path for a text in the config: `pkg://package/inner/path` (shipped with the package) or an ordinary path."""
     if not text.startswith("pkg://"):
         return Path(text).expanduser()
     package, _, inner = text.removeprefix("pkg://").partition("/")

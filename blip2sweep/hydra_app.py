@@ -1,15 +1,21 @@
-"""Hydra's main on our config."""
+"""Hydra's door: its main function on our config."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
-    """Hydra's main on our config. Hydra would print several lines and exit 1: it is told to raise instead."""
+    """Run Hydra's main on our config. words: the command line; plan_only: plan the sweep and run nothing.
+
+    Hydra prints several lines for an error and exits with 1. HYDRA_FULL_ERROR makes it raise the error instead.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.plugins import Plugins
@@ -25,7 +31,7 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
         raise UserError(f"{foreign}: what such a sweeper runs is decided while it runs; right: plan without it")
     schema.register()
     callbacks.register()
-    # Hydra's own search misses an editable install, so both plugins are registered by hand.
+    # Hydra's search for plugins misses an editable install, so ours are registered by hand.
     Plugins.instance().register(sweeper.GridSweeper)
     Plugins.instance().register(launchers.LocalLauncher)
     Plugins.instance().register(launchers.SlurmLauncher)
@@ -33,11 +39,10 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(run_cell)()
 
 
-def run_cell(config: Any) -> float:
-    """Hydra's task function: one cell in this process, for launchers that are not ours."""
+def run_cell(config: DictConfig) -> float:
+    """Hydra's task function, which launchers other than ours call: runs one cell in this process."""
     from omegaconf import OmegaConf
 
     from blip2sweep.commands.run_one import run_single
 
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return run_single(plain)
+    return run_single(cast("dict[str, object]", OmegaConf.to_container(config, resolve=True)))

@@ -1,1 +1,1 @@
-"""What is kept for the next cell: tensors in memory, bytes on disk."""
+"""Results kept for the next cell: tensors in memory, bytes on disk."""

@@ -1,9 +1,9 @@
-"""The store that jobs share: files of bytes by key in a folder, checked when read. No torch here.
+"""A store on disk that jobs share: bytes by key in the files of a folder, checked when read. No torch here.
 
 An entry is one line of JSON (version, key, sha256, length) and then the bytes. It is written under a temporary name and
-renamed, so that two writers of one entry do no harm and a killed one leaves nothing that is ever read. An entry that is
-cut, altered or of another version counts as not there. When the folder cannot be written, one warning is given and the
-store stays empty: work goes on from memory.
+renamed. So two writers of one entry do no harm, and a killed writer leaves nothing that is ever read. An entry that is cut,
+altered or of another version counts as absent. If the folder cannot be written, the store warns once and stays empty; the
+process goes on with what it has in memory.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError, nearest
 
-VERSION = 1  # of the entries' format; those of another one are ignored, and go first when room is needed
+VERSION = 1  # of the format of entries; entries of another version are never read
 FOLDER = "cache"  # in the output_dir
-USER = "BLIP2SWEEP_CACHE_DIR"  # the folder of what is kept for a user, whatever the output_dir
-USER_BYTES = 10**9  # of each of its stores
+USER = "BLIP2SWEEP_CACHE_DIR"  # the folder of a user's stores, which all output_dirs share
+USER_BYTES = 10**9  # of each store of a user
 MODES = ("disk", "memory", "off")
 LARGEST_HEADER = 4096
 GOING_ON = "going on in memory. Right: a writable folder with space, or cache=memory"
-STALE = 3600.0  # seconds after which a temporary file is the rest of a killed writer
+STALE = 3600.0  # seconds; an older temporary file was left by a killed writer
 
 
 class Info(NamedTuple):
-    """What a folder holds."""
+    """The size of a store. bytes: of its files; budget: the most bytes it may have."""
 
     entries: int
     bytes: int
@@ -41,11 +41,11 @@ class Info(NamedTuple):
 
 
 class Store:
-    """Entries under `folder`, at most `budget` bytes of them: the least recently used go first."""
+    """The entries in `folder`, at most `budget` bytes. The least recently used are removed first."""
 
     def __init__(self, folder: Path, budget: int, warns: bool = True) -> None:
         self.folder, self.budget, self.warns = folder, budget, warns
-        self.refused: str | None = None  # why the folder could not be written
+        self.refused: str | None = None  # the reason why the folder cannot be written
 
     def get(self, key: str) -> bytes | None:
         """The bytes of an entry, or None when it is absent, damaged or of another version."""
@@ -61,7 +61,7 @@ class Store:
         return payload
 
     def put(self, key: str, payload: bytes) -> bool:
-        """Write an entry whole or not at all; True if it is there now. Never raises for what a disk may refuse."""
+        """Write an entry whole or not at all. Returns whether it is there now. Raises no OSError."""
         if len(payload) > self.budget:
             return False
         temporary = self._path(key).with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
@@ -84,7 +84,7 @@ class Store:
         return Info(len(files), sum(files), self.budget)
 
     def clear(self) -> Info:
-        """Remove every entry. Returns what there was."""
+        """Remove every entry. Returns the size before."""
         before = self.info()
         for _, _, path in self._files():
             with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ class Store:
         return self.folder / f"{key}.entry"
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """(last use, bytes, path) of entries and of what killed writers left."""
+        """(last use, bytes, path) of entries, and of temporary files that killed writers left."""
         for pattern in ("*.entry", ".*.tmp"):
             for path in self.folder.glob(pattern):
                 with contextlib.suppress(OSError):  # another worker may have evicted it
@@ -125,7 +125,7 @@ def _header(key: str, payload: bytes) -> bytes:
 
 
 def _checked(key: str, line: bytes, read: Callable[[], bytes]) -> bytes | None:
-    """The payload behind a header line, when both are whole and belong to this version and key."""
+    """The payload after a header line. None unless both are whole and of this version and key."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
@@ -137,7 +137,7 @@ def _checked(key: str, line: bytes, read: Callable[[], bytes]) -> bytes | None:
 
 
 def verb(output_dir: Path, what: str) -> str:
-    """What `blip2sweep cache info` and `cache clear` print."""
+    """The output of `blip2sweep cache info` and `cache clear`."""
     if what not in ("info", "clear"):
         raise UserError(f"blip2sweep cache {what}: {nearest(what, ('info', 'clear'))}")
     stores = [Store(output_dir / FOLDER, 0), *_of_user()]
@@ -146,18 +146,20 @@ def verb(output_dir: Path, what: str) -> str:
     return "\n".join(f"{folder}: {i.entries} entries, {i.bytes / 1e6:.1f} MB{done}" for folder, i in found)
 
 
-# ---- what is kept for a user
+# ---- stores of a user
 
 
 def of_user(name: str) -> Store | None:
-    """A store of what is true whatever the output_dir; None where the user has no folder for such things. It says nothing
-    when it cannot be written: it saves time and nothing else."""
+    """A store of results that do not depend on the output_dir. None where the user has no folder for it.
+
+    It does not warn when it cannot be written, because it only saves time.
+    """
     folder = user_folder()
     return Store(folder / name, USER_BYTES, warns=False) if folder else None
 
 
 def user_folder() -> Path | None:
-    """BLIP2SWEEP_CACHE_DIR; else `blip2sweep` in XDG_CACHE_HOME or ~/.cache."""
+    """The folder BLIP2SWEEP_CACHE_DIR; else `blip2sweep` in XDG_CACHE_HOME or ~/.cache."""
     if os.environ.get(USER):
         return Path(os.environ[USER]).expanduser().absolute()
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -165,7 +167,7 @@ def user_folder() -> Path | None:
         return given / "blip2sweep"
     try:
         return Path.home() / ".cache" / "blip2sweep"
-    except RuntimeError:  # a uid without a home
+    except RuntimeError:  # a user id without a home
         return None
 
 
@@ -177,23 +179,27 @@ def _of_user() -> Iterator[Store]:
                 yield Store(path, USER_BYTES)
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker is told of the config's cache keys. Says on stderr when the folder cannot be written: a worker's own
-    warning is in its log."""
+def settings(config: Mapping[str, object]) -> dict[str, str | float | None]:
+    """The cache settings of a worker. Raises UserError as `check` does.
+
+    Warns on stderr if the folder cannot be written, because a worker's own warning is in its log.
+    """
     mode, sizes = check(config)
-    folder = (Path(config["output_dir"]) / FOLDER).resolve()
+    folder = (Path(str(config["output_dir"])) / FOLDER).resolve()
     if mode == "disk" and folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
         say(f"warning: cache {folder}: not a writable folder; {GOING_ON}", err=True)
     return {"cache": mode, "cache_dir": str(folder), **sizes}
 
 
-def check(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(mode, sizes). Raises UserError for a mode or size that cannot be meant."""
-    mode = config.get("cache") or "disk"
+def check(config: Mapping[str, object]) -> tuple[str, dict[str, float | None]]:
+    """(mode, sizes in gigabytes) of a config. Raises UserError for an unknown mode or a wrong size."""
+    mode = str(config.get("cache") or "disk")
     if mode not in MODES:
-        raise UserError(f"cache={mode}: unknown; {nearest(str(mode), MODES)}")
-    sizes = {k: config.get(k) for k in ("cache_gb", "cache_memory_gb")}
-    for name, value in sizes.items():
-        if value is not None and value < 0:
-            raise UserError(f"{name}={value}: right: gigabytes, 0 or more, or null to choose by what is free")
-    return mode, sizes
+        raise UserError(f"cache={mode}: unknown; {nearest(mode, MODES)}")
+    return mode, {name: _gigabytes(name, config.get(name)) for name in ("cache_gb", "cache_memory_gb")}
+
+
+def _gigabytes(name: str, value: object) -> float | None:
+    if value is None or (isinstance(value, int | float) and value >= 0):
+        return value
+    raise UserError(f"{name}={value}: right: gigabytes, 0 or more, or null to choose by what is free")

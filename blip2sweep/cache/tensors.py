@@ -1,7 +1,7 @@
-"""Tensors kept by content key within byte budgets: on the device first, then in host memory.
+"""A store of tensors by content key within byte budgets: on the device first, then in host memory.
 
-Who knows which keys will be wanted says so with `expect`: then what is wanted latest goes first and what is never
-wanted again is not kept at all. Without that the least recently used goes first.
+`expect` tells the store which keys each step will ask for. The store then removes first what is needed last, and keeps
+nothing that no step needs. Without `expect` it removes the least recently used first.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from blip2sweep.machine.memory import free_host_bytes, workers_on_gpu
 
-SHARE_OF_HOST, SHARE_OF_DEVICE = 0.25, 0.4  # of the memory that is free when the model has been loaded
+SHARE_OF_HOST, SHARE_OF_DEVICE = 0.25, 0.4  # of the memory that is free after the model is loaded
 Value = tuple[Tensor, ...]
 
 
 @dataclass
 class _Entry:
-    key: str  # what `expect` calls it; several entries (pieces of one thing) may have one key
+    key: str  # the key in `expect`; the chunks of one result share a key
     value: Value
     used: int
 
 
 class _Tier:
-    """One memory: entries by name, and their bytes."""
+    """One memory: its entries by name, and their bytes."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.bytes = budget, 0
@@ -45,7 +45,7 @@ class _Tier:
 
 
 class Memo:
-    """Values are tuples of tensors. `get` gives them on the device."""
+    """Tuples of tensors by name. `get` returns them on the device."""
 
     def __init__(self, device: torch.device, device_budget: int, host_budget: int) -> None:
         self.device = device
@@ -53,26 +53,26 @@ class Memo:
         self._tiers = [*on_device, _Tier(host_budget)]
         self._uses: dict[str, list[int]] | None = None
         self._now = -1
-        self._clock = self._began = 0  # ticks at every use; where it stood when this step began
+        self._clock = self._began = 0  # counts uses; its value at the begin of this step
 
     def expect(self, wanted: Sequence[Collection[str]]) -> None:
-        """wanted[i]: the keys that step i will look for."""
+        """Set the steps to come. wanted[i]: the keys that step i will ask for."""
         self._uses = {}
         for step, keys in enumerate(wanted):
             for key in keys:
                 self._uses.setdefault(key, []).append(step)
 
     def at(self, step: int) -> None:
-        """Step `step` of `expect` begins; what no later one wants is let go."""
+        """Begin step `step` of `expect`, and remove the entries that neither it nor a later step needs."""
         self._now, self._began = step, self._clock
+        if self._uses is None:
+            return
         for tier in self._tiers:
-            for name in [
-                n for n, e in tier.entries.items() if self._next(e.key, step - 1) == inf and self._uses is not None
-            ]:
+            for name in [n for n, e in tier.entries.items() if self._next(e.key, step - 1) == inf]:
                 tier.pop(name)
 
     def later(self, key: str) -> int:
-        """How many steps after this one will look for `key` (0 where nothing is expected)."""
+        """The number of steps after this one that will ask for `key`. 0 without `expect`."""
         uses = (self._uses or {}).get(key, [])
         return len(uses) - bisect_right(uses, self._now)
 
@@ -85,13 +85,13 @@ class Memo:
         return None
 
     def clear(self) -> None:
-        """Let go of everything; what is expected stays."""
+        """Remove every entry. The expected steps stay."""
         for tier in self._tiers:
             for name in list(tier.entries):
                 tier.pop(name)
 
     def put(self, name: str, value: Value, key: str | None = None) -> None:
-        """Keep a value, unless everything that is kept is wanted sooner."""
+        """Keep a value, unless the store is full of entries needed sooner. key: the key in `expect`, if not the name."""
         for tier in self._tiers:
             if name in tier.entries:
                 tier.pop(name)
@@ -103,7 +103,10 @@ class Memo:
         return sum(tier.bytes for tier in self._tiers)
 
     def _place(self, level: int, name: str, entry: _Entry) -> None:
-        """Into the tier at `level`, moving down what is wanted later than it; or itself further down."""
+        """Put an entry into the tier at `level`, or into a lower one.
+
+        Entries that are needed later than it move one tier down to make room.
+        """
         if level == len(self._tiers):
             return
         tier, need = self._tiers[level], size(entry.value)
@@ -116,17 +119,20 @@ class Memo:
         tier.add(name, _down(entry) if level else entry)
 
     def _stays(self, known: _Entry, new: _Entry) -> bool:
-        """Whether what is kept is wanted sooner, or no later. Of the pieces of one thing the first ones then stay: to
-        make room among them would lose each one just before the next step asks for it."""
-        mine, its = self._wanted(known), self._wanted(new)
-        return mine < its or mine == its < inf
+        """Whether a kept entry has precedence over a new one: a step needs it sooner, or no later.
+
+        The chunks of one result are needed by the same step, so the first ones stay. If a new chunk replaced an old one,
+        each chunk would be gone when the step asks for it.
+        """
+        kept, other = self._wanted(known), self._wanted(new)
+        return kept < other or kept == other < inf
 
     def _rank(self, entry: _Entry) -> tuple[float, int]:
-        """The highest goes first: wanted latest, then used longest ago."""
+        """The order of removal, the highest first: the entry needed last, then the one used longest ago."""
         return self._wanted(entry), -entry.used
 
     def _wanted(self, entry: _Entry) -> float:
-        """The next step that will look for an entry: this one, so long as it has not."""
+        """The next step that will ask for an entry. It is this step until the entry is used in it."""
         return self._next(entry.key, self._now if entry.used > self._began else self._now - 1)
 
     def _next(self, key: str, now: int) -> float:
@@ -145,7 +151,7 @@ def size(value: Value) -> int:
 
 
 def budgets(device: torch.device, limit: int | None = None) -> tuple[int, int]:
-    """(device, host) bytes that this worker's memos may use together; `limit` caps each."""
+    """(device, host): the bytes that all stores of this worker may use together. limit: the most for each of the two."""
     host = int(free_host_bytes() * SHARE_OF_HOST)
     free = int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_DEVICE) // workers_on_gpu() if device.type == "cuda" else 0
     return (free, host) if limit is None else (min(free, limit), min(host, limit))

@@ -1,1 +1,1 @@
-"""What reaches the terminal: messages, warnings, quoted values, waiting."""
+"""Output to the terminal: messages, warnings, quoted values, progress."""

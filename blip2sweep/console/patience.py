@@ -1,25 +1,28 @@
-"""What takes long is told on stderr: a bar on a terminal, one line elsewhere; what is quick says nothing."""
+"""Shows the progress of slow loops on stderr: a bar on a terminal, one line elsewhere. Quick loops print nothing."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.console.printing import console, say
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 T = TypeVar("T")
-SECONDS = 2.0  # from then on it is told
+SECONDS = 2.0  # a loop that takes longer shows its progress
 
 
 def shown(items: Iterable[T], total: int, words: str) -> Iterator[T]:
-    """The same items; words: such as `hashing 500 images of FOLDER`."""
-    began, bar, told = time.monotonic(), None, False
+    """The same items, with progress on stderr. words: such as `hashing 500 images of FOLDER`."""
+    began, bar, begun = time.monotonic(), None, False
     try:
         for done, item in enumerate(items):
-            if not told and time.monotonic() - began > SECONDS:
-                bar, told = _begun(words, total), True
+            if not begun and time.monotonic() - began > SECONDS:
+                bar, begun = _start(words, total), True
             if bar is not None:
                 bar.update(bar.task_ids[0], completed=done)
             yield item
@@ -28,7 +31,8 @@ def shown(items: Iterable[T], total: int, words: str) -> Iterator[T]:
             bar.stop()
 
 
-def _begun(words: str, total: int):  # type: ignore[no-untyped-def]  # rich comes late, and with it its types
+def _start(words: str, total: int) -> Progress | None:
+    """A running bar. Without a terminal: one line, and None."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     if not sys.stderr.isatty():

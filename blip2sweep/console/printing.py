@@ -1,7 +1,7 @@
-"""All that is printed goes through here: untrusted text becomes visible, and a terminal in ASCII gets ASCII.
+"""Prints everything this package prints: hidden characters become visible, and a terminal in ASCII gets ASCII.
 
-Names, errors and outputs come from files of others. A control character in them could rewrite what a terminal shows, and a
-bidirectional one the order of what is read, so both are shown as escapes such as `\\x1b` and `\\u202e`.
+Names, errors and outputs of models come from files of others. A control character in them could rewrite the screen. A
+bidirectional character could change the order of the text. Both are printed as escapes such as `\\x1b` and `\\u202e`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# C0 but tab and newline, DEL, C1; what is invisible or turns the order around; line ends that are none; halves of pairs,
-# which file names that are no UTF-8 come in; tags. Joiners stay: emoji, Persian and Indian scripts are written with them.
+# C0 except tab and newline, DEL, C1; invisible and bidirectional characters; Unicode's other line ends; halves of surrogate
+# pairs, which Python makes of file names that are not UTF-8; tags. Joiners stay: emoji, Persian and Indian scripts need them.
 HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -34,17 +34,17 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
-    """A text of several lines with every hidden character as an escape."""
+    """The text with every hidden character as an escape. Newlines and tabs stay."""
     return HIDDEN.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """`visible`, newlines and tabs too."""
+    """The text with every hidden character, newline and tab as an escape."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def joined(text: str) -> str:
-    """The lines of a text as one, hidden characters as escapes; blanks within a line stay."""
+    """The lines of a text joined into one, with hidden characters as escapes. Blanks within a line stay."""
     return one_line(re.sub(r"\s*[\r\n]+\s*", " ", text).strip())
 
 
@@ -57,7 +57,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines, each on a line of its own whatever is in it."""
+    """Print lines. Each stays on one line, whatever characters it has."""
     say_text("\n".join(map(one_line, lines)), err)
 
 
@@ -67,25 +67,28 @@ def say_text(text: str, err: bool = False) -> None:
 
 
 def tell(text: str) -> None:
-    """Say on stderr what happens meanwhile; stdout is for what was asked for."""
+    """Print what is going on to stderr. stdout is for the result of the command."""
     say_text(text, err=True)
 
 
-def console(err: bool = False, **settings: Any) -> Console:
-    """A rich console for texts that mean themselves: no markup, no emoji codes, no colours by content, hidden characters visible."""
+def console(err: bool = False, soft_wrap: bool = False) -> Console:
+    """A rich console that prints texts as they are: no markup, no emoji codes, no colours by content.
+
+    Hidden characters become visible. soft_wrap: leave the wrapping of long lines to the terminal.
+    """
     from rich.console import Console
 
     class Plain(Console):
-        def print(self, *objects: Any, **options: Any) -> None:
+        def print(self, *objects: object, **options: Any) -> None:
             super().print(*(one_line(o) if isinstance(o, str) else o for o in objects), **options)
 
-    # The stream is named, since rich looks at its encoding only then.
+    # rich respects the encoding of a stream only if it is given one.
     stream = sys.stderr if err else sys.stdout
-    return Plain(file=stream, markup=False, emoji=False, highlight=False, **settings)
+    return Plain(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
 
 
 def shown(value: object, err: bool = False) -> str:
-    """One cell of a table as its stream will show it, so that columns are as wide as their cells."""
+    """One cell of a table as its stream will print it, so that columns are as wide as their cells."""
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
     return one_line(str(value)).encode(encoding, HANDLER).decode(encoding)
 
@@ -101,7 +104,10 @@ def cell(value: object, style: str = "") -> Text:
 
 
 def prepare() -> None:
-    """Once, at the door: what a stream cannot encode is spelled in ASCII; warnings and tracebacks are printed as all else is."""
+    """Prepare the streams, once a process: they spell in ASCII what they cannot encode.
+
+    Warnings and tracebacks are printed as all other texts are.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             plain = {"encoding": "ascii"} if _wants_ascii(stream) else {}
@@ -111,15 +117,15 @@ def prepare() -> None:
 
 
 def as_data() -> None:
-    """What is printed next is read by programs: UTF-8 also where the locale says that people read ASCII."""
+    """Print UTF-8 from now on, also in a locale of ASCII: a program reads the output."""
     if hasattr(sys.stdout, "reconfigure") and not os.environ.get("PYTHONIOENCODING"):
         sys.stdout.reconfigure(encoding="utf-8", errors=HANDLER)
 
 
 def _wants_ascii(stream: TextIO) -> bool:
-    """Python itself writes UTF-8 in the C locale; who asks for that locale by name is believed."""
+    """Whether a stream is to get ASCII. Python writes UTF-8 in the C locale; a user who names that locale wants ASCII."""
     names = [os.environ.get(k) for k in ("LC_ALL", "LC_CTYPE", "LANG")]
-    if names[1] == "C.UTF-8" and not names[0]:  # what Python puts there when LANG is C
+    if names[1] == "C.UTF-8" and not names[0]:  # Python sets it when LANG is C
         names[1] = None
     locale = next((n for n in names if n), "")
     return locale in ("C", "POSIX") or (os.environ.get("TERM") == "dumb" and stream.isatty())
@@ -139,7 +145,7 @@ def _escape_letter(letter: str) -> str:
     return HIDDEN.sub(_escape, letter) if HIDDEN.match(letter) else letter.encode("ascii", "backslashreplace").decode()
 
 
-def _warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+def _warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
     print(f"warning: {joined(str(message))}", file=sys.stderr, flush=True)
 
 
@@ -151,7 +157,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def defused(text: str) -> str:
-    """A text for a cell of CSV that no spreadsheet takes for a formula: an apostrophe goes before. Numbers stay."""
+    """The text for a cell of CSV. An apostrophe before it keeps spreadsheets from reading a formula. Numbers stay."""
     line = one_line(text)
     return f"'{line}" if FORMULA.match(line) and not NUMBER.fullmatch(line) else line
 

@@ -1,12 +1,11 @@
-"""Texts as override values: what a flag or a variable holds means itself, whatever Hydra and OmegaConf would read in it.
+"""Quotes texts for overrides, so that Hydra and OmegaConf read them as they are, whatever characters they have.
 
-Hydra itself is not needed, so that commands to copy are written by the same rule.
+This module does not import Hydra. Commands that are printed for copying are quoted here too.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import yaml
 
@@ -22,19 +21,19 @@ def override(key: str, value: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """A value that Hydra and then OmegaConf read as exactly this text. Raises UserError where none can be."""
+    """A value that Hydra and then OmegaConf read as exactly this text. Raises UserError where no value can be."""
     if PLAIN.fullmatch(value):
         return value
     if value == "???":
         raise UserError("???: stands for a missing value; right: another name, such as ./???")
-    # OmegaConf resolves `${…}` in quotes too; a backslash before it, and one more for each that stood there, prevents it.
+    # OmegaConf resolves `${…}` in quotes too. A backslash before it prevents that; backslashes already there are doubled.
     literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    # Hydra's rule: backslashes count only before a quote, the closing one too, and are doubled there.
+    # Hydra reads a backslash as an escape only before a quote, also before the closing one. There backslashes are doubled.
     return "'" + re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", literal)) + "'"
 
 
 def path_override(key: str, value: str, flag: str) -> str:
-    """`override` of a path. Raises UserError for an empty one, and for characters that no line can show."""
+    """`override` of a path. Raises UserError for an empty path, and for characters that cannot be printed."""
     if not value:
         raise UserError(f"{flag}: no folder given; right: {flag} DIR")
     if bad := unprintable(value):
@@ -43,7 +42,7 @@ def path_override(key: str, value: str, flag: str) -> str:
 
 
 def keys_override(words: list[str]) -> str:
-    """`rerun=['49e823001112',…]` from the words of one or several `--rerun`, each a key or several with commas: never numbers."""
+    """`rerun=['49e823001112',…]` from the words of `--rerun`, each one or several keys. Quotes keep keys from being numbers."""
     keys = [key.strip() for word in words for key in word.split(",")]
     for key in keys:
         if not KEY.fullmatch(key):
@@ -57,7 +56,7 @@ def keys_override(words: list[str]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML reads `49e823001112` as a text; loaders of YAML 1.2, and OmegaConf's, as infinity."""
+    """Quotes texts such as `49e823001112`: PyYAML reads a text, loaders of YAML 1.2 and OmegaConf read infinity."""
 
 
 def _quoted(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -68,6 +67,6 @@ def _quoted(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _quoted)
 
 
-def yaml_text(data: Any) -> str:
-    """YAML whose texts no loader takes for numbers."""
+def yaml_text(data: object) -> str:
+    """The YAML of the data. No loader takes its texts for numbers."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False)

@@ -1,4 +1,4 @@
-"""What a verb found damaged and went on without: one line on stderr, each said once by a process."""
+"""Warnings about damaged files that a command skips: one line on stderr, each printed once a process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _said: set[str] = set()
 
 
 def remark(text: str) -> None:
-    """Say it, unless this process has said it before."""
+    """Print a warning, unless this process has printed it before."""
     if text not in _said:
         _said.add(text)
         say(f"warning: {text}", err=True)
 
 
 def forget() -> None:
-    """Have everything said again: what comes is another verb, in a process that goes on."""
+    """Allow every warning again, for the next command in the same process."""
     _said.clear()
 
 

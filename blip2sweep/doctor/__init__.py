@@ -1,1 +1,1 @@
-"""Whether everything is here that a sweep needs."""
+"""Checks that everything a sweep needs is there."""

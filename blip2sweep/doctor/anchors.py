@@ -1,4 +1,4 @@
-"""Baselines with real weights whose numbers are known, to check a set-up against (`blip2sweep doctor --anchor`)."""
+"""Baselines with real weights and known scores, to test an installation (`blip2sweep doctor --anchor`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blip2sweep.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Anchor:
-    """Overrides of one baseline, and the metrics it should reach within a tolerance."""
+    """The overrides of one baseline, and the metrics that it reaches within a tolerance."""
 
     overrides: tuple[str, ...]
     expected: dict[str, float]
@@ -58,12 +58,12 @@ ANCHORS = {
 
 
 def run_anchor(name: str, output_dir: Path, more: Sequence[str] = ()) -> tuple[list[str], bool]:
-    """Run one anchor's baseline through the command line. Returns (lines to print, all within tolerance)."""
+    """Run an anchor's baseline by the command line. Returns (lines to print, whether all metrics are within tolerance)."""
     if name not in ANCHORS:
         raise UserError(f"--anchor {name}: unknown; {nearest(name, ANCHORS)}")
     anchor = ANCHORS[name]
     command = [sys.executable, "-m", "blip2sweep", *anchor.overrides, "part=none", *more]
-    sweep = f"anchor-{name}" + (f"-{digest(sorted(more))[:6]}" if more else "")  # other words are another grid
+    sweep = f"anchor-{name}" + (f"-{digest(sorted(more))[:6]}" if more else "")  # more overrides make another sweep
     done = subprocess.run([*command, f"sweep_name={sweep}", "--output-dir", str(output_dir)], check=False)
     if done.returncode != 0:
         raise UserError(
@@ -73,7 +73,7 @@ def run_anchor(name: str, output_dir: Path, more: Sequence[str] = ()) -> tuple[l
 
 
 def compare(name: str, table: Path) -> tuple[list[str], bool]:
-    """The baseline's row against the expected numbers."""
+    """Compare the baseline's row with the expected metrics. Returns as `run_anchor` does."""
     import pandas as pd
 
     anchor, row = ANCHORS[name], pd.read_parquet(table).iloc[0]

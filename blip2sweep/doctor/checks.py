@@ -1,6 +1,6 @@
-"""`blip2sweep doctor`: is everything here that a sweep needs? Runs on a login node: no GPU, no torch import.
+"""`blip2sweep doctor`: checks that everything a sweep needs is there. It runs on a login node, without GPU and torch.
 
-Each check answers ok, warn (a sweep may want it) or fail (this will not run), with what was found and what to do.
+A check gives ok, warn (a sweep may need it) or fail (a sweep cannot run), with what it found and what to do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import filesystem, on_network
@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "hydra-core",
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report."""
+    """One line of the report. state: ok, warn or fail; told: what was found and what to do."""
 
     name: str
     state: str
@@ -34,26 +34,28 @@ class Check:
 
 
 def examine(output_dir: Path) -> list[Check]:
-    """What does not depend on a model or a task."""
+    """The checks that do not depend on a model or a task."""
     checks = (_versions, _java, _gpu, _hub_cache, _data, _wandb, _slurm, lambda: _output_dir(output_dir))
     return [made for check in checks for made in check()]
 
 
-def examine_cell(config: Mapping[str, Any]) -> list[Check]:
-    """What a cell of one model and task needs: weights and anatomy, annotation files and images, generation settings."""
+def examine_cell(config: Mapping[str, object]) -> list[Check]:
+    """The checks for a cell of one model and task: weights and anatomy, annotation files and images, generation settings."""
     from blip2sweep.models import checkpoints
     from blip2sweep.models.location import locate
     from blip2sweep.planning.cell import Cells
     from blip2sweep.tasks import load_task
 
+    model, task_config = (cast("Mapping[str, object]", config[group]) for group in ("model", "task"))
+
     def weights() -> str:
-        found = locate(config["model"])
-        inside = checkpoints.check(found.folder, config["model"])
+        found = locate(model)
+        inside = checkpoints.check(found.folder, model)
         commit = f", commit {found.revision}" if found.revision else ""
         return f"{found.folder}{commit}, {inside.params / 1e6:.1f} M parameters, fingerprint {inside.fingerprint[:12]}"
 
     def data() -> str:
-        task = load_task(config["task"])
+        task = load_task(task_config)
         return f"{len(task.samples)} samples on {len(task.images)} images" + "".join(f"; {note}" for note in task.notes)
 
     def cell() -> str:
@@ -65,13 +67,14 @@ def examine_cell(config: Mapping[str, Any]) -> list[Check]:
 
 
 def _tried(name: str, look: Callable[[], str]) -> Check:
+    """The check whose text `look` returns. A UserError is a failed check."""
     try:
         return Check(name, OK, look())
     except UserError as error:
         return Check(name, FAIL, " ".join(str(error).split()))
 
 
-# ---- one check each
+# ---- one function a check
 
 
 def _versions() -> Iterator[Check]:
@@ -92,7 +95,7 @@ def _version(name: str) -> str | None:
 
 
 def _java() -> Iterator[Check]:
-    """The Java that METEOR and the tokenizer will use, started once."""
+    """Starts the Java that METEOR and the tokenizer use."""
     from blip2sweep.metrics.java import java_binary
 
     try:
@@ -106,7 +109,7 @@ def _java() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
-    listed = _said("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     if listed is None:
         yield Check("gpu", WARN, "none seen here (no nvidia-smi); fine on a login node, slow for real models elsewhere")
     else:
@@ -119,23 +122,23 @@ def _hub_cache() -> Iterator[Check]:
     cache = Path(constants.HF_HUB_CACHE)
     models = sorted(p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*"))
     blip2 = [m for m in models if "blip2" in m]
-    told = (
+    found = (
         f"{cache}: {', '.join(blip2)}"
         if blip2
         else f"{cache}: no BLIP-2 weights; right: hf download Salesforce/blip2-opt-2.7b"
     )
-    yield Check("weights cache", OK if blip2 else WARN, told)
+    yield Check("weights cache", OK if blip2 else WARN, found)
 
 
 def _data() -> Iterator[Check]:
     folder = Path(os.environ.get("BLIP2SWEEP_DATA", "data")) / "coco"
     have = [n for n in ("annotations", "val2014", "val2017", "train2014") if (folder / n).is_dir()]
-    told = (
+    found = (
         f"{folder.absolute()}: {', '.join(have)}"
         if have
         else f"{folder.absolute()}: no COCO here; right: BLIP2SWEEP_DATA=FOLDER"
     )
-    yield Check("data", OK if have else WARN, told)
+    yield Check("data", OK if have else WARN, found)
 
 
 def _wandb() -> Iterator[Check]:
@@ -152,7 +155,7 @@ def _slurm() -> Iterator[Check]:
     if shutil.which("sbatch") is None:
         yield Check("slurm", WARN, "no sbatch here; hydra/launcher=local works")
         return
-    told, config = _said("sinfo", "--noheader", "--format=%P %G %D×%T"), _said("scontrol", "show", "config")
+    told, config = _output("sinfo", "--noheader", "--format=%P %G %D×%T"), _output("scontrol", "show", "config")
     if told is None or config is None:
         yield Check("slurm", FAIL, "sbatch is here but sinfo gets no answer from the controller")
         return
@@ -163,7 +166,7 @@ def _slurm() -> Iterator[Check]:
 
 
 def _output_dir(output_dir: Path) -> Iterator[Check]:
-    """Append, fsync and rename, as the ledger does; says whether the folder looks shared between nodes."""
+    """Writes, fsyncs and renames a file, as the ledger does. Says whether other nodes seem to share the folder."""
     existing = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
     probe = existing / f".blip2sweep-{uuid.uuid4().hex[:8]}"
     try:
@@ -185,8 +188,8 @@ def _output_dir(output_dir: Path) -> Iterator[Check]:
     yield Check("output_dir", OK if free > 1 else WARN, f"{existing}: writable, {free:.0f} GB free, {kind} ({shared})")
 
 
-def _said(*command: str) -> str | None:
-    """What a command printed, or None where it is missing or failed."""
+def _output(*command: str) -> str | None:
+    """The output of a command. None if the command is missing or failed."""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=20, check=True

@@ -1,1 +1,1 @@
-"""What the operating system says: memory, processes, credentials."""
+"""Facts about the machine: memory, processes, credentials."""

@@ -1,4 +1,4 @@
-"""Which process it was: an id is given again, and clocks are set; a process's own start time stays."""
+"""Identifies processes by id and start time. The system uses an id again, and clocks are set; the start time stays."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 
 def born(pid: int | None = None) -> str | None:
-    """Names a living process for as long as this machine runs: its boot and, in the kernel's ticks since then, its start. No
-    step of the clock changes either. None when it is gone, or a zombie."""
+    """A name of a living process that stays the same while the machine runs. None for a process that ended, or a zombie.
+
+    The name is the id of the boot and the process's start in kernel ticks since the boot. Setting the clock changes neither.
+    """
     pid = os.getpid() if pid is None else pid
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -19,12 +21,12 @@ def born(pid: int | None = None) -> str | None:
         return None if Path("/proc/self/stat").exists() else _born_elsewhere(pid)
     except OSError:
         return _born_elsewhere(pid)
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+    fields = stat.rpartition(")")[2].split()  # the program's name before it may hold any character
     return None if fields[0] in "ZX" else f"{_boot()}-{fields[19]}"
 
 
 def _born_elsewhere(pid: int) -> str | None:
-    """Where there is no /proc, the system keeps the start as a time of day."""
+    """The name on a system without /proc: the start as a time of day."""
     import psutil
 
     try:
@@ -50,12 +52,12 @@ def exists(pid: int) -> bool:
 
 
 def lives(pid: int, born_as: str) -> bool:
-    """Whether the process that `born` named is still there."""
+    """Whether a process still runs. born_as: the name that `born` gave it."""
     return pid > 0 and born(pid) == born_as
 
 
 def user() -> str:
-    """The user's name, or the number where the system knows no name for it, as in many a container."""
+    """The user's name, or the user's number where the system knows no name, as in many containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -63,8 +65,10 @@ def user() -> str:
 
 
 def settle_user() -> None:
-    """Libraries ask for the user's name and home and end in a traceback where the system knows neither: give them a number,
-    and a folder for scratch."""
+    """Set USER where it is not set, and HOME to a temporary folder where the user has no home.
+
+    Without them, libraries that ask the system for the user's name or home end in a traceback.
+    """
     os.environ.setdefault("USER", user())
     try:
         Path.home()
