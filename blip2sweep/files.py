@@ -1,7 +1,7 @@
 """Writes files whole or not at all, and finds damaged ones when it reads them.
 
-A JSON object ends with a checksum of all bytes before it. Reading compares the bytes with it and need not inspect the parsed
-data. An object without a checksum (an earlier version wrote it) is accepted.
+A JSON object ends with a checksum of all bytes before it. Reading compares the bytes with it and need not inspect the
+parsed data. An object without a checksum (an earlier version wrote it) is accepted.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SEAL = b'"crc":"'
 SEALED = len(SEAL) + 10  # bytes of `"crc":"1a2b3c4d"}`
 WRAPPED = {"data"}  # the only key of an object that holds data of another type
 TEMPORARY = re.compile(r"\..+\.(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
-# Age in seconds from which a temporary file may have been left by a killed writer. On this host the writer's process must be
-# gone as well. Of another host we cannot know whether it is.
+# Age in seconds from which a temporary file may have been left by a killed writer. On this host the writer's process
+# must be gone as well. Of another host we cannot know whether it is.
 OLD_HERE, OLD_ELSEWHERE = 3600.0, 7 * 86400.0
 
 

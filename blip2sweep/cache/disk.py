@@ -1,9 +1,9 @@
 """A store on disk that jobs share: bytes by key in the files of a folder, checked when read. No torch here.
 
 An entry is one line of JSON (version, key, sha256, length) and then the bytes. It is written under a temporary name and
-renamed. So two writers of one entry do no harm, and a killed writer leaves nothing that is ever read. An entry that is cut,
-altered or of another version counts as absent. If the folder cannot be written, the store warns once and stays empty; the
-process goes on with what it has in memory.
+renamed. So two writers of one entry do no harm, and a killed writer leaves nothing that is ever read. An entry that is
+cut, altered or of another version counts as absent. If the folder cannot be written, the store warns once and stays
+empty; the process goes on with what it has in memory.
 """
 
 from __future__ import annotations

@@ -91,7 +91,10 @@ class Memo:
                 tier.pop(name)
 
     def put(self, name: str, value: Value, key: str | None = None) -> None:
-        """Keep a value, unless the store is full of entries needed sooner. key: the key in `expect`, if not the name."""
+        """Keep a value, unless the store is full of entries needed sooner.
+
+        key: the key in `expect`, if not the name.
+        """
         for tier in self._tiers:
             if name in tier.entries:
                 tier.pop(name)
@@ -121,8 +124,8 @@ class Memo:
     def _stays(self, known: _Entry, new: _Entry) -> bool:
         """Whether a kept entry has precedence over a new one: a step needs it sooner, or no later.
 
-        The chunks of one result are needed by the same step, so the first ones stay. If a new chunk replaced an old one,
-        each chunk would be gone when the step asks for it.
+        The chunks of one result are needed by the same step, so the first ones stay. If a new chunk replaced an old
+        one, each chunk would be gone when the step asks for it.
         """
         kept, other = self._wanted(known), self._wanted(new)
         return kept < other or kept == other < inf
@@ -151,7 +154,10 @@ def size(value: Value) -> int:
 
 
 def budgets(device: torch.device, limit: int | None = None) -> tuple[int, int]:
-    """(device, host): the bytes that all stores of this worker may use together. limit: the most for each of the two."""
+    """(device, host): the bytes that all stores of this worker may use together.
+
+    limit: the most for each of the two.
+    """
     host = int(free_host_bytes() * SHARE_OF_HOST)
     free = int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_DEVICE) // workers_on_gpu() if device.type == "cuda" else 0
     return (free, host) if limit is None else (min(free, limit), min(host, limit))

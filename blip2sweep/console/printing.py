@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# C0 except tab and newline, DEL, C1; invisible and bidirectional characters; Unicode's other line ends; halves of surrogate
-# pairs, which Python makes of file names that are not UTF-8; tags. Joiners stay: emoji, Persian and Indian scripts need them.
+# C0 except tab and newline, DEL, C1; invisible and bidirectional characters; Unicode's other line ends; halves of
+# surrogate pairs, which Python makes of file names that are not UTF-8; tags. Joiners stay: emoji, Persian and Indian
+# scripts need them.
 HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -123,7 +124,10 @@ def as_data() -> None:
 
 
 def _wants_ascii(stream: TextIO) -> bool:
-    """Whether a stream is to get ASCII. Python writes UTF-8 in the C locale; a user who names that locale wants ASCII."""
+    """Whether a stream is to get ASCII.
+
+    Python writes UTF-8 in the C locale; a user who names that locale wants ASCII.
+    """
     names = [os.environ.get(k) for k in ("LC_ALL", "LC_CTYPE", "LANG")]
     if names[1] == "C.UTF-8" and not names[0]:  # Python sets it when LANG is C
         names[1] = None

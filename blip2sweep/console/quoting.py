@@ -26,9 +26,11 @@ def quoted(value: str) -> str:
         return value
     if value == "???":
         raise UserError("???: stands for a missing value; right: another name, such as ./???")
-    # OmegaConf resolves `${…}` in quotes too. A backslash before it prevents that; backslashes already there are doubled.
+    # OmegaConf resolves `${…}` in quotes too. A backslash before it prevents that; backslashes already there are
+    # doubled.
     literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    # Hydra reads a backslash as an escape only before a quote, also before the closing one. There backslashes are doubled.
+    # Hydra reads a backslash as an escape only before a quote, also before the closing one. There backslashes are
+    # doubled.
     return "'" + re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", literal)) + "'"
 
 
@@ -42,7 +44,10 @@ def path_override(key: str, value: str, flag: str) -> str:
 
 
 def keys_override(words: list[str]) -> str:
-    """`rerun=['49e823001112',…]` from the words of `--rerun`, each one or several keys. Quotes keep keys from being numbers."""
+    """`rerun=['49e823001112',…]` from the words of `--rerun`, each one or several keys.
+
+    Quotes keep keys from being numbers.
+    """
     keys = [key.strip() for word in words for key in word.split(",")]
     for key in keys:
         if not KEY.fullmatch(key):

@@ -58,7 +58,10 @@ ANCHORS = {
 
 
 def run_anchor(name: str, output_dir: Path, more: Sequence[str] = ()) -> tuple[list[str], bool]:
-    """Run an anchor's baseline by the command line. Returns (lines to print, whether all metrics are within tolerance)."""
+    """Run an anchor's baseline by the command line.
+
+    Returns (lines to print, whether all metrics are within tolerance).
+    """
     if name not in ANCHORS:
         raise UserError(f"--anchor {name}: unknown; {nearest(name, ANCHORS)}")
     anchor = ANCHORS[name]

@@ -40,7 +40,7 @@ def examine(output_dir: Path) -> list[Check]:
 
 
 def examine_cell(config: Mapping[str, object]) -> list[Check]:
-    """The checks for a cell of one model and task: weights and anatomy, annotation files and images, generation settings."""
+    """The checks for a cell: weights and anatomy, annotation files and images, generation settings."""
     from blip2sweep.models import checkpoints
     from blip2sweep.models.location import locate
     from blip2sweep.planning.cell import Cells

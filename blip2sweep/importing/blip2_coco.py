@@ -19,7 +19,10 @@ SWEEP = "blip2-coco"
 
 
 def import_blip2_coco(folder: Path, output_dir: Path, metrics: Sequence[str] = ("cider",)) -> Counts:
-    """Import a copy of the study. A second import replaces the first. metrics: those that are scored again per image."""
+    """Import a copy of the study. A second import replaces the first.
+
+    metrics: those that are scored again per image.
+    """
     study = read_study(folder)
     groups: dict[str, list[Config]] = {}
     for config in study.configs:

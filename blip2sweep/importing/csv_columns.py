@@ -69,8 +69,9 @@ BY_VALUES = (
 class Columns:
     """The columns of a file by their meaning.
 
-    of: meaning -> column; constants: meaning -> one value for all lines; percent: metrics with a percent sign in the heading;
-    unused: columns without a meaning; notes: how headings other than our own were read; own: whether the table is ours.
+    of: meaning -> column; constants: meaning -> one value for all lines; percent: metrics with a percent sign in the
+    heading; unused: columns without a meaning; notes: how headings other than our own were read; own: whether the table
+    is ours.
     """
 
     of: dict[str, str] = field(default_factory=dict)

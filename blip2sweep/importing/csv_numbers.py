@@ -1,4 +1,7 @@
-"""The metrics of a column as numbers. One decision a column: what a comma means, and whether the values are percentages."""
+"""The metrics of a column as numbers.
+
+One decision a column: what a comma means, and whether the values are percentages.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +87,9 @@ def scale(
 ) -> int:
     """The divisor of a column's values: 1 or 100.
 
-    base: the value of the untouched model; percent: whether the column has percent signs; given: the divisor of `--scale`. A
-    unit that the untouched model's value does not decide, and a value beyond the metric's range, are added to the mistakes.
+    base: the value of the untouched model; percent: whether the column has percent signs; given: the divisor of
+    `--scale`. A unit that the untouched model's value does not decide, and a value beyond the metric's range, are added
+    to the mistakes.
     """
     if metric in NO_SHARE or not values:
         return 1

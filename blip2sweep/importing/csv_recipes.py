@@ -1,7 +1,7 @@
-"""What one line of somebody's table did to the model: read from a recipe, or from columns of parts, widths and settings.
+"""The recipe of one line of somebody's table: from a column of recipes, or from columns of parts, widths and settings.
 
-Every assumption becomes a note. These are mistakes: a quantized line without a width, a setting that the method does not
-use, and two columns that contradict each other.
+Every assumption becomes a note. These are mistakes: a quantized line without a width, a setting that the method does
+not use, and two columns that contradict each other.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class LineRecipes:
         if meaning in READ and value is not None and value != MIXED:
             read = str(READ[meaning](word))
             return read == str(value) or (meaning == "group_size" and _same_number(value, read))
-        # A setting says nothing of a part that is left alone, nor -1 where there are no groups. A mixed recipe says `mixed`.
+        # A setting says nothing of a part that is left alone, nor -1 where there are no groups. A mixed recipe says
+        # `mixed`.
         return value is None and (columns["part"] == "none" or (meaning == "group_size" and group_of(word) == -1))
 
     def _quantized(self, columns: Mapping[str, object]) -> set[str]:

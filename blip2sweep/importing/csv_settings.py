@@ -1,4 +1,4 @@
-"""The method of one line of somebody's table, and its settings: strategy, group size, symmetry, bits of activations."""
+"""The method of one line of a table, and its settings: strategy, group size, symmetry, bits of activations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The width of every part in one line of somebody's table: from `part` and `bits`, or from a column of widths a part."""
+"""The width of every part in one line of a table: from `part` and `bits`, or from a column of widths a part."""
 
 from __future__ import annotations
 

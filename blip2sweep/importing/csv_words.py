@@ -31,8 +31,8 @@ WIDTH = re.compile(
 class Width:
     """A width as a word gives it.
 
-    bits: of a weight, None for a part that is left alone; input: bits of activations; group: number of weights that share a
-    scale, -1 for a row; method: of a word such as `nf4`, which names one.
+    bits: of a weight, None for a part that is left alone; input: bits of activations; group: number of weights that
+    share a scale, -1 for a row; method: of a word such as `nf4`, which names one.
     """
 
     bits: int | None
@@ -42,7 +42,10 @@ class Width:
 
 
 def squeezed(word: str) -> str:
-    """The word in small letters, without the signs between letters: `INT4-g128` -> `int4g128`. Signs of numbers stay."""
+    """The word in small letters, without the signs between letters: `INT4-g128` -> `int4g128`.
+
+    Signs of numbers stay.
+    """
     return re.sub(r"(?<=[a-z0-9])[-_ /.]+(?=[a-z])|(?<=[a-z])[-_ /.]+(?=\d)", "", word.lower().strip())
 
 
@@ -76,7 +79,10 @@ def part_words(part: str) -> list[str]:
 
 
 def parts_of(word: str, anatomy: Anatomy) -> list[str] | None:
-    """The addressable names in a cell of the column `part`. [] for the untouched model, None where a name is unknown."""
+    """The addressable names in a cell of the column `part`.
+
+    [] for the untouched model, None where a name is unknown.
+    """
     if untouched(word):
         return []
     if squeezed(word) in ALL:

@@ -17,7 +17,10 @@ PARAMS = {
 
 
 def model_params(model: str, given: int | None = None) -> int:
-    """The number of parameters of a whole model: the given one, else a shipped model's. Raises UserError without either."""
+    """The number of parameters of a whole model: the given one, else a shipped model's.
+
+    Raises UserError without either.
+    """
     if given is not None:
         if given < 1:
             raise UserError(f"--params {given}: right: the number of parameters of the whole model")

@@ -1,4 +1,7 @@
-"""`vit:all:all=rtn4/channel; llm:0-3:mlp=nf4/group64` -> a recipe: the inverse of the table's `recipe` and `recipe_json`."""
+"""The recipe of a text such as `vit:all:all=rtn4/channel; llm:0-3:mlp=nf4/group64`, or of JSON.
+
+It is the inverse of the table's columns `recipe` and `recipe_json`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ OWN_FIELDS = {f.name for f in fields(Weights)} - {"num_bits", "type"} | {"bits",
 
 
 def recipe_of_text(text: str, recipes: Recipes, device: str = "cpu") -> Recipe:
-    """The recipe of a text. device: the one whose packed kernels `packed` means. Raises UserError for any other text."""
+    """The recipe of a text. device: the one whose packed kernels `packed` means.
+
+    Raises UserError for any other text.
+    """
     pieces = [piece.strip() for piece in text.split(";") if piece.strip()]
     return _canonical(recipes([_entry(piece, recipes.anatomy, device) for piece in pieces]))
 

@@ -21,14 +21,18 @@ from blip2sweep.results.journal import note_closed, note_opened
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.sweeps import Sweep
 
-# The version in imported keys. The other SEMANTICS do not count: results from elsewhere do not change with our computation.
+# The version in imported keys. The other SEMANTICS do not count: results from elsewhere do not change with our
+# computation.
 SEMANTICS = 1
 Entry = dict[str, object]  # of a recipe in compact form: target, method, bits, …
 
 
 class Remarks(TypedDict, total=False):
-    """What an import adds to a `result` line. predictions: their hash; files: notes of the files on disk; configs,
-    noop_configs: numbers of the study's configs with this recipe, and how many of them have an entry without an effect."""
+    """What an import adds to a `result` line.
+
+    predictions: their hash; files: notes of the files on disk; configs: numbers of the study's configs with this recipe;
+    noop_configs: how many of them have an entry without an effect.
+    """
 
     predictions: str | None
     files: dict[str, list[int]]
@@ -60,7 +64,10 @@ class Source:
     identity: Mapping[str, object]  # task, data, generation, dtype, samples: columns that are in the key
 
     def key(self, recipe: Recipe) -> str:
-        """12 hex digits, as for a cell. A cell computed here cannot have them: its key holds the weights' fingerprint."""
+        """12 hex digits, as for a cell.
+
+        A cell computed here cannot have them: its key holds the weights' fingerprint.
+        """
         identity = {"imported": self.name, "model": self.model, "semantics": SEMANTICS, **self.identity}
         touched = {name: part.hash for name, part in recipe.parts.items() if not part.empty}
         return digest({**identity, "recipe": digest(touched) if touched else None})[:12]
@@ -73,7 +80,10 @@ class Source:
 
 
 class Recipes:
-    """Entries (`{target, method, bits, …}`) -> recipe. The recipes of a grid share their parts, so each is expanded once."""
+    """Entries (`{target, method, bits, …}`) -> recipe.
+
+    The recipes of a grid share their parts, so each is expanded once.
+    """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy

@@ -1,10 +1,11 @@
 """`blip2sweep import blip2-coco DIR`: reads the published study (gautomdas/blip2-coco, arXiv 2601.15287).
 
-A config of the study names a part, a third of its blocks and a layer type. The recipe here holds the layers that the study's
-quantizer really changed. It looked for these attributes of a block: `mlp.fc1/fc2` or `fc1/fc2`; `self_attn.qkv/projection`;
-`attention.attention.query/key/value` and `attention.output.dense`. OPT's `self_attn` has none of these names. The Q-Former
-calls its MLP `intermediate_query`/`output_query` and its cross-attention `crossattention`. Entries that name only such layers
-changed nothing. `check_duplicates` tests this on the data: configs that changed the same layers must have the same scores.
+A config of the study names a part, a third of its blocks and a layer type. The recipe here holds the layers that the
+study's quantizer really changed. It looked for these attributes of a block: `mlp.fc1/fc2` or `fc1/fc2`;
+`self_attn.qkv/projection`; `attention.attention.query/key/value` and `attention.output.dense`. OPT's `self_attn` has
+none of these names. The Q-Former calls its MLP `intermediate_query`/`output_query` and its cross-attention
+`crossattention`. Entries that name only such layers changed nothing. `check_duplicates` tests this on the data: configs
+that changed the same layers must have the same scores.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Config:
 
 @dataclass
 class Study:
-    """The study: configs in order, references by image, and the captions of the configs that have them (every fifth)."""
+    """The study: configs in order, references by image, and the captions of every fifth config."""
 
     folder: Path
     source: Source

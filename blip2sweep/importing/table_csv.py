@@ -1,11 +1,11 @@
 """`blip2sweep import csv FILE`: anybody's results as ledger rows, one line a cell.
 
-A line says what was done to the model in one of three ways: `recipe` (`vit:all:all=rtn4/channel; llm:0-3:mlp=rtn8/group32`);
-`part` with `bits` and, if wanted, `blocks`, `layers`, `method`, `strategy`, `group_size` and `symmetric`; or one column of
-widths a part (`bits_vit`, `vit_bits`). Metrics have the table's names (`cider`, `vqa_accuracy`, …) or names that others use. One
-line is the baseline, the untouched model. `model`, `task`, `dtype` and `samples` are columns with one value for the whole file;
-model and task are options too. The command prints how it read the columns and which ones it did not use. It reports all
-mistakes of a file together, and then imports nothing.
+A line says what was done to the model in one of three ways: `recipe` (`vit:all:all=rtn4/channel;
+llm:0-3:mlp=rtn8/group32`); `part` with `bits` and, if wanted, `blocks`, `layers`, `method`, `strategy`, `group_size`
+and `symmetric`; or one column of widths a part (`bits_vit`, `vit_bits`). Metrics have the table's names (`cider`,
+`vqa_accuracy`, …) or names that others use. One line is the baseline, the untouched model. `model`, `task`, `dtype` and
+`samples` are columns with one value for the whole file; model and task are options too. The command prints how it read
+the columns and which ones it did not use. It reports all mistakes of a file together, and then imports nothing.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class Imported:
 
 
 def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Imported:
-    """Import a CSV file. A second import replaces the first. Raises UserError: one text that names every mistake with its line."""
+    """Import a CSV file. A second import replaces the first.
+
+    Raises UserError: one text that names every mistake with its line.
+    """
     mistakes = Mistakes(path)
     table = read_table(path, mistakes)
     model = options.model or _first(table, "model") or "blip2-opt-2.7b"
@@ -110,7 +113,10 @@ def _first(table: Table, column: str) -> str | None:
 
 
 def _finished(table: Table, own: bool) -> tuple[Table, list[str]]:
-    """The table without failed cells, and a note of their number. Failed cells are in tables of ours and have no metrics."""
+    """The table without failed cells, and a note of their number.
+
+    Failed cells are in tables of ours and have no metrics.
+    """
     kept = [x for x in table.lines if not (own and x.cells.get("status") == "failed")]
     left = len(table.lines) - len(kept)
     return replace(table, lines=kept), [f"{left} failed cells are left out"] if left else []
@@ -199,7 +205,10 @@ def _metrics(
 def _row(
     source: Source, recipe: Recipe, line: Line, columns: Columns, values: Mapping[str, Values], mistakes: Mistakes
 ) -> Result:
-    """The ledger's line for one line of the file. Intervals and the origin of the calibration are read in tables of ours."""
+    """The ledger's line for one line of the file.
+
+    Intervals and the origin of the calibration are read in tables of ours.
+    """
     metrics = {m: own[line.number] for m, own in values.items() if line.number in own}
     if not columns.own:
         return result(source, recipe, metrics, predictions=None)

@@ -10,8 +10,8 @@ from pathlib import Path
 WORKERS = "BLIP2SWEEP_WORKERS_ON_NODE"  # the local launcher sets it for its workers
 WORKERS_ON_GPU = "BLIP2SWEEP_WORKERS_ON_GPU"  # number of workers of the launcher that share this GPU
 GROUPS = Path("/sys/fs/cgroup")
-# By cgroup version: the files of the limit and the use, and the line of memory.stat with the file pages that the kernel can
-# reclaim.
+# By cgroup version: the files of the limit and the use, and the line of memory.stat with the file pages that the kernel
+# can reclaim.
 FILES = {
     "v2": ("memory.max", "memory.current", "inactive_file"),
     "v1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -32,7 +32,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_host_bytes() -> int:
     """This process's share of the bytes that may still be allocated; the workers on this node share them equally.
 
-    They are the least of the machine's available memory and of what the limits of the control groups and of Slurm leave.
+    They are the least of the machine's available memory and of what the limits of the control groups and of Slurm
+    leave.
     """
     return max(0, min(_meminfo(), *group_bytes(), *job_bytes(), 2**62)) // workers_on_node()
 
@@ -54,8 +55,8 @@ def workers_on_gpu(env: Mapping[str, str] = os.environ) -> int:
 def job_bytes(env: Mapping[str, str] = os.environ, status: Path = Path("/proc/self/status")) -> list[int]:
     """[bytes] that are left of the memory requested from Slurm; [] outside a job, or where none was requested.
 
-    Not every site enforces the request by control groups. A job that uses more takes it from other jobs, or is killed. All
-    workers of the job are assumed to use as much as this one.
+    Not every site enforces the request by control groups. A job that uses more takes it from other jobs, or is killed.
+    All workers of the job are assumed to use as much as this one.
     """
     node, cpu, cpus = (_number(env, f"SLURM_{n}") for n in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE"))
     requested = node or cpu * cpus  # MiB

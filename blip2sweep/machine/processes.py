@@ -10,9 +10,10 @@ from pathlib import Path
 
 
 def born(pid: int | None = None) -> str | None:
-    """A name of a living process that stays the same while the machine runs. None for a process that ended, or a zombie.
+    """A name of a living process that stays the same while the machine runs. None for an ended process, or a zombie.
 
-    The name is the id of the boot and the process's start in kernel ticks since the boot. Setting the clock changes neither.
+    The name is the id of the boot and the process's start in kernel ticks since the boot. Setting the clock changes
+    neither.
     """
     pid = os.getpid() if pid is None else pid
     try:

@@ -2,9 +2,9 @@
 
 Each mistake of an input becomes one line with the file, the list, the index and what would be right. All mistakes are
 reported at once. The rules:
-- An **id** is a whole number of at most 64 bits or a text with a visible character. A float such as 1.0, which tables make of
-  an integer, is read as that integer. 1.5, null, NaN, true and lists are no ids. The ids of an input are all numbers or all
-  texts, so that 1 and "1" cannot be confused.
+- An **id** is a whole number of at most 64 bits or a text with a visible character. A float such as 1.0, which tables
+  make of an integer, is read as that integer. 1.5, null, NaN, true and lists are no ids. The ids of an input are all
+  numbers or all texts, so that 1 and "1" cannot be confused.
 - A **text** is a JSON string that can be written as UTF-8. No other value is converted to one.
 - A **question** has at least one visible character.
 - Fields that nobody reads may hold anything.

@@ -1,8 +1,8 @@
 """What a field may hold: checks of one value, and of one field of all rows.
 
-A check returns the value it was given (ids and answers in their one form). It raises Wrong with what the value is and what
-would be right. Official files have half a million rows without a mistake, so most checks of a column look at all its values
-together first; such a column is returned as it is.
+A check returns the value it was given (ids and answers in their one form). It raises Wrong with what the value is and
+what would be right. Official files have half a million rows without a mistake, so most checks of a column look at all
+its values together first; such a column is returned as it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The rows of each file format. One function reads one list: it takes objects, returns typed rows and collects mistakes.
+"""The rows of each file format. A function reads one list: it takes objects, returns typed rows, collects mistakes.
 
-The result is complete only if no mistake was collected. The caller reads all lists of an input first and then reports their
-mistakes, so that a user sees the mistakes of every file at once.
+The result is complete only if no mistake was collected. The caller reads all lists of an input first and then reports
+their mistakes, so that a user sees the mistakes of every file at once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def image_rows(path: Path, found: Sequence[object], mistakes: Mistakes) -> list[
 def caption_rows(
     path: Path, found: Sequence[object], mistakes: Mistakes, images: Sequence[Image] | None = None
 ) -> dict[Id, list[str]]:
-    """`annotations` of a COCO captions file: image id -> captions, in file order. images: the file's images, if it has any."""
+    """`annotations` of a COCO captions file: image id -> captions, in file order.
+
+    images: the file's images, if it has any.
+    """
     rows = RowList(path, "annotations", "image_id", mistakes)
     captions = rows.typed(found, Field("image_id", fields.ids), Field("caption", fields.caption_texts))
     ids = [(i, own) for i, own, _ in captions]
@@ -125,7 +128,10 @@ def question_rows(path: Path, found: Sequence[object], mistakes: Mistakes) -> li
 def answer_rows(
     path: Path, found: Sequence[object], mistakes: Mistakes, questions: Mapping[Id, Question] | None = None
 ) -> dict[Id, Answers]:
-    """`annotations` of a VQAv2 file by question id. questions: each annotation must belong to one of them and its image."""
+    """`annotations` of a VQAv2 file by question id.
+
+    questions: each annotation must belong to one of them and its image.
+    """
     rows = RowList(path, "annotations", "question_id", mistakes)
     values = rows.typed(
         found,
@@ -183,8 +189,8 @@ def prediction_rows(path: Path, found: Sequence[object], column: str, text: str,
 def own_predictions(path: Path, columns: Mapping[str, object], mistakes: Mistakes) -> dict[str, dict[Id, str]]:
     """Predictions as columns, as files in `predictions/` have them: `question_id` -> id -> text.
 
-    Where every sample's id is its image's, as for captions, `image_id` is a second key. Raises UserError where the columns
-    are not lists of one length.
+    Where every sample's id is its image's, as for captions, `image_id` is a second key. Raises UserError where the
+    columns are not lists of one length.
     """
     taken = [columns[name] for name in ("id", "image_id", "text")]
     lists = [c for c in taken if isinstance(c, list)]

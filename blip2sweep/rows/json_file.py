@@ -17,7 +17,10 @@ LONGEST = 4000  # digits; Python refuses to read longer integers unless it is to
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """No garbage collection while files are read. Millions of new objects hold no garbage; the search takes half of the time."""
+    """No garbage collection while files are read.
+
+    Millions of new objects hold no garbage; the search takes half of the time.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
@@ -30,8 +33,8 @@ def without_gc() -> Iterator[None]:
 def read_json(path: Path, right: str) -> object:
     """The data of a UTF-8 JSON file. right: what the file should be, for the message.
 
-    Raises UserError for a file that is missing, unreadable, not UTF-8, empty, cut, not JSON or nested too deep, and for one
-    with a key twice in an object.
+    Raises UserError for a file that is missing, unreadable, not UTF-8, empty, cut, not JSON or nested too deep, and for
+    one with a key twice in an object.
     """
     return parse(read_text(path, right), str(path), right)
 
@@ -52,7 +55,10 @@ def read_text(path: Path, right: str) -> str:
 
 
 def parse(text: str, where: str, right: str, first_line: int = 1) -> object:
-    """The data of a JSON text. where: its file; first_line: the text's first line in the file, for JSON Lines. Raises UserError."""
+    """The data of a JSON text. where: its file; first_line: the text's first line in the file, for JSON Lines.
+
+    Raises UserError.
+    """
     if not text.strip():
         raise UserError(f"{where}: empty; right: {right}")
     try:
@@ -83,8 +89,8 @@ def _loads(text: str) -> object:
 def _key_twice(text: str, data: object) -> str | None:
     """A key that one object has twice, or None.
 
-    Counting the colons after keys is quick. Objects are looked at one by one only where the count differs from the number of
-    keys, or where the text has keys whose colons cannot be counted that way.
+    Counting the colons after keys is quick. Objects are looked at one by one only where the count differs from the
+    number of keys, or where the text has keys whose colons cannot be counted that way.
     """
     plain = '\\":' not in text and not SPACED.search(text)
     if plain and text.count('":') == _keys(data):
@@ -112,7 +118,7 @@ def _keys(data: object) -> int:
 
 
 def _near(text: str, key: str) -> str:
-    """The line and column of a key's second place in one object, where keys are written plainly; else the file's beginning."""
+    """The line and column where an object has the key again. The file's beginning, if keys are not written plainly."""
     name = json.dumps(key, ensure_ascii=False)
     start = text.find(name)
     while start >= 0:

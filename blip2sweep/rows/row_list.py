@@ -105,7 +105,7 @@ class RowList:
             first.setdefault(own, i)
 
     def check_one_kind(self, ids: Sequence[tuple[int, Id]], like: Collection[Id] = (), whose: str = "") -> None:
-        """Note the first id of another kind: all are numbers or all are texts, as the ids in `like` are if there are any."""
+        """Note the first id of another kind: all are numbers or all are texts, as are the ids in `like`."""
         known = type(next(iter(like))) if like else type(ids[0][1]) if ids else int
         odd = next(((i, own) for i, own in ids if type(own) is not known), None)
         if odd is not None:

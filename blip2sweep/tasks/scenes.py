@@ -1,8 +1,9 @@
 """Generated scenes of coloured shapes, written as COCO captions and VQAv2 with JPEG images.
 
 They are the data of the embedded tiny model. A scene is 1 to 5 shapes on a 3 x 3 grid in a 48 x 48 image. The same seed
-gives the same bytes. `HARD` scenes have pairs of similar colours (red/orange, cyan/blue, white/grey) and uneven sizes, so
-that the model in full precision makes mistakes and small losses show. This module needs numpy and Pillow, never torch.
+gives the same bytes. `HARD` scenes have pairs of similar colours (red/orange, cyan/blue, white/grey) and uneven sizes,
+so that the model in full precision makes mistakes and small losses show. This module needs numpy and Pillow, never
+torch.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ _RGB = {
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How a scene is painted. rgb: mean colours; color_spread: standard deviation of a thing's colour, in 8-bit units."""
+    """How a scene is painted.
+
+    rgb: mean colours; color_spread: standard deviation of a thing's colour, in 8-bit units.
+    """
 
     rgb: Mapping[str, tuple[int, int, int]]
     color_spread: float

@@ -163,7 +163,10 @@ def other_question(things: list[Thing], rng: random.Random) -> Question:
 
 
 def question(things: list[Thing], rng: random.Random, answer_type: str) -> Question:
-    """A question of the wanted answer type. Instead of 'other' it may be of the type 'number'; `answer_type` says so."""
+    """A question of the wanted answer type.
+
+    Instead of 'other' it may be of the type 'number'; `answer_type` says so.
+    """
     makers = {"yes/no": yes_no_question, "number": number_question, "other": other_question}
     return makers[answer_type](things, rng)
 
