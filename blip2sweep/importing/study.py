@@ -10,44 +10,23 @@ that changed the same layers must have the same scores.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple
 
-import pandas as pd
-
+from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.errors import UserError
 from blip2sweep.importing.rows import Entry, Recipes, Source
+from blip2sweep.importing.study_files import NAME, NamedLayers, Row, read_files, read_predictions
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.recipe import Recipe
 
-NAME = "gautomdas/blip2-coco"
 MODEL = "blip2-opt-2.7b"
-COLUMNS = ("config", "METEOR", "CIDEr", "quantized_size")  # of scores.csv; Row has them in this order
-FILES = ("configs.json", "scores.csv", "references.json")
 PARTS = {"VIT": "vit", "QFORMER": "qformer", "LLM": "llm"}
 TYPES = {"MLP": ("mlp",), "ATTENTION": ("attention",), "BOTH": ("attention", "mlp")}
 REACHED = {"vit": ("attention", "mlp"), "qformer": ("attention",), "llm": ("mlp",)}
 FLOAT_BITS = 32  # bits of an untouched parameter in the study's column of sizes
-CELLS = 1500  # number of cells in the published table
-
-
-class NamedLayers(TypedDict):
-    """One entry of a config in configs.json."""
-
-    model_part: str
-    layer_group: str
-    layer_type: str
-    num_bits: int
-
-
-class Reference(TypedDict):
-    """One image in references.json."""
-
-    image_id: int
-    captions: list[str]
 
 
 @dataclass
@@ -79,15 +58,6 @@ class Study:
     predictions: dict[int, list[str]] = field(default_factory=dict)
 
 
-class Row(NamedTuple):
-    """One row of scores.csv. size: bits."""
-
-    config: int
-    meteor: float
-    cider: float
-    size: int
-
-
 class Counts(NamedTuple):
     """Counts of the study's configs, in the order in which they are printed."""
 
@@ -103,66 +73,20 @@ class Counts(NamedTuple):
 
 def read_study(folder: Path) -> Study:
     """Read and check a copy of the study. Raises UserError, one line, when the copy is not whole."""
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder}: {name} is missing, so this is no whole copy of {NAME}; right: {', '.join(FILES)}"
-            )
-    named = cast("dict[str, list[NamedLayers]]", _json(folder / "configs.json"))
-    scores = _scores(folder / "scores.csv")
-    _check_scores(folder, named, scores)
-    references = cast("list[Reference]", _json(folder / "references.json"))
-    image_ids = [int(r["image_id"]) for r in references]
-    source = _source(scores, image_ids)
+    files = read_files(folder)
+    image_ids = [int(r["image_id"]) for r in files.references]
+    untouched = int(max(row.size for row in files.rows))
+    source = _source(untouched, image_ids)
     recipes = Recipes(source.anatomy)
-    columns = (scores[name].tolist() for name in COLUMNS)
-    largest = int(scores["quantized_size"].max())
-    configs = [_config(Row(*row), named[str(row[0])], recipes, largest) for row in zip(*columns, strict=True)]
-    study = Study(folder, source, configs, [r["captions"] for r in references], image_ids)
+    configs = [_config(row, files.named[str(row.config)], recipes, untouched) for row in files.rows]
+    study = Study(folder, source, configs, [r["captions"] for r in files.references], image_ids)
     check_duplicates(study)
-    study.predictions = _predictions(study)
+    study.predictions = read_predictions(folder, image_ids)
     return study
 
 
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: not whole JSON ({error}); right: copy it again") from error
-
-
-def _scores(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not a whole CSV file ({' '.join(str(error).split())}); right: copy it again"
-        ) from error
-
-
-def _check_scores(folder: Path, named: Mapping[str, object], scores: pd.DataFrame) -> None:
-    if missing := set(COLUMNS) - set(scores):
-        raise UserError(f"{folder}/scores.csv: no column {', '.join(sorted(missing))}; right: the published scores")
-    if len(scores) != CELLS or scores["config"].nunique() != CELLS:
-        raise UserError(
-            f"{folder}/scores.csv: {len(scores)} rows of {scores['config'].nunique()} configs; right: the whole file, one row "
-            f"for each of the {CELLS} cells"
-        )
-    unknown = [c for c in scores["config"] if str(c) not in named]
-    if unknown:
-        raise UserError(f"{folder}/scores.csv: config {unknown[0]} is not in configs.json; right: files of one copy")
-    numbers = scores[[*COLUMNS[1:]]].apply(pd.to_numeric, errors="coerce")
-    bad = scores.loc[numbers.isna().any(axis=1), "config"]
-    if len(bad):
-        raise UserError(
-            f"{folder}/scores.csv: config {bad.iloc[0]} has no score or size that is a number; right: the whole file"
-        )
-
-
-def _source(scores: pd.DataFrame, image_ids: Sequence[int]) -> Source:
+def _source(untouched: int, image_ids: Sequence[int]) -> Source:
     """The study as a source. Its number of parameters follows from the size of an untouched model, 32 bits each."""
-    from blip2sweep.canonical import canonical_json, digest
-
     generation = canonical_json({"max_new_tokens": 18, "num_beams": 1})
     identity = {
         "dtype": "float32",
@@ -171,8 +95,7 @@ def _source(scores: pd.DataFrame, image_ids: Sequence[int]) -> Source:
         "data": digest(list(image_ids))[:12],
         "generation": generation,
     }
-    params = int(scores["quantized_size"].max()) // FLOAT_BITS
-    return Source(NAME, MODEL, model_anatomy(MODEL), params, identity)
+    return Source(NAME, MODEL, model_anatomy(MODEL), untouched // FLOAT_BITS, identity)
 
 
 def _config(row: Row, named: list[NamedLayers], recipes: Recipes, untouched: int) -> Config:
@@ -206,33 +129,6 @@ def check_duplicates(study: Study) -> None:
                 f"{study.folder}/scores.csv: configs {other.number} and {config.number} changed the same layers but "
                 f"have other scores; right: the published scores"
             )
-
-
-def _predictions(study: Study) -> dict[int, list[str]]:
-    """Captions by config, in the order of the references. {} without the file."""
-    path = study.folder / "predictions.parquet"
-    if not path.is_file():
-        return {}
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, columns=["config", "image_id", "caption"]).to_pydict()
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are kinds of ValueError and KeyError
-        raise UserError(
-            f"{path}: not a whole parquet file of captions ({' '.join(str(error).split())[:120]}); right: copy it again"
-        ) from error
-    found: dict[int, list[str]] = {}
-    images: dict[int, list[int]] = {}
-    for config, image, caption in zip(table["config"], table["image_id"], table["caption"], strict=True):
-        found.setdefault(config, []).append(caption)
-        images.setdefault(config, []).append(image)
-    for config, ids in images.items():
-        if ids != study.image_ids:
-            raise UserError(
-                f"{path}: config {config} has {len(ids)} captions, not one for each image of references.json in order; "
-                f"right: the whole file"
-            )
-    return found
 
 
 def count(study: Study) -> Counts:

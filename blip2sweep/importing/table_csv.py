@@ -153,8 +153,8 @@ def _source(table: Table, columns: Columns, options: Options, params: int, mista
 
 def _agreed(table: Table, columns: Columns, name: str, given: str | None, mistakes: Mistakes) -> str | None:
     """The one value of a column, else the option's, else the default. Two different values are a mistake."""
-    said = table.values(columns.of[name]) if name in columns.of else []
-    values = list(dict.fromkeys(v for _, v in said)) or [v for k, v in columns.constants.items() if k == name]
+    cells = table.values(columns.of[name]) if name in columns.of else []
+    values = list(dict.fromkeys(v for _, v in cells)) or [v for k, v in columns.constants.items() if k == name]
     if len(values) > 1:
         mistakes.add(
             f"column {name} has {len(values)} values ({', '.join(values[:4])}), which are not compared; right: a file for each"
@@ -193,8 +193,10 @@ def _metrics(
         given = 1 if columns.own else scales.get(metric)
         divisor = scale(metric, column, values, values.get(base or 0), percent, given, mistakes)
         if divisor == 100:
-            told = f", {values[base]:g} of the untouched model as {values[base] / 100:g}" if base in values else ""
-            notes.append(f"column {column}: percentages, divided by 100{told} (--scale {metric}=1 where they are none)")
+            example = f", {values[base]:g} of the untouched model as {values[base] / 100:g}" if base in values else ""
+            notes.append(
+                f"column {column}: percentages, divided by 100{example} (--scale {metric}=1 where they are none)"
+            )
         plain += [column] * (divisor == 1)
         found[metric] = {n: v / divisor for n, v in values.items()} if divisor > 1 else values
     if plain and not columns.own:

@@ -199,8 +199,8 @@ def own_predictions(path: Path, columns: Mapping[str, object], mistakes: Mistake
             f"{path}: the columns id, image_id and text are no lists of one length; right: the file as written"
         )
     records = [{"id": i, "image_id": image, "text": words} for i, image, words in zip(*lists, strict=True)]
-    said = prediction_rows(path, records, "id", "text", mistakes)
-    return {"question_id": said, **({"image_id": said} if lists[0] == lists[1] else {})}
+    predicted = prediction_rows(path, records, "id", "text", mistakes)
+    return {"question_id": predicted, **({"image_id": predicted} if lists[0] == lists[1] else {})}
 
 
 def _check_ids(rows: RowList, ids: Sequence[tuple[int, Id]], right: str) -> None:

@@ -133,8 +133,8 @@ def list_of(data: object, name: str, path: Path, right: str) -> list[object]:
         raise UserError(f"{path}: holds {shown(data)}; right: an object with the list '{name}': {right}")
     found = data.get(name)
     if type(found) is not list:
-        said = f"'{name}' is {shown(found)}" if name in data else f"no list '{name}'"
-        raise UserError(f"{path}: {said}; right: {right}")
+        what = f"'{name}' is {shown(found)}" if name in data else f"no list '{name}'"
+        raise UserError(f"{path}: {what}; right: {right}")
     if not found:
         raise UserError(f"{path}: the list '{name}' is empty; right: {right}")
     return found
