@@ -92,6 +92,11 @@ class Columns:
         """A cell as messages name it: the heading, and the text below it."""
         return f"{self.of.get(meaning, meaning)} {word}"
 
+    def add(self, meaning: str, column: str) -> None:
+        self.of[meaning] = column
+        self.percent |= {meaning} if _is_percent(column) and meaning in METRICS else set()
+        self.notes += [f"column {column}: {meaning}"] if compact(column) != compact(meaning) else []
+
     @property
     def metrics(self) -> list[str]:
         return [m for m in METRICS if m in self.of]
@@ -128,9 +133,7 @@ def read_columns(
                 f"columns {first} and {column} both say {meaning}; right: --columns {meaning}={column}, or the other"
             )
         else:
-            found.of[meaning] = column
-            found.percent |= {meaning} if _is_percent(column) and meaning in METRICS else set()
-            found.notes += [f"column {column}: {meaning}"] if compact(column) != compact(meaning) else []
+            found.add(meaning, column)
     return found
 
 

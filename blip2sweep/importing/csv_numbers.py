@@ -1,7 +1,4 @@
-"""The metrics of a column as numbers.
-
-One decision a column: what a comma means, and whether the values are percentages.
-"""
+"""The metrics of a table as numbers. A column has one meaning of the comma and one unit: shares or percentages."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.importing.csv_columns import Columns
+from blip2sweep.importing.csv_file import Table
 from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.metrics import METRICS
 
@@ -24,7 +23,43 @@ NO_SHARE = ("nll", "mean_length")
 Values = dict[int, float]  # line -> number
 
 
-def read_numbers(
+def read_metrics(
+    table: Table,
+    columns: Columns,
+    base: int | None,
+    scales: Iterable[str],
+    decimal: str | None,
+    mistakes: Mistakes,
+) -> tuple[dict[str, Values], list[str]]:
+    """Metric -> its values by line, in the table's units; and notes that say how they were read.
+
+    base: the line of the untouched model; scales, decimal: the options of the command. Raises UserError for a wrong scale.
+    """
+    found: dict[str, Values] = {}
+    notes, plain, divisors = list[str](), list[str](), _read_scales(scales)
+    for metric in columns.metrics:
+        column = columns.of[metric]
+        cells = table.values(column)
+        values = _numbers(metric, column, cells, mistakes, decimal)
+        signs = {v.endswith("%") for _, v in cells if v not in DASHES}
+        if len(signs) > 1:
+            mistakes.add(f"column {column}: some values have a percent sign and some have none; right: all, or none")
+        percent = metric in columns.percent or signs == {True}
+        given = 1 if columns.own else divisors.get(metric)
+        divisor = _divisor(metric, column, values, values.get(base or 0), percent, given, mistakes)
+        if divisor == 100:
+            example = f", {values[base]:g} of the untouched model as {values[base] / 100:g}" if base in values else ""
+            notes.append(
+                f"column {column}: percentages, divided by 100{example} (--scale {metric}=1 where they are none)"
+            )
+        plain += [column] * (divisor == 1)
+        found[metric] = {n: v / divisor for n, v in values.items()} if divisor > 1 else values
+    if plain and not columns.own:
+        notes.append(f"as they stand, no percentages: {', '.join(plain)} (--scale METRIC=100 where they are)")
+    return found, notes
+
+
+def _numbers(
     metric: str, column: str, cells: Sequence[tuple[int, str]], mistakes: Mistakes, decimal: str | None
 ) -> Values:
     """The numbers of a column by line. Other texts are added to the mistakes; a dash counts as blank."""
@@ -69,7 +104,7 @@ def _number(text: str, comma: bool) -> float | None:
 # ---- units
 
 
-def read_scales(words: Iterable[str]) -> dict[str, int]:
+def _read_scales(words: Iterable[str]) -> dict[str, int]:
     """`--scale cider=100` -> {"cider": 100}: the divisors of the file's values."""
     found = {}
     for word in words:
@@ -82,7 +117,7 @@ def read_scales(words: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def scale(
+def _divisor(
     metric: str, column: str, values: Values, base: float | None, percent: bool, given: int | None, mistakes: Mistakes
 ) -> int:
     """The divisor of a column's values: 1 or 100.

@@ -21,7 +21,7 @@ from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.csv_columns import IDENTITY, Columns, compact, read_columns
 from blip2sweep.importing.csv_file import Line, Table, read_table
-from blip2sweep.importing.csv_numbers import DASHES, PLAIN, Values, read_numbers, read_scales, scale
+from blip2sweep.importing.csv_numbers import PLAIN, Values, read_metrics
 from blip2sweep.importing.csv_recipes import LineRecipes
 from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.importing.params import model_params
@@ -88,9 +88,10 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
     lines = LineRecipes(table, columns, anatomy)
     recipes = _recipes(table, lines, mistakes)
     base = next((n for n, r in recipes.items() if r.empty), None)
-    values, notes = _metrics(table, columns, base, options, mistakes)
-    rows = [_row(source, recipes[x.number], x, columns, values, mistakes) for x in table.lines if x.number in recipes]
-    _check_rows(rows, [x.number for x in table.lines if x.number in recipes], values, base, mistakes)
+    values, notes = read_metrics(table, columns, base, options.scales, options.decimal, mistakes)
+    read = [x for x in table.lines if x.number in recipes]
+    rows = [_row(source, recipes[x.number], x, columns, values, mistakes) for x in read]
+    _check_rows(rows, [x.number for x in read], values, base, mistakes)
     mistakes.check()
     name = "csv-" + re.sub(r"[^\w.-]+", "-", path.stem)
     notes = [*columns.notes, *lines.notes, *notes, *failed]
@@ -99,15 +100,17 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
     baseline = str(rows[0]["columns"]["baseline"])
     sweep = Sweep(name, shlex.join(["import", "csv", path.name]), time.time(), [r["key"] for r in rows], [baseline])
     write_rows(output_dir, sweep, rows)
-    read = {"key", "status", *ORIGIN, *COUNTS} if columns.own else set()
-    unused = [
-        c for c in columns.unused if c not in read and not (columns.own and re.fullmatch(r"drop_.+_(low|high)", c))
-    ]
-    unused += ["one without a heading"] * table.unnamed
-    return Imported(name, len(rows), unused, notes)
+    return Imported(name, len(rows), _unused(table, columns), notes)
+
+
+def _unused(table: Table, columns: Columns) -> list[str]:
+    """The columns that the import did not use."""
+    used = re.compile("|".join(("key", "status", *ORIGIN, *COUNTS, r"drop_.+_(low|high)")) if columns.own else r"(?!)")
+    return [c for c in columns.unused if not used.fullmatch(c)] + ["one without a heading"] * table.unnamed
 
 
 def _first(table: Table, column: str) -> str | None:
+    """The first value in a column, None without the column."""
     own = [c for c in table.columns if compact(c) == column]
     return next((v for c in own for _, v in table.values(c)), None)
 
@@ -174,34 +177,6 @@ def _recipes(table: Table, lines: LineRecipes, mistakes: Mistakes) -> dict[int, 
         except UserError as error:
             mistakes.add(str(error), line.number)
     return found
-
-
-def _metrics(
-    table: Table, columns: Columns, base: int | None, options: Options, mistakes: Mistakes
-) -> tuple[dict[str, Values], list[str]]:
-    """Metric -> its values by line, in the table's units; and notes that say how they were read."""
-    found: dict[str, Values] = {}
-    notes, plain, scales = list[str](), list[str](), read_scales(options.scales)
-    for metric in columns.metrics:
-        column = columns.of[metric]
-        cells = table.values(column)
-        values = read_numbers(metric, column, cells, mistakes, options.decimal)
-        signs = {v.endswith("%") for _, v in cells if v not in DASHES}
-        if len(signs) > 1:
-            mistakes.add(f"column {column}: some values have a percent sign and some have none; right: all, or none")
-        percent = metric in columns.percent or signs == {True}
-        given = 1 if columns.own else scales.get(metric)
-        divisor = scale(metric, column, values, values.get(base or 0), percent, given, mistakes)
-        if divisor == 100:
-            example = f", {values[base]:g} of the untouched model as {values[base] / 100:g}" if base in values else ""
-            notes.append(
-                f"column {column}: percentages, divided by 100{example} (--scale {metric}=1 where they are none)"
-            )
-        plain += [column] * (divisor == 1)
-        found[metric] = {n: v / divisor for n, v in values.items()} if divisor > 1 else values
-    if plain and not columns.own:
-        notes.append(f"as they stand, no percentages: {', '.join(plain)} (--scale METRIC=100 where they are)")
-    return found, notes
 
 
 def _row(
