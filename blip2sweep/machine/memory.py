@@ -60,8 +60,9 @@ def job_bytes(env: Mapping[str, str] = os.environ, status: Path = Path("/proc/se
     """
     node, cpu, cpus = (_number(env, f"SLURM_{n}") for n in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE"))
     requested = node or cpu * cpus  # MiB
-    used = workers_on_node(env) * _kilobytes(status, "VmRSS") * 1024
-    return [requested * 2**20 - used] if requested else []
+    if not requested:
+        return []
+    return [requested * 2**20 - workers_on_node(env) * _kilobytes(status, "VmRSS") * 1024]
 
 
 def _number(env: Mapping[str, str], name: str) -> int:

@@ -114,7 +114,7 @@ def test_markdown_and_latex_stay_tables() -> None:
 
 PRINTS = """
 import sys
-from blip2sweep import printing
+from blip2sweep.console import printing
 printing.prepare()
 printing.say("\u22120.5\u2026\u20130.1 \u00fc \u202e", err="err" in sys.argv)
 from rich.table import Table
