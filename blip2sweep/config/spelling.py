@@ -1,0 +1,46 @@
+"""Names and roles of parts in what was typed: one part is called by one of the two throughout a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from hydra.core.override_parser.types import Override
+
+from blip2sweep.config.overrides import values
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.roles import ROLES, check_spelling
+
+KEYED = ("per_part.", "model.dtype_per_part.")  # what follows is a part
+
+
+def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> None:
+    """Raise UserError, one line, where overrides call one part by its name and by its role. anatomies: of the models of the
+    sweep; not looked at where no role, or nothing but roles, is typed."""
+    words = [pair for override in overrides for pair in _words(override)]
+    roles = {word.partition(".")[0] in ROLES for _, word in words}
+    if len(roles) == 2:
+        for anatomy in anatomies:
+            check_spelling(anatomy, words)
+
+
+def _words(override: Override) -> Iterator[tuple[str, str]]:
+    """(what was typed, a word for parts) of one override; what a sweep gives one by one is told one by one."""
+    key = override.key_or_group
+    if key.startswith(KEYED):
+        yield (
+            f"{key}={override.get_value_element_as_str()}",
+            key.removeprefix(next(k for k in KEYED if key.startswith(k))),
+        )
+    elif key in ("part", "keep") or (key.startswith("rules.") and key.endswith(".target")):
+        for value in values(override):
+            words = str(value).split("+") if key == "part" else [str(value).split(":")[0]]
+            yield from ((f"{key}={value}", word) for word in words if word not in ("all", "none", "None"))
+
+
+def own_key(key: str, anatomy: Anatomy) -> tuple[str, ...]:
+    """The keys that a key of `per_part` or `dtype_per_part` means, in the model's own names: itself for every other key."""
+    head = next((k for k in KEYED if key.startswith(k)), None)
+    if head is None:
+        return (key,)
+    word, dot, rest = key.removeprefix(head).partition(".")
+    return tuple(f"{head}{name}{dot}{rest}" for name in anatomy.spellings.get(word, (word,)))
