@@ -27,10 +27,8 @@ def _words(override: Override) -> Iterator[tuple[str, str]]:
     """(what was typed, a word for parts) of one override; what a sweep gives one by one is told one by one."""
     key = override.key_or_group
     if key.startswith(KEYED):
-        yield (
-            f"{key}={override.get_value_element_as_str()}",
-            key.removeprefix(next(k for k in KEYED if key.startswith(k))),
-        )
+        head = next(k for k in KEYED if key.startswith(k))
+        yield str(override.input_line).lstrip("+"), key.removeprefix(head)
     elif key in ("part", "keep") or (key.startswith("rules.") and key.endswith(".target")):
         for value in values(override):
             words = str(value).split("+") if key == "part" else [str(value).split(":")[0]]
