@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.recipe.part_bits import part_columns
 
 Entry = Mapping[str, Any]
 NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # told by words of their own
@@ -30,6 +31,11 @@ def _undigested(entry: Entry) -> dict[str, Any]:
 
 def part_of(entry: Entry) -> str:
     return str(entry["target"]).partition(":")[0].partition(".")[0]
+
+
+def part_names(cells: pd.DataFrame) -> list[str]:
+    """The model's parts, in the order of computation, as a table's columns have them."""
+    return [c.removeprefix("bits_") for c in part_columns(cells, cells["recipe"])]
 
 
 def calibrates(entry: Entry) -> bool:

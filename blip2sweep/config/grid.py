@@ -10,9 +10,10 @@ from typing import Protocol
 from hydra.core.override_parser.types import Override
 
 from blip2sweep.config.overrides import normalise, parse, texts
-from blip2sweep.config.spelling import check_typed, own_key
+from blip2sweep.config.spelling import check_typed
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.roles import own_keys
 
 Job = tuple[str, ...]  # overrides of one cell
 
@@ -80,7 +81,7 @@ def _refuse_swallowed(job: Job, study: Sequence[Override], name: str, shapes: Se
 
 def _keys(key: str, shapes: Sequence[Anatomy]) -> set[str]:
     """A key, and what it is in the model's own names for parts."""
-    return {key, *(k for shape in shapes for k in own_key(key.lstrip("+"), shape))}
+    return {key, *(k for shape in shapes for k in own_keys(key.lstrip("+"), shape))}
 
 
 # ---- each: one cell per block

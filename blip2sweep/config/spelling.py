@@ -8,9 +8,7 @@ from hydra.core.override_parser.types import Override
 
 from blip2sweep.config.overrides import values
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import ROLES, check_spelling
-
-KEYED = ("per_part.", "model.dtype_per_part.")  # what follows is a part
+from blip2sweep.models.roles import KEYED, ROLES, check_spelling
 
 
 def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> None:
@@ -33,12 +31,3 @@ def _words(override: Override) -> Iterator[tuple[str, str]]:
         for value in values(override):
             words = str(value).split("+") if key == "part" else [str(value).split(":")[0]]
             yield from ((f"{key}={value}", word) for word in words if word not in ("all", "none", "None"))
-
-
-def own_key(key: str, anatomy: Anatomy) -> tuple[str, ...]:
-    """The keys that a key of `per_part` or `dtype_per_part` means, in the model's own names: itself for every other key."""
-    head = next((k for k in KEYED if key.startswith(k)), None)
-    if head is None:
-        return (key,)
-    word, dot, rest = key.removeprefix(head).partition(".")
-    return tuple(f"{head}{name}{dot}{rest}" for name in anatomy.spellings.get(word, (word,)))

@@ -25,7 +25,7 @@ OWN_FIELDS = {f.name for f in fields(Weights)} - {"num_bits", "type"} | {"bits",
 def recipe_of_text(text: str, recipes: Recipes, device: str = "cpu") -> Recipe:
     """The recipe of a text. device: whose packed kernels `packed` means. Raises UserError for a text that is none."""
     pieces = [piece.strip() for piece in text.split(";") if piece.strip()]
-    return _canonical(recipes([_entry(piece, recipes.anatomy, device) for piece in pieces]))
+    return _canonical(recipes([e for piece in pieces for e in _entries(piece, recipes.anatomy, device)]))
 
 
 def recipe_of_json(text: str, recipes: Recipes) -> Recipe:
@@ -38,13 +38,11 @@ def recipe_of_json(text: str, recipes: Recipes) -> Recipe:
         isinstance(e, dict) and isinstance(e.get("target"), str) for e in entries
     ):
         raise UserError("recipe_json: no list of targets; right: the table's own column")
-    for entry in entries:
-        _check_entry(entry, recipes.anatomy)
-    return _canonical(recipes(entries))
+    return _canonical(recipes([own for entry in entries for own in _checked(entry, recipes.anatomy)]))
 
 
-def _entry(piece: str, anatomy: Anatomy, device: str) -> dict[str, Any]:
-    """`vit:all:all=gptq4/group64/sym/damp=0.05/a8 static/packed` -> an entry."""
+def _entries(piece: str, anatomy: Anatomy, device: str) -> list[dict[str, Any]]:
+    """`vit:all:all=gptq4/group64/sym/damp=0.05/a8 static/packed` -> an entry; of a role one for each of its parts."""
     target, _, words = piece.partition("=")
     head, *rest = [w.strip() for w in words.split("/")]
     method, bits = _method(head, piece)
@@ -59,7 +57,7 @@ def _entry(piece: str, anatomy: Anatomy, device: str) -> dict[str, Any]:
         entry |= {"static_groups": method.knobs["static_groups"]} if "static_groups" in method.knobs else {}
     for word in rest[1:]:
         entry |= _further(word, method, piece, device)
-    return _check_entry(entry, anatomy)
+    return _checked(entry, anatomy)
 
 
 def _method(head: str, piece: str) -> tuple[Method, int]:
@@ -93,11 +91,12 @@ def _further(word: str, method: Method, piece: str, device: str) -> dict[str, An
     raise UserError(f"'{piece}': {method.name} has no '{word}'; {RIGHT}")
 
 
-def _check_entry(entry: dict[str, Any], anatomy: Anatomy) -> dict[str, Any]:
-    """An entry whose target and method there are. Raises UserError."""
-    name, blocks, layers = parse_target(entry["target"], "target")
-    anatomy.check_part(name, f"target {entry['target']}")
-    anatomy.mask(name, blocks, layers, f"target {entry['target']}")
+def _checked(entry: dict[str, Any], anatomy: Anatomy) -> list[dict[str, Any]]:
+    """An entry whose target and method there are, in the model's own names. Raises UserError."""
+    word, blocks, layers = parse_target(entry["target"], "target")
+    names = anatomy.own_names(word, f"target {entry['target']}")
+    for name in names:
+        anatomy.mask(name, blocks, layers, f"target {entry['target']}")
     method = METHODS.get(str(entry.get("method")))
     if method is None:
         raise UserError(f"method '{entry.get('method')}'; {nearest(str(entry.get('method')), list(METHODS))}")
@@ -117,7 +116,7 @@ def _check_entry(entry: dict[str, Any], anatomy: Anatomy) -> dict[str, Any]:
             f"target {entry['target']}: unknown {', '.join(sorted(unknown))}; {nearest(min(unknown), OWN_FIELDS)}"
         )
     _check_input(entry)
-    return {**entry, "target": f"{name}:{blocks}:{layers}"}
+    return [{**entry, "target": f"{name}:{blocks}:{layers}"} for name in names]
 
 
 def _check_input(entry: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from blip2sweep.models.architecture import BRIDGE, LANGUAGE, VISION
 if TYPE_CHECKING:
     from blip2sweep.models.anatomy import Anatomy, Part
 
+KEYED = ("per_part.", "model.dtype_per_part.")  # keys behind which a part is named
 # The role of a part whose YAML names none: that of the stage in which it is computed.
 OF_STAGE = {VISION: "vision", BRIDGE: "connector", LANGUAGE: "language"}
 
@@ -85,3 +86,12 @@ def check_spelling(anatomy: Anatomy, words: Iterable[tuple[str, str]]) -> None:
             raise UserError(
                 f"{both}: {role} and {name} are one part of model {anatomy.model}; right: one of the two words"
             )
+
+
+def own_keys(key: str, anatomy: Anatomy) -> tuple[str, ...]:
+    """The config keys that one of `per_part` or `dtype_per_part` means, in the model's own names; any other key itself."""
+    head = next((k for k in KEYED if key.startswith(k)), None)
+    if head is None:
+        return (key,)
+    word, dot, rest = key.removeprefix(head).partition(".")
+    return tuple(f"{head}{name}{dot}{rest}" for name in anatomy.spellings.get(word, (word,)))
