@@ -65,7 +65,7 @@ def _input_words(inputs: Entry) -> str:
 
 
 def setting_name(listed: Sequence[Entry]) -> str:
-    """The one setting of a recipe, or its distinct ones joined, each with what has it: `vit rtn/channel + llm gptq/channel`."""
+    """The one setting of a recipe, or its distinct ones joined, each with what has it: `vision rtn/channel + language gptq/channel`."""
     having: dict[str, list[Entry]] = {}
     for e in listed:
         having.setdefault(setting_of(e), []).append(e)
@@ -107,7 +107,7 @@ def by_recipe(cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def text_of(listed: Sequence[Entry]) -> str:
-    """A recipe for people: `vit:all:all=4`."""
+    """A recipe for people: `vision:all:all=4`."""
     return "; ".join(f"{e['target']}={e['bits']}" for e in listed) or "the baseline"
 
 
@@ -115,7 +115,7 @@ def text_of(listed: Sequence[Entry]) -> str:
 
 
 def overrides_of(listed: Sequence[Entry]) -> list[str] | None:
-    """`part=vit+llm quant=gptq …` without the width, for a recipe of one scheme and one target a part; else None."""
+    """`part=vision+language quant=gptq …` without the width, for a recipe of one scheme and one target a part; else None."""
     parts = [part_of(e) for e in listed]
     if not listed or not one_scheme(listed) or len(set(parts)) < len(parts):
         return None

@@ -71,20 +71,14 @@ def check_spelling(anatomy: Anatomy, words: Iterable[tuple[str, str]]) -> None:
     words: (what was typed, the word for parts in it). Words that this model does not know are left to others. Raises
     UserError, one line.
     """
-    named: dict[str, str] = {}
-    by_role: dict[str, str] = {}
-    for typed, word in words:
-        base = word.partition(".")[0]
-        if base in anatomy.parts:
-            named.setdefault(base, typed)
-        else:
-            by_role.setdefault(base, typed)
-    for name, typed in named.items():
-        role = anatomy.parts[name].role
-        if role in by_role:
-            both = " and ".join(dict.fromkeys((typed, by_role[role])))
+    first: dict[str, tuple[int, str]] = {}
+    for i, (typed, word) in enumerate(words):
+        first.setdefault(word.partition(".")[0], (i, typed))
+    for name, part in anatomy.parts.items():
+        if name != part.role and name in first and part.role in first:
+            both = " and ".join(dict.fromkeys(typed for _, typed in sorted((first[name], first[part.role]))))
             raise UserError(
-                f"{both}: {role} and {name} are one part of model {anatomy.model}; right: one of the two words"
+                f"{both}: {part.role} and {name} are one part of model {anatomy.model}; right: one of the two words"
             )
 
 

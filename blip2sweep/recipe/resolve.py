@@ -14,7 +14,7 @@ from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, Linear
-from blip2sweep.models.roles import check_spelling
+from blip2sweep.models.roles import ROLES, check_spelling
 from blip2sweep.recipe.knobs import Knob, Knobs, Resolved, knobs_of, merged, resolve_knobs
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
@@ -43,7 +43,14 @@ def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy, runs: bool = Tru
     steps = steps if runs else [replace(s, runs=False) for s in steps]
     own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
     parts = {part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts}
-    return Recipe(parts, frozenset({"recipe_file" if from_file else "part"}))
+    without = () if from_file else _without_part(config.get("per_part") or {}, anatomy)
+    return Recipe(parts, frozenset({"recipe_file" if from_file else "part", *without}))
+
+
+def _without_part(per_part: Mapping[str, Any], anatomy: Anatomy) -> list[str]:
+    """Keys `per_part.<role>.bits` that are `none` where no part has the role: what is not there is left alone."""
+    lacking = [r for r in ROLES if not anatomy.role(r) and set(per_part.get(r) or ()) == {"bits"}]
+    return [f"per_part.{r}.bits" for r in lacking if str(per_part[r]["bits"]).lower() == "none"]
 
 
 class Own(NamedTuple):
@@ -99,7 +106,10 @@ def _written(target: Mapping[str, str]) -> Knobs:
 def _per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
     """{addressable part: its own knobs and target}; `per_part.language.encoder.bits` is nested one level deeper."""
     found: dict[str, Own] = {}
+    without = _without_part(per_part, anatomy)
     for word, values in _flat_parts(per_part, anatomy):
+        if f"per_part.{word}.bits" in without:
+            continue
         where = f"per_part.{word}"
         meant = [n for n in anatomy.own_names(word, where) if _reaches(n, names)]
         if not meant:

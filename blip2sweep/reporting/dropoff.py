@@ -76,7 +76,7 @@ def _width(recipe_json: str) -> float:
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
-    """`vit`, or `vit first mlp group32` where the sweep varies those too."""
+    """`vision`, or `vision first mlp group32` where the sweep varies those too."""
     varied = [
         c
         for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")

@@ -12,7 +12,7 @@ CONNECTOR = "connector"
 
 @dataclass(frozen=True)
 class Panel:
-    """title: `qformer 4`; at: {part: width} of the cells in it."""
+    """title: `connector 4`; at: {part: width} of the cells in it."""
 
     title: str
     at: dict[str, float]

@@ -4,8 +4,8 @@ One run per cell with run id = key, so that sending twice changes nothing; group
 table and the HTML report as artifacts and a table of the samples that lost most. What was sent is remembered beside the
 sweep, row by row, so that a stopped upload goes on where it was.
 
-For parallel coordinates and parameter importance every run's config has a number for every part: `width_vit` … are 16 where
-`bits_vit` is null; `metric`, `drop` and `kept` name the main metric alike for captions and questions.
+For parallel coordinates and parameter importance every run's config has a number for every part: `width_<part>` are 16 where
+`bits_<part>` is null; `metric`, `drop` and `kept` name the main metric alike for captions and questions.
 """
 
 from __future__ import annotations

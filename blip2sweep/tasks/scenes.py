@@ -38,7 +38,7 @@ __all__ = [
     "write_split", "yes_no_question",
 ]  # fmt: skip
 
-CELL = 16  # pixels a grid cell, two ViT patches
+CELL = 16  # pixels a grid cell, two patches
 IMAGE_SIZE = GRID * CELL
 RADIUS = {"small": 4, "big": 7}  # pixels
 JPEG_QUALITY = 85
