@@ -46,14 +46,14 @@ def _sums(part: PartRecipe) -> tuple[int, int]:
     return sum(x.weights for x, _ in touched), sum(x.weights * s.weights.num_bits for x, s in touched)
 
 
-def role_bits(recipe: Recipe) -> dict[str, float | None]:
-    """{bits_<role>: mean width over its parts} of the roles that the model has."""
-    having = {role: [p for p in recipe.parts.values() if p.part.role == role] for role in ROLES}
-    return {f"bits_{role}": mean_bits(parts) for role, parts in having.items() if parts}
+def role_bits(recipe: Recipe) -> dict[str, float]:
+    """{bits_<role>: mean width over its parts} of the roles that are touched: a row is to be short."""
+    having = {role: mean_bits(p for p in recipe.parts.values() if p.part.role == role) for role in ROLES}
+    return {f"bits_{role}": bits for role, bits in having.items() if bits is not None}
 
 
-class OlderRows:
-    """Gives rows that were written before there were roles their columns `bits_<role>`.
+class RoleColumns:
+    """Gives every row of a table a column `bits_<role>` for each role, those that were written before there were roles too.
 
     configs: gives {name: model config} of models that are not shipped; asked once, and only where a row needs it.
     """
@@ -63,16 +63,22 @@ class OlderRows:
         self._known: dict[str, Anatomy | None] = {}
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of a row, those of the roles behind those of the parts. As they are where the model is not known."""
+        """The columns of a row, those of the roles behind those of the parts; None where a role is left alone, or not known."""
         widths = width_columns(columns)
-        if any(f"bits_{role}" in columns for role in ROLES) or not widths:
+        if not widths:
             return dict(columns)
-        found = self._roles(columns, [w.removeprefix("bits_") for w in widths])
-        last = list(columns).index(widths[-1]) + 1
-        items = list(columns.items())
-        return dict([*items[:last], *found.items(), *items[last:]])
+        called = _NAMED.findall(str(columns.get("recipe")))
+        own = [w for w in widths if (n := w.removeprefix("bits_")) not in ROLES or n in called or columns[w] is None]
+        found = {w: columns[w] for w in widths if w not in own}
+        if not found and any(columns[w] is not None for w in own):
+            found = self._roles(columns, [w.removeprefix("bits_") for w in own])
+        roles = {c: found.get(c) for role in ROLES if (c := f"bits_{role}") not in own}
+        rest = {c: v for c, v in columns.items() if c not in roles}
+        last = list(rest).index(own[-1]) + 1 if own else 0
+        items = list(rest.items())
+        return dict([*items[:last], *roles.items(), *items[last:]])
 
-    def _roles(self, columns: Mapping[str, Any], parts: list[str]) -> dict[str, float | None]:
+    def _roles(self, columns: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
         shape = self._anatomy(str(columns["model"]))
         if shape is None or set(shape.parts) != set(parts):
             return {}

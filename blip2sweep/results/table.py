@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blip2sweep.metrics import METRICS
-from blip2sweep.recipe.part_bits import OlderRows, width_columns
+from blip2sweep.recipe.part_bits import RoleColumns, width_columns
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.results import drops as measured
 from blip2sweep.results.ledger import Attempts, Ledger
@@ -31,11 +31,11 @@ def build_table(ledger: Ledger) -> pd.DataFrame:
     import pandas as pd  # planning and status ask for `older` alone
 
     _of_recipe.cache_clear()
-    rows, older = (
+    rows, with_roles = (
         (_row(key, attempts, ledger) for key, attempts in _ordered(ledger)),
-        OlderRows(lambda: planned_models(ledger.output_dir)),
+        RoleColumns(lambda: planned_models(ledger.output_dir)),
     )
-    table = pd.DataFrame([older(r) for r in rows if r])
+    table = pd.DataFrame([with_roles(r) for r in rows if r])
     if "finished" in table:
         table["finished"] = pd.to_datetime(table["finished"], unit="s", utc=True)
     return _without_empty_columns(table) if len(table) else table

@@ -16,9 +16,10 @@ from blip2sweep.models.shipped import model_anatomy, model_config, shipped_model
 from blip2sweep.planning.costs import likes
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
-from blip2sweep.recipe.part_bits import OlderRows, part_columns
+from blip2sweep.recipe.part_bits import RoleColumns, part_columns
 
 PLAIN: dict[str, Any] = {"part": "all", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": 4}}
+ROLES = ("vision", "connector", "language")
 OWN = {"vision": "vit", "connector": "qformer", "language": "llm"}
 
 
@@ -124,8 +125,14 @@ def test_a_role_with_two_parts_means_both() -> None:
     assert (columns["bits_encoder"], columns["bits_decoder"]) == (2, 6)
     assert columns["bits_language"] == pytest.approx(mean, rel=1e-12)
     older = {k: v for k, v in columns.items() if k not in ("bits_vision", "bits_connector", "bits_language")}
-    again = OlderRows(lambda: {"mine": two_language_parts()})({"model": "mine", **older})
-    assert list(again.items()) == [("model", "mine"), *columns.items()]
+    again = RoleColumns(lambda: {"mine": two_language_parts()})({"model": "mine", **older})
+    assert {**again, "bits_vision": 0, "bits_connector": 0} == {
+        "model": "mine",
+        **columns,
+        "bits_vision": 0,
+        "bits_connector": 0,
+    }
+    assert again["bits_vision"] is None
 
 
 def test_a_role_that_is_lacking_says_so() -> None:
@@ -183,6 +190,25 @@ def test_costs_and_parts_know_nothing_of_the_columns_of_roles() -> None:
     older = {k: v for k, v in columns.items() if k not in ("bits_vision", "bits_connector", "bits_language")}
     assert likes({**head, **columns}) == likes({**head, **older})
     assert likes({**head, **columns})[0] == "tiny float32 d 3 vit+llm [4.0, None, 4.0]"
-    assert OlderRows(dict)({"model": "tiny", **older}) == {"model": "tiny", **columns}
-    assert list(OlderRows(dict)({"model": "tiny", **older})) == ["model", *columns]
-    assert OlderRows(dict)({"model": "of nobody", **older}) == {"model": "of nobody", **older}
+    filled = RoleColumns(dict)({"model": "tiny", **older})
+    assert filled == RoleColumns(dict)({"model": "tiny", **columns})
+    assert {k: v for k, v in filled.items() if v is not None} == {
+        "model": "tiny",
+        **{k: v for k, v in columns.items() if v is not None},
+    }
+    at = list(filled).index("bits_llm")
+    assert list(filled)[at : at + 4] == ["bits_llm", "bits_vision", "bits_connector", "bits_language"]
+    assert filled["bits_connector"] is None
+    unknown = RoleColumns(dict)({"model": "of nobody", **older})
+    assert [unknown[f"bits_{r}"] for r in ROLES] == [None] * 3
+
+
+def test_a_row_of_a_model_whose_part_is_called_as_its_role_gets_the_others() -> None:
+    config = copy.deepcopy(model_config("tiny"))
+    config["parts"]["language"] = config["parts"].pop("llm")
+    columns = recipe_columns(resolved(anatomy(config), part="vit"), 10**6)
+    assert columns["bits_language"] is None
+    older = {k: v for k, v in columns.items() if k != "bits_vision"}
+    for row in (columns, older):
+        filled = RoleColumns(lambda: {"mine": config})({"model": "mine", **row})
+        assert (filled["bits_vision"], filled["bits_connector"], filled["bits_language"]) == (4, None, None)
