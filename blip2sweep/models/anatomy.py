@@ -155,7 +155,7 @@ class Anatomy:
     @cached_property
     def spellings(self) -> dict[str, tuple[str, ...]]:
         """{word: the addressable names it means}: these names, roles, and stacks of a role."""
-        return spellings(self.parts.values(), self.addressable)
+        return spellings(self.parts, self.addressable)
 
     def role(self, name: str) -> tuple[Part, ...]:
         """The parts that have a role, in the order of computation."""

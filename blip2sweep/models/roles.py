@@ -37,13 +37,13 @@ def _others(role: str, parts: Mapping[str, Part]) -> str:
     return f"{' and '.join(having)} has" if len(having) == 1 else f"{' and '.join(having) or 'no part'} have"
 
 
-def spellings(parts: Iterable[Part], addressable: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def spellings(parts: Mapping[str, Part], addressable: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """{word: the addressable names it means} of every word that `part=` takes, roles last."""
     found: dict[str, tuple[str, ...]] = {name: (name,) for name in addressable}
     by_role: dict[str, tuple[str, ...]] = {}
     for name in found:
         base, dot, stack = name.partition(".")
-        word = f"{next(p.role for p in parts if p.name == base)}{dot}{stack}"
+        word = f"{parts[base].role}{dot}{stack}"
         by_role[word] = (*by_role.get(word, ()), name)
     return {**found, **{word: names for word, names in by_role.items() if word not in found}}
 

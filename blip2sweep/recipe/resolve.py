@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -14,8 +14,9 @@ from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, Linear
-from blip2sweep.models.roles import ROLES, check_spelling
+from blip2sweep.models.roles import check_spelling
 from blip2sweep.recipe.knobs import Knob, Knobs, Resolved, knobs_of, merged, resolve_knobs
+from blip2sweep.recipe.per_part import Own, of_no_part, read_per_part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
@@ -43,30 +44,16 @@ def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy, runs: bool = Tru
     steps = steps if runs else [replace(s, runs=False) for s in steps]
     own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
     parts = {part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts}
-    without = () if from_file else _without_part(config.get("per_part") or {}, anatomy)
-    return Recipe(parts, frozenset({"recipe_file" if from_file else "part", *without}))
-
-
-def _without_part(per_part: Mapping[str, Any], anatomy: Anatomy) -> list[str]:
-    """Keys `per_part.<role>.bits` that are `none` where no part has the role: what is not there is left alone."""
-    lacking = [r for r in ROLES if not anatomy.role(r) and set(per_part.get(r) or ()) == {"bits"}]
-    return [f"per_part.{r}.bits" for r in lacking if str(per_part[r]["bits"]).lower() == "none"]
-
-
-class Own(NamedTuple):
-    """What `per_part` says of one part: knobs, its own blocks and layers where it has them, and the key they stand under."""
-
-    knobs: Knobs = ()
-    target: Knobs = ()
-    where: str = ""
+    return Recipe(parts, frozenset({"recipe_file" if from_file else "part"}))
 
 
 def _config_steps(config: Mapping[str, Any], anatomy: Anatomy) -> Iterator[Step]:
     names = anatomy.part_names(config["part"])
     quant = knobs_of(config.get("quant") or {}, "quant")
-    own = _per_part(config.get("per_part") or {}, names, anatomy, str(config["part"]))
+    own = read_per_part(config.get("per_part") or {}, names, anatomy, str(config["part"]))
+    nothing = frozenset(of_no_part(config.get("per_part") or {}, anatomy))
     for name in names:
-        yield from _base_steps(config, name, quant, own)
+        yield from (replace(s, origins=s.origins | nothing) for s in _base_steps(config, name, quant, own))
     for label, rule in (config.get("rules") or {}).items():
         yield from _rule_steps(label, rule, quant, own, names, anatomy)
     if config.get("keep") is not None:
@@ -101,45 +88,6 @@ def _base_steps(config: Mapping[str, Any], name: str, quant: Knobs, own: Mapping
 
 def _written(target: Mapping[str, str]) -> Knobs:
     return tuple(Knob(key, value, key) for key, value in target.items())
-
-
-def _per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
-    """{addressable part: its own knobs and target}; `per_part.language.encoder.bits` is nested one level deeper."""
-    found: dict[str, Own] = {}
-    without = _without_part(per_part, anatomy)
-    for word, values in _flat_parts(per_part, anatomy):
-        if f"per_part.{word}.bits" in without:
-            continue
-        where = f"per_part.{word}"
-        meant = [n for n in anatomy.own_names(word, where) if _reaches(n, names)]
-        if not meant:
-            raise UserError(f"{where}: outside part={part}, so it would do nothing; right: name {word} in part as well")
-        own = _own(values, where)
-        for name in meant:
-            before = found.get(name, Own())
-            found[name] = Own(merged(before.knobs, own.knobs), merged(before.target, own.target), where)
-    return found
-
-
-def _reaches(name: str, names: Sequence[str]) -> bool:
-    """Whether `part`, which chose `names`, touches something of a part or stack."""
-    return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
-
-
-def _own(values: Mapping[str, Any], where: str) -> Own:
-    places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
-    target = tuple(Knob(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
-    return Own(knobs_of({k: v for k, v in values.items() if k not in places}, where), target)
-
-
-def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, values in per_part.items():
-        if not isinstance(values, Mapping):
-            raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
-        inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.spellings}
-        yield str(name), {k: v for k, v in values.items() if k not in inner}
-        for stack, knobs in inner.items():
-            yield f"{name}.{stack}", knobs
 
 
 def _rule_steps(
