@@ -15,7 +15,7 @@ __all__ = ["__version__", "report", "sweep"]
 def sweep(overrides: str, *more: str, workers: int | None = None) -> pd.DataFrame:
     """Run a sweep on this machine as `python -m blip2sweep -m OVERRIDES` does. Returns the sweep's table, one row a cell.
 
-    overrides: words of the command line, such as "quant.bits=2,4 part=vit,llm"; more: further words, each of which may
+    overrides: words of the command line, such as "quant.bits=2,4 part=vision,language"; more: further words, each of which may
     hold spaces. workers: processes; null: one a GPU. Raises UserError for bad input.
     """
     from blip2sweep.commands.api import run

@@ -34,7 +34,7 @@ def plan(
     many packs the rest is divided and about how long they take; with Slurm the sbatch script.
 
     \b
-      blip2sweep plan quant.bits=2,4 part=vit,llm
+      blip2sweep plan quant.bits=2,4 part=vision,language
       blip2sweep plan +study=part_wise model=blip2-opt-2.7b task=coco_caption hydra/launcher=slurm
 
     Overrides are those of the sweep itself, so that the same words with `python -m blip2sweep -m` run it: key=value sets a
@@ -195,11 +195,11 @@ def import_results(
         int | None, typer.Option(help="csv: parameters of the whole model, where not as shipped.")
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option(help="csv: MEANING=COLUMN, such as bits_vit='W bits'; MEANING= for no column.")
+        list[str] | None, typer.Option(help="csv: MEANING=COLUMN, such as bits='W bits'; MEANING= for no column.")
     ] = None,
     constants: Annotated[
         list[str] | None,
-        typer.Option("--set", help="csv: MEANING=VALUE for every line, such as part=llm or method=gptq."),
+        typer.Option("--set", help="csv: MEANING=VALUE for every line, such as part=language or method=gptq."),
     ] = None,
     scale: Annotated[
         list[str] | None, typer.Option(help="csv: METRIC=100 where its column has percentages, METRIC=1 where not.")
@@ -296,7 +296,7 @@ def suggest(
 
 @app.command()
 def quantize(
-    overrides: Annotated[list[str], typer.Argument(help="One cell, such as part=llm quant=gptq quant.bits=4.")],
+    overrides: Annotated[list[str], typer.Argument(help="One cell, such as part=language quant=gptq quant.bits=4.")],
     to: Annotated[Path, typer.Option("--to", help="A new folder for the checkpoint.")],
     config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
     output_dir: OutputDir = DEFAULT,

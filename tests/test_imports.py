@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"compression", "metrics", "models", "recipe", "results", "rows"},
     "importing": {"compression", "metrics", "models", "recipe", "results", "tasks"},
     "doctor": {"metrics", "models", "planning", "tasks"},
-    "reporting": {"analysis", "metrics", "models", "planning", "results", "rows", "tasks"},
+    "reporting": {"analysis", "metrics", "models", "planning", "recipe", "results", "rows", "tasks"},
     "commands": {
         "analysis",
         "backends",

@@ -1,7 +1,7 @@
 """What the cells of a table have in common: one model, one task, and recipes taken apart into settings, lines and widths.
 
 Words used all over this room: a *setting* is a scheme without its width (`minmax/tensor`), a *line* is a recipe without its
-widths (`vit:all:all; llm:all:mlp`), so a drop-off curve is the cells of one setting and one line, ordered by width. Cells that
+widths (`vision:all:all; language:all:mlp`), so a drop-off curve is the cells of one setting and one line, ordered by width. Cells that
 differ in the calibration seed alone are points of one line; other calibration samples are another setting.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.analysis.cells import all_blocks, one_seed
-from blip2sweep.analysis.recipes import entries, part_of
+from blip2sweep.analysis.recipes import entries, part_names, part_of
 
 FREE = 16  # a part that is left alone
 
@@ -19,8 +19,7 @@ def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     A part is whole where all of its blocks are touched, in the layers of the largest such cell; so the published study
     counts with what its quantizer reached. Of calibration seeds the lowest is shown.
     """
-    names = map(str, cells)
-    parts = [c.removeprefix("bits_") for c in names if c.startswith("bits_") and not c.startswith("bits_per")]
+    parts = part_names(cells)
     whole = {p: _largest(cells, p) for p in parts}
     rows = [r for row in one_seed(cells).to_dict("records") if (r := _row(row, parts, whole, metric))]
     return pd.DataFrame(rows, columns=["key", "setting", *parts, "size", "value", "drop", "low", "high", "recipe"])

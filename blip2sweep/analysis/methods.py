@@ -63,7 +63,7 @@ def _pair(row: dict[Any, Any], ref: dict[Any, Any], metric: str, draws: Draws | 
 
 
 def _label(listed: list[Entry]) -> str:
-    """`vit first mlp + llm 4 bits`; what is `all`, and the default strategy, are left out."""
+    """`vision first mlp + language 4 bits`; what is `all`, and the default strategy, are left out."""
     widths = list(dict.fromkeys(e["bits"] for e in listed))
     words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
     words = [f"{w} {e['bits']}" for w, e in zip(words, listed, strict=True)] if len(widths) > 1 else words

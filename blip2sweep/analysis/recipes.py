@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.recipe.part_bits import part_columns
 
 Entry = Mapping[str, Any]
 NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # told by words of their own
@@ -30,6 +31,11 @@ def _undigested(entry: Entry) -> dict[str, Any]:
 
 def part_of(entry: Entry) -> str:
     return str(entry["target"]).partition(":")[0].partition(".")[0]
+
+
+def part_names(cells: pd.DataFrame) -> list[str]:
+    """The model's parts, in the order of computation, as a table's columns have them."""
+    return [c.removeprefix("bits_") for c in part_columns(cells, cells["recipe"])]
 
 
 def calibrates(entry: Entry) -> bool:
@@ -59,7 +65,7 @@ def _input_words(inputs: Entry) -> str:
 
 
 def setting_name(listed: Sequence[Entry]) -> str:
-    """The one setting of a recipe, or its distinct ones joined, each with what has it: `vit rtn/channel + llm gptq/channel`."""
+    """The one setting of a recipe, or its distinct ones joined, each with what has it: `vision rtn/channel + language gptq/channel`."""
     having: dict[str, list[Entry]] = {}
     for e in listed:
         having.setdefault(setting_of(e), []).append(e)
@@ -101,7 +107,7 @@ def by_recipe(cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def text_of(listed: Sequence[Entry]) -> str:
-    """A recipe for people: `vit:all:all=4`."""
+    """A recipe for people: `vision:all:all=4`."""
     return "; ".join(f"{e['target']}={e['bits']}" for e in listed) or "the baseline"
 
 
@@ -109,7 +115,7 @@ def text_of(listed: Sequence[Entry]) -> str:
 
 
 def overrides_of(listed: Sequence[Entry]) -> list[str] | None:
-    """`part=vit+llm quant=gptq …` without the width, for a recipe of one scheme and one target a part; else None."""
+    """`part=vision+language quant=gptq …` without the width, for a recipe of one scheme and one target a part; else None."""
     parts = [part_of(e) for e in listed]
     if not listed or not one_scheme(listed) or len(set(parts)) < len(parts):
         return None

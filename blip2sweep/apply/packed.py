@@ -16,7 +16,7 @@ from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.packed import Kernel, kernel_of
 
-OUTLIERS = 6.0  # inputs from this size on LLM.int8() multiplies in 16 bits, as published
+OUTLIERS = 6.0  # inputs from this size on bitsandbytes int8 multiplies in 16 bits, as published
 
 
 def split(recipe: Recipe) -> tuple[Recipe, Recipe]:

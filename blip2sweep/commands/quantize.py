@@ -37,7 +37,7 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
 def _check(cell: Cell, to: Path) -> None:
     if cell.recipe.empty:
         raise UserError(
-            "quantize: this config leaves every layer alone; right: such as part=llm quant=gptq quant.bits=4"
+            "quantize: this config leaves every layer alone; right: such as part=language quant=gptq quant.bits=4"
         )
     if any(s.weights.packed for s in cell.recipe.schemes.values()):
         raise UserError("quantize: packed layers cannot be written; right: without quant.packed")

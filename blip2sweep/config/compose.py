@@ -81,7 +81,7 @@ class Composer:
         )
         if not texts:
             raise UserError(
-                f"study={name}: not a list of override lists; right: study: [[part=vit, 'quant.bits=2,4'], …]"
+                f"study={name}: not a list of override lists; right: study: [[part=vision, 'quant.bits=2,4'], …]"
             )
         for line in lists:
             self.check(line)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from hydra.core.override_parser.types import Override
 
 from blip2sweep.config.overrides import normalise, parse, texts
-from blip2sweep.errors import UserError
+from blip2sweep.config.spelling import check_typed
+from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.roles import own_keys
 
 Job = tuple[str, ...]  # overrides of one cell
 
@@ -26,8 +29,17 @@ class Composed(Protocol):
 
 def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
     """All cells of a sweep, in the order Hydra's own sweeper would give: the last argument varies fastest."""
-    jobs = [job for outer in product(parse(arguments), composed.options) for job in _studied(outer, composed)]
+    typed = parse(arguments)
+    jobs = [job for outer in product(typed, composed.options) for job in _studied(outer, composed)]
+    check_typed(typed, _anatomies(jobs, composed))
     return [cell for job in jobs for cell in _each(job, composed)]
+
+
+def _anatomies(jobs: Iterable[Job], composed: Composed) -> Iterator[Anatomy]:
+    """Of every model of a sweep; planning says what is wrong with one that has none."""
+    for chosen in dict.fromkeys(tuple(o for o in job if o.startswith(("model=", "model."))) for job in jobs):
+        with contextlib.suppress(UserError):
+            yield composed.anatomy(chosen)
 
 
 def product(overrides: Sequence[Override], options: Callable[[str], list[str]]) -> list[Job]:
@@ -50,18 +62,26 @@ def _studied(job: Job, composed: Composed) -> Iterator[Job]:
         return
     for line in composed.study(str(name)):
         inner = parse([normalise(o) for o in line])
-        _refuse_swallowed(rest, inner, str(name))
-        yield from ((*rest, *cell) for cell in product(inner, composed.options))
+        cells = product(inner, composed.options)
+        shapes = list(_anatomies([(*rest, *cell) for cell in cells], composed))
+        check_typed(inner, shapes)
+        _refuse_swallowed(rest, inner, str(name), shapes)
+        yield from ((*rest, *cell) for cell in cells)
 
 
-def _refuse_swallowed(job: Job, study: Sequence[Override], name: str) -> None:
-    own = {o.get_key_element() for o in study}
+def _refuse_swallowed(job: Job, study: Sequence[Override], name: str, shapes: Sequence[Anatomy]) -> None:
+    own = {k for o in study for k in _keys(o.get_key_element(), shapes)}
     for text in job:
         key = text.partition("=")[0]
-        if key in own:
+        if own.intersection(_keys(key, shapes)):
             raise UserError(
                 f"{text}: study={name} sets {key} itself and would swallow it; right: leave {key} to the study"
             )
+
+
+def _keys(key: str, shapes: Sequence[Anatomy]) -> set[str]:
+    """A key, and what it is in the model's own names for parts."""
+    return {key, *(k for shape in shapes for k in own_keys(key.lstrip("+"), shape))}
 
 
 # ---- each: one cell per block
@@ -69,18 +89,41 @@ def _refuse_swallowed(job: Job, study: Sequence[Override], name: str) -> None:
 
 def _each(job: Job, composed: Composed) -> Iterator[Job]:
     if composed.value(job, "blocks") == "each":
-        parts = composed.anatomy(job).part_names(str(composed.value(job, "part")))
-        for part in parts:
-            for i in range(composed.anatomy(job).n_blocks(part)):
-                yield _with(job, part=part, blocks=str(i))
-        if not parts:
-            yield _with(job, blocks="all")
-    elif (name := _kept_each(composed.value(job, "keep"))) is not None:
-        composed.anatomy(job).check_part(name, f"keep={name}:each")
-        for i in range(composed.anatomy(job).n_blocks(name)):
-            yield _with(job, keep=str(composed.value(job, "keep")).replace(":each", f":{i}", 1))
+        yield from _each_block(job, composed)
+    elif (word := _kept_each(composed.value(job, "keep"))) is not None:
+        yield from _each_kept(job, composed, word)
     else:
         yield job
+
+
+def _each_block(job: Job, composed: Composed) -> Iterator[Job]:
+    shape, part = composed.anatomy(job), str(composed.value(job, "part"))
+    try:
+        words = _single(shape, shape.part_names(part), part.split("+"))
+    except MissingRole:  # planning skips the cell with that reason
+        yield job
+        return
+    for word, name in words.items():
+        yield from (_with(job, part=word, blocks=str(i)) for i in range(shape.n_blocks(name)))
+    if not words:
+        yield _with(job, blocks="all")
+
+
+def _each_kept(job: Job, composed: Composed, word: str) -> Iterator[Job]:
+    shape, rest = composed.anatomy(job), str(composed.value(job, "keep")).removeprefix(f"{word}:each")
+    try:
+        names = shape.own_names(word, f"keep={word}:each")
+    except MissingRole:
+        yield job
+        return
+    for own, name in _single(shape, names, [word]).items():
+        yield from (_with(job, keep=f"{own}:{i}{rest}") for i in range(shape.n_blocks(name)))
+
+
+def _single(shape: Anatomy, names: Iterable[str], words: Iterable[str]) -> dict[str, str]:
+    """{word: name}: each name by the word that was typed for it alone, else by itself."""
+    typed = {shape.spellings[w][0]: w for w in words if len(shape.spellings.get(w, ())) == 1}
+    return {typed.get(name, name): name for name in names}
 
 
 def _kept_each(keep: object) -> str | None:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from blip2sweep.config import schema
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.overrides import explain, normalise, parse
+from blip2sweep.config.spelling import check_typed
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
 
@@ -45,6 +46,7 @@ def compose_cell(
         several = next((o.input_line for o in parse(words) if o.is_sweep_override()), None)
         if several:
             raise UserError(f"{several}: several values, and this is about one cell; right: one value")
+        check_typed(parse(words), (made.anatomy(job) for job in [tuple(words)]))
         return made.config(tuple(words))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error

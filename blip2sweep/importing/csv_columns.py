@@ -159,8 +159,8 @@ def _names(anatomy: Anatomy) -> dict[str, str]:
     """Compact heading -> meaning."""
     found = {compact(m): m for m in (*RECIPE, *METRICS, *IDENTITY)}
     found |= {word: meaning for meaning, words in SYNONYMS.items() for word in words.split()}
-    for part in anatomy.parts:
-        found |= {form.format(word): f"bits_{part}" for word in part_words(part) for form in BITS_OF}
+    for part in anatomy.parts.values():
+        found |= {form.format(word): f"bits_{part.name}" for word in part_words(part, anatomy) for form in BITS_OF}
     return found
 
 

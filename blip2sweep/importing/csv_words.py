@@ -6,17 +6,17 @@ import re
 from dataclasses import dataclass
 
 from blip2sweep.compression.quantize import METHODS
-from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.anatomy import Anatomy, Part
 
 UNTOUCHED = frozenset(
     "none fp16 bf16 fp32 fp float16 bfloat16 float32 half full fullprecision unquantized unquantised original baseline w16a16 w32a32 "
     "fp16bf16 bf16fp16 - – — no".split()
 )  # fmt: skip
 ALL = frozenset("all whole full everything wholemodel fullmodel allparts model".split())
-PARTS = {
-    "vit": "vit visual vision visionencoder visualencoder imageencoder visionmodel visiontower visionpart",
-    "qformer": "qformer qf bridge connector",
-    "llm": "llm lm language languagemodel textmodel decoder opt t5 flant5",
+PARTS = {  # by role
+    "vision": "vit visual vision visionencoder visualencoder imageencoder visionmodel visiontower visionpart",
+    "connector": "qformer qf bridge connector",
+    "language": "llm lm language languagemodel textmodel decoder opt t5 flant5",
 }
 STRATEGIES = {"channel": "channel perchannel channelwise row perrow rowwise", "tensor": "tensor pertensor tensorwise",
               "group": "group pergroup groupwise groups block blockwise"}  # fmt: skip
@@ -73,9 +73,10 @@ def is_width(word: str) -> bool:
     return width_of(word) is not None
 
 
-def part_words(part: str) -> list[str]:
-    """The names of a part in tables, in letters and digits."""
-    return [re.sub(r"[^a-z0-9]", "", part.lower()), *PARTS.get(part, "").split()]
+def part_words(part: Part, anatomy: Anatomy) -> list[str]:
+    """Names of a part in letters and digits: its own, and those of its role where it has that role alone."""
+    alone = anatomy.role(part.role) == (part,)
+    return [re.sub(r"[^a-z0-9]", "", part.name.lower()), *(PARTS[part.role].split() if alone else [])]
 
 
 def parts_of(word: str, anatomy: Anatomy) -> list[str] | None:
@@ -87,13 +88,13 @@ def parts_of(word: str, anatomy: Anatomy) -> list[str] | None:
         return []
     if squeezed(word) in ALL:
         return list(anatomy.parts)
-    named = {w: p for p in anatomy.parts for w in part_words(p)}
+    named = {w: (p.name,) for p in anatomy.parts.values() for w in part_words(p, anatomy)}
     found: list[str] = []
     for piece in re.split(r"\s*[+,&]\s*", word.strip()):
-        name = piece if piece in anatomy.addressable else named.get(re.sub(r"[^a-z0-9]", "", piece.lower()))
-        if name is None:
+        names = anatomy.spellings.get(piece) or named.get(re.sub(r"[^a-z0-9]", "", piece.lower()))
+        if names is None:
             return None
-        found.append(name)
+        found += names
     return list(dict.fromkeys(found))
 
 

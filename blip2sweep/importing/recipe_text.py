@@ -29,7 +29,7 @@ def recipe_of_text(text: str, recipes: Recipes, device: str = "cpu") -> Recipe:
     Raises UserError for any other text.
     """
     pieces = [piece.strip() for piece in text.split(";") if piece.strip()]
-    return _canonical(recipes([_entry(piece, recipes.anatomy, device) for piece in pieces]))
+    return _canonical(recipes([e for piece in pieces for e in _entries(piece, recipes.anatomy, device)]))
 
 
 def recipe_of_json(text: str, recipes: Recipes) -> Recipe:
@@ -42,13 +42,11 @@ def recipe_of_json(text: str, recipes: Recipes) -> Recipe:
         isinstance(e, dict) and isinstance(e.get("target"), str) for e in entries
     ):
         raise UserError("recipe_json: no list of targets; right: the table's own column")
-    for entry in entries:
-        _check_entry(entry, recipes.anatomy)
-    return _canonical(recipes(entries))
+    return _canonical(recipes([own for entry in entries for own in _checked(entry, recipes.anatomy)]))
 
 
-def _entry(piece: str, anatomy: Anatomy, device: str) -> Entry:
-    """`vit:all:all=gptq4/group64/sym/damp=0.05/a8 static/packed` -> an entry."""
+def _entries(piece: str, anatomy: Anatomy, device: str) -> list[Entry]:
+    """`vit:all:all=gptq4/group64/sym/damp=0.05/a8 static/packed` -> an entry; of a role one for each of its parts."""
     target, _, words = piece.partition("=")
     head, *rest = [w.strip() for w in words.split("/")]
     method, bits = _method(head, piece)
@@ -63,7 +61,7 @@ def _entry(piece: str, anatomy: Anatomy, device: str) -> Entry:
         entry |= {"static_groups": method.knobs["static_groups"]} if "static_groups" in method.knobs else {}
     for word in rest[1:]:
         entry |= _setting(word, method, piece, device)
-    return _check_entry(entry, anatomy)
+    return _checked(entry, anatomy)
 
 
 def _method(head: str, piece: str) -> tuple[Method, int]:
@@ -98,11 +96,12 @@ def _setting(word: str, method: Method, piece: str, device: str) -> Entry:
     raise UserError(f"'{piece}': {method.name} has no '{word}'; {RIGHT}")
 
 
-def _check_entry(entry: Entry, anatomy: Anatomy) -> Entry:
-    """The entry with its target spelled out. Raises UserError for a target or method that does not exist."""
-    name, blocks, layers = parse_target(str(entry["target"]), "target")
-    anatomy.check_part(name, f"target {entry['target']}")
-    anatomy.mask(name, blocks, layers, f"target {entry['target']}")
+def _checked(entry: Entry, anatomy: Anatomy) -> list[Entry]:
+    """The entry in the model's own names. Raises UserError for a target or method that does not exist."""
+    word, blocks, layers = parse_target(str(entry["target"]), "target")
+    names = anatomy.own_names(word, f"target {entry['target']}")
+    for name in names:
+        anatomy.mask(name, blocks, layers, f"target {entry['target']}")
     method = METHODS.get(str(entry.get("method")))
     if method is None:
         raise UserError(f"method '{entry.get('method')}'; {nearest(str(entry.get('method')), list(METHODS))}")
@@ -120,7 +119,7 @@ def _check_entry(entry: Entry, anatomy: Anatomy) -> Entry:
             f"target {entry['target']}: unknown {', '.join(sorted(unknown))}; {nearest(min(unknown), OWN_FIELDS)}"
         )
     _check_input(entry)
-    return {**entry, "target": f"{name}:{blocks}:{layers}"}
+    return [{**entry, "target": f"{name}:{blocks}:{layers}"} for name in names]
 
 
 def _check_input(entry: Entry) -> None:

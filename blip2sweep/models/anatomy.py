@@ -1,4 +1,4 @@
-"""Where a model's parts, blocks and layers are: targets such as `vit:0-12:mlp` resolved to module paths.
+"""Where a model's parts, blocks and layers are: targets such as `vision:0-12:mlp` resolved to module paths.
 
 Anatomy is data. It is read from `conf/model/*.yaml` alone, so planning needs neither weights nor torch; `verify` holds
 it against the real module tree whenever a model is loaded.
@@ -16,6 +16,7 @@ from typing import Any
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy_config import KINDS, check_parts
 from blip2sweep.models.architecture import Place, places
+from blip2sweep.models.roles import OF_STAGE, check_names, own_names, spellings
 
 THIRDS = ("first", "middle", "last")
 
@@ -77,10 +78,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the model compressed on its own. `stage`: the step of the forward pass that it belongs to."""
+    """A piece of the model compressed on its own. `stage`: the step of the forward pass that it belongs to; `role`: what it is
+    for, a word of `roles.ROLES`."""
 
     name: str
     stage: str
+    role: str
     stacks: tuple[Stack, ...]
     linears: tuple[Linear, ...]
     folds: tuple[Fold, ...] = ()
@@ -145,24 +148,29 @@ class Anatomy:
 
     @property
     def addressable(self) -> list[str]:
-        """Names that `part=` takes: parts, and `part.stack` where a part has several stacks."""
+        """The model's own names that `part=` takes: parts, and `part.stack` where a part has several stacks."""
         split = [f"{p.name}.{s.name}" for p in self.parts.values() if len(p.stacks) > 1 for s in p.stacks]
         return [*self.parts, *split]
+
+    @cached_property
+    def spellings(self) -> dict[str, tuple[str, ...]]:
+        """{word: the addressable names it means}: these names, roles, and stacks of a role."""
+        return spellings(self.parts, self.addressable)
+
+    def role(self, name: str) -> tuple[Part, ...]:
+        """The parts that have a role, in the order of computation."""
+        return tuple(p for p in self.parts.values() if p.role == name)
 
     def part_names(self, text: str, where: str = "part") -> list[str]:
         """`all`, `none`, or a union with `+` -> addressable names, in the order written, each once."""
         if str(text) in ("all", "none"):
             return list(self.parts) if text == "all" else []
-        words = list(dict.fromkeys(str(text).split("+")))
-        for word in words:
-            self.check_part(word, f"{where}={text}")
-        return words
+        words = str(text).split("+")
+        return list(dict.fromkeys(name for word in words for name in self.own_names(word, f"{where}={text}")))
 
-    def check_part(self, name: str, where: str) -> None:
-        if name not in self.addressable:
-            raise UserError(
-                f"{where}: model {self.model} has no part '{name}'; {nearest(name, [*self.addressable, 'all', 'none'])}"
-            )
+    def own_names(self, word: str, where: str) -> tuple[str, ...]:
+        """The addressable names that one word of a union means (see `roles.own_names`)."""
+        return own_names(self, word, where)
 
     def mask(self, part: str, blocks: str, layers: str, where: str = "") -> tuple[bool, ...]:
         """Which linears of the part (its parent part, for `llm.encoder`) a target names. Memoised.
@@ -190,7 +198,8 @@ class Anatomy:
 
     def _stack_part(self, name: str) -> tuple[Part, Part]:
         """(whole part, the part to select in): for `llm.encoder` the second holds that stack alone, numbered from 0."""
-        self.check_part(name, f"part={name}")
+        if name not in self.addressable:
+            raise UserError(f"model {self.model} has no part '{name}'; {nearest(name, self.addressable)}")
         base, _, stack = name.partition(".")
         whole = self.parts[base]
         if not stack:
@@ -198,7 +207,7 @@ class Anatomy:
         s = next(s for s in whole.stacks if s.name == stack)
         own = [x for x in whole.linears if x.stack == stack]
         return whole, Part(
-            name, whole.stage, (Stack(s.name, s.path, 0, s.n),), tuple(_renumber(x, s.first) for x in own)
+            name, whole.stage, whole.role, (Stack(s.name, s.path, 0, s.n),), tuple(_renumber(x, s.first) for x in own)
         )
 
     def n_blocks(self, name: str) -> int:
@@ -251,6 +260,7 @@ def anatomy(model: Mapping[str, Any]) -> Anatomy:
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
     found = places(str(model["family"]), paths)
     parts = {name: _part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}
+    check_names(str(model["name"]), parts)
     return Anatomy(model["name"], parts, tuple(tuple(names) for names in model.get("tied") or ()))
 
 
@@ -261,7 +271,8 @@ def _part(name: str, place: Place, spec: Mapping[str, Any], sizes: Mapping[str, 
         stacks.append(Stack(stack, entry["path"], sum(s.n for s in stacks), _size(entry["blocks"], sizes)))
     layers = [(kind, layer, entry) for kind, entries in spec["layers"].items() for layer, entry in entries.items()]
     linears = [x for s in stacks for i in range(s.n) for x in _block(s, i, layers, sizes)]
-    return Part(name, place.stage, tuple(stacks), tuple(linears), tuple(_fold(f) for f in spec.get("folds") or ()))
+    folds = tuple(_fold(f) for f in spec.get("folds") or ())
+    return Part(name, place.stage, spec.get("role") or OF_STAGE[place.stage], tuple(stacks), tuple(linears), folds)
 
 
 def _fold(spec: Mapping[str, Any]) -> Fold:

@@ -11,6 +11,7 @@ from blip2sweep.errors import UserError
 STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
 KINDS = ("attention", "crossattention", "mlp")
+ROLES = ("vision", "connector", "language")
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -30,6 +31,8 @@ def _part(part: Any, sizes: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(part, Mapping):
         yield f" is {part}; right: stacks and layers"
         return
+    if part.get("role") is not None and part["role"] not in ROLES:
+        yield f".role={part['role']}; right: {', '.join(ROLES)}"
     stacks, layers = part.get("stacks"), part.get("layers")
     if not isinstance(stacks, Mapping) or not isinstance(layers, Mapping):
         yield " lacks stacks or layers; right: both, by name"

@@ -14,17 +14,26 @@ HALF = ("bfloat16", "float16")
 
 
 def part_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
-    """{part: dtype name} from `dtype` and `dtype_per_part` of a model config. UserError for an unknown dtype or part."""
-    own = model.get("dtype_per_part") or {}
-    for part in own:
-        if part not in anatomy.parts:
-            raise UserError(f"model.dtype_per_part.{part}: no such part; {nearest(str(part), anatomy.parts)}")
-    chosen = {part: str(own.get(part) or model["dtype"]) for part in anatomy.parts}
-    for part, name in chosen.items():
+    """{part: dtype name} from `dtype` and `dtype_per_part` of a model config, whose keys are parts or roles, the last wins.
+
+    Raises UserError for an unknown dtype or part.
+    """
+    chosen = {part: ("model.dtype", str(model["dtype"])) for part in anatomy.parts}
+    for word, name in (model.get("dtype_per_part") or {}).items():
+        for part in _parts(str(word), anatomy):
+            chosen[part] = (f"model.dtype_per_part.{word}", str(name)) if name else chosen[part]
+    for key, name in chosen.values():
         if name not in NAMES:
-            key = f"dtype_per_part.{part}" if own.get(part) else "dtype"
-            raise UserError(f"model.{key}={name}: unknown dtype; {nearest(name, NAMES)}")
-    return chosen
+            raise UserError(f"{key}={name}: unknown dtype; {nearest(name, NAMES)}")
+    return {part: name for part, (_, name) in chosen.items()}
+
+
+def _parts(word: str, anatomy: Anatomy) -> tuple[str, ...]:
+    """The parts that a key of `dtype_per_part` means: a part's name, or a role. A stack has no dtype of its own."""
+    where = f"model.dtype_per_part.{word}"
+    if "." in word:
+        raise UserError(f"{where}: no such part; {nearest(word, anatomy.parts)}")
+    return anatomy.own_names(word, where)
 
 
 def stage_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.results.ledger import Ledger
 
 # Of a first sweep on an unknown machine: 37 s for 1000 images on a 3.7 G parameter model. The next one is measured.
@@ -36,7 +37,7 @@ def measurements(ledger: Ledger) -> dict[str, list[float]]:
 def likes(columns: Mapping[str, Any]) -> tuple[str, str]:
     """Cells of the same model, task and samples are alike; more so where they touch the same part at the same width."""
     general = f"{columns['model']} {columns['dtype']} {columns['data']} {columns['samples']}"
-    bits = [v for n, v in sorted(columns.items()) if n.startswith("bits_") and not n.startswith("bits_per_")]
+    bits = [columns[c] for c in sorted(part_columns(columns, [columns.get("recipe")]))]
     return f"{general} {columns['part']} {bits}", general
 
 

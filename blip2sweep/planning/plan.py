@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blip2sweep.errors import MissingExtra, UserError
+from blip2sweep.errors import MissingExtra, MissingRole, UserError
 from blip2sweep.planning.cell import Cell, Cells
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.table import older
@@ -130,7 +130,7 @@ def _check_values(jobs: Sequence[Job], resolved: Sequence[Cell | UserError]) -> 
     """Every value on the command line must be valid and used in at least one cell, were every library there."""
     fate: dict[str, str | UserError | None] = {}
     for job, cell in zip(jobs, resolved, strict=True):
-        for text in job.overrides:
+        for text in () if isinstance(cell, MissingRole) else job.overrides:  # such a cell says nothing of its values
             if fate.get(text) != "used":
                 fate[text] = _use(text, cell) or fate.get(text)
     for text, outcome in fate.items():

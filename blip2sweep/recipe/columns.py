@@ -9,6 +9,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.recipe.compact import block_word, describe, targets, text
+from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.size import size
 
@@ -19,14 +20,15 @@ def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, Any]:
     """Columns of one recipe.
 
     bits_<part> is the mean number of bits over the part's touched weights (so 4 means 4 everywhere touched), None where
-    the part is left alone. blocks, layers, method, … are one word where the touched parts agree, else `mixed` or
+    the part is left alone; bits_<role> is the same over all parts of a role. blocks, layers, method, … are one word where the touched parts agree, else `mixed` or
     part by part.
     """
     touched = {n: p for n, p in recipe.parts.items() if not p.empty}
     entries = targets(recipe)
     return {
         "part": _part_word(touched, recipe),
-        **{f"bits_{n}": _bits(p) for n, p in recipe.parts.items()},
+        **{f"bits_{n}": mean_bits([p]) for n, p in recipe.parts.items()},
+        **role_bits(recipe),
         "blocks": _agreed({n: _words(p)[0] for n, p in touched.items()}),
         "layers": _agreed({n: _words(p)[1] for n, p in touched.items()}),
         "method": _one([e["method"] for e in entries]),
@@ -44,12 +46,6 @@ def _part_word(touched: dict[str, PartRecipe], recipe: Recipe) -> str:
     if not touched:
         return "none"
     return "all" if len(touched) == len(recipe.parts) else "+".join(touched)
-
-
-@lru_cache(maxsize=65536)
-def _bits(part: PartRecipe) -> float | None:
-    weights = sum(x.weights for x, _ in part.touched())
-    return sum(x.weights * s.weights.num_bits for x, s in part.touched()) / weights if weights else None
 
 
 @lru_cache(maxsize=65536)

@@ -140,7 +140,7 @@ def scheme_of(entry: Mapping[str, Any]) -> Scheme:
 
 
 def text(entries: Sequence[Mapping[str, Any]]) -> str:
-    """One line for people: `vit:all:all=rtn4/channel; llm:0-3:mlp=rtn8/group32`."""
+    """One line for people: `vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
     return "; ".join(f"{e['target']}={scheme_text(e)}" for e in entries) or "none"
 
 

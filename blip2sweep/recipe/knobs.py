@@ -19,7 +19,7 @@ KNOBS = (
 
 
 class Knob(NamedTuple):
-    """One value and the config key it was written under, such as `per_part.vit.bits`."""
+    """One value and the config key it was written under, such as `per_part.vision.bits`."""
 
     name: str
     value: Any

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -14,7 +14,9 @@ from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, Linear
-from blip2sweep.recipe.knobs import Knobs, Resolved, knobs_of, merged, resolve_knobs
+from blip2sweep.models.roles import check_spelling
+from blip2sweep.recipe.knobs import Knob, Knobs, Resolved, knobs_of, merged, resolve_knobs
+from blip2sweep.recipe.per_part import Own, of_no_part, read_per_part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
@@ -38,102 +40,75 @@ class Step:
 def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy, runs: bool = True) -> Recipe:
     """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored. runs: see Step."""
     from_file = bool(config.get("recipe_file"))
-    steps = list(_file_steps(config["recipe_file"]) if from_file else _config_steps(config, anatomy))
+    steps = list(_file_steps(config["recipe_file"], anatomy) if from_file else _config_steps(config, anatomy))
     steps = steps if runs else [replace(s, runs=False) for s in steps]
-    for step in steps:
-        anatomy.check_part(step.name, step.where)
     own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
     parts = {part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts}
     return Recipe(parts, frozenset({"recipe_file" if from_file else "part"}))
 
 
-class Own(NamedTuple):
-    """What `per_part` says of one part: knobs, and its own blocks and layers where it has them."""
-
-    knobs: Knobs = ()
-    target: tuple[tuple[str, str], ...] = ()  # ("blocks", "first"), …
-
-
 def _config_steps(config: Mapping[str, Any], anatomy: Anatomy) -> Iterator[Step]:
     names = anatomy.part_names(config["part"])
     quant = knobs_of(config.get("quant") or {}, "quant")
-    own = _per_part(config.get("per_part") or {}, names, anatomy, str(config["part"]))
+    own = read_per_part(config.get("per_part") or {}, names, anatomy, str(config["part"]))
+    nothing = frozenset(of_no_part(config.get("per_part") or {}, anatomy))
     for name in names:
-        yield from _base_steps(config, name, quant, own)
+        yield from (replace(s, origins=s.origins | nothing) for s in _base_steps(config, name, quant, own))
     for label, rule in (config.get("rules") or {}).items():
-        yield _rule_step(label, rule, quant, own)
+        yield from _rule_steps(label, rule, quant, own, names, anatomy)
     if config.get("keep") is not None:
-        name, blocks, layers = parse_target(config["keep"], "keep")
-        yield Step(name, blocks, layers, None, f"keep={config['keep']}", refines=True, origins=frozenset({"keep"}))
+        word, blocks, layers = parse_target(config["keep"], "keep")
+        for name in _meant(word, f"keep={config['keep']}", names, anatomy):
+            yield Step(name, blocks, layers, None, f"keep={config['keep']}", refines=True, origins=frozenset({"keep"}))
+
+
+def _meant(word: str, where: str, names: Sequence[str], anatomy: Anatomy) -> Sequence[str]:
+    """The names that a word means; of a role with several parts those that `part` has, if it has any."""
+    meant = anatomy.own_names(word, where)
+    chosen = {name.partition(".")[0] for name in names}
+    return [n for n in meant if n.partition(".")[0] in chosen] or meant
 
 
 def _base_steps(config: Mapping[str, Any], name: str, quant: Knobs, own: Mapping[str, Own]) -> Iterator[Step]:
     """The step that selects a part, and one for each of its stacks that `per_part` mentions."""
     parent, mine = own.get(name.partition(".")[0], Own()), own.get(name, Own())
     common = {"blocks": str(config["blocks"]), "layers": str(config["layers"])}
-    target = common | dict(parent.target) | dict(mine.target)
+    target = common | {k.name: k.value for k in (*parent.target, *mine.target)}
     where = f"part={config['part']} " + " ".join(f"{k}={v}" for k, v in target.items())
-    origins = {"part"} | {_origin(k, name, parent, mine) for k in target}
+    origins = {"part"} | {k.origin for k in merged(_written(common), parent.target, mine.target)}
     knobs = merged(quant, parent.knobs, mine.knobs)
     yield Step(name, target["blocks"], target["layers"], knobs, where, origins=frozenset(origins))
     for inner in (n for n in own if n.startswith(name + ".")):
-        narrowed = {"blocks": "all", "layers": "all"} | dict(own[inner].target)
-        origins = {f"per_part.{inner}.{k}" for k, _ in own[inner].target}
+        narrowed = {"blocks": "all", "layers": "all"} | {k.name: k.value for k in own[inner].target}
+        origins = {k.origin for k in own[inner].target}
         stack_knobs = merged(quant, parent.knobs, own[inner].knobs)
-        where = f"per_part.{inner}"
+        where = own[inner].where
         yield Step(inner, narrowed["blocks"], narrowed["layers"], stack_knobs, where, True, frozenset(origins))
 
 
-def _origin(key: str, name: str, parent: Own, mine: Own) -> str:
-    if key in dict(mine.target):
-        return f"per_part.{name}.{key}"
-    return f"per_part.{name.partition('.')[0]}.{key}" if key in dict(parent.target) else key
+def _written(target: Mapping[str, str]) -> Knobs:
+    return tuple(Knob(key, value, key) for key, value in target.items())
 
 
-def _per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
-    """{addressable part: its own knobs and target}; `per_part.llm.encoder.bits` is nested one level deeper."""
-    found: dict[str, Own] = {}
-    for name, values in _flat_parts(per_part, anatomy):
-        anatomy.check_part(name, f"per_part.{name}")
-        if (
-            name not in names
-            and name.partition(".")[0] not in names
-            and not any(n.startswith(name + ".") for n in names)
-        ):
-            raise UserError(
-                f"per_part.{name}: outside part={part}, so it would do nothing; right: name {name} in part as well"
-            )
-        target = tuple((k, str(v)) for k, v in values.items() if k in ("blocks", "layers") and v is not None)
-        knobs = knobs_of({k: v for k, v in values.items() if k not in ("blocks", "layers")}, f"per_part.{name}")
-        found[name] = Own(knobs, target)
-    return found
-
-
-def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, values in per_part.items():
-        if not isinstance(values, Mapping):
-            raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
-        inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.addressable}
-        yield str(name), {k: v for k, v in values.items() if k not in inner}
-        for stack, knobs in inner.items():
-            yield f"{name}.{stack}", knobs
-
-
-def _rule_step(label: str, rule: Any, quant: Knobs, own: Mapping[str, Own]) -> Step:
+def _rule_steps(
+    label: str, rule: Any, quant: Knobs, own: Mapping[str, Own], names: Sequence[str], anatomy: Anatomy
+) -> Iterator[Step]:
     where = f"rules.{label}"
     if not isinstance(rule, Mapping) or not rule.get("target"):
         raise UserError(f"{where}.target is not set; right: {where}.target=part:blocks:layers")
-    name, blocks, layers = parse_target(rule["target"], f"{where}.target")
+    word, blocks, layers = parse_target(rule["target"], f"{where}.target")
     knobs = knobs_of({k: v for k, v in rule.items() if k != "target"}, where)
-    base = merged(quant, own.get(name.partition(".")[0], Own()).knobs, own.get(name, Own()).knobs, knobs)
-    return Step(name, blocks, layers, base, f"{where}.target={rule['target']}", True, frozenset({f"{where}.target"}))
+    said = f"{where}.target={rule['target']}"
+    for name in _meant(word, said, names, anatomy):
+        base = merged(quant, own.get(name.partition(".")[0], Own()).knobs, own.get(name, Own()).knobs, knobs)
+        yield Step(name, blocks, layers, base, said, True, frozenset({f"{where}.target"}))
 
 
 def parse_target(text: Any, where: str) -> tuple[str, str, str]:
     """`part:blocks:layers` -> its three words; blocks and layers default to all."""
     words = str(text).split(":")
     if not 1 <= len(words) <= 3 or not all(words):
-        raise UserError(f"{where}={text}: not a target; right: part:blocks:layers, such as vit:0-12:mlp")
+        raise UserError(f"{where}={text}: not a target; right: part:blocks:layers, such as vision:0-12:mlp")
     name, blocks, layers = (*words, "all", "all")[:3]
     return name, blocks, layers
 
@@ -141,14 +116,18 @@ def parse_target(text: Any, where: str) -> tuple[str, str, str]:
 # ---- recipe files
 
 
-def _file_steps(path: str) -> Iterator[Step]:
-    """Steps of a recipe file: `targets: [{target: vit:all:all, method: rtn, bits: 4, …}, …]`, in order, last wins."""
+def _file_steps(path: str, anatomy: Anatomy) -> Iterator[Step]:
+    """Steps of a recipe file: `targets: [{target: vision:all:all, method: rtn, bits: 4, …}, …]`, in order, last wins."""
+    said: list[tuple[str, str]] = []
     for i, entry in enumerate(_read_recipe(path)):
         where = f"{path}: targets[{i}]"
         if not isinstance(entry, Mapping) or "target" not in entry:
             raise UserError(f"{where}: no target; right: target: part:blocks:layers, method: …, bits: …")
-        name, blocks, layers = parse_target(entry["target"], where)
-        yield Step(name, blocks, layers, knobs_of(_settings(entry), where), where, origins=frozenset({"recipe_file"}))
+        word, blocks, layers = parse_target(entry["target"], where)
+        check_spelling(anatomy, said := [*said, (where, word)])
+        knobs = knobs_of(_settings(entry), where)
+        for name in anatomy.own_names(word, where):
+            yield Step(name, blocks, layers, knobs, where, origins=frozenset({"recipe_file"}))
 
 
 def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.recipes import entries
+from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
 from blip2sweep.reporting.terminal import main_metric
@@ -76,7 +76,7 @@ def _width(recipe_json: str) -> float:
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
-    """`vit`, or `vit first mlp group32` where the sweep varies those too."""
+    """`vision`, or `vision first mlp group32` where the sweep varies those too."""
     varied = [
         c
         for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
@@ -89,7 +89,7 @@ def _lines(rows: pd.DataFrame) -> list[str]:
 def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
     widths = sorted(cells["bits"].unique())
     axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
-    order = [c.removeprefix("bits_") for c in map(str, cells) if c.startswith("bits_")]  # as the report's colours
+    order = part_names(cells)  # as the report's colours
     lines = sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
     for i, line in enumerate(lines[:MOST_LINES]):
         own = cells[cells["line"] == line].sort_values("bits")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -15,9 +16,11 @@ from blip2sweep.analysis.frontier import SIZES, frontier
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.prices import prices
+from blip2sweep.analysis.recipes import part_names
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
+from blip2sweep.reporting.interaction import CONNECTOR, Layout, layouts, why_not
 from blip2sweep.reporting.prices import priced
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
@@ -38,6 +41,7 @@ class Figure:
     missing: str  # what to run instead: overrides, and from `figures` a whole command
     why: str = ""  # what else is to be said where there is nothing to draw
     table: str = ""  # HTML above the picture
+    layouts: dict[str, Layout] = field(default_factory=dict)  # of the interaction map, by setting
 
     @property
     def empty(self) -> bool:
@@ -71,7 +75,7 @@ def _run(source: Source) -> str:
 
 def _dropoff(source: Source) -> Figure:
     data = dropoff(source.cells, source.metric, source.draws)
-    data = _in_model_order(source, data, "parts")
+    data, order = _in_model_order(source, data, "parts"), part_names(source.cells)
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
     words = words_of(source.metric)
@@ -81,12 +85,12 @@ def _dropoff(source: Source) -> Figure:
         f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
         f"over images{floor}. One line a set of parts, a panel a method."
     )
-    return Figure("dropoff", "Drop-off", caption, data, "quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
+    return Figure("dropoff", "Drop-off", caption, data, f"quant.bits=2,3,4,6,8 part={','.join(order)},all")
 
 
 def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
     """Rows by set of parts, single parts first, as the model runs them: so a part has one colour in all figures."""
-    order = [c.removeprefix("bits_") for c in map(str, source.cells) if c.startswith("bits_")]
+    order = part_names(source.cells)
     rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
     ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
     return data.sort_values(column, key=lambda values: values.map(ranks), kind="stable").reset_index(drop=True)
@@ -131,23 +135,22 @@ def _blocks(source: Source) -> Figure:
 
 def _map(source: Source) -> Figure:
     data = width_grid(source.cells, source.metric)
-    varied = all(p in data and data[p].nunique() > 1 for p in ("vit", "llm"))
-    enough = varied and any(map_panels(data, setting) for setting in data["setting"].unique())
+    parts = part_names(source.cells)
+    found = layouts(data, parts, roles_of(source))
     words = words_of(source.metric)
     caption = (
         f"{words.worse.capitalize()} of {words.name} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
         "Lines join equal whole-model bits per weight."
     )
-    return Figure("map", "Interaction map", caption, data if enough else data.iloc[:0], "+study=part_wise")
+    missing = "+study=part_wise"
+    if not found:
+        return Figure("map", "Interaction map", caption, data.iloc[:0], missing, why_not(data, parts))
+    return Figure("map", "Interaction map", caption, data, missing, layouts=found)
 
 
-def map_panels(data: pd.DataFrame, setting: str) -> list[float | None]:
-    """Q-Former widths with several cells of a setting, the baseline counted: a panel each. [None]: there is no Q-Former."""
-    shown = data[data["setting"].isin([setting, "none"])]
-    if setting == "none" or "qformer" not in data:
-        return [None] if setting != "none" and len(shown) > 1 else []
-    counts = shown["qformer"].value_counts()
-    return [w for w in sorted(counts.index, reverse=True) if counts[w] > 1]
+def roles_of(source: Source) -> dict[str, str]:
+    """{part: role}; nothing where the anatomy is not known."""
+    return {p.name: p.role for p in source.anatomy.parts.values()} if source.anatomy else {}
 
 
 def _prices(source: Source) -> Figure:
@@ -159,7 +162,9 @@ def _prices(source: Source) -> Figure:
         "(a step may skip widths), or each part by itself where no two were compressed together."
     )
     table = "".join(p.html() for p in priced(source, data, most=MOST_TABLES))
-    wanted = "part=all per_part.vit.bits=3,4,8,none per_part.qformer.bits=4,none per_part.llm.bits=3,4,8,none"
+    roles = roles_of(source)
+    few = {part: "4,none" if roles.get(part) == CONNECTOR else "3,4,8,none" for part in part_names(source.cells)}
+    wanted = " ".join(["part=all", *(f"per_part.{part}.bits={widths}" for part, widths in few.items())])
     return Figure("prices", "What the next bits cost", caption, data, wanted, table=table)
 
 
@@ -174,7 +179,9 @@ def _shapley(source: Source) -> Figure:
     )
     more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
     left = f"{'; '.join(refusals[:MOST_REFUSALS])}{more}"
-    wanted = "quant.bits=2,3,4,8 part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all"
+    parts = part_names(source.cells)
+    unions = ["+".join(some) for n in range(1, len(parts)) for some in combinations(parts, n)]
+    wanted = f"quant.bits=2,3,4,8 part={','.join([*unions, 'all'])}"
     if data.empty:
         return Figure("shapley", "Who is to blame for a drop", caption, data, wanted, f" {left}." if left else "")
     caption += f" Left out: {left}." if left else ""
@@ -200,7 +207,7 @@ def _methods(source: Source) -> Figure:
 
 
 def _label(row: dict[Any, Any], recipe_json: str) -> str:
-    """What a matched row compares, in words: `vit + llm 4 bits`, or width by width where there are several."""
+    """What a matched row compares, in words: `vision + language 4 bits`, or width by width where there are several."""
     listed, width = entries(recipe_json), row["width"]
     words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
     if width == width:
@@ -210,7 +217,7 @@ def _label(row: dict[Any, Any], recipe_json: str) -> str:
 
 def _view3d(source: Source) -> Figure:
     cells = source.cells
-    columns = [c for c in map(str, cells) if c.startswith("bits_") and not c.startswith("bits_per")][:3]
+    columns = [f"bits_{part}" for part in part_names(cells)][:3]
     data = cells[["key", "setting", "blocks", "layers", *columns, source.metric]].rename(
         columns={source.metric: "value"}
     )

@@ -8,6 +8,7 @@ import html
 import json
 import math
 import re
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.captions import captions, packed
 from blip2sweep.reporting.figures import Figure, figures, write_csvs
@@ -43,11 +45,8 @@ def page(source: Source, made: list[Figure]) -> str:
         "metric": words.name,
         "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
         "base": _base(source),
-        "parts": [
-            c.removeprefix("bits_")
-            for c in map(str, source.cells)
-            if c.startswith("bits_") and not c.startswith("bits_per")
-        ],
+        "parts": part_names(source.cells),
+        "map": next({s: asdict(x) for s, x in f.layouts.items()} for f in made if f.name == "map"),
         "figures": {f.name: records(f.data) for f in made},
         "cells": records(_cell_table(source)),
     }

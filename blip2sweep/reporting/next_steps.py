@@ -12,14 +12,14 @@ import pandas as pd
 from blip2sweep.analysis.cells import headline
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, extending, lowest_safe
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
-from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of
+from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of, part_names
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, fewest_images
 from blip2sweep.reporting.figures import RUN
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 
-FIRST = ("part=vit,qformer,llm,all", "quant.bits=2,3,4,6,8")
+FIRST = "quant.bits=2,3,4,6,8"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Step:
     widths: tuple[int, ...]
     why: str
     command: str | None
+
+
+def _first(source: Source) -> tuple[str, ...]:
+    """Every part by itself and all together, where nothing was run yet that says which widths matter."""
+    return (f"part={','.join(part_names(source.cells))},all", FIRST)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ def next_steps(source: Source, curves: pd.DataFrame | None = None) -> list[Step]
     if curves is None:
         curves = dropoff(headline(source.cells), source.metric, source.draws)
     if curves.empty:
-        return [Step("", (), (), "no whole part was run at one width yet", _command(source, FIRST, [], _base(source)))]
+        command = _command(source, _first(source), [], _base(source))
+        return [Step("", (), (), "no whole part was run at one width yet", command)]
     alike: dict[tuple[Any, ...], list[_Line]] = {}
     for line in _lines(source, curves):
         alike.setdefault((line.setting, line.widths, line.why, line.words, line.seeds), []).append(line)

@@ -150,7 +150,7 @@ def sizes_of(cells: pd.DataFrame) -> Sizes:
 
 
 def _at(cells: pd.DataFrame, key: str) -> str:
-    """`vit 4, qformer 8 and llm 4 bits (cell 1f0c…)`."""
+    """`vision 4, connector 8 and language 4 bits (cell 1f0c…)`."""
     row = cells[cells["key"] == key].iloc[0]
     widths = _widths(row["recipe_json"])
     told = " and ".join(", ".join(f"{p} {_bits(w)}" for p, w in widths.items()).rsplit(", ", 1))

@@ -11,7 +11,9 @@ import pandas as pd
 from blip2sweep.analysis.recipes import Entry, calibrates, part_of
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.architecture import LANGUAGE
+from blip2sweep.models.roles import own_keys
 from blip2sweep.reporting.source import Source
 from blip2sweep.results.sweeps import list_sweeps
 
@@ -34,7 +36,7 @@ def context(source: Source, recipes: Sequence[Sequence[Entry]], row: Mapping[Any
     if command.startswith("import"):
         words = [override(k, str(row[k])) for k in ("model", "task")]
     else:
-        words = [*_flags(_split(command)), *_kept(_split(command), row)]
+        words = [*_flags(_split(command)), *_kept(_split(command), row, source.anatomy)]
     measured = [e for listed in recipes for e in listed if calibrates(e)]
     words += _calibration(_split(command), row, _reads(source, measured)) if measured else []
     return [*words, override("output_dir", str(source.output_dir))]
@@ -63,10 +65,12 @@ def _flags(words: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _kept(words: Sequence[str], row: Mapping[Any, Any]) -> Iterator[str]:
+def _kept(words: Sequence[str], row: Mapping[Any, Any], anatomy: Anatomy | None) -> Iterator[str]:
+    """With the model's own names for its parts, as in the rest of a suggested command."""
     for key, value in _overrides(words):
         if key.startswith(KEPT):
-            yield f"{key}={_one(key, value, row)}"
+            named = own_keys(key, anatomy) if anatomy else (key,)
+            yield from (f"{name}={_one(key, value, row)}" for name in named)
 
 
 def _overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,8 @@ import pandas as pd
 from blip2sweep.analysis.prices import HERE, LADDER
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.dropoff import COLOURS, MARKERS
-from blip2sweep.reporting.figures import Figure, map_panels
+from blip2sweep.reporting.figures import Figure
+from blip2sweep.reporting.interaction import free
 from blip2sweep.reporting.words import words_of_label
 
 Draw = Callable[[Any, pd.DataFrame, str], None]
@@ -34,10 +35,13 @@ def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -
 
     paths = []
     for figure in made:
-        if figure.empty or figure.name not in DRAW:
+        if figure.empty or figure.name not in (*DRAW, "map"):
             continue
         picture = plt.figure(figsize=(WIDE, HIGH), layout="constrained")
-        DRAW[figure.name](picture, figure.data, metric)
+        if figure.name == "map":
+            _map(picture, figure, metric)
+        else:
+            DRAW[figure.name](picture, figure.data, metric)
         _legend(picture)
         buffer = io.BytesIO()
         picture.savefig(buffer, format=kind, dpi=160)
@@ -154,15 +158,16 @@ def _blocks(picture: Any, data: pd.DataFrame, metric: str) -> None:
         axis.set_title(f"{part}, {setting}, {width:g} bits", fontsize=9)
 
 
-def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
-    drawable = {s: map_panels(data, s) for s in data["setting"].unique()}
-    setting = max(drawable, key=lambda s: len(drawable[s]))
-    shown = data[data["setting"].isin([setting, "none"])]
-    x, y = (sorted(shown[p].unique()) for p in ("llm", "vit"))
-    names = {"" if w is None else f"Q-Former {_free(w)}": w for w in drawable[setting]}
-    for name, axis in _panels(picture, list(names)):
-        own = shown if names[name] is None else shown[shown["qformer"] == names[name]]
-        grid = own.pivot_table(index="vit", columns="llm", values="drop").reindex(index=y, columns=x)
+def _map(picture: Any, figure: Figure, metric: str) -> None:
+    """The setting with most panels."""
+    setting = max(figure.layouts, key=lambda s: len(figure.layouts[s].panels))
+    layout, shown = figure.layouts[setting], figure.data[figure.data["setting"].isin([setting, "none"])]
+    across, up = layout.x, layout.y
+    x, y = (sorted(shown[p].unique()) for p in (across, up))
+    panels = {p.title: p.at for p in layout.panels}
+    for name, axis in _panels(picture, list(panels)):
+        own = shown[(shown[list(panels[name])] == pd.Series(panels[name], dtype=float)).all(axis=1)]
+        grid = own.pivot_table(index=up, columns=across, values="drop").reindex(index=y, columns=x)
         top = shown["drop"].max()
         image = axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=top, origin="lower", aspect="auto")
         for (row, column), drop in np.ndenumerate(grid.to_numpy(float)):
@@ -170,21 +175,16 @@ def _map(picture: Any, data: pd.DataFrame, metric: str) -> None:
                 ink = "w" if drop > top / 2 else "k"
                 behind = {"boxstyle": "round,pad=0.1", "fc": image.cmap(image.norm(drop)), "ec": "none"}
                 axis.text(column, row, f"{drop:.2f}", ha="center", va="center", fontsize=6, color=ink, bbox=behind)
-        size = own.pivot_table(index="vit", columns="llm", values="size").reindex(index=y, columns=x)
+        size = own.pivot_table(index=up, columns=across, values="size").reindex(index=y, columns=x)
         if size.notna().all().all() and min(size.shape) > 1:
             axis.clabel(axis.contour(size, colors="k", linewidths=0.7, linestyles=":"), fontsize=7)
         for row in own[(own["low"] <= 0) & (own["high"] >= 0)].to_dict("records"):
-            spot = (x.index(row["llm"]) - 0.5, y.index(row["vit"]) - 0.5)
+            spot = (x.index(row[across]) - 0.5, y.index(row[up]) - 0.5)
             axis.add_patch(_hatched(spot))
-        axis.set_xticks(range(len(x)), [_free(w) for w in x])
-        axis.set_yticks(range(len(y)), [_free(w) for w in y])
-        axis.set(xlabel="LLM bits", ylabel="ViT bits")
+        axis.set_xticks(range(len(x)), [free(w) for w in x])
+        axis.set_yticks(range(len(y)), [free(w) for w in y])
+        axis.set(xlabel=f"{across} bits", ylabel=f"{up} bits")
     picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{words_of_label(metric).worse} of {metric}, {setting}")
-
-
-def _free(width: float) -> str:
-    """A dash where a part is left alone."""
-    return "–" if width == 16 else f"{width:g}"
 
 
 def _hatched(spot: tuple[float, float]) -> Any:
@@ -257,5 +257,5 @@ def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
 
 
 DRAW: dict[str, Draw] = {
-    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "map": _map, "prices": _prices, "shapley": _shapley, "methods": _methods,
+    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "prices": _prices, "shapley": _shapley, "methods": _methods,
 }  # fmt: skip

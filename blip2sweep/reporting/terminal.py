@@ -16,6 +16,7 @@ from rich.table import Table
 
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics import METRICS
+from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.reporting.seen import unseen_notes
 
 MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
@@ -210,9 +211,7 @@ def _tex(text: str) -> str:
 
 
 def _bits(row: Mapping[Any, Any]) -> str:
-    values = {
-        k.removeprefix("bits_"): v for k, v in row.items() if k.startswith("bits_") and not k.startswith("bits_per")
-    }
+    values = {c.removeprefix("bits_"): row[c] for c in part_columns(row, [row["recipe"]])}
     touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
     if len(set(touched.values())) <= 1:
         return next((f"{v:.3g}" for v in touched.values()), "–")  # the mean of several widths is no whole number

@@ -4,8 +4,8 @@ One run per cell with run id = key, so that sending twice changes nothing; group
 table and the HTML report as artifacts and a table of the samples that lost most. What was sent is remembered beside the
 sweep, row by row, so that a stopped upload goes on where it was.
 
-For parallel coordinates and parameter importance every run's config has a number for every part: `width_vit` … are 16 where
-`bits_vit` is null; `metric`, `drop` and `kept` name the main metric alike for captions and questions.
+For parallel coordinates and parameter importance every run's config has a number for every part: `width_<part>` are 16 where
+`bits_<part>` is null; `metric`, `drop` and `kept` name the main metric alike for captions and questions.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
 from blip2sweep.machine.wandb_login import logged_in
 from blip2sweep.metrics import METRICS
+from blip2sweep.recipe.part_bits import part_columns, width_columns
 from blip2sweep.reporting.terminal import main_metric
 from blip2sweep.results.sweeps import Sweep
 
@@ -107,8 +108,8 @@ def _send(wandb: Any, row: Mapping[Any, Any], metric: str | None, common: Mappin
 
 def widths(row: Mapping[Any, Any]) -> dict[str, float]:
     """`width_<part>`: the mean width of a part's touched weights, 16 where it is left alone."""
-    bits = {k: v for k, v in row.items() if k.startswith("bits_") and not k.startswith("bits_per")}
-    return {f"width_{k.removeprefix('bits_')}": 16.0 if _null(v) else float(v) for k, v in bits.items()}
+    bits = {c.removeprefix("bits_"): row[c] for c in part_columns(row, [row["recipe"]])}
+    return {f"width_{part}": 16.0 if _null(v) else float(v) for part, v in bits.items()}
 
 
 def _main(row: Mapping[Any, Any], metric: str | None) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def _main(row: Mapping[Any, Any], metric: str | None) -> dict[str, Any]:
 def split_row(row: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(config, summary) of one row; nulls are left out, since W&B would draw them as zeros."""
     known = {k: _plain(v) for k, v in row.items() if not _null(v)}
-    config = {k: v for k, v in known.items() if k in CONFIG or (k.startswith("bits_") and not k.startswith("bits_per"))}
+    config = {k: v for k, v in known.items() if k in CONFIG or k in width_columns(known)}
     return config, {k: v for k, v in known.items() if k not in config and k not in LEFT_OUT}
 
 

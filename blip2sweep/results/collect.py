@@ -19,6 +19,7 @@ from blip2sweep.compression.quantize import METHODS
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.errors import UserError
 from blip2sweep.files import sweep_up, write_atomic
+from blip2sweep.recipe.part_bits import ROLES
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.results.drops import EVENT, MEASURES, Baseline, Baselines, Scored, complete, measure
 from blip2sweep.results.ledger import Attempts, Journal, Ledger, attempt_id, no_garbage
@@ -208,7 +209,11 @@ def state(output_dir: Path) -> State:
     ):  # the ledger tells what is not readable
         journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
         changed = [p.stat().st_mtime_ns for f in ("predictions", "scores") if (p := output_dir / f).exists()]
-        return {**journals, "changed": changed, "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, MEASURES]}
+        return {
+            **journals,
+            "changed": changed,
+            "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, MEASURES, ROLES],
+        }
     return {}
 
 

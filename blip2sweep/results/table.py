@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blip2sweep.metrics import METRICS
+from blip2sweep.recipe.part_bits import RoleColumns, width_columns
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.results import drops as measured
 from blip2sweep.results.ledger import Attempts, Ledger
+from blip2sweep.results.planned import planned_models
 from blip2sweep.results.predictions import stem
 
 if TYPE_CHECKING:
@@ -29,8 +31,11 @@ def build_table(ledger: Ledger) -> pd.DataFrame:
     import pandas as pd  # planning and status ask for `older` alone
 
     _of_recipe.cache_clear()
-    rows = [_row(key, attempts, ledger) for key, attempts in _ordered(ledger)]
-    table = pd.DataFrame([r for r in rows if r])
+    rows, with_roles = (
+        (_row(key, attempts, ledger) for key, attempts in _ordered(ledger)),
+        RoleColumns(lambda: planned_models(ledger.output_dir)),
+    )
+    table = pd.DataFrame([with_roles(r) for r in rows if r])
     if "finished" in table:
         table["finished"] = pd.to_datetime(table["finished"], unit="s", utc=True)
     return _without_empty_columns(table) if len(table) else table
@@ -38,7 +43,7 @@ def build_table(ledger: Ledger) -> pd.DataFrame:
 
 def _without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Columns nobody filled are left out, but for the parts' widths: a part left alone everywhere is still a part."""
-    widths = [c for c in map(str, table) if c.startswith("bits_") and not c.startswith("bits_per")]
+    widths = width_columns(table)
     table[widths] = table[widths].astype(float)
     return table.loc[:, table.notna().any() | table.columns.isin(widths)]
 

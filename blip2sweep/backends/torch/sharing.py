@@ -97,7 +97,7 @@ class Shared:
             kept = {"ids": ids, "bad": bad, "queries": features.query_features.cpu().contiguous()}
             self.store.put(self.chain.bridge, save(kept))
 
-    # ---- states of the ViT, piece by piece
+    # ---- states of the vision stage, piece by piece
 
     def recall_state(self, rows: slice) -> tuple[Tensor | None, int]:
         """The state of these rows before the deepest block it is known for, and that block."""

@@ -1,4 +1,4 @@
-"""int8 of bitsandbytes (Dettmers et al., LLM.int8(), arXiv:2208.07339), weights alone: round(127 w / max|row|)."""
+"""int8 of bitsandbytes (Dettmers et al., arXiv:2208.07339), weights alone: round(127 w / max|row|)."""
 
 from __future__ import annotations
 

@@ -1,28 +1,20 @@
 // Figures 4 to 6 and the 3-D view.
 const MOST_PLACES = 60; // rows of the method comparison
 
-// Widths of the Q-Former that have several cells of a method, the baseline counted: a panel each.
-function mapPanels(all, setting) {
-  const shown = all.filter((r) => r.setting === setting || r.setting === "none");
-  if (!("qformer" in REPORT.figures.map)) return { shown, widths: shown.length > 1 ? [null] : [], single: 0 };
-  const every = distinct(shown.map((r) => r.qformer)).sort(byNumber).reverse();
-  const widths = every.filter((w) => shown.filter((r) => r.qformer === w).length > 1);
-  return { shown, widths, single: every.length - widths.length };
-}
-
+// Two parts are the axes, a panel for each width of the others: REPORT.map says which, by method.
 FIGURES.map = function () {
-  const all = rows(REPORT.figures.map), settings = distinct(all.map((r) => r.setting)).filter((s) => s !== "none" && mapPanels(all, s).widths.length);
-  state.map = state.map || settings[0];
+  const all = rows(REPORT.figures.map), settings = Object.keys(REPORT.map);
+  state.map = settings.includes(state.map) ? state.map : settings[0];
   tools("map", "Method", settings.map((s) => [s, s]));
-  const { shown, widths: every, single } = mapPanels(all, state.map);
-  const widths = (name) => distinct(shown.map((r) => r[name])).sort(byNumber);
-  const x = widths("llm"), y = widths("vit"), name = (w) => (w === 16 ? "–" : String(w));
-  const titles = every.map((w) => (w === null ? "" : `Q-Former ${name(w)}`));
-  const { shown: q, more, axis, left, first, last } = panels("map", every, titles);
+  const { x: across, y: up, panels: every, single } = REPORT.map[state.map];
+  const shown = all.filter((r) => r.setting === state.map || r.setting === "none");
+  const widths = (part) => distinct(shown.map((r) => r[part])).sort(byNumber);
+  const x = widths(across), y = widths(up), name = (w) => (w === 16 ? "–" : String(w));
+  const { shown: drawn, more, axis, left, first, last } = panels("map", every, every.map((p) => p.title));
   const top = Math.max(...shown.map((r) => r.drop || 0)), traces = [];
-  q.forEach((w, i) => {
-    const own = shown.filter((r) => w === null || r.qformer === w);
-    const grid = (f) => y.map((vit) => x.map((llm) => { const hit = own.find((r) => r.vit === vit && r.llm === llm); return hit ? f(hit) : null; }));
+  drawn.forEach((panel, i) => {
+    const own = shown.filter((r) => Object.entries(panel.at).every(([part, w]) => r[part] === w));
+    const grid = (f) => y.map((v) => x.map((u) => { const hit = own.find((r) => r[up] === v && r[across] === u); return hit ? f(hit) : null; }));
     const at = { xaxis: "x" + axis(i), yaxis: "y" + axis(i), x: x.map((_, k) => k), y: y.map((_, k) => k) };
     traces.push({
       type: "heatmap", z: grid((r) => r.drop), zmin: 0, zmax: top, ...at, showscale: i === 0, colorscale: "Cividis", reversescale: true, xgap: 2, ygap: 2,
@@ -33,12 +25,12 @@ FIGURES.map = function () {
     if (sizes.flat().filter((v) => v !== null).length > 5) traces.push({ type: "contour", z: sizes, ...at, contours: { coloring: "none", showlabels: true, labelfont: { size: 10, color: css("--fg") } }, line: { color: css("--fg"), width: 1, dash: "dot" }, showscale: false, hoverinfo: "skip", showlegend: false, connectgaps: false, ncontours: 5 });
     const calm = own.filter((r) => r.low !== null && r.low <= 0 && r.high >= 0);
     // Strokes in the corners: they leave the number free.
-    const strokes = calm.flatMap((r) => [[-1, -1], [-1, 1], [1, -1], [1, 1]].map(([a, b]) => [x.indexOf(r.llm) + 0.32 * a, y.indexOf(r.vit) + 0.3 * b]));
+    const strokes = calm.flatMap((r) => [[-1, -1], [-1, 1], [1, -1], [1, 1]].map(([a, b]) => [x.indexOf(r[across]) + 0.32 * a, y.indexOf(r[up]) + 0.3 * b]));
     traces.push({ x: strokes.map((s) => s[0]), y: strokes.map((s) => s[1]), xaxis: at.xaxis, yaxis: at.yaxis, mode: "markers", marker: { symbol: "line-ne-open", size: 9, color: "#777", line: { width: 1.5, color: "#777" } }, name: "interval covers 0", showlegend: i === 0, legendgroup: "calm", hoverinfo: "skip" });
-    Object.assign(more["xaxis" + axis(i)], { title: last(i) ? { text: "LLM bits" } : undefined, tickvals: x.map((_, k) => k), ticktext: x.map(name), range: [-0.5, x.length - 0.5], showgrid: false, zeroline: false });
-    Object.assign(more["yaxis" + axis(i)], { title: first(i) ? { text: "ViT bits" } : undefined, tickvals: y.map((_, k) => k), ticktext: y.map(name), range: [-0.5, y.length - 0.5], showgrid: false, zeroline: false });
+    Object.assign(more["xaxis" + axis(i)], { title: last(i) ? { text: plain(`${across} bits`) } : undefined, tickvals: x.map((_, k) => k), ticktext: x.map(name), range: [-0.5, x.length - 0.5], showgrid: false, zeroline: false });
+    Object.assign(more["yaxis" + axis(i)], { title: first(i) ? { text: plain(`${up} bits`) } : undefined, tickvals: y.map((_, k) => k), ticktext: y.map(name), range: [-0.5, y.length - 0.5], showgrid: false, zeroline: false });
   });
-  note("map", left, single ? `Q-Former widths with a single cell, in the data only: ${single}.` : "");
+  note("map", left, single ? `Widths of the other parts with a single cell, in the data only: ${single}.` : "");
   return plot("map", traces, { ...more });
 };
 
@@ -146,7 +138,7 @@ function cloud(place, points, names) {
   pen.fillStyle = css("--bg"); pen.fillRect(0, 0, w, h);
   const scale = Math.min(w * 0.27, h * 0.31), middle = -0.125, [ca, sa, cu, su] = [Math.cos(turn.around), Math.sin(turn.around), Math.cos(turn.up), Math.sin(turn.up)];
   const at = (v) => {
-    const [x, y, z] = v.map((t) => t - middle), across = x * ca - y * sa, deep = x * sa + y * ca;
+    const [x, y = 0, z = 0] = v.map((t) => t - middle), across = x * ca - y * sa, deep = x * sa + y * ca;
     return [w / 2 + scale * across, h / 2 - scale * (z * cu - deep * su) , deep * cu + z * su];
   };
   const spot = (r) => names.map((n) => -1 + 0.4 * Math.log2(r[n] || 16)); // 1 … 16 bits on a log scale

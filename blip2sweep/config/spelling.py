@@ -1,0 +1,33 @@
+"""Names and roles of parts in what was typed: one part is called by one of the two throughout a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from hydra.core.override_parser.types import Override
+
+from blip2sweep.config.overrides import values
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.roles import KEYED, ROLES, check_spelling
+
+
+def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> None:
+    """Raise UserError, one line, where overrides call one part by its name and by its role. anatomies: of the models of the
+    sweep; not looked at where no role, or nothing but roles, is typed."""
+    words = [pair for override in overrides for pair in _words(override)]
+    roles = {word.partition(".")[0] in ROLES for _, word in words}
+    if len(roles) == 2:
+        for anatomy in anatomies:
+            check_spelling(anatomy, words)
+
+
+def _words(override: Override) -> Iterator[tuple[str, str]]:
+    """(what was typed, a word for parts) of one override; what a sweep gives one by one is told one by one."""
+    key = override.key_or_group
+    if key.startswith(KEYED):
+        head = next(k for k in KEYED if key.startswith(k))
+        yield str(override.input_line).lstrip("+"), key.removeprefix(head)
+    elif key in ("part", "keep") or (key.startswith("rules.") and key.endswith(".target")):
+        for value in values(override):
+            words = str(value).split("+") if key == "part" else [str(value).split(":")[0]]
+            yield from ((f"{key}={value}", word) for word in words if word not in ("all", "none", "None"))

@@ -1,0 +1,91 @@
+"""Roles of parts: words that mean the same in every model, beside the names that a model's YAML gives its parts.
+
+A part has one role; a role may have several parts, and then means all of them. `language.encoder` is the stack `encoder` of
+every part of that role that has several stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from blip2sweep.errors import MissingRole, UserError, nearest
+from blip2sweep.models.anatomy_config import ROLES
+from blip2sweep.models.architecture import BRIDGE, LANGUAGE, VISION
+
+if TYPE_CHECKING:
+    from blip2sweep.models.anatomy import Anatomy, Part
+
+KEYED = ("per_part.", "model.dtype_per_part.")  # keys behind which a part is named
+# The role of a part whose YAML names none: that of the stage in which it is computed.
+OF_STAGE = {VISION: "vision", BRIDGE: "connector", LANGUAGE: "language"}
+
+
+def check_names(model: str, parts: Mapping[str, Part]) -> None:
+    """Raise UserError, one line, where a part is called as a role that it has not, or has not alone."""
+    wrong = [
+        f"parts.{name}: is the name of a role, which {_others(name, parts)}; right: another name for the part"
+        for name in parts
+        if name in ROLES and [n for n, p in parts.items() if p.role == name] != [name]
+    ]
+    if wrong:
+        raise UserError(f"model {model}: {'; '.join(wrong)}")
+
+
+def _others(role: str, parts: Mapping[str, Part]) -> str:
+    having = [n for n, p in parts.items() if p.role == role and n != role]
+    return f"{' and '.join(having)} has" if len(having) == 1 else f"{' and '.join(having) or 'no part'} have"
+
+
+def spellings(parts: Mapping[str, Part], addressable: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """{word: the addressable names it means} of every word that `part=` takes, roles last."""
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name in addressable}
+    by_role: dict[str, tuple[str, ...]] = {}
+    for name in found:
+        base, dot, stack = name.partition(".")
+        word = f"{parts[base].role}{dot}{stack}"
+        by_role[word] = (*by_role.get(word, ()), name)
+    return {**found, **{word: names for word, names in by_role.items() if word not in found}}
+
+
+def own_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
+    """The addressable names that one word means: itself, or what has the role.
+
+    where: what was typed, for the message. Raises MissingRole where the model has no part of the role, UserError for a word
+    that is neither a name nor a role.
+    """
+    if word in anatomy.spellings:
+        return anatomy.spellings[word]
+    role = word.partition(".")[0]
+    if role in ROLES and not anatomy.role(role):
+        has = ", ".join(f"{p.name} ({p.role})" for p in anatomy.parts.values())
+        raise MissingRole(f"{where}: model {anatomy.model} has no part of the role {role}; its parts: {has}")
+    raise UserError(
+        f"{where}: model {anatomy.model} has no part '{word}'; {nearest(word, [*anatomy.spellings, 'all', 'none'])}"
+    )
+
+
+def check_spelling(anatomy: Anatomy, words: Iterable[tuple[str, str]]) -> None:
+    """Refuse a part that is named by its name here and by its role there.
+
+    words: (what was typed, the word for parts in it). Words that this model does not know are left to others. Raises
+    UserError, one line.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for i, (typed, word) in enumerate(words):
+        first.setdefault(word.partition(".")[0], (i, typed))
+    for name, part in anatomy.parts.items():
+        if name != part.role and name in first and part.role in first:
+            both = " and ".join(dict.fromkeys(typed for _, typed in sorted((first[name], first[part.role]))))
+            raise UserError(
+                f"{both}: {part.role} and {name} are one part of model {anatomy.model}; right: one of the two words"
+            )
+
+
+def own_keys(key: str, anatomy: Anatomy) -> tuple[str, ...]:
+    """The config keys that one of `per_part` or `dtype_per_part` means, in the model's own names; any other key itself."""
+    head = next((k for k in KEYED if key.startswith(k)), None)
+    if head is None:
+        return (key,)
+    word, dot, rest = key.removeprefix(head).partition(".")
+    return tuple(f"{head}{name}{dot}{rest}" for name in anatomy.spellings.get(word, (word,)))

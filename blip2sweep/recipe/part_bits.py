@@ -1,0 +1,99 @@
+"""Columns of widths: `bits_<part>` in a model's own names and `bits_<role>` in words that all models share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.roles import ROLES
+from blip2sweep.models.shipped import model_config, shipped_models
+from blip2sweep.recipe.compact import expand
+from blip2sweep.recipe.recipe import PartRecipe, Recipe
+
+_NAMED = re.compile(rf"(?:^|; )({'|'.join(ROLES)})[:.]")  # a target of a recipe's text whose part is called as a role
+
+
+def width_columns(names: Iterable[object]) -> list[str]:
+    """All columns of mean widths, of parts and of roles, in their order."""
+    return [n for n in map(str, names) if n.startswith("bits_") and not n.startswith("bits_per_")]
+
+
+def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str]:
+    """The columns of widths that are of parts, in their order. recipes: the rows' own, since a part may be called as a role."""
+    found = width_columns(names)
+    if not {f"bits_{role}" for role in ROLES}.intersection(found):
+        return found
+    called = {name for text in recipes for name in _NAMED.findall(str(text))}
+    return [c for c in found if (name := c.removeprefix("bits_")) not in ROLES or name in called]
+
+
+def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
+    """The mean number of bits over all touched weights of some parts; None where they are left alone."""
+    sums = [_sums(part) for part in parts]
+    weights = sum(w for w, _ in sums)
+    return sum(bits for _, bits in sums) / weights if weights else None
+
+
+@lru_cache(maxsize=65536)
+def _sums(part: PartRecipe) -> tuple[int, int]:
+    """(weights that are touched, their bits)."""
+    touched = list(part.touched())
+    return sum(x.weights for x, _ in touched), sum(x.weights * s.weights.num_bits for x, s in touched)
+
+
+def role_bits(recipe: Recipe) -> dict[str, float]:
+    """{bits_<role>: mean width over its parts} of the roles that are touched: a row is to be short."""
+    having = {role: mean_bits(p for p in recipe.parts.values() if p.part.role == role) for role in ROLES}
+    return {f"bits_{role}": bits for role, bits in having.items() if bits is not None}
+
+
+class RoleColumns:
+    """Gives every row of a table a column `bits_<role>` for each role, those that were written before there were roles too.
+
+    configs: gives {name: model config} of models that are not shipped; asked once, and only where a row needs it.
+    """
+
+    def __init__(self, configs: Callable[[], Mapping[str, Mapping[str, Any]]]) -> None:
+        self._configs = cache(configs)
+        self._known: dict[str, Anatomy | None] = {}
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a row, those of the roles behind those of the parts; None where a role is left alone, or not known."""
+        widths = width_columns(columns)
+        if not widths:
+            return dict(columns)
+        called = _NAMED.findall(str(columns.get("recipe")))
+        own = [w for w in widths if (n := w.removeprefix("bits_")) not in ROLES or n in called or columns[w] is None]
+        found = {w: columns[w] for w in widths if w not in own}
+        if not found and any(columns[w] is not None for w in own):
+            found = self._roles(columns, [w.removeprefix("bits_") for w in own])
+        roles = {c: found.get(c) for role in ROLES if (c := f"bits_{role}") not in own}
+        rest = {c: v for c, v in columns.items() if c not in roles}
+        last = list(rest).index(own[-1]) + 1 if own else 0
+        items = list(rest.items())
+        return dict([*items[:last], *roles.items(), *items[last:]])
+
+    def _roles(self, columns: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
+        shape = self._anatomy(str(columns["model"]))
+        if shape is None or set(shape.parts) != set(parts):
+            return {}
+        if all(len(shape.role(role)) < 2 for role in ROLES):
+            return {f"bits_{p.role}": columns[f"bits_{p.name}"] for p in shape.parts.values()}
+        return role_bits(expand(json.loads(columns["recipe_json"]), shape))
+
+    def _anatomy(self, model: str) -> Anatomy | None:
+        if model not in self._known:
+            self._known[model] = self._read(model)
+        return self._known[model]
+
+    def _read(self, model: str) -> Anatomy | None:
+        try:
+            config = model_config(model) if model in shipped_models() else self._configs().get(model)
+            return anatomy(config) if config else None
+        except UserError:
+            return None

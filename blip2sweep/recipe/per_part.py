@@ -1,0 +1,65 @@
+"""`per_part.<part>.<knob>`: what a config says of one part, or of all parts of a role, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.roles import ROLES
+from blip2sweep.recipe.knobs import Knob, Knobs, knobs_of, merged
+
+
+class Own(NamedTuple):
+    """What `per_part` says of one part: knobs, its own blocks and layers where it has them, and the key they stand under."""
+
+    knobs: Knobs = ()
+    target: Knobs = ()
+    where: str = ""
+
+
+def read_per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
+    """{addressable part: its own knobs and target}; `per_part.language.encoder.bits` is nested one level deeper."""
+    found: dict[str, Own] = {}
+    without = of_no_part(per_part, anatomy)
+    for word, values in _flat_parts(per_part, anatomy):
+        if f"per_part.{word}.bits" in without:
+            continue
+        where = f"per_part.{word}"
+        meant = [n for n in anatomy.own_names(word, where) if _reaches(n, names)]
+        if not meant:
+            raise UserError(f"{where}: outside part={part}, so it would do nothing; right: name {word} in part as well")
+        own = _own(values, where)
+        for name in meant:
+            before = found.get(name, Own())
+            found[name] = Own(merged(before.knobs, own.knobs), merged(before.target, own.target), where)
+    return found
+
+
+def _reaches(name: str, names: Sequence[str]) -> bool:
+    """Whether `part`, which chose `names`, touches something of a part or stack."""
+    return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
+
+
+def _own(values: Mapping[str, Any], where: str) -> Own:
+    places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
+    target = tuple(Knob(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
+    return Own(knobs_of({k: v for k, v in values.items() if k not in places}, where), target)
+
+
+def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, values in per_part.items():
+        if not isinstance(values, Mapping):
+            raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
+        inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.spellings}
+        yield str(name), {k: v for k, v in values.items() if k not in inner}
+        for stack, knobs in inner.items():
+            yield f"{name}.{stack}", knobs
+
+
+def of_no_part(per_part: Mapping[str, Any], anatomy: Anatomy) -> list[str]:
+    """Keys `per_part.<role>.bits` that are `none` where no part has the role: what is not there is left alone."""
+    lacking = {r: per_part.get(r) for r in ROLES if not anatomy.role(r)}
+    only = {r: v["bits"] for r, v in lacking.items() if isinstance(v, Mapping) and set(v) == {"bits"}}
+    return [f"per_part.{r}.bits" for r, bits in only.items() if str(bits).lower() == "none"]

@@ -1,0 +1,69 @@
+"""How the interaction map is laid out, whatever parts a model has: two of them as axes, a panel for each width of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+CONNECTOR = "connector"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """title: `connector 4`; at: {part: width} of the cells in it."""
+
+    title: str
+    at: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """x, y: parts whose widths are the axes. single: panels that are left out, since one cell alone is in them."""
+
+    x: str
+    y: str
+    panels: list[Panel] = field(default_factory=list)
+    single: int = 0
+
+
+def layouts(data: pd.DataFrame, parts: Sequence[str], roles: Mapping[str, str]) -> dict[str, Layout]:
+    """{setting: layout} of the settings that can be drawn. data: as `width_grid` gives it; roles: {part: role}, as far as known."""
+    made = {
+        s: _layout(data[data["setting"].isin([s, "none"])], parts, roles) for s in map(str, data["setting"].unique())
+    }
+    return {s: layout for s, layout in made.items() if s != "none" and layout is not None and layout.panels}
+
+
+def free(width: float) -> str:
+    """A dash where a part is left alone."""
+    return "–" if width == 16 else f"{width:g}"
+
+
+def why_not(data: pd.DataFrame, parts: Sequence[str]) -> str:
+    """Why nothing is drawn: too few parts were run at several widths."""
+    varied = [p for p in parts if p in data and data[p].nunique() > 1]
+    if len(varied) > 1:
+        return " No method has several cells that vary two parts."
+    return f" Only {varied[0]} was run at several widths." if varied else ""
+
+
+def _layout(shown: pd.DataFrame, parts: Sequence[str], roles: Mapping[str, str]) -> Layout | None:
+    """Two varied parts are the axes, the later one across. Of more, the connector and those with fewest widths make panels."""
+    varied = [p for p in parts if shown[p].nunique() > 1]
+    if len(varied) < 2:
+        return None
+    ranked = sorted(varied, key=lambda p: (roles.get(p) == CONNECTOR, -shown[p].nunique()))
+    y, x = (p for p in varied if p in ranked[:2])
+    others = [p for p in varied if p not in (x, y)]
+    if not others:
+        return Layout(x, y, [Panel("", {})])
+    counts = shown.groupby(others).size().sort_index(ascending=False)
+    at = [(dict(zip(others, _tuple(widths), strict=True)), int(n)) for widths, n in counts.items()]
+    drawn = [Panel(", ".join(f"{p} {free(w)}" for p, w in own.items()), own) for own, n in at if n > 1]
+    return Layout(x, y, drawn, len(at) - len(drawn))
+
+
+def _tuple(widths: object) -> tuple[float, ...]:
+    return tuple(map(float, widths)) if isinstance(widths, tuple) else (float(str(widths)),)

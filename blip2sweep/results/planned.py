@@ -1,0 +1,24 @@
+"""Model configs as sweeps of a folder planned them: what the packs that were queued say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.errors import UserError
+from blip2sweep.files import read_json
+
+
+def planned_models(output_dir: Path) -> dict[str, Mapping[str, Any]]:
+    """{name: model config} of every pack below `output_dir`, the newest of each name; damaged packs are left out."""
+    found: dict[str, Mapping[str, Any]] = {}
+    packs = [(p.stat().st_mtime, p) for p in (output_dir / "sweeps").glob("*/packs/*.json")]
+    for _, path in sorted(packs):
+        try:
+            pack = read_json(path)
+        except UserError:
+            continue
+        models = pack.get("models") if isinstance(pack, Mapping) else None
+        found |= {str(m["name"]): m for m in models or () if isinstance(m, Mapping) and "name" in m}
+    return found
