@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy_config import KINDS, check_parts
-from blip2sweep.models.architecture import Place, places
+from blip2sweep.models.architecture import Stage, stages
+from blip2sweep.models.places import Place, places
 
 THIRDS = ("first", "middle", "last")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer of a block: `path` from the model's root, `name` inside its block, `block` counted over the part."""
+    """One linear layer of a block: `path` from the model's root, `name` inside its block, `block` counted over the part.
+
+    unpackable: methods whose packed kernels cannot run it, for what the model does around it.
+    """
 
     path: str
     name: str
@@ -32,6 +36,7 @@ class Linear:
     out_features: int
     in_features: int
     bias: bool
+    unpackable: tuple[str, ...] = ()
 
     @property
     def leaf(self) -> str:
@@ -77,13 +82,15 @@ class Fold:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the model compressed on its own. `stage`: the step of the forward pass that it belongs to."""
+    """A piece of the model compressed on its own. `stage`: the step of the forward pass that it belongs to; reads_text: it is
+    the last one, of the language model, which sees pictures and text."""
 
     name: str
     stage: str
     stacks: tuple[Stack, ...]
     linears: tuple[Linear, ...]
     folds: tuple[Fold, ...] = ()
+    reads_text: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -136,12 +143,18 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """All parts of one model in the order of computation, and the weights that are stored under two names."""
+    """All parts and stages of one model in the order of computation, and the weights that are stored under two names."""
 
     model: str
     parts: dict[str, Part]
+    stages: tuple[Stage, ...]
     tied: tuple[tuple[str, ...], ...] = ()
     _masks: dict[tuple[str, str, str], tuple[bool, ...]] = field(default_factory=dict)
+
+    @property
+    def last_stage(self) -> str:
+        """Of the language model: the one whose input is pictures and text."""
+        return self.stages[-1].name
 
     @property
     def addressable(self) -> list[str]:
@@ -197,9 +210,8 @@ class Anatomy:
             return whole, whole
         s = next(s for s in whole.stacks if s.name == stack)
         own = [x for x in whole.linears if x.stack == stack]
-        return whole, Part(
-            name, whole.stage, (Stack(s.name, s.path, 0, s.n),), tuple(_renumber(x, s.first) for x in own)
-        )
+        alone = (Stack(s.name, s.path, 0, s.n),)
+        return whole, replace(whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=())
 
     def n_blocks(self, name: str) -> int:
         return self._stack_part(name)[1].n_blocks
@@ -221,7 +233,7 @@ class Anatomy:
 
 
 def _renumber(x: Linear, first: int) -> Linear:
-    return Linear(x.path, x.name, x.kind, x.stack, x.block - first, x.out_features, x.in_features, x.bias)
+    return replace(x, block=x.block - first)
 
 
 def _words(part: Part) -> list[str]:
@@ -249,9 +261,10 @@ def anatomy(model: Mapping[str, Any]) -> Anatomy:
     """
     check_parts(model)
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
-    found = places(str(model["family"]), paths)
+    order = stages(model)
+    found = places(order, str(model["family"]), paths)
     parts = {name: _part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}
-    return Anatomy(model["name"], parts, tuple(tuple(names) for names in model.get("tied") or ()))
+    return Anatomy(model["name"], parts, order, tuple(tuple(names) for names in model.get("tied") or ()))
 
 
 def _part(name: str, place: Place, spec: Mapping[str, Any], sizes: Mapping[str, Any]) -> Part:
@@ -261,7 +274,8 @@ def _part(name: str, place: Place, spec: Mapping[str, Any], sizes: Mapping[str, 
         stacks.append(Stack(stack, entry["path"], sum(s.n for s in stacks), _size(entry["blocks"], sizes)))
     layers = [(kind, layer, entry) for kind, entries in spec["layers"].items() for layer, entry in entries.items()]
     linears = [x for s in stacks for i in range(s.n) for x in _block(s, i, layers, sizes)]
-    return Part(name, place.stage, tuple(stacks), tuple(linears), tuple(_fold(f) for f in spec.get("folds") or ()))
+    folds = tuple(_fold(f) for f in spec.get("folds") or ())
+    return Part(name, place.stage, tuple(stacks), tuple(linears), folds, reads_text=place.last)
 
 
 def _fold(spec: Mapping[str, Any]) -> Fold:
@@ -277,7 +291,8 @@ def _block(
             continue
         out, inn = (_size(x, sizes) for x in entry["shape"])
         path = f"{stack.path}.{i}.{name}"
-        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True))
+        cannot = tuple(entry.get("unpackable", ()))
+        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True), cannot)
 
 
 def _size(expression: str | int, sizes: Mapping[str, Any]) -> int:

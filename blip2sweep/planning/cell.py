@@ -16,7 +16,7 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import LANGUAGE
+from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.location import locate
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -153,7 +153,7 @@ class Cells:
         generation, used = self._once(
             "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
         )
-        check_packed(recipe, str(model.config["family"]), model.dtypes)
+        check_packed(recipe, model.dtypes)
         measured = self._calibration(config, model, recipe, task)
         if measured is None:
             return Cell(model, recipe, task, task_config, generation, recipe.used | used)
@@ -171,7 +171,7 @@ class Cells:
         check_upstream(recipe, chosen["upstream"])
         split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
         split = self._once("samples", split_config, load_task)
-        _check_text_only(chosen, recipe, split.kind, str(model.config["family"]))
+        _check_text_only(chosen, recipe, split.kind, model)
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
@@ -207,17 +207,17 @@ def _hashed(chosen: Calibration) -> Calibration:
     return chosen
 
 
-def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:
-    seeing = [n for n, p in recipe.parts.items() if p.part.stage != LANGUAGE and part_calibrates(p)]
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, model: Model) -> None:
+    seeing = [n for n, p in recipe.parts.items() if not p.part.reads_text and part_calibrates(p)]
     if config["text_only"] and seeing:
-        reading = "+".join(n for n, p in recipe.parts.items() if p.part.stage == LANGUAGE)
+        reading = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
         raise UserError(
             f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part={reading}, or calibration=task"
         )
-    if config["text_only"] and family == "t5" and kind == "caption":
+    if config["text_only"] and family(model.config).prompt_alone and kind == "caption":
         raise UserError(
-            f"calibration={config['name']}: a caption has no question, so T5's encoder would read the same few tokens "
-            f"every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
+            f"calibration={config['name']}: a caption has no question, so the encoder of {model.name} would read the same few "
+            f"tokens every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
         )
 
 
@@ -225,7 +225,7 @@ def _calibration_keys(recipe: Recipe) -> frozenset[str]:
     """The config keys that calibration takes; the weight of image tokens is one of the language model."""
     names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
     keys = {"calibration", *(f"calibration.{k}" for k in names)}
-    reading = any(p.part.stage == LANGUAGE and part_calibrates(p) for p in recipe.parts.values())
+    reading = any(p.part.reads_text and part_calibrates(p) for p in recipe.parts.values())
     return frozenset(keys | ({"calibration.image_token_weight"} if reading else set()))
 
 
