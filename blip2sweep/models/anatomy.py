@@ -211,7 +211,9 @@ class Anatomy:
         s = next(s for s in whole.stacks if s.name == stack)
         own = [x for x in whole.linears if x.stack == stack]
         alone = (Stack(s.name, s.path, 0, s.n),)
-        return whole, replace(whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=())
+        return whole, replace(
+            whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=()
+        )
 
     def n_blocks(self, name: str) -> int:
         return self._stack_part(name)[1].n_blocks

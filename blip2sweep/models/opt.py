@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from blip2sweep.models.text import Ids, Likelihood, LanguageModel, Text, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2sweep.models.text import Ids, Likelihood, LanguageModel, Text, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import ModelOutput

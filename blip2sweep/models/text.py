@@ -65,9 +65,7 @@ class LanguageModel(NamedTuple):
     def tokenized(self, texts: Sequence[str], add_special_tokens: bool) -> list[Ids]:
         if not texts:  # which tokenizers refuse
             return []
-        encoded = self.tokenizer(
-            list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False
-        )
+        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False)
         return encoded.input_ids
 
     def with_ends(self, references: Sequence[str]) -> list[Ids]:

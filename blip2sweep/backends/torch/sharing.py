@@ -151,4 +151,3 @@ def ids_of_tensor(kept: Tensor) -> tuple[Id, ...]:
 
 def _piece(key: str, rows: slice) -> str:
     return f"{key} {rows.start}-{rows.stop}"
-
