@@ -16,7 +16,7 @@ from blip2sweep.backends.torch.batching import is_out_of_memory
 from blip2sweep.cache.disk import Store
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.errors import UserError
-from blip2sweep.models.blip2.stages import Vision
+from blip2sweep.models.blip2.forward import Vision
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import load_task

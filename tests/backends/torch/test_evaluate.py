@@ -19,7 +19,7 @@ from blip2sweep.backends.torch.batching import Batches
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.blip2.stages import Bridge, Vision
+from blip2sweep.models.blip2.forward import Bridge, Vision
 from blip2sweep.models.images import Features, Images, load_pixels
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.opt import Begun, Opt
