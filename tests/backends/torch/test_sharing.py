@@ -18,7 +18,7 @@ from blip2sweep.models.load import load
 from blip2sweep.models.opt import Opt
 from blip2sweep.models.ragged import Rows
 from tests.checkpoints import ROOT, TINY, tiny_config
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 
 SHAPES = ROOT / "blip2sweep" / "assets" / "shapes"
 
