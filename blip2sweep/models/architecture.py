@@ -1,6 +1,6 @@
 """What an architecture is to the rest: one module, named by `model.architecture`, with two faces.
 
-Planning reads the module itself, which imports no torch: the stages in the order of computation, and what it must know of
+Planning reads the module itself: the stages in the order of computation, and what it must know of
 the language model. A worker asks it for its `Implementation`, which may. A new architecture is a module with the names of
 `Architecture`, a line in ARCHITECTURES, and a YAML file in conf/model.
 """
@@ -53,15 +53,17 @@ class Family(NamedTuple):
     """A kind of language model that an architecture comes with, as planning knows it.
 
     stacks: its lists of blocks in the order of computation. prompt_alone: a stack of it reads the prompt without the
-    reference, so that without a picture and a question it would read the same tokens every time.
+    reference, so that without a picture and a question it would read the same tokens every time. presets: the family in
+    conf/generation whose presets it takes, null where they have its own name.
     """
 
     stacks: tuple[str, ...]
     prompt_alone: bool = False
+    presets: str | None = None
 
 
 class Architecture(Protocol):
-    """The names of an architecture's module. It imports no torch: planning imports it.
+    """The names of an architecture's module, which planning imports: those of this package import no torch.
 
     MODEL_TYPE: what config.json calls it; FAMILIES: its language models by `model.family`.
     """
@@ -73,7 +75,7 @@ class Architecture(Protocol):
         """In the order of computation; family is one of FAMILIES."""
 
     def implementation(self) -> Implementation:
-        """What a worker runs; imports torch."""
+        """What a worker runs: another module, or this one where it imports torch all the same."""
 
 
 def architecture(model: Mapping[str, object]) -> Architecture:

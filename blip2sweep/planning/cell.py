@@ -50,6 +50,11 @@ class Model:
         return str(self.config["name"])
 
     @property
+    def presets(self) -> str:
+        """The family of language model whose generation presets it takes."""
+        return family(self.config).presets or str(self.config["family"])
+
+    @property
     def dtype(self) -> str:
         """One word for the table: `float32`, or `vit:float16 qformer:float32 …` where parts differ."""
         words = list(dict.fromkeys(self.dtypes.values()))
@@ -149,7 +154,7 @@ class Cells:
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
-        asked = {"generation": config["generation"], "kind": task.kind, "family": model.config["family"]}
+        asked = {"generation": config["generation"], "kind": task.kind, "family": model.presets}
         generation, used = self._once(
             "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
         )
@@ -175,7 +180,7 @@ class Cells:
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
-        asked = [chosen, split_config, config["generation"], model.config["family"]]
+        asked = [chosen, split_config, config["generation"], model.presets]
         drawn = self._once("calibration", asked, lambda a: _hashed(calibration(a[0], split, *a[1:])))
         if not chosen["text_only"]:
             seen = [chosen["n_samples"], chosen["seed"], split_config, config["task"]]

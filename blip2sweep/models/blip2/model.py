@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
 
-from blip2sweep.models.blip2.processor import read_processor
 from blip2sweep.models.blip2.forward import Bridge, QueriesFirst, Vision
+from blip2sweep.models.blip2.processor import read_processor
 from blip2sweep.models.checkpoints import shown
 from blip2sweep.models.opt import Opt
 from blip2sweep.models.ragged import Rows
