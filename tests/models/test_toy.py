@@ -157,7 +157,7 @@ def test_its_checkpoint_is_checked_as_any_other(planned: Made, folder: Path, tmp
 
 
 def test_an_architecture_that_nobody_knows_is_refused(planned: Made) -> None:
-    with pytest.raises(UserError, match="model.architecture=tyo: unknown; did you mean 'toy'"):
+    with pytest.raises(UserError, match=r"model.architecture=tyo: unknown; did you mean 'toy'"):
         architecture.stages({**conf("model/tiny"), "architecture": "tyo"})
-    with pytest.raises(UserError, match="model.family=opt: unknown; known: toy"):
+    with pytest.raises(UserError, match=r"model.family=opt: unknown; known: toy"):
         architecture.stages({**conf("model/tiny"), "architecture": "toy"})

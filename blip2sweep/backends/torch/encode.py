@@ -51,8 +51,10 @@ def _steps(stage: ImageStage) -> int:
 def _hits(stages: Sequence[ImageStage], images: int, skipped: Sequence[float]) -> dict[str, float]:
     """What was not computed: the images whose whole way was known, and of each stage the blocks an image (of one without
     blocks, but the last, the share of its images)."""
-    names = [f"{s.name}_blocks" if isinstance(s, BlockStage) else s.name for s in stages]
-    return {**dict(zip(names, skipped, strict=True)), stages[-1].name: images}
+    found: dict[str, float] = {stages[-1].name: images}
+    for stage, n in zip(stages, skipped, strict=True):
+        found.setdefault(f"{stage.name}_blocks" if isinstance(stage, BlockStage) else stage.name, n)
+    return found
 
 
 class _Encoder:
