@@ -56,7 +56,7 @@ class Model:
 
     @property
     def dtype(self) -> str:
-        """One word for the table: `float32`, or `vit:float16 qformer:float32 …` where parts differ."""
+        """One word for the table: `float32`, or part by part where they differ."""
         words = list(dict.fromkeys(self.dtypes.values()))
         return words[0] if len(words) == 1 else " ".join(f"{k}:{v}" for k, v in self.dtypes.items())
 
