@@ -124,7 +124,7 @@ def _check_layer(part: str, x: Linear, scheme: Scheme, dtype: str) -> None:
         )
     if kernel.method in x.unpackable:
         raise UserError(
-            f"{said}: the model casts the input of {x.path} to the type of its {kernel.method} codes; right: "
+            f"{said}: the model casts the input of {x.path} to the type of its {kernel.bits}-bit codes; right: "
             f"keep={part}:all:{x.leaf}, or int8"
         )
 
