@@ -296,7 +296,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
 FULL = """
 import resource, sys, warnings
 from pathlib import Path
-from blip2sweep.cache import Store
+from blip2sweep.cache.disk import Store
 warnings.simplefilter("always")
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # the kernel refuses, as on a full disk
 store = Store(Path(sys.argv[1]), 10**9)
@@ -314,7 +314,7 @@ def test_a_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from blip2sweep.cache import Store
+from blip2sweep.cache.disk import Store
 store = Store(Path(sys.argv[1]), 10**9)
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):
