@@ -59,7 +59,7 @@ def export(path: Path) -> None:
         walk = Walk(loaded.model, part, [b.run for b in batches])
         for block in range(part.n_blocks):
             layers = [x for x in part.linears if x.block == block]
-            for name, seen in measure(walk, block, layers, batches, loaded.family, True).items():
+            for name, seen in measure(walk, block, layers, batches, loaded.language, True).items():
                 tensors[f"{name}:weight"] = loaded.model.get_submodule(name).get_parameter("weight").detach().clone()
                 assert seen.sums.hessian is not None
                 tensors[f"{name}:hessian"] = seen.sums.hessian.clone() * 2 / seen.sums.tokens

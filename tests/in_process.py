@@ -37,5 +37,6 @@ def own_text(loaded: Loaded, image: Path, prompt: str, generation: Generation) -
         **batch, do_sample=False, num_beams=generation.num_beams, max_new_tokens=generation.max_new_tokens,
         min_new_tokens=generation.min_new_tokens, **beams,
     )  # fmt: skip
-    new = ids[:, batch["input_ids"].shape[1] :] if loaded.family == "opt" else ids  # OPT's holds the prompt too
+    prompt = {"opt": batch["input_ids"].shape[1], "t5": 0}[loaded.family]  # OPT's holds the prompt too
+    new = ids[:, prompt:]
     return loaded.processor.batch_decode(new, skip_special_tokens=True)[0].strip()

@@ -70,7 +70,8 @@ TORCH = ("apply", "backends/torch", "compression", "models")
 # Inside these: what planning reads.
 NO_TORCH = (
     "compression/quantize/__init__.py", "compression/quantize/scheme.py", "models/anatomy.py", "models/anatomy_config.py",
-    "models/architecture.py", "models/checkpoints", "models/dtypes.py", "models/location.py", "models/shipped.py",
+    "models/architecture.py", "models/blip2/__init__.py", "models/checkpoints", "models/dtypes.py", "models/location.py",
+    "models/places.py", "models/shipped.py",
 )  # fmt: skip
 TORCH_FILES = ("cache/tensors.py",)
 

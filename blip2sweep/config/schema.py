@@ -16,7 +16,8 @@ class ModelConfig:
     name: str = MISSING
     path: str | None = None  # a folder in the Hugging Face layout, or pkg://package/folder
     hub_id: str | None = None  # looked up in the local Hugging Face cache; nothing is downloaded
-    family: str = MISSING  # opt | t5
+    architecture: str = "blip2"  # how it is computed: blip2sweep/models/architecture.py
+    family: str = MISSING  # of its language model; of blip2: opt | t5
     dtype: str = "float32"  # float32 | bfloat16 | float16
     dtype_per_part: dict[str, str] = field(default_factory=dict)
     device_map: Any = None  # as in from_pretrained, for models larger than one GPU

@@ -9,21 +9,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy_config import KINDS, check_parts
-from blip2sweep.models.architecture import Place, places
-from blip2sweep.models.roles import OF_STAGE, check_names, own_names, spellings
+from blip2sweep.models.architecture import Stage, stages
+from blip2sweep.models.places import Place, places
+from blip2sweep.models.roles import check_names, own_names, spellings
 
 THIRDS = ("first", "middle", "last")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer of a block: `path` from the model's root, `name` inside its block, `block` counted over the part."""
+    """One linear layer of a block: `path` from the model's root, `name` inside its block, `block` counted over the part.
+
+    unpackable: methods whose packed kernels cannot run it, for what the model does around it.
+    """
 
     path: str
     name: str
@@ -33,6 +37,7 @@ class Linear:
     out_features: int
     in_features: int
     bias: bool
+    unpackable: tuple[str, ...] = ()
 
     @property
     def leaf(self) -> str:
@@ -79,7 +84,7 @@ class Fold:
 @dataclass(frozen=True)
 class Part:
     """A piece of the model compressed on its own. `stage`: the step of the forward pass that it belongs to; `role`: what it is
-    for, a word of `roles.ROLES`."""
+    for, a word of `roles.ROLES`; reads_text: it is the last one, of the language model, which sees pictures and text."""
 
     name: str
     stage: str
@@ -87,6 +92,7 @@ class Part:
     stacks: tuple[Stack, ...]
     linears: tuple[Linear, ...]
     folds: tuple[Fold, ...] = ()
+    reads_text: bool = False
 
     @property
     def n_blocks(self) -> int:
@@ -139,12 +145,18 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """All parts of one model in the order of computation, and the weights that are stored under two names."""
+    """All parts and stages of one model in the order of computation, and the weights that are stored under two names."""
 
     model: str
     parts: dict[str, Part]
+    stages: tuple[Stage, ...]
     tied: tuple[tuple[str, ...], ...] = ()
     _masks: dict[tuple[str, str, str], tuple[bool, ...]] = field(default_factory=dict)
+
+    @property
+    def last_stage(self) -> str:
+        """Of the language model: the one whose input is pictures and text."""
+        return self.stages[-1].name
 
     @property
     def addressable(self) -> list[str]:
@@ -206,8 +218,9 @@ class Anatomy:
             return whole, whole
         s = next(s for s in whole.stacks if s.name == stack)
         own = [x for x in whole.linears if x.stack == stack]
-        return whole, Part(
-            name, whole.stage, whole.role, (Stack(s.name, s.path, 0, s.n),), tuple(_renumber(x, s.first) for x in own)
+        alone = (Stack(s.name, s.path, 0, s.n),)
+        return whole, replace(
+            whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=()
         )
 
     def n_blocks(self, name: str) -> int:
@@ -230,7 +243,7 @@ class Anatomy:
 
 
 def _renumber(x: Linear, first: int) -> Linear:
-    return Linear(x.path, x.name, x.kind, x.stack, x.block - first, x.out_features, x.in_features, x.bias)
+    return replace(x, block=x.block - first)
 
 
 def _words(part: Part) -> list[str]:
@@ -258,10 +271,11 @@ def anatomy(model: Mapping[str, Any]) -> Anatomy:
     """
     check_parts(model)
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
-    found = places(str(model["family"]), paths)
+    order = stages(model)
+    found = places(order, str(model["family"]), paths)
     parts = {name: _part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}
     check_names(str(model["name"]), parts)
-    return Anatomy(model["name"], parts, tuple(tuple(names) for names in model.get("tied") or ()))
+    return Anatomy(model["name"], parts, order, tuple(tuple(names) for names in model.get("tied") or ()))
 
 
 def _part(name: str, place: Place, spec: Mapping[str, Any], sizes: Mapping[str, Any]) -> Part:
@@ -272,7 +286,8 @@ def _part(name: str, place: Place, spec: Mapping[str, Any], sizes: Mapping[str, 
     layers = [(kind, layer, entry) for kind, entries in spec["layers"].items() for layer, entry in entries.items()]
     linears = [x for s in stacks for i in range(s.n) for x in _block(s, i, layers, sizes)]
     folds = tuple(_fold(f) for f in spec.get("folds") or ())
-    return Part(name, place.stage, spec.get("role") or OF_STAGE[place.stage], tuple(stacks), tuple(linears), folds)
+    role = spec.get("role") or place.role
+    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, reads_text=place.last)
 
 
 def _fold(spec: Mapping[str, Any]) -> Fold:
@@ -288,7 +303,8 @@ def _block(
             continue
         out, inn = (_size(x, sizes) for x in entry["shape"])
         path = f"{stack.path}.{i}.{name}"
-        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True))
+        cannot = tuple(entry.get("unpackable", ()))
+        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True), cannot)
 
 
 def _size(expression: str | int, sizes: Mapping[str, Any]) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 
-STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks"}
+STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks", "unpackable"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
 KINDS = ("attention", "crossattention", "mlp")
-ROLES = ("vision", "connector", "language")
+ROLES = VISION, CONNECTOR, LANGUAGE = ("vision", "connector", "language")
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -69,6 +69,8 @@ def _entry(entry: Mapping[str, Any], stacks: Mapping[str, Any], sizes: Mapping[s
         yield from (f".shape{what}" for size in shape for what in _size(size, sizes))
     yield from (f".every{what}" for what in _size(entry.get("every", 1), sizes))
     yield from _known(".stacks", entry.get("stacks", []), stacks)
+    if not isinstance(entry.get("unpackable", []), list | tuple):
+        yield f".unpackable={entry['unpackable']}; right: a list of methods"
 
 
 def _fold(fold: Any, layers: set[str], stacks: Mapping[str, Any]) -> Iterator[str]:

@@ -7,18 +7,20 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import Blip2Config
 from transformers.utils import logging
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.architecture import architecture
 from blip2sweep.models.checkpoints import ANSWER, Weights, inspect
 from blip2sweep.models.config_file import NOT_LOADED, first_line, generation_mistakes, read_config, read_object
-from blip2sweep.models.processor import read_processor
 from blip2sweep.models.tensors import tensor_mistakes
 from blip2sweep.models.tree import verify
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
@@ -26,20 +28,21 @@ def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
     folder = weights.folder
     config, wrong = read_config(folder, model_config)
     data, _ = read_object(folder / "config.json")
+    own = architecture(model_config).implementation()
     if data is not None:
         # Of a wrong size config.json tells, and it tells once: everything else is held against conf/model.
         try:
-            wanted = Blip2Config.from_dict(_merged(data, model_config["config"]))
+            wanted = own.config_class.from_dict(_merged(data, model_config["config"]))
         except Exception as error:  # sizes of both that do not go together
             wrong = wrong or [f"config.json and conf/model make no model together ({first_line(error)})"]
         else:
             wrong += generation_mistakes(folder, config or wanted)
-            wrong += read_processor(folder, config or wanted)[1]
+            wrong += own.read_processor(folder, config or wanted)[1]
             wrong += _of_tensors(weights, wanted, model_config)
     return [mistake.replace(f"{folder}/", "").replace(str(folder), "the folder") for mistake in wrong]
 
 
-def _of_tensors(weights: Weights, wanted: Blip2Config, model_config: Mapping[str, Any]) -> list[str]:
+def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: Mapping[str, Any]) -> list[str]:
     wrong, model = tensor_mistakes(weights.tensors, wanted, model_config)
     if model is not None and not wrong:
         try:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import Blip2Config
-
+from blip2sweep.models.architecture import Architecture, architecture
 from blip2sweep.models.checkpoints import quantization, shown
 from blip2sweep.models.checkpoints.headers import is_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # Fields that make transformers load other files, or compute something else, than the folder's weights say.
 REDIRECTS = ("transformers_weights", "fusion_config")
 NOT_LOADED = ("quantization_config", *REDIRECTS)  # refused by a sentence of their own
 
 
-def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[Blip2Config | None, list[str]]:
+def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[PreTrainedConfig | None, list[str]]:
     """(config, mistakes): the config is None where transformers cannot read it."""
     data, wrong = read_object(folder / "config.json")
     if data is None:
         return None, wrong
+    own = architecture(model_config)
     already = quantization(data)
     if already:
         wrong.append(f"already quantized (config.json says {already}), so its widths would not be the table's")
@@ -30,13 +33,13 @@ def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[Blip2Con
         for name in REDIRECTS
         if data.get(name)
     ]
-    if data.get("model_type") != "blip-2":
-        return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not blip-2"]
+    if data.get("model_type") != own.MODEL_TYPE:
+        return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {own.MODEL_TYPE}"]
     try:
-        found = Blip2Config.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
+        found = own.implementation().config_class.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
     except Exception as error:  # whatever a file that anybody wrote makes of transformers' own checks
         return None, [*wrong, f"config.json: transformers cannot read it ({first_line(error)})"]
-    return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(found)]
+    return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(own, found)]
 
 
 def read_object(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -57,13 +60,13 @@ def first_line(error: BaseException) -> str:
     return shown(f"{type(error).__name__}: {' '.join(lines)[:200]}" if lines else type(error).__name__)
 
 
-def config_mistakes(model_config: Mapping[str, Any], found: Blip2Config) -> list[str]:
+def config_mistakes(model_config: Mapping[str, Any], found: PreTrainedConfig) -> list[str]:
     """The fields of conf/model in which a checkpoint's config.json differs.
 
     Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
     """
     try:
-        expected = Blip2Config(**model_config["config"])
+        expected = architecture(model_config).implementation().config_class(**model_config["config"])
     except Exception as error:  # a user's own YAML
         return [f"conf/model/{model_config['name']}.yaml: transformers cannot read its config ({first_line(error)})"]
     where = f"conf/model/{model_config['name']}.yaml"
@@ -82,20 +85,20 @@ def _differing(prefix: str, named: Mapping[str, Any], expected: Any, found: Any)
             yield f"{prefix}{field}", have, want
 
 
-def _of_its_own(config: Blip2Config) -> Iterator[str]:
+def _of_its_own(own: Architecture, config: PreTrainedConfig) -> Iterator[str]:
     """What must hold inside config.json, whatever conf/model says."""
-    if type(config.image_token_index) is not int:
-        yield f"config.json: image_token_index is {shown(config.image_token_index)}, not a token"
-    yield from _tokens("config.json: text_config.", config.text_config, config.text_config.vocab_size)
+    yield from own.implementation().config_mistakes(config)
+    text = config.get_text_config()
+    yield from _tokens("config.json: " if text is config else "config.json: text_config.", text, text.vocab_size)
 
 
-def generation_mistakes(folder: Path, config: Blip2Config) -> list[str]:
+def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
     """What is wrong with generation_config.json, where there is one."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return []
     data, wrong = read_object(path)
-    return wrong + list(_tokens("generation_config.json: ", data or {}, config.text_config.vocab_size))
+    return wrong + list(_tokens("generation_config.json: ", data or {}, config.get_text_config().vocab_size))
 
 
 def _tokens(where: str, section: Any, rows: int) -> Iterator[str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.architecture import stages
 
 NAMES = ("float32", "bfloat16", "float16")
 HALF = ("bfloat16", "float16")
@@ -41,7 +40,7 @@ def stage_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
 
     Raises UserError where parts of one stage, which are loaded alike, have different ones.
     """
-    found = {stage.name: str(model["dtype"]) for stage in stages(str(model["family"]))}
+    found = {stage.name: str(model["dtype"]) for stage in anatomy.stages}
     own = part_dtypes(model, anatomy)
     for part in anatomy.parts.values():
         alike = {name: own[name] for name, p in anatomy.parts.items() if p.stage == part.stage}

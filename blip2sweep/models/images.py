@@ -6,11 +6,11 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,39 +19,42 @@ from torch.utils.data import DataLoader, Dataset
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import free_host_bytes
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.rows import Id
 from blip2sweep.tasks.content import READING, UNREADABLE, check_planned, content_of
 from blip2sweep.tasks.pictures import Refused, decode
 from blip2sweep.tasks.sample import TaskData
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is known of images beforehand, one row an image id in all that is given; later stages win over earlier.
+    """What is known of images, one row an image id; rows: None where no image could be read.
 
-    pixels (n, 3, height, width) float32; image_features (n, 1 + patches, ViT width); query_features
-    (n, num_query_tokens, Q-Former width). bad: ids of images that could not be read.
+    after: the stage that put the rows out; None: they are pixels, as the first stage reads them. bad: ids of images that
+    could not be read.
     """
 
     ids: tuple[Id, ...]
-    pixels: Tensor | None = None
-    image_features: Tensor | None = None
-    query_features: Tensor | None = None
+    rows: Rows | None = None
+    after: str | None = None
     bad: tuple[Id, ...] = ()
 
 
 class Row:
-    """One image read: its id, the digest of its file, and its pixels (3, height, width) or why there are none."""
+    """One image read: its id, the digest of its file, and its pixels (one row) or why there are none."""
 
-    def __init__(self, image_id: Id, digest: str, pixels: Tensor | None, error: str = "") -> None:
+    def __init__(self, image_id: Id, digest: str, pixels: Rows | None, error: str = "") -> None:
         self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
 
 
 class _Images(Dataset[Row]):
-    def __init__(self, images: Sequence[tuple[Id, Path]], image_processor: Any) -> None:
-        self.images, self.image_processor = images, image_processor
+    def __init__(self, images: Sequence[tuple[Id, Path]], pixels: Callable[[Image], Rows]) -> None:
+        self.images, self.pixels = images, pixels
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,7 +64,7 @@ class _Images(Dataset[Row]):
         try:
             content = content_of(path)
             digest = hashlib.sha256(content).hexdigest()  # of the very bytes that are decoded
-            pixels = self.image_processor(decode(content), return_tensors="pt")["pixel_values"][0]
+            pixels = self.pixels(decode(content))
         except MemoryError:  # which says nothing of the image
             raise
         except Exception as error:  # Pillow raises nearly anything for a broken file
@@ -79,7 +82,7 @@ def pixel_batches(
     Raises UserError naming a file that cannot be decoded, or with on_bad_image="skip" lists its id under `bad`.
     """
     loader: Iterable[list[Row]] = DataLoader(
-        _Images(images, loaded.processor.image_processor),
+        _Images(images, loaded.pixels),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
@@ -94,9 +97,9 @@ def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]
     if bad and on_bad_image != "skip":
         raise UserError(f"{bad[0].error}; right: an intact file, or task.on_bad_image=skip")
     good = [(row.image_id, row.pixels) for row in rows if row.pixels is not None]
-    pixels = torch.stack([p for _, p in good]) if good else None
+    pixels = joined([p for _, p in good]) if good else None
     if pin and pixels is not None:
-        pixels = pixels.pin_memory()  # stacked here and not in the loader, whose rows may hold errors
+        pixels = pixels.everywhere(Tensor.pin_memory)  # joined here and not in the loader, whose rows may hold errors
     return Features(tuple(i for i, _ in good), pixels, bad=tuple(row.image_id for row in bad))
 
 
@@ -126,30 +129,57 @@ class Images:
         reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
         ids: list[Id] = []
         bad: list[Id] = []
-        kept: Tensor | None = None
+        kept = _Kept(len(self.task.images))
         for part in _ahead(reading):
-            if part.pixels is not None:
-                kept = _allocated(len(self.task.images), part.pixels) if kept is None else kept
-                kept[len(ids) : len(ids) + len(part.ids)] = part.pixels
+            if part.rows is not None:
+                kept.add(part.rows)
             ids.extend(part.ids)
             bad.extend(part.bad)
             yield part
         if self.task.planned is not None:
             check_planned(self.task.images, self.task.planned, digests, self.task.name)
-        self._kept = Features(tuple(ids), None if kept is None else kept[: len(ids)], bad=tuple(bad))
+        self._kept = Features(tuple(ids), kept.rows(), bad=tuple(bad))
+
+
+class _Kept:
+    """Rows of at most n images. Dense ones of one shape are put where they will stay, others are joined at the end."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.filled = n, 0
+        self._room: Tensor | None = None
+        self._parts: list[Rows] = []
+
+    def add(self, rows: Rows) -> None:
+        if not self._parts and self._room is None and rows.plain:
+            self._room = _allocated(self.n, rows.values)
+        if self._room is None or not rows.plain or rows.values.shape[1:] != self._room.shape[1:]:
+            self._parts = [*self._emptied(), rows]
+            return
+        self._room[self.filled : self.filled + len(rows)] = rows.values
+        self.filled += len(rows)
+
+    def _emptied(self) -> list[Rows]:
+        """All parts so far; the room is given up."""
+        first = [] if self._room is None else [Rows(self._room[: self.filled])]
+        self._room = None
+        return [*first, *self._parts]
+
+    def rows(self) -> Rows | None:
+        parts = self._emptied()
+        return parts[0] if len(parts) == 1 else joined(parts) if parts else None
 
 
 def _allocated(n: int, like: Tensor) -> Tensor:
-    """Room for n images, (n, 3, height, width) float32."""
-    shape = (n, *like.shape[1:])
-    if math.prod(shape) * 4 < free_host_bytes() // 4:
-        return torch.empty(shape, pin_memory=like.is_pinned())
+    """Room for n images (n, …) of the dtype of `like`."""
+    shape, bytes_ = (n, *like.shape[1:]), n * like[:1].nbytes
+    if bytes_ < free_host_bytes() // 4:
+        return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_pinned())
     with tempfile.NamedTemporaryFile(prefix="blip2sweep-pixels-") as file:  # mapped, so it may lose its name
         try:
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * 4)  # on a full disk, a page that is not there kills
+            os.posix_fallocate(file.fileno(), 0, bytes_)  # on a full disk, a page that is not there kills
         except OSError:
-            return torch.empty(shape)
-        return torch.from_file(file.name, shared=True, size=math.prod(shape)).reshape(shape)
+            return torch.empty(shape, dtype=like.dtype)
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype).reshape(shape)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
 from transformers.utils import logging
 
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import stage_of
+from blip2sweep.models.architecture import ImageStage, Language, Processor, Stage, architecture
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
 from blip2sweep.models.dtypes import stage_dtypes
@@ -21,21 +21,33 @@ from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from blip2sweep.models.ragged import Rows
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model ready to evaluate. `device` is where its inputs go; `dtypes` and `attention`: {stage: name}."""
+    """A model ready to evaluate. `device` is where its inputs go; `dtypes` and `attention`: {stage: name}.
 
-    model: Blip2ForConditionalGeneration
-    processor: Blip2Processor
+    pixels: an image as the first stage reads it, one row; images: the stages before the last; language: the last.
+    """
+
+    model: PreTrainedModel
+    processor: Processor
     anatomy: Anatomy
     device: torch.device
     dtypes: dict[str, str]
     image_processor_backend: str
     attention: dict[str, str]
     family: str
+    pixels: Callable[[Image], Rows]
+    images: tuple[ImageStage, ...]
+    language: Language
 
 
 def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> Loaded:
@@ -55,34 +67,40 @@ def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> 
     if wrong or config is None:
         raise refused(folder, name, wrong)
     model = _read(weights, config, dtypes, model_config)
-    cast(model, dtypes, family)
+    cast(model, dtypes, parts.stages)
     _check_finite(model, folder, name)
     if not model_config.get("device_map"):
         model.to(device)
     verify(model, parts)
+    model, own = model.eval().requires_grad_(False), architecture(model_config).implementation()
+    processor = load_processor(own, folder, model.config, name)
     return Loaded(
-        model=model.eval().requires_grad_(False),
-        processor=load_processor(folder, model.config, name),
+        model=model,
+        processor=processor,
         anatomy=parts,
         device=model.device,
         dtypes=dtypes,
         image_processor_backend="pil",
-        attention=_attention(model, family),
+        attention=_attention(model, parts.stages),
         family=family,
+        pixels=partial(own.pixels, processor),
+        images=own.image_stages(model, model.device),
+        language=own.language(model, processor, family),
     )
 
 
-def _attention(model: nn.Module, family: str) -> dict[str, str]:
-    children = ((name, getattr(m, "config", None)) for name, m in model.named_children())
-    return {stage_of(name, family): config._attn_implementation for name, config in children if config is not None}
+def _attention(model: nn.Module, stages: tuple[Stage, ...]) -> dict[str, str]:
+    modules = dict(model.named_modules())
+    configs = [(s.name, getattr(modules.get(child), "config", None)) for s in stages for child in s.children]
+    return {stage: config._attn_implementation for stage, config in configs if config is not None}
 
 
 # ---- dtypes
 
 
 def _read(
-    weights: Weights, config: Blip2Config, dtypes: Mapping[str, str], model_config: Mapping[str, Any]
-) -> Blip2ForConditionalGeneration:
+    weights: Weights, config: PreTrainedConfig, dtypes: Mapping[str, str], model_config: Mapping[str, Any]
+) -> PreTrainedModel:
     """Read in the common dtype, or in float32 where parts differ: a cast through a narrower dtype would round twice.
 
     Raises UserError unless every tensor of the files is one of the model's, and the other way round.
@@ -90,7 +108,7 @@ def _read(
     names, device_map = set(dtypes.values()), model_config.get("device_map")
     common = DTYPES[names.pop()] if len(names) == 1 else torch.float32
     placed = {"device_map": device_map} if device_map else {}
-    model, report = Blip2ForConditionalGeneration.from_pretrained(
+    model, report = architecture(model_config).implementation().model_class.from_pretrained(
         weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
         output_loading_info=True, ignore_mismatched_sizes=True, **placed,
     )  # fmt: skip
@@ -110,19 +128,19 @@ def _check_finite(model: nn.Module, folder: Path, name: str) -> None:
         raise refused(folder, name, [f"NaN or Inf in {held[0][1].dtype} in {len(broken)} tensors: {listed(broken)}"])
 
 
-def cast(model: nn.Module, dtypes: Mapping[str, str], family: str) -> None:
+def cast(model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...]) -> None:
     """Cast every stage itself, and assert it: float16 keeps the Q-Former (and T5's wo) in float32 behind one's back."""
-    for _, tensor, dtype in _floating(model, dtypes, family):
+    for _, tensor, dtype in _floating(model, dtypes, stages):
         if tensor.dtype != dtype:
             tensor.data = tensor.data.to(dtype)
-    for name, tensor, dtype in _floating(model, dtypes, family):
+    for name, tensor, dtype in _floating(model, dtypes, stages):
         if tensor.dtype != dtype:
             raise RuntimeError(f"{name} is {tensor.dtype} and not the {dtype} that was asked for")
 
 
 def _floating(
-    model: nn.Module, dtypes: Mapping[str, str], family: str
+    model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...]
 ) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            yield name, parameter, DTYPES[dtypes[stage_of(name.partition(".")[0], family)]]
+            yield name, parameter, DTYPES[dtypes[next(s.name for s in stages if s.holds(name))]]

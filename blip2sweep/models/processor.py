@@ -1,57 +1,35 @@
-"""Tokenizer and image processor of a checkpoint, and whether they fit the model."""
+"""What processors of all architectures have: a tokenizer and an image processor, read and held against the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, Blip2Config, Blip2Processor, BlipImageProcessorPil
+from transformers import AutoTokenizer, BlipImageProcessorPil
 
-from blip2sweep.models.checkpoints import refused, shown
-from blip2sweep.models.config_file import first_line, read_object
+from blip2sweep.models.architecture import Implementation, Processor
+from blip2sweep.models.checkpoints import refused
+from blip2sweep.models.config_file import first_line
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
-def load_processor(folder: Path, config: Blip2Config, name: str) -> Blip2Processor:
-    """Tokenizer and image processor; always the PIL one, so that pixels do not depend on torchvision being installed.
-
-    name: the model's. Raises UserError, all in one line, where they do not fit the model: with another number of query
-    tokens the image would silently be left out.
-    """
-    processor, wrong = read_processor(folder, config)
+def load_processor(own: Implementation, folder: Path, config: PreTrainedConfig, name: str) -> Processor:
+    """The processor of a checkpoint. name: the model's. Raises UserError, all in one line, where it does not fit the model."""
+    processor, wrong = own.read_processor(folder, config)
     if wrong or processor is None:
         raise refused(folder, name, wrong)
     return processor
 
 
-def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
-    """(processor, mistakes): None where a piece of it cannot be read."""
-    tokenizer, wrong = _tokenizer(folder)
-    told, more = read_object(folder / "processor_config.json")
-    wrong += more
-    if told is None:  # where transformers looks for everything else
-        return None, wrong
-    queries = told.get("num_query_tokens")
-    if type(queries) is not int or queries != config.num_query_tokens:
-        wrong.append(
-            f"processor_config.json: num_query_tokens is {shown(queries)}, the model has {config.num_query_tokens}"
-        )
-    images, more = _image_processor(folder)
-    wrong += more
-    if tokenizer is None or images is None:
-        return None, wrong
-    try:
-        processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
-    except Exception as error:  # of any kind: the files are anybody's
-        return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
-    return processor, [*wrong, *_size(images, config), *_vocabulary(processor, config)]
-
-
-def _tokenizer(folder: Path) -> tuple[Any, list[str]]:
+def read_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
+    """(tokenizer, mistakes)."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return None, [f"the tokenizer is missing (none of {', '.join(TOKENIZER_FILES)})"]
     try:
@@ -60,16 +38,16 @@ def _tokenizer(folder: Path) -> tuple[Any, list[str]]:
         return None, [f"the tokenizer cannot be read ({first_line(error)})"]
 
 
-def _image_processor(folder: Path) -> tuple[Any, list[str]]:
+def read_image_processor(folder: Path) -> tuple[BaseImageProcessor | None, list[str]]:
+    """(image processor, mistakes); always the PIL one, so that pixels do not depend on torchvision being installed."""
     try:
         return BlipImageProcessorPil.from_pretrained(folder, local_files_only=True), []
     except Exception as error:
         return None, [f"the image processor cannot be read ({first_line(error)})"]
 
 
-def _size(images: Any, config: Blip2Config) -> Iterator[str]:
-    """A picture through the processor: it must come out as the vision tower takes it."""
-    size = config.vision_config.image_size
+def picture_mistakes(images: BaseImageProcessor, size: int) -> Iterator[str]:
+    """A picture through the processor: it must come out as a vision tower of this image size takes it."""
     try:
         found = dict(images.size)
         if found != {"height": size, "width": size}:
@@ -85,21 +63,29 @@ def _size(images: Any, config: Blip2Config) -> Iterator[str]:
         yield "the image processor makes pixels that are NaN or Inf (image_mean, image_std, rescale_factor)"
 
 
-def _vocabulary(processor: Blip2Processor, config: Blip2Config) -> Iterator[str]:
-    """Every token the tokenizer can say must have a row of its own in the embedding."""
-    tokenizer, rows = processor.tokenizer, config.text_config.vocab_size
+def vocabulary_mistakes(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: int,
+    image: tuple[str, object],
+    own: Callable[[PreTrainedTokenizerBase, list[int]], Iterator[str]] | None = None,
+) -> Iterator[str]:
+    """Every token the tokenizer can say must have a row of its own in the embedding, which has `rows`.
+
+    image: the processor's image token and the config's number for it. own: what a family of language models asks of the
+    tokenizer and the ids that it makes of a text.
+    """
     try:
         known = tokenizer.get_vocab()
-        first = tokenizer(["a", "a b"])["input_ids"][0][:1]
+        ids = tokenizer(["a", "a b"])["input_ids"][0]
     except Exception as error:
         yield f"the tokenizer fails on a text ({first_line(error)})"
         return
     if known and max(known.values()) >= rows:
         yield f"the tokenizer has tokens up to {max(known.values())}, text_config.vocab_size is {rows}"
-    image = known.get(str(processor.image_token))
-    if type(config.image_token_index) is int and image != config.image_token_index:
-        yield f"config.json: image_token_index is {config.image_token_index}, the tokenizer's image token is {image}"
+    token, index = image
+    if type(index) is int and known.get(token) != index:
+        yield f"config.json: image_token_index is {index}, the tokenizer's image token is {known.get(token)}"
     if tokenizer.pad_token_id is None:
         yield "the tokenizer has no pad token"
-    if config.text_config.model_type == "opt" and (not first or first[0] != tokenizer.bos_token_id):
-        yield f"the tokenizer sets no BOS token ({tokenizer.bos_token_id}) before a text, as OPT was trained with"
+    if own is not None:
+        yield from own(tokenizer, ids)

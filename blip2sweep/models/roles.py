@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.errors import MissingRole, UserError, nearest
 from blip2sweep.models.anatomy_config import ROLES
-from blip2sweep.models.architecture import BRIDGE, LANGUAGE, VISION
 
 if TYPE_CHECKING:
     from blip2sweep.models.anatomy import Anatomy, Part
 
 KEYED = ("per_part.", "model.dtype_per_part.")  # keys behind which a part is named
-# The role of a part whose YAML names none: that of the stage in which it is computed.
-OF_STAGE = {VISION: "vision", BRIDGE: "connector", LANGUAGE: "language"}
 
 
 def check_names(model: str, parts: Mapping[str, Part]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import Blip2Config, Blip2ForConditionalGeneration
 
+from blip2sweep.models.architecture import architecture
 from blip2sweep.models.checkpoints import listed, shown
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.config_file import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FLOATING = ("F64", "F32", "F16", "BF16")
 # Leftovers of quantizers and adapters: the ends of names that only their tensors have.
@@ -27,13 +30,13 @@ COUNTERS = ("position_ids", "rotary_emb.inv_freq")
 
 
 def tensor_mistakes(
-    tensors: Mapping[str, Tensor], config: Blip2Config, model_config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor], config: PreTrainedConfig, model_config: Mapping[str, Any]
 ) -> tuple[list[str], nn.Module | None]:
     """(mistakes, the model on the meta device, or None where it cannot be built)."""
     # Values do not matter, so that integers come as floats: their dtype is judged here and not by transformers.
     given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
     try:
-        model, report = Blip2ForConditionalGeneration.from_pretrained(
+        model, report = architecture(model_config).implementation().model_class.from_pretrained(
             None, config=config, state_dict=given, dtype=torch.float32, device_map={"": "meta"},
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip

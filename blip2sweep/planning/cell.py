@@ -16,7 +16,7 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import LANGUAGE
+from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.location import locate
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -50,8 +50,13 @@ class Model:
         return str(self.config["name"])
 
     @property
+    def presets(self) -> str:
+        """The family of language model whose generation presets it takes."""
+        return family(self.config).presets or str(self.config["family"])
+
+    @property
     def dtype(self) -> str:
-        """One word for the table: `float32`, or `vision:float16 connector:float32 …` where parts differ."""
+        """One word for the table: `float32`, or part by part where they differ."""
         words = list(dict.fromkeys(self.dtypes.values()))
         return words[0] if len(words) == 1 else " ".join(f"{k}:{v}" for k, v in self.dtypes.items())
 
@@ -149,11 +154,11 @@ class Cells:
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
-        asked = {"generation": config["generation"], "kind": task.kind, "family": model.config["family"]}
+        asked = {"generation": config["generation"], "kind": task.kind, "family": model.presets}
         generation, used = self._once(
             "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
         )
-        check_packed(recipe, str(model.config["family"]), model.dtypes)
+        check_packed(recipe, model.dtypes)
         measured = self._calibration(config, model, recipe, task)
         if measured is None:
             return Cell(model, recipe, task, task_config, generation, recipe.used | used)
@@ -171,11 +176,11 @@ class Cells:
         check_upstream(recipe, chosen["upstream"])
         split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
         split = self._once("samples", split_config, load_task)
-        _check_text_only(chosen, recipe, split.kind, str(model.config["family"]))
+        _check_text_only(chosen, recipe, split.kind, model)
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
-        asked = [chosen, split_config, config["generation"], model.config["family"]]
+        asked = [chosen, split_config, config["generation"], model.presets]
         drawn = self._once("calibration", asked, lambda a: _hashed(calibration(a[0], split, *a[1:])))
         if not chosen["text_only"]:
             seen = [chosen["n_samples"], chosen["seed"], split_config, config["task"]]
@@ -207,17 +212,17 @@ def _hashed(chosen: Calibration) -> Calibration:
     return chosen
 
 
-def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:
-    seeing = [n for n, p in recipe.parts.items() if p.part.stage != LANGUAGE and part_calibrates(p)]
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, model: Model) -> None:
+    seeing = [n for n, p in recipe.parts.items() if not p.part.reads_text and part_calibrates(p)]
     if config["text_only"] and seeing:
-        reading = "+".join(n for n, p in recipe.parts.items() if p.part.stage == LANGUAGE)
+        reading = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
         raise UserError(
             f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part={reading}, or calibration=task"
         )
-    if config["text_only"] and family == "t5" and kind == "caption":
+    if config["text_only"] and family(model.config).prompt_alone and kind == "caption":
         raise UserError(
-            f"calibration={config['name']}: a caption has no question, so T5's encoder would read the same few tokens "
-            f"every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
+            f"calibration={config['name']}: a caption has no question, so the encoder of {model.name} would read the same few "
+            f"tokens every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
         )
 
 
@@ -225,7 +230,7 @@ def _calibration_keys(recipe: Recipe) -> frozenset[str]:
     """The config keys that calibration takes; the weight of image tokens is one of the language model."""
     names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
     keys = {"calibration", *(f"calibration.{k}" for k in names)}
-    reading = any(p.part.stage == LANGUAGE and part_calibrates(p) for p in recipe.parts.values())
+    reading = any(p.part.reads_text and part_calibrates(p) for p in recipe.parts.values())
     return frozenset(keys | ({"calibration.image_token_weight"} if reading else set()))
 
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import LANGUAGE
 from blip2sweep.recipe.folds import folds_read
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
@@ -43,7 +42,7 @@ def stamped(recipe: Recipe, digest: Digest) -> Recipe:
 
 
 def _digest(part: PartRecipe, before: Sequence[str], digest: Digest) -> str:
-    return digest(part.part.stage == LANGUAGE, before, _deep(part), folds_read(part))
+    return digest(part.part.reads_text, before, _deep(part), folds_read(part))
 
 
 @lru_cache(maxsize=65536)

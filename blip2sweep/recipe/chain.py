@@ -1,8 +1,8 @@
 """The chain of keys that says which work two cells share, and the order that puts sharing cells side by side.
 
-`key_0 = H(start)`, `key_i = H(key_{i-1}, stage, recipe entries of block i)`, through the stages in the order they are
-computed; the last one, the language model, is joined by the content of its input. Two cells whose keys agree at a point
-compute the same thing up to there, so long as `start` says everything else: weights, images, preprocessing, dtypes,
+`key_0 = H(start)`, `key_i = H(key_{i-1}, stage, recipe entries of block i)`, through the architecture's stages in the order
+they are computed; the last one, the language model, is joined by the content of its input. Two cells whose keys agree at a
+point compute the same thing up to there, so long as `start` says everything else: weights, images, preprocessing, dtypes,
 attention, image processor, device kind, library versions.
 Cells' own keys know nothing of it: sharing never changes an identity.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.anatomy import Anatomy, Part, anatomy
-from blip2sweep.models.architecture import BRIDGE, LANGUAGE, VISION
+from blip2sweep.models.architecture import Stage
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.folds import said_once
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -23,30 +23,51 @@ from blip2sweep.recipe.recipe import PartRecipe, Recipe
 Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
 
 
-class Chain(NamedTuple):
-    """vision: n + 1 keys, of the state before block 0, 1, …, n; bridge: of the query features; language: of the
-    language model's recipe alone, to be joined with the content of its input."""
+class Point(NamedTuple):
+    """A place on the way from pixels to the language model: before block `block` of stage number `stage`. Before block 0 it
+    is the stage's input that is known."""
 
-    vision: tuple[str, ...]
-    bridge: str
+    key: str
+    stage: int
+    block: int
+
+
+class Chain(NamedTuple):
+    """points: where something may be kept, in the order of computation: first the pixels, last the input of the language
+    model; between them the states of stages that go by block and the outputs of others. language: the key of the language
+    model's recipe alone, to be joined with the content of its input."""
+
+    points: tuple[Point, ...]
     language: str
+
+    @property
+    def output(self) -> str:
+        """The key of the language model's input."""
+        return self.points[-1].key
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of everything that is kept, in the order it is computed."""
-        return (*self.vision, self.bridge)
+        return tuple(point.key for point in self.points)
 
 
-def chain(start: Any, recipe: Recipe) -> Chain:
-    """start: everything but the recipe that determines the features, as JSON."""
-    return chain_of(start, by_stage((part.part, block_entries(part)) for part in recipe.parts.values()))
+def chain(start: Any, recipe: Recipe, stages: Sequence[Stage]) -> Chain:
+    """start: everything but the recipe that determines the features, as JSON; stages: of the architecture."""
+    return chain_of(start, by_stage((part.part, block_entries(part)) for part in recipe.parts.values()), stages)
 
 
-def chain_of(start: Any, entries: Mapping[str, Blocks]) -> Chain:
+def chain_of(start: Any, entries: Mapping[str, Blocks], stages: Sequence[Stage]) -> Chain:
     """The chain of entries that are already known: {stage: one a block}. A stage that no part names is left alone."""
-    vision = _stage_keys(digest(start), VISION, entries.get(VISION, ()))
-    bridge = _stage_keys(vision[-1], BRIDGE, entries.get(BRIDGE, ()))
-    return Chain(vision, digest([bridge[-1], BRIDGE]), digest([LANGUAGE, *entries.get(LANGUAGE, ())]))
+    *seeing, last = stages
+    points, key = [Point(digest(start), 0, 0)], digest(start)
+    for i, stage in enumerate(seeing):
+        keys = _stage_keys(key, stage.name, entries.get(stage.name, ()))
+        if stage.by_block:
+            points += [Point(k, i, block) for block, k in enumerate(keys) if block]
+        if not stage.by_block or stage is seeing[-1]:  # else the state after the last block says as much
+            points.append(Point(digest([keys[-1], stage.name]), i + 1, 0))
+        key = keys[-1]
+    return Chain(tuple(points), digest([last.name, *entries.get(last.name, ())]))
 
 
 def by_stage(parts: Iterable[tuple[Part, Blocks]]) -> dict[str, Blocks]:

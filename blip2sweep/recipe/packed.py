@@ -96,20 +96,20 @@ def kernel_of(scheme: Scheme) -> Kernel:
     return kernel
 
 
-def check_packed(recipe: Recipe, family: str, dtypes: Mapping[str, str]) -> None:
+def check_packed(recipe: Recipe, dtypes: Mapping[str, str]) -> None:
     """Hold packed layers against the model. dtypes: {part: name}. Raises UserError for one that no kernel takes."""
     for name, part in recipe.parts.items():
-        _check_part(part, family, dtypes[name])
+        _check_part(part, dtypes[name])
 
 
 @lru_cache(maxsize=65536)
-def _check_part(part: PartRecipe, family: str, dtype: str) -> None:
+def _check_part(part: PartRecipe, dtype: str) -> None:
     for x, scheme in part.touched():
         if scheme.weights.packed:
-            _check_layer(x, scheme, family, dtype)
+            _check_layer(part.part.name, x, scheme, dtype)
 
 
-def _check_layer(x: Linear, scheme: Scheme, family: str, dtype: str) -> None:
+def _check_layer(part: str, x: Linear, scheme: Scheme, dtype: str) -> None:
     kernel, said = kernel_of(scheme), f"quant.packed={scheme.weights.packed}"
     length = scheme.weights.group_size or x.in_features
     if kernel.group_sizes and (length not in kernel.group_sizes or x.in_features % length):
@@ -122,9 +122,10 @@ def _check_layer(x: Linear, scheme: Scheme, family: str, dtype: str) -> None:
             f"{said}: {kernel.library}'s {kernel.bits}-bit kernel computes in {kernel.dtype}, and {x.path} is {dtype}; "
             f"right: model.dtype={kernel.dtype}"
         )
-    if family == "t5" and kernel.library == "bitsandbytes" and kernel.bits == 4 and x.name.endswith(".wo"):
+    if kernel.method in x.unpackable:
         raise UserError(
-            f"{said}: T5 casts the input of {x.path} to the type of its 4-bit codes; right: keep=llm:all:wo, or int8"
+            f"{said}: the model casts the input of {x.path} to the type of its {kernel.bits}-bit codes; right: "
+            f"keep={part}:all:{x.leaf}, or int8"
         )
 
 

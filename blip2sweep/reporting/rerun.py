@@ -12,7 +12,6 @@ from blip2sweep.analysis.recipes import Entry, calibrates, part_of
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.architecture import LANGUAGE
 from blip2sweep.models.roles import own_keys
 from blip2sweep.reporting.source import Source
 from blip2sweep.results.sweeps import list_sweeps
@@ -96,7 +95,7 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
 def _reads(source: Source, measured: Sequence[Entry]) -> bool:
     """Whether the language model is measured, as far as its name is known."""
     parts = source.anatomy.parts if source.anatomy else {}
-    return any(part not in parts or parts[part].stage == LANGUAGE for part in map(part_of, measured))
+    return any(part not in parts or parts[part].reads_text for part in map(part_of, measured))
 
 
 def _calibration(words: Sequence[str], row: Mapping[Any, Any], reading: bool) -> list[str]:

@@ -153,16 +153,16 @@ def released() -> Anatomy:
 
 def test_int4_needs_groups_that_divide_the_row(released: Anatomy) -> None:
     """torchao leaves a weight alone whose rows a group does not divide, and only logs it."""
-    check_packed(recipe(released, group_size=128, **INT4), "opt", BF16)
+    check_packed(recipe(released, group_size=128, **INT4), BF16)
     with pytest.raises(UserError, match=r"has rows of 1408 in groups of 256; right: a quant.group_size"):
-        check_packed(recipe(released, "vit", group_size=256, **INT4), "opt", BF16)
+        check_packed(recipe(released, "vit", group_size=256, **INT4), BF16)
 
 
 def test_int4_takes_a_row_as_long_as_its_group() -> None:
     tiny = anatomy(tiny_config())
     whole = recipe(tiny, "llm", layers="fc1", group_size=64, **INT4)
     assert {s.weights.strategy for s in whole.schemes.values()} == {"channel"}
-    check_packed(whole, "opt", BF16)
+    check_packed(whole, BF16)
 
 
 def test_int4_needs_bfloat16() -> None:
@@ -191,9 +191,9 @@ def test_t5s_output_layer_takes_no_four_bit_codes() -> None:
     t5 = anatomy(conf("model/blip2-flan-t5-xl"))
     nf4 = {"method": "nf4", "bits": 4, "packed": "cpu"}
     with pytest.raises(UserError, match=r"wo to the type of its 4-bit codes; right: keep=llm:all:wo"):
-        check_packed(recipe(t5, "llm", **nf4), "t5", BF16)
-    check_packed(recipe(t5, "llm", layers="attention", **nf4), "t5", BF16)
-    check_packed(recipe(t5, "llm", method="int8", bits=8, packed="cpu"), "t5", BF16)
+        check_packed(recipe(t5, "llm", **nf4), BF16)
+    check_packed(recipe(t5, "llm", layers="attention", **nf4), BF16)
+    check_packed(recipe(t5, "llm", method="int8", bits=8, packed="cpu"), BF16)
 
 
 def test_t5_runs_with_int8_everywhere(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_cell_that_fails_leaves_the_model_as_loaded(monkeypatch: pytest.Monkey
     runner = Runner({"device": "cpu"})
     expected = runner(two)[0]
     with monkeypatch.context() as broken:
-        broken.setattr("blip2sweep.backends.torch.answers.generate", lambda *_: 1 / 0)
+        broken.setattr("blip2sweep.models.opt.Begun.generate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             runner(one)
     assert runner(two)[0] == expected
@@ -132,9 +132,9 @@ def test_neighbours_share_the_longest_prefix() -> None:
     cells = list(plan(*GRIDS["parts"], "task.limit=4").cells.values())
     random.Random(0).shuffle(cells)
     ordered = sorted((c.job() for c in cells), key=Prefixes())
-    by_key = {c.key: chain({}, c.recipe) for c in cells}
+    by_key = {c.key: chain({}, c.recipe, c.model.anatomy.stages) for c in cells}
     chains = [by_key[j["key"]] for j in ordered]
-    for level in (lambda c: c.vision[-1], lambda c: c.bridge):
+    for level in (lambda c: c.points[6].key, lambda c: c.output):
         met = [level(c) for c in chains]
         assert len({a for a, b in itertools.pairwise(met) if a != b}) == len(set(met)) - 1  # each in one run
     assert ordered[0]["baseline"] == ordered[0]["key"]
@@ -142,10 +142,12 @@ def test_neighbours_share_the_longest_prefix() -> None:
 
 def test_keys_part_where_recipes_part() -> None:
     loaded = load(tiny_config(), TINY)
-    plain, last = (chain({"x": 1}, recipe(loaded.anatomy, p, b)) for p, b in (("none", "all"), ("vit", "5")))
-    assert plain.vision[:6] == last.vision[:6]
-    assert plain.vision[6] != last.vision[6]
-    assert chain({"x": 2}, recipe(loaded.anatomy, "none")).vision[0] != plain.vision[0]
+    stages = loaded.anatomy.stages
+    plain, last = (chain({"x": 1}, recipe(loaded.anatomy, p, b), stages) for p, b in (("none", "all"), ("vit", "5")))
+    assert [(p.stage, p.block) for p in plain.points] == [*((0, block) for block in range(7)), (2, 0)]
+    assert plain.points[:6] == last.points[:6]
+    assert plain.points[6] != last.points[6]
+    assert chain({"x": 2}, recipe(loaded.anatomy, "none"), stages).keys[0] != plain.keys[0]
 
 
 # ---- weights by difference

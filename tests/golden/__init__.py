@@ -71,8 +71,8 @@ def _here(made: Plan, own: Any, output_dir: Path) -> bool:
 def facts(cell: Any, fixed: bool) -> dict[str, Any]:
     """What is frozen of a planned cell. fixed: as if its weights had the fingerprint WEIGHTS."""
     cell = replace(cell, model=replace(cell.model, fingerprint=WEIGHTS)) if fixed else cell
-    job, keys = cell.job(), chain(START, cell.recipe)
-    of_stages = {"vision": keys.vision, "bridge": [keys.bridge], "language": [keys.language]}
+    job, keys = cell.job(), chain(START, cell.recipe, cell.model.anatomy.stages)
+    of_stages = {"vision": keys.keys[:-1], "bridge": [keys.output], "language": [keys.language]}
     return {
         "key": cell.key,
         "baseline": job["baseline"],

@@ -14,6 +14,7 @@ from blip2sweep.machine import memory
 from blip2sweep.machine.memory import group_bytes, is_out_of_memory, job_bytes, workers_on_gpu, workers_on_node
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import load
+from blip2sweep.models.ragged import joined
 from blip2sweep.running.local import worker_env
 from blip2sweep.slurm.batch_job import task_env
 from blip2sweep.tasks import load_task
@@ -189,4 +190,4 @@ def test_a_full_disk_keeps_pixels_in_memory(monkeypatch: pytest.MonkeyPatch) -> 
     images = Images(loaded, task)
     first, second = (list(images.batches(4)) for _ in range(2))
     assert asked == [6 * 3 * 48 * 48 * 4]
-    assert torch.equal(torch.cat([p.pixels for p in first if p.pixels is not None]), second[0].pixels)
+    assert torch.equal(joined([p.rows for p in first if p.rows is not None]).values, second[0].rows.values)

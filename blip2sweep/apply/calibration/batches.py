@@ -1,28 +1,25 @@
-"""The calibration samples as each part sees them in use: pixels, image features, and texts behind query features."""
+"""The calibration samples as each stage sees them in use: what the stages before put out, and texts behind pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from blip2sweep.models.anatomy import Linear
-from blip2sweep.models.architecture import BRIDGE, VISION
-from blip2sweep.models.blip2.bridge import bridge
-from blip2sweep.models.blip2.language import Ids, caption_as_trained, inputs, prompt_ids, reference_ids
-from blip2sweep.models.blip2.vision import vision
+from blip2sweep.models.architecture import Language
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.ragged import Rows, joined
+from blip2sweep.models.text import Ids, caption_as_trained
 from blip2sweep.tasks.calibration import Calibration
-
-READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by path: what the config calls a stack or kind is its own
 
 
 class Batch(NamedTuple):
-    """run(): the part on one batch; weights: of the tokens of its stream of pictures and text, None where all count 1."""
+    """run(): the stage on one batch; weights: of the tokens of its stream of pictures and text, None where all count 1."""
 
     run: Callable[[], object]
     weights: Tensor | None = None
@@ -33,29 +30,37 @@ class Feed:
 
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
-        self.size = calibration.batch
+        self.size, self.language = calibration.batch, loaded.language
+        self._inputs: list[list[Rows]] = []  # of each image stage, batch by batch
 
     @cached_property
-    def _pixels(self) -> Tensor:
+    def pixels(self) -> Rows:
         features = load_pixels(self.loaded, self.calibration.data, batch_size=self.size, workers=self.workers)
-        assert features.pixels is not None
-        return features.pixels
-
-    @cached_property
-    def _image_features(self) -> list[Tensor]:
-        return [vision(self.loaded, x).clone() for x in self._pixels.split(self.size)]
-
-    @cached_property
-    def _query_features(self) -> Tensor:
-        """(images, num_query_tokens, width of the Q-Former)."""
-        return torch.cat([bridge(self.loaded, x) for x in self._image_features]).clone()
+        assert features.rows is not None
+        return features.rows
 
     def batches(self, stage: str) -> list[Batch]:
-        if stage == VISION:
-            return [Batch(partial(vision, self.loaded, x)) for x in self._pixels.split(self.size)]
-        if stage == BRIDGE:
-            return [Batch(partial(bridge, self.loaded, x)) for x in self._image_features]
+        for i, own in enumerate(self.loaded.images):
+            if own.name == stage:
+                return [Batch(partial(own.run, rows)) for rows in self._into(i)]
         return [self._language(group) for group in self._groups()]
+
+    def _into(self, stage: int) -> list[Rows]:
+        """The inputs of image stage number `stage`."""
+        if not self._inputs:
+            self._inputs.append(self.pixels.split(self.size))
+        while len(self._inputs) <= stage:
+            before = self.loaded.images[len(self._inputs) - 1]
+            # Clones: what inference mode made may not be used outside of it.
+            self._inputs.append([before.run(rows).everywhere(Tensor.clone) for rows in self._inputs[-1]])
+        return self._inputs[stage]
+
+    @cached_property
+    def _pictures(self) -> Rows:
+        """What the language model sees of all images."""
+        *_, last = self.loaded.images
+        made = [last.run(rows) for rows in self._into(len(self.loaded.images) - 1)]
+        return joined(made).everywhere(Tensor.clone)
 
     # ---- the language model
 
@@ -63,50 +68,45 @@ class Feed:
     def _texts(self) -> tuple[list[Ids], list[Ids]]:
         """Prompts and references of the samples: a caption as it was trained on, a question's majority answer."""
         prompt, samples = self.calibration.prompt or "", self.calibration.data.samples
-        prompts = prompt_ids(self.loaded, [prompt.replace("{}", s.question or "") for s in samples])
+        prompts = self.language.prompt_ids([prompt.replace("{}", s.question or "") for s in samples])
         answers = [caption_as_trained(s.references[0]) if s.question is None else s.majority for s in samples]
-        return prompts, reference_ids(self.loaded, answers, bool(prompt))
+        return prompts, self.language.reference_ids(answers, bool(prompt))
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """Of each sample, the row of its image."""
+        row = {image_id: i for i, image_id in enumerate(self.calibration.data.images)}
+        return [row[s.image_id] for s in self.calibration.data.samples]
+
+    def _tokens(self, sample: int) -> int:
+        """Of the sample's picture."""
+        return 0 if self.calibration.text_only else self._pictures.tokens(self._rows[sample])
 
     def _groups(self) -> list[list[int]]:
         """Samples of like lengths, so that no batch has padding: it would be measured as well."""
         prompts, references = self._texts
-        groups: dict[tuple[int, int], list[int]] = {}
+        groups: dict[tuple[int, int, int], list[int]] = {}
         for i, (p, r) in enumerate(zip(prompts, references, strict=True)):
-            groups.setdefault((len(p), len(r)), []).append(i)
+            groups.setdefault((self._tokens(i), len(p), len(r)), []).append(i)
         return [g[k : k + self.size] for g in groups.values() for k in range(0, len(g), self.size)]
 
     def _language(self, group: Sequence[int]) -> Batch:
         prompts, references = ([x[i] for i in group] for x in self._texts)
-        whole = prompts
-        if self.loaded.family == "opt":  # the text as the model reads it: all but the end
-            whole = [p + r[:-1] for p, r in zip(prompts, references, strict=True)]
-        weight = self.calibration.image_token_weight
-        pictures = 0 if self.calibration.text_only else self.loaded.model.config.num_query_tokens
-        row = torch.tensor([weight] * pictures + [1.0] * len(whole[0]))
-        weights = None if weight == 1 or not pictures else row.repeat(len(group))
-        return Batch(lambda: self._read(group, whole, references), weights)
+        texts = [self.language.as_read(p, r) for p, r in zip(prompts, references, strict=True)]
+        return Batch(partial(self._read, group, texts, references), self._weights(group, texts[0]))
 
-    @torch.inference_mode()
-    def _read(self, group: Sequence[int], whole: Sequence[Ids], references: Sequence[Ids]) -> Any:
-        model = self.loaded.model.language_model
-        embeds = self._embeds(group, whole)
-        seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        if self.loaded.family == "opt":
-            return model.model(inputs_embeds=embeds, attention_mask=seen, use_cache=False)
-        labels = torch.tensor(references, device=embeds.device)
-        shifted = model.prepare_decoder_input_ids_from_labels(labels)
-        return model(inputs_embeds=embeds, attention_mask=seen, decoder_input_ids=shifted, use_cache=False)
+    def _weights(self, group: Sequence[int], text: Ids) -> Tensor | None:
+        weight, tokens = self.calibration.image_token_weight, self._tokens(group[0])
+        if weight == 1 or not tokens:
+            return None
+        row = torch.tensor([weight if own else 1.0 for own in self.language.pictured(text, tokens)])
+        return row.repeat(len(group))
 
-    def _embeds(self, group: Sequence[int], whole: Sequence[Ids]) -> Tensor:
-        if self.calibration.text_only:
-            embedding = self.loaded.model.language_model.get_input_embeddings()
-            return embedding(torch.tensor(whole, device=embedding.weight.device))
-        row = {image_id: i for i, image_id in enumerate(self.calibration.data.images)}
-        rows = [row[self.calibration.data.samples[i].image_id] for i in group]
-        return inputs(self.loaded, self._query_features[rows], whole)[0]
+    def _read(self, group: Sequence[int], texts: Sequence[Ids], references: Sequence[Ids]) -> object:
+        seen = None if self.calibration.text_only else self._pictures.take([self._rows[i] for i in group])
+        return self.language.read(seen, texts, references)
 
 
-def token_weights(family: str, layer: Linear, batch: Batch) -> Tensor | None:
-    """Those of a layer's inputs: pictures' and texts' tokens together, all but those of a T5 decoder's own stream."""
-    in_decoder = family == "t5" and layer.path.startswith("language_model.decoder.")
-    return None if in_decoder and not layer.path.endswith(READ_ENCODER) else batch.weights
+def token_weights(language: Language, layer: Linear, batch: Batch) -> Tensor | None:
+    """Those of a layer's inputs; None where they are no tokens of the stream of pictures and text, or all count 1."""
+    return batch.weights if language.in_stream(layer.path) else None

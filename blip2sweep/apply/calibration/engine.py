@@ -29,7 +29,6 @@ from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.quantize.statistics import Result
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.models.anatomy import Linear
-from blip2sweep.models.architecture import LANGUAGE
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
@@ -62,7 +61,7 @@ class Calibrator:
         with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
-                    seen = [self.origin, calibration.measured(part.part.stage == LANGUAGE), before]
+                    seen = [self.origin, calibration.measured(part.part.reads_text), before]
                     found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
                 if whole_model:
                     placed.put_all(part.touched(), found)
@@ -150,7 +149,7 @@ class _PartWork:
         name = self._seen_by(block)
         found = recall(self.owner.memo, name, layers, hessians)
         if found is None:
-            found = measure(self.walk, block, list(layers), self.batches, self.loaded.family, hessians)
+            found = measure(self.walk, block, list(layers), self.batches, self.loaded.language, hessians)
             keep(self.owner.memo, name, found)
         return found
 
@@ -176,7 +175,7 @@ class _PartWork:
     def _judge(self, block: int, name: str, reader: Linear) -> Judge:
         """Of the module `name`, which `reader` is in: its tokens weigh what they weigh in the statistics."""
         module = self.walk.blocks[block].get_submodule(name)
-        weights = [token_weights(self.loaded.family, reader, b) for b in self.batches]
+        weights = [token_weights(self.loaded.language, reader, b) for b in self.batches]
         return Judge(module, calls(self.walk, block, module), weights)
 
     def _prepared(

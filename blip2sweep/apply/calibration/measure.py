@@ -16,6 +16,7 @@ from blip2sweep.apply.calibration.folds import Call
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.statistics import Statistics
 from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.architecture import Language
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,11 @@ class Measured:
 
 
 def measure(
-    walk: Walk, block: int, layers: Sequence[Linear], batches: Sequence[Batch], family: str, hessians: bool
+    walk: Walk, block: int, layers: Sequence[Linear], batches: Sequence[Batch], language: Language, hessians: bool
 ) -> dict[str, Measured]:
     """{path: sums}. Layers that read the same tensor share them. Raises FloatingPointError naming the layer."""
     walk.to(block)
-    seen = _Seen(walk, batches, family, hessians)
+    seen = _Seen(walk, batches, language, hessians)
     with ExitStack() as hooks:
         for x in layers:
             module = walk.model.get_submodule(x.path)
@@ -45,8 +46,8 @@ def measure(
 class _Seen:
     """Adds up inputs. In the first batch it finds out which layers read the very same tensor: one of them leads."""
 
-    def __init__(self, walk: Walk, batches: Sequence[Batch], family: str, hessians: bool) -> None:
-        self.walk, self.batches, self.family, self.hessians = walk, batches, family, hessians
+    def __init__(self, walk: Walk, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
+        self.walk, self.batches, self.language, self.hessians = walk, batches, language, hessians
         self.sums: dict[str, Statistics] = {}
         self.leader: dict[str, str] = {}
         self._first: list[tuple[Tensor, str]] = []
@@ -61,7 +62,7 @@ class _Seen:
             return
         if layer.path not in self.sums:
             self.sums[layer.path] = Statistics(layer.in_features, x.device, self.hessians)
-        weights = token_weights(self.family, layer, self.batches[self.walk.batch])
+        weights = token_weights(self.language, layer, self.batches[self.walk.batch])
         try:
             self.sums[layer.path].add(x, weights)
         except FloatingPointError as error:

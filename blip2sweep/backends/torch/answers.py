@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.models.blip2.decode import Begun, begin, generate, likelihood
-from blip2sweep.models.blip2.language import Ids, Likelihood, Text, caption_as_trained, prompt_ids, reference_ids
+from blip2sweep.models.architecture import Begun
 from blip2sweep.models.images import Features
+from blip2sweep.models.text import Ids, Likelihood, Text, caption_as_trained
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample
 
@@ -24,23 +22,23 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """Texts and likelihoods of samples, whose images' query features are known."""
+    """Texts and likelihoods of samples, of whose images is known what the language model sees."""
 
     def __init__(
         self, run: Run, encoded: Features, generation: Generation, samples: Sequence[Sample], nll_references: int
     ) -> None:
-        assert encoded.query_features is not None
-        self.run, self.generation = run, generation
-        self.query_features = encoded.query_features
+        assert encoded.rows is not None
+        self.run, self.generation, self.pictures = run, generation, encoded.rows
+        self.language, self.stage = run.loaded.language, run.loaded.anatomy.last_stage
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
         prompt = generation.prompt or ""
-        self.prompts = prompt_ids(run.loaded, [prompt.replace("{}", s.question or "") for s in samples])
+        self.prompts = self.language.prompt_ids([prompt.replace("{}", s.question or "") for s in samples])
         self.references = self._reference_ids(samples, nll_references)
 
     def _reference_ids(self, samples: Sequence[Sample], n: int) -> list[list[Ids]]:
         pairs = [(i, text) for i, s in enumerate(samples) for text in _references(s, n)]
-        tokens = reference_ids(self.run.loaded, [text for _, text in pairs], bool(self.generation.prompt))
+        tokens = self.language.reference_ids([text for _, text in pairs], bool(self.generation.prompt))
         found: list[list[Ids]] = [[] for _ in samples]
         for (i, _), ids in zip(pairs, tokens, strict=True):
             found[i].append(ids)
@@ -50,10 +48,10 @@ class Answers:
         """One a sample, in their order; those of an earlier cell where it was asked the very same."""
         if shared is None:
             return self._computed()
-        with self.run.clock.stage("language"):
-            key = shared.language_key(self.query_features, [self.generation, self.rows, self.prompts, self.references])
+        with self.run.clock.stage(self.stage):
+            key = shared.language_key(self.pictures, [self.generation, self.rows, self.prompts, self.references])
             known = shared.answered.get(key)
-        shared.hits["language"] = len(known) if known else 0
+        shared.hits[self.stage] = len(known) if known else 0
         answers = known or self._computed()
         shared.answered.put(key, answers)
         return answers
@@ -68,27 +66,24 @@ class Answers:
         return [x for _, x in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
     def _batch(self, chosen: Sequence[int]) -> list[Answer]:
-        clock, queries = self.run.clock, self._queries(chosen)
-        with clock.stage("language"):
-            begun = begin(self.run.loaded, queries, [self.prompts[i] for i in chosen])
+        clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])
+        with clock.stage(self.stage):
+            begun = self.language.begin(pictures, [self.prompts[i] for i in chosen])
         likelihoods: list[Likelihood | None] = [None] * len(chosen)
         if any(self.references[i] for i in chosen):
             with clock.stage("likelihood"):
                 likelihoods = self._likelihoods(begun, [self.references[i] for i in chosen])
-        with clock.stage("language"):
-            texts = generate(begun, self.generation)
+        with clock.stage(self.stage):
+            texts = begun.generate(self.generation)
         return [Answer(t, n) for t, n in zip(texts, likelihoods, strict=True)]
 
     def _likelihoods(self, begun: Begun, references: Sequence[Sequence[Ids]]) -> list[Likelihood | None]:
         """Summed over each row's references, the k-th of all rows at once."""
         result: list[Likelihood | None] = [None] * len(references)
         for k in range(max(map(len, references))):
-            for i, found in enumerate(likelihood(begun, [r[k] if k < len(r) else [] for r in references])):
+            for i, found in enumerate(begun.likelihood([r[k] if k < len(r) else [] for r in references])):
                 result[i] = _added(result[i], found) if k < len(references[i]) else result[i]
         return result
-
-    def _queries(self, chosen: Sequence[int]) -> Tensor:
-        return self.query_features[[self.rows[i] for i in chosen]]
 
 
 def _references(sample: Sample, n: int) -> tuple[str, ...]:

@@ -249,10 +249,11 @@ class Runner:
         step = next((i for i, j in enumerate(self._jobs) if j["key"] == job["key"]), None)
         if step is not None:
             model.memo.at(step)
-        return Shared(model.memo, self._chain(model, job), self._origin(model, job), model.answered, self._store)
+        chain, after = self._chain(model, job), model.loaded.images[-1].name
+        return Shared(model.memo, chain, after, self._origin(model, job), model.answered, self._store)
 
     def _chain(self, model: _Model, job: Job) -> Chain:
-        return chain_of(self._origin(model, job), model.entries(job["recipe"]))
+        return chain_of(self._origin(model, job), model.entries(job["recipe"]), model.loaded.anatomy.stages)
 
     def _origin(self, model: _Model, job: Job) -> dict[str, Any]:
         threads = self._threads(job) or (torch.get_num_threads() if model.loaded.device.type == "cpu" else 0)

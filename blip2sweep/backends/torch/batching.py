@@ -34,20 +34,9 @@ def sequence_batches(loaded: Loaded, generation: Generation) -> Batches:
     """
     on_cpu = loaded.device.type == "cpu"
     room = BYTES_CPU if on_cpu else int(SHARE_OF_DEVICE * torch.cuda.get_device_properties(loaded.device).total_memory)
-    fitting = room // (_bytes_a_token(loaded) * (_TOKENS + generation.max_new_tokens) * generation.num_beams)
+    fitting = room // loaded.language.row_bytes(generation)
     most = SEQUENCES_CPU if on_cpu else SEQUENCES_GPU
     return Batches(max(8, min(most // generation.num_beams, 2 ** int(math.log2(max(1, fitting))))))
-
-
-_TOKENS = 64  # of picture and prompt, generously
-
-
-def _bytes_a_token(loaded: Loaded) -> int:
-    """Keys and values of one token in every block of the language model."""
-    config = loaded.model.language_model.config
-    blocks = config.num_hidden_layers + getattr(config, "num_decoder_layers", 0)
-    size = loaded.model.language_projection.weight.element_size()
-    return int(2 * blocks * config.hidden_size * size)
 
 
 class Batches:

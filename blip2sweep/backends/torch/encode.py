@@ -1,32 +1,31 @@
-"""Images -> query features: as much as is known beforehand is taken, the rest computed batch by batch."""
+"""Images -> what the language model sees of them: as much as is known is taken, the rest computed stage by stage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator, Sequence
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.errors import UserError
-from blip2sweep.models.blip2.bridge import bridge
-from blip2sweep.models.blip2.vision import embed, finish, n_blocks, run_blocks
+from blip2sweep.models.architecture import BlockStage, ImageStage
 from blip2sweep.models.images import Features, Images
+from blip2sweep.models.ragged import Rows, joined
+from blip2sweep.recipe.chain import Point
 from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
 
 Source = Features | Images
+START = Point("", 0, 0)  # before the first stage, where nothing is shared
 
 
 def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> Features:
-    """Query features of every distinct image. Raises UserError when no image could be read."""
+    """What the last image stage makes of every distinct image. Raises UserError when no image could be read."""
     if isinstance(source, Features):
         check_known(task, source)
-        if source.query_features is not None:
+        if source.after == run.loaded.images[-1].name:
             return source
-    if shared is not None and (known := shared.recall_bridge()) is not None:
-        shared.hits |= {"bridge": len(known.ids), "vision_blocks": n_blocks(run.loaded)}
+    if shared is not None and (known := shared.recall_output()) is not None:
+        shared.hits |= _hits(run.loaded.images, len(known.ids), [_steps(s) for s in run.loaded.images])
         return known
     try:
         return _Encoder(run, shared).all(task, source)
@@ -44,16 +43,29 @@ def check_known(task: TaskData, known: Features) -> None:
         )
 
 
+def _steps(stage: ImageStage) -> int:
+    """Its blocks; of a stage that is run as a whole 1."""
+    return stage.n_blocks if isinstance(stage, BlockStage) else 1
+
+
+def _hits(stages: Sequence[ImageStage], images: int, skipped: Sequence[float]) -> dict[str, float]:
+    """What was not computed: the images whose whole way was known, and of each stage the blocks an image (of one without
+    blocks, but the last, the share of its images)."""
+    found: dict[str, float] = {stages[-1].name: images}
+    for stage, n in zip(stages, skipped, strict=True):
+        found.setdefault(f"{stage.name}_blocks" if isinstance(stage, BlockStage) else stage.name, n)
+    return found
+
+
 class _Encoder:
-    """One evaluation's way from pixels to query features."""
+    """One evaluation's way from pixels to what the language model sees."""
 
     def __init__(self, run: Run, shared: Shared | None) -> None:
-        self.run, self.loaded, self.shared = run, run.loaded, shared
-        self.last = n_blocks(run.loaded)
-        self.skipped = 0  # blocks not run, summed over images
+        self.run, self.shared, self.stages = run, shared, run.loaded.images
+        self.skipped = [0] * len(self.stages)  # steps of each stage that were not run, summed over images
 
     def all(self, task: TaskData, source: Source) -> Features:
-        rows: list[Tensor] = []
+        rows: list[Rows] = []
         ids: list[Id] = []
         bad: list[Id] = []
         for part in self._parts(source):  # pixels on the device are let go as soon as they are encoded
@@ -62,10 +74,10 @@ class _Encoder:
             bad.extend(part.bad)
         if not rows:
             raise UserError(f"task {task.name}: none of its {len(task.images)} images could be read")
-        found = Features(tuple(ids), query_features=torch.cat(rows), bad=tuple(bad))
+        found = Features(tuple(ids), joined(rows), self.stages[-1].name, tuple(bad))
         if self.shared is not None:
-            self.shared.hits |= {"bridge": 0, "vision_blocks": self.skipped / len(ids)}
-            self.shared.keep_bridge(found)
+            self.shared.hits |= _hits(self.stages, 0, [n / len(ids) for n in self.skipped])
+            self.shared.keep_output(found)
         return found
 
     def _parts(self, source: Source) -> Iterator[Features]:
@@ -80,30 +92,50 @@ class _Encoder:
                 return
             yield part
 
-    def _part(self, part: Features, offset: int) -> list[Tensor]:
-        """Query features (rows, num_query_tokens, width) of a part's images, whose first is number `offset`."""
+    def _part(self, part: Features, offset: int) -> list[Rows]:
+        """Of a part's images, whose first is number `offset`."""
+        if part.rows is None:
+            return []
+        rows, given = part.rows, [s.name for s in self.stages].index(part.after) + 1 if part.after else 0
+        if given:
+            return self.run.batches.run(len(rows), lambda piece: self._after(given, rows.take(piece)))
+        move = lambda piece: slice(offset + piece.start, offset + piece.stop)  # noqa: E731
+        return self.run.batches.run(len(rows), lambda piece: self._from_pixels(rows.take(piece), move(piece)))
 
-        def step(rows: slice) -> Tensor:
-            if part.image_features is not None:
-                features = part.image_features[rows].to(self.loaded.device)
-            else:
-                assert part.pixels is not None
-                with self.run.clock.stage("vision"):
-                    features = self._image_features(part.pixels[rows], slice(offset + rows.start, offset + rows.stop))
-            with self.run.clock.stage("bridge"):
-                return bridge(self.loaded, features)
+    def _after(self, stage: int, rows: Rows) -> Rows:
+        """Through the stages from number `stage` on."""
+        state = rows.everywhere(lambda x: x.to(self.run.loaded.device))
+        for i in range(stage, len(self.stages)):
+            with self.run.clock.stage(self.stages[i].name):
+                state = self.stages[i].run(state)
+        return state
 
-        return self.run.batches.run(len(part.ids), step)
-
-    def _image_features(self, pixels: Tensor, rows: slice) -> Tensor:
+    def _from_pixels(self, pixels: Rows, piece: slice) -> Rows:
         """From the deepest state that is known, leaving states where later cells go another way."""
-        state, depth = self.shared.recall_state(rows) if self.shared else (None, 0)
-        self.skipped += depth * len(pixels)
-        if state is None:
-            state = embed(self.loaded, pixels)
-        for stop in self.shared.stops(depth) if self.shared else ():
-            state = run_blocks(self.loaded, state, depth, stop)
-            depth = stop
-            assert self.shared is not None
-            self.shared.keep_state(rows, depth, state)
-        return finish(self.loaded, run_blocks(self.loaded, state, depth, self.last))
+        with self.run.clock.stage(self.stages[0].name):
+            here, known = self.shared.recall_state(piece) if self.shared else (START, None)
+            state = pixels if known is None else known
+            stops = self.shared.stops(here) if self.shared else []
+            for i, stage in enumerate(self.stages[: here.stage + 1]):
+                self.skipped[i] += len(pixels) * (_steps(stage) if i < here.stage else here.block)
+        for i in range(here.stage, len(self.stages)):
+            with self.run.clock.stage(self.stages[i].name):
+                own = [p for p in stops if p.stage == i]
+                state = self._stage(self.stages[i], state, here.block if i == here.stage else 0, own, piece)
+        return state
+
+    def _stage(self, stage: ImageStage, state: Rows, block: int, stops: Sequence[Point], piece: slice) -> Rows:
+        """From before `block` (0: from the stage's input) to the stage's output."""
+        for stop in (p for p in stops if p.block == 0):
+            self._keep(piece, stop, state)
+        if not isinstance(stage, BlockStage):
+            return stage.run(state)
+        state = state if block else stage.enter(state)
+        for stop in (p for p in stops if p.block):
+            state, block = stage.blocks(state, block, stop.block), stop.block
+            self._keep(piece, stop, state)
+        return stage.leave(stage.blocks(state, block, stage.n_blocks))
+
+    def _keep(self, piece: slice, point: Point, state: Rows) -> None:
+        assert self.shared is not None
+        self.shared.keep_state(piece, point, state)

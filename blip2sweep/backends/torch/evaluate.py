@@ -13,9 +13,9 @@ from blip2sweep.backends.torch.batching import Clock, Run, image_batches, sequen
 from blip2sweep.backends.torch.encode import Source, encode
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.errors import UserError
-from blip2sweep.models.blip2.language import Likelihood, Text
 from blip2sweep.models.images import Features, Images
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.text import Likelihood, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -23,7 +23,8 @@ from blip2sweep.tasks.sample import Sample, TaskData
 @dataclass(frozen=True)
 class Evaluation:
     """records: {id, image_id, text, tokens, nll_sum, nll_tokens} a sample in task order (nll_sum null where it is not
-    finite or not measured); cost: what it took; features: the query features, for further tasks on the same images."""
+    finite or not measured); cost: what it took; features: what the language model saw, for further tasks on the
+    same images."""
 
     records: list[dict[str, Any]]
     cost: dict[str, Any]

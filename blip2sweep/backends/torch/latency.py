@@ -62,8 +62,8 @@ def _timed(
     if loaded.device.type == "cuda":
         torch.cuda.synchronize(loaded.device)
     rows = [pixels.ids.index(i) for i in own.images]
-    assert pixels.pixels is not None
-    images = Features(tuple(own.images), pixels.pixels[rows])
+    assert pixels.rows is not None
+    images = Features(tuple(own.images), pixels.rows.take(rows))
     start = time.perf_counter()
     found = evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
     seconds = time.perf_counter() - start  # evaluate brings its texts to the host: the device is done

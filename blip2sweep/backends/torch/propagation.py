@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.apply.calibration.batches import Feed
-from blip2sweep.models.architecture import LANGUAGE
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.sample import TaskData
@@ -41,19 +40,13 @@ def states(loaded: Loaded, chosen: Calibration) -> States:
             output = batch.run()
             for hook in hooks:
                 hook.remove()
-            if part.stage == LANGUAGE:
-                found[part.name, -1, b] = _logits(loaded, output).float().cpu()
+            if part.reads_text:
+                found[part.name, -1, b] = loaded.language.logits(output).float().cpu()
     return found
 
 
 def _keep(found: States, place: Place, module: nn.Module, args: Any, output: Any) -> None:
     found[place] = (output[0] if isinstance(output, tuple) else output).cpu()
-
-
-def _logits(loaded: Loaded, output: Any) -> Tensor:
-    if loaded.family == "t5":
-        return output.logits
-    return loaded.model.language_model.get_output_embeddings()(output.last_hidden_state)
 
 
 def compare(plain: States, quantized: States) -> list[dict[str, Any]]:

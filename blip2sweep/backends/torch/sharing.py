@@ -17,16 +17,18 @@ from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.models.images import Features, preprocessing
 from blip2sweep.models.load import Loaded
-from blip2sweep.recipe.chain import Chain
+from blip2sweep.models.ragged import Rows
+from blip2sweep.recipe.chain import Chain, Point
 from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
 
 T = TypeVar("T")
+OUTPUT = "queries"  # the name, in entries on disk, of what the language model sees
 MOST_TEXTS = 2_000_000  # answers kept in memory: some hundred megabytes
 
 
 def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """Everything but the recipe that determines image and query features: the start of a chain of keys.
+    """Everything but the recipe that determines what the language model sees of images: the start of a chain of keys.
 
     job: as `Cell.job()` gives it; code: semantics and versions of what computes.
     """
@@ -40,7 +42,7 @@ def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> 
 class Answered(Generic[T]):
     """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers.
 
-    digests: of the query features that the chain's bridge keys stand for at present, which questions are keyed by.
+    digests: of the features that a chain's output keys stand for at present, which questions are keyed by.
     """
 
     def __init__(self) -> None:
@@ -62,72 +64,77 @@ class Answered(Generic[T]):
 class Shared:
     """The places to look and to leave things, and where in the chain of keys this cell is.
 
-    origin: what `chain` started from. hits: what was not computed, for the cell's cost.
+    origin: what `chain` started from; after: the stage before the language model's. hits: what was not computed, for the
+    cell's cost.
     """
 
     memo: Memo
     chain: Chain
+    after: str
     origin: Mapping[str, Any]
     answered: Answered[Any]
     store: Store | None = None
     hits: dict[str, float] = field(default_factory=dict)
 
-    # ---- query features of all images
+    # ---- what the language model sees of all images
 
-    def recall_bridge(self) -> Features | None:
+    def recall_output(self) -> Features | None:
         """From memory, or from disk and then into memory."""
-        found = self.memo.get(self.chain.bridge)
-        if found is None and self.store is not None and (payload := self.store.get(self.chain.bridge)) is not None:
+        key = self.chain.output
+        found = self.memo.get(key)
+        if found is None and self.store is not None and (payload := self.store.get(key)) is not None:
             read = load(payload)
-            found = (read["ids"], read["bad"], read["queries"].to(self.memo.device))
-            self.answered.digests.pop(self.chain.bridge, None)
-            self.memo.put(self.chain.bridge, found)
+            rows = Rows.of_named(OUTPUT, read).everywhere(lambda x: x.to(self.memo.device))
+            found = (read["ids"], read["bad"], *rows.tensors())
+            self.answered.digests.pop(key, None)
+            self.memo.put(key, found)
             self.hits["disk"] = 1
-        return None if found is None else _features(*found)
+        return None if found is None else self._features(*found)
 
-    def keep_bridge(self, features: Features) -> None:
+    def _features(self, ids: Tensor, bad: Tensor, *rows: Tensor) -> Features:
+        return Features(ids_of_tensor(ids), Rows.of_tensors(rows), self.after, ids_of_tensor(bad))
+
+    def keep_output(self, features: Features) -> None:
         """In memory when a later cell wants it, on disk for other jobs; not there when an image could not be read, for
         next time it may be."""
-        assert features.query_features is not None
-        self.answered.digests.pop(self.chain.bridge, None)
+        assert features.rows is not None
+        key = self.chain.output
+        self.answered.digests.pop(key, None)
         ids, bad = ids_as_tensor(features.ids), ids_as_tensor(features.bad)
-        if self.memo.later(self.chain.bridge):
-            self.memo.put(self.chain.bridge, (ids, bad, features.query_features))
+        if self.memo.later(key):
+            self.memo.put(key, (ids, bad, *features.rows.tensors()))
         if self.store is not None and not features.bad:
-            kept = {"ids": ids, "bad": bad, "queries": features.query_features.cpu().contiguous()}
-            self.store.put(self.chain.bridge, save(kept))
+            named = features.rows.everywhere(lambda x: x.cpu().contiguous()).named(OUTPUT)
+            self.store.put(key, save({"ids": ids, "bad": bad, **named}))
 
-    # ---- states of the vision stage, piece by piece
+    # ---- states on the way there, piece by piece
 
-    def recall_state(self, rows: slice) -> tuple[Tensor | None, int]:
-        """The state of these rows before the deepest block it is known for, and that block."""
-        for depth in range(len(self.chain.vision) - 1, 0, -1):
-            if (found := self.memo.get(_piece(self.chain.vision[depth], rows))) is not None:
-                return found[0], depth
-        return None, 0
+    def recall_state(self, rows: slice) -> tuple[Point, Rows | None]:
+        """(the deepest point that is known of these rows, what is known there); the first, and nothing."""
+        first, *later = self.chain.points[:-1]
+        for point in reversed(later):
+            if (found := self.memo.get(_piece(point.key, rows))) is not None:
+                return point, Rows.of_tensors(found)
+        return first, None
 
-    def keep_state(self, rows: slice, depth: int, state: Tensor) -> None:
-        self.memo.put(_piece(self.chain.vision[depth], rows), (state,), self.chain.vision[depth])
+    def keep_state(self, rows: slice, point: Point, state: Rows) -> None:
+        self.memo.put(_piece(point.key, rows), state.tensors(), point.key)
 
-    def stops(self, depth: int) -> list[int]:
-        """Blocks after `depth` whose states are worth keeping: where a later cell leaves this cell's path."""
-        keys = self.chain.keys
-        later = [self.memo.later(key) for key in keys]
-        return [d for d in range(max(1, depth + 1), len(self.chain.vision)) if later[d] > later[d + 1]]
+    def stops(self, here: Point) -> list[Point]:
+        """Points after `here` whose states are worth keeping: where a later cell leaves this cell's path."""
+        points, later = self.chain.points, [self.memo.later(key) for key in self.chain.keys]
+        ahead = range(points.index(here) + 1, len(points) - 1)
+        return [points[i] for i in ahead if later[i] > later[i + 1]]
 
     # ---- answers
 
-    def language_key(self, features: Tensor, asked: Any) -> str:
-        """By content: cells whose query features came out alike share answers, whatever made them."""
-        digests, bridge = self.answered.digests, self.chain.bridge
-        if bridge not in digests:  # which takes a copy to the host: once for all cells that have these features
-            digests[bridge] = content_digest(features)
+    def language_key(self, features: Rows, asked: Any) -> str:
+        """By content: cells whose features came out alike share answers, whatever made them."""
+        digests, output = self.answered.digests, self.chain.output
+        if output not in digests:  # which takes a copy to the host: once for all cells that have these features
+            digests[output] = features.digest()
         text = f"{self.chain.language} {sorted(self.origin.items())} {asked}"
-        return hashlib.sha256(text.encode() + digests[bridge]).hexdigest()
-
-
-def _features(ids: Tensor, bad: Tensor, queries: Tensor) -> Features:
-    return Features(ids_of_tensor(ids), query_features=queries, bad=ids_of_tensor(bad))
+        return hashlib.sha256(text.encode() + digests[output]).hexdigest()
 
 
 def ids_as_tensor(ids: Sequence[Id]) -> Tensor:
@@ -144,9 +151,3 @@ def ids_of_tensor(kept: Tensor) -> tuple[Id, ...]:
 
 def _piece(key: str, rows: slice) -> str:
     return f"{key} {rows.start}-{rows.stop}"
-
-
-def content_digest(x: Tensor) -> bytes:
-    """sha256 over shape, dtype and bytes."""
-    head = f"{tuple(x.shape)} {x.dtype}".encode()
-    return hashlib.sha256(head + x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()

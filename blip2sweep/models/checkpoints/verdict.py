@@ -24,7 +24,7 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import stages
+from blip2sweep.models.architecture import FIRST, stages
 from blip2sweep.models.checkpoints.content import STORE, Content
 from blip2sweep.models.checkpoints.folder import Weights, inspect
 from blip2sweep.models.checkpoints.headers import Header, shown
@@ -79,8 +79,8 @@ def listed(names: Sequence[str], at_most: int = 4) -> str:
 
 def _overflows(verdict: Verdict, model: Mapping[str, Any], half: Sequence[str]) -> Iterator[str]:
     """Tensors of stages in float16 that would become infinite."""
-    stage = {child: s.name for s in stages(str(model["family"])) for child in s.children}
-    names = [n for n in verdict.beyond_half if stage.get(n.partition(".")[0]) in half]
+    cast = [stage for stage in stages(model) if stage.name in half]
+    names = [n for n in verdict.beyond_half if any(stage.holds(n) for stage in cast)]
     if names:
         yield f"numbers beyond what float16 can hold in {listed(names)} (model.dtype=bfloat16 or float32 can)"
 
@@ -89,7 +89,7 @@ def _overflows(verdict: Verdict, model: Mapping[str, Any], half: Sequence[str]) 
 
 
 def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
-    asked = {k: model.get(k) for k in ASKED}
+    asked = _question(model)
     if identity(found, model) == SHIPPED:
         return Verdict((), ())
     name = digest(["verdict", identity(found, model), _versions()])
@@ -109,16 +109,19 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
 def identity(found: Weights, model: Mapping[str, Any]) -> str:
     """Digest of a checkpoint and of what is asked of it; what can absorb a scale is not."""
     parts = {name: {k: v for k, v in part.items() if k != "folds"} for name, part in model["parts"].items()}
-    return digest([found.fingerprint, {**{k: model.get(k) for k in ASKED}, "parts": parts}])
+    return digest([found.fingerprint, {**_question(model), "parts": parts}])
+
+
+def _question(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model config the answer depends on; the architecture where it is not the first one."""
+    own = str(model.get("architecture") or FIRST)
+    return {**{k: model.get(k) for k in ASKED}, **({} if own == FIRST else {"architecture": own})}
 
 
 @functools.cache
 def _versions() -> list[str]:
     """The libraries whose rules are asked, and the code that asks: any change makes a new verdict."""
-    root = Path(__file__).parent.parent
-    sources = sorted(
-        [*root.glob("checkpoints/*.py"), *root.glob("models/*.py"), root / "anatomy.py", root / "architecture.py"]
-    )
+    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
     code = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
     return [code, *(f"{name} {version(name)}" for name in ("transformers", "tokenizers"))]
 

@@ -114,7 +114,7 @@ def attention_errors(loaded: Loaded, quant: Recipe, weight: float) -> list[float
 
     keep = attention.register_forward_hook(lambda m, args, out: outputs.append(out[0].flatten(0, -2)))
     see = modules[0].register_forward_pre_hook(
-        lambda m, args: statistics.add(args[0], token_weights("opt", readers[0], batches[at["batch"]]))
+        lambda m, args: statistics.add(args[0], token_weights(loaded.language, readers[0], batches[at["batch"]]))
     )
     before = passes()
     see.remove()

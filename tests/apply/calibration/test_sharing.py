@@ -11,12 +11,12 @@ import torch
 
 from blip2sweep.apply.calibration import engine as engine_module
 from blip2sweep.apply.calibration import samples as job_module
-from blip2sweep.apply.calibration.batches import vision as plain_vision
 from blip2sweep.backends.torch.backend import Runner
 from blip2sweep.backends.torch.batching import is_out_of_memory
 from blip2sweep.cache.disk import Store
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.errors import UserError
+from blip2sweep.models.blip2.forward import Vision
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import load_task
@@ -82,9 +82,8 @@ def test_cells_share_the_samples_and_their_features(monkeypatch: pytest.MonkeyPa
     read: list[str] = []
     seen: list[int] = []
     monkeypatch.setattr(job_module, "load_task", lambda told: read.append(told["split"]) or load_task(told))
-    monkeypatch.setattr(
-        "blip2sweep.apply.calibration.batches.vision", lambda loaded, x: seen.append(len(x)) or plain_vision(loaded, x)
-    )
+    plain = Vision.run
+    monkeypatch.setattr(Vision, "run", lambda self, rows: seen.append(len(rows)) or plain(self, rows))
     runner = Runner({"device": "cpu"})
     for job in gptq_jobs("part=llm", "blocks=0", "quant.bits=3,4,8"):
         runner(job)

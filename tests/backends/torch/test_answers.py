@@ -14,9 +14,8 @@ from blip2sweep.apply.patch import input_quantizer
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations
-from blip2sweep.models.blip2.decode import _select
-from blip2sweep.models.blip2.language import prompt_ids
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.models.opt import select
 from blip2sweep.planning.plan import Job, make_plan
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
@@ -50,7 +49,7 @@ def test_beams_over_questions_of_different_lengths_are_those_of_model_generate(l
     ]
     data = replace(data, samples=tuple(longer))
     prompts = [f"Question: {s.question} Answer:" for s in data.samples]
-    assert len({len(ids) for ids in prompt_ids(loaded, prompts)}) > 4
+    assert len({len(ids) for ids in loaded.language.prompt_ids(prompts)}) > 4
     found = evaluate(loaded, data, BEAMS, batch_size=9)
     alone = [own_text(loaded, s.image, p, BEAMS) for s, p in zip(data.samples, prompts, strict=True)]
     assert [r["text"] for r in found.records] == alone
@@ -84,7 +83,7 @@ def test_rows_of_the_cache_are_chosen_where_each_layer_is() -> None:
     cache = DynamicCache()
     for layer, device in enumerate(("cpu", "meta")):
         cache.update(*(torch.arange(4.0, device=device).reshape(4, 1, 1, 1) for _ in range(2)), layer)
-    _select(cache, torch.tensor([3, 1]))
+    select(cache, torch.tensor([3, 1]))
     assert cache.layers[0].keys.flatten().tolist() == [3, 1]
     assert cache.layers[1].values.shape == (2, 1, 1, 1)
     assert cache.layers[1].values.device.type == "meta"

@@ -19,12 +19,12 @@ from blip2sweep.backends.torch.batching import Batches
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.blip2.bridge import bridge
-from blip2sweep.models.blip2.decode import Begun, begin, generate, likelihood
-from blip2sweep.models.blip2.language import caption_as_trained, inputs, prompt_ids, reference_ids
-from blip2sweep.models.blip2.vision import embed, vision
+from blip2sweep.models.blip2.forward import Bridge, Vision
 from blip2sweep.models.images import Features, Images, load_pixels
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.models.opt import Begun, Opt
+from blip2sweep.models.ragged import Rows, joined
+from blip2sweep.models.text import caption_as_trained
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.in_process import own_text
@@ -124,8 +124,8 @@ def test_the_picture_is_what_is_described(opt: Loaded) -> None:
     data = task("caption", 40)
     seen = texts(evaluate(opt, data, CAPTION))
     blind = load_pixels(opt, data)
-    assert blind.pixels is not None
-    unseen = texts(evaluate(opt, data, CAPTION, features=replace(blind, pixels=torch.zeros_like(blind.pixels))))
+    assert blind.rows is not None
+    unseen = texts(evaluate(opt, data, CAPTION, features=replace(blind, rows=blind.rows.mapped(torch.zeros_like))))
     assert len(set(unseen)) == 1
     assert len(set(seen)) > 20
 
@@ -145,13 +145,14 @@ def test_features_of_any_stage_may_be_given(loaded: Loaded) -> None:
     data = task("vqa", 24)
     plain = evaluate(loaded, data, VQA)
     pixels = load_pixels(loaded, data, batch_size=3)
-    image_features = vision(loaded, pixels.pixels)
-    query_features = bridge(loaded, image_features)
-    assert query_features.shape == (8, 12, loaded.model.config.qformer_config.hidden_size)
+    vision, bridge = loaded.images
+    image_features = vision.run(pixels.rows)
+    query_features = bridge.run(image_features)
+    assert query_features.values.shape == (8, 12, loaded.model.config.qformer_config.hidden_size)
     given = {
         "vision": pixels,
-        "bridge": Features(pixels.ids, image_features=image_features),
-        "language": Features(pixels.ids[::-1], query_features=query_features.flip(0)),
+        "bridge": Features(pixels.ids, image_features, "vision"),
+        "language": Features(pixels.ids[::-1], query_features.take(range(7, -1, -1)), "bridge"),
     }
     for first, features in given.items():
         found = evaluate(loaded, data, VQA, features=features)
@@ -167,24 +168,24 @@ def test_features_of_other_images_are_refused(opt: Loaded) -> None:
 
 
 def test_query_features_have_to_be_there(loaded: Loaded) -> None:
-    prompts = prompt_ids(loaded, ["a", "b"])
+    prompts = loaded.language.prompt_ids(["a", "b"])
     width = loaded.model.config.qformer_config.hidden_size
     for shape in [(2, 0, width), (2, 11, width), (1, 12, width)]:
         with pytest.raises(RuntimeError, match="query features"):
-            begin(loaded, torch.zeros(shape), prompts)
+            loaded.language.begin(Rows(torch.zeros(shape)), prompts)
 
 
 def test_padding_stands_where_each_family_needs_it(loaded: Loaded) -> None:
-    prompts = prompt_ids(loaded, ["Question: What color is the circle? Answer:", "a"])
-    _, mask = inputs(loaded, torch.zeros(2, 12, loaded.model.config.qformer_config.hidden_size), prompts)
+    prompts = loaded.language.prompt_ids(["Question: What color is the circle? Answer:", "a"])
+    mask = loaded.language.begin(Rows(torch.zeros(2, 12, loaded.model.config.qformer_config.hidden_size)), prompts).mask
     gap = len(prompts[0]) - len(prompts[1])
     short = mask[1].tolist()
     assert mask[0].all()
-    assert short == (
-        [1] * 12 + [0] * gap + [1] * len(prompts[1])
-        if loaded.family == "opt"
-        else [1] * (12 + len(prompts[1])) + [0] * gap
-    )
+    expected = {
+        "opt": [1] * 12 + [0] * gap + [1] * len(prompts[1]),
+        "t5": [1] * (12 + len(prompts[1])) + [0] * gap,
+    }
+    assert short == expected[loaded.family]
 
 
 # ---- likelihood
@@ -193,12 +194,13 @@ def test_padding_stands_where_each_family_needs_it(loaded: Loaded) -> None:
 def test_the_likelihood_is_that_of_the_models_own_loss(loaded: Loaded) -> None:
     sample = task("vqa", 1).samples[0]
     pixels = loaded.processor(images=Image.open(sample.image).convert("RGB"), return_tensors="pt")["pixel_values"]
-    queries = bridge(loaded, vision(loaded, pixels))
-    prompt = prompt_ids(loaded, [f"Question: {sample.question} Answer:"])
-    target = reference_ids(loaded, [sample.majority], prompted=True)[0]
+    vision, bridge = loaded.images
+    queries = bridge.run(vision.run(Rows(pixels)))
+    prompt = loaded.language.prompt_ids([f"Question: {sample.question} Answer:"])
+    target = loaded.language.reference_ids([sample.majority], prompted=True)[0]
     with torch.inference_mode():
         loss = own_loss(loaded, queries, prompt, target)
-    assert likelihood(begin(loaded, queries, prompt), [target])[0].nll_sum == pytest.approx(
+    assert loaded.language.begin(queries, prompt).likelihood([target])[0].nll_sum == pytest.approx(
         float(loss) * len(target), rel=1e-5
     )
     record = evaluate(loaded, task("vqa", 1), VQA).records[0]
@@ -208,14 +210,16 @@ def test_the_likelihood_is_that_of_the_models_own_loss(loaded: Loaded) -> None:
     )
 
 
-def own_loss(loaded: Loaded, queries: Tensor, prompt: list[list[int]], target: list[int]) -> Tensor:
-    """Mean cross-entropy as the language model itself computes it from labels."""
-    model, labels = loaded.model.language_model, torch.tensor([target])
-    if loaded.family == "t5":
-        embeds, mask = inputs(loaded, queries, prompt)
-        return model(inputs_embeds=embeds, attention_mask=mask, labels=labels).loss
-    embeds, mask = inputs(loaded, queries, [prompt[0] + target])  # one row, so nothing is padded
-    ignored = torch.full((1, embeds.shape[1] - len(target)), -100)
+def own_loss(loaded: Loaded, queries: Rows, prompt: list[list[int]], target: list[int]) -> Tensor:
+    """Mean cross-entropy as the language model itself computes it from labels. One row, so nothing is padded."""
+    model, labels, encoder = (
+        loaded.model.language_model,
+        torch.tensor([target]),
+        {"opt": False, "t5": True}[loaded.family],
+    )
+    text = prompt if encoder else [prompt[0] + target]
+    embeds, mask = loaded.language.base.inputs.embed(queries, text, left=False)
+    ignored = torch.full((1, 0 if encoder else embeds.shape[1] - len(target)), -100)
     return model(inputs_embeds=embeds, attention_mask=mask, labels=torch.cat([ignored, labels], 1)).loss
 
 
@@ -232,10 +236,8 @@ def test_references_are_scored_as_the_model_was_trained_and_summed(opt: Loaded) 
 
 
 def test_a_likelihood_that_is_not_finite_is_null(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "blip2sweep.backends.torch.answers.likelihood",
-        lambda *args: [type(x)(float("nan"), 3) for x in likelihood(*args)],
-    )
+    plain = Begun.likelihood
+    monkeypatch.setattr(Begun, "likelihood", lambda *args: [type(x)(float("nan"), 3) for x in plain(*args)])
     assert {r["nll_sum"] for r in evaluate(opt, task("caption", 3), CAPTION).records} == {None}
 
 
@@ -275,7 +277,7 @@ def test_images_are_read_once_and_mapped_where_memory_is_short(opt: Loaded, monk
     assert len(opened) == 10
     assert [len(part.ids) for part in first] == [4, 4, 2]
     assert len(second) == 1
-    assert torch.equal(torch.cat([part.pixels for part in first]), second[0].pixels)
+    assert torch.equal(joined([part.rows for part in first]).values, second[0].rows.values)
 
 
 def test_a_task_of_broken_images_only_is_an_error(opt: Loaded, broken: TaskData) -> None:
@@ -290,19 +292,15 @@ def test_a_task_of_broken_images_only_is_an_error(opt: Loaded, broken: TaskData)
 def failing(real: Callable[..., Any], above: int, error: RuntimeError) -> Callable[..., Any]:
     """`real`, out of memory for more than `above` rows."""
 
-    def step(loaded: Loaded, x: Tensor, *rest: Any) -> Any:
-        if len(x) > above:
+    def step(self: Any, rows: Rows, *rest: Any) -> Any:
+        if len(rows) > above:
             raise error
-        return real(loaded, x, *rest)
+        return real(self, rows, *rest)
 
     return step
 
 
-STEPS = {
-    "vision": ("encode.embed", embed),
-    "bridge": ("encode.bridge", bridge),
-    "language": ("answers.begin", begin),
-}
+STEPS = {"vision": (Vision, "enter"), "bridge": (Bridge, "run"), "language": (Opt, "begin")}
 
 
 @pytest.mark.parametrize(
@@ -313,8 +311,8 @@ def test_the_batch_is_halved_when_memory_runs_out(
 ) -> None:
     data = task("caption", 20)
     expected = texts(evaluate(opt, data, CAPTION))
-    name, real = STEPS[stage]
-    monkeypatch.setattr(f"blip2sweep.stages.{name}", failing(real, 5, error))
+    owner, name = STEPS[stage]
+    monkeypatch.setattr(owner, name, failing(getattr(owner, name), 5, error))
     found = evaluate(opt, data, CAPTION, batch_size=16)
     assert texts(found) == expected
     assert (found.cost["batch_size"], found.cost["oom_halvings"]) == (4, 2)
@@ -324,7 +322,7 @@ def test_the_batch_is_halved_when_memory_runs_out(
 def test_the_batch_is_halved_when_memory_runs_out_while_writing(
     opt: Loaded, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    real = {"generate": generate, "likelihood": likelihood}[step]
+    real = getattr(Begun, step)
 
     def narrow(begun: Begun, what: Any) -> Any:
         if len(begun.mask) > 5:
@@ -333,14 +331,14 @@ def test_the_batch_is_halved_when_memory_runs_out_while_writing(
 
     data = task("caption", 20)
     expected = evaluate(opt, data, CAPTION, batch_size=4).records
-    monkeypatch.setattr(f"blip2sweep.backends.torch.answers.{step}", narrow)
+    monkeypatch.setattr(Begun, step, narrow)
     found = evaluate(opt, data, CAPTION, batch_size=16)
     assert found.records == expected
     assert (found.cost["batch_size"], found.cost["oom_halvings"]) == (4, 2)
 
 
 def test_out_of_memory_at_one_sample_propagates(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blip2sweep.backends.torch.answers.begin", failing(begin, 0, CUDA_OOM))
+    monkeypatch.setattr(Opt, "begin", failing(Opt.begin, 0, CUDA_OOM))
     with pytest.raises(torch.OutOfMemoryError):
         evaluate(opt, task("caption", 3), CAPTION)
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from blip2sweep.apply.calibration import origin
 from blip2sweep.backends.torch import backend as runner
-from blip2sweep.backends.torch import sharing
 from blip2sweep.backends.torch.backend import Runner
 from blip2sweep.cache.disk import Store
 from blip2sweep.errors import UserError
-from blip2sweep.models.blip2.decode import begin
 from blip2sweep.models.load import load
+from blip2sweep.models.opt import Opt
+from blip2sweep.models.ragged import Rows
 from tests.checkpoints import ROOT, TINY, tiny_config
 from tests.in_process import jobs, run
 
@@ -112,13 +111,15 @@ def test_no_disk_is_no_disk(tmp_path: Path) -> None:
 def test_a_batch_that_did_not_fit_is_not_tried_again_by_the_next_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def narrow(loaded: Any, queries: Tensor, prompts: Any) -> Any:
-        tried.append(len(queries))
-        if len(queries) > 5:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return begin(loaded, queries, prompts)
+    begin = Opt.begin
 
-    monkeypatch.setattr("blip2sweep.backends.torch.answers.begin", narrow)
+    def narrow(self: Opt, pictures: Rows, prompts: Any) -> Any:
+        tried.append(len(pictures))
+        if len(pictures) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return begin(self, pictures, prompts)
+
+    monkeypatch.setattr(Opt, "begin", narrow)
     these = jobs("part=llm", "quant.bits=2,8", limit=20)
     costs = [info["cost"] for _, info in run(these).values()]
     assert [c["oom_halvings"] for c in costs] == [2, 0, 0]
@@ -127,8 +128,8 @@ def test_a_batch_that_did_not_fit_is_not_tried_again_by_the_next_cell(monkeypatc
 
 
 def test_features_are_hashed_once_for_all_cells_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, hashed = sharing.content_digest, list[int]()
-    monkeypatch.setattr(sharing, "content_digest", lambda x: hashed.append(len(x)) or real(x))
+    real, hashed = Rows.digest, list[int]()
+    monkeypatch.setattr(Rows, "digest", lambda rows: hashed.append(len(rows)) or real(rows))
     run(jobs("part=llm", "quant.bits=2,3,8", limit=4))
     assert hashed == [4]
     run(jobs("part=vit", "quant.bits=2,3", limit=4))

@@ -1,0 +1,45 @@
+"""Tokenizer and image processor of a BLIP-2 checkpoint, and whether they fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import Blip2Config, Blip2Processor
+
+from blip2sweep.models import opt
+from blip2sweep.models.checkpoints import shown
+from blip2sweep.models.config_file import first_line, read_object
+from blip2sweep.models.processor import picture_mistakes, read_image_processor, read_tokenizer, vocabulary_mistakes
+
+
+def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
+    """(processor, mistakes). With another number of query tokens the image would silently be left out."""
+    tokenizer, wrong = read_tokenizer(folder)
+    told, more = read_object(folder / "processor_config.json")
+    wrong += more
+    if told is None:  # where transformers looks for everything else
+        return None, wrong
+    queries = told.get("num_query_tokens")
+    if type(queries) is not int or queries != config.num_query_tokens:
+        wrong.append(
+            f"processor_config.json: num_query_tokens is {shown(queries)}, the model has {config.num_query_tokens}"
+        )
+    images, more = read_image_processor(folder)
+    wrong += more
+    if tokenizer is None or images is None:
+        return None, wrong
+    try:
+        processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
+    except Exception as error:  # of any kind: the files are anybody's
+        return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
+    size = config.vision_config.image_size
+    return processor, [*wrong, *picture_mistakes(images, size), *_tokens(processor, config)]
+
+
+def _tokens(processor: Blip2Processor, config: Blip2Config) -> Iterator[str]:
+    """Of the tokenizer; OPT wants its BOS token."""
+    tokenizer, text = processor.tokenizer, config.text_config
+    image = (str(processor.image_token), config.image_token_index)
+    own = opt.tokenizer_mistakes if text.model_type == "opt" else None
+    yield from vocabulary_mistakes(tokenizer, text.vocab_size, image, own)

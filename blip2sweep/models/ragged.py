@@ -1,0 +1,140 @@
+"""Rows, one an image: dense where all have the same shape, as BLIP-2's do, else one behind the other with their lengths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What is known of images.
+
+    Dense: values (n, …), row i is values[i]. Ragged: lengths has n numbers and values (sum of lengths, …), so that row i is
+    the lengths[i] entries (tokens, patches, tiles) after those of the rows before it. further: other tensors (n, …) by name,
+    such as grid sizes.
+    """
+
+    values: Tensor
+    lengths: tuple[int, ...] | None = None
+    further: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.lengths is not None and sum(self.lengths) != len(self.values):
+            raise ValueError(f"rows of {sum(self.lengths)} entries together, and {len(self.values)} entries")
+        for name, x in self.further.items():
+            if len(x) != len(self):
+                raise ValueError(f"{name} of {len(x)} rows for {len(self)}")
+
+    def __len__(self) -> int:
+        return len(self.values) if self.lengths is None else len(self.lengths)
+
+    def tokens(self, row: int) -> int:
+        """How many entries a row has; of dense rows the size of their first dimension."""
+        return self.values.shape[1] if self.lengths is None else self.lengths[row]
+
+    def take(self, rows: slice | Sequence[int]) -> Rows:
+        """These rows in this order. A slice of dense rows is a view."""
+        further = {name: x[rows] for name, x in self.further.items()}
+        if self.lengths is None:
+            return Rows(self.values[rows], None, further)
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else rows
+        starts = [0, *accumulate(self.lengths)]
+        entries = [i for row in chosen for i in range(starts[row], starts[row + 1])]
+        index = torch.tensor(entries, dtype=torch.long, device=self.values.device)
+        return Rows(self.values[index], tuple(self.lengths[row] for row in chosen), further)
+
+    def split(self, size: int) -> list[Rows]:
+        """Runs of at most `size` rows."""
+        return [self.take(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """The same rows with other values."""
+        return Rows(change(self.values), self.lengths, self.further)
+
+    def everywhere(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """A change that all tensors go through, such as one of device."""
+        return Rows(change(self.values), self.lengths, {name: change(x) for name, x in self.further.items()})
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """(n, longest, …) with zeros behind shorter rows, and (n, longest) bool: which entries are the rows' own."""
+        if self.lengths is None:
+            return self.values, torch.ones(self.values.shape[:2], dtype=torch.bool, device=self.values.device)
+        own = torch.tensor(self.lengths, device=self.values.device)[:, None]
+        there = torch.arange(max(self.lengths, default=0), device=self.values.device) < own
+        padded = self.values.new_zeros((*there.shape, *self.values.shape[1:]))
+        padded[there] = self.values
+        return padded, there
+
+    # ---- kept by content
+
+    def digest(self) -> bytes:
+        """sha256 over shapes, dtypes and bytes: rows of the same entries that are cut elsewhere have another."""
+        own = _digest(self.values)
+        if self.plain:
+            return own
+        told = {name: _digest(x).hex() for name, x in sorted(self.further.items())}
+        return hashlib.sha256(own + json.dumps([self.lengths, told]).encode()).digest()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it as tensors, of dense rows the values alone; `of_tensors` reads them."""
+        return (self.values,) if self.plain else (self.values, self._told, *self.further.values())
+
+    @classmethod
+    def of_tensors(cls, tensors: Sequence[Tensor]) -> Rows:
+        values, *rest = tensors
+        return cls(values) if not rest else _restored(values, rest[0], rest[1:])
+
+    def named(self, name: str) -> dict[str, Tensor]:
+        """`tensors` for a safetensors file: dense rows are one tensor of this name."""
+        keys = [name, f"{name}.rows", *(f"{name}.further.{i}" for i in range(len(self.further)))]
+        return dict(zip(keys, self.tensors(), strict=False))
+
+    @classmethod
+    def of_named(cls, name: str, read: Mapping[str, Tensor]) -> Rows:
+        """The rows in what `named` gave."""
+        further = sorted((k for k in read if k.startswith(f"{name}.further.")), key=lambda k: int(k.rpartition(".")[2]))
+        return cls.of_tensors([read[k] for k in (name, f"{name}.rows", *further) if k in read])
+
+    @property
+    def plain(self) -> bool:
+        """Whether the values are all there is: dense, and nothing further."""
+        return self.lengths is None and not self.further
+
+    @property
+    def _told(self) -> Tensor:
+        """Lengths and names, JSON as uint8."""
+        return torch.tensor(list(json.dumps([self.lengths, list(self.further)]).encode()), dtype=torch.uint8)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, one after the other: dense where all are so and of one shape."""
+    names = {tuple(p.further) for p in parts}
+    if len(names) != 1:
+        raise ValueError(f"rows that differ in what is further known of them: {sorted(names)}")
+    further = {name: torch.cat([p.further[name] for p in parts]) for name in parts[0].further}
+    if len({p.values.shape[1:] for p in parts}) == 1 and all(p.lengths is None for p in parts):
+        return Rows(torch.cat([p.values for p in parts]), None, further)
+    cut = [p if p.lengths is not None else _cut(p) for p in parts]
+    return Rows(torch.cat([p.values for p in cut]), tuple(n for p in cut for n in p.lengths or ()), further)
+
+
+def _cut(dense: Rows) -> Rows:
+    """Dense rows as ragged ones of one length."""
+    return Rows(dense.values.flatten(0, 1), (dense.values.shape[1],) * len(dense), dense.further)
+
+
+def _restored(values: Tensor, told: Tensor, further: Sequence[Tensor]) -> Rows:
+    lengths, names = json.loads(bytes(told.tolist()))
+    return Rows(values, None if lengths is None else tuple(lengths), dict(zip(names, further, strict=True)))
+
+
+def _digest(x: Tensor) -> bytes:
+    head = f"{tuple(x.shape)} {x.dtype}".encode()
+    return hashlib.sha256(head + x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()

@@ -1,0 +1,100 @@
+"""T5 as the language model behind pictures: its encoder reads [pictures][prompt EOS][padding], its decoder writes.
+
+The encoder runs once (`begin`): references are scored and the text is written, through `generate` of transformers, from
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import ModelOutput
+
+    from blip2sweep.models.ragged import Rows
+    from blip2sweep.tasks.generation import Generation
+
+READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by path: what the config calls a stack or kind is its own
+
+
+class T5:
+    """A `Language` (blip2sweep/models/architecture.py)."""
+
+    def __init__(self, base: LanguageModel) -> None:
+        self.base, self.model = base, base.model
+
+    def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
+        """EOS behind each, as the tokenizer sets it."""
+        return self.base.tokenized(texts, add_special_tokens=True)
+
+    def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
+        return self.base.with_ends(references)
+
+    @torch.inference_mode()
+    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+        embeds, mask = self.base.inputs.embed(pictures, prompts, left=False)
+        encoded = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask)
+        return Begun(self, mask, encoded)
+
+    def row_bytes(self, generation: Generation) -> int:
+        config = self.model.config
+        return self.base.row_bytes(config.num_hidden_layers + config.num_decoder_layers, generation)
+
+    # ---- one pass over rows of one length
+
+    def as_read(self, prompt: Ids, reference: Ids) -> Ids:
+        """The encoder does not read the reference."""
+        return prompt
+
+    def pictured(self, text: Ids, tokens: int) -> list[bool]:
+        return self.base.inputs.pictured(text, tokens)
+
+    @torch.inference_mode()
+    def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
+        embeds, mask = self.base.inputs.embed(pictures, texts, left=False)
+        labels = torch.tensor(references, device=embeds.device)
+        shifted = self.model.prepare_decoder_input_ids_from_labels(labels)
+        return self.model(inputs_embeds=embeds, attention_mask=mask, decoder_input_ids=shifted, use_cache=False)
+
+    def logits(self, output: ModelOutput) -> Tensor:
+        return output.logits
+
+    def in_stream(self, path: str) -> bool:
+        """The decoder's own stream is none, but its cross-attention reads what the encoder puts out."""
+        return not path.startswith(f"{self.base.path}.decoder.") or path.endswith(READ_ENCODER)
+
+
+@dataclass(eq=False)
+class Begun:
+    """Picture and prompt read by the encoder."""
+
+    language: T5
+    mask: Tensor
+    encoded: ModelOutput
+
+    @torch.inference_mode()
+    def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
+        ids, kept = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        logits = self._logits(ids.to(self.mask.device))
+        return likelihoods(logits[kept.bool().to(logits.device)], ids, kept, references)
+
+    def _logits(self, ids: Tensor) -> Tensor:
+        """Logits (rows, tokens, vocabulary); the decoder reads the references shifted right."""
+        model = self.language.model
+        shifted = model.prepare_decoder_input_ids_from_labels(ids)
+        return model(encoder_outputs=self.encoded, attention_mask=self.mask, decoder_input_ids=shifted).logits
+
+    @torch.inference_mode()
+    def generate(self, generation: Generation) -> list[Text]:
+        out = self.language.model.generate(
+            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.tokenizer.pad_token_id,
+            encoder_outputs=self.encoded, **beams(generation),
+        )  # fmt: skip
+        return self.language.base.texts(out[:, 1:].tolist())  # the first is the start token

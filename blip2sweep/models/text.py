@@ -1,0 +1,126 @@
+"""Tokens and texts: what the families of language models have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from blip2sweep.models.ragged import Rows
+    from blip2sweep.tasks.generation import Generation
+
+Ids = list[int]
+
+
+class Text(NamedTuple):
+    """What was generated, and how many tokens of it came before the end."""
+
+    text: str
+    tokens: int
+
+
+class Likelihood(NamedTuple):
+    """Sum of -log p (nats) over a reference's tokens and its EOS, and their number."""
+
+    nll_sum: float
+    nll_tokens: int
+
+
+class Inputs(Protocol):
+    """How an architecture puts a picture before a prompt; of each family of language model the same."""
+
+    tokens: int  # of picture and prompt, generously: batches are sized by it
+
+    def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
+        """Embeddings (batch, tokens, width) and mask (batch, tokens) int64. left: padding stands before the prompt."""
+
+    def pictured(self, text: Ids, tokens: int) -> list[bool]:
+        """Of each token of a row without padding, whether it is one of the picture's."""
+
+
+class LanguageModel(NamedTuple):
+    """A language model of transformers, its path in the whole model, its tokenizer, and how it is shown pictures."""
+
+    model: PreTrainedModel
+    path: str
+    tokenizer: PreTrainedTokenizerBase
+    inputs: Inputs
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens generation stops at, the first being the one a reference ends with.
+
+        BLIP-2's OPT models stop at a newline, which only the model's config says.
+        """
+        end = self.model.generation_config.eos_token_id
+        return list(end) if isinstance(end, list) else [int(end)]
+
+    def tokenized(self, texts: Sequence[str], add_special_tokens: bool) -> list[Ids]:
+        if not texts:  # which tokenizers refuse
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False)
+        return encoded.input_ids
+
+    def with_ends(self, references: Sequence[str]) -> list[Ids]:
+        """Token ids of references, each with its end."""
+        return [[*row, self.ends[0]] for row in self.tokenized(references, add_special_tokens=False)]
+
+    def texts(self, rows: Sequence[Ids]) -> list[Text]:
+        """Texts of token ids, which may be padded behind their end."""
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        pairs = zip(texts, rows, strict=True)
+        return [Text(text.strip(), _length(row, self.ends, self.tokenizer.pad_token_id)) for text, row in pairs]
+
+    def row_bytes(self, blocks: int, generation: Generation) -> int:
+        """Keys and values of one row in so many blocks, every beam counted as one."""
+        size = self.model.get_input_embeddings().weight.element_size()
+        a_token = int(2 * blocks * self.model.config.hidden_size * size)
+        return a_token * (self.inputs.tokens + generation.max_new_tokens) * generation.num_beams
+
+
+def _length(row: Ids, stops: Sequence[int], pad: int) -> int:
+    """Tokens before EOS; a row without one ran to the limit (or is padded to a longer beam)."""
+    end = next((i for i, x in enumerate(row) if x in stops), None)
+    if end is not None:
+        return end
+    return len(row) - next((i for i, x in enumerate(reversed(row)) if x != pad), len(row))
+
+
+def padded(rows: Sequence[Ids], pad: int, left: bool) -> tuple[Tensor, Tensor]:
+    """ids and mask (rows, longest), int64."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids[i, place], mask[i, place] = torch.tensor(row), 1
+    return ids, mask
+
+
+def likelihoods(logits: Tensor, ids: Tensor, kept: Tensor, references: Sequence[Ids]) -> list[Likelihood]:
+    """logits (tokens of all references, vocabulary) of references, padded to `ids`, of which `kept` are their own."""
+    labels = ids[kept.bool()].to(logits.device)
+    losses = cross_entropy(logits.float(), labels, reduction="none").double()
+    lengths = [len(row) for row in references]
+    return [Likelihood(float(part.sum()), len(part)) for part in losses.cpu().split(lengths)]
+
+
+def beams(generation: Generation) -> dict[str, float]:
+    """What `generate` of transformers takes of the settings."""
+    settings: dict[str, float] = {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
+    return settings | {k: v for k in ("min_new_tokens", "length_penalty") if (v := getattr(generation, k)) is not None}
+
+
+def caption_as_trained(caption: str) -> str:
+    """A caption as BLIP-2 was trained on it (LAVIS, `blip_caption`): lower case, without `.!"()*#:;~`.
+
+    On raw references the likelihood would measure capitals and full stops, which the model never writes.
+    """
+    return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split())
