@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ class Linear:
     out_features: int
     in_features: int
     bias: bool
+    clip: bool = True  # whether methods that search a range may clip its weights
 
     @property
     def leaf(self) -> str:
@@ -221,7 +222,7 @@ class Anatomy:
 
 
 def _renumber(x: Linear, first: int) -> Linear:
-    return Linear(x.path, x.name, x.kind, x.stack, x.block - first, x.out_features, x.in_features, x.bias)
+    return replace(x, block=x.block - first)
 
 
 def _words(part: Part) -> list[str]:
@@ -277,7 +278,9 @@ def _block(
             continue
         out, inn = (_size(x, sizes) for x in entry["shape"])
         path = f"{stack.path}.{i}.{name}"
-        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True))
+        yield Linear(
+            path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True), entry.get("clip", True)
+        )
 
 
 def _size(expression: str | int, sizes: Mapping[str, Any]) -> int:

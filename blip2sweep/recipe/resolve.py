@@ -14,6 +14,7 @@ from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, Linear
+from blip2sweep.recipe.folds import traits
 from blip2sweep.recipe.knobs import Knobs, Resolved, knobs_of, merged, resolve_knobs
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
@@ -185,7 +186,7 @@ def _part_recipe(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> PartRe
         for i in hits:
             chosen[i] = resolved
         _check_group_size(step, resolved, [layers[i] for i in hits])
-    alike = {(id(r), x.bias, x.leaf): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
+    alike = {(id(r), x.bias, x.leaf, x.clip): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
     used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in steps))
     schemes = tuple(_scheme(r, x) for r, x in zip(chosen, layers, strict=True))
     return PartRecipe(anatomy.parts[part], schemes, used)
@@ -241,5 +242,5 @@ def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
 
 def _used(resolved: Resolved, x: Linear) -> frozenset[str]:
     """The config keys that determined a layer's scheme: not those of knobs that it has no use for."""
-    idle = resolved.scheme.weights.idle(x.bias, x.leaf) if resolved.scheme else ()
+    idle = resolved.scheme.weights.idle(traits(x)) if resolved.scheme else ()
     return frozenset(origin for origin in resolved.used if origin.rsplit(".", 1)[-1] not in idle)

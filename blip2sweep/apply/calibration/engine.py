@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +26,7 @@ from blip2sweep.cache.tensors import Memo
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.prepared import Prepared
-from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.quantize.statistics import Result
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.models.anatomy import Linear
@@ -34,7 +35,7 @@ from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
 from blip2sweep.recipe.chain import block_entries
-from blip2sweep.recipe.folds import folds_of
+from blip2sweep.recipe.folds import folds, folds_of, traits
 from blip2sweep.tasks.calibration import Calibration
 
 
@@ -112,12 +113,12 @@ class _PartWork:
         return Walk(self.loaded.model, self.part, [b.run for b in self.batches])
 
     def _block(self, block: int, touched: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
-        """What calibration makes of a block. touched: all of its layers in the recipe; AWQ's folds depend on the others too."""
+        """What calibration makes of a block. touched: all of its layers in the recipe; folds depend on the others too."""
         layers = {x: s for x, s in touched.items() if calibrates(s)}
         if not layers:
             return {}
-        folds = any(s.weights.method == "awq" for s in layers.values())
-        own = digest({x.path: s.as_dict() for x, s in (touched if folds else layers).items()})
+        folded = any(folds(s) for s in layers.values())
+        own = digest({x.path: s.as_dict() for x, s in (touched if folded else layers).items()})
         key = digest([self._seen_by(block), own])
         made = self.owner.blocks.get(key)
         if made is None:
@@ -135,10 +136,10 @@ class _PartWork:
     ) -> dict[str, Prepared]:
         start = time.perf_counter()
         measured = self._measured(block, layers)
-        results = self._awq(block, layers, touched, measured)
+        results = self._folded(block, layers, touched, measured)
         for x, scheme in layers.items():
             if x.path not in results:
-                results[x.path] = _result(linear(self.loaded, x.path), scheme, measured[x.path])
+                results[x.path] = _result(x, linear(self.loaded, x.path), scheme.weights, measured[x.path])
         seconds = (time.perf_counter() - start) / len(layers)
         return {
             x.path: self._prepared(x.path, s, results[x.path], measured[x.path], f"{key} {x.path}", seconds)
@@ -154,7 +155,7 @@ class _PartWork:
             keep(self.owner.memo, name, found)
         return found
 
-    def _awq(
+    def _folded(
         self,
         block: int,
         layers: Mapping[Linear, Scheme],
@@ -165,7 +166,7 @@ class _PartWork:
         own = {
             x.path: Member(x, s, linear(self.loaded, x.path), measured[x.path].sums)
             for x, s in layers.items()
-            if s.weights.method == "awq"
+            if folds(s)
         }
         results: dict[str, Result] = {}
         for fold, paths in folds_of(self.part, block, {x.path: s for x, s in touched.items()}, own.keys()):
@@ -195,11 +196,12 @@ class _PartWork:
         return Prepared(key, weight, result.prescale, low, high, info)
 
 
-def _result(module: nn.Linear, scheme: Scheme, seen: Measured) -> Result:
+def _result(layer: Linear, module: nn.Linear, weights: Weights, seen: Measured) -> Result:
     """What the scheme's method makes of a layer; of one that sees weights alone only the input's range was wanted."""
     weight = module.weight.detach().float()
-    if not METHODS[scheme.weights.method].calibrates:
+    if not METHODS[weights.method].calibrates:
         return Result(weight)
-    method = importlib.import_module(f"blip2sweep.compression.quantize.{scheme.weights.method}")
-    result: Result = method.calibrated(weight, scheme.weights, seen.sums)
+    method = importlib.import_module(f"blip2sweep.compression.quantize.{weights.method}")
+    own = weights if weights.clips(traits(layer)) or not weights.clip else replace(weights, clip=False)
+    result: Result = method.calibrated(weight, own, seen.sums)
     return result

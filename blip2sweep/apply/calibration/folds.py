@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blip2sweep.compression.quantize import UNCLIPPED, awq
+from blip2sweep.compression.quantize import awq
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.quantize.statistics import Result, Statistics
 from blip2sweep.models.anatomy import Fold, Linear
+from blip2sweep.recipe.folds import traits
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
 
@@ -49,7 +50,7 @@ def alone(member: Member) -> Result:
 
 
 def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) -> Result:
-    clips = bool(m.scheme.weights.clip) and m.layer.leaf not in UNCLIPPED
+    clips = m.scheme.weights.clips(traits(m.layer))
     result = awq.finish(weight, scale, m.scheme.weights, m.statistics, clips)
     result.info["fold"] = fold.before if fold else None
     if fold is None or m.scheme.input_activations is None:
