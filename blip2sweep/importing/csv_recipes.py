@@ -27,9 +27,8 @@ from blip2sweep.importing.csv_words import (
 from blip2sweep.importing.recipe_text import recipe_of_json, recipe_of_text
 from blip2sweep.importing.rows import Recipes
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.recipe import PartRecipe, Recipe
+from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import MIXED, recipe_columns
-from blip2sweep.recipe.resolve import resolve_recipe
 
 Cells = Mapping[str, str]
 LEFT_ALONE = Width(None)
@@ -109,7 +108,7 @@ class LineRecipes:
         return f"{self.columns.of.get(meaning, meaning)} {word}"
 
     def _untouched(self) -> Recipe:
-        return Recipe({n: PartRecipe(p, (None,) * len(p.linears)) for n, p in self.anatomy.parts.items()})
+        return Recipe.untouched(self.anatomy.parts)
 
     # ---- a recipe beside other columns
 

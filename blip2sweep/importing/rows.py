@@ -42,7 +42,7 @@ class Source:
         return digest({**identity, "recipe": digest(touched) if touched else None})[:12]
 
     def columns(self, recipe: Recipe) -> dict[str, Any]:
-        untouched = Recipe({n: PartRecipe(p.part, (None,) * len(p.schemes)) for n, p in recipe.parts.items()})
+        untouched = Recipe.untouched({n: p.part for n, p in recipe.parts.items()})
         head = {"model": self.model, "weights": None, "revision": None, **self.identity, "semantics": SEMANTICS}
         return {**head, **recipe_columns(recipe, self.params), "baseline": self.key(untouched)}
 

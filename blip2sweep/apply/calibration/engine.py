@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,26 +22,28 @@ from blip2sweep.apply.calibration.blocks_run import Walk
 from blip2sweep.apply.calibration.finished import Blocks
 from blip2sweep.apply.calibration.folds import Judge, Member, alone, together
 from blip2sweep.apply.calibration.measure import Measured, calls, keep, measure, recall
-from blip2sweep.apply.calibration.placed import Placed, linear, understandable_oom
+from blip2sweep.apply.patch import Patch
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.folds import folds, folds_of, traits
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.quantize.statistics import Result
 from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.architecture import LANGUAGE
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
 from blip2sweep.recipe.chain import block_entries
-from blip2sweep.recipe.folds import folds, folds_of, traits
 from blip2sweep.tasks.calibration import Calibration
 
 
 class Calibrator:
-    """Makes `{path: Prepared}` of recipes. The model must be as loaded when it is called, and is so afterwards.
+    """Makes `{path: Prepared}` of recipes. When it is called the model must be as loaded but for the steps that the recipe
+    has before quantization (`Recipe.before`), and is so afterwards.
 
     origin: whatever else determines the measurements (weights, dtypes, device, versions), as JSON; memo: statistics by
     content; blocks: finished blocks by content.
@@ -58,25 +61,26 @@ class Calibrator:
             return self._parts(recipe, calibration)
 
     def _parts(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
-        feed, found, before = self._feed(calibration), dict[str, Prepared](), list[str]()
+        before = [] if recipe.before.empty else [recipe.before.hash]
+        feed, found = self._feed(calibration, before), dict[str, Prepared]()
         in_use, whole_model = calibration.upstream != "full", calibration.upstream == "model"
-        with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
+        with understandable_oom(), Patch(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
                     seen = [self.origin, calibration.measured(part.part.stage == LANGUAGE), before]
                     found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
                 if whole_model:
-                    placed.put_all(part.touched(), found)
+                    placed.put(part.touched(), found)
                     before += [] if part.empty else [part.hash]
                 else:
                     placed.restore()
         return found
 
-    def _feed(self, calibration: Calibration) -> Feed:
+    def _feed(self, calibration: Calibration, before: list[str]) -> Feed:
         """The samples and their features, kept for the next cell unless quantized parts make them."""
         if calibration.upstream == "model":
             return Feed(self.loaded, calibration)
-        name = digest(calibration.measured(True))
+        name = digest([calibration.measured(True), before])
         if self._kept is None or self._kept[0] != name:
             self._kept = None  # free the last one first
             self._kept = name, Feed(self.loaded, calibration)
@@ -87,7 +91,7 @@ class _PartWork:
     """One part of one recipe. samples: the name of what the part is measured on; in_use: behind its own quantized blocks."""
 
     def __init__(
-        self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Placed, samples: str, in_use: bool
+        self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Patch, samples: str, in_use: bool
     ) -> None:
         self.owner, self.loaded, self.recipe, self.placed = owner, owner.loaded, recipe, placed
         self.feed, self.samples, self.part, self.in_use = feed, samples, recipe.part, in_use
@@ -101,7 +105,7 @@ class _PartWork:
             layers = {x: s for x, s in self.recipe.touched() if x.block == block}
             found |= self._block(block, layers)
             if self.in_use:
-                self.placed.put_all(layers.items(), found)
+                self.placed.put(layers.items(), found)
         return found
 
     @cached_property
@@ -147,7 +151,7 @@ class _PartWork:
         }
 
     def _measured(self, block: int, layers: Mapping[Linear, Scheme]) -> dict[str, Measured]:
-        hessians = any(METHODS[s.weights.method].calibrates == "hessian" for s in layers.values())
+        hessians = any("hessian" in s.needs for s in layers.values())
         name = self._seen_by(block)
         found = recall(self.owner.memo, name, layers, hessians)
         if found is None:
@@ -205,3 +209,20 @@ def _result(layer: Linear, module: nn.Linear, weights: Weights, seen: Measured) 
     own = weights if weights.clips(traits(layer)) or not weights.clip else replace(weights, clip=False)
     result: Result = method.calibrated(weight, own, seen.sums)
     return result
+
+
+def linear(loaded: Loaded, path: str) -> nn.Linear:
+    module = loaded.model.get_submodule(path)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+@contextmanager
+def understandable_oom() -> Iterator[None]:
+    """Says which knob to turn; a MemoryError is what the ledger calls `oom`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(f"calibration ran out of memory ({error}); right: a smaller calibration.n_samples") from error

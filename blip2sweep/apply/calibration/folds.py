@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.compression.quantize import awq
+from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.quantize.statistics import Result, Statistics
 from blip2sweep.models.anatomy import Fold, Linear
-from blip2sweep.recipe.folds import traits
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
 

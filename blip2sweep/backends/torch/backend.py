@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from blip2sweep.apply.calibration import Blocks, Calibrator, layers, origin, same_samples, summary, variants, warn_short
-from blip2sweep.apply.packed import Packed, split
+from blip2sweep.apply.packed import packed_layers, split
 from blip2sweep.apply.patch import Applied, Patch
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
@@ -114,7 +114,7 @@ class Runner:
             self._remember_plain(model, job)
             recipe, packed = split(self._recipe(model, job))
             applied, applied_after = self._apply(model, job, recipe), time.perf_counter() - began - loaded_after
-            with Packed(model.loaded, packed):
+            with packed_layers(model.loaded, packed):
                 evaluation = self._evaluate(model, job, self.settings.get("batch_size"), self._shared(model, job))
                 noise = self._noise(model, job, evaluation)
                 moved = self._moved(model, job)
@@ -178,11 +178,11 @@ class Runner:
         return model.patch.apply(recipe, self._prepared(model, job, recipe))
 
     def _prepared(self, model: _Model, job: Job, recipe: Recipe) -> dict[str, Prepared]:
-        """What calibration makes of the recipe's layers; the model is as loaded while it measures."""
+        """What calibration makes of the recipe's layers, measured behind the steps that come before quantization."""
         model.prepared = {}
         if not job.get("calibration"):
             return {}
-        model.patch.restore()
+        model.patch.apply(recipe.before)
         name = canonical_json(job["calibration"])
         if name not in model.calibrations:
             model.calibrations[name] = same_samples(job["calibration"])
@@ -233,9 +233,9 @@ class Runner:
         assert model.calibrator is not None
         found = {}
         for name, other in variants(model.calibrations[canonical_json(job["calibration"])]).items():
-            model.patch.restore()
+            model.patch.apply(recipe.before)
             model.patch.apply(recipe, model.calibrator(recipe, other))
-            with Packed(model.loaded, packed):
+            with packed_layers(model.loaded, packed):
                 second = self._evaluate(model, job, self.settings.get("batch_size"), None)
             found[name] = {**other.arithmetic, "seed": other.seed, **_flips(first, second)}
         model.patch.restore()

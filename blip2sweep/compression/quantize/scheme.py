@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.stored import quantized
+from blip2sweep.compression.step import Site, Stored, Words
+from blip2sweep.models.anatomy import Linear
 
 
 class Traits(NamedTuple):
@@ -120,10 +123,36 @@ class Scheme:
     input_activations: Activations | None = None
     output_activations: None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Words:
         """Plain dict without the null fields."""
         both = {"weights": self.weights, "input_activations": self.input_activations}
         return {k: {f: v for f, v in asdict(x).items() if v is not None} for k, x in both.items() if x is not None}
+
+    # ---- as the spec of a step (blip2sweep/compression/step.py)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What calibration measures for it: what its method asks for, and the range of inputs with a static one."""
+        own, inputs = METHODS[self.weights.method].calibrates, self.input_activations
+        static = {"ranges"} if inputs is not None and not inputs.dynamic else set()
+        return frozenset({own} | static if own else static)
+
+    def measured_on(self, digest: str) -> Scheme:
+        """With the digest of the calibration samples wherever something was measured."""
+        weights, inputs = self.weights, self.input_activations
+        if METHODS[weights.method].calibrates:
+            weights = replace(weights, calibration=digest)
+        if inputs is not None and not inputs.dynamic:
+            inputs = replace(inputs, calibration=digest)
+        return replace(self, weights=weights, input_activations=inputs)
+
+    def first_block(self, site: Site) -> int:
+        """The layer's own."""
+        return site.block
+
+    def stored(self, layer: Linear, before: Stored) -> Stored:
+        """Codes in the place of numbers, with their scales."""
+        return quantized(layer, self.weights, before)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scheme:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.kernels import resolve_packed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import MissingExtra, UserError, nearest
-from blip2sweep.recipe.packed import resolve_packed
 
 INPUT = ("input.bits", "input.strategy", "input.symmetric", "input.dynamic")
 KNOBS = (

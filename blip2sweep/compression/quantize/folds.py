@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme, Traits
+from blip2sweep.compression.step import Words
 from blip2sweep.models.anatomy import Fold, Linear, Part
 
-if TYPE_CHECKING:
-    from blip2sweep.recipe.recipe import PartRecipe
-
+Layers = Sequence[tuple[Linear, Scheme]]
 Read = list[str | list[str] | None]  # before, output_of, into
 
 
@@ -47,19 +45,18 @@ def folds(scheme: Scheme) -> bool:
     return METHODS[scheme.weights.method].folds
 
 
-@lru_cache(maxsize=65536)
-def folds_read(recipe: PartRecipe) -> dict[str, list[Read]]:
-    """What of the anatomy's folds the methods read for this part, {path of a stack: folds}; empty where they read none.
+def folds_read(part: Part, layers: Layers) -> dict[str, list[Read]]:
+    """What of the anatomy's folds the methods read for these layers, {path of a stack: folds}; empty where they read none.
 
     One entry a stack, not a block, so that cells that touch more or fewer blocks still share the blocks they quantize
     alike. Of what stands before only a layer counts, whose scheme may forbid the fold: a norm never does.
     """
     by_stack: dict[str, set[str]] = {}
-    for x, scheme in recipe.touched():
+    for x, scheme in layers:
         if folds(scheme):
             by_stack.setdefault(x.stack, set()).add(x.name)
-    paths = {s.name: s.path for s in recipe.part.stacks}
-    found = {paths[stack]: _ordered(list(_meeting(recipe.part, stack, names))) for stack, names in by_stack.items()}
+    paths = {s.name: s.path for s in part.stacks}
+    found = {paths[stack]: _ordered(list(_meeting(part, stack, names))) for stack, names in by_stack.items()}
     return {path: read for path, read in found.items() if read}
 
 
@@ -83,12 +80,11 @@ def _ordered(read: list[Read]) -> list[Read]:
 # ---- what a layer gets, said once
 
 
-@lru_cache(maxsize=65536)
-def said_once(recipe: PartRecipe) -> dict[str, dict[str, Any]]:
+def said_once(part: Part, layers: Layers) -> dict[str, Words]:
     """{module path: scheme} as identities and stores have it: knobs that decide nothing have one value, so that two recipes
     which make the same weights are one."""
-    folded = _folded(recipe)
-    return {x.path: _once(s, traits(x), x.path in folded).as_dict() for x, s in recipe.touched()}
+    folded = _folded(part, layers)
+    return {x.path: _once(s, traits(x), x.path in folded).as_dict() for x, s in layers}
 
 
 @lru_cache(maxsize=65536)
@@ -100,14 +96,14 @@ def traits(x: Linear) -> Traits:
     return Traits(x.in_features, x.bias, x.leaf, x.clip)
 
 
-def _folded(recipe: PartRecipe) -> set[str]:
+def _folded(part: Part, layers: Layers) -> set[str]:
     """Paths of the layers whose scale something before them can absorb."""
     by_block: dict[int, dict[str, Scheme]] = {}
-    for x, scheme in recipe.touched():
+    for x, scheme in layers:
         by_block.setdefault(x.block, {})[x.path] = scheme
     found: set[str] = set()
     for block, schemes in by_block.items():
         own = {path for path, s in schemes.items() if folds(s)}
         if own:
-            found.update(path for _, paths in folds_of(recipe.part, block, schemes, own) for path in paths)
+            found.update(path for _, paths in folds_of(part, block, schemes, own) for path in paths)
     return found
