@@ -13,14 +13,14 @@ Hook = Callable[..., Any]
 class Undo:
     """The changes of a model so far. `back()`, or leaving it as a context, takes all of them back.
 
-    Tensors are exchanged, never written to, so that the originals themselves come back. Each change is noted before it is
-    made: one that fails half-way is taken back with the others.
+    Tensors are exchanged, never written to, so that the originals themselves come back. An exchange is noted before it
+    is made, so that one that fails half-way is taken back with the others.
     """
 
     def __init__(self) -> None:
         self._back: list[Callable[[], object]] = []
 
-    def data(self, parameter: nn.Parameter, value: Tensor) -> None:
+    def data(self, parameter: Tensor, value: Tensor) -> None:
         """Exchange the storage, never the Parameter: tied names and hooks keep seeing it."""
         original = parameter.data
         self._back.append(lambda: setattr(parameter, "data", original))

@@ -82,7 +82,7 @@ def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> Said:
     there = [(kind, said) for kind, said in steps if said]
     flat = next((i for i, (kind, _) in enumerate(there) if kind == QUANTIZE), None)
     named = [[kind] if i == flat else [kind, said] for i, (kind, said) in enumerate(there)]
-    own = {} if flat is None else dict(there[flat][1])
+    own: Said = {} if flat is None else dict(there[flat][1])
     return own if named in ([], [[QUANTIZE]]) else {**own, STEPS_KEY: named}
 
 

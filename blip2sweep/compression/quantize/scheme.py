@@ -125,6 +125,10 @@ class Scheme:
 
     def as_dict(self) -> Words:
         """Plain dict without the null fields."""
+        return {**self.fields()}
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """As `as_dict`, by part of the scheme."""
         both = {"weights": self.weights, "input_activations": self.input_activations}
         return {k: {f: v for f, v in asdict(x).items() if v is not None} for k, x in both.items() if x is not None}
 

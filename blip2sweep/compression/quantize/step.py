@@ -53,7 +53,7 @@ def scheme_of(spec: Spec) -> Scheme:
 
 def words(spec: Spec) -> dict[str, Any]:
     """A scheme in the words of the config (`bits` for num_bits, `input` for its activations; the types left out)."""
-    weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme_of(spec).as_dict().values())
+    weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme_of(spec).fields().values())
     entry = {"method": weights.pop("method"), "bits": weights.pop("num_bits"), **weights}
     return {**entry, "input": {"bits": inputs[0].pop("num_bits"), **inputs[0]}} if inputs else entry
 
