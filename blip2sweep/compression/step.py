@@ -83,6 +83,8 @@ def parse_target(text: object, where: str) -> tuple[str, str, str]:
 
 def sites_of(text: object, anatomy: Anatomy, level: str, where: str) -> tuple[str, tuple[Site, ...]]:
     """(part, sites) of a target. Raises UserError for one that meets nothing, or that is finer than the level."""
+    if text is None:
+        raise UserError(f"{where} is not set; right: {where}=part{':blocks' if level != 'part' else ''}")
     name, blocks, layers = parse_target(text, where)
     finer = {"part": blocks != "all" or layers != "all", "block": layers != "all"}
     if finer.get(level):

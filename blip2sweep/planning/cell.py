@@ -68,7 +68,8 @@ class Cell:
 
     @cached_property
     def semantics(self) -> int:
-        return semantics(m for part in self.recipe.parts.values() for m in part.methods)
+        methods = (m for part in self.recipe.parts.values() for m in part.methods)
+        return semantics(methods, self.recipe.further)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

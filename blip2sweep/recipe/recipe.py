@@ -119,6 +119,12 @@ class Recipe:
         """The pairs of the i-th step, parts in the model's order."""
         return tuple(pair for p in self.parts.values() if p.steps for pair in p.steps[i].pairs)
 
+    @property
+    def further(self) -> frozenset[str]:
+        """Kinds of the steps that do something, besides quantization."""
+        steps = (s for p in self.parts.values() for s in p.steps)
+        return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
+
     @cached_property
     def before(self) -> Recipe:
         """The steps that come before the first quantization: what is in the model while it is calibrated."""

@@ -24,6 +24,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.compression.step import STEPS
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.checkpoints import inspect
@@ -312,7 +313,7 @@ def _code(device: str = "cpu") -> str:
     are not looked for, so that a row's columns hold for all that went into it."""
     on_gpu = device.startswith("cuda")
     kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    return f"semantics {SEMANTICS} {semantics(METHODS)} {versions()} {kind}"
+    return f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
 
 
 def _flat(cost: dict[str, Any]) -> dict[str, Any]:
