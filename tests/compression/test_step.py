@@ -228,4 +228,4 @@ def test_a_worker_runs_it_and_shares_what_is_alike() -> None:
     shared, alone = run(these), run(these, cache="off")
     assert {k: p.hash for k, (p, _) in shared.items()} == {k: p.hash for k, (p, _) in alone.items()}
     assert len({p.hash for p, _ in shared.values()}) == len(these) == 5
-    assert sum(info["cost"]["hits_vision"] for _, info in shared.values()) > 0
+    assert sum(info["cost"].get("hits_vision_blocks", 0) for _, info in shared.values()) > 0
