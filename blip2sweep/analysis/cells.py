@@ -37,7 +37,8 @@ def main_metric(table: pd.DataFrame) -> str | None:
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished, current cells of a table, taken apart (see `taken_apart`).
+    """The finished, current cells of a table that are quantized and nothing else, taken apart (see `taken_apart`): all that
+    is drawn of cells goes by their bits.
 
     Raises UserError, one line, for a table without finished cells, for one that mixes models, weights, dtypes, tasks, data
     or generation settings, for one with no baseline or several, and for one whose main metric is nowhere a number.
@@ -45,7 +46,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         raise UserError("the ledger has no cell yet; right: run a sweep, or wait for its first cell")
     stale = table["stale"].fillna(False).astype(bool) if "stale" in table else pd.Series(False, index=table.index)
-    done = table[(table["status"] == "done") & ~stale]
+    done = table[(table["status"] == "done") & ~stale & ~table["recipe_json"].map(_has_steps).astype(bool)]
     if done.empty and stale.any():
         raise UserError(
             f"all {int(stale.sum())} finished cells were computed by an earlier version, and are not compared; right: the "
@@ -61,6 +62,10 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
         raise UserError(NO_BASELINE)
     _refuse_baselines(done)
     return taken_apart(done)
+
+
+def _has_steps(recipe_json: object) -> bool:
+    return any("step" in entry for entry in entries(recipe_json)) if isinstance(recipe_json, str) else False
 
 
 def refuse_mixed(table: pd.DataFrame) -> None:

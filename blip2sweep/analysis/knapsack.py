@@ -18,11 +18,13 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from blip2sweep.analysis.atoms import Atoms, atoms, noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.analysis.recipes import entries, one_scheme
+from blip2sweep.compression.quantize.step import read
+from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import Recipe
-from blip2sweep.recipe.compact import expand, scheme_of
-from blip2sweep.recipe.size import FLOAT_BITS, bias_bits, size, weight_bits
+from blip2sweep.recipe.compact import expand
+from blip2sweep.recipe.size import bias_bits, size, weight_bits
 
 Array = NDArray[np.float64]
 FEWEST_CELLS = 6
@@ -47,7 +49,7 @@ class Problem:
         """Bits that an atom's layers need less at a width than at 16."""
         if bits == 0:
             return 0
-        scheme = scheme_of({**self.scheme, "bits": bits})
+        scheme = read({**self.scheme, "bits": bits})
         fitting = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.atoms.layers[atom]]
         full = sum(x.weights + x.out_features * x.bias for x, _ in fitting) * FLOAT_BITS
         return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in fitting)

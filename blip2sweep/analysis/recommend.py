@@ -22,11 +22,12 @@ from blip2sweep.analysis.knapsack import Problem, problems, solve
 from blip2sweep.analysis.predict import fit_mean, predictable
 from blip2sweep.analysis.recipes import entries
 from blip2sweep.canonical import canonical_json
+from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.console.quoting import yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import targets
-from blip2sweep.recipe.size import FLOAT_BITS, size
+from blip2sweep.recipe.size import size
 
 Array = NDArray[np.float64]
 Loss = Callable[[Problem, Sequence[int]], float]  # of a choice of widths, as a share of the baseline

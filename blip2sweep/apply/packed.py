@@ -4,65 +4,46 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from blip2sweep.compression.quantize.kernels import Kernel, kernel_of
 from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.step import QUANTIZE
+from blip2sweep.compression.undo import Undo
 from blip2sweep.errors import UserError
 from blip2sweep.models.load import Loaded
-from blip2sweep.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.packed import Kernel, kernel_of
+from blip2sweep.recipe import Recipe
 
 OUTLIERS = 6.0  # inputs from this size on bitsandbytes int8 multiplies in 16 bits, as published
 
 
 def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
     """(what is simulated, what is packed)."""
-
-    def only(part: PartRecipe, packed: bool) -> PartRecipe:
-        kept = (s if s is not None and bool(s.weights.packed) == packed else None for s in part.schemes)
-        return replace(part, schemes=tuple(kept))
-
-    both = ({n: only(p, packed) for n, p in recipe.parts.items()} for packed in (False, True))
-    simulated, packed = (Recipe(parts) for parts in both)
-    return simulated, packed
+    packed = {n: p.only(QUANTIZE.__eq__).requantized(lambda _, s: s if s.weights.packed else None)
+              for n, p in recipe.parts.items()}  # fmt: skip
+    rest = {n: p.requantized(lambda _, s: None if s.weights.packed else s) for n, p in recipe.parts.items()}
+    return Recipe(rest), Recipe(packed)
 
 
-class Packed:
-    """As a context: the recipe's layers are packed modules; leaving it puts the originals back."""
+@contextmanager
+def packed_layers(loaded: Loaded, recipe: Recipe) -> Iterator[None]:
+    """In it the recipe's layers are packed modules; leaving it puts the originals back."""
+    with Undo() as undo:
+        for x, scheme in recipe.touched():
+            _exchange(loaded, x.path, scheme, undo)
+        yield
 
-    def __init__(self, loaded: Loaded, recipe: Recipe) -> None:
-        self.loaded, self.recipe = loaded, recipe
-        self._originals: dict[str, nn.Module] = {}
 
-    def __enter__(self) -> Packed:
-        try:
-            for x, scheme in self.recipe.touched():
-                self._exchange(x.path, scheme)
-        except BaseException:
-            self.restore()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
-
-    def _exchange(self, path: str, scheme: Scheme) -> None:
-        module, device = self.loaded.model.get_submodule(path), self.loaded.device.type
-        assert isinstance(module, nn.Linear)
-        if scheme.weights.packed != device:
-            raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
-        packed = pack(module, scheme)
-        self._originals[path] = module
-        self.loaded.model.set_submodule(path, packed)
-
-    def restore(self) -> None:
-        for path, module in self._originals.items():
-            self.loaded.model.set_submodule(path, module)
-        self._originals = {}
+def _exchange(loaded: Loaded, path: str, scheme: Scheme, undo: Undo) -> None:
+    module, device = loaded.model.get_submodule(path), loaded.device.type
+    assert isinstance(module, nn.Linear)
+    if scheme.weights.packed != device:
+        raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
+    undo.module(loaded.model, path, pack(module, scheme))
 
 
 @torch.no_grad()

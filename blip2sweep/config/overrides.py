@@ -16,7 +16,18 @@ from blip2sweep.console.quoting import keys_override, quoted
 from blip2sweep.errors import UserError, nearest
 
 OVERRIDE = re.compile(r"^(?P<sign>[+~]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<rest>=.*)?$", re.DOTALL)
-SINGLE = ("quant", "part", "per_part.", "layers", "keep", "rules.", "calibration", "task", "batch_size")  # never lists
+SINGLE = (
+    "quant",
+    "part",
+    "per_part.",
+    "layers",
+    "keep",
+    "rules.",
+    "steps.",
+    "calibration",
+    "task",
+    "batch_size",
+)  # never lists
 LISTS = (".setup", ".teardown", ".srun_args")  # of a launcher
 FREE = ("model.config.", "model.parts.", "generation.presets.")
 

@@ -140,6 +140,7 @@ class Config:
     per_part: dict[str, Any] = field(default_factory=dict)
     rules: dict[str, Any] = field(default_factory=dict)
     keep: str | None = None
+    steps: dict[str, Any] = field(default_factory=dict)  # further compressions: {kind: its options}
     recipe_file: str | None = None
     study: Any = None
     output_dir: str = "outputs"
@@ -155,7 +156,7 @@ class Config:
 
 GROUPS = ("model", "quant", "calibration", "task", "generation", "tracking", "study")
 # Their entries are named by the user, and checked where they are resolved.
-OPEN = ("per_part.", "rules.", "model.dtype_per_part.")
+OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.")
 # Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.
 OF_THE_COMMAND = ("output_dir", "sweep_name", "rerun", "batch_size", "data_workers", "cache", "cache_gb", "cache_memory_gb",
                   "tracking", "analysis")  # fmt: skip

@@ -17,9 +17,8 @@ from blip2sweep.importing.csv_words import group_of, parts_of, untouched, width_
 from blip2sweep.importing.recipe_text import recipe_of_json, recipe_of_text
 from blip2sweep.importing.rows import Recipes, untouched_recipe
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.recipe import Recipe
+from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import MIXED, recipe_columns
-from blip2sweep.recipe.resolve import resolve_recipe
 
 Cells = Mapping[str, str]  # column -> text
 

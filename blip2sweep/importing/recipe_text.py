@@ -10,13 +10,13 @@ import re
 from dataclasses import fields, replace
 
 from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.options import VALUES
 from blip2sweep.compression.quantize.scheme import Activations, Weights
+from blip2sweep.compression.step import parse_target
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.importing.rows import Entry, Recipes
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.knobs import VALUES
-from blip2sweep.recipe.resolve import parse_target
 
 INPUT = re.compile(r"a(\d)( asym)?( static)?")
 RIGHT = "right: part:blocks:layers=method<bits>/strategy, as the table's column recipe has it"
@@ -139,6 +139,5 @@ def _canonical(recipe: Recipe) -> Recipe:
 
 
 def _shortened(part: PartRecipe) -> PartRecipe:
-    rows = zip(part.part.linears, part.schemes, strict=True)
-    schemes = tuple(s and replace(s, weights=s.weights.for_row(x.in_features)) for x, s in rows)
-    return part if schemes == part.schemes else replace(part, schemes=schemes)
+    short = part.requantized(lambda x, s: replace(s, weights=s.weights.for_row(x.in_features)))
+    return part if short.layers == part.layers else short

@@ -101,7 +101,7 @@ class Recipes:
 
 def untouched_recipe(anatomy: Anatomy) -> Recipe:
     """The recipe of the baseline."""
-    return Recipe({n: PartRecipe(p, (None,) * len(p.linears)) for n, p in anatomy.parts.items()})
+    return Recipe.untouched(anatomy.parts)
 
 
 def result(source: Source, recipe: Recipe, published: dict[str, float], **remarks: Unpack[Remarks]) -> Result:

@@ -37,6 +37,7 @@ class Linear:
     out_features: int
     in_features: int
     bias: bool
+    clip: bool = True  # whether methods that search a range may clip its weights
     unpackable: tuple[str, ...] = ()
 
     @property
@@ -303,8 +304,8 @@ def _block(
             continue
         out, inn = (_size(x, sizes) for x in entry["shape"])
         path = f"{stack.path}.{i}.{name}"
-        cannot = tuple(entry.get("unpackable", ()))
-        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True), cannot)
+        cannot, clip = tuple(entry.get("unpackable", ())), entry.get("clip", True)
+        yield Linear(path, name, kind, stack.name, stack.first + i, out, inn, entry.get("bias", True), clip, cannot)
 
 
 def _size(expression: str | int, sizes: Mapping[str, Any]) -> int:

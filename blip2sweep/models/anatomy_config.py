@@ -8,7 +8,7 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 
-STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks", "unpackable"}
+STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks", "clip", "unpackable"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
 KINDS = ("attention", "crossattention", "mlp")
 ROLES = VISION, CONNECTOR, LANGUAGE = ("vision", "connector", "language")
@@ -67,6 +67,8 @@ def _entry(entry: Mapping[str, Any], stacks: Mapping[str, Any], sizes: Mapping[s
         yield f".shape={shape}; right: [out_features, in_features]"
     else:
         yield from (f".shape{what}" for size in shape for what in _size(size, sizes))
+    if entry.get("clip", True) not in (True, False):
+        yield f".clip={entry['clip']}; right: false, where no method may clip its weights"
     yield from (f".every{what}" for what in _size(entry.get("every", 1), sizes))
     yield from _known(".stacks", entry.get("stacks", []), stacks)
     if not isinstance(entry.get("unpackable", []), list | tuple):

@@ -20,11 +20,9 @@ from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.location import locate
 from blip2sweep.recipe import Recipe, resolve_recipe
-from blip2sweep.recipe.calibrated import check_upstream, part_calibrates, stamped
+from blip2sweep.recipe.calibrated import check_packed, check_upstream, part_calibrates, stamped
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
-from blip2sweep.recipe.packed import check_packed
-from blip2sweep.recipe.recipe import PartRecipe
 from blip2sweep.recipe.semantics import semantics
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
@@ -75,7 +73,8 @@ class Cell:
 
     @cached_property
     def semantics(self) -> int:
-        return semantics(m for part in self.recipe.parts.values() for m in part.methods)
+        methods = (m for part in self.recipe.parts.values() for m in part.methods)
+        return semantics(methods, self.recipe.further)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -105,8 +104,8 @@ class Cell:
 
     def baseline(self) -> Cell:
         """The cell with the empty recipe: same model, dtypes, task and generation."""
-        untouched = {n: PartRecipe(p.part, (None,) * len(p.schemes)) for n, p in self.recipe.parts.items()}
-        return replace(self, recipe=Recipe(untouched), used=frozenset(), calibration=None)
+        untouched = Recipe.untouched({n: p.part for n, p in self.recipe.parts.items()})
+        return replace(self, recipe=untouched, used=frozenset(), calibration=None)
 
     def columns(self) -> dict[str, Any]:
         """The identity and size columns of the cell's row."""

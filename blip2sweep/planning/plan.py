@@ -16,8 +16,8 @@ from blip2sweep.results.table import older
 
 # Keys that must determine something in at least one cell. All others (model, task, output_dir, …) always do.
 TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration")
-TRACKED_SECTIONS = ("quant.", "per_part.", "rules.", "generation.", "calibration.")
-KNOB_SECTIONS = ("quant.", "per_part.", "rules.", "calibration")
+TRACKED_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "generation.", "calibration.")
+KNOB_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "calibration")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _full_key(short: str, plan: Plan) -> str:
 # ---- one override list a cell, for launchers that are not ours
 
 RECIPE = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration")
-RECIPE_SECTIONS = ("quant.", "per_part.", "rules.", "calibration.")
+RECIPE_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "calibration.")
 
 
 def single_overrides(plan: Plan) -> list[tuple[str, ...]]:

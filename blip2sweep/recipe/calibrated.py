@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize import kernels
+from blip2sweep.compression.quantize.folds import folds_read
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.recipe.folds import folds_read
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
+@lru_cache(maxsize=65536)
 def calibrates(scheme: Scheme) -> bool:
     """Whether the method, or a static range of the inputs, needs calibration samples."""
-    inputs = scheme.input_activations
-    return bool(METHODS[scheme.weights.method].calibrates) or (inputs is not None and not inputs.dynamic)
+    return bool(scheme.needs)
 
 
 @lru_cache(maxsize=65536)
 def part_calibrates(part: PartRecipe) -> bool:
-    return any(calibrates(s) for s in set(part.schemes) - {None} if s is not None)
+    return any(calibrates(s) for s in {s for _, s in part.layers})
 
 
 class Digest(Protocol):
@@ -33,16 +32,27 @@ class Digest(Protocol):
 
 def stamped(recipe: Recipe, digest: Digest) -> Recipe:
     """The recipe with `calibration` in the schemes that are measured: a digest of the samples, of the recipes of the
-    touched parts computed before, and of what the methods read of the anatomy."""
+    touched parts computed before, of the steps that come first, and of what the methods read of the anatomy."""
     parts: dict[str, PartRecipe] = {}
     for name, part in recipe.parts.items():
         before = [p.hash for p in parts.values() if not p.empty]
-        parts[name] = _stamped(part, _digest(part, before, digest)) if part_calibrates(part) else part
+        parts[name] = _stamped(part, _digest(recipe, part, before, digest)) if part_calibrates(part) else part
     return Recipe(parts, recipe.chosen_by)
 
 
-def _digest(part: PartRecipe, before: Sequence[str], digest: Digest) -> str:
-    return digest(part.part.reads_text, before, _deep(part), folds_read(part))
+def _digest(recipe: Recipe, part: PartRecipe, before: Sequence[str], digest: Digest) -> str:
+    return digest(part.part.reads_text, before, _deep(part), _reads(recipe, part))
+
+
+def _reads(recipe: Recipe, part: PartRecipe) -> Any:
+    """What else than samples decides the measurements: the folds read, and what is done to the model before."""
+    read = _folds_read(part)
+    return read if recipe.before.empty else [read, recipe.before.hash]
+
+
+@lru_cache(maxsize=65536)
+def _folds_read(part: PartRecipe) -> Any:
+    return folds_read(part.part, part.layers)
 
 
 @lru_cache(maxsize=65536)
@@ -79,14 +89,23 @@ def check_upstream(recipe: Recipe, upstream: str) -> None:
 
 @lru_cache(maxsize=65536)
 def _stamped(part: PartRecipe, digest: str) -> PartRecipe:
-    return replace(part, schemes=tuple(None if s is None else _scheme(s, digest) for s in part.schemes))
+    return part.requantized(lambda _, scheme: _scheme(scheme, digest))
 
 
 @lru_cache(maxsize=65536)
 def _scheme(scheme: Scheme, digest: str) -> Scheme:
-    weights, inputs = scheme.weights, scheme.input_activations
-    if METHODS[weights.method].calibrates:
-        weights = replace(weights, calibration=digest)
-    if inputs is not None and not inputs.dynamic:
-        inputs = replace(inputs, calibration=digest)
-    return replace(scheme, weights=weights, input_activations=inputs)
+    return scheme.measured_on(digest)
+
+
+# ---- packed layers
+
+
+def check_packed(recipe: Recipe, dtypes: Mapping[str, str]) -> None:
+    """Hold packed layers against the model. dtypes: {part: name}. Raises UserError for one that no kernel takes."""
+    for name, part in recipe.parts.items():
+        _check_packed(part, dtypes[name])
+
+
+@lru_cache(maxsize=65536)
+def _check_packed(part: PartRecipe, dtype: str) -> None:
+    kernels.check_packed(part.part.name, part.layers, dtype)

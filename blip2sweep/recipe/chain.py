@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.compression.step import Words
 from blip2sweep.models.anatomy import Anatomy, Part, anatomy
 from blip2sweep.models.architecture import Stage
 from blip2sweep.recipe.compact import expand
-from blip2sweep.recipe.folds import said_once
-from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.recipe import PartRecipe, Recipe, joined
 
 Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
 
@@ -88,12 +88,15 @@ def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
 
 @lru_cache(maxsize=65536)
 def block_entries(part: PartRecipe) -> Blocks:
-    """A digest of {path: scheme} a block."""
-    blocks: list[dict[str, Any]] = [{} for _ in range(part.part.n_blocks)]
-    once = said_once(part)
-    for layer, _ in part.touched():
-        blocks[layer.block][layer.path] = once[layer.path]
-    return tuple(digest(block)[:16] if block else "" for block in blocks)
+    """A digest a block of {path of a site: spec}, of the entries whose first changed block it is."""
+    blocks: list[list[tuple[str, dict[str, Words]]]] = [[] for _ in range(part.part.n_blocks)]
+    for entries, (kind, said) in zip(part.steps, part.identities, strict=True):
+        own: dict[int, dict[str, Words]] = {}
+        for site, spec in entries.pairs:
+            own.setdefault(spec.first_block(site), {})[site.path] = said[site.path]
+        for block, there in own.items():
+            blocks[block].append((kind, there))
+    return tuple(digest(joined(steps))[:16] if steps else "" for steps in blocks)
 
 
 class Entries:

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.recipe.compact import block_word, describe, targets, text
+from blip2sweep.compression.step import QUANTIZE
+from blip2sweep.recipe.compact import block_word, describe, kind_of, targets, text
 from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.size import size
@@ -17,27 +18,29 @@ MIXED = "mixed"
 
 
 def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, Any]:
-    """Columns of one recipe.
+    """Columns of one recipe: those of quantization, which every row has, and of the sizes.
 
     bits_<part> is the mean number of bits over the part's touched weights (so 4 means 4 everywhere touched), None where
-    the part is left alone; bits_<role> is the same over all parts of a role. blocks, layers, method, … are one word where the touched parts agree, else `mixed` or
-    part by part.
+    the part is left alone; bits_<role> is the same over all parts of a role. blocks, layers, method, … are one word where
+    the touched parts agree, else `mixed` or part by part.
     """
     touched = {n: p for n, p in recipe.parts.items() if not p.empty}
-    entries = targets(recipe)
+    quantized = {n: p for n, p in touched.items() if p.layers}
+    listed = targets(recipe)
+    entries = [e for e in listed if kind_of(e) == QUANTIZE]
     return {
         "part": _part_word(touched, recipe),
         **{f"bits_{n}": mean_bits([p]) for n, p in recipe.parts.items()},
         **role_bits(recipe),
-        "blocks": _agreed({n: _words(p)[0] for n, p in touched.items()}),
-        "layers": _agreed({n: _words(p)[1] for n, p in touched.items()}),
+        "blocks": _agreed({n: _words(p)[0] for n, p in quantized.items()}),
+        "layers": _agreed({n: _words(p)[1] for n, p in quantized.items()}),
         "method": _one([e["method"] for e in entries]),
         "strategy": _one([e["strategy"] for e in entries]),
         "group_size": _one([e["group_size"] for e in entries if "group_size" in e]),
         "symmetric": _one([e["symmetric"] for e in entries if "symmetric" in e]),
         "input_bits": _one([e.get("input", {}).get("bits") for e in entries]),
-        "recipe": text(entries),
-        "recipe_json": canonical_json(entries),
+        "recipe": text(listed),
+        "recipe_json": canonical_json(listed),
         **asdict(size(recipe, model_params)),
     }
 

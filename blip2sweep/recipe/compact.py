@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import Any
 
-from blip2sweep.compression.quantize import METHODS
-from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.errors import UserError
+from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Site, Spec, layers_in, sites, sites_of, step
 from blip2sweep.models.anatomy import KINDS, THIRDS, Anatomy, Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
@@ -22,27 +20,29 @@ BLOCK_WORDS = ("all", *THIRDS, *("+".join(pair) for pair in combinations(THIRDS,
 
 def targets(recipe: Recipe) -> list[dict[str, Any]]:
     """[{target, method, bits, …}], one entry for each (part, scheme, blocks × layers)."""
-    return [entry for part in recipe.parts.values() for entry in part_targets(part)]
+    parts = [p for p in recipe.parts.values() if p.steps]
+    return [entry for i in range(len(recipe.kinds)) for part in parts for entry in part_targets(part, i)]
 
 
 @lru_cache(maxsize=65536)
-def part_targets(recipe: PartRecipe) -> list[dict[str, Any]]:
-    """Entries of one part; memoised, so not to be changed in place."""
-    by_scheme: dict[Scheme, list[Linear]] = {}
-    for layer, scheme in recipe.touched():
-        by_scheme.setdefault(scheme, []).append(layer)
+def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, Any]]:
+    """Entries of one part in the i-th step; memoised, so not to be changed in place."""
+    kind, by_spec = recipe.steps[i].kind, dict[Spec, list[Site]]()
+    for site, spec in recipe.steps[i].pairs:
+        by_spec.setdefault(spec, []).append(site)
+    named = {} if kind == QUANTIZE else {"step": kind}
     return [
-        {"target": f"{recipe.part.name}:{blocks}:{layers}", **knobs(scheme)}
-        for scheme, touched in by_scheme.items()
-        for blocks, layers in describe(recipe.part, touched)
+        {**named, "target": f"{recipe.part.name}:{blocks}:{layers}", **step(kind).words(spec)}
+        for spec, there in by_spec.items()
+        for blocks, layers in _described(recipe.part, there)
     ]
 
 
-def knobs(scheme: Scheme) -> dict[str, Any]:
-    """A scheme in the words of the config (`bits` for num_bits, `input` for its activations; the types left out)."""
-    weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme.as_dict().values())
-    entry = {"method": weights.pop("method"), "bits": weights.pop("num_bits"), **weights}
-    return {**entry, "input": {"bits": inputs[0].pop("num_bits"), **inputs[0]}} if inputs else entry
+def _described(part: Part, there: Sequence[Site]) -> list[tuple[str, str]]:
+    layers = [x for x in there if isinstance(x, Linear)]
+    if layers:
+        return describe(part, layers)
+    return [(block_word(part, {x.block for site in there for x in layers_in(part, site)}), "all")]
 
 
 def describe(part: Part, touched: Sequence[Linear]) -> list[tuple[str, str]]:
@@ -116,50 +116,30 @@ def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
 
 def expand(entries: Iterable[Mapping[str, Any]], anatomy: Anatomy) -> Recipe:
     """The recipe a list of targets stands for: the inverse of `targets`."""
-    schemes: dict[str, list[Scheme | None]] = {n: [None] * len(p.linears) for n, p in anatomy.parts.items()}
+    steps = [_expanded(kind, list(own), anatomy) for kind, own in groupby(entries, kind_of)]
+    return Recipe({n: PartRecipe(p, tuple(s[n] for s in steps)) for n, p in anatomy.parts.items()})
+
+
+def kind_of(entry: Mapping[str, Any]) -> str:
+    """The kind of step that an entry of the short form belongs to."""
+    return str(entry.get("step", QUANTIZE))
+
+
+def _expanded(kind: str, entries: Sequence[Mapping[str, Any]], anatomy: Anatomy) -> dict[str, Entries]:
+    """{part: entries} of one step; of two that name one site the last wins."""
+    module, found = step(kind, "recipe"), {n: dict[str, Pair]() for n in anatomy.parts}
     for entry in entries:
-        part, blocks, layers = str(entry["target"]).split(":")
-        scheme = scheme_of({k: v for k, v in entry.items() if k != "target"})
-        for i, hit in enumerate(anatomy.mask(part, blocks, layers)):
-            if hit:
-                schemes[part.partition(".")[0]][i] = scheme
-    return Recipe({n: PartRecipe(anatomy.parts[n], tuple(s)) for n, s in schemes.items()})
+        spec = module.read({k: v for k, v in entry.items() if k not in ("target", "step")})
+        for part, there in sites_of(entry["target"], anatomy, module.LEVEL, "recipe").items():
+            found[part].update((site.path, (site, spec)) for site in there)
+    return {n: Entries(kind, _in_order(anatomy.parts[n], own, module.LEVEL)) for n, own in found.items()}
 
 
-def scheme_of(entry: Mapping[str, Any]) -> Scheme:
-    """The inverse of `knobs`."""
-    weights, inputs = dict(entry), entry.get("input")
-    weights.pop("input", None)
-    try:
-        numbered = {"num_bits" if k == "bits" else k: v for k, v in weights.items()}
-        activations = {"num_bits" if k == "bits" else k: v for k, v in inputs.items()} if inputs else None
-        typed = {"type": METHODS[entry["method"]].type, **numbered}
-        return Scheme.from_dict({"weights": typed, "input_activations": activations})
-    except (TypeError, KeyError) as error:
-        raise UserError(f"recipe entry {dict(entry)}: {error}") from error
+def _in_order(part: Part, found: Mapping[str, Pair], level: str) -> tuple[Pair, ...]:
+    every = sites(part, [True] * len(part.linears), level) if found else ()
+    return tuple(found[site.path] for site in every if site.path in found)
 
 
 def text(entries: Sequence[Mapping[str, Any]]) -> str:
     """One line for people: `vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
-    return "; ".join(f"{e['target']}={scheme_text(e)}" for e in entries) or "none"
-
-
-def scheme_text(entry: Mapping[str, Any]) -> str:
-    """`rtn4/group32/sym`, from an entry of the short form; knobs where they are not the method's defaults."""
-    only_width = len(METHODS[entry["method"]].bits) == 1
-    words = [
-        f"{entry['method']}{'' if only_width else entry['bits']}",
-        f"{entry.get('strategy', '')}{entry.get('group_size') or ''}",
-    ]
-    words += ["sym"] if entry.get("symmetric") else []
-    words += [f"{k}={entry[k]}" for k, v in _further(entry["method"]) if k in entry and entry[k] != v]
-    if entry.get("input"):
-        inputs = entry["input"]
-        words.append(
-            f"a{inputs['bits']}{'' if inputs['symmetric'] else ' asym'}{'' if inputs['dynamic'] else ' static'}"
-        )
-    return "/".join([*words, *(["packed"] if entry.get("packed") else [])])
-
-
-def _further(method: str) -> Iterable[tuple[str, Any]]:
-    return ((k, v) for k, v in METHODS[method].knobs.items() if k not in ("group_size", "symmetric"))
+    return "; ".join(f"{e['target']}={step(kind_of(e)).text(e)}" for e in entries) or "none"

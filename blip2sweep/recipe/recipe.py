@@ -1,40 +1,89 @@
-"""A recipe, resolved: `{module path: scheme}`, kept part by part so that a grid shares the work of its parts."""
+"""A recipe, resolved: the entries of its steps in order, kept part by part so that a grid shares the work of its parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Words, layers_in, step
 from blip2sweep.models.anatomy import Linear, Part
-from blip2sweep.recipe.folds import said_once
+
+STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
+
+Said = dict[str, object]
 
 
 @dataclass(frozen=True, eq=False)
 class PartRecipe:
-    """Schemes of one part's linears, in the anatomy's order (None: left alone), and the config keys that made them."""
+    """What the steps of a recipe do to one part, in their order. All parts of a recipe have the same steps."""
 
     part: Part
-    schemes: tuple[Scheme | None, ...]
-    used: frozenset[str] = frozenset()
+    steps: tuple[Entries, ...] = ()
+
+    @cached_property
+    def layers(self) -> tuple[tuple[Linear, Scheme], ...]:
+        """(layer, scheme) of every layer that is quantized, in the anatomy's order."""
+        pairs = (pair for s in self.steps if s.kind == QUANTIZE for pair in s.pairs)
+        return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
     def touched(self) -> Iterator[tuple[Linear, Scheme]]:
-        return ((x, s) for x, s in zip(self.part.linears, self.schemes, strict=True) if s)
+        """As `layers`."""
+        return iter(self.layers)
+
+    @cached_property
+    def touched_blocks(self) -> frozenset[int]:
+        """The blocks that any step changes something in."""
+        return frozenset(x.block for s in self.steps for site, _ in s.pairs for x in layers_in(self.part, site))
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The config keys that made it."""
+        return frozenset().union(*(s.used for s in self.steps))
 
     @cached_property
     def empty(self) -> bool:
-        return not any(self.schemes)
+        return not any(s.pairs for s in self.steps)
 
     @cached_property
     def methods(self) -> frozenset[str]:
-        return frozenset(s.weights.method for _, s in self.touched())
+        return frozenset(s.weights.method for _, s in self.layers)
+
+    @cached_property
+    def identities(self) -> tuple[tuple[str, Mapping[str, Words]], ...]:
+        """(kind, {path of a site: spec}) of each step, as keys have it."""
+        return tuple((s.kind, step(s.kind).identity(self.part, s.pairs) if s.pairs else {}) for s in self.steps)
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the full map {module path: scheme}, however it was written."""
-        return digest(said_once(self))
+        """sha256 over the full map {path of a site: spec}, however it was written."""
+        return digest(joined(self.identities))
+
+    def requantized(self, change: Callable[[Linear, Scheme], Scheme | None]) -> PartRecipe:
+        """The same with other schemes: change(layer, scheme) -> the new one, or None for a layer left alone."""
+        return PartRecipe(self.part, tuple(_changed(s, change) if s.kind == QUANTIZE else s for s in self.steps))
+
+    def only(self, wanted: Callable[[str], bool]) -> PartRecipe:
+        """The same with the steps of some kinds alone."""
+        return PartRecipe(self.part, tuple(s for s in self.steps if wanted(s.kind)))
+
+
+def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]) -> Entries:
+    typed = ((x, s) for x, s in entries.pairs if isinstance(x, Linear) and isinstance(s, Scheme))
+    pairs = ((x, change(x, s)) for x, s in typed)
+    return Entries(entries.kind, tuple((x, s) for x, s in pairs if s is not None), entries.used)
+
+
+def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> Said:
+    """Steps in order as one map. Quantization's is flat, {module path: scheme}; where there are others, `@steps` lists all
+    in their order, the flat one by its name alone. So a recipe that only quantizes says what it always said."""
+    there = [(kind, said) for kind, said in steps if said]
+    flat = next((i for i, (kind, _) in enumerate(there) if kind == QUANTIZE), None)
+    named = [[kind] if i == flat else [kind, said] for i, (kind, said) in enumerate(there)]
+    own: Said = {} if flat is None else dict(there[flat][1])
+    return own if named in ([], [[QUANTIZE]]) else {**own, STEPS_KEY: named}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +93,43 @@ class Recipe:
     parts: dict[str, PartRecipe]
     chosen_by: frozenset[str] = frozenset()
 
+    @classmethod
+    def untouched(cls, parts: Mapping[str, Part]) -> Recipe:
+        """The recipe that leaves these parts alone."""
+        return cls({name: PartRecipe(part) for name, part in parts.items()})
+
     def touched(self) -> Iterator[tuple[Linear, Scheme]]:
-        """(layer, scheme) of every layer that is touched, parts in the model's order."""
+        """(layer, scheme) of every layer that is quantized, parts in the model's order."""
         for part in self.parts.values():
-            yield from part.touched()
+            yield from part.layers
 
     @property
     def schemes(self) -> dict[str, Scheme]:
         """{module path: scheme}."""
         return {x.path: s for x, s in self.touched()}
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of the steps, in order."""
+        known = {tuple(s.kind for s in p.steps) for p in self.parts.values() if p.steps}
+        assert len(known) <= 1, f"parts have different steps: {known}"
+        return next(iter(known), ())
+
+    def step(self, i: int) -> tuple[Pair, ...]:
+        """The pairs of the i-th step, parts in the model's order."""
+        return tuple(pair for p in self.parts.values() if p.steps for pair in p.steps[i].pairs)
+
+    @property
+    def further(self) -> frozenset[str]:
+        """Kinds of the steps that do something, besides quantization."""
+        steps = (s for p in self.parts.values() for s in p.steps)
+        return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
+
+    @cached_property
+    def before(self) -> Recipe:
+        """The steps that come before the first quantization: what is in the model while it is calibrated."""
+        n = self.kinds.index(QUANTIZE) if QUANTIZE in self.kinds else len(self.kinds)
+        return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in self.parts.items()})
 
     @cached_property
     def empty(self) -> bool:

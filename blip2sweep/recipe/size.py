@@ -1,9 +1,7 @@
-"""Sizes of a recipe in bits and bytes, computed from shapes and schemes.
+"""Sizes of a recipe in bits and bytes, computed from shapes and entries.
 
-What is stored for a quantized layer: its codes at num_bits, a scale for each tensor, channel or group (16 bits, 32 in
-bitsandbytes and torchao's float8), and, where the scheme is asymmetric, a zero point of num_bits (16 bits for min-max's
-minimum and HQQ's float). So 4 bits in groups of 128 cost 4 + 16/128 + 4/128 = 4.156 bits a weight, 4.125 when symmetric,
-NF4 in blocks of 64 4.5. A prescale is 16 bits an input. Everything else counts at 16 bits, tied weights once.
+What a touched layer takes is told by the specs of its steps, one after the other (`Spec.stored`; of a quantized one
+blip2sweep/compression/quantize/stored.py). Everything else counts at 16 bits, tied weights once.
 """
 
 from __future__ import annotations
@@ -13,12 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from blip2sweep.compression.quantize import METHODS
-from blip2sweep.compression.quantize.scheme import Scheme, Weights
+from blip2sweep.compression.step import FLOAT_BITS, Spec, Stored, layers_in, plain
 from blip2sweep.models.anatomy import Linear
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
-
-FLOAT_BITS = 16
 
 
 @dataclass(frozen=True)
@@ -33,30 +28,14 @@ class Size:
     compression_ratio: float
 
 
-def scales(layer: Linear, weights: Weights) -> int:
-    """How many scales a layer has."""
-    if weights.strategy == "tensor":
-        return 1
-    per_row = math.ceil(layer.in_features / weights.group_size) if weights.group_size else 1
-    return layer.out_features * per_row
+def weight_bits(layer: Linear, spec: Spec) -> int:
+    """Bits stored for one layer's weight under a spec alone."""
+    return spec.stored(layer, plain(layer)).weight_bits
 
 
-def weight_bits(layer: Linear, scheme: Scheme) -> int:
-    """Bits stored for one layer's weight: codes, scales, zero points, prescale."""
-    w, method = scheme.weights, METHODS[scheme.weights.method]
-    zero_point = method.zero_point_bits
-    if zero_point is None:
-        zero_point = 0 if w.symmetric else w.num_bits
-    prescale = layer.in_features * FLOAT_BITS if method.prescale else 0
-    return layer.weights * w.num_bits + scales(layer, w) * (method.scale_bits + zero_point) + prescale
-
-
-def bias_bits(layer: Linear, scheme: Scheme) -> int:
-    """Bits stored for one layer's bias: 16 each, or codes with one scale and minimum where the scheme quantizes it."""
-    if not layer.bias:
-        return 0
-    w = scheme.weights
-    return layer.out_features * w.num_bits + 2 * FLOAT_BITS if w.quantize_bias else layer.out_features * FLOAT_BITS
+def bias_bits(layer: Linear, spec: Spec) -> int:
+    """Bits stored for one layer's bias under a spec alone."""
+    return spec.stored(layer, plain(layer)).bias_bits
 
 
 class PartBits(NamedTuple):
@@ -72,14 +51,24 @@ class PartBits(NamedTuple):
 @lru_cache(maxsize=65536)
 def part_bits(part: PartRecipe) -> PartBits:
     """Sums over one part; memoised, since the cells of a grid share their parts."""
-    touched = list(part.touched())
+    touched = list(stored(part).values())
     return PartBits(
         len(touched),
         sum(x.weights for x, _ in touched),
         sum(x.out_features for x, _ in touched if x.bias),
-        sum(weight_bits(x, s) for x, s in touched),
-        sum(bias_bits(x, s) for x, s in touched),
+        sum(s.weight_bits for _, s in touched),
+        sum(s.bias_bits for _, s in touched),
     )
+
+
+def stored(part: PartRecipe) -> dict[str, tuple[Linear, Stored]]:
+    """{path: (layer, what it takes)} of the layers that a step touches, each step acting on what those before it left."""
+    found: dict[str, tuple[Linear, Stored]] = {}
+    for site, spec in (pair for entries in part.steps for pair in entries.pairs):
+        for x in layers_in(part.part, site):
+            before = found[x.path][1] if x.path in found else plain(x)
+            found[x.path] = (x, spec.stored(x, before))
+    return found
 
 
 def size(recipe: Recipe, model_params: int) -> Size:

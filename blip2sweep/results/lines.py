@@ -151,7 +151,9 @@ def _are_columns(columns: Record) -> bool:
 
 def _is_recipe(text: str) -> bool:
     entries = parse(text.encode())
-    return isinstance(entries, list) and all(isinstance(e, dict) and isinstance(e.get("method"), str) for e in entries)
+    return isinstance(entries, list) and all(
+        isinstance(e, dict) and isinstance(e.get("step", e.get("method")), str) for e in entries
+    )
 
 
 def _is_failure(record: Record) -> bool:

@@ -97,7 +97,8 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
 
 @functools.cache
 def _of_recipe(recipe_json: str) -> int:
-    return semantics(entry["method"] for entry in json.loads(recipe_json))
+    entries = json.loads(recipe_json)
+    return semantics((e["method"] for e in entries if "step" not in e), (e["step"] for e in entries if "step" in e))
 
 
 def source_of(result: dict[str, Any], ledger: Ledger) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from blip2sweep.apply import packed as packed_module
-from blip2sweep.apply.packed import Packed, layer_bytes, model_bytes, pack, split
+from blip2sweep.apply.packed import layer_bytes, model_bytes, pack, packed_layers, split
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.latency import compared
 from blip2sweep.compression.quantize import installed
@@ -19,7 +19,7 @@ from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, Linear, anatomy
 from blip2sweep.models.load import Loaded, load
-from blip2sweep.recipe.packed import check_packed
+from blip2sweep.recipe.calibrated import check_packed
 from blip2sweep.recipe.size import weight_bits
 from blip2sweep.tasks import load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
@@ -44,8 +44,8 @@ def opt() -> Loaded:
 
 
 def simulated(linear: nn.Linear, scheme: Scheme, x: torch.Tensor) -> torch.Tensor:
-    from blip2sweep.apply.patch import quantized
     from blip2sweep.compression.quantize.activations import InputQuantizer
+    from blip2sweep.compression.quantize.layer import quantized
 
     own = copy.deepcopy(linear)
     own.weight.data = quantized("layer", linear, scheme)[0]
@@ -80,7 +80,7 @@ def test_originals_come_back_and_the_packed_model_is_smaller(opt: Loaded) -> Non
     modules = dict(opt.model.named_modules())
     _, packed = split(recipe(opt.anatomy, "llm", method="nf4", bits=4, packed="cpu"))
     plain = model_bytes(opt.model)
-    with Packed(opt, packed):
+    with packed_layers(opt, packed):
         assert sum(m is not modules[n] for n, m in opt.model.named_modules() if n in packed.schemes) == 36
         assert model_bytes(opt.model) < plain - 0.8 * 4 * sum(x.weights for x, _ in packed.touched())
     assert all(m is modules[n] for n, m in opt.model.named_modules())
@@ -93,7 +93,7 @@ def test_packed_and_simulated_layers_go_together(opt: Loaded) -> None:
     config = {"part": "llm", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": 4}, "rules": rules}
     rest, packed = split(resolve_recipe(config, opt.anatomy))
     assert (len(rest.schemes), len(packed.schemes)) == (24, 12)
-    with Patch(opt).apply(rest), Packed(opt, packed):
+    with Patch(opt).apply(rest), packed_layers(opt, packed):
         pass
 
 
@@ -105,7 +105,7 @@ def test_it_is_measured_against_bf16_in_the_same_run(opt: Loaded) -> None:
         "generation": {"prompt": None, "num_beams": 1, "max_new_tokens": 5},
     }
     _, packed = split(recipe(opt.anatomy, "llm", method="int8", bits=8, packed="cpu"))
-    with Packed(opt, packed):
+    with packed_layers(opt, packed):
         found = compared(opt, job, task)
     for name in ("model_bytes_measured", "seconds_batch_1", "seconds_batch_largest"):
         assert found[name] > 0
@@ -115,7 +115,7 @@ def test_it_is_measured_against_bf16_in_the_same_run(opt: Loaded) -> None:
 
 def test_another_device_than_the_planned_one_is_refused(opt: Loaded) -> None:
     _, packed = split(recipe(opt.anatomy, "llm", method="int8", bits=8, packed="cuda"))
-    with pytest.raises(UserError, match=r"quant\.packed=cuda: .* this worker has cpu"), Packed(opt, packed):
+    with pytest.raises(UserError, match=r"quant\.packed=cuda: .* this worker has cpu"), packed_layers(opt, packed):
         pass
 
 
@@ -200,7 +200,7 @@ def test_t5_runs_with_int8_everywhere(tmp_path: Path) -> None:
     loaded = load(t5_config(), write_t5(tmp_path))
     job = {"model": t5_config(), "folder": str(tmp_path), "generation": {"prompt": None, "num_beams": 1, "max_new_tokens": 3}}  # fmt: skip
     _, packed = split(recipe(loaded.anatomy, "llm", method="int8", bits=8, packed="cpu"))
-    with Packed(loaded, packed):
+    with packed_layers(loaded, packed):
         assert compared(loaded, job, load_task({**conf("task/shapes_caption"), "limit": 2}))["batch_largest"] == 2
 
 
@@ -224,7 +224,7 @@ def test_the_simulation_has_the_packed_layers_weights() -> None:
     layer = pack(linear, SCHEMES["bnb"])
     layer(torch.randn(2, 128))
     values = layer.weight.data.float() * layer.state.SCB[:, None] / 127
-    from blip2sweep.apply.patch import quantized
+    from blip2sweep.compression.quantize.layer import quantized
 
     assert torch.allclose(quantized("layer", linear, SCHEMES["bnb"])[0], values, rtol=1e-6, atol=1e-9)
 
@@ -235,7 +235,7 @@ def test_the_peak_is_the_models_and_the_runs() -> None:
     job = {"model": tiny_config(), "folder": str(TINY), "generation": {"prompt": None, "num_beams": 1, "max_new_tokens": 3}}  # fmt: skip
     ballast = torch.zeros(10**8, device="cuda")  # what earlier cells left is not counted
     _, packed = split(recipe(loaded.anatomy, "llm", method="nf4", bits=4, packed="cuda"))
-    with Packed(loaded, packed):
+    with packed_layers(loaded, packed):
         found = compared(loaded, job, load_task({**conf("task/shapes_caption"), "limit": 8}))
     assert found["model_bytes_measured"] < found["peak_bytes"] < ballast.nbytes
     assert found["model_bytes_measured"] < found["bf16_model_bytes_measured"] < found["bf16_peak_bytes"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,25 +22,27 @@ from blip2sweep.apply.calibration.blocks_run import Walk
 from blip2sweep.apply.calibration.finished import Blocks
 from blip2sweep.apply.calibration.folds import Judge, Member, alone, together
 from blip2sweep.apply.calibration.measure import Measured, calls, keep, measure, recall
-from blip2sweep.apply.calibration.placed import Placed, linear, understandable_oom
+from blip2sweep.apply.patch import Patch
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.folds import folds, folds_of, traits
 from blip2sweep.compression.quantize.prepared import Prepared
-from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.quantize.statistics import Result
 from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
 from blip2sweep.recipe.chain import block_entries
-from blip2sweep.recipe.folds import folds_of
 from blip2sweep.tasks.calibration import Calibration
 
 
 class Calibrator:
-    """Makes `{path: Prepared}` of recipes. The model must be as loaded when it is called, and is so afterwards.
+    """Makes `{path: Prepared}` of recipes. When it is called the model must be as loaded but for the steps that the recipe
+    has before quantization (`Recipe.before`), and is so afterwards.
 
     origin: whatever else determines the measurements (weights, dtypes, device, versions), as JSON; memo: statistics by
     content; blocks: finished blocks by content.
@@ -56,25 +60,26 @@ class Calibrator:
             return self._parts(recipe, calibration)
 
     def _parts(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
-        feed, found, before = self._feed(calibration), dict[str, Prepared](), list[str]()
+        before = [] if recipe.before.empty else [recipe.before.hash]
+        feed, found = self._feed(calibration, before), dict[str, Prepared]()
         in_use, whole_model = calibration.upstream != "full", calibration.upstream == "model"
-        with understandable_oom(), Placed(self.loaded) as placed, torch.no_grad():
+        with understandable_oom(), Patch(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
                     seen = [self.origin, calibration.measured(part.part.reads_text), before]
                     found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
                 if whole_model:
-                    placed.put_all(part.touched(), found)
+                    placed.put(part.touched(), found)
                     before += [] if part.empty else [part.hash]
                 else:
                     placed.restore()
         return found
 
-    def _feed(self, calibration: Calibration) -> Feed:
+    def _feed(self, calibration: Calibration, before: list[str]) -> Feed:
         """The samples and their features, kept for the next cell unless quantized parts make them."""
         if calibration.upstream == "model":
             return Feed(self.loaded, calibration)
-        name = digest(calibration.measured(True))
+        name = digest([calibration.measured(True), before])
         if self._kept is None or self._kept[0] != name:
             self._kept = None  # free the last one first
             self._kept = name, Feed(self.loaded, calibration)
@@ -85,7 +90,7 @@ class _PartWork:
     """One part of one recipe. samples: the name of what the part is measured on; in_use: behind its own quantized blocks."""
 
     def __init__(
-        self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Placed, samples: str, in_use: bool
+        self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Patch, samples: str, in_use: bool
     ) -> None:
         self.owner, self.loaded, self.recipe, self.placed = owner, owner.loaded, recipe, placed
         self.feed, self.samples, self.part, self.in_use = feed, samples, recipe.part, in_use
@@ -99,7 +104,7 @@ class _PartWork:
             layers = {x: s for x, s in self.recipe.touched() if x.block == block}
             found |= self._block(block, layers)
             if self.in_use:
-                self.placed.put_all(layers.items(), found)
+                self.placed.put(layers.items(), found)
         return found
 
     @cached_property
@@ -111,12 +116,12 @@ class _PartWork:
         return Walk(self.loaded.model, self.part, [b.run for b in self.batches])
 
     def _block(self, block: int, touched: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
-        """What calibration makes of a block. touched: all of its layers in the recipe; AWQ's folds depend on the others too."""
+        """What calibration makes of a block. touched: all of its layers in the recipe; folds depend on the others too."""
         layers = {x: s for x, s in touched.items() if calibrates(s)}
         if not layers:
             return {}
-        folds = any(s.weights.method == "awq" for s in layers.values())
-        own = digest({x.path: s.as_dict() for x, s in (touched if folds else layers).items()})
+        folded = any(folds(s) for s in layers.values())
+        own = digest({x.path: s.as_dict() for x, s in (touched if folded else layers).items()})
         key = digest([self._seen_by(block), own])
         made = self.owner.blocks.get(key)
         if made is None:
@@ -134,10 +139,10 @@ class _PartWork:
     ) -> dict[str, Prepared]:
         start = time.perf_counter()
         measured = self._measured(block, layers)
-        results = self._awq(block, layers, touched, measured)
+        results = self._folded(block, layers, touched, measured)
         for x, scheme in layers.items():
             if x.path not in results:
-                results[x.path] = _result(linear(self.loaded, x.path), scheme, measured[x.path])
+                results[x.path] = _result(x, linear(self.loaded, x.path), scheme.weights, measured[x.path])
         seconds = (time.perf_counter() - start) / len(layers)
         return {
             x.path: self._prepared(x.path, s, results[x.path], measured[x.path], f"{key} {x.path}", seconds)
@@ -145,7 +150,7 @@ class _PartWork:
         }
 
     def _measured(self, block: int, layers: Mapping[Linear, Scheme]) -> dict[str, Measured]:
-        hessians = any(METHODS[s.weights.method].calibrates == "hessian" for s in layers.values())
+        hessians = any("hessian" in s.needs for s in layers.values())
         name = self._seen_by(block)
         found = recall(self.owner.memo, name, layers, hessians)
         if found is None:
@@ -153,7 +158,7 @@ class _PartWork:
             keep(self.owner.memo, name, found)
         return found
 
-    def _awq(
+    def _folded(
         self,
         block: int,
         layers: Mapping[Linear, Scheme],
@@ -164,7 +169,7 @@ class _PartWork:
         own = {
             x.path: Member(x, s, linear(self.loaded, x.path), measured[x.path].sums)
             for x, s in layers.items()
-            if s.weights.method == "awq"
+            if folds(s)
         }
         results: dict[str, Result] = {}
         for fold, paths in folds_of(self.part, block, {x.path: s for x, s in touched.items()}, own.keys()):
@@ -194,11 +199,29 @@ class _PartWork:
         return Prepared(key, weight, result.prescale, low, high, info)
 
 
-def _result(module: nn.Linear, scheme: Scheme, seen: Measured) -> Result:
+def _result(layer: Linear, module: nn.Linear, weights: Weights, seen: Measured) -> Result:
     """What the scheme's method makes of a layer; of one that sees weights alone only the input's range was wanted."""
     weight = module.weight.detach().float()
-    if not METHODS[scheme.weights.method].calibrates:
+    if not METHODS[weights.method].calibrates:
         return Result(weight)
-    method = importlib.import_module(f"blip2sweep.compression.quantize.{scheme.weights.method}")
-    result: Result = method.calibrated(weight, scheme.weights, seen.sums)
+    method = importlib.import_module(f"blip2sweep.compression.quantize.{weights.method}")
+    own = weights if weights.clips(traits(layer)) or not weights.clip else replace(weights, clip=False)
+    result: Result = method.calibrated(weight, own, seen.sums)
     return result
+
+
+def linear(loaded: Loaded, path: str) -> nn.Linear:
+    module = loaded.model.get_submodule(path)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+@contextmanager
+def understandable_oom() -> Iterator[None]:
+    """Says which knob to turn; a MemoryError is what the ledger calls `oom`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(f"calibration ran out of memory ({error}); right: a smaller calibration.n_samples") from error

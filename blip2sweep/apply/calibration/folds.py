@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blip2sweep.compression.quantize import UNCLIPPED, awq
+from blip2sweep.compression.quantize import awq
+from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.quantize.statistics import Result, Statistics
+from blip2sweep.compression.undo import Undo
 from blip2sweep.models.anatomy import Fold, Linear
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
@@ -49,7 +51,7 @@ def alone(member: Member) -> Result:
 
 
 def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) -> Result:
-    clips = bool(m.scheme.weights.clip) and m.layer.leaf not in UNCLIPPED
+    clips = m.scheme.weights.clips(traits(m.layer))
     result = awq.finish(weight, scale, m.scheme.weights, m.statistics, clips)
     result.info["fold"] = fold.before if fold else None
     if fold is None or m.scheme.input_activations is None:
@@ -63,14 +65,10 @@ def _judged(
     members: Sequence[Member], weights: Sequence[Tensor], judge: Callable[[], float]
 ) -> Callable[[Tensor], float]:
     def error(s: Tensor) -> float:
-        originals = [m.module.weight.data for m in members]
-        for m, w in zip(members, weights, strict=True):
-            m.module.weight.data = awq.scaled(w, s, m.scheme.weights).to(m.module.weight.dtype)
-        try:
+        with Undo() as undo:
+            for m, w in zip(members, weights, strict=True):
+                undo.data(m.module.weight, awq.scaled(w, s, m.scheme.weights).to(m.module.weight.dtype))
             return judge()
-        finally:
-            for m, original in zip(members, originals, strict=True):
-                m.module.weight.data = original
 
     return error
 

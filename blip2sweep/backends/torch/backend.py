@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from blip2sweep.apply.calibration import Blocks, Calibrator, layers, origin, same_samples, summary, variants, warn_short
-from blip2sweep.apply.packed import Packed, split
+from blip2sweep.apply.packed import packed_layers, split
 from blip2sweep.apply.patch import Applied, Patch
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
@@ -24,6 +24,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.compression.step import STEPS
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.checkpoints import inspect
@@ -114,7 +115,7 @@ class Runner:
             self._remember_plain(model, job)
             recipe, packed = split(self._recipe(model, job))
             applied, applied_after = self._apply(model, job, recipe), time.perf_counter() - began - loaded_after
-            with Packed(model.loaded, packed):
+            with packed_layers(model.loaded, packed):
                 evaluation = self._evaluate(model, job, self.settings.get("batch_size"), self._shared(model, job))
                 noise = self._noise(model, job, evaluation)
                 moved = self._moved(model, job)
@@ -178,11 +179,11 @@ class Runner:
         return model.patch.apply(recipe, self._prepared(model, job, recipe))
 
     def _prepared(self, model: _Model, job: Job, recipe: Recipe) -> dict[str, Prepared]:
-        """What calibration makes of the recipe's layers; the model is as loaded while it measures."""
+        """What calibration makes of the recipe's layers, measured behind the steps that come before quantization."""
         model.prepared = {}
         if not job.get("calibration"):
             return {}
-        model.patch.restore()
+        model.patch.apply(recipe.before)
         name = canonical_json(job["calibration"])
         if name not in model.calibrations:
             model.calibrations[name] = same_samples(job["calibration"])
@@ -233,9 +234,9 @@ class Runner:
         assert model.calibrator is not None
         found = {}
         for name, other in variants(model.calibrations[canonical_json(job["calibration"])]).items():
-            model.patch.restore()
+            model.patch.apply(recipe.before)
             model.patch.apply(recipe, model.calibrator(recipe, other))
-            with Packed(model.loaded, packed):
+            with packed_layers(model.loaded, packed):
                 second = self._evaluate(model, job, self.settings.get("batch_size"), None)
             found[name] = {**other.arithmetic, "seed": other.seed, **_flips(first, second)}
         model.patch.restore()
@@ -313,7 +314,7 @@ def _code(device: str = "cpu") -> str:
     are not looked for, so that a row's columns hold for all that went into it."""
     on_gpu = device.startswith("cuda")
     kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    return f"semantics {SEMANTICS} {semantics(METHODS)} {versions()} {kind}"
+    return f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
 
 
 def _flat(cost: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Method:
     scale_bits, zero_point_bits: what is stored with each scale (None: as many as a code has, none when symmetric);
     prescale: whether it stores a 16-bit factor for each input; divides: a group must divide the row;
     row_sizes: the only lengths of what shares a scale, where a library has few;
+    by_rows: scaling a row of the weight scales the result (unless one scale serves the whole tensor), so what reads the
+    row's output may divide its own scale into it; folds: it has such a scale, which `folds` of the model's YAML say what
+    can absorb; unclipped: leaf names of layers whose `clip` it never searches (`clip: false` of the YAML adds others);
+    searches: the method whose range it searches, and which it is where `grid` has one candidate and nothing is clipped;
     semantics: the number of the last change of its arithmetic alone (see blip2sweep/recipe/semantics.py).
     """
 
@@ -43,6 +47,10 @@ class Method:
     prescale: bool = False
     divides: bool = False
     row_sizes: tuple[int, ...] = ()
+    by_rows: bool = True
+    folds: bool = False
+    unclipped: tuple[str, ...] = ()
+    searches: str | None = None
     semantics: int = 1
 
     def has_bits(self, bits: int) -> bool:
@@ -60,9 +68,8 @@ def installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
-# Layers whose range AWQ does not search: clipping queries and keys hurts, as published; so it does where they are one layer
-# with the values.
-UNCLIPPED = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
+# Clipping queries and keys hurts, as AWQ's authors found; so it does where they are one layer with the values.
+QUERIES_AND_KEYS = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
 
 RTN = {"symmetric": False, "group_size": 128}
 GPTQ = {"act_order": False, "static_groups": True, "damp": 0.01, "block_size": 128}
@@ -77,15 +84,18 @@ METHODS = {
         # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Its minimum has 16 bits.
         Method("minmax", (*LOW_BITS, 16), ("tensor",), {"quantize_bias": True}, zero_point_bits=16),
         Method("rtn", LOW_BITS, CHANNEL_FIRST, RTN),
-        Method("mse", LOW_BITS, CHANNEL_FIRST, RTN | {"grid": 100, "norm": 2.4}),
-        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", zero_point_bits=16, divides=True),
+        Method("mse", LOW_BITS, CHANNEL_FIRST, RTN | {"grid": 100, "norm": 2.4}, searches="rtn"),
+        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", zero_point_bits=16, divides=True,
+               by_rows=False),  # its solver shrinks errors by an absolute threshold
         Method("nf4", (4,), ("group",), **CODEBOOK),
         Method("fp4", (4,), ("group",), **CODEBOOK),
         Method("int8", (8,), ("channel",), extra="bitsandbytes", scale_bits=32, zero_point_bits=0),
         Method("float8", (8,), ("channel", "tensor"), type="float", extra="torchao", scale_bits=32, zero_point_bits=0),
         Method("gptq", UP_FROM_2, CHANNEL_FIRST, RTN | GPTQ, calibrates="hessian", semantics=2),
-        Method("awq", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": True}, calibrates="hessian"),
-        Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True),
+        Method("awq", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": True}, calibrates="hessian", folds=True,
+               unclipped=QUERIES_AND_KEYS, searches="rtn"),
+        Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True,
+               searches="rtn"),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 }  # fmt: skip

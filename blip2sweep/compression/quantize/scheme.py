@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from blip2sweep.compression.quantize import METHODS, UNCLIPPED
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.stored import quantized
+from blip2sweep.compression.step import Site, Stored, Words
+from blip2sweep.models.anatomy import Linear
+
+
+class Traits(NamedTuple):
+    """What of a linear layer decides which knobs it has a use for: the length of its rows, whether it has a bias, the last
+    word of its name, whether the model's YAML lets its range be clipped."""
+
+    in_features: int
+    bias: bool
+    leaf: str
+    clip: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,27 +53,40 @@ class Weights:
             return replace(self, strategy="channel", group_size=None, static_groups=None)
         return self
 
-    def said_once(self, in_features: int, bias: bool, name: str, folded: bool = True) -> Weights:
-        """What an identity says of a layer of this many inputs, with a bias or without, of this leaf name.
+    def said_once(self, layer: Traits, folded: bool = True) -> Weights:
+        """What an identity says of a layer.
 
         A knob that the layer has no use for has its default: a `block_size` beyond the row, `quantize_bias` without a
-        bias, AWQ's `clip` on queries and keys and its `grid` where nothing can absorb a scale (not `folded`). AWQ that
-        neither scales nor clips is round to nearest.
+        bias, `clip` on a layer that the method never clips, `grid` where nothing can absorb a scale (not `folded`). A
+        method that neither scales nor clips is the one whose range it searches. A layer that the model's YAML alone
+        excepts from clipping says so, as it would with `clip=false`: another model's layer of that name is clipped.
         """
-        default = METHODS[self.method].knobs
-        same = replace(self.for_row(in_features), **{knob: default[knob] for knob in self.idle(bias, name)})
+        method = METHODS[self.method]
+        same = replace(self.for_row(layer.in_features), **{k: method.knobs[k] for k in self.idle(layer)})
         if same.block_size is not None:
-            same = replace(same, block_size=_block_size(same, in_features, default["block_size"]))
-        if self.method != "awq":
+            same = replace(same, block_size=_block_size(same, layer.in_features, method.knobs["block_size"]))
+        if self._excepted(layer):
+            same = replace(same, clip=False)
+        if not method.folds:
             return same
-        if (not folded or self.grid == 1) and (name in UNCLIPPED or not self.clip):
-            return replace(same, method="rtn", grid=None, clip=None, calibration=None)
-        return same if folded else replace(same, grid=default["grid"])
+        if (not folded or self.grid == 1) and not self.clips(layer):
+            return replace(same, method=str(method.searches), grid=None, clip=None, calibration=None)
+        return same if folded else replace(same, grid=method.knobs["grid"])
 
-    def idle(self, bias: bool, name: str) -> tuple[str, ...]:
-        """Knobs of the method that a layer with a bias or without, of this leaf name, has no use for."""
-        biases = ("quantize_bias",) if self.quantize_bias is not None and not bias else ()
-        return (*biases, "clip") if self.method == "awq" and name in UNCLIPPED else biases
+    def clips(self, layer: Traits) -> bool:
+        """Whether the range of this layer is searched."""
+        return bool(self.clip) and layer.clip and layer.leaf not in METHODS[self.method].unclipped
+
+    def idle(self, layer: Traits) -> tuple[str, ...]:
+        """Knobs of the method that the layer has no use for."""
+        biases = ("quantize_bias",) if self.quantize_bias is not None and not layer.bias else ()
+        unclipped = self._excepted(layer) or layer.leaf in METHODS[self.method].unclipped
+        return (*biases, "clip") if unclipped else biases
+
+    def _excepted(self, layer: Traits) -> bool:
+        """Whether the model's YAML alone keeps the method from clipping the layer."""
+        method = METHODS[self.method]
+        return "clip" in method.knobs and not layer.clip and layer.leaf not in method.unclipped
 
 
 def _block_size(weights: Weights, in_features: int, default: int) -> int:
@@ -97,10 +123,40 @@ class Scheme:
     input_activations: Activations | None = None
     output_activations: None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Words:
         """Plain dict without the null fields."""
+        return {**self.fields()}
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """As `as_dict`, by part of the scheme."""
         both = {"weights": self.weights, "input_activations": self.input_activations}
         return {k: {f: v for f, v in asdict(x).items() if v is not None} for k, x in both.items() if x is not None}
+
+    # ---- as the spec of a step (blip2sweep/compression/step.py)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What calibration measures for it: what its method asks for, and the range of inputs with a static one."""
+        own, inputs = METHODS[self.weights.method].calibrates, self.input_activations
+        static = {"ranges"} if inputs is not None and not inputs.dynamic else set()
+        return frozenset({own} | static if own else static)
+
+    def measured_on(self, digest: str) -> Scheme:
+        """With the digest of the calibration samples wherever something was measured."""
+        weights, inputs = self.weights, self.input_activations
+        if METHODS[weights.method].calibrates:
+            weights = replace(weights, calibration=digest)
+        if inputs is not None and not inputs.dynamic:
+            inputs = replace(inputs, calibration=digest)
+        return replace(self, weights=weights, input_activations=inputs)
+
+    def first_block(self, site: Site) -> int:
+        """The layer's own."""
+        return site.block
+
+    def stored(self, layer: Linear, before: Stored) -> Stored:
+        """Codes in the place of numbers, with their scales."""
+        return quantized(layer, self.weights, before)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scheme:

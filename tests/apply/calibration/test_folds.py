@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from blip2sweep.compression.quantize.activations import InputQuantizer
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations
 from blip2sweep.compression.quantize.statistics import Statistics
+from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe, resolve_recipe
 from tests.apply.calibration.test_calibration import calibrator, made, samples
@@ -199,3 +202,44 @@ def test_a_neighbours_method_makes_another_block(opt: Loaded) -> None:
         config = {"part": "llm", "blocks": "0", "layers": "all", "quant": {"method": "awq", "bits": 3}, "rules": rules}
         found.append(work(resolve_recipe(config, opt.anatomy), samples())[BLOCK + "fc2"].info["fold"])
     assert found == ["fc1", None]
+
+
+# ---- exceptions of a model's own
+
+
+def excepted(**fields: Any) -> dict[str, Any]:
+    """The tiny model's config with another entry for fc1 of the language model."""
+    config = copy.deepcopy(tiny_config())
+    config["parts"]["llm"]["layers"]["mlp"]["fc1"].update(fields)
+    return config
+
+
+def test_a_layer_that_the_yaml_excepts_is_not_clipped(opt: Loaded) -> None:
+    own = load(excepted(clip=False), TINY)
+    clips = {}
+    for loaded in (opt, own):
+        found = made(loaded, recipe(loaded.anatomy, "llm", "0", method="awq"))
+        clips[loaded is own] = {p.removeprefix(BLOCK): x.info["clip"] for p, x in found.items()}
+    unclipped = {"self_attn.q_proj", "self_attn.k_proj"}
+    assert clips[False] == {name: name not in unclipped for name in FOLDED}
+    assert clips[True] == {name: name not in unclipped | {"fc1"} for name in FOLDED}
+    prescaled = [made(x, recipe(x.anatomy, "llm", "0", "fc1", method="awq_prescale", clip=True)) for x in (opt, own)]
+    assert [p[BLOCK + "fc1"].info["clip"] for p in prescaled] == [True, False]
+
+
+def test_an_excepted_layer_makes_another_key_only_where_it_would_be_clipped() -> None:
+    plain, own = anatomy(tiny_config()), anatomy(excepted(clip=False))
+    hashes = {
+        (method, clip): [recipe(a, "llm", method=method, clip=clip).hash for a in (plain, own)]
+        for method in ("awq", "awq_prescale")
+        for clip in (True, False)
+    }
+    assert {k: len(set(v)) for k, v in hashes.items()} == {
+        ("awq", True): 2, ("awq", False): 1, ("awq_prescale", True): 2, ("awq_prescale", False): 1,
+    }  # fmt: skip
+    assert len({recipe(a, "llm", bits=4).hash for a in (plain, own)}) == 1
+
+
+def test_clip_of_a_layer_is_a_flag() -> None:
+    with pytest.raises(UserError, match=r"fc1\.clip=never; right: false"):
+        anatomy(excepted(clip="never"))

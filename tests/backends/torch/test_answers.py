@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from blip2sweep.apply.patch import input_quantizer
 from blip2sweep.backends.torch.evaluate import evaluate
+from blip2sweep.compression.quantize.layer import input_quantizer
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations
 from blip2sweep.models.load import Loaded, load

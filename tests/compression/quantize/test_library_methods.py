@@ -237,14 +237,14 @@ def test_what_does_not_fit_is_refused(words: list[str], match: str) -> None:
 @pytest.fixture
 def without_libraries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No extra is installed."""
-    from blip2sweep.recipe.knobs import resolve_knobs
-    from blip2sweep.recipe.resolve import _part_recipe
+    from blip2sweep.compression.quantize.options import resolve_knobs
+    from blip2sweep.compression.quantize.resolve import _entries
 
     monkeypatch.setattr("blip2sweep.compression.quantize.find_spec", lambda name: None)
-    for memoised in (installed, resolve_knobs, _part_recipe):
+    for memoised in (installed, resolve_knobs, _entries):
         memoised.cache_clear()
     yield
-    for memoised in (installed, resolve_knobs, _part_recipe):
+    for memoised in (installed, resolve_knobs, _entries):
         memoised.cache_clear()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Linear
-from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
 class Kernel(NamedTuple):
@@ -96,17 +94,11 @@ def kernel_of(scheme: Scheme) -> Kernel:
     return kernel
 
 
-def check_packed(recipe: Recipe, dtypes: Mapping[str, str]) -> None:
-    """Hold packed layers against the model. dtypes: {part: name}. Raises UserError for one that no kernel takes."""
-    for name, part in recipe.parts.items():
-        _check_part(part, dtypes[name])
-
-
-@lru_cache(maxsize=65536)
-def _check_part(part: PartRecipe, dtype: str) -> None:
-    for x, scheme in part.touched():
+def check_packed(part: str, layers: Iterable[tuple[Linear, Scheme]], dtype: str) -> None:
+    """Hold the packed layers of a part against the model. dtype: the part's. Raises UserError for one that no kernel takes."""
+    for x, scheme in layers:
         if scheme.weights.packed:
-            _check_layer(part.part.name, x, scheme, dtype)
+            _check_layer(part, x, scheme, dtype)
 
 
 def _check_layer(part: str, x: Linear, scheme: Scheme, dtype: str) -> None:

@@ -1,4 +1,4 @@
-"""Config -> recipe: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, resolved against an anatomy."""
+"""Config -> schemes: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, resolved against an anatomy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 
 from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.folds import traits
+from blip2sweep.compression.quantize.options import Knob, Knobs, Resolved, knobs_of, merged, resolve_knobs
+from blip2sweep.compression.quantize.per_part import Own, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
+from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, Linear
 from blip2sweep.models.roles import check_spelling
-from blip2sweep.recipe.knobs import Knob, Knobs, Resolved, knobs_of, merged, resolve_knobs
-from blip2sweep.recipe.per_part import Own, of_no_part, read_per_part
-from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,16 @@ class Step:
     runs: bool = True  # here, with the method's library; what others ran needs none
 
 
-def resolve_recipe(config: Mapping[str, Any], anatomy: Anatomy, runs: bool = True) -> Recipe:
-    """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored. runs: see Step."""
+def resolve(config: Mapping[str, Any], anatomy: Anatomy, where: str = "quant", runs: bool = True) -> dict[str, Entries]:
+    """{part: entries} of one cell. config: the whole cell's, since quantization is what its own keys are about.
+
+    Raises UserError, one line, when any part of the config would be ignored. runs: see Step.
+    """
     from_file = bool(config.get("recipe_file"))
     steps = list(_file_steps(config["recipe_file"], anatomy) if from_file else _config_steps(config, anatomy))
     steps = steps if runs else [replace(s, runs=False) for s in steps]
     own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
-    parts = {part: _part_recipe(anatomy, part, own[part]) for part in anatomy.parts}
-    return Recipe(parts, frozenset({"recipe_file" if from_file else "part"}))
+    return {part: _entries(anatomy, part, own[part]) for part in anatomy.parts}
 
 
 def _config_steps(config: Mapping[str, Any], anatomy: Anatomy) -> Iterator[Step]:
@@ -104,15 +107,6 @@ def _rule_steps(
         yield Step(name, blocks, layers, base, said, True, frozenset({f"{where}.target"}))
 
 
-def parse_target(text: Any, where: str) -> tuple[str, str, str]:
-    """`part:blocks:layers` -> its three words; blocks and layers default to all."""
-    words = str(text).split(":")
-    if not 1 <= len(words) <= 3 or not all(words):
-        raise UserError(f"{where}={text}: not a target; right: part:blocks:layers, such as vision:0-12:mlp")
-    name, blocks, layers = (*words, "all", "all")[:3]
-    return name, blocks, layers
-
-
 # ---- recipe files
 
 
@@ -155,7 +149,7 @@ def _read_recipe(path: str) -> list[Any]:
 
 
 @lru_cache(maxsize=65536)
-def _part_recipe(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> PartRecipe:
+def _entries(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> Entries:
     layers = anatomy.parts[part].linears
     chosen: list[Resolved | None] = [None] * len(layers)
     for step in steps:
@@ -164,10 +158,10 @@ def _part_recipe(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> PartRe
         for i in hits:
             chosen[i] = resolved
         _check_group_size(step, resolved, [layers[i] for i in hits])
-    alike = {(id(r), x.bias, x.leaf): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
+    alike = {(id(r), x.bias, x.leaf, x.clip): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
     used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in steps))
-    schemes = tuple(_scheme(r, x) for r, x in zip(chosen, layers, strict=True))
-    return PartRecipe(anatomy.parts[part], schemes, used)
+    schemes = ((x, _scheme(r, x)) for r, x in zip(chosen, layers, strict=True))
+    return Entries(QUANTIZE, tuple((x, s) for x, s in schemes if s is not None), used)
 
 
 def _resolved(step: Step) -> Resolved:
@@ -220,5 +214,5 @@ def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
 
 def _used(resolved: Resolved, x: Linear) -> frozenset[str]:
     """The config keys that determined a layer's scheme: not those of knobs that it has no use for."""
-    idle = resolved.scheme.weights.idle(x.bias, x.leaf) if resolved.scheme else ()
+    idle = resolved.scheme.weights.idle(traits(x)) if resolved.scheme else ()
     return frozenset(origin for origin in resolved.used if origin.rsplit(".", 1)[-1] not in idle)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from blip2sweep.compression.quantize.options import Knob, Knobs, knobs_of, merged
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.roles import ROLES
-from blip2sweep.recipe.knobs import Knob, Knobs, knobs_of, merged
 
 
 class Own(NamedTuple):

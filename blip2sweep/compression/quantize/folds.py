@@ -1,27 +1,25 @@
-"""Which folds of the anatomy AWQ can use in a recipe, and what of them decides its weights. No torch: planning asks too."""
+"""Which folds of the anatomy a method can use in a recipe, and what of them decides its weights. No torch: planning asks too."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
-from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.scheme import Scheme, Traits
+from blip2sweep.compression.step import Words
 from blip2sweep.models.anatomy import Fold, Linear, Part
 
-if TYPE_CHECKING:
-    from blip2sweep.recipe.recipe import PartRecipe
-
-NOT_BY_ROWS = ("hqq",)  # whose solver shrinks errors by an absolute threshold
-
+Layers = Sequence[tuple[Linear, Scheme]]
 Read = list[str | list[str] | None]  # before, output_of, into
 
 
 def folds_of(
     part: Part, block: int, schemes: Mapping[str, Scheme], own: Collection[str]
 ) -> list[tuple[Fold, list[str]]]:
-    """The legal folds of a block that have layers among `own`, AWQ's, with their paths. schemes: of all its touched layers."""
+    """The legal folds of a block that have layers among `own`, of methods that fold, with their paths. schemes: of all its
+    touched layers."""
     inside = {x.name: x for x in part.linears if x.block == block}
     stack = next(x.stack for x in inside.values())
     found = []
@@ -34,28 +32,32 @@ def folds_of(
 
 def _legal(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Scheme]) -> bool:
     """Scaling the rows of what stands before must commute with its quantization, which one scale for the whole tensor or an
-    absolute threshold prevents; and whatever reads them must be AWQ's or left alone: its columns are scaled as well."""
+    absolute threshold prevents; and whatever reads them must be folded as well or left alone: its columns are scaled as well."""
     touched = {name: schemes[x.path] for name, x in inside.items() if x.path in schemes}
     before = touched.get(fold.before)
-    if before is not None and (before.weights.strategy == "tensor" or before.weights.method in NOT_BY_ROWS):
+    if before is not None and (before.weights.strategy == "tensor" or not METHODS[before.weights.method].by_rows):
         return False
-    return all(touched[n].weights.method == "awq" for n in fold.into if n in touched)
+    return len({touched[n].weights.method if folds(touched[n]) else None for n in fold.into if n in touched}) == 1
 
 
-@lru_cache(maxsize=65536)
-def folds_read(recipe: PartRecipe) -> dict[str, list[Read]]:
-    """What of the anatomy's folds AWQ reads for this part, {path of a stack: folds}; empty where it reads none.
+def folds(scheme: Scheme) -> bool:
+    """Whether the method has a scale that what stands before the layer is to absorb."""
+    return METHODS[scheme.weights.method].folds
+
+
+def folds_read(part: Part, layers: Layers) -> dict[str, list[Read]]:
+    """What of the anatomy's folds the methods read for these layers, {path of a stack: folds}; empty where they read none.
 
     One entry a stack, not a block, so that cells that touch more or fewer blocks still share the blocks they quantize
     alike. Of what stands before only a layer counts, whose scheme may forbid the fold: a norm never does.
     """
     by_stack: dict[str, set[str]] = {}
-    for x, scheme in recipe.touched():
-        if scheme.weights.method == "awq":
+    for x, scheme in layers:
+        if folds(scheme):
             by_stack.setdefault(x.stack, set()).add(x.name)
-    paths = {s.name: s.path for s in recipe.part.stacks}
-    found = {paths[stack]: _ordered(list(_meeting(recipe.part, stack, names))) for stack, names in by_stack.items()}
-    return {path: folds for path, folds in found.items() if folds}
+    paths = {s.name: s.path for s in part.stacks}
+    found = {paths[stack]: _ordered(list(_meeting(part, stack, names))) for stack, names in by_stack.items()}
+    return {path: read for path, read in found.items() if read}
 
 
 def _meeting(part: Part, stack: str, names: set[str]) -> Iterator[Read]:
@@ -69,36 +71,39 @@ def _meeting(part: Part, stack: str, names: set[str]) -> Iterator[Read]:
             ]
 
 
-def _ordered(folds: list[Read]) -> list[Read]:
+def _ordered(read: list[Read]) -> list[Read]:
     """As they stand where two fold one layer, of which the last wins; else in one order, whatever the config's."""
-    into = [name for fold in folds for name in fold[-1] or ()]
-    return folds if len(into) > len(set(into)) else sorted(folds, key=repr)
+    into = [name for fold in read for name in fold[-1] or ()]
+    return read if len(into) > len(set(into)) else sorted(read, key=repr)
 
 
 # ---- what a layer gets, said once
 
 
-@lru_cache(maxsize=65536)
-def said_once(recipe: PartRecipe) -> dict[str, dict[str, Any]]:
+def said_once(part: Part, layers: Layers) -> dict[str, Words]:
     """{module path: scheme} as identities and stores have it: knobs that decide nothing have one value, so that two recipes
     which make the same weights are one."""
-    folded = _folded(recipe)
-    return {x.path: _once(s, x.in_features, x.bias, x.leaf, x.path in folded).as_dict() for x, s in recipe.touched()}
+    folded = _folded(part, layers)
+    return {x.path: _once(s, traits(x), x.path in folded).as_dict() for x, s in layers}
 
 
 @lru_cache(maxsize=65536)
-def _once(scheme: Scheme, in_features: int, bias: bool, leaf: str, folded: bool) -> Scheme:
-    return replace(scheme, weights=scheme.weights.said_once(in_features, bias, leaf, folded))
+def _once(scheme: Scheme, layer: Traits, folded: bool) -> Scheme:
+    return replace(scheme, weights=scheme.weights.said_once(layer, folded))
 
 
-def _folded(recipe: PartRecipe) -> set[str]:
-    """Paths of AWQ's layers whose scale something before them can absorb."""
+def traits(x: Linear) -> Traits:
+    return Traits(x.in_features, x.bias, x.leaf, x.clip)
+
+
+def _folded(part: Part, layers: Layers) -> set[str]:
+    """Paths of the layers whose scale something before them can absorb."""
     by_block: dict[int, dict[str, Scheme]] = {}
-    for x, scheme in recipe.touched():
+    for x, scheme in layers:
         by_block.setdefault(x.block, {})[x.path] = scheme
     found: set[str] = set()
     for block, schemes in by_block.items():
-        own = {path for path, s in schemes.items() if s.weights.method == "awq"}
+        own = {path for path, s in schemes.items() if folds(s)}
         if own:
-            found.update(path for _, paths in folds_of(recipe.part, block, schemes, own) for path in paths)
+            found.update(path for _, paths in folds_of(part, block, schemes, own) for path in paths)
     return found

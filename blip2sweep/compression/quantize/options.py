@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep.compression.quantize.kernels import resolve_packed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import MissingExtra, UserError, nearest
-from blip2sweep.recipe.packed import resolve_packed
 
 INPUT = ("input.bits", "input.strategy", "input.symmetric", "input.dynamic")
 KNOBS = (
@@ -78,9 +78,10 @@ def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
     extra = {k: _extra(given.get(k), k, default) for k, default in method.knobs.items() if _takes(strategy, k)}
     _check_order(given, extra)
     determining = tuple(extra)
-    if searches_nothing(method.name, extra):
+    if method.searches and searches_nothing(extra):
         determining = tuple(k for k in extra if k != "norm")
-        method, extra = METHODS["rtn"], {k: v for k, v in extra.items() if k in METHODS["rtn"].knobs}
+        method = METHODS[method.searches]
+        extra = {k: v for k, v in extra.items() if k in method.knobs}
     inputs = resolve_input(given)
     packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
     names = ("method", "bits", "strategy", *determining, *used_inputs(given, inputs), *(["packed"] if packed else []))
@@ -91,9 +92,9 @@ def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
     return Resolved(Scheme(weights, inputs), used)
 
 
-def searches_nothing(method: str, extra: Mapping[str, Any]) -> bool:
-    """Whether the one candidate of the method's search is round to nearest, so that it is `rtn` by another name."""
-    return extra.get("grid") == 1 and (method == "mse" or (method in ("awq", "awq_prescale") and not extra["clip"]))
+def searches_nothing(extra: Mapping[str, Any]) -> bool:
+    """Whether the one candidate of a method's search is the range of all weights, so that it is another method by name."""
+    return extra.get("grid") == 1 and not extra.get("clip")
 
 
 def _takes(strategy: str, knob: str) -> bool:

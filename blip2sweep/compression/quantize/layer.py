@@ -1,0 +1,86 @@
+"""One linear layer, quantized in the model it is in: its weights exchanged, its inputs rounded on the way in."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from blip2sweep.compression.quantize.activations import InputQuantizer
+from blip2sweep.compression.quantize.prepared import Prepared
+from blip2sweep.compression.quantize.scheme import Activations, Scheme
+from blip2sweep.compression.undo import Undo
+from blip2sweep.errors import UserError
+
+Method = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+def exchange(
+    path: str,
+    module: nn.Module,
+    scheme: Scheme,
+    undo: Undo,
+    ready: Prepared | None = None,
+    known: Sequence[Tensor] | None = None,
+) -> tuple[Tensor, ...]:
+    """Put the layer's new values into it, and a quantizer before it where the scheme has one. Gives the values.
+
+    ready: what calibration made of the layer; known: values that were computed before. Raises UserError for a layer that
+    device_map left off the device.
+    """  # fmt: skip
+    linear = _linear(path, module)
+    made = (ready.weight,) if ready is not None and ready.weight is not None else known
+    values = tuple(made) if made is not None else quantized(path, linear, scheme)
+    for parameter, value in zip((linear.weight, linear.bias), values, strict=False):
+        undo.data(parameter, value.to(parameter.device))
+    if scheme.input_activations is not None:
+        undo.pre_hook(linear, input_quantizer(linear, scheme.input_activations, ready).hook)
+    return values
+
+
+def _linear(path: str, module: nn.Module) -> nn.Linear:
+    assert isinstance(module, nn.Linear)
+    if module.weight.device.type == "meta":
+        raise UserError(f"{path}: left on meta or disk by model.device_map; right: one that holds every touched layer")
+    return module
+
+
+def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared | None) -> InputQuantizer:
+    """Of a layer's input, where its weight is: what calibration measured may be on another device."""
+    made = (ready or Prepared("", None)).quantizer(activations)
+    there = {
+        name: x.to(module.weight.device)
+        for name in ("prescale", "low", "high")
+        if (x := getattr(made, name)) is not None
+    }
+    return made._replace(**there)
+
+
+@torch.no_grad()
+def quantized(path: str, module: nn.Linear, scheme: Scheme) -> tuple[Tensor, ...]:
+    """The weight, and the bias where there is one, that the scheme's method makes of a layer."""
+    weight, bias = module.weight, module.bias
+    method: Method = importlib.import_module(f"blip2sweep.compression.quantize.{scheme.weights.method}").apply
+    # Copies: a method that works in place must not reach the original.
+    new_weight, new_bias = method(_float_copy(weight), None if bias is None else _float_copy(bias), scheme.weights)
+    checked = [_checked(path, "weight", new_weight, weight)]
+    if bias is not None:
+        checked.append(_checked(path, "bias", new_bias, bias))
+    return tuple(checked)
+
+
+def _float_copy(x: Tensor) -> Tensor:
+    return x.detach().to(torch.float32, copy=True)
+
+
+def _checked(path: str, name: str, new: Tensor | None, old: Tensor) -> Tensor:
+    """`new` in the dtype of `old`, of the same shape and finite there."""
+    if new is None or new.shape != old.shape:
+        shape = None if new is None else tuple(new.shape)
+        raise RuntimeError(f"{path}.{name}: the method returned shape {shape} for {tuple(old.shape)}")
+    result = new.to(old.dtype)
+    if not torch.isfinite(result).all():
+        raise FloatingPointError(f"{path}.{name}: the method returned values that are not finite in {old.dtype}")
+    return result

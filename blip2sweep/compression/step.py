@@ -1,0 +1,211 @@
+"""A step of a recipe: one kind of compression as a module, and the entries `(site, spec)` it makes of its options.
+
+A recipe is a list of steps in order; quantization is one of them. Nothing here needs torch: planning reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.models.anatomy import Anatomy, Linear, Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from blip2sweep.compression.undo import Undo
+
+QUANTIZE = "quantize"
+# Kinds in the order in which they are applied; imported when a recipe has one.
+STEPS: dict[str, str] = {QUANTIZE: "blip2sweep.compression.quantize.step"}
+
+FLOAT_BITS = 16  # what a number counts that nobody compresses
+
+Words = dict[str, object]  # a spec in the words of the config, as JSON
+
+
+# ---- where
+
+
+class Site(Protocol):
+    """What an entry changes: a linear layer, a block or a part. `path` is its one name in keys and rows: a module path."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def block(self) -> int:
+        """The block of the part that it is in, or begins with."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block. path: of its module."""
+
+    path: str
+    block: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole part. path: those of its lists of blocks, joined with `+`, so that the part's own name is in no key."""
+
+    path: str
+    block: int = 0
+
+
+def sites(part: Part, selected: Sequence[bool], level: str) -> tuple[Site, ...]:
+    """The sites of a level (`layer`, `block`, `part`) that hold the selected ones of the part's linears."""
+    layers = [x for x, hit in zip(part.linears, selected, strict=True) if hit]
+    if level == "layer":
+        return tuple(layers)
+    if level == "part":
+        return (Whole("+".join(s.path for s in part.stacks)),)
+    return tuple(_block(part, i) for i in sorted({x.block for x in layers}))
+
+
+def _block(part: Part, number: int) -> Block:
+    stack = next(s for s in part.stacks if s.first <= number < s.first + s.n)
+    return Block(f"{stack.path}.{number - stack.first}", number)
+
+
+def parse_target(text: object, where: str) -> tuple[str, str, str]:
+    """`part:blocks:layers` -> its three words; blocks and layers default to all."""
+    words = str(text).split(":")
+    if not 1 <= len(words) <= 3 or not all(words):
+        raise UserError(f"{where}={text}: not a target; right: part:blocks:layers, such as vision:0-12:mlp")
+    name, blocks, layers = (*words, "all", "all")[:3]
+    return name, blocks, layers
+
+
+def sites_of(text: object, anatomy: Anatomy, level: str, where: str) -> dict[str, tuple[Site, ...]]:
+    """{part: sites} of a target, several parts where it names a role that they have.
+
+    Raises UserError for one that meets nothing, or that is finer than the level.
+    """
+    if text is None:
+        raise UserError(f"{where} is not set; right: {where}=part{':blocks' if level != 'part' else ''}")
+    word, blocks, layers = parse_target(text, where)
+    finer = {"part": blocks != "all" or layers != "all", "block": layers != "all"}
+    if finer.get(level):
+        right = word if level == "part" else f"{word}:{blocks}"
+        raise UserError(f"{where}={text}: such a step takes a whole {level}; right: {right}")
+    found: dict[str, tuple[Site, ...]] = {}
+    for name in anatomy.own_names(word, f"{where}={text}"):
+        part = anatomy.parts[name.partition(".")[0]]
+        own = sites(part, anatomy.mask(name, blocks, layers, f"{where}={text}"), level)
+        found[part.name] = (*found.get(part.name, ()), *own)
+    return found
+
+
+def layers_in(part: Part, site: Site) -> Iterator[Linear]:
+    """The part's linear layers in a site."""
+    if isinstance(site, Linear):
+        yield site
+    else:
+        yield from (x for x in part.linears if isinstance(site, Whole) or x.block == site.block)
+
+
+# ---- what
+
+
+class Stored(NamedTuple):
+    """What one linear layer takes. values: weights that are stored; value_bits: of each; extra_bits: scales, zero points,
+    indices, factors; bias_bits: of the whole bias; flops: a token."""
+
+    values: int
+    value_bits: int
+    extra_bits: int
+    bias_bits: int
+    flops: int
+
+    @property
+    def weight_bits(self) -> int:
+        return self.values * self.value_bits + self.extra_bits
+
+
+def plain(layer: Linear) -> Stored:
+    """A layer that is left alone: 16 bits a number, a multiplication and an addition a weight."""
+    bias = layer.out_features * FLOAT_BITS if layer.bias else 0
+    return Stored(layer.weights, FLOAT_BITS, 0, bias, 2 * layer.weights)
+
+
+class Spec(Protocol):
+    """What one site gets. Frozen and hashable."""
+
+    def as_dict(self) -> Words:
+        """Its one canonical form."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What has to be measured or done before: `hessian`, `ranges`, `training`."""
+
+    def measured_on(self, digest: str) -> Spec:
+        """With the name of what it is measured on, where it needs something."""
+
+    def first_block(self, site: Site) -> int:
+        """The first block whose output it changes."""
+
+    def stored(self, layer: Linear, before: Stored) -> Stored:
+        """What a layer in the site takes after it. before: after the steps before it. So steps compose in any order."""
+
+
+Pair = tuple[Site, Spec]
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """What one step does to one part: pairs in the order of computation, and the config keys that made them."""
+
+    kind: str
+    pairs: tuple[Pair, ...] = ()
+    used: frozenset[str] = frozenset()
+
+
+class Step(Protocol):
+    """The module of a kind. Its `apply` imports torch late.
+
+    LEVEL: of its sites, `layer`, `block` or `part`; AFTER: whether it comes after quantization, unless the config says
+    otherwise; SEMANTICS: the number of the last change of its results (see blip2sweep/recipe/semantics.py).
+    """
+
+    LEVEL: str
+    AFTER: bool
+    SEMANTICS: int
+
+    def resolve(
+        self, options: Mapping[str, object], anatomy: Anatomy, where: str, runs: bool = True
+    ) -> dict[str, Entries]:
+        """{part: entries} of the options written under the config key `where`, with the full keys that made them. runs: it
+        is to be computed here, so that libraries must be there. Raises UserError, one line, for options that are
+        unknown or wrong, or that meet nothing."""
+
+    def identity(self, part: Part, pairs: Sequence[Pair]) -> Mapping[str, Words]:
+        """{path of a site: spec} as keys have it: two lists of pairs that do the same thing are one."""
+
+    def words(self, spec: Spec) -> Words:
+        """The spec as a row's recipe has it."""
+
+    def read(self, words: Mapping[str, object]) -> Spec:
+        """The inverse of `words`. Raises UserError."""
+
+    def text(self, words: Mapping[str, object]) -> str:
+        """The same in one word for people, such as `rtn4/channel`."""
+
+    def apply(self, model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
+        """Do it, every change through `undo`. made: what was measured or trained for sites, by path."""
+
+
+def step(kind: str, where: str = "step") -> Step:
+    """The module of a kind. Raises UserError for an unknown one."""
+    if kind not in STEPS:
+        raise UserError(f"{where}.{kind}: unknown step; {nearest(kind, STEPS)}")
+    return cast(Step, import_module(STEPS[kind]))
+
+
+def said(pairs: Iterable[Pair]) -> dict[str, Words]:
+    """`Step.identity` of a step whose specs mean one thing each."""
+    return {site.path: spec.as_dict() for site, spec in pairs}

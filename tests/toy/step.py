@@ -1,0 +1,74 @@
+"""A step `scale`: all weights of whole blocks times a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blip2sweep.compression.step import Entries, Pair, Site, Spec, Stored, Words, said, sites_of
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.models.anatomy import Anatomy, Linear, Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from blip2sweep.compression.undo import Undo
+
+LEVEL, AFTER, SEMANTICS = "block", False, 1
+OPTIONS = ("target", "factor")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """factor: what the weights of a block are multiplied by."""
+
+    factor: float
+    needs: frozenset[str] = frozenset()
+
+    def as_dict(self) -> Words:
+        return {"factor": self.factor}
+
+    def measured_on(self, digest: str) -> Scale:
+        return self
+
+    def first_block(self, site: Site) -> int:
+        return site.block
+
+    def stored(self, layer: Linear, before: Stored) -> Stored:
+        return before
+
+
+def resolve(options: Mapping[str, object], anatomy: Anatomy, where: str, runs: bool = True) -> dict[str, Entries]:
+    for name in options:
+        if name not in OPTIONS:
+            raise UserError(f"{where}.{name}: unknown option; {nearest(name, OPTIONS)}")
+    spec = read({"factor": options.get("factor")}, f"{where}.factor")
+    there, used = sites_of(options.get("target"), anatomy, LEVEL, f"{where}.target"), {f"{where}.{k}" for k in options}
+    return {part: Entries("scale", tuple((site, spec) for site in own), frozenset(used)) for part, own in there.items()}
+
+
+def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
+    return said(pairs)
+
+
+def words(spec: Spec) -> Words:
+    return spec.as_dict()
+
+
+def read(words: Mapping[str, object], where: str = "factor") -> Scale:
+    factor = words.get("factor")
+    if not isinstance(factor, int | float) or isinstance(factor, bool):
+        raise UserError(f"{where}={factor}: right: a number such as 0.5")
+    return Scale(float(factor))
+
+
+def text(words: Mapping[str, object]) -> str:
+    return f"scale{words['factor']}"
+
+
+def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
+    for site, spec in pairs:
+        assert isinstance(spec, Scale)
+        for parameter in model.get_submodule(site.path).parameters():
+            undo.data(parameter, parameter.data * spec.factor)
