@@ -115,7 +115,7 @@ class Cell:
             "data": digest([self.task.fingerprint, self.task.content])[:12],
             "data_images": self.task.content[:12],
             "exif": READING["exif"],
-            **({"vqa_rule": self.task.vqa_rule} if self.task.vqa_rule else {}),
+            **self.task.columns,
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
@@ -171,7 +171,7 @@ class Cells:
         check_upstream(recipe, chosen["upstream"])
         split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
         split = self._once("samples", split_config, load_task)
-        _check_text_only(chosen, recipe, split.kind, str(model.config["family"]))
+        _check_text_only(chosen, recipe, split, str(model.config["family"]))
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
@@ -207,16 +207,16 @@ def _hashed(chosen: Calibration) -> Calibration:
     return chosen
 
 
-def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, family: str) -> None:
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, family: str) -> None:
     seeing = [n for n, p in recipe.parts.items() if p.part.stage != LANGUAGE and part_calibrates(p)]
     if config["text_only"] and seeing:
         reading = "+".join(n for n, p in recipe.parts.items() if p.part.stage == LANGUAGE)
         raise UserError(
             f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part={reading}, or calibration=task"
         )
-    if config["text_only"] and family == "t5" and kind == "caption":
+    if config["text_only"] and family == "t5" and not split.rules.ASKS:
         raise UserError(
-            f"calibration={config['name']}: a caption has no question, so T5's encoder would read the same few tokens "
+            f"calibration={config['name']}: a {split.kind} has no question, so T5's encoder would read the same few tokens "
             f"every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.architecture import BRIDGE, VISION
 from blip2sweep.models.blip2.bridge import bridge
-from blip2sweep.models.blip2.language import Ids, caption_as_trained, inputs, prompt_ids, reference_ids
+from blip2sweep.models.blip2.language import Ids, inputs, prompt_ids, reference_ids
 from blip2sweep.models.blip2.vision import vision
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import Loaded
@@ -61,10 +61,10 @@ class Feed:
 
     @cached_property
     def _texts(self) -> tuple[list[Ids], list[Ids]]:
-        """Prompts and references of the samples: a caption as it was trained on, a question's majority answer."""
-        prompt, samples = self.calibration.prompt or "", self.calibration.data.samples
-        prompts = prompt_ids(self.loaded, [prompt.replace("{}", s.question or "") for s in samples])
-        answers = [caption_as_trained(s.references[0]) if s.question is None else s.majority for s in samples]
+        """Prompts and first targets of the samples."""
+        prompt, data = self.calibration.prompt or "", self.calibration.data
+        prompts = prompt_ids(self.loaded, [data.rules.prompt(s, prompt) for s in data.samples])
+        answers = [data.rules.targets(s, 1)[0] for s in data.samples]
         return prompts, reference_ids(self.loaded, answers, bool(prompt))
 
     def _groups(self) -> list[list[int]]:

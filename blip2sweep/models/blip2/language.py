@@ -6,7 +6,6 @@ OPT reads [query features][padding][BOS prompt]: padding on the right would chan
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -56,14 +55,6 @@ def _tokenized(loaded: Loaded, texts: Sequence[str], add_special_tokens: bool) -
         list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False
     )
     return encoded.input_ids
-
-
-def caption_as_trained(caption: str) -> str:
-    """A caption as BLIP-2 was trained on it (LAVIS, `blip_caption`): lower case, without `.!"()*#:;~`.
-
-    On raw references the likelihood would measure capitals and full stops, which the model never writes.
-    """
-    return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split())
 
 
 def ends(loaded: Loaded) -> list[int]:

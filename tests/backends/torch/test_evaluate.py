@@ -14,17 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2sweep.apply.patch import apply
 from blip2sweep.backends.torch.batching import Batches
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.blip2.bridge import bridge
 from blip2sweep.models.blip2.decode import Begun, begin, generate, likelihood
-from blip2sweep.models.blip2.language import caption_as_trained, inputs, prompt_ids, reference_ids
+from blip2sweep.models.blip2.language import inputs, prompt_ids, reference_ids
 from blip2sweep.models.blip2.vision import embed, vision
 from blip2sweep.models.images import Features, Images, load_pixels
-from blip2sweep.models.load import Loaded, apply, load
+from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks import Generation, TaskData, load_task
+from blip2sweep.tasks.captions import caption_as_trained
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.running import own_text
 
