@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.analysis.cells import SAME, comparable, main_metric
+from blip2sweep.analysis.cells import SAME, comparable
 from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.shipped import model_config, shipped_models

@@ -38,7 +38,8 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
         samples, notes = reader.read(root, str(config["split"]), config.get("limit"))
     own = [str(config["note"])] if config.get("note") else []
     skip = str(config.get("on_bad_image", "error"))
-    return TaskData(str(config["name"]), kind, tuple(samples), fingerprint(samples, root), (*own, *notes), skip)
+    whole, main = fingerprint(samples, root), str(config.get("main_metric") or "")
+    return TaskData(str(config["name"]), kind, tuple(samples), whole, (*own, *notes), skip, main_metric=main)
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
+from blip2sweep.metrics.statistics import BUILT_IN, by_order
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
@@ -53,6 +54,7 @@ class TaskData:
     """The samples of one task in file order. `fingerprint` is a sha256 over ids, questions, references, image names.
 
     planned: the digest that the images' content has to have, where a plan has said so: whoever decodes them compares.
+    main_metric: what `task.main_metric` says; empty of samples that nobody scores.
     """
 
     name: str
@@ -62,6 +64,7 @@ class TaskData:
     notes: tuple[str, ...] = ()
     on_bad_image: str = "error"
     planned: str | None = None
+    main_metric: str = ""
 
     @cached_property
     def content(self) -> str:
@@ -83,8 +86,11 @@ class TaskData:
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """What a row says of the task beside the columns that every row has."""
-        return self.rules.columns(self)
+        """What a row says of the task beside the columns that every row has. `main_metric` is one of them where a table could not
+        tell it from the metrics that there are."""
+        first = by_order(self.rules.scores(self))[:1]
+        told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
+        return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     @cached_property
     def images(self) -> dict[Id, Path]:
