@@ -45,7 +45,7 @@ from blip2sweep.workers.run_cell import failure_kind, run_cell
 from blip2sweep.workers.signals import Stop
 from blip2sweep.workers.worker import may_live
 from tests import ledgers
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.composing import plan
 
 
