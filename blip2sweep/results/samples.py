@@ -16,9 +16,8 @@ import socket
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,25 +26,13 @@ import pyarrow.parquet as pq
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import sweep_up, sync_folder, write_atomic
-from blip2sweep.metrics import METRICS
 from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import key_of
-from blip2sweep.rows import Id
+from blip2sweep.results.sample_rows import SCHEMA, is_known, rows_of, together
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
 ROWS = 200_000  # of a part, about
 SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
-PER_SAMPLE = ("cider", "meteor", "rouge_l", "vqa_accuracy")  # the metrics that mean something for a single sample
-# Parts share one schema whatever their tasks call their samples: of ids that are texts `id` and `image_id` are null, and
-# `id_text`, `image_id_text` have them; of numbers it is the other way round.
-SCHEMA = pa.schema(
-    [
-        *(("key", pa.string()), ("id", pa.int64()), ("image_id", pa.int64()), ("text", pa.string())),
-        *(("tokens", pa.int64()), ("nll_sum", pa.float64()), ("nll_tokens", pa.int64())),
-        *((name, pa.float64()) for name in PER_SAMPLE),
-        *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
-    ]
-)
 CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
 CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")
 NAME = re.compile(r"\d{9}-.+\.parquet")
@@ -66,7 +53,7 @@ class SampleWriter:
         self._rows = 0
 
     def add(self, cell: Scored) -> None:
-        self._cells[cell.key] = held_as(cell.name, cell.scored), _rows(cell)
+        self._cells[cell.key] = held_as(cell.name, cell.scored), rows_of(cell)
         self._rows += len(cell.predictions.id)
         if self._rows >= ROWS:
             self.flush()
@@ -75,23 +62,8 @@ class SampleWriter:
         """Raises UserError, one line, when the disk refuses."""
         if self._cells:
             cells = list(self._cells.values())
-            write_part(self.output_dir, pa.concat_tables([t for _, t in cells]), [c for c, _ in cells])
+            write_part(self.output_dir, together([t for _, t in cells]), [c for c, _ in cells])
         self._cells, self._rows = {}, 0
-
-
-def _rows(cell: Scored) -> pa.Table:
-    said, n = cell.predictions, len(cell.predictions.id)
-    scores: dict[str, Any] = {}
-    for name in PER_SAMPLE:
-        statistics = cell.statistics.get(METRICS[name].statistic)
-        scores[name] = [None] * n if statistics is None else METRICS[name].finish(statistics)
-    ids = {**_ids("id", said.id), **_ids("image_id", said.image_id)}
-    return pa.table({"key": [cell.key] * n, **said.__dict__, **scores, **ids}, schema=SCHEMA)
-
-
-def _ids(name: str, ids: Sequence[Id]) -> dict[str, list[Any]]:
-    texts = [i if isinstance(i, str) else None for i in ids]
-    return {name: [None if isinstance(i, str) else i for i in ids], f"{name}_text": texts}
 
 
 def held(output_dir: Path) -> set[str]:
@@ -119,14 +91,17 @@ def show(output_dir: Path, counting: Mapping[str, str]) -> None:
 
 
 def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
-    """Whether anything was removed."""
+    """Whether anything was removed. A part that lacks columns which others have gets them, empty: readers take the columns of the
+    first part for those of all."""
     taken, changed = set[str](), False
-    for path in _parts(output_dir):
+    parts = {path: _columns(path) for path in _parts(output_dir)}
+    wanted = set(SCHEMA.names).union(*parts.values())
+    for path, names in parts.items():
         cells = _cells(path)
         kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
         taken.update(map(key_of, kept))
-        if len(kept) < len(cells) or _of_before(path):
-            changed |= _rewrite(output_dir, [path], kept)
+        if len(kept) < len(cells) or (names and not wanted <= set(names)):
+            changed |= _rewrite(output_dir, [path], kept, wanted)
     return changed
 
 
@@ -151,8 +126,8 @@ def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
     return len(set(map(key_of, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
 
 
-def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> bool:
-    """Parts -> one with these cells only. False when another process took a part away. Killed in between, it leaves the new
+def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str], columns: Collection[str] = ()) -> bool:
+    """Parts -> one with these cells only, and with these columns too. False when another process took a part away. Killed in between, it leaves the new
     one, hidden, and the old ones."""
     made = None
     if cells:
@@ -160,9 +135,8 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
         if not all(tables):
             return False
         keys = pa.array(sorted(map(key_of, cells)), pa.string())
-        made = write_part(
-            output_dir, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables if t]), cells, parts
-        )
+        chosen = [t.filter(pc.is_in(t["key"], keys)) for t in tables if t]
+        made = write_part(output_dir, together(chosen, columns), cells, parts)
     for path in parts:
         path.unlink(missing_ok=True)
     if made and any(p.parent.name == SHOWN for p in parts):
@@ -174,8 +148,8 @@ def _read(path: Path) -> pa.Table | None:
     """The rows of a part that `_cells` found whole; None when another process took it away."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        if set(table.column_names) <= set(SCHEMA.names):
-            return _as_today(table)
+        if is_known(table):
+            return table
     except (OSError, pa.ArrowException) as error:
         if _gone(error):
             return None
@@ -186,20 +160,12 @@ def _read(path: Path) -> pa.Table | None:
     return None
 
 
-def _of_before(path: Path) -> bool:
-    """Whether a part lacks columns that parts have today: readers take the columns of the first part for those of all."""
+def _columns(path: Path) -> list[str]:
+    """Of a part; none when it is gone, or damaged, which others see to."""
     try:
-        return not set(SCHEMA.names) <= set(pq.read_schema(path).names)
+        return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowException):
-        return False  # gone, or damaged, which others see to
-
-
-def _as_today(table: pa.Table) -> pa.Table:
-    """With all columns of SCHEMA, null where a part of before has none."""
-    absent = [f for f in SCHEMA if f.name not in table.column_names]
-    for field in absent:
-        table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata()
+        return []
 
 
 def _reveal(output_dir: Path) -> None:
@@ -286,7 +252,7 @@ def _refused(error: Exception) -> bool:
 
 
 def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
-    """A hidden part, whole or not at all. table: of SCHEMA; cells: those whose rows it has, as `held_as` names them, one a
+    """A hidden part, whole or not at all. table: of `together`; cells: those whose rows it has, as `held_as` names them, one a
     key; before: parts that its name is to come before."""
     rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
     told = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
