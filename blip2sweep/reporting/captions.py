@@ -52,7 +52,7 @@ def captions(source: Source) -> dict[str, Any] | None:
         if outputs not in known:
             said = predictions_or_none(source.output_dir, stem(key, outputs))
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
-            known[outputs] = _indexed(said.outputs, single, texts, scores) if said and said.id == first.id else []
+            known[outputs] = _indexed(source.words(said), single, texts, scores) if said and said.id == first.id else []
         index.append(known[outputs])
     main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],

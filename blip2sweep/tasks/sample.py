@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
@@ -18,6 +18,9 @@ from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
 from blip2sweep.tasks.task import Task, task_of
+
+if TYPE_CHECKING:
+    from blip2sweep.tasks.predictions import Predictions
 
 T = TypeVar("T")
 
@@ -91,6 +94,11 @@ class TaskData:
         first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
+
+    def words(self, said: Predictions) -> list[str]:
+        """What was said of each sample, as people read it: of a choice its text, where the samples are known."""
+        known = {s.id: s.choices for s in self.samples} if said.choice else {}
+        return [known[i][int(word)] if known.get(i) else word for i, word in zip(said.id, said.outputs, strict=True)]
 
     @cached_property
     def images(self) -> dict[Id, Path]:
