@@ -30,7 +30,6 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
         said = predictions_or_none(source.output_dir, stem(key, told[key]["predictions"]))
         if said is None:
             continue
-        listed.append(
-            [told[key]["recipe"], before.image_id[i], before.id[i], before.outputs[i], said.outputs[i], drop, key]
-        )
+        was, now = source.words(before)[i], source.words(said)[i]
+        listed.append([told[key]["recipe"], before.image_id[i], before.id[i], was, now, drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

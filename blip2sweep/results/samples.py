@@ -7,36 +7,31 @@ its metadata which cells it holds: predictions by name, and what they were score
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
-import json
-import os
-import re
-import socket
-import time
-import uuid
-import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
-from blip2sweep.files import sweep_up, sync_folder, write_atomic
+from blip2sweep.files import sweep_up, sync_folder
 from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import key_of
-from blip2sweep.results.sample_rows import SCHEMA, is_known, rows_of, together
+from blip2sweep.results.sample_parts import (
+    DAMAGED,
+    HIDDEN,
+    ROWS,
+    SHOWN,
+    cells_of,
+    columns_of,
+    parts_of,
+    read_part,
+    rows_in,
+    write_part,
+)
+from blip2sweep.results.sample_rows import SCHEMA, rows_of, together
 
-SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
-ROWS = 200_000  # of a part, about
 SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
-CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
-CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")
-NAME = re.compile(r"\d{9}-.+\.parquet")
-NEWEST = 500_000_000  # the rank of a part that was made of none; see `show`
 
 
 def held_as(name: str, scored: str) -> str:
@@ -68,7 +63,7 @@ class SampleWriter:
 
 def held(output_dir: Path) -> set[str]:
     """The cells that some part holds, shown or not."""
-    return {cell for path in _parts(output_dir) for cell in _cells(path)}
+    return {cell for path in parts_of(output_dir) for cell in cells_of(path)}
 
 
 def show(output_dir: Path, counting: Mapping[str, str]) -> None:
@@ -94,10 +89,10 @@ def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
     """Whether anything was removed. A part that lacks columns which others have gets them, empty: readers take the columns of the
     first part for those of all."""
     taken, changed = set[str](), False
-    parts = {path: _columns(path) for path in _parts(output_dir)}
+    parts = {path: columns_of(path) for path in parts_of(output_dir)}
     wanted = set(SCHEMA.names).union(*parts.values())
     for path, names in parts.items():
-        cells = _cells(path)
+        cells = cells_of(path)
         kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
         taken.update(map(key_of, kept))
         if len(kept) < len(cells) or (names and not wanted <= set(names)):
@@ -107,8 +102,8 @@ def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
 
 def _merge_small(output_dir: Path) -> bool:
     """A folder of a thousand sweeps with a cell each is slow to read. Whether parts were made into one."""
-    parts = list(_parts(output_dir))
-    sizes = {p: _n_rows(p) for p in parts} if len(parts) > SMALL_PARTS else {}
+    parts = list(parts_of(output_dir))
+    sizes = {p: rows_in(p) for p in parts} if len(parts) > SMALL_PARTS else {}
     small = [p for p, rows in sizes.items() if rows < ROWS // 4]
     groups, room = [list[Path]()], ROWS
     for path in small if len(small) > SMALL_PARTS else ():
@@ -122,7 +117,7 @@ def _merge_small(output_dir: Path) -> bool:
 
 
 def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
-    cells = [c for p in parts for c in _cells(p)]
+    cells = [c for p in parts for c in cells_of(p)]
     return len(set(map(key_of, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
 
 
@@ -131,7 +126,7 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str], colu
     one, hidden, and the old ones."""
     made = None
     if cells:
-        tables = [_read(p) for p in parts]
+        tables = [read_part(p) for p in parts]
         if not all(tables):
             return False
         keys = pa.array(sorted(map(key_of, cells)), pa.string())
@@ -144,34 +139,10 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str], colu
     return True
 
 
-def _read(path: Path) -> pa.Table | None:
-    """The rows of a part that `_cells` found whole; None when another process took it away."""
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        if is_known(table):
-            return table
-    except (OSError, pa.ArrowException) as error:
-        if _gone(error):
-            return None
-        if _refused(error):
-            raise
-    _unwanted(path)
-    path.unlink(missing_ok=True)  # without it its cells are written again
-    return None
-
-
-def _columns(path: Path) -> list[str]:
-    """Of a part; none when it is gone, or damaged, which others see to."""
-    try:
-        return list(pq.read_schema(path).names)
-    except (OSError, pa.ArrowException):
-        return []
-
-
 def _reveal(output_dir: Path) -> None:
-    if not any(_parts(output_dir)):
+    if not any(parts_of(output_dir)):
         write_part(output_dir, SCHEMA.empty_table(), [])
-    for path in _parts(output_dir):
+    for path in parts_of(output_dir):
         if path.parent.name == HIDDEN:
             _move_in(path)
 
@@ -185,82 +156,3 @@ def _move_in(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process has just done it
         path.rename(folder / path.name)
         sync_folder(folder)
-
-
-def _parts(output_dir: Path) -> Iterator[Path]:
-    """By name. Looked for where they come from first, so that none is missed on its way; files of others are not parts."""
-    folders = [output_dir / HIDDEN, output_dir / SHOWN]
-    found = {p.name: p for f in folders if f.is_dir() for p in f.iterdir() if NAME.fullmatch(p.name)}
-    return (found[name] for name in sorted(found))
-
-
-def _cells(path: Path) -> list[str]:
-    """Of a part; none when it is gone, one that nobody wants when it is not what was written. The whole file is looked at
-    where it was touched since, or copied."""
-    for place in (path, path.parent.parent / SHOWN / path.name):
-        try:
-            told = pq.read_schema(place).metadata or {}
-            found = json.loads(told[CELLS])
-            written = int(told.get(WRITTEN, 0)) == place.stat().st_mtime_ns or _as_named(place)
-            return found if written and all(isinstance(c, str) for c in found) else _unwanted(place)
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
-            if _refused(error):
-                raise
-            if not _gone(error):
-                return _unwanted(place)
-    return []
-
-
-def _unwanted(path: Path) -> list[str]:
-    remark(f"{path}: damaged; its rows are made again from the predictions")
-    return [DAMAGED]
-
-
-def _as_named(path: Path) -> bool:
-    """Whether a part's content is that whose checksum its name ends with; names of earlier versions have none."""
-    named = CHECKSUM.search(path.name)
-    if not named:
-        return True
-    right = named[1] == f"{zlib.crc32(path.read_bytes()):08x}"
-    if right:
-        with contextlib.suppress(OSError):  # somebody else's
-            _as_written(path)
-    return right
-
-
-def _as_written(path: Path) -> None:
-    """Have its time say that nobody touched it since it was written."""
-    written = int((pq.read_schema(path).metadata or {}).get(WRITTEN, 0))
-    os.utime(path, ns=(written, written))
-
-
-def _n_rows(path: Path) -> int:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException):
-        return ROWS  # gone or damaged: nothing to merge
-
-
-def _gone(error: Exception) -> bool:
-    """Whether another process took the file away; a network file system calls that a stale handle."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
-
-
-def _refused(error: Exception) -> bool:
-    """Whether the system would not read it; what is damaged is arrow's own error, which has no number."""
-    return isinstance(error, OSError) and error.errno is not None and not _gone(error)
-
-
-def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
-    """A hidden part, whole or not at all. table: of `together`; cells: those whose rows it has, as `held_as` names them, one a
-    key; before: parts that its name is to come before."""
-    rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
-    told = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(told), buffer, compression="zstd", write_page_checksum=True)
-    own = f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    path = output_dir / HIDDEN / f"{own}.{zlib.crc32(buffer.getbuffer()):08x}.parquet"
-    write_atomic(path, buffer.getvalue())
-    with contextlib.suppress(OSError):  # others look at the whole file then
-        _as_written(path)
-    return path

@@ -27,7 +27,7 @@ class Generation:
 
 
 def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tuple[Generation, frozenset[str]]:
-    """The settings of a composed `generation` config for a kind and family (opt, t5).
+    """The settings of a composed `generation` config for a kind of task and a family (opt, t5).
 
     Returns them with the config keys that had an effect: an override that nothing consumes is not among them.
     Raises UserError naming the key that is wrong.
