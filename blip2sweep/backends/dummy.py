@@ -71,7 +71,7 @@ def _record(sample: Sample, key: str, task: TaskData) -> dict[str, Any]:
     """An answer in the columns of the task's requests."""
     number = int(digest([key, sample.id])[:6], 16)
     text, options = WORDS[number % len(WORDS)], range(len(sample.choices))
-    tokens = len(text.split())
+    tokens, requests = len(text.split()), task.rules.REQUESTS
     known = {
         "id": sample.id,
         "image_id": sample.image_id,
@@ -79,9 +79,9 @@ def _record(sample: Sample, key: str, task: TaskData) -> dict[str, Any]:
         "tokens": tokens,
         "nll_sum": float(tokens),
         "nll_tokens": tokens,
-        "scores": [float((number + i) % 7) for i in range(len(task.samples))],
+        "scores": [float((number + i) % 7) for i in range(len(task.samples) if "match" in requests else 0)],
         "choice": number % max(1, len(options)),
         "option_nll": [float((i - number) % len(options)) for i in options],
         "option_tokens": [1 for _ in options],
     }
-    return {name: known[name] for name in columns_of(task.rules.REQUESTS)}
+    return {name: known[name] for name in columns_of(requests)}

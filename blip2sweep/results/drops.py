@@ -20,9 +20,11 @@ from blip2sweep.canonical import digest
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
+from blip2sweep.metrics.statistics import BUILT_IN
 from blip2sweep.results.predictions import SECOND, key_of, read_predictions, read_scores, second_run, second_runs, stem
 
-SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
+# Of every metric that every process has; those of tasks from outside are in METRICS when a task of theirs was read.
+SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
 INTERVALS = 2  # the rule of `paired_drop` and what `measure` keeps; lines of another one are measured again
 MEASURES = digest([SCORERS, INTERVALS])[:8]
 EVENT = "measured"
@@ -47,7 +49,8 @@ class Scored:
     @property
     def scored(self) -> str:
         """Names what it was scored with; empty for what was not."""
-        return digest([SCORERS, sorted(self.statistics)])[:8] if self.statistics else ""
+        outside = [[m.name, m.version] for m in self.metrics if m.name not in BUILT_IN]
+        return digest([SCORERS, sorted(self.statistics), *outside])[:8] if self.statistics else ""
 
     @property
     def metrics(self) -> list[Metric]:
