@@ -16,21 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from blip2sweep.tasks.scenes_text import (
-    ANSWER_TYPES,
-    COLORS,
-    GRID,
-    POSITIONS,
-    SHAPES,
-    SIZES,
-    Question,
-    Thing,
-    annotators,
-    captions,
-    question,
-    relations,
-    yes_no_question,
-)
+from blip2sweep.tasks.scenes_questions import ANSWER_TYPES, Question, annotators, question, yes_no_question
+from blip2sweep.tasks.scenes_text import COLORS, GRID, POSITIONS, SHAPES, SIZES, Thing, captions, relations
 
 __all__ = [
     "ANSWER_TYPES", "CELL", "COLORS", "EASY", "GRID", "HARD", "IMAGE_SIZE", "POSITIONS", "SHAPES", "SIZES",
