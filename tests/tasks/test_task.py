@@ -165,6 +165,13 @@ def test_a_choice_is_the_likeliest_option(tmp_path: Path) -> None:
     assert len(set(told.values())) == 2
 
 
+def test_calibration_reads_what_a_task_from_outside_asks(tmp_path: Path) -> None:
+    words = ("quant=gptq", "quant.bits=3", "calibration=task", "calibration.n_samples=4", "task.limit=3")
+    these = cells(tmp_path, "toy", *words)
+    assert these[1]["calibration"]["prompt"] == "Question: {} Answer:"
+    assert run(these[1:])[these[1]["key"]][1]["layers_changed"] > 0
+
+
 def test_what_no_model_here_computes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="task toy_match: asks for a match"):
         run(cells(tmp_path, "toy_match")[:1])
