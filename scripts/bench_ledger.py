@@ -26,7 +26,9 @@ import pyarrow as pa
 
 from blip2sweep.files import read_json, seal, write_json
 from blip2sweep.results.drops import Scored
-from blip2sweep.results.samples import SCHEMA, SHOWN, held_as, write_part
+from blip2sweep.results.sample_parts import SHOWN, write_part
+from blip2sweep.results.sample_rows import SCHEMA
+from blip2sweep.results.samples import held_as
 
 WORDS = ["-m", "task=shapes_vqa", "task.limit=4"]
 GRID = [

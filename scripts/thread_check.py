@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Cell]:
             weights = {n: digest(p) for n, p in loaded.model.named_parameters() if n.endswith("weight")}
             found[f"{task} {job['columns']['part']} {job['label']}"] = {
                 "label": job["label"], "calibrated": bool(job["calibration"]), "weights": weights,
-                "texts": list(predictions.text), "likelihoods": list(predictions.nll_sum),
+                "texts": predictions.outputs, "likelihoods": list(predictions.nll_sum or ()),
             }  # fmt: skip
             print(f"{args.one} threads: {task} {job['columns']['part']} {job['label']}", file=sys.stderr, flush=True)
     return found

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_of, row_identity, setting_name
 from blip2sweep.errors import UserError
 
-MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
 SAME = ("model", "weights", "dtype", "task", "data", "generation")
@@ -29,11 +29,6 @@ CALIBRATION = {
     "calibration_data": "which were {}", "calibration_threads": "threads {}",
 }  # fmt: skip
 DRAWN_ALIKE = ["calibration", "calibration_samples", "calibration_seed"]
-
-
-def main_metric(table: pd.DataFrame) -> str | None:
-    """CIDEr for captions, accuracy for VQA, else the likelihood; None where no cell has a value."""
-    return next((m for m in MAIN_METRICS if m in table and table[m].notna().any()), None)
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:

@@ -117,7 +117,7 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str, resampled: bo
     arrays: dict[str, Array] = {}
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
         # Equal outputs have equal scores, however many cells they came from; a likelihood is no function of the output.
-        name = stem(key, outputs) if statistic == "nll" else outputs
+        name = stem(key, outputs) if not METRICS[metric].of_output else outputs
         if name not in read:
             read[name] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
         found = read[name]

@@ -16,7 +16,8 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.tasks import TaskData, planned_task
-from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.tasks.predictions import Predictions, columns_of
+from blip2sweep.tasks.sample import Sample
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
 
@@ -45,7 +46,7 @@ class Dummy:
         time.sleep(slow * self.behaviour.get("seconds", 0))
         self._misbehave(job["columns"]["recipe"])
         cost = {"seconds": time.perf_counter() - start, "batch_size": self.settings.get("batch_size")}
-        return Predictions.of([_record(s, job["key"]) for s in self.task(job).samples]), {
+        return Predictions.of([_record(s, job["key"], self.task(job)) for s in self.task(job).samples]), {
             "layers_changed": 0,
             "cost": cost,
         }
@@ -66,14 +67,21 @@ class Dummy:
         return any(word in recipe for word in self.behaviour.get(what, ()))
 
 
-def _record(sample: Any, key: str) -> dict[str, Any]:
-    text = WORDS[int(digest([key, sample.id])[:6], 16) % len(WORDS)]
-    tokens = len(text.split())
-    return {
+def _record(sample: Sample, key: str, task: TaskData) -> dict[str, Any]:
+    """An answer in the columns of the task's requests."""
+    number = int(digest([key, sample.id])[:6], 16)
+    text, options = WORDS[number % len(WORDS)], range(len(sample.choices))
+    tokens, requests = len(text.split()), task.rules.REQUESTS
+    known = {
         "id": sample.id,
         "image_id": sample.image_id,
         "text": text,
         "tokens": tokens,
         "nll_sum": float(tokens),
         "nll_tokens": tokens,
+        "scores": [float((number + i) % 7) for i in range(len(task.samples) if "match" in requests else 0)],
+        "choice": number % max(1, len(options)),
+        "option_nll": [float((i - number) % len(options)) for i in options],
+        "option_tokens": [1 for _ in options],
     }
+    return {name: known[name] for name in columns_of(requests)}

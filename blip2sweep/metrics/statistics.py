@@ -10,12 +10,14 @@ token) and ``mean_length`` (words). 0/0, such as the accuracy on an answer type 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from blip2sweep.errors import UserError
 
 FloatArray = NDArray[np.float64]
 
@@ -36,6 +38,11 @@ class Metric:
     change of anything that can change a value changes it. ratio: the columns whose sums it is the ratio of, for one that is;
     the second says how much a sample counts. worst: what a broken image scores at least, where lower is better and a good
     baseline says nothing of it.
+
+    label: the name as people write it. unit: of a difference. per_sample: whether a value means something for a single sample; it
+    is that of a set that holds this sample alone (`each`). of_output: whether the value follows from what was said of a sample; a
+    likelihood is that of the references. order: place among the metrics that a table may be about, the lowest first; None for one
+    that only tells more of another.
     """
 
     name: str
@@ -45,6 +52,15 @@ class Metric:
     version: str
     ratio: tuple[int, int] | None = None
     worst: float = 0.0
+    label: str = ""
+    unit: str = ""
+    per_sample: bool = False
+    of_output: bool = True
+    order: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
+        object.__setattr__(self, "unit", self.unit or self.label)
 
     @property
     def sign(self) -> int:
@@ -67,6 +83,11 @@ class Metric:
         """The metric of a whole sample set, from its statistic array (n, k)."""
         return float(self.finish(np.asarray(statistics, dtype=np.float64).sum(axis=0)))
 
+    def each(self, statistics: FloatArray) -> FloatArray:
+        """The metric of each sample alone, (n,), from statistics (n, k). NaN where a sample has nothing to score."""
+        with np.errstate(all="ignore"):
+            return self.finish(statistics)
+
 
 def nll_statistics(nll_sum: Sequence[float], tokens: Sequence[int]) -> dict[str, FloatArray]:
     """Per-sample summed negative log-likelihoods (nats) and token counts, both length n, as ``{"nll": (n, 2)}``."""
@@ -76,10 +97,10 @@ def nll_statistics(nll_sum: Sequence[float], tokens: Sequence[int]) -> dict[str,
 
 
 def _ratio(
-    name: str, statistic: str, columns: tuple[int, int], higher: bool, version: str, worst: float = 0.0
+    name: str, statistic: str, columns: tuple[int, int], higher: bool, version: str, worst: float = 0.0, **more: Any
 ) -> Metric:
     """A metric that is the ratio of two sums."""
-    return Metric(name, statistic, _quotient(*columns), higher, version, columns, worst)
+    return Metric(name, statistic, _quotient(*columns), higher, version, columns, worst, **more)
 
 
 def _quotient(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
@@ -121,20 +142,42 @@ def _meteor(sums: FloatArray) -> FloatArray:
 _CAPTIONS = "pycocoevalcap-1.2/ptb-3.4.1"
 _VQA = "vqaEval-a013f00/2"  # 2: exact match of a single answer, answer types beyond the official ones
 
+LAST = 1000  # in `order`: the likelihood, which every task may have, is for tables that have nothing else
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in [
         *(Metric(f"bleu_{order}", "bleu", _bleu(order), True, _CAPTIONS) for order in (1, 2, 3, 4)),
-        Metric("meteor", "meteor", _meteor, True, f"{_CAPTIONS}/meteor-1.5"),
-        _ratio("rouge_l", "rouge_l", (0, 1), True, _CAPTIONS),
-        _ratio("cider", "cider", (0, 1), True, _CAPTIONS),
-        _ratio("vqa_accuracy", "vqa", (0, 1), True, _VQA),
+        Metric("meteor", "meteor", _meteor, True, f"{_CAPTIONS}/meteor-1.5", per_sample=True),
+        _ratio("rouge_l", "rouge_l", (0, 1), True, _CAPTIONS, per_sample=True),
+        _ratio("cider", "cider", (0, 1), True, _CAPTIONS, label="CIDEr", per_sample=True, order=0),
+        _ratio("vqa_accuracy", "vqa", (0, 1), True, _VQA, label="VQA accuracy", per_sample=True, order=1),
         _ratio("vqa_accuracy_yes_no", "vqa", (2, 3), True, _VQA),
         _ratio("vqa_accuracy_number", "vqa", (4, 5), True, _VQA),
         _ratio("vqa_accuracy_other", "vqa", (6, 7), True, _VQA),
         _ratio("vqa_accuracy_unlisted", "vqa", (8, 9), True, _VQA),
-        _ratio("nll", "nll", (0, 1), False, "1"),
+        _ratio("nll", "nll", (0, 1), False, "1", label="NLL", unit="nats a token", of_output=False, order=LAST),
         _ratio("empty_rate", "health", (0, 2), False, "1", worst=1.0),
         _ratio("mean_length", "health", (1, 2), True, "1"),
     ]
 }
+BUILT_IN = frozenset(METRICS)
+
+
+def add_metrics(metrics: Iterable[Metric]) -> None:
+    """Have METRICS hold those of a task from outside, too. Raises UserError where a name is taken."""
+    for metric in metrics:
+        if metric.name in BUILT_IN or METRICS.get(metric.name, metric).statistic != metric.statistic:
+            raise UserError(f"metric {metric.name}: there is one of that name; right: a name of its own")
+        METRICS[metric.name] = metric
+
+
+def by_order(names: Iterable[str]) -> list[str]:
+    """Those of these metrics that a table may be about, the first by `order` first; unknown ones are left out."""
+    known = {n: METRICS[n].order for n in dict.fromkeys(names) if n in METRICS}
+    return sorted((n for n, order in known.items() if order is not None), key=lambda n: known[n] or 0)
+
+
+def main_metrics() -> list[str]:
+    """The metrics that a table may be about, in their order."""
+    return by_order(METRICS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -116,11 +115,3 @@ def beams(generation: Generation) -> dict[str, float]:
     """What `generate` of transformers takes of the settings."""
     settings: dict[str, float] = {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
     return settings | {k: v for k in ("min_new_tokens", "length_penalty") if (v := getattr(generation, k)) is not None}
-
-
-def caption_as_trained(caption: str) -> str:
-    """A caption as BLIP-2 was trained on it (LAVIS, `blip_caption`): lower case, without `.!"()*#:;~`.
-
-    On raw references the likelihood would measure capitals and full stops, which the model never writes.
-    """
-    return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split())

@@ -119,7 +119,7 @@ class Cell:
             "data": digest([self.task.fingerprint, self.task.content])[:12],
             "data_images": self.task.content[:12],
             "exif": READING["exif"],
-            **({"vqa_rule": self.task.vqa_rule} if self.task.vqa_rule else {}),
+            **self.task.columns,
             "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
@@ -175,7 +175,7 @@ class Cells:
         check_upstream(recipe, chosen["upstream"])
         split_config = self._once("split", [chosen, config["task"]], lambda both: settings(*both))
         split = self._once("samples", split_config, load_task)
-        _check_text_only(chosen, recipe, split.kind, model)
+        _check_text_only(chosen, recipe, split, model)
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
@@ -211,17 +211,17 @@ def _hashed(chosen: Calibration) -> Calibration:
     return chosen
 
 
-def _check_text_only(config: Mapping[str, Any], recipe: Recipe, kind: str, model: Model) -> None:
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, model: Model) -> None:
     seeing = [n for n, p in recipe.parts.items() if not p.part.reads_text and part_calibrates(p)]
     if config["text_only"] and seeing:
         reading = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
         raise UserError(
             f"calibration={config['name']}: has no images, which {seeing[0]} needs; right: part={reading}, or calibration=task"
         )
-    if config["text_only"] and family(model.config).prompt_alone and kind == "caption":
+    if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
         raise UserError(
-            f"calibration={config['name']}: a caption has no question, so the encoder of {model.name} would read the same few "
-            f"tokens every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
+            f"calibration={config['name']}: a {split.kind} has no question, so the encoder of {model.name} would read the same "
+            f"few tokens every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
         )
 
 

@@ -47,12 +47,12 @@ def captions(source: Source) -> dict[str, Any] | None:
     texts: list[dict[str, int]] = [{} for _ in first.id]
     scores: list[list[float | None]] = [[] for _ in first.id]
     index, known = list[list[int]](), dict[str, list[int]]()
-    of_text = source.metric != "nll"
+    of_text = source.draws.metric.of_output
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
         if outputs not in known:
             said = predictions_or_none(source.output_dir, stem(key, outputs))
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
-            known[outputs] = _indexed(said.text, single, texts, scores) if said and said.id == first.id else []
+            known[outputs] = _indexed(source.words(said), single, texts, scores) if said and said.id == first.id else []
         index.append(known[outputs])
     main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
@@ -78,8 +78,7 @@ def _indexed(
 
 def _single_scores(source: Source, key: str) -> list[float | None]:
     assert source.draws is not None
-    with np.errstate(all="ignore"):
-        values = source.draws.metric.finish(source.draws.arrays[key])
+    values = source.draws.metric.each(source.draws.arrays[key])
     return [None if np.isnan(v) else round(float(v), 3) for v in values]
 
 

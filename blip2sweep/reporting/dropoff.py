@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
-from blip2sweep.reporting.terminal import main_metric
 from blip2sweep.reporting.words import words_of
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.analysis.cells import comparable, main_metric
+from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.grid import FREE
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.prices import ALONE, HERE, LADDER, advised, prices, states
 from blip2sweep.analysis.recipes import entries, overrides_of, part_of
 from blip2sweep.errors import UserError

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from blip2sweep.analysis.cells import SAME, comparable, main_metric
+from blip2sweep.analysis.cells import SAME, comparable
 from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.roles import ROLES
@@ -21,6 +22,7 @@ from blip2sweep.results.collect import collect
 from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
 from blip2sweep.results.sweeps import find_results
 from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks.predictions import Predictions
 
 
 @dataclass
@@ -102,6 +104,10 @@ class Source:
             return planned_task(job["task"]) if job else None
         except UserError:
             return None
+
+    def words(self, said: Predictions) -> list[str]:
+        """What was said of each sample, as people read it, as far as the task is known."""
+        return self.task.words(said) if self.task else said.outputs
 
 
 def pack_jobs(output_dir: Path) -> dict[str, dict[str, Any]]:

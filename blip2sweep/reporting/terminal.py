@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,20 @@ import pandas as pd
 from rich.cells import cell_len
 from rich.table import Table
 
+from blip2sweep.analysis.main_metric import main_metric, metric_of, metrics_of
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics import METRICS
+from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.reporting.seen import unseen_notes
 
-MAIN_METRICS = ("cider", "vqa_accuracy", "nll")
-BASE_COLUMNS = ("part", "bits", "blocks", "layers", "method", "strategy")
 MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all
 TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Given up, the first first, where a terminal is too narrow for all: what says which cell it is, and its drop, stay.
-LEAST = ("bits/weight", "key", *MAIN_METRICS)
+LEAST = ("bits/weight", "key")  # then metrics
 KEY_LETTERS = 6  # of a key, where all of them have no room; any beginning that is one cell's names it
-
-
-def main_metric(table: pd.DataFrame) -> str | None:
-    """CIDEr for captions, accuracy for VQA."""
-    return next((m for m in MAIN_METRICS if m in table and table[m].notna().any()), None)
-
-
-def main_metrics(table: pd.DataFrame) -> list[str]:
-    """Those of all tasks at hand; the likelihood only where there is no other."""
-    found = [m for m in MAIN_METRICS if m in table and table[m].notna().any()]
-    return [m for m in found if m != "nll"] or found
 
 
 def short_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +41,7 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     for column in ("blocks", "layers", "method", "strategy", "group_size"):
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
             out[column] = [_word(v) for v in table[column]]
-    metrics = main_metrics(table)
+    metrics = metrics_of(table)
     for metric in metrics:
         out[metric] = [_number(v, 3) for v in table[metric]]
     if metrics:
@@ -109,7 +98,7 @@ def fitted(short: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
     left: list[str] = []
     if _width(short) > width and "key" in short:
         short = short.assign(key=_beginnings(short["key"]))
-    for column in (c for c in LEAST if c in short):
+    for column in (c for c in (*LEAST, *main_metrics()) if c in short):
         if _width(short.drop(columns=left)) <= width:
             break
         left.append(column)
@@ -129,7 +118,7 @@ def _width(short: pd.DataFrame) -> int:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What a reader of the numbers must know."""
-    ends = [f"drop_{m}_low" for m in main_metrics(table)]
+    ends = [f"drop_{m}_low" for m in metrics_of(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
     how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
     lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
@@ -144,7 +133,7 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
             f"holds; at most {rates[0]} / {rates[1]} of outputs"
         )
-    lines += unseen_notes(table, main_metrics(table))
+    lines += unseen_notes(table, metrics_of(table))
     if "model" in table and "tiny" in set(table["model"]):
         lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
     return lines
@@ -162,7 +151,7 @@ def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
     named = None if title is None else cell(title)
     drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
-        right = column in ("bits", "drop", "bits/weight", *MAIN_METRICS)
+        right = column in ("bits", "drop", "bits/weight", *main_metrics())
         whole = column in ("key", "drop", "95 % interval")
         drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in short.itertuples(index=False):
@@ -218,18 +207,18 @@ def _bits(row: Mapping[Any, Any]) -> str:
     return " ".join(f"{k} {v:.3g}" for k, v in touched.items())
 
 
-def _drop(row: Mapping[Any, Any], metrics: Sequence[str]) -> tuple[str, str]:
+def _drop(row: Mapping[Any, Any], metrics: list[str]) -> tuple[str, str]:
     """Of the metric that the row's task has."""
-    metric = next((m for m in metrics if not pd.isna(row[m])), metrics[0])
+    metric = metric_of(row, metrics)
     low, high = row.get(f"drop_{metric}_low"), row.get(f"drop_{metric}_high")
     if row["part"] == "none" or low is None or math.isnan(low):
         return "–" if row["part"] == "none" else "", ""
     return _number(row[f"drop_{metric}"], 3), f"{_number(low, 3)}…{_number(high, 3)}"
 
 
-def _floor(row: Mapping[Any, Any], metrics: Sequence[str]) -> str:
+def _floor(row: Mapping[Any, Any], metrics: list[str]) -> str:
     """The noise floor of a calibrated cell: by how much another seed, and other arithmetic, change the metric."""
-    metric = next((m for m in metrics if not pd.isna(row[m])), metrics[0])
+    metric = metric_of(row, metrics)
     changes = [row.get(f"noise_{what}_{metric}") for what in ("seed", "arithmetic")]
     return "" if all(c is None or math.isnan(c) for c in changes) else " / ".join(_number(c, 3) or "?" for c in changes)
 

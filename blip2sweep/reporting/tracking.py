@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
 from blip2sweep.machine.wandb_login import logged_in
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.part_bits import part_columns, width_columns
-from blip2sweep.reporting.terminal import main_metric
 from blip2sweep.results.sweeps import Sweep
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from blip2sweep.metrics import METRICS
 
-LABELS = {"cider": "CIDEr", "vqa_accuracy": "VQA accuracy", "nll": "NLL"}
-
 
 @dataclass(frozen=True)
 class Words:
@@ -43,10 +41,10 @@ class Words:
 
 
 def words_of(metric: str) -> Words:
-    name, higher = LABELS.get(metric, metric), METRICS[metric].higher_is_better
-    return Words(name, higher, " nats a token" if metric == "nll" else f" {name}")
+    known = METRICS[metric]
+    return Words(known.label, known.higher_is_better, f" {known.unit}")
 
 
-def words_of_label(name: str) -> Words:
+def words_of_label(label: str) -> Words:
     """Of a metric as people write it."""
-    return words_of(next((m for m, own in LABELS.items() if own == name), "cider"))
+    return words_of(next((m.name for m in METRICS.values() if m.label == label), "cider"))

@@ -20,9 +20,8 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
     own = source.cells[source.cells["key"].isin(list(draws.arrays)) & (source.cells["part"] != "none")]
     base = source.cells[source.cells["key"] == draws.baseline].iloc[0]
     before = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
-    with np.errstate(all="ignore"):
-        level = draws.metric.finish(draws.arrays[draws.baseline])
-        lost = {k: draws.metric.drop(level, draws.metric.finish(draws.arrays[k])) for k in own["key"]}
+    level = draws.metric.each(draws.arrays[draws.baseline])
+    lost = {k: draws.metric.drop(level, draws.metric.each(draws.arrays[k])) for k in own["key"]}
     worst = {key: np.argsort(-np.nan_to_num(d))[:per_cell] for key, d in lost.items()}
     found = [(float(lost[key][i]), key, int(i)) for key, rows in worst.items() for i in rows if lost[key][i] > 0]
     told = {r["key"]: r for r in own.to_dict("records")}
@@ -31,5 +30,6 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
         said = predictions_or_none(source.output_dir, stem(key, told[key]["predictions"]))
         if said is None:
             continue
-        listed.append([told[key]["recipe"], before.image_id[i], before.id[i], before.text[i], said.text[i], drop, key])
+        was, now = source.words(before)[i], source.words(said)[i]
+        listed.append([told[key]["recipe"], before.image_id[i], before.id[i], was, now, drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

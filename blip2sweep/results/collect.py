@@ -25,9 +25,11 @@ from blip2sweep.results.drops import EVENT, MEASURES, Baseline, Baselines, Score
 from blip2sweep.results.ledger import Attempts, Journal, Ledger, attempt_id, no_garbage
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.propagation import write_propagation
-from blip2sweep.results.samples import DAMAGED, SampleWriter, held, held_as, show
+from blip2sweep.results.sample_parts import DAMAGED
+from blip2sweep.results.samples import SampleWriter, held, held_as, show
 from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.results.table import baseline_of, build_table, source_of
+from blip2sweep.tasks.task import load_outside
 
 State = dict[str, Any]
 MADE_FROM = b"blip2sweep.made_from"  # in the metadata of a table's file
@@ -45,6 +47,7 @@ def collect(
     anew: keys of cells that were just scored in another way, so that what is known of them, and of cells beside such a
     baseline, does not count. ledger: of all cells and what was measured, where somebody has read it already.
     """
+    load_outside()
     with no_garbage():
         there = state(output_dir)
         return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew, there)

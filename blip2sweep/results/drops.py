@@ -20,13 +20,14 @@ from blip2sweep.canonical import digest
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
+from blip2sweep.metrics.statistics import BUILT_IN
 from blip2sweep.results.predictions import SECOND, key_of, read_predictions, read_scores, second_run, second_runs, stem
 
-SCORERS = digest([[m.name, m.version] for m in METRICS.values()])[:8]  # of every metric there is
+# Of every metric that every process has; those of tasks from outside are in METRICS when a task of theirs was read.
+SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
 INTERVALS = 2  # the rule of `paired_drop` and what `measure` keeps; lines of another one are measured again
 MEASURES = digest([SCORERS, INTERVALS])[:8]
 EVENT = "measured"
-COUNTED = ("cider", "vqa_accuracy", "nll")  # metrics of which a table says how many images changed
 
 
 class Scored:
@@ -48,7 +49,8 @@ class Scored:
     @property
     def scored(self) -> str:
         """Names what it was scored with; empty for what was not."""
-        return digest([SCORERS, sorted(self.statistics)])[:8] if self.statistics else ""
+        outside = [[m.name, m.version] for m in self.metrics if m.name not in BUILT_IN]
+        return digest([SCORERS, sorted(self.statistics), *outside])[:8] if self.statistics else ""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -150,7 +152,7 @@ def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
     if baseline is None or not ids or baseline.cell.predictions.id != ids:
         return {**found, "metrics": {m.name: [_number(cell.value(m))] for m in cell.metrics}}
     found["images"] = cell.images.count
-    found["same"] = same_as_baseline(cell.predictions.text, baseline.cell.predictions.text)
+    found["same"] = same_as_baseline(cell.predictions.outputs, baseline.cell.predictions.outputs)
     return {**found, "metrics": {m.name: _beside(m, cell, baseline.cell) for m in cell.metrics}}
 
 
@@ -187,7 +189,7 @@ def calibration_noise(cell: Scored) -> dict[str, float | None]:
     """The noise floor of a calibrated cell, `seed_flip_rate`, `seed_cider` …, from second runs that were calibrated otherwise."""
     found: dict[str, float | None] = {}
     for what, second in cell.seconds.items():
-        same = same_as_baseline(second.predictions.text, cell.predictions.text)
+        same = same_as_baseline(second.predictions.outputs, cell.predictions.outputs)
         told = {"flip_rate": 1 - same, **_changes(cell, second)}
         found |= {f"{what}_{k}": v for k, v in told.items()}
     return found
@@ -210,8 +212,8 @@ def columns(measured: dict[str, Any]) -> dict[str, Any]:
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
 
 
-@functools.cache
 def _beside_columns(metric: str) -> tuple[str, ...]:
-    drop = f"drop_{metric}"
-    changed = (f"changed_{metric}",) if metric in COUNTED else ()
+    """How many images changed is a column of the metrics that a table may be about."""
+    drop, known = f"drop_{metric}", METRICS.get(metric)
+    changed = (f"changed_{metric}",) if known is not None and known.order is not None else ()
     return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", *changed)

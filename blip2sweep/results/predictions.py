@@ -36,7 +36,7 @@ def key_of(name: str) -> str:
 def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> list[int]:
     """Whole or not at all; to be followed by the `result` line that commits it, and says among its `files` what this
     returns."""
-    return write_noted(output_dir / "predictions" / f"{name}.json", predictions.__dict__)
+    return write_noted(output_dir / "predictions" / f"{name}.json", predictions.columns)
 
 
 def read_predictions(output_dir: Path, name: str) -> Predictions:

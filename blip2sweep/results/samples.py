@@ -7,49 +7,31 @@ its metadata which cells it holds: predictions by name, and what they were score
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
-import json
-import os
-import re
-import socket
-import time
-import uuid
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
-from blip2sweep.files import sweep_up, sync_folder, write_atomic
-from blip2sweep.metrics import METRICS
+from blip2sweep.files import sweep_up, sync_folder
 from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import key_of
-from blip2sweep.rows import Id
-
-SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
-ROWS = 200_000  # of a part, about
-SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
-PER_SAMPLE = ("cider", "meteor", "rouge_l", "vqa_accuracy")  # the metrics that mean something for a single sample
-# Parts share one schema whatever their tasks call their samples: of ids that are texts `id` and `image_id` are null, and
-# `id_text`, `image_id_text` have them; of numbers it is the other way round.
-SCHEMA = pa.schema(
-    [
-        *(("key", pa.string()), ("id", pa.int64()), ("image_id", pa.int64()), ("text", pa.string())),
-        *(("tokens", pa.int64()), ("nll_sum", pa.float64()), ("nll_tokens", pa.int64())),
-        *((name, pa.float64()) for name in PER_SAMPLE),
-        *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
-    ]
+from blip2sweep.results.sample_parts import (
+    DAMAGED,
+    HIDDEN,
+    ROWS,
+    SHOWN,
+    cells_of,
+    columns_of,
+    parts_of,
+    read_part,
+    rows_in,
+    write_part,
 )
-CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
-CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")
-NAME = re.compile(r"\d{9}-.+\.parquet")
-NEWEST = 500_000_000  # the rank of a part that was made of none; see `show`
+from blip2sweep.results.sample_rows import SCHEMA, rows_of, together
+
+SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
 
 
 def held_as(name: str, scored: str) -> str:
@@ -66,7 +48,7 @@ class SampleWriter:
         self._rows = 0
 
     def add(self, cell: Scored) -> None:
-        self._cells[cell.key] = held_as(cell.name, cell.scored), _rows(cell)
+        self._cells[cell.key] = held_as(cell.name, cell.scored), rows_of(cell)
         self._rows += len(cell.predictions.id)
         if self._rows >= ROWS:
             self.flush()
@@ -75,28 +57,13 @@ class SampleWriter:
         """Raises UserError, one line, when the disk refuses."""
         if self._cells:
             cells = list(self._cells.values())
-            write_part(self.output_dir, pa.concat_tables([t for _, t in cells]), [c for c, _ in cells])
+            write_part(self.output_dir, together([t for _, t in cells]), [c for c, _ in cells])
         self._cells, self._rows = {}, 0
-
-
-def _rows(cell: Scored) -> pa.Table:
-    said, n = cell.predictions, len(cell.predictions.id)
-    scores: dict[str, Any] = {}
-    for name in PER_SAMPLE:
-        statistics = cell.statistics.get(METRICS[name].statistic)
-        scores[name] = [None] * n if statistics is None else METRICS[name].finish(statistics)
-    ids = {**_ids("id", said.id), **_ids("image_id", said.image_id)}
-    return pa.table({"key": [cell.key] * n, **said.__dict__, **scores, **ids}, schema=SCHEMA)
-
-
-def _ids(name: str, ids: Sequence[Id]) -> dict[str, list[Any]]:
-    texts = [i if isinstance(i, str) else None for i in ids]
-    return {name: [None if isinstance(i, str) else i for i in ids], f"{name}_text": texts}
 
 
 def held(output_dir: Path) -> set[str]:
     """The cells that some part holds, shown or not."""
-    return {cell for path in _parts(output_dir) for cell in _cells(path)}
+    return {cell for path in parts_of(output_dir) for cell in cells_of(path)}
 
 
 def show(output_dir: Path, counting: Mapping[str, str]) -> None:
@@ -119,21 +86,24 @@ def show(output_dir: Path, counting: Mapping[str, str]) -> None:
 
 
 def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
-    """Whether anything was removed."""
+    """Whether anything was removed. A part that lacks columns which others have gets them, empty: readers take the columns of the
+    first part for those of all."""
     taken, changed = set[str](), False
-    for path in _parts(output_dir):
-        cells = _cells(path)
+    parts = {path: columns_of(path) for path in parts_of(output_dir)}
+    wanted = set(SCHEMA.names).union(*parts.values())
+    for path, names in parts.items():
+        cells = cells_of(path)
         kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
         taken.update(map(key_of, kept))
-        if len(kept) < len(cells) or _of_before(path):
-            changed |= _rewrite(output_dir, [path], kept)
+        if len(kept) < len(cells) or (names and not wanted <= set(names)):
+            changed |= _rewrite(output_dir, [path], kept, wanted)
     return changed
 
 
 def _merge_small(output_dir: Path) -> bool:
     """A folder of a thousand sweeps with a cell each is slow to read. Whether parts were made into one."""
-    parts = list(_parts(output_dir))
-    sizes = {p: _n_rows(p) for p in parts} if len(parts) > SMALL_PARTS else {}
+    parts = list(parts_of(output_dir))
+    sizes = {p: rows_in(p) for p in parts} if len(parts) > SMALL_PARTS else {}
     small = [p for p, rows in sizes.items() if rows < ROWS // 4]
     groups, room = [list[Path]()], ROWS
     for path in small if len(small) > SMALL_PARTS else ():
@@ -147,22 +117,21 @@ def _merge_small(output_dir: Path) -> bool:
 
 
 def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
-    cells = [c for p in parts for c in _cells(p)]
+    cells = [c for p in parts for c in cells_of(p)]
     return len(set(map(key_of, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
 
 
-def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> bool:
-    """Parts -> one with these cells only. False when another process took a part away. Killed in between, it leaves the new
+def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str], columns: Collection[str] = ()) -> bool:
+    """Parts -> one with these cells only, and with these columns too. False when another process took a part away. Killed in between, it leaves the new
     one, hidden, and the old ones."""
     made = None
     if cells:
-        tables = [_read(p) for p in parts]
+        tables = [read_part(p) for p in parts]
         if not all(tables):
             return False
         keys = pa.array(sorted(map(key_of, cells)), pa.string())
-        made = write_part(
-            output_dir, pa.concat_tables([t.filter(pc.is_in(t["key"], keys)) for t in tables if t]), cells, parts
-        )
+        chosen = [t.filter(pc.is_in(t["key"], keys)) for t in tables if t]
+        made = write_part(output_dir, together(chosen, columns), cells, parts)
     for path in parts:
         path.unlink(missing_ok=True)
     if made and any(p.parent.name == SHOWN for p in parts):
@@ -170,42 +139,10 @@ def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str]) -> b
     return True
 
 
-def _read(path: Path) -> pa.Table | None:
-    """The rows of a part that `_cells` found whole; None when another process took it away."""
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        if set(table.column_names) <= set(SCHEMA.names):
-            return _as_today(table)
-    except (OSError, pa.ArrowException) as error:
-        if _gone(error):
-            return None
-        if _refused(error):
-            raise
-    _unwanted(path)
-    path.unlink(missing_ok=True)  # without it its cells are written again
-    return None
-
-
-def _of_before(path: Path) -> bool:
-    """Whether a part lacks columns that parts have today: readers take the columns of the first part for those of all."""
-    try:
-        return not set(SCHEMA.names) <= set(pq.read_schema(path).names)
-    except (OSError, pa.ArrowException):
-        return False  # gone, or damaged, which others see to
-
-
-def _as_today(table: pa.Table) -> pa.Table:
-    """With all columns of SCHEMA, null where a part of before has none."""
-    absent = [f for f in SCHEMA if f.name not in table.column_names]
-    for field in absent:
-        table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata()
-
-
 def _reveal(output_dir: Path) -> None:
-    if not any(_parts(output_dir)):
+    if not any(parts_of(output_dir)):
         write_part(output_dir, SCHEMA.empty_table(), [])
-    for path in _parts(output_dir):
+    for path in parts_of(output_dir):
         if path.parent.name == HIDDEN:
             _move_in(path)
 
@@ -219,82 +156,3 @@ def _move_in(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process has just done it
         path.rename(folder / path.name)
         sync_folder(folder)
-
-
-def _parts(output_dir: Path) -> Iterator[Path]:
-    """By name. Looked for where they come from first, so that none is missed on its way; files of others are not parts."""
-    folders = [output_dir / HIDDEN, output_dir / SHOWN]
-    found = {p.name: p for f in folders if f.is_dir() for p in f.iterdir() if NAME.fullmatch(p.name)}
-    return (found[name] for name in sorted(found))
-
-
-def _cells(path: Path) -> list[str]:
-    """Of a part; none when it is gone, one that nobody wants when it is not what was written. The whole file is looked at
-    where it was touched since, or copied."""
-    for place in (path, path.parent.parent / SHOWN / path.name):
-        try:
-            told = pq.read_schema(place).metadata or {}
-            found = json.loads(told[CELLS])
-            written = int(told.get(WRITTEN, 0)) == place.stat().st_mtime_ns or _as_named(place)
-            return found if written and all(isinstance(c, str) for c in found) else _unwanted(place)
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
-            if _refused(error):
-                raise
-            if not _gone(error):
-                return _unwanted(place)
-    return []
-
-
-def _unwanted(path: Path) -> list[str]:
-    remark(f"{path}: damaged; its rows are made again from the predictions")
-    return [DAMAGED]
-
-
-def _as_named(path: Path) -> bool:
-    """Whether a part's content is that whose checksum its name ends with; names of earlier versions have none."""
-    named = CHECKSUM.search(path.name)
-    if not named:
-        return True
-    right = named[1] == f"{zlib.crc32(path.read_bytes()):08x}"
-    if right:
-        with contextlib.suppress(OSError):  # somebody else's
-            _as_written(path)
-    return right
-
-
-def _as_written(path: Path) -> None:
-    """Have its time say that nobody touched it since it was written."""
-    written = int((pq.read_schema(path).metadata or {}).get(WRITTEN, 0))
-    os.utime(path, ns=(written, written))
-
-
-def _n_rows(path: Path) -> int:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException):
-        return ROWS  # gone or damaged: nothing to merge
-
-
-def _gone(error: Exception) -> bool:
-    """Whether another process took the file away; a network file system calls that a stale handle."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
-
-
-def _refused(error: Exception) -> bool:
-    """Whether the system would not read it; what is damaged is arrow's own error, which has no number."""
-    return isinstance(error, OSError) and error.errno is not None and not _gone(error)
-
-
-def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
-    """A hidden part, whole or not at all. table: of SCHEMA; cells: those whose rows it has, as `held_as` names them, one a
-    key; before: parts that its name is to come before."""
-    rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
-    told = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(told), buffer, compression="zstd", write_page_checksum=True)
-    own = f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    path = output_dir / HIDDEN / f"{own}.{zlib.crc32(buffer.getbuffer()):08x}.parquet"
-    write_atomic(path, buffer.getvalue())
-    with contextlib.suppress(OSError):  # others look at the whole file then
-        _as_written(path)
-    return path

@@ -1,23 +1,14 @@
-"""Predictions -> statistics, for one task. References are tokenised once, one METEOR process serves all cells."""
+"""Predictions -> statistics, for one task. What they are is the task's; likelihoods and the health of texts are any task's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2sweep.metrics import (
-    CAPTION_METRICS,
-    METRICS,
-    CaptionScorer,
-    health_statistics,
-    nll_statistics,
-    vqa_statistics,
-)
-from blip2sweep.metrics.meteor import shared_meteor
+from blip2sweep.metrics import METRICS, health_statistics, nll_statistics
 from blip2sweep.results.predictions import (
     predictions_or_none,
     read_predictions,
@@ -25,7 +16,6 @@ from blip2sweep.results.predictions import (
     second_runs,
     write_statistics,
 )
-from blip2sweep.rows import Id
 from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.predictions import Predictions
 
@@ -37,62 +27,38 @@ class Scorer:
 
     def __init__(self, task: TaskData) -> None:
         self.task = task
-        self._of_some: dict[tuple[Id, ...], CaptionScorer] = {}
-
-    @cached_property
-    def _captions(self) -> CaptionScorer:
-        return CaptionScorer([s.references for s in self.task.samples])
+        self._own = task.rules.scorer(task)
 
     @property
     def names(self) -> set[str]:
         """The statistics that any cell of the task has."""
-        return {
-            "health",
-            *({METRICS[m].statistic for m in CAPTION_METRICS} if self.task.kind == "caption" else {"vqa"}),
-        }
+        health = {"health"} if "generate" in self.task.rules.REQUESTS else set()
+        return health | {METRICS[m].statistic for m in self.task.rules.scores(self.task)}
 
     def warm(self) -> None:
-        """Tokenise the references and start METEOR (some seconds) before there is anything to score."""
-        if self.task.kind == "caption":
-            assert self._captions
-            shared_meteor().statistics([["a"]], ["a"])
+        """Make ready what takes seconds before there is anything to score."""
+        self._own.warm()
 
-    def prepare(self, captions: Sequence[str]) -> None:
-        """Tokenise captions of any number of cells in one go, so that `statistics` need not."""
-        if self.task.kind == "caption":
-            self._captions.prepare(captions)
+    def prepare(self, predictions: Sequence[Predictions]) -> None:
+        """Do for any number of cells in one go what `statistics` would do for each."""
+        self._own.prepare(predictions)
 
     def statistics(self, predictions: Predictions) -> Statistics:
         """Statistic arrays (n, k), in the order of the predictions."""
-        return {
-            **health_statistics(predictions.text),
-            **_nll(predictions),
-            **self._outputs(predictions),
-        }
+        return {**_health(predictions), **_nll(predictions), **self._own.statistics(predictions)}
 
-    def _outputs(self, predictions: Predictions) -> Statistics:
-        if self.task.kind == "caption":
-            return self._of(predictions).statistics(predictions.text)
-        chosen = {s.id: s for s in self.task.samples}
-        samples = [chosen[i] for i in predictions.id]
-        return vqa_statistics(predictions.text, [s.references for s in samples], [s.answer_type for s in samples])
 
-    def _of(self, predictions: Predictions) -> CaptionScorer:
-        """The task's scorer, or one of its own where samples were skipped: document frequencies are the scored set's."""
-        if len(predictions.id) == len(self.task.samples):
-            return self._captions
-        ids = tuple(predictions.id)
-        if ids not in self._of_some:
-            chosen = {s.id: s for s in self.task.samples}
-            self._of_some = {ids: CaptionScorer([chosen[i].references for i in ids])}  # cells skip the same samples
-        return self._of_some[ids]
+def _health(predictions: Predictions) -> Statistics:
+    """Of texts; a choice cannot be empty."""
+    return {} if predictions.text is None else health_statistics(predictions.text)
 
 
 def _nll(predictions: Predictions) -> Statistics:
     """Nothing where likelihoods were not measured; NaN, and so no value at all, where one was not finite."""
-    if all(x is None for x in predictions.nll_sum):
+    sums, tokens = predictions.nll_sum, predictions.nll_tokens
+    if sums is None or tokens is None or all(x is None for x in sums):
         return {}
-    return nll_statistics([float("nan") if x is None else x for x in predictions.nll_sum], predictions.nll_tokens)
+    return nll_statistics([float("nan") if x is None else x for x in sums], tokens)
 
 
 def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:

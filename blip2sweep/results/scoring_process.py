@@ -221,9 +221,7 @@ class Service:
     def _prepare(self, requests: list[dict[str, Any]]) -> None:
         for task in {canonical_json(r["task"]): r["task"] for r in requests}.values():
             names = [r["name"] for r in requests if r["task"] == task]
-            self._scorer(task).prepare(
-                [t for n in names if (p := predictions_or_none(self.output_dir, n)) for t in p.text]
-            )
+            self._scorer(task).prepare([p for n in names if (p := predictions_or_none(self.output_dir, n))])
 
     def _warm(self, task: dict[str, Any]) -> None:
         self._scorer(task).warm()

@@ -1,22 +1,19 @@
-"""Tasks: one file a data format, each giving samples with picture, question and references. No torch here."""
+"""Tasks: one file a data format, one a kind of task (task.py has both protocols). No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
-from blip2sweep.tasks import coco, vqav2
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
+from blip2sweep.tasks.task import format_of, task_of
 
 __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation"]
-
-FORMATS: dict[str, Callable[..., tuple[list[Sample], list[str]]]] = {"coco": coco.read, "vqav2": vqav2.read}
-KINDS = {"coco": "caption", "vqav2": "vqa"}
 
 
 def load_task(config: Mapping[str, Any]) -> TaskData:
@@ -25,10 +22,11 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
     Raises UserError, one line, for anything missing, damaged or outside the data folder.
     """
     kind, form = config["kind"], config["format"]
-    if form not in FORMATS:
-        raise UserError(f"task.format={form}: unknown; {nearest(str(form), FORMATS)}")
-    if kind != KINDS[form]:
-        raise UserError(f"task.kind={kind}: format {form} holds {KINDS[form]}; right: task.kind={KINDS[form]}")
+    reader = format_of(str(form))
+    if kind not in reader.KINDS:
+        held = ", ".join(reader.KINDS)
+        raise UserError(f"task.kind={kind}: format {form} holds {held}; right: task.kind={held}")
+    task_of(kind)
     if config.get("on_bad_image", "error") not in ("error", "skip"):
         raise UserError(f"task.on_bad_image={config['on_bad_image']}: right: error or skip")
     root = local_path(str(config["data_dir"]))
@@ -37,10 +35,11 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
             f"task.data_dir={config['data_dir']}: no such folder; right: the folder that holds annotations/ and images (official files: cocodataset.org, visualqa.org)"
         )
     with without_gc():
-        samples, notes = FORMATS[form](root, str(config["split"]), config.get("limit"))
+        samples, notes = reader.read(root, str(config["split"]), config.get("limit"))
     own = [str(config["note"])] if config.get("note") else []
     skip = str(config.get("on_bad_image", "error"))
-    return TaskData(str(config["name"]), kind, tuple(samples), fingerprint(samples, root), (*own, *notes), skip)
+    whole, main = fingerprint(samples, root), str(config.get("main_metric") or "")
+    return TaskData(str(config["name"]), kind, tuple(samples), whole, (*own, *notes), skip, main_metric=main)
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:

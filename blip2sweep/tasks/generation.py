@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.tasks.task import task_of
 
 KNOBS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
 
@@ -15,7 +16,7 @@ KNOBS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_pena
 class Generation:
     """Deterministic decoding. Null is what nothing consumes: no prompt, no minimum, a length penalty at one beam.
 
-    A VQA prompt holds `{}` for the question. Lengths are in new tokens, prompt and image not counted.
+    The prompt of a task that asks questions holds `{}` for the question. Lengths are in new tokens, prompt and image not counted.
     """
 
     prompt: str | None
@@ -26,7 +27,7 @@ class Generation:
 
 
 def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tuple[Generation, frozenset[str]]:
-    """The settings of a composed `generation` config for a kind (caption, vqa) and family (opt, t5).
+    """The settings of a composed `generation` config for a kind of task and a family (opt, t5).
 
     Returns them with the config keys that had an effect: an override that nothing consumes is not among them.
     Raises UserError naming the key that is wrong.
@@ -49,23 +50,17 @@ def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tup
 
 def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, Any]:
     presets = config.get("presets") or {}
-    if kind not in presets or family not in presets[kind]:
+    own = kind if kind in presets else task_of(kind).PRESET
+    if family not in presets.get(own, {}):
         known = [f"presets.{k}.{f}" for k in presets for f in presets[k]]
         name, hint = config.get("name"), nearest(f"presets.{kind}", known)
         raise UserError(f"generation={name}: no preset for {kind} and {family}; {hint}")
-    return presets[kind][family]
+    return presets[own][family]
 
 
 def _prompt(value: Any, kind: str) -> str | None:
     text = str(value or "")
-    if kind == "vqa" and text.count("{}") != 1:
-        raise UserError(
-            f"generation.prompt={text!r}: no place for the question; right: such as 'Question: {{}} Answer:'"
-        )
-    if kind == "caption" and "{}" in text:
-        raise UserError(
-            f"generation.prompt={text!r}: a caption has no question for {{}}; right: such as 'a photo of', or ''"
-        )
+    task_of(kind).check_prompt(text)
     return text or None
 
 

@@ -1,4 +1,4 @@
-"""What a task is to the rest: samples with a picture, perhaps a question, and references."""
+"""What a task is to the rest: samples with a picture, perhaps a question and choices, and references."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.vqa import rule_of
+from blip2sweep.metrics.statistics import BUILT_IN, by_order
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
+from blip2sweep.tasks.task import Task, task_of
+
+if TYPE_CHECKING:
+    from blip2sweep.tasks.predictions import Predictions
 
 T = TypeVar("T")
 
@@ -31,7 +35,7 @@ ORIGIN = {
 class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
-    answer_type: of a question, where its file says.
+    answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right ones.
     """
 
     id: Id
@@ -40,6 +44,7 @@ class Sample:
     question: str | None
     references: tuple[str, ...]
     answer_type: str | None = None
+    choices: tuple[str, ...] = ()
 
     @property
     def majority(self) -> str:
@@ -52,15 +57,17 @@ class TaskData:
     """The samples of one task in file order. `fingerprint` is a sha256 over ids, questions, references, image names.
 
     planned: the digest that the images' content has to have, where a plan has said so: whoever decodes them compares.
+    main_metric: what `task.main_metric` says; empty of samples that nobody scores.
     """
 
     name: str
-    kind: str  # "caption" or "vqa"
+    kind: str  # names what is asked and how it is scored, in tasks/task.py
     samples: tuple[Sample, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
     on_bad_image: str = "error"
     planned: str | None = None
+    main_metric: str = ""
 
     @cached_property
     def content(self) -> str:
@@ -76,9 +83,22 @@ class TaskData:
         return replace(own, planned=planned_part(self.images, self.planned, own.images, self.name))
 
     @cached_property
-    def vqa_rule(self) -> str | None:
-        """How questions are scored, by the number of answers they have; None for captions."""
-        return rule_of([s.references for s in self.samples]) if self.kind == "vqa" else None
+    def rules(self) -> Task:
+        """What is asked of the samples, and how the answers are scored."""
+        return task_of(self.kind)
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """What a row says of the task beside the columns that every row has. `main_metric` is one of them where a table could not
+        tell it from the metrics that there are."""
+        first = by_order(self.rules.scores(self))[:1]
+        told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
+        return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
+
+    def words(self, said: Predictions) -> list[str]:
+        """What was said of each sample, as people read it: of a choice its text, where the samples are known."""
+        known = {s.id: s.choices for s in self.samples} if said.choice else {}
+        return [known[i][int(word)] if known.get(i) else word for i, word in zip(said.id, said.outputs, strict=True)]
 
     @cached_property
     def images(self) -> dict[Id, Path]:
@@ -87,11 +107,13 @@ class TaskData:
 
 
 def fingerprint(samples: Sequence[Sample], root: Path) -> str:
-    """sha256 over (id, image id, image name in `root`, question, references, answer type) of the samples in order."""
+    """sha256 over (id, image id, image name in `root`, question, references, answer type) of the samples in order, and over the
+    choices of those that have some."""
     total = hashlib.sha256()
     names = {image: image.relative_to(root).as_posix() for image in {s.image_id: s.image for s in samples}.values()}
     for s in samples:
         row = [s.id, s.image_id, names[s.image], s.question, list(s.references), s.answer_type]
+        row += [list(s.choices)] if s.choices else []
         total.update(canonical_json(row).encode() + b"\n")
     return total.hexdigest()
 

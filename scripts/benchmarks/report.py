@@ -53,7 +53,7 @@ def _agreement(given: Setting, done: Sequence[Timed], output_dir: Path) -> dict[
     for one in done:
         result = ledger.attempts[one.cell.key].result
         assert result is not None
-        texts = read_predictions(output_dir, stem(one.cell.key, result["predictions"])).text[: one.images]
+        texts = read_predictions(output_dir, stem(one.cell.key, result["predictions"])).outputs[: one.images]
         differing = [i for i, (a, b) in enumerate(zip(one.texts, texts, strict=True)) if a != b]
         pairs = [(samples[i].image, one.texts[i], texts[i]) for i in differing[:LOOKED_AT]]
         found["captions"] += len(texts)

@@ -79,9 +79,9 @@ def test_the_order_of_steps_is_part_of_the_recipe() -> None:
 
 def test_blocks_before_the_first_changed_one_are_shared() -> None:
     plain = resolve_recipe({"part": "none", "blocks": "all", "layers": "all"}, ANATOMY)
-    both = [chain("start", r).vision for r in (plain, recipe())]
+    both = [chain("start", r, ANATOMY.stages).keys for r in (plain, recipe())]
     assert [x == y for x, y in zip(*both, strict=True)] == [True, True, True, False, False, False, False]
-    assert chain("start", recipe()).language == chain("start", plain).language
+    assert chain("start", recipe(), ANATOMY.stages).language == chain("start", plain, ANATOMY.stages).language
 
 
 def test_the_short_form_means_the_same() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis.cells import comparable, main_metric
+from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
+from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.commands.rescore import rescore
 from blip2sweep.commands.suggest import run_suggest

@@ -49,7 +49,7 @@ def test_references_of_the_same_skipped_samples_are_read_once(monkeypatch: pytes
         def statistics(self, texts: Sequence[str]) -> dict[str, Any]:
             return {"cider": np.ones((len(texts), 2))}
 
-    monkeypatch.setattr("blip2sweep.results.scoring.CaptionScorer", Captions)
+    monkeypatch.setattr("blip2sweep.tasks.captions.CaptionScorer", Captions)
     task = load_task({**conf("task/shapes_caption"), "limit": 6})
     scorer = Scorer(task)
     for kept in (task.samples[1:], task.samples[1:], task.samples[:-1], task.samples):

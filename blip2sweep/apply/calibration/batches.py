@@ -14,7 +14,7 @@ from blip2sweep.models.architecture import Language
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.ragged import Rows, joined
-from blip2sweep.models.text import Ids, caption_as_trained
+from blip2sweep.models.text import Ids
 from blip2sweep.tasks.calibration import Calibration
 
 
@@ -66,10 +66,10 @@ class Feed:
 
     @cached_property
     def _texts(self) -> tuple[list[Ids], list[Ids]]:
-        """Prompts and references of the samples: a caption as it was trained on, a question's majority answer."""
-        prompt, samples = self.calibration.prompt or "", self.calibration.data.samples
-        prompts = self.language.prompt_ids([prompt.replace("{}", s.question or "") for s in samples])
-        answers = [caption_as_trained(s.references[0]) if s.question is None else s.majority for s in samples]
+        """Prompts and first targets of the samples."""
+        prompt, data = self.calibration.prompt or "", self.calibration.data
+        prompts = self.language.prompt_ids([data.rules.prompt(s, prompt) for s in data.samples])
+        answers = [data.rules.targets(s, 1)[0] for s in data.samples]
         return prompts, self.language.reference_ids(answers, bool(prompt))
 
     @cached_property

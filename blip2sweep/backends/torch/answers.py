@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.architecture import Begun
 from blip2sweep.models.images import Features
-from blip2sweep.models.text import Ids, Likelihood, Text, caption_as_trained
+from blip2sweep.models.text import Ids, Likelihood, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample
+from blip2sweep.tasks.task import Task
 
 
 class Answer(NamedTuple):
-    """A sample's text, and the likelihood summed over its references (None where it has none)."""
+    """What a sample was asked for: its text, the likelihood summed over its targets (None where it has none), and that of each of
+    its choices."""
 
-    text: Text
+    text: Text | None
     likelihood: Likelihood | None
+    options: tuple[Likelihood, ...] = ()
 
 
 class Answers:
     """Texts and likelihoods of samples, of whose images is known what the language model sees."""
 
     def __init__(
-        self, run: Run, encoded: Features, generation: Generation, samples: Sequence[Sample], nll_references: int
+        self,
+        run: Run,
+        encoded: Features,
+        generation: Generation,
+        task: Task,
+        samples: Sequence[Sample],
+        nll_references: int,
     ) -> None:
         assert encoded.rows is not None
-        self.run, self.generation, self.pictures = run, generation, encoded.rows
+        self.run, self.generation, self.pictures, self.requests = run, generation, encoded.rows, task.REQUESTS
         self.language, self.stage = run.loaded.language, run.loaded.anatomy.last_stage
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
         prompt = generation.prompt or ""
-        self.prompts = self.language.prompt_ids([prompt.replace("{}", s.question or "") for s in samples])
-        self.references = self._reference_ids(samples, nll_references)
+        self.prompts = self.language.prompt_ids([task.prompt(s, prompt) for s in samples])
+        n = nll_references if "likelihood" in self.requests else 0
+        self.references = self._reference_ids([task.targets(s, n) for s in samples])
+        chosen_from = [s.choices if "choose" in self.requests else () for s in samples]
+        self.options = self._reference_ids(chosen_from)
 
-    def _reference_ids(self, samples: Sequence[Sample], n: int) -> list[list[Ids]]:
-        pairs = [(i, text) for i, s in enumerate(samples) for text in _references(s, n)]
+    def _reference_ids(self, texts: Sequence[Sequence[str]]) -> list[list[Ids]]:
+        """Token ids of each sample's texts."""
+        pairs = [(i, text) for i, own in enumerate(texts) for text in own]
         tokens = self.language.reference_ids([text for _, text in pairs], bool(self.generation.prompt))
-        found: list[list[Ids]] = [[] for _ in samples]
+        found: list[list[Ids]] = [[] for _ in texts]
         for (i, _), ids in zip(pairs, tokens, strict=True):
             found[i].append(ids)
         return found
@@ -49,7 +63,10 @@ class Answers:
         if shared is None:
             return self._computed()
         with self.run.clock.stage(self.stage):
-            key = shared.language_key(self.pictures, [self.generation, self.rows, self.prompts, self.references])
+            asked = [self.generation, self.rows, self.prompts, self.references]
+            if any(self.options) or "generate" not in self.requests:
+                asked += [self.requests, self.options]
+            key = shared.language_key(self.pictures, asked)
             known = shared.answered.get(key)
         shared.hits[self.stage] = len(known) if known else 0
         answers = known or self._computed()
@@ -69,29 +86,33 @@ class Answers:
         clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])
         with clock.stage(self.stage):
             begun = self.language.begin(pictures, [self.prompts[i] for i in chosen])
-        likelihoods: list[Likelihood | None] = [None] * len(chosen)
-        if any(self.references[i] for i in chosen):
+        targets, options = ([ids[i] for i in chosen] for ids in (self.references, self.options))
+        likelihoods: list[tuple[Likelihood, ...]] = [()] * len(chosen)
+        by_option = likelihoods
+        if any(targets) or any(options):
             with clock.stage("likelihood"):
-                likelihoods = self._likelihoods(begun, [self.references[i] for i in chosen])
-        with clock.stage(self.stage):
-            texts = begun.generate(self.generation)
-        return [Answer(t, n) for t, n in zip(texts, likelihoods, strict=True)]
-
-    def _likelihoods(self, begun: Begun, references: Sequence[Sequence[Ids]]) -> list[Likelihood | None]:
-        """Summed over each row's references, the k-th of all rows at once."""
-        result: list[Likelihood | None] = [None] * len(references)
-        for k in range(max(map(len, references))):
-            for i, found in enumerate(begun.likelihood([r[k] if k < len(r) else [] for r in references])):
-                result[i] = _added(result[i], found) if k < len(references[i]) else result[i]
-        return result
+                likelihoods, by_option = (_likelihoods(begun, texts) for texts in (targets, options))
+        texts: Sequence[Text | None] = [None] * len(chosen)
+        if "generate" in self.requests:
+            with clock.stage(self.stage):
+                texts = begun.generate(self.generation)
+        found = zip(texts, map(_summed, likelihoods), by_option, strict=True)
+        return [Answer(*one) for one in found]
 
 
-def _references(sample: Sample, n: int) -> tuple[str, ...]:
-    """Of a question the majority answer, of an image the first `n` captions."""
-    if sample.question is not None:
-        return (sample.majority,) if n else ()
-    return tuple(caption_as_trained(text) for text in sample.references[:n])
+def _likelihoods(begun: Begun, texts: Sequence[Sequence[Ids]]) -> list[tuple[Likelihood, ...]]:
+    """That of each of each row's texts, the k-th of all rows at once."""
+    result: list[tuple[Likelihood, ...]] = [()] * len(texts)
+    for k in range(max(map(len, texts))):
+        for i, found in enumerate(begun.likelihood([own[k] if k < len(own) else [] for own in texts])):
+            result[i] += (found,) if k < len(texts[i]) else ()
+    return result
 
 
-def _added(a: Likelihood | None, b: Likelihood) -> Likelihood:
-    return b if a is None else Likelihood(a.nll_sum + b.nll_sum, a.nll_tokens + b.nll_tokens)
+def _summed(likelihoods: Sequence[Likelihood]) -> Likelihood | None:
+    """Over the targets of a sample, from the first on; None where it has none."""
+    return reduce(_added, likelihoods) if likelihoods else None
+
+
+def _added(a: Likelihood, b: Likelihood) -> Likelihood:
+    return Likelihood(a.nll_sum + b.nll_sum, a.nll_tokens + b.nll_tokens)

@@ -295,7 +295,8 @@ class Runner:
 
 def _flips(first: Evaluation, second: Evaluation) -> dict[str, Any]:
     """Outputs of one cell that a second run says otherwise, and that run's records."""
-    flips = sum(a["text"] != b["text"] for a, b in zip(first.records, second.records, strict=True))
+    said = (Predictions.of(evaluation.records).outputs for evaluation in (first, second))
+    flips = sum(a != b for a, b in zip(*said, strict=True))
     return {"flips": flips, "flip_rate": flips / max(1, len(first.records)), "records": second.records}
 
 

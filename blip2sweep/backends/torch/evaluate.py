@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from blip2sweep.backends.torch.answers import Answers
+from blip2sweep.backends.torch.answers import Answer, Answers
 from blip2sweep.backends.torch.batching import Clock, Run, image_batches, sequence_batches
 from blip2sweep.backends.torch.encode import Source, encode
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.errors import UserError
 from blip2sweep.models.images import Features, Images
 from blip2sweep.models.load import Loaded
-from blip2sweep.models.text import Likelihood, Text
+from blip2sweep.models.text import Likelihood
 from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.predictions import columns_of
 from blip2sweep.tasks.sample import Sample, TaskData
+from blip2sweep.tasks.task import RequestType
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """records: {id, image_id, text, tokens, nll_sum, nll_tokens} a sample in task order (nll_sum null where it is not
-    finite or not measured); cost: what it took; features: what the language model saw, for further tasks on the
-    same images."""
+    """records: a dict of the columns of `Predictions` a sample, in task order; cost: what it took; features: what the language
+    model saw, for further tasks on the same images."""
 
     records: list[dict[str, Any]]
     cost: dict[str, Any]
@@ -47,12 +49,13 @@ def evaluate(
     """Answer every sample of `task`.
 
     batch_size: null chooses by device and model; halved when memory runs out (at one sample the error propagates).
-    workers: processes that decode images. nll_references: references a caption whose likelihood is summed (VQA: the
-    majority answer), 0 for none. features: what is known of the images beforehand; stages before it are not run.
+    workers: processes that decode images. nll_references: the most targets of a sample whose likelihood is summed, 0 for none. features: what is known of the images beforehand; stages before it are not run.
     shared: what other cells computed; it changes no token in float32. fitting: batch sizes that earlier cells had to go
     down to, which are started with; is added to.
-    Raises UserError for an image that cannot be decoded, unless on_bad_image="skip".
+    Raises UserError for an image that cannot be decoded, unless on_bad_image="skip", and for a task that asks for a match.
     """
+    if "match" in task.rules.REQUESTS:
+        raise UserError(f"task {task.name}: asks for a match of pictures and texts, which no model here computes")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
     images = image_batches(loaded, batch_size)
@@ -65,22 +68,32 @@ def evaluate(
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
-    answers = Answers(run, encoded, generation, samples, nll_references).all(shared)
+    answers = Answers(run, encoded, generation, task.rules, samples, nll_references).all(shared)
     known |= {name: batches.size for name, batches in names.items() if batches.halvings}
-    records = [_record(s, t, n) for s, (t, n) in zip(samples, answers, strict=True)]
+    records = [record(s, a, task.rules.REQUESTS) for s, a in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
 
 
-def _record(sample: Sample, text: Text, nll: Likelihood | None) -> dict[str, Any]:
-    finite = nll is not None and math.isfinite(nll.nll_sum)
-    return {
+def record(sample: Sample, answer: Answer, requests: Sequence[RequestType]) -> dict[str, Any]:
+    """What was said of a sample, in the columns of its task's requests."""
+    text, nll, options = answer.text, answer.likelihood, answer.options
+    known = {
         "id": sample.id,
         "image_id": sample.image_id,
-        "text": text.text,
-        "tokens": text.tokens,
-        "nll_sum": nll.nll_sum if nll and finite else None,
+        "text": text.text if text else None,
+        "tokens": text.tokens if text else None,
+        "nll_sum": _finite(nll) if nll else None,
         "nll_tokens": nll.nll_tokens if nll else 0,
+        "choice": min(range(len(options)), key=lambda i: options[i].nll_sum, default=None),
+        "option_nll": [_finite(x) for x in options],
+        "option_tokens": [x.nll_tokens for x in options],
     }
+    return {name: known[name] for name in columns_of(requests)}
+
+
+def _finite(nll: Likelihood) -> float | None:
+    """None where a broken model gives no number."""
+    return nll.nll_sum if math.isfinite(nll.nll_sum) else None
 
 
 def _cost(run: Run, encoded: Features, samples: int, shared: Shared | None) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from blip2sweep.models.images import Features, Images, load_pixels
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.opt import Begun, Opt
 from blip2sweep.models.ragged import Rows, joined
-from blip2sweep.models.text import caption_as_trained
 from blip2sweep.tasks import Generation, TaskData, load_task
+from blip2sweep.tasks.captions import caption_as_trained
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.in_process import own_text
 
