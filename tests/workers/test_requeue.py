@@ -25,9 +25,9 @@ from blip2sweep.workers.signals import END, WALL, WARNING
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
 from tests.commands import blip2sweep
-from tests.planning.test_packs import DUMMY, jobs, sweep
+from tests.planning.test_packs import jobs, sweep
 
-SETTINGS = {"runner": DUMMY["BLIP2SWEEP_RUNNER"], "signal_delay_s": 5, "max_num_timeout": 1}
+SETTINGS = {"signal_delay_s": 5, "max_num_timeout": 1}
 
 
 def fake(folder: Path, name: str, script: str) -> None:

@@ -37,7 +37,7 @@ def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> 
     }  # fmt: skip
 
 
-class Answered(Generic[T]):
+class AnswerCache(Generic[T]):
     """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers.
 
     digests: of the query features that the chain's bridge keys stand for at present, which questions are keyed by.
@@ -68,7 +68,7 @@ class Shared:
     memo: Memo
     chain: Chain
     origin: Mapping[str, Any]
-    answered: Answered[Any]
+    answered: AnswerCache[Any]
     store: Store | None = None
     hits: dict[str, float] = field(default_factory=dict)
 
