@@ -44,10 +44,11 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.worst import worst_samples
-from blip2sweep.results.collect import collect, sweep_rows
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_predictions, stem
 from blip2sweep.results.sweeps import list_sweeps
+from blip2sweep.results.table_files import sweep_rows
 from blip2sweep.running.queue import Live
 from blip2sweep.running.status import print_status, sweep_status
 

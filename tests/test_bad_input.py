@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blip2sweep.files import local_path
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 
 CASES = {
     "a list of widths": (["-m", "quant.bits=[2,4]"], ["quant.bits=[2,4]: a list", "right: -m quant.bits=2,4 for a sweep"]),

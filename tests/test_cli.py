@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blip2sweep.__main__ import VERBS, main
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 
 
 @pytest.mark.parametrize("words", [["plan", "--help"], ["plan", "-m", "quant.bits=2,4", "-h"]])

@@ -32,5 +32,7 @@ def its_commands(sweep: Sweep) -> list[str]:
     """`setup: …` and `backend: …` of the launch that is repeated."""
     launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
-    backend = sweep.settings["backend"]["name"] if "backend" in sweep.settings else sweep.settings.get("runner", "torch")
+    backend = (
+        sweep.settings["backend"]["name"] if "backend" in sweep.settings else sweep.settings.get("runner", "torch")
+    )
     return [*(told or ["no setup"]), f"backend: {backend!r}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -55,15 +55,18 @@ class Outcome:
         return self.values[key]
 
 
-def run_sweep(jobs: Sequence[PlannedJob], launch: Launch) -> Outcome:
-    """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job."""
+def run_sweep(jobs: Sequence[PlannedJob], launch: Launch, begun: set[Path] | None = None) -> Outcome:
+    """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job.
+
+    begun: the sweeps that whoever calls has launched before, of which there are more cells to come; is added to."""
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
-    plan, ledger = plan_sweep(jobs)
+    begun = set() if begun is None else begun
+    plan, ledger = plan_sweep(jobs, begun)
     screen = console(err=True)
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
-    begun(sweep, output_dir)
+    go_on(sweep, output_dir, begun)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.todo:
@@ -74,7 +77,7 @@ def run_sweep(jobs: Sequence[PlannedJob], launch: Launch) -> Outcome:
     return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
 
 
-def plan_sweep(jobs: Sequence[PlannedJob]) -> tuple[Plan, Ledger]:
+def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tuple[Plan, Ledger]:
     """Everything that can be wrong with a sweep is found here; nothing is written."""
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
@@ -86,18 +89,18 @@ def plan_sweep(jobs: Sequence[PlannedJob]) -> tuple[Plan, Ledger]:
     ledger = Ledger(output_dir).refresh()
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
     check_noise_floor(config, plan)
-    if told := name_in_use(output_dir, config.get("sweep_name"), plan):
+    if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
     return plan, ledger
 
 
-def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
+def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collection[Path] = ()) -> str | None:
     """What becomes of a sweep of that name: a larger grid extends it. Raises UserError when it is another grid's.
 
     The command it came from may mean other cells than before: its data changed, or this is another version.
     """
     path = output_dir / "sweeps" / (name or "") / "sweep.json"
-    if name is None or not path.exists() or path in _begun:
+    if name is None or not path.exists() or path in begun:
         return None
     try:
         there = read_sweep(path)
@@ -115,19 +118,16 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
     )
 
 
-_begun: set[Path] = set()  # sweeps of this process
-
-
-def begun(sweep: Sweep, output_dir: Path) -> None:
+def go_on(sweep: Sweep, output_dir: Path, begun: set[Path]) -> None:
     """A sweeper that chooses cells by the results of others launches one sweep many times: it has all of their cells."""
     path = sweep.folder(output_dir) / "sweep.json"
-    if path in _begun and path.exists():
+    if path in begun and path.exists():
         there = read_sweep(path)
         sweep.keys = list(dict.fromkeys([*there.keys, *sweep.keys]))
         sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
         sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
         sweep.single, sweep.created = False, there.created
-    _begun.add(path)
+    begun.add(path)
 
 
 def own_command() -> str:

@@ -37,6 +37,7 @@ class PackLauncher(Launcher):
         self.composer: Composer | None = None
         self.failed: str | None = None
         self.sweep_dir: Path | None = None
+        self.begun: set[Path] = set()  # sweeps that this launcher has launched: a search does so many times
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         foreign = not str(config.hydra.sweeper._target_).startswith("hydra_plugins.blip2sweep.")
@@ -60,7 +61,7 @@ class PackLauncher(Launcher):
         from blip2sweep.commands.run import failures, run_sweep
 
         assert self.composer is not None
-        outcome = run_sweep(jobs(job_overrides, self.composer), self.run)
+        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun)
         self.failed = failures(outcome)
         return outcome
 

@@ -24,7 +24,7 @@ from blip2sweep.models.load import load
 from blip2sweep.recipe.chain import Prefixes, chain
 from tests.checkpoints import TINY, recipe, tiny_config
 from tests.composing import plan
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from blip2sweep.cache import disk as cache
-from tests.commands import blip2sweep
-from tests.running import jobs, run
+from tests.command_line import blip2sweep
+from tests.in_process import jobs, run
 
 
 @pytest.fixture(autouse=True)

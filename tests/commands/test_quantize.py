@@ -10,7 +10,7 @@ import yaml
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.models.load import load
 from tests.checkpoints import tiny_config
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import plan, recipes
 
 

@@ -23,7 +23,7 @@ from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import read_predictions, stem
 from tests.checkpoints import believe, tiny_config
-from tests.commands import Ran, blip2sweep
+from tests.command_line import Ran, blip2sweep
 from tests.composing import plan
 from tests.synthetic import build, build_planned, whole
 

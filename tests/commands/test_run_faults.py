@@ -28,7 +28,7 @@ from blip2sweep.slurm.settings import with_time_to_work
 from blip2sweep.slurm.submit import note, throttled
 from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop, Stopped
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.composing import plan
 from tests.planning.test_packs import WORDS, sweep
 

@@ -16,7 +16,7 @@ from blip2sweep.config.hydra_keys import check_hydra
 from blip2sweep.config.overrides import normalise, parse
 from blip2sweep.console.quoting import keys_override, override, path_override, quoted, yaml_text
 from blip2sweep.errors import UserError
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import composer, jobs
 
 ODD = [

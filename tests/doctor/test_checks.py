@@ -9,7 +9,7 @@ import pytest
 
 from blip2sweep.doctor.anchors import ANCHORS, compare
 from blip2sweep.doctor.checks import FAIL, OK, WARN, examine
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import jobs
 
 

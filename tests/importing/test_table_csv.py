@@ -11,7 +11,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.importing.params import PARAMS, model_params
 from blip2sweep.importing.table_csv import Options, import_csv
 from blip2sweep.models.shipped import model_config, shipped_models
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 
 LINES = "part,bits,cider\nnone,,1.2\nvit,4,1.1\n"
 

@@ -15,7 +15,7 @@ from blip2sweep.importing.table_csv import Imported, Options, import_csv
 from blip2sweep.reporting.terminal import csv_text
 from blip2sweep.results.collect import collect
 from blip2sweep.results.sweeps import find_sweep
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import plan
 from tests.synthetic import build_planned
 

@@ -15,7 +15,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.planning.cell import Cell, Cells
 from tests.checkpoints import conf, t5_config, tiny_config
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.composing import jobs
 
 ORDERS = list(itertools.permutations(("vit", "qformer", "llm")))

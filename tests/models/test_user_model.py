@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from tests.checkpoints import t5_config, write_t5
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 
 
 def test_a_t5_checkpoint_runs_end_to_end(tmp_path: Path) -> None:

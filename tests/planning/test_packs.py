@@ -24,7 +24,7 @@ from blip2sweep.slurm.batch_job import parse_left
 from blip2sweep.slurm.submit import refusal
 from blip2sweep.workers.signals import Stop
 from blip2sweep.workers.worker import CELL_FAILED, Worker, again, kind, run_pack
-from tests.commands import Ran, blip2sweep, refused
+from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
 
 WORDS = ["backend=dummy", "task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]

@@ -23,7 +23,7 @@ from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.next_steps import next_steps, suggest_command
 from blip2sweep.reporting.overview import model_quality, sentences
 from blip2sweep.reporting.source import Source, load_source
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import plan, recipes
 from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, whole
 from tests.synthetic import source as synthetic_source

@@ -19,7 +19,7 @@ from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.tracking import check_tracking, split_row
 from blip2sweep.reporting.worst import worst_samples
 from blip2sweep.results.sweeps import find_sweep
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.synthetic import build, whole
 
 wandb = pytest.importorskip("wandb")

@@ -25,7 +25,7 @@ from blip2sweep.reporting.source import _narrowed
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import find_results, find_sweep
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.synthetic import build, entry, grid, source, whole
 
 

@@ -32,11 +32,12 @@ from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine import processes
 from blip2sweep.planning.packs import pack_data, read_pack, sweep_jobs
 from blip2sweep.planning.plan import make_plan
-from blip2sweep.results.collect import collect, state
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.predictions import predictions_or_none, read_predictions, stem
 from blip2sweep.results.sweeps import Submission, find_sweep, list_sweeps
+from blip2sweep.results.table_files import state
 from blip2sweep.running import local
 from blip2sweep.running.queue import Live, submitter_lives
 from blip2sweep.running.status import sweep_status, warnings
@@ -45,7 +46,7 @@ from blip2sweep.workers.run_cell import failure_kind, run_cell
 from blip2sweep.workers.signals import Stop
 from blip2sweep.workers.worker import may_live
 from tests import ledgers
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.composing import plan
 
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2sweep.errors import UserError
-from blip2sweep.results import samples
+from blip2sweep.results import samples, samples_shown
 from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
-from blip2sweep.results.samples import HIDDEN, SHOWN, SampleWriter, held, held_as, show
+from blip2sweep.results.samples import HIDDEN, SHOWN, SampleWriter, held_as
+from blip2sweep.results.samples_shown import held, show
 from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
 
@@ -124,7 +125,7 @@ def test_no_row_is_seen_twice_on_the_way(tmp_path: Path, monkeypatch: pytest.Mon
     part(tmp_path, [new])
     seen = []
     for name in ("_move_in", "write_part"):
-        real = getattr(samples, name)
+        real = getattr(samples_shown, name)
 
         def looked(*given: object, real: object = real, **more: object) -> object:
             seen.append(said(tmp_path).get(old.key, []))
@@ -132,7 +133,7 @@ def test_no_row_is_seen_twice_on_the_way(tmp_path: Path, monkeypatch: pytest.Mon
             seen.append(said(tmp_path).get(old.key, []))
             return found
 
-        monkeypatch.setattr(samples, name, looked)
+        monkeypatch.setattr(samples_shown, name, looked)
     show(tmp_path, counting(new))
     assert all(texts in ([], ["old"] * 3, ["new"] * 3) for texts in seen)
     assert seen[-1] == ["new"] * 3
@@ -162,8 +163,8 @@ def test_rests_of_killed_writers_go_and_files_of_others_stay(tmp_path: Path) -> 
 
 
 def test_many_small_parts_become_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "SMALL_PARTS", 4)
-    monkeypatch.setattr(samples, "ROWS", 16)
+    monkeypatch.setattr(samples_shown, "SMALL_PARTS", 4)
+    monkeypatch.setattr(samples_shown, "ROWS", 16)
     cells = [cell(tmp_path, f"{i:012x}", str(i)) for i in range(9)]
     for one in cells:
         part(tmp_path, [one])
@@ -174,11 +175,11 @@ def test_many_small_parts_become_few(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_two_versions_of_a_cell_are_never_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "SMALL_PARTS", 0)
+    monkeypatch.setattr(samples_shown, "SMALL_PARTS", 0)
     old, new = cell(tmp_path, "a" * 12, "old"), cell(tmp_path, "a" * 12, "new")
     part(tmp_path, [old])
     part(tmp_path, [new])
-    assert not samples._merge_small(tmp_path)
+    assert not samples_shown._merge_small(tmp_path)
     show(tmp_path, counting(new))
     assert said(tmp_path) == {new.key: ["new"] * 3}
 
@@ -209,7 +210,7 @@ def test_where_nothing_may_be_written_one_line_says_so(tmp_path: Path, monkeypat
 def _make(output_dir: Path, keys: list[str], rounds: int) -> None:
     """One maker of tables that knows these keys: adds what it thinks is missing, shows what counts. Then all its cells must be
     there: nobody may have taken the last copy away."""
-    samples.SMALL_PARTS = 2
+    samples_shown.SMALL_PARTS = 2
     cells = [cell(output_dir, key) for key in keys]
     count = counting(*cells)
     for _ in range(rounds):

@@ -23,7 +23,7 @@ from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.workers.worker import run_pack
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.composing import plan
 
 

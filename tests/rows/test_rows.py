@@ -17,7 +17,7 @@ from blip2sweep.rows import json_file
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.scenes import write_split
 from tests.checkpoints import conf
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 
 FILES = {
     "c": "captions_val2014.json",

@@ -11,14 +11,15 @@ from blip2sweep.commands import other_users as theirs
 from blip2sweep.commands import run as running
 from blip2sweep.commands import table as verbs
 from blip2sweep.commands.rescore import rescore
-from blip2sweep.commands.run import begun, name_in_use
+from blip2sweep.commands.run import go_on, name_in_use
 from blip2sweep.commands.sweeps import relaunch, retry
 from blip2sweep.commands.table import show_table
 from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import pack_path, write_packs
-from blip2sweep.results.collect import collect, is_current
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
+from blip2sweep.results.table_files import is_current
 from tests.composing import plan
 from tests.results.test_scoring_process import jobs, run
 
@@ -67,11 +68,11 @@ def test_the_same_command_whose_cells_have_other_keys_now(tmp_path: Path, monkey
 
 def test_a_sweeper_that_launches_its_sweep_again_extends_it(tmp_path: Path) -> None:
     """As Optuna's does, batch after batch, with one name."""
-    made = [plan(f"quant.bits={bits}", "task=shapes_vqa") for bits in (2, 4)]
+    made, begun = [plan(f"quant.bits={bits}", "task=shapes_vqa") for bits in (2, 4)], set[Path]()
     for each in made:
-        assert name_in_use(tmp_path, "opt", each) is None
+        assert name_in_use(tmp_path, "opt", each, begun) is None
         sweep = Sweep("opt", "-m", 0.0, list(each.cells), each.baselines)
-        begun(sweep, tmp_path)
+        go_on(sweep, tmp_path, begun)
         sweep.write(tmp_path)
     assert find_sweep(tmp_path, "opt").keys == list({**made[0].cells, **made[1].cells})
 
@@ -206,7 +207,7 @@ def test_a_folder_of_which_a_part_may_not_be_written(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for what in ("show", "write_parquet"):
-        monkeypatch.setattr(f"blip2sweep.results.collect.{what}", refused)
+    for what in ("collect.show", "table_files.write_parquet"):
+        monkeypatch.setattr(f"blip2sweep.results.{what}", refused)
         show_table(tmp_path, "s", "csv", False)
         assert "may not be written by you" in capsys.readouterr().err

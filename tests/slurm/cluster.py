@@ -17,7 +17,7 @@ import pandas as pd
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.sweeps import find_sweep
-from tests.commands import Ran, blip2sweep
+from tests.command_line import Ran, blip2sweep
 
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1"]
 TASK = ["task=shapes_vqa", "task.limit=4"]

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from blip2sweep.slurm.submit import array_size
-from tests.commands import refused
+from tests.command_line import refused
 from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, slurm, until
 
 pytestmark = pytest.mark.xdist_group("slurm")

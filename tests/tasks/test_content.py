@@ -25,9 +25,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.tasks import content, planned_task
 from blip2sweep.tasks.scenes import write_split
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import plan
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 from tests.synthetic import build_planned
 
 N = 6

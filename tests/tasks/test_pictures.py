@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from blip2sweep.errors import UserError
 from blip2sweep.tasks.pictures import Refused, decode
 from blip2sweep.tasks.scenes import write_split
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (5, 7), dtype=np.uint8)

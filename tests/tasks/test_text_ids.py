@@ -26,7 +26,7 @@ from blip2sweep.tasks import load_task
 from blip2sweep.tasks.calibration import check_disjoint, check_other_pictures, choose
 from blip2sweep.tasks.scenes import write_split
 from tests.checkpoints import conf
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 from tests.synthetic import build, whole
 
 QUESTIONS, ANSWERS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"

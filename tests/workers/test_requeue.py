@@ -24,7 +24,7 @@ from blip2sweep.workers.requeue import AGAIN, after_tasks, before_tasks
 from blip2sweep.workers.signals import END, WALL, WARNING
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 from tests.planning.test_packs import jobs, sweep
 
 SETTINGS = {"signal_delay_s": 5, "max_num_timeout": 1}

@@ -23,7 +23,7 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.tasks import Generation, load_task
 from tests import composing
 from tests.checkpoints import TINY, conf, t5_config, tiny_config, write_t5
-from tests.running import own_text, run
+from tests.in_process import own_text, run
 
 BEAMS = Generation("Question: {} Answer:", 3, 8, None, -1.0)
 

@@ -26,7 +26,7 @@ from blip2sweep.models.images import Features, Images, load_pixels
 from blip2sweep.models.load import Loaded, apply, load
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
-from tests.running import own_text
+from tests.in_process import own_text
 
 CAPTION = Generation(None, 1, 32)
 VQA = Generation("Question: {} Answer:", 1, 10)

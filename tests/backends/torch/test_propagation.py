@@ -17,7 +17,7 @@ from blip2sweep.models.load import Loaded, load
 from blip2sweep.results.collect import collect
 from blip2sweep.tasks import load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
-from tests.commands import blip2sweep
+from tests.command_line import blip2sweep
 
 
 @pytest.fixture(params=["opt", "t5"])

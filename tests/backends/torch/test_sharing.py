@@ -18,7 +18,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.blip2.decode import begin
 from blip2sweep.models.load import load
 from tests.checkpoints import ROOT, TINY, tiny_config
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 
 SHAPES = ROOT / "blip2sweep" / "assets" / "shapes"
 

@@ -35,7 +35,7 @@ from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop
 from tests.checkpoints import TINY, conf, recipe, tiny_config
 from tests.composing import composer, plan
-from tests.running import jobs, run
+from tests.in_process import jobs, run
 
 MACHINES = (1, 2, 4)  # threads that a machine is set to
 CALIBRATED = ("gptq", "awq", "awq_prescale", "smoothquant")

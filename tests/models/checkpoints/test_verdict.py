@@ -34,7 +34,7 @@ from tests.checkpoints import (
     tiny_config,
     write_t5,
 )
-from tests.commands import blip2sweep, refused
+from tests.command_line import blip2sweep, refused
 from tests.composing import composer
 
 Tensors = dict[str, torch.Tensor]
