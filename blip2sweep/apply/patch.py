@@ -79,7 +79,7 @@ class Patch:
     def apply(self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None) -> Applied:
         """Make the model what the recipe says, computing in float32 and casting back to each layer's dtype.
 
-        prepared: what calibration made of layers, by path (blip2sweep/calibration).
+        prepared: what calibration made of layers, by path (blip2sweep/apply/calibration).
 
         Raises FloatingPointError naming the layer whose weights would not be finite, RuntimeError when the layers
         that differ are not those of the recipe, UserError for a layer that device_map left off the device. In each
