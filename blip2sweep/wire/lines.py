@@ -160,10 +160,10 @@ class WorkerLine(Head, WorkerName):
 CellLine = StartLine | ResultLine | FailureLine | RequeuedLine | MeasuredLine | UnscoredLine
 Line = CellLine | WorkerLine
 
-# Fields that readers take for granted, by event.
+# Fields that the ledger itself takes for granted, by event.
 REQUIRED: Mapping[str, frozenset[str]] = {
     "started": frozenset({"key", "time"}),
-    "result": frozenset({"key", "time", "predictions"}),
+    "result": frozenset({"key", "time"}),
     "failed": frozenset({"key", "time", "kind"}),
     "requeued": frozenset({"key", "time"}),
     "measured": frozenset({"key", "time", "source", "scored", "samples", "noise", "metrics"}),
