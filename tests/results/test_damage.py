@@ -566,7 +566,7 @@ def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 NAMELESS = """
 import getpass, os, pathlib, pwd
-from blip2sweep.login import logged_in
+from blip2sweep.machine.wandb_login import logged_in
 from blip2sweep.processes import settle_user
 from blip2sweep.sweep.sweeps import Submission
 os.setgid(54321); os.setuid(54321)  # nobody else may look where the interpreter lies: all is imported before
