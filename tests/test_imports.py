@@ -63,6 +63,8 @@ DOORS = (
     "__init__",
     "__main__",
     "cli",
+    "cli_results",
+    "cli_running",
     "hydra_app",
     "sweep",
 )  # which may import every room; sweep: names of version 0.1

@@ -1,0 +1,174 @@
+"""Verbs about results: tables, scores, reports, recipes. No logic here: each reads its arguments and calls a library function."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blip2sweep.cli_running import DEFAULT, OutputDir
+from blip2sweep.console.printing import say, say_text
+
+ResultsName = Annotated[
+    str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")
+]
+
+
+AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]
+
+
+Only = Annotated[str | None, typer.Option(help="Only cells of this one.")]
+
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="COLUMN=VALUE: only cells of this dtype, data, generation, weights, …."),
+]
+
+
+def table(
+    sweep: ResultsName = None,
+    output_dir: OutputDir = DEFAULT,
+    format: Annotated[str, typer.Option("--format", "-f", help="rich, csv (all columns), md or latex.")] = "rich",
+    all_cells: Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")] = False,
+) -> None:
+    """Print the table of a sweep."""
+    from blip2sweep.commands.table import show_table
+
+    show_table(output_dir, sweep, format, all_cells)
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="Predictions: COCO or VQA results JSON, JSONL, CSV or parquet.")],
+    references: Annotated[Path, typer.Option("--references", "-r", help="COCO captions or VQAv2 annotations JSON.")],
+    subset: Annotated[
+        bool, typer.Option("--subset", help="Score the ids that the predictions have, as COCOEvalCap does.")
+    ] = False,
+) -> None:
+    """Score any predictions file; prints one JSON object with the table's column names."""
+    from blip2sweep.metrics import score_file
+
+    say_text(json.dumps(score_file(file, references, subset)))
+
+
+def rescore(output_dir: OutputDir = DEFAULT) -> None:
+    """Compute metrics that are missing, or of an older scorer, without inference."""
+    from blip2sweep.commands.rescore import rescore as run
+
+    say_text(run(output_dir))
+
+
+def import_results(
+    what: Annotated[str, typer.Argument(help="blip2-coco (the published study), or csv.")],
+    path: Annotated[Path, typer.Argument(help="The study's folder, or the CSV file.")],
+    metrics: Annotated[str, typer.Option(help="blip2-coco: metrics to score again, for intervals.")] = "cider",
+    model: Annotated[
+        str | None, typer.Option(help="csv: the rows' model; else its column, else blip2-opt-2.7b.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="csv: the rows' task; else its column, else coco_caption.")] = None,
+    params: Annotated[
+        int | None, typer.Option(help="csv: parameters of the whole model, where not as shipped.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="csv: MEANING=COLUMN, such as bits_vit='W bits'; MEANING= for no column.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="csv: MEANING=VALUE for every line, such as part=llm or method=gptq."),
+    ] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option(help="csv: METRIC=100 where its column has percentages, METRIC=1 where not.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="csv: comma or point, where numbers such as 1,234 may be either.")
+    ] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Take results of others into the ledger: what was really done, no-ops marked, duplicates merged."""
+    from blip2sweep.commands.import_results import import_what
+    from blip2sweep.importing.table_csv import Options
+
+    options = Options(model, task, params, tuple(columns or ()), tuple(constants or ()), tuple(scale or ()), decimal)
+    say(*import_what(what, path, output_dir, metrics, options))
+
+
+def report(
+    sweep: ResultsName = None,
+    output_dir: OutputDir = DEFAULT,
+    all_cells: AllCells = False,
+    model: Only = None,
+    task: Only = None,
+    only: Columns = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; by default in the sweep's folder.")] = None,
+    png: Annotated[bool, typer.Option(help="The figures as PNG too.")] = False,
+    pdf: Annotated[bool, typer.Option(help="The figures as PDF too.")] = False,
+    wandb: Annotated[str | None, typer.Option(help="Send rows and report to W&B: online or offline.")] = None,
+    project: Annotated[str, typer.Option(help="The W&B project.")] = "blip2sweep",
+) -> None:
+    """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
+    from blip2sweep.commands.report import check_sending, send
+    from blip2sweep.commands.report import report as run
+    from blip2sweep.reporting.source import load_source, narrowing
+
+    if wandb:
+        check_sending(wandb, all_cells)
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    say(*source.meant, *run(source, out, png, pdf))
+    if wandb:
+        say_text(send(source, wandb, project))
+
+
+def recommend(
+    sweep: ResultsName = None,
+    output_dir: OutputDir = DEFAULT,
+    all_cells: AllCells = False,
+    model: Only = None,
+    task: Only = None,
+    only: Columns = None,
+    max_bytes: Annotated[str | None, typer.Option(help="Size of the whole model, such as 2GB.")] = None,
+    max_drop: Annotated[str | None, typer.Option(help="Share of the baseline, such as 2%.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The recipe file.")] = None,
+    verify: Annotated[bool, typer.Option(help="Run the recipe and say what it scored.")] = False,
+) -> None:
+    """The best recipe under a budget: chosen on one half of the images, reported on the other."""
+    from blip2sweep.commands.recommend import run_recommend
+    from blip2sweep.reporting.source import load_source, narrowing
+
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    lines = run_recommend(source, max_bytes, max_drop, out, verify)
+    say(*source.meant, *lines)
+
+
+def suggest(
+    sweep: ResultsName = None,
+    output_dir: OutputDir = DEFAULT,
+    all_cells: AllCells = False,
+    model: Only = None,
+    task: Only = None,
+    only: Columns = None,
+    n: Annotated[int, typer.Option("-n", help="How many cells.")] = 10,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the recipe files.")] = None,
+) -> None:
+    """The cells to run next: those that would teach the most about all the others."""
+    from blip2sweep.commands.suggest import run_suggest
+    from blip2sweep.reporting.source import load_source, narrowing
+
+    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    lines = run_suggest(source, n, out)
+    say(*source.meant, *lines)
+
+
+def quantize(
+    overrides: Annotated[list[str], typer.Argument(help="One cell, such as part=llm quant=gptq quant.bits=4.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder for the checkpoint.")],
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Write one cell's quantized model as a safetensors checkpoint, with its recipe."""
+    from blip2sweep.commands.quantize import write_checkpoint
+    from blip2sweep.config.standalone import compose_cell
+
+    config = compose_cell(overrides, config_dir, {"output_dir": str(output_dir)})
+    say_text(write_checkpoint(config, to))
