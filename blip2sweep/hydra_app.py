@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
@@ -33,12 +36,12 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(task)()
 
 
-def describe_cell(config: Any) -> float:
+def describe_cell(config: DictConfig) -> float:
     """Hydra's task function of `blip2sweep plan`: our sweeper sees that it is this one, and runs nothing."""
     raise NotImplementedError
 
 
-def run_cell(config: Any) -> float:
+def run_cell(config: DictConfig) -> float:
     """Hydra's task function: one cell in this process, for launchers that are not ours."""
     from omegaconf import OmegaConf
 
