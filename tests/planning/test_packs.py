@@ -27,7 +27,8 @@ from blip2sweep.workers.worker import CELL_FAILED, Worker, again, kind, run_pack
 from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
 
-WORDS = ["backend=dummy", "task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]
+CELLS = ["task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]
+WORDS = ["backend=dummy", *CELLS]
 
 
 def sweep(folder: Path, *words: str, behaviour: dict[str, Any] | None = None, **env: str) -> Ran:
@@ -35,8 +36,8 @@ def sweep(folder: Path, *words: str, behaviour: dict[str, Any] | None = None, **
     return blip2sweep("-m", *WORDS, "sweep_name=s", *words, cwd=folder, env=told)
 
 
-def jobs() -> list[dict[str, Any]]:
-    return [c.job() for c in plan(*WORDS).todo]
+def jobs(backend: str = "dummy") -> list[dict[str, Any]]:
+    return [c.job() for c in plan(f"backend={backend}", *CELLS).todo]
 
 
 # ---- packs

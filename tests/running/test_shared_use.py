@@ -9,13 +9,13 @@ import pytest
 
 from blip2sweep.commands import other_users as theirs
 from blip2sweep.commands import run as running
-from blip2sweep.commands import table as verbs
 from blip2sweep.commands.rescore import rescore
 from blip2sweep.commands.run import go_on, name_in_use
 from blip2sweep.commands.sweeps import relaunch, retry
 from blip2sweep.commands.table import show_table
 from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import pack_path, write_packs
+from blip2sweep.results import latest
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
@@ -157,7 +157,7 @@ def test_a_table_is_what_the_journals_have_now_and_costs_nothing_when_nothing_is
     journal.write_text("".join(lines))
     assert rows(tmp_path, capsys) == 3
     with monkeypatch.context() as patched:
-        patched.setattr(verbs, "collect", lambda *_: pytest.fail("nothing is new"))
+        patched.setattr(latest, "collect", lambda *_: pytest.fail("nothing is new"))
         assert rows(tmp_path, capsys) == 3
         show_table(tmp_path, None, "csv", True)
         capsys.readouterr()
@@ -190,7 +190,7 @@ def test_a_folder_one_may_only_read(
     sweep.keys.append("f" * 12)
     sweep.write(tmp_path)
 
-    monkeypatch.setattr(verbs.os, "access", lambda *_: False)
+    monkeypatch.setattr(latest.os, "access", lambda *_: False)
     before = sorted(tmp_path.rglob("*"))
     show_table(tmp_path, "s", "csv", False)
     shown = capsys.readouterr()

@@ -314,7 +314,7 @@ def test_the_batch_is_halved_when_memory_runs_out(
     data = task("caption", 20)
     expected = texts(evaluate(opt, data, CAPTION))
     name, real = STEPS[stage]
-    monkeypatch.setattr(f"blip2sweep.stages.{name}", failing(real, 5, error))
+    monkeypatch.setattr(f"blip2sweep.backends.torch.{name}", failing(real, 5, error))
     found = evaluate(opt, data, CAPTION, batch_size=16)
     assert texts(found) == expected
     assert (found.cost["batch_size"], found.cost["oom_halvings"]) == (4, 2)
