@@ -74,7 +74,13 @@ class Attempts:
         if line["event"] == "started":
             self.starts[attempt_id(line)] = line
         elif line["event"] == "result":
-            self._take_result(line, attempt_id(line))
+            attempt = attempt_id(line)
+            self.ended.add(attempt)
+            self.known[attempt] = line
+            if len(self.known) == 1 and not self.gone:
+                self.result = line
+            else:
+                self._choose()
         elif line["event"] == "measured":
             known = self.measured.get(line["source"])
             self.measured[line["source"]] = max(known or line, line, key=_generation)
@@ -85,14 +91,6 @@ class Attempts:
             self.failures = sorted([*self.failures, line], key=lambda r: r["time"])
         elif line["event"] == "requeued":
             self.ended.add(attempt_id(line))
-
-    def _take_result(self, line: ResultLine, attempt: str) -> None:
-        self.ended.add(attempt)
-        self.known[attempt] = line
-        if len(self.known) == 1 and not self.gone:
-            self.result = line
-        else:
-            self._choose()
 
     def lose(self, attempt: str) -> None:
         """The predictions of this result are not there."""

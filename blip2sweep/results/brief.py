@@ -4,7 +4,6 @@ needs. A few times faster than parsing the line."""
 from __future__ import annotations
 
 import re
-from typing import cast
 
 import orjson
 
@@ -22,12 +21,6 @@ KNOWN = re.compile(rb',("replaces":\[[^\[\]]*\],"starts":\[[^\[\]]*\])')
 SEMANTICS = re.compile(rb'"semantics":(\d+)')
 
 
-def key_of_line(line: bytes) -> bytes | None:
-    """The key of the cell that a line is of; None where it is of none."""
-    found = KEY.search(line)
-    return found[1] if found else None
-
-
 def brief(head: re.Match[bytes], line: bytes) -> StartLine | ResultLine:
     """The record of a HEAD. `files` stays JSON until `files_of` reads it."""
     record = orjson.loads(head[0] + b"}")
@@ -37,4 +30,5 @@ def brief(head: re.Match[bytes], line: bytes) -> StartLine | ResultLine:
         if known := KNOWN.match(line, files.end()):
             record |= orjson.loads(b"{" + known[1] + b"}")
         record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
-    return cast("StartLine | ResultLine", record)
+    known_fields: StartLine | ResultLine = record
+    return known_fields

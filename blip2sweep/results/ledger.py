@@ -16,12 +16,12 @@ from pathlib import Path
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import seal_holds
 from blip2sweep.results.attempts import Attempts, attempt_id
-from blip2sweep.results.brief import HEAD, MEASURED, brief, key_of_line
+from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief
 from blip2sweep.results.committed import Look, files_of
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
-from blip2sweep.wire.lines import REQUIRED, Line, ResultLine, WorkerLine, line_of
+from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
 
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
@@ -170,7 +170,7 @@ class Ledger:
             return True
         head = HEAD.match(line) if self.brief else None
         if self._only is not None:
-            key = head[5] if head else key_of_line(line)
+            key = head[5] if head else (found[1] if (found := KEY.search(line)) else None)
             if key is not None and key not in self._only:
                 return True
         record = brief(head, line) if head else line_of(parse(line))
@@ -182,13 +182,13 @@ class Ledger:
     def _keep(self, line: Line) -> None:
         if line["event"] == "worker":
             self.workers.append(line)
-        elif line["event"] in REQUIRED and (line["event"] != "measured" or self.measured):
-            key = line["key"]
-            if key not in self.attempts:
-                self.attempts[key] = Attempts()
-            self.attempts[key].take(line)
+        elif "key" in line and (line["event"] != "measured" or self.measured):
+            attempts = self.attempts.get(line["key"])
+            if attempts is None:
+                attempts = self.attempts[line["key"]] = Attempts()
+            attempts.take(line)
             if line["event"] == "result":
-                self._see_to(self.attempts[key], line)
+                self._see_to(attempts, line)
 
     def _see_to(self, attempts: Attempts, result: ResultLine) -> None:
         if result.get("predictions"):

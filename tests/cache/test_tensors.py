@@ -97,8 +97,8 @@ def test_what_was_asked_before_is_not_answered_again() -> None:
     job = jobs("part=llm", "quant.bits=3")[1]
     runner = TorchBackend({"device": "cpu"})
     first, second = runner(job), runner(job)
-    assert second[0] == first[0]
-    assert (first[1]["cost"]["hits_language"], second[1]["cost"]["hits_language"]) == (0, 40)
+    assert second.predictions == first.predictions
+    assert (first.cost["hits_language"], second.cost["hits_language"]) == (0, 40)
 
 
 def test_sharing_changes_no_identity() -> None:
@@ -294,7 +294,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
 FULL = """
 import resource, sys, warnings
 from pathlib import Path
-from blip2sweep.cache import Store
+from blip2sweep.cache.disk import Store
 warnings.simplefilter("always")
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # the kernel refuses, as on a full disk
 store = Store(Path(sys.argv[1]), 10**9)
@@ -312,7 +312,7 @@ def test_a_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from blip2sweep.cache import Store
+from blip2sweep.cache.disk import Store
 store = Store(Path(sys.argv[1]), 10**9)
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):
