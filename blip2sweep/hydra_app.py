@@ -35,8 +35,13 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     Plugins.instance().register(sweeper.GridSweeper)
     Plugins.instance().register(launchers.LocalLauncher)
     Plugins.instance().register(launchers.SlurmLauncher)
-    sweeper.GridSweeper.plan_only = plan_only
-    hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(run_cell)()
+    task = describe_cell if plan_only else run_cell
+    hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(task)()
+
+
+def describe_cell(config: DictConfig) -> float:
+    """Hydra's task function of `blip2sweep plan`: our sweeper sees that it is this one, and runs nothing."""
+    raise NotImplementedError
 
 
 def run_cell(config: DictConfig) -> float:

@@ -23,11 +23,12 @@ from blip2sweep.planning.plan import make_plan
 from blip2sweep.planning.sweep import new_sweep
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.slurm.launch import queue
+from blip2sweep.wire.launcher import Launcher
 from scripts.chaos import TASK, grid
 from tests.composing import composer, jobs
 
 CELLS = 1000
-LAUNCHER = {"cpus_per_task": 1, "mem_gb": 1, "timeout_min": 60, "array_parallelism": 32, "name": "bench",
+LAUNCHER: Launcher = {"cpus_per_task": 1, "mem_gb": 1, "timeout_min": 60, "array_parallelism": 32, "name": "bench",
             "stderr_to_stdout": True, "signal_delay_s": 120, "additional_parameters": {"hold": True}}  # fmt: skip
 
 

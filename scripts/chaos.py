@@ -21,13 +21,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import read_predictions, stem
+from blip2sweep.results.predictions import read_predictions
 
-TASK = ["task=shapes_vqa", "task.limit=4", "sweep_name=chaos"]
+TASK = ["backend=dummy", "task=shapes_vqa", "task.limit=4", "sweep_name=chaos"]
 LOCAL = ["hydra.launcher.workers=4"]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.max_packs=16",
          "hydra.launcher.pack_minutes=0.2"]  # fmt: skip
@@ -80,12 +82,12 @@ def run(folder: Path, words: list[str], chaos: Chaos, cells: int, env: dict[str,
 def report(outputs: Path, chaos: Chaos, retries: int, wall: float) -> dict[str, float]:
     """Counts, after checking that every row is whole."""
     table, ledger = pd.read_parquet(outputs / "sweeps" / "chaos" / "table.parquet"), Ledger(outputs).refresh()
-    valid = table["key"].is_unique and (table["status"] == "done").all() and table["vqa_accuracy"].notna().all()
+    valid = bool(table["key"].is_unique and (table["status"] == "done").all() and table["vqa_accuracy"].notna().all())
     for result in ledger.results():
-        name = stem(result["key"], result["predictions"])
+        name = predictions_name(result)
         valid &= read_predictions(outputs, name).hash == result["predictions"]
     attempts = sum(a.started for a in ledger.attempts.values())
-    useful = sum(r["cost"]["seconds"] for r in ledger.results())
+    useful = sum(cast("float", r["cost"]["seconds"]) for r in ledger.results())
     wasted = sum(wasted_seconds(ledger))
     return {
         "valid rows": len(table) if valid else 0, "rows": len(table), "attempts": attempts, "cells that died once or more": len(chaos.killed),
@@ -110,8 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slurm", action="store_true")
     asked = parser.parse_args()
-    env = {**os.environ, "BLIP2SWEEP_RUNNER": "blip2sweep.backends.dummy:Dummy", "OMP_NUM_THREADS": "1",
-           "BLIP2SWEEP_DUMMY": json.dumps({"seconds": asked.seconds})}  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "BLIP2SWEEP_DUMMY": json.dumps({"seconds": asked.seconds})}
     with tempfile.TemporaryDirectory() as folder:
         start, chaos = time.monotonic(), Chaos(Path(folder) / "outputs", asked.share, asked.seed)
         words = [*TASK, *grid(asked.cells), *(SLURM if asked.slurm else LOCAL)]

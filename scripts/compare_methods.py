@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from blip2sweep.metrics import METRICS, images, paired_drop
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import read_predictions, read_statistics, stem
+from blip2sweep.results.predictions import read_predictions, read_statistics
 
 OF_TASK = {"shapes_caption": ("nll", "cider"), "shapes_vqa": ("nll", "vqa_accuracy")}
 
@@ -30,7 +31,7 @@ class Cell:
     def __init__(self, output_dir: Path, ledger: Ledger, key: str) -> None:
         result = ledger.attempts[key].result
         assert result is not None
-        name = stem(key, result["predictions"])
+        name = predictions_name(result)
         self.statistics, self.images = read_statistics(output_dir, name), read_predictions(output_dir, name).image_id
 
     def against(self, other: Cell, name: str) -> str:

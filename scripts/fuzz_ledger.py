@@ -44,15 +44,15 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.worst import worst_samples
-from blip2sweep.results.collect import collect, sweep_rows
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_predictions, stem
 from blip2sweep.results.sweeps import list_sweeps
-from blip2sweep.running import status as statuses
+from blip2sweep.results.table_files import sweep_rows
 from blip2sweep.running.queue import Live
 from blip2sweep.running.status import print_status, sweep_status
 
-DUMMY = "blip2sweep.backends.dummy:Dummy"
+DUMMY = ["backend=dummy"]
 TASK = ["-m", "task=shapes_vqa", "task.limit=8"]
 CSV = "part,bits,cider\nnone,,1.2\nvit,4,1.1\nllm,4,1.0\n"
 Shown = dict[tuple[str, ...], Any]
@@ -69,15 +69,23 @@ def command(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subpro
 
 def make(cwd: Path, real: bool) -> Path:
     """An output folder with a bit of everything. real: computed by the tiny model."""
-    env = {} if real else {"BLIP2SWEEP_RUNNER": DUMMY}
-    words = [*TASK, "part=vit,llm", "quant.bits=2,4", "sweep_name=first"]
+    env: dict[str, str] = {}
+    words = [*TASK, *([] if real else DUMMY), "part=vit,llm", "quant.bits=2,4", "sweep_name=first"]
     raising = env if real else {**env, "BLIP2SWEEP_DUMMY": json.dumps({"raise": ["vit:all:all=rtn2"]})}
     command(*words, cwd=cwd, env=raising)
     outputs = cwd / "outputs"
     done = next(r["key"] for r in Ledger(outputs).refresh().results() if r["columns"]["part"] == "llm")
     _must(command(*words[:-1], "part=llm", "sweep_name=again", "--rerun", done, cwd=cwd, env=env))
     more = ["model.dtype=bfloat16", "analysis.propagation=true"] if real else []
-    calibrated = [*TASK, "quant=gptq", "part=llm", "quant.bits=3", "calibration.n_samples=8", "sweep_name=calibrated"]
+    calibrated = [
+        *TASK,
+        *([] if real else DUMMY),
+        "quant=gptq",
+        "part=llm",
+        "quant.bits=3",
+        "calibration.n_samples=8",
+        "sweep_name=calibrated",
+    ]
     _must(command(*calibrated, *more, cwd=cwd, env=env))
     (cwd / "mine.csv").write_text(CSV)
     _must(command("import", "csv", "mine.csv", cwd=cwd))
@@ -107,7 +115,6 @@ def unfinished(outputs: Path, done: str) -> None:
 def shown(outputs: Path, looks: Sequence[Look]) -> Shown:
     """Every value that the reading verbs show, by where it stands."""
     found: Shown = {}
-    statuses._packs.clear()
     for what in looks:
         with contextlib.suppress(UserError):
             for where, value in what(outputs):

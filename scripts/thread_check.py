@@ -52,13 +52,13 @@ def jobs(label: str, words: Sequence[str], task: str, limit: int) -> list[dict[s
     from blip2sweep.config.grid import expand
     from blip2sweep.config.overrides import normalise
     from blip2sweep.config.standalone import composer
-    from blip2sweep.planning.plan import Job, make_plan
+    from blip2sweep.planning.plan import PlannedJob, make_plan
     from blip2sweep.recipe.chain import Prefixes
     from blip2sweep.results.ledger import Ledger
 
     made = composer()
     arguments = [normalise(w) for w in (*words, PARTS, f"task={task}", f"task.limit={limit}")]
-    planned = make_plan([Job(j, made.config(j)) for j in expand(arguments, made)], Ledger(Path("/nonexistent")))
+    planned = make_plan([PlannedJob(j, made.config(j)) for j in expand(arguments, made)], Ledger(Path("/nonexistent")))
     found = sorted((c.job() for c in planned.cells.values()), key=Prefixes())
     return [{**j, "label": "full precision" if j["key"] == j["baseline"] else label} for j in found]
 
@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> dict[str, Cell]:
     """{task part label: cell}, in this process."""
     import torch
 
-    from blip2sweep.backends.torch.backend import Runner
+    from blip2sweep.backends.torch.backend import TorchBackend
 
     torch.set_num_threads(args.one)
     chosen = {k: w for k, w in grid(args.bits).items() if not args.only or k.partition(",")[0] in args.only.split(",")}
-    runner, found = Runner({"device": "cpu"}), {}
+    runner, found = TorchBackend({"device": "cpu"}), {}
     for task in args.tasks.split(","):
         these: dict[str, Any] = {}
         for label, words in chosen.items():
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> dict[str, Cell]:
                 these.setdefault(job["key"], job)  # what means the same under a later label is there
         runner.expect(list(these.values()))
         for job in these.values():
-            predictions, _ = runner(job)
+            predictions = runner(job).predictions
             loaded = runner.quantized(job)
             weights = {n: digest(p) for n, p in loaded.model.named_parameters() if n.endswith("weight")}
             found[f"{task} {job['columns']['part']} {job['label']}"] = {

@@ -13,7 +13,7 @@ from blip2sweep.config import schema
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
-from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.results.ledger import Ledger
 from hydra_plugins.blip2sweep import launchers, sweeper
 
@@ -28,11 +28,11 @@ def composer() -> Composer:
     return Composer(GlobalHydra.instance().config_loader(), compose("config", return_hydra_config=True))
 
 
-def jobs(*words: str) -> list[Job]:
+def jobs(*words: str) -> list[PlannedJob]:
     """The jobs of a command's overrides."""
     made, arguments = composer(), [normalise(w) for w in words]
     made.check(arguments)
-    return [Job(j, made.config(j)) for j in expand(arguments, made)]
+    return [PlannedJob(j, made.config(j)) for j in expand(arguments, made)]
 
 
 def plan(*words: str, output_dir: Path = Path("/nonexistent")) -> Plan:

@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.backend import Answered
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.tasks import Generation
@@ -23,9 +24,15 @@ def jobs(*words: str, limit: int = 40) -> list[dict[str, Any]]:
 
 def run(these: list[dict[str, Any]], **settings: Any) -> dict[str, tuple[Predictions, dict[str, Any]]]:
     """{key: (predictions, what is told of the run)}."""
-    runner = Runner({"device": "cpu", **settings})
+    runner = TorchBackend({"device": "cpu", **settings})
     runner.expect(these)
-    return {job["key"]: runner(job) for job in these}
+    return {job["key"]: told(runner(job)) for job in these}
+
+
+def told(answered: Answered) -> tuple[Predictions, dict[str, Any]]:
+    """The predictions, and all else by name."""
+    rest = {"cost": answered.cost, "layers_changed": answered.layers_changed, **answered.provenance}
+    return answered.predictions, {**rest, "noise": answered.noise, **answered.artifacts}
 
 
 def own_text(loaded: Loaded, image: Path, prompt: str, generation: Generation) -> str:

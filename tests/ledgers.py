@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.dummy import Dummy
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.importing.table_csv import import_csv
@@ -13,7 +14,6 @@ from blip2sweep.planning.packs import pack_data, write_packs
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.sweeps import Submission, Sweep
-from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop
 from tests.composing import plan
@@ -34,7 +34,7 @@ def ran(
     ledger = Ledger(output_dir, only={j["key"] for j in these})
     pack = pack_data(these, sweep, run, output_dir, {})
 
-    def evaluate(job: dict[str, Any]) -> tuple[Predictions, dict[str, Any]]:
+    def evaluate(job: dict[str, Any]) -> Answered:
         if job["key"] in failing:
             raise RuntimeError("told to fail")
         return dummy(job)

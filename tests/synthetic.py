@@ -18,6 +18,7 @@ from blip2sweep.results.predictions import stem, write_predictions, write_statis
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.pack import CellJob
 
 Array = NDArray[np.float64]
 Entry = dict[str, Any]
@@ -119,12 +120,13 @@ def build(
 def build_planned(
     output_dir: Path,
     cells: Iterable[Cell],
-    lost: Callable[[dict[str, Any]], float],
+    lost: Callable[[CellJob], float],
     name: str = "planned",
     n: int = 120,
 ) -> None:
     """A ledger of cells as a plan makes them, digests of calibration samples and all. lost(job): planted share lost."""
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
     base: Array = np.clip(rng.normal(1.2, 0.8, n), 0, None)
     ids: list[Id] = list(range(1000, 1000 + n))
     for cell in cells:

@@ -15,13 +15,14 @@ PACKAGE = ROOT / "blip2sweep"
 
 # Rooms from the bottom up: an arrow goes from a later room to an earlier one, and only where the table has it. A room is a
 # file or folder directly below blip2sweep/. BASE may be imported by every room that stands after it.
-BASE = ("errors", "canonical", "machine", "console", "files")
+BASE = ("errors", "canonical", "machine", "console", "files", "wire")
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "canonical": set(),
     "machine": set(),
     "console": {"errors"},
     "files": {"errors", "machine"},
+    "wire": {"errors"},
     "cache": set(),
     "rows": set(),
     "metrics": {"rows"},
@@ -33,8 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "backends": {"apply", "cache", "compression", "models", "recipe", "rows", "tasks"},
     "config": {"models"},
     "results": {"compression", "metrics", "recipe", "rows", "tasks"},
-    "planning": {"models", "recipe", "results", "tasks"},
-    "workers": {"planning", "results", "tasks"},
+    "planning": {"backends", "models", "recipe", "results", "tasks"},
+    "workers": {"backends", "planning", "results"},
     "running": {"compression", "planning", "recipe", "results", "workers"},
     "slurm": {"planning", "results", "running", "workers"},
     "analysis": {"compression", "metrics", "models", "recipe", "results", "rows"},

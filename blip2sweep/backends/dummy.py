@@ -1,4 +1,4 @@
-"""An evaluator without a model, for tests and benchmarks of everything around one: BLIP2SWEEP_RUNNER=blip2sweep.backends.dummy:Dummy.
+"""A back end without a model, `backend=dummy`, for tests and benchmarks of everything around one.
 
 What it says depends on the cell alone. BLIP2SWEEP_DUMMY is JSON: seconds a cell, and words found in the recipes of cells
 that are to be slow (ten times), to raise, to exit (taking the process with them), to break the device for the rest of the
@@ -12,46 +12,54 @@ import json
 import os
 import signal
 import time
-from typing import Any
+from collections.abc import Sequence
 
+from blip2sweep.backends.backend import Answered
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions, columns_of
 from blip2sweep.tasks.sample import Sample
+from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
+VERSION = 1  # of what it says
 
 
 class Dummy:
-    """Stands in for blip2sweep.backends.torch.backend.Runner."""
+    """Answers from a hash of the cell's key and the sample's id."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.behaviour = json.loads(os.environ.get("BLIP2SWEEP_DUMMY", "{}"))
-        self.warning = self.behaviour.get("warning")
+        self.warning: str | None = self.behaviour.get("warning")
         self._tasks: dict[str, TaskData] = {}
         self.broken = False
 
-    def task(self, job: dict[str, Any]) -> TaskData:
+    @classmethod
+    def identity(cls, choice: BackendChoice) -> JsonObject:
+        return {"name": choice["name"], "version": VERSION}
+
+    def expect(self, jobs: Sequence[CellJob]) -> None:
+        """Nothing is shared between cells."""
+
+    def task(self, job: CellJob) -> TaskData:
         name = canonical_json(job["task"])
         if name not in self._tasks:
             self._tasks[name] = planned_task(job["task"])
         return self._tasks[name]
 
-    def __call__(self, job: dict[str, Any]) -> tuple[Predictions, dict[str, Any]]:
+    def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
         start = time.perf_counter()
         if self.behaviour.get("deaf"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         slow = 10 if self._listed("slow", job["columns"]["recipe"]) else 1
         time.sleep(slow * self.behaviour.get("seconds", 0))
-        self._misbehave(job["columns"]["recipe"])
-        cost = {"seconds": time.perf_counter() - start, "batch_size": self.settings.get("batch_size")}
-        return Predictions.of([_record(s, job["key"], self.task(job)) for s in self.task(job).samples]), {
-            "layers_changed": 0,
-            "cost": cost,
-        }
+        batch_size = batch_size or self.settings.get("batch_size")
+        self._misbehave(job["columns"]["recipe"], batch_size)
+        records = [_record(s, job["key"], self.task(job)) for s in self.task(job).samples]
+        return Answered(Predictions.of(records), {"seconds": time.perf_counter() - start, "batch_size": batch_size})
 
-    def _misbehave(self, recipe: str) -> None:
+    def _misbehave(self, recipe: str, batch_size: int | None) -> None:
         if self._listed("exit", recipe):
             os._exit(9)
         if self._listed("raise", recipe):
@@ -60,19 +68,19 @@ class Dummy:
             self.broken = True
         if self.broken:
             raise RuntimeError("CUDA error: device-side assert triggered")
-        if self._listed("oom", recipe) and not self.settings.get("batch_size"):
+        if self._listed("oom", recipe) and not batch_size:
             raise MemoryError(f"told to run out of memory at {recipe}")
 
     def _listed(self, what: str, recipe: str) -> bool:
         return any(word in recipe for word in self.behaviour.get(what, ()))
 
 
-def _record(sample: Sample, key: str, task: TaskData) -> dict[str, Any]:
+def _record(sample: Sample, key: str, task: TaskData) -> dict[str, object]:
     """An answer in the columns of the task's requests."""
     number = int(digest([key, sample.id])[:6], 16)
     text, options = WORDS[number % len(WORDS)], range(len(sample.choices))
     tokens, requests = len(text.split()), task.rules.REQUESTS
-    known = {
+    known: dict[str, object] = {
         "id": sample.id,
         "image_id": sample.image_id,
         "text": text,

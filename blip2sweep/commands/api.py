@@ -13,7 +13,7 @@ from blip2sweep.commands.run import run_sweep
 from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
 from blip2sweep.config.standalone import composer
-from blip2sweep.planning.plan import Job
+from blip2sweep.planning.plan import PlannedJob
 from blip2sweep.reporting.source import load_source
 from blip2sweep.results.latest import read_table
 from blip2sweep.running.local import run_local
@@ -23,7 +23,7 @@ def run(overrides: str, more: Sequence[str], workers: int | None) -> pd.DataFram
     """The table of a sweep that ran here. Raises UserError for bad input; failed cells are rows of the table."""
     made, words = composer(), [normalise(word) for word in (*shlex.split(overrides), *more)]
     made.check(words)
-    jobs = [Job(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
+    jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
     outcome = run_sweep(
         jobs,
         lambda plan, sweep, output_dir: run_local([c.job() for c in plan.todo], sweep, output_dir, workers),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.console.printing import tell
 from blip2sweep.console.remarks import remark
@@ -15,6 +15,9 @@ from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import sweep_status, told
 from blip2sweep.workers.run_cell import MARKER
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # A line about an error that ended a process: ours, Slurm's, or the last of a traceback.
 ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
 
@@ -23,7 +26,7 @@ class SweepFailed(Exception):
     """Some cells failed; the message is the summary by kind."""
 
 
-def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> Any:
+def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.DataFrame:
     """Write the tables, print the sweep's, send it where it is tracked. Returns the sweep's table. ledger: as `collect`
     takes it."""
     from blip2sweep.reporting.dropoff import draw_dropoff

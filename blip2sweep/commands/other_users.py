@@ -6,7 +6,6 @@ import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.results.sweeps import Sweep
@@ -30,7 +29,10 @@ def user_name(uid: int) -> str:
 
 
 def its_commands(sweep: Sweep) -> list[str]:
-    """`setup: …` and `runner: …` of the launch that is repeated."""
-    launcher: Mapping[str, Any] = sweep.submissions[-1].launcher if sweep.submissions else {}
+    """`setup: …` and `backend: …` of the launch that is repeated."""
+    launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
-    return [*(told or ["no setup"]), f"runner: {sweep.settings.get('runner', 'blip2sweep')!r}"]
+    backend = (
+        sweep.settings["backend"]["name"] if "backend" in sweep.settings else sweep.settings.get("runner", "torch")
+    )
+    return [*(told or ["no setup"]), f"backend: {backend!r}"]

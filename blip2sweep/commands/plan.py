@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.packs import START_SECONDS, Job, make_packs
+from blip2sweep.planning.packs import START_SECONDS, make_packs
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.running.status import duration
+from blip2sweep.wire.launcher import Launcher
+from blip2sweep.wire.pack import CellJob
 
 
 def describe(plan: Plan) -> None:
@@ -50,7 +51,7 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
     _packs(make_packs(jobs, count), seconds, "worker")
 
 
-def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> None:
+def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     from blip2sweep.slurm.launch import slurm_packs
     from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
 
@@ -68,7 +69,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: dict[str, Any]) -> No
     )
 
 
-def _packs(packs: list[list[Job]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:
+def _packs(packs: list[list[CellJob]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:
     """gpus, tasks: of each pack's job; the tasks share its cells."""
     costs = [sum(seconds[j["key"]] for j in pack) / tasks for pack in packs]
     if not packs:

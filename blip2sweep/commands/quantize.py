@@ -12,6 +12,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.planning.cell import Cell, Cells
 from blip2sweep.recipe.compact import targets, text
+from blip2sweep.wire.pack import JsonObject
 
 
 def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
@@ -22,11 +23,11 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     """
     cell = Cells()(config)
     _check(cell, to)
-    from blip2sweep.backends.torch.backend import Runner
+    from blip2sweep.backends.torch.backend import TorchBackend
 
     cache = Path(str(config["output_dir"])) / "cache"
-    runner = Runner({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
-    loaded = runner.quantized(cell.job())
+    backend = TorchBackend({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
+    loaded = backend.quantized(cell.job())
     loaded.model.save_pretrained(to)
     loaded.processor.save_pretrained(to)
     write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
@@ -45,7 +46,7 @@ def _check(cell: Cell, to: Path) -> None:
         raise UserError(f"--to {to}: holds something already; right: a new or empty folder")
 
 
-def _recipe(cell: Cell) -> dict[str, Any]:
+def _recipe(cell: Cell) -> JsonObject:
     """What `recipe_file=` reads, and where the weights came from."""
     source = {"model": cell.model.name, "weights": cell.model.fingerprint, "revision": cell.model.revision}
     measured = {**cell.calibration.columns(), **cell.calibration.identity} if cell.calibration else None

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.commands.finish import SweepFailed
 from blip2sweep.commands.other_users import owner
 from blip2sweep.console.printing import tell
 from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import whole_packs
-from blip2sweep.results.collect import collect, write_sweep
+from blip2sweep.results.collect import collect
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.results.predictions import predictions_or_none, read_scores, stem
-from blip2sweep.results.scoring_process import Failure, ScoringProcess
+from blip2sweep.results.predictions import predictions_or_none, read_scores
+from blip2sweep.results.scoring_process import ScoringProcess
 from blip2sweep.results.sweeps import list_sweeps
+from blip2sweep.results.table_files import write_sweep
 from blip2sweep.results.unscored import NO_PACK
+from blip2sweep.wire.lines import Failure, ResultLine
+from blip2sweep.wire.pack import CellJob
 
 
 @dataclass
@@ -47,7 +50,7 @@ def rescore(output_dir: Path) -> str:
     whose = sorted({name for s in sweeps if (name := owner(output_dir, s))})
     if whose:
         tell(
-            f"{output_dir} has sweeps of {', '.join(whose)}: scoring reads their data as you, and runs none of their setup and runner"
+            f"{output_dir} has sweeps of {', '.join(whose)}: scoring reads their data as you, and runs none of their setup and back end"
         )
     scored = score_results(output_dir, results)
     table = collect(output_dir, anew=scored.written, ledger=ledger)
@@ -59,13 +62,13 @@ def rescore(output_dir: Path) -> str:
     return f"scored {len(scored.written)} of {len(results)} cells; the others were up to date"
 
 
-def score_results(output_dir: Path, results: Sequence[dict[str, Any]], minutes: float | None = None) -> Rescored:
+def score_results(output_dir: Path, results: Sequence[ResultLine], minutes: float | None = None) -> Rescored:
     """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess takes
     them."""
     jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
     failed = dict[str, Failure]()
     for result in (r for r in results if r["predictions"]):
-        job, name = jobs.get(result["key"]), stem(result["key"], result["predictions"])
+        job, name = jobs.get(result["key"]), predictions_name(result)
         if predictions_or_none(output_dir, name) is None:
             continue
         if job is not None:
@@ -81,13 +84,13 @@ def score_results(output_dir: Path, results: Sequence[dict[str, Any]], minutes: 
     return Rescored(process.written, failed)
 
 
-def _unknown(result: dict[str, Any]) -> Failure:
+def _unknown(result: ResultLine) -> Failure:
     """Why a result is not scored whose references nobody knows any more."""
     right = "its files imported again" if "imported" in result else "the command it came from, with --rerun"
     return {"kind": "bad_config", "error": f"{NO_PACK} it, which would name its task; right: {right}", "traceback": ""}
 
 
-def _jobs(output_dir: Path) -> dict[str, dict[str, Any]]:
+def _jobs(output_dir: Path) -> dict[str, CellJob]:
     """{key: what a worker was told}, from the packs of every sweep."""
     paths = [p for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
     return {job["key"]: job for pack in whole_packs(paths) for job in pack["cells"]}

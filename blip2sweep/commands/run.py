@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -17,14 +17,20 @@ from blip2sweep.commands.finish import SweepFailed, finish, why_lost
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
-from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.planning.sweep import new_sweep
 from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import told
+from blip2sweep.wire.lines import FailureLine
+from blip2sweep.wire.pack import JsonObject, Settings
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Config = Mapping[str, Any]  # a composed config: any section may be asked for
 Launch = Callable[[Plan, Sweep, Path], bool]  # runs what the plan has to do; False: left running
 
 
@@ -36,7 +42,7 @@ class Outcome:
     sweep: Sweep
     output_dir: Path
     values: dict[str, float]  # key -> main metric
-    errors: dict[str, dict[str, Any]]  # key -> last failure
+    errors: dict[str, FailureLine]  # key -> last failure
     detached: bool = False  # the jobs were left running
 
     def value(self, i: int) -> float:
@@ -45,19 +51,22 @@ class Outcome:
         if key is None:
             raise UserError(self.plan.reasons[i])
         if key not in self.values:
-            raise SweepFailed(f"cell {key}: " + self.errors.get(key, {}).get("error", "no result"))
+            raise SweepFailed(f"cell {key}: " + (self.errors[key]["error"] if key in self.errors else "no result"))
         return self.values[key]
 
 
-def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
-    """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job."""
+def run_sweep(jobs: Sequence[PlannedJob], launch: Launch, begun: set[Path] | None = None) -> Outcome:
+    """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job.
+
+    begun: the sweeps that whoever calls has launched before, of which there are more cells to come; is added to."""
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
-    plan, ledger = plan_sweep(jobs)
+    begun = set() if begun is None else begun
+    plan, ledger = plan_sweep(jobs, begun)
     screen = console(err=True)
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
-    begun(sweep, output_dir)
+    go_on(sweep, output_dir, begun)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.todo:
@@ -68,7 +77,7 @@ def run_sweep(jobs: Sequence[Job], launch: Launch) -> Outcome:
     return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
 
 
-def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
+def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tuple[Plan, Ledger]:
     """Everything that can be wrong with a sweep is found here; nothing is written."""
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
@@ -80,18 +89,18 @@ def plan_sweep(jobs: Sequence[Job]) -> tuple[Plan, Ledger]:
     ledger = Ledger(output_dir).refresh()
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
     check_noise_floor(config, plan)
-    if told := name_in_use(output_dir, config.get("sweep_name"), plan):
+    if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
     return plan, ledger
 
 
-def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
+def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collection[Path] = ()) -> str | None:
     """What becomes of a sweep of that name: a larger grid extends it. Raises UserError when it is another grid's.
 
     The command it came from may mean other cells than before: its data changed, or this is another version.
     """
     path = output_dir / "sweeps" / (name or "") / "sweep.json"
-    if name is None or not path.exists() or path in _begun:
+    if name is None or not path.exists() or path in begun:
         return None
     try:
         there = read_sweep(path)
@@ -109,19 +118,16 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan) -> str | None:
     )
 
 
-_begun: set[Path] = set()  # sweeps of this process
-
-
-def begun(sweep: Sweep, output_dir: Path) -> None:
+def go_on(sweep: Sweep, output_dir: Path, begun: set[Path]) -> None:
     """A sweeper that chooses cells by the results of others launches one sweep many times: it has all of their cells."""
     path = sweep.folder(output_dir) / "sweep.json"
-    if path in _begun and path.exists():
+    if path in begun and path.exists():
         there = read_sweep(path)
         sweep.keys = list(dict.fromkeys([*there.keys, *sweep.keys]))
         sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
         sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
         sweep.single, sweep.created = False, there.created
-    _begun.add(path)
+    begun.add(path)
 
 
 def own_command() -> str:
@@ -137,7 +143,7 @@ def words_of(command: str) -> list[str]:
     return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
-def check_sizes(config: Any) -> None:
+def check_sizes(config: Config) -> None:
     """Refuse a batch or a number of processes that cannot be."""
     if (batch := config.get("batch_size")) is not None and batch < 1:
         raise UserError(f"batch_size={batch}: right: a positive integer, or null to choose by device")
@@ -147,7 +153,7 @@ def check_sizes(config: Any) -> None:
         raise UserError(f"data_workers={workers}: right: 0, or how many processes decode images")
 
 
-def check_noise_floor(config: Any, plan: Plan) -> None:
+def check_noise_floor(config: Config, plan: Plan) -> None:
     """Refuse to measure the noise floor of calibration where nothing is calibrated."""
     if (config.get("analysis") or {}).get("noise_floor") and not any(c.calibration for c in plan.cells.values()):
         raise UserError(
@@ -156,14 +162,17 @@ def check_noise_floor(config: Any, plan: Plan) -> None:
         )
 
 
-def settings(config: Any, rerun: dict[str, list[str]]) -> dict[str, Any]:
-    """What workers are told besides the cells. BLIP2SWEEP_RUNNER names another evaluator (see backends/dummy.py)."""
-    told = {"batch_size": config.get("batch_size"), "data_workers": config.get("data_workers") or 0, "rerun": rerun}
+def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
+    """What workers are told besides the cells."""
+    told: JsonObject = {
+        "batch_size": config.get("batch_size"),
+        "data_workers": config.get("data_workers") or 0,
+        "rerun": rerun,
+    }
     told |= cache.settings(config)
     told["scoring_minutes"] = config.get("scoring_minutes")
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
-    runner = os.environ.get("BLIP2SWEEP_RUNNER")
-    return {**told, "runner": runner} if runner else told
+    return cast("Settings", told)
 
 
 def announce(plan: Plan, screen: Console) -> None:
@@ -175,7 +184,7 @@ def announce(plan: Plan, screen: Console) -> None:
         screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
 
 
-def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: Any) -> Outcome:
+def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: pd.DataFrame) -> Outcome:
     ledger = Ledger(output_dir, only=sweep.keys).refresh()
     errors = {k: f[-1] for k, a in ledger.attempts.items() if (f := sweep.failures(a)) and not sweep.done(ledger, k)}
     rows = {row["key"]: row for row in table.to_dict("records")}

@@ -7,11 +7,13 @@ from typing import Any
 
 from blip2sweep.commands.run import settings
 from blip2sweep.metrics import METRICS
-from blip2sweep.planning.packs import pack_data
-from blip2sweep.planning.plan import Job, make_plan
+from blip2sweep.planning.packs import make_pack
+from blip2sweep.planning.plan import PlannedJob, make_plan
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.results.predictions import read_statistics, stem
+from blip2sweep.results.predictions import read_statistics
 from blip2sweep.results.sweeps import new_run
+from blip2sweep.wire.pack import CellJob, Settings
 from blip2sweep.workers.worker import may_live, run_pack
 
 
@@ -19,7 +21,7 @@ def run_single(config: dict[str, Any]) -> float:
     """Run the cell unless the ledger has it. Returns its main metric; raises what befell it."""
     output_dir = Path(config["output_dir"])
     ledger = Ledger(output_dir).refresh()
-    plan = make_plan([Job((), config)], ledger, config.get("rerun") or [])
+    plan = make_plan([PlannedJob((), config)], ledger, config.get("rerun") or [])
     key = plan.keys[0]
     assert key is not None
     rerun = {key: sorted(ledger.attempts[key].results)} if ledger.done(key) else {}
@@ -30,10 +32,10 @@ def run_single(config: dict[str, Any]) -> float:
     return _main_value(output_dir, key, ledger.refresh(), config["task"]["main_metric"])
 
 
-def _run(jobs: list[dict[str, Any]], told: dict[str, Any], output_dir: Path) -> None:
+def _run(jobs: list[CellJob], told: Settings, output_dir: Path) -> None:
     if jobs:
         journal = Journal(output_dir)
-        run_pack({**pack_data(jobs, "single", new_run(), output_dir, told), "cells": jobs}, journal)
+        run_pack(make_pack(jobs, "single", new_run(), output_dir, told), journal)
         journal.close()
 
 
@@ -46,6 +48,6 @@ def in_hand(ledger: Ledger, key: str) -> bool:
 def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> float:
     attempts = ledger.attempts[key]
     if attempts.result is None:
-        raise RuntimeError((attempts.last_failure or {}).get("error", "no result"))
-    statistics = read_statistics(output_dir, stem(key, attempts.result["predictions"]))
+        raise RuntimeError(attempts.last_failure["error"] if attempts.last_failure else "no result")
+    statistics = read_statistics(output_dir, predictions_name(attempts.result))
     return METRICS[metric].value(statistics[METRICS[metric].statistic])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
+from blip2sweep.wire.pack import JsonObject
 
 MOST_CANDIDATES = 1500
 
@@ -45,9 +45,9 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
     return [*texts, f"run them: python -m blip2sweep -m {command}"]
 
 
-def candidates(problem: Problem, seed: int = 0) -> list[list[dict[str, Any]]]:
+def candidates(problem: Problem, seed: int = 0) -> list[list[JsonObject]]:
     """Recipes that join what was done to each part in some cell, and were not run; a random 1500 where there are more."""
-    pieces: dict[str, dict[str, list[dict[str, Any]]]] = {p: {"[]": []} for p in problem.anatomy.parts}
+    pieces: dict[str, dict[str, list[JsonObject]]] = {p: {"[]": []} for p in problem.anatomy.parts}
     known = set()
     for text in problem.cells["recipe_json"]:
         listed = entries(text)
@@ -62,12 +62,12 @@ def candidates(problem: Problem, seed: int = 0) -> list[list[dict[str, Any]]]:
     else:
         joined = [list(chain(*(c[rng.integers(len(c))] for c in choices))) for _ in range(2 * MOST_CANDIDATES)]
     fresh = {canonical_json(j): j for j in joined if j and canonical_json(j) not in known}
-    unseen: list[list[dict[str, Any]]] = list(fresh.values())
+    unseen: list[list[JsonObject]] = list(fresh.values())
     picked = rng.permutation(len(unseen))[:MOST_CANDIDATES] if len(unseen) > MOST_CANDIDATES else range(len(unseen))
     return [unseen[i] for i in sorted(picked)]
 
 
-def choose(problem: Problem, fresh: list[list[dict[str, Any]]], metric: str, n: int) -> list[list[dict[str, Any]]]:
+def choose(problem: Problem, fresh: list[list[JsonObject]], metric: str, n: int) -> list[list[JsonObject]]:
     """Fit on the cells at hand, then pick among the fresh ones."""
     texts = [*problem.cells["recipe_json"], *map(canonical_json, fresh)]
     pieces = atoms(pd.DataFrame({"recipe_json": texts}), problem.anatomy)

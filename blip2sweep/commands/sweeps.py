@@ -8,22 +8,24 @@ import socket
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.commands.finish import SweepFailed, check_all_done, finish, log_lines
 from blip2sweep.commands.other_users import its_commands, owner
 from blip2sweep.console.printing import one_line, tell
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage
-from blip2sweep.results.predictions import scored_names, stem
+from blip2sweep.results.predictions import scored_names
 from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
 from blip2sweep.running.progress import follow
-from blip2sweep.running.queue import Job, live, queued_jobs, submitter_lives
+from blip2sweep.running.queue import SlurmJob, live, queued_jobs, submitter_lives
 from blip2sweep.running.slurm_commands import query
 from blip2sweep.running.status import UNKNOWN, Status, sweep_status
 from blip2sweep.slurm.submit import note
+from blip2sweep.wire.lines import FailureLine, ResultLine, StartLine
+from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.run_cell import MARKER
 
 
@@ -58,11 +60,7 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
     kinds = failure_kinds(failed)
     if not status.live.known:
         tell(f"warning: {UNKNOWN}, and is not run again")
-    keys = [
-        k
-        for k in status.keys("lost", "failed")
-        if kinds is None or status.failures.get(k, {}).get("kind", "lost") in kinds
-    ]
+    keys = [k for k in status.keys("lost", "failed") if kinds is None or _kind(status, k) in kinds]
     if not keys:
         return _score_again(output_dir, sweep, status)
     tell(f"sweep {sweep.name}: running {len(keys)} cells again")
@@ -98,7 +96,7 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
         raise SweepFailed(not_scored(output_dir, sweep, left))
 
 
-def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) -> list[ResultLine]:
     """Score results that have a score file of earlier scorers, which `finish` takes for scored. Those that could not be."""
     from blip2sweep.commands.rescore import score_results
 
@@ -106,7 +104,11 @@ def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[dict[str, Any
     if scored_now.failed:
         tell(scored_now.why_not)
     names = scored_names(output_dir)
-    return [r for r in results if r["key"] in scored_now.failed and stem(r["key"], r["predictions"]) in names]
+    return [r for r in results if r["key"] in scored_now.failed and predictions_name(r) in names]
+
+
+def _kind(status: Status, key: str) -> str:
+    return status.failures[key]["kind"] if key in status.failures else "lost"
 
 
 def failure_kinds(failed: str | None) -> set[str] | None:
@@ -118,7 +120,7 @@ def failure_kinds(failed: str | None) -> set[str] | None:
     return kinds
 
 
-def relaunch(jobs: Sequence[dict[str, Any]], sweep: Sweep, output_dir: Path, then_wait: bool) -> bool:
+def relaunch(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, then_wait: bool) -> bool:
     """As the sweep was last launched. False when the jobs were queued and left."""
     from blip2sweep.running.local import run_local
     from blip2sweep.slurm.launch import run_slurm
@@ -167,7 +169,7 @@ def mark_cancelled(sweep: Sweep) -> Sweep:
     return sweep
 
 
-def _scancel(jobs: Collection[Job]) -> None:
+def _scancel(jobs: Collection[SlurmJob]) -> None:
     """End jobs, each on its own cluster. Those that have ended already are no error."""
     for cluster in {c for c, _ in jobs}:
         ids = sorted(job for c, job in jobs if c == cluster)
@@ -191,23 +193,25 @@ def logs(output_dir: Path, key: str) -> str:
             f"{key}: {len(keys) or 'no'} cells that ran have such a key; right: the beginning of one key of `blip2sweep table`"
         )
     attempts = ledger.attempts[keys[0]]
-    ends = {e["attempt"]: e for e in (*attempts.failures, attempts.result or {}) if e.get("attempt")}
+    endings: list[FailureLine | ResultLine] = [*attempts.failures, *([attempts.result] if attempts.result else [])]
+    ends = {attempt: e for e in endings if (attempt := e.get("attempt"))}
     starts = sorted(attempts.starts.values(), key=lambda s: s["time"])
-    return "\n\n".join("\n".join(_attempt(s, ends.get(s.get("attempt", "")), sweeps, output_dir)) for s in starts)
+    return "\n\n".join("\n".join(_attempt(s, ends.get(s.get("attempt") or ""), sweeps, output_dir)) for s in starts)
 
 
 def _attempt(
-    start: dict[str, Any], end: dict[str, Any] | None, sweeps: dict[str, Sweep], output_dir: Path
+    start: StartLine, end: FailureLine | ResultLine | None, sweeps: dict[str, Sweep], output_dir: Path
 ) -> Iterator[str]:
     when = time.strftime("%F %T", time.localtime(start["time"]))
     where = f"{start['host']}, process {start['pid']}" + (f", Slurm job {start['job']}" if start.get("job") else "")
     yield one_line(f"== {start['key']} started {when} on {where}, sweep {start.get('sweep')}")
     if end:
         yield one_line(f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else ""))
-    if end and end.get("traceback"):
+    if end and end["event"] == "failed" and end.get("traceback"):
         yield end["traceback"].rstrip()
-    if start.get("sweep") in sweeps and start.get("run"):
-        yield from _lines(sweeps[start["sweep"]].logs(output_dir, start["run"]), start["key"])
+    sweep, run = sweeps.get(start.get("sweep") or ""), start.get("run")
+    if sweep and run:
+        yield from _lines(sweep.logs(output_dir, run), start["key"])
 
 
 def _lines(folder: Path, key: str) -> Iterator[str]:

@@ -106,6 +106,13 @@ class GenerationConfig:
 
 
 @dataclass
+class BackendConfig:
+    """What runs a cell; one that is not torch is part of the cell's identity."""
+
+    name: str = "torch"  # one of blip2sweep.backends.backend.BACKENDS
+
+
+@dataclass
 class TrackingConfig:
     """Where rows go besides the ledger."""
 
@@ -132,6 +139,7 @@ class Config:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     part: Any = "all"
@@ -154,7 +162,7 @@ class Config:
     rerun: list[str] = field(default_factory=list)
 
 
-GROUPS = ("model", "quant", "calibration", "task", "generation", "tracking", "study")
+GROUPS = ("model", "quant", "calibration", "task", "generation", "backend", "tracking", "study")
 # Their entries are named by the user, and checked where they are resolved.
 OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.")
 # Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
@@ -19,6 +20,7 @@ from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.location import locate
+from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, check_upstream, part_calibrates, stamped
 from blip2sweep.recipe.columns import recipe_columns
@@ -28,6 +30,7 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob, JsonObject, TaskJob
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class Cell:
     generation: Generation
     used: frozenset[str]
     calibration: Calibration | None = None
+    backend: BackendChoice | None = None  # None: torch, of which an identity says nothing
 
     @cached_property
     def semantics(self) -> int:
@@ -77,8 +81,9 @@ class Cell:
         return semantics(methods, self.recipe.further)
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Everything that determines the predictions, resolved."""
+        backend = identity_of(self.backend) if self.backend else None
         return {
             "semantics": self.semantics,
             "weights": self.model.fingerprint,
@@ -91,6 +96,7 @@ class Cell:
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
+            **({"backend": backend} if backend else {}),
         }
 
     @cached_property
@@ -103,13 +109,13 @@ class Cell:
         return self.recipe.empty
 
     def baseline(self) -> Cell:
-        """The cell with the empty recipe: same model, dtypes, task and generation."""
+        """The cell with the empty recipe: same model, dtypes, task, generation and back end."""
         untouched = Recipe.untouched({n: p.part for n, p in self.recipe.parts.items()})
         return replace(self, recipe=untouched, used=frozenset(), calibration=None)
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Columns:
         """The identity and size columns of the cell's row."""
-        return {
+        found = {
             "model": self.model.name,
             "weights": self.model.fingerprint[:12],
             "revision": self.model.revision,
@@ -124,22 +130,26 @@ class Cell:
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
+            **({"backend": self.backend["name"]} if self.backend else {}),
         }
+        return cast("Columns", found)
 
-    def job(self) -> dict[str, Any]:
+    def job(self) -> CellJob:
         """What a worker needs to run the cell, as JSON; nothing of Hydra in it."""
-        return {
+        planned = {"samples": self.task.fingerprint, "images": self.task.content}
+        job: CellJob = {
             "key": self.key,
             "model": self.model.config,
             "folder": str(self.model.folder),
-            "task": {**self.task_config, "planned": {"samples": self.task.fingerprint, "images": self.task.content}},
-            "generation": asdict(self.generation),
+            "task": cast("TaskJob", {**self.task_config, "planned": planned}),
+            "generation": cast("GenerationJob", asdict(self.generation)),
             "recipe": targets(self.recipe),
             "recipe_hash": self.recipe.hash,
             "baseline": self.baseline().key,
             "calibration": self.calibration.job() if self.calibration else None,
             "columns": self.columns(),
         }
+        return {**job, "backend": self.backend} if self.backend else job
 
 
 class Cells:
@@ -158,11 +168,12 @@ class Cells:
             "generation", asked, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
         )
         check_packed(recipe, model.dtypes)
+        backend = chosen_backend(config.get("backend"), recipe)
         measured = self._calibration(config, model, recipe, task)
         if measured is None:
-            return Cell(model, recipe, task, task_config, generation, recipe.used | used)
+            return Cell(model, recipe, task, task_config, generation, recipe.used | used, backend=backend)
         recipe, used = stamped(recipe, measured.digest), used | recipe.used | _calibration_keys(recipe)
-        return Cell(model, recipe, task, task_config, generation, used, measured)
+        return Cell(model, recipe, task, task_config, generation, used, measured, backend)
 
     def _calibration(
         self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData

@@ -5,42 +5,55 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json, write_json
 from blip2sweep.recipe.chain import Prefixes
+from blip2sweep.wire.pack import CellJob, JsonObject, Pack, PackFile, Settings, pack_of
 
 PACKS_PER_SLOT = 4  # so that slots which end early find more to do
 START_SECONDS = 60.0  # a worker starts and loads its model in about that: packs of less work are not worth a job
 
-Job = dict[str, Any]  # a cell as `Cell.job()` gives it
 
+def make_packs(jobs: Sequence[CellJob], count: int, seconds: dict[str, float] | None = None) -> list[list[CellJob]]:
+    """About `count` packs of about equal cost, each of one back end. Cells that share work (model, task, then parts in order)
+    stay together.
 
-def make_packs(jobs: Sequence[Job], count: int, seconds: dict[str, float] | None = None) -> list[list[Job]]:
-    """At most `count` packs of about equal cost; cells that share work (model, task, then parts in order) stay together.
-
-    seconds: what each key is expected to cost; equal where nothing is given.
+    seconds: what each key is expected to cost; equal where nothing is given. There are fewer packs where there are fewer cells,
+    and more where there are more back ends.
     """
     ordered = sorted(jobs, key=Prefixes())
-    costs = [(seconds or {}).get(j["key"], 1.0) for j in ordered]
-    made = _slices(ordered, costs, max(1, min(count, len(ordered))))
-    return [pack for pack in made if pack]
+    spent = seconds or {j["key"]: 1.0 for j in ordered}
+    total = sum(spent.get(j["key"], 1.0) for j in ordered)
+    packs: list[list[CellJob]] = []
+    for own in by_backend(ordered):
+        costs = [spent.get(j["key"], 1.0) for j in own]
+        share_of_packs = max(1, min(round(count * sum(costs) / total) if total else count, len(own)))
+        packs += [pack for pack in _slices(own, costs, share_of_packs) if pack]
+    return packs
 
 
-def share(pack: dict[str, Any], part: str = "0/1") -> dict[str, Any]:
+def by_backend(jobs: Iterable[CellJob]) -> list[list[CellJob]]:
+    """Jobs in their order, in a list for each back end: a worker has one."""
+    found: dict[str, list[CellJob]] = {}
+    for job in jobs:
+        found.setdefault(canonical_json(job.get("backend")), []).append(job)
+    return list(found.values())
+
+
+def share(pack: Pack, part: str = "0/1") -> Pack:
     """The pack, or of several tasks in one job the share of this one: `0/4`. Neighbours share work, so that each gets a
     run of them, of about equal cost."""
     rank, tasks = (int(x) for x in part.split("/"))
-    costs = pack.get("seconds") or [1.0] * len(pack["cells"])
+    costs = pack["seconds"] or [1.0] * len(pack["cells"])
     return {**pack, "part": part, "cells": _slices(pack["cells"], costs, tasks)[rank]}
 
 
-def _slices(ordered: Sequence[Job], costs: Sequence[float], count: int) -> list[list[Job]]:
+def _slices(ordered: Sequence[CellJob], costs: Sequence[float], count: int) -> list[list[CellJob]]:
     """`count` runs of neighbours, of about equal cost; some are empty where there are few."""
-    slices: list[list[Job]] = [[] for _ in range(count)]
+    slices: list[list[CellJob]] = [[] for _ in range(count)]
     size, spent = sum(costs) / count, 0.0
     for job, cost in zip(ordered, costs, strict=True):
         slices[min(count - 1, int((spent + cost / 2) / size))].append(job)
@@ -57,29 +70,42 @@ def pack_count(total: float, slots: int, pack_minutes: float, max_packs: int | N
     return max(1, min(math.ceil(total / target), cells, max_packs or cells))
 
 
-def pack_data(
-    jobs: Sequence[Job], sweep: str, run: str, output_dir: Path, settings: dict[str, Any], index: int = 0,
+def make_pack(
+    jobs: Sequence[CellJob], sweep: str, run: str, output_dir: Path, settings: Settings, index: int = 0,
     seconds: dict[str, float] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """The JSON of a pack: settings, and cells with models and tasks said once.
+) -> Pack:  # fmt: skip
+    """A pack of jobs that share their back end, which a worker reads in the settings.
 
     run: the id of this launch of the sweep; with index it names the pack. seconds: what each key is expected to cost.
     """
-    models, tasks = _distinct(jobs, "model"), _distinct(jobs, "task")
-    of_model = {canonical_json(m): i for i, m in enumerate(models)}
-    of_task = {canonical_json(t): i for i, t in enumerate(tasks)}
-    cells = [
-        {**j, "model": of_model[canonical_json(j["model"])], "task": of_task[canonical_json(j["task"])]} for j in jobs
-    ]
     return {
-        "sweep": sweep, "run": run, "index": index, "output_dir": str(output_dir.resolve()), "settings": settings,
-        "models": models, "tasks": tasks, "cells": cells,
+        "sweep": sweep, "run": run, "index": index, "output_dir": str(output_dir.resolve()),
+        "settings": _with_backend(settings, jobs), "cells": list(jobs),
         "seconds": [seconds[j["key"]] for j in jobs] if seconds else None,
     }  # fmt: skip
 
 
-def _distinct(jobs: Sequence[Job], field: str) -> list[Any]:
-    return list({canonical_json(j[field]): j[field] for j in jobs}.values())
+def _with_backend(settings: Settings, jobs: Sequence[CellJob]) -> Settings:
+    choice = jobs[0].get("backend") if jobs else None
+    return {**settings, "backend": choice} if choice else settings
+
+
+def pack_data(
+    jobs: Sequence[CellJob], sweep: str, run: str, output_dir: Path, settings: Settings, index: int = 0,
+    seconds: dict[str, float] | None = None,
+) -> PackFile:  # fmt: skip
+    """The JSON of `make_pack`: models and tasks are said once."""
+    pack = make_pack(jobs, sweep, run, output_dir, settings, index, seconds)
+    models = {canonical_json(j["model"]): j["model"] for j in jobs}
+    tasks = {canonical_json(j["task"]): j["task"] for j in jobs}
+    of_model, of_task = ({name: i for i, name in enumerate(distinct)} for distinct in (models, tasks))
+    cells: list[JsonObject] = [
+        {**j, "model": of_model[canonical_json(j["model"])], "task": of_task[canonical_json(j["task"])]} for j in jobs
+    ]
+    return {
+        "sweep": sweep, "run": run, "index": index, "output_dir": pack["output_dir"], "settings": pack["settings"],
+        "models": list(models.values()), "tasks": list(tasks.values()), "cells": cells, "seconds": pack["seconds"],
+    }  # fmt: skip
 
 
 def pack_path(folder: Path, run: str, index: int) -> Path:
@@ -88,7 +114,7 @@ def pack_path(folder: Path, run: str, index: int) -> Path:
 
 
 def write_packs(
-    packs: Sequence[Sequence[Job]], folder: Path, sweep: str, run: str, output_dir: Path, settings: dict[str, Any],
+    packs: Sequence[Sequence[CellJob]], folder: Path, sweep: str, run: str, output_dir: Path, settings: Settings,
     seconds: dict[str, float] | None = None,
 ) -> list[Path]:  # fmt: skip
     """Write the packs of one launch; their paths, in order."""
@@ -99,19 +125,12 @@ def write_packs(
     return paths
 
 
-def read_pack(path: Path) -> dict[str, Any]:
-    """A pack with its models and tasks put back into the cells."""
-    pack = read_json(path)
-    try:
-        for job in pack["cells"]:
-            job["model"], job["task"] = pack["models"][job["model"]], pack["tasks"][job["task"]]
-            job["key"], job["columns"], job["recipe"]  # what everybody takes for granted
-    except (KeyError, IndexError, TypeError) as error:
-        raise UserError(f"{path}: not a pack ({error!r}); right: an unchanged copy") from error
-    return dict(pack)
+def read_pack(path: Path) -> Pack:
+    """A pack with its models and tasks put back into the cells. Raises UserError for a file that holds none."""
+    return pack_of(read_json(path), str(path))
 
 
-def whole_packs(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def whole_packs(paths: Iterable[Path]) -> Iterator[Pack]:
     """Packs as `read_pack` gives them; one that is damaged is named and left out."""
     for path in paths:
         try:
@@ -120,7 +139,7 @@ def whole_packs(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
             remark(f"{error}; its cells are left out")
 
 
-def sweep_jobs(folder: Path) -> dict[str, Job]:
+def sweep_jobs(folder: Path) -> dict[str, CellJob]:
     """{key: cell} of every pack a sweep ever had; the newest of each."""
     packs = sorted((folder / "packs").glob("*.json"), key=lambda p: p.stat().st_mtime)
     return {job["key"]: job for pack in whole_packs(packs) for job in pack["cells"]}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import MissingExtra, MissingRole, UserError
 from blip2sweep.planning.cell import Cell, Cells
 from blip2sweep.results.ledger import Ledger
@@ -21,11 +22,11 @@ KNOB_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "calibration")
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """One override list of the sweep and the config it composes to."""
 
     overrides: tuple[str, ...]
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # composed: any group may be asked for
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Plan:
 
     keys: list[str | None] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[PlannedJob] = field(default_factory=list)
     cells: dict[str, Cell] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
@@ -60,7 +61,7 @@ class Plan:
         return ", ".join([*words, f"{len(self.todo)} to run"])
 
 
-def make_plan(jobs: Sequence[Job], ledger: Ledger, rerun: Iterable[str] = ()) -> Plan:
+def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] = ()) -> Plan:
     """Resolve jobs to cells. Raises UserError when a value is invalid, or unused, in every cell it appears in."""
     cells = Cells()
     resolved: list[Cell | UserError] = []
@@ -88,10 +89,10 @@ def _add_cells(plan: Plan, resolved: Sequence[Cell | UserError]) -> None:
 
 
 def _baselines(cells: Iterable[Cell]) -> list[Cell]:
-    """One per model, dtype, task and generation setting."""
-    seen: dict[tuple[int, ...], Cell] = {}
+    """One per model, dtype, task, generation setting and back end."""
+    seen: dict[tuple[int | str, ...], Cell] = {}
     for cell in cells:
-        seen.setdefault((id(cell.model), id(cell.task), id(cell.generation)), cell)
+        seen.setdefault((id(cell.model), id(cell.task), id(cell.generation), canonical_json(cell.backend)), cell)
     return [c.baseline() for c in seen.values()]
 
 
@@ -126,7 +127,7 @@ def _untouched(overrides: Sequence[str]) -> tuple[str, ...]:
 # ---- nothing is ignored silently
 
 
-def _check_values(jobs: Sequence[Job], resolved: Sequence[Cell | UserError]) -> None:
+def _check_values(jobs: Sequence[PlannedJob], resolved: Sequence[Cell | UserError]) -> None:
     """Every value on the command line must be valid and used in at least one cell, were every library there."""
     fate: dict[str, str | UserError | None] = {}
     for job, cell in zip(jobs, resolved, strict=True):

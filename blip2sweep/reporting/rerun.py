@@ -16,7 +16,17 @@ from blip2sweep.models.roles import own_keys
 from blip2sweep.reporting.source import Source
 from blip2sweep.results.sweeps import list_sweeps
 
-KEPT = ("model", "task", "generation", "batch_size", "data_workers", "hydra/launcher", "hydra.launcher", "tracking")
+KEPT = (
+    "model",
+    "task",
+    "generation",
+    "backend",
+    "batch_size",
+    "data_workers",
+    "hydra/launcher",
+    "hydra.launcher",
+    "tracking",
+)
 FOLDERS = ("--config-dir", "-cd")
 # Overrides that a row of the table has the value of, so that one of several values can be told to be the row's.
 COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "task.limit": "samples"}

@@ -23,6 +23,7 @@ from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
 from blip2sweep.results.sweeps import find_results
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.pack import CellJob
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Source:
         return [f"{name}: {self.heading}", *self.notes]
 
     @cached_property
-    def jobs(self) -> dict[str, dict[str, Any]]:
+    def jobs(self) -> dict[str, CellJob]:
         """{key: what a worker was told}, for models and tasks; empty for imported rows."""
         return pack_jobs(self.output_dir)
 
@@ -110,9 +111,9 @@ class Source:
         return self.task.words(said) if self.task else said.outputs
 
 
-def pack_jobs(output_dir: Path) -> dict[str, dict[str, Any]]:
+def pack_jobs(output_dir: Path) -> dict[str, CellJob]:
     """{key: job} of every cell that any sweep's packs hold."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, CellJob] = {}
     for folder in sorted((output_dir / "sweeps").glob("*/packs")):
         found |= sweep_jobs(folder.parent)
     return found

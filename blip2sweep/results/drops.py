@@ -11,7 +11,6 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,9 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
 from blip2sweep.metrics.statistics import BUILT_IN
-from blip2sweep.results.predictions import SECOND, key_of, read_predictions, read_scores, second_run, second_runs, stem
+from blip2sweep.results.committed import predictions_name
+from blip2sweep.results.predictions import SECOND, key_of, read_predictions, read_scores, second_run, second_runs
+from blip2sweep.wire.lines import Measured, Noise, ResultLine
 
 # Of every metric that every process has; those of tasks from outside are in METRICS when a task of theirs was read.
 SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
@@ -75,10 +76,11 @@ class Scored:
 class Baseline:
     """A baseline as cells are measured against it, and its noise floor, from its `result` line."""
 
-    def __init__(self, output_dir: Path, result: dict[str, Any]) -> None:
-        self.cell = Scored(output_dir, stem(result["key"], result["predictions"]))
+    def __init__(self, output_dir: Path, result: ResultLine) -> None:
+        self.cell = Scored(output_dir, predictions_name(result))
         second = _second(output_dir, second_run(self.cell.name)) if result.get("noise") else None
-        self.noise = noise(self.cell, second, result) if second else {}
+        noted = result.get("noise")
+        self.noise = noise(self.cell, second, noted) if second and noted else {}
         self.current = self.cell.current and (second is None or second.current)
 
 
@@ -98,11 +100,11 @@ class Baselines:
         self.output_dir, self.waiting = output_dir, waiting
         self._known: dict[str, Baseline] = {}
 
-    def __call__(self, result: dict[str, Any] | None) -> Baseline | None:
+    def __call__(self, result: ResultLine | None) -> Baseline | None:
         """None without a `result` line, or without outputs."""
         if not result or not result["predictions"]:
             return None
-        name = stem(result["key"], result["predictions"])
+        name = predictions_name(result)
         if name not in self._known:
             found = Baseline(self.output_dir, result)
             if self.waiting and not found.current:
@@ -111,13 +113,14 @@ class Baselines:
         return self._known[name]
 
 
-def source(name: str, seconds: Mapping[str, int], baseline: dict[str, Any] | None) -> str:
+def source(name: str, seconds: Mapping[str, int], baseline: ResultLine | None) -> str:
     """Names what a measurement was made from: the predictions `name`, those of the baseline's `result` line, the scorers and
     rules, and the second runs of both, where there are any. seconds: of `seconds_noted` or `seconds_there`.
 
     A cell that runs again says the same, and may have second runs now: without them its noise floor would never show."""
-    told = sorted({*seconds.items(), *seconds_noted(baseline or {}).items()})
-    named = f"{name} {((baseline or {}).get('predictions') or '')[:12]} {MEASURES}"
+    noted = seconds_noted(baseline) if baseline else {}
+    told = sorted({*seconds.items(), *noted.items()})
+    named = f"{name} {((baseline and baseline['predictions']) or '')[:12]} {MEASURES}"
     return f"{named} {digest(told)[:8]}" if told else named
 
 
@@ -127,7 +130,7 @@ def made_now(source: str, name: str) -> bool:
     return parts[0] == name and parts[2:3] == [MEASURES]
 
 
-def seconds_noted(result: dict[str, Any]) -> dict[str, int]:
+def seconds_noted(result: ResultLine) -> dict[str, int]:
     """{second run: when it was written, in ns} as a `result` line has them."""
     return {k: note[1] for k, note in (result.get("files") or {}).items() if k.startswith(SECOND[1:])}
 
@@ -139,7 +142,7 @@ def seconds_there(output_dir: Path, name: str) -> dict[str, int]:
     return {what: path.stat().st_mtime_ns for what, path in paths.items()}
 
 
-def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
+def measure(cell: Scored, baseline: Baseline | None) -> Measured:
     """As the ledger keeps it: {metric: [value]} or, beside a baseline, [value, baseline, drop, low, high, changed images]
     (`paired_drop`: 95 %, over images; positive is worse), the number of samples and images, the share of equal outputs, the
     noise floor.
@@ -148,12 +151,14 @@ def measure(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
     """
     ids = cell.predictions.id
     noise = (baseline.noise if baseline else {}) | calibration_noise(cell)
-    found: dict[str, Any] = {"scored": cell.scored, "samples": len(ids), "noise": noise}
+    scored, samples = cell.scored, len(ids)
     if baseline is None or not ids or baseline.cell.predictions.id != ids:
-        return {**found, "metrics": {m.name: [_number(cell.value(m))] for m in cell.metrics}}
-    found["images"] = cell.images.count
-    found["same"] = same_as_baseline(cell.predictions.outputs, baseline.cell.predictions.outputs)
-    return {**found, "metrics": {m.name: _beside(m, cell, baseline.cell) for m in cell.metrics}}
+        alone = {m.name: [_number(cell.value(m))] for m in cell.metrics}
+        return {"scored": scored, "samples": samples, "noise": noise, "metrics": alone}
+    same = same_as_baseline(cell.predictions.outputs, baseline.cell.predictions.outputs)
+    metrics = {m.name: _beside(m, cell, baseline.cell) for m in cell.metrics}
+    counts = cell.images.count
+    return {"scored": scored, "samples": samples, "noise": noise, "images": counts, "same": same, "metrics": metrics}
 
 
 def _beside(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
@@ -180,9 +185,9 @@ def complete(cell: Scored, baseline: Baseline | None) -> bool:
     return cell.current and seconds and (baseline is None or baseline.current)
 
 
-def noise(first: Scored, second: Scored, result: dict[str, Any]) -> dict[str, float | None]:
+def noise(first: Scored, second: Scored, noted: Noise) -> dict[str, float | None]:
     """The noise floor of half precision, from a baseline's second run at another batch size."""
-    return {"flip_rate": result["noise"]["flip_rate"], **_changes(first, second)}
+    return {"flip_rate": noted["flip_rate"], **_changes(first, second)}
 
 
 def calibration_noise(cell: Scored) -> dict[str, float | None]:
@@ -201,10 +206,11 @@ def _changes(first: Scored, second: Scored) -> dict[str, float | None]:
     return {m.name: _number(abs(first.value(m) - second.value(m))) for m in shared}
 
 
-def columns(measured: dict[str, Any]) -> dict[str, Any]:
+def columns(measured: Measured) -> dict[str, float | None]:
     """The table's columns of what `measure` gave."""
     metrics = measured["metrics"].items()
-    found = {m: v[0] for m, v in metrics} | {"scored_samples": measured["samples"]}
+    found: dict[str, float | None] = {m: v[0] for m, v in metrics}
+    found["scored_samples"] = measured["samples"]
     if "same" in measured:
         found |= {"same_as_baseline": measured["same"], "images": measured.get("images")}
     for metric, values in metrics:

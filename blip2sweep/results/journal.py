@@ -7,9 +7,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
@@ -30,11 +29,11 @@ class Journal:
         self._fd: int | None = None
         self._lines = 0  # that are there
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: object) -> None:
         """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
         self.write_many(event, [fields])
 
-    def write_many(self, event: str, records: Iterable[dict[str, Any]]) -> None:
+    def write_many(self, event: str, records: Iterable[Mapping[str, object]]) -> None:
         """Append lines of one kind with one fsync: all of them, or none and UserError."""
         head = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
         try:

@@ -12,9 +12,10 @@ import pandas as pd
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
-from blip2sweep.results.collect import collect, is_current, looked_up
+from blip2sweep.results.collect import collect, looked_up
 from blip2sweep.results.predictions import scored_names, stem
 from blip2sweep.results.sweeps import Sweep, passed_over
+from blip2sweep.results.table_files import is_current
 
 ALL = "all cells"
 

@@ -10,38 +10,23 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from blip2sweep.console.remarks import many, remark, some
-from blip2sweep.files import as_noted, seal_holds
+from blip2sweep.files import seal_holds
 from blip2sweep.results.attempts import Attempts, attempt_id
+from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief
+from blip2sweep.results.committed import Look, files_of
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
+from blip2sweep.results.progress import JournalRead
+from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
 
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
-# Lines: `started`, then one of ENDS (attempts.py) with the same attempt id; `worker` when a process takes up a pack, ends it
-# (`ended`) or warns (`warning`); `measured` when a result was compared with its baseline, which tables alone are made from.
-MEASURED = b'{"event":"measured",'
-KEY = re.compile(rb'"key":"([^"]*)"')
-# What `Journal.write` puts first into lines of cells; text with escapes is left to the JSON parser.
-HEAD = re.compile(
-    rb'\{"event":"(started|result)","time":([0-9.]+),"host":"([^"\\]*)","pid":([0-9]+),'
-    rb'"key":"([^"\\]*)","sweep":"([^"\\]*)","run":"([^"\\]*)","attempt":"([^"\\]*)"'
-)
-FILES = re.compile(rb'"predictions":(?:null|"([^"\\]*)")(?:,"files":(\{[^{}]*\}))?')
-KNOWN = re.compile(rb',("replaces":\[[^\[\]]*\],"starts":\[[^\[\]]*\])')
-SEMANTICS = re.compile(rb'"semantics":(\d+)')
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
-MOST_STATS = 200  # results whose files are looked for one by one; for more the folder is listed
-MOST_WHOLE = 20_000  # results of which following asks more than whether their files are there
 
 
 @contextlib.contextmanager
@@ -54,47 +39,6 @@ def no_garbage() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _brief(head: re.Match[bytes], line: bytes) -> dict[str, Any]:
-    """The record of a HEAD: a few times faster than parsing the whole line."""
-    record: dict[str, Any] = orjson.loads(head[0] + b"}")
-    if head[1] == b"result" and (files := FILES.search(line, head.end())):
-        record["predictions"] = files[1].decode() if files[1] else None
-        record["files"] = files[2]
-        if known := KNOWN.match(line, files.end()):
-            record |= orjson.loads(b"{" + known[1] + b"}")
-        record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
-    return record
-
-
-@dataclass(slots=True)
-class _Journal:
-    """How far a journal was read, and what was found odd in it."""
-
-    closed: int = 0  # lines it is known to have
-    offset: int = 0
-    lines: int = 0
-    number: int = 0  # that the next sealed line is to have
-    sealed: bool = False
-    odd: list[int] = field(default_factory=list)  # lines, from 1
-    since: int = 0  # odd ones after the last good one
-    missing: int = 0
-
-    def told(self) -> str:
-        """`2 damaged or odd lines left out (line 3, 7), 1 line missing`; empty for a whole one."""
-        odd = f"{many(len(self.odd), 'damaged or odd line')} left out (line {some([*map(str, self.odd)])})"
-        told = [odd] * bool(self.odd) + [f"{many(self.missing, 'line')} missing"] * bool(self.missing)
-        return ", ".join(told)
-
-    def follows(self, number: int) -> bool:
-        """Take note of a sealed line. False for one that was there before."""
-        self.sealed = True
-        if number < self.number:
-            return False
-        self.missing += max(0, number - self.number - self.since)
-        self.number, self.since = number + 1, 0
-        return True
 
 
 class Ledger:
@@ -112,13 +56,13 @@ class Ledger:
     ) -> None:
         self.output_dir, self.brief, self.measured = output_dir, brief, measured
         self._only = None if only is None else {k.encode() for k in only}
-        self._journals: dict[str, _Journal] = {}
-        self._unchecked: list[tuple[Attempts, dict[str, Any]]] = []
+        self._journals: dict[str, JournalRead] = {}
+        self._unchecked: list[tuple[Attempts, ResultLine]] = []
         self._rivals: dict[str, Sequence[str]] = {}
         self._expected: dict[str, int] | None = None  # {name: lines} of all journals, as far as they were closed
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
-        self.workers: list[dict[str, Any]] = []
+        self.workers: list[WorkerLine] = []
 
     def refresh(self) -> Ledger:
         """Read the lines added since the last call."""
@@ -136,7 +80,7 @@ class Ledger:
                 os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         return self
 
-    def drop(self, result: dict[str, Any]) -> None:
+    def drop(self, result: ResultLine) -> None:
         """A result whose predictions turned out to be damaged when they were read."""
         self.attempts[result["key"]].lose(attempt_id(result))
 
@@ -158,7 +102,7 @@ class Ledger:
         if first and self._expected:
             self._miss(self._expected.keys() - set(map(os.path.basename, files)))
         for path in files.keys() - self._journals.keys():
-            self._journals[path] = _Journal(closed=(self._expected or {}).get(Path(path).name, 0))
+            self._journals[path] = JournalRead(closed=(self._expected or {}).get(Path(path).name, 0))
         grown = (p for p, size in files.items() if size > self._journals[p].offset or self._journals[p].closed)
         return sorted(grown)
 
@@ -210,14 +154,14 @@ class Ledger:
         if before != (len(journal.odd), journal.missing):
             remark(f"{path}: {journal.told()}")
 
-    def _take(self, line: bytes, number: int | None, journal: _Journal) -> bool:
+    def _take(self, line: bytes, number: int | None, journal: JournalRead) -> bool:
         """False for a line that is damaged, odd or there a second time. number: of a sealed line."""
         if number is not None:
             return journal.follows(number) and self._take_sealed(line)
         record = None if journal.sealed or seal_holds(line) is False else parse_old(line)
         if record is None:
             return False
-        if self._only is None or record.get("key", "").encode() in self._only or "key" not in record:
+        if self._only is None or record["event"] == "worker" or record["key"].encode() in self._only:
             self._keep(record)
         return True
 
@@ -229,25 +173,24 @@ class Ledger:
             key = head[5] if head else (found[1] if (found := KEY.search(line)) else None)
             if key is not None and key not in self._only:
                 return True
-        record = _brief(head, line) if head else parse(line)
-        if not isinstance(record, dict):
+        record = brief(head, line) if head else line_of(parse(line))
+        if record is None:
             return False
         self._keep(record)
         return True
 
-    def _keep(self, record: dict[str, Any]) -> None:
-        key, event = record.get("key"), record["event"]
-        if key is None:
-            if event == "worker":
-                self.workers.append(record)
-        elif event != "measured" or self.measured:
-            if key not in self.attempts:
-                self.attempts[key] = Attempts()
-            self.attempts[key].take(record)
-            if event == "result":
-                self._see_to(self.attempts[key], record)
+    def _keep(self, line: Line) -> None:
+        if line["event"] == "worker":
+            self.workers.append(line)
+        elif "key" in line and (line["event"] != "measured" or self.measured):
+            attempts = self.attempts.get(line["key"])
+            if attempts is None:
+                attempts = self.attempts[line["key"]] = Attempts()
+            attempts.take(line)
+            if line["event"] == "result":
+                self._see_to(attempts, line)
 
-    def _see_to(self, attempts: Attempts, result: dict[str, Any]) -> None:
+    def _see_to(self, attempts: Attempts, result: ResultLine) -> None:
         if result.get("predictions"):
             self._unchecked.append((attempts, result))
         if attempts.rivals:
@@ -260,7 +203,7 @@ class Ledger:
     def _check_files(self) -> None:
         """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
         unchecked, self._unchecked = self._unchecked, []
-        look = _Look(self.output_dir / "predictions", len(unchecked), self.brief)
+        look = Look(self.output_dir / "predictions", len(unchecked), self.brief)
         lost, bare = list[str](), list[str]()
         for attempts, record in unchecked:
             (name, note), *seconds = files_of(record)
@@ -288,42 +231,9 @@ class Ledger:
         """True when a result is committed for the key; some attempts' results may be left out of account."""
         return key in self.attempts and bool(self.attempts[key].results.difference(not_counting))
 
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> list[ResultLine]:
         """The newest result of every key that has one."""
         return [a.result for a in self.attempts.values() if a.result]
-
-
-def files_of(result: dict[str, Any]) -> list[tuple[str, list[int] | None]]:
-    """(name in `predictions/`, what it was when it was written) of the file that a `result` line rests on, and of its second
-    runs: without them there is no noise floor, and no more is lost."""
-    name, noted = f"{result['key']}-{result['predictions'][:12]}", result.get("files") or {}
-    if isinstance(noted, bytes):
-        noted = orjson.loads(noted)
-    second = [(f"{name}-{k}.json", note) for k, note in noted.items() if k.startswith("noise")]
-    return [(f"{name}.json", noted.get("predictions")), *second]
-
-
-class _Look:
-    """Whether files of a folder are there and as they were written."""
-
-    def __init__(self, folder: Path, files: int, brief: bool) -> None:
-        self.folder, self._stats = str(folder), dict[str, os.DirEntry[str]]()
-        self._by_name = brief and files > MOST_WHOLE
-        if files > MOST_STATS:
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                self._stats = {e.name: e for e in entries}
-
-    def there(self, name: str, note: list[int] | None) -> bool:
-        path, entry = f"{self.folder}/{name}", self._stats.get(name)
-        if entry and self._by_name:
-            return True
-        try:
-            stat = entry.stat() if entry else os.stat(path)  # noqa: PTH116
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
-            return True  # somebody else's: who wants to read it is told
-        return as_noted(path, stat, note)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

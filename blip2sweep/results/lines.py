@@ -11,12 +11,13 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import orjson
 
 from blip2sweep.files import SEAL, seal
+from blip2sweep.wire.lines import Line
 
 LONGEST = 1_000_000  # bytes of a line without a checksum
 LATEST = 9e9  # seconds; a later time is none that a table can hold
@@ -28,10 +29,10 @@ LENGTHS = (1, 5, 6)  # of what was measured of a metric: alone, beside a baselin
 # What makers of tables take from the columns of a result without asking.
 COLUMNS = {"model": str, "dtype": str, "task": str, "part": str, "recipe": str, "recipe_json": str, "baseline": str,
            "data": str}  # fmt: skip
-Record = dict[str, Any]
+Record = dict[str, object]
 
 
-def sealed(record: Mapping[str, Any], number: int) -> bytes:
+def sealed(record: Mapping[str, object], number: int) -> bytes:
     """The line of a record, with its running number and its checksum."""
     text = json.dumps(record, separators=(",", ":"), default=str)
     return seal(f'{text[:-1]},"n":{number},'.encode()) + b"\n"
@@ -46,24 +47,26 @@ def number_of(line: bytes) -> int | None:
     return int(number) if number.isdigit() else None
 
 
-def parse(line: bytes) -> Any:
+def parse(line: bytes) -> object:
     """The JSON of a line; None where it is none."""
     try:
-        return orjson.loads(line)
+        found: object = orjson.loads(line)
+        return found
     except ValueError:
         pass
     try:
-        return json.loads(line)  # knows NaN, and takes three times as long
+        slow: object = json.loads(line)  # knows NaN, and takes three times as long
+        return slow
     except (ValueError, RecursionError):
         return None
 
 
-def parse_old(line: bytes) -> Record | None:
+def parse_old(line: bytes) -> Line | None:
     """The record of a line without a checksum; None where anything about it is odd."""
     record = parse(line) if len(line) <= LONGEST else None
     if not isinstance(record, dict) or not _plain(record) or _twice(line, record):
         return None
-    return record if _is_worker(record) or _is_of_cell(record) else None
+    return cast("Line", record) if _is_worker(record) or _is_of_cell(record) else None
 
 
 def _twice(line: bytes, record: Record) -> bool:
@@ -73,7 +76,7 @@ def _twice(line: bytes, record: Record) -> bool:
             return False
     found = False
 
-    def pairs(given: list[tuple[str, Any]]) -> Record:
+    def pairs(given: list[tuple[str, object]]) -> Record:
         nonlocal found
         found |= len(dict(given)) < len(given)
         return dict(given)
@@ -113,16 +116,17 @@ def _is_start(record: Record) -> bool:
 def _is_result(record: Record) -> bool:
     said, columns = record.get("predictions", 0), record.get("columns")
     named = said is None or (isinstance(said, str) and bool(KEY.fullmatch(said)))
-    told = _scalars(record.get("cost")) and _number((record.get("cost") or {}).get("seconds", 0.0))
+    cost = record.get("cost")
+    told = _scalars(cost) and (not isinstance(cost, dict) or _number(cost.get("seconds", 0.0)))
     known = all(_texts(record[k]) for k in LISTS if k in record) and _is_noted(record.get("files"))
     return named and told and known and _is_given(record) and isinstance(columns, dict) and _are_columns(columns)
 
 
-def _texts(values: Any) -> bool:
+def _texts(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(v, str) for v in values)
 
 
-def _is_noted(files: Any) -> bool:
+def _is_noted(files: object) -> bool:
     """What files were when they were written, as `write_noted` gives it."""
     if files is None:
         return True
@@ -135,7 +139,11 @@ def _is_given(record: Record) -> bool:
     published, noise = record.get("published", {}), record.get("noise")
     given = isinstance(published, dict) and all(map(_number, published.values()))
     named = "published" not in record or isinstance(record.get("imported"), str)
-    return given and named and (noise is None or (_scalars(noise) and _number(noise.get("flip_rate"))))
+    return (
+        given
+        and named
+        and (noise is None or (isinstance(noise, dict) and _scalars(noise) and _number(noise.get("flip_rate"))))
+    )
 
 
 def _are_columns(columns: Record) -> bool:
@@ -149,8 +157,8 @@ def _are_columns(columns: Record) -> bool:
     )
 
 
-def _is_recipe(text: str) -> bool:
-    entries = parse(text.encode())
+def _is_recipe(text: object) -> bool:
+    entries = parse(text.encode()) if isinstance(text, str) else None
     return isinstance(entries, list) and all(
         isinstance(e, dict) and isinstance(e.get("step", e.get("method")), str) for e in entries
     )
@@ -170,32 +178,32 @@ def _is_measured(record: Record) -> bool:
     return numbers and isinstance(metrics, dict) and all(_values(v) for v in metrics.values())
 
 
-def _values(values: Any) -> bool:
+def _values(values: object) -> bool:
     return isinstance(values, list) and len(values) in LENGTHS and all(_number(v) or v is None for v in values)
 
 
-def _scalars(values: Any) -> bool:
+def _scalars(values: object) -> bool:
     """None, or an object of scalars and lists of them."""
     if values is None:
         return True
     return isinstance(values, dict) and all(_scalar(v) or _listed(v) for v in values.values())
 
 
-def _listed(value: Any) -> bool:
+def _listed(value: object) -> bool:
     inner = value.values() if isinstance(value, Mapping) else value
-    return isinstance(value, Sequence | Mapping) and not isinstance(value, str) and all(map(_scalar, inner))
+    return isinstance(inner, Iterable) and not isinstance(inner, str) and all(map(_scalar, inner))
 
 
-def _scalar(value: Any) -> bool:
+def _scalar(value: object) -> bool:
     return value is None or isinstance(value, str | bool) or _number(value)
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     """One that a column of numbers takes. NaN is one: earlier versions wrote it."""
     if isinstance(value, bool):
         return False
     return (isinstance(value, int) and abs(value) < 2**62) or (isinstance(value, float) and not math.isinf(value))
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.results.drops import EVENT, Baseline, Baselines, Scored, complete, measure, seconds_there, source
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.samples import SampleWriter
+from blip2sweep.wire.lines import ResultLine
 
 LOOK_SECONDS = 5.0  # for a baseline that is not there; each look is one at every journal
 
@@ -22,7 +22,7 @@ class Measuring:
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines = Baselines(output_dir, waiting=True)
         self._waiting: list[tuple[str, str]] = []
-        self._results: dict[str, dict[str, Any]] = {}  # of baselines
+        self._results: dict[str, ResultLine] = {}  # of baselines
         self._ledgers: dict[str, Ledger] = {}
         self._looked: dict[str, float] = {}  # in vain, and when
 
@@ -68,7 +68,7 @@ class Measuring:
         self._looked[key] = time.monotonic()
         return None
 
-    def _result(self, key: str) -> dict[str, Any] | None:
+    def _result(self, key: str) -> ResultLine | None:
         """The `result` line of a baseline. It is looked for until it is found: of all the journals' lines only its own are
         parsed."""
         if key not in self._results:

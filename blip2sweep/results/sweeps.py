@@ -7,16 +7,28 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.files import read_json, write_json
 from blip2sweep.machine.processes import born, user
 from blip2sweep.results.ledger import Attempts, Ledger
+from blip2sweep.wire.launcher import Launcher
+from blip2sweep.wire.lines import FailureLine
+from blip2sweep.wire.pack import JsonObject, Settings
+
+
+class JobArray(TypedDict):
+    """One Slurm job of a launch: `count` packs from `first` on. cluster: where it is not the host's own."""
+
+    job: str
+    first: int
+    count: int
+    cluster: NotRequired[str | None]
 
 
 @dataclass
@@ -26,9 +38,9 @@ class Submission:
 
     run: str
     kind: str  # local | slurm
-    launcher: dict[str, Any]
+    launcher: Launcher
     packs: int = 0
-    arrays: list[dict[str, Any]] = field(default_factory=list)
+    arrays: list[JobArray] = field(default_factory=list)
     created: float = field(default_factory=time.time)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
@@ -50,8 +62,8 @@ class Sweep:
     skipped: list[dict[str, str]] = field(default_factory=list)
     merged: int = 0
     rerun: dict[str, list[str]] = field(default_factory=dict)
-    tracking: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)  # what workers are told besides the cells
+    tracking: JsonObject = field(default_factory=dict)
+    settings: Settings = field(default_factory=lambda: Settings())  # what workers are told besides the cells
     foreign: str | None = None  # the launcher, where it is not ours
     single: bool | None = None  # one cell was asked for: a try, or a verification; None: written before this was
     submissions: list[Submission] = field(default_factory=list)
@@ -77,7 +89,7 @@ class Sweep:
         """True when the ledger has a result that this sweep may count as its own."""
         return ledger.done(key, self.rerun.get(key, ()))
 
-    def failures(self, attempts: Attempts) -> list[dict[str, Any]]:
+    def failures(self, attempts: Attempts) -> list[FailureLine]:
         """Of this sweep's own launches; a launcher that is not ours leaves only the last one of all."""
         if self.foreign:
             return [attempts.last_failure] if attempts.last_failure else []
@@ -176,5 +188,5 @@ def passed_over(output_dir: Path, sweep: Sweep) -> list[str]:
     return [s.name for s in list_sweeps(output_dir) if s.of_one_cell and s.created > sweep.created]
 
 
-def _known(data: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+def _known(data: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:
     return {k: v for k, v in data.items() if k in names}

@@ -11,18 +11,22 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.part_bits import RoleColumns, width_columns
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.results import drops as measured
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
-from blip2sweep.results.predictions import stem
+from blip2sweep.wire.lines import ResultLine
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Row = dict[str, object]  # by column
+TORCH = "torch"  # what lines of the ledger mean that name no back end
 
 
 def build_table(ledger: Ledger) -> pd.DataFrame:
@@ -54,7 +58,7 @@ def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     )
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger) -> dict[str, Any] | None:
+def _row(key: str, attempts: Attempts, ledger: Ledger) -> Row | None:
     if attempts.result is None:
         return _failed_row(key, attempts)
     result = attempts.result
@@ -62,7 +66,7 @@ def _row(key: str, attempts: Attempts, ledger: Ledger) -> dict[str, Any] | None:
     return {
         "key": key,
         "status": "done",
-        **result["columns"],
+        **_identity(result),
         "attempts": attempts.started,
         "stale": is_stale(result),
         **_published(result, ledger),
@@ -71,13 +75,19 @@ def _row(key: str, attempts: Attempts, ledger: Ledger) -> dict[str, Any] | None:
     }
 
 
-def is_stale(result: dict[str, Any]) -> bool:
+def _identity(result: ResultLine) -> Row:
+    """The columns of what the cell is. Lines say of the back end only where it is not torch; of imported rows it is not known."""
+    columns = result["columns"]
+    return {**columns} if "imported" in result else {**columns, "backend": columns.get("backend", TORCH)}
+
+
+def is_stale(result: ResultLine) -> bool:
     """Whether a cell of this configuration would be computed otherwise today. What was imported never is."""
     columns = result["columns"]
     return "imported" not in result and bool(columns["semantics"] != _of_recipe(columns["recipe_json"]))
 
 
-def older(results: Iterable[dict[str, Any]]) -> str | None:
+def older(results: Iterable[ResultLine]) -> str | None:
     """What there is to say of rows that an earlier version made; None where there are none."""
     known = Counter(r["columns"]["semantics"] for r in results if is_stale(r))
     return older_rows(known)
@@ -101,26 +111,27 @@ def _of_recipe(recipe_json: str) -> int:
     return semantics((e["method"] for e in entries if "step" not in e), (e["step"] for e in entries if "step" in e))
 
 
-def source_of(result: dict[str, Any], ledger: Ledger) -> str:
+def source_of(result: ResultLine, ledger: Ledger) -> str:
     """What the metrics and drops of a result are to be measured from, as the ledger is now."""
     if not result["predictions"]:  # imported scores may come without outputs
         return ""
-    name, seconds = stem(result["key"], result["predictions"]), measured.seconds_noted(result)
+    name, seconds = predictions_name(result), measured.seconds_noted(result)
     return measured.source(name, seconds, baseline_of(result, ledger))
 
 
-def baseline_of(result: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:
+def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
     """The `result` line of a result's baseline."""
     attempts = ledger.attempts.get(result["columns"]["baseline"])
     return attempts.result if attempts else None
 
 
-def _published(result: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+def _published(result: ResultLine, ledger: Ledger) -> Row:
     """Imported scores and their drops; no intervals, since nothing is known of single images."""
     if "published" not in result:
         return {}
-    base = (baseline_of(result, ledger) or {}).get("published", {})
-    found = {
+    baseline = baseline_of(result, ledger)
+    base = baseline.get("published", {}) if baseline else {}
+    found: Row = {
         "imported": result["imported"],
         **{k: result.get(k) for k in ("configs", "noop_configs")},
         **result["published"],
@@ -131,15 +142,16 @@ def _published(result: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     return found
 
 
-def _failed_row(key: str, attempts: Attempts) -> dict[str, Any] | None:
+def _failed_row(key: str, attempts: Attempts) -> Row | None:
     failure = attempts.last_failure
     if failure is None or "columns" not in failure:
         return None
     told = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
-    return {"key": key, "status": "failed", **failure["columns"], "attempts": attempts.started, "stale": False, **told}
+    columns = {**failure["columns"], "backend": failure["columns"].get("backend", TORCH)}
+    return {"key": key, "status": "failed", **columns, "attempts": attempts.started, "stale": False, **told}
 
 
-def _run(result: dict[str, Any]) -> dict[str, Any]:
+def _run(result: ResultLine) -> Row:
     """Cost and provenance."""
     plain = {
         k: result.get(k)

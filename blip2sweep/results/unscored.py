@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import key_of, read_scores, scored_names, stem
+from blip2sweep.results.predictions import key_of, read_scores, scored_names
 from blip2sweep.results.sweeps import Sweep
+from blip2sweep.wire.lines import ResultLine
 
 NO_PACK = "no pack holds"  # in what is told of a cell that nothing here can score
 
 
-def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[dict[str, Any]]:
+def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[ResultLine]:
     """The sweep's results that have predictions and no statistics; of what was computed again the new result counts.
     done: the keys that have a result, where that is known: of all others nothing is read."""
     names = scored_names(output_dir)
@@ -23,22 +24,22 @@ def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None
     if not open_:
         return []
     results = Ledger(output_dir, only=open_).refresh().results()
-    return [r for r in results if r["predictions"] and stem(r["key"], r["predictions"]) not in names]
+    return [r for r in results if r["predictions"] and predictions_name(r) not in names]
 
 
-def outdated(output_dir: Path, sweep: Sweep) -> list[dict[str, Any]]:
+def outdated(output_dir: Path, sweep: Sweep) -> list[ResultLine]:
     """The sweep's results whose statistics are of earlier scorers, or broken. Only of those that nobody measured with today's
     scorers a file is opened."""
     from blip2sweep.results.drops import made_now
 
     ledger = Ledger(output_dir, only={*sweep.keys}, measured=True).refresh()
     results = [r for r in ledger.results() if r["predictions"]]
-    names = {r["key"]: stem(r["key"], r["predictions"]) for r in results}
+    names = {r["key"]: predictions_name(r) for r in results}
     known = {k for k, n in names.items() if any(made_now(s, n) for s in ledger.attempts[k].measured)}
     return [r for r in results if r["key"] not in known and not read_scores(output_dir, names[r["key"]])[1]]
 
 
-def not_scored(output_dir: Path, sweep: Sweep, missing: list[dict[str, Any]]) -> str:
+def not_scored(output_dir: Path, sweep: Sweep, missing: list[ResultLine]) -> str:
     """`1 of 5 cells is done and not scored, the first is KEY (why)`. missing: of `unscored`, at least one."""
     ledger = Ledger(output_dir, only={r["key"] for r in missing}).refresh()
     told = [a.unscored["error"] for r in missing if (a := ledger.attempts[r["key"]]).unscored]
@@ -61,4 +62,4 @@ def scored(output_dir: Path, sweep: Sweep) -> bool:
     if not set(map(key_of, names)).issuperset(sweep.keys):
         return False
     again = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
-    return names.issuperset(stem(r["key"], r["predictions"]) for r in again if r["predictions"])
+    return names.issuperset(predictions_name(r) for r in again if r["predictions"])

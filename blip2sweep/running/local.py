@@ -10,15 +10,16 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import WORKERS, WORKERS_ON_GPU
-from blip2sweep.planning.packs import Job, make_packs, write_packs
+from blip2sweep.planning.packs import make_packs, write_packs
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import Live
+from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.signals import term_as_ctrl_c
 from blip2sweep.workers.supervisor import Supervisor
 
 
-def run_local(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
+def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
     """Run the jobs. Returns when every worker has ended; Ctrl-C ends them and keeps what is done."""
     term_as_ctrl_c()
     gpus = visible_gpus()

@@ -16,7 +16,7 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import scored, scoring
 from blip2sweep.running.queue import Live, live
-from blip2sweep.running.status import UNKNOWN, Status, sweep_status, warnings
+from blip2sweep.running.status import UNKNOWN, PackKeys, Status, sweep_status, warnings
 
 LEDGER_SECONDS = 0.3
 SLURM_SECONDS = 5.0  # squeue is the controller's time: it is asked no more often, and less often where it is slow
@@ -41,11 +41,11 @@ def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, s
     now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    said, waiting = time.monotonic(), ""
+    said, waiting, packs = time.monotonic(), "", PackKeys()
     with Progress(*columns, console=screen, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("cells", total=len(sweep.keys))
         while True:
-            status = sweep_status(output_dir, sweep, ledger, now())
+            status = sweep_status(output_dir, sweep, ledger, now(), packs)
             done, failed = status.counts["done"], status.counts["failed"]
             bar.update(task, completed=done + failed, description=f"cells ({failed} failed)" if failed else "cells")
             if done == len(sweep.keys) and scored(output_dir, sweep):

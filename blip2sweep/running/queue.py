@@ -7,18 +7,17 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from blip2sweep.machine.processes import lives
-from blip2sweep.results.sweeps import Submission, Sweep
+from blip2sweep.results.sweeps import JobArray, Submission, Sweep
 from blip2sweep.running.slurm_commands import clusters, elsewhere, query
 
 SILENT_SECONDS = 3600.0  # a sweep of another host whose journals have not grown for so long is taken for dead
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
 
-Job = tuple[str | None, str]  # its cluster, None for the one here, and Slurm's id, `12_3`: ids are a cluster's
+SlurmJob = tuple[str | None, str]  # its cluster, None for the one here, and Slurm's id, `12_3`: ids are a cluster's
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Live:
 
     known: bool = True
     packs: dict[tuple[str, int], str] = field(default_factory=dict)
-    jobs: set[Job] = field(default_factory=set)
+    jobs: set[SlurmJob] = field(default_factory=set)
     submitters: set[int] = field(default_factory=set)  # processes that have more to submit
     pending: Counter[str] = field(default_factory=Counter)  # Slurm's reasons why jobs wait
 
@@ -60,12 +59,12 @@ def clusters_of(submission: Submission) -> set[str | None]:
     return told.union(clusters(submission.launcher) or [elsewhere(submission.cluster)])
 
 
-def queued_jobs(sweep: Sweep) -> set[Job]:
+def queued_jobs(sweep: Sweep) -> set[SlurmJob]:
     """Every job that a sweep ever had and that was not cancelled, for when Slurm does not say which of them live."""
     return {(_cluster(a, s), a["job"]) for s in sweep.submissions if not s.cancelled for a in s.arrays}
 
 
-def _cluster(array: dict[str, Any], submission: Submission) -> str | None:
+def _cluster(array: JobArray, submission: Submission) -> str | None:
     return array.get("cluster") or ",".join(clusters(submission.launcher)) or elsewhere(submission.cluster)
 
 
@@ -130,7 +129,7 @@ def _add_line(found: Live, line: list[str], submissions: list[Submission]) -> No
             found.pending.update([reason] if state == "PENDING" else [])
 
 
-def _first_pack(submission: Submission, array: Job, comment: str) -> int | None:
+def _first_pack(submission: Submission, array: SlurmJob, comment: str) -> int | None:
     """By job id, or by the mark in the comment where the submitter died before it could note the id."""
     for known in submission.arrays:
         if (_cluster(known, submission), known["job"]) == array:

@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from blip2sweep.wire.launcher import Launcher
 
 ANSWER_SECONDS = 60.0
 # Variables of a job: Slurm sets them in the job, and sbatch, and srun in the new job, would take them for settings.
@@ -114,7 +116,7 @@ def for_submitit() -> Iterator[None]:
         os.environ.update(before)
 
 
-def clusters(launcher: Mapping[str, Any]) -> list[str]:
+def clusters(launcher: Launcher) -> list[str]:
     """The clusters that sbatch may choose from, by name; empty: the one here."""
     more = launcher.get("additional_parameters") or {}
     named = launcher.get("clusters") or more.get("clusters") or more.get("M") or ""

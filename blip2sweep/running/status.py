@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.console.printing import say
@@ -21,6 +20,7 @@ from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.queue import Live, live
+from blip2sweep.wire.lines import FailureLine, ResultLine
 from blip2sweep.workers.worker import again
 
 UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
@@ -32,7 +32,7 @@ class Status:
     """states: {key: one of STATES}; failures: {key: its last}, for those that failed and those that may come again."""
 
     states: dict[str, str]
-    failures: dict[str, dict[str, Any]]
+    failures: dict[str, FailureLine]
     live: Live
 
     def keys(self, *states: str) -> list[str]:
@@ -55,24 +55,25 @@ class Status:
         return f"{len(self.states)} cells: " + ", ".join(counts.values())
 
 
-def sweep_status(output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None) -> Status:
-    """Processes are looked at first and the ledger after: what is gone by then has written all it will."""
+def sweep_status(
+    output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None, packs: PackKeys | None = None
+) -> Status:
+    """Processes are looked at first and the ledger after: what is gone by then has written all it will. packs: of who asks
+    again and again."""
     now = live(sweep, output_dir) if now is None else now  # one that says that nothing is alive is false
     ledger.refresh()
-    packs = cells_of_live_packs(output_dir, sweep, now)
+    in_packs = (packs or PackKeys()).cells_of_live(sweep.folder(output_dir), now)
     states, failures = {}, {}
     for key in sweep.keys:
         attempts = ledger.attempts.get(key) or Attempts()
         failed = sweep.failures(attempts) if attempts.failures else []
-        states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, now, packs.get(key))
+        states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, now, in_packs.get(key))
         if failed and states[key] != "done":
             failures[key] = failed[-1]
     return Status(states, failures, now)
 
 
-def _state(
-    attempts: Attempts, failed: list[dict[str, Any]], sweep: Sweep, now: Live, pack: tuple[str, int] | None
-) -> str:
+def _state(attempts: Attempts, failed: list[FailureLine], sweep: Sweep, now: Live, pack: tuple[str, int] | None) -> str:
     """Of a cell without a result. pack: the newest live one that holds it. Starts that nothing has ended may be those of a
     process that died without a word: one of another launch, or of a job that waits for its next turn, is not running."""
     runs = {s.get("run") for s in attempts.open}
@@ -85,27 +86,29 @@ def _state(
     return "lost" if now.known else "queued"
 
 
-def cells_of_live_packs(output_dir: Path, sweep: Sweep, now: Live) -> dict[str, tuple[str, int]]:
-    """{key: (run, index)} of cells whose pack has a live process."""
-    found: dict[str, tuple[str, int]] = {}
-    for run, index in now.packs:
-        path = pack_path(sweep.folder(output_dir), run, index)
-        if path in _packs or path.exists():
-            found |= {c["key"]: (run, index) for c in _pack(path)}
-    return found
+class PackKeys:
+    """Which cells packs hold. A pack never changes once it is written: each is read once."""
 
+    def __init__(self) -> None:
+        self._known: dict[Path, list[str]] = {}
 
-_packs: dict[Path, list[dict[str, Any]]] = {}  # packs are never changed once written
+    def cells_of_live(self, folder: Path, now: Live) -> dict[str, tuple[str, int]]:
+        """{key: (run, index)} of cells whose pack has a live process. folder: the sweep's."""
+        found: dict[str, tuple[str, int]] = {}
+        for run, index in now.packs:
+            path = pack_path(folder, run, index)
+            if path in self._known or path.exists():
+                found |= dict.fromkeys(self._keys(path), (run, index))
+        return found
 
-
-def _pack(path: Path) -> list[dict[str, Any]]:
-    if path not in _packs:
-        try:
-            _packs[path] = [{"key": c["key"]} for c in read_json(path)["cells"]]
-        except (UserError, KeyError, TypeError) as error:
-            remark(f"{path}: not a pack ({error!r}); its cells are left out")
-            _packs[path] = []
-    return _packs[path]
+    def _keys(self, path: Path) -> list[str]:
+        if path not in self._known:
+            try:
+                self._known[path] = [c["key"] for c in read_json(path)["cells"]]
+            except (UserError, KeyError, TypeError) as error:
+                remark(f"{path}: not a pack ({error!r}); its cells are left out")
+                self._known[path] = []
+        return self._known[path]
 
 
 # ---- printing
@@ -134,9 +137,13 @@ def earlier(ledger: Ledger) -> list[str]:
     """What there is to say of rows that an earlier version computed. The ledger knows of each result its semantics alone:
     those that are not today's are read whole."""
     now = semantics(METHODS)
-    other = {r["key"] for r in ledger.results() if r.get("semantics", r.get("columns", {}).get("semantics")) != now}
+    other = {r["key"] for r in ledger.results() if _semantics(r) != now}
     said = older(Ledger(ledger.output_dir, only=other).refresh().results()) if other else None
     return [said] if said else []
+
+
+def _semantics(result: ResultLine) -> int | None:
+    return result["semantics"] if "semantics" in result else result["columns"]["semantics"]
 
 
 def by_kind(status: Status) -> list[str]:
@@ -193,9 +200,9 @@ def advice(sweep: Sweep, status: Status) -> list[str]:
     return lines
 
 
-def told(gone: Sequence[str], of: int, failures: Mapping[str, dict[str, Any]], more: str | None = None) -> str:
+def told(gone: Sequence[str], of: int, failures: Mapping[str, FailureLine], more: str | None = None) -> str:
     """`2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`."""
-    kinds = Counter(failures.get(k, {}).get("kind", "lost") for k in gone)
+    kinds = Counter(failures[k]["kind"] if k in failures else "lost" for k in gone)
     counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    error = failures.get(gone[0], {}).get("error", "no result")
+    error = failures[gone[0]]["error"] if gone[0] in failures else "no result"
     return f"{len(gone)} of {of} cells failed: {counted}; first ({gone[0]}): {error}" + (f"; {more}" if more else "")

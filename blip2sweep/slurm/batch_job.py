@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import WORKERS_ON_GPU, workers_on_node
 from blip2sweep.machine.processes import settle_user
 from blip2sweep.running.slurm_commands import query
+from blip2sweep.wire.pack import Settings
 from blip2sweep.workers.requeue import ask
 from blip2sweep.workers.run_cell import slurm_job
 from blip2sweep.workers.signals import END, WALL, WARNING, ending, seconds_left
@@ -97,7 +97,7 @@ def tasks_on_gpu(gpus: list[str]) -> int:
 # ---- wall time
 
 
-def job_end(settings: dict[str, Any]) -> dict[str, str]:
+def job_end(settings: Settings) -> dict[str, str]:
     """Variables that tell when this job ends, in this host's clock. Nothing where there is no limit.
 
     Where Slurm does not answer, the wall time that was asked for counts: without any, USR2 at its end would be taken for

@@ -7,11 +7,10 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.console.printing import tell
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.packs import Job, make_packs, pack_count, pack_path, write_packs
+from blip2sweep.planning.packs import make_packs, pack_count, pack_path, write_packs
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
@@ -19,10 +18,12 @@ from blip2sweep.running.queue import clusters_of, squeue
 from blip2sweep.running.slurm_commands import local_cluster, query, submission_env, surrounding_job
 from blip2sweep.slurm.settings import checked_launcher, with_time_to_work
 from blip2sweep.slurm.submit import array_size, require, submit
+from blip2sweep.wire.launcher import Launcher
+from blip2sweep.wire.pack import CellJob, Settings
 from blip2sweep.workers.signals import term_as_ctrl_c
 
 
-def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> bool:
+def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> bool:
     """Queue the jobs and follow them. False when they were left running (`wait=false`)."""
     submission = queue(jobs, sweep, output_dir, launcher)
     announce(sweep, submission, output_dir)
@@ -32,7 +33,7 @@ def run_slurm(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dic
     return True
 
 
-def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[str, Any]) -> Submission:
+def queue(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> Submission:
     """Write the packs and submit them. When Slurm refuses, all is as before."""
     term_as_ctrl_c()
     require("sbatch", "scontrol")
@@ -45,10 +46,8 @@ def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[st
     was = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
-        told = {k: launcher.get(k) for k in ("max_num_timeout", "signal_delay_s", "timeout_min")}
-        paths = write_packs(
-            packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, {**sweep.settings, **told}, seconds
-        )
+        settings = _with_wall_time(sweep.settings, launcher)
+        paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, settings, seconds)
         sweep.write(output_dir)
         submit(paths, submission, sweep, output_dir)
     except BaseException:
@@ -58,6 +57,16 @@ def queue(jobs: Sequence[Job], sweep: Sweep, output_dir: Path, launcher: dict[st
             discard(sweep, submission, output_dir, was)
         raise
     return submission
+
+
+def _with_wall_time(settings: Settings, launcher: Launcher) -> Settings:
+    """What a job has to know of its own wall time."""
+    return {
+        **settings,
+        "max_num_timeout": launcher.get("max_num_timeout"),
+        "signal_delay_s": launcher.get("signal_delay_s"),
+        "timeout_min": launcher.get("timeout_min"),
+    }
 
 
 def withdraw(submission: Submission) -> None:
@@ -93,7 +102,7 @@ def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes |
             path.rmdir()
 
 
-def slurm_packs(jobs: Sequence[Job], launcher: dict[str, Any], seconds: dict[str, float]) -> list[list[Job]]:
+def slurm_packs(jobs: Sequence[CellJob], launcher: Launcher, seconds: dict[str, float]) -> list[list[CellJob]]:
     """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: by key."""
     slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
     minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
@@ -113,7 +122,7 @@ def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
         tell(told)
 
 
-def kept_out(environ: Mapping[str, str], launcher: Mapping[str, Any]) -> str | None:
+def kept_out(environ: Mapping[str, str], launcher: Launcher) -> str | None:
     """Which variables of this shell the jobs do not get: those of a job that it runs in, and what would override settings."""
     given = [
         {"timeout_min": "time", "mem_gb": "mem", "name": "job-name"}.get(k, k)

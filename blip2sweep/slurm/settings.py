@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import cast
 
 from blip2sweep.errors import UserError
+from blip2sweep.wire.launcher import Launcher
+
+Given = Mapping[str, object]  # settings as they are typed: any of them may be of any type
 
 # The least that a setting may be.
 LEAST = {
@@ -27,7 +30,7 @@ UNSEEN = (
 )  # controls, directions of text and other formats, line ends: nobody sees what they do
 
 
-def checked_launcher(launcher: Mapping[str, Any]) -> dict[str, Any]:
+def checked_launcher(launcher: Given) -> Launcher:
     """The settings, with clusters where they belong. Raises UserError for those that cannot be meant."""
     _check_text(launcher)
     _check_numbers(launcher)
@@ -35,21 +38,21 @@ def checked_launcher(launcher: Mapping[str, Any]) -> dict[str, Any]:
     return _with_clusters(launcher)
 
 
-def with_time_to_work(launcher: dict[str, Any]) -> dict[str, Any]:
+def with_time_to_work(launcher: Launcher) -> Launcher:
     """`signal_delay_s` at most a quarter of the wall time: a signal at the start would leave a job nothing to do."""
     delay, minutes = launcher.get("signal_delay_s"), launcher.get("timeout_min")
     return {**launcher, "signal_delay_s": min(delay, 15 * minutes)} if delay and minutes else launcher
 
 
-def _with_clusters(launcher: Mapping[str, Any]) -> dict[str, Any]:
-    more = dict(launcher.get("additional_parameters") or {})
+def _with_clusters(launcher: Given) -> Launcher:
+    more = dict(cast("Given", launcher.get("additional_parameters") or {}))  # `_check_shapes` has seen it
     said = {str(v) for v in (launcher.get("clusters"), more.pop("clusters", None), more.pop("M", None)) if v}
     if len(said) > 1:
         raise UserError(f"hydra.launcher.clusters: said twice, {' and '.join(sorted(said))}; right: once")
-    return {**launcher, "clusters": next(iter(said), None), "additional_parameters": more}
+    return cast("Launcher", {**launcher, "clusters": next(iter(said), None), "additional_parameters": more})
 
 
-def _check_numbers(launcher: Mapping[str, Any]) -> None:
+def _check_numbers(launcher: Given) -> None:
     for name, least in LEAST.items():
         value = launcher.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
@@ -60,7 +63,7 @@ def _check_numbers(launcher: Mapping[str, Any]) -> None:
         )
 
 
-def _check_shapes(launcher: Mapping[str, Any]) -> None:
+def _check_shapes(launcher: Given) -> None:
     more = launcher.get("additional_parameters") or {}
     if not isinstance(more, dict):
         raise UserError(
@@ -91,7 +94,7 @@ def as_text(name: str, value: str) -> str:
     return f"hydra.launcher.{name}=\\'{value}\\' (or \"hydra.launcher.{name}='{value}'\"), one text in quotes that Hydra sees"
 
 
-def _check_text(launcher: Mapping[str, Any]) -> None:
+def _check_text(launcher: Given) -> None:
     """No character that nobody sees: one that ends a line would add a line of its own to the batch script."""
     for where, text in _texts("hydra.launcher", launcher):
         tab = "\t" if where.rpartition(".")[2].partition("[")[0] in ("setup", "teardown") else ""
@@ -103,7 +106,7 @@ def _check_text(launcher: Mapping[str, Any]) -> None:
             )
 
 
-def _texts(where: str, value: Any) -> Iterator[tuple[str, str]]:
+def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, Mapping):

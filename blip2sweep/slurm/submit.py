@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from blip2sweep.files import write_atomic
 from blip2sweep.results.sweeps import Submission, Sweep, submissions_of
 from blip2sweep.running.queue import mark
 from blip2sweep.running.slurm_commands import clusters, query, submission_env
+from blip2sweep.wire.launcher import Launcher
 from blip2sweep.workers.requeue import after_tasks, before_tasks
 
 # What is ours in the launcher's settings; all others are sbatch's, under submitit's names.
@@ -81,16 +82,14 @@ class LimitMet(Exception):
     """Slurm's words when so many jobs may not be queued now."""
 
 
-def throttled(launcher: dict[str, Any], packs: int, size: int) -> dict[str, Any]:
+def throttled(launcher: Launcher, packs: int, size: int) -> Launcher:
     """The launcher's settings for arrays of at most `size` packs: Slurm bounds how many of one array run at a time, and
     several arrays run beside each other."""
     arrays, slots = math.ceil(packs / size), launcher.get("array_parallelism")
     return {**launcher, "array_parallelism": max(1, slots // arrays)} if slots and arrays else launcher
 
 
-def _submit_array(
-    paths: Sequence[Path], launcher: dict[str, Any], folder: Path, comment: str
-) -> tuple[str, str | None]:
+def _submit_array(paths: Sequence[Path], launcher: Launcher, folder: Path, comment: str) -> tuple[str, str | None]:
     """One array: the job's id, and the cluster that took it where sbatch names it. Raises LimitMet, or UserError with
     Slurm's words."""
     text = batch_script(launcher, folder, comment, run_pack(paths[0]), len(paths))
@@ -124,22 +123,22 @@ def options(script: str) -> list[str]:
     return re.findall(r"^#SBATCH --([\w-]+)", script, re.MULTILINE)
 
 
-def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
+def make_executor(launcher: Launcher, folder: Path, comment: str) -> Any:
     """submitit's SlurmExecutor with the launcher's settings."""
     from submitit.slurm.slurm import SlurmExecutor
 
-    settings = {k: v for k, v in launcher.items() if k not in OURS and v is not None}
+    settings: dict[str, object] = {k: v for k, v in launcher.items() if k not in OURS and v is not None}
     renamed = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
     require("sbatch", "srun")
     executor = SlurmExecutor(folder, python=sys.executable)
-    settings["setup"] = [*settings.get("setup", ()), *before_tasks(folder)]
-    settings["teardown"] = after_tasks(settings.get("teardown", ()))
-    settings["srun_args"] = [*EACH_BY_ITSELF, *settings.get("srun_args", ())]
+    settings["setup"] = [*(launcher.get("setup") or ()), *before_tasks(folder)]
+    settings["teardown"] = after_tasks(launcher.get("teardown") or ())
+    settings["srun_args"] = [*EACH_BY_ITSELF, *(launcher.get("srun_args") or ())]
     if named := settings.pop("clusters", None):
-        settings["additional_parameters"] = {**settings.get("additional_parameters", {}), "clusters": named}
+        settings["additional_parameters"] = {**launcher.get("additional_parameters", {}), "clusters": named}
     try:
-        if "mem_gb" in settings:
-            settings["mem"] = f"{int(settings.pop('mem_gb') * 1024)}MB"
+        if settings.pop("mem_gb", None) is not None:
+            settings["mem"] = f"{int(launcher['mem_gb'] * 1024)}MB"
         executor.update_parameters(**{"comment": comment} | {renamed.get(k, k): v for k, v in settings.items()})
     except (TypeError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
@@ -147,7 +146,7 @@ def make_executor(launcher: dict[str, Any], folder: Path, comment: str) -> Any:
     return executor
 
 
-def batch_script(launcher: dict[str, Any], folder: Path, comment: str, command: str, packs: int) -> str:
+def batch_script(launcher: Launcher, folder: Path, comment: str, command: str, packs: int) -> str:
     """What sbatch is given for an array of so many packs."""
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -156,7 +155,7 @@ def batch_script(launcher: dict[str, Any], folder: Path, comment: str, command: 
     return str(_make_sbatch_string(command=command, folder=executor.folder, **executor.parameters, **size))
 
 
-def sbatch_script(launcher: dict[str, Any], packs: int, logs: Path) -> str:
+def sbatch_script(launcher: Launcher, packs: int, logs: Path) -> str:
     """`batch_script` before there is a sweep; logs: the output folder's."""
     first = logs.parent / "sweeps" / "SWEEP" / "packs" / "RUN-0.json"
     return batch_script(launcher, logs / "SWEEP" / "RUN", mark("RUN", 0), run_pack(first), packs)
@@ -183,7 +182,7 @@ def hint(reason: str) -> str:
     return f"right: {found}"
 
 
-def array_size(launcher: Mapping[str, Any]) -> int:
+def array_size(launcher: Launcher) -> int:
     """The most elements of one array: MaxArraySize bounds the highest index. Of several clusters the least."""
     require("scontrol")
     named = [c for c in clusters(launcher) if c != "all"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.console.printing import say_text
+from blip2sweep.wire.lines import WorkerLine
 
 AGAIN = "BLIP2SWEEP_AGAIN"  # the file that asks; on the file system of the logs, which the tasks' containers see too
 REST = "`blip2sweep retry` runs what is left"
@@ -62,7 +62,7 @@ def ask(reason: str | None, timeouts: int, most: int | None) -> None:
         _say(f"not requeued ({error}); {REST}")
 
 
-def out_of_time(workers: Iterable[Mapping[str, Any]], run: str, pack: int) -> int:
+def out_of_time(workers: Iterable[WorkerLine], run: str, pack: int) -> int:
     """How many turns of a pack ended for lack of wall time, from the ledger's `worker` lines. Slurm's own count has
     preemptions and requeues by an administrator too."""
     return len({w.get("turn") for w in workers if (w["run"], w["pack"], w.get("ended")) == (run, pack, "timeout")})

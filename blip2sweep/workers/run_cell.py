@@ -8,8 +8,8 @@ import traceback
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from blip2sweep.backends.backend import Answered
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.files import is_disk_full, write_noted
@@ -18,16 +18,18 @@ from blip2sweep.machine.processes import born
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import second_run, stem, write_predictions
 from blip2sweep.results.scoring_process import ScoringProcess
-from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.lines import AttemptId, Failure, Note
+from blip2sweep.wire.pack import CellJob, Columns, PackName
 from blip2sweep.workers.signals import Stop, Stopped
 
 MARKER = "[blip2sweep]"
-# What is too long for a line of the ledger: {layer: what calibration measured}, and what moved block by block.
-BESIDE = ("layers", "propagation")
 # After these a CUDA context is beyond use: whatever the process does next fails too.
 BROKEN_DEVICE = ("device-side assert", "illegal memory access", "unspecified launch failure", "misaligned address",
                  "illegal instruction", "CUDA error: unknown error", "uncorrectable ECC")  # fmt: skip
-Run = Callable[[dict[str, Any]], tuple[Predictions, dict[str, Any]]]
+Run = Callable[[CellJob], Answered]
+
+
+OUT_OF_TIME: Failure = {"kind": "timeout", "error": "not finished within the job's wall time", "traceback": ""}
 
 
 class DeviceBroken(Exception):
@@ -35,36 +37,26 @@ class DeviceBroken(Exception):
 
 
 def run_cell(
-    job: dict[str, Any], run: Run, journal: Journal, pack: dict[str, Any], stop: Stop, ledger: Ledger | None = None
+    job: CellJob, run: Run, journal: Journal, pack: PackName, stop: Stop, ledger: Ledger | None = None
 ) -> str | None:
     """The name of the committed predictions, or None when the cell failed. Raises Stopped when it was given up, and
     DeviceBroken when the process has to end. ledger: of what others have done with the cell meanwhile, which the result says
     that it replaces."""
     output_dir, start = Path(pack["output_dir"]), time.monotonic()
-    common = {
+    common: AttemptId = {
         "key": job["key"],
         "sweep": pack["sweep"],
         "run": pack["run"],
         "attempt": uuid.uuid4().hex[:8],
         "job": slurm_job(),
     }
-    files: dict[str, list[int]] = {}
     say(job["key"], "started")
     journal.write("started", **common, process=born())
     try:
         with stop.interruptible():
-            predictions, info = run(job)
-        noise, beside = info.pop("noise", None), {k: info.pop(k, None) for k in BESIDE}
-        seconds = {"": noise} if noise else {}
-        seconds |= info.get("calibration_noise") or {}
-        name = stem(job["key"], predictions.hash)
-        files["predictions"] = write_predictions(output_dir, name, predictions)
-        for folder, told in beside.items():
-            if told:
-                files[folder] = write_noted(output_dir / folder / f"{name}.json", told)
-        for what, second in seconds.items():
-            seen = Predictions.of(second.pop("records"))
-            files[second_run("", what)[1:]] = write_predictions(output_dir, second_run(name, what), seen)
+            answered = run(job)
+        name = stem(job["key"], answered.predictions.hash)
+        files = write_files(output_dir, name, answered)
     except Stopped:
         give_up(job, common, journal, stop)
         raise
@@ -79,35 +71,56 @@ def run_cell(
         if any(words in str(error) for words in BROKEN_DEVICE):
             raise DeviceBroken from error
         return None
-    known = (
-        ledger.refresh().attempts.get(job["key"], Attempts()).to_know() if ledger else {"replaces": [], "starts": []}
-    )
-    known["starts"] = [a for a in known["starts"] if a != common["attempt"]]
-    journal.write(
-        "result",
-        **common,
-        predictions=predictions.hash,
-        files=files,
-        **known,
-        columns=columns(job),
-        **({"noise": noise} if noise else {}),
-        **info,
-    )
+    commit(job, common, answered, files, journal, ledger)
     say(job["key"], f"done in {time.monotonic() - start:.1f} s")
     return name
 
 
-def give_up(job: dict[str, Any], common: dict[str, Any], journal: Journal, stop: Stop) -> None:
+def write_files(output_dir: Path, name: str, answered: Answered) -> dict[str, Note]:
+    """Everything that the result line rests on; what each file was when it was written, by what it is."""
+    files = {"predictions": write_predictions(output_dir, name, answered.predictions)}
+    for folder, content in answered.artifacts.items():
+        if content:
+            files[folder] = write_noted(output_dir / folder / f"{name}.json", content)
+    seconds = {"": answered.noise} if answered.noise else {}
+    for what, second in {**seconds, **answered.calibration_noise}.items():
+        files[second_run("", what)[1:]] = write_predictions(output_dir, second_run(name, what), second.predictions)
+    return files
+
+
+def commit(
+    job: CellJob, common: AttemptId, answered: Answered, files: dict[str, Note], journal: Journal, ledger: Ledger | None
+) -> None:
+    """Write the result line: from then on the cell is done."""
+    attempts = ledger.refresh().attempts.get(job["key"], Attempts()) if ledger else Attempts()
+    known = attempts.to_know()
+    known["starts"] = [a for a in known["starts"] if a != common.get("attempt")]
+    floors = {what: second.summary for what, second in answered.calibration_noise.items()}
+    journal.write(
+        "result",
+        **common,
+        predictions=answered.predictions.hash,
+        files=files,
+        **known,
+        columns=columns(job),
+        **({"noise": answered.noise.summary} if answered.noise else {}),
+        layers_changed=answered.layers_changed,
+        cost=answered.cost,
+        **({"calibration_noise": floors} if floors else {}),
+        **answered.provenance,
+    )
+
+
+def give_up(job: CellJob, common: AttemptId, journal: Journal, stop: Stop) -> None:
     """The cell is to be run again by whoever goes on with the pack, unless it had a whole job's time already."""
     if stop.reason == "timeout" and stop.whole_turn:
-        told = {"kind": "timeout", "error": "not finished within the job's wall time", "traceback": ""}
-        journal.write("failed", **common, columns=columns(job), **told)
+        journal.write("failed", **common, columns=columns(job), **OUT_OF_TIME)
     else:
         journal.write("requeued", **common, reason=stop.reason)
     say(job["key"], f"given up: {stop.reason}")
 
 
-def columns(job: dict[str, Any]) -> dict[str, Any]:
+def columns(job: CellJob) -> Columns:
     """What the ledger says of the cell itself."""
     return {**job["columns"], "baseline": job["baseline"]}
 
@@ -125,11 +138,11 @@ class Scoring:
         self.journal, self.process, self.warn = journal, ScoringProcess(output_dir, minutes), warn
         self._all = True
 
-    def expect(self, job: dict[str, Any]) -> None:
+    def expect(self, job: CellJob) -> None:
         """Read references and start METEOR while the first cell runs."""
         self.process.warm(job["task"])
 
-    def __call__(self, name: str, job: dict[str, Any]) -> None:
+    def __call__(self, name: str, job: CellJob) -> None:
         self.process.submit(job["key"], name, job["task"], job["baseline"])
         self._tell()
 
@@ -149,7 +162,7 @@ class Scoring:
                 self.warn(f"done, not scored: {told['error']}")
 
 
-def failure(error: BaseException) -> dict[str, Any]:
+def failure(error: BaseException) -> Failure:
     """How the ledger tells a failure: kind, one line, traceback."""
     return {
         "kind": failure_kind(error),

@@ -9,17 +9,24 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.wire.lines import AttemptId, Failure, StartLine, WorkerFailure
+from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.requeue import out_of_time, this_turn
-from blip2sweep.workers.run_cell import columns
+from blip2sweep.workers.run_cell import OUT_OF_TIME, columns
 from blip2sweep.workers.signals import whole_turn
 from blip2sweep.workers.worker import BROKEN, CELL_FAILED, STOPPED, names
 
 STUCK_SECONDS = 10.0  # after TERM: code that does not return to Python hears no signal
-OUT_OF_TIME = {"kind": "timeout", "error": "not finished within the job's wall time", "traceback": ""}
+LOST: WorkerFailure = {
+    "kind": "lost",
+    "error": "the job ended with this cell in hand (node failure, or killed)",
+    "traceback": "",
+    "fatal": True,
+}
 IDLE_CRASHES = 2  # deaths with no cell in hand: a broken environment, which starting again does not mend
 
 
@@ -46,7 +53,7 @@ class Supervisor:
                 if code in (0, 2, CELL_FAILED, STOPPED) or self.reason:
                     break
                 if code != BROKEN:
-                    idle = 0 if self._close(self._in_hand(), **crash(code)) else idle + 1
+                    idle = 0 if self._close(self._in_hand(), crash(code)) else idle + 1
             return self._ended(code if idle < IDLE_CRASHES else CELL_FAILED)
         finally:
             self.journal.close()
@@ -86,53 +93,49 @@ class Supervisor:
 
     def _close_lost(self) -> None:
         """Cells that an earlier job of this pack had in hand when it died without a word."""
-        lost = {
-            "kind": "lost",
-            "error": "the job ended with this cell in hand (node failure, or killed)",
-            "traceback": "",
-        }
-        self._close([(j, s) for j in self._attempts() for s in self._open(j)], fatal=True, **lost)
+        self._close([(j, s) for j in self._attempts() for s in self._open(j)], LOST)
         self.timeouts = out_of_time(self.ledger.workers, self.pack["run"], self.pack["index"])
 
-    def _in_hand(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    def _in_hand(self) -> list[tuple[CellJob, StartLine]]:
         """[(cell, its start)] that the dead child left open."""
         own = (socket.gethostname(), self.child.pid if self.child else 0)
         return [(j, s) for j in self._attempts() for s in self._open(j) if (s["host"], s["pid"]) == own]
 
-    def _attempts(self) -> list[dict[str, Any]]:
+    def _attempts(self) -> list[CellJob]:
         self.ledger = Ledger(self.output_dir, only={j["key"] for j in self.pack["cells"]}).refresh()
         return [j for j in self.pack["cells"] if j["key"] in self.ledger.attempts]
 
-    def _open(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+    def _open(self, job: CellJob) -> list[StartLine]:
         return [s for s in self.ledger.attempts[job["key"]].open if s.get("run") == self.pack["run"]]
 
-    def _close(self, in_hand: list[tuple[dict[str, Any], dict[str, Any]]], **failure: Any) -> bool:
+    def _close(self, in_hand: list[tuple[CellJob, StartLine]], failure: Failure | WorkerFailure) -> bool:
         """Write what the dead could not. False when there was nothing to write."""
         for job, start in in_hand:
             self.journal.write("failed", **_names(start), columns=columns(job), **failure)
             self._remove_torn(start)
         return bool(in_hand)
 
-    def _requeue(self, in_hand: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    def _requeue(self, in_hand: list[tuple[CellJob, StartLine]]) -> None:
         """What a worker would have written that had to be killed."""
         for job, start in in_hand:
             if self.reason == "timeout" and whole_turn(start["time"]):
-                self._close([(job, start)], **OUT_OF_TIME)
+                self._close([(job, start)], OUT_OF_TIME)
                 continue
             self.journal.write("requeued", **_names(start), reason=self.reason)
             self._remove_torn(start)
 
-    def _remove_torn(self, start: dict[str, Any]) -> None:
+    def _remove_torn(self, start: StartLine) -> None:
         """Temporary files of the cell that died between writing and renaming."""
         for path in self.output_dir.glob(f"*/.{start['key']}-*.{start['host']}-{start['pid']}-*.tmp"):
             path.unlink(missing_ok=True)
 
 
-def _names(start: dict[str, Any]) -> dict[str, Any]:
-    return {k: start.get(k) for k in ("key", "sweep", "run", "attempt", "job")}
+def _names(start: StartLine) -> AttemptId:
+    sweep, run, attempt = start.get("sweep"), start.get("run"), start.get("attempt")
+    return {"key": start["key"], "sweep": sweep, "run": run, "attempt": attempt, "job": start.get("job")}
 
 
-def crash(code: int) -> dict[str, Any]:
+def crash(code: int) -> WorkerFailure:
     """How the ledger tells the death of a worker from its exit code (negative: a signal, as in subprocess)."""
     what = f"killed by signal {-code}" if code < 0 else f"exited with code {code}"
     killed_for_memory = code == -signal.SIGKILL and oom_kills() > 0

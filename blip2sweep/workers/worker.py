@@ -8,26 +8,28 @@ input.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from blip2sweep.backends.backend import Backend, load_backend
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.machine.processes import exists, lives, settle_user
 from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
+from blip2sweep.wire.lines import StartLine, WorkerFailure, WorkerName
+from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.run_cell import DeviceBroken, Scoring, run_cell, say, slurm_job
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
 
-RUNNER = "blip2sweep.backends.torch.backend:Runner"
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
 ATTEMPTS_PER_CELL = 2
 HALF_BATCH = 32  # after running out of memory, where the batch size was automatic (64 on a CPU, 256 on a GPU)
@@ -37,7 +39,7 @@ PATIENCE = (
 MARGIN = 1.2  # a cell may take that much longer than the longest one before it
 
 
-def run_pack(pack: dict[str, Any], journal: Journal, stop: Stop | None = None) -> int:
+def run_pack(pack: Pack, journal: Journal, stop: Stop | None = None) -> int:
     """Run what the ledger does not have yet. Returns the exit code."""
     return Worker(pack, journal, stop or Stop()).run()
 
@@ -45,11 +47,11 @@ def run_pack(pack: dict[str, Any], journal: Journal, stop: Stop | None = None) -
 class Worker:
     """One process's way through a pack."""
 
-    def __init__(self, pack: dict[str, Any], journal: Journal, stop: Stop) -> None:
+    def __init__(self, pack: Pack, journal: Journal, stop: Stop) -> None:
         self.pack, self.journal, self.stop = pack, journal, stop
         self.output_dir = Path(pack["output_dir"])
         self.ledger = Ledger(self.output_dir, only={j["key"] for j in pack["cells"]})
-        self.runner: Any = None
+        self.backend: Backend | None = None
         self.failed = False
         self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
         self._deferred: dict[str, float] = {}  # key -> when it was first left to another worker
@@ -79,7 +81,7 @@ class Worker:
             return STOPPED
         return CELL_FAILED if self.failed else 0
 
-    def _step(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> bool:
+    def _step(self, job: CellJob, todo: deque[CellJob]) -> bool:
         """Run, skip or put off one cell. False when the remaining wall time would not do."""
         attempts = self.ledger.refresh().attempts.get(job["key"], Attempts())
         verdict = again(attempts.failed_in([self.pack["run"]]))
@@ -97,37 +99,40 @@ class Worker:
             self._try_again_later(job, todo)
         return True
 
-    def _run(self, job: dict[str, Any], half: bool) -> None:
+    def _run(self, job: CellJob, half: bool) -> None:
         start = time.monotonic()
-        self.runner = self.runner or self._load_runner(job)
-        with half_batch(self.runner, half):
-            name = run_cell(job, self.runner, self.journal, self.pack, self.stop, self.ledger)
+        backend = self.backend = self.backend or self._load_backend(job)
+        run = partial(backend, batch_size=self._half_batch() if half else None)
+        name = run_cell(job, run, self.journal, self.pack, self.stop, self.ledger)
         if name is not None:
             self._scoring(name, job)
-        self._pass_on_warning()
+        self._pass_on(backend.warning)
         self._longest[kind(job)] = max(self._longest.get(kind(job), 0.0), time.monotonic() - start)
 
-    def _pass_on_warning(self) -> None:
-        """What the runner warns of concerns who follows the sweep, and nobody reads the logs of what goes well."""
-        told = getattr(self.runner, "warning", None)
-        if told and not self._warned:
+    def _half_batch(self) -> int:
+        before = self.pack["settings"].get("batch_size")
+        return max(1, before // 2) if before else HALF_BATCH
+
+    def _pass_on(self, warning: str | None) -> None:
+        """What the back end warns of concerns who follows the sweep, and nobody reads the logs of what goes well."""
+        if warning and not self._warned:
             self._warned = True
-            self._warn(told)
+            self._warn(warning)
 
     def _warn(self, told: str) -> None:
         self.journal.write("worker", **names(self.pack), warning=told)
 
-    def _try_again_later(self, job: dict[str, Any], todo: deque[dict[str, Any]]) -> None:
+    def _try_again_later(self, job: CellJob, todo: deque[CellJob]) -> None:
         """A cell that just ran out of memory comes again at the end; one that failed for good counts."""
         failures = self.ledger.refresh().attempts[job["key"]].failed_in([self.pack["run"]])
         if failures and not self._done(job):
             todo.append(job)
 
-    def _done(self, job: dict[str, Any]) -> bool:
+    def _done(self, job: CellJob) -> bool:
         """Whether the ledger has a result that counts: one that is to be computed again does not."""
         return self.ledger.done(job["key"], self.pack["settings"].get("rerun", {}).get(job["key"], ()))
 
-    def _waits(self, job: dict[str, Any], attempts: Attempts, alone: bool) -> bool:
+    def _waits(self, job: CellJob, attempts: Attempts, alone: bool) -> bool:
         """Whether another worker has the cell in hand, and it is worth coming back to: once, or, where no other cell
         is left to do meanwhile, for some time. Whoever has it in hand may be dead."""
         if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
@@ -138,34 +143,36 @@ class Worker:
             return True
         return time.monotonic() - since < 0.2
 
-    def _fits(self, job: dict[str, Any]) -> bool:
+    def _fits(self, job: CellJob) -> bool:
         """Whether the wall time that is left will do; the first cell of a process always starts."""
         return not self._longest or self._longest.get(kind(job), 0.0) * MARGIN < seconds_left()
 
-    def _load_runner(self, job: dict[str, Any]) -> Any:
-        """The runner, told what is to come so that it keeps what later cells share."""
+    def _load_backend(self, job: CellJob) -> Backend:
+        """The back end, told what is to come so that it keeps what later cells share."""
         self._scoring.expect(job)
-        runner = load_runner(self.pack["settings"])
-        if hasattr(runner, "expect"):
-            runner.expect([j for j in self.pack["cells"] if not self.ledger.done(j["key"])])
-        return runner
+        backend = load_backend(self.pack["settings"])
+        backend.expect([j for j in self.pack["cells"] if not self.ledger.done(j["key"])])
+        return backend
 
-    def _score_if_missing(self, job: dict[str, Any], attempts: Attempts) -> None:
+    def _score_if_missing(self, job: CellJob, attempts: Attempts) -> None:
         """A worker killed between commit and score leaves a result without statistics."""
-        assert attempts.result is not None
-        name = stem(job["key"], attempts.result["predictions"])
+        result = attempts.result
+        assert result is not None
+        assert result["predictions"] is not None
+        name = stem(job["key"], result["predictions"])
         if not (self.output_dir / "scores" / f"{name}.npz").exists() and not attempts.open:
             self._scoring(name, job)
 
 
-def may_live(start: dict[str, Any]) -> bool:
+def may_live(start: StartLine) -> bool:
     """Whether the process that began an attempt may still be there; of another host that is not known."""
     if start["host"] != socket.gethostname():
         return True
-    return lives(start["pid"], start["process"]) if start.get("process") else exists(start["pid"])
+    process = start.get("process")
+    return lives(start["pid"], process) if process else exists(start["pid"])
 
 
-def again(failures: list[dict[str, Any]]) -> str:
+def again(failures: Sequence[WorkerFailure]) -> str:
     """`run`, `half` (with half the batch) or `skip`, from what befell a cell in this run so far."""
     if not failures:
         return "run"
@@ -175,35 +182,15 @@ def again(failures: list[dict[str, Any]]) -> str:
     return "half" if last["kind"] == "oom" or last.get("signal") == 9 else "run"
 
 
-def names(pack: dict[str, Any]) -> dict[str, Any]:
+def names(pack: Pack) -> WorkerName:
     """Which worker a `worker` line of the ledger is about: also that of an earlier or later turn of its job."""
-    return {k: pack.get(k) for k in ("sweep", "run", "part")} | {"pack": pack["index"], "job": slurm_job()}
+    sweep, run, part = pack["sweep"], pack["run"], pack.get("part")
+    return {"sweep": sweep, "run": run, "part": part, "pack": pack["index"], "job": slurm_job()}
 
 
-class half_batch:
-    """Within it the runner uses half the batch."""
-
-    def __init__(self, runner: Any, half: bool) -> None:
-        self.settings, self.half = getattr(runner, "settings", {}), half
-
-    def __enter__(self) -> None:
-        self.before = self.settings.get("batch_size")
-        if self.half:
-            self.settings["batch_size"] = max(1, self.before // 2) if self.before else HALF_BATCH
-
-    def __exit__(self, *_: object) -> None:
-        self.settings["batch_size"] = self.before
-
-
-def kind(job: dict[str, Any]) -> tuple[str, str]:
+def kind(job: CellJob) -> tuple[str, str]:
     """Cells of one kind take about the same time."""
     return job["columns"]["model"], job["columns"]["task"]
-
-
-def load_runner(settings: dict[str, Any]) -> Any:
-    """The class that evaluates cells, `module:Class` in the settings; torch comes with the usual one."""
-    module, _, name = settings.get("runner", RUNNER).partition(":")
-    return getattr(importlib.import_module(module), name)(settings)
 
 
 def main(argv: list[str]) -> int:

@@ -19,7 +19,7 @@ from blip2sweep.errors import UserError
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
     from blip2sweep.commands.run import Outcome
-    from blip2sweep.planning.plan import Job, Plan
+    from blip2sweep.planning.plan import Plan, PlannedJob
     from blip2sweep.results.sweeps import Sweep
 
 
@@ -37,6 +37,7 @@ class PackLauncher(Launcher):
         self.composer: Composer | None = None
         self.failed: str | None = None
         self.sweep_dir: Path | None = None
+        self.begun: set[Path] = set()  # sweeps that this launcher has launched: a search does so many times
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         foreign = not str(config.hydra.sweeper._target_).startswith("hydra_plugins.blip2sweep.")
@@ -60,7 +61,7 @@ class PackLauncher(Launcher):
         from blip2sweep.commands.run import failures, run_sweep
 
         assert self.composer is not None
-        outcome = run_sweep(jobs(job_overrides, self.composer), self.run)
+        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun)
         self.failed = failures(outcome)
         return outcome
 
@@ -118,11 +119,11 @@ class SlurmLauncher(PackLauncher):
         describe_slurm(plan, output_dir, self.settings)
 
 
-def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[Job]:
+def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[PlannedJob]:
     """Each override list with the config it composes to."""
-    from blip2sweep.planning.plan import Job
+    from blip2sweep.planning.plan import PlannedJob
 
-    return [Job(tuple(o), composer.config(tuple(o))) for o in job_overrides]
+    return [PlannedJob(tuple(o), composer.config(tuple(o))) for o in job_overrides]
 
 
 def job_returns(outcome: Outcome) -> list[JobReturn]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -13,23 +13,24 @@ from omegaconf import DictConfig
 
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.grid import expand
+from blip2sweep.hydra_app import describe_cell
 from hydra_plugins.blip2sweep.launchers import PackLauncher, job_returns, jobs, launch_foreign
 
 
 class GridSweeper(Sweeper):
     """All combinations, in one batch: nothing is composed twice and no failed cell stops the others."""
 
-    plan_only: ClassVar[bool] = False  # `blip2sweep plan`: print what would be done
-
     def __init__(self) -> None:
         self.launcher: Launcher | None = None
         self.composer: Composer | None = None
+        self.plan_only = False  # `blip2sweep plan`: print what would be done
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.composer = Composer(hydra_context.config_loader, config)
+        self.plan_only = task_function is describe_cell
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.composer is not None

@@ -18,8 +18,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import WORKERS
 from blip2sweep.metrics.java import jar, java_binary
 from blip2sweep.planning.packs import make_packs, write_packs
-from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.wire.pack import Settings
 from scripts.benchmarks import models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,12 +64,17 @@ def planned(given: Setting, cells: Sequence[dict[str, Any]], output_dir: Path) -
         "presets": {"caption": {"opt": {"num_beams": 1, "max_new_tokens": given.new_tokens}}},
     }
     rest = {"model": given.model, "task": given.task, "generation": generation}
-    return make_plan([Job((), {**cell, **rest}) for cell in cells], Ledger(output_dir))
+    return make_plan([PlannedJob((), {**cell, **rest}) for cell in cells], Ledger(output_dir))
 
 
 def ours(given: Setting, plan: Plan, output_dir: Path, workers: int) -> dict[str, Any]:
     """The grid through workers, and what their ledger says of it. Seconds by stage are summed over the workers."""
-    settings = {"batch_size": None, "cache": "disk", "cache_dir": str(output_dir / "cache"), "device": given.device}
+    settings: Settings = {
+        "batch_size": None,
+        "cache": "disk",
+        "cache_dir": str(output_dir / "cache"),
+        "device": given.device,
+    }
     packs = make_packs([c.job() for c in plan.todo], workers)
     paths = write_packs(packs, output_dir, "benchmark", "benchmark", output_dir, settings)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // len(paths))))

@@ -13,8 +13,9 @@ import torch
 import transformers
 
 from blip2sweep.planning.plan import Plan
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import read_predictions, stem
+from blip2sweep.results.predictions import read_predictions
 from blip2sweep.tasks import load_task
 from scripts.benchmarks import floor
 from scripts.benchmarks.ours import Setting
@@ -53,7 +54,7 @@ def _agreement(given: Setting, done: Sequence[Timed], output_dir: Path) -> dict[
     for one in done:
         result = ledger.attempts[one.cell.key].result
         assert result is not None
-        texts = read_predictions(output_dir, stem(one.cell.key, result["predictions"])).outputs[: one.images]
+        texts = read_predictions(output_dir, predictions_name(result)).outputs[: one.images]
         differing = [i for i, (a, b) in enumerate(zip(one.texts, texts, strict=True)) if a != b]
         pairs = [(samples[i].image, one.texts[i], texts[i]) for i in differing[:LOOKED_AT]]
         found["captions"] += len(texts)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from blip2sweep.apply.patch import Patch
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache import disk as cache
 from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo, size
@@ -95,10 +95,10 @@ def test_cache_off_keeps_nothing(tmp_path: Path) -> None:
 
 def test_what_was_asked_before_is_not_answered_again() -> None:
     job = jobs("part=llm", "quant.bits=3")[1]
-    runner = Runner({"device": "cpu"})
+    runner = TorchBackend({"device": "cpu"})
     first, second = runner(job), runner(job)
-    assert second[0] == first[0]
-    assert (first[1]["cost"]["hits_language"], second[1]["cost"]["hits_language"]) == (0, 40)
+    assert second.predictions == first.predictions
+    assert (first.cost["hits_language"], second.cost["hits_language"]) == (0, 40)
 
 
 def test_sharing_changes_no_identity() -> None:
@@ -116,13 +116,13 @@ def test_half_precision_agrees_too() -> None:
 
 def test_a_cell_that_fails_leaves_the_model_as_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = jobs("part=llm,vit", "quant.bits=3")[1:3]
-    runner = Runner({"device": "cpu"})
-    expected = runner(two)[0]
+    runner = TorchBackend({"device": "cpu"})
+    expected = runner(two).predictions
     with monkeypatch.context() as broken:
         broken.setattr("blip2sweep.models.opt.Begun.generate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             runner(one)
-    assert runner(two)[0] == expected
+    assert runner(two).predictions == expected
 
 
 # ---- the order of packs, and keys

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.models.load import load
 from tests.checkpoints import tiny_config
 from tests.command_line import blip2sweep, refused
@@ -49,6 +49,6 @@ def test_a_checkpoint_evaluates_to_the_cells_predictions(tmp_path: Path) -> None
     (cell,) = [c.job() for c in plan(*words, "task.limit=20").cells.values() if not c.is_baseline]
     (whole,) = [c.job() for c in plan(f"model.path={tmp_path / 'gptq3'}", "part=none", "task.limit=20").cells.values()]
     (plain,) = [c.job() for c in plan("part=none", "task.limit=20").cells.values()]
-    expected, found, other = (Runner({"device": "cpu"})(job)[0] for job in (cell, whole, plain))
+    expected, found, other = (TorchBackend({"device": "cpu"})(job).predictions for job in (cell, whole, plain))
     assert found == expected
     assert found.text != other.text

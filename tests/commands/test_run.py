@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.backends.torch import backend as runner
+from blip2sweep.backends.torch import provenance
 from blip2sweep.cache import disk as cache
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.recipe.semantics import semantics
@@ -168,14 +168,14 @@ def test_rows_of_older_semantics_are_marked_and_not_mixed(swept: tuple[Path, Ran
 
 def test_a_change_of_one_method_concerns_its_cells_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["quant=rtn,gptq", "part=vit", "task.limit=4"]
-    made, code = plan(*words), runner._code()
+    made, code = plan(*words), provenance.computed_by()
     build_planned(tmp_path, made.cells.values(), lambda job: 0.2)
     assert not collect(tmp_path)["stale"].any()
     monkeypatch.setitem(METHODS, "gptq", replace(METHODS["gptq"], semantics=semantics(METHODS) + 1))
     again, table = plan(*words), collect(tmp_path)
     assert set(made.cells) - set(again.cells) == {made.keys[1]}  # not round to nearest's, nor the baseline's
     assert table.loc[table["stale"], "key"].tolist() == [made.keys[1]]
-    assert runner._code() != code  # what it left in the store is of before
+    assert provenance.computed_by() != code  # what it left in the store is of before
 
 
 def test_what_was_imported_is_not_of_our_arithmetic(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop, Stopped
 from tests.command_line import blip2sweep
 from tests.composing import plan
-from tests.planning.test_packs import DUMMY, WORDS, sweep
+from tests.planning.test_packs import WORDS, sweep
 
 
 def test_a_device_beyond_use_ends_the_process_and_not_the_pack(tmp_path: Path) -> None:
@@ -46,9 +46,11 @@ def test_a_device_beyond_use_ends_the_process_and_not_the_pack(tmp_path: Path) -
 
 
 def test_why_workers_cannot_run_is_told(tmp_path: Path) -> None:
-    ran = sweep(tmp_path, BLIP2SWEEP_RUNNER="no.such.module:Runner")
+    in_workers = "import sys\nif 'blip2sweep.workers.worker' in sys.orig_argv:\n    sys.modules['blip2sweep.backends.dummy'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(in_workers)
+    ran = sweep(tmp_path, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     assert ran.code == 1
-    assert "ModuleNotFoundError: No module named 'no'" in ran.err.splitlines()[-1]
+    assert "ModuleNotFoundError: import of blip2sweep.backends.dummy halted" in ran.err.splitlines()[-1]
 
 
 def test_a_cell_that_fails_again_under_rerun_is_a_failure(tmp_path: Path) -> None:
@@ -65,13 +67,13 @@ def test_results_without_scores_are_scored_at_the_end_or_told(tmp_path: Path) ->
     outputs, scores = tmp_path / "outputs", tmp_path / "outputs" / "scores"
     before = {p.name for p in scores.iterdir()}
     next(scores.iterdir()).unlink()
-    waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
+    waited = blip2sweep("wait", cwd=tmp_path)
     assert waited.code == 0, waited.err
     assert {p.name for p in scores.iterdir()} == before
     next(scores.iterdir()).unlink()
     for pack in (outputs / "sweeps" / "s" / "packs").iterdir():
         pack.write_text(pack.read_text().replace('"data_dir":"', '"data_dir":"/gone/'))
-    waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
+    waited = blip2sweep("wait", cwd=tmp_path)
     assert waited.code == 1
     assert "1 of 5 cells is done and not scored" in waited.err.splitlines()[-1]
 
@@ -99,8 +101,10 @@ def test_a_short_job_is_not_signalled_at_its_start() -> None:
 
 def test_optuna_is_told_of_a_failed_cell_in_one_line(tmp_path: Path) -> None:
     words = ["-m", "hydra/sweeper=optuna_best", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1"]
-    env = {**DUMMY, "BLIP2SWEEP_DUMMY": json.dumps({"raise": ["llm"]})}
-    ran = blip2sweep(*words, "task=shapes_vqa", "task.limit=4", "quant.bits=2,4", "part=llm", cwd=tmp_path, env=env)
+    env = {"BLIP2SWEEP_DUMMY": json.dumps({"raise": ["llm"]})}
+    ran = blip2sweep(
+        *words, "backend=dummy", "task=shapes_vqa", "task.limit=4", "quant.bits=2,4", "part=llm", cwd=tmp_path, env=env
+    )
     assert ran.code == 1, ran.err
     assert "Traceback" not in ran.err
     assert "told to raise" in ran.err.splitlines()[-1]
@@ -202,7 +206,7 @@ def test_a_baseline_that_died_in_the_hand_of_another_is_run(tmp_path: Path) -> N
 def test_a_sweep_in_the_background_of_a_script_is_cancelled(tmp_path: Path) -> None:
     """A shell without job control has such processes ignore Ctrl-C."""
     words = [sys.executable, "-m", "blip2sweep", "-m", *WORDS, "sweep_name=s"]
-    env = {**os.environ, **DUMMY, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
+    env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
     command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *words]
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     while not Ledger(tmp_path / "outputs").refresh().attempts:
@@ -221,7 +225,7 @@ def test_a_finished_sweep_that_nobody_measured_is_waited_for(tmp_path: Path) -> 
     for path in (tmp_path / "outputs" / "journals").iterdir():
         kept = [x for x in path.read_text().splitlines(keepends=True) if not x.startswith('{"event":"measured"')]
         path.write_text("".join(kept))
-    waited = blip2sweep("wait", cwd=tmp_path, env=DUMMY)
+    waited = blip2sweep("wait", cwd=tmp_path)
     assert waited.code == 0, waited.err
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "outputs" / "table.parquet"), before)
 

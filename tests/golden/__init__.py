@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from blip2sweep.commands.run import run_sweep
 from blip2sweep.planning.packs import make_packs, read_pack, write_packs
-from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.recipe.chain import chain
 from blip2sweep.results.journal import Journal
 from blip2sweep.workers.run_cell import run_cell
@@ -45,9 +45,9 @@ def plan(words: Sequence[str], model: dict[str, Any] | None = None) -> Plan:
     return make_plan(_jobs(words, model), composing.Ledger(Path("/nonexistent")).refresh())
 
 
-def _jobs(words: Sequence[str], model: dict[str, Any] | None) -> list[Job]:
+def _jobs(words: Sequence[str], model: dict[str, Any] | None) -> list[PlannedJob]:
     jobs = composing.jobs(*words)
-    return [Job(j.overrides, {**j.config, "model": model}) for j in jobs] if model else jobs
+    return [PlannedJob(j.overrides, {**j.config, "model": model}) for j in jobs] if model else jobs
 
 
 def sweep(commands: Sequence[tuple[Sequence[str], dict[str, Any] | None]]) -> Plan:

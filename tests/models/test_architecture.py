@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.planning.cell import Cell, Cells
@@ -63,9 +63,9 @@ def test_cells_that_share_work_give_the_same_texts_in_every_order(words: list[st
 
 
 def texts(chosen: list[Cell], cache: str) -> dict[str, list[str]]:
-    runner, made = Runner({"device": "cpu", "cache": cache}), [c.job() for c in chosen]
+    runner, made = TorchBackend({"device": "cpu", "cache": cache}), [c.job() for c in chosen]
     runner.expect(made)
-    return {job["key"]: runner(job)[0].text for job in made}
+    return {job["key"]: runner(job).predictions.text for job in made}
 
 
 def test_parts_of_other_names_are_the_same_model() -> None:

@@ -27,17 +27,17 @@ from blip2sweep.workers.worker import CELL_FAILED, Worker, again, kind, run_pack
 from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
 
-DUMMY = {"BLIP2SWEEP_RUNNER": "blip2sweep.backends.dummy:Dummy"}
-WORDS = ["task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]
+CELLS = ["task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]
+WORDS = ["backend=dummy", *CELLS]
 
 
 def sweep(folder: Path, *words: str, behaviour: dict[str, Any] | None = None, **env: str) -> Ran:
-    told = {**DUMMY, "BLIP2SWEEP_DUMMY": json.dumps(behaviour or {}), **env}
+    told = {"BLIP2SWEEP_DUMMY": json.dumps(behaviour or {}), **env}
     return blip2sweep("-m", *WORDS, "sweep_name=s", *words, cwd=folder, env=told)
 
 
-def jobs() -> list[dict[str, Any]]:
-    return [c.job() for c in plan(*WORDS).todo]
+def jobs(backend: str = "dummy") -> list[dict[str, Any]]:
+    return [c.job() for c in plan(f"backend={backend}", *CELLS).todo]
 
 
 # ---- packs
@@ -119,7 +119,7 @@ def test_a_cell_in_anothers_hand_is_left_for_the_end(tmp_path: Path, monkeypatch
     monkeypatch.setattr("blip2sweep.workers.worker.PATIENCE", 1.0)
     made, other = jobs(), Journal(tmp_path)
     other.write("started", key=made[0]["key"], run="other", attempt="x")
-    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    pack = pack_data(made, "s", "own", tmp_path, {})
     assert run_pack({**pack, "cells": made}, Journal(tmp_path)) == 0
     attempts = Ledger(tmp_path).refresh().attempts
     own = {k: a.result for k, a in attempts.items() if a.result}
@@ -129,7 +129,7 @@ def test_a_cell_in_anothers_hand_is_left_for_the_end(tmp_path: Path, monkeypatch
 def test_a_cell_in_anothers_hand_is_waited_for_when_it_is_the_last(tmp_path: Path) -> None:
     made, other = jobs()[:1], Journal(tmp_path)
     other.write("started", key=made[0]["key"], run="other", attempt="x")
-    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    pack = pack_data(made, "s", "own", tmp_path, {})
     theirs = threading.Timer(1, run_pack, ({**pack, "cells": made, "run": "other"}, other))
     theirs.start()
     assert run_pack({**pack, "cells": made}, Journal(tmp_path)) == 0
@@ -155,14 +155,14 @@ def test_a_cell_whose_worker_is_dead_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "journals").mkdir()
     (tmp_path / "journals" / "dead.jsonl").write_text(json.dumps({**line, "pid": gone.pid, "time": time.time()}) + "\n")
     start = time.monotonic()
-    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    pack = pack_data(made, "s", "own", tmp_path, {})
     assert run_pack({**pack, "cells": made}, Journal(tmp_path)) == 0
     assert time.monotonic() - start < 30
 
 
 def test_what_another_sweep_did_meanwhile_is_not_done_again(tmp_path: Path) -> None:
     made = jobs()
-    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    pack = pack_data(made, "s", "own", tmp_path, {})
     assert run_pack({**pack, "cells": made[:2]}, Journal(tmp_path)) == 0
     assert run_pack({**pack, "cells": made, "run": "second"}, Journal(tmp_path)) == 0
     assert all(a.started == 1 for a in Ledger(tmp_path).refresh().attempts.values())
@@ -172,7 +172,7 @@ def test_clocks_that_differ_change_nothing(tmp_path: Path) -> None:
     """A worker whose clock is a day behind: its results and failures count all the same."""
     made = jobs()
     journal = Journal(tmp_path)
-    pack = pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+    pack = pack_data(made, "s", "own", tmp_path, {})
     run_pack({**pack, "cells": made[:1]}, journal)
     lines = [json.loads(x) for x in journal.path.read_text().splitlines()]
     plain = [{k: v for k, v in x.items() if k not in ("n", "crc")} for x in lines]
@@ -187,7 +187,7 @@ def test_clocks_that_differ_change_nothing(tmp_path: Path) -> None:
 def test_a_failed_cell_is_not_tried_again_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLIP2SWEEP_DUMMY", json.dumps({"raise": ["vit"]}))
     made = jobs()
-    pack = {**pack_data(made, "s", "own", tmp_path, {"runner": DUMMY["BLIP2SWEEP_RUNNER"]}), "cells": made}
+    pack = {**pack_data(made, "s", "own", tmp_path, {}), "cells": made}
     assert run_pack(pack, Journal(tmp_path)) == CELL_FAILED
     assert run_pack(pack, Journal(tmp_path)) == CELL_FAILED  # as after a requeue
     assert all(a.started == 1 for a in Ledger(tmp_path).refresh().attempts.values())
@@ -198,8 +198,7 @@ def test_a_failed_cell_is_not_tried_again_in_the_same_run(tmp_path: Path, monkey
 
 def test_term_gives_the_cell_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
     made = jobs()
-    settings = {"runner": DUMMY["BLIP2SWEEP_RUNNER"]}
-    (path,) = write_packs([made], tmp_path / "sweeps" / "s", "s", "r", tmp_path, settings)
+    (path,) = write_packs([made], tmp_path / "sweeps" / "s", "s", "r", tmp_path, {})
     env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
     worker = subprocess.Popen(
         [sys.executable, "-m", "blip2sweep.workers.worker", str(path)], env=env, stderr=subprocess.DEVNULL
@@ -218,7 +217,7 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up_and_the_rest_goes_on(tmp
     ran = sweep(tmp_path, behaviour={"exit": ["llm:all:all=rtn2"]})
     assert ran.code == 1
     assert "1 of 5 cells failed: 1 crash" in ran.err
-    again_ = blip2sweep("retry", cwd=tmp_path, env=DUMMY)
+    again_ = blip2sweep("retry", cwd=tmp_path)
     assert again_.code == 0, again_.err
     assert "running 1 cells again" in again_.err
     table = pd.read_parquet(tmp_path / "outputs" / "sweeps" / "s" / "table.parquet")
@@ -228,7 +227,7 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up_and_the_rest_goes_on(tmp
 
 def test_the_submitter_killed_takes_its_workers_with_it_and_status_says_lost(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "blip2sweep", "-m", *WORDS, "sweep_name=s"]
-    env = {**os.environ, **DUMMY, "BLIP2SWEEP_DUMMY": '{"seconds": 20}'}
+    env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 20}'}
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not Ledger(tmp_path / "outputs").refresh().attempts:
         time.sleep(0.05)
@@ -259,7 +258,7 @@ def test_optunas_sweeper(tmp_path: Path) -> None:
         "hydra.sweeper.n_jobs=1",
     ]
     ran = blip2sweep(
-        *words, "task=shapes_vqa", "task.limit=4", "quant.bits=2,4,8", "part=vit,llm", cwd=tmp_path, env=DUMMY
+        *words, "backend=dummy", "task=shapes_vqa", "task.limit=4", "quant.bits=2,4,8", "part=vit,llm", cwd=tmp_path
     )
     assert ran.code == 0, ran.err
     assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 3
@@ -276,7 +275,7 @@ def test_optunas_sweeper(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"]])
 def test_a_search_for_the_worst_cell_is_refused(tmp_path: Path, direction: list[str], launcher: list[str]) -> None:
     """Optuna minimises unless it is told, and would report the worst trial as the best."""
-    ran = blip2sweep("-m", "hydra/sweeper=optuna", *direction, *launcher, "part=vit,llm", cwd=tmp_path, env=DUMMY)
+    ran = blip2sweep("-m", "hydra/sweeper=optuna", *direction, *launcher, "part=vit,llm", cwd=tmp_path)
     refused(ran, "hydra.sweeper.direction: m", "right: hydra.sweeper.direction=maximize, or hydra/sweeper=optuna_best")
     assert not (tmp_path / "outputs").exists()
 

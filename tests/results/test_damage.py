@@ -32,11 +32,12 @@ from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine import processes
 from blip2sweep.planning.packs import pack_data, read_pack, sweep_jobs
 from blip2sweep.planning.plan import make_plan
-from blip2sweep.results.collect import collect, state
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.predictions import predictions_or_none, read_predictions, stem
 from blip2sweep.results.sweeps import Submission, find_sweep, list_sweeps
+from blip2sweep.results.table_files import state
 from blip2sweep.running import local
 from blip2sweep.running.queue import Live, submitter_lives
 from blip2sweep.running.status import sweep_status, warnings
@@ -565,7 +566,7 @@ def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 NAMELESS = """
 import getpass, os, pathlib, pwd
-from blip2sweep.login import logged_in
+from blip2sweep.machine.wandb_login import logged_in
 from blip2sweep.processes import settle_user
 from blip2sweep.sweep.sweeps import Submission
 os.setgid(54321); os.setuid(54321)  # nobody else may look where the interpreter lies: all is imported before

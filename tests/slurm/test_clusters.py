@@ -24,7 +24,7 @@ from blip2sweep.running.status import print_status
 from blip2sweep.slurm.launch import kept_out, queue
 from blip2sweep.slurm.settings import checked_launcher
 from blip2sweep.slurm.submit import batch_script, note
-from tests.planning.test_packs import DUMMY, jobs
+from tests.planning.test_packs import jobs
 from tests.workers.test_requeue import fake
 
 LAUNCHER = {"timeout_min": 5, "max_packs": 1, "array_parallelism": 4, "name": "b", "wait": False}
@@ -70,7 +70,7 @@ class Site:
     def submit(self, name: str = "s", **launcher: Any) -> Submission:
         made = jobs()[:2]
         keys = [j["key"] for j in made]
-        sweep = Sweep(name, "command", time.time(), keys, keys[:1], settings={"runner": DUMMY["BLIP2SWEEP_RUNNER"]})
+        sweep = Sweep(name, "command", time.time(), keys, keys[:1])
         return queue(made, sweep, self.output_dir, {**LAUNCHER, **launcher})
 
     @property

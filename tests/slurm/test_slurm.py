@@ -173,12 +173,12 @@ def test_hydras_own_slurm_launcher(bench: Bench) -> None:
     bench.behaviour = {"raise": ["llm"]}
     words = [*TASK, "part=vit,llm", "quant.bits=2", "hydra/launcher=submitit_slurm", "sweep_name=s"]
     stock = [w.replace("hydra/launcher=slurm", "hydra.launcher.timeout_min=5") for w in SLURM]
-    ran = bench.run("-m", *words, *stock)
+    ran = bench.run("-m", *bench.backend, *words, *stock)
     assert ran.code == 1, ran.err
     assert "1 of 3 cells failed: 1 crash" in ran.err
     check(bench, failed=1, cells=3)
     bench.behaviour = {}
-    again = bench.run("-m", *words, *stock)
+    again = bench.run("-m", *bench.backend, *words, *stock)
     assert again.code == 0, again.err
     assert "2 already done, 1 to run" in again.err
 
@@ -303,7 +303,7 @@ def test_a_job_of_another_with_odd_words_and_one_that_is_held(bench: Bench) -> N
 
 
 def test_what_is_planned_is_printed_and_nothing_else_happens(bench: Bench) -> None:
-    ran = bench.run("plan", *SLURM, *TEN, "hydra.launcher.pack_minutes=0")
+    ran = bench.run("plan", *SLURM, *bench.backend, *TEN, "hydra.launcher.pack_minutes=0")
     assert ran.code == 0, ran.err
     assert f"#SBATCH --array=0-{min(10, array_size({})) - 1}%" in ran.out
     assert "2 arrays of at most 9, the first" in ran.out or array_size({}) > 9
@@ -337,7 +337,18 @@ def test_a_cluster_by_its_name(bench: Bench) -> None:
 def test_submitted_from_inside_an_allocation(bench: Bench) -> None:
     """Its limits and bindings are not the jobs'."""
     site = f'hydra.launcher.setup=["env > {bench.folder}/seen"]'
-    inner = [sys.executable, "-m", "blip2sweep", "-m", *SLURM, *TEN, "sweep_name=s", site, "hydra.launcher.wait=false"]
+    inner = [
+        sys.executable,
+        "-m",
+        "blip2sweep",
+        "-m",
+        *SLURM,
+        *bench.backend,
+        *TEN,
+        "sweep_name=s",
+        site,
+        "hydra.launcher.wait=false",
+    ]
     outer = [
         "srun",
         "-n1",

@@ -71,7 +71,7 @@ def test_a_sites_own_launcher_file_where_requeueing_is_forbidden(bench: Bench) -
     site.write_text("defaults: [slurm]\ncpus_per_task: 1\nmem_gb: 1\nadditional_parameters: {no-requeue: true}\n")
     bench.behaviour = {"seconds": 1}
     words = [*TEN, "hydra/launcher=mine", "sweep_name=s", "hydra.launcher.wait=false"]
-    assert bench.run("-m", "--config-dir", "site", *words).code == 0
+    assert bench.run("-m", "--config-dir", "site", *bench.backend, *words).code == 0
     until(lambda: len(bench.ledger.results()) >= 2)
     slurm("scancel", "--signal=USR2", bench.jobs()[0])
     ran = bench.run("wait")

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.apply.calibration import same_samples
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache import disk as cache
 from blip2sweep.cache.disk import Store
 from blip2sweep.console import patience
@@ -386,14 +386,14 @@ def test_a_worker_refuses_a_folder_that_was_swapped_and_says_which_file(data: Pa
     shutil.copytree(data, kept)
     for path in images(data)[2:4]:
         invert(path)
-    one = Runner({"device": "cpu"})
+    one = TorchBackend({"device": "cpu"})
     one.expect(these)
     for job in these:
         with pytest.raises(UserError, match=f"{CHANGED} .*000000000003.jpg and 1 more.; right: the same command again"):
             one(job)
     shutil.rmtree(data)
     kept.rename(data)
-    assert [one(job)[0] for job in these] == [p for p, _ in want.values()]
+    assert [one(job).predictions for job in these] == [p for p, _ in want.values()]
 
 
 def test_a_memory_that_a_file_system_without_times_made_false_is_corrected(
@@ -417,7 +417,7 @@ def test_what_was_made_of_the_wrong_pictures_is_forgotten_though_another_error_c
     """Two batches: the first of other pictures, which leaves states of the ViT; the second cannot be read."""
     these = jobs("part=vit", "blocks=each", "quant.bits=2", f"task.data_dir={data}")[:4]
     want, kept = run(these, batch_size=2), {p: p.read_bytes() for p in images(data)}
-    one = Runner({"device": "cpu", "batch_size": 2})
+    one = TorchBackend({"device": "cpu", "batch_size": 2})
     one.expect(these)
     for path in images(data)[:4]:
         invert(path)
@@ -426,7 +426,7 @@ def test_what_was_made_of_the_wrong_pictures_is_forgotten_though_another_error_c
         one(these[0])
     for path, bytes_ in kept.items():
         path.write_bytes(bytes_)
-    assert [one(job)[0] for job in these] == [p for p, _ in want.values()]
+    assert [one(job).predictions for job in these] == [p for p, _ in want.values()]
 
 
 def test_running_out_of_memory_says_nothing_of_an_image(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +443,7 @@ def test_running_out_of_memory_says_nothing_of_an_image(data: Path, monkeypatch:
 @pytest.mark.parametrize("gone", [False, True])
 def test_skipping_bad_images_skips_none_that_was_good_when_planned(data: Path, gone: bool) -> None:
     these = jobs("part=none", f"task.data_dir={data}", "task.on_bad_image=skip")
-    one = Runner({"device": "cpu"})
+    one = TorchBackend({"device": "cpu"})
     one.task(these[0])
     images(data)[1].unlink() if gone else images(data)[1].write_bytes(b"nothing")
     with pytest.raises(UserError, match=CHANGED):
@@ -451,14 +451,14 @@ def test_skipping_bad_images_skips_none_that_was_good_when_planned(data: Path, g
 
 
 def test_one_worker_tells_apart_what_was_planned_before_and_after_a_change(data: Path) -> None:
-    before, one = jobs("part=none", f"task.data_dir={data}")[0], Runner({"device": "cpu"})
-    first = one(before)[0]
+    before, one = jobs("part=none", f"task.data_dir={data}")[0], TorchBackend({"device": "cpu"})
+    first = one(before).predictions
     for path in images(data):
         invert(path)
     after = jobs("part=none", f"task.data_dir={data}")[0]
-    second = one(after)[0]
+    second = one(after).predictions
     assert first.text != second.text
-    assert second == Runner({"device": "cpu"})(after)[0]
+    assert second == TorchBackend({"device": "cpu"})(after).predictions
     with pytest.raises(UserError, match=CHANGED):
         one(before)
 
@@ -476,11 +476,11 @@ def test_calibration_refuses_other_pictures_and_other_words(data: Path, upstream
     last = images(data, "train2014")[-1]
     kept = last.read_bytes()
     invert(last)
-    one = Runner({"device": "cpu"})
+    one = TorchBackend({"device": "cpu"})
     with pytest.raises(UserError, match=CHANGED):
         one(job)
     last.write_bytes(kept)
-    assert one(job)[0].text
+    assert one(job).predictions.text
     annotations = data / "annotations" / "captions_train2014.json"
     annotations.write_text(annotations.read_text().replace("a ", "the "))
     with pytest.raises(RuntimeError, match="calibration samples of task changed"):
@@ -491,7 +491,7 @@ def test_annotations_that_changed_are_refused_by_worker_and_scorer(data: Path) -
     job = jobs("part=none", f"task.data_dir={data}")[0]
     annotations = data / "annotations" / "captions_val2014.json"
     annotations.write_text(annotations.read_text().replace("a ", "the "))
-    for refuse in (lambda: Runner({"device": "cpu"})(job), lambda: planned_task(job["task"])):
+    for refuse in (lambda: TorchBackend({"device": "cpu"})(job), lambda: planned_task(job["task"])):
         with pytest.raises(UserError, match=r"its annotations in .* changed since it was planned"):
             refuse()
 
@@ -499,18 +499,18 @@ def test_annotations_that_changed_are_refused_by_worker_and_scorer(data: Path) -
 def test_how_far_activations_moved_is_told_of_the_planned_pictures_alone(data: Path) -> None:
     these = jobs("part=llm", "quant.bits=4", f"task.data_dir={data}")
     job = next(j for j in these if j["key"] != j["baseline"])
-    one = Runner({"device": "cpu", "propagation": True})
-    assert one(job)[1]["propagation"]
+    one = TorchBackend({"device": "cpu", "propagation": True})
+    assert one(job).artifacts["propagation"]
     invert(images(data)[0])
     with pytest.raises(UserError, match=CHANGED):
-        Runner({"device": "cpu", "propagation": True})(job)
+        TorchBackend({"device": "cpu", "propagation": True})(job)
 
 
 def test_a_job_of_an_earlier_version_is_refused(data: Path) -> None:
     job = jobs("part=none", f"task.data_dir={data}")[0]
     job = {**job, "task": {k: v for k, v in job["task"].items() if k != "planned"}}
     with pytest.raises(UserError, match=r"was planned by an earlier version; right: the same command again"):
-        Runner({"device": "cpu"})(job)
+        TorchBackend({"device": "cpu"})(job)
     with pytest.raises(UserError, match=r"was planned by an earlier version; right: the same command again"):
         same_samples({"name": "task", "fingerprint": "0"})
 

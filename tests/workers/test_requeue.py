@@ -25,9 +25,9 @@ from blip2sweep.workers.signals import END, WALL, WARNING
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep
-from tests.planning.test_packs import DUMMY, jobs, sweep
+from tests.planning.test_packs import jobs, sweep
 
-SETTINGS = {"runner": DUMMY["BLIP2SWEEP_RUNNER"], "signal_delay_s": 5, "max_num_timeout": 1}
+SETTINGS = {"signal_delay_s": 5, "max_num_timeout": 1}
 
 
 def fake(folder: Path, name: str, script: str) -> None:
@@ -250,7 +250,8 @@ def test_what_workers_warn_of_is_told_by_the_sweep_and_by_status(tmp_path: Path)
 def test_a_store_that_cannot_be_written_is_a_line_of_the_ledger(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = {"cache": "disk", "cache_dir": str(tmp_path / "file" / "cache"), "device": "cpu"}
-    pack = {**pack_data(jobs(), "s", "r", tmp_path, settings), "cells": jobs()[:2]}
+    these = jobs("torch")
+    pack = {**pack_data(these, "s", "r", tmp_path, settings), "cells": these[:2]}
     with pytest.warns(UserWarning, match="cannot be written"):
         assert run_pack(pack, Journal(tmp_path)) == 0
     told = [w["warning"] for w in Ledger(tmp_path).refresh().workers]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from blip2sweep.models.images import Features, load_pixels
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample, TaskData
+from blip2sweep.wire.pack import CellJob
 
 SINGLE, LARGEST = 8, 64  # images timed one by one, and together
 REPEATS = 3
@@ -70,7 +70,7 @@ def _timed(
     return seconds, min(found.cost["batch_size"], len(samples))
 
 
-def compared(loaded: Loaded, job: dict[str, Any], task: TaskData) -> dict[str, float]:
+def compared(loaded: Loaded, job: CellJob, task: TaskData) -> dict[str, float]:
     """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
     first = {s.image_id: s for s in reversed(task.samples)}
     own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)

@@ -9,15 +9,22 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import torch
+
+import blip2sweep
 from blip2sweep import __version__
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.step import STEPS
+from blip2sweep.recipe.semantics import SEMANTICS, semantics
+from blip2sweep.wire.lines import Provenance
 
 if TYPE_CHECKING:
     from blip2sweep.models.load import Loaded
 
 
-def provenance(loaded: Loaded) -> dict[str, Any]:
+def provenance(loaded: Loaded) -> Provenance:
     """What ran: libraries, kind of CPU, attention implementation, image-processor backend, code revision."""
     return {
         "cpu": cpu(),
@@ -26,6 +33,14 @@ def provenance(loaded: Loaded) -> dict[str, Any]:
         "image_processor": loaded.image_processor_backend,
         "code": code_revision(),
     }
+
+
+def computed_by(device: str = "cpu") -> str:
+    """What may change results though the identity says nothing of it, versions and the kind of processor: entries of another
+    are not looked for, so that a row's columns hold for all that went into it."""
+    on_gpu = device.startswith("cuda")
+    kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
+    return f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
 
 
 def _agreed(names: Mapping[str, str]) -> str:
@@ -57,7 +72,7 @@ def cpu() -> str | None:
 @lru_cache
 def code_revision() -> str | None:
     """The checkout's commit, `+` behind it when files differ; None in an installed package."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(blip2sweep.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:

@@ -39,7 +39,7 @@ def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> 
     }  # fmt: skip
 
 
-class Answered(Generic[T]):
+class AnswerCache(Generic[T]):
     """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers.
 
     digests: of the features that a chain's output keys stand for at present, which questions are keyed by.
@@ -72,7 +72,7 @@ class Shared:
     chain: Chain
     after: str
     origin: Mapping[str, Any]
-    answered: Answered[Any]
+    answered: AnswerCache[Any]
     store: Store | None = None
     hits: dict[str, float] = field(default_factory=dict)
 

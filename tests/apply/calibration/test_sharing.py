@@ -11,7 +11,7 @@ import torch
 
 from blip2sweep.apply.calibration import engine as engine_module
 from blip2sweep.apply.calibration import samples as job_module
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.backends.torch.batching import is_out_of_memory
 from blip2sweep.cache.disk import Store
 from blip2sweep.compression.quantize.prepared import Prepared
@@ -84,7 +84,7 @@ def test_cells_share_the_samples_and_their_features(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(job_module, "load_task", lambda told: read.append(told["split"]) or load_task(told))
     plain = Vision.run
     monkeypatch.setattr(Vision, "run", lambda self, rows: seen.append(len(rows)) or plain(self, rows))
-    runner = Runner({"device": "cpu"})
+    runner = TorchBackend({"device": "cpu"})
     for job in gptq_jobs("part=llm", "blocks=0", "quant.bits=3,4,8"):
         runner(job)
     assert read == ["train2014"]
@@ -155,11 +155,11 @@ def test_a_calibration_out_of_memory_frees_all_that_is_remembered(monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(engine_module, "measure", full)
-    runner = Runner({"device": "cpu"})
+    runner = TorchBackend({"device": "cpu"})
     with pytest.raises(MemoryError, match=r"calibration\.n_samples") as caught:
         runner(gptq_jobs("part=vit", "blocks=0")[0])
     assert is_out_of_memory(caught.value)
-    assert runner._model is None
+    assert runner.state is None
 
 
 # ---- refused in planning

@@ -16,7 +16,7 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.opt import select
-from blip2sweep.planning.plan import Job, make_plan
+from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.tasks import Generation, load_task
@@ -72,7 +72,7 @@ def test_a_t5_model_shares_as_an_opt_model_does(t5_folder: Path, generation: str
 def t5_jobs(folder: Path, *words: str) -> list[dict[str, Any]]:
     model = {**t5_config(), "path": str(folder), "hub_id": None}
     configs = [{**j.config, "model": model} for j in composing.jobs("task=shapes_vqa", "task.limit=12", *words)]
-    plan = make_plan([Job((), c) for c in configs], Ledger(Path("/nonexistent")).refresh())
+    plan = make_plan([PlannedJob((), c) for c in configs], Ledger(Path("/nonexistent")).refresh())
     return sorted((c.job() for c in plan.cells.values()), key=Prefixes())
 
 

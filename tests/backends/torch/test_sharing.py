@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from blip2sweep.apply.calibration import origin
-from blip2sweep.backends.torch import backend as runner
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch import provenance
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache.disk import Store
 from blip2sweep.errors import UserError
 from blip2sweep.models.load import load
@@ -36,7 +36,7 @@ def shapes(tmp_path: Path) -> Path:
 
 def first_images(shapes: Path, n: int) -> list[Path]:
     these = jobs("part=none", f"task.data_dir={shapes}", limit=n)
-    return list(Runner({"device": "cpu"}).task(these[0]).images.values())
+    return list(TorchBackend({"device": "cpu"}).task(these[0]).images.values())
 
 
 def broken_jobs(shapes: Path, on_bad_image: str) -> list[dict[str, Any]]:
@@ -50,8 +50,8 @@ def broken_jobs(shapes: Path, on_bad_image: str) -> list[dict[str, Any]]:
 def test_a_skipped_image_is_still_an_error_where_that_is_asked_for(shapes: Path, tmp_path: Path, mode: str) -> None:
     first_images(shapes, 4)[1].write_text("no image")
     skip, error = broken_jobs(shapes, "skip"), broken_jobs(shapes, "error")
-    one = Runner({"device": "cpu", "cache": mode, "cache_dir": str(tmp_path / "cache")})
-    assert len(one(skip[0])[0].id) == 3
+    one = TorchBackend({"device": "cpu", "cache": mode, "cache_dir": str(tmp_path / "cache")})
+    assert len(one(skip[0]).predictions.id) == 3
     with pytest.raises(UserError, match="not a readable image"):
         one(error[0])
 
@@ -85,16 +85,16 @@ def test_what_code_of_other_semantics_left_is_not_used(tmp_path: Path, monkeypat
         return sum(info["cost"].get("hits_disk", 0) for _, info in run(these, **settings).values())
 
     assert (disk_hits(), disk_hits()) == (0, 1)
-    monkeypatch.setattr(runner, "SEMANTICS", runner.SEMANTICS + 1)
+    monkeypatch.setattr(provenance, "SEMANTICS", provenance.SEMANTICS + 1)
     assert (disk_hits(), disk_hits()) == (0, 1)
-    monkeypatch.setattr(runner, "versions", lambda: "blip2sweep 0 hqq 9.9")
+    monkeypatch.setattr(provenance, "versions", lambda: "blip2sweep 0 hqq 9.9")
     assert disk_hits() == 0
 
 
 def test_measurements_are_of_one_code_too() -> None:
     loaded, job = load(tiny_config(), TINY), jobs("part=none", limit=4)[0]
-    assert origin(loaded, job, runner._code())["code"] == runner._code()
-    assert str(runner.SEMANTICS) in runner._code().split()
+    assert origin(loaded, job, provenance.computed_by())["code"] == provenance.computed_by()
+    assert str(provenance.SEMANTICS) in provenance.computed_by().split()
 
 
 # ---- what is remembered
@@ -102,7 +102,7 @@ def test_measurements_are_of_one_code_too() -> None:
 
 def test_no_disk_is_no_disk(tmp_path: Path) -> None:
     settings = {"device": "cpu", "cache": "disk", "cache_dir": str(tmp_path / "cache")}
-    sizes = {gb: Runner({**settings, "cache_gb": gb})._store for gb in (None, 0, 0.5)}
+    sizes = {gb: TorchBackend({**settings, "cache_gb": gb}).shared_work.store for gb in (None, 0, 0.5)}
     assert [s.budget for s in sizes.values() if s] == [20 * 10**9, 0, 5 * 10**8]
     run(jobs("part=none", limit=4), **settings, cache_gb=0)
     assert not (tmp_path / "cache").exists()
@@ -149,9 +149,9 @@ def gone(shapes: Path) -> dict[str, Any]:
 
 def test_a_job_that_cannot_be_read_any_more_fails_itself_alone(gone: dict[str, Any]) -> None:
     good = jobs("part=llm", "quant.bits=3", limit=4)
-    one = Runner({"device": "cpu"})
+    one = TorchBackend({"device": "cpu"})
     one.expect([good[0], gone, good[1]])
-    assert len(one(good[0])[0].id) == 4
+    assert len(one(good[0]).predictions.id) == 4
     with pytest.raises(UserError, match="shapes"):
         one(gone)
-    assert one(good[1])[1]["cost"]["hits_bridge"] == 4  # what was looked ahead to is still known
+    assert one(good[1]).cost["hits_bridge"] == 4  # what was looked ahead to is still known

@@ -14,7 +14,7 @@ from torch import Tensor
 from blip2sweep.apply.calibration import Blocks, Calibrator
 from blip2sweep.apply.calibration.folds import Judge
 from blip2sweep.apply.patch import Patch
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.commands.run import check_noise_floor
 from blip2sweep.compression.quantize import METHODS, mse
@@ -170,7 +170,7 @@ def test_hqq_ends_early_by_a_mean_that_one_thread_makes(monkeypatch: pytest.Monk
     monkeypatch.setattr(quantizer, "quantize", noted)
     torch.set_num_threads(2)
     cell = next(iter(jobs("quant=hqq", "quant.bits=3", "part=qformer", "blocks=0", limit=1)[1:]))
-    Runner({"device": "cpu", "threads": 2}).quantized(cell)
+    TorchBackend({"device": "cpu", "threads": 2}).quantized(cell)
     assert set(seen) == {1}
 
 
@@ -226,7 +226,7 @@ def test_fixed_threads_nest() -> None:
 def test_the_noise_floor_of_a_calibrated_cell_stands_beside_its_interval(tmp_path: Path) -> None:
     words = ("quant=gptq", "quant.bits=2", "part=qformer", "task=shapes_vqa", "calibration.n_samples=8")
     these, journal = jobs(*words, limit=30), Journal(tmp_path)
-    runner = Runner({"device": "cpu", "threads": 1, "noise_floor": True})
+    runner = TorchBackend({"device": "cpu", "threads": 1, "noise_floor": True})
     pack = {"output_dir": str(tmp_path), "sweep": "s", "run": "r"}
     names = [run_cell(job, runner, journal, pack, Stop()) for job in these]
     scorer = Scorer(load_task(these[0]["task"]))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache import disk as cache
 from blip2sweep.doctor.checks import examine_cell
 from blip2sweep.models.check import mistakes
@@ -344,7 +344,7 @@ def test_a_worker_refuses_weights_that_changed_since_they_were_planned(copy: Pat
     job = Cells()(asked).job()
     edit_tensors(copy, lambda t: t[FC1].mul_(2))
     with fails("changed since it was planned", job["columns"]["weights"]):
-        Runner({"device": "cpu"})(job)
+        TorchBackend({"device": "cpu"})(job)
 
 
 # ---- once, in a child

@@ -1,0 +1,116 @@
+"""What runs cells: the protocol of a back end, what it answers, and the names of those there are.
+
+A worker makes one back end from its pack's settings, tells it which cells will come, and has them run one by one. A back end
+that is not torch is part of a cell's identity, so that its rows are never taken for torch's. Its module is imported while a
+sweep is planned: it imports its library where it is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypedDict, cast
+
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.lines import Cost, Provenance
+from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
+
+TORCH = "torch"  # whose cells have no back end in their identity
+BACKENDS: Mapping[str, str] = {
+    TORCH: "blip2sweep.backends.torch.backend:TorchBackend",
+    "dummy": "blip2sweep.backends.dummy:Dummy",
+}
+# What packs of version 0.1 call them (`runner` in their settings). They go on 2027-06-01.
+RUNNERS: Mapping[str, str] = {
+    "blip2sweep.sweep.runner:Runner": TORCH,
+    "blip2sweep.backends.torch.backend:Runner": TORCH,
+    "blip2sweep.sweep.dummy:Dummy": "dummy",
+    "blip2sweep.backends.dummy:Dummy": "dummy",
+}
+
+
+class Artifacts(TypedDict, total=False):
+    """What is too long for a line of the ledger, by the folder it goes to."""
+
+    layers: JsonObject  # {layer: what calibration measured of it}
+    propagation: Sequence[Mapping[str, object]]  # how far activations moved, block by block
+
+
+@dataclass(frozen=True)
+class SecondRun:
+    """The same cell run another time: its predictions, and what the result line says of it (how many outputs differ)."""
+
+    predictions: Predictions
+    summary: JsonObject
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of one cell. cost: seconds, `batch_size` and whatever else it took, by column."""
+
+    predictions: Predictions
+    cost: Cost
+    layers_changed: int = 0
+    provenance: Provenance = field(default_factory=lambda: Provenance())
+    noise: SecondRun | None = None  # a baseline in half precision, at another batch size
+    calibration_noise: Mapping[str, SecondRun] = field(default_factory=dict)  # by what was calibrated otherwise
+    artifacts: Artifacts = field(default_factory=lambda: Artifacts())
+
+
+class Backend(Protocol):
+    """Runs the cells of a pack, one after the other, in one process."""
+
+    def __init__(self, settings: Settings) -> None: ...
+
+    @classmethod
+    def identity(cls, choice: BackendChoice) -> JsonObject:
+        """What enters the identity of its cells: name, version, and the options that change predictions. `choice` is the
+        composed section `backend`. Raises UserError where the back end cannot be used here."""
+        ...
+
+    @property
+    def warning(self) -> str | None:
+        """What the user of the sweep ought to hear, though every cell may be well."""
+        ...
+
+    def expect(self, jobs: Sequence[CellJob]) -> None:
+        """The jobs that will come, in their order: what they have in common is then kept for as long as it is wanted."""
+        ...
+
+    def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
+        """Run one cell. batch_size: instead of that of the settings. Whatever it raises is the cell's failure."""
+        ...
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class of a back end. Raises UserError for a name that is none."""
+    if name not in BACKENDS:
+        raise UserError(f"backend={name}: no such back end; {nearest(name, list(BACKENDS))}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    return cast("type[Backend]", getattr(importlib.import_module(module), attribute))
+
+
+def identity_of(choice: BackendChoice) -> JsonObject | None:
+    """What a back end adds to a cell's identity; None for torch, whose library is not imported for that."""
+    return None if choice["name"] == TORCH else backend_class(choice["name"]).identity(choice)
+
+
+def choice_of(settings: Settings) -> BackendChoice:
+    """The back end of a pack, also of one that version 0.1 has written."""
+    if "backend" in settings:
+        return settings["backend"]
+    runner = settings.get("runner")
+    if runner is None:
+        return BackendChoice(name=TORCH)
+    if runner not in RUNNERS:
+        raise UserError(
+            f"settings.runner={runner}: no back end of this version; right: the command again, with backend=…"
+        )
+    return BackendChoice(name=RUNNERS[runner])
+
+
+def load_backend(settings: Settings) -> Backend:
+    """The back end of a pack, ready for its cells; its library is imported here."""
+    return backend_class(choice_of(settings)["name"])(settings)

@@ -1,0 +1,31 @@
+"""How far a cell's activations are from full precision's: measured on request, on the task's first samples."""
+
+from __future__ import annotations
+
+from blip2sweep.backends.torch import propagation
+from blip2sweep.backends.torch.model_state import ModelState
+from blip2sweep.canonical import canonical_json
+from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.tasks import TaskData
+from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.wire.pack import CellJob, JsonObject
+
+
+def remember_plain(state: ModelState, job: CellJob, task: TaskData) -> None:
+    """Full precision's outputs, before the recipe is in the model; once for all cells of a task."""
+    name = canonical_json([job["task"], job["generation"]["prompt"]])
+    if state.plain is None or state.plain[0] != name:
+        state.patch.restore()
+        with fixed_threads(1):  # as calibration: distances of activations are no words that rounding leaves alone
+            state.plain = (name, propagation.states(state.loaded, _first(job, task)))
+
+
+def moved(state: ModelState, job: CellJob, task: TaskData) -> list[JsonObject]:
+    """How far each block's output is from full precision's, with the recipe in the model."""
+    assert state.plain is not None
+    with fixed_threads(1):
+        return propagation.compare(state.plain[1], propagation.states(state.loaded, _first(job, task)))
+
+
+def _first(job: CellJob, task: TaskData) -> Calibration:
+    return propagation.first_samples(task, job["task"], job["generation"]["prompt"])

@@ -1,0 +1,64 @@
+"""A loaded model and all that is remembered of it from one cell to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blip2sweep.apply.calibration import Calibrator
+from blip2sweep.apply.patch import Patch
+from blip2sweep.backends.torch import propagation
+from blip2sweep.backends.torch.answers import Answer
+from blip2sweep.backends.torch.sharing import AnswerCache
+from blip2sweep.cache.tensors import Memo, budgets
+from blip2sweep.compression.quantize.prepared import Prepared
+from blip2sweep.errors import UserError
+from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.images import Images
+from blip2sweep.models.load import Loaded, load
+from blip2sweep.recipe.chain import Entries
+from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.wire.pack import CellJob, JsonObject
+
+GB = 10**9
+FEATURES, WEIGHTS = 0.6, 0.4  # shares of the memory that is kept for each
+
+
+@dataclass(eq=False)
+class ModelState:
+    """One model on the device. name: the composed `model` section, as canonical JSON."""
+
+    name: str
+    loaded: Loaded
+    patch: Patch
+    memo: Memo  # features and states
+    weights: Memo  # quantized weights
+    entries: Entries
+    calibrator: Calibrator | None = None
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    plain: tuple[str, propagation.States] | None = None  # full precision's states, of which task and prompt
+    prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the cell in hand
+    origins: dict[str, JsonObject] = field(default_factory=dict)
+    images: dict[str, Images] = field(default_factory=dict)
+    answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
+    fitting: dict[str, int] = field(default_factory=dict)  # batch sizes to which memory has brought cells so far
+
+
+def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, remember: bool) -> ModelState:
+    """Load the model of a job. memory_gb: of the device and of the host, each; None: a share of what is free. remember:
+    False keeps nothing of one cell for the next."""
+    check_unchanged(job)
+    loaded = load(job["model"], Path(job["folder"]), device=device)
+    budget = budgets(loaded.device, None if memory_gb is None else int(memory_gb * GB)) if remember else (0, 0)
+    features, weights = (Memo(loaded.device, *(int(b * share) for b in budget)) for share in (FEATURES, WEIGHTS))
+    return ModelState(name, loaded, Patch(loaded, weights), features, weights, Entries(loaded.anatomy))
+
+
+def check_unchanged(job: CellJob) -> None:
+    """Raise UserError where a checkpoint is no longer what was planned: its row would be another model's."""
+    planned, found = job["columns"]["weights"], inspect(Path(job["folder"])).fingerprint
+    if not found.startswith(planned):
+        raise UserError(
+            f"{job['folder']}: changed since it was planned (fingerprint {planned}, now {found[:12]}); right: start the "
+            f"sweep again, so that its cells are those of the new weights"
+        )

@@ -1,0 +1,60 @@
+"""Noise floors: the same cell run a second time in a way that should make no difference, and how many outputs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blip2sweep.apply.calibration import variants
+from blip2sweep.apply.packed import packed_layers
+from blip2sweep.backends.backend import SecondRun
+from blip2sweep.backends.torch.calibrate import samples_of
+from blip2sweep.backends.torch.evaluate import Evaluation
+from blip2sweep.backends.torch.model_state import ModelState
+from blip2sweep.models.dtypes import HALF
+from blip2sweep.recipe import Recipe
+from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.lines import Flips
+from blip2sweep.wire.pack import CellJob
+
+
+def batch_size_noise(
+    state: ModelState, job: CellJob, first: Evaluation, evaluate: Callable[[int], Evaluation]
+) -> SecondRun | None:
+    """In half precision the baseline is run at a second batch size. evaluate: the cell at a batch size. Nothing is shared
+    with that run: it would only be compared with itself."""
+    if job["key"] != job["baseline"] or not set(state.loaded.dtypes.values()) & set(HALF):
+        return None
+    size = int(first.cost["batch_size"])
+    second = evaluate(max(1, size // 2))
+    return SecondRun(
+        Predictions.of(second.records), {"batch_sizes": [size, max(1, size // 2)], **_flips(first, second)}
+    )
+
+
+def calibration_noise(
+    state: ModelState,
+    job: CellJob,
+    recipe: Recipe,
+    packed: Recipe,
+    first: Evaluation,
+    evaluate: Callable[[], Evaluation],
+) -> dict[str, SecondRun]:
+    """A calibrated cell's: the same recipe, calibrated in other ways that are as good. The model is left as loaded."""
+    assert state.calibrator is not None
+    found = {}
+    for name, other in variants(samples_of(state, job)).items():
+        state.patch.apply(recipe.before)
+        state.patch.apply(recipe, state.calibrator(recipe, other))
+        with packed_layers(state.loaded, packed):
+            second = evaluate()
+        summary = {**other.arithmetic, "seed": other.seed, **_flips(first, second)}
+        found[name] = SecondRun(Predictions.of(second.records), summary)
+    state.patch.restore()
+    return found
+
+
+def _flips(first: Evaluation, second: Evaluation) -> Flips:
+    """Outputs of one cell that a second run says otherwise."""
+    said = (Predictions.of(evaluation.records).outputs for evaluation in (first, second))
+    flips = sum(a != b for a, b in zip(*said, strict=True))
+    return {"flips": flips, "flip_rate": flips / max(1, len(first.records))}

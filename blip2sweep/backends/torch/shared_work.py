@@ -1,0 +1,73 @@
+"""What the cells of a pack share: which keys later cells look for, and the places where one cell looks and leaves things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from blip2sweep.backends.torch.model_state import GB, ModelState
+from blip2sweep.backends.torch.provenance import computed_by
+from blip2sweep.backends.torch.sharing import Shared, start
+from blip2sweep.backends.torch.threads import evaluation_threads
+from blip2sweep.cache.disk import Store
+from blip2sweep.canonical import canonical_json
+from blip2sweep.errors import UserError
+from blip2sweep.recipe.chain import Chain, chain_of
+from blip2sweep.tasks import TaskData
+from blip2sweep.wire.pack import CellJob, JsonObject, Settings
+
+DISK_GB = 20.0
+
+
+class SharedWork:
+    """settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` of the disk. task: the data of a job's task."""
+
+    def __init__(self, settings: Settings, device: str, task: Callable[[CellJob], TaskData]) -> None:
+        mode = settings.get("cache") or "memory"
+        self.device, self.task, self.remember = device, task, mode != "off"
+        self.jobs: Sequence[CellJob] = ()
+        self.store: Store | None = None
+        if mode == "disk" and (folder := settings.get("cache_dir")):
+            gigabytes = settings.get("cache_gb")
+            self.store = Store(Path(folder), int((DISK_GB if gigabytes is None else gigabytes) * GB))
+
+    @property
+    def warning(self) -> str | None:
+        refused = self.store.refused if self.store else None
+        return f"cache could not be written: {refused}" if refused else None
+
+    def expect(self, state: ModelState) -> None:
+        """Tell a model's memory which jobs will come."""
+        if self.remember:
+            state.memo.expect([self._wanted(state, j) for j in self.jobs])
+
+    def of(self, state: ModelState, job: CellJob) -> Shared | None:
+        """Where this job looks and leaves things; None where nothing is shared."""
+        if not self.remember:
+            return None
+        step = next((i for i, j in enumerate(self.jobs) if j["key"] == job["key"]), None)
+        if step is not None:
+            state.memo.at(step)
+        after = state.loaded.images[-1].name
+        return Shared(state.memo, self._chain(state, job), after, self._origin(state, job), state.answers, self.store)
+
+    def _wanted(self, state: ModelState, job: CellJob) -> tuple[str, ...]:
+        """What a job will look for; nothing, when it cannot be said: what is wrong with it is told in its turn."""
+        try:
+            return self._chain(state, job).keys if canonical_json(job["model"]) == state.name else ()
+        except UserError:
+            return ()
+
+    def _chain(self, state: ModelState, job: CellJob) -> Chain:
+        return chain_of(self._origin(state, job), state.entries(job["recipe"]), state.loaded.anatomy.stages)
+
+    def _origin(self, state: ModelState, job: CellJob) -> JsonObject:
+        on_cpu = state.loaded.device.type == "cpu"
+        threads = evaluation_threads(job, self.device) or (torch.get_num_threads() if on_cpu else 0)
+        name = canonical_json([job["task"], threads])
+        if name not in state.origins:  # a row's number of threads is that of all that went into it
+            made = start(state.loaded, self.task(job), job, computed_by(self.device))
+            state.origins[name] = made | {"threads": threads}
+        return state.origins[name]

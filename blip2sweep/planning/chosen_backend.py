@@ -1,0 +1,27 @@
+"""The back end that a config chooses, and what it must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from blip2sweep.backends.backend import TORCH, identity_of
+from blip2sweep.errors import UserError
+from blip2sweep.recipe import Recipe
+from blip2sweep.wire.pack import BackendChoice
+
+
+def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> BackendChoice | None:
+    """The composed section `backend`; None for torch, of which an identity says nothing.
+
+    Raises UserError for a name that is none, for a back end that cannot be used here, and for packed layers, which torch
+    alone runs.
+    """
+    choice = cast("BackendChoice", dict(config or {"name": TORCH}))
+    if identity_of(choice) is None:
+        return None
+    if any(scheme.weights.packed for scheme in recipe.schemes.values()):
+        raise UserError(
+            f"backend={choice['name']}: quant.packed asks for kernels of torch; right: backend=torch, or no quant.packed"
+        )
+    return choice

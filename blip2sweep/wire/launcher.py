@@ -1,0 +1,31 @@
+"""Settings of a launcher, as `hydra.launcher` gives them and a sweep's file keeps them."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Launcher(TypedDict, total=False):
+    """Those that our code reads: the names are hydra-submitit-launcher's. Others are passed on to sbatch as they are."""
+
+    name: str
+    cpus_per_task: int
+    stderr_to_stdout: bool
+    workers: int | None  # of the local launcher: processes
+    partition: str | None
+    clusters: str | None
+    timeout_min: int
+    gpus_per_node: int | None
+    tasks_per_node: int
+    nodes: int
+    mem_gb: float
+    array_parallelism: int
+    setup: list[str] | None
+    teardown: list[str] | None
+    srun_args: list[str] | None
+    signal_delay_s: int
+    max_num_timeout: int
+    additional_parameters: dict[str, object]
+    wait: bool
+    pack_minutes: float
+    max_packs: int | None
