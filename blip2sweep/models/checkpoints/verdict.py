@@ -107,8 +107,10 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
 
 
 def identity(found: Weights, model: Mapping[str, Any]) -> str:
-    """Digest of a checkpoint and of what is asked of it; what can absorb a scale is not."""
-    parts = {name: {k: v for k, v in part.items() if k != "folds"} for name, part in model["parts"].items()}
+    """Digest of a checkpoint and of what is asked of it; what can absorb a scale and what a part is for are not."""
+    parts = {
+        name: {k: v for k, v in part.items() if k not in ("folds", "role")} for name, part in model["parts"].items()
+    }
     return digest([found.fingerprint, {**{k: model.get(k) for k in ASKED}, "parts": parts}])
 
 
