@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 CONNECTOR = "connector"
@@ -67,3 +69,43 @@ def _layout(shown: pd.DataFrame, parts: Sequence[str], roles: Mapping[str, str])
 
 def _tuple(widths: object) -> tuple[float, ...]:
     return tuple(map(float, widths)) if isinstance(widths, tuple) else (float(str(widths)),)
+
+
+# ---- one panel as a picture
+
+
+def draw_panel(axis: Any, shown: pd.DataFrame, layout: Layout, at: Mapping[str, float]) -> Any:
+    """Drops as a heat map with their numbers, lines of equal size, hatches where an interval covers 0. Returns the image.
+
+    shown: all cells of the setting, so that panels have one scale and the same axes; at: which of them are in this panel.
+    """
+    x, y = (sorted(shown[p].unique()) for p in (layout.x, layout.y))
+    own = shown[(shown[list(at)] == pd.Series(at, dtype=float)).all(axis=1)]
+    grid, size = (
+        own.pivot_table(index=layout.y, columns=layout.x, values=v).reindex(index=y, columns=x)
+        for v in ("drop", "size")
+    )
+    image = axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=shown["drop"].max(), origin="lower", aspect="auto")
+    _write_numbers(axis, image, grid)
+    if size.notna().all().all() and min(size.shape) > 1:
+        axis.clabel(axis.contour(size, colors="k", linewidths=0.7, linestyles=":"), fontsize=7)
+    for row in own[(own["low"] <= 0) & (own["high"] >= 0)].to_dict("records"):
+        axis.add_patch(_hatched((x.index(row[layout.x]) - 0.5, y.index(row[layout.y]) - 0.5)))
+    axis.set_xticks(range(len(x)), [free(w) for w in x])
+    axis.set_yticks(range(len(y)), [free(w) for w in y])
+    axis.set(xlabel=f"{layout.x} bits", ylabel=f"{layout.y} bits")
+    return image
+
+
+def _write_numbers(axis: Any, image: Any, grid: pd.DataFrame) -> None:
+    for (row, column), drop in np.ndenumerate(grid.to_numpy(float)):
+        if drop == drop:
+            ink = "w" if drop > image.norm.vmax / 2 else "k"
+            behind = {"boxstyle": "round,pad=0.1", "fc": image.cmap(image.norm(drop)), "ec": "none"}
+            axis.text(column, row, f"{drop:.2f}", ha="center", va="center", fontsize=6, color=ink, bbox=behind)
+
+
+def _hatched(spot: tuple[float, float]) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(spot, 1, 1, fill=False, hatch="///", edgecolor="0.4", linewidth=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.roles import ROLES
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results.collect import collect
@@ -161,19 +160,12 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
             kept = table[[_text(v) == value for v in table[column]]]
-            if kept.empty and column == "part" and set(value.split("+")) <= set(ROLES):
-                kept = table[[_roles(row) == set(value.split("+")) for row in table.to_dict("records")]]
             if kept.empty:
                 there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
                 raise UserError(f"{option}: no cell has it; right: one of {there}")
             table = kept
     return table
-
-
-def _roles(row: Mapping[Any, Any]) -> set[str]:
-    """The roles of which something is touched."""
-    return {role for role in ROLES if not pd.isna(row.get(f"bits_{role}"))}
 
 
 def _text(value: Any) -> str:

@@ -15,7 +15,7 @@ from blip2sweep.analysis.prices import HERE, LADDER
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.dropoff import COLOURS, MARKERS
 from blip2sweep.reporting.figures import Figure
-from blip2sweep.reporting.interaction import free
+from blip2sweep.reporting.interaction import draw_panel
 from blip2sweep.reporting.words import words_of_label
 
 Draw = Callable[[Any, pd.DataFrame, str], None]
@@ -162,35 +162,10 @@ def _map(picture: Any, figure: Figure, metric: str) -> None:
     """The setting with most panels."""
     setting = max(figure.layouts, key=lambda s: len(figure.layouts[s].panels))
     layout, shown = figure.layouts[setting], figure.data[figure.data["setting"].isin([setting, "none"])]
-    across, up = layout.x, layout.y
-    x, y = (sorted(shown[p].unique()) for p in (across, up))
     panels = {p.title: p.at for p in layout.panels}
     for name, axis in _panels(picture, list(panels)):
-        own = shown[(shown[list(panels[name])] == pd.Series(panels[name], dtype=float)).all(axis=1)]
-        grid = own.pivot_table(index=up, columns=across, values="drop").reindex(index=y, columns=x)
-        top = shown["drop"].max()
-        image = axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=top, origin="lower", aspect="auto")
-        for (row, column), drop in np.ndenumerate(grid.to_numpy(float)):
-            if drop == drop:
-                ink = "w" if drop > top / 2 else "k"
-                behind = {"boxstyle": "round,pad=0.1", "fc": image.cmap(image.norm(drop)), "ec": "none"}
-                axis.text(column, row, f"{drop:.2f}", ha="center", va="center", fontsize=6, color=ink, bbox=behind)
-        size = own.pivot_table(index=up, columns=across, values="size").reindex(index=y, columns=x)
-        if size.notna().all().all() and min(size.shape) > 1:
-            axis.clabel(axis.contour(size, colors="k", linewidths=0.7, linestyles=":"), fontsize=7)
-        for row in own[(own["low"] <= 0) & (own["high"] >= 0)].to_dict("records"):
-            spot = (x.index(row[across]) - 0.5, y.index(row[up]) - 0.5)
-            axis.add_patch(_hatched(spot))
-        axis.set_xticks(range(len(x)), [free(w) for w in x])
-        axis.set_yticks(range(len(y)), [free(w) for w in y])
-        axis.set(xlabel=f"{across} bits", ylabel=f"{up} bits")
+        image = draw_panel(axis, shown, layout, panels[name])
     picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{words_of_label(metric).worse} of {metric}, {setting}")
-
-
-def _hatched(spot: tuple[float, float]) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(spot, 1, 1, fill=False, hatch="///", edgecolor="0.4", linewidth=0)
 
 
 def _prices(picture: Any, data: pd.DataFrame, metric: str) -> None:

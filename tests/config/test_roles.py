@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 from blip2sweep.config.standalone import compose_cell
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.location import locate
 from blip2sweep.planning.plan import Job, Plan, make_plan
 from blip2sweep.results.ledger import Ledger
+from tests.checkpoints import believe
 from tests.composing import composer, jobs, plan, recipes
 
 ROLES = {"vision": "vit", "connector": "qformer", "language": "llm"}
@@ -125,13 +128,21 @@ def without_connector(config: Any) -> dict[str, Any]:
     return changed
 
 
-def plan_without(*words: str) -> Plan:
+@pytest.fixture
+def plan_without() -> Callable[..., Plan]:
+    """A plan of a command's overrides for the tiny model, had it no connector."""
+    config = without_connector(composer().config(()))["model"]
+    believe(locate(config).folder, config)  # asking whether it loads takes a process of its own
+    return _plan_without
+
+
+def _plan_without(*words: str) -> Plan:
     return make_plan(
         [replace(j, config=without_connector(j.config)) for j in jobs(*words)], Ledger(Path("/no")).refresh()
     )
 
 
-def test_a_role_that_is_lacking_is_skipped_with_the_reason() -> None:
+def test_a_role_that_is_lacking_is_skipped_with_the_reason(plan_without: Callable[..., Plan]) -> None:
     made = plan_without("part=vision,connector,language,all", "quant.bits=3,4")
     assert [i for i, key in enumerate(made.keys) if key is None] == list(made.reasons) != []
     assert {made.jobs[i].overrides[0] for i in made.reasons} == {"part=connector"}
@@ -140,7 +151,7 @@ def test_a_role_that_is_lacking_is_skipped_with_the_reason() -> None:
     assert {c.columns()["part"] for c in made.cells.values()} == {"none", "vit", "llm", "all"}
 
 
-def test_a_role_that_is_lacking_is_an_error_where_it_is_all() -> None:
+def test_a_role_that_is_lacking_is_an_error_where_it_is_all(plan_without: Callable[..., Plan]) -> None:
     with pytest.raises(MissingRole, match="part=connector: model tiny has no part of the role connector"):
         plan_without("part=connector", "quant.bits=3,4")
     with pytest.raises(UserError, match=r"quant.bits=99"):  # nor does it hide what is wrong elsewhere
@@ -149,7 +160,7 @@ def test_a_role_that_is_lacking_is_an_error_where_it_is_all() -> None:
         plan_without("part=vision,connector", "quant.strategy=channel", "quant.group_size=32")
 
 
-def test_the_widths_of_what_a_model_lacks_are_skipped_but_for_none() -> None:
+def test_the_widths_of_what_a_model_lacks_are_skipped_but_for_none(plan_without: Callable[..., Plan]) -> None:
     made = plan_without("+study=part_wise")
     assert len(made.cells) == 25
     assert len(made.reasons) == 75

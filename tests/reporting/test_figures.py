@@ -179,3 +179,17 @@ def test_the_likelihood_is_that_of_a_cell_and_not_of_its_words(tmp_path: Path) -
     assert widths == [None, 2, 8]
     assert first[1] > first[2] + 0.5 > first[0]
     assert not np.isnan(np.array(told["own"], dtype=float)).any()
+
+
+def test_suggested_commands_have_one_word_for_a_part(tmp_path: Path) -> None:
+    """The sweep spoke of a role; what is suggested speaks of the model's own names throughout."""
+    build(tmp_path, [whole(["vit"], 4)])
+    words = "model=tiny model.dtype_per_part.vision=float16"
+    source = replace(load_source(tmp_path), command=f"-m {words} part=vision quant.bits=4")
+    for figure in figures(source):
+        assert "model=tiny model.dtype_per_part.vit=float16 " in figure.missing
+        assert "vision" not in figure.missing
+    found = {f.name: f.missing for f in figures(source)}
+    assert found["dropoff"].endswith("quant.bits=2,3,4,6,8 part=vit,qformer,llm,all")
+    assert found["shapley"].endswith("part=vit,qformer,llm,vit+qformer,vit+llm,qformer+llm,all")
+    assert "per_part.vit.bits=3,4,8,none per_part.qformer.bits=4,none per_part.llm.bits=3,4,8,none" in found["prices"]

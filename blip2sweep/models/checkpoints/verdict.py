@@ -107,9 +107,17 @@ def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
 
 
 def identity(found: Weights, model: Mapping[str, Any]) -> str:
-    """Digest of a checkpoint and of what is asked of it; what can absorb a scale is not."""
-    parts = {name: {k: v for k, v in part.items() if k != "folds"} for name, part in model["parts"].items()}
+    """Digest of a checkpoint and of what is asked of it; what a part is for, and how its layers may be compressed, is not."""
+    parts = {name: _asked_of(part) for name, part in model["parts"].items()}
     return digest([found.fingerprint, {**_question(model), "parts": parts}])
+
+
+def _asked_of(part: Mapping[str, Any]) -> dict[str, Any]:
+    layers = {
+        kind: {name: {k: v for k, v in layer.items() if k not in ("clip", "unpackable")} for name, layer in own.items()}
+        for kind, own in part["layers"].items()
+    }
+    return {**{k: v for k, v in part.items() if k not in ("folds", "role")}, "layers": layers}
 
 
 def _question(model: Mapping[str, Any]) -> dict[str, Any]:
