@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BlipImageProcessorPil
 
+from blip2sweep.apply.patch import apply
 from blip2sweep.compression.quantize import rtn
 from blip2sweep.errors import UserError
-from blip2sweep.models import tree
 from blip2sweep.models.anatomy import anatomy
-from blip2sweep.models.load import Loaded, apply, build_meta, load, verify
+from blip2sweep.models.load import Loaded, load
+from blip2sweep.models.tree import build_meta, tree, verify
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 
 MODELS = ["tiny", "blip2-opt-2.7b", "blip2-opt-6.7b", "blip2-opt-2.7b-coco", "blip2-flan-t5-xl", "blip2-flan-t5-xxl"]

@@ -41,7 +41,7 @@ def test_a_folder_is_found(tmp_path: Path) -> None:
         (__file__, "a file and no folder"),
         ("pkg://nowhere/x", "No module named 'nowhere'"),
         ("pkg://", "Empty module name"),
-        ("pkg://blip2sweep.cell/x", "not a package"),
+        ("pkg://blip2sweep.errors/x", "not a package"),
         ("~nobody-of-that-name/x", "home directory"),
         ("x" * 5000, "File name too long"),
     ],

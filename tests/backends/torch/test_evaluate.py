@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2sweep.apply.patch import apply
 from blip2sweep.backends.torch.batching import Batches
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
@@ -23,7 +24,7 @@ from blip2sweep.models.blip2.decode import Begun, begin, generate, likelihood
 from blip2sweep.models.blip2.language import caption_as_trained, inputs, prompt_ids, reference_ids
 from blip2sweep.models.blip2.vision import embed, vision
 from blip2sweep.models.images import Features, Images, load_pixels
-from blip2sweep.models.load import Loaded, apply, load
+from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.in_process import own_text
