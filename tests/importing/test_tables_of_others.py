@@ -229,12 +229,11 @@ def _lacks(words: list[str]) -> bool:
 
 
 def test_a_recipe_needs_no_library_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from blip2sweep.compression.quantize import Method
-    from blip2sweep.recipe import knobs, resolve
+    from blip2sweep.compression.quantize import Method, options, resolve
 
     monkeypatch.setattr(Method, "missing", property(lambda self: self.extra))
-    knobs.resolve_knobs.cache_clear()
-    resolve._part_recipe.cache_clear()
+    options.resolve_knobs.cache_clear()
+    resolve._entries.cache_clear()
     rows, _ = read(tmp_path, "part,bits,cider\nnone,,1\nllm,nf4,1\n")
     assert any("nf4" in r for r in rows)
 
