@@ -46,6 +46,11 @@ def test_no_part_is_spelled_in_code(path: Path) -> None:
     assert not {w for text in texts(path) for w in words(text)} & OWN
 
 
+@pytest.mark.parametrize("path", sources(".py"), ids=where)
+def test_nothing_asks_for_a_family(path: Path) -> None:
+    assert "family ==" not in path.read_text()
+
+
 @pytest.mark.parametrize("path", sources(".js", ".html"), ids=where)
 def test_no_part_is_spelled_in_the_page(path: Path) -> None:
     assert not words(path.read_text()) & OWN

@@ -14,7 +14,7 @@ from blip2sweep.config.standalone import compose_cell
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.location import locate
-from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.results.ledger import Ledger
 from tests.checkpoints import believe
 from tests.composing import composer, jobs, plan, recipes
@@ -183,4 +183,4 @@ def test_each_block_of_what_a_model_lacks_is_left_to_planning() -> None:
     assert made == [*(("part=vision", f"blocks={i}") for i in range(6)), ("part=connector", "blocks=each")]
     config = without_connector(composer().config(made[-1]))
     with pytest.raises(MissingRole):
-        make_plan([Job(made[-1], config)], Ledger(Path("/no")).refresh())
+        make_plan([PlannedJob(made[-1], config)], Ledger(Path("/no")).refresh())

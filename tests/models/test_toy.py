@@ -12,7 +12,7 @@ import torch
 
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch import propagation
-from blip2sweep.backends.torch.backend import Runner
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.standalone import composer
@@ -22,7 +22,7 @@ from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import inspect
 from blip2sweep.models.images import Images, load_pixels
 from blip2sweep.models.load import Loaded, load
-from blip2sweep.planning.plan import Job, Plan, make_plan
+from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.tasks import Generation, TaskData, load_task
@@ -60,7 +60,7 @@ def planned(made: Composer, folder: Path) -> Made:
     def plan(*words: str) -> Plan:
         configs = [made.config((*common, *cell.split())) for cell in words]
         believe(folder, configs[0]["model"])
-        return make_plan([Job((), c) for c in configs], Ledger(Path("/nonexistent")).refresh())
+        return make_plan([PlannedJob((), c) for c in configs], Ledger(Path("/nonexistent")).refresh())
 
     return plan
 
@@ -76,7 +76,7 @@ def captions(n: int = 24) -> TaskData:
 
 def ran(plan: Plan, **settings: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     jobs = sorted((c.job() for c in plan.cells.values()), key=Prefixes())
-    runner = Runner({"device": "cpu", **settings})
+    runner = TorchBackend({"device": "cpu", **settings})
     runner.expect(jobs)
     return {job["key"]: runner(job) for job in jobs}
 

@@ -20,7 +20,7 @@ from blip2sweep.config.standalone import compose_cell
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Metric
 from blip2sweep.metrics.statistics import add_metrics
-from blip2sweep.planning.plan import Job, make_plan
+from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.terminal import notes, short_table
@@ -63,7 +63,7 @@ def cells(folder: Path, task: str, *words: str) -> list[dict[str, Any]]:
     data = folder / "data"
     data.mkdir(exist_ok=True)
     chosen = ["task=" + task, f"task.data_dir={write(data)}", "part=llm", "quant.bits=4", *words]
-    plan = make_plan([Job((), compose_cell(chosen, CONF))], Ledger(folder).refresh())
+    plan = make_plan([PlannedJob((), compose_cell(chosen, CONF))], Ledger(folder).refresh())
     return sorted((c.job() for c in plan.cells.values()), key=lambda j: j["key"] != j["baseline"])
 
 

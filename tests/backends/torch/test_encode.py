@@ -11,7 +11,7 @@ import torch
 
 from blip2sweep.backends.torch.batching import Batches, Clock, Run
 from blip2sweep.backends.torch.encode import encode
-from blip2sweep.backends.torch.sharing import Answered, Shared
+from blip2sweep.backends.torch.sharing import AnswerCache, Shared
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.models.architecture import Stage
 from blip2sweep.models.images import Features
@@ -88,7 +88,7 @@ RUNS = [  # of each cell, what it has to compute when the ones before it are kno
 
 def test_each_cell_goes_on_from_where_it_leaves_the_others(pictures: Features) -> None:
     chains = [chain_of("start", recipe, STAGES) for recipe in RECIPES]
-    memo, answered = Memo(CPU, 0, 10**6), Answered[Any]()
+    memo, answered = Memo(CPU, 0, 10**6), AnswerCache[Any]()
     memo.expect([c.keys for c in chains])
     for step, (recipe, chain, expected) in enumerate(zip(RECIPES, chains, RUNS, strict=True)):
         memo.at(step)
