@@ -88,7 +88,7 @@ def test_a_task_from_outside_reaches_the_table(
 ) -> None:
     these = cells(tmp_path, task)
     table = scored(tmp_path, these)
-    said = [Dummy({})(j)[0] for j in these]
+    said = [Dummy({})(j).predictions for j in these]
     right = [float(np.mean(s.choice == np.arange(6) % 3)) if s.choice else None for s in said]
     assert list(table["main_metric"]) == [metric] * 2
     assert {metric, f"drop_{metric}", f"drop_{metric}_low", f"changed_{metric}", "same_as_baseline"} <= set(table)
@@ -230,7 +230,7 @@ def test_a_metric_of_one_sample_is_that_of_a_set_of_it(tmp_path: Path, name: str
 def _answered(folder: Path, name: str) -> tuple[Any, Predictions]:
     toy = name.startswith("toy")
     job = cells(folder, name)[0] if toy else jobs(f"task={name}", "task.limit=8", "part=none")[0]
-    return planned_task(job["task"]), Dummy({})(job)[0]
+    return planned_task(job["task"]), Dummy({})(job).predictions
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
