@@ -93,7 +93,7 @@ def commit(
 ) -> None:
     """Write the result line: from then on the cell is done."""
     attempts = ledger.refresh().attempts.get(job["key"], Attempts()) if ledger else Attempts()
-    known = attempts.to_know()
+    known = attempts.known_attempts()
     known["starts"] = [a for a in known["starts"] if a != common.get("attempt")]
     floors = {what: second.summary for what, second in answered.calibration_noise.items()}
     journal.write(
