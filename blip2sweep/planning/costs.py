@@ -9,7 +9,8 @@ from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.wire.pack import CellJob, Columns
 
-# For the first sweep on an unknown machine, from 37 s for 1000 images on a model with 3.7e9 parameters. Later sweeps are measured.
+# For the first sweep on an unknown machine, from 37 s for 1000 images on a model with 3.7e9 parameters. Later sweeps
+# are measured.
 SECONDS_PER_CELL, SECONDS_PER_SAMPLE_AND_PARAMETER = 1.0, 1e-11
 
 

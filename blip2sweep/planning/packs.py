@@ -14,7 +14,7 @@ from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.wire.pack import CellJob, JsonObject, Pack, PackFile, Settings, pack_of
 
 PACKS_PER_SLOT = 4  # so that a slot which ends early finds another pack
-START_SECONDS = 60.0  # a worker starts and loads its model in about this time; a pack has at least as much work
+START_SECONDS = 60.0  # a worker starts and loads its model in about this time; a pack should have as much work
 
 
 def make_packs(jobs: Sequence[CellJob], count: int, seconds: dict[str, float] | None = None) -> list[list[CellJob]]:

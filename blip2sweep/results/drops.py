@@ -24,7 +24,8 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.predictions import SECOND, key_of, read_predictions, read_scores, second_run, second_runs
 from blip2sweep.wire.lines import Measured, Noise, ResultLine
 
-# Built-in metrics alone, which every process has. METRICS gets those of an outside task only when one of its tasks is read.
+# Built-in metrics alone, which every process has. METRICS gets those of an outside task only when one of its tasks is
+# read.
 SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
 INTERVALS = 2  # version of `paired_drop` and of what `measure` returns; lines of another version are measured again
 MEASURES = digest([SCORERS, INTERVALS])[:8]
@@ -34,8 +35,8 @@ EVENT = "measured"
 class Scored:
     """One cell's predictions and statistics; sums by image are computed once.
 
-    current: whether all statistics are of today's scorers. Raises UserError when the predictions are missing or
-    damaged.
+    current: whether there are statistics and all of them are of today's scorers. Raises UserError when the predictions
+    are missing or damaged.
     """
 
     def __init__(self, output_dir: Path, name: str) -> None:
@@ -189,8 +190,7 @@ def _number(value: float) -> float | None:
 
 
 def complete(cell: Scored, baseline: Baseline | None) -> bool:
-    """Whether a measurement may be kept: all scores of the cell and of its baseline are there and of today's
-    scorers."""
+    """Whether a measurement may be kept: the cell and its baseline have all scores, by today's scorers."""
     second_runs_current = all(second.current for second in cell.recalibrated.values())
     return cell.current and second_runs_current and (baseline is None or baseline.current)
 

@@ -15,9 +15,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import make_folder, sync_folder
 from blip2sweep.results.lines import sealed
 
-# A folder with one file for each journal that was ever opened. It shows when a journal is lost. When a journal is closed, its
-# file gets as many bytes (all zero) as the journal has lines, which shows when last lines are lost. After a killed writer it is
-# empty.
+# A folder with one file for each journal that was ever opened. It shows when a journal is lost. When a journal is
+# closed, its file gets as many bytes (all zero) as the journal has lines, which shows when last lines are lost. After a
+# killed writer it is empty.
 OPENED = ".journals"
 
 
