@@ -25,10 +25,10 @@ import pandas as pd
 import pyarrow as pa
 
 from blip2sweep.files import read_json, seal, write_json
-from blip2sweep.results.drops import Scored
 from blip2sweep.results.sample_parts import SHOWN, write_part
 from blip2sweep.results.sample_rows import SCHEMA
 from blip2sweep.results.samples import entry_name
+from blip2sweep.results.scored import Scored
 
 WORDS = ["-m", "backend=dummy", "task=shapes_vqa", "task.limit=4"]
 GRID = [

@@ -1,7 +1,7 @@
 """Cell and key: one resolved configuration, and its identity.
 
-The key is a hash of what determines the cell's predictions and of nothing else: weights, dtypes, recipe, samples, prompt and
-generation. The spelling of the configuration, the machine, batch sizes and metrics do not change it.
+The key is a hash of what determines the cell's predictions and of nothing else: weights, dtypes, recipe, samples,
+prompt and generation. The spelling of the configuration, the machine, batch sizes and metrics do not change it.
 """
 
 from __future__ import annotations

@@ -99,12 +99,14 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData,
     if config["text_only"] and need_images:
         text_parts = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
         raise UserError(
-            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: part={text_parts}, or calibration=task"
+            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: "
+            f"part={text_parts}, or calibration=task"
         )
     if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
         raise UserError(
-            f"calibration={config['name']}: a {split.kind} has no question, so the encoder of {model.name} would read the same "
-            f"few tokens every time; right: calibration=task, or questions: calibration=vqav2 calibration.text_only=true"
+            f"calibration={config['name']}: a {split.kind} has no question, so the encoder of {model.name} would "
+            f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
+            f"calibration.text_only=true"
         )
 
 

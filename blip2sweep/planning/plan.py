@@ -108,7 +108,8 @@ def _full_key(short: str, plan: Plan) -> str:
     found = [k for k in plan.cells if k.startswith(short)]
     if len(found) != 1:
         raise UserError(
-            f"--rerun {short}: {len(found)} cells of this sweep have that key; right: one of this sweep's, with the sweep's own words beside --rerun"
+            f"--rerun {short}: {len(found)} cells of this sweep have that key; right: one of this sweep's, with the "
+            f"sweep's own words beside --rerun"
         )
     return found[0]
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from blip2sweep.results.drops import EVENT, Baseline, Baselines, Scored, complete, existing_second_runs, measure, source
+from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, existing_second_runs, measure, source
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.samples import SampleWriter
+from blip2sweep.results.scored import Scored
 from blip2sweep.wire.lines import ResultLine
 
 LOOK_SECONDS = 5.0  # between two searches for a missing baseline, each of which reads every journal

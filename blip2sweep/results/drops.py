@@ -7,78 +7,20 @@ baseline may have come later, the scorer may have been killed, or scorers may ha
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from blip2sweep.canonical import digest
-from blip2sweep.console.remarks import remark
-from blip2sweep.errors import UserError
-from blip2sweep.metrics import METRICS, Drop, Images, Metric, changed_images, images, paired_drop, same_as_baseline
-from blip2sweep.metrics.statistics import BUILT_IN
+from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, paired_drop, same_as_baseline
 from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.predictions import SECOND, key_of, read_predictions, read_scores, second_run, second_runs
+from blip2sweep.results.predictions import SECOND, second_run, second_runs
+from blip2sweep.results.scored import SCORERS, Scored, scored_or_none
 from blip2sweep.wire.lines import Measured, Noise, ResultLine
 
-# Built-in metrics alone, which every process has. METRICS gets those of an outside task only when one of its tasks is
-# read.
-SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
 INTERVALS = 2  # version of `paired_drop` and of what `measure` returns; lines of another version are measured again
 MEASURES = digest([SCORERS, INTERVALS])[:8]
 EVENT = "measured"
-
-
-class Scored:
-    """One cell's predictions and statistics; sums by image are computed once.
-
-    current: whether there are statistics and all of them are of today's scorers. Raises UserError when the predictions
-    are missing or damaged.
-    """
-
-    def __init__(self, output_dir: Path, name: str) -> None:
-        self.output_dir, self.name, self.key = output_dir, name, key_of(name)
-        self.predictions = read_predictions(output_dir, name)
-        self.statistics, self.current = read_scores(output_dir, name)
-        self._by_image: dict[str, NDArray[np.float64]] = {}
-
-    @functools.cached_property
-    def recalibrated(self) -> dict[str, Scored]:
-        """{what differs: second run} of the cell's second runs, calibrated differently, that can be read."""
-        names = second_runs(self.output_dir, self.name)
-        found = {what: _second(self.output_dir, name) for what, name in names.items() if what}
-        return {what: second for what, second in found.items() if second}
-
-    @property
-    def scored(self) -> str:
-        """A digest of the scorers' versions; empty for a cell without statistics."""
-        outside = [[m.name, m.version] for m in self.metrics if m.name not in BUILT_IN]
-        return digest([SCORERS, sorted(self.statistics), *outside])[:8] if self.statistics else ""
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The metrics whose statistics exist."""
-        return [m for m in METRICS.values() if m.statistic in self.statistics]
-
-    def value(self, metric: Metric) -> float:
-        """The metric over all samples."""
-        return metric.value(self.statistics[metric.statistic])
-
-    def by_image(self, metric: Metric) -> NDArray[np.float64]:
-        """The metric's statistic summed by image, (m, k) for m images. Computed once for all metrics that share the
-        statistic."""
-        name = metric.statistic
-        if name not in self._by_image:
-            self._by_image[name] = self.images.by_image(self.statistics[name])
-        return self._by_image[name]
-
-    @functools.cached_property
-    def images(self) -> Images:
-        """The samples grouped by image."""
-        return images(self.predictions.image_id)
 
 
 class Baseline:
@@ -86,19 +28,10 @@ class Baseline:
 
     def __init__(self, output_dir: Path, result: ResultLine) -> None:
         self.cell = Scored(output_dir, predictions_name(result))
-        second = _second(output_dir, second_run(self.cell.name)) if result.get("noise") else None
+        second = scored_or_none(output_dir, second_run(self.cell.name)) if result.get("noise") else None
         noise_of_line = result.get("noise")
         self.noise = noise(self.cell, second, noise_of_line) if second and noise_of_line else {}
         self.current = self.cell.current and (second is None or second.current)
-
-
-def _second(output_dir: Path, name: str) -> Scored | None:
-    """A second run. None, after a remark, when its predictions cannot be read: there is no noise floor then."""
-    try:
-        return Scored(output_dir, name)
-    except UserError as error:
-        remark(str(error))
-        return None
 
 
 class Baselines:

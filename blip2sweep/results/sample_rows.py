@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from blip2sweep.metrics.statistics import BUILT_IN, METRICS
-from blip2sweep.results.drops import Scored
+from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
 
 NUMBERS = pa.list_(pa.float64())

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import sweep_up, sync_folder
-from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import key_of
 from blip2sweep.results.sample_parts import (
     DAMAGED,
@@ -31,6 +30,7 @@ from blip2sweep.results.sample_parts import (
     write_part,
 )
 from blip2sweep.results.sample_rows import SCHEMA, rows_of, together
+from blip2sweep.results.scored import Scored
 
 SMALL_PARTS = 200  # when more parts than this have under a quarter of ROWS, they are merged
 

@@ -118,7 +118,8 @@ def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
     """Print the job ids, and how to come back to the sweep."""
     ids = ", ".join(a["job"] + (f" on cluster {a['cluster']}" if a["cluster"] else "") for a in submission.arrays)
     tell(
-        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in {sweep.logs(output_dir, submission.run)}"
+        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in "
+        f"{sweep.logs(output_dir, submission.run)}"
     )
     tell(
         f"come back with: blip2sweep status {sweep_arguments(sweep, output_dir)}   (also wait, retry, cancel, logs KEY)"
@@ -137,7 +138,10 @@ def removed_variables(environ: Mapping[str, str], launcher: Launcher) -> str | N
     ]
     removed = submission_env(environ, [g.replace("_", "-") for g in options])[1]
     if job := surrounding_job(environ):
-        return f"submitted from inside Slurm job {job}: its {len(removed)} variables (SLURM_… and the like) do not reach the jobs"
+        return (
+            f"submitted from inside Slurm job {job}: its {len(removed)} variables (SLURM_… and the like) do "
+            "not reach the jobs"
+        )
     return f"not passed on to the jobs, settings of hydra.launcher count: {', '.join(removed)}" if removed else None
 
 

@@ -36,6 +36,17 @@ EACH_BY_ITSELF = ("--kill-on-bad-exit=0", "--wait=0")
 SUBMITTED = re.compile(r"Submitted batch job (\d+)(?: on cluster (\S+))?")
 SUBMIT_SECONDS = 600.0
 LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # seconds between two attempts while a limit is met; doubled each time
+# {words in Slurm's message: the setting to change}.
+HINTS = {
+    "partition": "hydra.launcher.partition",
+    "generic resource": "hydra.launcher.gpus_per_node (null where there is no gres)",
+    "gres": "hydra.launcher.gres, gpus_per_node",
+    "account": "hydra.launcher.account",
+    "qos": "hydra.launcher.qos",
+    "time limit": "hydra.launcher.timeout_min",
+    "memory": "hydra.launcher.mem_gb",
+    "node": "hydra.launcher.gpus_per_node, mem_gb, cpus_per_task",
+}
 NO_SLURM = (
     "no Slurm here: {} is not installed; right: run this on the cluster's login node, or leave hydra/launcher=slurm out"
 )
@@ -181,10 +192,9 @@ def refusal(text: str) -> str | None:
 
 def hint(reason: str) -> str:
     """Which setting to change, from Slurm's message."""
-    settings = {"partition": "hydra.launcher.partition", "generic resource": "hydra.launcher.gpus_per_node (null where there is no gres)",
-             "gres": "hydra.launcher.gres, gpus_per_node", "account": "hydra.launcher.account", "qos": "hydra.launcher.qos",
-             "time limit": "hydra.launcher.timeout_min", "memory": "hydra.launcher.mem_gb", "node": "hydra.launcher.gpus_per_node, mem_gb, cpus_per_task"}  # fmt: skip
-    found = next((key for word, key in settings.items() if word in reason.lower()), "the settings of hydra.launcher")
+    found = next(
+        (setting for text, setting in HINTS.items() if text in reason.lower()), "the settings of hydra.launcher"
+    )
     return f"right: {found}"
 
 

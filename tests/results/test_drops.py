@@ -22,7 +22,7 @@ from blip2sweep.results import drop_writer as drop_writer_module
 from blip2sweep.results import predictions as records
 from blip2sweep.results.collect import collect
 from blip2sweep.results.drop_writer import DropWriter
-from blip2sweep.results.drops import SCORERS, Baseline, Scored, measure
+from blip2sweep.results.drops import Baseline, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import (
     read_statistics,
@@ -33,6 +33,7 @@ from blip2sweep.results.predictions import (
     write_predictions,
     write_statistics,
 )
+from blip2sweep.results.scored import SCORERS, Scored
 from blip2sweep.tasks.predictions import Predictions
 from tests.results.test_scoring_process import jobs, run
 from tests.synthetic import build, entry, whole

@@ -15,9 +15,9 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.results import samples
-from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
 from blip2sweep.results.samples import HIDDEN, SHOWN, SampleWriter, contents, entry_name, publish
+from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
 
