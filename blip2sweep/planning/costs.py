@@ -41,9 +41,8 @@ def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:
 def similarity_names(columns: Columns) -> tuple[str, str]:
     """Names that similar cells share, the most similar first: same model, task, samples, back end, parts and widths;
     then the same without parts and widths."""
-    general = (
-        f"{columns['model']} {columns['dtype']} {columns['data']} {columns['samples']} {columns.get('backend', '')}"
-    )
+    backend = f" {columns['backend']}" if "backend" in columns else ""
+    general = f"{columns['model']} {columns['dtype']} {columns['data']} {columns['samples']}{backend}"
     widths = set(part_columns(columns, [columns["recipe"]]))
     bits = [v for c, v in sorted(columns.items()) if c in widths]
     return f"{general} {columns['part']} {bits}", general

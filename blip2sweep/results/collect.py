@@ -1,6 +1,6 @@
-"""Makes tables from journals.
+"""Makes tables from journals: reads the ledger and replaces whole tables.
 
-Collecting may run anywhere and at any time, and twice changes nothing: it reads the ledger and replaces whole tables.
+Collecting may run anywhere and at any time. A second run without new results changes nothing.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
 
 
 def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:
-    """A remark about runs of one cell that are newer than the sweep shown. Empty when a sweep was named or none is
-    newer."""
+    """A remark about runs of one cell that are newer than a sweep which was found without a name; empty when there are
+    none."""
     names = newer_single_runs(output_dir, sweep)
     many = f"{len(names)} newer runs of one cell are" if len(names) > 1 else "a newer run of one cell is"
     return [f"{many} not shown; the last is {names[-1]}"] if names else []

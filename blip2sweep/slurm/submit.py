@@ -96,7 +96,7 @@ def write_merged(sweep: Sweep, output_dir: Path) -> None:
 
 
 class LimitMet(Exception):
-    """Slurm's message that no more jobs may be queued now."""
+    """No more jobs may be queued now. The message is Slurm's."""
 
 
 def throttled(launcher: Launcher, packs: int, size: int) -> Launcher:
@@ -125,8 +125,8 @@ def _submit_array(paths: Sequence[Path], launcher: Launcher, folder: Path, comme
 
 
 def run_pack(first: Path) -> str:
-    """The command of a batch script. Not submitit's own, so that signals and exit code are the pack's. first: the pack
-    of an array's first element."""
+    """The command of a batch script. It starts the package's own process, so that signals and the exit code are the
+    pack's. first: the pack of an array's first element."""
     start, _, index = first.resolve().stem.rpartition("-")
     folder = shlex.quote(f"{first.resolve().parent}/{start}-")
     return (

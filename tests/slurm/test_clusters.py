@@ -221,7 +221,7 @@ def test_a_path_with_spaces_and_an_array(tmp_path: Path, site: Site) -> None:
     """The batch script names each element's pack."""
     site.output_dir = tmp_path / "o 'u t"
     site.submit(max_packs=2, pack_minutes=0)
-    line = next(x for x in (site.folder / "script").read_text().splitlines() if "sweep.element" in x)
+    line = next(x for x in (site.folder / "script").read_text().splitlines() if "slurm.batch_job" in x)
     command = f"printf '%s\\n' {line[line.index(' -u -m') :]}"
     told = {**os.environ, "SLURM_ARRAY_TASK_ID": "1"}
     shown = subprocess.run(["bash", "-c", command], env=told, capture_output=True, text=True, check=True).stdout
