@@ -25,10 +25,10 @@ import pandas as pd
 import pyarrow as pa
 
 from blip2sweep.files import read_json, seal, write_json
-from blip2sweep.results.drops import Scored
 from blip2sweep.results.sample_parts import SHOWN, write_part
 from blip2sweep.results.sample_rows import SCHEMA
-from blip2sweep.results.samples import held_as
+from blip2sweep.results.samples import entry_name
+from blip2sweep.results.scored import Scored
 
 WORDS = ["-m", "backend=dummy", "task=shapes_vqa", "task.limit=4"]
 GRID = [
@@ -89,7 +89,7 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
                 os.utime(copy, ns=(when, when))  # as the line says that they were written
         if measured and mine:
             part = pd.concat([rows] * len(mine)).assign(key=np.repeat(mine, len(rows)))
-            names = [held_as(name.replace(cell, key), scored) for key in mine]
+            names = [entry_name(name.replace(cell, key), scored) for key in mine]
             write_part(outputs, pa.Table.from_pandas(part, schema=SCHEMA, preserve_index=False), names)
     path = outputs / "sweeps" / "large" / "sweep.json"
     sweep = read_json(path)

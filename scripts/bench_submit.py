@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from blip2sweep.planning.plan import make_plan
 from blip2sweep.planning.sweep import new_sweep
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.slurm.launch import queue
+from blip2sweep.slurm.launch import queue_sweep
 from blip2sweep.wire.launcher import Launcher
 from scripts.chaos import TASK, grid
 from tests.composing import composer, jobs
@@ -40,7 +40,7 @@ def queued(pack_minutes: float) -> tuple[int, int, float]:
         cells = [c.job() for c in plan.todo]
         sweep = new_sweep(plan, "bench", "bench", Ledger(output_dir))
         start = time.perf_counter()
-        submission = queue(cells, sweep, output_dir, {**LAUNCHER, "pack_minutes": pack_minutes})
+        submission = queue_sweep(cells, sweep, output_dir, {**LAUNCHER, "pack_minutes": pack_minutes})
         seconds = time.perf_counter() - start
         subprocess.run(["scancel", *[a["job"] for a in submission.arrays]], check=True)
         return submission.packs, len(submission.arrays), seconds

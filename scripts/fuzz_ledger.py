@@ -49,7 +49,7 @@ from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_predictions, stem
 from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.results.table_files import sweep_rows
-from blip2sweep.running.queue import Live
+from blip2sweep.running.queue import QueueState
 from blip2sweep.running.status import print_status, sweep_status
 
 DUMMY = ["backend=dummy"]
@@ -154,7 +154,7 @@ def _told(what: Callable[[], Any]) -> Any:
 def _statuses(outputs: Path) -> Iterator[tuple[tuple[str, ...], Any]]:
     for sweep in list_sweeps(outputs):
         ledger = Ledger(outputs, only=sweep.keys, brief=True)
-        status = sweep_status(outputs, sweep, ledger, Live())
+        status = sweep_status(outputs, sweep, ledger, QueueState())
         yield from ((("status", sweep.name, key), s) for key, s in status.states.items() if s in ("done", "failed"))
 
 

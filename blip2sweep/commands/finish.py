@@ -12,7 +12,7 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.results.ledger import Ledger, no_garbage
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import not_scored, unscored
-from blip2sweep.running.status import sweep_status, told
+from blip2sweep.running.status import failure_summary, sweep_status
 from blip2sweep.workers.run_cell import MARKER
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None)
     gone = [k for k, state in status.states.items() if state != "done"]
     if gone:
         more = why_lost(output_dir, sweep) or f"right: `blip2sweep retry {sweep.name}` runs them again"
-        raise SweepFailed(told(gone, len(sweep.keys), status.failures, more))
+        raise SweepFailed(failure_summary(gone, len(sweep.keys), status.failures, more))
     if missing := unscored(output_dir, sweep):
         raise SweepFailed(not_scored(output_dir, sweep, missing))
 

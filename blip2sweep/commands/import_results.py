@@ -35,7 +35,7 @@ def import_what(
             raise UserError(f"import {what}: takes --metrics and --output-dir alone; right: the other options with csv")
         lines, name = _study(path, output_dir, metrics.split(",")), "blip2-coco"
     sweep = find_sweep(output_dir, name)
-    collect(output_dir, sweep, anew=sweep.keys)
+    collect(output_dir, sweep, rescored=sweep.keys)
     again = shlex.join(["blip2sweep", "report", name, "--output-dir", str(output_dir)])
     return [*lines, f"wrote {output_dir}/sweeps/{name}; next: {again}"]
 

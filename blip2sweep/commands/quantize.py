@@ -10,7 +10,8 @@ from typing import Any
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
-from blip2sweep.planning.cell import Cell, Cells
+from blip2sweep.planning.cell import Cell
+from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.recipe.compact import targets, text
 from blip2sweep.wire.pack import JsonObject
 
@@ -21,7 +22,7 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     The weights are dequantized, in the model's dtype: `model.path=FOLDER` evaluates to the same predictions as the cell.
     Raises UserError where that cannot be: nothing quantized, packed layers, a folder that holds something.
     """
-    cell = Cells()(config)
+    cell = CellBuilder()(config)
     _check(cell, to)
     from blip2sweep.backends.torch.backend import TorchBackend
 

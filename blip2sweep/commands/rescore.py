@@ -53,7 +53,7 @@ def rescore(output_dir: Path) -> str:
             f"{output_dir} has sweeps of {', '.join(whose)}: scoring reads their data as you, and runs none of their setup and back end"
         )
     scored = score_results(output_dir, results)
-    table = collect(output_dir, anew=scored.written, ledger=ledger)
+    table = collect(output_dir, rescored=scored.written, ledger=ledger)
     for sweep in sweeps:
         write_sweep(output_dir, table, sweep, ledger)
     if scored.failed:

@@ -23,7 +23,7 @@ from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
 from blip2sweep.results.unscored import not_scored, unscored
-from blip2sweep.running.status import told
+from blip2sweep.running.status import failure_summary
 from blip2sweep.wire.lines import FailureLine
 from blip2sweep.wire.pack import JsonObject, Settings
 
@@ -201,7 +201,7 @@ def failures(outcome: Outcome) -> str | None:
     if not gone:
         missing = unscored(outcome.output_dir, outcome.sweep)
         return not_scored(outcome.output_dir, outcome.sweep, missing) if missing else None
-    return told(gone, len(outcome.plan.cells), outcome.errors, why_lost(outcome.output_dir, outcome.sweep))
+    return failure_summary(gone, len(outcome.plan.cells), outcome.errors, why_lost(outcome.output_dir, outcome.sweep))
 
 
 def check_output_dir(output_dir: Path) -> None:

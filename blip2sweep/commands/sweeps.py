@@ -20,10 +20,10 @@ from blip2sweep.results.predictions import scored_names
 from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
 from blip2sweep.running.progress import follow
-from blip2sweep.running.queue import SlurmJob, live, queued_jobs, submitter_lives
+from blip2sweep.running.queue import SlurmJob, queue_state, queued_jobs, submitter_lives
 from blip2sweep.running.slurm_commands import query
 from blip2sweep.running.status import UNKNOWN, Status, sweep_status
-from blip2sweep.slurm.submit import note
+from blip2sweep.slurm.submit import write_merged
 from blip2sweep.wire.lines import FailureLine, ResultLine, StartLine
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.run_cell import MARKER
@@ -58,7 +58,7 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
     sweep = find_sweep(output_dir, name)
     status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
     kinds = failure_kinds(failed)
-    if not status.live.known:
+    if not status.queue.known:
         tell(f"warning: {UNKNOWN}, and is not run again")
     keys = [k for k in status.keys("lost", "failed") if kinds is None or _kind(status, k) in kinds]
     if not keys:
@@ -83,7 +83,7 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
     """What a sweep without a cell to run may lack yet."""
     missing = unscored(output_dir, sweep, status.keys("done"))
     tell(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
-    if status.live.packs:  # who has them in hand scores them
+    if status.queue.packs:  # who has them in hand scores them
         return
     there = {r["key"] for r in missing}
     older = [r for r in outdated(output_dir, sweep) if r["key"] not in there]
@@ -137,14 +137,14 @@ def relaunch(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, then_wait:
 def cancel(output_dir: Path, name: str | None) -> None:
     """End a sweep's processes; what is done is kept."""
     sweep = find_sweep(output_dir, name)
-    now = live(sweep, output_dir)
+    now = queue_state(sweep, output_dir)
     here = socket.gethostname()
     local = [s.pid for s in sweep.submissions if s.kind == "local" and s.host == here and submitter_lives(s)]
     for pid in {*local, *now.submitters}:
         _end(pid)
     ids = now.jobs if now.known else queued_jobs(sweep)
     _scancel(ids)
-    note(mark_cancelled(find_sweep(output_dir, sweep.name)), output_dir)
+    write_merged(mark_cancelled(find_sweep(output_dir, sweep.name)), output_dir)
     elsewhere = {s.host for s in sweep.submissions if s.kind == "local" and s.host != here}
     if not ids and not local and not now.submitters:
         where = f" here; it was started on {', '.join(sorted(elsewhere))}" if elsewhere and not now.known else ""

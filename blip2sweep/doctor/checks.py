@@ -43,7 +43,7 @@ def examine_cell(config: Mapping[str, object]) -> list[Check]:
     """The checks for a cell: weights and anatomy, annotation files and images, generation settings."""
     from blip2sweep.models import checkpoints
     from blip2sweep.models.location import locate
-    from blip2sweep.planning.cell import Cells
+    from blip2sweep.planning.cell_builder import CellBuilder
     from blip2sweep.tasks import load_task
 
     model, task_config = (cast("Mapping[str, object]", config[group]) for group in ("model", "task"))
@@ -59,7 +59,7 @@ def examine_cell(config: Mapping[str, object]) -> list[Check]:
         return f"{len(task.samples)} samples on {len(task.images)} images" + "".join(f"; {note}" for note in task.notes)
 
     def cell() -> str:
-        made = Cells()(config)
+        made = CellBuilder()(config)
         gigabytes = made.model.params * (4 if "float32" in made.model.dtypes.values() else 2) / 1e9
         return f"key {made.key}, {made.model.dtype}, about {gigabytes:.1f} GB of weights on the device"
 

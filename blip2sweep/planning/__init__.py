@@ -1,1 +1,1 @@
-"""From configs to cells, keys and packs. No torch, no weights."""
+"""From configs to cells, keys and packs. Imports no torch and reads no weights."""

@@ -1,4 +1,4 @@
-"""The back end that a config chooses, and what it must be able to do."""
+"""The back end that a config chooses, and the check that it can run the recipe."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from blip2sweep.wire.pack import BackendChoice
 
 
 def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> BackendChoice | None:
-    """The composed section `backend`; None for torch, of which an identity says nothing.
+    """The composed section `backend`; None for torch, which an identity does not name.
 
-    Raises UserError for a name that is none, for a back end that cannot be used here, and for packed layers, which torch
-    alone runs.
+    Raises UserError for an unknown name, for a back end that cannot be used here, and for packed layers on a back end
+    other than torch, which alone has the kernels.
     """
     choice = cast("BackendChoice", dict(config or {"name": TORCH}))
     if identity_of(choice) is None:

@@ -1,4 +1,4 @@
-"""What a cell is expected to cost: measured where the ledger knows its like, a rough guess elsewhere."""
+"""The expected cost of a cell: measured when the ledger has similar cells, a rough guess otherwise."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.wire.pack import CellJob, Columns
 
-# Of a first sweep on an unknown machine: 37 s for 1000 images on a 3.7 G parameter model. The next one is measured.
+# For the first sweep on an unknown machine, from 37 s for 1000 images on a model with 3.7e9 parameters. Later sweeps
+# are measured.
 SECONDS_PER_CELL, SECONDS_PER_SAMPLE_AND_PARAMETER = 1.0, 1e-11
 
 
 def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> dict[str, float]:
-    """{key: seconds}: its own last time, else the mean of its model, task and part, else of its model and task, else a guess."""
-    measured = measurements(ledger)
-    means = {name: fmean(times) for name, times in measured.items()}
+    """{key: seconds}. The seconds are those of the cell's own last run; else the mean of cells with its model, task and
+    parts; else the mean of its model and task; else a guess."""
+    known = measured_seconds(ledger)
+    means = {name: fmean(times) for name, times in known.items()}
     return {
-        j["key"]: next((means[n] for n in (j["key"], *likes(j["columns"])) if n in means), guess(j["columns"]))
+        j["key"]: next(
+            (means[n] for n in (j["key"], *similarity_names(j["columns"])) if n in means), guess(j["columns"])
+        )
         for j in jobs
     }
 
 
-def measurements(ledger: Ledger) -> dict[str, list[float]]:
-    """Seconds of every result, under each name that a like cell may look for."""
+def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:
+    """{name: seconds of every result}, for each name under which a similar cell looks."""
     found: dict[str, list[float]] = {}
     for result in ledger.results():
         seconds = (result.get("cost") or {}).get("seconds")
         if isinstance(seconds, int | float):
-            for name in (result["key"], *likes(result["columns"])):
+            for name in (result["key"], *similarity_names(result["columns"])):
                 found.setdefault(name, []).append(seconds)
     return found
 
 
-def likes(columns: Columns) -> tuple[str, str]:
-    """Cells of the same model, task, samples and back end are alike; more so where they touch the same part at the same
-    width."""
-    general = (
-        f"{columns['model']} {columns['dtype']} {columns['data']} {columns['samples']} {columns.get('backend', '')}"
-    )
+def similarity_names(columns: Columns) -> tuple[str, str]:
+    """Names that similar cells share, the most similar first: same model, task, samples, back end, parts and widths;
+    then the same without parts and widths."""
+    backend = f" {columns['backend']}" if "backend" in columns else ""
+    general = f"{columns['model']} {columns['dtype']} {columns['data']} {columns['samples']}{backend}"
     widths = set(part_columns(columns, [columns["recipe"]]))
     bits = [v for c, v in sorted(columns.items()) if c in widths]
     return f"{general} {columns['part']} {bits}", general
 
 
 def guess(columns: Columns) -> float:
+    """Seconds of a cell from its number of samples and parameters."""
     parameters = columns.get("params") or columns.get("model_bytes", 0) / 2
     return SECONDS_PER_CELL + columns["samples"] * parameters * SECONDS_PER_SAMPLE_AND_PARAMETER

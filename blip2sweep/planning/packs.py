@@ -1,4 +1,4 @@
-"""Packs: the cells one worker process runs, and the files they travel in."""
+"""Packs: the cells that one worker process runs, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from blip2sweep.files import read_json, write_json
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.wire.pack import CellJob, JsonObject, Pack, PackFile, Settings, pack_of
 
-PACKS_PER_SLOT = 4  # so that slots which end early find more to do
-START_SECONDS = 60.0  # a worker starts and loads its model in about that: packs of less work are not worth a job
+PACKS_PER_SLOT = 4  # so that a slot which ends early finds another pack
+START_SECONDS = 60.0  # a worker starts and loads its model in about this time; a pack should have as much work
 
 
 def make_packs(jobs: Sequence[CellJob], count: int, seconds: dict[str, float] | None = None) -> list[list[CellJob]]:
-    """About `count` packs of about equal cost, each of one back end. Cells that share work (model, task, then parts in order)
-    stay together.
+    """About `count` packs of about equal cost. The cells of a pack have one back end, and cells that share work (model,
+    task, then parts in order) stay together.
 
-    seconds: what each key is expected to cost; equal where nothing is given. There are fewer packs where there are fewer cells,
-    and more where there are more back ends.
+    seconds: {key: expected cost}; without it all cells cost the same. There are fewer packs when there are fewer cells,
+    and more when there are more back ends.
     """
     ordered = sorted(jobs, key=Prefixes())
-    spent = seconds or {j["key"]: 1.0 for j in ordered}
-    total = sum(spent.get(j["key"], 1.0) for j in ordered)
+    cost_of = seconds or {j["key"]: 1.0 for j in ordered}
+    total = sum(cost_of.get(j["key"], 1.0) for j in ordered)
     packs: list[list[CellJob]] = []
-    for own in by_backend(ordered):
-        costs = [spent.get(j["key"], 1.0) for j in own]
-        share_of_packs = max(1, min(round(count * sum(costs) / total) if total else count, len(own)))
-        packs += [pack for pack in _slices(own, costs, share_of_packs) if pack]
+    for own_jobs in by_backend(ordered):
+        costs = [cost_of.get(j["key"], 1.0) for j in own_jobs]
+        share_of_packs = max(1, min(round(count * sum(costs) / total) if total else count, len(own_jobs)))
+        packs += [pack for pack in _slices(own_jobs, costs, share_of_packs) if pack]
     return packs
 
 
 def by_backend(jobs: Iterable[CellJob]) -> list[list[CellJob]]:
-    """Jobs in their order, in a list for each back end: a worker has one."""
+    """A list of jobs for each back end, in their order. A worker has one back end."""
     found: dict[str, list[CellJob]] = {}
     for job in jobs:
         found.setdefault(canonical_json(job.get("backend")), []).append(job)
@@ -44,15 +44,15 @@ def by_backend(jobs: Iterable[CellJob]) -> list[list[CellJob]]:
 
 
 def share(pack: Pack, part: str = "0/1") -> Pack:
-    """The pack, or of several tasks in one job the share of this one: `0/4`. Neighbours share work, so that each gets a
-    run of them, of about equal cost."""
+    """The share of a pack that one task of a job runs. part: `rank/tasks`, such as `0/4`. Shares are runs of
+    neighbours, because these share work, of about equal cost."""
     rank, tasks = (int(x) for x in part.split("/"))
     costs = pack["seconds"] or [1.0] * len(pack["cells"])
     return {**pack, "part": part, "cells": _slices(pack["cells"], costs, tasks)[rank]}
 
 
 def _slices(ordered: Sequence[CellJob], costs: Sequence[float], count: int) -> list[list[CellJob]]:
-    """`count` runs of neighbours, of about equal cost; some are empty where there are few."""
+    """`count` runs of neighbours of about equal cost. Some are empty when there are few jobs."""
     slices: list[list[CellJob]] = [[] for _ in range(count)]
     size, spent = sum(costs) / count, 0.0
     for job, cost in zip(ordered, costs, strict=True):
@@ -62,7 +62,8 @@ def _slices(ordered: Sequence[CellJob], costs: Sequence[float], count: int) -> l
 
 
 def pack_count(total: float, slots: int, pack_minutes: float, max_packs: int | None, cells: int) -> int:
-    """How many packs `total` seconds of work make: four a slot, none longer than `pack_minutes`, none without much to do."""
+    """How many packs `total` seconds of work make: PACKS_PER_SLOT for each slot, none above `pack_minutes`, none below
+    START_SECONDS."""
     longest = pack_minutes * 60
     if longest <= 0:
         return min(cells, max_packs or cells)
@@ -74,9 +75,9 @@ def make_pack(
     jobs: Sequence[CellJob], sweep: str, run: str, output_dir: Path, settings: Settings, index: int = 0,
     seconds: dict[str, float] | None = None,
 ) -> Pack:  # fmt: skip
-    """A pack of jobs that share their back end, which a worker reads in the settings.
+    """A pack of jobs that share their back end, which the settings name for the worker.
 
-    run: the id of this launch of the sweep; with index it names the pack. seconds: what each key is expected to cost.
+    run: the id of this launch of the sweep; run and index name the pack. seconds: {key: expected cost}.
     """
     return {
         "sweep": sweep, "run": run, "index": index, "output_dir": str(output_dir.resolve()),
@@ -94,7 +95,7 @@ def pack_data(
     jobs: Sequence[CellJob], sweep: str, run: str, output_dir: Path, settings: Settings, index: int = 0,
     seconds: dict[str, float] | None = None,
 ) -> PackFile:  # fmt: skip
-    """The JSON of `make_pack`: models and tasks are said once."""
+    """The content of a pack's file: `make_pack` with each model and each task written once."""
     pack = make_pack(jobs, sweep, run, output_dir, settings, index, seconds)
     models = {canonical_json(j["model"]): j["model"] for j in jobs}
     tasks = {canonical_json(j["task"]): j["task"] for j in jobs}
@@ -109,7 +110,7 @@ def pack_data(
 
 
 def pack_path(folder: Path, run: str, index: int) -> Path:
-    """Where a sweep's pack lies, in the sweep's folder."""
+    """The path of a pack's file. folder: the sweep's."""
     return folder / "packs" / f"{run}-{index}.json"
 
 
@@ -117,21 +118,21 @@ def write_packs(
     packs: Sequence[Sequence[CellJob]], folder: Path, sweep: str, run: str, output_dir: Path, settings: Settings,
     seconds: dict[str, float] | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Write the packs of one launch; their paths, in order."""
+    """Write the packs of one launch. Returns their paths, in order. Raises UserError when the disk refuses."""
     paths = [pack_path(folder, run, i) for i in range(len(packs))]
     for i, (path, jobs) in enumerate(zip(paths, packs, strict=True)):
-        own = {k: v for k, v in settings.get("rerun", {}).items() if k in {j["key"] for j in jobs}}
-        write_json(path, pack_data(jobs, sweep, run, output_dir, {**settings, "rerun": own}, i, seconds))
+        rerun = {k: v for k, v in settings.get("rerun", {}).items() if k in {j["key"] for j in jobs}}
+        write_json(path, pack_data(jobs, sweep, run, output_dir, {**settings, "rerun": rerun}, i, seconds))
     return paths
 
 
 def read_pack(path: Path) -> Pack:
-    """A pack with its models and tasks put back into the cells. Raises UserError for a file that holds none."""
+    """A pack, with models and tasks put back into its cells. Raises UserError for a file that holds no pack."""
     return pack_of(read_json(path), str(path))
 
 
 def whole_packs(paths: Iterable[Path]) -> Iterator[Pack]:
-    """Packs as `read_pack` gives them; one that is damaged is named and left out."""
+    """The packs of these files. A damaged one is named and left out."""
     for path in paths:
         try:
             yield read_pack(path)
@@ -140,6 +141,6 @@ def whole_packs(paths: Iterable[Path]) -> Iterator[Pack]:
 
 
 def sweep_jobs(folder: Path) -> dict[str, CellJob]:
-    """{key: cell} of every pack a sweep ever had; the newest of each."""
+    """{key: job} from all packs that a sweep ever had; the newest counts."""
     packs = sorted((folder / "packs").glob("*.json"), key=lambda p: p.stat().st_mtime)
     return {job["key"]: job for pack in whole_packs(packs) for job in pack["cells"]}

@@ -1,4 +1,4 @@
-"""A plan's cells as a sweep."""
+"""Makes a sweep from a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from blip2sweep.results.sweeps import Sweep
 
 
 def new_sweep(plan: Plan, command: str, name: str | None, ledger: Ledger) -> Sweep:
-    """A sweep of a plan's cells; without a name: date, time and a random tail, so that no two ever meet."""
+    """A sweep of a plan's cells. A sweep without a name is named by date, time and a random tail, so that two never
+    share a name."""
     skipped = [{"overrides": " ".join(plan.jobs[i].overrides), "reason": r} for i, r in plan.reasons.items()]
     name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     rerun = {c.key: sorted(ledger.attempts[c.key].results) for c in plan.todo if ledger.done(c.key)}

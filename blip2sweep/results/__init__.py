@@ -1,1 +1,1 @@
-"""The ledger, and all that is made of it: scores, drops, samples, tables."""
+"""The ledger, and everything that is made from it: scores, drops, samples and tables."""

@@ -1,4 +1,4 @@
-"""What the journals say of one cell, and which of its results counts."""
+"""What the journals hold about one cell, and which of its results counts."""
 
 from __future__ import annotations
 
@@ -9,81 +9,85 @@ from typing import TypedDict
 from blip2sweep.wire.lines import CellLine, FailureLine, MeasuredLine, RequeuedLine, ResultLine, StartLine, UnscoredLine
 
 
-class Known(TypedDict):
-    """What a new result says that it knew."""
+class KnownAttempts(TypedDict):
+    """The attempts that the writer of a result knew about."""
 
-    replaces: list[str]
-    starts: list[str]
+    replaces: list[str]  # attempts whose results the new one replaces
+    starts: list[str]  # every other attempt that was started
 
 
 @dataclass(slots=True)
 class Attempts:
-    """All that the journals say of one key. An attempt is named by an id: clocks of different hosts are not compared."""
+    """All lines of the journals about one key. An attempt is named by an id, because the clocks of several hosts cannot
+    be compared."""
 
     starts: dict[str, StartLine] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
-    known: dict[str, ResultLine] = field(default_factory=dict)  # every result, by attempt
-    gone: frozenset[str] = frozenset()  # of these, whose predictions are not what was written
+    all_results: dict[str, ResultLine] = field(default_factory=dict)  # {attempt: its result}
+    missing: frozenset[str] = frozenset()  # the attempts among them whose predictions are gone or damaged
     result: ResultLine | None = None  # the one that counts
-    rivals: Sequence[str] = ()  # results that do not know each other, where there are several
+    rivals: Sequence[str] = ()  # attempts with results that do not know each other; empty where one result counts
     failures: list[FailureLine] = field(default_factory=list)
-    measured: dict[str, MeasuredLine] = field(default_factory=dict)  # by what they were made from
-    unscored: UnscoredLine | None = None  # why the newest try to score it failed
+    measured: dict[str, MeasuredLine] = field(default_factory=dict)  # {source: the newest measurement}
+    unscored: UnscoredLine | None = None  # why the newest attempt to score the cell failed
 
     @property
     def started(self) -> int:
-        """How many attempts there were, those included that only the result still knows of."""
-        known = self.result.get("starts") if self.result else None
-        return len(self.starts) if known is None else max(len(self.starts), 1 + len(known))
+        """The number of attempts, including those that only the result still names."""
+        others = self.result.get("starts") if self.result else None
+        return len(self.starts) if others is None else max(len(self.starts), 1 + len(others))
 
     @property
     def last_start(self) -> StartLine | None:
+        """The newest start, by its time."""
         return max(self.starts.values(), key=lambda r: r["time"], default=None)
 
     @property
     def open(self) -> list[StartLine]:
-        """Starts that nothing has ended: the cell is in hand, or was when its process died."""
+        """Starts without an end. A process is computing the cell, or died while it did."""
         return [start for attempt, start in self.starts.items() if attempt not in self.ended]
 
     @property
     def done(self) -> bool:
+        """Whether a result counts."""
         return self.result is not None
 
     @property
     def results(self) -> set[str]:
-        """The attempts whose results are there; none where the newest is not, for what it replaced counts no more."""
-        return {a for a in self.known if a not in self.gone} if self.result else set()
+        """The attempts whose results are intact. Empty when the newest result is not, because it replaced the
+        others."""
+        return {a for a in self.all_results if a not in self.missing} if self.result else set()
 
     @property
     def last_failure(self) -> FailureLine | None:
-        """The newest failure that no later result made good."""
-        if not self.failures or (self.result and _made_good(self.failures[-1], self.result)):
+        """The newest failure, unless a later result made up for it."""
+        if not self.failures or (self.result and _recovered(self.failures[-1], self.result)):
             return None
         return self.failures[-1]
 
     def failed_in(self, runs: Collection[str]) -> list[FailureLine]:
-        """Failures of these runs (one launch of a sweep each)."""
+        """The failures of these runs. A run is one launch of a sweep."""
         return [f for f in self.failures if f.get("run") in runs]
 
-    def to_know(self) -> Known:
-        """What a new result says that it knew: the results it replaces, the other attempts there were."""
-        return {"replaces": sorted(self.known), "starts": sorted(self.starts)}
+    def known_attempts(self) -> KnownAttempts:
+        """What a new result has to name: the results it replaces, and all other attempts."""
+        return {"replaces": sorted(self.all_results), "starts": sorted(self.starts)}
 
-    def take(self, line: CellLine) -> None:
-        """Take note of one line of this cell; those of an event that this version does not know say nothing."""
+    def add(self, line: CellLine) -> None:
+        """Add one line of this cell. A line of an event that this version does not know changes nothing."""
         if line["event"] == "started":
             self.starts[attempt_id(line)] = line
         elif line["event"] == "result":
             attempt = attempt_id(line)
             self.ended.add(attempt)
-            self.known[attempt] = line
-            if len(self.known) == 1 and not self.gone:
+            self.all_results[attempt] = line
+            if len(self.all_results) == 1 and not self.missing:
                 self.result = line
             else:
                 self._choose()
         elif line["event"] == "measured":
-            known = self.measured.get(line["source"])
-            self.measured[line["source"]] = max(known or line, line, key=_generation)
+            before = self.measured.get(line["source"])
+            self.measured[line["source"]] = max(before or line, line, key=_generation)
         elif line["event"] == "unscored":
             self.unscored = line
         elif line["event"] == "failed":
@@ -92,43 +96,47 @@ class Attempts:
         elif line["event"] == "requeued":
             self.ended.add(attempt_id(line))
 
-    def lose(self, attempt: str) -> None:
-        """The predictions of this result are not there."""
-        self.gone |= {attempt}
+    def mark_missing(self, attempt: str) -> None:
+        """Record that the predictions of this result are gone or damaged."""
+        self.missing |= {attempt}
         self._choose()
 
     def _choose(self) -> None:
-        if len(self.known) == 1:
-            ((attempt, chosen),) = self.known.items()
+        if len(self.all_results) == 1:
+            ((attempt, chosen),) = self.all_results.items()
         else:
-            attempt, self.rivals = newest(self.known)
-            chosen = self.known[attempt]
-        self.result = None if attempt in self.gone else chosen
+            attempt, self.rivals = newest(self.all_results)
+            chosen = self.all_results[attempt]
+        self.result = None if attempt in self.missing else chosen
 
 
 def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
-    """(the attempt whose result counts, those that could as well, when there are several). A result names those it replaces.
-    Of two that do not know each other the one with the larger id counts; lines of earlier versions, which name nothing, come
-    before all others and among themselves in the order of their times."""
+    """The attempt whose result counts, and all that could count where there are several.
+
+    A result names the results it replaces. Of two results that do not know each other, the one with the larger id
+    counts. Lines of earlier versions name nothing: they come before all others, in the order of their times.
+    """
     replaced = {a for attempt, r in results.items() for a in r.get("replaces", ()) if a != attempt}
     heads = [a for a in results if a not in replaced] or list(results)
-    named = [a for a in heads if "replaces" in results[a]]
-    if not named:
+    with_links = [a for a in heads if "replaces" in results[a]]
+    if not with_links:
         return max(heads, key=lambda a: (results[a]["time"], a)), []
-    return max(named), sorted(named) if len(named) > 1 else []
+    return max(with_links), sorted(with_links) if len(with_links) > 1 else []
 
 
-def _made_good(failure: FailureLine, result: ResultLine) -> bool:
+def _recovered(failure: FailureLine, result: ResultLine) -> bool:
+    """Whether a result was computed after a failure, and so makes up for it."""
     if "starts" in result:
         return attempt_id(failure) in result["starts"]
     return bool(result["time"] >= failure["time"])
 
 
 def _generation(measured: MeasuredLine) -> tuple[int, str, float]:
-    """Of measurements of one thing the one that knew of the others counts."""
+    """The order of measurements from one source. The one whose writer knew the others counts."""
     return measured.get("generation", 0), measured["scored"], measured["time"] if "n" not in measured else 0.0
 
 
 def attempt_id(line: StartLine | ResultLine | FailureLine | RequeuedLine) -> str:
-    """The attempt a line belongs to; those of the first versions are named by their time."""
+    """The id of the attempt that a line belongs to. Lines of the first versions have no id and are named by their
+    time."""
     return str(line.get("attempt") or line.get("time"))

@@ -1,5 +1,5 @@
-"""A line of the ledger without its JSON: which cell it is of, and of starts and results the few fields that following a sweep
-needs. A few times faster than parsing the line."""
+"""Reads a line of the ledger without parsing its JSON: the cell's key, and the few fields of starts and results that
+following a sweep needs. This is a few times faster than parsing the line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blip2sweep.wire.lines import ResultLine, StartLine
 
 MEASURED = b'{"event":"measured",'
 KEY = re.compile(rb'"key":"([^"]*)"')
-# What `Journal.write` puts first into lines of cells; text with escapes is left to the JSON parser.
+# The fields that `Journal.write` puts first. A line whose text has escapes does not match and goes to the JSON parser.
 HEAD = re.compile(
     rb'\{"event":"(started|result)","time":([0-9.]+),"host":"([^"\\]*)","pid":([0-9]+),'
     rb'"key":"([^"\\]*)","sweep":"([^"\\]*)","run":"([^"\\]*)","attempt":"([^"\\]*)"'
@@ -22,7 +22,7 @@ SEMANTICS = re.compile(rb'"semantics":(\d+)')
 
 
 def brief(head: re.Match[bytes], line: bytes) -> StartLine | ResultLine:
-    """The record of a HEAD. `files` stays JSON until `files_of` reads it."""
+    """The record of a line that HEAD matched. The field `files` stays JSON; `files_of` parses it."""
     record = orjson.loads(head[0] + b"}")
     if head[1] == b"result" and (files := FILES.search(line, head.end())):
         record["predictions"] = files[1].decode() if files[1] else None

@@ -1,4 +1,5 @@
-"""What makers of tables do first: measure what nobody measured, and write samples that no part holds."""
+"""The first step of making tables: measures the cells that were never measured, and writes the samples that no part
+holds."""
 
 from __future__ import annotations
 
@@ -10,35 +11,39 @@ from typing import cast
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.drops import EVENT, Baseline, Baselines, Scored, complete, measure
+from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.sample_parts import DAMAGED
-from blip2sweep.results.samples import SampleWriter, held, held_as
+from blip2sweep.results.samples import SampleWriter, contents, entry_name
+from blip2sweep.results.scored import Scored
 from blip2sweep.results.table import baseline_of, source_of
 from blip2sweep.results.table_files import State
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
 from blip2sweep.wire.pack import JsonObject
 
-LINES = 1000  # that are made durable together
+LINES = 1000  # lines that one fsync makes durable
 
 
 class Collector:
-    """Measures what nobody measured, and writes samples that no part holds. counting: {key: how a part names the cell}."""
+    """Measures cells and writes their samples, where that was not done yet.
 
-    def __init__(self, output_dir: Path, ledger: Ledger, anew: Collection[str]) -> None:
-        self.output_dir, self.ledger, self.anew = output_dir, ledger, set(anew)
-        self.counting: dict[str, str] = {}
-        self._held = held(output_dir)
+    entries: {key: the name under which a part of samples.parquet holds the cell's samples that count}.
+    """
+
+    def __init__(self, output_dir: Path, ledger: Ledger, rescored: Collection[str]) -> None:
+        self.output_dir, self.ledger, self.rescored = output_dir, ledger, set(rescored)
+        self.entries: dict[str, str] = {}
+        self._contents = contents(output_dir)
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines = Baselines(output_dir, waiting=False)
         self._lines: list[JsonObject] = []
         self._damaged: set[str] = set()
 
     def all(self) -> None:
-        """See to every result that has predictions; again where a baseline turned out to be damaged, for its cells are then
-        measured without one."""
-        # Samples of cells whose predictions are gone do not stay: they come back with a new result.
-        self.counting |= {key: DAMAGED for key, a in self.ledger.attempts.items() if a.gone and not a.result}
+        """See to every result that has predictions. Start again when a baseline turned out to be damaged, because its
+        cells are then measured without one."""
+        # Samples of a cell whose predictions are gone are removed. They come back with a new result.
+        self.entries |= {key: DAMAGED for key, a in self.ledger.attempts.items() if a.missing and not a.result}
         before = -1
         while before < len(self._damaged):
             before = len(self._damaged)
@@ -46,52 +51,54 @@ class Collector:
                 self(result)
 
     def __call__(self, result: ResultLine) -> None:
-        """See to one result that has predictions; the ledger at hand then holds what was measured."""
+        """Measure one result that has predictions, and write its samples, where needed. The ledger then holds the
+        measurement."""
         name, source = predictions_name(result), source_of(result, self.ledger)
         measured = self.ledger.attempts[result["key"]].measured
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
-        if self.anew and not self.anew.isdisjoint((result["key"], result["columns"]["baseline"])):
+        if self.rescored and not self.rescored.isdisjoint((result["key"], result["columns"]["baseline"])):
             measured.pop(source, None)
         if source in measured:
-            self.counting[result["key"]] = held_as(name, measured[source]["scored"])
-            if self.counting[result["key"]] in self._held:
+            self.entries[result["key"]] = entry_name(name, measured[source]["scored"])
+            if self.entries[result["key"]] in self._contents:
                 return
         cell = self._read(result)
         if cell is None:
             return
-        self.counting[cell.key] = held_as(name, cell.scored)
-        if self.counting[cell.key] not in self._held:
+        self.entries[cell.key] = entry_name(name, cell.scored)
+        if self.entries[cell.key] not in self._contents:
             self._samples.add(cell)
         if source not in measured or measured[source]["scored"] != cell.scored:
             self._measure(cell, result, measured, generation)
 
     def _read(self, result: ResultLine) -> Scored | None:
-        """None where the predictions turn out to be damaged, or cannot be read: the cell is then no row."""
+        """The scored cell. None when its predictions are damaged or cannot be read; the cell then has no row."""
         try:
             return Scored(self.output_dir, predictions_name(result))
         except UserError as error:
-            self._drop(result, error)
+            self._discard(result, error)
             return None
 
-    def _drop(self, result: ResultLine, error: UserError) -> None:
+    def _discard(self, result: ResultLine, error: UserError) -> None:
+        """Name a result whose predictions are damaged, and stop counting it."""
         remark(str(error))
         self._damaged.add(result["key"])
-        self.ledger.drop(result)
-        self.counting[result["key"]] = DAMAGED
+        self.ledger.discard(result)
+        self.entries[result["key"]] = DAMAGED
 
     def _baseline(self, result: ResultLine) -> Baseline | None:
-        """A result's baseline; where its predictions are damaged there is none, for all that come after either."""
-        given = baseline_of(result, self.ledger)
+        """The baseline of a result. None where its predictions are damaged, for this result and all that follow."""
+        result_line = baseline_of(result, self.ledger)
         try:
-            return self._baselines(given)
+            return self._baselines(result_line)
         except UserError as error:
-            assert given is not None
-            self._drop(given, error)
+            assert result_line is not None
+            self._discard(result_line, error)
             return None
 
     def _measure(self, cell: Scored, result: ResultLine, measured: dict[str, MeasuredLine], generation: int) -> None:
         base = self._baseline(result)
-        source = source_of(result, self.ledger)  # after the baseline was read
+        source = source_of(result, self.ledger)  # read after the baseline, which may have turned out to be damaged
         written = time.time()
         line = {"time": written, "key": cell.key, "source": source, "generation": generation, **measure(cell, base)}
         measured[source] = cast("MeasuredLine", line)
@@ -106,7 +113,8 @@ class Collector:
             self._journal.write_many(EVENT, lines)
 
     def close(self) -> State:
-        """The journal that this wrote, if any."""
+        """Write what is left. Returns {name: bytes} of the journal that this process wrote, empty when it wrote
+        none."""
         self._write()
         self._journal.close()
         self._samples.flush()

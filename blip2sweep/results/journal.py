@@ -1,4 +1,4 @@
-"""What a process writes into the ledger: a file of its own, line by line, each whole and durable."""
+"""Writes a process's part of the ledger: a file of its own, line by line, each line whole and durable."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import make_folder, sync_folder
 from blip2sweep.results.lines import sealed
 
-# A folder of one file of noughts for each journal there ever was, so that a lost one is missed; when its journal is closed it
-# is as many bytes long as that has lines, so that lost last ones are missed too. A killed writer leaves it empty.
+# A folder with one file for each journal that was ever opened. It shows when a journal is lost. When a journal is
+# closed, its file gets as many bytes (all zero) as the journal has lines, which shows when last lines are lost. After a
+# killed writer it is empty.
 OPENED = ".journals"
 
 
 class Journal:
-    """One process's append-only file. Opened at the first line, so that a reader leaves no file behind."""
+    """One process's append-only file. The first line opens it, so that a process that only reads leaves no file
+    behind."""
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
         self.path = _new_path(output_dir)
         self._fd: int | None = None
-        self._lines = 0  # that are there
+        self._lines = 0  # written so far
 
     def write(self, event: str, **fields: object) -> None:
         """Append one line and fsync it. Raises UserError, one line, when the disk refuses."""
         self.write_many(event, [fields])
 
     def write_many(self, event: str, records: Iterable[Mapping[str, object]]) -> None:
-        """Append lines of one kind with one fsync: all of them, or none and UserError."""
+        """Append lines of one event with one fsync. Writes all of them, or none and raises UserError."""
         head = {"event": event, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
         try:
             fd = self._open()
@@ -59,6 +61,7 @@ class Journal:
         return self._fd
 
     def close(self) -> None:
+        """Close the file and record its number of lines. Does nothing when no line was written."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -70,7 +73,8 @@ def _new_path(output_dir: Path) -> Path:
 
 
 def _is_at(fd: int, path: Path) -> bool:
-    """Whether an open file is still the one with that name: predictions go where the name says."""
+    """Whether the open file still has that path. Predictions are written below the path, so the journal has to be there
+    too."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except OSError:
@@ -78,7 +82,8 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def note_opened(path: Path) -> None:
-    """Leave a journal's name, so that it is missed should it get lost. Nothing depends on it otherwise."""
+    """Leave a file with the journal's name in OPENED, so that a lost journal is noticed. A failure to do so is
+    ignored."""
     folder = path.parent.parent / OPENED
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
@@ -87,13 +92,13 @@ def note_opened(path: Path) -> None:
 
 
 def note_closed(path: Path, lines: int) -> None:
-    """Leave a journal's number of lines, of one that will not grow."""
+    """Record the number of lines of a journal that will not grow any more. A failure to do so is ignored."""
     with contextlib.suppress(OSError):
         os.truncate(path.parent.parent / OPENED / path.name, lines)
 
 
 def _write_all(fd: int, lines: bytes) -> None:
-    """Whole lines or nothing: what a full disk cut off is taken back, so that a later line does not join it."""
+    """Write whole lines or nothing. What a full disk cut off is truncated, so that a later line does not join it."""
     start = os.fstat(fd).st_size
     try:
         written = os.write(fd, lines)

@@ -1,4 +1,4 @@
-"""Tables as the journals have them now, read again only where something is new."""
+"""Tables that are up to date with the journals. They are made again only when something is new."""
 
 from __future__ import annotations
 
@@ -12,79 +12,81 @@ import pandas as pd
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
-from blip2sweep.results.collect import collect, looked_up
+from blip2sweep.results.collect import collect, unwritten_rows
 from blip2sweep.results.predictions import scored_names, stem
-from blip2sweep.results.sweeps import Sweep, passed_over
+from blip2sweep.results.sweeps import Sweep, newer_single_runs
 from blip2sweep.results.table_files import is_current
 
 ALL = "all cells"
-
-
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def up_to_date(output_dir: Path, found: Sweep | None) -> tuple[pd.DataFrame, list[str]]:
-    """A sweep's table, or that of all cells, with what is to be said of it. The tables are brought up to date first where
-    something is new and may be written."""
-    path = (found.folder(output_dir) if found else output_dir) / "table.parquet"
+def up_to_date(output_dir: Path, sweep: Sweep | None) -> tuple[pd.DataFrame, list[str]]:
+    """(the table of a sweep, or of all cells; remarks about it). The tables are made again first when something is new
+    and the folder may be written. Raises UserError when there is no table, or no row in it."""
+    path = (sweep.folder(output_dir) if sweep else output_dir) / "table.parquet"
     if not any((output_dir / "journals").glob("*.jsonl")):
         return read_table(path), []
-    if is_current(path, output_dir, found):
-        with contextlib.suppress(UserError):  # a damaged one is made anew
+    if is_current(path, output_dir, sweep):
+        with contextlib.suppress(UserError):  # a damaged table is made again below
             return read_table(path), []
     if all(os.access(p, os.W_OK) for p in (output_dir, path.parent)):
         try:
-            collect(output_dir, found)
+            collect(output_dir, sweep)
         except (UserError, PermissionError) as error:
             if not unwritable(error):
                 raise
         else:
             return read_table(path), []
-    told = (
+    remark = (
         f"{output_dir} may not be written by you: shown as its journals are; cells that nobody measured have no metrics"
     )
-    return filled(looked_up(output_dir, found), path), [told]
+    return with_rows(unwritten_rows(output_dir, sweep), path), [remark]
 
 
 def unwritable(error: UserError | PermissionError) -> bool:
-    """Whether it is for want of permission: somebody else's results."""
+    """Whether an error comes from missing permission, as in somebody else's results."""
     return isinstance(error, PermissionError) or getattr(error.__cause__, "errno", None) in UNWRITABLE
 
 
 def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
-    """Cells that are done and have no statistics, or no metric. Imported ones need have none."""
+    """A remark about cells that are done and have no statistics or no metric. Imported cells without predictions need
+    none."""
     done = table[table["status"] == "done"]
     done = done[done["predictions"].notna()] if "predictions" in done else done.iloc[:0]
     names, metrics = scored_names(output_dir), [m for m in METRICS if m in done]
-    absent = [stem(key, said) not in names for key, said in zip(done["key"], done["predictions"], strict=True)]
-    bare = done[done[metrics].isna().all(axis=1).to_numpy() | np.array(absent, bool)]
-    if bare.empty:
+    absent = [
+        stem(key, predictions) not in names for key, predictions in zip(done["key"], done["predictions"], strict=True)
+    ]
+    lacking = done[done[metrics].isna().all(axis=1).to_numpy() | np.array(absent, bool)]
+    if lacking.empty:
         return []
-    what = f"{len(bare)} of {len(done)} cells {'are' if len(bare) > 1 else 'is'} done and not scored"
+    what = f"{len(lacking)} of {len(done)} cells {'are' if len(lacking) > 1 else 'is'} done and not scored"
     return [
-        f"{what}, the first is {bare['key'].iloc[0]}; right: `blip2sweep retry` scores them, where nothing else is at it"
+        f"{what}, the first is {lacking['key'].iloc[0]}; right: `blip2sweep retry` scores them, where nothing else is at it"
     ]
 
 
 def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:
-    """What is newer than a sweep that was not named, and not shown."""
-    names = passed_over(output_dir, sweep)
+    """A remark about runs of one cell that are newer than a sweep which was found without a name; empty when there are
+    none."""
+    names = newer_single_runs(output_dir, sweep)
     many = f"{len(names)} newer runs of one cell are" if len(names) > 1 else "a newer run of one cell is"
     return [f"{many} not shown; the last is {names[-1]}"] if names else []
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table.parquet; UserError when there is none, or no row in it."""
+    """A table.parquet. Raises UserError when there is none, when it is damaged, and when it has no row."""
     if not path.exists():
         raise UserError(f"{path}: no table yet; right: run the sweep, or wait for its first cell")
     try:
-        return filled(pd.read_parquet(path, page_checksum_verification=True), path)
-    except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
+        return with_rows(pd.read_parquet(path, page_checksum_verification=True), path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
         raise UserError(f"{path}: damaged; right: remove it, it is made again from the journals") from error
 
 
-def filled(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A table; UserError when there is no row in it."""
+def with_rows(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table. Raises UserError when it has no row; path names it in the message."""
     if table.empty:
         raise UserError(f"{path}: the table has no rows; right: wait for the sweep's first cell")
     return table

@@ -1,8 +1,9 @@
-"""The ledger: append-only journals, one file a process, shared by all sweeps of an output folder.
+"""The ledger: append-only journals, one file for each process, shared by all sweeps of an output folder.
 
-A line is one JSON object, written whole and fsynced. `result` is a commit: its predictions file was complete before the
-line was. A torn last line (a killed writer, a full disk) is ignored by every reader, and every whole line is kept. What is
-damaged, or cannot be read, is named once and left out; a result whose predictions are gone or cut is none.
+A line is one JSON object, written whole and fsynced. A `result` line is a commit: its predictions file was complete
+before the line was written. Every reader ignores a torn last line, which a killed writer or a full disk leaves, and
+keeps every whole line. A damaged or unreadable line or file is named once and left out. A result whose predictions are
+gone or cut does not count.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import seal_holds
 from blip2sweep.results.attempts import Attempts, attempt_id
 from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief
-from blip2sweep.results.committed import Look, files_of
+from blip2sweep.results.committed import discard_lost
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
@@ -31,7 +32,8 @@ PARTIAL = "the numbers may be incomplete"
 
 @contextlib.contextmanager
 def no_garbage() -> Iterator[None]:
-    """A large ledger is a million small objects, none of them garbage: looking for it takes half of the time otherwise."""
+    """Switch the garbage collector off inside. A large ledger makes a million small objects, none of which is garbage;
+    looking for some would take half of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -42,13 +44,13 @@ def no_garbage() -> Iterator[None]:
 
 
 class Ledger:
-    """Reads journals, only what is new since the last look. Writers are other processes and may be running.
+    """Reads journals. Each refresh reads only lines that are new. Writers are other processes, which may be running.
 
-    only: keys to remember; all others are skipped unparsed, so that a worker holds its own pack and no more.
-    brief: of starts and results only HEAD is kept, which is all that following a sweep needs.
-    measured: remember what was measured too; else those lines are skipped unparsed.
+    only: the keys to remember. Lines of other keys are skipped without parsing, so that a worker holds its own pack and
+    no more. brief: keep only the HEAD of starts and results, which is all that following a sweep needs. measured: also
+    remember `measured` lines, which are skipped without parsing otherwise.
 
-    unreadable: files of others that could not be read, so that more may be done than is known here.
+    unreadable: files that could not be read. Cells in them may be done although this ledger does not know it.
     """
 
     def __init__(
@@ -59,35 +61,36 @@ class Ledger:
         self._journals: dict[str, JournalRead] = {}
         self._unchecked: list[tuple[Attempts, ResultLine]] = []
         self._rivals: dict[str, Sequence[str]] = {}
-        self._expected: dict[str, int] | None = None  # {name: lines} of all journals, as far as they were closed
+        self._expected: dict[str, int] | None = None  # {journal: its lines, or 0 where it was not closed}
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
         self.workers: list[WorkerLine] = []
 
     def refresh(self) -> Ledger:
-        """Read the lines added since the last call."""
+        """Read the lines that were added since the last call."""
         with no_garbage():
             for path in self._grown():
                 self._read(path)
-            self._check_files()
-            self._tell_rivals()
+            unchecked, self._unchecked = self._unchecked, []
+            discard_lost(self.output_dir, unchecked, self.brief)
+            self._remark_rivals()
         return self
 
     def reopen(self) -> Ledger:
-        """Have a network file system look again: it does so for a file that is opened."""
+        """Open every journal once. A network file system then fetches the file's current size."""
         for path in (self.output_dir / "journals").glob("*.jsonl"):
             with contextlib.suppress(OSError):
                 os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         return self
 
-    def drop(self, result: ResultLine) -> None:
-        """A result whose predictions turned out to be damaged when they were read."""
-        self.attempts[result["key"]].lose(attempt_id(result))
+    def discard(self, result: ResultLine) -> None:
+        """Stop counting a result whose predictions turned out to be damaged when they were read."""
+        self.attempts[result["key"]].mark_missing(attempt_id(result))
 
     # ---- lines
 
     def _grown(self) -> list[str]:
-        """Journals longer than at the last look, found without opening any."""
+        """Journals that are longer than at the last refresh. No file is opened to find them."""
         first = self._expected is None
         if first:
             self._expected = _sizes(self.output_dir / OPENED)
@@ -107,6 +110,7 @@ class Ledger:
         return sorted(grown)
 
     def _miss(self, names: Collection[str]) -> None:
+        """Remark on journals that were opened once and are gone."""
         folder = self.output_dir / "journals"
         lost = sorted(n for n in names if not os.path.lexists(folder / n))
         if lost:
@@ -134,28 +138,29 @@ class Ledger:
             self._cannot_read(path, error)
             return
         self.unreadable.discard(path)
-        whole = data.rfind(b"\n") + 1
-        journal.offset += whole
-        before = (len(journal.odd), journal.missing)
+        complete = data.rfind(b"\n") + 1
+        journal.offset += complete
+        seen_before = (len(journal.odd), journal.missing)
         take = self._take_sealed
-        for line in data[:whole].split(b"\n")[:-1]:
+        for line in data[:complete].split(b"\n")[:-1]:
             journal.lines += 1
             number = number_of(line)
-            if number == journal.number and not journal.since:  # as nearly all are
+            if number == journal.number and not journal.since:  # the usual case
                 journal.number, journal.sealed = number + 1, True
-                good = take(line)
+                accepted = take(line)
             else:
-                good = self._take(line, number, journal)
-            if not good:
+                accepted = self._take(line, number, journal)
+            if not accepted:
                 journal.odd.append(journal.lines)
                 journal.since += 1
         journal.missing += max(0, journal.closed - journal.number - journal.since)
         journal.closed = 0
-        if before != (len(journal.odd), journal.missing):
-            remark(f"{path}: {journal.told()}")
+        if seen_before != (len(journal.odd), journal.missing):
+            remark(f"{path}: {journal.summary()}")
 
     def _take(self, line: bytes, number: int | None, journal: JournalRead) -> bool:
-        """False for a line that is damaged, odd or there a second time. number: of a sealed line."""
+        """Take in one line. False for a line that is damaged, malformed or a repetition. number: None for a line
+        without a seal."""
         if number is not None:
             return journal.follows(number) and self._take_sealed(line)
         record = None if journal.sealed or seal_holds(line) is False else parse_old(line)
@@ -186,11 +191,12 @@ class Ledger:
             attempts = self.attempts.get(line["key"])
             if attempts is None:
                 attempts = self.attempts[line["key"]] = Attempts()
-            attempts.take(line)
+            attempts.add(line)
             if line["event"] == "result":
-                self._see_to(attempts, line)
+                self._after_result(attempts, line)
 
-    def _see_to(self, attempts: Attempts, result: ResultLine) -> None:
+    def _after_result(self, attempts: Attempts, result: ResultLine) -> None:
+        """Queue the check of a new result's files, and keep the list of rival results up to date."""
         if result.get("predictions"):
             self._unchecked.append((attempts, result))
         if attempts.rivals:
@@ -198,45 +204,25 @@ class Ledger:
         elif self._rivals:
             self._rivals.pop(result["key"], None)
 
-    # ---- what results rest on
+    # ---- results
 
-    def _check_files(self) -> None:
-        """A result whose predictions are gone or cut is none: whoever asks for the cell computes it again."""
-        unchecked, self._unchecked = self._unchecked, []
-        look = Look(self.output_dir / "predictions", len(unchecked), self.brief)
-        lost, bare = list[str](), list[str]()
-        for attempts, record in unchecked:
-            (name, note), *seconds = files_of(record)
-            if not look.there(name, note):
-                attempts.lose(attempt_id(record))
-                lost.append(f"{self.output_dir}/predictions/{name}")
-            elif seconds and attempts.result is record:
-                bare += [f"{self.output_dir}/predictions/{n}" for n, note in seconds if not look.there(n, note)]
-        if lost:
-            remark(f"{many(len(lost), 'result')} not counted: the predictions are gone or damaged ({some(lost)}); "
-                   "right: the command they came from, which computes them again")  # fmt: skip
-
-        if bare:
-            remark(
-                f"{many(len(bare), 'second run')} gone or damaged, with the noise floor measured by it ({some(bare)})"
-            )
-
-    def _tell_rivals(self) -> None:
+    def _remark_rivals(self) -> None:
         rivals = [f"{key} ({max(r)} of {some(r)})" for key, r in self._rivals.items()]
         if rivals:
             remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at the same time; the "
                    f"larger attempt id counts: {some(rivals)}")  # fmt: skip
 
     def done(self, key: str, not_counting: Collection[str] = ()) -> bool:
-        """True when a result is committed for the key; some attempts' results may be left out of account."""
+        """Whether a result is committed for the key. not_counting: attempts whose results are ignored."""
         return key in self.attempts and bool(self.attempts[key].results.difference(not_counting))
 
     def results(self) -> list[ResultLine]:
-        """The newest result of every key that has one."""
+        """The result that counts, of every key that has one."""
         return [a.result for a in self.attempts.values() if a.result]
 
 
 def _sizes(folder: Path) -> dict[str, int]:
+    """{name: bytes} of a folder's files; empty when the folder cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return {e.name: e.stat().st_size for e in entries}

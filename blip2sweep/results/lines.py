@@ -1,7 +1,7 @@
-"""One line of a journal: sealed when it is written, tried when it is read.
+"""One line of a journal: sealed when it is written, checked when it is read.
 
-A sealed line ends with its running number in the file and a checksum. In a file that has such lines every line must be one; a
-file of an earlier version has none, and its lines are looked at field by field.
+A sealed line ends with its running number in the file and a checksum. In a file with sealed lines every line must be
+sealed. A file of an earlier version has none; its lines are checked field by field.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from blip2sweep.files import SEAL, seal
 from blip2sweep.wire.lines import Line
 
 LONGEST = 1_000_000  # bytes of a line without a checksum
-LATEST = 9e9  # seconds; a later time is none that a table can hold
+LATEST = 9e9  # seconds since 1970; a table cannot hold a later time
 KEY = re.compile(r"[\w.-]+")
 NUMBER = b',"n":'
 TEXTS = ("sweep", "run", "attempt", "job", "code", "imported", "attention", "image_processor", "reason", "warning")
-LISTS = ("replaces", "starts")  # of attempts' ids
-LENGTHS = (1, 5, 6)  # of what was measured of a metric: alone, beside a baseline, and with how many images changed
-# What makers of tables take from the columns of a result without asking.
+LISTS = ("replaces", "starts")  # lists of attempts' ids
+LENGTHS = (1, 5, 6)  # values of one metric: alone; with a baseline and its drop; with the number of changed images too
+# Columns of a result that making tables uses without a check.
 COLUMNS = {"model": str, "dtype": str, "task": str, "part": str, "recipe": str, "recipe_json": str, "baseline": str,
            "data": str}  # fmt: skip
 Record = dict[str, object]
 
 
 def sealed(record: Mapping[str, object], number: int) -> bytes:
-    """The line of a record, with its running number and its checksum."""
+    """The line of a record, with its running number and its checksum, as bytes that end with a newline."""
     text = json.dumps(record, separators=(",", ":"), default=str)
     return seal(f'{text[:-1]},"n":{number},'.encode()) + b"\n"
 
 
 def number_of(line: bytes) -> int | None:
-    """The running number of a line whose seal holds; None of another one, or of a line without."""
-    body, _, found = line.rpartition(SEAL)  # `seal_holds`, in place
+    """The running number of a line whose seal holds. None for a damaged line, and for a line without a seal."""
+    body, _, found = line.rpartition(SEAL)  # as `files.seal_holds` does, without the cost of a call
     if found != b'%08x"}' % zlib.crc32(body):
         return None
     number = body[-16:-1].rpartition(NUMBER)[2]
@@ -48,29 +48,29 @@ def number_of(line: bytes) -> int | None:
 
 
 def parse(line: bytes) -> object:
-    """The JSON of a line; None where it is none."""
+    """The parsed JSON of a line; None where the line is no JSON."""
     try:
         found: object = orjson.loads(line)
         return found
     except ValueError:
         pass
     try:
-        slow: object = json.loads(line)  # knows NaN, and takes three times as long
+        slow: object = json.loads(line)  # accepts NaN, and takes three times as long
         return slow
     except (ValueError, RecursionError):
         return None
 
 
 def parse_old(line: bytes) -> Line | None:
-    """The record of a line without a checksum; None where anything about it is odd."""
+    """The record of a line without a checksum; None where any field is missing or of another type."""
     record = parse(line) if len(line) <= LONGEST else None
-    if not isinstance(record, dict) or not _plain(record) or _twice(line, record):
+    if not isinstance(record, dict) or not _has_head(record) or _repeats_field(line, record):
         return None
     return cast("Line", record) if _is_worker(record) or _is_of_cell(record) else None
 
 
-def _twice(line: bytes, record: Record) -> bool:
-    """Whether a field stands there twice: what is written again is then shorter."""
+def _repeats_field(line: bytes, record: Record) -> bool:
+    """Whether an object of the line has a field twice. Written again, the record is then shorter than the line."""
     with contextlib.suppress(TypeError):  # a number too large for orjson
         if len(orjson.dumps(record)) == len(line):
             return False
@@ -85,8 +85,8 @@ def _twice(line: bytes, record: Record) -> bool:
     return found
 
 
-def _plain(record: Record) -> bool:
-    """What every line has, and the fields that are texts wherever they stand."""
+def _has_head(record: Record) -> bool:
+    """Check the fields that every line has, and those that are texts wherever they occur."""
     texts = all(isinstance(record.get(k), str | None) for k in TEXTS)
     return texts and isinstance(record.get("event"), str) and isinstance(record.get("host"), str) and _time(record)
 
@@ -97,8 +97,8 @@ def _time(record: Record) -> bool:
 
 
 def _is_worker(record: Record) -> bool:
-    told = _scalar(record.get("turn")) and _scalar(record.get("part")) and _whole(record.get("pack"))
-    return record["event"] == "worker" and "key" not in record and "run" in record and told
+    typed = _scalar(record.get("turn")) and _scalar(record.get("part")) and _whole(record.get("pack"))
+    return record["event"] == "worker" and "key" not in record and "run" in record and typed
 
 
 def _is_of_cell(record: Record) -> bool:
@@ -114,12 +114,12 @@ def _is_start(record: Record) -> bool:
 
 
 def _is_result(record: Record) -> bool:
-    said, columns = record.get("predictions", 0), record.get("columns")
-    named = said is None or (isinstance(said, str) and bool(KEY.fullmatch(said)))
+    predictions, columns = record.get("predictions", 0), record.get("columns")
+    hashed = predictions is None or (isinstance(predictions, str) and bool(KEY.fullmatch(predictions)))
     cost = record.get("cost")
-    told = _scalars(cost) and (not isinstance(cost, dict) or _number(cost.get("seconds", 0.0)))
+    costed = _scalars(cost) and (not isinstance(cost, dict) or _number(cost.get("seconds", 0.0)))
     known = all(_texts(record[k]) for k in LISTS if k in record) and _is_noted(record.get("files"))
-    return named and told and known and _is_given(record) and isinstance(columns, dict) and _are_columns(columns)
+    return hashed and costed and known and _is_published(record) and isinstance(columns, dict) and _are_columns(columns)
 
 
 def _texts(values: object) -> bool:
@@ -127,20 +127,20 @@ def _texts(values: object) -> bool:
 
 
 def _is_noted(files: object) -> bool:
-    """What files were when they were written, as `write_noted` gives it."""
+    """Whether `files` maps names to notes [bytes, mtime in ns, crc32], as `write_noted` returns them."""
     if files is None:
         return True
     notes = files.values() if isinstance(files, dict) else [None]
     return all(isinstance(n, list) and len(n) == 3 and all(map(_whole, n)) for n in notes)
 
 
-def _is_given(record: Record) -> bool:
-    """What comes with imported rows, and with baselines."""
+def _is_published(record: Record) -> bool:
+    """Check the fields of imported results, and the noise floor of baselines."""
     published, noise = record.get("published", {}), record.get("noise")
-    given = isinstance(published, dict) and all(map(_number, published.values()))
+    numbers = isinstance(published, dict) and all(map(_number, published.values()))
     named = "published" not in record or isinstance(record.get("imported"), str)
     return (
-        given
+        numbers
         and named
         and (noise is None or (isinstance(noise, dict) and _scalars(noise) and _number(noise.get("flip_rate"))))
     )
@@ -166,8 +166,8 @@ def _is_recipe(text: object) -> bool:
 
 def _is_failure(record: Record) -> bool:
     columns = record.get("columns")
-    told = all(isinstance(record.get(k), str) for k in ("kind", "error"))
-    return told and (columns is None or (isinstance(columns, dict) and _are_columns(columns)))
+    described = all(isinstance(record.get(k), str) for k in ("kind", "error"))
+    return described and (columns is None or (isinstance(columns, dict) and _are_columns(columns)))
 
 
 def _is_measured(record: Record) -> bool:
@@ -183,7 +183,7 @@ def _values(values: object) -> bool:
 
 
 def _scalars(values: object) -> bool:
-    """None, or an object of scalars and lists of them."""
+    """Whether a value is None, or an object of scalars and lists of scalars."""
     if values is None:
         return True
     return isinstance(values, dict) and all(_scalar(v) or _listed(v) for v in values.values())
@@ -199,7 +199,7 @@ def _scalar(value: object) -> bool:
 
 
 def _number(value: object) -> bool:
-    """One that a column of numbers takes. NaN is one: earlier versions wrote it."""
+    """Whether a column of numbers can hold the value. NaN counts as a number, because earlier versions wrote it."""
     if isinstance(value, bool):
         return False
     return (isinstance(value, int) and abs(value) < 2**62) or (isinstance(value, float) and not math.isinf(value))

@@ -1,4 +1,4 @@
-"""Model configs as sweeps of a folder planned them: what the packs that were queued say."""
+"""Model configs as the sweeps of a folder planned them, read from their packs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from blip2sweep.files import read_json
 
 
 def planned_models(output_dir: Path) -> dict[str, Mapping[str, Any]]:
-    """{name: model config} of every pack below `output_dir`, the newest of each name; damaged packs are left out."""
+    """{name: model config} from every pack below `output_dir`; the newest of each name counts. Damaged packs are left
+    out."""
     found: dict[str, Mapping[str, Any]] = {}
     packs = [(p.stat().st_mtime, p) for p in (output_dir / "sweeps").glob("*/packs/*.json")]
     for _, path in sorted(packs):

@@ -1,4 +1,4 @@
-"""Predictions and their statistics on disk: `predictions/<key>-<hash>.json`, `scores/<key>-<hash>.npz`."""
+"""Predictions and their statistics on disk: `predictions/<key>-<hash>.json` and `scores/<key>-<hash>.npz`."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from blip2sweep.tasks.predictions import Predictions
 
 MARK = b"blip2sweep "  # in front of a score file's checksum
 RESCORE = "blip2sweep rescore"
-AGAIN = "right: the command the cell came from, which computes it again"
+RECOMPUTE = "right: the command the cell came from, which computes it again"
 
 
 def stem(key: str, predictions_hash: str) -> str:
+    """The name of a cell's predictions: its key, and 12 hex digits of their hash."""
     return f"{key}-{predictions_hash[:12]}"
 
 
 def key_of(name: str) -> str:
-    """The key in a `stem`."""
+    """The key in a name that `stem` made."""
     return name.partition("-")[0]
 
 
 def write_predictions(output_dir: Path, name: str, predictions: Predictions) -> list[int]:
-    """Whole or not at all; to be followed by the `result` line that commits it, and says among its `files` what this
-    returns."""
+    """Write the whole file or nothing. Returns its note, which the `result` line that commits it lists under
+    `files`."""
     return write_noted(output_dir / "predictions" / f"{name}.json", predictions.columns)
 
 
 def read_predictions(output_dir: Path, name: str) -> Predictions:
-    """Raises UserError for what is gone, and for what is not as its name or its checksum says. The latter is moved aside, so
-    that the cell is lost for everybody and computed again."""
+    """Predictions by name. Raises UserError for a missing file, and for one that contradicts its name or its checksum.
+    The latter is renamed, so that every process sees the cell as lost and computes it again."""
     path = output_dir / "predictions" / f"{name}.json"
     try:
         return _checked(name, read_json(path), path)
@@ -53,24 +54,24 @@ def read_predictions(output_dir: Path, name: str) -> Predictions:
 
 def _checked(name: str, data: Any, path: Path) -> Predictions:
     first, second, _ = name.partition(SECOND)
-    key, _, named = first.rpartition("-")
+    key, _, hash_in_name = first.rpartition("-")
     try:
         found = Predictions(**data)
-        right = not key or bool(second) or found.hash[:12] == named
-    except (TypeError, ValueError):  # other fields, or what no hash is made of
-        right = False
-    if not right:
-        raise UserError(f"{path}: not the predictions of that name (their hash differs); {AGAIN}")
+        matches = not key or bool(second) or found.hash[:12] == hash_in_name
+    except (TypeError, ValueError):  # other fields, or values that cannot be hashed
+        matches = False
+    if not matches:
+        raise UserError(f"{path}: not the predictions of that name (their hash differs); {RECOMPUTE}")
     return found
 
 
 def _set_aside(path: Path) -> None:
-    with contextlib.suppress(OSError):  # somebody else's folder
+    with contextlib.suppress(OSError):  # the folder may be somebody else's
         path.rename(path.with_name(path.name + ".damaged"))
 
 
 def predictions_or_none(output_dir: Path, name: str) -> Predictions | None:
-    """`read_predictions`; what is gone or damaged is told and None."""
+    """`read_predictions`; None, after a remark, for a missing or damaged file."""
     try:
         return read_predictions(output_dir, name)
     except UserError as error:
@@ -78,54 +79,56 @@ def predictions_or_none(output_dir: Path, name: str) -> Predictions | None:
         return None
 
 
-# ---- second runs, which a noise floor is measured by
+# ---- second runs, from which a noise floor is measured
 
 SECOND = "-noise"
-OTHERWISE = ("seed", "arithmetic")  # how a calibrated cell is calibrated a second time
+RECALIBRATIONS = ("seed", "arithmetic")  # what differs when a calibrated cell is calibrated a second time
 
 
 def second_run(name: str, what: str = "") -> str:
-    """The name of a second run's predictions. what: of OTHERWISE; empty: a baseline's at another batch size."""
+    """The name of a second run's predictions. what: one of RECALIBRATIONS; empty for a baseline at another batch
+    size."""
     return f"{name}{SECOND}" + (f"-{what}" if what else "")
 
 
 def second_runs(output_dir: Path, name: str) -> dict[str, str]:
-    """{what: name} of those that are there."""
-    named = {what: second_run(name, what) for what in ("", *OTHERWISE)}
-    return {what: n for what, n in named.items() if (output_dir / "predictions" / f"{n}.json").exists()}
+    """{what: name} of the second runs whose predictions exist."""
+    names = {what: second_run(name, what) for what in ("", *RECALIBRATIONS)}
+    return {what: n for what, n in names.items() if (output_dir / "predictions" / f"{n}.json").exists()}
 
 
 # ---- statistics
 
 
 def scored_names(output_dir: Path) -> set[str]:
-    """The predictions, by name, that have a score file; a second run is nobody's score."""
+    """The names of predictions that have a score file, without second runs."""
     try:
-        files = os.listdir(output_dir / "scores")  # noqa: PTH208  # a hundred thousand Paths take a second
+        files = os.listdir(output_dir / "scores")  # noqa: PTH208  # making 100,000 Paths takes a second
     except FileNotFoundError:
         return set()
     return {name.removesuffix(".npz") for name in files if SECOND not in name and name.endswith(".npz")}
 
 
 def scorer_version(statistic: str) -> str:
-    """The version of everything that reads one statistic array."""
+    """The versions of all metrics that are computed from one statistic array."""
     return "; ".join(dict.fromkeys(m.version for m in METRICS.values() if m.statistic == statistic))
 
 
 def write_statistics(output_dir: Path, name: str, statistics: dict[str, NDArray[np.float64]]) -> None:
-    """Statistic arrays (n, k), each with the version of its scorer."""
+    """Write statistic arrays, (n, k) float64 by name, each with the version of its scorer."""
     buffer = io.BytesIO()
     arrays = {f"{s}|{scorer_version(s)}": a.astype(np.float64) for s, a in statistics.items()}
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = MARK + b"0" * 8  # the end of the file: in the place of the noughts comes its checksum
+        archive.comment = MARK + b"0" * 8  # ends the file; the zeros are replaced by its checksum
     data = buffer.getvalue()[:-8]
     write_atomic(output_dir / "scores" / f"{name}.npz", data + b"%08x" % zlib.crc32(data))
 
 
 def _archive(data: bytes) -> io.BytesIO:
-    """A score file that is as it was written. Reading an array alone does not reach the end of what a zip file checks."""
-    if data[-8 - len(MARK) : -8] != MARK:  # of an earlier version
+    """The bytes of an intact score file. Raises BadZipFile for a damaged one: a zip reader does not check the end of
+    the file."""
+    if data[-8 - len(MARK) : -8] != MARK:  # written by an earlier version
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if bad := archive.testzip():
                 raise zipfile.BadZipFile(f"{bad}: its checksum differs")
@@ -135,28 +138,28 @@ def _archive(data: bytes) -> io.BytesIO:
 
 
 def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64]]:
-    """The arrays of the current scorers' versions; those of other versions, and broken files, count as not there. A broken file
-    is moved aside: who looks at names alone then knows that the cell is not scored."""
+    """{statistic: (n, k) float64} of the current scorers' versions. Arrays of other versions, and broken files, count
+    as missing. A broken file is renamed, so that a look at the names alone shows that the cell is not scored."""
     return read_scores(output_dir, name)[0]
 
 
 def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float64]], bool]:
-    """`read_statistics`, and whether there is anything and all of it is current."""
+    """(`read_statistics`, whether there are arrays and all of them are current)."""
     path = output_dir / "scores" / f"{name}.npz"
     try:
         with np.load(_archive(path.read_bytes()), allow_pickle=False) as data:
-            named = {n.partition("|"): data[n] for n in data.files}
-        current = {s: a for (s, _, version), a in named.items() if version == scorer_version(s) and _is_array(a)}
+            arrays = {n.partition("|"): data[n] for n in data.files}
+        current = {s: a for (s, _, version), a in arrays.items() if version == scorer_version(s) and _is_array(a)}
     except FileNotFoundError:
         return {}, False
-    except Exception as error:  # a zip file can be damaged in more ways than its readers have errors for
+    except Exception as error:  # damaged zip files raise errors of many kinds
         remark(
             f"{path}: cannot be read ({' '.join(str(error).split())[:100]}) and counts as not there; right: {RESCORE}"
         )
-        if getattr(error, "errno", None) is None:  # it could be read, and is not what was written
+        if getattr(error, "errno", None) is None:  # the file was read, and is damaged
             _set_aside(path)
         return {}, False
-    return current, bool(named) and len(current) == len(named)
+    return current, bool(arrays) and len(current) == len(arrays)
 
 
 def _is_array(array: NDArray[np.float64]) -> bool:

@@ -1,4 +1,4 @@
-"""propagation.parquet: one row a cell and block, of the cells that ran with analysis.propagation=true."""
+"""propagation.parquet: one row for each cell and block, for cells that ran with analysis.propagation=true."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from blip2sweep.files import read_json, write_atomic
 
 
 def write_propagation(output_dir: Path, committed: Mapping[str, str]) -> None:
-    """Collect what workers left in `propagation/`; nothing where there is nothing. committed: {name of the predictions that
-    count: key}, for a cell that was run again may have left more than one file. A damaged file is named and left out."""
+    """Collect the files that workers left in `propagation/`; write nothing when there are none.
+
+    committed: {name of predictions that count: key}. Other files are ignored, because a cell that ran again may have
+    left several. A damaged file is named and left out.
+    """
     rows = list(_rows(output_dir, committed))
     if rows:
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One part of samples.parquet: a file whose metadata says which cells it holds, and whether it is whole."""
+"""One part of samples.parquet: a file whose metadata lists the cells it holds, and shows whether the file is intact."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.files import write_atomic
 from blip2sweep.results.sample_rows import is_known
 
-SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders: what readers see, and what is to come
-ROWS = 200_000  # of a part, about
+SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders of parts: published, and not published yet
+ROWS = 200_000  # of a part, approximately
 CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
 CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")
 NAME = re.compile(r"\d{9}-.+\.parquet")
-NEWEST = 500_000_000  # the rank of a part that was made of none; see `samples.show`
+NEWEST = 500_000_000  # rank of a part that no other part was merged into; see `samples.publish`
 
 
 def parts_of(output_dir: Path) -> Iterator[Path]:
-    """By name. Looked for where they come from first, so that none is missed on its way; files of others are not parts."""
+    """All parts, by name. The hidden folder is listed first: a part that is published meanwhile is then seen at least
+    once. Files with other names are not parts."""
     folders = [output_dir / HIDDEN, output_dir / SHOWN]
     found = {p.name: p for f in folders if f.is_dir() for p in f.iterdir() if NAME.fullmatch(p.name)}
     return (found[name] for name in sorted(found))
 
 
 def cells_of(path: Path) -> list[str]:
-    """Of a part; none when it is gone, one that nobody wants when it is not what was written. The whole file is looked at
-    where it was touched since, or copied."""
+    """The entry names of the cells in a part. Empty when the part is gone; [DAMAGED] when it is damaged. The whole file
+    is read only when it was touched or copied since it was written."""
     for place in (path, path.parent.parent / SHOWN / path.name):
         try:
-            told = pq.read_schema(place).metadata or {}
-            found = json.loads(told[CELLS])
-            written = int(told.get(WRITTEN, 0)) == place.stat().st_mtime_ns or _as_named(place)
-            return found if written and all(isinstance(c, str) for c in found) else _unwanted(place)
+            metadata = pq.read_schema(place).metadata or {}
+            cells = json.loads(metadata[CELLS])
+            intact = int(metadata.get(WRITTEN, 0)) == place.stat().st_mtime_ns or _checksum_holds(place)
+            return cells if intact and all(isinstance(c, str) for c in cells) else _damaged(place)
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
-            if _refused(error):
+            if _unreadable(error):
                 raise
             if not _gone(error):
-                return _unwanted(place)
+                return _damaged(place)
     return []
 
 
 def columns_of(path: Path) -> list[str]:
-    """Of a part; none when it is gone, or damaged, which others see to."""
+    """The columns of a part; empty when it is gone or damaged."""
     try:
         return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowException):
@@ -63,14 +64,15 @@ def columns_of(path: Path) -> list[str]:
 
 
 def rows_in(path: Path) -> int:
+    """The number of rows of a part; ROWS when it is gone or damaged, so that it is not merged."""
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException):
-        return ROWS  # gone or damaged: nothing to merge
+        return ROWS
 
 
 def read_part(path: Path) -> pa.Table | None:
-    """The rows of a part that `cells_of` found whole; None when another process took it away."""
+    """The rows of a part that `cells_of` found intact. None when another process removed it."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         if is_known(table):
@@ -78,56 +80,61 @@ def read_part(path: Path) -> pa.Table | None:
     except (OSError, pa.ArrowException) as error:
         if _gone(error):
             return None
-        if _refused(error):
+        if _unreadable(error):
             raise
-    _unwanted(path)
-    path.unlink(missing_ok=True)  # without it its cells are written again
+    _damaged(path)
+    path.unlink(missing_ok=True)  # its cells are then written again
     return None
 
 
-def _unwanted(path: Path) -> list[str]:
+def _damaged(path: Path) -> list[str]:
+    """Remark on a damaged part. Returns the entry names that stand for it."""
     remark(f"{path}: damaged; its rows are made again from the predictions")
     return [DAMAGED]
 
 
-def _as_named(path: Path) -> bool:
-    """Whether a part's content is that whose checksum its name ends with; names of earlier versions have none."""
-    named = CHECKSUM.search(path.name)
-    if not named:
+def _checksum_holds(path: Path) -> bool:
+    """Whether a part's content matches the checksum at the end of its name. Names of earlier versions have none, and
+    count as matching."""
+    checksum = CHECKSUM.search(path.name)
+    if not checksum:
         return True
-    right = named[1] == f"{zlib.crc32(path.read_bytes()):08x}"
-    if right:
-        with contextlib.suppress(OSError):  # somebody else's
-            _as_written(path)
-    return right
+    matches = checksum[1] == f"{zlib.crc32(path.read_bytes()):08x}"
+    if matches:
+        with contextlib.suppress(OSError):  # the file may be somebody else's
+            _restore_time(path)
+    return matches
 
 
-def _as_written(path: Path) -> None:
-    """Have its time say that nobody touched it since it was written."""
+def _restore_time(path: Path) -> None:
+    """Set a file's mtime to the time in its metadata, which shows that it was not touched since."""
     written = int((pq.read_schema(path).metadata or {}).get(WRITTEN, 0))
     os.utime(path, ns=(written, written))
 
 
 def _gone(error: Exception) -> bool:
-    """Whether another process took the file away; a network file system calls that a stale handle."""
+    """Whether another process removed the file. A network file system reports that as a stale handle."""
     return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
 
 
-def _refused(error: Exception) -> bool:
-    """Whether the system would not read it; what is damaged is arrow's own error, which has no number."""
+def _unreadable(error: Exception) -> bool:
+    """Whether the system refused to read the file. An error of arrow about damaged content has no errno."""
     return isinstance(error, OSError) and error.errno is not None and not _gone(error)
 
 
 def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: Sequence[Path] = ()) -> Path:
-    """A hidden part, whole or not at all. table: of `together`; cells: those whose rows it has, as `held_as` names them, one a
-    key; before: parts that its name is to come before."""
+    """Write a hidden part, whole or not at all. Returns its path.
+
+    table: as `together` returns it. cells: entry names of the cells whose rows it holds, one for each key. before:
+    parts that its name has to sort before. Raises OSError when the disk refuses.
+    """
     rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
-    told = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
+    metadata = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(told), buffer, compression="zstd", write_page_checksum=True)
-    own = f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    path = output_dir / HIDDEN / f"{own}.{zlib.crc32(buffer.getbuffer()):08x}.parquet"
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True)
+    name = f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path = output_dir / HIDDEN / f"{name}.{zlib.crc32(buffer.getbuffer()):08x}.parquet"
     write_atomic(path, buffer.getvalue())
-    with contextlib.suppress(OSError):  # others look at the whole file then
-        _as_written(path)
+    with contextlib.suppress(OSError):  # without it readers check the whole file
+        _restore_time(path)
     return path

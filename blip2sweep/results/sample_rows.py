@@ -1,8 +1,9 @@
-"""What samples.parquet says of a sample: the columns of a cell's predictions, and the metrics that mean something for one sample.
+"""The columns of samples.parquet: those of a cell's predictions, and the metrics that have a value for a single sample.
 
-Parts share one schema whatever their tasks call their samples: of ids that are texts `id` and `image_id` are null, and `id_text`,
-`image_id_text` have them; of numbers it is the other way round. SCHEMA has the columns of texts. Those of other requests, and the
-metrics of tasks from outside, come after them, in a folder where some cell has them.
+Parts share one schema, whether a task numbers its samples or names them by texts. Ids that are texts are in `id_text`
+and `image_id_text`, with null in `id` and `image_id`; ids that are numbers the other way round. SCHEMA has the columns
+of text predictions. Columns of other requests, and metrics of tasks from outside, follow where some cell of the folder
+has them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from blip2sweep.metrics.statistics import BUILT_IN, METRICS
-from blip2sweep.results.drops import Scored
+from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
 
 NUMBERS = pa.list_(pa.float64())
@@ -29,7 +30,7 @@ FURTHER = {"scores": NUMBERS, "choice": pa.int64(), "option_nll": NUMBERS, "opti
 
 
 def rows_of(cell: Scored) -> pa.Table:
-    """One row a sample."""
+    """One row for each sample."""
     columns, n = cell.predictions.columns, len(cell.predictions.id)
     scores = {m.name: m.each(cell.statistics[m.statistic]) for m in cell.metrics if m.per_sample}
     ids = {**_ids("id", cell.predictions.id), **_ids("image_id", cell.predictions.image_id)}
@@ -39,24 +40,27 @@ def rows_of(cell: Scored) -> pa.Table:
 
 
 def _ids(name: str, ids: Sequence[Id]) -> dict[str, list[Any]]:
+    """The two columns of one kind of id."""
     texts = [i if isinstance(i, str) else None for i in ids]
     return {name: [None if isinstance(i, str) else i for i in ids], f"{name}_text": texts}
 
 
 def schema_of(names: Collection[str]) -> pa.Schema:
-    """SCHEMA, and behind it those of these columns that it has not; what is no column of predictions is a metric."""
+    """SCHEMA, followed by the columns in `names` that it lacks. A column that predictions do not have is a metric,
+    float64."""
     further = sorted(set(names) - set(SCHEMA.names))
     return pa.schema([*SCHEMA, *(pa.field(n, FURTHER.get(n, pa.float64())) for n in further)])
 
 
 def is_known(table: pa.Table) -> bool:
-    """Whether every column is one that samples have."""
+    """Whether the table has only columns that samples may have."""
     known = {*SCHEMA.names, *FURTHER}
     return all(f.name in known or f.type == pa.float64() for f in table.schema)
 
 
 def together(tables: Sequence[pa.Table], columns: Collection[str] = ()) -> pa.Table:
-    """Tables as one, with the columns of all and these, null where a table has none."""
+    """The tables as one, with the columns of all of them and of `columns`. A column that a table lacks is null
+    there."""
     schema = schema_of({*columns, *(name for table in tables for name in table.column_names)})
     return pa.concat_tables([_with_all(table, schema) for table in tables])
 

@@ -1,7 +1,8 @@
-"""samples.parquet: one row a cell and sample, as a folder of parquet files that any reader takes for one table.
+"""samples.parquet: one row for each cell and sample, in a folder of parquet files that readers take for one table.
 
-Whoever scores cells leaves parts of it beside the folder; making tables moves them in, so nothing is copied. A part says in
-its metadata which cells it holds: predictions by name, and what they were scored with.
+Whoever scores cells writes parts of it into a hidden folder. Making tables moves them in, so that no row is copied. The
+metadata of a part lists the cells it holds, by entry name: the name of their predictions and the digest of their
+scorers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import pyarrow.compute as pc
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import sweep_up, sync_folder
-from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import key_of
 from blip2sweep.results.sample_parts import (
     DAMAGED,
@@ -30,53 +30,66 @@ from blip2sweep.results.sample_parts import (
     write_part,
 )
 from blip2sweep.results.sample_rows import SCHEMA, rows_of, together
+from blip2sweep.results.scored import Scored
 
-SMALL_PARTS = 200  # more parts than this of a quarter of ROWS are made into larger ones
+SMALL_PARTS = 200  # when more parts than this have under a quarter of ROWS, they are merged
 
 
-def held_as(name: str, scored: str) -> str:
-    """How a part names a cell, whose key comes first: one that is scored otherwise (`Scored.scored`) is another one."""
+def entry_name(name: str, scored: str) -> str:
+    """The name by which a part lists a cell; the key comes first. A cell that is scored differently (`Scored.scored`)
+    has another one."""
     return f"{name} {scored}"
 
 
 class SampleWriter:
-    """Collects cells and writes a part of them now and then. No lock: parts have names of their own."""
+    """Collects the samples of cells and writes a part at every ROWS rows. Needs no lock, because names of parts are
+    unique."""
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
-        self._cells: dict[str, tuple[str, pa.Table]] = {}  # by key: of a cell that ran again the last counts
+        self._cells: dict[
+            str, tuple[str, pa.Table]
+        ] = {}  # {key: (entry name, rows)}; of a cell that ran again the last counts
         self._rows = 0
 
     def add(self, cell: Scored) -> None:
-        self._cells[cell.key] = held_as(cell.name, cell.scored), rows_of(cell)
+        """Add a cell's samples. Raises as `flush` does."""
+        self._cells[cell.key] = entry_name(cell.name, cell.scored), rows_of(cell)
         self._rows += len(cell.predictions.id)
         if self._rows >= ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Raises UserError, one line, when the disk refuses."""
+        """Write what was added. Raises UserError, one line, when the disk refuses."""
         if self._cells:
             cells = list(self._cells.values())
             write_part(self.output_dir, together([t for _, t in cells]), [c for c, _ in cells])
         self._cells, self._rows = {}, 0
 
 
-def held(output_dir: Path) -> set[str]:
-    """The cells that some part holds, shown or not."""
+def contents(output_dir: Path) -> set[str]:
+    """The entry names of all cells in any part, published or not."""
     return {cell for path in parts_of(output_dir) for cell in cells_of(path)}
 
 
-def show(output_dir: Path, counting: Mapping[str, str]) -> None:
-    """Have readers see the rows of every cell that any part has, once. counting: {key: how a part names what counts}; what
-    else there is of such a key goes. Cells of other keys, which somebody may just have finished, stay as they are.
+def publish(output_dir: Path, entries: Mapping[str, str]) -> None:
+    """Make the samples of every cell visible to readers, once each.
 
-    No lock: any number of processes may do so at once. Of two parts with a cell the first by name keeps it, and what a cell
-    moves to has a name before all it came from and is there before they go: so nobody can take the last copy away. What is
-    new is shown when what it replaces is gone: a reader may miss rows for a moment, and sees none twice; of what two processes
-    moved at once a reader sees both until one of them looks again. Raises UserError, one line, where nothing may be written.
+    entries: {key: entry name that counts}. Other entries of such a key are removed. Cells of other keys stay as they
+    are, because another process may just have finished them.
+
+    Needs no lock; any number of processes may publish at once. When two parts hold the same cell, the first by name
+    keeps it. A merged part has a name before those of all parts it replaces, and exists before they are removed, so
+    that no process can remove the last copy. A new part becomes visible after the parts it replaces are gone: a reader
+    may miss rows for a moment, and sees none twice. Only when two processes merge the same parts at once does a reader
+    see both results, until one of them publishes again.
+
+    Raises UserError, one line, when the folder cannot be written.
     """
     try:
-        while _settle(output_dir, counting) or _merge_small(output_dir):  # looked at again: others do the same
+        while _settle(output_dir, entries) or _merge_small(
+            output_dir
+        ):  # repeated, because other processes change parts too
             pass
         _reveal(output_dir)
         sweep_up([output_dir / HIDDEN])
@@ -85,23 +98,24 @@ def show(output_dir: Path, counting: Mapping[str, str]) -> None:
         raise UserError(f"{where}: cannot be written ({error.strerror}); right: a writable output_dir") from error
 
 
-def _settle(output_dir: Path, counting: Mapping[str, str]) -> bool:
-    """Whether anything was removed. A part that lacks columns which others have gets them, empty: readers take the columns of the
-    first part for those of all."""
+def _settle(output_dir: Path, entries: Mapping[str, str]) -> bool:
+    """Remove entries that do not count or are held twice. True when something changed. A part that lacks columns of
+    other parts gets them, with nulls, because readers take the columns of the first part for those of all."""
     taken, changed = set[str](), False
     parts = {path: columns_of(path) for path in parts_of(output_dir)}
     wanted = set(SCHEMA.names).union(*parts.values())
     for path, names in parts.items():
         cells = cells_of(path)
-        kept = [c for c in cells if counting.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
-        taken.update(map(key_of, kept))
-        if len(kept) < len(cells) or (names and not wanted <= set(names)):
-            changed |= _rewrite(output_dir, [path], kept, wanted)
+        keep = [c for c in cells if entries.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
+        taken.update(map(key_of, keep))
+        if len(keep) < len(cells) or (names and not wanted <= set(names)):
+            changed |= _rewrite(output_dir, [path], keep, wanted)
     return changed
 
 
 def _merge_small(output_dir: Path) -> bool:
-    """A folder of a thousand sweeps with a cell each is slow to read. Whether parts were made into one."""
+    """Merge small parts, because a folder with a part for each of a thousand sweeps is slow to read. True when parts
+    were merged."""
     parts = list(parts_of(output_dir))
     sizes = {p: rows_in(p) for p in parts} if len(parts) > SMALL_PARTS else {}
     small = [p for p, rows in sizes.items() if rows < ROWS // 4]
@@ -117,29 +131,31 @@ def _merge_small(output_dir: Path) -> bool:
 
 
 def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
+    """Merge these parts, unless a key is in two of them. True when it was done."""
     cells = [c for p in parts for c in cells_of(p)]
     return len(set(map(key_of, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
 
 
 def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str], columns: Collection[str] = ()) -> bool:
-    """Parts -> one with these cells only, and with these columns too. False when another process took a part away. Killed in between, it leaves the new
-    one, hidden, and the old ones."""
-    made = None
+    """Replace parts by one that holds only these cells, and has at least these columns. False when another process
+    removed a part. A process that is killed in between leaves both the new part, hidden, and the old ones."""
+    replacement = None
     if cells:
         tables = [read_part(p) for p in parts]
         if not all(tables):
             return False
         keys = pa.array(sorted(map(key_of, cells)), pa.string())
         chosen = [t.filter(pc.is_in(t["key"], keys)) for t in tables if t]
-        made = write_part(output_dir, together(chosen, columns), cells, parts)
+        replacement = write_part(output_dir, together(chosen, columns), cells, parts)
     for path in parts:
         path.unlink(missing_ok=True)
-    if made and any(p.parent.name == SHOWN for p in parts):
-        _move_in(made)
+    if replacement and any(p.parent.name == SHOWN for p in parts):
+        _move_in(replacement)
     return True
 
 
 def _reveal(output_dir: Path) -> None:
+    """Move every hidden part in. A folder without any part gets one without rows, so that readers find the schema."""
     if not any(parts_of(output_dir)):
         write_part(output_dir, SCHEMA.empty_table(), [])
     for path in parts_of(output_dir):
@@ -148,8 +164,9 @@ def _reveal(output_dir: Path) -> None:
 
 
 def _move_in(path: Path) -> None:
+    """Move a part into the folder that readers see."""
     folder = path.parent.parent / SHOWN
-    if folder.is_file():  # of an earlier version
+    if folder.is_file():  # an earlier version wrote one file
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             folder.unlink()
     folder.mkdir(exist_ok=True)

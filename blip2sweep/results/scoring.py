@@ -1,4 +1,5 @@
-"""Predictions -> statistics, for one task. What they are is the task's; likelihoods and the health of texts are any task's."""
+"""Computes the statistics of predictions, for one task. The task computes its own; likelihoods and the health of texts
+are the same for every task."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ Statistics = dict[str, NDArray[np.float64]]
 
 
 class Scorer:
-    """Scores any cell of one task."""
+    """Scores the cells of one task."""
 
     def __init__(self, task: TaskData) -> None:
         self.task = task
@@ -31,30 +32,30 @@ class Scorer:
 
     @property
     def names(self) -> set[str]:
-        """The statistics that any cell of the task has."""
+        """The names of the statistics that every cell of the task has."""
         health = {"health"} if "generate" in self.task.rules.REQUESTS else set()
         return health | {METRICS[m].statistic for m in self.task.rules.scores(self.task)}
 
     def warm(self) -> None:
-        """Make ready what takes seconds before there is anything to score."""
+        """Start what takes seconds to start, before there is a cell to score."""
         self._own.warm()
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
-        """Do for any number of cells in one go what `statistics` would do for each."""
+        """Do the work that several cells can share, such as tokenizing, before `statistics` is called for each."""
         self._own.prepare(predictions)
 
     def statistics(self, predictions: Predictions) -> Statistics:
-        """Statistic arrays (n, k), in the order of the predictions."""
+        """{name: (n, k) float64}, in the order of the predictions."""
         return {**_health(predictions), **_nll(predictions), **self._own.statistics(predictions)}
 
 
 def _health(predictions: Predictions) -> Statistics:
-    """Of texts; a choice cannot be empty."""
+    """The statistics of output health, of texts alone: a choice among options cannot be empty."""
     return {} if predictions.text is None else health_statistics(predictions.text)
 
 
 def _nll(predictions: Predictions) -> Statistics:
-    """Nothing where likelihoods were not measured; NaN, and so no value at all, where one was not finite."""
+    """Empty when no likelihoods were measured. A likelihood that was not finite is NaN, which makes the metric NaN."""
     sums, tokens = predictions.nll_sum, predictions.nll_tokens
     if sums is None or tokens is None or all(x is None for x in sums):
         return {}
@@ -62,16 +63,19 @@ def _nll(predictions: Predictions) -> Statistics:
 
 
 def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
-    """Write the statistics of a cell's predictions unless those of the current scorers are there. True if written.
+    """Write the statistics of a cell's predictions, unless statistics of the current scorers exist. True when they were
+    written.
 
-    Second runs come first: whoever sees the cell scored may count on its noise floor.
+    Second runs come first: whoever sees a scored cell may then rely on its noise floor. Raises UserError for damaged
+    predictions.
     """
     for second in second_runs(output_dir, name).values():
-        _score(output_dir, second, scorer, predictions_or_none)  # damaged, it costs the noise floor and nothing else
+        _score(output_dir, second, scorer, predictions_or_none)  # a damaged second run costs the noise floor alone
     return _score(output_dir, name, scorer, read_predictions)
 
 
 def _score(output_dir: Path, name: str, scorer: Scorer, read: Callable[[Path, str], Predictions | None]) -> bool:
+    """Score one run, read by `read`. True when its statistics were written."""
     statistics, current = read_scores(output_dir, name)
     if current and scorer.names.issubset(statistics):
         return False

@@ -1,4 +1,5 @@
-"""Scoring beside the device, the worker's end: a process (`scoring_service.py`) scores finished cells while the next ones run."""
+"""The worker's side of scoring: a separate process (`scoring_service.py`) scores finished cells while the next ones
+run."""
 
 from __future__ import annotations
 
@@ -19,18 +20,21 @@ from blip2sweep.wire.lines import Failure
 from blip2sweep.wire.pack import TaskJob
 from blip2sweep.wire.scoring import ScoreAnswer, ScoreRequest, WarmRequest
 
-# METEOR takes 5 to 9 s to start and half a millisecond a text; a busy node is given forty times as long.
+# METEOR takes 5 to 9 s to start and 0.5 ms for each text. A busy node gets forty times as long.
 FEWEST_SECONDS, SECONDS_A_TEXT, BYTES_A_TEXT = 300.0, 0.02, 100
-TOGETHER = 64  # requests that are taken at once
-HANGS = 2  # cells in a row, each with a process of its own, after which no other is tried
+BATCH = 64  # most requests that are scored together
+HANGS = 2  # after so many cells in a row that hang, each in a process of its own, the rest is given up
 
 
 class ScoringProcess:
-    """The worker's end: `submit` returns at once. A process that dies leaves its cells unscored; the next cell gets
-    another one. One that hangs is killed with its children: of several cells that wait for it each gets another one of
-    its own at the end, and the one that hangs again is given up. Any thread may read `unscored`.
+    """The worker's side: `submit` returns at once.
 
-    minutes: without an answer for so long it hangs; None: FEWEST_SECONDS and some for each text that waits.
+    When the process dies, its cells stay unscored and the next cell starts another process. When it hangs, it is killed
+    with its children. Of several cells that waited for it, each is tried again at the end in a process of its own, and
+    a cell that hangs again is given up. Any thread may read `unscored`.
+
+    minutes: a process that is silent for so long hangs. None: FEWEST_SECONDS, and SECONDS_A_TEXT for each text that
+    waits.
     """
 
     def __init__(self, output_dir: Path, minutes: float | None = None) -> None:
@@ -38,10 +42,10 @@ class ScoringProcess:
         self.written: set[str] = set()  # keys whose statistics were not there before
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
-        self._pending: dict[str, ScoreRequest] = {}  # by key, in the order in which they were sent
-        self._alone: list[ScoreRequest] = []  # in hand, or waiting, when a process hung
-        self._heard = 0.0  # when there was something new to wait for
-        self._hung: float | None = None  # after how many seconds it was killed for that
+        self._pending: dict[str, ScoreRequest] = {}  # {key: request}, in the order they were sent
+        self._retries: list[ScoreRequest] = []  # were pending when a process hung
+        self._last_answer = 0.0  # time.monotonic() of the last answer, or of the first request after a pause
+        self._hung: float | None = None  # it was killed after so many seconds without an answer
         self._closing = threading.Event()
         self._failed: queue.SimpleQueue[tuple[str, Failure]] = queue.SimpleQueue()
 
@@ -50,7 +54,8 @@ class ScoringProcess:
         self._send({"task": task})
 
     def submit(self, key: str, name: str, task: TaskJob, baseline: str) -> None:
-        """Have the predictions `name` of cell `key` scored, and measured against the cell `baseline`."""
+        """Request that the predictions `name` of cell `key` are scored, and measured against the cell with the key
+        `baseline`."""
         self._send({"key": key, "name": name, "task": task, "baseline": baseline})
 
     def _send(self, request: ScoreRequest | WarmRequest) -> None:
@@ -61,26 +66,26 @@ class ScoringProcess:
         assert self._process.stdin is not None
         if is_score(request):
             if not self._pending:
-                self._heard = time.monotonic()
+                self._last_answer = time.monotonic()
             self._pending[request["key"]] = request
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError:
-            self._end()  # which tells that it died, and of what
+            self._end()  # records the failure
 
     def unscored(self) -> Iterator[tuple[str, Failure]]:
-        """(key, failure) of cells that could not be scored, each told once."""
+        """(key, failure) of cells that could not be scored. Each is yielded once."""
         while not self._failed.empty():
             yield self._failed.get()
 
     def close(self) -> None:
-        """Wait until everything submitted is scored, or given up."""
+        """Wait until everything submitted is scored or given up."""
         self._end()
         hung = 0
-        while self._alone:
-            request = self._alone.pop(0)
-            if hung == HANGS:  # nothing can be scored here
+        while self._retries:
+            request = self._retries.pop(0)
+            if hung == HANGS:  # scoring hangs on this machine
                 self._give_up(request, f"scoring hangs, of {HANGS} other cells too")
                 continue
             before = self._failed.qsize()
@@ -89,20 +94,20 @@ class ScoringProcess:
             hung = hung + 1 if self._failed.qsize() > before else 0
 
     def _end(self) -> None:
-        """Have the process finish what it has, and tell what it could not."""
+        """Let the process finish what it has, and record the cells that it did not score."""
         process, self._process = self._process, None
         if process is None or self._reader is None:
             return
         assert process.stdin is not None
-        self._heard = time.monotonic()
-        with contextlib.suppress(OSError):  # it may be gone already
+        self._last_answer = time.monotonic()
+        with contextlib.suppress(OSError):  # the process may have ended already
             process.stdin.close()
         self._closing.set()
         self._reader.join()
         code, pending = process.wait(), list(self._pending.values())
         self._pending.clear()
         if self._hung is not None and len(pending) > 1:
-            self._alone += pending
+            self._retries += pending
         elif self._hung is not None:
             for request in pending:
                 self._give_up(
@@ -113,8 +118,9 @@ class ScoringProcess:
                 error = f"the scoring process ended with code {code}; right: blip2sweep rescore"
                 self._failed.put((request["key"], {"kind": "crash", "error": error, "traceback": ""}))
 
-    def _give_up(self, request: ScoreRequest, why: str) -> None:
-        error = f"{why}; right: blip2sweep retry"
+    def _give_up(self, request: ScoreRequest, reason: str) -> None:
+        """Record that a cell's scoring timed out."""
+        error = f"{reason}; right: blip2sweep retry"
         self._failed.put((request["key"], {"kind": "timeout", "error": error, "traceback": ""}))
 
     def _start(self) -> None:
@@ -125,11 +131,11 @@ class ScoringProcess:
             str(self.output_dir),
             str(self.minutes or 0),
         ]
-        # A session of its own: Ctrl-C and job signals are for the worker, who closes the input.
+        # A session of its own: Ctrl-C and job signals are for the worker, which then closes the input.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._hung, self._heard, self._closing = None, time.monotonic(), threading.Event()
+        self._hung, self._last_answer, self._closing = None, time.monotonic(), threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
         threading.Thread(target=self._watch, args=(self._process, self._closing), daemon=True).start()
@@ -137,7 +143,7 @@ class ScoringProcess:
     def _read(self, answers: IO[str]) -> None:
         for line in answers:
             answer: ScoreAnswer = json.loads(line)
-            self._heard = time.monotonic()
+            self._last_answer = time.monotonic()
             self._pending.pop(answer["key"], None)
             if answer["failure"]:
                 self._failed.put((answer["key"], answer["failure"]))
@@ -145,11 +151,11 @@ class ScoringProcess:
                 self.written.add(answer["key"])
 
     def _watch(self, process: subprocess.Popen[str], closing: threading.Event) -> None:
-        """Kill a process that owes an answer, or its end, for too long, and what it has started."""
+        """Kill the process and its children when it owes an answer, or its end, for too long."""
         while process.poll() is None:
-            together = [r["name"] for r in list(self._pending.values())[:TOGETHER]]
-            limit = hanging_seconds(self.output_dir, together, self.minutes)
-            if (self._pending or closing.is_set()) and time.monotonic() - self._heard > limit:
+            next_batch = [r["name"] for r in list(self._pending.values())[:BATCH]]
+            limit = hanging_seconds(self.output_dir, next_batch, self.minutes)
+            if (self._pending or closing.is_set()) and time.monotonic() - self._last_answer > limit:
                 self._hung = limit
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -158,7 +164,7 @@ class ScoringProcess:
 
 
 def hanging_seconds(output_dir: Path, names: Sequence[str], minutes: float | None) -> float:
-    """How long scoring may be silent while the predictions `names` wait for it."""
+    """How many seconds scoring may be silent while the predictions `names` wait for it."""
     if minutes:
         return 60 * minutes
     sizes = 0
@@ -169,5 +175,5 @@ def hanging_seconds(output_dir: Path, names: Sequence[str], minutes: float | Non
 
 
 def is_score(request: ScoreRequest | WarmRequest) -> TypeGuard[ScoreRequest]:
-    """Whether a request has a cell to score."""
+    """Whether a request is for a cell. A request without a key only warms up."""
     return "key" in request

@@ -1,8 +1,9 @@
-"""The process that scores finished cells beside the device.
+"""The process that scores finished cells while a worker computes the next ones.
 
-`python -m blip2sweep.results.scoring_service OUTPUT_DIR MINUTES` reads one JSON line a cell and answers each with a line
-(`wire/scoring.py`). What waits is taken together, so that a pile of cells costs one start of the tokenizer; METEOR is one
-process for all of them. What is scored is measured against its `baseline`. At the end of its input it finishes what it has.
+`python -m blip2sweep.results.scoring_service OUTPUT_DIR MINUTES` reads one JSON line for each request and answers each
+cell with a line (`wire/scoring.py`). Waiting requests are taken together, so that many cells cost one start of the
+tokenizer. One METEOR process serves all cells. Each scored cell is measured against its `baseline`. At the end of its
+input the process finishes what it has.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import is_disk_full
 from blip2sweep.results.predictions import predictions_or_none
 from blip2sweep.results.scoring import Scorer, score_result
-from blip2sweep.results.scoring_process import FEWEST_SECONDS, TOGETHER, hanging_seconds, is_score
+from blip2sweep.results.scoring_process import BATCH, FEWEST_SECONDS, hanging_seconds, is_score
 from blip2sweep.tasks import planned_task
 from blip2sweep.wire.lines import Failure
 from blip2sweep.wire.pack import TaskJob
@@ -34,36 +35,37 @@ from blip2sweep.wire.scoring import ScoreAnswer, ScoreRequest, WarmRequest
 
 
 class Service:
-    """Scores requests; tasks and their references are read once."""
+    """Answers requests. Each task and its references are read once."""
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
-        from blip2sweep.results.measuring import Measuring
+        from blip2sweep.results.drop_writer import DropWriter
 
-        self.written = False  # statistics of the newest request
+        self.written = False  # whether the newest request wrote statistics
         self._scorers: dict[str, Scorer] = {}
-        self._measuring = Measuring(output_dir)
+        self._drop_writer = DropWriter(output_dir)
 
     def __call__(self, requests: Sequence[ScoreRequest | WarmRequest]) -> Iterator[ScoreAnswer]:
-        """One answer a request. The captions of all are tokenised together."""
+        """One answer for each cell. The texts of all cells are tokenized together."""
         for task in (r["task"] for r in requests if not is_score(r)):
             self._attempt(partial(self._warm, task))
         cells = [r for r in requests if is_score(r)]
-        self._attempt(partial(self._prepare, cells))  # what is wrong with one is told when its turn comes
+        self._attempt(partial(self._prepare, cells))  # a cell's own error is reported when it is scored
         for request in cells:
             self.written = False
             failure = self._attempt(partial(self._score, request))
             if self.written:
-                self._later(partial(self._measuring.add, request["name"], request["baseline"]))
+                self._optional(partial(self._drop_writer.add, request["name"], request["baseline"]))
             yield {"key": request["key"], "written": self.written, "failure": failure}
-        self._later(self._measuring.again)
+        self._optional(self._drop_writer.retry_waiting)
 
     def close(self) -> None:
-        self._later(self._measuring.close)
+        """Measure the cells that still wait for their baseline."""
+        self._optional(self._drop_writer.close)
 
-    def _later(self, what: Callable[[], None]) -> None:
-        """What fails here is done when tables are made; the worker's log has the reason."""
-        if failure := self._attempt(what):
+    def _optional(self, action: Callable[[], None]) -> None:
+        """Do what making tables would do again. A failure goes to the worker's log alone."""
+        if failure := self._attempt(action):
             say_text(failure["traceback"], err=True)
 
     def _prepare(self, requests: Sequence[ScoreRequest]) -> None:
@@ -83,9 +85,10 @@ class Service:
             self._scorers[name] = Scorer(planned_task(task))
         return self._scorers[name]
 
-    def _attempt(self, what: Callable[[], None]) -> Failure | None:
+    def _attempt(self, action: Callable[[], None]) -> Failure | None:
+        """Run an action. Returns its failure, None when there was none."""
         try:
-            what()
+            action()
         except Exception as error:
             first = (str(error).strip().split("\n") or [""])[0][:500]
             kind = "bad_config" if isinstance(error, UserError) else "crash"
@@ -95,7 +98,8 @@ class Service:
 
 
 def batches(lines: IO[str], at_end: Callable[[], None] = lambda: None) -> Iterator[list[ScoreRequest | WarmRequest]]:
-    """Requests as they come, those that waited together. at_end: told when no more will come."""
+    """Requests in the order they arrive; those that waited together are one batch. at_end: called when no more will
+    come."""
     waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -108,48 +112,53 @@ def batches(lines: IO[str], at_end: Callable[[], None] = lambda: None) -> Iterat
     open_ = True
     while open_:
         batch = [waiting.get()]
-        while len(batch) < TOGETHER and batch[-1] is not None and not waiting.empty():
+        while len(batch) < BATCH and batch[-1] is not None and not waiting.empty():
             batch.append(waiting.get())
         open_ = batch[-1] is not None
         yield [json.loads(line) for line in batch if line is not None]
 
 
 def main() -> None:
-    for told in (signal.SIGUSR2, signal.SIGTERM):  # Slurm tells every process of a job; ours ends with its input
-        signal.signal(told, signal.SIG_IGN)
+    """Answer requests from standard input until it ends."""
+    for signum in (
+        signal.SIGUSR2,
+        signal.SIGTERM,
+    ):  # Slurm signals every process of a job; this one ends with its input
+        signal.signal(signum, signal.SIG_IGN)
     output_dir, minutes = Path(sys.argv[1]), float(sys.argv[2])
-    service, hung = Service(output_dir), Deadline(output_dir, minutes)
-    for requests in batches(sys.stdin, hung.watch):
-        hung.expect([r["name"] for r in requests if is_score(r)])
+    service, deadline = Service(output_dir), Deadline(output_dir, minutes)
+    for requests in batches(sys.stdin, deadline.watch):
+        deadline.expect([r["name"] for r in requests if is_score(r)])
         for answer in service(requests):
-            _tell(answer)
-            hung.heard = time.monotonic()
+            _answer(answer)
+            deadline.last_answer = time.monotonic()
     service.close()
 
 
 class Deadline:
-    """The worker may be gone, and nobody else watches: what hangs then ends itself and all it has started."""
+    """Ends a process that hangs, with all its children. Nobody else would, once the worker is gone."""
 
     def __init__(self, output_dir: Path, minutes: float) -> None:
         self.output_dir, self.minutes = output_dir, minutes
-        self.heard, self.seconds = time.monotonic(), FEWEST_SECONDS
+        self.last_answer, self.seconds = time.monotonic(), FEWEST_SECONDS
 
     def expect(self, names: list[str]) -> None:
-        """So many texts come next."""
-        self.heard, self.seconds = time.monotonic(), hanging_seconds(self.output_dir, names, self.minutes)
+        """Start the time for these predictions."""
+        self.last_answer, self.seconds = time.monotonic(), hanging_seconds(self.output_dir, names, self.minutes)
 
     def watch(self) -> None:
-        """From the end of the input on. A worker that is there waits for less."""
+        """Watch from the end of the input on. A worker that still runs waits half as long, and kills the process
+        first."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        while time.monotonic() - self.heard < 2 * self.seconds:
+        while time.monotonic() - self.last_answer < 2 * self.seconds:
             time.sleep(1)
         os.killpg(0, signal.SIGKILL)
 
 
-def _tell(answer: ScoreAnswer) -> None:
-    """Answer; a worker that is gone hears nothing, and what it submitted is scored all the same."""
+def _answer(answer: ScoreAnswer) -> None:
+    """Print the answer. Without a worker to read it, the remaining requests are scored all the same."""
     try:
         print(json.dumps(answer), flush=True)
     except BrokenPipeError:

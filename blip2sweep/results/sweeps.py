@@ -1,4 +1,5 @@
-"""A sweep on disk: `sweeps/<name>/sweep.json`, a named list of keys and the command it came from. It owns no results."""
+"""A sweep on disk: `sweeps/<name>/sweep.json` lists its keys and the command it came from. Results belong to the output
+folder, not to a sweep."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from blip2sweep.wire.pack import JsonObject, Settings
 
 
 class JobArray(TypedDict):
-    """One Slurm job of a launch: `count` packs from `first` on. cluster: where it is not the host's own."""
+    """One Slurm job of a launch: `count` packs, from pack `first` on. cluster: None for the cluster of the host."""
 
     job: str
     first: int
@@ -33,8 +34,11 @@ class JobArray(TypedDict):
 
 @dataclass
 class Submission:
-    """One launch of a sweep's packs `packs/<run>-<i>.json`. arrays: Slurm jobs, [{job, first, count, cluster}] of packs; ids
-    of jobs are a cluster's, null: that of the host. cluster: the name of that one, where Slurm told."""
+    """One launch of a sweep's packs `packs/<run>-<i>.json`.
+
+    arrays: its Slurm jobs; a job's id is unique on its cluster alone. cluster: the name of the host's own cluster,
+    empty when Slurm did not say it.
+    """
 
     run: str
     kind: str  # local | slurm
@@ -45,14 +49,17 @@ class Submission:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     user: str = field(default_factory=user)
-    process: str | None = field(default_factory=born)  # which one had the id
+    process: str | None = field(default_factory=born)  # identifies the process that had the pid
     cluster: str = ""
-    cancelled: float | None = None  # when its jobs were cancelled: they stay so when Slurm cannot be asked
+    cancelled: float | None = None  # when its jobs were cancelled, which also counts when Slurm does not answer
 
 
 @dataclass
 class Sweep:
-    """What was asked for. keys: every cell, baselines included, in order. rerun: results that do not count, by key."""
+    """A sweep: the cells that one command asked for.
+
+    keys: all cells in order, including baselines. rerun: {key: attempts whose results do not count for this sweep}.
+    """
 
     name: str
     command: str
@@ -63,56 +70,60 @@ class Sweep:
     merged: int = 0
     rerun: dict[str, list[str]] = field(default_factory=dict)
     tracking: JsonObject = field(default_factory=dict)
-    settings: Settings = field(default_factory=lambda: Settings())  # what workers are told besides the cells
-    foreign: str | None = None  # the launcher, where it is not ours
-    single: bool | None = None  # one cell was asked for: a try, or a verification; None: written before this was
+    settings: Settings = field(default_factory=lambda: Settings())  # what workers get besides the cells
+    foreign: str | None = None  # the name of another package's launcher; None for ours
+    single: bool | None = None  # whether the command asked for one cell; None in files of earlier versions
     submissions: list[Submission] = field(default_factory=list)
 
     def folder(self, output_dir: Path) -> Path:
+        """The folder of the sweep's files."""
         return output_dir / "sweeps" / self.name
 
     def write(self, output_dir: Path) -> None:
+        """Write sweep.json. Raises UserError when the disk refuses."""
         write_json(self.folder(output_dir) / "sweep.json", asdict(self))
 
     @property
     def of_one_cell(self) -> bool:
-        """Whether it is no sweep that a table or report speaks of by itself."""
+        """Whether the sweep is a single cell, which tables and reports do not show by default."""
         if self.single is None:
             return len(set(self.keys) - set(self.baselines)) <= 1 and not self.command.startswith("import")
         return self.single
 
     @property
     def runs(self) -> list[str]:
+        """The ids of all launches, in order."""
         return [s.run for s in self.submissions]
 
     def done(self, ledger: Ledger, key: str) -> bool:
-        """True when the ledger has a result that this sweep may count as its own."""
+        """Whether the ledger has a result that counts for this sweep."""
         return ledger.done(key, self.rerun.get(key, ()))
 
     def failures(self, attempts: Attempts) -> list[FailureLine]:
-        """Of this sweep's own launches; a launcher that is not ours leaves only the last one of all."""
+        """Failures of this sweep's launches. Another package's launcher has no run ids, so that only the last failure
+        of all is known."""
         if self.foreign:
             return [attempts.last_failure] if attempts.last_failure else []
         return attempts.failed_in(self.runs)
 
     def logs(self, output_dir: Path, run: str) -> Path:
-        """Where the processes of one launch write what they say."""
+        """The folder of the logs of one launch."""
         return output_dir / "logs" / self.name / run
 
 
 def new_run() -> str:
-    """The id of one launch."""
+    """A random id for a launch, 8 hex digits."""
     return uuid.uuid4().hex[:8]
 
 
 def check_name(name: str | None) -> None:
-    """Refuse a sweep name that is no plain folder name."""
+    """Raise UserError for a sweep name that cannot be a folder name. None is allowed."""
     if name is not None and not re.fullmatch(r"[\w][\w.-]*", name):
         raise UserError(f"sweep_name={name}: not a folder name; right: letters, digits, '.', '_' and '-'")
 
 
 def list_sweeps(output_dir: Path) -> list[Sweep]:
-    """All sweeps, oldest first. One whose file is damaged, or somebody else's to read, is named and left out."""
+    """All sweeps, oldest first. A sweep whose file is damaged, or may not be read, is named and left out."""
     found = []
     for folder in sorted((output_dir / "sweeps").glob("*")):
         try:
@@ -124,21 +135,23 @@ def list_sweeps(output_dir: Path) -> list[Sweep]:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """A sweep from its file; fields of other versions are left out. Raises UserError for a file that is no sweep's."""
+    """A sweep from its file. Fields of other versions are ignored. Raises UserError for a file that is not a
+    sweep's."""
     data = read_json(path)
     try:
         launches = [Submission(**_known(s, Submission.__dataclass_fields__)) for s in data.get("submissions", [])]
         sweep = Sweep(**_known({**data, "submissions": launches}, Sweep.__dataclass_fields__))
-        right = _is_sweep(sweep)
+        valid = _is_sweep(sweep)
     except (AttributeError, TypeError):
-        right = False
-    if not right:
+        valid = False
+    if not valid:
         raise UserError(f"{path}: not what a sweep's file says; right: an unchanged copy")
     return sweep
 
 
 def submissions_of(output_dir: Path, name: str) -> list[Submission]:
-    """What was launched under a sweep's name so far; nothing where its file is not there, or damaged, which is told."""
+    """All launches in a sweep's file so far. Empty when the file is missing, and, after a remark, when it is
+    damaged."""
     try:
         return read_sweep(output_dir / "sweeps" / name / "sweep.json").submissions
     except UserError as error:
@@ -148,7 +161,7 @@ def submissions_of(output_dir: Path, name: str) -> list[Submission]:
 
 
 def _is_sweep(sweep: Sweep) -> bool:
-    """Whether the fields that everybody takes for granted are of their types."""
+    """Whether the fields that are used without a check are of their types."""
     texts = (sweep.name, sweep.command, *sweep.keys, *sweep.baselines, *(k for r in sweep.rerun.values() for k in r))
     launches = sweep.submissions
     texts += tuple(t for s in launches for t in (s.run, s.kind, s.host, s.user))
@@ -164,7 +177,7 @@ def _is_sweep(sweep: Sweep) -> bool:
 
 
 def find_sweep(output_dir: Path, name: str | None) -> Sweep:
-    """The named sweep, or what was started last. Raises UserError when there is none."""
+    """The named sweep; without a name, the one that was started last. Raises UserError when there is none."""
     if name is not None and (path := output_dir / "sweeps" / name / "sweep.json").exists():
         return read_sweep(path)
     sweeps = list_sweeps(output_dir)
@@ -178,15 +191,17 @@ def find_sweep(output_dir: Path, name: str | None) -> Sweep:
 
 
 def find_results(output_dir: Path, name: str | None) -> Sweep:
-    """The named sweep, or the newest of several cells; a run of one cell only where there is nothing else."""
+    """The named sweep; without a name, the newest of several cells, or the newest run of one cell when there is no
+    other."""
     several = [] if name is not None else [s for s in list_sweeps(output_dir) if not s.of_one_cell]
     return several[-1] if several else find_sweep(output_dir, name)
 
 
-def passed_over(output_dir: Path, sweep: Sweep) -> list[str]:
-    """Names of the runs of one cell that are newer than a sweep, which `find_results` did not take."""
+def newer_single_runs(output_dir: Path, sweep: Sweep) -> list[str]:
+    """The names of runs of one cell that are newer than the sweep that `find_results` chose."""
     return [s.name for s in list_sweeps(output_dir) if s.of_one_cell and s.created > sweep.created]
 
 
 def _known(data: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:
+    """The fields that this version knows."""
     return {k: v for k, v in data.items() if k in names}

@@ -1,8 +1,9 @@
-"""Ledger -> table: one row a cell, with metrics, paired drops and intervals.
+"""Makes the table from the ledger: one row for each cell, with metrics, paired drops and intervals.
 
-Columns: identity (what the cell is), metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high` (95 %,
-paired, over images: metrics/intervals.py; positive is worse) and, for a task's main metric, `changed_m`, the number of images on
-which the cell differs; output health, size, cost, provenance. Failed cells are rows too.
+The columns are the cell's identity, its metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high`
+(95 %, paired, over images: metrics/intervals.py; a positive drop is worse). A task's main metric also has `changed_m`,
+the number of images on which the cell differs. Then come output health, size, cost and provenance. Failed cells are
+rows too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.part_bits import RoleColumns, width_columns
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
-from blip2sweep.results import drops as measured
+from blip2sweep.results import drops
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
@@ -25,16 +26,16 @@ from blip2sweep.wire.lines import ResultLine
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, object]  # by column
-TORCH = "torch"  # what lines of the ledger mean that name no back end
+Row = dict[str, object]  # {column: value}
+TORCH = "torch"  # the back end of results that name none
 
 
 def build_table(ledger: Ledger) -> pd.DataFrame:
-    """All cells of the ledger, in the order they were finished. Cells without a baseline have no drops; those that nobody
-    measured have no metrics."""
-    import pandas as pd  # planning and status ask for `older` alone
+    """All cells of the ledger, in the order they ended. A cell without a baseline has no drops. A cell that was never
+    measured has no metrics."""
+    import pandas as pd  # imported late: planning and status only use `older`
 
-    _of_recipe.cache_clear()
+    _recipe_semantics.cache_clear()
     rows, with_roles = (
         (_row(key, attempts, ledger) for key, attempts in _ordered(ledger)),
         RoleColumns(lambda: planned_models(ledger.output_dir)),
@@ -46,23 +47,26 @@ def build_table(ledger: Ledger) -> pd.DataFrame:
 
 
 def _without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns nobody filled are left out, but for the parts' widths: a part left alone everywhere is still a part."""
+    """The table without columns that are empty everywhere. Widths of parts stay: a part that no cell touches is still a
+    part."""
     widths = width_columns(table)
     table[widths] = table[widths].astype(float)
     return table.loc[:, table.notna().any() | table.columns.isin(widths)]
 
 
 def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
+    """(key, attempts), in the order of the results' times, or of the last starts."""
     return sorted(
         ledger.attempts.items(), key=lambda item: (item[1].result or item[1].last_start or {"time": 0})["time"]
     )
 
 
 def _row(key: str, attempts: Attempts, ledger: Ledger) -> Row | None:
+    """The row of a cell; None for a cell that neither is done nor failed."""
     if attempts.result is None:
         return _failed_row(key, attempts)
     result = attempts.result
-    found = attempts.measured.get(source_of(result, ledger))
+    measured = attempts.measured.get(source_of(result, ledger))
     return {
         "key": key,
         "status": "done",
@@ -70,31 +74,33 @@ def _row(key: str, attempts: Attempts, ledger: Ledger) -> Row | None:
         "attempts": attempts.started,
         "stale": is_stale(result),
         **_published(result, ledger),
-        **(measured.columns(found) if found else {}),
+        **(drops.columns(measured) if measured else {}),
         **_run(result),
     }
 
 
 def _identity(result: ResultLine) -> Row:
-    """The columns of what the cell is. Lines say of the back end only where it is not torch; of imported rows it is not known."""
+    """The identity columns. Lines name the back end only when it is not torch. The back end of imported rows is
+    unknown."""
     columns = result["columns"]
     return {**columns} if "imported" in result else {**columns, "backend": columns.get("backend", TORCH)}
 
 
 def is_stale(result: ResultLine) -> bool:
-    """Whether a cell of this configuration would be computed otherwise today. What was imported never is."""
+    """Whether this version would compute the cell's configuration differently. Imported results never count as
+    stale."""
     columns = result["columns"]
-    return "imported" not in result and bool(columns["semantics"] != _of_recipe(columns["recipe_json"]))
+    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"]))
 
 
 def older(results: Iterable[ResultLine]) -> str | None:
-    """What there is to say of rows that an earlier version made; None where there are none."""
-    known = Counter(r["columns"]["semantics"] for r in results if is_stale(r))
-    return older_rows(known)
+    """A remark about results that an earlier version computed; None when there are none."""
+    counts = Counter(r["columns"]["semantics"] for r in results if is_stale(r))
+    return older_rows(counts)
 
 
 def older_rows(counts: Mapping[int, int]) -> str | None:
-    """counts: {semantics: rows}. One sentence, or None."""
+    """The same remark from {semantics: number of rows}. One sentence, or None."""
     if not counts:
         return None
     n, numbers = sum(counts.values()), ", ".join(map(str, sorted(counts)))
@@ -106,27 +112,29 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
 
 
 @functools.cache
-def _of_recipe(recipe_json: str) -> int:
+def _recipe_semantics(recipe_json: str) -> int:
+    """Today's semantics number of a recipe's methods and steps."""
     entries = json.loads(recipe_json)
     return semantics((e["method"] for e in entries if "step" not in e), (e["step"] for e in entries if "step" in e))
 
 
 def source_of(result: ResultLine, ledger: Ledger) -> str:
-    """What the metrics and drops of a result are to be measured from, as the ledger is now."""
+    """The name of what the result's measurement has to be made from, as the ledger is now. Empty for a result without
+    predictions."""
     if not result["predictions"]:  # imported scores may come without outputs
         return ""
-    name, seconds = predictions_name(result), measured.seconds_noted(result)
-    return measured.source(name, seconds, baseline_of(result, ledger))
+    name, second_runs = predictions_name(result), drops.recorded_second_runs(result)
+    return drops.source(name, second_runs, baseline_of(result, ledger))
 
 
 def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
-    """The `result` line of a result's baseline."""
+    """The `result` line of a result's baseline; None when the baseline is not done."""
     attempts = ledger.attempts.get(result["columns"]["baseline"])
     return attempts.result if attempts else None
 
 
 def _published(result: ResultLine, ledger: Ledger) -> Row:
-    """Imported scores and their drops; no intervals, since nothing is known of single images."""
+    """Imported scores and their drops. They have no intervals, because scores of single images are unknown."""
     if "published" not in result:
         return {}
     baseline = baseline_of(result, ledger)
@@ -143,16 +151,17 @@ def _published(result: ResultLine, ledger: Ledger) -> Row:
 
 
 def _failed_row(key: str, attempts: Attempts) -> Row | None:
+    """The row of a cell without a result; None when no failure line has its columns."""
     failure = attempts.last_failure
     if failure is None or "columns" not in failure:
         return None
-    told = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
+    reason = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
     columns = {**failure["columns"], "backend": failure["columns"].get("backend", TORCH)}
-    return {"key": key, "status": "failed", **columns, "attempts": attempts.started, "stale": False, **told}
+    return {"key": key, "status": "failed", **columns, "attempts": attempts.started, "stale": False, **reason}
 
 
 def _run(result: ResultLine) -> Row:
-    """Cost and provenance."""
+    """The columns of cost and provenance."""
     plain = {
         k: result.get(k)
         for k in ("layers_changed", "threads", "cpu", "cpu_capability", "versions", "attention", "image_processor")

@@ -1,4 +1,5 @@
-"""Tables on disk: written whole, with what they were made from in their metadata, so that nothing is made twice."""
+"""Tables on disk. They are written whole, and their metadata says what they were made from, so that no table is made
+twice."""
 
 from __future__ import annotations
 
@@ -20,27 +21,27 @@ from blip2sweep.results.drops import MEASURES
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep
 
-State = dict[str, object]  # what tables are made from
+State = dict[str, object]  # sizes, times and versions of what tables are made from
 MADE_FROM = b"blip2sweep.made_from"  # in the metadata of a table's file
 
 
 def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:
-    """Whether a table was made from all that is there: costs a look at the folders, and opens no journal."""
+    """Whether a table was made from everything that exists now. Looks at folders and opens no journal."""
     try:
         made = (pq.read_schema(path).metadata or {}).get(MADE_FROM)
     except (OSError, pa.ArrowException):
         return False
-    there = state(output_dir)
-    return bool(made == digest([there, sweep.keys] if sweep else there).encode())
+    current = state(output_dir)
+    return bool(made == digest([current, sweep.keys] if sweep else current).encode())
 
 
 def state(output_dir: Path) -> State:
-    """What tables are made from: the size of every journal, when predictions and scores last came or went, and the versions of
-    what counts."""
+    """What tables are made from: the size of each journal, when predictions and scores last changed, and the versions
+    of the rules."""
     with (
         contextlib.suppress(OSError),
         os.scandir(output_dir / "journals") as entries,
-    ):  # the ledger tells what is not readable
+    ):  # the ledger reports what is unreadable
         journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
         changed = [p.stat().st_mtime_ns for f in ("predictions", "scores") if (p := output_dir / f).exists()]
         return {
@@ -52,23 +53,24 @@ def state(output_dir: Path) -> State:
 
 
 def write_sweep(
-    output_dir: Path, table: pd.DataFrame, sweep: Sweep, ledger: Ledger, there: State | None = None
+    output_dir: Path, table: pd.DataFrame, sweep: Sweep, ledger: Ledger, made_from: State | None = None
 ) -> pd.DataFrame:
-    """Write a sweep's own table, from that of all cells. Returns its rows. there: the `state` it was made from."""
+    """Write a sweep's own table, selected from that of all cells. Returns its rows. made_from: the `state` before the
+    ledger was read."""
     own = sweep_rows(table, sweep)
-    made_from = "" if there is None else digest([there, sweep.keys])
-    write_table(sweep.folder(output_dir) / "table.parquet", own, ledger, made_from)
+    fingerprint = "" if made_from is None else digest([made_from, sweep.keys])
+    write_table(sweep.folder(output_dir) / "table.parquet", own, ledger, fingerprint)
     return own
 
 
 def write_table(path: Path, table: pd.DataFrame, ledger: Ledger, made_from: str) -> None:
-    """A table, unless there is one which may know more than the ledger as it can be read."""
+    """Write a table. When the ledger was not read completely, an existing table stays, because it may hold more."""
     if not ledger.unreadable or not path.exists():
         write_parquet(path, as_arrow(table), made_from)
 
 
 def as_arrow(table: pd.DataFrame) -> pa.Table:
-    """Columns that rows of several versions filled with different kinds of things become texts."""
+    """The table for parquet. A column in which versions wrote values of different types becomes texts."""
     try:
         return pa.Table.from_pandas(table, preserve_index=False)
     except (pa.ArrowException, OverflowError):
@@ -80,7 +82,7 @@ def as_arrow(table: pd.DataFrame) -> pa.Table:
 
 
 def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """The rows of a sweep, in its order."""
+    """The rows of a sweep's keys, in the sweep's order."""
     if table.empty:
         return table
     order = {key: i for i, key in enumerate(sweep.keys)}
@@ -88,7 +90,7 @@ def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 
 
 def write_parquet(path: Path, table: pa.Table, made_from: str = "") -> None:
-    """Whole or not at all. made_from: what `is_current` compares."""
+    """Write the whole file or nothing. made_from: the digest that `is_current` compares."""
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), MADE_FROM: made_from})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)

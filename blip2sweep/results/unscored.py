@@ -1,4 +1,5 @@
-"""Done but not scored: cells with a result and no statistics. Nothing is computed again for them, only scored."""
+"""Cells that are done but not scored: they have a result and no statistics. They are only scored, not computed
+again."""
 
 from __future__ import annotations
 
@@ -11,55 +12,59 @@ from blip2sweep.results.predictions import key_of, read_scores, scored_names
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.wire.lines import ResultLine
 
-NO_PACK = "no pack holds"  # in what is told of a cell that nothing here can score
+NO_PACK = "no pack holds"  # part of the message about a cell that cannot be scored here
 
 
 def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[ResultLine]:
-    """The sweep's results that have predictions and no statistics; of what was computed again the new result counts.
-    done: the keys that have a result, where that is known: of all others nothing is read."""
+    """The sweep's results that have predictions and no statistics. For a cell that was computed again the new result
+    counts.
+
+    done: the keys that have a result, where the caller knows them; lines of other keys are then not parsed.
+    """
     names = scored_names(output_dir)
-    open_ = ({*sweep.keys} - set(map(key_of, names))) | {*sweep.rerun}.intersection(sweep.keys)
+    candidates = ({*sweep.keys} - set(map(key_of, names))) | {*sweep.rerun}.intersection(sweep.keys)
     if done is not None:
-        open_ &= {*done}
-    if not open_:
+        candidates &= {*done}
+    if not candidates:
         return []
-    results = Ledger(output_dir, only=open_).refresh().results()
+    results = Ledger(output_dir, only=candidates).refresh().results()
     return [r for r in results if r["predictions"] and predictions_name(r) not in names]
 
 
 def outdated(output_dir: Path, sweep: Sweep) -> list[ResultLine]:
-    """The sweep's results whose statistics are of earlier scorers, or broken. Only of those that nobody measured with today's
-    scorers a file is opened."""
-    from blip2sweep.results.drops import made_now
+    """The sweep's results whose statistics are broken or of earlier scorers. Score files are opened only for cells that
+    today's scorers did not measure."""
+    from blip2sweep.results.drops import is_current_source
 
     ledger = Ledger(output_dir, only={*sweep.keys}, measured=True).refresh()
     results = [r for r in ledger.results() if r["predictions"]]
     names = {r["key"]: predictions_name(r) for r in results}
-    known = {k for k, n in names.items() if any(made_now(s, n) for s in ledger.attempts[k].measured)}
-    return [r for r in results if r["key"] not in known and not read_scores(output_dir, names[r["key"]])[1]]
+    up_to_date = {k for k, n in names.items() if any(is_current_source(s, n) for s in ledger.attempts[k].measured)}
+    return [r for r in results if r["key"] not in up_to_date and not read_scores(output_dir, names[r["key"]])[1]]
 
 
 def not_scored(output_dir: Path, sweep: Sweep, missing: list[ResultLine]) -> str:
-    """`1 of 5 cells is done and not scored, the first is KEY (why)`. missing: of `unscored`, at least one."""
+    """`1 of 5 cells is done and not scored, the first is KEY (reason)`. missing: what `unscored` returned, not
+    empty."""
     ledger = Ledger(output_dir, only={r["key"] for r in missing}).refresh()
-    told = [a.unscored["error"] for r in missing if (a := ledger.attempts[r["key"]]).unscored]
+    errors = [a.unscored["error"] for r in missing if (a := ledger.attempts[r["key"]]).unscored]
     many = f"{len(missing)} of {len(sweep.keys)} cells {'are' if len(missing) > 1 else 'is'} done and not scored"
-    why = f" ({told[0]})" if told else ""
+    why = f" ({errors[0]})" if errors else ""
     right = "" if NO_PACK in why else f"; right: `blip2sweep retry {sweep.name}` scores them"
     return f"{many}, the first is {missing[0]['key']}{why}{right}"
 
 
 def scoring(output_dir: Path, sweep: Sweep) -> str:
-    """What a follower waits for when every cell has a result."""
+    """The line for following a sweep whose cells all have results and are not all scored."""
     left = len({*sweep.keys} - set(map(key_of, scored_names(output_dir))))
     return f"every cell is done; {left} of {len(sweep.keys)} are being scored"
 
 
 def scored(output_dir: Path, sweep: Sweep) -> bool:
-    """Whether every cell has its statistics: they are written beside the next cell's work, after the result. Of what was
-    computed again those of the new result count."""
+    """Whether every cell has statistics. They are written after the result, while the next cell runs. For a cell that
+    was computed again the new result counts."""
     names = scored_names(output_dir)
     if not set(map(key_of, names)).issuperset(sweep.keys):
         return False
-    again = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
-    return names.issuperset(predictions_name(r) for r in again if r["predictions"])
+    new_results = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
+    return names.issuperset(predictions_name(r) for r in new_results if r["predictions"])

@@ -1,1 +1,1 @@
-"""A sweep in progress: started here, followed, its state read from the ledger and the queue."""
+"""A running sweep: started on this machine, followed, its state read from the ledger and the queue."""

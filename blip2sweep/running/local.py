@@ -1,4 +1,4 @@
-"""Runs a sweep on this machine: N workers, each under a supervisor, one GPU each where there are GPUs."""
+"""Runs a sweep on this machine: N workers, each under a supervisor, with one GPU each where there are GPUs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from blip2sweep.machine.memory import WORKERS, WORKERS_ON_GPU
 from blip2sweep.planning.packs import make_packs, write_packs
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
-from blip2sweep.running.queue import Live
+from blip2sweep.running.queue import QueueState
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.signals import term_as_ctrl_c
 from blip2sweep.workers.supervisor import Supervisor
 
 
 def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
-    """Run the jobs. Returns when every worker has ended; Ctrl-C ends them and keeps what is done."""
+    """Run the jobs and return when every worker has ended. Ctrl-C ends the workers; finished cells stay. Raises
+    UserError when the ledger cannot be written."""
     term_as_ctrl_c()
     gpus = visible_gpus()
     packs = make_packs(jobs, workers or max(1, len(gpus)))
     submission = Submission(new_run(), "local", {"workers": workers}, len(packs))
     paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, sweep.settings)
-    # Each reads its pack: what cannot be read is told before the launch is noted.
+    # Each reads its pack here, so that an unreadable one is an error before the launch is recorded.
     supervisors = [
         _supervisor(i, path, sweep, submission.run, output_dir, gpus, len(paths)) for i, path in enumerate(paths)
     ]
@@ -37,16 +38,17 @@ def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: 
 
 
 def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir: Path) -> None:
+    """Run the supervisors in threads and follow the sweep until they end."""
     refused: list[UserError] = []
     threads = [threading.Thread(target=_guarded, args=(s, refused), daemon=True) for s in supervisors]
     for thread in threads:
         thread.start()
 
-    def alive() -> Live:
-        return Live(packs={(run, i): "running" for i, t in enumerate(threads) if t.is_alive()})
+    def running_packs() -> QueueState:
+        return QueueState(packs={(run, i): "running" for i, t in enumerate(threads) if t.is_alive()})
 
     try:
-        follow(output_dir, sweep, alive)
+        follow(output_dir, sweep, running_packs)
     except BaseException:
         for supervisor in supervisors:
             supervisor.stop()
@@ -59,7 +61,8 @@ def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir
 
 
 def _guarded(supervisor: Supervisor, refused: list[UserError]) -> None:
-    """A ledger that cannot be written is the sweep's error, not its thread's."""
+    """Run a supervisor. Its UserError, as for a ledger that cannot be written, goes to `refused` and is raised by the
+    launch."""
     try:
         supervisor.run()
     except UserError as error:
@@ -75,7 +78,7 @@ def _supervisor(
 
 
 def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
-    """One GPU each, and this machine's cores shared out."""
+    """The environment of worker i of `count`: one GPU, and an equal share of this machine's cores."""
     threads = str(max(1, len(os.sched_getaffinity(0)) // count))
     env = {
         **os.environ,
@@ -85,12 +88,12 @@ def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
     }
     if not gpus:
         return env
-    shared = len(range(i % len(gpus), count, len(gpus)))  # they are dealt in turn
+    shared = len(range(i % len(gpus), count, len(gpus)))  # workers take GPUs in turn
     return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], WORKERS_ON_GPU: str(shared)}
 
 
 def visible_gpus() -> list[str]:
-    """Names for CUDA_VISIBLE_DEVICES, found without importing torch."""
+    """The GPUs' names for CUDA_VISIBLE_DEVICES, found without importing torch."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [g for g in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if g and g != "-1"]
     try:

@@ -1,4 +1,4 @@
-"""Follows a sweep through the ledger: a progress bar on a terminal, a line now and then elsewhere."""
+"""Follows a sweep in the ledger: with a progress bar on a terminal, with a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from blip2sweep.files import on_network
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import scored, scoring
-from blip2sweep.running.queue import Live, live
+from blip2sweep.running.queue import QueueState, queue_state
 from blip2sweep.running.status import UNKNOWN, PackKeys, Status, sweep_status, warnings
 
 LEDGER_SECONDS = 0.3
-SLURM_SECONDS = 5.0  # squeue is the controller's time: it is asked no more often, and less often where it is slow
+SLURM_SECONDS = 5.0  # between two calls of squeue, which load Slurm's controller; longer when it is slow
 LINE_SECONDS = 15
-NETWORK_SECONDS = 60.0  # as long as NFS may show an old directory or file
+NETWORK_SECONDS = 60.0  # NFS may show an old directory or file for so long
 PASSING = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Cleaning", "Prolog")
 
-Look = Callable[[], Live]
+ReadQueue = Callable[[], QueueState]
 
 
-def follow(output_dir: Path, sweep: Sweep, look: Look | None = None, ledger: Ledger | None = None) -> Status:
-    """Until every cell has a result, or nothing more will come by itself; then what workers warned of. look: which packs
-    are alive now; ledger: of these keys, where somebody has one that knows some of them already."""
+def follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None = None, ledger: Ledger | None = None) -> Status:
+    """Follow a sweep until every cell has a result and a score, or nothing will change any more. Then print the
+    workers' warnings.
+
+    read_queue: returns which packs have a process; None asks Slurm. ledger: of the sweep's keys, where the caller has
+    read one.
+    """
     ledger, screen = ledger or Ledger(output_dir, only=sweep.keys, brief=True), console(err=True)
-    status = _follow(output_dir, sweep, look, ledger, screen)
+    status = _follow(output_dir, sweep, read_queue, ledger, screen)
     for line in warnings(ledger.refresh(), sweep):
         screen.print(f"warning: {line}", soft_wrap=True)
     return status
 
 
-def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, screen: Console) -> Status:
-    now = Watch(look or (lambda: live(sweep, output_dir)), 0.0 if look else SLURM_SECONDS)
+def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger: Ledger, screen: Console) -> Status:
+    """The loop of `follow`."""
+    now = QueueWatch(read_queue or (lambda: queue_state(sweep, output_dir)), 0.0 if read_queue else SLURM_SECONDS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-    said, waiting, packs = time.monotonic(), "", PackKeys()
+    last_line, waiting, packs = time.monotonic(), "", PackKeys()
     with Progress(*columns, console=screen, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("cells", total=len(sweep.keys))
         while True:
@@ -50,50 +55,51 @@ def _follow(output_dir: Path, sweep: Sweep, look: Look | None, ledger: Ledger, s
             bar.update(task, completed=done + failed, description=f"cells ({failed} failed)" if failed else "cells")
             if done == len(sweep.keys) and scored(output_dir, sweep):
                 return status
-            if now.fresh and (told := stuck(status.live)) != waiting:
-                waiting = told
-                screen.print(told or "Slurm answers, and holds no job back")
-            if now.fresh and (not status.live or (status.settled and not status.live.known)):
+            if now.fresh and (reason := stuck(status.queue)) != waiting:
+                waiting = reason
+                screen.print(reason or "Slurm answers, and holds no job back")
+            if now.fresh and (not status.queue or (status.settled and not status.queue.known)):
                 return settled(output_dir, sweep, ledger, status)
-            if done == len(sweep.keys) and time.monotonic() - said > LINE_SECONDS:
-                said = time.monotonic()
+            if done == len(sweep.keys) and time.monotonic() - last_line > LINE_SECONDS:
+                last_line = time.monotonic()
                 screen.print(scoring(output_dir, sweep))
-            if not sys.stderr.isatty() and time.monotonic() - said > LINE_SECONDS:
-                said = time.monotonic()
+            if not sys.stderr.isatty() and time.monotonic() - last_line > LINE_SECONDS:
+                last_line = time.monotonic()
                 screen.print(status.summary())
             time.sleep(LEDGER_SECONDS)
 
 
 def settled(output_dir: Path, sweep: Sweep, ledger: Ledger, status: Status) -> Status:
-    """What is seen when nothing lives: a network file system shows the last lines of another host late."""
+    """The status when no process is left. A network file system shows the last lines of another host late, so it is
+    read again for a while."""
     deadline = time.monotonic() + NETWORK_SECONDS
     while status.keys("lost") and on_network(output_dir) and time.monotonic() < deadline:
         time.sleep(1)
-        status = sweep_status(output_dir, sweep, ledger.reopen(), status.live)
+        status = sweep_status(output_dir, sweep, ledger.reopen(), status.queue)
     return status
 
 
-def stuck(now: Live) -> str:
-    """Why nothing may ever come, in one line; empty where jobs run, or wait for what passes by itself."""
-    if not now.known:
+def stuck(queue: QueueState) -> str:
+    """Why nothing may ever happen, in one line. Empty when jobs run, or wait for a reason that passes by itself."""
+    if not queue.known:
         return f"{UNKNOWN}; the ledger is followed"
-    held = {reason: n for reason, n in now.pending.items() if reason not in PASSING}
-    return "; ".join(f"Slurm lets {n} jobs wait: {reason}" for reason, n in held.items())
+    waiting = {reason: n for reason, n in queue.pending.items() if reason not in PASSING}
+    return "; ".join(f"Slurm lets {n} jobs wait: {reason}" for reason, n in waiting.items())
 
 
-class Watch:
-    """Asks what is alive, at most every so many seconds. fresh: the last answer was asked for just now."""
+class QueueWatch:
+    """Reads the queue, at most once in `every` seconds. fresh: whether the last call read it."""
 
-    def __init__(self, look: Look, every: float) -> None:
-        self.look, self.every = look, every
+    def __init__(self, read_queue: ReadQueue, every: float) -> None:
+        self.read_queue, self.every = read_queue, every
         self.fresh = False
-        self._asked = -1e9
-        self._last = Live()
+        self._read_at = -1e9
+        self._last = QueueState()
 
-    def __call__(self) -> Live:
-        self.fresh = time.monotonic() - self._asked >= self.every
+    def __call__(self) -> QueueState:
+        self.fresh = time.monotonic() - self._read_at >= self.every
         if self.fresh:
             start = time.monotonic()
-            self._last, self._asked = self.look(), time.monotonic()
-            self.every = max(self.every, 20 * (self._asked - start)) if self.every else 0.0
+            self._last, self._read_at = self.read_queue(), time.monotonic()
+            self.every = max(self.every, 20 * (self._read_at - start)) if self.every else 0.0
         return self._last

@@ -1,4 +1,4 @@
-"""How far a sweep is: the state of every cell, from the ledger and what is known of live processes."""
+"""The state of every cell of a sweep, from the ledger and the queue."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from blip2sweep.results.ledger import PARTIAL, Attempts, Ledger
 from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
 from blip2sweep.results.unscored import not_scored, unscored
-from blip2sweep.running.queue import Live, live
+from blip2sweep.running.queue import QueueState, queue_state
 from blip2sweep.wire.lines import FailureLine, ResultLine
-from blip2sweep.workers.worker import again
+from blip2sweep.workers.worker import retry_mode
 
 UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
 STATES = ("done", "running", "queued", "lost", "failed")
@@ -29,73 +29,86 @@ STATES = ("done", "running", "queued", "lost", "failed")
 
 @dataclass
 class Status:
-    """states: {key: one of STATES}; failures: {key: its last}, for those that failed and those that may come again."""
+    """states: {key: one of STATES}. failures: {key: its last failure}, for failed cells and for cells that may be tried
+    again."""
 
     states: dict[str, str]
     failures: dict[str, FailureLine]
-    live: Live
+    queue: QueueState
 
     def keys(self, *states: str) -> list[str]:
+        """The keys of cells in one of these states."""
         return [k for k, s in self.states.items() if s in states]
 
     @property
     def counts(self) -> Counter[str]:
+        """{state: number of cells}."""
         return Counter(self.states.values())
 
     @property
     def settled(self) -> bool:
-        """Nothing more will come by itself."""
-        return not self.keys("running", "queued") or not self.live
+        """Whether nothing will change any more."""
+        return not self.keys("running", "queued") or not self.queue
 
     def summary(self, unscored: int = 0) -> str:
         """`12 cells: 3 done (1 not scored), 1 running, …`."""
         counts = {s: f"{self.counts[s]} {s}" for s in STATES if self.counts[s]}
         if unscored and "done" in counts:
-            counts["done"] += f" ({unscored} not scored{' yet' if self.live.packs else ''})"
+            counts["done"] += f" ({unscored} not scored{' yet' if self.queue.packs else ''})"
         return f"{len(self.states)} cells: " + ", ".join(counts.values())
 
 
 def sweep_status(
-    output_dir: Path, sweep: Sweep, ledger: Ledger, now: Live | None = None, packs: PackKeys | None = None
+    output_dir: Path, sweep: Sweep, ledger: Ledger, queue: QueueState | None = None, packs: PackKeys | None = None
 ) -> Status:
-    """Processes are looked at first and the ledger after: what is gone by then has written all it will. packs: of who asks
-    again and again."""
-    now = live(sweep, output_dir) if now is None else now  # one that says that nothing is alive is false
+    """The state of every cell of a sweep.
+
+    The queue is read before the ledger: a process that has ended by then has written all its lines. queue: None reads
+    it here. packs: for a caller that asks repeatedly.
+    """
+    queue = queue_state(sweep, output_dir) if queue is None else queue  # an empty state is false, and still an answer
     ledger.refresh()
-    in_packs = (packs or PackKeys()).cells_of_live(sweep.folder(output_dir), now)
+    in_packs = (packs or PackKeys()).live_cells(sweep.folder(output_dir), queue)
     states, failures = {}, {}
     for key in sweep.keys:
         attempts = ledger.attempts.get(key) or Attempts()
         failed = sweep.failures(attempts) if attempts.failures else []
-        states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, now, in_packs.get(key))
+        states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, queue, in_packs.get(key))
         if failed and states[key] != "done":
             failures[key] = failed[-1]
-    return Status(states, failures, now)
+    return Status(states, failures, queue)
 
 
-def _state(attempts: Attempts, failed: list[FailureLine], sweep: Sweep, now: Live, pack: tuple[str, int] | None) -> str:
-    """Of a cell without a result. pack: the newest live one that holds it. Starts that nothing has ended may be those of a
-    process that died without a word: one of another launch, or of a job that waits for its next turn, is not running."""
+def _state(
+    attempts: Attempts, failed: list[FailureLine], sweep: Sweep, queue: QueueState, pack: tuple[str, int] | None
+) -> str:
+    """The state of a cell without a result. pack: the newest pack with a process that holds the cell.
+
+    An open start may be that of a process that died. So a start of another launch, or of a job that waits for its
+    requeue, does not make the cell running.
+    """
     runs = {s.get("run") for s in attempts.open}
-    if (pack and now.packs[pack] == "running" and pack[0] in runs) or (not now.known and runs.intersection(sweep.runs)):
+    if (pack and queue.packs[pack] == "running" and pack[0] in runs) or (
+        not queue.known and runs.intersection(sweep.runs)
+    ):
         return "running"
-    if pack and again(attempts.failed_in(pack[:1])) != "skip":
+    if pack and retry_mode(attempts.failed_in(pack[:1])) != "skip":
         return "queued"
     if failed:
         return "failed"
-    return "lost" if now.known else "queued"
+    return "lost" if queue.known else "queued"
 
 
 class PackKeys:
-    """Which cells packs hold. A pack never changes once it is written: each is read once."""
+    """The keys of the cells in packs. A pack never changes after it is written, so each is read once."""
 
     def __init__(self) -> None:
         self._known: dict[Path, list[str]] = {}
 
-    def cells_of_live(self, folder: Path, now: Live) -> dict[str, tuple[str, int]]:
-        """{key: (run, index)} of cells whose pack has a live process. folder: the sweep's."""
+    def live_cells(self, folder: Path, queue: QueueState) -> dict[str, tuple[str, int]]:
+        """{key: (run, index)} of cells whose pack has a process. folder: the sweep's."""
         found: dict[str, tuple[str, int]] = {}
-        for run, index in now.packs:
+        for run, index in queue.packs:
             path = pack_path(folder, run, index)
             if path in self._known or path.exists():
                 found |= dict.fromkeys(self._keys(path), (run, index))
@@ -115,18 +128,18 @@ class PackKeys:
 
 
 def print_status(output_dir: Path, name: str | None) -> None:
-    """One line of counts, the rate, then failures by kind with their first message."""
+    """Print one line of counts, the rate, the failures by kind with their first message, and what to do next."""
     sweep = find_sweep(output_dir, name)
     ledger = Ledger(output_dir, only=sweep.keys, brief=True)
     status = sweep_status(output_dir, sweep, ledger)
     missing = unscored(output_dir, sweep, status.keys("done"))
     say(f"sweep {sweep.name}: {status.summary(len(missing))}")
-    told = [not_scored(output_dir, sweep, missing)] if missing and not status.live.packs else []
+    unscored_line = [not_scored(output_dir, sweep, missing)] if missing and not status.queue.packs else []
     for line in [
         *pace(sweep, ledger, status),
         *by_kind(status),
         *warnings(ledger, sweep),
-        *told,
+        *unscored_line,
         *advice(sweep, status),
         *earlier(ledger),
     ]:
@@ -134,12 +147,12 @@ def print_status(output_dir: Path, name: str | None) -> None:
 
 
 def earlier(ledger: Ledger) -> list[str]:
-    """What there is to say of rows that an earlier version computed. The ledger knows of each result its semantics alone:
-    those that are not today's are read whole."""
-    now = semantics(METHODS)
-    other = {r["key"] for r in ledger.results() if _semantics(r) != now}
-    said = older(Ledger(ledger.output_dir, only=other).refresh().results()) if other else None
-    return [said] if said else []
+    """A remark about results that an earlier version computed. The brief ledger knows only the semantics number of a
+    result; results with another number are read whole."""
+    current = semantics(METHODS)
+    other = {r["key"] for r in ledger.results() if _semantics(r) != current}
+    remark_text = older(Ledger(ledger.output_dir, only=other).refresh().results()) if other else None
+    return [remark_text] if remark_text else []
 
 
 def _semantics(result: ResultLine) -> int | None:
@@ -147,7 +160,7 @@ def _semantics(result: ResultLine) -> int | None:
 
 
 def by_kind(status: Status) -> list[str]:
-    """`failed, oom: 3; first: …`."""
+    """`failed, oom: 3; first: …`, one line for each kind of failure."""
     failed = [status.failures[k] for k in status.keys("failed")]
     kinds = Counter(f["kind"] for f in failed)
     return [
@@ -157,19 +170,23 @@ def by_kind(status: Status) -> list[str]:
 
 
 def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
-    """`on 2 of 16 workers: cache could not be written: …`, of the newest launch: what the log of a worker alone would say."""
-    workers, told = set(), defaultdict(set)
+    """`on 2 of 16 workers: cache could not be written: …`, for the newest launch. Otherwise only a worker's own log has
+    them."""
+    workers, workers_by_text = set(), defaultdict(set)
     unread = [f"{len(ledger.unreadable)} files of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
     for line in ledger.workers:
         if line["run"] in sweep.runs[-1:]:
             workers.add(worker := (line["pack"], line.get("part")))
             if "warning" in line:
-                told[line["warning"]].add(worker)
-    return [*unread, *(f"on {len(some)} of {len(workers)} workers: {what}" for what, some in told.items())]
+                workers_by_text[line["warning"]].add(worker)
+    return [
+        *unread,
+        *(f"on {len(affected)} of {len(workers)} workers: {text}" for text, affected in workers_by_text.items()),
+    ]
 
 
 def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:
-    """Cells per minute of the newest launch, and what that leaves."""
+    """Cells a minute of the newest launch, and the time that the rest will take."""
     left = len(status.keys("running", "queued"))
     times = [r["time"] for r in ledger.results() if r.get("run") in sweep.runs[-1:]]
     if not left or len(times) < 2:
@@ -190,9 +207,9 @@ def duration(seconds: float) -> str:
 
 
 def advice(sweep: Sweep, status: Status) -> list[str]:
-    """What cannot be known, and what to type next."""
-    lines = [] if status.live.known else [UNKNOWN]
-    lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.live.pending.most_common(3)]
+    """What is unknown, and which command comes next."""
+    lines = [] if status.queue.known else [UNKNOWN]
+    lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.queue.pending.most_common(3)]
     if status.settled and (when := sweep.submissions[-1].cancelled if sweep.submissions else None):
         lines.append(f"cancelled {time.strftime('%F %T', time.localtime(when))}")
     if status.keys("lost", "failed"):
@@ -200,9 +217,10 @@ def advice(sweep: Sweep, status: Status) -> list[str]:
     return lines
 
 
-def told(gone: Sequence[str], of: int, failures: Mapping[str, FailureLine], more: str | None = None) -> str:
-    """`2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`."""
-    kinds = Counter(failures[k]["kind"] if k in failures else "lost" for k in gone)
+def failure_summary(keys: Sequence[str], of: int, failures: Mapping[str, FailureLine], more: str | None = None) -> str:
+    """`2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`. keys: the cells without a result, at least one. more:
+    appended."""
+    kinds = Counter(failures[k]["kind"] if k in failures else "lost" for k in keys)
     counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    error = failures[gone[0]]["error"] if gone[0] in failures else "no result"
-    return f"{len(gone)} of {of} cells failed: {counted}; first ({gone[0]}): {error}" + (f"; {more}" if more else "")
+    error = failures[keys[0]]["error"] if keys[0] in failures else "no result"
+    return f"{len(keys)} of {of} cells failed: {counted}; first ({keys[0]}): {error}" + (f"; {more}" if more else "")

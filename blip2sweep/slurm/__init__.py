@@ -1,1 +1,1 @@
-"""Sweeps on Slurm: settings, submission, the batch job."""
+"""Sweeps on Slurm: settings, submission, and the process of a job."""

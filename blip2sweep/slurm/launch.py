@@ -1,4 +1,4 @@
-"""A sweep on Slurm: packs, arrays, following."""
+"""Runs a sweep on Slurm: makes packs, submits them as arrays, and follows the jobs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from blip2sweep.workers.signals import term_as_ctrl_c
 
 
 def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> bool:
-    """Queue the jobs and follow them. False when they were left running (`wait=false`)."""
-    submission = queue(jobs, sweep, output_dir, launcher)
+    """Submit the jobs and follow them. False when they were left running (`wait=false`). Raises UserError when Slurm
+    refuses them."""
+    submission = queue_sweep(jobs, sweep, output_dir, launcher)
     announce(sweep, submission, output_dir)
     if not launcher.get("wait", True):
         return False
@@ -33,17 +34,18 @@ def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher:
     return True
 
 
-def queue(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> Submission:
-    """Write the packs and submit them. When Slurm refuses, all is as before."""
+def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> Submission:
+    """Write the packs and submit them. When Slurm refuses, everything that was written is removed, and UserError is
+    raised."""
     term_as_ctrl_c()
     require("sbatch", "scontrol")
     launcher = with_time_to_work(checked_launcher(launcher))
-    array_size(launcher)  # Slurm answers
+    array_size(launcher)  # raises UserError when Slurm does not answer
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
     packs = slurm_packs(jobs, launcher, seconds)
     submission = Submission(new_run(), "slurm", launcher, len(packs), cluster=local_cluster())
     before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"
-    was = path.read_bytes() if path.exists() else None
+    old_file = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
         settings = _with_wall_time(sweep.settings, launcher)
@@ -54,13 +56,13 @@ def queue(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Lau
         if not submission.arrays:
             withdraw(submission)
             sweep.submissions = before
-            discard(sweep, submission, output_dir, was)
+            discard(sweep, submission, output_dir, old_file)
         raise
     return submission
 
 
 def _with_wall_time(settings: Settings, launcher: Launcher) -> Settings:
-    """What a job has to know of its own wall time."""
+    """The settings with what a job has to know about its own wall time."""
     return {
         **settings,
         "max_num_timeout": launcher.get("max_num_timeout"),
@@ -70,25 +72,26 @@ def _with_wall_time(settings: Settings, launcher: Launcher) -> Settings:
 
 
 def withdraw(submission: Submission) -> None:
-    """Cancel what Slurm took although we never heard its number."""
+    """Cancel jobs that Slurm accepted although their ids were never received."""
     for cluster in clusters_of(submission):
         lines, _ = squeue(submission.user, cluster)
-        for where in {x[0] for x in lines}:
-            jobs = {x[2] for x in lines if x[0] == where and x[6].startswith(f"blip2sweep {submission.run}:")}
+        for job_cluster in {x[0] for x in lines}:
+            jobs = {x[2] for x in lines if x[0] == job_cluster and x[6].startswith(f"blip2sweep {submission.run}:")}
             if jobs:
-                query("scancel", *sorted(jobs), cluster=where or None)
+                query("scancel", *sorted(jobs), cluster=job_cluster or None)
 
 
-def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes | None) -> None:
-    """Take back what a refused launch has written."""
+def discard(sweep: Sweep, submission: Submission, output_dir: Path, old_file: bytes | None) -> None:
+    """Remove what a refused launch has written. old_file: the content of sweep.json before; None when there was
+    none."""
     folder = sweep.folder(output_dir)
     for i in range(submission.packs):
         pack_path(folder, submission.run, i).unlink(missing_ok=True)
     shutil.rmtree(sweep.logs(output_dir, submission.run), ignore_errors=True)
-    if was is None:
+    if old_file is None:
         (folder / "sweep.json").unlink(missing_ok=True)
     else:
-        (folder / "sweep.json").write_bytes(was)
+        (folder / "sweep.json").write_bytes(old_file)
     emptied = (
         folder / "packs",
         folder,
@@ -103,7 +106,7 @@ def discard(sweep: Sweep, submission: Submission, output_dir: Path, was: bytes |
 
 
 def slurm_packs(jobs: Sequence[CellJob], launcher: Launcher, seconds: dict[str, float]) -> list[list[CellJob]]:
-    """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: by key."""
+    """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: {key: expected cost}."""
     slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
     minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
     cells = max(1, len(jobs) // tasks)
@@ -112,38 +115,45 @@ def slurm_packs(jobs: Sequence[CellJob], launcher: Launcher, seconds: dict[str, 
 
 
 def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:
-    """Job ids, and how to come back."""
+    """Print the job ids, and how to come back to the sweep."""
     ids = ", ".join(a["job"] + (f" on cluster {a['cluster']}" if a["cluster"] else "") for a in submission.arrays)
     tell(
-        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in {sweep.logs(output_dir, submission.run)}"
+        f"sweep {sweep.name}: {submission.packs} packs in Slurm jobs {ids}; logs in "
+        f"{sweep.logs(output_dir, submission.run)}"
     )
-    tell(f"come back with: blip2sweep status {words(sweep, output_dir)}   (also wait, retry, cancel, logs KEY)")
-    if told := kept_out(os.environ, submission.launcher):
-        tell(told)
+    tell(
+        f"come back with: blip2sweep status {sweep_arguments(sweep, output_dir)}   (also wait, retry, cancel, logs KEY)"
+    )
+    if remark := removed_variables(os.environ, submission.launcher):
+        tell(remark)
 
 
-def kept_out(environ: Mapping[str, str], launcher: Launcher) -> str | None:
-    """Which variables of this shell the jobs do not get: those of a job that it runs in, and what would override settings."""
-    given = [
+def removed_variables(environ: Mapping[str, str], launcher: Launcher) -> str | None:
+    """A remark about variables of this shell that the jobs do not get: those of a surrounding job, and those that
+    override settings."""
+    options = [
         {"timeout_min": "time", "mem_gb": "mem", "name": "job-name"}.get(k, k)
         for k, v in launcher.items()
         if v is not None
     ]
-    gone = submission_env(environ, [g.replace("_", "-") for g in given])[1]
+    removed = submission_env(environ, [g.replace("_", "-") for g in options])[1]
     if job := surrounding_job(environ):
-        return f"submitted from inside Slurm job {job}: its {len(gone)} variables (SLURM_… and the like) do not reach the jobs"
-    return f"not passed on to the jobs, settings of hydra.launcher count: {', '.join(gone)}" if gone else None
+        return (
+            f"submitted from inside Slurm job {job}: its {len(removed)} variables (SLURM_… and the like) do "
+            "not reach the jobs"
+        )
+    return f"not passed on to the jobs, settings of hydra.launcher count: {', '.join(removed)}" if removed else None
 
 
-def words(sweep: Sweep, output_dir: Path) -> str:
-    """The arguments that name this sweep to a verb."""
+def sweep_arguments(sweep: Sweep, output_dir: Path) -> str:
+    """The arguments that name this sweep in other commands."""
     return sweep.name if str(output_dir) == "outputs" else f"{sweep.name} --output-dir {shlex.quote(str(output_dir))}"
 
 
 def follow_slurm(sweep: Sweep, output_dir: Path) -> None:
-    """Until all is done or nothing is left in the queue. Ctrl-C leaves the jobs running."""
+    """Follow the sweep until it is done or nothing is left in the queue. Ctrl-C leaves the jobs running."""
     try:
         follow(output_dir, sweep)
     except KeyboardInterrupt:
-        tell(f"\nthe jobs go on; come back with: blip2sweep wait {words(sweep, output_dir)}")
+        tell(f"\nthe jobs go on; come back with: blip2sweep wait {sweep_arguments(sweep, output_dir)}")
         raise SystemExit(130) from None

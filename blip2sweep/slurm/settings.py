@@ -1,4 +1,5 @@
-"""What `hydra.launcher` may say for Slurm: refused before anything is written where it cannot be meant."""
+"""Checks the settings of `hydra.launcher` for Slurm. Settings that cannot work are refused before anything is
+written."""
 
 from __future__ import annotations
 
@@ -9,29 +10,25 @@ from typing import cast
 from blip2sweep.errors import UserError
 from blip2sweep.wire.launcher import Launcher
 
-Given = Mapping[str, object]  # settings as they are typed: any of them may be of any type
+Given = Mapping[str, object]  # settings as the user wrote them, of any type
 
-# The least that a setting may be.
+# The smallest value of a setting.
 LEAST = {
     "timeout_min": 1, "array_parallelism": 1, "nodes": 1, "tasks_per_node": 1, "max_packs": 1, "pack_minutes": 0,
     "signal_delay_s": 0, "max_num_timeout": 0,
 }  # fmt: skip
 LISTS = ("setup", "teardown", "srun_args")
-# With these sbatch would say or do something else than we read and follow.
+# Options that change what sbatch prints or does, on which following the jobs depends.
 OURS_ALONE = ("array", "error", "open-mode", "output", "parsable", "quiet", "test-only", "wait", "wrap")
 LONG = {"M": "clusters", "p": "partition", "A": "account", "q": "qos", "C": "constraint", "x": "exclude", "w": "nodelist",
         "L": "licenses", "H": "hold", "b": "begin", "d": "dependency", "c": "cpus-per-task", "t": "time", "J": "job-name"}  # fmt: skip
-UNSEEN = (
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # controls, directions of text and other formats, line ends: nobody sees what they do
+# Unicode categories of invisible characters: controls, formats such as text direction, surrogates, line and paragraph
+# ends.
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def checked_launcher(launcher: Given) -> Launcher:
-    """The settings, with clusters where they belong. Raises UserError for those that cannot be meant."""
+    """The settings, with clusters under their own name. Raises UserError for settings that cannot work."""
     _check_text(launcher)
     _check_numbers(launcher)
     _check_shapes(launcher)
@@ -39,17 +36,20 @@ def checked_launcher(launcher: Given) -> Launcher:
 
 
 def with_time_to_work(launcher: Launcher) -> Launcher:
-    """`signal_delay_s` at most a quarter of the wall time: a signal at the start would leave a job nothing to do."""
+    """The settings with `signal_delay_s` at most a quarter of the wall time, because a job signalled at its start would
+    do nothing."""
     delay, minutes = launcher.get("signal_delay_s"), launcher.get("timeout_min")
     return {**launcher, "signal_delay_s": min(delay, 15 * minutes)} if delay and minutes else launcher
 
 
 def _with_clusters(launcher: Given) -> Launcher:
-    more = dict(cast("Given", launcher.get("additional_parameters") or {}))  # `_check_shapes` has seen it
-    said = {str(v) for v in (launcher.get("clusters"), more.pop("clusters", None), more.pop("M", None)) if v}
-    if len(said) > 1:
-        raise UserError(f"hydra.launcher.clusters: said twice, {' and '.join(sorted(said))}; right: once")
-    return cast("Launcher", {**launcher, "clusters": next(iter(said), None), "additional_parameters": more})
+    more = dict(
+        cast("Given", launcher.get("additional_parameters") or {})
+    )  # `_check_shapes` made sure that it is a dict
+    named = {str(v) for v in (launcher.get("clusters"), more.pop("clusters", None), more.pop("M", None)) if v}
+    if len(named) > 1:
+        raise UserError(f"hydra.launcher.clusters: said twice, {' and '.join(sorted(named))}; right: once")
+    return cast("Launcher", {**launcher, "clusters": next(iter(named), None), "additional_parameters": more})
 
 
 def _check_numbers(launcher: Given) -> None:
@@ -90,12 +90,12 @@ def _check_flag(name: str) -> None:
 
 
 def as_text(name: str, value: str) -> str:
-    """How one text with commas is typed: Hydra takes them for a sweep, unless quotes that the shell leaves are around."""
+    """How a text with commas is typed. Hydra takes it for a sweep, unless it is in quotes that the shell leaves."""
     return f"hydra.launcher.{name}=\\'{value}\\' (or \"hydra.launcher.{name}='{value}'\"), one text in quotes that Hydra sees"
 
 
 def _check_text(launcher: Given) -> None:
-    """No character that nobody sees: one that ends a line would add a line of its own to the batch script."""
+    """Refuse invisible characters: one that ends a line would add a line to the batch script."""
     for where, text in _texts("hydra.launcher", launcher):
         tab = "\t" if where.rpartition(".")[2].partition("[")[0] in ("setup", "teardown") else ""
         unseen = next((c for c in text if c not in tab and unicodedata.category(c) in UNSEEN), None)
@@ -107,6 +107,7 @@ def _check_text(launcher: Given) -> None:
 
 
 def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
+    """(where, text) of every text in a value, keys included."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, Mapping):

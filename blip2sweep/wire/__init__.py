@@ -1,5 +1,5 @@
-"""The wire format: what processes and versions tell each other, as types. Names are those on disk.
+"""The wire format: the data that processes and versions exchange, as types. The names are those on disk.
 
-A cell's job goes from planning through a pack to a worker (`pack.py`); the worker's lines go through a journal to whoever makes
-tables (`lines.py`). What is read from a file is checked once, where it is read.
+A cell's job goes from planning to a worker in a pack (`pack.py`). The worker's lines go to the makers of tables in a
+journal (`lines.py`). Data from a file is checked once, where it is read.
 """

@@ -1,4 +1,4 @@
-"""Settings of a launcher, as `hydra.launcher` gives them and a sweep's file keeps them."""
+"""The settings of a launcher, as `hydra.launcher` has them and as a sweep's file keeps them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import TypedDict
 
 
 class Launcher(TypedDict, total=False):
-    """Those that our code reads: the names are hydra-submitit-launcher's. Others are passed on to sbatch as they are."""
+    """The settings that this package reads, under hydra-submitit-launcher's names. All others are passed on to sbatch
+    unchanged."""
 
     name: str
     cpus_per_task: int
     stderr_to_stdout: bool
-    workers: int | None  # of the local launcher: processes
+    workers: int | None  # of the local launcher: number of processes
     partition: str | None
     clusters: str | None
     timeout_min: int

@@ -1,4 +1,5 @@
-"""The lines of the ledger's journals, by event. `results/journal.py` writes them, `results/ledger.py` reads them."""
+"""The lines of the ledger's journals, by event. `results/journal.py` writes them, and `results/ledger.py` reads
+them."""
 
 from __future__ import annotations
 
@@ -8,38 +9,40 @@ from typing import Literal, NotRequired, TypedDict, cast
 from blip2sweep.wire.pack import Columns, JsonObject
 
 Scalar = str | int | float | bool | None
-Note = list[int]  # what a file was when it was written: bytes, mtime in ns, crc32 (`files.write_noted`)
+Note = list[int]  # [bytes, mtime in ns, crc32] of a file when it was written (`files.write_noted`)
 
 
 class Head(TypedDict):
-    """How every line begins."""
+    """The fields that every line begins with."""
 
-    time: float
+    time: float  # seconds since 1970
     host: str
     pid: int
-    n: NotRequired[int]  # its running number; lines of the first versions have none
+    n: NotRequired[int]  # running number in the file; lines of the first versions have none
 
 
 class AttemptId(TypedDict):
-    """Which attempt at which cell a line is about."""
+    """The attempt that a line is about."""
 
     key: str
     sweep: NotRequired[str | None]
     run: NotRequired[str | None]
     attempt: NotRequired[str | None]
-    job: NotRequired[str | None]  # Slurm's id
+    job: NotRequired[str | None]  # Slurm's id of the job
 
 
 class StartLine(Head, AttemptId):
+    """A worker has started a cell."""
+
     event: Literal["started"]
-    process: NotRequired[str | None]  # which process had the pid
+    process: NotRequired[str | None]  # identifies the process that had the pid
 
 
 class Flips(TypedDict):
-    """How a second run of the same cell differs."""
+    """How much a second run of the same cell differs."""
 
-    flips: int
-    flip_rate: float
+    flips: int  # outputs that differ
+    flip_rate: float  # their share
 
 
 class Noise(Flips):
@@ -52,7 +55,7 @@ Cost = dict[str, Scalar]  # seconds and cache hits by stage, batch size, peak me
 
 
 class Provenance(TypedDict, total=False):
-    """What ran."""
+    """The machine, libraries and code that computed a cell."""
 
     threads: int
     cpu_capability: str
@@ -64,7 +67,7 @@ class Provenance(TypedDict, total=False):
 
 
 class Run(Provenance, total=False):
-    """What a result line says of the run itself."""
+    """What a result line says about the run."""
 
     layers_changed: int
     cost: Cost
@@ -73,7 +76,7 @@ class Run(Provenance, total=False):
 
 
 class Imported(TypedDict, total=False):
-    """What a line has besides where a result was imported."""
+    """The fields that only imported results have."""
 
     imported: str
     published: dict[str, float]
@@ -82,17 +85,19 @@ class Imported(TypedDict, total=False):
 
 
 class ResultLine(Head, AttemptId, Run, Imported):
+    """A cell is done. The line commits its predictions."""
+
     event: Literal["result"]
-    predictions: str | None  # their hash; imported scores may come without
+    predictions: str | None  # their hash; None for imported scores without predictions
     files: NotRequired[dict[str, Note] | None]
-    replaces: NotRequired[list[str]]  # attempts whose results it knew
-    starts: NotRequired[list[str]]  # the other attempts it knew
+    replaces: NotRequired[list[str]]  # attempts whose results existed when this one was written
+    starts: NotRequired[list[str]]  # the other attempts that existed then
     columns: Columns
-    semantics: NotRequired[int | None]  # of a brief record: the only column that is kept
+    semantics: NotRequired[int | None]  # in a brief record, the only column that is kept
 
 
 class Failure(TypedDict):
-    """How something ended that went wrong."""
+    """An error: its kind, its message and its traceback."""
 
     kind: str
     error: str
@@ -100,34 +105,41 @@ class Failure(TypedDict):
 
 
 class WorkerFailure(Failure, total=False):
-    """How a worker process ended with a cell in hand."""
+    """An error of a cell, or the death of a worker while it ran the cell."""
 
     fatal: bool
     signal: int | None
 
 
 class FailureLine(Head, AttemptId, WorkerFailure):
+    """A cell has failed."""
+
     event: Literal["failed"]
     columns: NotRequired[Columns]
 
 
 class RequeuedLine(Head, AttemptId):
+    """A cell was given up and will be run again."""
+
     event: Literal["requeued"]
     reason: NotRequired[str | None]
 
 
 class Measured(TypedDict):
-    """What `results.drops.measure` gives: {metric: [value, baseline, drop, low, high, changed images]} or {metric: [value]}."""
+    """What `results.drops.measure` returns. metrics: {metric: [value, baseline, drop, low, high, changed images]} or
+    {metric: [value]}."""
 
-    scored: str
+    scored: str  # digest of the scorers' versions
     samples: int
     noise: dict[str, float | None]
     metrics: dict[str, list[float | None]]
     images: NotRequired[int]
-    same: NotRequired[float]
+    same: NotRequired[float]  # share of outputs equal to the baseline's
 
 
 class MeasuredLine(Head, Measured):
+    """A cell's metrics and drops. source: what they were measured from (`results.drops.source`)."""
+
     event: Literal["measured"]
     key: str
     source: str
@@ -135,12 +147,14 @@ class MeasuredLine(Head, Measured):
 
 
 class UnscoredLine(Head, Failure):
+    """A cell that is done could not be scored."""
+
     event: Literal["unscored"]
     key: str
 
 
 class WorkerName(TypedDict):
-    """Which worker a `worker` line is about."""
+    """The worker that a `worker` line is about."""
 
     sweep: str | None
     run: str
@@ -150,8 +164,10 @@ class WorkerName(TypedDict):
 
 
 class WorkerLine(Head, WorkerName):
+    """A worker has started, warned, or stopped before the end of its pack."""
+
     event: Literal["worker"]
-    turn: NotRequired[int]
+    turn: NotRequired[int]  # how often its job had been requeued
     gpus: NotRequired[str | None]
     ended: NotRequired[str]
     warning: NotRequired[str]
@@ -160,7 +176,7 @@ class WorkerLine(Head, WorkerName):
 CellLine = StartLine | ResultLine | FailureLine | RequeuedLine | MeasuredLine | UnscoredLine
 Line = CellLine | WorkerLine
 
-# Fields that the ledger itself takes for granted, by event.
+# {event: fields that the ledger uses without a check}.
 REQUIRED: Mapping[str, frozenset[str]] = {
     "started": frozenset({"key", "time"}),
     "result": frozenset({"key", "time"}),
@@ -174,9 +190,11 @@ NOTHING: frozenset[str] = frozenset()
 
 
 def line_of(record: object) -> Line | None:
-    """A record whose seal holds, as a line; None where a field is missing that readers take for granted. What the writer put
-    in is not looked at again: the seal says that it stands as it was written. A line of an event that is none of REQUIRED, which a
-    later version may write, is one too: no reader looks into it."""
+    """A record whose seal holds, as a line. None when a required field is missing.
+
+    The types of its fields are not checked: the seal shows that the line is as it was written. A line of an event that
+    is not in REQUIRED, which a later version may write, is valid too; no reader uses it.
+    """
     if not isinstance(record, dict):
         return None
     event = record.get("event")

@@ -1,4 +1,4 @@
-"""A cell's job, a pack of them, and the settings of a worker, as planning writes them and a worker reads them."""
+"""The job of a cell, a pack of jobs, and the settings of a worker, as planning writes them and a worker reads them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NotRequired, TypedDict, cast
 
 from blip2sweep.errors import UserError
 
-JsonObject = dict[str, object]  # an object whose fields its reader knows, such as a composed section of the config
+JsonObject = dict[str, object]  # an object whose reader knows its fields, such as a composed section of the config
 
-# ---- a cell, as planning tells a worker
+# ---- a cell's job
 
 
 class PlannedTask(TypedDict):
-    """What the task's data were when the cell was planned."""
+    """The state of the task's data when the cell was planned."""
 
     samples: str  # fingerprint of ids and annotations
     images: str  # digest of the images' content
 
 
 class TaskJob(TypedDict):
-    """A composed task section, of which the other fields are for the task's own reader."""
+    """A composed section `task`. Its other fields are for the task's own reader."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class TaskJob(TypedDict):
 
 
 class GenerationJob(TypedDict):
-    """The fields of `tasks.Generation`."""
+    """The fields of `tasks.generation.Generation`."""
 
     prompt: str | None
     num_beams: int
@@ -40,13 +40,13 @@ class GenerationJob(TypedDict):
 
 
 class BackendChoice(TypedDict):
-    """What runs a cell. The name is one of `backends.BACKENDS`; the other fields are that back end's own options."""
+    """The back end of a cell: a name in `backends.BACKENDS`, and that back end's own options."""
 
     name: str
 
 
 class Columns(TypedDict):
-    """The identity and size columns of a cell's row. There are more than these: `bits_<part>`, sizes, calibration."""
+    """The identity and size columns of a cell's row. Rows have more: `bits_<part>`, sizes, calibration."""
 
     model: str
     weights: str
@@ -59,14 +59,14 @@ class Columns(TypedDict):
     part: str
     recipe: str
     recipe_json: str
-    baseline: NotRequired[str]  # in the ledger: the key of the cell's baseline
+    baseline: NotRequired[str]  # in the ledger, the key of the cell's baseline
     backend: NotRequired[str]  # where it is not torch
     params: NotRequired[int]
     model_bytes: NotRequired[float]
 
 
 class CellJob(TypedDict):
-    """What a worker needs to run one cell: `Cell.job()`."""
+    """What a worker needs to run one cell, as `Cell.job()` returns it."""
 
     key: str
     model: JsonObject
@@ -85,7 +85,7 @@ class CellJob(TypedDict):
 
 
 class Settings(TypedDict, total=False):
-    """What workers are told besides the cells. None of it changes an output in float32."""
+    """What workers get besides the cells. None of it changes an output in float32."""
 
     batch_size: int | None
     data_workers: int
@@ -97,8 +97,8 @@ class Settings(TypedDict, total=False):
     scoring_minutes: float | None
     propagation: bool
     noise_floor: bool
-    backend: BackendChoice  # of all cells of the pack; torch where it is absent
-    runner: str  # `module:Class`, of version 0.1
+    backend: BackendChoice  # of all cells in the pack; torch when absent
+    runner: str  # `module:Class`, in packs of version 0.1
     device: str
     threads: int
     max_num_timeout: int | None
@@ -107,25 +107,25 @@ class Settings(TypedDict, total=False):
 
 
 class PackName(TypedDict):
-    """Which pack it is, and where its results go."""
+    """Which pack it is, and the folder of its results."""
 
     sweep: str
-    run: str  # the id of a launch; with index it names the pack
+    run: str  # the id of a launch; run and index name the pack
     index: int
     output_dir: str
 
 
 class Pack(PackName):
-    """The cells one worker process runs, one after the other."""
+    """The cells that one worker process runs, in order."""
 
     settings: Settings
     cells: list[CellJob]
-    seconds: list[float] | None  # what each cell is expected to cost
+    seconds: list[float] | None  # expected cost of each cell
     part: NotRequired[str]  # `rank/tasks`: a share of the pack's file
 
 
 class PackFile(PackName):
-    """A pack on disk: models and tasks stand there once, and cells have their numbers."""
+    """A pack on disk. Each model and task is written once, and cells have their index."""
 
     settings: Settings
     models: list[JsonObject]
@@ -146,9 +146,10 @@ _OF_CELL: Mapping[str, type | tuple[type, ...]] = {
 
 
 def pack_of(data: object, where: str) -> Pack:
-    """A pack from the JSON of its file, models and tasks put back into its cells. Raises UserError where it is none.
+    """A pack from the JSON of its file, with models and tasks put back into its cells. where: names the file in errors.
 
-    Fields that earlier versions did not have get their defaults.
+    Raises UserError when it is not a pack; it lists all wrong fields of the object. Fields that earlier versions did
+    not write get defaults.
     """
     refuse = _refusal(where)
     if not isinstance(data, dict):
@@ -166,7 +167,7 @@ def _refusal(where: str) -> Callable[[str], UserError]:
 def _check(
     data: JsonObject, fields: Mapping[str, type | tuple[type, ...]], at: str, refuse: Callable[[str], UserError]
 ) -> None:
-    """Refuse an object that lacks a field or has one of another type."""
+    """Refuse an object with missing fields or fields of another type. at: the object's path in the file."""
     wrong = [f"{at}{name}" for name, kind in fields.items() if not isinstance(data.get(name), kind)]
     if wrong:
         raise refuse(f"{', '.join(wrong)} missing or of another type")
@@ -175,6 +176,7 @@ def _check(
 def _cell(
     cell: object, i: int, models: list[object], tasks: list[object], refuse: Callable[[str], UserError]
 ) -> JsonObject:
+    """A cell of the file with its model and task put in."""
     at = f"cells[{i}]."
     if not isinstance(cell, dict):
         raise refuse(f"{at[:-1]} no object")

@@ -1,4 +1,4 @@
-"""What a worker and its scoring process tell each other, one JSON line each."""
+"""The messages between a worker and its scoring process, one JSON line each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from blip2sweep.wire.pack import TaskJob
 
 
 class WarmRequest(TypedDict):
-    """Read a task's references, and start what scores, before a cell is done."""
+    """Read a task's references and start the scorers before a cell is done."""
 
     task: TaskJob
 
 
 class ScoreRequest(WarmRequest):
-    """Score the predictions `name` of the cell `key`, and measure them against the cell `baseline`."""
+    """Score the predictions `name` of the cell `key`, and measure them against the cell with the key `baseline`."""
 
     key: str
     name: str
@@ -23,7 +23,7 @@ class ScoreRequest(WarmRequest):
 
 
 class ScoreAnswer(TypedDict):
-    """What came of a request. written: whether there was something to do."""
+    """The answer to a ScoreRequest. written: whether statistics were written; False when current ones existed."""
 
     key: str
     written: bool

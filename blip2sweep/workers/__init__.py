@@ -1,1 +1,1 @@
-"""One process that runs cells, and the one that watches it."""
+"""The process that runs cells, and the process that supervises it."""

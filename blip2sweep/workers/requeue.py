@@ -1,8 +1,8 @@
-"""A pack's turns: what a job could not do in its wall time it does in another one, after the last finished cell.
+"""Requeues a Slurm job whose pack is not finished: it then goes on after the last finished cell.
 
-Several worker tasks may share a job. Each ends by itself and, where it leaves work, asks for another turn by a file; the
-batch script looks for it when srun has returned, so that all have had their chance, and requeues the job once. Nothing
-else lives as long: a task that requeued the job would end the others with their cells in hand.
+Several worker tasks may share a job. Each ends by itself. A task that leaves work requests a requeue by creating a
+file. The batch script looks for the file when srun has returned, after all tasks have ended, and requeues the job once.
+A task cannot requeue the job itself, because that would end the other tasks in the middle of their cells.
 """
 
 from __future__ import annotations
@@ -15,29 +15,33 @@ from pathlib import Path
 from blip2sweep.console.printing import say_text
 from blip2sweep.wire.lines import WorkerLine
 
-AGAIN = "BLIP2SWEEP_AGAIN"  # the file that asks; on the file system of the logs, which the tasks' containers see too
+# The variable with the path of the file. It lies beside the logs, which containers of the tasks see too.
+REQUEUE_FILE = "BLIP2SWEEP_AGAIN"
 REST = "`blip2sweep retry` runs what is left"
 
 
 def before_tasks(folder: Path) -> list[str]:
-    """Lines of the batch script between the site's own setup and srun. What fails from there on is not to end it."""
+    """Lines of the batch script between the site's setup and srun. From there on a failing command does not end the
+    script."""
     return [
-        f'export {AGAIN}={shlex.quote(str(folder.absolute()))}/"$SLURM_JOB_ID".again',
-        f'rm -f "${AGAIN}"',
+        f'export {REQUEUE_FILE}={shlex.quote(str(folder.absolute()))}/"$SLURM_JOB_ID".again',
+        f'rm -f "${REQUEUE_FILE}"',
         "set +e",
     ]
 
 
 def after_tasks(teardown: Iterable[str]) -> list[str]:
-    """Lines after srun, around a site's own ones. The job ends with the tasks' exit code.
+    """Lines of the batch script after srun and around the site's teardown. The job ends with the exit code of its
+    tasks.
 
-    An array's element is named `12_3`: one of them has the array's own id, under which Slurm means all of them.
+    The element `3` of array `12` is named `12_3` for scontrol. Its own job id may be the array's, which would name all
+    elements.
     """
     return [
         "blip2sweep_code=$?",
         *teardown,
-        f'if [ -e "${AGAIN}" ]; then',
-        f'  rm -f "${AGAIN}"',
+        f'if [ -e "${REQUEUE_FILE}" ]; then',
+        f'  rm -f "${REQUEUE_FILE}"',
         '  scontrol requeue "${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}" 2>&1 ||',
         f"    echo {shlex.quote(f'not requeued; {REST}')}",
         "fi",
@@ -45,10 +49,11 @@ def after_tasks(teardown: Iterable[str]) -> list[str]:
     ]
 
 
-def ask(reason: str | None, timeouts: int, most: int | None) -> None:
-    """Have the job requeued, unless it ran out of wall time (any reason but a `notice` of preemption) too often.
+def request_requeue(reason: str | None, timeouts: int, most: int | None) -> None:
+    """Request that the job is requeued. A job that ran out of wall time more than `most` times is not; preemption
+    (reason `notice`) does not count.
 
-    timeouts: how many turns before this one did.
+    timeouts: how many runs of this pack ran out of wall time before this one.
     """
     if reason != "notice" and timeouts >= (most or 0):
         _say(
@@ -57,19 +62,19 @@ def ask(reason: str | None, timeouts: int, most: int | None) -> None:
         return
     _say("another turn is asked for: " + ("told of preemption" if reason == "notice" else "out of wall time"))
     try:
-        Path(os.environ[AGAIN]).touch()
+        Path(os.environ[REQUEUE_FILE]).touch()
     except (KeyError, OSError) as error:
         _say(f"not requeued ({error}); {REST}")
 
 
-def out_of_time(workers: Iterable[WorkerLine], run: str, pack: int) -> int:
-    """How many turns of a pack ended for lack of wall time, from the ledger's `worker` lines. Slurm's own count has
-    preemptions and requeues by an administrator too."""
+def count_timeouts(workers: Iterable[WorkerLine], run: str, pack: int) -> int:
+    """How many runs of a pack's job ended for lack of wall time, from the ledger's `worker` lines. Slurm's own count
+    also contains preemptions, and requeues by an administrator."""
     return len({w.get("turn") for w in workers if (w["run"], w["pack"], w.get("ended")) == (run, pack, "timeout")})
 
 
-def this_turn() -> int:
-    """How often Slurm has started this job before."""
+def requeue_count() -> int:
+    """How often Slurm has requeued this job so far."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
 
 

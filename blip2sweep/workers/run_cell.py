@@ -1,4 +1,5 @@
-"""One attempt at one cell: start, evaluate, write predictions, commit, score. Every way it can end is a line of the ledger."""
+"""Runs one cell: start, evaluate, write predictions, commit. Every way in which that can end writes a line of the
+ledger. Scoring happens in another process."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from blip2sweep.wire.pack import CellJob, Columns, PackName
 from blip2sweep.workers.signals import Stop, Stopped
 
 MARKER = "[blip2sweep]"
-# After these a CUDA context is beyond use: whatever the process does next fails too.
+# After these errors a CUDA context is unusable: whatever the process does next fails too.
 BROKEN_DEVICE = ("device-side assert", "illegal memory access", "unspecified launch failure", "misaligned address",
                  "illegal instruction", "CUDA error: unknown error", "uncorrectable ECC")  # fmt: skip
 Run = Callable[[CellJob], Answered]
@@ -33,15 +34,17 @@ OUT_OF_TIME: Failure = {"kind": "timeout", "error": "not finished within the job
 
 
 class DeviceBroken(Exception):
-    """The failure is recorded; this process can compute nothing more."""
+    """The process can compute nothing more. The failure of its cell is in the ledger."""
 
 
 def run_cell(
     job: CellJob, run: Run, journal: Journal, pack: PackName, stop: Stop, ledger: Ledger | None = None
 ) -> str | None:
-    """The name of the committed predictions, or None when the cell failed. Raises Stopped when it was given up, and
-    DeviceBroken when the process has to end. ledger: of what others have done with the cell meanwhile, which the result says
-    that it replaces."""
+    """The name of the committed predictions; None when the cell failed. ledger: shows what others did with the cell
+    meanwhile, which the result then says it replaces.
+
+    Raises Stopped when the worker was asked to stop, and DeviceBroken when the process has to end.
+    """
     output_dir, start = Path(pack["output_dir"]), time.monotonic()
     common: AttemptId = {
         "key": job["key"],
@@ -60,15 +63,15 @@ def run_cell(
     except Stopped:
         give_up(job, common, journal, stop)
         raise
-    except Exception as error:  # every failure of a cell is a row; the others go on
-        if (
-            stop.now
-        ):  # Slurm ends every process of a job: what fails then, a loader's child gone first, is no fault of the cell
+    except Exception as error:  # a failed cell becomes a row; the other cells go on
+        # Slurm signals every process of a job. An error after that, as of a data loader's child that ended first, is
+        # not the cell's own.
+        if stop.now:
             give_up(job, common, journal, stop)
             raise Stopped from error
         journal.write("failed", **common, columns=columns(job), **failure(error))
         say(job["key"], f"failed\n{traceback.format_exc()}")
-        if any(words in str(error) for words in BROKEN_DEVICE):
+        if any(text in str(error) for text in BROKEN_DEVICE):
             raise DeviceBroken from error
         return None
     commit(job, common, answered, files, journal, ledger)
@@ -77,13 +80,13 @@ def run_cell(
 
 
 def write_files(output_dir: Path, name: str, answered: Answered) -> dict[str, Note]:
-    """Everything that the result line rests on; what each file was when it was written, by what it is."""
+    """Write everything that the result line depends on. Returns {kind of file: its note of size, time and checksum}."""
     files = {"predictions": write_predictions(output_dir, name, answered.predictions)}
     for folder, content in answered.artifacts.items():
         if content:
             files[folder] = write_noted(output_dir / folder / f"{name}.json", content)
-    seconds = {"": answered.noise} if answered.noise else {}
-    for what, second in {**seconds, **answered.calibration_noise}.items():
+    baseline_noise = {"": answered.noise} if answered.noise else {}
+    for what, second in {**baseline_noise, **answered.calibration_noise}.items():
         files[second_run("", what)[1:]] = write_predictions(output_dir, second_run(name, what), second.predictions)
     return files
 
@@ -91,9 +94,9 @@ def write_files(output_dir: Path, name: str, answered: Answered) -> dict[str, No
 def commit(
     job: CellJob, common: AttemptId, answered: Answered, files: dict[str, Note], journal: Journal, ledger: Ledger | None
 ) -> None:
-    """Write the result line: from then on the cell is done."""
+    """Write the result line, which makes the cell done."""
     attempts = ledger.refresh().attempts.get(job["key"], Attempts()) if ledger else Attempts()
-    known = attempts.to_know()
+    known = attempts.known_attempts()
     known["starts"] = [a for a in known["starts"] if a != common.get("attempt")]
     floors = {what: second.summary for what, second in answered.calibration_noise.items()}
     journal.write(
@@ -112,8 +115,9 @@ def commit(
 
 
 def give_up(job: CellJob, common: AttemptId, journal: Journal, stop: Stop) -> None:
-    """The cell is to be run again by whoever goes on with the pack, unless it had a whole job's time already."""
-    if stop.reason == "timeout" and stop.whole_turn:
+    """Record that the cell was stopped. It is requeued, except when it ran out of wall time although it had nearly all
+    of a job's: then it failed."""
+    if stop.reason == "timeout" and stop.had_whole_wall_time:
         journal.write("failed", **common, columns=columns(job), **OUT_OF_TIME)
     else:
         journal.write("requeued", **common, reason=stop.reason)
@@ -121,49 +125,50 @@ def give_up(job: CellJob, common: AttemptId, journal: Journal, stop: Stop) -> No
 
 
 def columns(job: CellJob) -> Columns:
-    """What the ledger says of the cell itself."""
+    """The columns of the cell's row that are known before it runs, with its baseline's key."""
     return {**job["columns"], "baseline": job["baseline"]}
 
 
 def say(key: str, what: str) -> None:
-    """A line of the log that `blip2sweep logs KEY` finds."""
+    """Print a line of the log that `blip2sweep logs KEY` finds."""
     printed(f"{MARKER} {time.strftime('%F %T')} cell {key} {what}", err=True)
 
 
 class Scoring:
-    """Has committed predictions scored beside the device. What cannot be scored stays, for `blip2sweep rescore`."""
+    """Sends committed predictions to the scoring process. What cannot be scored is left to `blip2sweep rescore`."""
 
     def __init__(self, journal: Journal, output_dir: Path, minutes: float | None, warn: Callable[[str], None]) -> None:
-        """minutes: as ScoringProcess takes them; warn: tells who follows the sweep."""
+        """minutes: as in ScoringProcess. warn: sends a warning to whoever follows the sweep."""
         self.journal, self.process, self.warn = journal, ScoringProcess(output_dir, minutes), warn
-        self._all = True
+        self._all_scored = True
 
     def expect(self, job: CellJob) -> None:
         """Read references and start METEOR while the first cell runs."""
         self.process.warm(job["task"])
 
     def __call__(self, name: str, job: CellJob) -> None:
+        """Submit a cell's predictions."""
         self.process.submit(job["key"], name, job["task"], job["baseline"])
-        self._tell()
+        self._record_unscored()
 
     def close(self, wait: bool) -> bool:
-        """With `wait` everything is scored when it returns. False when something could not be."""
+        """False when something could not be scored. wait: return only when everything is scored or given up."""
         if wait:
             self.process.close()
-        self._tell()
-        return self._all
+        self._record_unscored()
+        return self._all_scored
 
-    def _tell(self) -> None:
-        for key, told in self.process.unscored():
-            self._all = False
-            self.journal.write("unscored", key=key, **told)
-            say(key, f"done, not scored: {told['error']}")
-            if told["kind"] == "timeout":
-                self.warn(f"done, not scored: {told['error']}")
+    def _record_unscored(self) -> None:
+        for key, reason in self.process.unscored():
+            self._all_scored = False
+            self.journal.write("unscored", key=key, **reason)
+            say(key, f"done, not scored: {reason['error']}")
+            if reason["kind"] == "timeout":
+                self.warn(f"done, not scored: {reason['error']}")
 
 
 def failure(error: BaseException) -> Failure:
-    """How the ledger tells a failure: kind, one line, traceback."""
+    """The fields of a `failed` line: kind, the message's first line, and the traceback."""
     return {
         "kind": failure_kind(error),
         "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__,
@@ -181,6 +186,6 @@ def failure_kind(error: BaseException) -> str:
 
 
 def slurm_job() -> str | None:
-    """`123_4` inside a Slurm array, `123` in a job, else None."""
+    """The id of the surrounding Slurm job: `123_4` in an array, `123` otherwise; None outside of Slurm."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

@@ -1,4 +1,4 @@
-"""How a worker, or who launched it, is asked to end, and how much wall time its job has left."""
+"""The signals that ask a worker, or a launching process, to end, and the wall time that is left."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ import threading
 import time
 from collections.abc import Iterator
 
-# Set by the batch process: when the job's wall time is over, in this host's clock, and how long it was in all.
+# Variables that the batch process sets: when the job's wall time ends (time.time() of this host), and its length in
+# seconds.
 END, WALL = "BLIP2SWEEP_JOB_END", "BLIP2SWEEP_JOB_SECONDS"
-WARNING = "BLIP2SWEEP_SIGNAL_DELAY"  # seconds before the end at which USR2 is due
-COARSE = 120.0  # Slurm's clock for that signal may be a minute early
-WHOLE = 0.8  # a cell that had this share of the wall time and did not finish will not finish in another turn either
+WARNING = "BLIP2SWEEP_SIGNAL_DELAY"  # variable: how many seconds before the end Slurm sends USR2
+COARSE = 120.0  # seconds; Slurm may send the signal a minute early
+WHOLE = 0.8  # a cell that had this share of the wall time and did not finish will not finish after a requeue either
 
 
 class Stopped(BaseException):
-    """The cell in hand is given up. No Exception, so that nothing which guards against a cell's errors swallows it."""
+    """Raised to give up the current cell. It is not an Exception, so that no handler of a cell's errors catches it."""
 
 
 class Stop:
-    """USR2: end after the cell in hand. TERM: end now. Nothing is cut while a result is being committed.
+    """Whether the worker is asked to end: by USR2 after the current cell, by TERM at once. A commit is never
+    interrupted.
 
-    reason: `timeout` where USR2 came near the end of wall time, `preempted` where it came early or TERM came, else None.
+    reason: `timeout` when USR2 came near the end of the wall time, `preempted` when it came earlier or TERM came, else
+    None.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.whole_turn = False  # the cell in hand started with nearly all of the wall time before it
-        self.now = False  # TERM has come
+        self.had_whole_wall_time = False  # the current cell started with nearly all of the wall time left
+        self.now = False  # TERM was received
         self._interruptible = False
 
     def install(self) -> None:
+        """Handle both signals in this process."""
         signal.signal(signal.SIGUSR2, self._on_usr2)
         signal.signal(signal.SIGTERM, self._on_term)
 
@@ -45,15 +49,15 @@ class Stop:
         self.reason = self.reason or "preempted"
         self.now = True
         if self._interruptible:
-            self._interruptible = False  # Slurm signals every process, and the supervisor forwards: once is enough
+            self._interruptible = False  # TERM comes twice, from Slurm and from the supervisor
             raise Stopped
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Raises Stopped inside, when TERM comes or has come."""
+        """Raise Stopped inside when TERM comes, and at the start when it has come."""
         try:
             self._interruptible = True
-            self.whole_turn = whole_turn(time.time())
+            self.had_whole_wall_time = had_whole_wall_time(time.time())
             if self.now:
                 raise Stopped
             yield
@@ -62,29 +66,29 @@ class Stop:
 
 
 def term_as_ctrl_c() -> None:
-    """For who launches a sweep: TERM, as of `blip2sweep cancel`, ends it as Ctrl-C does. That alone would not do, for what
-    a script starts in its background is told to ignore it."""
+    """Make TERM, which `blip2sweep cancel` sends, end a launching process as Ctrl-C does. `cancel` cannot send Ctrl-C's
+    own signal, because processes in the background of a script ignore it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def end_with_parent() -> None:
-    """Linux: TERM when the supervisor is gone, so that nothing goes on that nobody watches."""
+    """On Linux: have the kernel send TERM when the supervisor ends, so that no worker runs without one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def whole_turn(start: float) -> bool:
-    """Whether a cell that was begun at `start` had nearly all of the job's wall time before it."""
+def had_whole_wall_time(start: float) -> bool:
+    """Whether a cell that started at `start` (time.time()) had nearly all of the job's wall time left."""
     end, wall = (float(os.environ.get(name, "inf")) for name in (END, WALL))
     return wall < float("inf") and end - start > WHOLE * wall
 
 
 def seconds_left() -> float:
-    """Until the job's wall time is over; infinite where there is no limit."""
+    """Seconds until the job's wall time ends; infinite without a limit."""
     return float(os.environ.get(END, "inf")) - time.time()
 
 
 def ending() -> bool:
-    """Whether USR2 now means the end of wall time. Long before it, it is a notice of preemption."""
+    """Whether USR2 now means that the wall time ends. Long before the end it is a notice of preemption."""
     return seconds_left() < float(os.environ.get(WARNING, COARSE)) + COARSE

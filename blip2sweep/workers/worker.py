@@ -1,9 +1,12 @@
-"""Runs the cells of one pack: `python -m blip2sweep.workers.worker PACK [RANK/TASKS]`; with the latter its share of them.
+"""Runs the cells of a pack: `python -m blip2sweep.workers.worker PACK [RANK/TASKS]`; with RANK/TASKS only its share of
+them.
 
-Before each cell it looks in the ledger: what another sweep has done meanwhile is not done again, what another worker has
-in hand is left for the end, what failed in this run is not tried again (a crash or out-of-memory once more). Exit code
-0, 3 when a cell failed, 4 when it was asked to stop before the end, 5 when the device wants a new process, 2 for bad
-input.
+Before each cell the worker reads the ledger. A cell that another sweep has done meanwhile is skipped. A cell that
+another worker is computing is left for the end. A cell that failed in this run is not tried again, except once after a
+crash or lack of memory.
+
+The exit code is 0; 3 when a cell failed; 4 when the worker was asked to stop before the end; 5 when the device needs a
+new process; 2 for bad input.
 """
 
 from __future__ import annotations
@@ -32,20 +35,19 @@ from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_l
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
 ATTEMPTS_PER_CELL = 2
-HALF_BATCH = 32  # after running out of memory, where the batch size was automatic (64 on a CPU, 256 on a GPU)
-PATIENCE = (
-    60.0  # seconds, or as long as a cell takes: so long is one waited for that another worker has in hand, at the end
-)
-MARGIN = 1.2  # a cell may take that much longer than the longest one before it
+HALF_BATCH = 32  # the batch size after lack of memory, where it was automatic (64 on a CPU, 256 on a GPU)
+# Seconds to wait at the end for a cell that another worker is computing; longer where cells take longer.
+PATIENCE = 60.0
+MARGIN = 1.2  # a cell may take this many times the longest one before it
 
 
 def run_pack(pack: Pack, journal: Journal, stop: Stop | None = None) -> int:
-    """Run what the ledger does not have yet. Returns the exit code."""
+    """Run the cells that the ledger does not have yet. Returns the exit code."""
     return Worker(pack, journal, stop or Stop()).run()
 
 
 class Worker:
-    """One process's way through a pack."""
+    """One process that runs a pack."""
 
     def __init__(self, pack: Pack, journal: Journal, stop: Stop) -> None:
         self.pack, self.journal, self.stop = pack, journal, stop
@@ -54,12 +56,12 @@ class Worker:
         self.backend: Backend | None = None
         self.failed = False
         self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
-        self._deferred: dict[str, float] = {}  # key -> when it was first left to another worker
-        self._longest: dict[tuple[str, str], float] = {}
+        self._deferred: dict[str, float] = {}  # {key: when the cell was first left to another worker}
+        self._longest: dict[tuple[str, str], float] = {}  # {duration group: seconds}
         self._warned = False
 
     def run(self) -> int:
-        """The exit code, when everything is scored; a worker that is asked to stop waits for no scores."""
+        """The exit code, when everything is scored. A worker that is asked to stop does not wait for scores."""
         code = STOPPED
         try:
             code = self._cells()
@@ -68,6 +70,7 @@ class Worker:
         return CELL_FAILED if code == 0 and not scored else code
 
     def _cells(self) -> int:
+        """Run all cells. Returns the exit code without regard to scores."""
         todo = deque(self.pack["cells"])
         try:
             while todo and not self.stop.reason:
@@ -82,9 +85,9 @@ class Worker:
         return CELL_FAILED if self.failed else 0
 
     def _step(self, job: CellJob, todo: deque[CellJob]) -> bool:
-        """Run, skip or put off one cell. False when the remaining wall time would not do."""
+        """Run, skip or postpone one cell. False when it would not finish in the wall time that is left."""
         attempts = self.ledger.refresh().attempts.get(job["key"], Attempts())
-        verdict = again(attempts.failed_in([self.pack["run"]]))
+        verdict = retry_mode(attempts.failed_in([self.pack["run"]]))
         if self._done(job):
             self._score_if_missing(job, attempts)
         elif verdict == "skip":
@@ -96,7 +99,7 @@ class Worker:
             return False
         else:
             self._run(job, half=verdict == "half")
-            self._try_again_later(job, todo)
+            self._postpone_retry(job, todo)
         return True
 
     def _run(self, job: CellJob, half: bool) -> None:
@@ -106,56 +109,58 @@ class Worker:
         name = run_cell(job, run, self.journal, self.pack, self.stop, self.ledger)
         if name is not None:
             self._scoring(name, job)
-        self._pass_on(backend.warning)
-        self._longest[kind(job)] = max(self._longest.get(kind(job), 0.0), time.monotonic() - start)
+        self._warn_once(backend.warning)
+        self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), time.monotonic() - start)
 
     def _half_batch(self) -> int:
-        before = self.pack["settings"].get("batch_size")
-        return max(1, before // 2) if before else HALF_BATCH
+        """The batch size after lack of memory."""
+        batch_size = self.pack["settings"].get("batch_size")
+        return max(1, batch_size // 2) if batch_size else HALF_BATCH
 
-    def _pass_on(self, warning: str | None) -> None:
-        """What the back end warns of concerns who follows the sweep, and nobody reads the logs of what goes well."""
+    def _warn_once(self, warning: str | None) -> None:
+        """Pass the back end's first warning on: it is for whoever follows the sweep, who does not read the logs."""
         if warning and not self._warned:
             self._warned = True
             self._warn(warning)
 
-    def _warn(self, told: str) -> None:
-        self.journal.write("worker", **names(self.pack), warning=told)
+    def _warn(self, warning: str) -> None:
+        """Write a warning that followers of the sweep see."""
+        self.journal.write("worker", **worker_name(self.pack), warning=warning)
 
-    def _try_again_later(self, job: CellJob, todo: deque[CellJob]) -> None:
-        """A cell that just ran out of memory comes again at the end; one that failed for good counts."""
+    def _postpone_retry(self, job: CellJob, todo: deque[CellJob]) -> None:
+        """Move a cell that just failed to the end, where it is tried again or counted as failed."""
         failures = self.ledger.refresh().attempts[job["key"]].failed_in([self.pack["run"]])
         if failures and not self._done(job):
             todo.append(job)
 
     def _done(self, job: CellJob) -> bool:
-        """Whether the ledger has a result that counts: one that is to be computed again does not."""
+        """Whether the ledger has a result that counts for this sweep."""
         return self.ledger.done(job["key"], self.pack["settings"].get("rerun", {}).get(job["key"], ()))
 
     def _waits(self, job: CellJob, attempts: Attempts, alone: bool) -> bool:
-        """Whether another worker has the cell in hand, and it is worth coming back to: once, or, where no other cell
-        is left to do meanwhile, for some time. Whoever has it in hand may be dead."""
+        """Whether to come back to the cell because another worker is computing it. Worth it once, or for some time when
+        no other cell is left to run: the other worker may be dead."""
         if not any(s.get("run") != self.pack["run"] and may_live(s) for s in attempts.open):
             return False
         since = self._deferred.setdefault(job["key"], time.monotonic())
-        if alone and time.monotonic() - since < max(PATIENCE, MARGIN * self._longest.get(kind(job), 0.0)):
+        if alone and time.monotonic() - since < max(PATIENCE, MARGIN * self._longest.get(duration_group(job), 0.0)):
             time.sleep(0.2)
             return True
         return time.monotonic() - since < 0.2
 
     def _fits(self, job: CellJob) -> bool:
-        """Whether the wall time that is left will do; the first cell of a process always starts."""
-        return not self._longest or self._longest.get(kind(job), 0.0) * MARGIN < seconds_left()
+        """Whether the wall time that is left is enough. The first cell of a process always starts."""
+        return not self._longest or self._longest.get(duration_group(job), 0.0) * MARGIN < seconds_left()
 
     def _load_backend(self, job: CellJob) -> Backend:
-        """The back end, told what is to come so that it keeps what later cells share."""
+        """The back end. It gets the list of the coming cells, so that it keeps what later cells share."""
         self._scoring.expect(job)
         backend = load_backend(self.pack["settings"])
         backend.expect([j for j in self.pack["cells"] if not self.ledger.done(j["key"])])
         return backend
 
     def _score_if_missing(self, job: CellJob, attempts: Attempts) -> None:
-        """A worker killed between commit and score leaves a result without statistics."""
+        """Submit a result without statistics, which a worker leaves that is killed between commit and score."""
         result = attempts.result
         assert result is not None
         assert result["predictions"] is not None
@@ -165,15 +170,15 @@ class Worker:
 
 
 def may_live(start: StartLine) -> bool:
-    """Whether the process that began an attempt may still be there; of another host that is not known."""
+    """Whether the process that started an attempt may still run. Processes of other hosts always may."""
     if start["host"] != socket.gethostname():
         return True
     process = start.get("process")
     return lives(start["pid"], process) if process else exists(start["pid"])
 
 
-def again(failures: Sequence[WorkerFailure]) -> str:
-    """`run`, `half` (with half the batch) or `skip`, from what befell a cell in this run so far."""
+def retry_mode(failures: Sequence[WorkerFailure]) -> str:
+    """How to run a cell after its failures in this run: `run`, `half` (with half the batch size) or `skip`."""
     if not failures:
         return "run"
     last = failures[-1]
@@ -182,20 +187,21 @@ def again(failures: Sequence[WorkerFailure]) -> str:
     return "half" if last["kind"] == "oom" or last.get("signal") == 9 else "run"
 
 
-def names(pack: Pack) -> WorkerName:
-    """Which worker a `worker` line of the ledger is about: also that of an earlier or later turn of its job."""
+def worker_name(pack: Pack) -> WorkerName:
+    """The fields that name a worker in `worker` lines of the ledger. They stay the same when its job is requeued."""
     sweep, run, part = pack["sweep"], pack["run"], pack.get("part")
     return {"sweep": sweep, "run": run, "part": part, "pack": pack["index"], "job": slurm_job()}
 
 
-def kind(job: CellJob) -> tuple[str, str]:
-    """Cells of one kind take about the same time."""
+def duration_group(job: CellJob) -> tuple[str, str]:
+    """The model and task. Cells that share them take about the same time."""
     return job["columns"]["model"], job["columns"]["task"]
 
 
 def main(argv: list[str]) -> int:
-    # Before torch is loaded. Threads that spin while they wait are 10 times slower beside another busy process, and the
-    # scoring process is one.
+    """Run a pack from the command line. Returns the exit code."""
+    # Has to be set before torch is loaded. Threads that spin while they wait are 10 times slower when another process
+    # is busy, as the scoring process is.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settle_user()
     stop = Stop()

@@ -22,10 +22,10 @@ from blip2sweep.results.lines import sealed
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
 from blip2sweep.results.unscored import scored
-from blip2sweep.running.queue import Live
+from blip2sweep.running.queue import QueueState
 from blip2sweep.running.status import sweep_status
 from blip2sweep.slurm.settings import with_time_to_work
-from blip2sweep.slurm.submit import note, throttled
+from blip2sweep.slurm.submit import throttled, write_merged
 from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop, Stopped
 from tests.command_line import blip2sweep
@@ -150,7 +150,7 @@ def test_a_cell_is_running_where_its_own_pack_is(
     for run in ("old", "new"):
         write_json(pack_path(sweep.folder(tmp_path), run, 0), {"cells": [{"key": "0" * 12}]})
     Journal(tmp_path).write("started", key="0" * 12, sweep="s", run=begun, attempt="x")
-    status = sweep_status(tmp_path, sweep, Ledger(tmp_path, brief=True), Live(known, packs))
+    status = sweep_status(tmp_path, sweep, Ledger(tmp_path, brief=True), QueueState(known, packs))
     assert status.states == {"0" * 12: state}
 
 
@@ -171,12 +171,12 @@ def test_what_was_computed_again_is_scored_when_its_own_statistics_are_there(tmp
 
 def test_a_submitter_that_waits_for_a_limit_does_not_forget_a_retry(tmp_path: Path) -> None:
     first = Sweep("s", "command", 0.0, ["0" * 12], [], submissions=[Submission("one", "slurm", {}, 2)])
-    note(first, tmp_path)
+    write_merged(first, tmp_path)
     retry = find_sweep(tmp_path, "s")
     retry.submissions.append(Submission("two", "slurm", {}, 1))
-    note(retry, tmp_path)
+    write_merged(retry, tmp_path)
     first.submissions[0].arrays.append({"job": "12", "first": 0, "count": 2})
-    note(first, tmp_path)
+    write_merged(first, tmp_path)
     found = find_sweep(tmp_path, "s")
     assert found.runs == ["one", "two"]
     assert found.submissions[0].arrays == first.submissions[0].arrays

@@ -138,7 +138,7 @@ def test_swept_models_and_tasks_get_a_baseline_each() -> None:
 
 
 def test_every_key_of_a_recipe_is_marked_used() -> None:
-    cell = next(c for c in plan("part=llm", "quant.bits=3", "keep=llm:0").cells.values() if not c.is_baseline)
+    cell = next(c for c in plan("part=llm", "quant.bits=3", "keep=llm:0").cells.values() if not c.recipe.empty)
     assert {"part", "quant.bits", "keep"} <= cell.used
     assert "quant.group_size" not in cell.used
 

@@ -199,7 +199,7 @@ def test_our_own_table_comes_back_exactly(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text(csv_text(own))
     found = import_csv(tmp_path / "own.csv", tmp_path / "other")
     sweep = find_sweep(tmp_path / "other", found.name)
-    collect(tmp_path / "other", sweep, anew=sweep.keys)
+    collect(tmp_path / "other", sweep, rescored=sweep.keys)
     back = pd.read_parquet(tmp_path / "other/table.parquet").set_index("imported_key")
     own = own.set_index("key")
     assert set(back.index) == set(own.index)

@@ -13,7 +13,8 @@ import yaml
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
-from blip2sweep.planning.cell import Cell, Cells
+from blip2sweep.planning.cell import Cell
+from blip2sweep.planning.cell_builder import CellBuilder
 from tests.checkpoints import conf, t5_config, tiny_config
 from tests.command_line import blip2sweep
 from tests.composing import jobs
@@ -31,7 +32,7 @@ def renamed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def cells(model: dict[str, Any], *words: str) -> list[Cell]:
-    make = Cells()
+    make = CellBuilder()
     return [make({**job.config, "model": model}) for job in jobs(*words, "task.limit=6", "generation.max_new_tokens=6")]
 
 

@@ -23,7 +23,7 @@ from blip2sweep.results.lines import sealed
 from blip2sweep.slurm.batch_job import parse_left
 from blip2sweep.slurm.submit import refusal
 from blip2sweep.workers.signals import Stop
-from blip2sweep.workers.worker import CELL_FAILED, Worker, again, kind, run_pack
+from blip2sweep.workers.worker import CELL_FAILED, Worker, duration_group, retry_mode, run_pack
 from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
 
@@ -111,7 +111,7 @@ def test_slurms_own_words() -> None:
     ],
 )
 def test_what_a_cell_that_failed_comes_to(failures: list[dict[str, Any]], verdict: str) -> None:
-    assert again(failures) == verdict
+    assert retry_mode(failures) == verdict
 
 
 def test_a_cell_in_anothers_hand_is_left_for_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_a_long_cell_is_waited_for_as_long_as_it_may_take(tmp_path: Path, longes
     other.write("started", key=job["key"], run="other", attempt="x")
     worker = Worker({**pack_data([job], "s", "own", tmp_path, {}), "cells": [job]}, Journal(tmp_path), Stop())
     worker._deferred[job["key"]] = time.monotonic() - 120
-    worker._longest[kind(job)] = longest
+    worker._longest[duration_group(job)] = longest
     assert worker._waits(job, worker.ledger.refresh().attempts[job["key"]], alone=True) is waits
 
 

@@ -13,7 +13,7 @@ from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.shipped import model_anatomy, model_config, shipped_models
-from blip2sweep.planning.costs import likes
+from blip2sweep.planning.costs import similarity_names
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.part_bits import RoleColumns, part_columns
@@ -188,8 +188,8 @@ def test_costs_and_parts_know_nothing_of_the_columns_of_roles() -> None:
     columns = recipe_columns(resolved(model_anatomy("tiny"), part="vit+llm"), 10**6)
     head = {"model": "tiny", "dtype": "float32", "data": "d", "samples": 3}
     older = {k: v for k, v in columns.items() if k not in ("bits_vision", "bits_connector", "bits_language")}
-    assert likes({**head, **columns}) == likes({**head, **older})
-    assert likes({**head, **columns})[0] == "tiny float32 d 3 vit+llm [4.0, None, 4.0]"
+    assert similarity_names({**head, **columns}) == similarity_names({**head, **older})
+    assert similarity_names({**head, **columns})[0] == "tiny float32 d 3 vit+llm [4.0, None, 4.0]"
     filled = RoleColumns(dict)({"model": "tiny", **older})
     assert filled == RoleColumns(dict)({"model": "tiny", **columns})
     assert {k: v for k, v in filled.items() if v is not None} == {

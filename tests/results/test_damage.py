@@ -39,7 +39,7 @@ from blip2sweep.results.predictions import predictions_or_none, read_predictions
 from blip2sweep.results.sweeps import Submission, find_sweep, list_sweeps
 from blip2sweep.results.table_files import state
 from blip2sweep.running import local
-from blip2sweep.running.queue import Live, submitter_lives
+from blip2sweep.running.queue import QueueState, submitter_lives
 from blip2sweep.running.status import sweep_status, warnings
 from blip2sweep.workers import worker
 from blip2sweep.workers.run_cell import failure_kind, run_cell
@@ -359,7 +359,7 @@ def test_a_cell_whose_predictions_are_gone_or_cut_is_lost_and_the_others_are_not
     assert len(before) == 7
     sweep = find_sweep(outputs, "first")
     for brief in (True, False):
-        states = sweep_status(outputs, sweep, Ledger(outputs, brief=brief), Live()).states
+        states = sweep_status(outputs, sweep, Ledger(outputs, brief=brief), QueueState()).states
         assert states[key] == "lost"
         assert sorted(states.values()) == ["done", "done", "done", "failed", "lost"]
     assert key in {c.key for c in make_plan(plan(*ledgers.WORDS).jobs, Ledger(outputs).refresh()).todo}

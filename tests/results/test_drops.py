@@ -18,12 +18,12 @@ from blip2sweep.console.remarks import forget as forget_remarks
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS, images, paired_drop
-from blip2sweep.results import measuring as beside
+from blip2sweep.results import drop_writer as drop_writer_module
 from blip2sweep.results import predictions as records
 from blip2sweep.results.collect import collect
-from blip2sweep.results.drops import SCORERS, Baseline, Scored, measure
+from blip2sweep.results.drop_writer import DropWriter
+from blip2sweep.results.drops import Baseline, measure
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.results.measuring import Measuring
 from blip2sweep.results.predictions import (
     read_statistics,
     scored_names,
@@ -33,6 +33,7 @@ from blip2sweep.results.predictions import (
     write_predictions,
     write_statistics,
 )
+from blip2sweep.results.scored import SCORERS, Scored
 from blip2sweep.tasks.predictions import Predictions
 from tests.results.test_scoring_process import jobs, run
 from tests.synthetic import build, entry, whole
@@ -104,21 +105,21 @@ def test_workers_measure_what_makers_of_tables_would(tmp_path: Path, task: str) 
 
 
 def test_a_cell_waits_for_its_baseline_whoever_scores_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "LOOK_SECONDS", 0)
-    journal, measuring = Journal(tmp_path), Measuring(tmp_path)
+    monkeypatch.setattr(drop_writer_module, "LOOK_SECONDS", 0)
+    journal, drop_writer = Journal(tmp_path), DropWriter(tmp_path)
     first = result(tmp_path, journal, "a" * 12, "b" * 12, 1)
-    measuring.add(first, "b" * 12)
-    measuring.again()
+    drop_writer.add(first, "b" * 12)
+    drop_writer.retry_waiting()
     assert measured(tmp_path) == []
     base = result(tmp_path, journal, "b" * 12, "b" * 12, 0, scored=False)
-    measuring.again()
+    drop_writer.retry_waiting()
     assert measured(tmp_path) == []
     score(tmp_path, base, 0)  # by another process
-    measuring.again()
+    drop_writer.retry_waiting()
     assert measured(tmp_path) == ["a" * 12]
-    measuring.add(result(tmp_path, journal, "c" * 12, "b" * 12, 2), "b" * 12)
+    drop_writer.add(result(tmp_path, journal, "c" * 12, "b" * 12, 2), "b" * 12)
     assert measured(tmp_path) == ["a" * 12, "c" * 12]
-    measuring.close()
+    drop_writer.close()
     assert len(list((tmp_path / ".samples").iterdir())) == 1
     table = collect(tmp_path).set_index("key")
     assert table["drop_vqa_accuracy_low"].notna().all()
@@ -215,7 +216,7 @@ def test_scores_that_became_more_are_measured_anew(tmp_path: Path) -> None:
     for i, name in enumerate(names):
         score(tmp_path, name, i)
     assert "vqa_accuracy" not in collect(tmp_path)  # nobody said so: no file of a measured cell is opened
-    table = collect(tmp_path, anew=["b" * 12])  # a baseline concerns all its cells
+    table = collect(tmp_path, rescored=["b" * 12])  # a baseline concerns all its cells
     assert table["drop_vqa_accuracy"].notna().all()
     assert collect(tmp_path).equals(table)
 
@@ -234,14 +235,14 @@ def test_a_cell_without_samples_has_no_metrics_and_harms_no_other(tmp_path: Path
 
 
 def test_one_cell_that_cannot_be_read_takes_no_other_with_it(tmp_path: Path) -> None:
-    journal, measuring = Journal(tmp_path), Measuring(tmp_path)
+    journal, drop_writer = Journal(tmp_path), DropWriter(tmp_path)
     names = {k: result(tmp_path, journal, k * 12, "b" * 12, i) for i, k in enumerate("acd", 1)}
     for name in names.values():
-        measuring.add(name, "b" * 12)
+        drop_writer.add(name, "b" * 12)
     result(tmp_path, journal, "b" * 12, "b" * 12, 0)
     (tmp_path / "predictions" / f"{names['c']}.json").unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        measuring.close()
+        drop_writer.close()
     assert measured(tmp_path) == ["a" * 12, "d" * 12]
     assert len(list((tmp_path / ".samples").iterdir())) == 1
 
@@ -249,12 +250,12 @@ def test_one_cell_that_cannot_be_read_takes_no_other_with_it(tmp_path: Path) -> 
 def test_a_baseline_that_is_not_there_is_not_looked_for_at_every_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal, measuring, looks = Journal(tmp_path), Measuring(tmp_path), []
+    journal, drop_writer, looks = Journal(tmp_path), DropWriter(tmp_path), []
     refresh = Ledger.refresh
     monkeypatch.setattr(Ledger, "refresh", lambda ledger: (looks.append(1), refresh(ledger))[1])
     for i in range(20):
-        measuring.add(result(tmp_path, journal, f"{i:012x}", "b" * 12, i), "b" * 12)
-        measuring.again()
+        drop_writer.add(result(tmp_path, journal, f"{i:012x}", "b" * 12, i), "b" * 12)
+        drop_writer.retry_waiting()
     assert len(looks) == 1
 
 
@@ -294,7 +295,9 @@ def again(output_dir: Path, journal: Journal, name: str, baseline: str, **told: 
     """The same cell with the same words, once more."""
     known = Ledger(output_dir).refresh().attempts[name[:12]]
     line = {k: v for k, v in known.result.items() if k in ("predictions", "columns")} if known.result else {}
-    journal.write("result", key=name[:12], **{**line, **known.to_know(), "attempt": f"again-{time.time_ns()}", **told})
+    journal.write(
+        "result", key=name[:12], **{**line, **known.known_attempts(), "attempt": f"again-{time.time_ns()}", **told}
+    )
 
 
 @pytest.mark.parametrize("scorer", ["worker", "table", "table, too early"])
@@ -308,8 +311,8 @@ def test_a_noise_floor_that_is_asked_for_later_shows(tmp_path: Path, scorer: str
         tmp_path, journal, name, "b" * 12, files=second(tmp_path, name, "seed", 3, scored=scorer != "table, too early")
     )
     if scorer == "worker":
-        (measuring := Measuring(tmp_path)).add(name, "b" * 12)
-        measuring.close()
+        (drop_writer := DropWriter(tmp_path)).add(name, "b" * 12)
+        drop_writer.close()
     if scorer == "table, too early":
         collect(tmp_path)
         score(tmp_path, second_run(name, "seed"), 3)

@@ -15,9 +15,9 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.results import samples
-from blip2sweep.results.drops import Scored
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
-from blip2sweep.results.samples import HIDDEN, SHOWN, SampleWriter, held, held_as, show
+from blip2sweep.results.samples import HIDDEN, SHOWN, SampleWriter, contents, entry_name, publish
+from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
 
@@ -43,7 +43,7 @@ def part(output_dir: Path, cells: Sequence[Scored]) -> None:
 
 
 def counting(*cells: Scored) -> dict[str, str]:
-    return {c.key: held_as(c.name, c.scored) for c in cells}
+    return {c.key: entry_name(c.name, c.scored) for c in cells}
 
 
 def rows(output_dir: Path) -> pd.DataFrame:
@@ -62,12 +62,12 @@ def files(output_dir: Path, folder: str) -> list[Path]:
 
 def test_a_part_is_hidden_until_tables_are_made_and_is_not_copied_then(tmp_path: Path) -> None:
     a, b = cell(tmp_path, "a" * 12), cell(tmp_path, "b" * 12, "no")
-    show(tmp_path, {})
+    publish(tmp_path, {})
     part(tmp_path, [a, b])
     assert rows(tmp_path).empty
     (hidden,) = files(tmp_path, HIDDEN)
     inode = hidden.stat().st_ino
-    show(tmp_path, counting(a, b))
+    publish(tmp_path, counting(a, b))
     assert said(tmp_path) == {a.key: ["yes"] * 3, b.key: ["no"] * 3}
     assert (tmp_path / SHOWN / hidden.name).stat().st_ino == inode
     assert rows(tmp_path)["vqa_accuracy"].tolist() == [0.5] * 6
@@ -79,7 +79,7 @@ def test_a_cell_is_there_once_however_many_parts_hold_it(tmp_path: Path) -> None
     a, b, c = (cell(tmp_path, key * 12) for key in "abc")
     for these in ([a, b], [b, c], [a, b, c], [c]):
         part(tmp_path, these)
-    show(tmp_path, counting(a, b, c))
+    publish(tmp_path, counting(a, b, c))
     assert said(tmp_path) == {k: ["yes"] * 3 for k in (a.key, b.key, c.key)}
 
 
@@ -87,15 +87,15 @@ def test_what_no_longer_counts_goes(tmp_path: Path) -> None:
     """A cell that was computed again, or that was scored after its texts were shown."""
     a, old, bare = cell(tmp_path, "a" * 12), cell(tmp_path, "b" * 12, "old"), cell(tmp_path, "c" * 12, scored=False)
     part(tmp_path, [a, old, bare])
-    show(tmp_path, counting(a, old, bare))
+    publish(tmp_path, counting(a, old, bare))
     assert rows(tmp_path)["vqa_accuracy"].isna().sum() == 3
     new, scored = cell(tmp_path, "b" * 12, "new"), cell(tmp_path, "c" * 12)
-    assert held(tmp_path).isdisjoint(counting(new, scored).values())
+    assert contents(tmp_path).isdisjoint(counting(new, scored).values())
     part(tmp_path, [new, scored])
-    show(tmp_path, counting(a, new, scored))
+    publish(tmp_path, counting(a, new, scored))
     assert said(tmp_path) == {a.key: ["yes"] * 3, new.key: ["new"] * 3, scored.key: ["yes"] * 3}
     assert rows(tmp_path)["vqa_accuracy"].notna().all()
-    assert held(tmp_path) == set(counting(a, new, scored).values())
+    assert contents(tmp_path) == set(counting(a, new, scored).values())
 
 
 def test_what_was_just_finished_by_others_stays(tmp_path: Path) -> None:
@@ -103,16 +103,16 @@ def test_what_was_just_finished_by_others_stays(tmp_path: Path) -> None:
     a, b, c = (cell(tmp_path, key * 12) for key in "abc")
     part(tmp_path, [a])
     part(tmp_path, [b])
-    show(tmp_path, counting(a, b))
+    publish(tmp_path, counting(a, b))
     part(tmp_path, [c])
-    show(tmp_path, counting(a))
-    assert held(tmp_path) == set(counting(a, b, c).values())
+    publish(tmp_path, counting(a))
+    assert contents(tmp_path) == set(counting(a, b, c).values())
     assert {a.key, b.key} <= said(tmp_path).keys()
 
 
 def test_of_a_cell_that_runs_twice_in_one_process_the_last_counts(tmp_path: Path) -> None:
     part(tmp_path, [cell(tmp_path, "a" * 12, "old"), new := cell(tmp_path, "a" * 12, "new")])
-    show(tmp_path, counting(new))
+    publish(tmp_path, counting(new))
     assert said(tmp_path) == {new.key: ["new"] * 3}
 
 
@@ -120,7 +120,7 @@ def test_no_row_is_seen_twice_on_the_way(tmp_path: Path, monkeypatch: pytest.Mon
     """The old rows go before the new ones come, also where a maker of tables is stopped in between."""
     old, new = cell(tmp_path, "a" * 12, "old"), cell(tmp_path, "a" * 12, "new")
     part(tmp_path, [old, cell(tmp_path, "b" * 12)])
-    show(tmp_path, {})
+    publish(tmp_path, {})
     part(tmp_path, [new])
     seen = []
     for name in ("_move_in", "write_part"):
@@ -133,7 +133,7 @@ def test_no_row_is_seen_twice_on_the_way(tmp_path: Path, monkeypatch: pytest.Mon
             return found
 
         monkeypatch.setattr(samples, name, looked)
-    show(tmp_path, counting(new))
+    publish(tmp_path, counting(new))
     assert all(texts in ([], ["old"] * 3, ["new"] * 3) for texts in seen)
     assert seen[-1] == ["new"] * 3
 
@@ -141,10 +141,10 @@ def test_no_row_is_seen_twice_on_the_way(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_damaged_part_and_the_file_of_an_earlier_version_are_replaced(tmp_path: Path) -> None:
     a = cell(tmp_path, "a" * 12)
     (tmp_path / SHOWN).write_bytes(b"one file")
-    assert held(tmp_path) == set()
+    assert contents(tmp_path) == set()
     part(tmp_path, [a])
     (tmp_path / HIDDEN / "500000000-cut.parquet").write_bytes(b"PAR1")
-    show(tmp_path, counting(a))
+    publish(tmp_path, counting(a))
     assert said(tmp_path) == {a.key: ["yes"] * 3}
     assert len(files(tmp_path, SHOWN)) == 1
 
@@ -152,12 +152,12 @@ def test_a_damaged_part_and_the_file_of_an_earlier_version_are_replaced(tmp_path
 def test_rests_of_killed_writers_go_and_files_of_others_stay(tmp_path: Path) -> None:
     a = cell(tmp_path, "a" * 12)
     part(tmp_path, [a])
-    show(tmp_path, counting(a))
+    publish(tmp_path, counting(a))
     old, young, other = (tmp_path / HIDDEN / ".x.tmp", tmp_path / HIDDEN / ".y.tmp", tmp_path / SHOWN / "notes.txt")
     for path in (old, young, other):
         path.touch()
     os.utime(old, (time.time() - 7200,) * 2)
-    show(tmp_path, counting(a))
+    publish(tmp_path, counting(a))
     assert [p.exists() for p in (old, young, other)] == [False, True, True]
 
 
@@ -167,9 +167,9 @@ def test_many_small_parts_become_few(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cells = [cell(tmp_path, f"{i:012x}", str(i)) for i in range(9)]
     for one in cells:
         part(tmp_path, [one])
-    show(tmp_path, counting(*cells))
+    publish(tmp_path, counting(*cells))
     assert len(files(tmp_path, SHOWN)) == 2  # of at most 16 rows
-    assert held(tmp_path) == set(counting(*cells).values())
+    assert contents(tmp_path) == set(counting(*cells).values())
     assert said(tmp_path) == {c.key: [str(i)] * 3 for i, c in enumerate(cells)}
 
 
@@ -179,7 +179,7 @@ def test_two_versions_of_a_cell_are_never_merged(tmp_path: Path, monkeypatch: py
     part(tmp_path, [old])
     part(tmp_path, [new])
     assert not samples._merge_small(tmp_path)
-    show(tmp_path, counting(new))
+    publish(tmp_path, counting(new))
     assert said(tmp_path) == {new.key: ["new"] * 3}
 
 
@@ -188,7 +188,7 @@ def test_a_large_writer_writes_parts_as_it_goes(tmp_path: Path, monkeypatch: pyt
     cells = [cell(tmp_path, f"{i:012x}") for i in range(5)]
     part(tmp_path, cells)
     assert len(files(tmp_path, HIDDEN)) == 3
-    show(tmp_path, counting(*cells))
+    publish(tmp_path, counting(*cells))
     assert len(rows(tmp_path)) == 15
 
 
@@ -202,7 +202,7 @@ def test_where_nothing_may_be_written_one_line_says_so(tmp_path: Path, monkeypat
     with pytest.raises(
         UserError, match=r"samples\.parquet: cannot be written \(Permission denied\); right: a writable"
     ) as told:
-        show(tmp_path, counting(a))
+        publish(tmp_path, counting(a))
     assert isinstance(told.value.__cause__, PermissionError)
 
 
@@ -213,12 +213,12 @@ def _make(output_dir: Path, keys: list[str], rounds: int) -> None:
     cells = [cell(output_dir, key) for key in keys]
     count = counting(*cells)
     for _ in range(rounds):
-        there = held(output_dir)
+        there = contents(output_dir)
         part(output_dir, [c for c in cells if count[c.key] not in there])
-        show(output_dir, count)
-        gone = set(count.values()) - held(output_dir)
+        publish(output_dir, count)
+        gone = set(count.values()) - contents(output_dir)
         # A part may move between two looks at its folders; what is lost stays so.
-        assert not gone or not set(count.values()) - held(output_dir)
+        assert not gone or not set(count.values()) - contents(output_dir)
 
 
 def test_makers_of_tables_at_the_same_time_agree(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_makers_of_tables_at_the_same_time_agree(tmp_path: Path) -> None:
     texts = said(tmp_path)
     assert texts.keys() == set(keys)
     assert files(tmp_path, HIDDEN) == []
-    show(tmp_path, {})  # what two merged at the same moment is there twice until somebody looks again
+    publish(tmp_path, {})  # what two merged at the same moment is there twice until somebody looks again
     assert said(tmp_path) == {k: ["yes"] * 3 for k in keys}
 
 
@@ -241,7 +241,7 @@ def test_tasks_with_texts_as_ids_and_with_numbers_are_one_table(tmp_path: Path) 
     a, b = cell(tmp_path, "a" * 12, image=2**63 - 1), cell(tmp_path, "b" * 12, image="<b>.jpg", first="q_")
     part(tmp_path, [a])
     part(tmp_path, [b])
-    show(tmp_path, counting(a, b))
+    publish(tmp_path, counting(a, b))
     of = {
         str(k): group
         for k, group in pq.read_table(tmp_path / SHOWN).to_pandas(types_mapper=pd.ArrowDtype).groupby("key")
@@ -252,7 +252,7 @@ def test_tasks_with_texts_as_ids_and_with_numbers_are_one_table(tmp_path: Path) 
     assert of[b.key]["id_text"].tolist() == ["q_0", "q_1", "q_2"]
     assert set(of[b.key]["image_id_text"]) == {"<b>.jpg"}
     assert of[b.key]["image_id"].isna().all()
-    show(tmp_path, counting(a))
+    publish(tmp_path, counting(a))
     assert pd.read_parquet(tmp_path / SHOWN, filters=[("key", "=", a.key)])["image_id"].dtype == np.int64
 
 
@@ -265,6 +265,6 @@ def test_parts_of_before_text_ids_take_todays_columns(tmp_path: Path) -> None:
     pq.write_table(before, tmp_path / SHOWN / f"{path.name.partition('.')[0]}.parquet")  # no checksum then
     path.unlink()
     part(tmp_path, [b])
-    show(tmp_path, counting(a, b))
+    publish(tmp_path, counting(a, b))
     assert said(tmp_path) == {a.key: ["yes"] * 3, b.key: ["yes"] * 3}
     assert rows(tmp_path)["id_text"].notna().sum() == 3

@@ -207,7 +207,7 @@ def test_a_folder_of_which_a_part_may_not_be_written(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for what in ("collect.show", "table_files.write_parquet"):
+    for what in ("collect.publish", "table_files.write_parquet"):
         monkeypatch.setattr(f"blip2sweep.results.{what}", refused)
         show_table(tmp_path, "s", "csv", False)
         assert "may not be written by you" in capsys.readouterr().err

@@ -18,12 +18,12 @@ from blip2sweep.errors import UserError
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
 from blip2sweep.running import progress, slurm_commands
-from blip2sweep.running.queue import live
+from blip2sweep.running.queue import queue_state
 from blip2sweep.running.slurm_commands import for_submitit, submission_env
 from blip2sweep.running.status import print_status
-from blip2sweep.slurm.launch import kept_out, queue
+from blip2sweep.slurm.launch import queue_sweep, removed_variables
 from blip2sweep.slurm.settings import checked_launcher
-from blip2sweep.slurm.submit import batch_script, note
+from blip2sweep.slurm.submit import batch_script, write_merged
 from tests.planning.test_packs import jobs
 from tests.workers.test_requeue import fake
 
@@ -71,7 +71,7 @@ class Site:
         made = jobs()[:2]
         keys = [j["key"] for j in made]
         sweep = Sweep(name, "command", time.time(), keys, keys[:1])
-        return queue(made, sweep, self.output_dir, {**LAUNCHER, **launcher})
+        return queue_sweep(made, sweep, self.output_dir, {**LAUNCHER, **launcher})
 
     @property
     def sweep(self) -> Sweep:
@@ -100,7 +100,7 @@ def test_every_query_names_the_cluster_that_has_the_jobs(
     (site.folder / "queue-home").write_text("41|41|N/A|PENDING|Held|somebody's\n")
     submission = site.submit(**said)
     assert submission.arrays == [{"job": "41", "first": 0, "count": 1, "cluster": "alpha"}]
-    assert list(live(site.sweep, site.output_dir).packs.values()) == ["running"]
+    assert list(queue_state(site.sweep, site.output_dir).packs.values()) == ["running"]
     retry(site.output_dir, "s", None, False)
     assert "nothing to run again" in capsys.readouterr().err
     assert len(site.queued("alpha")) == 1
@@ -115,10 +115,10 @@ def test_every_query_names_the_cluster_that_has_the_jobs(
 def test_a_shell_on_another_cluster_asks_that_of_the_jobs(site: Site) -> None:
     """Job numbers are a cluster's: here 41 is nobody's, or another's."""
     site.submit()
-    assert live(site.sweep, site.output_dir).jobs == {(None, "41")}
+    assert queue_state(site.sweep, site.output_dir).jobs == {(None, "41")}
     fake(site.folder.parent / "bin", "scontrol", 'echo "ClusterName = other"')
     slurm_commands.local_cluster.cache_clear()
-    assert live(site.sweep, site.output_dir).jobs == {("home", "41")}
+    assert queue_state(site.sweep, site.output_dir).jobs == {("home", "41")}
 
 
 def test_jobs_whose_number_was_never_heard_are_found_on_every_cluster_and_withdrawn(site: Site) -> None:
@@ -136,7 +136,7 @@ def test_a_cluster_that_does_not_answer_leaves_the_others_jobs_known(site: Site)
         Submission("other", "slurm", {"clusters": "beta"}, 1, [{"job": "9", "first": 0, "count": 1, "cluster": "beta"}])
     )
     site.down("beta")
-    now = live(sweep, site.output_dir)
+    now = queue_state(sweep, site.output_dir)
     assert not now.known
     assert now.jobs == {("alpha", "41")}
 
@@ -177,11 +177,11 @@ def test_sbatch_is_called_without_them_and_it_is_said(site: Site, monkeypatch: p
     submission = site.submit()
     names = {x.partition("=")[0] for x in (site.folder / "env").read_text().split("\0")}
     assert not names & {"SLURM_JOB_ID", "SLURM_CPU_BIND", "SBATCH_TIMELIMIT"}
-    told = kept_out(os.environ, submission.launcher)
+    told = removed_variables(os.environ, submission.launcher)
     assert told is not None
     assert "inside Slurm job 77" in told
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert "SBATCH_TIMELIMIT, SLURM_CPU_BIND" in (kept_out(os.environ, submission.launcher) or "")
+    assert "SBATCH_TIMELIMIT, SLURM_CPU_BIND" in (removed_variables(os.environ, submission.launcher) or "")
 
 
 def test_filters_of_the_users_own_do_not_hide_jobs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_filters_of_the_users_own_do_not_hide_jobs(site: Site, monkeypatch: pyte
     fake(
         site.folder.parent / "bin", "squeue", f'[ -n "$SQUEUE_STATES$SLURM_CLUSTERS" ] || cat {site.folder}/queue-home'
     )
-    assert live(site.sweep, site.output_dir).jobs
+    assert queue_state(site.sweep, site.output_dir).jobs
 
 
 # ---- odd answers
@@ -201,7 +201,7 @@ def test_names_that_are_no_utf_8(site: Site) -> None:
     site.submit()
     with (site.folder / "queue-home").open("ab") as file:
         file.write(b"50|50|N/A|RUNNING|None|caf\xe9 \x85 x\n51|51|N/A|PENDING|R\xff|a|b\n")
-    assert live(site.sweep, site.output_dir).jobs == {(None, "41")}
+    assert queue_state(site.sweep, site.output_dir).jobs == {(None, "41")}
     fake(site.folder.parent / "bin", "sbatch", "printf 'sbatch: error: d\\xe9pass\\xe9 account\\n' >&2; exit 1")
     with pytest.raises(UserError, match="d\ufffdpass\ufffd account; right: hydra"):
         site.submit("t")
@@ -221,7 +221,7 @@ def test_a_path_with_spaces_and_an_array(tmp_path: Path, site: Site) -> None:
     """The batch script names each element's pack."""
     site.output_dir = tmp_path / "o 'u t"
     site.submit(max_packs=2, pack_minutes=0)
-    line = next(x for x in (site.folder / "script").read_text().splitlines() if "sweep.element" in x)
+    line = next(x for x in (site.folder / "script").read_text().splitlines() if "slurm.batch_job" in x)
     command = f"printf '%s\\n' {line[line.index(' -u -m') :]}"
     told = {**os.environ, "SLURM_ARRAY_TASK_ID": "1"}
     shown = subprocess.run(["bash", "-c", command], env=told, capture_output=True, text=True, check=True).stdout
@@ -266,7 +266,7 @@ def test_a_submitter_that_goes_on_does_not_forget_that_it_was_cancelled(site: Si
     site.submit()
     held = site.sweep
     cancel(site.output_dir, "s")
-    note(held, site.output_dir)
+    write_merged(held, site.output_dir)
     assert site.sweep.submissions[0].cancelled is not None
 
 

@@ -20,7 +20,7 @@ from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.slurm import batch_job as element
 from blip2sweep.slurm.launch import slurm_packs
 from blip2sweep.slurm.submit import sbatch_script
-from blip2sweep.workers.requeue import AGAIN, after_tasks, before_tasks
+from blip2sweep.workers.requeue import REQUEUE_FILE, after_tasks, before_tasks
 from blip2sweep.workers.signals import END, WALL, WARNING
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
@@ -42,7 +42,7 @@ class Job:
     def __init__(self, folder: Path, settings: dict[str, Any] = SETTINGS, seconds: float = 30) -> None:
         self.folder, self.again, self.turn = folder, folder / "again", 0
         (self.pack,) = write_packs([jobs()], folder / "sweeps" / "s", "s", "r", folder, settings)
-        self.env = {**os.environ, "BLIP2SWEEP_DUMMY": json.dumps({"seconds": seconds}), AGAIN: str(self.again),
+        self.env = {**os.environ, "BLIP2SWEEP_DUMMY": json.dumps({"seconds": seconds}), REQUEUE_FILE: str(self.again),
                     "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}  # fmt: skip
 
     def start(self, left: str, squeue: str = "") -> subprocess.Popen[str]:
@@ -145,7 +145,7 @@ def script(folder: Path, setup: str, tasks: str, teardown: str = ":", **env: str
     return done.returncode, asked.read_text().splitlines() if asked.exists() else []
 
 
-ASKING = f'touch "${AGAIN}"; bash -c "exit 4"'
+ASKING = f'touch "${REQUEUE_FILE}"; bash -c "exit 4"'
 
 
 def test_the_batch_script_requeues_an_element_of_an_array_once(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from blip2sweep.doctor.checks import examine_cell
 from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import check, inspect, verdict
 from blip2sweep.models.load import load
-from blip2sweep.planning.cell import Cells
+from blip2sweep.planning.cell_builder import CellBuilder
 from tests.checkpoints import (
     ROOT,
     TINY,
@@ -275,7 +275,7 @@ def test_numbers_beyond_float16_are_refused_where_they_would_become_infinite(
     asked = {**composer().config(("part=none", "model.dtype=float16"))}
     asked["model"] = {**asked["model"], "path": str(copy)}
     with fails("beyond what float16 can hold"):
-        Cells()(asked)
+        CellBuilder()(asked)
     assert in_process == [copy]  # the first answer serves all
     with fails("NaN or Inf in torch.float16", FC1):
         load(tiny_config(dtype="float16"), copy)
@@ -341,7 +341,7 @@ def test_loading_names_the_tensor_that_is_no_number(copy: Path) -> None:
 def test_a_worker_refuses_weights_that_changed_since_they_were_planned(copy: Path, in_process: list[Path]) -> None:
     asked = {**composer().config(("part=none", "task.limit=2"))}
     asked["model"] = {**asked["model"], "path": str(copy)}
-    job = Cells()(asked).job()
+    job = CellBuilder()(asked).job()
     edit_tensors(copy, lambda t: t[FC1].mul_(2))
     with fails("changed since it was planned", job["columns"]["weights"]):
         TorchBackend({"device": "cpu"})(job)

@@ -1,40 +1,44 @@
-"""What is left to do with a cell that was just scored: measure it against its baseline, keep its samples for the tables."""
+"""Measures a cell right after it was scored: its metrics and drops go into the ledger, its samples into a part of
+samples.parquet."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from blip2sweep.results.drops import EVENT, Baseline, Baselines, Scored, complete, measure, seconds_there, source
+from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, existing_second_runs, measure, source
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.samples import SampleWriter
+from blip2sweep.results.scored import Scored
 from blip2sweep.wire.lines import ResultLine
 
-LOOK_SECONDS = 5.0  # for a baseline that is not there; each look is one at every journal
+LOOK_SECONDS = 5.0  # between two searches for a missing baseline, each of which reads every journal
 
 
-class Measuring:
-    """Measures scored cells as soon as their baseline is scored too, wherever that is done. What still waits at the end, and
-    what cannot be read or written now, is measured when tables are made."""
+class DropWriter:
+    """Measures each scored cell as soon as its baseline is scored too, in whatever process that happens. A cell that
+    still waits at the end, and a cell that cannot be read or written now, is measured when tables are made."""
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines = Baselines(output_dir, waiting=True)
-        self._waiting: list[tuple[str, str]] = []
-        self._results: dict[str, ResultLine] = {}  # of baselines
+        self._waiting: list[tuple[str, str]] = []  # (name of predictions, key of the baseline)
+        self._results: dict[str, ResultLine] = {}  # {key: result line} of baselines
         self._ledgers: dict[str, Ledger] = {}
-        self._looked: dict[str, float] = {}  # in vain, and when
+        self._looked: dict[str, float] = {}  # {key: when the last search failed}
 
     def add(self, name: str, baseline: str) -> None:
-        """name: of scored predictions; baseline: the key of the cell's baseline. Raises UserError, one line, for a full disk."""
+        """Measure the scored predictions `name` now, or once `baseline`, a key, is scored. Raises UserError, one line,
+        for a full disk."""
         cell = Scored(self.output_dir, name)
         if not self._measure(cell, baseline, self._baseline(baseline)):
             self._waiting.append((name, baseline))
         self._samples.add(cell)
 
-    def again(self, now: bool = False) -> None:
-        """See to the cells that wait for a baseline which is scored by now. now: look for it, however short ago that was."""
+    def retry_waiting(self, now: bool = False) -> None:
+        """Measure the waiting cells whose baseline is scored by now. now: search for baselines even when the last
+        search was less than LOOK_SECONDS ago. Raises the first error after all cells were tried."""
         if now:
             self._looked.clear()
         bases = {key: self._baseline(key) for key in {baseline for _, baseline in self._waiting}}
@@ -46,20 +50,21 @@ class Measuring:
                 continue
             try:
                 self._measure(Scored(self.output_dir, name), key, bases[key])
-            except Exception as error:  # told when the others are done; makers of tables meet it again
+            except Exception as error:  # raised after the other cells; making tables meets it again
                 failed = failed or error
         if failed:
             raise failed
 
     def _measure(self, cell: Scored, key: str, base: Baseline | None) -> bool:
+        """Write the cell's `measured` line. False when its scores or its baseline's are not complete."""
         if base is None or not complete(cell, base):
             return False
-        made_from = source(cell.name, seconds_there(self.output_dir, cell.name), self._results[key])
+        made_from = source(cell.name, existing_second_runs(self.output_dir, cell.name), self._results[key])
         self._journal.write(EVENT, key=cell.key, source=made_from, **measure(cell, base))
         return True
 
     def _baseline(self, key: str) -> Baseline | None:
-        """A baseline that is scored."""
+        """The baseline of this key; None when it is not scored yet."""
         if time.monotonic() - self._looked.get(key, -1e9) < LOOK_SECONDS:
             return None
         base = self._baselines(self._result(key))
@@ -69,8 +74,7 @@ class Measuring:
         return None
 
     def _result(self, key: str) -> ResultLine | None:
-        """The `result` line of a baseline. It is looked for until it is found: of all the journals' lines only its own are
-        parsed."""
+        """The `result` line of a baseline, searched for until it is found. Only lines with that key are parsed."""
         if key not in self._results:
             ledger = self._ledgers.setdefault(key, Ledger(self.output_dir, only={key})).refresh()
             if not ledger.done(key):
@@ -79,8 +83,9 @@ class Measuring:
         return self._results[key]
 
     def close(self) -> None:
+        """Measure what still can be measured, and write the remaining samples."""
         try:
-            self.again(now=True)
+            self.retry_waiting(now=True)
         finally:
             self._samples.flush()
             self._journal.close()

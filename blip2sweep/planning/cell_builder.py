@@ -1,0 +1,119 @@
+"""Makes cells from composed configs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from blip2sweep.canonical import canonical_json
+from blip2sweep.errors import UserError
+from blip2sweep.models.architecture import family
+from blip2sweep.planning.cell import Cell
+from blip2sweep.planning.chosen_backend import chosen_backend
+from blip2sweep.planning.model import Model, planned_model
+from blip2sweep.recipe import Recipe, resolve_recipe
+from blip2sweep.recipe.calibrated import check_packed, check_upstream, part_calibrates, stamped
+from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
+from blip2sweep.tasks.generation import resolve_generation
+
+
+class CellBuilder:
+    """Makes cells from composed configs. A model, task or generation setting that several cells share is read once."""
+
+    def __init__(self) -> None:
+        self._memo: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> Cell:
+        """The cell of a composed config. Raises UserError for a config that cannot be run; the same error for every
+        cell that shares its cause."""
+        model = self._once("model", config["model"], planned_model)
+        recipe = resolve_recipe(config, model.anatomy)
+        task_config = dict(config["task"])
+        task = self._once("task", task_config, _with_content)
+        request = {"generation": config["generation"], "kind": task.kind, "family": model.presets}
+        generation, used = self._once(
+            "generation", request, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
+        )
+        check_packed(recipe, model.dtypes)
+        backend = chosen_backend(config.get("backend"), recipe)
+        samples = self._calibration(config, model, recipe, task)
+        if samples is None:
+            return Cell(model, recipe, task, task_config, generation, recipe.used | used, backend=backend)
+        recipe, used = stamped(recipe, samples.digest), used | recipe.used | _calibration_keys(recipe)
+        return Cell(model, recipe, task, task_config, generation, used, samples, backend)
+
+    def _calibration(
+        self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData
+    ) -> Calibration | None:
+        """The samples that the recipe's calibrated layers are measured on. None when the recipe has no such layers."""
+        if not any(part_calibrates(p) for p in recipe.parts.values()):
+            return None
+        section = config["calibration"]
+        check(section)
+        check_upstream(recipe, section["upstream"])
+        split_config = self._once("split", [section, config["task"]], lambda both: settings(*both))
+        split = self._once("samples", split_config, load_task)
+        _check_text_only(section, recipe, split, model)
+        self._once(
+            "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
+        )
+        request = [section, split_config, config["generation"], model.presets]
+        samples = self._once("calibration", request, lambda a: _hashed(calibration(a[0], split, *a[1:])))
+        if not section["text_only"]:
+            shared = [section["n_samples"], section["seed"], split_config, config["task"]]
+            self._once("pictures", shared, lambda a: check_other_pictures(samples.data, a[2]["split"], task))
+        return samples
+
+    def _once(self, kind: str, section: Any, make: Callable[[Any], Any]) -> Any:
+        """The object made from a config section; made once for each kind and content of the section. Raises its
+        UserError every time."""
+        name = (kind, canonical_json(section))
+        if name not in self._memo:
+            try:
+                self._memo[name] = make(section)
+            except UserError as error:  # an error is found once, too
+                self._memo[name] = error
+        found = self._memo[name]
+        if isinstance(found, UserError):
+            raise found.with_traceback(None)
+        return found
+
+
+def _with_content(config: Mapping[str, Any]) -> TaskData:
+    """The task with its images hashed. Raises UserError for an image that cannot be read."""
+    task = load_task(config)
+    assert task.content  # computed at the first access
+    return task
+
+
+def _hashed(samples: Calibration) -> Calibration:
+    """The samples with their identity computed, so that its errors are raised here."""
+    assert samples.identity
+    return samples
+
+
+def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, model: Model) -> None:
+    """Raise UserError when calibration without images cannot reach a layer that the recipe calibrates."""
+    need_images = [n for n, p in recipe.parts.items() if not p.part.reads_text and part_calibrates(p)]
+    if config["text_only"] and need_images:
+        text_parts = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
+        raise UserError(
+            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: "
+            f"part={text_parts}, or calibration=task"
+        )
+    if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
+        raise UserError(
+            f"calibration={config['name']}: a {split.kind} has no question, so the encoder of {model.name} would "
+            f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
+            f"calibration.text_only=true"
+        )
+
+
+def _calibration_keys(recipe: Recipe) -> frozenset[str]:
+    """The config keys that calibration uses. The weight of image tokens is used only when a part that reads text is
+    calibrated."""
+    names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
+    keys = {"calibration", *(f"calibration.{k}" for k in names)}
+    reads_text = any(p.part.reads_text and part_calibrates(p) for p in recipe.parts.values())
+    return frozenset(keys | ({"calibration.image_token_weight"} if reads_text else set()))

@@ -1,0 +1,57 @@
+"""A model as planning sees it, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip2sweep.models import checkpoints
+from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.architecture import family
+from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
+from blip2sweep.models.location import locate
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model: its anatomy, dtypes, and the fingerprint of its checkpoint. No weights are read."""
+
+    config: dict[str, Any]
+    anatomy: Anatomy
+    folder: Path  # of the checkpoint
+    revision: str | None
+    fingerprint: str  # of the weights
+    params: int
+    dtypes: dict[str, str]  # {part: name}
+    stage_dtypes: dict[str, str]  # {stage: name}
+
+    @property
+    def name(self) -> str:
+        """The name of the section `model`."""
+        return str(self.config["name"])
+
+    @property
+    def presets(self) -> str:
+        """The kind of language model (`opt`, `t5`) whose generation presets apply."""
+        return family(self.config).presets or str(self.config["family"])
+
+    @property
+    def dtype(self) -> str:
+        """The table's column: `float32`, or `part:dtype` for each part when they differ."""
+        names = list(dict.fromkeys(self.dtypes.values()))
+        return names[0] if len(names) == 1 else " ".join(f"{k}:{v}" for k, v in self.dtypes.items())
+
+
+def planned_model(config: Mapping[str, Any]) -> Model:
+    """The model of a composed section `model`. Raises UserError, all mistakes at once, for a config or a checkpoint that
+    cannot be loaded."""
+    layout = anatomy(config)
+    dtypes, by_stage = part_dtypes(config, layout), stage_dtypes(config, layout)
+    location = locate(config)
+    half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
+    checked = checkpoints.check(location.folder, config, half)
+    return Model(
+        dict(config), layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes, by_stage
+    )

@@ -1,0 +1,78 @@
+"""One cell's predictions with their statistics, from which everything about it is measured."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blip2sweep.canonical import digest
+from blip2sweep.console.remarks import remark
+from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS, Images, Metric, images
+from blip2sweep.metrics.statistics import BUILT_IN
+from blip2sweep.results.predictions import key_of, read_predictions, read_scores, second_runs
+
+# Built-in metrics alone, which every process has. METRICS gets those of an outside task only when one of its tasks is
+# read.
+SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
+
+
+class Scored:
+    """One cell's predictions and statistics; sums by image are computed once.
+
+    current: whether there are statistics and all of them are of today's scorers. Raises UserError when the predictions
+    are missing or damaged.
+    """
+
+    def __init__(self, output_dir: Path, name: str) -> None:
+        self.output_dir, self.name, self.key = output_dir, name, key_of(name)
+        self.predictions = read_predictions(output_dir, name)
+        self.statistics, self.current = read_scores(output_dir, name)
+        self._by_image: dict[str, NDArray[np.float64]] = {}
+
+    @functools.cached_property
+    def recalibrated(self) -> dict[str, Scored]:
+        """{what differs: second run} of the cell's second runs, calibrated differently, that can be read."""
+        names = second_runs(self.output_dir, self.name)
+        found = {what: scored_or_none(self.output_dir, name) for what, name in names.items() if what}
+        return {what: second for what, second in found.items() if second}
+
+    @property
+    def scored(self) -> str:
+        """A digest of the scorers' versions; empty for a cell without statistics."""
+        outside = [[m.name, m.version] for m in self.metrics if m.name not in BUILT_IN]
+        return digest([SCORERS, sorted(self.statistics), *outside])[:8] if self.statistics else ""
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics whose statistics exist."""
+        return [m for m in METRICS.values() if m.statistic in self.statistics]
+
+    def value(self, metric: Metric) -> float:
+        """The metric over all samples."""
+        return metric.value(self.statistics[metric.statistic])
+
+    def by_image(self, metric: Metric) -> NDArray[np.float64]:
+        """The metric's statistic summed by image, (m, k) for m images. Computed once for all metrics that share the
+        statistic."""
+        name = metric.statistic
+        if name not in self._by_image:
+            self._by_image[name] = self.images.by_image(self.statistics[name])
+        return self._by_image[name]
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """The samples grouped by image."""
+        return images(self.predictions.image_id)
+
+
+def scored_or_none(output_dir: Path, name: str) -> Scored | None:
+    """The scored run; None, after a remark, when its predictions cannot be read."""
+    try:
+        return Scored(output_dir, name)
+    except UserError as error:
+        remark(str(error))
+        return None
