@@ -108,12 +108,6 @@ def model_bytes(model: nn.Module) -> int:
     return sum(seen.values())
 
 
-def layer_bytes(module: nn.Module) -> int:
-    """Bytes of one layer's weight: codes, scales, zero points."""
-    tensors = (*_inner(getattr(module, "weight", None)), *_scales(module))
-    return sum(x.numel() * x.element_size() for x in tensors)
-
-
 def _stored(model: nn.Module) -> Iterator[Tensor]:
     for tensor in (*model.parameters(), *model.buffers()):
         yield from _inner(tensor)

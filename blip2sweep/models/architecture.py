@@ -146,7 +146,7 @@ class BlockStage(ImageStage, Protocol):
         """From the state after the last block to the stage's output."""
 
 
-class Begun(Protocol):
+class Prefilled(Protocol):
     """Pictures and prompts that have been read. Likelihoods may be asked for any number of times, before the text."""
 
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
@@ -165,7 +165,7 @@ class Language(Protocol):
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         """Token ids of references, each with its end. prompted: there is a text before them."""
 
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         """Read pictures and as many prompts, of any lengths. Raises RuntimeError for pictures that are none."""
 
     def row_bytes(self, generation: Generation) -> int:

@@ -1,6 +1,6 @@
 """OPT as the language model behind pictures: it reads [pictures][padding][BOS prompt], from left to right.
 
-Picture and prompt are read once (`begin`): references are scored and the text is written from there. Greedy decoding is a
+Picture and prompt are read once (`prefill`): references are scored and the text is written from there. Greedy decoding is a
 loop of our own, which drops finished rows; beams go through `generate` of transformers. Both write the same tokens
 (tests/backends/torch/test_evaluate.py). Padding on the right would change what it writes.
 """
@@ -53,11 +53,11 @@ class Opt:
         return self.base.with_ends([space + text for text in references])
 
     @torch.inference_mode()
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=True)
         cache = DynamicCache()
         hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
-        return Begun(self, embeds, mask, cache, hidden)
+        return Prefilled(self, embeds, mask, cache, hidden)
 
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
         """The last hidden state (batch, new tokens, width) after more tokens, whose keys and values join the cache.
@@ -92,7 +92,7 @@ class Opt:
 
 
 @dataclass(eq=False)
-class Begun:
+class Prefilled:
     """Picture and prompt read: `cache` of keys and values, `hidden` (batch, width) at the last token."""
 
     language: Opt

@@ -1,6 +1,6 @@
 """T5 as the language model behind pictures: its encoder reads [pictures][prompt EOS][padding], its decoder writes.
 
-The encoder runs once (`begin`): references are scored and the text is written, through `generate` of transformers, from
+The encoder runs once (`prefill`): references are scored and the text is written, through `generate` of transformers, from
 there.
 """
 
@@ -38,10 +38,10 @@ class T5:
         return self.base.with_ends(references)
 
     @torch.inference_mode()
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=False)
         encoded = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask)
-        return Begun(self, mask, encoded)
+        return Prefilled(self, mask, encoded)
 
     def row_bytes(self, generation: Generation) -> int:
         config = self.model.config
@@ -72,7 +72,7 @@ class T5:
 
 
 @dataclass(eq=False)
-class Begun:
+class Prefilled:
     """Picture and prompt read by the encoder."""
 
     language: T5

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-import torch
 from torch import nn
 
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.architecture import architecture
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-def build_meta(model_config: Mapping[str, Any]) -> PreTrainedModel:
-    """The model of `model_config["config"]` on the meta device: real modules and shapes, no weights, no files."""
-    own = architecture(model_config).implementation()
-    with torch.device("meta"):
-        return own.model_class(own.config_class(**model_config["config"])).eval()
 
 
 def tree(model: nn.Module, anatomy: Anatomy) -> tuple[dict[str, tuple[int, int, bool]], dict[str, int]]:

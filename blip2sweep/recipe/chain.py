@@ -18,7 +18,7 @@ from blip2sweep.compression.step import Words
 from blip2sweep.models.anatomy import Anatomy, Part, anatomy
 from blip2sweep.models.architecture import Stage
 from blip2sweep.recipe.compact import expand
-from blip2sweep.recipe.recipe import PartRecipe, Recipe, joined
+from blip2sweep.recipe.recipe import PartRecipe, joined
 
 Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
 
@@ -49,11 +49,6 @@ class Chain(NamedTuple):
     def keys(self) -> tuple[str, ...]:
         """The keys of everything that is kept, in the order it is computed."""
         return tuple(point.key for point in self.points)
-
-
-def chain(start: Any, recipe: Recipe, stages: Sequence[Stage]) -> Chain:
-    """start: everything but the recipe that determines the features, as JSON; stages: of the architecture."""
-    return chain_of(start, by_stage((part.part, block_entries(part)) for part in recipe.parts.values()), stages)
 
 
 def chain_of(start: Any, entries: Mapping[str, Blocks], stages: Sequence[Stage]) -> Chain:

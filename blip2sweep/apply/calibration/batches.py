@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     weights: Tensor | None = None
 
 
-class Feed:
+class CalibrationBatches:
     """Batches by stage. Features are computed when first asked for, by the model as it is then."""
 
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:

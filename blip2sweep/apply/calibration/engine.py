@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from blip2sweep.apply.calibration.batches import Batch, Feed, token_weights
-from blip2sweep.apply.calibration.blocks_run import Walk
+from blip2sweep.apply.calibration.batches import Batch, CalibrationBatches, token_weights
+from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.finished import Blocks
-from blip2sweep.apply.calibration.folds import Judge, Member, alone, together
+from blip2sweep.apply.calibration.folds import Member, OutputError, alone, together
 from blip2sweep.apply.calibration.measure import Measured, calls, keep, measure, recall
 from blip2sweep.apply.patch import Patch
 from blip2sweep.cache.tensors import Memo
@@ -50,7 +50,7 @@ class Calibrator:
 
     def __init__(self, loaded: Loaded, origin: Any, memo: Memo, blocks: Blocks) -> None:
         self.loaded, self.origin, self.memo, self.blocks = loaded, origin, memo, blocks
-        self._kept: tuple[str, Feed] | None = None
+        self._kept: tuple[str, CalibrationBatches] | None = None
 
     def __call__(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
         """All of it on the calibration's own number of threads, so that nobody's weights depend on a machine's.
@@ -61,13 +61,13 @@ class Calibrator:
 
     def _parts(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
         before = [] if recipe.before.empty else [recipe.before.hash]
-        feed, found = self._feed(calibration, before), dict[str, Prepared]()
+        calibration_batches, found = self._calibration_batches(calibration, before), dict[str, Prepared]()
         in_use, whole_model = calibration.upstream != "full", calibration.upstream == "model"
         with understandable_oom(), Patch(self.loaded) as placed, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
                     seen = [self.origin, calibration.measured(part.part.reads_text), before]
-                    found |= _PartWork(self, part, feed, placed, digest(seen), in_use).all()
+                    found |= _PartWork(self, part, calibration_batches, placed, digest(seen), in_use).all()
                 if whole_model:
                     placed.put(part.touched(), found)
                     before += [] if part.empty else [part.hash]
@@ -75,14 +75,14 @@ class Calibrator:
                     placed.restore()
         return found
 
-    def _feed(self, calibration: Calibration, before: list[str]) -> Feed:
+    def _calibration_batches(self, calibration: Calibration, before: list[str]) -> CalibrationBatches:
         """The samples and their features, kept for the next cell unless quantized parts make them."""
         if calibration.upstream == "model":
-            return Feed(self.loaded, calibration)
+            return CalibrationBatches(self.loaded, calibration)
         name = digest([calibration.measured(True), before])
         if self._kept is None or self._kept[0] != name:
             self._kept = None  # free the last one first
-            self._kept = name, Feed(self.loaded, calibration)
+            self._kept = name, CalibrationBatches(self.loaded, calibration)
         return self._kept[1]
 
 
@@ -90,10 +90,21 @@ class _PartWork:
     """One part of one recipe. samples: the name of what the part is measured on; in_use: behind its own quantized blocks."""
 
     def __init__(
-        self, owner: Calibrator, recipe: PartRecipe, feed: Feed, placed: Patch, samples: str, in_use: bool
+        self,
+        owner: Calibrator,
+        recipe: PartRecipe,
+        calibration_batches: CalibrationBatches,
+        placed: Patch,
+        samples: str,
+        in_use: bool,
     ) -> None:
         self.owner, self.loaded, self.recipe, self.placed = owner, owner.loaded, recipe, placed
-        self.feed, self.samples, self.part, self.in_use = feed, samples, recipe.part, in_use
+        self.calibration_batches, self.samples, self.part, self.in_use = (
+            calibration_batches,
+            samples,
+            recipe.part,
+            in_use,
+        )
         self.entries = block_entries(recipe)
 
     def all(self) -> dict[str, Prepared]:
@@ -109,11 +120,11 @@ class _PartWork:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        return self.feed.batches(self.part.stage)
+        return self.calibration_batches.batches(self.part.stage)
 
     @cached_property
-    def walk(self) -> Walk:
-        return Walk(self.loaded.model, self.part, [b.run for b in self.batches])
+    def runner(self) -> BlockRunner:
+        return BlockRunner(self.loaded.model, self.part, [b.run for b in self.batches])
 
     def _block(self, block: int, touched: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
         """What calibration makes of a block. touched: all of its layers in the recipe; folds depend on the others too."""
@@ -154,7 +165,7 @@ class _PartWork:
         name = self._seen_by(block)
         found = recall(self.owner.memo, name, layers, hessians)
         if found is None:
-            found = measure(self.walk, block, list(layers), self.batches, self.loaded.language, hessians)
+            found = measure(self.runner, block, list(layers), self.batches, self.loaded.language, hessians)
             keep(self.owner.memo, name, found)
         return found
 
@@ -173,15 +184,15 @@ class _PartWork:
         }
         results: dict[str, Result] = {}
         for fold, paths in folds_of(self.part, block, {x.path: s for x, s in touched.items()}, own.keys()):
-            judge = self._judge(block, fold.output_of, own[paths[0]].layer) if fold.output_of else None
-            results |= together(fold, [own[p] for p in paths], judge)
+            output_error = self._output_error(block, fold.output_of, own[paths[0]].layer) if fold.output_of else None
+            results |= together(fold, [own[p] for p in paths], output_error)
         return results | {p: alone(m) for p, m in own.items() if p not in results}
 
-    def _judge(self, block: int, name: str, reader: Linear) -> Judge:
+    def _output_error(self, block: int, name: str, reader: Linear) -> OutputError:
         """Of the module `name`, which `reader` is in: its tokens weigh what they weigh in the statistics."""
-        module = self.walk.blocks[block].get_submodule(name)
+        module = self.runner.blocks[block].get_submodule(name)
         weights = [token_weights(self.loaded.language, reader, b) for b in self.batches]
-        return Judge(module, calls(self.walk, block, module), weights)
+        return OutputError(module, calls(self.runner, block, module), weights)
 
     def _prepared(
         self, path: str, scheme: Scheme, result: Result, seen: Measured, key: str, seconds: float

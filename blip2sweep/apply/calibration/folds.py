@@ -32,14 +32,18 @@ class Member(NamedTuple):
     statistics: Statistics
 
 
-def together(fold: Fold, members: Sequence[Member], judge: Callable[[], float] | None) -> dict[str, Result]:
+def together(fold: Fold, members: Sequence[Member], output_error: Callable[[], float] | None) -> dict[str, Result]:
     """One scale for the members. judge(): error of the module's output with the weights as they are then; None: the
     layers' own outputs."""
     weights = [m.module.weight.detach().float() for m in members]
     schemes = [m.scheme.weights for m in members]
     statistics = members[0].statistics
     assert statistics.hessian is not None
-    error = awq.own_error(weights, schemes, statistics.hessian) if judge is None else _judged(members, weights, judge)
+    error = (
+        awq.own_error(weights, schemes, statistics.hessian)
+        if output_error is None
+        else _error_of_scale(members, weights, output_error)
+    )
     best = awq.search(statistics.mean_abs, schemes[0].grid or 20, error)
     return {m.layer.path: _finished(m, w, best, fold) for m, w in zip(members, weights, strict=True)}
 
@@ -61,19 +65,19 @@ def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) ->
     )  # in the folded model the layer's input is x / s, and that is what is rounded
 
 
-def _judged(
-    members: Sequence[Member], weights: Sequence[Tensor], judge: Callable[[], float]
+def _error_of_scale(
+    members: Sequence[Member], weights: Sequence[Tensor], output_error: Callable[[], float]
 ) -> Callable[[Tensor], float]:
     def error(s: Tensor) -> float:
         with Undo() as undo:
             for m, w in zip(members, weights, strict=True):
                 undo.data(m.module.weight, awq.scaled(w, s, m.scheme.weights).to(m.module.weight.dtype))
-            return judge()
+            return output_error()
 
     return error
 
 
-class Judge:
+class OutputError:
     """Error of a module's output against what it was when made, over calls it was seen to get.
 
     weights: of each call's tokens, None where all count 1.
@@ -94,18 +98,3 @@ class Judge:
     def _error(self, before: Tensor, call: Call, weights: Tensor | None) -> float:
         tokens = (self._output(call) - before).float().square().sum(-1, dtype=torch.float64).flatten()
         return float(tokens.sum() if weights is None else tokens @ weights.to(tokens))
-
-
-# ---- for real
-
-
-@torch.no_grad()
-def fold(before: nn.Module, into: Sequence[nn.Linear], s: Tensor, piece: tuple[int, int] = (0, 1)) -> None:
-    """Divide what `before` (a norm or linear) puts out by s, its bias too, and multiply the columns that read it."""
-    i, n = piece
-    rows = slice(i * len(s), (i + 1) * len(s)) if n > 1 else slice(None)
-    for parameter in before.parameters(recurse=False):
-        values = parameter.data[rows]
-        parameter.data[rows] = (values / s.reshape(-1, *[1] * (values.dim() - 1))).to(parameter.dtype)
-    for layer in into:
-        layer.weight.mul_(s.to(layer.weight.dtype))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.apply.calibration.batches import Batch, token_weights
-from blip2sweep.apply.calibration.blocks_run import Walk
+from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.folds import Call
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.statistics import Statistics
@@ -28,17 +28,22 @@ class Measured:
 
 
 def measure(
-    walk: Walk, block: int, layers: Sequence[Linear], batches: Sequence[Batch], language: Language, hessians: bool
+    runner: BlockRunner,
+    block: int,
+    layers: Sequence[Linear],
+    batches: Sequence[Batch],
+    language: Language,
+    hessians: bool,
 ) -> dict[str, Measured]:
     """{path: sums}. Layers that read the same tensor share them. Raises FloatingPointError naming the layer."""
-    walk.to(block)
-    seen = _Seen(walk, batches, language, hessians)
+    runner.advance_to(block)
+    seen = _Seen(runner, batches, language, hessians)
     with ExitStack() as hooks:
         for x in layers:
-            module = walk.model.get_submodule(x.path)
+            module = runner.model.get_submodule(x.path)
             hook = module.register_forward_pre_hook(lambda m, args, x=x: seen.see(x, m, args[0]))
             hooks.callback(hook.remove)
-        walk.look(block)
+        runner.observe(block)
     known = {path: Measured(sums, sums.rank()) for path, sums in seen.sums.items()}
     return {x.path: known[seen.leader[x.path]] for x in layers}
 
@@ -46,8 +51,8 @@ def measure(
 class _Seen:
     """Adds up inputs. In the first batch it finds out which layers read the very same tensor: one of them leads."""
 
-    def __init__(self, walk: Walk, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
-        self.walk, self.batches, self.language, self.hessians = walk, batches, language, hessians
+    def __init__(self, runner: BlockRunner, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
+        self.runner, self.batches, self.language, self.hessians = runner, batches, language, hessians
         self.sums: dict[str, Statistics] = {}
         self.leader: dict[str, str] = {}
         self._first: list[tuple[Tensor, str]] = []
@@ -56,25 +61,25 @@ class _Seen:
         if layer.path not in self.leader:
             self.leader[layer.path] = next((path for y, path in self._first if y is x), layer.path)
             self._first.append((x, layer.path))
-        if self.walk.batch > 0:
+        if self.runner.batch > 0:
             self._first.clear()
         if self.leader[layer.path] != layer.path:
             return
         if layer.path not in self.sums:
             self.sums[layer.path] = Statistics(layer.in_features, x.device, self.hessians)
-        weights = token_weights(self.language, layer, self.batches[self.walk.batch])
+        weights = token_weights(self.language, layer, self.batches[self.runner.batch])
         try:
             self.sums[layer.path].add(x, weights)
         except FloatingPointError as error:
             raise FloatingPointError(f"{layer.path}: its {error} on the calibration samples") from error
 
 
-def calls(walk: Walk, block: int, module: nn.Module) -> list[Call]:
+def calls(runner: BlockRunner, block: int, module: nn.Module) -> list[Call]:
     """Arguments of each call that a module inside the block gets."""
-    walk.to(block)
+    runner.advance_to(block)
     found: list[Call] = []
     hook = module.register_forward_pre_hook(lambda m, args, kwargs: found.append((args, kwargs)), with_kwargs=True)
-    walk.look(block)
+    runner.observe(block)
     hook.remove()
     return found
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.models.architecture import Begun
+from blip2sweep.models.architecture import Prefilled
 from blip2sweep.models.images import Features
 from blip2sweep.models.text import Ids, Likelihood, Text
 from blip2sweep.tasks.generation import Generation
@@ -85,26 +85,26 @@ class Answers:
     def _batch(self, chosen: Sequence[int]) -> list[Answer]:
         clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])
         with clock.stage(self.stage):
-            begun = self.language.begin(pictures, [self.prompts[i] for i in chosen])
+            prefilled = self.language.prefill(pictures, [self.prompts[i] for i in chosen])
         targets, options = ([ids[i] for i in chosen] for ids in (self.references, self.options))
         likelihoods: list[tuple[Likelihood, ...]] = [()] * len(chosen)
         by_option = likelihoods
         if any(targets) or any(options):
             with clock.stage("likelihood"):
-                likelihoods, by_option = (_likelihoods(begun, texts) for texts in (targets, options))
+                likelihoods, by_option = (_likelihoods(prefilled, texts) for texts in (targets, options))
         texts: Sequence[Text | None] = [None] * len(chosen)
         if "generate" in self.requests:
             with clock.stage(self.stage):
-                texts = begun.generate(self.generation)
+                texts = prefilled.generate(self.generation)
         found = zip(texts, map(_summed, likelihoods), by_option, strict=True)
         return [Answer(*one) for one in found]
 
 
-def _likelihoods(begun: Begun, texts: Sequence[Sequence[Ids]]) -> list[tuple[Likelihood, ...]]:
+def _likelihoods(prefilled: Prefilled, texts: Sequence[Sequence[Ids]]) -> list[tuple[Likelihood, ...]]:
     """That of each of each row's texts, the k-th of all rows at once."""
     result: list[tuple[Likelihood, ...]] = [()] * len(texts)
     for k in range(max(map(len, texts))):
-        for i, found in enumerate(begun.likelihood([own[k] if k < len(own) else [] for own in texts])):
+        for i, found in enumerate(prefilled.likelihood([own[k] if k < len(own) else [] for own in texts])):
             result[i] += (found,) if k < len(texts[i]) else ()
     return result
 

@@ -143,7 +143,7 @@ class TorchBackend:
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
-                fitting=state.fitting,
+                batch_sizes=state.batch_sizes,
             )  # fmt: skip
 
     def _images(self, state: ModelState, job: CellJob) -> Images:

@@ -34,9 +34,9 @@ def sequence_batches(loaded: Loaded, generation: Generation) -> Batches:
     """
     on_cpu = loaded.device.type == "cpu"
     room = BYTES_CPU if on_cpu else int(SHARE_OF_DEVICE * torch.cuda.get_device_properties(loaded.device).total_memory)
-    fitting = room // loaded.language.row_bytes(generation)
+    rows_that_fit = room // loaded.language.row_bytes(generation)
     most = SEQUENCES_CPU if on_cpu else SEQUENCES_GPU
-    return Batches(max(8, min(most // generation.num_beams, 2 ** int(math.log2(max(1, fitting))))))
+    return Batches(max(8, min(most // generation.num_beams, 2 ** int(math.log2(max(1, rows_that_fit))))))
 
 
 class Batches:

@@ -44,7 +44,7 @@ def evaluate(
     on_bad_image: str = "error",
     features: Source | None = None,
     shared: Shared | None = None,
-    fitting: dict[str, int] | None = None,
+    batch_sizes: dict[str, int] | None = None,
 ) -> Evaluation:
     """Answer every sample of `task`.
 
@@ -60,7 +60,7 @@ def evaluate(
         raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
     images = image_batches(loaded, batch_size)
     sequences = images if batch_size else sequence_batches(loaded, generation)
-    known = fitting if fitting is not None else {}
+    known = batch_sizes if batch_sizes is not None else {}
     names = {f"images {images.size}": images, f"sequences {sequences.size} {generation}": sequences}
     for name, batches in names.items():
         batches.size = min(batches.size, known.get(name, batches.size))

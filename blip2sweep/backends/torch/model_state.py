@@ -41,7 +41,7 @@ class ModelState:
     origins: dict[str, JsonObject] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
-    fitting: dict[str, int] = field(default_factory=dict)  # batch sizes to which memory has brought cells so far
+    batch_sizes: dict[str, int] = field(default_factory=dict)  # batch sizes to which memory has brought cells so far
 
 
 def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, remember: bool) -> ModelState:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2sweep.apply.calibration.batches import Feed
+from blip2sweep.apply.calibration.batches import CalibrationBatches
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.sample import TaskData
@@ -32,10 +32,10 @@ def first_samples(task: TaskData, config: Mapping[str, Any], prompt: str | None,
 @torch.inference_mode()
 def states(loaded: Loaded, chosen: Calibration) -> States:
     """Outputs of every block, and the logits, in host memory."""
-    feed, found = Feed(loaded, chosen), States()
+    calibration_batches, found = CalibrationBatches(loaded, chosen), States()
     for part in loaded.anatomy.parts.values():
         blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
-        for b, batch in enumerate(feed.batches(part.stage)):
+        for b, batch in enumerate(calibration_batches.batches(part.stage)):
             hooks = [m.register_forward_hook(partial(_keep, found, (part.name, i, b))) for i, m in enumerate(blocks)]
             output = batch.run()
             for hook in hooks:

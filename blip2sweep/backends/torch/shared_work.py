@@ -49,7 +49,7 @@ class SharedWork:
             return None
         step = next((i for i, j in enumerate(self.jobs) if j["key"] == job["key"]), None)
         if step is not None:
-            state.memo.at(step)
+            state.memo.advance(step)
         after = state.loaded.images[-1].name
         return Shared(state.memo, self._chain(state, job), after, self._origin(state, job), state.answers, self.store)
 

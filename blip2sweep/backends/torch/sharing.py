@@ -101,7 +101,7 @@ class Shared:
         key = self.chain.output
         self.answered.digests.pop(key, None)
         ids, bad = ids_as_tensor(features.ids), ids_as_tensor(features.bad)
-        if self.memo.later(key):
+        if self.memo.remaining_uses(key):
             self.memo.put(key, (ids, bad, *features.rows.tensors()))
         if self.store is not None and not features.bad:
             named = features.rows.everywhere(lambda x: x.cpu().contiguous()).named(OUTPUT)
@@ -122,7 +122,7 @@ class Shared:
 
     def stops(self, here: Point) -> list[Point]:
         """Points after `here` whose states are worth keeping: where a later cell leaves this cell's path."""
-        points, later = self.chain.points, [self.memo.later(key) for key in self.chain.keys]
+        points, later = self.chain.points, [self.memo.remaining_uses(key) for key in self.chain.keys]
         ahead = range(points.index(here) + 1, len(points) - 1)
         return [points[i] for i in ahead if later[i] > later[i + 1]]
 
