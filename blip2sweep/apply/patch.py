@@ -15,8 +15,8 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import QUANTIZE, layers_in, step
 from blip2sweep.compression.undo import Undo
-from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
 
 

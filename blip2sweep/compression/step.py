@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.models.anatomy import Anatomy, Linear, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn

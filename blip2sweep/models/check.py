@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers.utils import logging
 
@@ -18,12 +18,13 @@ from blip2sweep.models.checkpoints import ANSWER, Weights, inspect
 from blip2sweep.models.config_file import NOT_LOADED, first_line, generation_mistakes, read_config, read_object
 from blip2sweep.models.tensors import tensor_mistakes
 from blip2sweep.models.tree import verify
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
+def mistakes(weights: Weights, model_config: ModelSection) -> list[str]:
     """Sentences; empty where the folder is exactly what `model_config` (name, config, parts, tied) describes."""
     folder = weights.folder
     config, wrong = read_config(folder, model_config)
@@ -42,7 +43,7 @@ def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
     return [mistake.replace(f"{folder}/", "").replace(str(folder), "the folder") for mistake in wrong]
 
 
-def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: Mapping[str, Any]) -> list[str]:
+def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: ModelSection) -> list[str]:
     wrong, model = tensor_mistakes(weights.tensors, wanted, model_config)
     if model is not None and not wrong:
         try:
@@ -52,7 +53,7 @@ def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: Mappin
     return wrong
 
 
-def _merged(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(found: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
     """config.json with conf/model's fields in place of its own, and without what would load other weights."""
     merged = {k: v for k, v in found.items() if k not in NOT_LOADED}
     for name, value in wanted.items():

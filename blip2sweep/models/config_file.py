@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.models.architecture import Architecture, architecture
 from blip2sweep.models.checkpoints import quantization, shown
 from blip2sweep.models.checkpoints.headers import is_file
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -19,7 +20,7 @@ REDIRECTS = ("transformers_weights", "fusion_config")
 NOT_LOADED = ("quantization_config", *REDIRECTS)  # refused by a sentence of their own
 
 
-def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[PreTrainedConfig | None, list[str]]:
+def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedConfig | None, list[str]]:
     """(config, mistakes): the config is None where transformers cannot read it."""
     data, wrong = read_object(folder / "config.json")
     if data is None:
@@ -42,7 +43,7 @@ def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[PreTrain
     return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(own, found)]
 
 
-def read_object(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def read_object(path: Path) -> tuple[dict[str, object] | None, list[str]]:
     """(the JSON object in a file, mistakes)."""
     try:
         if not is_file(path):  # nor is a pipe waited for
@@ -60,7 +61,7 @@ def first_line(error: BaseException) -> str:
     return shown(f"{type(error).__name__}: {' '.join(lines)[:200]}" if lines else type(error).__name__)
 
 
-def config_mistakes(model_config: Mapping[str, Any], found: PreTrainedConfig) -> list[str]:
+def config_mistakes(model_config: ModelSection, found: PreTrainedConfig) -> list[str]:
     """The fields of conf/model in which a checkpoint's config.json differs.
 
     Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
@@ -76,7 +77,9 @@ def config_mistakes(model_config: Mapping[str, Any], found: PreTrainedConfig) ->
     ]
 
 
-def _differing(prefix: str, named: Mapping[str, Any], expected: Any, found: Any) -> Iterator[tuple[str, Any, Any]]:
+def _differing(
+    prefix: str, named: Mapping[str, object], expected: object, found: object
+) -> Iterator[tuple[str, object, object]]:
     for field, value in named.items():
         want, have = getattr(expected, field, None), getattr(found, field, None)
         if isinstance(value, Mapping):
@@ -101,7 +104,7 @@ def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
     return wrong + list(_tokens("generation_config.json: ", data or {}, config.get_text_config().vocab_size))
 
 
-def _tokens(where: str, section: Any, rows: int) -> Iterator[str]:
+def _tokens(where: str, section: object, rows: int) -> Iterator[str]:
     """Special tokens that no row of the embedding stands for."""
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         value = section.get(name) if isinstance(section, dict) else getattr(section, name, None)

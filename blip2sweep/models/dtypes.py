@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.wire.model_section import ModelSection
 
 NAMES = ("float32", "bfloat16", "float16")
 HALF = ("bfloat16", "float16")
 
 
-def part_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
+def part_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:
     """{part: dtype name} from `dtype` and `dtype_per_part` of a model config, whose keys are parts or roles, the last wins.
 
     Raises UserError for an unknown dtype or part.
@@ -35,7 +33,7 @@ def _parts(word: str, anatomy: Anatomy) -> tuple[str, ...]:
     return anatomy.own_names(word, where)
 
 
-def stage_dtypes(model: Mapping[str, Any], anatomy: Anatomy) -> dict[str, str]:
+def stage_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:
     """{stage: dtype name}: that of its parts, the model's where no part is named there.
 
     Raises UserError where parts of one stage, which are loaded alike, have different ones.

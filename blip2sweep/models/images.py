@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.content import READING, UNREADABLE, check_planned, content_of
 from blip2sweep.tasks.pictures import Refused, decode
 from blip2sweep.tasks.sample import TaskData
+from blip2sweep.wire.pack import JsonObject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -200,7 +201,7 @@ def load_pixels(
     return next(images.batches(batch_size))
 
 
-def preprocessing(loaded: Loaded) -> dict[str, Any]:
+def preprocessing(loaded: Loaded) -> JsonObject:
     """How files become pixels."""
     settings = loaded.processor.image_processor.to_dict()
     told = {k: str(v) for k, v in sorted(settings.items())}

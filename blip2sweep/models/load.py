@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from blip2sweep.models.dtypes import stage_dtypes
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +51,7 @@ class Loaded:
     language: Language
 
 
-def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> Loaded:
+def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loaded:
     """Load the checkpoint in `folder` as `model_config` describes it.
 
     Uses `dtype`, `dtype_per_part` ({part: dtype}), and `device_map` (through accelerate; else `device`).
@@ -99,7 +100,7 @@ def _attention(model: nn.Module, stages: tuple[Stage, ...]) -> dict[str, str]:
 
 
 def _read(
-    weights: Weights, config: PreTrainedConfig, dtypes: Mapping[str, str], model_config: Mapping[str, Any]
+    weights: Weights, config: PreTrainedConfig, dtypes: Mapping[str, str], model_config: ModelSection
 ) -> PreTrainedModel:
     """Read in the common dtype, or in float32 where parts differ: a cast through a narrower dtype would round twice.
 

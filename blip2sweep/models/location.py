@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
@@ -17,7 +17,7 @@ class Located(NamedTuple):
     revision: str | None
 
 
-def locate(model: Mapping[str, Any]) -> Located:
+def locate(model: Mapping[str, object]) -> Located:
     """The folder of `model.path`, or the snapshot of `model.hub_id` in the local Hugging Face cache; never downloads.
 
     Raises UserError when there is no such folder or snapshot.
@@ -26,7 +26,8 @@ def locate(model: Mapping[str, Any]) -> Located:
         return Located(_folder(str(model["path"])), None)
     if not model.get("hub_id"):
         raise UserError(f"model {model.get('name')}: neither path nor hub_id is set; right: one of them")
-    return _cached(str(model["hub_id"]), model.get("revision"))
+    revision = model.get("revision")
+    return _cached(str(model["hub_id"]), None if revision is None else str(revision))
 
 
 def _folder(text: str) -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy_config import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.models.architecture import Stage
+from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 
 
 class Place(NamedTuple):

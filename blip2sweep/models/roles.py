@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from blip2sweep.errors import MissingRole, UserError, nearest
-from blip2sweep.models.anatomy_config import ROLES
+from blip2sweep.models.part import ROLES
 
 if TYPE_CHECKING:
-    from blip2sweep.models.anatomy import Anatomy, Part
+    from blip2sweep.models.anatomy import Anatomy
+    from blip2sweep.models.part import Part
 
 KEYED = ("per_part.", "model.dtype_per_part.")  # keys behind which a part is named
 

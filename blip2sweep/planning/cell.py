@@ -30,6 +30,7 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob, JsonObject, TaskJob
 
 
@@ -37,7 +38,7 @@ from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob,
 class Model:
     """A model as planning sees it: anatomy, dtypes, and the checkpoint's fingerprint; no weights are read."""
 
-    config: dict[str, Any]
+    config: ModelSection
     anatomy: Anatomy
     folder: Path
     revision: str | None
@@ -244,12 +245,19 @@ def _calibration_keys(recipe: Recipe) -> frozenset[str]:
     return frozenset(keys | ({"calibration.image_token_weight"} if reading else set()))
 
 
-def _model(config: Mapping[str, Any]) -> Model:
+def _model(config: ModelSection) -> Model:
     shape = anatomy(config)
     dtypes, by_stage = part_dtypes(config, shape), stage_dtypes(config, shape)
     found = locate(config)
     half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
     checked = checkpoints.check(found.folder, config, half)
     return Model(
-        dict(config), shape, found.folder, found.revision, checked.fingerprint, checked.params, dtypes, by_stage
+        ModelSection(**config),
+        shape,
+        found.folder,
+        found.revision,
+        checked.fingerprint,
+        checked.params,
+        dtypes,
+        by_stage,
     )

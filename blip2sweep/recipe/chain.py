@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.compression.step import Words
-from blip2sweep.models.anatomy import Anatomy, Part, anatomy
+from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import Stage
+from blip2sweep.models.part import Part
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, joined
 

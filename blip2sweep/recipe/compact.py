@@ -11,7 +11,8 @@ from itertools import combinations, groupby
 from typing import Any
 
 from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Site, Spec, layers_in, sites, sites_of, step
-from blip2sweep.models.anatomy import KINDS, THIRDS, Anatomy, Linear, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import KINDS, THIRDS, Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 LAYER_WORDS = ("all", *KINDS, *("+".join(pair) for pair in combinations(KINDS, 2)))

@@ -10,10 +10,11 @@ from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.roles import ROLES
+from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.wire.model_section import ModelSection
 
 _NAMED = re.compile(rf"(?:^|; )({'|'.join(ROLES)})[:.]")  # a target of a recipe's text whose part is called as a role
 
@@ -58,7 +59,7 @@ class RoleColumns:
     configs: gives {name: model config} of models that are not shipped; asked once, and only where a row needs it.
     """
 
-    def __init__(self, configs: Callable[[], Mapping[str, Mapping[str, Any]]]) -> None:
+    def __init__(self, configs: Callable[[], Mapping[str, ModelSection]]) -> None:
         self._configs = cache(configs)
         self._known: dict[str, Anatomy | None] = {}
 

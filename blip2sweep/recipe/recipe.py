@@ -9,7 +9,7 @@ from functools import cached_property
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Words, layers_in, step
-from blip2sweep.models.anatomy import Linear, Part
+from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.compression.step import FLOAT_BITS, Spec, Stored, layers_in, plain
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 

@@ -17,8 +17,9 @@ from blip2sweep.backends.torch.latency import compared
 from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Anatomy, Linear, anatomy
+from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe.calibrated import check_packed
 from blip2sweep.recipe.size import weight_bits
 from blip2sweep.tasks import load_task

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.compression.step import Entries, Pair, Site, Spec, Stored, Words, said, sites_of
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.models.anatomy import Anatomy, Linear, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn

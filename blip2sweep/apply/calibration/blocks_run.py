@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from blip2sweep.models.anatomy import Part
+from blip2sweep.models.part import Part
 
 
 class _Done(Exception):

@@ -32,8 +32,8 @@ from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.quantize.statistics import Result
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
 from blip2sweep.recipe.chain import block_entries

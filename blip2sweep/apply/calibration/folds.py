@@ -18,7 +18,7 @@ from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.quantize.statistics import Result, Statistics
 from blip2sweep.compression.undo import Undo
-from blip2sweep.models.anatomy import Fold, Linear
+from blip2sweep.models.part import Fold, Linear
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
 

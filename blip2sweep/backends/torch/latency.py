@@ -20,6 +20,7 @@ from blip2sweep.models.images import Features, load_pixels
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample, TaskData
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
 
 SINGLE, LARGEST = 8, 64  # images timed one by one, and together
@@ -76,7 +77,7 @@ def compared(loaded: Loaded, job: CellJob, task: TaskData) -> dict[str, float]:
     own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
     generation = Generation(**job["generation"])
     found = measured(loaded, own, generation, load_pixels(loaded, own))
-    config = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
+    config: ModelSection = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
     plain = load(config, Path(job["folder"]), device=loaded.device.type)
     other = measured(plain, own, generation, load_pixels(plain, own))
     return found | {f"bf16_{k}": v for k, v in other.items()}

@@ -9,7 +9,7 @@ from functools import lru_cache
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme, Traits
 from blip2sweep.compression.step import Words
-from blip2sweep.models.anatomy import Fold, Linear, Part
+from blip2sweep.models.part import Fold, Linear, Part
 
 Layers = Sequence[tuple[Linear, Scheme]]
 Read = list[str | list[str] | None]  # before, output_of, into

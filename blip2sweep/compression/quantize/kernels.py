@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 
 
 class Kernel(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from blip2sweep.compression.quantize.options import Knob, Knobs, knobs_of, merged
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import ROLES
+from blip2sweep.models.part import ROLES
 
 
 class Own(NamedTuple):

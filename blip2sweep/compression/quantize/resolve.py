@@ -17,7 +17,8 @@ from blip2sweep.compression.quantize.per_part import Own, of_no_part, read_per_p
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.models.anatomy import Anatomy, Linear
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear
 from blip2sweep.models.roles import check_spelling
 
 

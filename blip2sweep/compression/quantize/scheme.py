@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.stored import quantized
 from blip2sweep.compression.step import Site, Stored, Words
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 
 
 class Traits(NamedTuple):

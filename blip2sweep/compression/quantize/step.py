@@ -11,7 +11,7 @@ from blip2sweep.compression.quantize.resolve import resolve
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import Pair, Spec, Words
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Linear, Part
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn

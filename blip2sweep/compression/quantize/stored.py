@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.step import FLOAT_BITS, Stored
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 
 if TYPE_CHECKING:
     from blip2sweep.compression.quantize.scheme import Weights

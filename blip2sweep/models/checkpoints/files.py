@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints.headers import is_file, once, shown
@@ -132,7 +131,7 @@ def _some(names: list[str]) -> str:
 # ---- already quantized, as config.json says
 
 
-def quantization(config: Mapping[str, Any]) -> str | None:
+def quantization(config: Mapping[str, object]) -> str | None:
     """What config.json says of a quantization that the weights went through; None where it says nothing."""
     for place in ("", "text_config", "vision_config", "qformer_config"):
         section = config.get(place) if place else config

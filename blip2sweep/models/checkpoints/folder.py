@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints.content import Content, content, scan
@@ -96,6 +95,6 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}); right: a file that can") from error
 
 
-def _add(total: Any, chunk: bytes) -> None:
+def _add(total: hashlib._Hash, chunk: bytes) -> None:
     total.update(len(chunk).to_bytes(8, "little"))  # so that no two lists of chunks run together
     total.update(chunk)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn, TypeGuard
 
 from blip2sweep.errors import UserError
 
@@ -81,7 +81,7 @@ def _raw(path: Path) -> tuple[bytes, int]:
         return file.read(length), size
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object whose keys stand there once; ValueError naming one that does not."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -90,7 +90,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(word: str) -> Any:
+def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
@@ -104,7 +104,7 @@ def _refused(path: Path, wrong: list[str]) -> UserError:
 # ---- entries
 
 
-def _tensors(entries: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def _tensors(entries: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
     tensors, wrong = {}, []
     for name, entry in entries.items():
         try:
@@ -114,7 +114,7 @@ def _tensors(entries: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     return tensors, wrong
 
 
-def _tensor(entry: Any) -> Tensor:
+def _tensor(entry: object) -> Tensor:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError("no object with dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -129,7 +129,7 @@ def _tensor(entry: Any) -> Tensor:
     return Tensor(dtype, tuple(shape), *offsets)
 
 
-def _sizes(values: Any) -> bool:
+def _sizes(values: object) -> TypeGuard[list[int]]:
     """Whether it is a list of whole numbers, 0 or more, that a file can have. True and 2.0 are none."""
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
 
