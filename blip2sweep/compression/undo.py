@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
-Hook = Callable[..., Any]
+Hook = Callable[..., object]
 
 
 class Undo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from blip2sweep.compression.quantize import kernels
 from blip2sweep.compression.quantize.folds import folds_read
@@ -27,7 +27,7 @@ def part_calibrates(part: PartRecipe) -> bool:
 class Digest(Protocol):
     """The name of what a part is measured on: `Calibration.digest`."""
 
-    def __call__(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: Any) -> str: ...
+    def __call__(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: object) -> str: ...
 
 
 def stamped(recipe: Recipe, digest: Digest) -> Recipe:
@@ -44,14 +44,14 @@ def _digest(recipe: Recipe, part: PartRecipe, before: Sequence[str], digest: Dig
     return digest(part.part.reads_text, before, _deep(part), _reads(recipe, part))
 
 
-def _reads(recipe: Recipe, part: PartRecipe) -> Any:
+def _reads(recipe: Recipe, part: PartRecipe) -> object:
     """What else than samples decides the measurements: the folds read, and what is done to the model before."""
     read = _folds_read(part)
     return read if recipe.before.empty else [read, recipe.before.hash]
 
 
 @lru_cache(maxsize=65536)
-def _folds_read(part: PartRecipe) -> Any:
+def _folds_read(part: PartRecipe) -> object:
     return folds_read(part.part, part.layers)
 
 

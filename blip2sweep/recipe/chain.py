@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.compression.step import Words
@@ -20,6 +20,7 @@ from blip2sweep.models.architecture import Stage
 from blip2sweep.models.part import Part
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, joined
+from blip2sweep.wire.pack import CellJob
 
 Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
 
@@ -52,7 +53,7 @@ class Chain(NamedTuple):
         return tuple(point.key for point in self.points)
 
 
-def chain_of(start: Any, entries: Mapping[str, Blocks], stages: Sequence[Stage]) -> Chain:
+def chain_of(start: object, entries: Mapping[str, Blocks], stages: Sequence[Stage]) -> Chain:
     """The chain of entries that are already known: {stage: one a block}. A stage that no part names is left alone."""
     *seeing, last = stages
     points, key = [Point(digest(start), 0, 0)], digest(start)
@@ -102,11 +103,11 @@ class Entries:
         self.anatomy = anatomy
         self._known: dict[str, Blocks] = {}
 
-    def __call__(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Blocks]:
+    def __call__(self, targets: Sequence[Mapping[str, object]]) -> dict[str, Blocks]:
         """{stage: entries} of a list of targets, as `Cell.job()` carries it."""
         return by_stage((part, self._part(part, targets)) for part in self.anatomy.parts.values())
 
-    def _part(self, part: Part, targets: Sequence[Mapping[str, Any]]) -> Blocks:
+    def _part(self, part: Part, targets: Sequence[Mapping[str, object]]) -> Blocks:
         own = [t for t in targets if str(t["target"]).split(":")[0].split(".")[0] == part.name]
         name = part.name + canonical_json(own)
         if name not in self._known:
@@ -121,7 +122,7 @@ class Prefixes:
     def __init__(self) -> None:
         self._entries: dict[str, Entries] = {}
 
-    def __call__(self, job: Mapping[str, Any]) -> tuple[Any, ...]:
+    def __call__(self, job: CellJob) -> tuple[object, ...]:
         model, columns = canonical_json(job["model"]), job["columns"]
         if model not in self._entries:
             self._entries[model] = Entries(anatomy(job["model"]))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.step import QUANTIZE
@@ -17,7 +16,7 @@ from blip2sweep.recipe.size import size
 MIXED = "mixed"
 
 
-def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, Any]:
+def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, object]:
     """Columns of one recipe: those of quantization, which every row has, and of the sizes.
 
     bits_<part> is the mean number of bits over the part's touched weights (so 4 means 4 everywhere touched), None where
@@ -38,7 +37,7 @@ def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, Any]:
         "strategy": _one([e["strategy"] for e in entries]),
         "group_size": _one([e["group_size"] for e in entries if "group_size" in e]),
         "symmetric": _one([e["symmetric"] for e in entries if "symmetric" in e]),
-        "input_bits": _one([e.get("input", {}).get("bits") for e in entries]),
+        "input_bits": _one([_input_bits(e) for e in entries]),
         "recipe": text(listed),
         "recipe_json": canonical_json(listed),
         **asdict(size(recipe, model_params)),
@@ -66,6 +65,11 @@ def _agreed(words: dict[str, str]) -> str | None:
     return " ".join(f"{part}:{word}" for part, word in words.items())
 
 
-def _one(values: Sequence[Any]) -> Any:
+def _input_bits(entry: Mapping[str, object]) -> object:
+    inputs = entry.get("input")
+    return inputs.get("bits") if isinstance(inputs, Mapping) else None
+
+
+def _one(values: Sequence[object]) -> object:
     distinct = list(dict.fromkeys(values))
     return distinct[0] if len(distinct) == 1 else (MIXED if distinct else None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, groupby
-from typing import Any
 
 from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Site, Spec, layers_in, sites, sites_of, step
 from blip2sweep.models.anatomy import Anatomy
@@ -19,14 +18,14 @@ LAYER_WORDS = ("all", *KINDS, *("+".join(pair) for pair in combinations(KINDS, 2
 BLOCK_WORDS = ("all", *THIRDS, *("+".join(pair) for pair in combinations(THIRDS, 2)))
 
 
-def targets(recipe: Recipe) -> list[dict[str, Any]]:
+def targets(recipe: Recipe) -> list[dict[str, object]]:
     """[{target, method, bits, …}], one entry for each (part, scheme, blocks × layers)."""
     parts = [p for p in recipe.parts.values() if p.steps]
     return [entry for i in range(len(recipe.kinds)) for part in parts for entry in part_targets(part, i)]
 
 
 @lru_cache(maxsize=65536)
-def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, Any]]:
+def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, object]]:
     """Entries of one part in the i-th step; memoised, so not to be changed in place."""
     kind, by_spec = recipe.steps[i].kind, dict[Spec, list[Site]]()
     for site, spec in recipe.steps[i].pairs:
@@ -115,18 +114,18 @@ def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def expand(entries: Iterable[Mapping[str, Any]], anatomy: Anatomy) -> Recipe:
+def expand(entries: Iterable[Mapping[str, object]], anatomy: Anatomy) -> Recipe:
     """The recipe a list of targets stands for: the inverse of `targets`."""
     steps = [_expanded(kind, list(own), anatomy) for kind, own in groupby(entries, kind_of)]
     return Recipe({n: PartRecipe(p, tuple(s[n] for s in steps)) for n, p in anatomy.parts.items()})
 
 
-def kind_of(entry: Mapping[str, Any]) -> str:
+def kind_of(entry: Mapping[str, object]) -> str:
     """The kind of step that an entry of the short form belongs to."""
     return str(entry.get("step", QUANTIZE))
 
 
-def _expanded(kind: str, entries: Sequence[Mapping[str, Any]], anatomy: Anatomy) -> dict[str, Entries]:
+def _expanded(kind: str, entries: Sequence[Mapping[str, object]], anatomy: Anatomy) -> dict[str, Entries]:
     """{part: entries} of one step; of two that name one site the last wins."""
     module, found = step(kind, "recipe"), {n: dict[str, Pair]() for n in anatomy.parts}
     for entry in entries:
@@ -141,6 +140,6 @@ def _in_order(part: Part, found: Mapping[str, Pair], level: str) -> tuple[Pair, 
     return tuple(found[site.path] for site in every if site.path in found)
 
 
-def text(entries: Sequence[Mapping[str, Any]]) -> str:
+def text(entries: Sequence[Mapping[str, object]]) -> str:
     """One line for people: `vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
     return "; ".join(f"{e['target']}={step(kind_of(e)).text(e)}" for e in entries) or "none"

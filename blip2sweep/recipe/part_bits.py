@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
@@ -63,7 +62,7 @@ class RoleColumns:
         self._configs = cache(configs)
         self._known: dict[str, Anatomy | None] = {}
 
-    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, columns: Mapping[str, object]) -> dict[str, object]:
         """The columns of a row, those of the roles behind those of the parts; None where a role is left alone, or not known."""
         widths = width_columns(columns)
         if not widths:
@@ -79,13 +78,13 @@ class RoleColumns:
         items = list(rest.items())
         return dict([*items[:last], *roles.items(), *items[last:]])
 
-    def _roles(self, columns: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
+    def _roles(self, columns: Mapping[str, object], parts: list[str]) -> dict[str, object]:
         shape = self._anatomy(str(columns["model"]))
         if shape is None or set(shape.parts) != set(parts):
             return {}
         if all(len(shape.role(role)) < 2 for role in ROLES):
             return {f"bits_{p.role}": columns[f"bits_{p.name}"] for p in shape.parts.values()}
-        return role_bits(expand(json.loads(columns["recipe_json"]), shape))
+        return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape))}
 
     def _anatomy(self, model: str) -> Anatomy | None:
         if model not in self._known:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.folds import folds, folds_of, traits
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
-from blip2sweep.compression.quantize.statistics import Result
+from blip2sweep.compression.quantize.statistics import LayerInfo, Result
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.load import Loaded
@@ -38,6 +37,7 @@ from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.calibrated import calibrates, part_calibrates
 from blip2sweep.recipe.chain import block_entries
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.wire.pack import JsonObject
 
 
 class Calibrator:
@@ -48,7 +48,7 @@ class Calibrator:
     content; blocks: finished blocks by content.
     """
 
-    def __init__(self, loaded: Loaded, origin: Any, memo: Memo, blocks: Blocks) -> None:
+    def __init__(self, loaded: Loaded, origin: JsonObject, memo: Memo, blocks: Blocks) -> None:
         self.loaded, self.origin, self.memo, self.blocks = loaded, origin, memo, blocks
         self._kept: tuple[str, CalibrationBatches] | None = None
 
@@ -206,7 +206,13 @@ class _PartWork:
         if inputs is not None and not inputs.dynamic:
             s = 1.0 if result.prescale is None else result.prescale
             low, high = (sums.low / s).amin(), (sums.high / s).amax()
-        info = {"tokens": sums.tokens, "rank": seen.rank, "inputs": sums.in_features, **result.info, "seconds": seconds}
+        info: LayerInfo = {
+            "tokens": sums.tokens,
+            "rank": seen.rank,
+            "inputs": sums.in_features,
+            **result.info,
+            "seconds": seconds,
+        }
         return Prepared(key, weight, result.prescale, low, high, info)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from blip2sweep.compression.quantize.statistics import Result, Statistics
 from blip2sweep.compression.undo import Undo
 from blip2sweep.models.part import Fold, Linear
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
+Call = tuple[tuple[object, ...], dict[str, object]]  # args and kwargs of one call of a module
 
 
 class Member(NamedTuple):

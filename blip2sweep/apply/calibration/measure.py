@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +105,7 @@ def keep(memo: Memo, name: str, measured: Mapping[str, Measured]) -> None:
         memo.put(f"{name} {path}", (told, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
 
 
-def _unpacked(layer: Linear, value: tuple[Any, ...], hessians: bool) -> Measured:
+def _unpacked(layer: Linear, value: tuple[Tensor, ...], hessians: bool) -> Measured:
     told, sum_abs, low, high, *hessian = value
     tokens, weight, rank = told.tolist()
     sums = replace(Statistics(1), in_features=layer.in_features, device=sum_abs.device)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 from blip2sweep.compression.quantize.prepared import Prepared
-from blip2sweep.compression.quantize.statistics import TOKENS_PER_INPUT
+from blip2sweep.compression.quantize.statistics import TOKENS_PER_INPUT, LayerInfo
+from blip2sweep.wire.lines import Cost
 
 
-def summary(prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+def summary(prepared: Mapping[str, Prepared]) -> Cost:
     """Columns: the fewest tokens a layer saw, layers with fewer than 4 an input, layers of deficient rank, the largest
     damping, the mean relative output error."""
     infos = [p.info for p in prepared.values()]
@@ -26,12 +26,12 @@ def summary(prepared: Mapping[str, Prepared]) -> dict[str, Any]:
     }
 
 
-def layers(prepared: Mapping[str, Prepared]) -> dict[str, dict[str, Any]]:
+def layers(prepared: Mapping[str, Prepared]) -> dict[str, LayerInfo]:
     """{path: tokens, rank, damping, error, …}."""
     return {path: p.info for path, p in prepared.items()}
 
 
-def short(info: Mapping[str, Any]) -> bool:
+def short(info: LayerInfo) -> bool:
     return bool(info["tokens"] < TOKENS_PER_INPUT * info["inputs"])
 
 

@@ -11,6 +11,7 @@ from blip2sweep.models.images import preprocessing
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.calibration import Calibration, choose
+from blip2sweep.wire.pack import CellJob, JsonObject
 
 
 def same_samples(told: Mapping[str, Any]) -> Calibration:
@@ -39,7 +40,7 @@ def variants(chosen: Calibration) -> dict[str, Calibration]:
     }
 
 
-def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:
+def origin(loaded: Loaded, job: CellJob, code: str) -> JsonObject:
     """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
     return {
         "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ Place = tuple[str, int, int]  # part, block, batch; block -1: the logits
 States = dict[Place, Tensor]
 
 
-def first_samples(task: TaskData, config: Mapping[str, Any], prompt: str | None, n: int = SAMPLES) -> Calibration:
+def first_samples(task: TaskData, config: Mapping[str, object], prompt: str | None, n: int = SAMPLES) -> Calibration:
     """The first samples of the evaluated task itself, read with their references."""
     return Calibration(dict(config), task.part(task.samples[:n]), "propagation", n, 0, "model", 1.0, False, prompt)
 
@@ -45,11 +44,11 @@ def states(loaded: Loaded, chosen: Calibration) -> States:
     return found
 
 
-def _keep(found: States, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+def _keep(found: States, place: Place, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
     found[place] = (output[0] if isinstance(output, tuple) else output).cpu()
 
 
-def compare(plain: States, quantized: States) -> list[dict[str, Any]]:
+def compare(plain: States, quantized: States) -> list[dict[str, object]]:
     """[{part, block, snr_db, cosine}], block null for the logits; snr_db null where nothing moved."""
     return [_row(place, list(pairs)) for place, pairs in _grouped(plain, quantized).items()]
 
@@ -61,7 +60,7 @@ def _grouped(plain: States, quantized: States) -> dict[tuple[str, int], list[tup
     return found
 
 
-def _row(place: tuple[str, int], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def _row(place: tuple[str, int], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, object]:
     signal, other, noise, cross = (sum(column) for column in zip(*map(_sums, pairs), strict=True))
     return {
         "part": place[0],

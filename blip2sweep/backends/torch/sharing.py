@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -21,13 +21,14 @@ from blip2sweep.models.ragged import Rows
 from blip2sweep.recipe.chain import Chain, Point
 from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
+from blip2sweep.wire.pack import CellJob, JsonObject
 
 T = TypeVar("T")
 OUTPUT = "queries"  # the name, in entries on disk, of what the language model sees
 MOST_TEXTS = 2_000_000  # answers kept in memory: some hundred megabytes
 
 
-def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> dict[str, Any]:
+def start(loaded: Loaded, task: TaskData, job: CellJob, code: str) -> JsonObject:
     """Everything but the recipe that determines what the language model sees of images: the start of a chain of keys.
 
     job: as `Cell.job()` gives it; code: semantics and versions of what computes.
@@ -71,7 +72,7 @@ class Shared:
     memo: Memo
     chain: Chain
     after: str
-    origin: Mapping[str, Any]
+    origin: JsonObject
     answered: AnswerCache[Any]
     store: Store | None = None
     hits: dict[str, float] = field(default_factory=dict)
@@ -128,12 +129,12 @@ class Shared:
 
     # ---- answers
 
-    def language_key(self, features: Rows, asked: Any) -> str:
+    def language_key(self, features: Rows, question: object) -> str:
         """By content: cells whose features came out alike share answers, whatever made them."""
         digests, output = self.answered.digests, self.chain.output
         if output not in digests:  # which takes a copy to the host: once for all cells that have these features
             digests[output] = features.digest()
-        text = f"{self.chain.language} {sorted(self.origin.items())} {asked}"
+        text = f"{self.chain.language} {sorted(self.origin.items())} {question}"
         return hashlib.sha256(text.encode() + digests[output]).hexdigest()
 
 

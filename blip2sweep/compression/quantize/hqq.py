@@ -5,7 +5,7 @@ The library's own solver and grid (hqq), with float zero points (whole at 4 bits
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.threads import fixed_threads
 
@@ -19,7 +19,7 @@ def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor
     """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
     from hqq.core.quantize import Quantizer
 
-    device: Any = weight.device.type
+    device: str = weight.device.type
     with fixed_threads(
         1
     ):  # it ends early by a mean over the whole tensor, which another number of threads rounds otherwise

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Linear
+
+if TYPE_CHECKING:
+    from blip2sweep.compression.quantize.options import Knob
 
 
 class Kernel(NamedTuple):
@@ -41,7 +44,7 @@ W8A8 = Activations(8)  # per token, symmetric, dynamic: what torchao's int8 kern
 
 
 def resolve_packed(
-    knob: Any, method: str, bits: int, strategy: str, extra: Mapping[str, Any], inputs: Activations | None
+    knob: Knob | None, method: str, bits: int, strategy: str, extra: Mapping[str, object], inputs: Activations | None
 ) -> str | None:
     """The kind of device whose kernel is to run, or None. knob: has `value` and `origin`, or is None.
 
@@ -65,7 +68,7 @@ def resolve_packed(
 
 
 def find_kernel(
-    method: str, bits: int, strategy: str, knobs: Mapping[str, Any], inputs: Activations | None
+    method: str, bits: int, strategy: str, knobs: Mapping[str, object], inputs: Activations | None
 ) -> Kernel | None:
     """The kernel that computes this, if there is one. A group of the row's length is what `channel` calls it."""
     asked = (method, bits, strategy, knobs.get("symmetric"), inputs)

@@ -22,7 +22,7 @@ class Knob(NamedTuple):
     """One value and the config key it was written under, such as `per_part.vision.bits`."""
 
     name: str
-    value: Any
+    value: object
     origin: str
 
 
@@ -36,7 +36,7 @@ class Resolved(NamedTuple):
     used: frozenset[str]
 
 
-def knobs_of(values: Mapping[str, Any], prefix: str) -> Knobs:
+def knobs_of(values: Mapping[str, object], prefix: str) -> Knobs:
     """The non-null knobs of one mapping, those of `input` as `input.bits` and so on; unknown names are refused."""
     flat = dict(_flat(values))
     for name in flat:
@@ -45,7 +45,7 @@ def knobs_of(values: Mapping[str, Any], prefix: str) -> Knobs:
     return tuple(Knob(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
 
 
-def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", v) for inner, v in value.items())
@@ -92,7 +92,7 @@ def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
     return Resolved(Scheme(weights, inputs), used)
 
 
-def searches_nothing(extra: Mapping[str, Any]) -> bool:
+def searches_nothing(extra: Mapping[str, object]) -> bool:
     """Whether the one candidate of a method's search is the range of all weights, so that it is another method by name."""
     return extra.get("grid") == 1 and not extra.get("clip")
 
@@ -101,7 +101,7 @@ def _takes(strategy: str, knob: str) -> bool:
     return knob not in ("group_size", "static_groups") or strategy == "group"
 
 
-def _check_order(given: Mapping[str, Knob], extra: Mapping[str, Any]) -> None:
+def _check_order(given: Mapping[str, Knob], extra: Mapping[str, object]) -> None:
     if extra.get("act_order") and extra.get("static_groups") is False:
         raise UserError(
             f"{_name(given['static_groups'])}: with act_order a group would hold columns from all over the row, which "
@@ -133,7 +133,7 @@ def _method(given: Mapping[str, Knob]) -> Method:
         raise UserError(f"quant.method is not set; right: one of {', '.join(sorted(METHODS))}")
     if knob.value not in METHODS:
         raise UserError(f"{_name(knob)}: unknown method; {nearest(str(knob.value), METHODS)}")
-    return METHODS[knob.value]
+    return METHODS[str(knob.value)]
 
 
 def _bits(knob: Knob | None) -> int | None:
@@ -142,7 +142,7 @@ def _bits(knob: Knob | None) -> int | None:
         return None
     if isinstance(knob.value, bool) or not str(knob.value).isdigit():
         raise UserError(f"{_name(knob)}: not a bit width; right: an integer such as 4, or none")
-    return int(knob.value)
+    return int(str(knob.value))
 
 
 def _strategy(knob: Knob | None, method: Method) -> str:
@@ -166,22 +166,22 @@ def _extra(knob: Knob | None, name: str, default: Any) -> Any:
     wanted, right = VALUES[name]
     if not right(knob.value):
         raise UserError(f"{_name(knob)}: right: {wanted}")
-    return float(knob.value) if isinstance(default, float) else knob.value
+    return float(str(knob.value)) if isinstance(default, float) else knob.value
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _number(value: Any, low: float, high: float) -> bool:
+def _number(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: object) -> bool:
     return isinstance(value, bool)
 
 
-VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+VALUES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "group_size": ("a positive integer such as 128", _positive),
     "block_size": ("a positive integer such as 128", _positive),
     "grid": ("a positive integer such as 20", _positive),

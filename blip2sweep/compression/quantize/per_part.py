@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Knob, Knobs, knobs_of, merged
 from blip2sweep.errors import UserError
@@ -19,7 +19,7 @@ class Own(NamedTuple):
     where: str = ""
 
 
-def read_per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
+def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
     """{addressable part: its own knobs and target}; `per_part.language.encoder.bits` is nested one level deeper."""
     found: dict[str, Own] = {}
     without = of_no_part(per_part, anatomy)
@@ -42,13 +42,13 @@ def _reaches(name: str, names: Sequence[str]) -> bool:
     return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
 
 
-def _own(values: Mapping[str, Any], where: str) -> Own:
+def _own(values: Mapping[str, object], where: str) -> Own:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
     target = tuple(Knob(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
     return Own(knobs_of({k: v for k, v in values.items() if k not in places}, where), target)
 
 
-def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:
     for name, values in per_part.items():
         if not isinstance(values, Mapping):
             raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
@@ -58,7 +58,7 @@ def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple
             yield f"{name}.{stack}", knobs
 
 
-def of_no_part(per_part: Mapping[str, Any], anatomy: Anatomy) -> list[str]:
+def of_no_part(per_part: Mapping[str, object], anatomy: Anatomy) -> list[str]:
     """Keys `per_part.<role>.bits` that are `none` where no part has the role: what is not there is left alone."""
     lacking = {r: per_part.get(r) for r in ROLES if not anatomy.role(r)}
     only = {r: v["bits"] for r, v in lacking.items() if isinstance(v, Mapping) and set(v) == {"bits"}}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.activations import InputQuantizer
+from blip2sweep.compression.quantize.statistics import LayerInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ class Prepared:
     prescale: Tensor | None = None
     low: Tensor | None = None
     high: Tensor | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    info: LayerInfo = field(default_factory=lambda: LayerInfo())
 
     def quantizer(self, activations: Activations) -> InputQuantizer:
         return InputQuantizer(activations, self.prescale, self.low, self.high)

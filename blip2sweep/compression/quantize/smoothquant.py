@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import rtn
-from blip2sweep.compression.quantize.statistics import Result, Statistics, relative_error
+from blip2sweep.compression.quantize.statistics import LayerInfo, Result, Statistics, relative_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,5 +29,7 @@ def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Resu
     assert weights.alpha is not None
     s = smoothing(statistics.largest, weight, weights.alpha)
     values = rtn.quantize_dequantize(weight * s, weights) / s
-    error = {} if statistics.hessian is None else {"error": relative_error(values, weight, statistics.hessian)}
-    return Result(values, s, error)
+    info = LayerInfo()
+    if statistics.hessian is not None:
+        info["error"] = relative_error(values, weight, statistics.hessian)
+    return Result(values, s, info)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -83,6 +83,21 @@ def _rank(hessian: Tensor) -> int:
     return int((torch.linalg.eigvalsh(h) > len(h) * torch.finfo(torch.float32).eps).sum())
 
 
+class LayerInfo(TypedDict, total=False):
+    """Figures of one calibrated layer, for the record of a cell. A method gives those that it has."""
+
+    tokens: int  # whose inputs were summed
+    rank: int  # of the second moment of the inputs
+    inputs: int  # in_features
+    seconds: float  # its share of the block's time
+    error: float  # |ΔW X| / |W X|
+    damp: float  # gptq: added to the diagonal of the Hessian, as a share of its mean
+    dead: int  # gptq: inputs that are always zero
+    ratio: float  # awq: the exponent of the scale that was chosen
+    clip: bool  # awq: whether the range was searched
+    fold: str | None  # awq: what absorbs the scale
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a calibrated method made of a layer.
@@ -93,7 +108,7 @@ class Result:
 
     weight: Tensor
     prescale: Tensor | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    info: LayerInfo = field(default_factory=lambda: LayerInfo())
 
 
 def output_error(change: Tensor, hessian: Tensor) -> float:

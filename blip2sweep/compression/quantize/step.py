@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import said_once
 from blip2sweep.compression.quantize.resolve import resolve
 from blip2sweep.compression.quantize.scheme import Scheme
@@ -51,42 +51,44 @@ def scheme_of(spec: Spec) -> Scheme:
     return spec
 
 
-def words(spec: Spec) -> dict[str, Any]:
+def words(spec: Spec) -> Words:
     """A scheme in the words of the config (`bits` for num_bits, `input` for its activations; the types left out)."""
     weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme_of(spec).fields().values())
     entry = {"method": weights.pop("method"), "bits": weights.pop("num_bits"), **weights}
     return {**entry, "input": {"bits": inputs[0].pop("num_bits"), **inputs[0]}} if inputs else entry
 
 
-def read(entry: Mapping[str, Any]) -> Scheme:
+def read(entry: Mapping[str, object]) -> Scheme:
     """The inverse of `words`."""
-    weights, inputs = dict(entry), entry.get("input")
+    weights, inputs = dict(entry), entry.get("input") or {}
     weights.pop("input", None)
     try:
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"input is {inputs}, no fields")
         numbered = {"num_bits" if k == "bits" else k: v for k, v in weights.items()}
         activations = {"num_bits" if k == "bits" else k: v for k, v in inputs.items()} if inputs else None
-        typed = {"type": METHODS[entry["method"]].type, **numbered}
+        typed = {"type": METHODS[str(entry["method"])].type, **numbered}
         return Scheme.from_dict({"weights": typed, "input_activations": activations})
     except (TypeError, KeyError) as error:
         raise UserError(f"recipe entry {dict(entry)}: {error}") from error
 
 
-def text(entry: Mapping[str, Any]) -> str:
+def text(entry: Mapping[str, object]) -> str:
     """`rtn4/group32/sym`, of a scheme in words; knobs where they are not the method's defaults."""
-    only_width = len(METHODS[entry["method"]].bits) == 1
-    said = [
+    method, inputs = METHODS[str(entry["method"])], entry.get("input")
+    only_width = len(method.bits) == 1
+    words = [
         f"{entry['method']}{'' if only_width else entry['bits']}",
         f"{entry.get('strategy', '')}{entry.get('group_size') or ''}",
     ]
-    said += ["sym"] if entry.get("symmetric") else []
-    said += [f"{k}={entry[k]}" for k, v in _further(entry["method"]) if k in entry and entry[k] != v]
-    if entry.get("input"):
-        inputs = entry["input"]
-        said.append(
+    words += ["sym"] if entry.get("symmetric") else []
+    words += [f"{k}={entry[k]}" for k, v in _further(method) if k in entry and entry[k] != v]
+    if isinstance(inputs, Mapping) and inputs:
+        words.append(
             f"a{inputs['bits']}{'' if inputs['symmetric'] else ' asym'}{'' if inputs['dynamic'] else ' static'}"
         )
-    return "/".join([*said, *(["packed"] if entry.get("packed") else [])])
+    return "/".join([*words, *(["packed"] if entry.get("packed") else [])])
 
 
-def _further(method: str) -> Iterable[tuple[str, Any]]:
-    return ((k, v) for k, v in METHODS[method].knobs.items() if k not in ("group_size", "symmetric"))
+def _further(method: Method) -> Iterable[tuple[str, object]]:
+    return ((k, v) for k, v in method.knobs.items() if k not in ("group_size", "symmetric"))
