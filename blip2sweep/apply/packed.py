@@ -102,10 +102,10 @@ def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
 
 def model_bytes(model: nn.Module) -> int:
     """Bytes of all parameters and buffers as they are stored, shared storages once."""
-    seen: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for tensor in _stored(model):
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return sum(seen.values())
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(sizes.values())
 
 
 def _stored(model: nn.Module) -> Iterator[Tensor]:

@@ -207,6 +207,6 @@ def step(kind: str, where: str = "step") -> Step:
     return cast(Step, import_module(STEPS[kind]))
 
 
-def said(pairs: Iterable[Pair]) -> dict[str, Words]:
+def as_dicts(pairs: Iterable[Pair]) -> dict[str, Words]:
     """`Step.identity` of a step whose specs mean one thing each."""
     return {site.path: spec.as_dict() for site, spec in pairs}

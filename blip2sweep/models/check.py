@@ -67,9 +67,9 @@ def _merged(found: Mapping[str, object], wanted: Mapping[str, object]) -> dict[s
 def main() -> None:
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
-    asked = json.load(sys.stdin)
-    model = asked["model"]
-    found = mistakes(inspect(Path(asked["folder"]), model.get("tied") or ()), model)
+    question = json.load(sys.stdin)
+    model = question["model"]
+    found = mistakes(inspect(Path(question["folder"]), model.get("tied") or ()), model)
     print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
 
 

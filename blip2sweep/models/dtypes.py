@@ -43,7 +43,7 @@ def stage_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:
     for part in anatomy.parts.values():
         alike = {name: own[name] for name, p in anatomy.parts.items() if p.stage == part.stage}
         if len(set(alike.values())) > 1:
-            words = ", ".join(f"{name}={dtype}" for name, dtype in alike.items())
-            raise UserError(f"model.dtype_per_part: {words} are parts of one stage; right: one dtype for them")
+            listed = ", ".join(f"{name}={dtype}" for name, dtype in alike.items())
+            raise UserError(f"model.dtype_per_part: {listed} are parts of one stage; right: one dtype for them")
         found[part.stage] = own[part.name]
     return found

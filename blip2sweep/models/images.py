@@ -115,7 +115,7 @@ class Images:
 
     def __init__(self, loaded: Loaded, task: TaskData, workers: int = 0, on_bad_image: str = "error") -> None:
         self.loaded, self.task, self.workers, self.on_bad_image = loaded, task, workers, on_bad_image
-        self._kept: Features | None = None
+        self._pixels: Features | None = None
 
     def batches(self, size: int) -> Iterator[Features]:
         """Pixels in task order: the first time batch by batch, afterwards all in one.
@@ -123,26 +123,26 @@ class Images:
         Raises UserError after the last batch where the files are not those that were planned: whatever was made of the
         batches is then not to be kept.
         """
-        if self._kept is not None:
-            yield self._kept
+        if self._pixels is not None:
+            yield self._pixels
             return
         files, digests = list(self.task.images.items()), dict[Id, str]()
         reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
         ids: list[Id] = []
         bad: list[Id] = []
-        kept = _Kept(len(self.task.images))
+        store = _PixelStore(len(self.task.images))
         for part in _ahead(reading):
             if part.rows is not None:
-                kept.add(part.rows)
+                store.add(part.rows)
             ids.extend(part.ids)
             bad.extend(part.bad)
             yield part
         if self.task.planned is not None:
             check_planned(self.task.images, self.task.planned, digests, self.task.name)
-        self._kept = Features(tuple(ids), kept.rows(), bad=tuple(bad))
+        self._pixels = Features(tuple(ids), store.rows(), bad=tuple(bad))
 
 
-class _Kept:
+class _PixelStore:
     """Rows of at most n images. Dense ones of one shape are put where they will stay, others are joined at the end."""
 
     def __init__(self, n: int) -> None:
@@ -204,5 +204,5 @@ def load_pixels(
 def preprocessing(loaded: Loaded) -> JsonObject:
     """How files become pixels."""
     settings = loaded.processor.image_processor.to_dict()
-    told = {k: str(v) for k, v in sorted(settings.items())}
-    return {"backend": loaded.image_processor_backend, "settings": told, "pictures": READING}
+    as_text = {k: str(v) for k, v in sorted(settings.items())}
+    return {"backend": loaded.image_processor_backend, "settings": as_text, "pictures": READING}

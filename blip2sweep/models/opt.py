@@ -103,20 +103,20 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, kept = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
-        logits = self._logits(ids.to(self.mask.device), kept.to(self.mask.device))
-        return likelihoods(logits, ids, kept, references)
+        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        logits = self._logits(ids.to(self.mask.device), reference_mask.to(self.mask.device))
+        return likelihoods(logits, ids, reference_mask, references)
 
-    def _logits(self, ids: Tensor, kept: Tensor) -> Tensor:
+    def _logits(self, ids: Tensor, reference_mask: Tensor) -> Tensor:
         """Logits (tokens of all references, vocabulary). Nothing follows a reference, so padding may stand on the right."""
         hidden = self.hidden[:, None]
         if ids.shape[1] > 1:
             before = [(layer.keys, layer.values) for layer in self.cache.layers]
-            mask = torch.cat([self.mask, kept[:, 1:]], 1)
+            mask = torch.cat([self.mask, reference_mask[:, 1:]], 1)
             hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
             for layer, (keys, values) in zip(self.cache.layers, before, strict=True):
                 layer.keys, layer.values = keys, values  # the text begins where the prompt ends, not after a reference
-        return self.language.model.get_output_embeddings()(hidden[kept.bool()])
+        return self.language.model.get_output_embeddings()(hidden[reference_mask.bool()])
 
     @torch.inference_mode()
     def generate(self, generation: Generation) -> list[Text]:

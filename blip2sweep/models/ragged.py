@@ -79,12 +79,12 @@ class Rows:
         own = _digest(self.values)
         if self.plain:
             return own
-        told = {name: _digest(x).hex() for name, x in sorted(self.further.items())}
-        return hashlib.sha256(own + json.dumps([self.lengths, told]).encode()).digest()
+        header = {name: _digest(x).hex() for name, x in sorted(self.further.items())}
+        return hashlib.sha256(own + json.dumps([self.lengths, header]).encode()).digest()
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All of it as tensors, of dense rows the values alone; `of_tensors` reads them."""
-        return (self.values,) if self.plain else (self.values, self._told, *self.further.values())
+        return (self.values,) if self.plain else (self.values, self._header, *self.further.values())
 
     @classmethod
     def of_tensors(cls, tensors: Sequence[Tensor]) -> Rows:
@@ -108,7 +108,7 @@ class Rows:
         return self.lengths is None and not self.further
 
     @property
-    def _told(self) -> Tensor:
+    def _header(self) -> Tensor:
         """Lengths and names, JSON as uint8."""
         return torch.tensor(list(json.dumps([self.lengths, list(self.further)]).encode()), dtype=torch.uint8)
 
@@ -130,8 +130,8 @@ def _cut(dense: Rows) -> Rows:
     return Rows(dense.values.flatten(0, 1), (dense.values.shape[1],) * len(dense), dense.further)
 
 
-def _restored(values: Tensor, told: Tensor, further: Sequence[Tensor]) -> Rows:
-    lengths, names = json.loads(bytes(told.tolist()))
+def _restored(values: Tensor, header: Tensor, further: Sequence[Tensor]) -> Rows:
+    lengths, names = json.loads(bytes(header.tolist()))
     return Rows(values, None if lengths is None else tuple(lengths), dict(zip(names, further, strict=True)))
 
 

@@ -63,14 +63,14 @@ def own_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
     )
 
 
-def check_spelling(anatomy: Anatomy, words: Iterable[tuple[str, str]]) -> None:
+def check_spelling(anatomy: Anatomy, spelled: Iterable[tuple[str, str]]) -> None:
     """Refuse a part that is named by its name here and by its role there.
 
-    words: (what was typed, the word for parts in it). Words that this model does not know are left to others. Raises
+    spelled: (what was typed, the word for parts in it). Words that this model does not know are left to others. Raises
     UserError, one line.
     """
     first: dict[str, tuple[int, str]] = {}
-    for i, (typed, word) in enumerate(words):
+    for i, (typed, word) in enumerate(spelled):
         first.setdefault(word.partition(".")[0], (i, typed))
     for name, part in anatomy.parts.items():
         if name != part.role and name in first and part.role in first:

@@ -81,9 +81,9 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, kept = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
         logits = self._logits(ids.to(self.mask.device))
-        return likelihoods(logits[kept.bool().to(logits.device)], ids, kept, references)
+        return likelihoods(logits[reference_mask.bool().to(logits.device)], ids, reference_mask, references)
 
     def _logits(self, ids: Tensor) -> Tensor:
         """Logits (rows, tokens, vocabulary); the decoder reads the references shifted right."""

@@ -97,9 +97,9 @@ def _sentences(report: LoadingReport, tensors: Mapping[str, Tensor]) -> Iterator
     if others:
         yield f"{_count(others)} that the model does not have: {listed(others)}"
     mismatched = sorted(report["mismatched_keys"])
-    told = [f"{shown(n)} is {tuple(have)}, the model's is {tuple(want)}" for n, have, want in mismatched[:4]]
-    if told:
-        yield "; ".join(told) + (f" and {len(mismatched) - 4} more of other shapes" if len(mismatched) > 4 else "")
+    shapes = [f"{shown(n)} is {tuple(have)}, the model's is {tuple(want)}" for n, have, want in mismatched[:4]]
+    if shapes:
+        yield "; ".join(shapes) + (f" and {len(mismatched) - 4} more of other shapes" if len(mismatched) > 4 else "")
 
 
 def _count(names: list[str]) -> str:

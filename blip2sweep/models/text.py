@@ -103,9 +103,9 @@ def padded(rows: Sequence[Ids], pad: int, left: bool) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def likelihoods(logits: Tensor, ids: Tensor, kept: Tensor, references: Sequence[Ids]) -> list[Likelihood]:
-    """logits (tokens of all references, vocabulary) of references, padded to `ids`, of which `kept` are their own."""
-    labels = ids[kept.bool()].to(logits.device)
+def likelihoods(logits: Tensor, ids: Tensor, reference_mask: Tensor, references: Sequence[Ids]) -> list[Likelihood]:
+    """logits (tokens of all references, vocabulary) of references, padded to `ids`, of which the tokens in `reference_mask` are their own."""
+    labels = ids[reference_mask.bool()].to(logits.device)
     losses = cross_entropy(logits.float(), labels, reduction="none").double()
     lengths = [len(row) for row in references]
     return [Likelihood(float(part.sum()), len(part)) for part in losses.cpu().split(lengths)]

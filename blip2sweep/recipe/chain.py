@@ -87,10 +87,10 @@ def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
 def block_entries(part: PartRecipe) -> Blocks:
     """A digest a block of {path of a site: spec}, of the entries whose first changed block it is."""
     blocks: list[list[tuple[str, dict[str, Words]]]] = [[] for _ in range(part.part.n_blocks)]
-    for entries, (kind, said) in zip(part.steps, part.identities, strict=True):
+    for entries, (kind, specs) in zip(part.steps, part.identities, strict=True):
         own: dict[int, dict[str, Words]] = {}
         for site, spec in entries.pairs:
-            own.setdefault(spec.first_block(site), {})[site.path] = said[site.path]
+            own.setdefault(spec.first_block(site), {})[site.path] = specs[site.path]
         for block, there in own.items():
             blocks[block].append((kind, there))
     return tuple(digest(joined(steps))[:16] if steps else "" for steps in blocks)

@@ -31,8 +31,8 @@ def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, object]:
         "part": _part_word(touched, recipe),
         **{f"bits_{n}": mean_bits([p]) for n, p in recipe.parts.items()},
         **role_bits(recipe),
-        "blocks": _agreed({n: _words(p)[0] for n, p in quantized.items()}),
-        "layers": _agreed({n: _words(p)[1] for n, p in quantized.items()}),
+        "blocks": _agreed({n: _blocks_and_layers(p)[0] for n, p in quantized.items()}),
+        "layers": _agreed({n: _blocks_and_layers(p)[1] for n, p in quantized.items()}),
         "method": _one([e["method"] for e in entries]),
         "strategy": _one([e["strategy"] for e in entries]),
         "group_size": _one([e["group_size"] for e in entries if "group_size" in e]),
@@ -51,7 +51,7 @@ def _part_word(touched: dict[str, PartRecipe], recipe: Recipe) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _words(part: PartRecipe) -> tuple[str, str]:
+def _blocks_and_layers(part: PartRecipe) -> tuple[str, str]:
     """(blocks, layers) of everything the recipe touches in a part, whatever the schemes."""
     pairs = describe(part.part, [x for x, _ in part.touched()])
     if len(pairs) == 1:
@@ -59,10 +59,10 @@ def _words(part: PartRecipe) -> tuple[str, str]:
     return block_word(part.part, {x.block for x, _ in part.touched()}), MIXED
 
 
-def _agreed(words: dict[str, str]) -> str | None:
-    if len(set(words.values())) <= 1:
-        return next(iter(words.values()), None)
-    return " ".join(f"{part}:{word}" for part, word in words.items())
+def _agreed(by_part: dict[str, str]) -> str | None:
+    if len(set(by_part.values())) <= 1:
+        return next(iter(by_part.values()), None)
+    return " ".join(f"{part}:{word}" for part, word in by_part.items())
 
 
 def _input_bits(entry: Mapping[str, object]) -> object:

@@ -86,9 +86,9 @@ def _leaf_words(present: Mapping[str, str], names: set[str]) -> str:
 
 
 def _suffix(name: str, present: Iterable[str], names: set[str]) -> str:
-    words = name.split(".")
-    for i in range(len(words) - 1, 0, -1):
-        suffix = ".".join(words[i:])
+    pieces = name.split(".")
+    for i in range(len(pieces) - 1, 0, -1):
+        suffix = ".".join(pieces[i:])
         if all(n in names for n in present if n.endswith("." + suffix)):
             return suffix
     return name

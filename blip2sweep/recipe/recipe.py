@@ -13,7 +13,7 @@ from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
 
-Said = dict[str, object]
+RecipeIdentity = dict[str, object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +76,13 @@ def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]
     return Entries(entries.kind, tuple((x, s) for x, s in pairs if s is not None), entries.used)
 
 
-def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> Said:
+def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> RecipeIdentity:
     """Steps in order as one map. Quantization's is flat, {module path: scheme}; where there are others, `@steps` lists all
     in their order, the flat one by its name alone. So a recipe that only quantizes says what it always said."""
-    there = [(kind, said) for kind, said in steps if said]
+    there = [(kind, specs) for kind, specs in steps if specs]
     flat = next((i for i, (kind, _) in enumerate(there) if kind == QUANTIZE), None)
-    named = [[kind] if i == flat else [kind, said] for i, (kind, said) in enumerate(there)]
-    own: Said = {} if flat is None else dict(there[flat][1])
+    named = [[kind] if i == flat else [kind, specs] for i, (kind, specs) in enumerate(there)]
+    own: RecipeIdentity = {} if flat is None else dict(there[flat][1])
     return own if named in ([], [[QUANTIZE]]) else {**own, STEPS_KEY: named}
 
 

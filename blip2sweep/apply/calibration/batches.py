@@ -103,8 +103,8 @@ class CalibrationBatches:
         return row.repeat(len(group))
 
     def _read(self, group: Sequence[int], texts: Sequence[Ids], references: Sequence[Ids]) -> object:
-        seen = None if self.calibration.text_only else self._pictures.take([self._rows[i] for i in group])
-        return self.language.read(seen, texts, references)
+        pictures = None if self.calibration.text_only else self._pictures.take([self._rows[i] for i in group])
+        return self.language.read(pictures, texts, references)
 
 
 def token_weights(language: Language, layer: Linear, batch: Batch) -> Tensor | None:

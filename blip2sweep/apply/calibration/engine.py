@@ -50,7 +50,7 @@ class Calibrator:
 
     def __init__(self, loaded: Loaded, origin: JsonObject, memo: Memo, blocks: Blocks) -> None:
         self.loaded, self.origin, self.memo, self.blocks = loaded, origin, memo, blocks
-        self._kept: tuple[str, CalibrationBatches] | None = None
+        self._latest: tuple[str, CalibrationBatches] | None = None
 
     def __call__(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
         """All of it on the calibration's own number of threads, so that nobody's weights depend on a machine's.
@@ -63,16 +63,16 @@ class Calibrator:
         before = [] if recipe.before.empty else [recipe.before.hash]
         calibration_batches, found = self._calibration_batches(calibration, before), dict[str, Prepared]()
         in_use, whole_model = calibration.upstream != "full", calibration.upstream == "model"
-        with understandable_oom(), Patch(self.loaded) as placed, torch.no_grad():
+        with understandable_oom(), Patch(self.loaded) as patch, torch.no_grad():
             for part in recipe.parts.values():
                 if part_calibrates(part):
-                    seen = [self.origin, calibration.measured(part.part.reads_text), before]
-                    found |= _PartWork(self, part, calibration_batches, placed, digest(seen), in_use).all()
+                    measured_on = [self.origin, calibration.measured(part.part.reads_text), before]
+                    found |= _PartWork(self, part, calibration_batches, patch, digest(measured_on), in_use).all()
                 if whole_model:
-                    placed.put(part.touched(), found)
+                    patch.put(part.touched(), found)
                     before += [] if part.empty else [part.hash]
                 else:
-                    placed.restore()
+                    patch.restore()
         return found
 
     def _calibration_batches(self, calibration: Calibration, before: list[str]) -> CalibrationBatches:
@@ -80,10 +80,10 @@ class Calibrator:
         if calibration.upstream == "model":
             return CalibrationBatches(self.loaded, calibration)
         name = digest([calibration.measured(True), before])
-        if self._kept is None or self._kept[0] != name:
-            self._kept = None  # free the last one first
-            self._kept = name, CalibrationBatches(self.loaded, calibration)
-        return self._kept[1]
+        if self._latest is None or self._latest[0] != name:
+            self._latest = None  # free the last one first
+            self._latest = name, CalibrationBatches(self.loaded, calibration)
+        return self._latest[1]
 
 
 class _PartWork:
@@ -94,11 +94,11 @@ class _PartWork:
         owner: Calibrator,
         recipe: PartRecipe,
         calibration_batches: CalibrationBatches,
-        placed: Patch,
+        patch: Patch,
         samples: str,
         in_use: bool,
     ) -> None:
-        self.owner, self.loaded, self.recipe, self.placed = owner, owner.loaded, recipe, placed
+        self.owner, self.loaded, self.recipe, self.patch = owner, owner.loaded, recipe, patch
         self.calibration_batches, self.samples, self.part, self.in_use = (
             calibration_batches,
             samples,
@@ -115,7 +115,7 @@ class _PartWork:
             layers = {x: s for x, s in self.recipe.touched() if x.block == block}
             found |= self._block(block, layers)
             if self.in_use:
-                self.placed.put(layers.items(), found)
+                self.patch.put(layers.items(), found)
         return found
 
     @cached_property
@@ -195,9 +195,9 @@ class _PartWork:
         return OutputError(module, calls(self.runner, block, module), weights)
 
     def _prepared(
-        self, path: str, scheme: Scheme, result: Result, seen: Measured, key: str, seconds: float
+        self, path: str, scheme: Scheme, result: Result, measured: Measured, key: str, seconds: float
     ) -> Prepared:
-        inputs, sums = scheme.input_activations, seen.sums
+        inputs, sums = scheme.input_activations, measured.sums
         weight = low = high = None
         if METHODS[scheme.weights.method].calibrates:
             weight = result.weight.to(linear(self.loaded, path).weight.dtype)
@@ -208,7 +208,7 @@ class _PartWork:
             low, high = (sums.low / s).amin(), (sums.high / s).amax()
         info: LayerInfo = {
             "tokens": sums.tokens,
-            "rank": seen.rank,
+            "rank": measured.rank,
             "inputs": sums.in_features,
             **result.info,
             "seconds": seconds,
@@ -216,14 +216,14 @@ class _PartWork:
         return Prepared(key, weight, result.prescale, low, high, info)
 
 
-def _result(layer: Linear, module: nn.Linear, weights: Weights, seen: Measured) -> Result:
+def _result(layer: Linear, module: nn.Linear, weights: Weights, measured: Measured) -> Result:
     """What the scheme's method makes of a layer; of one that sees weights alone only the input's range was wanted."""
     weight = module.weight.detach().float()
     if not METHODS[weights.method].calibrates:
         return Result(weight)
     method = importlib.import_module(f"blip2sweep.compression.quantize.{weights.method}")
     own = weights if weights.clips(traits(layer)) or not weights.clip else replace(weights, clip=False)
-    result: Result = method.calibrated(weight, own, seen.sums)
+    result: Result = method.calibrated(weight, own, measured.sums)
     return result
 
 

@@ -36,18 +36,18 @@ def measure(
 ) -> dict[str, Measured]:
     """{path: sums}. Layers that read the same tensor share them. Raises FloatingPointError naming the layer."""
     runner.advance_to(block)
-    seen = _Seen(runner, batches, language, hessians)
+    inputs = _InputSums(runner, batches, language, hessians)
     with ExitStack() as hooks:
         for x in layers:
             module = runner.model.get_submodule(x.path)
-            hook = module.register_forward_pre_hook(lambda m, args, x=x: seen.see(x, m, args[0]))
+            hook = module.register_forward_pre_hook(lambda m, args, x=x: inputs.add(x, m, args[0]))
             hooks.callback(hook.remove)
         runner.observe(block)
-    known = {path: Measured(sums, sums.rank()) for path, sums in seen.sums.items()}
-    return {x.path: known[seen.leader[x.path]] for x in layers}
+    known = {path: Measured(sums, sums.rank()) for path, sums in inputs.sums.items()}
+    return {x.path: known[inputs.leader[x.path]] for x in layers}
 
 
-class _Seen:
+class _InputSums:
     """Adds up inputs. In the first batch it finds out which layers read the very same tensor: one of them leads."""
 
     def __init__(self, runner: BlockRunner, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
@@ -56,7 +56,7 @@ class _Seen:
         self.leader: dict[str, str] = {}
         self._first: list[tuple[Tensor, str]] = []
 
-    def see(self, layer: Linear, module: nn.Module, x: Tensor) -> None:
+    def add(self, layer: Linear, module: nn.Module, x: Tensor) -> None:
         if layer.path not in self.leader:
             self.leader[layer.path] = next((path for y, path in self._first if y is x), layer.path)
             self._first.append((x, layer.path))
@@ -101,13 +101,13 @@ def recall(memo: Memo, name: str, layers: Iterable[Linear], hessians: bool) -> d
 def keep(memo: Memo, name: str, measured: Mapping[str, Measured]) -> None:
     for path, m in measured.items():
         s = m.sums
-        told = torch.tensor([s.tokens, s.weight, m.rank], dtype=torch.float64)
-        memo.put(f"{name} {path}", (told, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
+        counts = torch.tensor([s.tokens, s.weight, m.rank], dtype=torch.float64)
+        memo.put(f"{name} {path}", (counts, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
 
 
 def _unpacked(layer: Linear, value: tuple[Tensor, ...], hessians: bool) -> Measured:
-    told, sum_abs, low, high, *hessian = value
-    tokens, weight, rank = told.tolist()
+    counts, sum_abs, low, high, *hessian = value
+    tokens, weight, rank = counts.tolist()
     sums = replace(Statistics(1), in_features=layer.in_features, device=sum_abs.device)
     sums.tokens, sums.weight, sums.sum_abs, sums.low, sums.high = int(tokens), weight, sum_abs, low, high
     sums.hessian = hessian[0] if hessians else None

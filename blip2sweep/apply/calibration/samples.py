@@ -14,17 +14,19 @@ from blip2sweep.tasks.calibration import Calibration, choose
 from blip2sweep.wire.pack import CellJob, JsonObject
 
 
-def same_samples(told: Mapping[str, Any]) -> Calibration:
+def same_samples(section: Mapping[str, Any]) -> Calibration:
     """The samples that planning chose, and the content that their images had then.
 
     Raises RuntimeError when the annotations have changed since; an image that has is found when it is decoded.
     """
-    if "planned" not in told:
-        raise UserError(f"calibration {told['name']} was planned by an earlier version; right: the same command again")
-    fields, planned = {k: v for k, v in told.items() if k != "planned"}, told["planned"]
-    data = choose(load_task(told["task"]), told["n_samples"], told["seed"])
+    if "planned" not in section:
+        raise UserError(
+            f"calibration {section['name']} was planned by an earlier version; right: the same command again"
+        )
+    fields, planned = {k: v for k, v in section.items() if k != "planned"}, section["planned"]
+    data = choose(load_task(section["task"]), section["n_samples"], section["seed"])
     if data.fingerprint != planned["samples"]:
-        raise RuntimeError(f"the calibration samples of {told['name']} changed between planning and running")
+        raise RuntimeError(f"the calibration samples of {section['name']} changed between planning and running")
     return Calibration(data=replace(data, planned=planned["images"]), **fields)
 
 

@@ -63,10 +63,10 @@ class Answers:
         if shared is None:
             return self._computed()
         with self.run.clock.stage(self.stage):
-            asked = [self.generation, self.rows, self.prompts, self.references]
+            question = [self.generation, self.rows, self.prompts, self.references]
             if any(self.options) or "generate" not in self.requests:
-                asked += [self.requests, self.options]
-            key = shared.language_key(self.pictures, asked)
+                question += [self.requests, self.options]
+            key = shared.language_key(self.pictures, question)
             known = shared.answered.get(key)
         shared.hits[self.stage] = len(known) if known else 0
         answers = known or self._computed()

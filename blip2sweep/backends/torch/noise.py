@@ -55,6 +55,6 @@ def calibration_noise(
 
 def _flips(first: Evaluation, second: Evaluation) -> Flips:
     """Outputs of one cell that a second run says otherwise."""
-    said = (Predictions.of(evaluation.records).outputs for evaluation in (first, second))
-    flips = sum(a != b for a, b in zip(*said, strict=True))
+    outputs = (Predictions.of(evaluation.records).outputs for evaluation in (first, second))
+    flips = sum(a != b for a, b in zip(*outputs, strict=True))
     return {"flips": flips, "flip_rate": flips / max(1, len(first.records))}

@@ -76,8 +76,8 @@ def code_revision() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        run = lambda *arguments: subprocess.run(  # noqa: E731
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

@@ -145,9 +145,9 @@ def ids_as_tensor(ids: Sequence[Id]) -> Tensor:
     return torch.tensor(list(json.dumps(ids).encode()), dtype=torch.uint8)
 
 
-def ids_of_tensor(kept: Tensor) -> tuple[Id, ...]:
+def ids_of_tensor(tensor: Tensor) -> tuple[Id, ...]:
     """The ids in what `ids_as_tensor` gave."""
-    return tuple(json.loads(bytes(kept.tolist())) if kept.dtype == torch.uint8 else kept.tolist())
+    return tuple(json.loads(bytes(tensor.tolist())) if tensor.dtype == torch.uint8 else tensor.tolist())
 
 
 def _piece(key: str, rows: slice) -> str:

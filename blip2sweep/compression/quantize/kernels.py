@@ -52,17 +52,17 @@ def resolve_packed(
     """
     if knob is None or knob.value in (False, "none"):
         return None
-    said = f"{knob.origin}={knob.value}"
+    typed = f"{knob.origin}={knob.value}"
     if knob.value not in (True, *BOTH):
-        raise UserError(f"{said}: right: true, false, cpu or cuda")
+        raise UserError(f"{typed}: right: true, false, cpu or cuda")
     device = this_device() if knob.value is True else str(knob.value)
     found = find_kernel(method, bits, strategy, extra, inputs)
     if found is None or device not in found.devices:
         what = " ".join(filter(None, [method, str(bits), strategy, "symmetric" if extra.get("symmetric") else ""]))
-        raise UserError(f"{said}: no packed kernel for {what} on {device}; right: {_offer(device)}")
+        raise UserError(f"{typed}: no packed kernel for {what} on {device}; right: {_offer(device)}")
     if not installed(found.library):
         raise UserError(
-            f"{said}: needs {found.library}, which is not installed; right: pip install 'blip2sweep[{found.library}]'"
+            f"{typed}: needs {found.library}, which is not installed; right: pip install 'blip2sweep[{found.library}]'"
         )
     return device
 
@@ -71,9 +71,9 @@ def find_kernel(
     method: str, bits: int, strategy: str, knobs: Mapping[str, object], inputs: Activations | None
 ) -> Kernel | None:
     """The kernel that computes this, if there is one. A group of the row's length is what `channel` calls it."""
-    asked = (method, bits, strategy, knobs.get("symmetric"), inputs)
+    wanted = (method, bits, strategy, knobs.get("symmetric"), inputs)
     for k in KERNELS:
-        fits = asked == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
+        fits = wanted == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
         if fits and (not k.group_sizes or knobs.get("group_size") in k.group_sizes):
             return k
     return None
@@ -105,21 +105,21 @@ def check_packed(part: str, layers: Iterable[tuple[Linear, Scheme]], dtype: str)
 
 
 def _check_layer(part: str, x: Linear, scheme: Scheme, dtype: str) -> None:
-    kernel, said = kernel_of(scheme), f"quant.packed={scheme.weights.packed}"
+    kernel, typed = kernel_of(scheme), f"quant.packed={scheme.weights.packed}"
     length = scheme.weights.group_size or x.in_features
     if kernel.group_sizes and (length not in kernel.group_sizes or x.in_features % length):
         raise UserError(
-            f"{said}: {kernel.library}'s {kernel.method} takes whole groups of {', '.join(map(str, kernel.group_sizes))}, "
+            f"{typed}: {kernel.library}'s {kernel.method} takes whole groups of {', '.join(map(str, kernel.group_sizes))}, "
             f"and {x.path} has rows of {x.in_features} in groups of {length}; right: a quant.group_size that divides them"
         )
     if kernel.dtype and dtype != kernel.dtype:
         raise UserError(
-            f"{said}: {kernel.library}'s {kernel.bits}-bit kernel computes in {kernel.dtype}, and {x.path} is {dtype}; "
+            f"{typed}: {kernel.library}'s {kernel.bits}-bit kernel computes in {kernel.dtype}, and {x.path} is {dtype}; "
             f"right: model.dtype={kernel.dtype}"
         )
     if kernel.method in x.unpackable:
         raise UserError(
-            f"{said}: the model casts the input of {x.path} to the type of its {kernel.bits}-bit codes; right: "
+            f"{typed}: the model casts the input of {x.path} to the type of its {kernel.bits}-bit codes; right: "
             f"keep={part}:all:{x.leaf}, or int8"
         )
 
@@ -130,9 +130,9 @@ def this_device() -> str:
 
 
 def _offer(device: str) -> str:
-    words = [
+    offers = [
         f"{k.method} {k.bits} {k.strategy}{' symmetric' if k.symmetric else ''}{' with 8-bit input' if k.w8a8 else ''}"
         for k in KERNELS
         if device in k.devices
     ]
-    return ", ".join(words)
+    return ", ".join(offers)

@@ -77,17 +77,17 @@ def text(entry: Mapping[str, object]) -> str:
     """`rtn4/group32/sym`, of a scheme in words; knobs where they are not the method's defaults."""
     method, inputs = METHODS[str(entry["method"])], entry.get("input")
     only_width = len(method.bits) == 1
-    words = [
+    pieces = [
         f"{entry['method']}{'' if only_width else entry['bits']}",
         f"{entry.get('strategy', '')}{entry.get('group_size') or ''}",
     ]
-    words += ["sym"] if entry.get("symmetric") else []
-    words += [f"{k}={entry[k]}" for k, v in _further(method) if k in entry and entry[k] != v]
+    pieces += ["sym"] if entry.get("symmetric") else []
+    pieces += [f"{k}={entry[k]}" for k, v in _further(method) if k in entry and entry[k] != v]
     if isinstance(inputs, Mapping) and inputs:
-        words.append(
+        pieces.append(
             f"a{inputs['bits']}{'' if inputs['symmetric'] else ' asym'}{'' if inputs['dynamic'] else ' static'}"
         )
-    return "/".join([*words, *(["packed"] if entry.get("packed") else [])])
+    return "/".join([*pieces, *(["packed"] if entry.get("packed") else [])])
 
 
 def _further(method: Method) -> Iterable[tuple[str, object]]:

@@ -87,8 +87,8 @@ class QueriesFirst:
         if pictures is None:
             return embedding(ids.to(device)), mask.to(device)
         features = self._projected(pictures.values, len(prompts)).to(device, embedding.weight.dtype)
-        seen = torch.ones(features.shape[:2], dtype=torch.long)
-        return torch.cat([features, embedding(ids.to(device))], 1), torch.cat([seen, mask], 1).to(device)
+        picture_mask = torch.ones(features.shape[:2], dtype=torch.long)
+        return torch.cat([features, embedding(ids.to(device))], 1), torch.cat([picture_mask, mask], 1).to(device)
 
     def _projected(self, query_features: Tensor, rows: int) -> Tensor:
         """(batch, num_query_tokens, width of the Q-Former) on any device -> that of the language model, its dtype."""

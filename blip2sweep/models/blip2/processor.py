@@ -16,11 +16,11 @@ from blip2sweep.models.processor import picture_mistakes, read_image_processor, 
 def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
     """(processor, mistakes). With another number of query tokens the image would silently be left out."""
     tokenizer, wrong = read_tokenizer(folder)
-    told, more = read_object(folder / "processor_config.json")
+    settings, more = read_object(folder / "processor_config.json")
     wrong += more
-    if told is None:  # where transformers looks for everything else
+    if settings is None:  # where transformers looks for everything else
         return None, wrong
-    queries = told.get("num_query_tokens")
+    queries = settings.get("num_query_tokens")
     if type(queries) is not int or queries != config.num_query_tokens:
         wrong.append(
             f"processor_config.json: num_query_tokens is {shown(queries)}, the model has {config.num_query_tokens}"

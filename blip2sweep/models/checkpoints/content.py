@@ -65,8 +65,8 @@ def content(header: Header) -> Content:
     store = cache.of_user(STORE)
     found = store.get(name) if store else None
     if found is not None:
-        told = json.loads(found)
-        return Content(told["sha256"], tuple(told["not_finite"]), tuple(told["beyond_half"]))
+        fields = json.loads(found)
+        return Content(fields["sha256"], tuple(fields["not_finite"]), tuple(fields["beyond_half"]))
     began = time.time()
     made = scan(header)
     if _name(header) != name:
@@ -86,7 +86,7 @@ def _name(header: Header) -> str:
 def scan(header: Header) -> Content:
     """Read a file's data once: one sha256 over those of its pieces, in the order of their tensors."""
     total, largest, pieces = hashlib.sha256(), dict.fromkeys(header.tensors, 0), list(_pieces(header))
-    words = f"reading {header.path} once ({header.size / 1e9:.1f} GB), to know these weights from all others"
+    message = f"reading {header.path} once ({header.size / 1e9:.1f} GB), to know these weights from all others"
     try:
         descriptor = os.open(header.path, os.O_RDONLY)
     except OSError as error:
@@ -94,7 +94,7 @@ def scan(header: Header) -> Content:
     try:
         with ThreadPoolExecutor(_threads()) as pool:
             found = pool.map(lambda piece: _piece(descriptor, header, *piece), pieces)
-            for name, hashed, magnitude in patience.shown(found, len(pieces), words):
+            for name, hashed, magnitude in patience.shown(found, len(pieces), message):
                 total.update(hashed)
                 largest[name] = max(largest[name], magnitude)
     except OSError as error:

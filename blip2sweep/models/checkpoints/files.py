@@ -104,14 +104,14 @@ def _instead(folder: Path) -> str:
 
 
 def _right(folder: Path, wrong: list[str]) -> str:
-    said = " ".join(wrong)
-    if "adapter" in said:
+    problems = " ".join(wrong)
+    if "adapter" in problems:
         return "a folder of the whole model, with the adapter merged into its weights (peft: merge_and_unload)"
-    if "already quantized" in said:
+    if "already quantized" in problems:
         return "the checkpoint it was made from"
-    if "variant" in said:
+    if "variant" in problems:
         return f"save it without variant, or link its files under the plain names in a folder of their own ({SINGLE})"
-    if "pickles" in said:
+    if "pickles" in problems:
         return "weights saved as safetensors, never pickles"
     snapshot = next((p.name for p in folder.absolute().parents if p.name.startswith("models--")), None)
     if snapshot:
@@ -138,7 +138,7 @@ def quantization(config: Mapping[str, object]) -> str | None:
         for name in ("quantization_config", "compression_config"):
             found = section.get(name) if isinstance(section, Mapping) else None
             if found:
-                told = found if isinstance(found, Mapping) else {}
-                method = told.get("quant_method") or told.get("quant_type") or "method not named"
+                fields = found if isinstance(found, Mapping) else {}
+                method = fields.get("quant_method") or fields.get("quant_type") or "method not named"
                 return f"{place + '.' if place else ''}{name}: {shown(method)}"
     return None
