@@ -1,7 +1,7 @@
-"""Quantizes a recipe's calibrated layers: block by block, each measured on what the blocks before it put out.
+"""Quantizes the calibrated layers of a recipe block by block. Each is measured on what the blocks before it put out.
 
-Memory: one state a batch, the statistics of one block. What was measured and made is kept by content, so cells that
-share samples and predecessors share one pass, and a block that was quantized once is never quantized again.
+Memory holds one hidden state for each batch and the statistics of one block. Measurements and finished blocks are kept
+by content. So cells that share samples and earlier layers share one pass, and a block is quantized only once.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ from blip2sweep.wire.pack import JsonObject
 
 
 class Calibrator:
-    """Makes `{path: Prepared}` of recipes. When it is called the model must be as loaded but for the steps that the recipe
-    has before quantization (`Recipe.before`), and is so afterwards.
+    """Makes `{path: Prepared}` of recipes.
 
-    origin: whatever else determines the measurements (weights, dtypes, device, versions), as JSON; memo: statistics by
-    content; blocks: finished blocks by content.
+    When it is called, the model must be as loaded except for the steps that come before quantization (`Recipe.before`).
+    It is the same afterwards.
+
+    origin: everything else that determines the measurements (weights, dtypes, device, versions), as JSON. memo:
+    statistics by content. blocks: finished blocks by content.
     """
 
     def __init__(self, loaded: Loaded, origin: JsonObject, memo: Memo, blocks: Blocks) -> None:
@@ -53,9 +55,11 @@ class Calibrator:
         self._latest: tuple[str, CalibrationBatches] | None = None
 
     def __call__(self, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
-        """All of it on the calibration's own number of threads, so that nobody's weights depend on a machine's.
+        """Calibrate all layers of a recipe that need it, on the calibration's own number of threads.
 
-        Raises FloatingPointError naming a layer whose inputs are not finite, MemoryError when memory runs out."""
+        So the weights do not depend on the number of threads of the machine. Raises FloatingPointError naming a layer
+        whose inputs are not finite, and MemoryError when memory runs out.
+        """
         with fixed_threads(calibration.threads):
             return self._parts(recipe, calibration)
 
@@ -76,7 +80,7 @@ class Calibrator:
         return found
 
     def _calibration_batches(self, calibration: Calibration, before: list[str]) -> CalibrationBatches:
-        """The samples and their features, kept for the next cell unless quantized parts make them."""
+        """The samples and their features. They are kept for the next cell, unless quantized parts compute them."""
         if calibration.upstream == "model":
             return CalibrationBatches(self.loaded, calibration)
         name = digest([calibration.measured(True), before])
@@ -87,7 +91,11 @@ class Calibrator:
 
 
 class _PartWork:
-    """One part of one recipe. samples: the name of what the part is measured on; in_use: behind its own quantized blocks."""
+    """One part of one recipe.
+
+    samples: the name of what the part is measured on. in_use: whether a block is measured behind the part's own
+    quantized blocks.
+    """
 
     def __init__(
         self,
@@ -108,7 +116,7 @@ class _PartWork:
         self.entries = block_entries(recipe)
 
     def all(self) -> dict[str, Prepared]:
-        """Blocks in order; the walk follows when something has to be measured, through the blocks as they are then."""
+        """Calibrate the blocks in order. The runner advances only when something has to be measured."""
         found: dict[str, Prepared] = {}
         last = max(x.block for x, s in self.recipe.touched() if calibrates(s))
         for block in range(last + 1):
@@ -127,7 +135,10 @@ class _PartWork:
         return BlockRunner(self.loaded.model, self.part, [b.run for b in self.batches])
 
     def _block(self, block: int, touched: Mapping[Linear, Scheme]) -> dict[str, Prepared]:
-        """What calibration makes of a block. touched: all of its layers in the recipe; folds depend on the others too."""
+        """What calibration makes of a block.
+
+        touched: all of its layers in the recipe, since folds depend on the others too.
+        """
         layers = {x: s for x, s in touched.items() if calibrates(s)}
         if not layers:
             return {}
@@ -141,7 +152,7 @@ class _PartWork:
         return made
 
     def _seen_by(self, block: int) -> str:
-        """The name of what reaches a block: with upstream=full that does not depend on the recipe."""
+        """The name of the block's input. With upstream=full it does not depend on the recipe."""
         before = self.entries[:block] if self.in_use else ()
         return digest([self.samples, self.part.name, block, list(before) if any(before) else []])
 
@@ -176,7 +187,7 @@ class _PartWork:
         touched: Mapping[Linear, Scheme],
         measured: Mapping[str, Measured],
     ) -> dict[str, Result]:
-        """Layers that one operation can absorb a scale for go together, the others alone."""
+        """The layers whose scale one module can absorb are done together, the others alone."""
         own = {
             x.path: Member(x, s, linear(self.loaded, x.path), measured[x.path].sums)
             for x, s in layers.items()
@@ -189,7 +200,10 @@ class _PartWork:
         return results | {p: alone(m) for p, m in own.items() if p not in results}
 
     def _output_error(self, block: int, name: str, reader: Linear) -> OutputError:
-        """Of the module `name`, which `reader` is in: its tokens weigh what they weigh in the statistics."""
+        """The error of the output of module `name`, which contains `reader`.
+
+        Its tokens weigh what they weigh in the statistics.
+        """
         module = self.runner.blocks[block].get_submodule(name)
         weights = [token_weights(self.loaded.language, reader, b) for b in self.batches]
         return OutputError(module, calls(self.runner, block, module), weights)
@@ -217,7 +231,7 @@ class _PartWork:
 
 
 def _result(layer: Linear, module: nn.Linear, weights: Weights, measured: Measured) -> Result:
-    """What the scheme's method makes of a layer; of one that sees weights alone only the input's range was wanted."""
+    """What the scheme's method makes of a layer. A method without calibration only wanted the range of the input."""
     weight = module.weight.detach().float()
     if not METHODS[weights.method].calibrates:
         return Result(weight)
@@ -235,7 +249,7 @@ def linear(loaded: Loaded, path: str) -> nn.Linear:
 
 @contextmanager
 def understandable_oom() -> Iterator[None]:
-    """Says which knob to turn; a MemoryError is what the ledger calls `oom`."""
+    """Out of memory becomes a MemoryError that names the knob to turn. The ledger calls it `oom`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

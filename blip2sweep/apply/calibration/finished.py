@@ -1,4 +1,4 @@
-"""Finished blocks of calibrated layers, kept by content: in memory, and as bytes on disk."""
+"""Finished blocks of calibrated layers, kept by content in memory and on disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class StoredLayer(TypedDict):
 
 
 class Blocks:
-    """Finished blocks by key: in memory within its budget, on disk where there is a store."""
+    """Finished blocks by key: in memory within its budget, and on disk where there is a store.
+
+    made, found: how many were put and how many were found.
+    """
 
     def __init__(self, memo: Memo, store: Store | None = None) -> None:
         self.memo, self.store = memo, store
@@ -58,7 +61,7 @@ class Blocks:
 
 
 def _split(layers: Mapping[str, Prepared]) -> tuple[dict[str, StoredLayer], tuple[Tensor, ...]]:
-    """({path: {key, info, fields}}, the tensors of these fields in order)."""
+    """(the layers as JSON, the tensors of their fields in order)."""
     stored: dict[str, StoredLayer] = {}
     tensors: list[Tensor] = []
     for path, layer in layers.items():
@@ -77,7 +80,7 @@ def _joined(stored: Mapping[str, StoredLayer], tensors: tuple[Tensor, ...]) -> d
 
 
 def to_bytes(layers: Mapping[str, Prepared]) -> bytes:
-    """Length of a JSON head, the head, a safetensors file."""
+    """The length of a JSON header as 8 little-endian bytes, the header, and a safetensors file."""
     stored, tensors = _split(layers)
     head = json.dumps(stored).encode()
     named = {f"{i:04}": x.detach().cpu().contiguous() for i, x in enumerate(tensors)}
@@ -85,7 +88,7 @@ def to_bytes(layers: Mapping[str, Prepared]) -> bytes:
 
 
 def from_bytes(payload: bytes, device: torch.device) -> dict[str, Prepared]:
-    """The inverse of `to_bytes`, on a device."""
+    """The inverse of `to_bytes`. device: of the tensors."""
     size = int.from_bytes(payload[:8], "little")
     named = load(payload[8 + size :])
     return _joined(json.loads(payload[8 : 8 + size]), tuple(named[k].to(device) for k in sorted(named)))

@@ -1,7 +1,7 @@
-"""AWQ as published: layers that read one tensor share one scale, which the operation before them absorbs.
+"""AWQ as published: layers that read one tensor share one scale, which the module before them absorbs.
 
-In a cell the weights carry Q(W s) / s, which computes the same as the folded model (scaling the rows of a linear commutes
-with its quantization per channel or group). `fold` does it for real, biases included.
+In a cell the weights are Q(W s) / s, which computes the same as the folded model: scaling the rows of a linear layer
+commutes with its quantization per channel or group.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Call = tuple[tuple[object, ...], dict[str, object]]  # args and kwargs of one ca
 
 
 class Member(NamedTuple):
-    """A layer of a fold, with its scheme, module, and what was measured of its inputs."""
+    """A layer of a fold, with its scheme, its module and the statistics of its inputs."""
 
     layer: Linear
     scheme: Scheme
@@ -33,8 +33,11 @@ class Member(NamedTuple):
 
 
 def together(fold: Fold, members: Sequence[Member], output_error: Callable[[], float] | None) -> dict[str, Result]:
-    """One scale for the members. judge(): error of the module's output with the weights as they are then; None: the
-    layers' own outputs."""
+    """Search one scale for the members.
+
+    output_error: the error of the output of the fold's module with the weights as they are then. None: the error of the
+    layers' own outputs.
+    """
     weights = [m.module.weight.detach().float() for m in members]
     schemes = [m.scheme.weights for m in members]
     statistics = members[0].statistics
@@ -49,7 +52,7 @@ def together(fold: Fold, members: Sequence[Member], output_error: Callable[[], f
 
 
 def alone(member: Member) -> Result:
-    """A layer before which nothing can absorb a scale: clip search alone."""
+    """A layer before which no module can absorb a scale: only its range is searched."""
     weight = member.module.weight.detach().float()
     return _finished(member, weight, awq.identity(weight), None)
 
@@ -68,6 +71,8 @@ def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) ->
 def _error_of_scale(
     members: Sequence[Member], weights: Sequence[Tensor], output_error: Callable[[], float]
 ) -> Callable[[Tensor], float]:
+    """error(s): the output error with the scaled and quantized weights in the members."""
+
     def error(s: Tensor) -> float:
         with Undo() as undo:
             for m, w in zip(members, weights, strict=True):
@@ -78,9 +83,9 @@ def _error_of_scale(
 
 
 class OutputError:
-    """Error of a module's output against what it was when made, over calls it was seen to get.
+    """The squared error of a module's output against its output when this was made, summed over calls.
 
-    weights: of each call's tokens, None where all count 1.
+    calls: the arguments of each call. weights: of each call's tokens, None where all count 1.
     """
 
     def __init__(self, module: nn.Module, calls: Sequence[Call], weights: Sequence[Tensor | None]) -> None:

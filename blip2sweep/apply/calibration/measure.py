@@ -1,4 +1,4 @@
-"""What goes into the layers of one block, summed over all calibration batches in one pass."""
+"""Sums over the inputs of the layers of one block, collected from all calibration batches in one pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blip2sweep.models.part import Linear
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Sums over a layer's inputs, and the rank of their second moment."""
+    """The sums over a layer's inputs, and the rank of their second moment."""
 
     sums: Statistics
     rank: int
@@ -34,7 +34,10 @@ def measure(
     language: Language,
     hessians: bool,
 ) -> dict[str, Measured]:
-    """{path: sums}. Layers that read the same tensor share them. Raises FloatingPointError naming the layer."""
+    """{path: sums} of the layers of a block. Layers that read the same tensor share their sums.
+
+    Raises FloatingPointError naming a layer whose inputs are not finite.
+    """
     runner.advance_to(block)
     inputs = _InputSums(runner, batches, language, hessians)
     with ExitStack() as hooks:
@@ -48,7 +51,7 @@ def measure(
 
 
 class _InputSums:
-    """Adds up inputs. In the first batch it finds out which layers read the very same tensor: one of them leads."""
+    """Adds up inputs. The first batch shows which layers read the very same tensor: only one of them is summed."""
 
     def __init__(self, runner: BlockRunner, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
         self.runner, self.batches, self.language, self.hessians = runner, batches, language, hessians
@@ -74,7 +77,7 @@ class _InputSums:
 
 
 def calls(runner: BlockRunner, block: int, module: nn.Module) -> list[Call]:
-    """Arguments of each call that a module inside the block gets."""
+    """The arguments of each call of a module inside the block."""
     runner.advance_to(block)
     found: list[Call] = []
     hook = module.register_forward_pre_hook(lambda m, args, kwargs: found.append((args, kwargs)), with_kwargs=True)
@@ -87,8 +90,10 @@ def calls(runner: BlockRunner, block: int, module: nn.Module) -> list[Call]:
 
 
 def recall(memo: Memo, name: str, layers: Iterable[Linear], hessians: bool) -> dict[str, Measured] | None:
-    """What was measured before under this name, when it is there for every layer; second moments only where they are asked
-    for, so that no cell's record depends on which cells came before."""
+    """What was measured before under this name; None unless it is there for every layer.
+
+    Second moments are left out unless `hessians`. So a cell's record does not depend on the cells before it.
+    """
     found: dict[str, Measured] = {}
     for x in layers:
         value = memo.get(f"{name} {x.path}")

@@ -1,4 +1,4 @@
-"""What a job says of its calibration, turned into samples again; and what its measurements depend on besides them."""
+"""The calibration samples of a job, and what else its measurements depend on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from blip2sweep.wire.pack import CellJob, JsonObject
 
 
 def same_samples(section: Mapping[str, Any]) -> Calibration:
-    """The samples that planning chose, and the content that their images had then.
+    """The samples that planning chose. section: the job's calibration.
 
-    Raises RuntimeError when the annotations have changed since; an image that has is found when it is decoded.
+    Raises RuntimeError where the annotations have changed since. An image that has changed is found when it is decoded.
     """
     if "planned" not in section:
         raise UserError(
@@ -31,8 +31,11 @@ def same_samples(section: Mapping[str, Any]) -> Calibration:
 
 
 def variants(chosen: Calibration) -> dict[str, Calibration]:
-    """What the noise floor of a calibrated cell is measured with: `seed`, other samples of the same split; `arithmetic`, the
-    same ones in batches of half the size and on another number of threads, so that sums are rounded otherwise."""
+    """{name: calibration} for the noise floor of a calibrated cell.
+
+    `seed`: other samples of the same split. `arithmetic`: the same samples in batches of half the size and on another
+    number of threads, so that sums are rounded differently.
+    """
     seed = chosen.seed + 1
     other = choose(load_task(chosen.task), chosen.n_samples, seed)
     threads, batch = 2 if chosen.threads == 1 else 1, max(1, chosen.batch // 2)

@@ -1,6 +1,7 @@
 """HQQ (Badri and Shaji, mobiusml.github.io/hqq_blog): zero points found by half-quadratic splitting, without data.
 
-The library's own solver and grid (hqq), with float zero points (whole at 4 bits, as its own layers have); groups along the inputs (axis 1).
+Solver and grid are those of the library hqq. Zero points are floats (integers at 4 bits, as in its own layers). Groups
+lie along the inputs (axis 1).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
     from hqq.core.quantize import Quantizer
 
     device: str = weight.device.type

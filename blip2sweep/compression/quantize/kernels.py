@@ -1,4 +1,4 @@
-"""Which (method, width, strategy) a library runs packed, and where: `quant.packed=true|cpu|cuda`."""
+"""Which (method, width, strategy) a library can run packed, and on which device: `quant.packed=true|cpu|cuda`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 class Kernel(NamedTuple):
-    """One packed layer of a library. symmetric null: the method has none; w8a8: it quantizes its input itself;
-    group_sizes: those it has, each of which must divide the row; dtype: the only one it computes in."""
+    """One packed layer of a library.
+
+    symmetric: None where the method has no such knob. w8a8: whether it quantizes its input itself. group_sizes: those
+    it has, each of which must divide the row. dtype: the only one it computes in; None where it has no limit.
+    """
 
     library: str
     method: str
@@ -46,7 +49,7 @@ W8A8 = Activations(8)  # per token, symmetric, dynamic: what torchao's int8 kern
 def resolve_packed(
     knob: Knob | None, method: str, bits: int, strategy: str, extra: Mapping[str, object], inputs: Activations | None
 ) -> str | None:
-    """The kind of device whose kernel is to run, or None. knob: has `value` and `origin`, or is None.
+    """The kind of device whose kernel is to run, or None.
 
     Raises UserError where no library has such a kernel for that device.
     """
@@ -70,7 +73,7 @@ def resolve_packed(
 def find_kernel(
     method: str, bits: int, strategy: str, knobs: Mapping[str, object], inputs: Activations | None
 ) -> Kernel | None:
-    """The kernel that computes this, if there is one. A group of the row's length is what `channel` calls it."""
+    """The kernel that computes this, or None. A group of the row's length counts as `channel`."""
     wanted = (method, bits, strategy, knobs.get("symmetric"), inputs)
     for k in KERNELS:
         fits = wanted == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
@@ -80,7 +83,10 @@ def find_kernel(
 
 
 def kernel_of(scheme: Scheme) -> Kernel:
-    """The kernel of a packed scheme. A group that became a channel, being as long as the row, has that of the group."""
+    """The kernel of a packed scheme.
+
+    A group that became a channel, because it is as long as the row, has the group's kernel.
+    """
     w = scheme.weights
     found = find_kernel(
         w.method,
@@ -98,7 +104,10 @@ def kernel_of(scheme: Scheme) -> Kernel:
 
 
 def check_packed(part: str, layers: Iterable[tuple[Linear, Scheme]], dtype: str) -> None:
-    """Hold the packed layers of a part against the model. dtype: the part's. Raises UserError for one that no kernel takes."""
+    """Compare the packed layers of a part with the model. dtype: the part's.
+
+    Raises UserError for a layer that no kernel can run.
+    """
     for x, scheme in layers:
         if scheme.weights.packed:
             _check_layer(part, x, scheme, dtype)
@@ -125,7 +134,7 @@ def _check_layer(part: str, x: Linear, scheme: Scheme, dtype: str) -> None:
 
 
 def this_device() -> str:
-    """Told without torch, since planning has none."""
+    """`cuda` where there is an NVIDIA device. It is found without torch, which planning does not import."""
     return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
 
 

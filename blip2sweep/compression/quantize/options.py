@@ -1,4 +1,4 @@
-"""Knobs of the config (`quant`, `per_part`, `rules`) -> the scheme they mean."""
+"""Knobs of the config (`quant`, `per_part`, `rules`) -> the scheme that they mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOBS = (
 
 
 class Knob(NamedTuple):
-    """One value and the config key it was written under, such as `per_part.vision.bits`."""
+    """One value and the config key that set it, such as `per_part.vision.bits`."""
 
     name: str
     value: object
@@ -30,14 +30,17 @@ Knobs = tuple[Knob, ...]
 
 
 class Resolved(NamedTuple):
-    """A scheme (None: left alone) and the config keys that determined it."""
+    """A scheme and the config keys that determined it. The scheme is None where the layer is left alone."""
 
     scheme: Scheme | None
     used: frozenset[str]
 
 
 def knobs_of(values: Mapping[str, object], prefix: str) -> Knobs:
-    """The non-null knobs of one mapping, those of `input` as `input.bits` and so on; unknown names are refused."""
+    """The knobs of one section that are not null. Those of its section `input` are named `input.bits` and so on.
+
+    prefix: the config key of the section. Raises UserError for an unknown name.
+    """
     flat = dict(_flat(values))
     for name in flat:
         if name not in KNOBS:
@@ -54,16 +57,17 @@ def _flat(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def merged(*layers: Knobs) -> Knobs:
-    """Later layers override earlier ones, knob by knob."""
+    """The knobs of all layers; of two with one name the later one."""
     return tuple({k.name: k for layer in layers for k in layer}.values())
 
 
 @lru_cache(maxsize=4096)
 def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
-    """The scheme these knobs mean, and which of them it used. runs: it is to be computed here, so libraries must be there.
+    """The scheme that these knobs mean, and the keys of those that determined it.
 
-    A knob that the method or its strategy does not use is dropped, and not among the used ones. `bits=none`, and 16
-    where 16 is no width of the method, mean left alone. Raises UserError naming the key that is wrong.
+    A knob that the method or its strategy does not use is dropped, and its key is not among the used ones. `bits=none`
+    means left alone, and so does 16 where the method has no width of 16 bits. runs: the cell is computed here, so the
+    method's library must be installed. Raises UserError naming the key that is wrong.
     """
     given = {k.name: k for k in knobs}
     method = _method(given)
@@ -93,7 +97,7 @@ def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
 
 
 def searches_nothing(extra: Mapping[str, object]) -> bool:
-    """Whether the one candidate of a method's search is the range of all weights, so that it is another method by name."""
+    """Whether the search of a method has one candidate, the range of all weights. It is then another method by name."""
     return extra.get("grid") == 1 and not extra.get("clip")
 
 
@@ -137,7 +141,7 @@ def _method(given: Mapping[str, Knob]) -> Method:
 
 
 def _bits(knob: Knob | None) -> int | None:
-    """An integer, or None for `none`."""
+    """A width, or None for `none`."""
     if knob is None or str(knob.value).lower() == "none":
         return None
     if isinstance(knob.value, bool) or not str(knob.value).isdigit():
@@ -196,7 +200,7 @@ VALUES: dict[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def resolve_input(given: Mapping[str, Knob]) -> Activations | None:
-    """The quantizer of a layer's inputs; None without `input.bits`, or where it is `none` or 16."""
+    """The quantizer of a layer's inputs. None where `input.bits` is not set, `none` or 16."""
     bits = _bits(given.get("input.bits"))
     if bits is None or bits == 16:
         return None

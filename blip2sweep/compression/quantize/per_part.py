@@ -1,4 +1,4 @@
-"""`per_part.<part>.<knob>`: what a config says of one part, or of all parts of a role, alone."""
+"""`per_part.<part>.<knob>`: what the config says of one part alone, or of all parts of a role."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blip2sweep.models.part import ROLES
 
 
 class Own(NamedTuple):
-    """What `per_part` says of one part: knobs, its own blocks and layers where it has them, and the key they stand under."""
+    """What `per_part` says of one part: knobs, its own blocks and layers, and the config key it stands under."""
 
     knobs: Knobs = ()
     target: Knobs = ()
@@ -20,7 +20,12 @@ class Own(NamedTuple):
 
 
 def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
-    """{addressable part: its own knobs and target}; `per_part.language.encoder.bits` is nested one level deeper."""
+    """{addressable part:
+
+    its own knobs and target}. A stack's keys are one level deeper: `per_part.language.encoder.bits`.
+
+    names: what `part` names. part: the value of `part`, for messages. Raises UserError for a part outside `part`.
+    """
     found: dict[str, Own] = {}
     without = of_no_part(per_part, anatomy)
     for word, values in _flat_parts(per_part, anatomy):
@@ -38,7 +43,7 @@ def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Ana
 
 
 def _reaches(name: str, names: Sequence[str]) -> bool:
-    """Whether `part`, which chose `names`, touches something of a part or stack."""
+    """Whether `part`, which names `names`, has something of a part or stack."""
     return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
 
 
@@ -59,7 +64,10 @@ def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tu
 
 
 def of_no_part(per_part: Mapping[str, object], anatomy: Anatomy) -> list[str]:
-    """Keys `per_part.<role>.bits` that are `none` where no part has the role: what is not there is left alone."""
+    """The keys `per_part.<role>.bits` with the value `none` of roles that no part has.
+
+    They mean nothing, so they are allowed.
+    """
     lacking = {r: per_part.get(r) for r in ROLES if not anatomy.role(r)}
     only = {r: v["bits"] for r, v in lacking.items() if isinstance(v, Mapping) and set(v) == {"bits"}}
     return [f"per_part.{r}.bits" for r, bits in only.items() if str(bits).lower() == "none"]

@@ -1,4 +1,4 @@
-"""A layer that calibration has made ready to be put into the model."""
+"""A layer that calibration has prepared, so that it can be put into the model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Prepared:
     """What calibration made of one layer.
 
-    key: names all that determined it. weight: in the layer's dtype, None where only the input's range was measured;
-    prescale (in), low, high (scalars): of the input's quantizer; info: tokens, rank, damping, error, ….
+    key: the name of everything that determined it. weight (out, in): in the layer's dtype, None where only the range of
+    the input was measured. prescale (in), low and high (scalars): for the quantizer of the input. info: figures for the
+    record.
     """
 
     key: str

@@ -1,6 +1,6 @@
-"""SmoothQuant (Xiao et al., arXiv:2211.10438): input outliers moved into the weights, X W = (X / s) (s W).
+"""SmoothQuant (Xiao et al., arXiv:2211.10438): input outliers move into the weights, X W = (X / s) (s W).
 
-s = max|x|^alpha / max|w|^(1 - alpha), per input. It pays where inputs are quantized too (`quant.input.bits`).
+s = max|x|^alpha / max|w|^(1 - alpha) for each input. It helps where inputs are quantized too (`quant.input.bits`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALLEST = 1e-5
 
 
 def smoothing(largest_input: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    """s (in), from the largest sizes of the inputs (in) and weight (out, in)."""
+    """s (in). largest (in): the largest absolute value of each input. weight (out, in)."""
     x, w = largest_input.clamp(min=SMALLEST), weight.abs().amax(0).clamp(min=SMALLEST)
     return (x.pow(alpha) / w.pow(1 - alpha)).clamp(min=SMALLEST)
 

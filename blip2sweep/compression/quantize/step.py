@@ -1,4 +1,4 @@
-"""Quantization as a step of a recipe: a scheme for each linear layer. No torch until it is applied."""
+"""Quantization as a step of a recipe: one scheme for each linear layer. torch is imported only when it is applied."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LEVEL, AFTER, SEMANTICS = "layer", False, 1  # a method's own changes are counte
 
 
 def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Scheme], ...]:
-    """The entries with the types that they have here."""
+    """The entries of a quantization, with their types."""
     return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
-    """{module path: scheme}, knobs that decide nothing said in one way."""
+    """{module path: scheme}. Knobs that decide nothing have one value (see `said_once`)."""
     return said_once(part, layers_of(pairs))
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
-    """Exchange the weights of the layers, and quantize their inputs. made: `Prepared` layers, by path."""
+    """Exchange the weights of the layers, and quantize their inputs. made: {path: `Prepared`}."""
     from blip2sweep.compression.quantize.layer import exchange
     from blip2sweep.compression.quantize.prepared import Prepared
 
@@ -52,14 +52,14 @@ def scheme_of(spec: Spec) -> Scheme:
 
 
 def words(spec: Spec) -> Words:
-    """A scheme in the words of the config (`bits` for num_bits, `input` for its activations; the types left out)."""
+    """A scheme in the words of the config: `bits` for num_bits, `input` for the activations, without types."""
     weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme_of(spec).fields().values())
     entry = {"method": weights.pop("method"), "bits": weights.pop("num_bits"), **weights}
     return {**entry, "input": {"bits": inputs[0].pop("num_bits"), **inputs[0]}} if inputs else entry
 
 
 def read(entry: Mapping[str, object]) -> Scheme:
-    """The inverse of `words`."""
+    """The inverse of `words`. Raises UserError for fields that make no scheme."""
     weights, inputs = dict(entry), entry.get("input") or {}
     weights.pop("input", None)
     try:
@@ -74,7 +74,7 @@ def read(entry: Mapping[str, object]) -> Scheme:
 
 
 def text(entry: Mapping[str, object]) -> str:
-    """`rtn4/group32/sym`, of a scheme in words; knobs where they are not the method's defaults."""
+    """A scheme in words, for people: `rtn4/group32/sym`. Knobs are named where they are not the method's defaults."""
     method, inputs = METHODS[str(entry["method"])], entry.get("input")
     only_width = len(method.bits) == 1
     pieces = [
