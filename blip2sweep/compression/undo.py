@@ -49,8 +49,10 @@ class Undo:
         setattr(owner, name, value)
 
     def back(self) -> None:
-        """Take everything back, the last change first. A second call does nothing. Where taking one back fails, the others
-        are still taken back, and the first failure is raised."""
+        """Take everything back, the last change first. A second call does nothing.
+
+        Where taking one back fails, the others are still taken back.
+        """
         failed: BaseException | None = None
         while self._back:
             try:

@@ -1,7 +1,7 @@
-"""Where a model's parts, blocks and layers are: targets such as `vision:0-12:mlp` resolved to module paths.
+"""Where a model's parts, blocks and layers are: targets such as `vision:0-12:mlp` become module paths.
 
-An anatomy is read from `conf/model/*.yaml` alone, so planning needs neither weights nor torch. `verify` compares it with the
-module tree whenever a model is loaded.
+An anatomy is read from `conf/model/*.yaml` alone, so planning needs neither weights nor torch. `verify` compares it
+with the module tree whenever a model is loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Anatomy:
 
     @cached_property
     def spellings(self) -> dict[str, tuple[str, ...]]:
-        """{word: the addressable names it means} of every word that `part=` takes: names, roles, and stacks of a role."""
+        """{word: the addressable names it means} of all words of `part=`: names, roles and stacks of a role."""
         return spellings(self.parts, self.addressable)
 
     def role(self, name: str) -> tuple[Part, ...]:
@@ -64,10 +64,10 @@ class Anatomy:
         return own_names(self, word, where)
 
     def mask(self, part: str, blocks: str, layers: str, where: str = "") -> tuple[bool, ...]:
-        """Whether a target names each linear of the part, in the order of `Part.linears`. Memoised.
+        """For each linear of the part, in the order of `Part.linears`, whether the target names it. Memoised.
 
-        part: a part, or one of its stacks (`llm.encoder`), whose blocks count from 0; the mask is then over the whole part.
-        where: what was typed, for the message. Raises UserError for a target that names no layer.
+        part: a part, or one of its stacks (`llm.encoder`), whose blocks count from 0. The mask of a stack is over the
+        whole part. where: what was typed, for the message. Raises UserError for a target that names no layer.
         """
         wanted = (part, str(blocks), str(layers))
         if wanted not in self._masks:
@@ -89,7 +89,7 @@ class Anatomy:
         return tuple(x.path in inside for x in parent.linears)
 
     def _stack_part(self, name: str) -> tuple[Part, Part]:
-        """(whole part, the part to select in). For `llm.encoder` the second has only that stack, with blocks from 0."""
+        """(whole part, the part to select in). For `llm.encoder` the second has only that stack, its blocks from 0."""
         if name not in self.addressable:
             raise UserError(f"model {self.model} has no part '{name}'; {nearest(name, self.addressable)}")
         base, _, stack = name.partition(".")
@@ -109,9 +109,9 @@ class Anatomy:
     def verify(self, linears: Mapping[str, tuple[int, int, bool]], blocks: Mapping[str, int]) -> None:
         """Compare the anatomy with the model's module tree.
 
-        linears: {path: (out_features, in_features, has bias)} of every nn.Linear inside the parts' stacks. blocks: {stack
-        path: number of blocks}. Raises UserError on the first difference. So a module that a transformers release renames is
-        an error, and never a layer that is silently left alone.
+        linears: {path: (out_features, in_features, has bias)} of every nn.Linear inside the parts' stacks. blocks:
+        {stack path: number of blocks}. Raises UserError on the first difference. So a module that a transformers
+        release renames is an error, and never a layer that is silently left alone.
         """
         for stack in (s for p in self.parts.values() for s in p.stacks):
             if blocks.get(stack.path) != stack.n:
@@ -148,8 +148,8 @@ def _same(
 def anatomy(model: ModelSection) -> Anatomy:
     """The anatomy of a composed model config.
 
-    Parts and stacks come in the order of computation, whatever their order in the config. Raises UserError where they are
-    not written as conf/model/_vit_qformer.yaml says, and where they are not lists of blocks of the architecture.
+    Parts and stacks come in the order of computation, whatever their order in the config. Raises UserError where they
+    are not written as conf/model/_vit_qformer.yaml says, or are not lists of blocks of the architecture.
     """
     check_parts(model)
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}

@@ -1,4 +1,4 @@
-"""Reads the parts of a model config: checks their form first, with all mistakes at once, then makes `Part`s of them."""
+"""Reads the parts of a model config. Their form is checked first, with all mistakes at once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""All that is wrong with a checkpoint, found without reading its weights. `python -m blip2sweep.models.check` answers a
-question on stdin (`blip2sweep.models.checkpoints.verdict` asks it): planning itself stays without torch."""
+"""All mistakes of a checkpoint, found without reading its weights.
+
+`python -m blip2sweep.models.check` answers a question on stdin, which `blip2sweep.models.checkpoints.verdict` writes.
+So planning itself imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def mistakes(weights: Weights, model_config: ModelSection) -> list[str]:
-    """Sentences; empty where the folder is exactly what `model_config` (name, config, parts, tied) describes."""
+    """Sentences; empty where the folder is exactly what `model_config` describes."""
     folder = weights.folder
     config, wrong = read_config(folder, model_config)
     data, _ = read_object(folder / "config.json")
@@ -54,7 +57,7 @@ def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: ModelS
 
 
 def _merged(found: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
-    """config.json with conf/model's fields in place of its own, and without what would load other weights."""
+    """config.json with the fields of conf/model in place of its own, without fields that would load other weights."""
     merged = {k: v for k, v in found.items() if k not in NOT_LOADED}
     for name, value in wanted.items():
         inner = merged.get(name)

@@ -1,4 +1,4 @@
-"""config.json and generation_config.json of a checkpoint held against conf/model, all mistakes at once."""
+"""config.json and generation_config.json of a checkpoint, compared with conf/model. All mistakes at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_LOADED = ("quantization_config", *REDIRECTS)  # refused by a sentence of the
 
 
 def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedConfig | None, list[str]]:
-    """(config, mistakes): the config is None where transformers cannot read it."""
+    """(config, mistakes). The config is None where transformers cannot read it."""
     data, wrong = read_object(folder / "config.json")
     if data is None:
         return None, wrong
@@ -62,9 +62,9 @@ def first_line(error: BaseException) -> str:
 
 
 def config_mistakes(model_config: ModelSection, found: PreTrainedConfig) -> list[str]:
-    """The fields of conf/model in which a checkpoint's config.json differs.
+    """The fields of conf/model in which config.json differs.
 
-    Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
+    Both are compared as transformers reads them, because it turns T5's `tie_word_embeddings: false` into another field.
     """
     try:
         expected = architecture(model_config).implementation().config_class(**model_config["config"])
@@ -89,14 +89,14 @@ def _differing(
 
 
 def _of_its_own(own: Architecture, config: PreTrainedConfig) -> Iterator[str]:
-    """What must hold inside config.json, whatever conf/model says."""
+    """The mistakes inside config.json, whatever conf/model says."""
     yield from own.implementation().config_mistakes(config)
     text = config.get_text_config()
     yield from _tokens("config.json: " if text is config else "config.json: text_config.", text, text.vocab_size)
 
 
 def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
-    """What is wrong with generation_config.json, where there is one."""
+    """The mistakes of generation_config.json, where there is one."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return []
@@ -105,7 +105,7 @@ def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
 
 
 def _tokens(where: str, section: object, rows: int) -> Iterator[str]:
-    """Special tokens that no row of the embedding stands for."""
+    """Special tokens beyond the `rows` of the embedding."""
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         value = section.get(name) if isinstance(section, dict) else getattr(section, name, None)
         for token in value if isinstance(value, list) else [] if value is None else [value]:

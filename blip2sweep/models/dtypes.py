@@ -11,9 +11,10 @@ HALF = ("bfloat16", "float16")
 
 
 def part_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:
-    """{part: dtype name} from `dtype` and `dtype_per_part` of a model config, whose keys are parts or roles, the last wins.
+    """{part: dtype name} from `dtype` and `dtype_per_part` of a model config.
 
-    Raises UserError for an unknown dtype or part.
+    The keys of `dtype_per_part` are parts or roles, and the last one wins. Raises UserError for an unknown dtype or
+    part.
     """
     chosen = {part: ("model.dtype", str(model["dtype"])) for part in anatomy.parts}
     for word, name in (model.get("dtype_per_part") or {}).items():
@@ -26,7 +27,7 @@ def part_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:
 
 
 def _parts(word: str, anatomy: Anatomy) -> tuple[str, ...]:
-    """The parts that a key of `dtype_per_part` means: a part's name, or a role. A stack has no dtype of its own."""
+    """The parts that a key of `dtype_per_part` means: a part's name or a role. A stack has no dtype of its own."""
     where = f"model.dtype_per_part.{word}"
     if "." in word:
         raise UserError(f"{where}: no such part; {nearest(word, anatomy.parts)}")
@@ -34,9 +35,9 @@ def _parts(word: str, anatomy: Anatomy) -> tuple[str, ...]:
 
 
 def stage_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:
-    """{stage: dtype name}: that of its parts, the model's where no part is named there.
+    """{stage: dtype name}: that of its parts, or the model's where no part has one.
 
-    Raises UserError where parts of one stage, which are loaded alike, have different ones.
+    Raises UserError where parts of one stage have different ones, because a stage is loaded as a whole.
     """
     found = {stage.name: str(model["dtype"]) for stage in anatomy.stages}
     own = part_dtypes(model, anatomy)

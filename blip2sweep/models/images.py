@@ -1,4 +1,4 @@
-"""Image files -> pixels, and features kept per image."""
+"""Image files -> pixels, and features by image."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is known of images, one row an image id; rows: None where no image could be read.
+    """Rows of images, one for each id. rows: None where no image could be read.
 
-    after: the stage that put the rows out; None: they are pixels, as the first stage reads them. bad: ids of images that
-    could not be read.
+    after: the stage that made the rows; None where they are pixels. bad: ids of images that could not be read.
     """
 
     ids: tuple[Id, ...]
@@ -47,7 +46,7 @@ class Features:
 
 
 class Row:
-    """One image read: its id, the digest of its file, and its pixels (one row) or why there are none."""
+    """One image: its id, the digest of its file, and its pixels (one row) or the reason why there are none."""
 
     def __init__(self, image_id: Id, digest: str, pixels: Rows | None, error: str = "") -> None:
         self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
@@ -78,9 +77,10 @@ def pixel_batches(
     loaded: Loaded, images: Sequence[tuple[Id, Path]], batch_size: int, workers: int, on_bad_image: str,
     digests: dict[Id, str],
 ) -> Iterator[Features]:  # fmt: skip
-    """Read, decode and preprocess images (id, path) in order. digests: takes those of the files by id.
+    """Read, decode and preprocess images (id, path) in order. digests: receives the digests of the files by id.
 
-    Raises UserError naming a file that cannot be decoded, or with on_bad_image="skip" lists its id under `bad`.
+    Raises UserError naming a file that cannot be decoded. With on_bad_image="skip" its id is listed under `bad`
+    instead.
     """
     loader: Iterable[list[Row]] = DataLoader(
         _Images(images, loaded.pixels),
@@ -107,10 +107,9 @@ def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]
 class Images:
     """The distinct images of a task, decoded and preprocessed once for any number of cells.
 
-    The first pass decodes a batch ahead of whoever consumes it; at its end the content of all files is compared with what
-    was planned. What was decoded is kept: 12 bytes a pixel (0.6 MB an
-    image at 224 px), in a memory-mapped temporary file where that is much of the memory that is free and the disk has
-    room for it.
+    The first pass decodes one batch ahead. At its end the content of all files is compared with what was planned. The
+    pixels are kept: 4 bytes a value, 0.6 MB for an image of 224 x 224. They are in a memory-mapped temporary file where
+    they would take a large share of the free memory and the disk has room.
     """
 
     def __init__(self, loaded: Loaded, task: TaskData, workers: int = 0, on_bad_image: str = "error") -> None:
@@ -118,10 +117,10 @@ class Images:
         self._pixels: Features | None = None
 
     def batches(self, size: int) -> Iterator[Features]:
-        """Pixels in task order: the first time batch by batch, afterwards all in one.
+        """Pixels in task order: batch by batch the first time, all at once afterwards.
 
-        Raises UserError after the last batch where the files are not those that were planned: whatever was made of the
-        batches is then not to be kept.
+        Raises UserError after the last batch where the files are not those that were planned. What was made of the
+        batches must then be thrown away.
         """
         if self._pixels is not None:
             yield self._pixels
@@ -143,7 +142,10 @@ class Images:
 
 
 class _PixelStore:
-    """Rows of at most n images. Dense ones of one shape are put where they will stay, others are joined at the end."""
+    """Rows of at most n images.
+
+    Dense rows of one shape are written to their final place; others are joined at the end.
+    """
 
     def __init__(self, n: int) -> None:
         self.n, self.filled = n, 0
@@ -160,7 +162,7 @@ class _PixelStore:
         self.filled += len(rows)
 
     def _emptied(self) -> list[Rows]:
-        """All parts so far; the room is given up."""
+        """All parts so far. The allocated room is given up."""
         first = [] if self._room is None else [Rows(self._room[: self.filled])]
         self._room = None
         return [*first, *self._parts]
@@ -171,7 +173,7 @@ class _PixelStore:
 
 
 def _allocated(n: int, like: Tensor) -> Tensor:
-    """Room for n images (n, …) of the dtype of `like`."""
+    """Room for n images (n, …) with the dtype of `like`."""
     shape, bytes_ = (n, *like.shape[1:]), n * like[:1].nbytes
     if bytes_ < free_host_bytes() // 4:
         return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_pinned())
@@ -184,7 +186,7 @@ def _allocated(n: int, like: Tensor) -> Tensor:
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one being made in a thread while one is used."""
+    """The same items. The next one is made in a thread while one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -195,14 +197,14 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
 def load_pixels(
     loaded: Loaded, task: TaskData, *, batch_size: int = 64, workers: int = 0, on_bad_image: str = "error"
 ) -> Features:
-    """All distinct images of a task at once."""
+    """The pixels of all distinct images of a task."""
     images = Images(loaded, task, workers, on_bad_image)
     list(images.batches(batch_size))
     return next(images.batches(batch_size))
 
 
 def preprocessing(loaded: Loaded) -> JsonObject:
-    """How files become pixels."""
+    """How files become pixels, as JSON."""
     settings = loaded.processor.image_processor.to_dict()
     as_text = {k: str(v) for k, v in sorted(settings.items())}
     return {"backend": loaded.image_processor_backend, "settings": as_text, "pictures": READING}

@@ -1,4 +1,7 @@
-"""Where a model's checkpoint is: a folder, one in the package, or a snapshot in the Hugging Face cache. No torch here."""
+"""Where a model's checkpoint is: a folder, one in the package, or a snapshot in the Hugging Face cache.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,16 @@ from blip2sweep.files import local_path
 
 
 class Located(NamedTuple):
-    """A checkpoint's folder, and the commit of the Hub snapshot it is (None for a plain folder)."""
+    """The folder of a checkpoint, and the commit of its Hub snapshot; None for a plain folder."""
 
     folder: Path
     revision: str | None
 
 
 def locate(model: Mapping[str, object]) -> Located:
-    """The folder of `model.path`, or the snapshot of `model.hub_id` in the local Hugging Face cache; never downloads.
+    """The folder of `model.path`, or the snapshot of `model.hub_id` in the local Hugging Face cache.
+
+    Nothing is downloaded.
 
     Raises UserError when there is no such folder or snapshot.
     """

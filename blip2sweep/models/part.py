@@ -1,4 +1,4 @@
-"""A part of a model and what it consists of: linear layers, stacks of blocks, and what absorbs a scale. No torch here."""
+"""A part of a model: its linear layers, its stacks of blocks, and what can absorb a scale. No torch here."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ THIRDS = ("first", "middle", "last")
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer of a block: `path` from the model's root, `name` inside its block, `block` counted over the part.
+    """One linear layer of a block.
 
-    clip: whether methods that search a range may clip its weights. unpackable: methods whose packed kernels cannot run it,
-    because of what the model does around it.
+    path: from the model's root. name: inside its block. block: its number in the part. clip: whether methods that
+    search a range may clip its weights. unpackable: methods whose packed kernels cannot run it, because of what the
+    model does around it.
     """
 
     path: str
@@ -64,9 +65,9 @@ class Stack:
 class Fold:
     """Layers of a block that read one tensor, and the module before them that can absorb a scale of its channels.
 
-    before: the module that makes the tensor, a norm or linear. into: names of the layers. piece: (i, n) where they read only
-    the i-th of n equal runs of its outputs. output_of: the module on whose output the error of a scale is measured; by default
-    on each layer's own. stacks: the stacks that have the fold, all by default.
+    before: the module that makes the tensor, a norm or linear. into: names of the layers. piece: (i, n) where they read
+    only the i-th of n equal runs of its outputs. output_of: the module on whose output the error of a scale is
+    measured; by default on each layer's own. stacks: the stacks that have the fold; all where it is empty.
     """
 
     before: str
@@ -80,8 +81,8 @@ class Fold:
 class Part:
     """A piece of the model that is compressed on its own.
 
-    stage: the step of the forward pass that it belongs to. role: its purpose, one of ROLES. reads_text: whether its stage is
-    the language model's, which reads pictures and text.
+    stage: the step of the forward pass that it belongs to. role: its purpose, one of ROLES. reads_text: whether its
+    stage is the language model's, which reads pictures and text.
     """
 
     name: str
@@ -108,7 +109,8 @@ class Part:
     def blocks(self, text: str, where: str | None = None) -> frozenset[int]:
         """The block numbers of `all`, a third, an index, an inclusive range, or a union of these with `+`.
 
-        where: what was typed, for the message. Raises UserError for any other word, and for a block the part does not have.
+        where: what was typed, for the message. Raises UserError for any other word, and for a block that the part
+        lacks.
         """
         return frozenset().union(*(self._blocks_one(w, where or f"blocks={text}") for w in str(text).split("+")))
 
@@ -129,7 +131,10 @@ class Part:
         return range(lo, hi + 1)
 
     def layers(self, text: str) -> frozenset[str]:
-        """The names of the layers of `all`, a kind, a leaf name, or a union of these with `+`. Empty if none is meant."""
+        """The names of the layers of `all`, a kind, a leaf name, or a union of these with `+`.
+
+        Empty where there are none.
+        """
         return frozenset().union(*(self._layers_one(word) for word in str(text).split("+")))
 
     def _layers_one(self, word: str) -> Iterable[str]:
@@ -140,5 +145,5 @@ class Part:
         return {n for n in self.names if n == word or n.endswith("." + word)}
 
     def select(self, blocks: frozenset[int], layers: frozenset[str]) -> tuple[bool, ...]:
-        """Whether each of the part's linears is in these blocks and has one of these names, in the order of `linears`."""
+        """For each linear of the part, whether it is in these blocks and has one of these names."""
         return tuple(x.block in blocks and x.name in layers for x in self.linears)

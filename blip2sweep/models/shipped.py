@@ -1,4 +1,4 @@
-"""A shipped model's config read from its YAML files alone, so that importing needs neither Hydra nor weights."""
+"""The config of a shipped model, read from its YAML files alone. It needs neither Hydra nor weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model_anatomy(name: str) -> Anatomy:
 
 
 def _composed(name: str) -> dict[str, object]:
-    """Files of the defaults list one after the other, `_self_` where it stands; later values win."""
+    """The files of the defaults list merged in order, `_self_` where it stands. Later values win."""
     own = yaml.safe_load((files("blip2sweep.conf") / "model" / f"{name}.yaml").read_text())
     found: dict[str, object] = {}
     for entry in own.pop("defaults", ["_self_"]):

@@ -1,7 +1,7 @@
-"""T5 as the language model behind pictures: its encoder reads [pictures][prompt EOS][padding], its decoder writes.
+"""T5 as the language model behind pictures. Its encoder reads [pictures][prompt EOS][padding], its decoder writes.
 
-The encoder runs once (`prefill`): references are scored and the text is written, through `generate` of transformers, from
-there.
+The encoder runs once (`prefill`). From there references are scored, and the text is written through `generate` of
+transformers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class T5:
         self.base, self.model = base, base.model
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
-        """EOS behind each, as the tokenizer sets it."""
+        """Token ids with EOS last, as the tokenizer sets it."""
         return self.base.tokenized(texts, add_special_tokens=True)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
@@ -50,7 +50,7 @@ class T5:
     # ---- one pass over rows of one length
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
-        """The encoder does not read the reference."""
+        """The prompt: the encoder does not read the reference."""
         return prompt
 
     def pictured(self, text: Ids, tokens: int) -> list[bool]:
@@ -67,13 +67,13 @@ class T5:
         return output.logits
 
     def in_stream(self, path: str) -> bool:
-        """The decoder's own stream is none, but its cross-attention reads what the encoder puts out."""
+        """Whether inputs are tokens of the encoder's stream. The decoder reads it in its cross-attention only."""
         return not path.startswith(f"{self.base.path}.decoder.") or path.endswith(READ_ENCODER)
 
 
 @dataclass(eq=False)
 class Prefilled:
-    """Picture and prompt read by the encoder."""
+    """Pictures and prompts that the encoder has read."""
 
     language: T5
     mask: Tensor
@@ -86,7 +86,7 @@ class Prefilled:
         return likelihoods(logits[reference_mask.bool().to(logits.device)], ids, reference_mask, references)
 
     def _logits(self, ids: Tensor) -> Tensor:
-        """Logits (rows, tokens, vocabulary); the decoder reads the references shifted right."""
+        """Logits (rows, tokens, vocabulary). The decoder reads the references shifted right."""
         model = self.language.model
         shifted = model.prepare_decoder_input_ids_from_labels(ids)
         return model(encoder_outputs=self.encoded, attention_mask=self.mask, decoder_input_ids=shifted).logits

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint held against those of the model, by transformers' own rules of loading, without reading any."""
+"""The tensors of a checkpoint compared with the model's, by transformers' own rules of loading. No weights are read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LoadingReport(TypedDict):
 def tensor_mistakes(
     tensors: Mapping[str, Tensor], config: PreTrainedConfig, model_config: ModelSection
 ) -> tuple[list[str], nn.Module | None]:
-    """(mistakes, the model on the meta device, or None where it cannot be built)."""
+    """(mistakes, the model on the meta device). The model is None where it cannot be built."""
     # Values do not matter, so that integers come as floats: their dtype is judged here and not by transformers.
     given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
     try:
@@ -59,8 +59,11 @@ def tensor_mistakes(
 def report_mistakes(
     report: LoadingReport, tensors: Mapping[str, Tensor], model: nn.Module, model_config: ModelSection
 ) -> list[str]:
-    """What transformers' loading report says, and what it copied from another tensor though conf/model says that both have
-    values of their own. tensors: what the files hold, by stored name. Empty where all is well."""
+    """The mistakes in transformers' loading report. Empty where all is well.
+
+    They include tensors that transformers copied from another one although conf/model gives both values of their own.
+    tensors: of the files, by stored name.
+    """
     copies: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
     missing = set(report["missing_keys"])
     if _unties_words(model_config["config"]):

@@ -1,4 +1,4 @@
-"""The real module tree held against the anatomy."""
+"""The module tree of a model compared with its anatomy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from blip2sweep.models.anatomy import Anatomy
 
 
 def tree(model: nn.Module, anatomy: Anatomy) -> tuple[dict[str, tuple[int, int, bool]], dict[str, int]]:
-    """What `Anatomy.verify` takes: every nn.Linear below the stacks' paths as path -> (out_features, in_features, has
-    bias), and stack path -> number of blocks."""
+    """The arguments of `Anatomy.verify`: (linears, blocks).
+
+    linears: {path: (out_features, in_features, has bias)} of every nn.Linear below the paths of stacks. blocks: {stack
+    path: number of blocks}.
+    """
     stacks = [s.path for part in anatomy.parts.values() for s in part.stacks]
     modules = dict(model.named_modules())
     linears = {

@@ -17,11 +17,11 @@ MIXED = "mixed"
 
 
 def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, object]:
-    """Columns of one recipe: those of quantization, which every row has, and of the sizes.
+    """Columns of one recipe: those of quantization, which every row has, and those of the sizes.
 
-    bits_<part> is the mean number of bits over the part's touched weights (so 4 means 4 everywhere touched), None where
-    the part is left alone; bits_<role> is the same over all parts of a role. blocks, layers, method, … are one word where
-    the touched parts agree, else `mixed` or part by part.
+    bits_<part> is the mean number of bits over the part's touched weights, so 4 means 4 for all of them. It is None
+    where the part is left alone. bits_<role> is the same over all parts of a role. blocks, layers, method, … are one
+    word where the touched parts agree, else `mixed` or one word for each part.
     """
     touched = {n: p for n, p in recipe.parts.items() if not p.empty}
     quantized = {n: p for n, p in touched.items() if p.layers}

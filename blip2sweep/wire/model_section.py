@@ -18,7 +18,7 @@ class StackSection(TypedDict):
 class LayerSection(TypedDict):
     """A linear layer of a block; the fields are those of `models.part.Linear`.
 
-    shape: [out_features, in_features]. every: only every n-th block has it. stacks: the stacks that have it, all by default.
+    shape: [out_features, in_features]. every: only every n-th block has it. stacks: those that have it, all by default.
     """
 
     shape: Sequence[Size]

@@ -1,8 +1,8 @@
 """Runs a part's blocks one at a time on the calibration batches, through the model's own forward pass.
 
-Blocks that have been run are replaced by stubs that return the last output. The last block that is wanted ends the pass by
-an exception. So masks, position biases and cross-attention come from the model itself, whatever its family. Memory holds one
-hidden state for each batch.
+Blocks that have been run are replaced by stubs that return the last output. An exception ends the pass after the last
+block that is wanted. So masks, position biases and cross-attention come from the model itself, whatever its family.
+Memory holds one hidden state for each batch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class _Done(Exception):
 class BlockRunner:
     """Goes once through the blocks of a part, in their order.
 
-    batches: each call runs the part's stage on one batch of samples. batch: the number of the batch that is running, for
-    hooks.
+    batches: each call runs the part's stage on one batch of samples. batch: the number of the batch that is running,
+    for hooks.
     """
 
     def __init__(self, model: nn.Module, part: Part, batches: Sequence[Callable[[], object]]) -> None:

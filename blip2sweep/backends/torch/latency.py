@@ -1,7 +1,7 @@
-"""Memory and speed of packed layers, against bf16 on the same device.
+"""Memory and speed of packed layers, compared with bf16 on the same device.
 
-Accuracy cells compute with dequantized weights and say nothing of memory or speed. A cell with `quant.packed` runs the
-real kernels, and measures.
+Other cells compute with dequantized weights, so they say nothing of memory or speed. A cell with `quant.packed` runs
+the real kernels and is measured.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ REPEATS = 3
 
 
 def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Features) -> dict[str, float]:
-    """Bytes, peak bytes (CUDA) and seconds an image: one by one (median), and in a batch of `batch_largest` (best of three).
+    """Bytes, peak bytes (CUDA) and seconds an image:
 
-    task: of distinct images. The peak is the model and what a run adds to it: whatever else lies on the device, such as the
-    originals of packed layers, is not counted.
+    one by one (median), and in a batch of `batch_largest` (best of three).
+
+    task: with distinct images. The peak is the model and what a run adds to it. Other tensors on the device, such as
+    the originals of packed layers, do not count.
     """
     alone = [_timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]
     before = _reset_peak(loaded.device)
@@ -48,7 +50,7 @@ def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Fea
 
 
 def _reset_peak(device: torch.device) -> int | None:
-    """Bytes that are allocated now, from where the peak is counted; None where the device does not tell."""
+    """The bytes that are allocated now, from which the peak is counted. None where the device does not say."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -58,7 +60,7 @@ def _reset_peak(device: torch.device) -> int | None:
 def _timed(
     loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Sequence[Sample], batch: int
 ) -> tuple[float, int]:
-    """(seconds, the batch size it came to: that of the samples where they are fewer, halved where memory ran out)."""
+    """(seconds, batch size). The size is at most the number of samples, and it is halved where memory ran out."""
     own = replace(task, samples=tuple(samples))
     if loaded.device.type == "cuda":
         torch.cuda.synchronize(loaded.device)
@@ -72,7 +74,7 @@ def _timed(
 
 
 def compared(loaded: Loaded, job: CellJob, task: TaskData) -> dict[str, float]:
-    """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
+    """`measured` of a packed model and, in the same run, of the unquantized model in bf16 (`bf16_…`)."""
     first = {s.image_id: s for s in reversed(task.samples)}
     own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
     generation = Generation(**job["generation"])

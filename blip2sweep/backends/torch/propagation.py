@@ -1,7 +1,8 @@
-"""How far activations move from the full-precision model's, block by block, and the logits with them.
+"""How far activations are from the full-precision model's, block by block, and the logits with them.
 
-Per block: signal-to-noise ratio 10 log10(Σ x² / Σ (x' - x)²) in dB and cosine Σ x x' / (|x| |x'|), over all tokens of the
-samples; x of the model as loaded, x' of the quantized one, whose earlier parts feed it as in use.
+For each block: the signal-to-noise ratio 10 log10(Σ x² / Σ (x' - x)²) in dB, and the cosine Σ x x' / (|x| |x'|), over
+all tokens of the samples. x is of the model as loaded, x' of the quantized model, whose earlier parts are quantized as
+in use.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ States = dict[Place, Tensor]
 
 
 def first_samples(task: TaskData, config: Mapping[str, object], prompt: str | None, n: int = SAMPLES) -> Calibration:
-    """The first samples of the evaluated task itself, read with their references."""
+    """The first samples of the evaluated task, read with their references."""
     return Calibration(dict(config), task.part(task.samples[:n]), "propagation", n, 0, "model", 1.0, False, prompt)
 
 
 @torch.inference_mode()
 def states(loaded: Loaded, chosen: Calibration) -> States:
-    """Outputs of every block, and the logits, in host memory."""
+    """The outputs of every block, and the logits, in host memory."""
     calibration_batches, found = CalibrationBatches(loaded, chosen), States()
     for part in loaded.anatomy.parts.values():
         blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
@@ -49,7 +50,7 @@ def _keep(found: States, place: Place, module: nn.Module, args: object, output: 
 
 
 def compare(plain: States, quantized: States) -> list[dict[str, object]]:
-    """[{part, block, snr_db, cosine}], block null for the logits; snr_db null where nothing moved."""
+    """[{part, block, snr_db, cosine}]. block: None for the logits. snr_db: None where nothing differs."""
     return [_row(place, list(pairs)) for place, pairs in _grouped(plain, quantized).items()]
 
 

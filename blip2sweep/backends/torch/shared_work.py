@@ -1,4 +1,4 @@
-"""What the cells of a pack share: which keys later cells look for, and the places where one cell looks and leaves things."""
+"""What the cells of a pack share: the keys that later cells look for, and where a cell looks and leaves results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ DISK_GB = 20.0
 
 
 class SharedWork:
-    """settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` of the disk. task: the data of a job's task."""
+    """settings:
+
+    `cache` (disk, memory or off), `cache_dir`, `cache_gb` of the disk. task: returns the data of a job's task.
+    """
 
     def __init__(self, settings: Settings, device: str, task: Callable[[CellJob], TaskData]) -> None:
         mode = settings.get("cache") or "memory"
@@ -39,12 +42,12 @@ class SharedWork:
         return f"cache could not be written: {refused}" if refused else None
 
     def expect(self, state: ModelState) -> None:
-        """Tell a model's memory which jobs will come."""
+        """Tell a model's store which jobs will come."""
         if self.remember:
             state.memo.expect([self._wanted(state, j) for j in self.jobs])
 
     def of(self, state: ModelState, job: CellJob) -> Shared | None:
-        """Where this job looks and leaves things; None where nothing is shared."""
+        """Where this job looks and leaves results. None where nothing is shared."""
         if not self.remember:
             return None
         step = next((i for i, j in enumerate(self.jobs) if j["key"] == job["key"]), None)
@@ -54,7 +57,7 @@ class SharedWork:
         return Shared(state.memo, self._chain(state, job), after, self._origin(state, job), state.answers, self.store)
 
     def _wanted(self, state: ModelState, job: CellJob) -> tuple[str, ...]:
-        """What a job will look for; nothing, when it cannot be said: what is wrong with it is told in its turn."""
+        """The keys that a job will look for. Empty where the job is wrong: its own turn reports that."""
         try:
             return self._chain(state, job).keys if canonical_json(job["model"]) == state.name else ()
         except UserError:

@@ -43,8 +43,10 @@ def clipped(rows: Tensor, weights: Weights) -> Tensor:
 
 
 def summed(error: Tensor) -> Tensor:
-    """error (r, n) -> (r, 1). Long rows piece by piece: torch splits the sum of a single one among its threads, and each
-    number of them would round otherwise."""
+    """error (r, n) -> its sums (r, 1). Long rows are summed piece by piece.
+
+    torch splits the sum of a single long row among its threads, and each number of threads would round differently.
+    """
     whole = error.shape[-1] - error.shape[-1] % PIECE
     if not whole:
         return error.sum(-1, keepdim=True)

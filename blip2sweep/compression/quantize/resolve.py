@@ -1,4 +1,4 @@
-"""Config -> schemes: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, resolved against an anatomy."""
+"""Config -> schemes: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, for an anatomy."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from blip2sweep.models.roles import check_spelling
 
 @dataclass(frozen=True)
 class Selection:
-    """The layers of a part that one piece of the config names, and the knobs they get; knobs None leaves them alone again.
+    """The layers of a part that one piece of the config names, and their knobs. knobs: None leaves them alone again.
 
-    name: an addressable part or stack. blocks, layers: the other words of the target. where: what was typed, for messages.
-    refines: whether it changes only layers that an earlier selection has, of which it must meet at least one. origins: the
-    config keys that made it. runs: whether it is computed here, so that the method's library must be installed.
+    name: an addressable part or stack. blocks, layers: the other words of the target. where: what was typed, for
+    messages. refines: whether it changes only layers of earlier selections, of which it must meet at least one.
+    origins: the config keys that made it. runs: whether it is computed here, so that the method's library must be
+    installed.
     """
 
     name: str
@@ -79,7 +80,7 @@ def _of_config(config: Mapping[str, object], anatomy: Anatomy) -> Iterator[Selec
 
 
 def _meant(word: str, where: str, names: Sequence[str], anatomy: Anatomy) -> Sequence[str]:
-    """The names that a word means; of a role with several parts those that `part` has, if it has any."""
+    """The names that a word means. A role with several parts means those that `part` names, if it names any of them."""
     meant = anatomy.own_names(word, where)
     chosen = {name.partition(".")[0] for name in names}
     return [n for n in meant if n.partition(".")[0] in chosen] or meant
@@ -197,7 +198,10 @@ def _hits(anatomy: Anatomy, selection: Selection, chosen: list[Resolved | None])
 
 
 def _check_group_size(selection: Selection, resolved: Resolved, layers: Sequence[Linear]) -> None:
-    """A group must be shorter than some row, unless it is the method's own choice; of some methods, divide every row."""
+    """Raise UserError for a group that is longer than every row, unless that is the method's own choice.
+
+    For some methods it must also divide every row.
+    """
     if resolved.scheme is None or not layers:
         return
     weights = resolved.scheme.weights
@@ -233,6 +237,6 @@ def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
 
 
 def _used(resolved: Resolved, x: Linear) -> frozenset[str]:
-    """The config keys that determined a layer's scheme: not those of knobs that it has no use for."""
+    """The config keys that determined a layer's scheme, without those of knobs that the layer cannot use."""
     idle = resolved.scheme.weights.idle(traits(x)) if resolved.scheme else ()
     return frozenset(origin for origin in resolved.used if origin.rsplit(".", 1)[-1] not in idle)

@@ -14,7 +14,10 @@ from blip2sweep.models.processor import picture_mistakes, read_image_processor, 
 
 
 def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
-    """(processor, mistakes). With another number of query tokens the image would silently be left out."""
+    """(processor, mistakes).
+
+    Another number of query tokens is a mistake, because the image would silently be left out.
+    """
     tokenizer, wrong = read_tokenizer(folder)
     settings, more = read_object(folder / "processor_config.json")
     wrong += more
@@ -38,7 +41,7 @@ def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | 
 
 
 def _tokens(processor: Blip2Processor, config: Blip2Config) -> Iterator[str]:
-    """Of the tokenizer; OPT wants its BOS token."""
+    """The mistakes of the tokenizer. OPT needs its BOS token."""
     tokenizer, text = processor.tokenizer, config.text_config
     image = (str(processor.image_token), config.image_token_index)
     own = opt.tokenizer_mistakes if text.model_type == "opt" else None

@@ -1,7 +1,7 @@
-"""The content of large weight files: hashed whole and looked through for numbers that are none, in one pass.
+"""The content of large weight files: hashed whole and searched for NaN and Inf, in one pass.
 
-A file is read once for as long as its path, size, times and inode stay the same: what was found is remembered in the
-user's cache folder.
+A file is read once while its path, size, times and inode stay the same. The result is remembered in the user's cache
+folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ HALF_OVERFLOWS = 65520.0  # from here on a number rounds to infinity in float16
 
 
 class Format(NamedTuple):
-    """A floating dtype as unsigned integers: those of `mask` are the magnitude, and from `infinite` on it is no number."""
+    """A floating dtype as unsigned integers.
+
+    mask: the bits of the magnitude. infinite: the first magnitude that is NaN or Inf. overflows: the first that is
+    infinite in float16.
+    """
 
     unsigned: str
     mask: int
@@ -49,7 +53,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Content:
-    """sha256 of a file's data, and the tensors that hold NaN or Inf, or numbers that float16 cannot."""
+    """sha256 of a file's data, the tensors that hold NaN or Inf, and those with numbers beyond float16."""
 
     sha256: str
     not_finite: tuple[str, ...]
@@ -57,9 +61,9 @@ class Content:
 
 
 def content(header: Header) -> Content:
-    """What is in a file, from memory where it is the same file still.
+    """The content of a file, from the cache where the file is unchanged.
 
-    Raises UserError where the file cannot be read, or changes while it is.
+    Raises UserError where the file cannot be read, or changes while it is read.
     """
     name = _name(header)
     store = cache.of_user(STORE)
@@ -84,7 +88,7 @@ def _name(header: Header) -> str:
 
 
 def scan(header: Header) -> Content:
-    """Read a file's data once: one sha256 over those of its pieces, in the order of their tensors."""
+    """Read a file's data once. The sha256 is over those of its pieces, in the order of their tensors."""
     total, largest, pieces = hashlib.sha256(), dict.fromkeys(header.tensors, 0), list(_pieces(header))
     message = f"reading {header.path} once ({header.size / 1e9:.1f} GB), to know these weights from all others"
     try:
@@ -112,7 +116,7 @@ def _threads() -> int:
 
 
 def _pieces(header: Header) -> Iterator[tuple[str, Tensor, int, int]]:
-    """(tensor's name, tensor, first byte in the file, length) of pieces that hold whole numbers."""
+    """(name of the tensor, tensor, first byte in the file, length) of pieces that hold whole numbers."""
     for name, tensor in sorted(header.tensors.items(), key=lambda item: (item[1].start, item[1].end, item[0])):
         for start in range(tensor.start, tensor.end, PIECE):
             yield name, tensor, header.data + start, min(PIECE, tensor.end - start)

@@ -64,7 +64,7 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
 
 
 def side_files(folder: Path) -> list[Path]:
-    """What is beside the weights and changes predictions, sorted by name."""
+    """The files beside the weights that change predictions, sorted by name."""
     return sorted({p for pattern in SIDE_FILES for p in folder.glob(pattern) if is_file(p)})
 
 
@@ -72,7 +72,7 @@ def side_files(folder: Path) -> list[Path]:
 
 
 def _broken_links(folder: Path) -> Iterator[str]:
-    """Links to nothing: a snapshot of the Hugging Face cache whose blobs were removed, or a copy of links alone."""
+    """Links to nothing: a snapshot of the Hugging Face cache whose blobs were removed, or a copy of the links alone."""
     relevant = _named(folder, (*WEIGHTS, *SIDE_FILES, *ADAPTERS, "*.json"))
     broken = [n for n in relevant if (folder / n).is_symlink() and not (folder / n).exists()]
     if broken:
@@ -132,7 +132,7 @@ def _some(names: list[str]) -> str:
 
 
 def quantization(config: Mapping[str, object]) -> str | None:
-    """What config.json says of a quantization that the weights went through; None where it says nothing."""
+    """What config.json says of a quantization of the weights; None where it says nothing."""
     for place in ("", "text_config", "vision_config", "qformer_config"):
         section = config.get(place) if place else config
         for name in ("quantization_config", "compression_config"):

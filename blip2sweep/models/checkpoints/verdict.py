@@ -1,8 +1,9 @@
 """Whether a checkpoint is what its model config says. Planning asks it before anything is queued.
 
-transformers fills missing tensors with random numbers and leaves out unknown ones. So every tensor, config.json, the processor
-and the tokenizer are compared with the model. The comparison needs the model's classes and therefore torch, so a child
-process does it, once per checkpoint. A verdict without mistakes is remembered by fingerprint, model config and versions.
+transformers fills missing tensors with random numbers and leaves out unknown ones. So every tensor, config.json, the
+processor and the tokenizer are compared with the model. The comparison needs the model's classes and therefore torch,
+so a child process does it, once for each checkpoint. A verdict without mistakes is remembered by fingerprint, model
+config and versions.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ LIMIT = 600.0  # seconds; importing torch from a cold network file system takes 
 LISTED = 20  # mistakes of a checkpoint that are listed; the others are counted
 # The fields of a model config that a verdict depends on: how the model is built and which names it has.
 FIELDS = ("name", "family", "config", "parts", "tied")
-# The identity of the embedded checkpoint with its config. Its verdict ships with the package, and a test makes it anew. So a
-# first sweep on a new machine needs no child. Loading checks the checkpoint all the same.
+# The identity of the embedded checkpoint with its config. Its verdict ships with the package, and a test makes it anew.
+# So a first sweep on a new machine needs no child. Loading checks the checkpoint all the same.
 SHIPPED = "67799dd826fd637ae341c9e34eac9224f2072651f3e338de82db4f450be4ef3a"
 
 
