@@ -70,7 +70,7 @@ def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
     own = copy.copy(module)
     own._parameters = dict(module._parameters)
     quantization.quantize_(nn.Sequential(own), config)
-    if type(own.weight) in (Tensor, nn.Parameter):  # what it cannot take torchao leaves alone, and only logs that
+    if type(own.weight) in (Tensor, nn.Parameter):  # torchao leaves alone what it cannot quantize, and only logs that
         raise RuntimeError(f"torchao left a weight {tuple(module.weight.shape)} unquantized under {config}")
     return own
 
@@ -84,7 +84,7 @@ def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
     if w.method == "int8":
         own = bitsandbytes.nn.Linear8bitLt(
             *shape, has_fp16_weights=False, threshold=OUTLIERS
-        ).eval()  # else a CPU uses floats
+        ).eval()  # otherwise a CPU uses floats
         own.weight = bitsandbytes.nn.Int8Params(module.weight.data.clone(), requires_grad=False, has_fp16_weights=False)
     else:
         own = bitsandbytes.nn.Linear4bit(*shape, compute_dtype=module.weight.dtype, quant_type=w.method)

@@ -55,7 +55,7 @@ class _Layer:
     """A quantized layer of the model: its scheme, how to take it back, and whether a bit differs."""
 
     scheme: Scheme
-    key: str | None  # of what calibration made of it
+    key: str | None  # `Prepared.key` of what calibration made of it
     undo: Undo = field(default_factory=Undo)
     changed: bool = False
 
@@ -212,7 +212,7 @@ def weights_key(layer: Linear, scheme: Scheme, before: str | None) -> str:
 
 def _differ(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
     """Whether a bit differs."""
-    pairs = zip(before, after, strict=False)  # what was not exchanged does not
+    pairs = zip(before, after, strict=False)  # a bias that was not exchanged does not differ
     return any(not torch.equal(_bits(x), _bits(y.to(x.device))) for x, y in pairs)
 
 

@@ -17,12 +17,12 @@ from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.lines import Cost, Provenance
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
-TORCH = "torch"  # whose cells have no back end in their identity
+TORCH = "torch"  # its cells have no back end in their identity
 BACKENDS: Mapping[str, str] = {
     TORCH: "blip2sweep.backends.torch.backend:TorchBackend",
     "dummy": "blip2sweep.backends.dummy:Dummy",
 }
-# What packs of version 0.1 call them (`runner` in their settings). They go on 2027-06-01.
+# Their names in packs of version 0.1 (`runner` in their settings). To be removed on 2027-06-01.
 RUNNERS: Mapping[str, str] = {
     "blip2sweep.sweep.runner:Runner": TORCH,
     "blip2sweep.backends.torch.backend:Runner": TORCH,

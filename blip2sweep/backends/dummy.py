@@ -22,7 +22,7 @@ from blip2sweep.tasks.sample import Sample
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
-VERSION = 1  # of what it says
+VERSION = 1  # of its answers
 
 
 class Dummy:

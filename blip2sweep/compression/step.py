@@ -23,7 +23,7 @@ QUANTIZE = "quantize"
 # Kinds in the order in which they are applied; imported when a recipe has one.
 STEPS: dict[str, str] = {QUANTIZE: "blip2sweep.compression.quantize.step"}
 
-FLOAT_BITS = 16  # what a number counts that nobody compresses
+FLOAT_BITS = 16  # of a number that is not compressed
 
 Words = dict[str, object]  # a spec in the words of the config, as JSON
 

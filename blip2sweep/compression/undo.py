@@ -51,7 +51,7 @@ class Undo:
     def back(self) -> None:
         """Take everything back, the last change first. A second call does nothing.
 
-        Where taking one back fails, the others are still taken back.
+        Where taking one back fails, the others are still taken back, and the first failure is raised.
         """
         failed: BaseException | None = None
         while self._back:

@@ -34,10 +34,10 @@ def mistakes(weights: Weights, model_config: ModelSection) -> list[str]:
     data, _ = read_object(folder / "config.json")
     own = architecture(model_config).implementation()
     if data is not None:
-        # Of a wrong size config.json tells, and it tells once: everything else is held against conf/model.
+        # A wrong size in config.json is one mistake. Everything else is compared with the sizes of conf/model.
         try:
             wanted = own.config_class.from_dict(_merged(data, model_config["config"]))
-        except Exception as error:  # sizes of both that do not go together
+        except Exception as error:  # sizes of both that do not fit together
             wrong = wrong or [f"config.json and conf/model make no model together ({first_line(error)})"]
         else:
             wrong += generation_mistakes(folder, config or wanted)

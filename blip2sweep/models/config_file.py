@@ -38,7 +38,7 @@ def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedCon
         return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {own.MODEL_TYPE}"]
     try:
         found = own.implementation().config_class.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
-    except Exception as error:  # whatever a file that anybody wrote makes of transformers' own checks
+    except Exception as error:  # anybody may have written the file, so transformers may raise anything
         return None, [*wrong, f"config.json: transformers cannot read it ({first_line(error)})"]
     return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(own, found)]
 
@@ -46,7 +46,7 @@ def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedCon
 def read_object(path: Path) -> tuple[dict[str, object] | None, list[str]]:
     """(the JSON object in a file, mistakes)."""
     try:
-        if not is_file(path):  # nor is a pipe waited for
+        if not is_file(path):  # a pipe would block
             return None, [f"{path.name} is missing"]
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

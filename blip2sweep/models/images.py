@@ -65,9 +65,9 @@ class _Images(Dataset[Row]):
             content = content_of(path)
             digest = hashlib.sha256(content).hexdigest()  # of the very bytes that are decoded
             pixels = self.pixels(decode(content))
-        except MemoryError:  # which says nothing of the image
+        except MemoryError:  # not the image's fault
             raise
-        except Exception as error:  # Pillow raises nearly anything for a broken file
+        except Exception as error:  # Pillow raises almost any error for a broken file
             why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
             return Row(image_id, digest, None, f"{path}: not a readable image ({why})")
         return Row(image_id, digest, pixels)
@@ -179,7 +179,7 @@ def _allocated(n: int, like: Tensor) -> Tensor:
         return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_pinned())
     with tempfile.NamedTemporaryFile(prefix="blip2sweep-pixels-") as file:  # mapped, so it may lose its name
         try:
-            os.posix_fallocate(file.fileno(), 0, bytes_)  # on a full disk, a page that is not there kills
+            os.posix_fallocate(file.fileno(), 0, bytes_)  # on a full disk, writing a missing page ends the process
         except OSError:
             return torch.empty(shape, dtype=like.dtype)
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype).reshape(shape)

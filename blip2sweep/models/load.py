@@ -60,7 +60,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
     dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
     weights with NaN or Inf. Planning has checked all of it, but a folder may have changed since.
     """
-    logging.set_verbosity(logging.CRITICAL)  # what it would report is an error here
+    logging.set_verbosity(logging.CRITICAL)  # what it would report is an error of ours
     logging.disable_progress_bar()
     name, weights = str(model_config["name"]), inspect(folder)
     parts = anatomy(model_config)

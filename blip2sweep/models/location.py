@@ -41,7 +41,7 @@ def _folder(text: str) -> Path:
         if folder.is_dir():
             return folder
         why = "a file and no folder" if folder.exists() else "no such folder"
-    except OSError as error:  # one may not look, or the name is too long
+    except OSError as error:  # no permission, or the name is too long
         why = str(error.strerror)
     except (
         RuntimeError,

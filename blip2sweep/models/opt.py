@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
     from blip2sweep.tasks.generation import Generation
 
-# Rows that have ended are dropped when they are at least this share: dropping copies the cache of those that stay.
+# Ended rows are dropped when they are at least this share, because dropping copies the cache of the others.
 ENDED_SHARE = 0.125
 
 
@@ -141,7 +141,7 @@ class Prefilled:
         mask, cache, hidden, base = self.mask, self.cache, self.hidden, self.language.base
         pad, stops = base.tokenizer.pad_token_id, torch.tensor(base.ends, device=hidden.device)
         written = torch.full((len(mask), generation.max_new_tokens), pad, device=hidden.device)
-        rows = torch.arange(len(mask), device=hidden.device)  # where the rows in hand belong
+        rows = torch.arange(len(mask), device=hidden.device)  # the row of `written` that each row belongs to
         alive = torch.ones(len(mask), dtype=torch.bool, device=hidden.device)
         for step in range(generation.max_new_tokens):
             tokens = self._likeliest(hidden, stops if step < (generation.min_new_tokens or 0) else None)

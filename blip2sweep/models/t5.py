@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
     from blip2sweep.tasks.generation import Generation
 
-READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by path: what the config calls a stack or kind is its own
+READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by module path, since stacks and kinds have any names
 
 
 class T5:

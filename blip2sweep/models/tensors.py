@@ -44,14 +44,14 @@ def tensor_mistakes(
     tensors: Mapping[str, Tensor], config: PreTrainedConfig, model_config: ModelSection
 ) -> tuple[list[str], nn.Module | None]:
     """(mistakes, the model on the meta device). The model is None where it cannot be built."""
-    # Values do not matter, so that integers come as floats: their dtype is judged here and not by transformers.
+    # Values do not matter, so integers are given as floats. Their dtype is checked here and not by transformers.
     given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
     try:
         model, report = architecture(model_config).implementation().model_class.from_pretrained(
             None, config=config, state_dict=given, dtype=torch.float32, device_map={"": "meta"},
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    except Exception as error:  # sizes that make no model, and names that no conversion takes
+    except Exception as error:  # sizes that make no model, or names that no conversion knows
         return [f"transformers cannot build the model ({first_line(error)})"], None
     return report_mistakes(report, tensors, model, model_config), model
 

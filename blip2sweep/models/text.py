@@ -38,7 +38,7 @@ class Inputs(Protocol):
     tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized.
     """
 
-    tokens: int  # of picture and prompt, generously: batches are sized by it
+    tokens: int
 
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
         """Embeddings (batch, tokens, width) and mask (batch, tokens) int64. left: padding stands before the prompt."""

@@ -22,7 +22,7 @@ from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, joined
 from blip2sweep.wire.pack import CellJob
 
-Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
+Blocks = tuple[str, ...]  # for each block the digest of its recipe entries, "" where there are none
 
 
 class Point(NamedTuple):
@@ -70,7 +70,7 @@ def chain_of(start: object, entries: Mapping[str, Blocks], stages: Sequence[Stag
         keys = _stage_keys(key, stage.name, entries.get(stage.name, ()))
         if stage.by_block:
             points += [Point(k, i, block) for block, k in enumerate(keys) if block]
-        if not stage.by_block or stage is seeing[-1]:  # else the state after the last block says as much
+        if not stage.by_block or stage is seeing[-1]:  # otherwise the state after the last block says the same
             points.append(Point(digest([keys[-1], stage.name]), i + 1, 0))
         key = keys[-1]
     return Chain(tuple(points), digest([last.name, *entries.get(last.name, ())]))

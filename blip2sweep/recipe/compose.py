@@ -14,7 +14,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
-ORDERS = ("before", "after")  # of a step, against quantization
+ORDERS = ("before", "after")  # of a step, relative to quantization
 
 
 class _Made(NamedTuple):

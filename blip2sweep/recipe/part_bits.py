@@ -15,7 +15,9 @@ from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.wire.model_section import ModelSection
 
-_NAMED = re.compile(rf"(?:^|; )({'|'.join(ROLES)})[:.]")  # a target of a recipe's text whose part is called as a role
+_NAMED = re.compile(
+    rf"(?:^|; )({'|'.join(ROLES)})[:.]"
+)  # a target in a recipe's text whose part has the name of a role
 
 
 def width_columns(names: Iterable[object]) -> list[str]:

@@ -56,7 +56,7 @@ class CalibrationBatches:
             self._inputs.append(self.pixels.split(self.size))
         while len(self._inputs) <= stage:
             before = self.loaded.images[len(self._inputs) - 1]
-            # Clones: what inference mode made may not be used outside of it.
+            # Clones, because tensors of inference mode may not be used outside of it.
             self._inputs.append([before.run(rows).everywhere(Tensor.clone) for rows in self._inputs[-1]])
         return self._inputs[stage]
 

@@ -63,9 +63,7 @@ def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) ->
     result.info["fold"] = fold.before if fold else None
     if fold is None or m.scheme.input_activations is None:
         return result
-    return replace(
-        result, prescale=scale.s
-    )  # in the folded model the layer's input is x / s, and that is what is rounded
+    return replace(result, prescale=scale.s)  # in the folded model the layer's input is x / s, which is rounded
 
 
 def _error_of_scale(

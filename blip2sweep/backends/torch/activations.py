@@ -16,7 +16,7 @@ def remember_plain(state: ModelState, job: CellJob, task: TaskData) -> None:
     name = canonical_json([job["task"], job["generation"]["prompt"]])
     if state.plain is None or state.plain[0] != name:
         state.patch.restore()
-        with fixed_threads(1):  # as calibration: distances of activations are no words that rounding leaves alone
+        with fixed_threads(1):  # as in calibration: unlike words, distances change with every rounding
             state.plain = (name, propagation.states(state.loaded, _first(job, task)))
 
 

@@ -53,7 +53,7 @@ class TorchBackend:
         self.state: ModelState | None = None
         self.shared_work = SharedWork(settings, self.device, self.task)
         self._tasks: dict[str, TaskData] = {}
-        # Always: it also ends MKL's own choice of fewer threads, which the first calibration would end in mid-sweep.
+        # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
         torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
 
     @classmethod
@@ -79,7 +79,7 @@ class TorchBackend:
         except Exception as error:
             state.patch.restore()
             if is_out_of_memory(error):
-                self.state = None  # and with it all that is remembered: the next attempt has the memory to itself
+                self.state = None  # with all that it keeps, so that the next attempt has the whole memory
             raise
 
     def task(self, job: CellJob) -> TaskData:

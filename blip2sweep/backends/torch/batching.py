@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 IMAGES_CPU, IMAGES_GPU = 64, 256
 SEQUENCES_CPU, SEQUENCES_GPU = 512, 1024
-SHARE_OF_DEVICE, BYTES_CPU = 0.2, 2**30  # for keys and values of the sequences in hand
+SHARE_OF_DEVICE, BYTES_CPU = 0.2, 2**30  # for keys and values of the sequences that run
 
 
 def image_batches(loaded: Loaded, size: int | None) -> Batches:

@@ -30,7 +30,7 @@ def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> F
     try:
         return _Encoder(run, shared).all(task, source)
     except Exception:
-        if shared is not None:  # states of images that were not compared with the planned ones to the end
+        if shared is not None:  # its states may be of images other than the planned ones
             shared.memo.clear()
         raise
 
@@ -71,7 +71,7 @@ class _Encoder:
         rows: list[Rows] = []
         ids: list[Id] = []
         bad: list[Id] = []
-        for part in self._parts(source):  # pixels on the device are let go as soon as they are encoded
+        for part in self._parts(source):  # pixels on the device are freed once they are encoded
             rows.extend(self._part(part, len(ids)))
             ids.extend(part.ids)
             bad.extend(part.bad)

@@ -69,7 +69,7 @@ def _timed(
     images = Features(tuple(own.images), pixels.rows.take(rows))
     start = time.perf_counter()
     found = evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
-    seconds = time.perf_counter() - start  # evaluate brings its texts to the host: the device is done
+    seconds = time.perf_counter() - start  # the texts are on the host, so the device has finished
     return seconds, min(found.cost["batch_size"], len(samples))
 
 

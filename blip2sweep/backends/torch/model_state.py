@@ -37,11 +37,11 @@ class ModelState:
     calibrator: Calibrator | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     plain: tuple[str, propagation.States] | None = None  # full precision's states, of which task and prompt
-    prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the cell in hand
+    prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the current cell
     origins: dict[str, JsonObject] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
-    batch_sizes: dict[str, int] = field(default_factory=dict)  # batch sizes to which memory has brought cells so far
+    batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
 
 
 def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, remember: bool) -> ModelState:

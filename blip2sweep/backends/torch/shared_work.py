@@ -70,7 +70,7 @@ class SharedWork:
         on_cpu = state.loaded.device.type == "cpu"
         threads = evaluation_threads(job, self.device) or (torch.get_num_threads() if on_cpu else 0)
         name = canonical_json([job["task"], threads])
-        if name not in state.origins:  # a row's number of threads is that of all that went into it
+        if name not in state.origins:  # everything in a row was computed on the row's number of threads
             made = start(state.loaded, self.task(job), job, computed_by(self.device))
             state.origins[name] = made | {"threads": threads}
         return state.origins[name]

@@ -134,7 +134,7 @@ class Shared:
     def language_key(self, features: Rows, question: object) -> str:
         """The key of answers. It goes by content, so cells with equal features share answers, whatever made them."""
         digests, output = self.answered.digests, self.chain.output
-        if output not in digests:  # which takes a copy to the host: once for all cells that have these features
+        if output not in digests:  # it needs a copy on the host: once for all cells with these features
             digests[output] = features.digest()
         text = f"{self.chain.language} {sorted(self.origin.items())} {question}"
         return hashlib.sha256(text.encode() + digests[output]).hexdigest()

@@ -43,7 +43,7 @@ def inverse_factor(hessian: Tensor, damp: float) -> Factor:
     h = hessian.clone()
     diagonal = h.diagonal()
     dead = diagonal <= 0
-    mean = torch.diag(h).mean().clamp(min=1e-30)  # of a copy, and a tensor: llmcompressor's float32
+    mean = torch.diag(h).mean().clamp(min=1e-30)  # a tensor of a copy, as in llmcompressor's float32
     diagonal[dead] = mean
     while True:
         diagonal += damp * mean
@@ -72,7 +72,7 @@ class _Grid:
 
     def __init__(self, weight: Tensor, weights: Weights) -> None:
         self.bits, self.symmetric = weights.num_bits, bool(weights.symmetric)
-        self.codes = rtn.code_range(self.bits, symmetric=True)  # signed always, as compressed-tensors has them
+        self.codes = rtn.code_range(self.bits, symmetric=True)  # always signed, as in compressed-tensors
         out, inn = weight.shape
         self.size = weights.group_size or inn
         self.whole = weights.strategy == "tensor"

@@ -8,8 +8,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-RANK_UP_TO = 2048  # inputs: beyond them the eigenvalues cost more than the quantization; then a bound is given
-TOKENS_PER_INPUT = 4  # fewer tokens than this for each input make a poor second moment
+RANK_UP_TO = 2048  # inputs: for more, the eigenvalues cost more than the quantization, and a bound is given
+TOKENS_PER_INPUT = 4  # with fewer the second moment is poor
 
 
 @dataclass(eq=False)

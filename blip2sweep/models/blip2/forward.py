@@ -72,7 +72,7 @@ class Bridge:
 class QueriesFirst:
     """The language model's input: projected query features, padding on the family's side, and the prompt."""
 
-    tokens = 64  # of queries and prompt, generously
+    tokens = 64  # an upper estimate for queries and prompt
 
     def __init__(self, model: Blip2ForConditionalGeneration, pad: int) -> None:
         self.model, self.pad = model, pad

@@ -21,7 +21,7 @@ def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | 
     tokenizer, wrong = read_tokenizer(folder)
     settings, more = read_object(folder / "processor_config.json")
     wrong += more
-    if settings is None:  # where transformers looks for everything else
+    if settings is None:  # transformers reads everything else from it
         return None, wrong
     queries = settings.get("num_query_tokens")
     if type(queries) is not int or queries != config.num_query_tokens:
@@ -34,7 +34,7 @@ def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | 
         return None, wrong
     try:
         processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
-    except Exception as error:  # of any kind: the files are anybody's
+    except Exception as error:  # of any kind: anybody may have written the files
         return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
     size = config.vision_config.image_size
     return processor, [*wrong, *picture_mistakes(images, size), *_tokens(processor, config)]

@@ -24,7 +24,7 @@ from blip2sweep.models.checkpoints.headers import Header, Tensor
 STORE = "checkpoints"  # in the user's cache
 VERSION = 1  # of the digest
 PIECE = 8 * 2**20  # bytes that one thread reads at a time
-SETTLED = 2.0  # seconds after a change from which on a further one must show in a file's times
+SETTLED = 2.0  # seconds after which a further change must show in a file's times
 HALF_OVERFLOWS = 65520.0  # from here on a number rounds to infinity in float16
 
 
@@ -38,7 +38,7 @@ class Format(NamedTuple):
     unsigned: str
     mask: int
     infinite: int
-    overflows: int  # the first magnitude that is infinite in float16
+    overflows: int
 
 
 FORMATS = {
@@ -131,6 +131,6 @@ def _piece(descriptor: int, header: Header, name: str, tensor: Tensor, at: int, 
         raise UserError(f"{header.path}: it became shorter while it was read; right: wait until it is whole")
     kind = FORMATS.get(tensor.dtype)
     numbers = np.frombuffer(data, kind.unsigned) if kind else None
-    # The mask is a number of the array's own type: a wider one would double the memory and the time.
+    # The mask has the array's own type: a wider one would double memory and time.
     largest = int((numbers & numbers.dtype.type(kind.mask)).max()) if kind and numbers is not None else 0
     return name, hashlib.sha256(data).digest(), largest

@@ -1,7 +1,7 @@
-"""Which files of a folder are its weights, as transformers chooses them, and what lies there that must not.
+"""Which files of a folder are its weights, as transformers chooses them, and which files must not be there.
 
-A checkpoint is safetensors in full precision. Everything else that is met in the wild is refused by a sentence of its own,
-and what would be applied or left out behind one's back (an adapter) is refused as well.
+A checkpoint is safetensors in full precision. Each other format is refused by a sentence of its own. So is an adapter,
+which transformers would apply or leave out without a word.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.msg
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one file, or else the index's shards.
+    """The safetensors files of a checkpoint: one file, or the shards of the index.
 
-    Raises UserError, all in one line, where there are none, some are missing, or something lies beside them that belongs
-    to another model than the table would name.
+    Raises UserError with all mistakes in one line, where there are none, where some are missing, or where files of
+    another model are beside them.
     """
     try:
         wrong = [*_broken_links(folder), *_beside(folder)]

@@ -22,7 +22,7 @@ BITS = {
     "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
     "C64": 64, "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
-SHOWN = 3  # mistakes of one file that are told; the others are counted
+SHOWN = 3  # mistakes of one file that are listed; the others are counted
 
 
 class Tensor(NamedTuple):

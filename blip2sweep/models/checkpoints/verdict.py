@@ -198,7 +198,7 @@ def _answer_of_child(folder: Path, question: JsonObject) -> list[str]:
     answers = [line.removeprefix(ANSWER) for line in child.stdout.splitlines() if line.startswith(ANSWER)]
     try:
         found = json.loads(answers[-1]) if answers and not child.returncode else None
-    except ValueError:  # cut
+    except ValueError:  # the answer was cut off
         found = None
     if not isinstance(found, list):
         errors = child.stderr.strip().splitlines()
