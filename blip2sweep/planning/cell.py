@@ -251,13 +251,5 @@ def _model(config: ModelSection) -> Model:
     found = locate(config)
     half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
     checked = checkpoints.check(found.folder, config, half)
-    return Model(
-        ModelSection(**config),
-        shape,
-        found.folder,
-        found.revision,
-        checked.fingerprint,
-        checked.params,
-        dtypes,
-        by_stage,
-    )
+    own = ModelSection(**config)
+    return Model(own, shape, found.folder, found.revision, checked.fingerprint, checked.params, dtypes, by_stage)
