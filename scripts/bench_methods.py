@@ -165,7 +165,7 @@ class Forgetful(Memo):
 
 def _quantize(loaded: Loaded, recipe: Recipe, chosen: Calibration) -> None:
     memo = Forgetful(loaded.device, 0, 0)
-    prepared = Calibrator(loaded, "bench", memo, Blocks(memo))(recipe, chosen)
+    prepared = Calibrator(loaded, {"bench": True}, memo, Blocks(memo))(recipe, chosen)
     with Patch(loaded).apply(recipe, prepared):
         pass
 

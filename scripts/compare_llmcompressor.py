@@ -40,8 +40,8 @@ SCHEMES = [
 
 def export(path: Path) -> None:
     """Weights and second moments of every layer of the tiny model, as loaded from conf/model/tiny.yaml."""
-    from blip2sweep.apply.calibration.batches import Feed
-    from blip2sweep.apply.calibration.blocks_run import Walk
+    from blip2sweep.apply.calibration.batches import CalibrationBatches
+    from blip2sweep.apply.calibration.blocks_run import BlockRunner
     from blip2sweep.apply.calibration.measure import measure
     from blip2sweep.config.standalone import compose_cell
     from blip2sweep.models.load import load
@@ -55,11 +55,11 @@ def export(path: Path) -> None:
     chosen = calibration(config["calibration"], load_task(task), task, config["generation"], loaded.family)
     tensors: dict[str, Tensor] = {}
     for part in loaded.anatomy.parts.values():
-        batches = Feed(loaded, chosen).batches(part.stage)
-        walk = Walk(loaded.model, part, [b.run for b in batches])
+        batches = CalibrationBatches(loaded, chosen).batches(part.stage)
+        runner = BlockRunner(loaded.model, part, [b.run for b in batches])
         for block in range(part.n_blocks):
             layers = [x for x in part.linears if x.block == block]
-            for name, seen in measure(walk, block, layers, batches, loaded.language, True).items():
+            for name, seen in measure(runner, block, layers, batches, loaded.language, True).items():
                 tensors[f"{name}:weight"] = loaded.model.get_submodule(name).get_parameter("weight").detach().clone()
                 assert seen.sums.hessian is not None
                 tensors[f"{name}:hessian"] = seen.sums.hessian.clone() * 2 / seen.sums.tokens

@@ -17,6 +17,7 @@ from transformers import (
     Blip2ForConditionalGeneration,
     Blip2Processor,
     BlipImageProcessorPil,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -24,6 +25,7 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.architecture import architecture
 from blip2sweep.models.checkpoints import inspect, verdict
 from blip2sweep.models.checkpoints.content import STORE
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -133,3 +135,10 @@ def believe(folder: Path, model: Mapping[str, Any]) -> None:
     store = cache.of_user(STORE)
     assert store
     store.put(name, json.dumps({"beyond_half": []}).encode())
+
+
+def build_meta(model_config: Mapping[str, Any]) -> PreTrainedModel:
+    """The model of `model_config["config"]` on the meta device: real modules and shapes, no weights, no files."""
+    own = architecture(model_config).implementation()
+    with torch.device("meta"):
+        return own.model_class(own.config_class(**model_config["config"])).eval()

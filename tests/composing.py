@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -13,7 +14,10 @@ from blip2sweep.config import schema
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
+from blip2sweep.models.architecture import Stage
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
+from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.chain import Chain, block_entries, by_stage, chain_of
 from blip2sweep.results.ledger import Ledger
 from hydra_plugins.blip2sweep import launchers, sweeper
 
@@ -44,3 +48,8 @@ def recipes(*words: str) -> list[str]:
     """The `recipe` column of each job, in order."""
     made = plan(*words)
     return [made.cells[k].columns()["recipe"] if k else made.reasons[i] for i, k in enumerate(made.keys)]
+
+
+def chain(start: object, recipe: Recipe, stages: Sequence[Stage]) -> Chain:
+    """The chain of a whole recipe. start: everything else that determines the features, as JSON."""
+    return chain_of(start, by_stage((part.part, block_entries(part)) for part in recipe.parts.values()), stages)

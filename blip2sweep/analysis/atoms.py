@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from blip2sweep.analysis.recipes import entries
-from blip2sweep.models.anatomy import Anatomy, Linear
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe.compact import describe
 
 Array = NDArray[np.float64]

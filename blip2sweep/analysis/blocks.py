@@ -12,7 +12,8 @@ from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import by_recipe, entries, identity, part_of
-from blip2sweep.models.anatomy import THIRDS, Anatomy, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import THIRDS, Part
 
 ONE, LEFT_OUT = "quantize one", "leave one out"
 FAMILY = ["kind", "setting", "width"]

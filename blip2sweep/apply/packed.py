@@ -1,4 +1,4 @@
-"""Packed execution: layers replaced by a library's packed ones, and the bytes that they take."""
+"""Packed execution: layers are replaced by a library's packed ones. And the bytes that a model takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OUTLIERS = 6.0  # inputs from this size on bitsandbytes int8 multiplies in 16 bi
 
 
 def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
-    """(what is simulated, what is packed)."""
+    """(the recipe that is simulated, the recipe that is packed)."""
     packed = {n: p.only(QUANTIZE.__eq__).requantized(lambda _, s: s if s.weights.packed else None)
               for n, p in recipe.parts.items()}  # fmt: skip
     rest = {n: p.requantized(lambda _, s: None if s.weights.packed else s) for n, p in recipe.parts.items()}
@@ -31,7 +31,7 @@ def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
 
 @contextmanager
 def packed_layers(loaded: Loaded, recipe: Recipe) -> Iterator[None]:
-    """In it the recipe's layers are packed modules; leaving it puts the originals back."""
+    """In it the recipe's layers are packed modules. Leaving it puts the originals back."""
     with Undo() as undo:
         for x, scheme in recipe.touched():
             _exchange(loaded, x.path, scheme, undo)
@@ -48,7 +48,7 @@ def _exchange(loaded: Loaded, path: str, scheme: Scheme, undo: Undo) -> None:
 
 @torch.no_grad()
 def pack(module: nn.Linear, scheme: Scheme) -> nn.Module:
-    """A packed copy of a linear; the original keeps its weight."""
+    """A packed copy of a linear layer. The original keeps its weight."""
     kernel = kernel_of(scheme)
     return _torchao(module, scheme, kernel) if kernel.library == "torchao" else _bitsandbytes(module, scheme)
 
@@ -70,7 +70,7 @@ def _torchao(module: nn.Linear, scheme: Scheme, kernel: Kernel) -> nn.Module:
     own = copy.copy(module)
     own._parameters = dict(module._parameters)
     quantization.quantize_(nn.Sequential(own), config)
-    if type(own.weight) in (Tensor, nn.Parameter):  # what it cannot take torchao leaves alone, and only logs that
+    if type(own.weight) in (Tensor, nn.Parameter):  # torchao leaves alone what it cannot quantize, and only logs that
         raise RuntimeError(f"torchao left a weight {tuple(module.weight.shape)} unquantized under {config}")
     return own
 
@@ -84,7 +84,7 @@ def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
     if w.method == "int8":
         own = bitsandbytes.nn.Linear8bitLt(
             *shape, has_fp16_weights=False, threshold=OUTLIERS
-        ).eval()  # else a CPU uses floats
+        ).eval()  # otherwise a CPU uses floats
         own.weight = bitsandbytes.nn.Int8Params(module.weight.data.clone(), requires_grad=False, has_fp16_weights=False)
     else:
         own = bitsandbytes.nn.Linear4bit(*shape, compute_dtype=module.weight.dtype, quant_type=w.method)
@@ -101,17 +101,11 @@ def _bitsandbytes(module: nn.Linear, scheme: Scheme) -> nn.Module:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers as they are stored, shared storages once."""
-    seen: dict[int, int] = {}
+    """The bytes of all parameters and buffers as they are stored. A storage that several share counts once."""
+    sizes: dict[int, int] = {}
     for tensor in _stored(model):
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return sum(seen.values())
-
-
-def layer_bytes(module: nn.Module) -> int:
-    """Bytes of one layer's weight: codes, scales, zero points."""
-    tensors = (*_inner(getattr(module, "weight", None)), *_scales(module))
-    return sum(x.numel() * x.element_size() for x in tensors)
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(sizes.values())
 
 
 def _stored(model: nn.Module) -> Iterator[Tensor]:
@@ -122,14 +116,14 @@ def _stored(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _scales(module: nn.Module) -> Iterator[Tensor]:
-    """Where bitsandbytes keeps an int8 layer's scales once it has run."""
+    """The scales of an int8 layer of bitsandbytes, which it keeps in its state once it has run."""
     scales = getattr(getattr(module, "state", None), "SCB", None)
     if scales is not None:
         yield scales
 
 
 def _inner(tensor: Any) -> Iterator[Tensor]:
-    """The plain tensors of a packed one."""
+    """The plain tensors of a packed tensor."""
     if tensor is None:
         return
     if hasattr(tensor, "__tensor_flatten__"):

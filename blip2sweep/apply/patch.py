@@ -1,4 +1,4 @@
-"""Recipes put into a model by difference: from one cell to the next only the layers that change are touched."""
+"""Puts recipes into a model. From one cell to the next only the layers that differ are exchanged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import QUANTIZE, layers_in, step
 from blip2sweep.compression.undo import Undo
-from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
 
 
@@ -24,8 +24,8 @@ from blip2sweep.recipe import Recipe
 class Applied:
     """A model with a recipe in it. Leaving it as a context, or `restore()`, puts the original weights back.
 
-    layers: paths of the quantized layers; layers_changed: how many of them differ bitwise from what they were before;
-    written, recalled: of those that had to be exchanged, how many were computed and how many remembered.
+    layers: paths of the quantized layers. layers_changed: how many of them differ in a bit from the originals. written,
+    recalled: of the layers that were exchanged, how many were computed and how many were remembered.
     """
 
     patch: Patch
@@ -35,7 +35,7 @@ class Applied:
     recalled: int
 
     def restore(self) -> None:
-        """A second call does nothing."""
+        """Put the original weights back. A second call does nothing."""
         self.patch.restore()
 
     def __enter__(self) -> Applied:
@@ -46,27 +46,28 @@ class Applied:
 
 
 def apply(loaded: Loaded, recipe: Recipe) -> Applied:
-    """Quantize exactly the recipe's layers, once; as `Patch.apply`."""
+    """Put a recipe into a model once, as `Patch.apply` does."""
     return Patch(loaded).apply(recipe)
 
 
 @dataclass(eq=False)
 class _Layer:
-    """A layer as it is in the model now: its scheme, how to take it back, whether a bit differs."""
+    """A quantized layer of the model: its scheme, how to take it back, and whether a bit differs."""
 
     scheme: Scheme
-    key: str | None  # of what calibration made of it
+    key: str | None  # `Prepared.key` of what calibration made of it
     undo: Undo = field(default_factory=Undo)
     changed: bool = False
 
 
 class Patch:
-    """The one hand that puts recipes into a model. Originals are never written to, so `restore` is bit for bit.
+    """Puts recipes into a model. The originals are never written to, so `restore` is bit for bit.
 
-    The first quantization is kept layer by layer, so that the next recipe exchanges only those that differ. Steps before
-    it lie under the layers, later ones over them: where they change, what lies over them is taken back first.
+    The first quantization is kept layer by layer, so the next recipe exchanges only the layers that differ. Steps
+    before it lie under the layers, later steps lie over them. Where a step changes, what lies over it is taken back
+    first.
 
-    memo: keeps quantized weights by (module, scheme), for recipes that share layers.
+    memo: quantized weights by (module, scheme), for recipes that share layers.
     """
 
     def __init__(self, loaded: Loaded, memo: Memo | None = None) -> None:
@@ -78,13 +79,13 @@ class Patch:
         self._now: dict[str, _Layer] = {}
 
     def apply(self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None) -> Applied:
-        """Make the model what the recipe says, computing in float32 and casting back to each layer's dtype.
+        """Put a recipe into the model. It is computed in float32 and cast back to each layer's dtype.
 
-        prepared: what calibration made of layers, by path (blip2sweep/apply/calibration).
+        prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration).
 
-        Raises FloatingPointError naming the layer whose weights would not be finite, RuntimeError when the layers
-        that differ are not those of the recipe, UserError for a layer that device_map left off the device. In each
-        case the model is as loaded.
+        Raises FloatingPointError naming a layer whose weights would not be finite, RuntimeError where the layers that
+        differ are not those of the recipe, and UserError for a layer that device_map left off the device. The model is
+        then as it was loaded.
         """
         ready = prepared or {}
         try:
@@ -99,13 +100,15 @@ class Patch:
         return Applied(self, layers, sum(now.changed for now in self._now.values()), written, recalled)
 
     def put(self, layers: Iterable[tuple[Linear, Scheme]], prepared: Mapping[str, Prepared]) -> int:
-        """Quantize layers besides those that are quantized already, which stay as they are. Gives how many of the new ones
-        were remembered."""
+        """Quantize further layers. Those that are quantized already stay as they are.
+
+        Returns how many of the new ones were remembered.
+        """
         new = [(x, scheme) for x, scheme in layers if x.path not in self._now]
         return sum(self._put(x, scheme, prepared.get(x.path)) for x, scheme in new)
 
     def restore(self) -> None:
-        """Put the original tensors themselves back. A second call does nothing."""
+        """Put the original tensors back. A second call does nothing."""
         self._over.back()
         for path in reversed(list(self._now)):
             self._take_back(path)
@@ -121,7 +124,7 @@ class Patch:
     # ---- layers
 
     def _layers(self, recipe: Recipe, ready: Mapping[str, Prepared]) -> tuple[int, int]:
-        """Exchange the layers that differ from those of the recipe's first quantization. (written, recalled)."""
+        """(written, recalled): exchange the layers that differ from those of the recipe's first quantization."""
         wanted = {x.path: (x, scheme) for x, scheme in _first_quantization(recipe)}
         before = {path: self._pointer(path) for path in self._everything if path not in self._now}
         for path in [p for p in self._now if p not in wanted or not self._same(p, wanted[p][1], ready.get(p))]:
@@ -144,14 +147,17 @@ class Patch:
         del self._now[path]
 
     def _check(self, before: dict[str, int], wanted: set[str]) -> None:
-        """The layers whose storage was exchanged since `before`, and those that stayed exchanged, are the recipe's."""
+        """Raise RuntimeError unless the layers whose storage was exchanged are exactly the recipe's.
+
+        before: {path: data pointer} of the layers that were not quantized.
+        """
         moved = {path for path, pointer in before.items() if self._pointer(path) != pointer}
         found = moved | (self._now.keys() - before.keys())
         if found != wanted or self._now.keys() != wanted:
             raise RuntimeError(f"layers written differ from the recipe: {sorted(found ^ wanted)[:5]} …")
 
     def _put(self, layer: Linear, scheme: Scheme, ready: Prepared | None) -> bool:
-        """Exchange one layer's values. True if they were remembered."""
+        """Exchange one layer's values. Returns whether they were remembered."""
         module = self._modules[layer.path]
         now = self._now[layer.path] = _Layer(scheme, ready.key if ready else None)
         originals = [p.data for p in (module.weight, module.bias) if p is not None]
@@ -185,7 +191,7 @@ class Patch:
                 self._check_inside(recipe, i, before)
 
     def _check_inside(self, recipe: Recipe, i: int, before: Mapping[str, int]) -> None:
-        """A step changes weights at its own sites only."""
+        """Raise RuntimeError where a step changed weights outside its own sites."""
         parts = [p for p in recipe.parts.values() if p.steps]
         inside = {x.path for p in parts for site, _ in p.steps[i].pairs for x in layers_in(p.part, site)}
         outside = {path for path, pointer in before.items() if self._pointer(path) != pointer} - inside
@@ -200,13 +206,13 @@ def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:
 
 
 def weights_key(layer: Linear, scheme: Scheme, before: str | None) -> str:
-    """The name of a layer's quantized weights. before: that of the steps that lie under it."""
+    """The name of a layer's quantized weights. before: the name of the steps that lie under it."""
     return canonical_json([layer.path, scheme.as_dict(), *([before] if before else [])])
 
 
 def _differ(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
     """Whether a bit differs."""
-    pairs = zip(before, after, strict=False)  # what was not exchanged does not
+    pairs = zip(before, after, strict=False)  # a bias that was not exchanged does not differ
     return any(not torch.equal(_bits(x), _bits(y.to(x.device))) for x, y in pairs)
 
 

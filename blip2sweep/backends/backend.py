@@ -1,8 +1,8 @@
-"""What runs cells: the protocol of a back end, what it answers, and the names of those there are.
+"""What runs cells: the protocol of a back end, its answers, and the names of the back ends.
 
-A worker makes one back end from its pack's settings, tells it which cells will come, and has them run one by one. A back end
-that is not torch is part of a cell's identity, so that its rows are never taken for torch's. Its module is imported while a
-sweep is planned: it imports its library where it is made.
+A worker makes one back end from its pack's settings, tells it which cells will come, and has it run them one by one. A
+back end other than torch is part of a cell's identity, so its rows never count as torch's. Its module is imported while
+a sweep is planned, so it imports its library only when it is made.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.lines import Cost, Provenance
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
-TORCH = "torch"  # whose cells have no back end in their identity
+TORCH = "torch"  # its cells have no back end in their identity
 BACKENDS: Mapping[str, str] = {
     TORCH: "blip2sweep.backends.torch.backend:TorchBackend",
     "dummy": "blip2sweep.backends.dummy:Dummy",
 }
-# What packs of version 0.1 call them (`runner` in their settings). They go on 2027-06-01.
+# Their names in packs of version 0.1 (`runner` in their settings). To be removed on 2027-06-01.
 RUNNERS: Mapping[str, str] = {
     "blip2sweep.sweep.runner:Runner": TORCH,
     "blip2sweep.backends.torch.backend:Runner": TORCH,
@@ -40,7 +40,7 @@ class Artifacts(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SecondRun:
-    """The same cell run another time: its predictions, and what the result line says of it (how many outputs differ)."""
+    """A second run of the same cell: its predictions, and what the result line says of it (how many outputs differ)."""
 
     predictions: Predictions
     summary: JsonObject
@@ -48,7 +48,7 @@ class SecondRun:
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of one cell. cost: seconds, `batch_size` and whatever else it took, by column."""
+    """The result of one cell. cost: seconds, `batch_size` and other costs, by column."""
 
     predictions: Predictions
     cost: Cost
@@ -60,32 +60,34 @@ class Answered:
 
 
 class Backend(Protocol):
-    """Runs the cells of a pack, one after the other, in one process."""
+    """Runs the cells of a pack one after the other in one process."""
 
     def __init__(self, settings: Settings) -> None: ...
 
     @classmethod
     def identity(cls, choice: BackendChoice) -> JsonObject:
-        """What enters the identity of its cells: name, version, and the options that change predictions. `choice` is the
-        composed section `backend`. Raises UserError where the back end cannot be used here."""
+        """What enters the identity of its cells: name, version, and the options that change predictions.
+
+        choice: the composed section `backend`. Raises UserError where the back end cannot be used here.
+        """
         ...
 
     @property
     def warning(self) -> str | None:
-        """What the user of the sweep ought to hear, though every cell may be well."""
+        """What the user of the sweep should hear even if every cell is well; None where there is nothing."""
         ...
 
     def expect(self, jobs: Sequence[CellJob]) -> None:
-        """The jobs that will come, in their order: what they have in common is then kept for as long as it is wanted."""
+        """Set the jobs that will come, in their order. What they share is kept while a later job wants it."""
         ...
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
-        """Run one cell. batch_size: instead of that of the settings. Whatever it raises is the cell's failure."""
+        """Run one cell. batch_size: replaces that of the settings. Any exception is the cell's failure."""
         ...
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The class of a back end. Raises UserError for a name that is none."""
+    """The class of a back end. Raises UserError for an unknown name."""
     if name not in BACKENDS:
         raise UserError(f"backend={name}: no such back end; {nearest(name, list(BACKENDS))}")
     module, _, attribute = BACKENDS[name].partition(":")
@@ -93,12 +95,12 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def identity_of(choice: BackendChoice) -> JsonObject | None:
-    """What a back end adds to a cell's identity; None for torch, whose library is not imported for that."""
+    """What a back end adds to a cell's identity. None for torch, whose library is then not imported."""
     return None if choice["name"] == TORCH else backend_class(choice["name"]).identity(choice)
 
 
 def choice_of(settings: Settings) -> BackendChoice:
-    """The back end of a pack, also of one that version 0.1 has written."""
+    """The back end of a pack, also of a pack that version 0.1 wrote."""
     if "backend" in settings:
         return settings["backend"]
     runner = settings.get("runner")
@@ -112,5 +114,5 @@ def choice_of(settings: Settings) -> BackendChoice:
 
 
 def load_backend(settings: Settings) -> Backend:
-    """The back end of a pack, ready for its cells; its library is imported here."""
+    """The back end of a pack, ready for its cells. Its library is imported here."""
     return backend_class(choice_of(settings)["name"])(settings)

@@ -1,9 +1,9 @@
 """A back end without a model, `backend=dummy`, for tests and benchmarks of everything around one.
 
-What it says depends on the cell alone. BLIP2SWEEP_DUMMY is JSON: seconds a cell, and words found in the recipes of cells
-that are to be slow (ten times), to raise, to exit (taking the process with them), to break the device for the rest of the
-process, or to run out of memory unless the batch is halved; a warning; and whether cells are deaf to TERM, as a long call
-outside of Python is.
+Its answers depend on the cell alone. BLIP2SWEEP_DUMMY is JSON with its behaviour. `seconds`: for each cell. `slow`,
+`raise`, `exit`, `break`, `oom`: words in the recipes of cells that take ten times as long, raise an error, end the
+process, break the device for the rest of the process, or run out of memory unless the batch is halved. `warning`: a
+text. `deaf`: cells ignore TERM, like a long call outside of Python.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blip2sweep.tasks.sample import Sample
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
-VERSION = 1  # of what it says
+VERSION = 1  # of its answers
 
 
 class Dummy:
@@ -40,7 +40,7 @@ class Dummy:
         return {"name": choice["name"], "version": VERSION}
 
     def expect(self, jobs: Sequence[CellJob]) -> None:
-        """Nothing is shared between cells."""
+        """Does nothing: cells share nothing."""
 
     def task(self, job: CellJob) -> TaskData:
         name = canonical_json(job["task"])

@@ -62,7 +62,7 @@ class Memo:
             for key in keys:
                 self._uses.setdefault(key, []).append(step)
 
-    def at(self, step: int) -> None:
+    def advance(self, step: int) -> None:
         """Begin step `step` of `expect`, and remove the entries that neither it nor a later step needs."""
         self._now, self._began = step, self._clock
         if self._uses is None:
@@ -71,7 +71,7 @@ class Memo:
             for name in [n for n, e in tier.entries.items() if self._next(e.key, step - 1) == inf]:
                 tier.pop(name)
 
-    def later(self, key: str) -> int:
+    def remaining_uses(self, key: str) -> int:
         """The number of steps after this one that will ask for `key`. 0 without `expect`."""
         uses = (self._uses or {}).get(key, [])
         return len(uses) - bisect_right(uses, self._now)

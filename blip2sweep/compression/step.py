@@ -1,6 +1,6 @@
-"""A step of a recipe: one kind of compression as a module, and the entries `(site, spec)` it makes of its options.
+"""A step of a recipe: one kind of compression as a module, and the entries `(site, spec)` that it makes of its options.
 
-A recipe is a list of steps in order; quantization is one of them. Nothing here needs torch: planning reads it.
+A recipe is a list of steps in order. Quantization is one of them. Planning reads this, so torch is not imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.models.anatomy import Anatomy, Linear, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +23,7 @@ QUANTIZE = "quantize"
 # Kinds in the order in which they are applied; imported when a recipe has one.
 STEPS: dict[str, str] = {QUANTIZE: "blip2sweep.compression.quantize.step"}
 
-FLOAT_BITS = 16  # what a number counts that nobody compresses
+FLOAT_BITS = 16  # of a number that is not compressed
 
 Words = dict[str, object]  # a spec in the words of the config, as JSON
 
@@ -31,19 +32,19 @@ Words = dict[str, object]  # a spec in the words of the config, as JSON
 
 
 class Site(Protocol):
-    """What an entry changes: a linear layer, a block or a part. `path` is its one name in keys and rows: a module path."""
+    """What an entry changes: a linear layer, a block or a part. path: its one name in keys and rows, a module path."""
 
     @property
     def path(self) -> str: ...
 
     @property
     def block(self) -> int:
-        """The block of the part that it is in, or begins with."""
+        """The number of the block that it is in, or begins with."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block. path: of its module."""
+    """One block. path: of its module. block: its number in the part."""
 
     path: str
     block: int
@@ -51,14 +52,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole part. path: those of its lists of blocks, joined with `+`, so that the part's own name is in no key."""
+    """A whole part. path: the paths of its stacks, joined with `+`. So the name of the part is in no key."""
 
     path: str
     block: int = 0
 
 
 def sites(part: Part, selected: Sequence[bool], level: str) -> tuple[Site, ...]:
-    """The sites of a level (`layer`, `block`, `part`) that hold the selected ones of the part's linears."""
+    """The sites of a level that hold a selected linear layer. level: `layer`, `block` or `part`.
+
+    selected: for each of the part's linears.
+    """
     layers = [x for x, hit in zip(part.linears, selected, strict=True) if hit]
     if level == "layer":
         return tuple(layers)
@@ -73,7 +77,7 @@ def _block(part: Part, number: int) -> Block:
 
 
 def parse_target(text: object, where: str) -> tuple[str, str, str]:
-    """`part:blocks:layers` -> its three words; blocks and layers default to all."""
+    """(part, blocks, layers) of `part:blocks:layers`. blocks and layers are `all` by default."""
     words = str(text).split(":")
     if not 1 <= len(words) <= 3 or not all(words):
         raise UserError(f"{where}={text}: not a target; right: part:blocks:layers, such as vision:0-12:mlp")
@@ -82,9 +86,10 @@ def parse_target(text: object, where: str) -> tuple[str, str, str]:
 
 
 def sites_of(text: object, anatomy: Anatomy, level: str, where: str) -> dict[str, tuple[Site, ...]]:
-    """{part: sites} of a target, several parts where it names a role that they have.
+    """{part: sites} of a target. A role means all parts that have it.
 
-    Raises UserError for one that meets nothing, or that is finer than the level.
+    level: of the sites. where: the config key, for messages. Raises UserError for a target that meets nothing, or that
+    is finer than the level.
     """
     if text is None:
         raise UserError(f"{where} is not set; right: {where}=part{':blocks' if level != 'part' else ''}")
@@ -113,8 +118,11 @@ def layers_in(part: Part, site: Site) -> Iterator[Linear]:
 
 
 class Stored(NamedTuple):
-    """What one linear layer takes. values: weights that are stored; value_bits: of each; extra_bits: scales, zero points,
-    indices, factors; bias_bits: of the whole bias; flops: a token."""
+    """What one linear layer takes.
+
+    values: weights that are stored. value_bits: of each. extra_bits: of scales, zero points, indices and factors.
+    bias_bits: of the whole bias. flops: for each token.
+    """
 
     values: int
     value_bits: int
@@ -128,29 +136,32 @@ class Stored(NamedTuple):
 
 
 def plain(layer: Linear) -> Stored:
-    """A layer that is left alone: 16 bits a number, a multiplication and an addition a weight."""
+    """A layer without compression: 16 bits for each number, one multiplication and one addition for each weight."""
     bias = layer.out_features * FLOAT_BITS if layer.bias else 0
     return Stored(layer.weights, FLOAT_BITS, 0, bias, 2 * layer.weights)
 
 
 class Spec(Protocol):
-    """What one site gets. Frozen and hashable."""
+    """What happens to one site. Specs are frozen and hashable."""
 
     def as_dict(self) -> Words:
         """Its one canonical form."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """What has to be measured or done before: `hessian`, `ranges`, `training`."""
+        """What has to be measured or trained first: `hessian`, `ranges`, `training`."""
 
     def measured_on(self, digest: str) -> Spec:
-        """With the name of what it is measured on, where it needs something."""
+        """The same spec with the name of what it is measured on, where it needs something."""
 
     def first_block(self, site: Site) -> int:
-        """The first block whose output it changes."""
+        """The number of the first block whose output it changes."""
 
     def stored(self, layer: Linear, before: Stored) -> Stored:
-        """What a layer in the site takes after it. before: after the steps before it. So steps compose in any order."""
+        """What a layer in the site takes after it. before: what it takes after the steps before.
+
+        So steps compose in any order.
+        """
 
 
 Pair = tuple[Site, Spec]
@@ -166,10 +177,10 @@ class Entries:
 
 
 class Step(Protocol):
-    """The module of a kind. Its `apply` imports torch late.
+    """The module of a kind of step. Its `apply` imports torch when it is called.
 
-    LEVEL: of its sites, `layer`, `block` or `part`; AFTER: whether it comes after quantization, unless the config says
-    otherwise; SEMANTICS: the number of the last change of its results (see blip2sweep/recipe/semantics.py).
+    LEVEL: of its sites, `layer`, `block` or `part`. AFTER: whether it comes after quantization by default. SEMANTICS:
+    the number of the last change of its results (see blip2sweep/recipe/semantics.py).
     """
 
     LEVEL: str
@@ -179,12 +190,14 @@ class Step(Protocol):
     def resolve(
         self, options: Mapping[str, object], anatomy: Anatomy, where: str, runs: bool = True
     ) -> dict[str, Entries]:
-        """{part: entries} of the options written under the config key `where`, with the full keys that made them. runs: it
-        is to be computed here, so that libraries must be there. Raises UserError, one line, for options that are
-        unknown or wrong, or that meet nothing."""
+        """{part: entries} of the options, with the full config keys that made them.
+
+        where: the config key of the options. runs: the cell is computed here, so libraries must be installed. Raises
+        UserError, one line, for options that are unknown or wrong, or that meet nothing.
+        """
 
     def identity(self, part: Part, pairs: Sequence[Pair]) -> Mapping[str, Words]:
-        """{path of a site: spec} as keys have it: two lists of pairs that do the same thing are one."""
+        """{path of a site: spec} as keys have it. Two lists of pairs that do the same thing have one identity."""
 
     def words(self, spec: Spec) -> Words:
         """The spec as a row's recipe has it."""
@@ -193,19 +206,22 @@ class Step(Protocol):
         """The inverse of `words`. Raises UserError."""
 
     def text(self, words: Mapping[str, object]) -> str:
-        """The same in one word for people, such as `rtn4/channel`."""
+        """The spec in one word for people, such as `rtn4/channel`."""
 
     def apply(self, model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
-        """Do it, every change through `undo`. made: what was measured or trained for sites, by path."""
+        """Apply the pairs to a model. Every change goes through `undo`.
+
+        made: {path of a site: what was measured or trained for it}.
+        """
 
 
 def step(kind: str, where: str = "step") -> Step:
-    """The module of a kind. Raises UserError for an unknown one."""
+    """The module of a kind. where: the config key, for the message. Raises UserError for an unknown kind."""
     if kind not in STEPS:
         raise UserError(f"{where}.{kind}: unknown step; {nearest(kind, STEPS)}")
     return cast(Step, import_module(STEPS[kind]))
 
 
-def said(pairs: Iterable[Pair]) -> dict[str, Words]:
-    """`Step.identity` of a step whose specs mean one thing each."""
+def as_dicts(pairs: Iterable[Pair]) -> dict[str, Words]:
+    """{path of a site: spec}: the `Step.identity` of a step whose specs each mean one thing."""
     return {site.path: spec.as_dict() for site, spec in pairs}

@@ -8,7 +8,8 @@ from hydra.core.override_parser.types import Override
 
 from blip2sweep.config.overrides import values
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import KEYED, ROLES, check_spelling
+from blip2sweep.models.part import ROLES
+from blip2sweep.models.roles import KEYED, check_spelling
 
 
 def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> None:

@@ -19,6 +19,7 @@ from typing import cast
 from blip2sweep.errors import UserError
 from blip2sweep.files import filesystem, on_network
 from blip2sweep.machine.wandb_login import logged_in
+from blip2sweep.wire.model_section import ModelSection
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "hydra-core", "submitit", "pandas", "pyarrow")
@@ -50,7 +51,7 @@ def examine_cell(config: Mapping[str, object]) -> list[Check]:
 
     def weights() -> str:
         found = locate(model)
-        inside = checkpoints.check(found.folder, model)
+        inside = checkpoints.check(found.folder, cast("ModelSection", model))
         commit = f", commit {found.revision}" if found.revision else ""
         return f"{found.folder}{commit}, {inside.params / 1e6:.1f} M parameters, fingerprint {inside.fingerprint[:12]}"
 

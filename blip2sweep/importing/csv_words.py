@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from blip2sweep.compression.quantize import METHODS
-from blip2sweep.models.anatomy import Anatomy, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Part
 
 UNTOUCHED = frozenset(
     "none fp16 bf16 fp32 fp float16 bfloat16 float32 half full fullprecision unquantized unquantised original baseline w16a16 w32a32 "

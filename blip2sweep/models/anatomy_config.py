@@ -1,33 +1,37 @@
-"""What a model config says of its parts, held against the form it is to have before anything is made of it."""
+"""Reads the parts of a model config. Their form is checked first, with all mistakes at once."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from blip2sweep.errors import UserError
+from blip2sweep.models.part import KINDS, ROLES, Fold, Linear, Part, Stack
+from blip2sweep.models.places import Place
+from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, Size
 
 STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks", "clip", "unpackable"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
-KINDS = ("attention", "crossattention", "mlp")
-ROLES = VISION, CONNECTOR, LANGUAGE = ("vision", "connector", "language")
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
-def check_parts(model: Mapping[str, Any]) -> None:
+# ---- the form
+
+
+def check_parts(model: Mapping[str, object]) -> None:
     """Raise UserError, one line with all mistakes, where `parts` of a model config cannot be read."""
-    parts = model.get("parts")
+    parts, sizes = model.get("parts"), model.get("config") or {}
     if not isinstance(parts, Mapping) or not parts:
         raise UserError(
             f"model {model.get('name')}: parts={parts}; right: parts as conf/model/_vit_qformer.yaml has them"
         )
-    wrong = [f"parts.{name}{what}" for name, part in parts.items() for what in _part(part, model.get("config") or {})]
+    wrong = [f"parts.{name}{mistake}" for name, part in parts.items() for mistake in _part_mistakes(part, sizes)]
     if wrong:
         raise UserError(f"model {model.get('name')}: {'; '.join(wrong)}")
 
 
-def _part(part: Any, sizes: Mapping[str, Any]) -> Iterator[str]:
+def _part_mistakes(part: object, sizes: object) -> Iterator[str]:
     if not isinstance(part, Mapping):
         yield f" is {part}; right: stacks and layers"
         return
@@ -38,59 +42,62 @@ def _part(part: Any, sizes: Mapping[str, Any]) -> Iterator[str]:
         yield " lacks stacks or layers; right: both, by name"
         return
     for name, stack in stacks.items():
-        yield from (f".stacks.{name}{what}" for what in _fields(stack, STACK, {"path", "blocks"}))
+        yield from (f".stacks.{name}{mistake}" for mistake in _field_mistakes(stack, STACK, {"path", "blocks"}))
         if not NAME.fullmatch(str(name)):
             yield f".stacks.{name}: no name for a stack; right: letters, digits and _"
         if isinstance(stack, Mapping) and "blocks" in stack:
-            yield from (f".stacks.{name}.blocks{what}" for what in _size(stack["blocks"], sizes))
-    yield from _layers(layers, stacks, sizes)
+            yield from (f".stacks.{name}.blocks{mistake}" for mistake in _size_mistakes(stack["blocks"], sizes))
+    yield from _layer_mistakes(layers, stacks, sizes)
     names = {layer for entries in layers.values() if isinstance(entries, Mapping) for layer in entries}
     for i, fold in enumerate(part.get("folds") or ()):
-        yield from (f".folds[{i}]{what}" for what in _fold(fold, names, stacks))
+        yield from (f".folds[{i}]{mistake}" for mistake in _fold_mistakes(fold, names, stacks))
 
 
-def _layers(layers: Mapping[str, Any], stacks: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterator[str]:
+def _layer_mistakes(layers: Mapping[str, object], stacks: Mapping[str, object], sizes: object) -> Iterator[str]:
     for kind, entries in layers.items():
         if kind not in KINDS or not isinstance(entries, Mapping):
             yield f".layers.{kind}; right: {', '.join(KINDS)}, each with layers by name"
             continue
         for name, entry in entries.items():
             where = f".layers.{kind}.{name}"
-            yield from (where + what for what in _fields(entry, LAYER, {"shape"}))
+            yield from (where + mistake for mistake in _field_mistakes(entry, LAYER, {"shape"}))
             if isinstance(entry, Mapping):
-                yield from (where + what for what in _entry(entry, stacks, sizes))
+                yield from (where + mistake for mistake in _entry_mistakes(entry, stacks, sizes))
 
 
-def _entry(entry: Mapping[str, Any], stacks: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterator[str]:
+def _entry_mistakes(entry: Mapping[str, object], stacks: Collection[str], sizes: object) -> Iterator[str]:
     shape = entry.get("shape")
     if not isinstance(shape, list | tuple) or len(shape) != 2:
         yield f".shape={shape}; right: [out_features, in_features]"
     else:
-        yield from (f".shape{what}" for size in shape for what in _size(size, sizes))
+        yield from (f".shape{mistake}" for size in shape for mistake in _size_mistakes(size, sizes))
     if entry.get("clip", True) not in (True, False):
         yield f".clip={entry['clip']}; right: false, where no method may clip its weights"
-    yield from (f".every{what}" for what in _size(entry.get("every", 1), sizes))
-    yield from _known(".stacks", entry.get("stacks", []), stacks)
+    yield from (f".every{mistake}" for mistake in _size_mistakes(entry.get("every", 1), sizes))
+    yield from _name_mistakes(".stacks", entry.get("stacks", []), stacks)
     if not isinstance(entry.get("unpackable", []), list | tuple):
         yield f".unpackable={entry['unpackable']}; right: a list of methods"
 
 
-def _fold(fold: Any, layers: set[str], stacks: Mapping[str, Any]) -> Iterator[str]:
-    yield from _fields(fold, FOLD, {"before", "into"})
+def _fold_mistakes(fold: object, layers: Collection[str], stacks: Collection[str]) -> Iterator[str]:
+    yield from _field_mistakes(fold, FOLD, {"before", "into"})
     if isinstance(fold, Mapping):
-        yield from _known(".into", fold.get("into", []), layers)
-        yield from _known(".stacks", fold.get("stacks", []), stacks)
+        yield from _name_mistakes(".into", fold.get("into", []), layers)
+        yield from _name_mistakes(".stacks", fold.get("stacks", []), stacks)
+        piece = fold.get("piece", (0, 1))
+        if not isinstance(piece, list | tuple) or len(piece) != 2:
+            yield f".piece={piece}; right: [i, n], the i-th of n equal runs of outputs"
 
 
-def _known(what: str, names: Any, among: Any) -> Iterator[str]:
+def _name_mistakes(field: str, names: object, known: Collection[str]) -> Iterator[str]:
     if not isinstance(names, list | tuple):
-        yield f"{what}={names}; right: a list"
+        yield f"{field}={names}; right: a list"
         return
-    yield from (f"{what} names {name}, which is not there; right: {', '.join(map(str, among))}" for name in names
-                if name not in among)  # fmt: skip
+    yield from (f"{field} names {name}, which is not there; right: {', '.join(map(str, known))}" for name in names
+                if name not in known)  # fmt: skip
 
 
-def _fields(entry: Any, known: set[str], needed: set[str]) -> Iterator[str]:
+def _field_mistakes(entry: object, known: set[str], needed: set[str]) -> Iterator[str]:
     if not isinstance(entry, Mapping):
         yield f"={entry}; right: {', '.join(sorted(known))}"
         return
@@ -98,15 +105,65 @@ def _fields(entry: Any, known: set[str], needed: set[str]) -> Iterator[str]:
     yield from (f" lacks {key}" for key in sorted(needed - set(entry)))
 
 
-def _size(expression: Any, sizes: Mapping[str, Any]) -> Iterator[str]:
-    """A product of positive integers and dotted fields of the config that are such."""
-    for word in (w.strip() for w in str(expression).split("*")):
-        value = word if word.isdigit() else _field(word, sizes)
-        if isinstance(value, bool) or not str(value).isdigit() or int(value) < 1:
-            yield f"={expression}: {word} is {value}; right: a positive integer, or a field of config that is one"
+def _size_mistakes(expression: object, sizes: object) -> Iterator[str]:
+    """The mistakes of a `Size`: its factors are positive integers, or dotted fields of the config that are such."""
+    for factor in (w.strip() for w in str(expression).split("*")):
+        value = factor if factor.isdigit() else _field(factor, sizes)
+        if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < 1:
+            yield f"={expression}: {factor} is {value}; right: a positive integer, or a field of config that is one"
 
 
-def _field(dotted: str, sizes: Any) -> Any:
+# ---- the parts
+
+
+def read_part(name: str, place: Place, section: PartSection, sizes: Mapping[str, object]) -> Part:
+    """A part of a checked config. sizes: the `config` of the model, whose fields the sizes of layers name."""
+    stacks: list[Stack] = []
+    for stack in place.stacks:
+        entry = section["stacks"][stack]
+        stacks.append(Stack(stack, entry["path"], sum(s.n for s in stacks), _size(entry["blocks"], sizes)))
+    layers = [(kind, layer, entry) for kind, entries in section["layers"].items() for layer, entry in entries.items()]
+    linears = [x for s in stacks for i in range(s.n) for x in _block(s, i, layers, sizes)]
+    folds = tuple(_fold(f) for f in section.get("folds") or ())
+    role = section.get("role") or place.role
+    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, reads_text=place.last)
+
+
+def _fold(section: FoldSection) -> Fold:
+    first, n = section.get("piece", (0, 1))
+    into, stacks = tuple(section["into"]), tuple(section.get("stacks", ()))
+    return Fold(section["before"], into, (first, n), section.get("output_of"), stacks)
+
+
+def _block(
+    stack: Stack, i: int, layers: Sequence[tuple[str, str, LayerSection]], sizes: Mapping[str, object]
+) -> Iterable[Linear]:
+    """The linear layers of block `i` of a stack. layers: (kind, name inside the block, section)."""
+    for kind, name, entry in layers:
+        if stack.name not in entry.get("stacks", [stack.name]) or i % _size(entry.get("every", 1), sizes):
+            continue
+        rows, columns = (_size(x, sizes) for x in entry["shape"])
+        yield Linear(
+            path=f"{stack.path}.{i}.{name}",
+            name=name,
+            kind=kind,
+            stack=stack.name,
+            block=stack.first + i,
+            out_features=rows,
+            in_features=columns,
+            bias=entry.get("bias", True),
+            clip=entry.get("clip", True),
+            unpackable=tuple(entry.get("unpackable", ())),
+        )
+
+
+def _size(expression: Size, sizes: Mapping[str, object]) -> int:
+    factors = (word.strip() for word in str(expression).split("*"))
+    return math.prod(int(word) if word.isdigit() else int(str(_field(word, sizes))) for word in factors)
+
+
+def _field(dotted: str, sizes: object) -> object:
+    """The value of a dotted field of the config; None where there is none."""
     for key in dotted.split("."):
         sizes = sizes.get(key) if isinstance(sizes, Mapping) else None
     return sizes

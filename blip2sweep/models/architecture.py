@@ -1,8 +1,8 @@
 """What an architecture is to the rest: one module, named by `model.architecture`, with two faces.
 
-Planning reads the module itself: the stages in the order of computation, and what it must know of
-the language model. A worker asks it for its `Implementation`, which may. A new architecture is a module with the names of
-`Architecture`, a line in ARCHITECTURES, and a YAML file in conf/model.
+Planning reads the module itself: the stages in the order of computation, and its language models. A worker asks it for
+its `Implementation`, which imports torch. A new architecture is a module with the names of `Architecture`, a line in
+ARCHITECTURES, and a YAML file in conf/model.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ FIRST = "blip2"  # the architecture of packs that were written before configs na
 
 
 class Stage(NamedTuple):
-    """A step of the forward pass: the model's children that compute it, and its lists of blocks in their order.
+    """A step of the forward pass.
 
-    children: module paths, so that a parameter belongs to the stage whose child it is or lies in. by_block: a pass may stop
-    between two of its blocks and go on from there (`BlockStage`). The last stage is the language model's: all others see
-    images alone. A part belongs to the stage that its stacks lie in.
+    children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in.
+    stacks: paths of its lists of blocks, in their order. A part belongs to the stage that its stacks lie in. by_block:
+    a pass may stop between two of its blocks and go on from there (`BlockStage`). The last stage is the language
+    model's; the others see images alone.
     """
 
     name: str
@@ -50,11 +51,11 @@ class Stage(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A kind of language model that an architecture comes with, as planning knows it.
+    """A kind of language model of an architecture, as planning knows it.
 
-    stacks: its lists of blocks in the order of computation. prompt_alone: a stack of it reads the prompt without the
-    reference, so that without a picture and a question it would read the same tokens every time. presets: the family in
-    conf/generation whose presets it takes, null where they have its own name.
+    stacks: its lists of blocks in the order of computation. prompt_alone: one of its stacks reads the prompt without
+    the reference. Without a picture and a question that stack would read the same tokens every time. presets: the
+    family in conf/generation whose presets it takes; None where they have its own name.
     """
 
     stacks: tuple[str, ...]
@@ -63,19 +64,19 @@ class Family(NamedTuple):
 
 
 class Architecture(Protocol):
-    """The names of an architecture's module, which planning imports: those of this package import no torch.
+    """The names of an architecture's module. Planning imports it, so those of this package import no torch.
 
-    MODEL_TYPE: what config.json calls it; FAMILIES: its language models by `model.family`.
+    MODEL_TYPE: the `model_type` of config.json. FAMILIES: its language models by `model.family`.
     """
 
     MODEL_TYPE: str
     FAMILIES: Mapping[str, Family]
 
     def stages(self, family: str) -> tuple[Stage, ...]:
-        """In the order of computation; family is one of FAMILIES."""
+        """The stages in the order of computation. family: one of FAMILIES."""
 
     def implementation(self) -> Implementation:
-        """What a worker runs: another module, or this one where it imports torch all the same."""
+        """What a worker runs: another module, or this one."""
 
 
 def architecture(model: Mapping[str, object]) -> Architecture:
@@ -95,7 +96,7 @@ def family(model: Mapping[str, object]) -> Family:
 
 
 def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
-    """The stages of a model config, in the order of computation. Raises UserError for an unknown family."""
+    """The stages of a model config in the order of computation. Raises UserError for an unknown family."""
     assert family(model)
     return architecture(model).stages(str(model["family"]))
 
@@ -104,7 +105,7 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
 
 
 class Processor(Protocol):
-    """Tokenizer and image processor. image_processor.to_dict() says how files become pixels."""
+    """A tokenizer and an image processor. image_processor.to_dict() says how files become pixels."""
 
     @property
     def image_processor(self) -> ImageProcessor: ...
@@ -123,14 +124,18 @@ class ImageStage(Protocol):
     name: str
 
     def run(self, rows: Rows) -> Rows:
-        """From what the stage before puts out (the first: pixels, on any device) to its own output, a row an image."""
+        """From the output of the stage before to its own output, one row for each image.
+
+        The first stage gets pixels, on any device.
+        """
 
 
 @runtime_checkable
 class BlockStage(ImageStage, Protocol):
     """A stage that can be entered and left between blocks: `run` is leave(blocks(enter(rows), 0, n_blocks)).
 
-    A state holds all that the later blocks need, such as grid sizes in `Rows.further`: it may come from another cell.
+    A state holds all that the later blocks need, such as grid sizes in `Rows.further`, because it may come from another
+    cell.
     """
 
     @property
@@ -146,51 +151,57 @@ class BlockStage(ImageStage, Protocol):
         """From the state after the last block to the stage's output."""
 
 
-class Begun(Protocol):
-    """Pictures and prompts that have been read. Likelihoods may be asked for any number of times, before the text."""
+class Prefilled(Protocol):
+    """Pictures and prompts that a language model has read.
+
+    Likelihoods may be computed any number of times before the text.
+    """
 
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        """Of one reference (ids with their end; may be empty) a row, given picture and prompt."""
+        """The likelihood of one reference for each row, given its picture and prompt.
+
+        references: token ids with their end; they may be empty.
+        """
 
     def generate(self, generation: Generation) -> list[Text]:
-        """One text a row, deterministically. What was read is used up."""
+        """One text for each row, deterministically. Afterwards this cannot be used again."""
 
 
 class Language(Protocol):
-    """The last stage: what a language model reads, writes and puts out. Pictures are rows of the stage before."""
+    """The last stage: a language model that reads rows of the stage before as pictures."""
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
-        """Token ids with the special tokens that stand around a prompt."""
+        """Token ids of prompts, with the special tokens around them."""
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        """Token ids of references, each with its end. prompted: there is a text before them."""
+        """Token ids of references, each with its end. prompted: whether a text stands before them."""
 
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
-        """Read pictures and as many prompts, of any lengths. Raises RuntimeError for pictures that are none."""
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
+        """Read pictures and as many prompts, of any lengths. Raises RuntimeError for rows that are no pictures."""
 
     def row_bytes(self, generation: Generation) -> int:
-        """Bytes that the keys and values of a row take while it is written, all beams together."""
+        """The bytes of the keys and values of one row while it is written, all beams together."""
 
     # For calibration and error propagation: one forward pass over rows of one length, as the model is trained.
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
-        """The text that stands behind the picture in the stream in which pictures are."""
+        """The text behind the picture, in the stream of tokens that has pictures."""
 
     def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        """Of each token of that stream, whether it is one of the picture's `tokens`."""
+        """For each token of that stream, whether it is one of the picture's `tokens`."""
 
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> object:
-        """One pass over rows without padding; texts: from `as_read`. pictures: null leaves them out."""
+        """One pass over rows without padding. texts: from `as_read`. pictures: None leaves them out."""
 
     def logits(self, output: object) -> Tensor:
-        """(rows, tokens, vocabulary) of what `read` gave."""
+        """(rows, tokens, vocabulary) of the output of `read`."""
 
     def in_stream(self, path: str) -> bool:
-        """Whether the inputs of the layer at a module path are tokens of the stream in which pictures are."""
+        """Whether the inputs of the layer at `path` are tokens of the stream that has pictures."""
 
 
 class Implementation(Protocol):
-    """What a worker runs of an architecture; a module with these names is one.
+    """What a worker runs of an architecture. A module with these names is one.
 
     config_class, model_class: of transformers, or with the same from_dict, from_pretrained and constructor.
     """
@@ -199,16 +210,22 @@ class Implementation(Protocol):
     model_class: type[PreTrainedModel]
 
     def config_mistakes(self, config: PreTrainedConfig) -> Iterable[str]:
-        """What must hold inside config.json, whatever conf/model says."""
+        """The mistakes inside config.json, whatever conf/model says."""
 
     def read_processor(self, folder: Path, config: PreTrainedConfig) -> tuple[Processor | None, list[str]]:
-        """(processor, mistakes): None where a piece of it cannot be read. One that would leave the image out is a mistake."""
+        """(processor, mistakes). The processor is None where a piece of it cannot be read.
+
+        A processor that would leave the image out is a mistake.
+        """
 
     def pixels(self, processor: Processor, image: Image) -> Rows:
-        """One row: what the first stage reads of an image."""
+        """One row: the pixels of an image as the first stage reads them."""
 
     def image_stages(self, model: PreTrainedModel, where: device) -> tuple[ImageStage, ...]:
-        """The stages before the last, of the names and in the order of `Architecture.stages`. where: of inputs."""
+        """The stages before the last, with the names and in the order of `Architecture.stages`.
+
+        where: the device of inputs.
+        """
 
     def language(self, model: PreTrainedModel, processor: Processor, family: str) -> Language:
         """The last stage."""

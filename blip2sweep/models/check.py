@@ -1,5 +1,8 @@
-"""All that is wrong with a checkpoint, found without reading its weights. `python -m blip2sweep.models.check` answers a
-question on stdin (`blip2sweep.models.checkpoints.verdict` asks it): planning itself stays without torch."""
+"""All mistakes of a checkpoint, found without reading its weights.
+
+`python -m blip2sweep.models.check` answers a question on stdin, which `blip2sweep.models.checkpoints.verdict` writes.
+So planning itself imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers.utils import logging
 
@@ -18,22 +21,23 @@ from blip2sweep.models.checkpoints import ANSWER, Weights, inspect
 from blip2sweep.models.config_file import NOT_LOADED, first_line, generation_mistakes, read_config, read_object
 from blip2sweep.models.tensors import tensor_mistakes
 from blip2sweep.models.tree import verify
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
-    """Sentences; empty where the folder is exactly what `model_config` (name, config, parts, tied) describes."""
+def mistakes(weights: Weights, model_config: ModelSection) -> list[str]:
+    """Sentences; empty where the folder is exactly what `model_config` describes."""
     folder = weights.folder
     config, wrong = read_config(folder, model_config)
     data, _ = read_object(folder / "config.json")
     own = architecture(model_config).implementation()
     if data is not None:
-        # Of a wrong size config.json tells, and it tells once: everything else is held against conf/model.
+        # A wrong size in config.json is one mistake. Everything else is compared with the sizes of conf/model.
         try:
             wanted = own.config_class.from_dict(_merged(data, model_config["config"]))
-        except Exception as error:  # sizes of both that do not go together
+        except Exception as error:  # sizes of both that do not fit together
             wrong = wrong or [f"config.json and conf/model make no model together ({first_line(error)})"]
         else:
             wrong += generation_mistakes(folder, config or wanted)
@@ -42,7 +46,7 @@ def mistakes(weights: Weights, model_config: Mapping[str, Any]) -> list[str]:
     return [mistake.replace(f"{folder}/", "").replace(str(folder), "the folder") for mistake in wrong]
 
 
-def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: Mapping[str, Any]) -> list[str]:
+def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: ModelSection) -> list[str]:
     wrong, model = tensor_mistakes(weights.tensors, wanted, model_config)
     if model is not None and not wrong:
         try:
@@ -52,8 +56,8 @@ def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: Mappin
     return wrong
 
 
-def _merged(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json with conf/model's fields in place of its own, and without what would load other weights."""
+def _merged(found: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
+    """config.json with the fields of conf/model in place of its own, without fields that would load other weights."""
     merged = {k: v for k, v in found.items() if k not in NOT_LOADED}
     for name, value in wanted.items():
         inner = merged.get(name)
@@ -66,9 +70,9 @@ def _merged(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, An
 def main() -> None:
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
-    asked = json.load(sys.stdin)
-    model = asked["model"]
-    found = mistakes(inspect(Path(asked["folder"]), model.get("tied") or ()), model)
+    question = json.load(sys.stdin)
+    model = question["model"]
+    found = mistakes(inspect(Path(question["folder"]), model.get("tied") or ()), model)
     print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
 
 

@@ -1,15 +1,16 @@
-"""config.json and generation_config.json of a checkpoint held against conf/model, all mistakes at once."""
+"""config.json and generation_config.json of a checkpoint, compared with conf/model. All mistakes at once."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.models.architecture import Architecture, architecture
 from blip2sweep.models.checkpoints import quantization, shown
 from blip2sweep.models.checkpoints.headers import is_file
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -19,8 +20,8 @@ REDIRECTS = ("transformers_weights", "fusion_config")
 NOT_LOADED = ("quantization_config", *REDIRECTS)  # refused by a sentence of their own
 
 
-def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[PreTrainedConfig | None, list[str]]:
-    """(config, mistakes): the config is None where transformers cannot read it."""
+def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedConfig | None, list[str]]:
+    """(config, mistakes). The config is None where transformers cannot read it."""
     data, wrong = read_object(folder / "config.json")
     if data is None:
         return None, wrong
@@ -37,15 +38,15 @@ def read_config(folder: Path, model_config: Mapping[str, Any]) -> tuple[PreTrain
         return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {own.MODEL_TYPE}"]
     try:
         found = own.implementation().config_class.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
-    except Exception as error:  # whatever a file that anybody wrote makes of transformers' own checks
+    except Exception as error:  # anybody may have written the file, so transformers may raise anything
         return None, [*wrong, f"config.json: transformers cannot read it ({first_line(error)})"]
     return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(own, found)]
 
 
-def read_object(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def read_object(path: Path) -> tuple[dict[str, object] | None, list[str]]:
     """(the JSON object in a file, mistakes)."""
     try:
-        if not is_file(path):  # nor is a pipe waited for
+        if not is_file(path):  # a pipe would block
             return None, [f"{path.name} is missing"]
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -60,10 +61,10 @@ def first_line(error: BaseException) -> str:
     return shown(f"{type(error).__name__}: {' '.join(lines)[:200]}" if lines else type(error).__name__)
 
 
-def config_mistakes(model_config: Mapping[str, Any], found: PreTrainedConfig) -> list[str]:
-    """The fields of conf/model in which a checkpoint's config.json differs.
+def config_mistakes(model_config: ModelSection, found: PreTrainedConfig) -> list[str]:
+    """The fields of conf/model in which config.json differs.
 
-    Both are compared as transformers reads them: it turns T5's `tie_word_embeddings: false` into another field.
+    Both are compared as transformers reads them, because it turns T5's `tie_word_embeddings: false` into another field.
     """
     try:
         expected = architecture(model_config).implementation().config_class(**model_config["config"])
@@ -76,7 +77,9 @@ def config_mistakes(model_config: Mapping[str, Any], found: PreTrainedConfig) ->
     ]
 
 
-def _differing(prefix: str, named: Mapping[str, Any], expected: Any, found: Any) -> Iterator[tuple[str, Any, Any]]:
+def _differing(
+    prefix: str, named: Mapping[str, object], expected: object, found: object
+) -> Iterator[tuple[str, object, object]]:
     for field, value in named.items():
         want, have = getattr(expected, field, None), getattr(found, field, None)
         if isinstance(value, Mapping):
@@ -86,14 +89,14 @@ def _differing(prefix: str, named: Mapping[str, Any], expected: Any, found: Any)
 
 
 def _of_its_own(own: Architecture, config: PreTrainedConfig) -> Iterator[str]:
-    """What must hold inside config.json, whatever conf/model says."""
+    """The mistakes inside config.json, whatever conf/model says."""
     yield from own.implementation().config_mistakes(config)
     text = config.get_text_config()
     yield from _tokens("config.json: " if text is config else "config.json: text_config.", text, text.vocab_size)
 
 
 def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
-    """What is wrong with generation_config.json, where there is one."""
+    """The mistakes of generation_config.json, where there is one."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return []
@@ -101,8 +104,8 @@ def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
     return wrong + list(_tokens("generation_config.json: ", data or {}, config.get_text_config().vocab_size))
 
 
-def _tokens(where: str, section: Any, rows: int) -> Iterator[str]:
-    """Special tokens that no row of the embedding stands for."""
+def _tokens(where: str, section: object, rows: int) -> Iterator[str]:
+    """Special tokens beyond the `rows` of the embedding."""
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         value = section.get(name) if isinstance(section, dict) else getattr(section, name, None)
         for token in value if isinstance(value, list) else [] if value is None else [value]:

@@ -1,4 +1,4 @@
-"""Image files -> pixels, and features kept per image."""
+"""Image files -> pixels, and features by image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.content import READING, UNREADABLE, check_planned, content_of
 from blip2sweep.tasks.pictures import Refused, decode
 from blip2sweep.tasks.sample import TaskData
+from blip2sweep.wire.pack import JsonObject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,10 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is known of images, one row an image id; rows: None where no image could be read.
+    """Rows of images, one for each id. rows: None where no image could be read.
 
-    after: the stage that put the rows out; None: they are pixels, as the first stage reads them. bad: ids of images that
-    could not be read.
+    after: the stage that made the rows; None where they are pixels. bad: ids of images that could not be read.
     """
 
     ids: tuple[Id, ...]
@@ -46,7 +46,7 @@ class Features:
 
 
 class Row:
-    """One image read: its id, the digest of its file, and its pixels (one row) or why there are none."""
+    """One image: its id, the digest of its file, and its pixels (one row) or the reason why there are none."""
 
     def __init__(self, image_id: Id, digest: str, pixels: Rows | None, error: str = "") -> None:
         self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
@@ -65,9 +65,9 @@ class _Images(Dataset[Row]):
             content = content_of(path)
             digest = hashlib.sha256(content).hexdigest()  # of the very bytes that are decoded
             pixels = self.pixels(decode(content))
-        except MemoryError:  # which says nothing of the image
+        except MemoryError:  # not the image's fault
             raise
-        except Exception as error:  # Pillow raises nearly anything for a broken file
+        except Exception as error:  # Pillow raises almost any error for a broken file
             why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
             return Row(image_id, digest, None, f"{path}: not a readable image ({why})")
         return Row(image_id, digest, pixels)
@@ -77,9 +77,10 @@ def pixel_batches(
     loaded: Loaded, images: Sequence[tuple[Id, Path]], batch_size: int, workers: int, on_bad_image: str,
     digests: dict[Id, str],
 ) -> Iterator[Features]:  # fmt: skip
-    """Read, decode and preprocess images (id, path) in order. digests: takes those of the files by id.
+    """Read, decode and preprocess images (id, path) in order. digests: receives the digests of the files by id.
 
-    Raises UserError naming a file that cannot be decoded, or with on_bad_image="skip" lists its id under `bad`.
+    Raises UserError naming a file that cannot be decoded. With on_bad_image="skip" its id is listed under `bad`
+    instead.
     """
     loader: Iterable[list[Row]] = DataLoader(
         _Images(images, loaded.pixels),
@@ -106,43 +107,45 @@ def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]
 class Images:
     """The distinct images of a task, decoded and preprocessed once for any number of cells.
 
-    The first pass decodes a batch ahead of whoever consumes it; at its end the content of all files is compared with what
-    was planned. What was decoded is kept: 12 bytes a pixel (0.6 MB an
-    image at 224 px), in a memory-mapped temporary file where that is much of the memory that is free and the disk has
-    room for it.
+    The first pass decodes one batch ahead. At its end the content of all files is compared with what was planned. The
+    pixels are kept: 4 bytes a value, 0.6 MB for an image of 224 x 224. They are in a memory-mapped temporary file where
+    they would take a large share of the free memory and the disk has room.
     """
 
     def __init__(self, loaded: Loaded, task: TaskData, workers: int = 0, on_bad_image: str = "error") -> None:
         self.loaded, self.task, self.workers, self.on_bad_image = loaded, task, workers, on_bad_image
-        self._kept: Features | None = None
+        self._pixels: Features | None = None
 
     def batches(self, size: int) -> Iterator[Features]:
-        """Pixels in task order: the first time batch by batch, afterwards all in one.
+        """Pixels in task order: batch by batch the first time, all at once afterwards.
 
-        Raises UserError after the last batch where the files are not those that were planned: whatever was made of the
-        batches is then not to be kept.
+        Raises UserError after the last batch where the files are not those that were planned. What was made of the
+        batches must then be thrown away.
         """
-        if self._kept is not None:
-            yield self._kept
+        if self._pixels is not None:
+            yield self._pixels
             return
         files, digests = list(self.task.images.items()), dict[Id, str]()
         reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
         ids: list[Id] = []
         bad: list[Id] = []
-        kept = _Kept(len(self.task.images))
+        store = _PixelStore(len(self.task.images))
         for part in _ahead(reading):
             if part.rows is not None:
-                kept.add(part.rows)
+                store.add(part.rows)
             ids.extend(part.ids)
             bad.extend(part.bad)
             yield part
         if self.task.planned is not None:
             check_planned(self.task.images, self.task.planned, digests, self.task.name)
-        self._kept = Features(tuple(ids), kept.rows(), bad=tuple(bad))
+        self._pixels = Features(tuple(ids), store.rows(), bad=tuple(bad))
 
 
-class _Kept:
-    """Rows of at most n images. Dense ones of one shape are put where they will stay, others are joined at the end."""
+class _PixelStore:
+    """Rows of at most n images.
+
+    Dense rows of one shape are written to their final place; others are joined at the end.
+    """
 
     def __init__(self, n: int) -> None:
         self.n, self.filled = n, 0
@@ -159,7 +162,7 @@ class _Kept:
         self.filled += len(rows)
 
     def _emptied(self) -> list[Rows]:
-        """All parts so far; the room is given up."""
+        """All parts so far. The allocated room is given up."""
         first = [] if self._room is None else [Rows(self._room[: self.filled])]
         self._room = None
         return [*first, *self._parts]
@@ -170,20 +173,20 @@ class _Kept:
 
 
 def _allocated(n: int, like: Tensor) -> Tensor:
-    """Room for n images (n, …) of the dtype of `like`."""
+    """Room for n images (n, …) with the dtype of `like`."""
     shape, bytes_ = (n, *like.shape[1:]), n * like[:1].nbytes
     if bytes_ < free_host_bytes() // 4:
         return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_pinned())
     with tempfile.NamedTemporaryFile(prefix="blip2sweep-pixels-") as file:  # mapped, so it may lose its name
         try:
-            os.posix_fallocate(file.fileno(), 0, bytes_)  # on a full disk, a page that is not there kills
+            os.posix_fallocate(file.fileno(), 0, bytes_)  # on a full disk, writing a missing page ends the process
         except OSError:
             return torch.empty(shape, dtype=like.dtype)
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype).reshape(shape)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one being made in a thread while one is used."""
+    """The same items. The next one is made in a thread while one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -194,14 +197,14 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
 def load_pixels(
     loaded: Loaded, task: TaskData, *, batch_size: int = 64, workers: int = 0, on_bad_image: str = "error"
 ) -> Features:
-    """All distinct images of a task at once."""
+    """The pixels of all distinct images of a task."""
     images = Images(loaded, task, workers, on_bad_image)
     list(images.batches(batch_size))
     return next(images.batches(batch_size))
 
 
-def preprocessing(loaded: Loaded) -> dict[str, Any]:
-    """How files become pixels."""
+def preprocessing(loaded: Loaded) -> JsonObject:
+    """How files become pixels, as JSON."""
     settings = loaded.processor.image_processor.to_dict()
-    told = {k: str(v) for k, v in sorted(settings.items())}
-    return {"backend": loaded.image_processor_backend, "settings": told, "pictures": READING}
+    as_text = {k: str(v) for k, v in sorted(settings.items())}
+    return {"backend": loaded.image_processor_backend, "settings": as_text, "pictures": READING}

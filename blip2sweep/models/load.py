@@ -1,4 +1,4 @@
-"""Load a checkpoint: safetensors only, every part in the dtype asked for, anatomy and processor checked."""
+"""Loads a checkpoint: safetensors only, each stage in its dtype, anatomy and processor checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from blip2sweep.models.dtypes import stage_dtypes
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,9 +33,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model ready to evaluate. `device` is where its inputs go; `dtypes` and `attention`: {stage: name}.
+    """A model ready to evaluate.
 
-    pixels: an image as the first stage reads it, one row; images: the stages before the last; language: the last.
+    device: of its inputs. dtypes, attention: {stage: name}. pixels: turns an image into one row for the first stage.
+    images: the stages before the last. language: the last stage.
     """
 
     model: PreTrainedModel
@@ -50,15 +52,15 @@ class Loaded:
     language: Language
 
 
-def load(model_config: Mapping[str, Any], folder: Path, device: str = "cpu") -> Loaded:
+def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loaded:
     """Load the checkpoint in `folder` as `model_config` describes it.
 
-    Uses `dtype`, `dtype_per_part` ({part: dtype}), and `device_map` (through accelerate; else `device`).
-    Raises UserError for a folder without safetensors, a config.json or module tree that differs from conf/model, an
-    unknown dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
-    weights that are no numbers. Planning has looked for all of it; a folder may have changed since.
+    It uses `dtype`, `dtype_per_part` ({part: dtype}) and `device_map` (through accelerate; otherwise `device`). Raises
+    UserError for a folder without safetensors, a config.json or module tree that differs from conf/model, an unknown
+    dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
+    weights with NaN or Inf. Planning has checked all of it, but a folder may have changed since.
     """
-    logging.set_verbosity(logging.CRITICAL)  # what it would report is an error here
+    logging.set_verbosity(logging.CRITICAL)  # what it would report is an error of ours
     logging.disable_progress_bar()
     name, weights = str(model_config["name"]), inspect(folder)
     parts = anatomy(model_config)
@@ -99,11 +101,11 @@ def _attention(model: nn.Module, stages: tuple[Stage, ...]) -> dict[str, str]:
 
 
 def _read(
-    weights: Weights, config: PreTrainedConfig, dtypes: Mapping[str, str], model_config: Mapping[str, Any]
+    weights: Weights, config: PreTrainedConfig, dtypes: Mapping[str, str], model_config: ModelSection
 ) -> PreTrainedModel:
-    """Read in the common dtype, or in float32 where parts differ: a cast through a narrower dtype would round twice.
+    """Read in the common dtype, or in float32 where stages differ: a cast through a narrower dtype would round twice.
 
-    Raises UserError unless every tensor of the files is one of the model's, and the other way round.
+    Raises UserError unless the tensors of the files are exactly the model's.
     """
     names, device_map = set(dtypes.values()), model_config.get("device_map")
     common = DTYPES[names.pop()] if len(names) == 1 else torch.float32
@@ -119,7 +121,7 @@ def _read(
 
 
 def _check_finite(model: nn.Module, folder: Path, name: str) -> None:
-    """Raise UserError naming the tensors that hold NaN or Inf, as they were stored or after the cast."""
+    """Raise UserError naming the tensors that hold NaN or Inf, from the file or from the cast."""
     held = [
         (n, p) for n, p in model.named_parameters() if p.is_floating_point() and p.device.type != "meta" and p.numel()
     ]
@@ -129,7 +131,7 @@ def _check_finite(model: nn.Module, folder: Path, name: str) -> None:
 
 
 def cast(model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...]) -> None:
-    """Cast every stage itself, and assert it: float16 keeps the Q-Former (and T5's wo) in float32 behind one's back."""
+    """Cast every stage and check the result: transformers keeps the Q-Former and T5's wo in float32 under float16."""
     for _, tensor, dtype in _floating(model, dtypes, stages):
         if tensor.dtype != dtype:
             tensor.data = tensor.data.to(dtype)

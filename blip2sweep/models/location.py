@@ -1,24 +1,29 @@
-"""Where a model's checkpoint is: a folder, one in the package, or a snapshot in the Hugging Face cache. No torch here."""
+"""Where a model's checkpoint is: a folder, one in the package, or a snapshot in the Hugging Face cache.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 
 
 class Located(NamedTuple):
-    """A checkpoint's folder, and the commit of the Hub snapshot it is (None for a plain folder)."""
+    """The folder of a checkpoint, and the commit of its Hub snapshot; None for a plain folder."""
 
     folder: Path
     revision: str | None
 
 
-def locate(model: Mapping[str, Any]) -> Located:
-    """The folder of `model.path`, or the snapshot of `model.hub_id` in the local Hugging Face cache; never downloads.
+def locate(model: Mapping[str, object]) -> Located:
+    """The folder of `model.path`, or the snapshot of `model.hub_id` in the local Hugging Face cache.
+
+    Nothing is downloaded.
 
     Raises UserError when there is no such folder or snapshot.
     """
@@ -26,7 +31,8 @@ def locate(model: Mapping[str, Any]) -> Located:
         return Located(_folder(str(model["path"])), None)
     if not model.get("hub_id"):
         raise UserError(f"model {model.get('name')}: neither path nor hub_id is set; right: one of them")
-    return _cached(str(model["hub_id"]), model.get("revision"))
+    revision = model.get("revision")
+    return _cached(str(model["hub_id"]), None if revision is None else str(revision))
 
 
 def _folder(text: str) -> Path:
@@ -35,7 +41,7 @@ def _folder(text: str) -> Path:
         if folder.is_dir():
             return folder
         why = "a file and no folder" if folder.exists() else "no such folder"
-    except OSError as error:  # one may not look, or the name is too long
+    except OSError as error:  # no permission, or the name is too long
         why = str(error.strerror)
     except (
         RuntimeError,

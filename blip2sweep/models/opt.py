@@ -1,8 +1,8 @@
-"""OPT as the language model behind pictures: it reads [pictures][padding][BOS prompt], from left to right.
+"""OPT as the language model behind pictures. It reads [pictures][padding][BOS prompt], from left to right.
 
-Picture and prompt are read once (`begin`): references are scored and the text is written from there. Greedy decoding is a
-loop of our own, which drops finished rows; beams go through `generate` of transformers. Both write the same tokens
-(tests/backends/torch/test_evaluate.py). Padding on the right would change what it writes.
+Pictures and prompt are read once (`prefill`). References are scored and the text is written from there. Greedy decoding
+is a loop of our own, which drops finished rows. Beams go through `generate` of transformers. Both write the same tokens
+(tests/backends/torch/test_evaluate.py). Padding on the right would change the text.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
     from blip2sweep.tasks.generation import Generation
 
-# Rows that have ended are dropped when they are at least this share: dropping copies the cache of those that stay.
+# Ended rows are dropped when they are at least this share, because dropping copies the cache of the others.
 ENDED_SHARE = 0.125
 
 
 def tokenizer_mistakes(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> Iterator[str]:
-    """ids: what it makes of a text."""
+    """The mistakes of a tokenizer for OPT. ids: the tokens that it makes of a text."""
     if ids[:1] != [tokenizer.bos_token_id]:
         yield f"the tokenizer sets no BOS token ({tokenizer.bos_token_id}) before a text, as OPT was trained with"
 
@@ -41,28 +41,28 @@ class Opt:
         self.base, self.model = base, base.model
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
-        """BOS before each, as the tokenizer sets it. Raises RuntimeError where it does not."""
+        """Token ids with BOS first, as the tokenizer sets it. Raises RuntimeError where it does not."""
         ids, bos = self.base.tokenized(texts, add_special_tokens=True), self.base.tokenizer.bos_token_id
         if any(row[:1] != [bos] for row in ids):
             raise RuntimeError(f"the tokenizer sets no BOS token ({bos}) before a prompt, as OPT was trained with")
         return ids
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        """After a prompt it goes on with a space."""
+        """Token ids of references. Behind a prompt a reference begins with a space."""
         space = " " if prompted else ""
         return self.base.with_ends([space + text for text in references])
 
     @torch.inference_mode()
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=True)
         cache = DynamicCache()
         hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
-        return Begun(self, embeds, mask, cache, hidden)
+        return Prefilled(self, embeds, mask, cache, hidden)
 
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
-        """The last hidden state (batch, new tokens, width) after more tokens, whose keys and values join the cache.
+        """The last hidden state (batch, new tokens, width) after further tokens. Their keys and values join the cache.
 
-        On the mask's device: with a device_map the last block may be on another one than the first.
+        It is on the mask's device: with a device_map the last block may be on another one than the first.
         """
         out = self.model.model(attention_mask=mask, past_key_values=cache, use_cache=True, **tokens)
         return out.last_hidden_state.to(mask.device)
@@ -73,7 +73,7 @@ class Opt:
     # ---- one pass over rows of one length
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
-        """All but the end."""
+        """Prompt and reference without its end."""
         return prompt + reference[:-1]
 
     def pictured(self, text: Ids, tokens: int) -> list[bool]:
@@ -92,8 +92,8 @@ class Opt:
 
 
 @dataclass(eq=False)
-class Begun:
-    """Picture and prompt read: `cache` of keys and values, `hidden` (batch, width) at the last token."""
+class Prefilled:
+    """Pictures and prompts that were read. cache: keys and values. hidden (batch, width): at the last token."""
 
     language: Opt
     embeds: Tensor
@@ -103,20 +103,23 @@ class Begun:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, kept = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
-        logits = self._logits(ids.to(self.mask.device), kept.to(self.mask.device))
-        return likelihoods(logits, ids, kept, references)
+        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        logits = self._logits(ids.to(self.mask.device), reference_mask.to(self.mask.device))
+        return likelihoods(logits, ids, reference_mask, references)
 
-    def _logits(self, ids: Tensor, kept: Tensor) -> Tensor:
-        """Logits (tokens of all references, vocabulary). Nothing follows a reference, so padding may stand on the right."""
+    def _logits(self, ids: Tensor, reference_mask: Tensor) -> Tensor:
+        """Logits (tokens of all references, vocabulary).
+
+        Nothing follows a reference, so padding may stand on the right.
+        """
         hidden = self.hidden[:, None]
         if ids.shape[1] > 1:
             before = [(layer.keys, layer.values) for layer in self.cache.layers]
-            mask = torch.cat([self.mask, kept[:, 1:]], 1)
+            mask = torch.cat([self.mask, reference_mask[:, 1:]], 1)
             hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
             for layer, (keys, values) in zip(self.cache.layers, before, strict=True):
                 layer.keys, layer.values = keys, values  # the text begins where the prompt ends, not after a reference
-        return self.language.model.get_output_embeddings()(hidden[kept.bool()])
+        return self.language.model.get_output_embeddings()(hidden[reference_mask.bool()])
 
     @torch.inference_mode()
     def generate(self, generation: Generation) -> list[Text]:
@@ -124,7 +127,7 @@ class Begun:
         return self.language.base.texts(rows)
 
     def _by_beams(self, generation: Generation) -> list[Ids]:
-        """Through `generate`; the beams of a row share the prompt's keys and values."""
+        """Text through `generate` of transformers. The beams of a row share the prompt's keys and values."""
         out = self.language.model.generate(
             attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.tokenizer.pad_token_id,
             inputs_embeds=self.embeds, past_key_values=_all_but_the_last(self.cache, generation.num_beams),
@@ -134,11 +137,11 @@ class Begun:
 
     @torch.inference_mode()
     def greedy(self, generation: Generation) -> list[Ids]:
-        """The likeliest token each time, until EOS or max_new_tokens: token ids (batch, max_new_tokens), padded."""
+        """The likeliest token each time, until EOS or max_new_tokens. Token ids (batch, max_new_tokens), padded."""
         mask, cache, hidden, base = self.mask, self.cache, self.hidden, self.language.base
         pad, stops = base.tokenizer.pad_token_id, torch.tensor(base.ends, device=hidden.device)
         written = torch.full((len(mask), generation.max_new_tokens), pad, device=hidden.device)
-        rows = torch.arange(len(mask), device=hidden.device)  # where the rows in hand belong
+        rows = torch.arange(len(mask), device=hidden.device)  # the row of `written` that each row belongs to
         alive = torch.ones(len(mask), dtype=torch.bool, device=hidden.device)
         for step in range(generation.max_new_tokens):
             tokens = self._likeliest(hidden, stops if step < (generation.min_new_tokens or 0) else None)
@@ -157,7 +160,10 @@ class Begun:
         return written.tolist()
 
     def _likeliest(self, hidden: Tensor, forbidden: Tensor | None) -> Tensor:
-        """(batch,) token ids, where `hidden` is; as `generate` of transformers, chosen in float32."""
+        """(batch,) token ids on the device of `hidden`.
+
+        They are chosen in float32, as `generate` of transformers does.
+        """
         logits = self.language.model.get_output_embeddings()(hidden).float()
         if forbidden is not None:
             logits[:, forbidden.to(logits.device)] = -torch.inf
@@ -165,7 +171,7 @@ class Begun:
 
 
 def _all_but_the_last(cache: DynamicCache, beams: int) -> DynamicCache:
-    """Each row's keys and values once a beam, without those of the last token: `generate` wants to read one itself."""
+    """The keys and values of each row once for each beam, without the last token: `generate` reads one token itself."""
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys[:, :, :-1], layer.values[:, :, :-1]
     cache.batch_repeat_interleave(beams)
@@ -173,7 +179,7 @@ def _all_but_the_last(cache: DynamicCache, beams: int) -> DynamicCache:
 
 
 def select(cache: DynamicCache, rows: Tensor) -> None:
-    """Leave these rows alone in the cache; each layer's keys and values are where its block is."""
+    """Keep only these rows in the cache. The keys and values of a layer are on the device of its block."""
     for layer in cache.layers:
         own = rows.to(layer.keys.device)
         layer.keys, layer.values = layer.keys[own], layer.values[own]

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy_config import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.models.architecture import Stage
+from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 
 
 class Place(NamedTuple):
-    """Where a part is computed: its stage, whether that is the last, and its stacks (by name) in the order of computation.
+    """Where a part is computed: its stage, whether that is the last, and its stacks in the order of computation.
 
-    role: that of a part whose YAML names none: the first stage sees, the last one speaks, those between connect them.
+    role: of a part whose YAML names none. The first stage has the role vision, the last one language, those between
+    connector.
     """
 
     stage: str
@@ -29,8 +30,8 @@ class Place(NamedTuple):
 def places(stages: Sequence[Stage], family: str, parts: Mapping[str, Mapping[str, str]]) -> dict[str, Place]:
     """{part: its place}, parts in the order of computation. parts: {part: {stack: path of its list of blocks}}.
 
-    Raises UserError where a stack is no list of blocks of the architecture, where a part has stacks in two stages, and
-    where two stacks are one list.
+    Raises UserError where a stack is not a list of blocks of the architecture, where a part has stacks in two stages,
+    and where two stacks are one list.
     """
     known = [path for stage in stages for path in stage.stacks]
     stacks = [(part, stack, path) for part, own in parts.items() for stack, path in own.items()]

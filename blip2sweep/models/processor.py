@@ -1,4 +1,4 @@
-"""What processors of all architectures have: a tokenizer and an image processor, read and held against the model."""
+"""The tokenizer and the image processor of all architectures, read and compared with the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", 
 
 
 def load_processor(own: Implementation, folder: Path, config: PreTrainedConfig, name: str) -> Processor:
-    """The processor of a checkpoint. name: the model's. Raises UserError, all in one line, where it does not fit the model."""
+    """The processor of a checkpoint. name: the model's.
+
+    Raises UserError with all mistakes in one line where it does not fit the model.
+    """
     processor, wrong = own.read_processor(folder, config)
     if wrong or processor is None:
         raise refused(folder, name, wrong)
@@ -39,7 +42,7 @@ def read_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase | None, list[s
 
 
 def read_image_processor(folder: Path) -> tuple[BaseImageProcessor | None, list[str]]:
-    """(image processor, mistakes); always the PIL one, so that pixels do not depend on torchvision being installed."""
+    """(image processor, mistakes). It is always the PIL one, so that pixels do not depend on torchvision."""
     try:
         return BlipImageProcessorPil.from_pretrained(folder, local_files_only=True), []
     except Exception as error:
@@ -47,7 +50,7 @@ def read_image_processor(folder: Path) -> tuple[BaseImageProcessor | None, list[
 
 
 def picture_mistakes(images: BaseImageProcessor, size: int) -> Iterator[str]:
-    """A picture through the processor: it must come out as a vision tower of this image size takes it."""
+    """The mistakes of an image processor, found by sending a picture through it. size: of the vision tower's images."""
     try:
         found = dict(images.size)
         if found != {"height": size, "width": size}:
@@ -69,10 +72,10 @@ def vocabulary_mistakes(
     image: tuple[str, object],
     own: Callable[[PreTrainedTokenizerBase, list[int]], Iterator[str]] | None = None,
 ) -> Iterator[str]:
-    """Every token the tokenizer can say must have a row of its own in the embedding, which has `rows`.
+    """The mistakes of a tokenizer. Every token must have a row of its own in the embedding, which has `rows`.
 
-    image: the processor's image token and the config's number for it. own: what a family of language models asks of the
-    tokenizer and the ids that it makes of a text.
+    image: the processor's image token and the config's number for it. own: further checks of a family of language
+    models; it gets the tokenizer and the ids of a text.
     """
     try:
         known = tokenizer.get_vocab()

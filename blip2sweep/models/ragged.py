@@ -1,4 +1,4 @@
-"""Rows, one an image: dense where all have the same shape, as BLIP-2's do, else one behind the other with their lengths."""
+"""Rows of images: dense where all have the same shape, as BLIP-2's have, otherwise concatenated with their lengths."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What is known of images.
+    """Values of images, one row for each.
 
-    Dense: values (n, …), row i is values[i]. Ragged: lengths has n numbers and values (sum of lengths, …), so that row i is
-    the lengths[i] entries (tokens, patches, tiles) after those of the rows before it. further: other tensors (n, …) by name,
-    such as grid sizes.
+    Dense: values (n, …), and row i is values[i]. Ragged: lengths has n numbers, and values is (sum of lengths, …). Row
+    i is then the lengths[i] entries (tokens, patches, tiles) after those of the rows before it. further: other tensors
+    (n, …) by name, such as grid sizes.
     """
 
     values: Tensor
@@ -36,7 +36,7 @@ class Rows:
         return len(self.values) if self.lengths is None else len(self.lengths)
 
     def tokens(self, row: int) -> int:
-        """How many entries a row has; of dense rows the size of their first dimension."""
+        """The number of entries of a row. For dense rows it is the size of their first dimension."""
         return self.values.shape[1] if self.lengths is None else self.lengths[row]
 
     def take(self, rows: slice | Sequence[int]) -> Rows:
@@ -59,11 +59,11 @@ class Rows:
         return Rows(change(self.values), self.lengths, self.further)
 
     def everywhere(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        """A change that all tensors go through, such as one of device."""
+        """The same rows with a change of all tensors, such as a move to another device."""
         return Rows(change(self.values), self.lengths, {name: change(x) for name, x in self.further.items()})
 
     def padded(self) -> tuple[Tensor, Tensor]:
-        """(n, longest, …) with zeros behind shorter rows, and (n, longest) bool: which entries are the rows' own."""
+        """(n, longest, …) with zeros behind shorter rows, and a mask (n, longest) bool of the rows' own entries."""
         if self.lengths is None:
             return self.values, torch.ones(self.values.shape[:2], dtype=torch.bool, device=self.values.device)
         own = torch.tensor(self.lengths, device=self.values.device)[:, None]
@@ -75,16 +75,16 @@ class Rows:
     # ---- kept by content
 
     def digest(self) -> bytes:
-        """sha256 over shapes, dtypes and bytes: rows of the same entries that are cut elsewhere have another."""
+        """sha256 over shapes, dtypes and bytes. Rows of the same entries with other lengths have another digest."""
         own = _digest(self.values)
         if self.plain:
             return own
-        told = {name: _digest(x).hex() for name, x in sorted(self.further.items())}
-        return hashlib.sha256(own + json.dumps([self.lengths, told]).encode()).digest()
+        header = {name: _digest(x).hex() for name, x in sorted(self.further.items())}
+        return hashlib.sha256(own + json.dumps([self.lengths, header]).encode()).digest()
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of it as tensors, of dense rows the values alone; `of_tensors` reads them."""
-        return (self.values,) if self.plain else (self.values, self._told, *self.further.values())
+        """The rows as tensors, which `of_tensors` reads. Dense rows are their values alone."""
+        return (self.values,) if self.plain else (self.values, self._header, *self.further.values())
 
     @classmethod
     def of_tensors(cls, tensors: Sequence[Tensor]) -> Rows:
@@ -92,29 +92,29 @@ class Rows:
         return cls(values) if not rest else _restored(values, rest[0], rest[1:])
 
     def named(self, name: str) -> dict[str, Tensor]:
-        """`tensors` for a safetensors file: dense rows are one tensor of this name."""
+        """The rows as tensors by name, for a safetensors file. Dense rows are one tensor of this name."""
         keys = [name, f"{name}.rows", *(f"{name}.further.{i}" for i in range(len(self.further)))]
         return dict(zip(keys, self.tensors(), strict=False))
 
     @classmethod
     def of_named(cls, name: str, read: Mapping[str, Tensor]) -> Rows:
-        """The rows in what `named` gave."""
+        """The inverse of `named`."""
         further = sorted((k for k in read if k.startswith(f"{name}.further.")), key=lambda k: int(k.rpartition(".")[2]))
         return cls.of_tensors([read[k] for k in (name, f"{name}.rows", *further) if k in read])
 
     @property
     def plain(self) -> bool:
-        """Whether the values are all there is: dense, and nothing further."""
+        """Whether the values are everything: dense, and nothing further."""
         return self.lengths is None and not self.further
 
     @property
-    def _told(self) -> Tensor:
-        """Lengths and names, JSON as uint8."""
+    def _header(self) -> Tensor:
+        """Lengths and names of further tensors: JSON as uint8."""
         return torch.tensor(list(json.dumps([self.lengths, list(self.further)]).encode()), dtype=torch.uint8)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, one after the other: dense where all are so and of one shape."""
+    """The rows of all parts, one after the other. They are dense where all parts are dense and of one shape."""
     names = {tuple(p.further) for p in parts}
     if len(names) != 1:
         raise ValueError(f"rows that differ in what is further known of them: {sorted(names)}")
@@ -130,8 +130,8 @@ def _cut(dense: Rows) -> Rows:
     return Rows(dense.values.flatten(0, 1), (dense.values.shape[1],) * len(dense), dense.further)
 
 
-def _restored(values: Tensor, told: Tensor, further: Sequence[Tensor]) -> Rows:
-    lengths, names = json.loads(bytes(told.tolist()))
+def _restored(values: Tensor, header: Tensor, further: Sequence[Tensor]) -> Rows:
+    lengths, names = json.loads(bytes(header.tolist()))
     return Rows(values, None if lengths is None else tuple(lengths), dict(zip(names, further, strict=True)))
 
 

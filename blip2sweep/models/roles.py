@@ -1,7 +1,7 @@
-"""Roles of parts: words that mean the same in every model, beside the names that a model's YAML gives its parts.
+"""Roles of parts: words that mean the same in every model. They stand beside the names that a model gives its parts.
 
-A part has one role; a role may have several parts, and then means all of them. `language.encoder` is the stack `encoder` of
-every part of that role that has several stacks.
+A part has one role. A role may have several parts and then means all of them. `language.encoder` is the stack `encoder`
+of every part of that role that has several stacks.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from blip2sweep.errors import MissingRole, UserError, nearest
-from blip2sweep.models.anatomy_config import ROLES
+from blip2sweep.models.part import ROLES
 
 if TYPE_CHECKING:
-    from blip2sweep.models.anatomy import Anatomy, Part
+    from blip2sweep.models.anatomy import Anatomy
+    from blip2sweep.models.part import Part
 
 KEYED = ("per_part.", "model.dtype_per_part.")  # keys behind which a part is named
 
 
 def check_names(model: str, parts: Mapping[str, Part]) -> None:
-    """Raise UserError, one line, where a part is called as a role that it has not, or has not alone."""
+    """Raise UserError, one line, where a part has the name of a role that it does not have, or does not have alone."""
     wrong = [
         f"parts.{name}: is the name of a role, which {_others(name, parts)}; right: another name for the part"
         for name in parts
@@ -35,7 +36,7 @@ def _others(role: str, parts: Mapping[str, Part]) -> str:
 
 
 def spellings(parts: Mapping[str, Part], addressable: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """{word: the addressable names it means} of every word that `part=` takes, roles last."""
+    """{word: the addressable names it means} of every word of `part=`, roles last."""
     found: dict[str, tuple[str, ...]] = {name: (name,) for name in addressable}
     by_role: dict[str, tuple[str, ...]] = {}
     for name in found:
@@ -46,10 +47,10 @@ def spellings(parts: Mapping[str, Part], addressable: Iterable[str]) -> dict[str
 
 
 def own_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
-    """The addressable names that one word means: itself, or what has the role.
+    """The addressable names that one word means: itself, or the parts that have the role.
 
-    where: what was typed, for the message. Raises MissingRole where the model has no part of the role, UserError for a word
-    that is neither a name nor a role.
+    where: what was typed, for the message. Raises MissingRole where no part of the model has the role, UserError for a
+    word that is neither a name nor a role.
     """
     if word in anatomy.spellings:
         return anatomy.spellings[word]
@@ -62,14 +63,13 @@ def own_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
     )
 
 
-def check_spelling(anatomy: Anatomy, words: Iterable[tuple[str, str]]) -> None:
-    """Refuse a part that is named by its name here and by its role there.
+def check_spelling(anatomy: Anatomy, spelled: Iterable[tuple[str, str]]) -> None:
+    """Raise UserError, one line, where one part is named by its name and by its role.
 
-    words: (what was typed, the word for parts in it). Words that this model does not know are left to others. Raises
-    UserError, one line.
+    spelled: (what was typed, the word for parts in it). Words that this model does not know are ignored here.
     """
     first: dict[str, tuple[int, str]] = {}
-    for i, (typed, word) in enumerate(words):
+    for i, (typed, word) in enumerate(spelled):
         first.setdefault(word.partition(".")[0], (i, typed))
     for name, part in anatomy.parts.items():
         if name != part.role and name in first and part.role in first:
@@ -80,7 +80,10 @@ def check_spelling(anatomy: Anatomy, words: Iterable[tuple[str, str]]) -> None:
 
 
 def own_keys(key: str, anatomy: Anatomy) -> tuple[str, ...]:
-    """The config keys that one of `per_part` or `dtype_per_part` means, in the model's own names; any other key itself."""
+    """The config keys that one key of `per_part` or `dtype_per_part` means, in the model's own names.
+
+    Any other key is returned as it is.
+    """
     head = next((k for k in KEYED if key.startswith(k)), None)
     if head is None:
         return (key,)

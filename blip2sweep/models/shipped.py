@@ -1,16 +1,17 @@
-"""A shipped model's config read from its YAML files alone, so that importing needs neither Hydra nor weights."""
+"""The config of a shipped model, read from its YAML files alone. It needs neither Hydra nor weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import cast
 
 import yaml
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.wire.model_section import ModelSection
 
 
 def shipped_models() -> list[str]:
@@ -19,11 +20,11 @@ def shipped_models() -> list[str]:
     return sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml") and not n.startswith("_"))
 
 
-def model_config(name: str) -> dict[str, Any]:
+def model_config(name: str) -> ModelSection:
     """The composed config of a shipped model. Raises UserError for another name."""
     if name not in shipped_models():
         raise UserError(f"model {name}: not a model of conf/model; {nearest(name, shipped_models())}")
-    return _composed(name)
+    return cast("ModelSection", _composed(name))
 
 
 @lru_cache
@@ -31,19 +32,19 @@ def model_anatomy(name: str) -> Anatomy:
     return anatomy(model_config(name))
 
 
-def _composed(name: str) -> dict[str, Any]:
-    """Files of the defaults list one after the other, `_self_` where it stands; later values win."""
+def _composed(name: str) -> dict[str, object]:
+    """The files of the defaults list merged in order, `_self_` where it stands. Later values win."""
     own = yaml.safe_load((files("blip2sweep.conf") / "model" / f"{name}.yaml").read_text())
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for entry in own.pop("defaults", ["_self_"]):
         found = _merged(found, own if entry == "_self_" else _composed(entry))
     return found
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = {k: _merged(base[k], v) if _nested(base.get(k), v) else v for k, v in over.items()}
+def _merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    both = {k: _over(base.get(k), v) for k, v in over.items()}
     return {**base, **both}
 
 
-def _nested(one: Any, other: Any) -> bool:
-    return isinstance(one, Mapping) and isinstance(other, Mapping)
+def _over(below: object, value: object) -> object:
+    return _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value

@@ -1,7 +1,7 @@
-"""T5 as the language model behind pictures: its encoder reads [pictures][prompt EOS][padding], its decoder writes.
+"""T5 as the language model behind pictures. Its encoder reads [pictures][prompt EOS][padding], its decoder writes.
 
-The encoder runs once (`begin`): references are scored and the text is written, through `generate` of transformers, from
-there.
+The encoder runs once (`prefill`). From there references are scored, and the text is written through `generate` of
+transformers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
     from blip2sweep.tasks.generation import Generation
 
-READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by path: what the config calls a stack or kind is its own
+READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by module path, since stacks and kinds have any names
 
 
 class T5:
@@ -31,17 +31,17 @@ class T5:
         self.base, self.model = base, base.model
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
-        """EOS behind each, as the tokenizer sets it."""
+        """Token ids with EOS last, as the tokenizer sets it."""
         return self.base.tokenized(texts, add_special_tokens=True)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         return self.base.with_ends(references)
 
     @torch.inference_mode()
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=False)
         encoded = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask)
-        return Begun(self, mask, encoded)
+        return Prefilled(self, mask, encoded)
 
     def row_bytes(self, generation: Generation) -> int:
         config = self.model.config
@@ -50,7 +50,7 @@ class T5:
     # ---- one pass over rows of one length
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
-        """The encoder does not read the reference."""
+        """The prompt: the encoder does not read the reference."""
         return prompt
 
     def pictured(self, text: Ids, tokens: int) -> list[bool]:
@@ -67,13 +67,13 @@ class T5:
         return output.logits
 
     def in_stream(self, path: str) -> bool:
-        """The decoder's own stream is none, but its cross-attention reads what the encoder puts out."""
+        """Whether inputs are tokens of the encoder's stream. The decoder reads it in its cross-attention only."""
         return not path.startswith(f"{self.base.path}.decoder.") or path.endswith(READ_ENCODER)
 
 
 @dataclass(eq=False)
-class Begun:
-    """Picture and prompt read by the encoder."""
+class Prefilled:
+    """Pictures and prompts that the encoder has read."""
 
     language: T5
     mask: Tensor
@@ -81,12 +81,12 @@ class Begun:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, kept = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
         logits = self._logits(ids.to(self.mask.device))
-        return likelihoods(logits[kept.bool().to(logits.device)], ids, kept, references)
+        return likelihoods(logits[reference_mask.bool().to(logits.device)], ids, reference_mask, references)
 
     def _logits(self, ids: Tensor) -> Tensor:
-        """Logits (rows, tokens, vocabulary); the decoder reads the references shifted right."""
+        """Logits (rows, tokens, vocabulary). The decoder reads the references shifted right."""
         model = self.language.model
         shifted = model.prepare_decoder_input_ids_from_labels(ids)
         return model(encoder_outputs=self.encoded, attention_mask=self.mask, decoder_input_ids=shifted).logits

@@ -1,9 +1,9 @@
-"""The tensors of a checkpoint held against those of the model, by transformers' own rules of loading, without reading any."""
+"""The tensors of a checkpoint compared with the model's, by transformers' own rules of loading. No weights are read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from blip2sweep.models.architecture import architecture
 from blip2sweep.models.checkpoints import listed, shown
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.config_file import first_line
+from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -29,30 +30,43 @@ ADAPTER = ("lora_A", "lora_B", "lora_embedding_", "lora_magnitude_vector", ".bas
 COUNTERS = ("position_ids", "rotary_emb.inv_freq")
 
 
+class LoadingReport(TypedDict):
+    """What `from_pretrained` of transformers returns with `output_loading_info`, by the names of tensors."""
+
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+    mismatched_keys: Collection[
+        tuple[str, Sequence[int], Sequence[int]]
+    ]  # (name, shape in the file, shape in the model)
+
+
 def tensor_mistakes(
-    tensors: Mapping[str, Tensor], config: PreTrainedConfig, model_config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor], config: PreTrainedConfig, model_config: ModelSection
 ) -> tuple[list[str], nn.Module | None]:
-    """(mistakes, the model on the meta device, or None where it cannot be built)."""
-    # Values do not matter, so that integers come as floats: their dtype is judged here and not by transformers.
+    """(mistakes, the model on the meta device). The model is None where it cannot be built."""
+    # Values do not matter, so integers are given as floats. Their dtype is checked here and not by transformers.
     given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
     try:
         model, report = architecture(model_config).implementation().model_class.from_pretrained(
             None, config=config, state_dict=given, dtype=torch.float32, device_map={"": "meta"},
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    except Exception as error:  # sizes that make no model, and names that no conversion takes
+    except Exception as error:  # sizes that make no model, or names that no conversion knows
         return [f"transformers cannot build the model ({first_line(error)})"], None
     return report_mistakes(report, tensors, model, model_config), model
 
 
 def report_mistakes(
-    report: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, model_config: Mapping[str, Any]
+    report: LoadingReport, tensors: Mapping[str, Tensor], model: nn.Module, model_config: ModelSection
 ) -> list[str]:
-    """What transformers' loading report says, and what it copied from another tensor though conf/model says that both have
-    values of their own. tensors: what the files hold, by stored name. Empty where all is well."""
+    """The mistakes in transformers' loading report. Empty where all is well.
+
+    They include tensors that transformers copied from another one although conf/model gives both values of their own.
+    tensors: of the files, by stored name.
+    """
     copies: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
     missing = set(report["missing_keys"])
-    if (model_config["config"].get("text_config") or {}).get("tie_word_embeddings") is False:
+    if _unties_words(model_config["config"]):
         groups = [set(group) for group in model_config.get("tied") or ()]
         together = {name: next((g for g in groups if name in g), {name}) for name in {*copies, *copies.values()}}
         missing |= {name for name, group in together.items() if not group & tensors.keys()}
@@ -61,7 +75,13 @@ def report_mistakes(
     return list(_sentences({**report, "missing_keys": once}, tensors))
 
 
-def _sentences(report: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def _unties_words(config: Mapping[str, object]) -> bool:
+    """Whether conf/model says that the embedding of words and the output layer have values of their own."""
+    text = config.get("text_config")
+    return isinstance(text, Mapping) and text.get("tie_word_embeddings") is False
+
+
+def _sentences(report: LoadingReport, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     unexpected = {n for n in report["unexpected_keys"] if not n.endswith(COUNTERS)}
     strange = sorted({n for n in tensors if n not in report["unexpected_keys"] and tensors[n].dtype not in FLOATING})
     adapter = sorted(n for n in unexpected if any(word in n for word in ADAPTER))
@@ -80,9 +100,9 @@ def _sentences(report: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iter
     if others:
         yield f"{_count(others)} that the model does not have: {listed(others)}"
     mismatched = sorted(report["mismatched_keys"])
-    told = [f"{shown(n)} is {tuple(have)}, the model's is {tuple(want)}" for n, have, want in mismatched[:4]]
-    if told:
-        yield "; ".join(told) + (f" and {len(mismatched) - 4} more of other shapes" if len(mismatched) > 4 else "")
+    shapes = [f"{shown(n)} is {tuple(have)}, the model's is {tuple(want)}" for n, have, want in mismatched[:4]]
+    if shapes:
+        yield "; ".join(shapes) + (f" and {len(mismatched) - 4} more of other shapes" if len(mismatched) > 4 else "")
 
 
 def _count(names: list[str]) -> str:

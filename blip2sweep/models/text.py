@@ -1,4 +1,4 @@
-"""Tokens and texts: what the families of language models have in common."""
+"""Tokens and texts: what the families of language models share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ids = list[int]
 
 
 class Text(NamedTuple):
-    """What was generated, and how many tokens of it came before the end."""
+    """A generated text, and the number of its tokens before the end."""
 
     text: str
     tokens: int
@@ -33,19 +33,22 @@ class Likelihood(NamedTuple):
 
 
 class Inputs(Protocol):
-    """How an architecture puts a picture before a prompt; of each family of language model the same."""
+    """How an architecture puts a picture before a prompt. It is the same for each family of language models.
 
-    tokens: int  # of picture and prompt, generously: batches are sized by it
+    tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized.
+    """
+
+    tokens: int
 
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
         """Embeddings (batch, tokens, width) and mask (batch, tokens) int64. left: padding stands before the prompt."""
 
     def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        """Of each token of a row without padding, whether it is one of the picture's."""
+        """For each token of a row without padding, whether it is one of the picture's."""
 
 
 class LanguageModel(NamedTuple):
-    """A language model of transformers, its path in the whole model, its tokenizer, and how it is shown pictures."""
+    """A language model of transformers, its path in the whole model, its tokenizer, and how pictures enter it."""
 
     model: PreTrainedModel
     path: str
@@ -54,9 +57,9 @@ class LanguageModel(NamedTuple):
 
     @property
     def ends(self) -> list[int]:
-        """The tokens generation stops at, the first being the one a reference ends with.
+        """The tokens that end generation. The first one is the end of a reference.
 
-        BLIP-2's OPT models stop at a newline, which only the model's config says.
+        BLIP-2's OPT models stop at a newline, which only the model's generation config says.
         """
         end = self.model.generation_config.eos_token_id
         return list(end) if isinstance(end, list) else [int(end)]
@@ -72,20 +75,20 @@ class LanguageModel(NamedTuple):
         return [[*row, self.ends[0]] for row in self.tokenized(references, add_special_tokens=False)]
 
     def texts(self, rows: Sequence[Ids]) -> list[Text]:
-        """Texts of token ids, which may be padded behind their end."""
+        """The texts of token ids, which may be padded behind their end."""
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         pairs = zip(texts, rows, strict=True)
         return [Text(text.strip(), _length(row, self.ends, self.tokenizer.pad_token_id)) for text, row in pairs]
 
     def row_bytes(self, blocks: int, generation: Generation) -> int:
-        """Keys and values of one row in so many blocks, every beam counted as one."""
+        """The bytes of the keys and values of one row in `blocks` blocks, all beams together."""
         size = self.model.get_input_embeddings().weight.element_size()
         a_token = int(2 * blocks * self.model.config.hidden_size * size)
         return a_token * (self.inputs.tokens + generation.max_new_tokens) * generation.num_beams
 
 
 def _length(row: Ids, stops: Sequence[int], pad: int) -> int:
-    """Tokens before EOS; a row without one ran to the limit (or is padded to a longer beam)."""
+    """The number of tokens before EOS. A row without EOS ran to the limit, or is padded to a longer beam."""
     end = next((i for i, x in enumerate(row) if x in stops), None)
     if end is not None:
         return end
@@ -103,15 +106,18 @@ def padded(rows: Sequence[Ids], pad: int, left: bool) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def likelihoods(logits: Tensor, ids: Tensor, kept: Tensor, references: Sequence[Ids]) -> list[Likelihood]:
-    """logits (tokens of all references, vocabulary) of references, padded to `ids`, of which `kept` are their own."""
-    labels = ids[kept.bool()].to(logits.device)
+def likelihoods(logits: Tensor, ids: Tensor, reference_mask: Tensor, references: Sequence[Ids]) -> list[Likelihood]:
+    """The likelihood of each reference. logits: (tokens of all references, vocabulary).
+
+    ids: the references padded (rows, longest). reference_mask: which of these tokens are their own.
+    """
+    labels = ids[reference_mask.bool()].to(logits.device)
     losses = cross_entropy(logits.float(), labels, reduction="none").double()
     lengths = [len(row) for row in references]
     return [Likelihood(float(part.sum()), len(part)) for part in losses.cpu().split(lengths)]
 
 
 def beams(generation: Generation) -> dict[str, float]:
-    """What `generate` of transformers takes of the settings."""
+    """The generation settings as arguments of `generate` of transformers."""
     settings: dict[str, float] = {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
     return settings | {k: v for k in ("min_new_tokens", "length_penalty") if (v := getattr(generation, k)) is not None}

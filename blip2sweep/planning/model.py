@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.location import locate
+from blip2sweep.wire.model_section import ModelSection
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A model: its anatomy, dtypes, and the fingerprint of its checkpoint. No weights are read."""
 
-    config: dict[str, Any]
+    config: ModelSection
     anatomy: Anatomy
     folder: Path  # of the checkpoint
     revision: str | None
@@ -44,7 +43,7 @@ class Model:
         return names[0] if len(names) == 1 else " ".join(f"{k}:{v}" for k, v in self.dtypes.items())
 
 
-def planned_model(config: Mapping[str, Any]) -> Model:
+def planned_model(config: ModelSection) -> Model:
     """The model of a composed section `model`. Raises UserError, all mistakes at once, for a config or a checkpoint that
     cannot be loaded."""
     layout = anatomy(config)
@@ -52,6 +51,5 @@ def planned_model(config: Mapping[str, Any]) -> Model:
     location = locate(config)
     half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
     checked = checkpoints.check(location.folder, config, half)
-    return Model(
-        dict(config), layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes, by_stage
-    )
+    own = ModelSection(**config)
+    return Model(own, layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes, by_stage)

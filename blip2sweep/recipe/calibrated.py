@@ -1,10 +1,10 @@
-"""Which layers of a recipe are measured, and the digest of what they are measured on, put into their schemes."""
+"""Which layers of a recipe are measured. Their schemes get the digest of what they are measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from blip2sweep.compression.quantize import kernels
 from blip2sweep.compression.quantize.folds import folds_read
@@ -25,14 +25,17 @@ def part_calibrates(part: PartRecipe) -> bool:
 
 
 class Digest(Protocol):
-    """The name of what a part is measured on: `Calibration.digest`."""
+    """The digest of what a part is measured on: `Calibration.digest`."""
 
-    def __call__(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: Any) -> str: ...
+    def __call__(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: object) -> str: ...
 
 
 def stamped(recipe: Recipe, digest: Digest) -> Recipe:
-    """The recipe with `calibration` in the schemes that are measured: a digest of the samples, of the recipes of the
-    touched parts computed before, of the steps that come first, and of what the methods read of the anatomy."""
+    """The recipe with `calibration` in the schemes that are measured.
+
+    It is a digest of the samples, of the recipes of touched parts that are computed before, of the steps that come
+    first, and of what the methods read of the anatomy.
+    """
     parts: dict[str, PartRecipe] = {}
     for name, part in recipe.parts.items():
         before = [p.hash for p in parts.values() if not p.empty]
@@ -44,20 +47,20 @@ def _digest(recipe: Recipe, part: PartRecipe, before: Sequence[str], digest: Dig
     return digest(part.part.reads_text, before, _deep(part), _reads(recipe, part))
 
 
-def _reads(recipe: Recipe, part: PartRecipe) -> Any:
-    """What else than samples decides the measurements: the folds read, and what is done to the model before."""
+def _reads(recipe: Recipe, part: PartRecipe) -> object:
+    """What else decides the measurements: the folds that are read, and the steps before quantization."""
     read = _folds_read(part)
     return read if recipe.before.empty else [read, recipe.before.hash]
 
 
 @lru_cache(maxsize=65536)
-def _folds_read(part: PartRecipe) -> Any:
+def _folds_read(part: PartRecipe) -> object:
     return folds_read(part.part, part.layers)
 
 
 @lru_cache(maxsize=65536)
 def _deep(part: PartRecipe) -> bool:
-    """Whether layers of more than one block are touched: those of one block are measured together."""
+    """Whether layers of more than one block are touched. Layers of one block are measured together."""
     return len({x.block for x, _ in part.touched()}) > 1
 
 
@@ -75,7 +78,7 @@ def _behind_packed(part: PartRecipe) -> bool:
 
 
 def check_upstream(recipe: Recipe, upstream: str) -> None:
-    """Raise UserError where a packed layer would stand before one that is measured: calibration cannot run it."""
+    """Raise UserError where a packed layer comes before one that is measured: calibration cannot run packed layers."""
     before = False
     for part in recipe.parts.values():
         across = before and upstream == "model" and part_calibrates(part)
@@ -101,7 +104,10 @@ def _scheme(scheme: Scheme, digest: str) -> Scheme:
 
 
 def check_packed(recipe: Recipe, dtypes: Mapping[str, str]) -> None:
-    """Hold packed layers against the model. dtypes: {part: name}. Raises UserError for one that no kernel takes."""
+    """Compare packed layers with the model.
+
+    dtypes: {part: name}. Raises UserError for a layer that no kernel can run.
+    """
     for name, part in recipe.parts.items():
         _check_packed(part, dtypes[name])
 

@@ -1,31 +1,35 @@
 """The chain of keys that says which work two cells share, and the order that puts sharing cells side by side.
 
-`key_0 = H(start)`, `key_i = H(key_{i-1}, stage, recipe entries of block i)`, through the architecture's stages in the order
-they are computed; the last one, the language model, is joined by the content of its input. Two cells whose keys agree at a
-point compute the same thing up to there, so long as `start` says everything else: weights, images, preprocessing, dtypes,
-attention, image processor, device kind, library versions.
-Cells' own keys know nothing of it: sharing never changes an identity.
+`key_0 = H(start)` and `key_i = H(key_{i-1}, stage, recipe entries of block i)`, through the stages of the architecture
+in the order of computation. The language model comes last; its key is joined with the content of its input. Two cells
+whose keys agree at a point compute the same thing up to there. For that, `start` must say everything else: weights,
+images, preprocessing, dtypes, attention, image processor, device kind and library versions. The keys of cells do not
+depend on the chain, so sharing never changes an identity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.compression.step import Words
-from blip2sweep.models.anatomy import Anatomy, Part, anatomy
+from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import Stage
+from blip2sweep.models.part import Part
 from blip2sweep.recipe.compact import expand
-from blip2sweep.recipe.recipe import PartRecipe, Recipe, joined
+from blip2sweep.recipe.recipe import PartRecipe, joined
+from blip2sweep.wire.pack import CellJob
 
-Blocks = tuple[str, ...]  # one a block: the digest of its recipe entries, "" where it is left alone
+Blocks = tuple[str, ...]  # for each block the digest of its recipe entries, "" where there are none
 
 
 class Point(NamedTuple):
-    """A place on the way from pixels to the language model: before block `block` of stage number `stage`. Before block 0 it
-    is the stage's input that is known."""
+    """A place on the way from pixels to the language model: before block `block` of stage number `stage`.
+
+    At block 0 it is the input of the stage.
+    """
 
     key: str
     stage: int
@@ -33,9 +37,12 @@ class Point(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """points: where something may be kept, in the order of computation: first the pixels, last the input of the language
-    model; between them the states of stages that go by block and the outputs of others. language: the key of the language
-    model's recipe alone, to be joined with the content of its input."""
+    """The keys of one cell.
+
+    points: the places where something may be kept, in the order of computation. The first is the pixels, the last the
+    input of the language model. Between them are the states of stages that go by block, and the outputs of other
+    stages. language: the key of the language model's recipe, without its input.
+    """
 
     points: tuple[Point, ...]
     language: str
@@ -47,31 +54,30 @@ class Chain(NamedTuple):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of everything that is kept, in the order it is computed."""
+        """The keys of everything that may be kept, in the order of computation."""
         return tuple(point.key for point in self.points)
 
 
-def chain(start: Any, recipe: Recipe, stages: Sequence[Stage]) -> Chain:
-    """start: everything but the recipe that determines the features, as JSON; stages: of the architecture."""
-    return chain_of(start, by_stage((part.part, block_entries(part)) for part in recipe.parts.values()), stages)
+def chain_of(start: object, entries: Mapping[str, Blocks], stages: Sequence[Stage]) -> Chain:
+    """The chain of a recipe whose entries are known.
 
-
-def chain_of(start: Any, entries: Mapping[str, Blocks], stages: Sequence[Stage]) -> Chain:
-    """The chain of entries that are already known: {stage: one a block}. A stage that no part names is left alone."""
+    start: everything but the recipe that determines the features, as JSON. entries: {stage: one for each block}; a
+    stage that no part names is left alone. stages: of the architecture.
+    """
     *seeing, last = stages
     points, key = [Point(digest(start), 0, 0)], digest(start)
     for i, stage in enumerate(seeing):
         keys = _stage_keys(key, stage.name, entries.get(stage.name, ()))
         if stage.by_block:
             points += [Point(k, i, block) for block, k in enumerate(keys) if block]
-        if not stage.by_block or stage is seeing[-1]:  # else the state after the last block says as much
+        if not stage.by_block or stage is seeing[-1]:  # otherwise the state after the last block says the same
             points.append(Point(digest([keys[-1], stage.name]), i + 1, 0))
         key = keys[-1]
     return Chain(tuple(points), digest([last.name, *entries.get(last.name, ())]))
 
 
 def by_stage(parts: Iterable[tuple[Part, Blocks]]) -> dict[str, Blocks]:
-    """{stage: the entries of its parts}, parts in the order of computation."""
+    """{stage: the entries of its parts}. parts: in the order of computation."""
     found: dict[str, Blocks] = {}
     for part, blocks in parts:
         found[part.stage] = found.get(part.stage, ()) + blocks
@@ -88,29 +94,32 @@ def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
 
 @lru_cache(maxsize=65536)
 def block_entries(part: PartRecipe) -> Blocks:
-    """A digest a block of {path of a site: spec}, of the entries whose first changed block it is."""
+    """For each block a digest of {path of a site: spec}, of the entries whose first changed block it is."""
     blocks: list[list[tuple[str, dict[str, Words]]]] = [[] for _ in range(part.part.n_blocks)]
-    for entries, (kind, said) in zip(part.steps, part.identities, strict=True):
+    for entries, (kind, specs) in zip(part.steps, part.identities, strict=True):
         own: dict[int, dict[str, Words]] = {}
         for site, spec in entries.pairs:
-            own.setdefault(spec.first_block(site), {})[site.path] = said[site.path]
+            own.setdefault(spec.first_block(site), {})[site.path] = specs[site.path]
         for block, there in own.items():
             blocks[block].append((kind, there))
     return tuple(digest(joined(steps))[:16] if steps else "" for steps in blocks)
 
 
 class Entries:
-    """`block_entries` of recipes in their short form: a grid's cells share their parts, each is expanded once."""
+    """`block_entries` of recipes in their short form.
+
+    The cells of a grid share their parts, so each part is expanded once.
+    """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self._known: dict[str, Blocks] = {}
 
-    def __call__(self, targets: Sequence[Mapping[str, Any]]) -> dict[str, Blocks]:
-        """{stage: entries} of a list of targets, as `Cell.job()` carries it."""
+    def __call__(self, targets: Sequence[Mapping[str, object]]) -> dict[str, Blocks]:
+        """{stage: entries} of a list of targets, as `Cell.job()` has it."""
         return by_stage((part, self._part(part, targets)) for part in self.anatomy.parts.values())
 
-    def _part(self, part: Part, targets: Sequence[Mapping[str, Any]]) -> Blocks:
+    def _part(self, part: Part, targets: Sequence[Mapping[str, object]]) -> Blocks:
         own = [t for t in targets if str(t["target"]).split(":")[0].split(".")[0] == part.name]
         name = part.name + canonical_json(own)
         if name not in self._known:
@@ -119,13 +128,15 @@ class Entries:
 
 
 class Prefixes:
-    """Sort keys of cells as `Cell.job()` gives them. In their order neighbours share the longest prefix, and what is
-    left alone comes first: a worker that goes through the tree of prefixes depth first has to compute least."""
+    """Sort keys of cells, as `Cell.job()` gives these. In their order neighbours share the longest prefix.
+
+    What is left alone comes first. A worker then goes through the tree of prefixes depth first, and computes least.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[str, Entries] = {}
 
-    def __call__(self, job: Mapping[str, Any]) -> tuple[Any, ...]:
+    def __call__(self, job: CellJob) -> tuple[object, ...]:
         model, columns = canonical_json(job["model"]), job["columns"]
         if model not in self._entries:
             self._entries[model] = Entries(anatomy(job["model"]))

@@ -1,6 +1,6 @@
-"""The short form of a recipe: a list of targets with their schemes that resolves to the same map.
+"""The short form of a recipe: a list of targets with their schemes. `expand` makes the recipe of it again.
 
-Ledger rows, recipe files and the table's `recipe`, `blocks` and `layers` columns are made of it.
+Ledger rows, recipe files and the table's columns `recipe`, `blocks` and `layers` have this form.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, groupby
-from typing import Any
 
 from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Site, Spec, layers_in, sites, sites_of, step
-from blip2sweep.models.anatomy import KINDS, THIRDS, Anatomy, Linear, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import KINDS, THIRDS, Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 LAYER_WORDS = ("all", *KINDS, *("+".join(pair) for pair in combinations(KINDS, 2)))
 BLOCK_WORDS = ("all", *THIRDS, *("+".join(pair) for pair in combinations(THIRDS, 2)))
 
 
-def targets(recipe: Recipe) -> list[dict[str, Any]]:
+def targets(recipe: Recipe) -> list[dict[str, object]]:
     """[{target, method, bits, …}], one entry for each (part, scheme, blocks × layers)."""
     parts = [p for p in recipe.parts.values() if p.steps]
     return [entry for i in range(len(recipe.kinds)) for part in parts for entry in part_targets(part, i)]
 
 
 @lru_cache(maxsize=65536)
-def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, Any]]:
-    """Entries of one part in the i-th step; memoised, so not to be changed in place."""
+def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, object]]:
+    """The entries of one part in the i-th step. They are memoised, so nobody may change them."""
     kind, by_spec = recipe.steps[i].kind, dict[Spec, list[Site]]()
     for site, spec in recipe.steps[i].pairs:
         by_spec.setdefault(spec, []).append(site)
@@ -79,23 +79,23 @@ def _layer_word(part: Part, touched: Sequence[Linear], blocks: set[int]) -> str 
 
 
 def _leaf_words(present: Mapping[str, str], names: set[str]) -> str:
-    """Whole kinds first, then the shortest suffix of each further name that matches no unwanted one."""
+    """Whole kinds first, then for each further name the shortest suffix that matches no unwanted name."""
     kinds = [k for k in KINDS if (inside := {n for n, kind in present.items() if kind == k}) and inside <= names]
     rest = [n for n in present if n in names and present[n] not in kinds]
     return "+".join(dict.fromkeys([*kinds, *(_suffix(n, present, names) for n in rest)]))
 
 
 def _suffix(name: str, present: Iterable[str], names: set[str]) -> str:
-    words = name.split(".")
-    for i in range(len(words) - 1, 0, -1):
-        suffix = ".".join(words[i:])
+    pieces = name.split(".")
+    for i in range(len(pieces) - 1, 0, -1):
+        suffix = ".".join(pieces[i:])
         if all(n in names for n in present if n.endswith("." + suffix)):
             return suffix
     return name
 
 
 def block_word(part: Part, blocks: set[int], layers: str = "all") -> str:
-    """`all`, a third, two thirds, or indices and ranges joined with `+`; blocks without such layers do not count."""
+    """`all`, a third, two thirds, or indices and ranges joined with `+`. Blocks without such layers do not count."""
     names = part.layers(layers)
     having = {x.block for x in part.linears if x.name in names}
     for word in BLOCK_WORDS if part.n_blocks > 1 else ():
@@ -114,19 +114,19 @@ def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def expand(entries: Iterable[Mapping[str, Any]], anatomy: Anatomy) -> Recipe:
-    """The recipe a list of targets stands for: the inverse of `targets`."""
+def expand(entries: Iterable[Mapping[str, object]], anatomy: Anatomy) -> Recipe:
+    """The recipe of a list of targets: the inverse of `targets`."""
     steps = [_expanded(kind, list(own), anatomy) for kind, own in groupby(entries, kind_of)]
     return Recipe({n: PartRecipe(p, tuple(s[n] for s in steps)) for n, p in anatomy.parts.items()})
 
 
-def kind_of(entry: Mapping[str, Any]) -> str:
+def kind_of(entry: Mapping[str, object]) -> str:
     """The kind of step that an entry of the short form belongs to."""
     return str(entry.get("step", QUANTIZE))
 
 
-def _expanded(kind: str, entries: Sequence[Mapping[str, Any]], anatomy: Anatomy) -> dict[str, Entries]:
-    """{part: entries} of one step; of two that name one site the last wins."""
+def _expanded(kind: str, entries: Sequence[Mapping[str, object]], anatomy: Anatomy) -> dict[str, Entries]:
+    """{part: entries} of one step. Of two targets that name one site the last wins."""
     module, found = step(kind, "recipe"), {n: dict[str, Pair]() for n in anatomy.parts}
     for entry in entries:
         spec = module.read({k: v for k, v in entry.items() if k not in ("target", "step")})
@@ -140,6 +140,6 @@ def _in_order(part: Part, found: Mapping[str, Pair], level: str) -> tuple[Pair, 
     return tuple(found[site.path] for site in every if site.path in found)
 
 
-def text(entries: Sequence[Mapping[str, Any]]) -> str:
-    """One line for people: `vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
+def text(entries: Sequence[Mapping[str, object]]) -> str:
+    """A recipe in one line for people: `vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
     return "; ".join(f"{e['target']}={step(kind_of(e)).text(e)}" for e in entries) or "none"

@@ -1,4 +1,4 @@
-"""Config -> recipe: quantization, and the further steps that `steps` names, each resolved by its own module."""
+"""Config -> recipe: quantization and the further steps that `steps` names. Each is resolved by its own module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
-ORDERS = ("before", "after")  # of a step, against quantization
+ORDERS = ("before", "after")  # of a step, relative to quantization
 
 
 class _Made(NamedTuple):
@@ -24,8 +24,10 @@ class _Made(NamedTuple):
 
 
 def resolve_recipe(config: Mapping[str, object], anatomy: Anatomy, runs: bool = True) -> Recipe:
-    """The recipe of one cell. Raises UserError, one line, when any part of the config would be ignored. runs: it is to be
-    computed here, so that libraries must be there."""
+    """The recipe of one cell. runs: it is computed here, so libraries must be installed.
+
+    Raises UserError, one line, when any part of the config would be ignored.
+    """
     quantized = resolve(config, anatomy, runs=runs)
     chosen_by = frozenset({"recipe_file" if config.get("recipe_file") else "part"})
     others = list(_others(config.get("steps"), anatomy, runs))
@@ -40,7 +42,7 @@ def _part(anatomy: Anatomy, name: str, steps: tuple[Entries, ...]) -> PartRecipe
 
 
 def _others(options: object, anatomy: Anatomy, runs: bool) -> Iterator[_Made]:
-    """The further steps, in the order of STEPS. options: {kind: its options, and `order`}."""
+    """The further steps, in the order of STEPS. options: {kind: its options and `order`}."""
     given = options if isinstance(options, Mapping) else {}
     for kind in given:
         if kind == QUANTIZE:
@@ -52,7 +54,7 @@ def _others(options: object, anatomy: Anatomy, runs: bool) -> Iterator[_Made]:
 
 @lru_cache(maxsize=4096)
 def _made(kind: str, text: str, anatomy: Anatomy, runs: bool) -> _Made:
-    """text: the options as JSON. Memoised, so that cells share their parts."""
+    """The entries of one further step. text: its options as JSON. Memoised, so that cells share their parts."""
     options, where, module = json.loads(text), f"steps.{kind}", step(kind)
     if not isinstance(options, dict):
         raise UserError(f"{where}={options}: right: {where}.<option>=<value>")

@@ -1,4 +1,4 @@
-"""Columns of widths: `bits_<part>` in a model's own names and `bits_<role>` in words that all models share."""
+"""Columns of widths: `bits_<part>` in a model's own names, and `bits_<role>` in words that all models share."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.roles import ROLES
+from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.wire.model_section import ModelSection
 
-_NAMED = re.compile(rf"(?:^|; )({'|'.join(ROLES)})[:.]")  # a target of a recipe's text whose part is called as a role
+_NAMED = re.compile(
+    rf"(?:^|; )({'|'.join(ROLES)})[:.]"
+)  # a target in a recipe's text whose part has the name of a role
 
 
 def width_columns(names: Iterable[object]) -> list[str]:
@@ -24,7 +26,10 @@ def width_columns(names: Iterable[object]) -> list[str]:
 
 
 def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str]:
-    """The columns of widths that are of parts, in their order. recipes: the rows' own, since a part may be called as a role."""
+    """The columns of widths of parts, in their order.
+
+    recipes: of the rows, since a part may have the name of a role.
+    """
     found = width_columns(names)
     if not {f"bits_{role}" for role in ROLES}.intersection(found):
         return found
@@ -33,7 +38,7 @@ def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str
 
 
 def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
-    """The mean number of bits over all touched weights of some parts; None where they are left alone."""
+    """The mean number of bits over all touched weights of some parts. None where they are left alone."""
     sums = [_sums(part) for part in parts]
     weights = sum(w for w, _ in sums)
     return sum(bits for _, bits in sums) / weights if weights else None
@@ -41,29 +46,33 @@ def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
 
 @lru_cache(maxsize=65536)
 def _sums(part: PartRecipe) -> tuple[int, int]:
-    """(weights that are touched, their bits)."""
+    """(touched weights, their bits)."""
     touched = list(part.touched())
     return sum(x.weights for x, _ in touched), sum(x.weights * s.weights.num_bits for x, s in touched)
 
 
 def role_bits(recipe: Recipe) -> dict[str, float]:
-    """{bits_<role>: mean width over its parts} of the roles that are touched: a row is to be short."""
+    """{bits_<role>: mean width over its parts} of the roles that are touched."""
     having = {role: mean_bits(p for p in recipe.parts.values() if p.part.role == role) for role in ROLES}
     return {f"bits_{role}": bits for role, bits in having.items() if bits is not None}
 
 
 class RoleColumns:
-    """Gives every row of a table a column `bits_<role>` for each role, those that were written before there were roles too.
+    """Gives every row of a table a column `bits_<role>` for each role, also rows of versions without roles.
 
-    configs: gives {name: model config} of models that are not shipped; asked once, and only where a row needs it.
+    configs: gives {name: model config} of models that are not shipped. It is called once, and only where a row needs
+    it.
     """
 
-    def __init__(self, configs: Callable[[], Mapping[str, Mapping[str, Any]]]) -> None:
+    def __init__(self, configs: Callable[[], Mapping[str, ModelSection]]) -> None:
         self._configs = cache(configs)
         self._known: dict[str, Anatomy | None] = {}
 
-    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of a row, those of the roles behind those of the parts; None where a role is left alone, or not known."""
+    def __call__(self, columns: Mapping[str, object]) -> dict[str, object]:
+        """The columns of a row, with those of the roles behind those of the parts.
+
+        A role's column is None where the role is left alone, or where the model is not known.
+        """
         widths = width_columns(columns)
         if not widths:
             return dict(columns)
@@ -78,13 +87,13 @@ class RoleColumns:
         items = list(rest.items())
         return dict([*items[:last], *roles.items(), *items[last:]])
 
-    def _roles(self, columns: Mapping[str, Any], parts: list[str]) -> dict[str, Any]:
+    def _roles(self, columns: Mapping[str, object], parts: list[str]) -> dict[str, object]:
         shape = self._anatomy(str(columns["model"]))
         if shape is None or set(shape.parts) != set(parts):
             return {}
         if all(len(shape.role(role)) < 2 for role in ROLES):
             return {f"bits_{p.role}": columns[f"bits_{p.name}"] for p in shape.parts.values()}
-        return role_bits(expand(json.loads(columns["recipe_json"]), shape))
+        return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape))}
 
     def _anatomy(self, model: str) -> Anatomy | None:
         if model not in self._known:

@@ -1,4 +1,7 @@
-"""A recipe, resolved: the entries of its steps in order, kept part by part so that a grid shares the work of its parts."""
+"""A resolved recipe:
+
+the entries of its steps in order. It is kept part by part, so that a grid shares the work of parts.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from functools import cached_property
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Words, layers_in, step
-from blip2sweep.models.anatomy import Linear, Part
+from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
 
-Said = dict[str, object]
+RecipeIdentity = dict[str, object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +33,12 @@ class PartRecipe:
         return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
     def touched(self) -> Iterator[tuple[Linear, Scheme]]:
-        """As `layers`."""
+        """An iterator over `layers`."""
         return iter(self.layers)
 
     @cached_property
     def touched_blocks(self) -> frozenset[int]:
-        """The blocks that any step changes something in."""
+        """The numbers of the blocks in which any step changes something."""
         return frozenset(x.block for s in self.steps for site, _ in s.pairs for x in layers_in(self.part, site))
 
     @cached_property
@@ -58,15 +61,18 @@ class PartRecipe:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the full map {path of a site: spec}, however it was written."""
+        """sha256 over the full map {path of a site: spec}. It is the same for every spelling."""
         return digest(joined(self.identities))
 
     def requantized(self, change: Callable[[Linear, Scheme], Scheme | None]) -> PartRecipe:
-        """The same with other schemes: change(layer, scheme) -> the new one, or None for a layer left alone."""
+        """The same with other schemes.
+
+        change(layer, scheme): the new scheme, or None for a layer that is left alone.
+        """
         return PartRecipe(self.part, tuple(_changed(s, change) if s.kind == QUANTIZE else s for s in self.steps))
 
     def only(self, wanted: Callable[[str], bool]) -> PartRecipe:
-        """The same with the steps of some kinds alone."""
+        """The same with only those steps whose kind is `wanted`."""
         return PartRecipe(self.part, tuple(s for s in self.steps if wanted(s.kind)))
 
 
@@ -76,13 +82,16 @@ def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]
     return Entries(entries.kind, tuple((x, s) for x, s in pairs if s is not None), entries.used)
 
 
-def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> Said:
-    """Steps in order as one map. Quantization's is flat, {module path: scheme}; where there are others, `@steps` lists all
-    in their order, the flat one by its name alone. So a recipe that only quantizes says what it always said."""
-    there = [(kind, said) for kind, said in steps if said]
+def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> RecipeIdentity:
+    """The identities of steps as one map, as hashes have it.
+
+    Quantization's is flat: {module path: scheme}. Where there are other steps, `@steps` lists all of them in order, and
+    quantization there by its name alone. So a recipe that only quantizes has the hash it had before there were steps.
+    """
+    there = [(kind, specs) for kind, specs in steps if specs]
     flat = next((i for i, (kind, _) in enumerate(there) if kind == QUANTIZE), None)
-    named = [[kind] if i == flat else [kind, said] for i, (kind, said) in enumerate(there)]
-    own: Said = {} if flat is None else dict(there[flat][1])
+    named = [[kind] if i == flat else [kind, specs] for i, (kind, specs) in enumerate(there)]
+    own: RecipeIdentity = {} if flat is None else dict(there[flat][1])
     return own if named in ([], [[QUANTIZE]]) else {**own, STEPS_KEY: named}
 
 
@@ -121,13 +130,13 @@ class Recipe:
 
     @property
     def further(self) -> frozenset[str]:
-        """Kinds of the steps that do something, besides quantization."""
+        """The kinds of the steps that do something, without quantization."""
         steps = (s for p in self.parts.values() for s in p.steps)
         return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
 
     @cached_property
     def before(self) -> Recipe:
-        """The steps that come before the first quantization: what is in the model while it is calibrated."""
+        """The steps before the first quantization: they are in the model while it is calibrated."""
         n = self.kinds.index(QUANTIZE) if QUANTIZE in self.kinds else len(self.kinds)
         return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in self.parts.items()})
 
@@ -137,11 +146,16 @@ class Recipe:
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """Config keys that determined the recipe (`part` alone for `part=none`, never `part` beside a recipe file)."""
+        """The config keys that determined the recipe.
+
+        For `part=none` that is `part` alone; beside a recipe file it is never `part`.
+        """
         return self.chosen_by.union(*(p.used for p in self.parts.values()))
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the hashes of the parts that are touched; the same for every spelling of one recipe, whatever the
-        parts are called and in whatever order the config names them."""
+        """sha256 over the hashes of the touched parts. It is the same for every spelling of one recipe.
+
+        The names of parts and their order in the config do not matter.
+        """
         return digest(sorted([p.part.stage, p.hash] for p in self.parts.values() if not p.empty))

@@ -1,7 +1,7 @@
 """Sizes of a recipe in bits and bytes, computed from shapes and entries.
 
-What a touched layer takes is told by the specs of its steps, one after the other (`Spec.stored`; of a quantized one
-blip2sweep/compression/quantize/stored.py). Everything else counts at 16 bits, tied weights once.
+The specs of its steps, one after the other, say what a touched layer takes (`Spec.stored`; for quantization see
+blip2sweep/compression/quantize/stored.py). Everything else counts 16 bits for each number, tied weights once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.compression.step import FLOAT_BITS, Spec, Stored, layers_in, plain
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
 @dataclass(frozen=True)
 class Size:
-    """Bits and counts of one recipe; the whole-model figures need the model's parameter count."""
+    """Bits and counts of one recipe. The figures of the whole model need its parameter count."""
 
     layers_touched: int
     params_touched: int
@@ -29,12 +29,12 @@ class Size:
 
 
 def weight_bits(layer: Linear, spec: Spec) -> int:
-    """Bits stored for one layer's weight under a spec alone."""
+    """The bits of one layer's weight under one spec alone."""
     return spec.stored(layer, plain(layer)).weight_bits
 
 
 def bias_bits(layer: Linear, spec: Spec) -> int:
-    """Bits stored for one layer's bias under a spec alone."""
+    """The bits of one layer's bias under one spec alone."""
     return spec.stored(layer, plain(layer)).bias_bits
 
 
@@ -50,7 +50,7 @@ class PartBits(NamedTuple):
 
 @lru_cache(maxsize=65536)
 def part_bits(part: PartRecipe) -> PartBits:
-    """Sums over one part; memoised, since the cells of a grid share their parts."""
+    """The sums over one part. Memoised, since the cells of a grid share their parts."""
     touched = list(stored(part).values())
     return PartBits(
         len(touched),
@@ -62,7 +62,7 @@ def part_bits(part: PartRecipe) -> PartBits:
 
 
 def stored(part: PartRecipe) -> dict[str, tuple[Linear, Stored]]:
-    """{path: (layer, what it takes)} of the layers that a step touches, each step acting on what those before it left."""
+    """{path: (layer, what it takes)} of the touched layers. Each step acts on what the steps before it left."""
     found: dict[str, tuple[Linear, Stored]] = {}
     for site, spec in (pair for entries in part.steps for pair in entries.pairs):
         for x in layers_in(part.part, site):
@@ -72,7 +72,7 @@ def stored(part: PartRecipe) -> dict[str, tuple[Linear, Stored]]:
 
 
 def size(recipe: Recipe, model_params: int) -> Size:
-    """Size of a model of `model_params` parameters (tied ones counted once) under a recipe."""
+    """The size of a model under a recipe. model_params: its parameters, tied ones counted once."""
     sums = PartBits(*(sum(column) for column in zip(*map(part_bits, recipe.parts.values()), strict=True)))
     rest = model_params - sums.weights - sums.biases
     total = rest * FLOAT_BITS + sums.weight_bits + sums.bias_bits

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
+from blip2sweep.wire.model_section import ModelSection
 
 
-def planned_models(output_dir: Path) -> dict[str, Mapping[str, Any]]:
+def planned_models(output_dir: Path) -> dict[str, ModelSection]:
     """{name: model config} from every pack below `output_dir`; the newest of each name counts. Damaged packs are left
     out."""
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, ModelSection] = {}
     packs = [(p.stat().st_mtime, p) for p in (output_dir / "sweeps").glob("*/packs/*.json")]
     for _, path in sorted(packs):
         try:
@@ -21,5 +22,6 @@ def planned_models(output_dir: Path) -> dict[str, Mapping[str, Any]]:
         except UserError:
             continue
         models = pack.get("models") if isinstance(pack, Mapping) else None
-        found |= {str(m["name"]): m for m in models or () if isinstance(m, Mapping) and "name" in m}
+        named = (m for m in models or () if isinstance(m, Mapping) and "name" in m)
+        found |= {str(m["name"]): cast(ModelSection, m) for m in named}
     return found

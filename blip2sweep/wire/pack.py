@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NotRequired, TypedDict, cast
 
 from blip2sweep.errors import UserError
+from blip2sweep.wire.model_section import ModelSection
 
 JsonObject = dict[str, object]  # an object whose reader knows its fields, such as a composed section of the config
 
@@ -69,7 +70,7 @@ class CellJob(TypedDict):
     """What a worker needs to run one cell, as `Cell.job()` returns it."""
 
     key: str
-    model: JsonObject
+    model: ModelSection
     folder: str
     task: TaskJob
     generation: GenerationJob
@@ -128,7 +129,7 @@ class PackFile(PackName):
     """A pack on disk. Each model and task is written once, and cells have their index."""
 
     settings: Settings
-    models: list[JsonObject]
+    models: list[ModelSection]
     tasks: list[TaskJob]
     cells: list[JsonObject]
     seconds: list[float] | None

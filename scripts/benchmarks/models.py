@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from transformers import (
     BlipImageProcessorPil,
     PreTrainedTokenizerFast,
 )
+
+if TYPE_CHECKING:
+    from blip2sweep.wire.model_section import ModelSection
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
@@ -53,13 +56,13 @@ def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     return {**a, **b, **deep}
 
 
-def model_config(name: str) -> dict[str, Any]:
+def model_config(name: str) -> ModelSection:
     """The `model` section of a cell's config."""
     base = _merged(conf("tiny"), MID) if name == "mid" else conf(name)
-    return {"family": "opt", "device_map": None, "dtype_per_part": {}, **base}
+    return cast("ModelSection", {"family": "opt", "device_map": None, "dtype_per_part": {}, **base})
 
 
-def write_model(config: Mapping[str, Any], folder: Path, device: str) -> None:
+def write_model(config: ModelSection, folder: Path, device: str) -> None:
     """A random checkpoint of the config's shapes, with a tokenizer of as many made-up words."""
     torch.manual_seed(0)
     sizes = _with_initial_values(config["config"])

@@ -20,6 +20,7 @@ from blip2sweep.metrics.java import jar, java_binary
 from blip2sweep.planning.packs import make_packs, write_packs
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import Settings
 from scripts.benchmarks import models
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Setting(NamedTuple):
     """What is measured on."""
 
-    model: dict[str, Any]
+    model: ModelSection
     task: dict[str, Any]
     device: str
     new_tokens: int

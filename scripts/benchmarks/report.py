@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -96,8 +96,9 @@ def compared(
 def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> dict[str, float]:
     """Of the arithmetic that was left to do, how much of the best rate each stage reached. images: of all cells; peak:
     of the device, operations a second. Workers share the device, their seconds are summed."""
-    best, need = peak / mine["workers"], floor.flops(given.model["config"], given.new_tokens)
-    blocks = given.model["config"]["vision_config"]["num_hidden_layers"]
+    sizes = cast("dict[str, Any]", given.model["config"])
+    best, need = peak / mine["workers"], floor.flops(sizes, given.new_tokens)
+    blocks = sizes["vision_config"]["num_hidden_layers"]
     per_cell = images / max(1, mine["cells"])
     run = images - mine["hits_vision_blocks"] * per_cell / blocks
     work = {

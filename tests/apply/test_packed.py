@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from blip2sweep.apply import packed as packed_module
-from blip2sweep.apply.packed import layer_bytes, model_bytes, pack, packed_layers, split
+from blip2sweep.apply.packed import model_bytes, pack, packed_layers, split
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.latency import compared
 from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Anatomy, Linear, anatomy
+from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe.calibrated import check_packed
 from blip2sweep.recipe.size import weight_bits
 from blip2sweep.tasks import load_task
@@ -73,7 +74,7 @@ def test_packed_bytes_are_the_computed_ones(name: str) -> None:
     if name == "bnb":
         packed(torch.randn(2, 128, dtype=torch.bfloat16))  # it packs on the first call
     unused = 96 * 3 * 8 if name in ("int8", "w8a8") else 0
-    assert layer_bytes(packed) * 8 - unused == weight_bits(layer, SCHEMES[name])
+    assert model_bytes(packed) * 8 - unused == weight_bits(layer, SCHEMES[name])
 
 
 def test_originals_come_back_and_the_packed_model_is_smaller(opt: Loaded) -> None:

@@ -21,9 +21,9 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo, size
 from blip2sweep.models.load import load
-from blip2sweep.recipe.chain import Prefixes, chain
+from blip2sweep.recipe.chain import Prefixes
 from tests.checkpoints import TINY, recipe, tiny_config
-from tests.composing import plan
+from tests.composing import chain, plan
 from tests.in_process import jobs, run
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_a_cell_that_fails_leaves_the_model_as_loaded(monkeypatch: pytest.Monkey
     runner = TorchBackend({"device": "cpu"})
     expected = runner(two).predictions
     with monkeypatch.context() as broken:
-        broken.setattr("blip2sweep.models.opt.Begun.generate", lambda *_: 1 / 0)
+        broken.setattr("blip2sweep.models.opt.Prefilled.generate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             runner(one)
     assert runner(two).predictions == expected
@@ -208,12 +208,12 @@ def test_a_memo_stays_within_its_budget_and_forgets_the_oldest() -> None:
 def test_a_memo_that_knows_what_comes_keeps_what_comes_first() -> None:
     memo = Memo(CPU, 0, 64)
     memo.expect([["a"], ["b"], ["c"], ["a"], ["b"]])
-    memo.at(0)
+    memo.advance(0)
     for name in "cab":
         memo.put(name, value(8))
     assert [n for n in "abc" if memo.get(n)] == ["b", "c"]
-    assert memo.later("a") == 1
-    memo.at(3)
+    assert memo.remaining_uses("a") == 1
+    memo.advance(3)
     assert [n for n in "abc" if memo.get(n)] == ["b"]  # nobody will ask for c
 
 

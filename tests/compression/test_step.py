@@ -16,12 +16,12 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe, resolve_recipe
-from blip2sweep.recipe.chain import block_entries, chain
+from blip2sweep.recipe.chain import block_entries
 from blip2sweep.recipe.compact import expand, targets, text
 from blip2sweep.recipe.size import size
 from tests.apply.calibration.test_calibration import calibrator, samples
 from tests.checkpoints import TINY, tiny_config
-from tests.composing import plan
+from tests.composing import chain, plan
 from tests.in_process import jobs, run
 
 ANATOMY = anatomy(tiny_config())

@@ -20,7 +20,6 @@ from safetensors.numpy import load_file, save_file
 from blip2sweep.commands.run import run_sweep
 from blip2sweep.planning.packs import make_packs, read_pack, write_packs
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
-from blip2sweep.recipe.chain import chain
 from blip2sweep.results.journal import Journal
 from blip2sweep.workers.run_cell import run_cell
 from blip2sweep.workers.signals import Stop, Stopped
@@ -28,6 +27,7 @@ from blip2sweep.workers.worker import run_pack
 from tests import composing
 from tests.checkpoints import believe, t5_config, write_t5
 from tests.command_line import cache
+from tests.composing import chain
 
 USER_CACHE = cache.USER  # the variable that names the user's cache folder
 START = "golden"  # of chains: the real one holds the versions of libraries

@@ -27,7 +27,7 @@ def imported(tmp_path: Path, text: str, *words: str) -> pd.DataFrame:
 def test_parameters_are_those_of_the_module_tree(name: str) -> None:
     from blip2sweep.models.checkpoints import inspect
     from blip2sweep.models.location import locate
-    from blip2sweep.models.tree import build_meta
+    from tests.checkpoints import build_meta
 
     config = model_config(name)
     if config.get("path"):

@@ -151,12 +151,12 @@ def test_a_budget_that_holds_half_of_a_state_gives_half_of_the_hits() -> None:
     memo.expect([["a"]] * steps)
     hits = []
     for step in range(steps):
-        memo.at(step)
+        memo.advance(step)
         hits.append(0)
         for name in pieces:
             if memo.get(name) is not None:
                 hits[-1] += 1
-            elif memo.later("a"):
+            elif memo.remaining_uses("a"):
                 memo.put(name, piece(), "a")
     assert hits == [0, 5, 5, 5]
 
@@ -164,16 +164,16 @@ def test_a_budget_that_holds_half_of_a_state_gives_half_of_the_hits() -> None:
 def test_what_this_step_still_asks_for_does_not_make_room_for_a_later_one() -> None:
     memo = Memo(torch.device("cpu"), 0, 4 * 32)
     memo.expect([["a"], ["a", "b"], ["b"]])
-    memo.at(0)
+    memo.advance(0)
     for i in range(4):
         memo.put(f"a {i}", piece(), "a")
-    memo.at(1)
+    memo.advance(1)
     found = []
     for i in range(4):
         found.append(memo.get(f"a {i}") is not None)
         memo.put(f"b {i}", piece(), "b")
     assert found == [True] * 4
-    memo.at(2)
+    memo.advance(2)
     assert all(memo.get(f"b {i}") for i in range(4))  # each took the place of a piece that had been used
 
 

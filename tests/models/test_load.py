@@ -20,8 +20,8 @@ from blip2sweep.compression.quantize import rtn
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.load import Loaded, load
-from blip2sweep.models.tree import build_meta, tree, verify
-from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
+from blip2sweep.models.tree import tree, verify
+from tests.checkpoints import TINY, build_meta, conf, recipe, t5_config, tiny_config, write_t5
 
 MODELS = ["tiny", "blip2-opt-2.7b", "blip2-opt-6.7b", "blip2-opt-2.7b-coco", "blip2-flan-t5-xl", "blip2-flan-t5-xxl"]
 OPT_27B = {"vit": 156, "qformer": 96, "llm": 192}

@@ -18,12 +18,12 @@ from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.compression.quantize import minmax, rtn
 from blip2sweep.compression.quantize.scheme import Weights
 from blip2sweep.models.anatomy import anatomy
-from blip2sweep.models.tree import build_meta, verify
+from blip2sweep.models.tree import verify
 from blip2sweep.tasks import load_task
 from scripts import bench_methods
 from scripts.benchmarks import floor, grids, models, reference, report, timing
 from scripts.benchmarks.ours import Setting, planned
-from tests.checkpoints import ROOT, conf
+from tests.checkpoints import ROOT, build_meta, conf
 from tests.composing import jobs, plan
 
 

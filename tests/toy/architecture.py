@@ -195,12 +195,12 @@ class Talk:
         return [[*ids, END] for ids in self.prompt_ids(references)]
 
     @torch.inference_mode()
-    def begin(self, pictures: Rows, prompts: Sequence[Ids]) -> Begun:
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         seen, there = pictures.padded()
         ids, own = padded(prompts, 0, left=False)
         read = self.talker(torch.cat([seen, self.talker.first(ids)], 1))
         kept = torch.cat([there, own.bool()], 1)[..., None]
-        return Begun(self, (read * kept).sum(1), kept.sum(1))
+        return Prefilled(self, (read * kept).sum(1), kept.sum(1))
 
     def row_bytes(self, generation: Generation) -> int:
         return 2**20
@@ -224,7 +224,7 @@ class Talk:
 
 
 @dataclass
-class Begun:
+class Prefilled:
     """total (rows, width) and count (rows, 1) of the tokens so far."""
 
     talk: Talk

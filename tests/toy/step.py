@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blip2sweep.compression.step import Entries, Pair, Site, Spec, Stored, Words, said, sites_of
+from blip2sweep.compression.step import Entries, Pair, Site, Spec, Stored, Words, as_dicts, sites_of
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.models.anatomy import Anatomy, Linear, Part
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +50,7 @@ def resolve(options: Mapping[str, object], anatomy: Anatomy, where: str, runs: b
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
-    return said(pairs)
+    return as_dicts(pairs)
 
 
 def words(spec: Spec) -> Words:

@@ -1,4 +1,4 @@
-"""Calibrated methods over a model: the samples run block by block, layers measured and quantized on the way."""
+"""Calibrated methods over a model: the samples run block by block, and layers are measured and quantized on the way."""
 
 from blip2sweep.apply.calibration.engine import Calibrator
 from blip2sweep.apply.calibration.finished import Blocks

@@ -1,4 +1,4 @@
-"""The calibration samples as each stage sees them in use: what the stages before put out, and texts behind pictures."""
+"""The calibration samples as each stage sees them: the outputs of the stages before, and texts behind pictures."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.architecture import Language
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.part import Linear
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.models.text import Ids
 from blip2sweep.tasks.calibration import Calibration
 
 
 class Batch(NamedTuple):
-    """run(): the stage on one batch; weights: of the tokens of its stream of pictures and text, None where all count 1."""
+    """One batch of a stage.
+
+    run: runs the stage on it. weights (tokens): of the tokens of its stream of pictures and text, None where all count
+    1.
+    """
 
     run: Callable[[], object]
     weights: Tensor | None = None
 
 
-class Feed:
-    """Batches by stage. Features are computed when first asked for, by the model as it is then."""
+class CalibrationBatches:
+    """The batches of each stage. Features are computed on first use, by the model as it is then."""
 
     def __init__(self, loaded: Loaded, calibration: Calibration, workers: int = 0) -> None:
         self.loaded, self.calibration, self.workers = loaded, calibration, workers
@@ -40,6 +44,7 @@ class Feed:
         return features.rows
 
     def batches(self, stage: str) -> list[Batch]:
+        """The batches of a stage, by its name."""
         for i, own in enumerate(self.loaded.images):
             if own.name == stage:
                 return [Batch(partial(own.run, rows)) for rows in self._into(i)]
@@ -51,7 +56,7 @@ class Feed:
             self._inputs.append(self.pixels.split(self.size))
         while len(self._inputs) <= stage:
             before = self.loaded.images[len(self._inputs) - 1]
-            # Clones: what inference mode made may not be used outside of it.
+            # Clones, because tensors of inference mode may not be used outside of it.
             self._inputs.append([before.run(rows).everywhere(Tensor.clone) for rows in self._inputs[-1]])
         return self._inputs[stage]
 
@@ -66,7 +71,7 @@ class Feed:
 
     @cached_property
     def _texts(self) -> tuple[list[Ids], list[Ids]]:
-        """Prompts and first targets of the samples."""
+        """The prompts and first targets of the samples, as token ids."""
         prompt, data = self.calibration.prompt or "", self.calibration.data
         prompts = self.language.prompt_ids([data.rules.prompt(s, prompt) for s in data.samples])
         answers = [data.rules.targets(s, 1)[0] for s in data.samples]
@@ -74,16 +79,16 @@ class Feed:
 
     @cached_property
     def _rows(self) -> list[int]:
-        """Of each sample, the row of its image."""
+        """For each sample the row of its image."""
         row = {image_id: i for i, image_id in enumerate(self.calibration.data.images)}
         return [row[s.image_id] for s in self.calibration.data.samples]
 
     def _tokens(self, sample: int) -> int:
-        """Of the sample's picture."""
+        """The number of tokens of the sample's picture."""
         return 0 if self.calibration.text_only else self._pictures.tokens(self._rows[sample])
 
     def _groups(self) -> list[list[int]]:
-        """Samples of like lengths, so that no batch has padding: it would be measured as well."""
+        """Samples grouped by equal lengths, so that no batch has padding: padding would be measured as well."""
         prompts, references = self._texts
         groups: dict[tuple[int, int, int], list[int]] = {}
         for i, (p, r) in enumerate(zip(prompts, references, strict=True)):
@@ -103,10 +108,13 @@ class Feed:
         return row.repeat(len(group))
 
     def _read(self, group: Sequence[int], texts: Sequence[Ids], references: Sequence[Ids]) -> object:
-        seen = None if self.calibration.text_only else self._pictures.take([self._rows[i] for i in group])
-        return self.language.read(seen, texts, references)
+        pictures = None if self.calibration.text_only else self._pictures.take([self._rows[i] for i in group])
+        return self.language.read(pictures, texts, references)
 
 
 def token_weights(language: Language, layer: Linear, batch: Batch) -> Tensor | None:
-    """Those of a layer's inputs; None where they are no tokens of the stream of pictures and text, or all count 1."""
+    """The weights of a layer's inputs, one for each token.
+
+    None where the inputs are not tokens of the stream of pictures and text, or where all count 1.
+    """
     return batch.weights if language.in_stream(layer.path) else None

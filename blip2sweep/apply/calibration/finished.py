@@ -1,33 +1,46 @@
-"""Finished blocks of calibrated layers, kept by content: in memory, and as bytes on disk."""
+"""Finished blocks of calibrated layers, kept by content in memory and on disk."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.prepared import Prepared
+from blip2sweep.compression.quantize.statistics import LayerInfo
 
 FIELDS = ("weight", "prescale", "low", "high")
 
 
+class StoredLayer(TypedDict):
+    """A layer as JSON. fields: those of FIELDS that it has; their tensors are stored beside it."""
+
+    key: str
+    info: LayerInfo
+    fields: list[str]
+
+
 class Blocks:
-    """Finished blocks by key: in memory within its budget, on disk where there is a store."""
+    """Finished blocks by key: in memory within its budget, and on disk where there is a store.
+
+    made, found: how many were put and how many were found.
+    """
 
     def __init__(self, memo: Memo, store: Store | None = None) -> None:
         self.memo, self.store = memo, store
-        self._told: dict[str, dict[str, Any]] = {}
+        self._stored: dict[str, dict[str, StoredLayer]] = {}
         self.made = self.found = 0
 
     def get(self, key: str) -> dict[str, Prepared] | None:
         tensors = self.memo.get(key)
         if tensors is not None:
-            found = _joined(self._told[key], tensors)
+            found = _joined(self._stored[key], tensors)
         elif self.store is not None and (payload := self.store.get(key)) is not None:
             found = from_bytes(payload, self.memo.device)
             self._remember(key, found)
@@ -43,39 +56,39 @@ class Blocks:
             self.store.put(key, to_bytes(layers))
 
     def _remember(self, key: str, layers: Mapping[str, Prepared]) -> None:
-        self._told[key], tensors = _split(layers)
+        self._stored[key], tensors = _split(layers)
         self.memo.put(key, tensors)
 
 
-def _split(layers: Mapping[str, Prepared]) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-    """({path: {key, info, fields}}, the tensors of these fields in order)."""
-    told: dict[str, Any] = {}
+def _split(layers: Mapping[str, Prepared]) -> tuple[dict[str, StoredLayer], tuple[Tensor, ...]]:
+    """(the layers as JSON, the tensors of their fields in order)."""
+    stored: dict[str, StoredLayer] = {}
     tensors: list[Tensor] = []
     for path, layer in layers.items():
         there = [f for f in FIELDS if getattr(layer, f) is not None]
-        told[path] = {"key": layer.key, "info": layer.info, "fields": there}
+        stored[path] = {"key": layer.key, "info": layer.info, "fields": there}
         tensors += [getattr(layer, f) for f in there]
-    return told, tuple(tensors)
+    return stored, tuple(tensors)
 
 
-def _joined(told: Mapping[str, Any], tensors: tuple[Tensor, ...]) -> dict[str, Prepared]:
+def _joined(stored: Mapping[str, StoredLayer], tensors: tuple[Tensor, ...]) -> dict[str, Prepared]:
     rest = iter(tensors)
     return {
         path: Prepared(key=t["key"], info=t["info"], **{"weight": None, **{f: next(rest) for f in t["fields"]}})
-        for path, t in told.items()
+        for path, t in stored.items()
     }
 
 
 def to_bytes(layers: Mapping[str, Prepared]) -> bytes:
-    """Length of a JSON head, the head, a safetensors file."""
-    told, tensors = _split(layers)
-    head = json.dumps(told).encode()
+    """The length of a JSON header as 8 little-endian bytes, the header, and a safetensors file."""
+    stored, tensors = _split(layers)
+    head = json.dumps(stored).encode()
     named = {f"{i:04}": x.detach().cpu().contiguous() for i, x in enumerate(tensors)}
     return len(head).to_bytes(8, "little") + head + save(named)
 
 
-def from_bytes(payload: bytes, device: Any) -> dict[str, Prepared]:
-    """The inverse of `to_bytes`, on a device."""
+def from_bytes(payload: bytes, device: torch.device) -> dict[str, Prepared]:
+    """The inverse of `to_bytes`. device: of the tensors."""
     size = int.from_bytes(payload[:8], "little")
     named = load(payload[8 + size :])
     return _joined(json.loads(payload[8 : 8 + size]), tuple(named[k].to(device) for k in sorted(named)))

@@ -1,14 +1,14 @@
-"""AWQ as published: layers that read one tensor share one scale, which the operation before them absorbs.
+"""AWQ as published: layers that read one tensor share one scale, which the module before them absorbs.
 
-In a cell the weights carry Q(W s) / s, which computes the same as the folded model (scaling the rows of a linear commutes
-with its quantization per channel or group). `fold` does it for real, biases included.
+In a cell the weights are Q(W s) / s, which computes the same as the folded model: scaling the rows of a linear layer
+commutes with its quantization per channel or group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.quantize.statistics import Result, Statistics
 from blip2sweep.compression.undo import Undo
-from blip2sweep.models.anatomy import Fold, Linear
+from blip2sweep.models.part import Fold, Linear
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of one call of a module
+Call = tuple[tuple[object, ...], dict[str, object]]  # args and kwargs of one call of a module
 
 
 class Member(NamedTuple):
-    """A layer of a fold, with its scheme, module, and what was measured of its inputs."""
+    """A layer of a fold, with its scheme, its module and the statistics of its inputs."""
 
     layer: Linear
     scheme: Scheme
@@ -32,20 +32,27 @@ class Member(NamedTuple):
     statistics: Statistics
 
 
-def together(fold: Fold, members: Sequence[Member], judge: Callable[[], float] | None) -> dict[str, Result]:
-    """One scale for the members. judge(): error of the module's output with the weights as they are then; None: the
-    layers' own outputs."""
+def together(fold: Fold, members: Sequence[Member], output_error: Callable[[], float] | None) -> dict[str, Result]:
+    """Search one scale for the members.
+
+    output_error: the error of the output of the fold's module with the weights as they are then. None: the error of the
+    layers' own outputs.
+    """
     weights = [m.module.weight.detach().float() for m in members]
     schemes = [m.scheme.weights for m in members]
     statistics = members[0].statistics
     assert statistics.hessian is not None
-    error = awq.own_error(weights, schemes, statistics.hessian) if judge is None else _judged(members, weights, judge)
+    error = (
+        awq.own_error(weights, schemes, statistics.hessian)
+        if output_error is None
+        else _error_of_scale(members, weights, output_error)
+    )
     best = awq.search(statistics.mean_abs, schemes[0].grid or 20, error)
     return {m.layer.path: _finished(m, w, best, fold) for m, w in zip(members, weights, strict=True)}
 
 
 def alone(member: Member) -> Result:
-    """A layer before which nothing can absorb a scale: clip search alone."""
+    """A layer before which no module can absorb a scale: only its range is searched."""
     weight = member.module.weight.detach().float()
     return _finished(member, weight, awq.identity(weight), None)
 
@@ -56,27 +63,27 @@ def _finished(m: Member, weight: Tensor, scale: awq.Scale, fold: Fold | None) ->
     result.info["fold"] = fold.before if fold else None
     if fold is None or m.scheme.input_activations is None:
         return result
-    return replace(
-        result, prescale=scale.s
-    )  # in the folded model the layer's input is x / s, and that is what is rounded
+    return replace(result, prescale=scale.s)  # in the folded model the layer's input is x / s, which is rounded
 
 
-def _judged(
-    members: Sequence[Member], weights: Sequence[Tensor], judge: Callable[[], float]
+def _error_of_scale(
+    members: Sequence[Member], weights: Sequence[Tensor], output_error: Callable[[], float]
 ) -> Callable[[Tensor], float]:
+    """error(s): the output error with the scaled and quantized weights in the members."""
+
     def error(s: Tensor) -> float:
         with Undo() as undo:
             for m, w in zip(members, weights, strict=True):
                 undo.data(m.module.weight, awq.scaled(w, s, m.scheme.weights).to(m.module.weight.dtype))
-            return judge()
+            return output_error()
 
     return error
 
 
-class Judge:
-    """Error of a module's output against what it was when made, over calls it was seen to get.
+class OutputError:
+    """The squared error of a module's output against its output when this was made, summed over calls.
 
-    weights: of each call's tokens, None where all count 1.
+    calls: the arguments of each call. weights: of each call's tokens, None where all count 1.
     """
 
     def __init__(self, module: nn.Module, calls: Sequence[Call], weights: Sequence[Tensor | None]) -> None:
@@ -94,18 +101,3 @@ class Judge:
     def _error(self, before: Tensor, call: Call, weights: Tensor | None) -> float:
         tokens = (self._output(call) - before).float().square().sum(-1, dtype=torch.float64).flatten()
         return float(tokens.sum() if weights is None else tokens @ weights.to(tokens))
-
-
-# ---- for real
-
-
-@torch.no_grad()
-def fold(before: nn.Module, into: Sequence[nn.Linear], s: Tensor, piece: tuple[int, int] = (0, 1)) -> None:
-    """Divide what `before` (a norm or linear) puts out by s, its bias too, and multiply the columns that read it."""
-    i, n = piece
-    rows = slice(i * len(s), (i + 1) * len(s)) if n > 1 else slice(None)
-    for parameter in before.parameters(recurse=False):
-        values = parameter.data[rows]
-        parameter.data[rows] = (values / s.reshape(-1, *[1] * (values.dim() - 1))).to(parameter.dtype)
-    for layer in into:
-        layer.weight.mul_(s.to(layer.weight.dtype))

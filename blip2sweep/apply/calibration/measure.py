@@ -1,80 +1,87 @@
-"""What goes into the layers of one block, summed over all calibration batches in one pass."""
+"""Sums over the inputs of the layers of one block, collected from all calibration batches in one pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from blip2sweep.apply.calibration.batches import Batch, token_weights
-from blip2sweep.apply.calibration.blocks_run import Walk
+from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.folds import Call
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.statistics import Statistics
-from blip2sweep.models.anatomy import Linear
 from blip2sweep.models.architecture import Language
+from blip2sweep.models.part import Linear
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Sums over a layer's inputs, and the rank of their second moment."""
+    """The sums over a layer's inputs, and the rank of their second moment."""
 
     sums: Statistics
     rank: int
 
 
 def measure(
-    walk: Walk, block: int, layers: Sequence[Linear], batches: Sequence[Batch], language: Language, hessians: bool
+    runner: BlockRunner,
+    block: int,
+    layers: Sequence[Linear],
+    batches: Sequence[Batch],
+    language: Language,
+    hessians: bool,
 ) -> dict[str, Measured]:
-    """{path: sums}. Layers that read the same tensor share them. Raises FloatingPointError naming the layer."""
-    walk.to(block)
-    seen = _Seen(walk, batches, language, hessians)
+    """{path: sums} of the layers of a block. Layers that read the same tensor share their sums.
+
+    Raises FloatingPointError naming a layer whose inputs are not finite.
+    """
+    runner.advance_to(block)
+    inputs = _InputSums(runner, batches, language, hessians)
     with ExitStack() as hooks:
         for x in layers:
-            module = walk.model.get_submodule(x.path)
-            hook = module.register_forward_pre_hook(lambda m, args, x=x: seen.see(x, m, args[0]))
+            module = runner.model.get_submodule(x.path)
+            hook = module.register_forward_pre_hook(lambda m, args, x=x: inputs.add(x, m, args[0]))
             hooks.callback(hook.remove)
-        walk.look(block)
-    known = {path: Measured(sums, sums.rank()) for path, sums in seen.sums.items()}
-    return {x.path: known[seen.leader[x.path]] for x in layers}
+        runner.observe(block)
+    known = {path: Measured(sums, sums.rank()) for path, sums in inputs.sums.items()}
+    return {x.path: known[inputs.leader[x.path]] for x in layers}
 
 
-class _Seen:
-    """Adds up inputs. In the first batch it finds out which layers read the very same tensor: one of them leads."""
+class _InputSums:
+    """Adds up inputs. The first batch shows which layers read the very same tensor: only one of them is summed."""
 
-    def __init__(self, walk: Walk, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
-        self.walk, self.batches, self.language, self.hessians = walk, batches, language, hessians
+    def __init__(self, runner: BlockRunner, batches: Sequence[Batch], language: Language, hessians: bool) -> None:
+        self.runner, self.batches, self.language, self.hessians = runner, batches, language, hessians
         self.sums: dict[str, Statistics] = {}
         self.leader: dict[str, str] = {}
         self._first: list[tuple[Tensor, str]] = []
 
-    def see(self, layer: Linear, module: nn.Module, x: Tensor) -> None:
+    def add(self, layer: Linear, module: nn.Module, x: Tensor) -> None:
         if layer.path not in self.leader:
             self.leader[layer.path] = next((path for y, path in self._first if y is x), layer.path)
             self._first.append((x, layer.path))
-        if self.walk.batch > 0:
+        if self.runner.batch > 0:
             self._first.clear()
         if self.leader[layer.path] != layer.path:
             return
         if layer.path not in self.sums:
             self.sums[layer.path] = Statistics(layer.in_features, x.device, self.hessians)
-        weights = token_weights(self.language, layer, self.batches[self.walk.batch])
+        weights = token_weights(self.language, layer, self.batches[self.runner.batch])
         try:
             self.sums[layer.path].add(x, weights)
         except FloatingPointError as error:
             raise FloatingPointError(f"{layer.path}: its {error} on the calibration samples") from error
 
 
-def calls(walk: Walk, block: int, module: nn.Module) -> list[Call]:
-    """Arguments of each call that a module inside the block gets."""
-    walk.to(block)
+def calls(runner: BlockRunner, block: int, module: nn.Module) -> list[Call]:
+    """The arguments of each call of a module inside the block."""
+    runner.advance_to(block)
     found: list[Call] = []
     hook = module.register_forward_pre_hook(lambda m, args, kwargs: found.append((args, kwargs)), with_kwargs=True)
-    walk.look(block)
+    runner.observe(block)
     hook.remove()
     return found
 
@@ -83,8 +90,10 @@ def calls(walk: Walk, block: int, module: nn.Module) -> list[Call]:
 
 
 def recall(memo: Memo, name: str, layers: Iterable[Linear], hessians: bool) -> dict[str, Measured] | None:
-    """What was measured before under this name, when it is there for every layer; second moments only where they are asked
-    for, so that no cell's record depends on which cells came before."""
+    """What was measured before under this name; None unless it is there for every layer.
+
+    Second moments are left out unless `hessians`. So a cell's record does not depend on the cells before it.
+    """
     found: dict[str, Measured] = {}
     for x in layers:
         value = memo.get(f"{name} {x.path}")
@@ -97,13 +106,13 @@ def recall(memo: Memo, name: str, layers: Iterable[Linear], hessians: bool) -> d
 def keep(memo: Memo, name: str, measured: Mapping[str, Measured]) -> None:
     for path, m in measured.items():
         s = m.sums
-        told = torch.tensor([s.tokens, s.weight, m.rank], dtype=torch.float64)
-        memo.put(f"{name} {path}", (told, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
+        counts = torch.tensor([s.tokens, s.weight, m.rank], dtype=torch.float64)
+        memo.put(f"{name} {path}", (counts, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
 
 
-def _unpacked(layer: Linear, value: tuple[Any, ...], hessians: bool) -> Measured:
-    told, sum_abs, low, high, *hessian = value
-    tokens, weight, rank = told.tolist()
+def _unpacked(layer: Linear, value: tuple[Tensor, ...], hessians: bool) -> Measured:
+    counts, sum_abs, low, high, *hessian = value
+    tokens, weight, rank = counts.tolist()
     sums = replace(Statistics(1), in_features=layer.in_features, device=sum_abs.device)
     sums.tokens, sums.weight, sums.sum_abs, sums.low, sums.high = int(tokens), weight, sum_abs, low, high
     sums.hessian = hessian[0] if hessians else None

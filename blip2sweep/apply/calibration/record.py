@@ -1,18 +1,21 @@
-"""What a calibration was like, for the cell's row: its summary, a warning where it saw little."""
+"""Figures of a calibration for the cell's row, and a warning where it saw few tokens."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 from blip2sweep.compression.quantize.prepared import Prepared
-from blip2sweep.compression.quantize.statistics import TOKENS_PER_INPUT
+from blip2sweep.compression.quantize.statistics import TOKENS_PER_INPUT, LayerInfo
+from blip2sweep.wire.lines import Cost
 
 
-def summary(prepared: Mapping[str, Prepared]) -> dict[str, Any]:
-    """Columns: the fewest tokens a layer saw, layers with fewer than 4 an input, layers of deficient rank, the largest
-    damping, the mean relative output error."""
+def summary(prepared: Mapping[str, Prepared]) -> Cost:
+    """Columns of a row:
+
+    the fewest tokens of a layer, how many layers saw fewer than 4 tokens for each input, how many have a deficient
+    rank, the largest damping, and the mean relative output error.
+    """
     infos = [p.info for p in prepared.values()]
     if not infos:
         return {}
@@ -26,17 +29,18 @@ def summary(prepared: Mapping[str, Prepared]) -> dict[str, Any]:
     }
 
 
-def layers(prepared: Mapping[str, Prepared]) -> dict[str, dict[str, Any]]:
-    """{path: tokens, rank, damping, error, …}."""
+def layers(prepared: Mapping[str, Prepared]) -> dict[str, LayerInfo]:
+    """{path: figures}."""
     return {path: p.info for path, p in prepared.items()}
 
 
-def short(info: Mapping[str, Any]) -> bool:
+def short(info: LayerInfo) -> bool:
+    """Whether a layer saw too few tokens."""
     return bool(info["tokens"] < TOKENS_PER_INPUT * info["inputs"])
 
 
 def warn_short(prepared: Mapping[str, Prepared]) -> None:
-    """One warning for all layers that saw fewer tokens than 4 times their inputs."""
+    """Warn once for all layers that saw fewer tokens than 4 times their inputs."""
     few = {path: p.info for path, p in prepared.items() if short(p.info)}
     if few:
         path, info = min(few.items(), key=lambda item: item[1]["tokens"] / item[1]["inputs"])

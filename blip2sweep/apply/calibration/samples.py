@@ -1,4 +1,4 @@
-"""What a job says of its calibration, turned into samples again; and what its measurements depend on besides them."""
+"""The calibration samples of a job, and what else its measurements depend on."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ from blip2sweep.models.images import preprocessing
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.calibration import Calibration, choose
+from blip2sweep.wire.pack import CellJob, JsonObject
 
 
-def same_samples(told: Mapping[str, Any]) -> Calibration:
-    """The samples that planning chose, and the content that their images had then.
+def same_samples(section: Mapping[str, Any]) -> Calibration:
+    """The samples that planning chose. section: the job's calibration.
 
-    Raises RuntimeError when the annotations have changed since; an image that has is found when it is decoded.
+    Raises RuntimeError where the annotations have changed since. An image that has changed is found when it is decoded.
     """
-    if "planned" not in told:
-        raise UserError(f"calibration {told['name']} was planned by an earlier version; right: the same command again")
-    fields, planned = {k: v for k, v in told.items() if k != "planned"}, told["planned"]
-    data = choose(load_task(told["task"]), told["n_samples"], told["seed"])
+    if "planned" not in section:
+        raise UserError(
+            f"calibration {section['name']} was planned by an earlier version; right: the same command again"
+        )
+    fields, planned = {k: v for k, v in section.items() if k != "planned"}, section["planned"]
+    data = choose(load_task(section["task"]), section["n_samples"], section["seed"])
     if data.fingerprint != planned["samples"]:
-        raise RuntimeError(f"the calibration samples of {told['name']} changed between planning and running")
+        raise RuntimeError(f"the calibration samples of {section['name']} changed between planning and running")
     return Calibration(data=replace(data, planned=planned["images"]), **fields)
 
 
 def variants(chosen: Calibration) -> dict[str, Calibration]:
-    """What the noise floor of a calibrated cell is measured with: `seed`, other samples of the same split; `arithmetic`, the
-    same ones in batches of half the size and on another number of threads, so that sums are rounded otherwise."""
+    """{name: calibration} for the noise floor of a calibrated cell.
+
+    `seed`: other samples of the same split. `arithmetic`: the same samples in batches of half the size and on another
+    number of threads, so that sums are rounded differently.
+    """
     seed = chosen.seed + 1
     other = choose(load_task(chosen.task), chosen.n_samples, seed)
     threads, batch = 2 if chosen.threads == 1 else 1, max(1, chosen.batch // 2)
@@ -39,7 +45,7 @@ def variants(chosen: Calibration) -> dict[str, Calibration]:
     }
 
 
-def origin(loaded: Loaded, job: Mapping[str, Any], code: str) -> dict[str, Any]:
+def origin(loaded: Loaded, job: CellJob, code: str) -> JsonObject:
     """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
     return {
         "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,

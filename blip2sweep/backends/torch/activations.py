@@ -1,4 +1,4 @@
-"""How far a cell's activations are from full precision's: measured on request, on the task's first samples."""
+"""How far a cell's activations are from those of full precision. Measured on request, on the task's first samples."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from blip2sweep.wire.pack import CellJob, JsonObject
 
 
 def remember_plain(state: ModelState, job: CellJob, task: TaskData) -> None:
-    """Full precision's outputs, before the recipe is in the model; once for all cells of a task."""
+    """Keep the outputs of full precision, before the recipe is in the model. Once for all cells of a task."""
     name = canonical_json([job["task"], job["generation"]["prompt"]])
     if state.plain is None or state.plain[0] != name:
         state.patch.restore()
-        with fixed_threads(1):  # as calibration: distances of activations are no words that rounding leaves alone
+        with fixed_threads(1):  # as in calibration: unlike words, distances change with every rounding
             state.plain = (name, propagation.states(state.loaded, _first(job, task)))
 
 
 def moved(state: ModelState, job: CellJob, task: TaskData) -> list[JsonObject]:
-    """How far each block's output is from full precision's, with the recipe in the model."""
+    """How far each block's output is from that of full precision, with the recipe in the model."""
     assert state.plain is not None
     with fixed_threads(1):
         return propagation.compare(state.plain[1], propagation.states(state.loaded, _first(job, task)))

@@ -1,4 +1,7 @@
-"""The language stage over the samples of a task: image rows expanded to questions, batches of like length, order restored."""
+"""The language stage over the samples of a task.
+
+Image rows are expanded to questions, which run in batches of like length.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.models.architecture import Begun
+from blip2sweep.models.architecture import Prefilled
 from blip2sweep.models.images import Features
 from blip2sweep.models.text import Ids, Likelihood, Text
 from blip2sweep.tasks.generation import Generation
@@ -17,8 +20,11 @@ from blip2sweep.tasks.task import Task
 
 
 class Answer(NamedTuple):
-    """What a sample was asked for: its text, the likelihood summed over its targets (None where it has none), and that of each of
-    its choices."""
+    """The answer to a sample.
+
+    text: None where none was requested. likelihood: summed over its targets, None where it has none. options: the
+    likelihood of each of its choices.
+    """
 
     text: Text | None
     likelihood: Likelihood | None
@@ -26,7 +32,7 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """Texts and likelihoods of samples, of whose images is known what the language model sees."""
+    """The texts and likelihoods of samples. encoded: what the language model sees of their images."""
 
     def __init__(
         self,
@@ -50,7 +56,7 @@ class Answers:
         self.options = self._reference_ids(chosen_from)
 
     def _reference_ids(self, texts: Sequence[Sequence[str]]) -> list[list[Ids]]:
-        """Token ids of each sample's texts."""
+        """The token ids of each sample's texts."""
         pairs = [(i, text) for i, own in enumerate(texts) for text in own]
         tokens = self.language.reference_ids([text for _, text in pairs], bool(self.generation.prompt))
         found: list[list[Ids]] = [[] for _ in texts]
@@ -59,14 +65,17 @@ class Answers:
         return found
 
     def all(self, shared: Shared | None = None) -> list[Answer]:
-        """One a sample, in their order; those of an earlier cell where it was asked the very same."""
+        """One answer for each sample, in their order.
+
+        They come from an earlier cell that had the same input and questions.
+        """
         if shared is None:
             return self._computed()
         with self.run.clock.stage(self.stage):
-            asked = [self.generation, self.rows, self.prompts, self.references]
+            question = [self.generation, self.rows, self.prompts, self.references]
             if any(self.options) or "generate" not in self.requests:
-                asked += [self.requests, self.options]
-            key = shared.language_key(self.pictures, asked)
+                question += [self.requests, self.options]
+            key = shared.language_key(self.pictures, question)
             known = shared.answered.get(key)
         shared.hits[self.stage] = len(known) if known else 0
         answers = known or self._computed()
@@ -74,7 +83,7 @@ class Answers:
         return answers
 
     def _computed(self) -> list[Answer]:
-        """In batches of like length, so that they hold little padding."""
+        """All answers, computed in batches of like length, so that there is little padding."""
         order = sorted(
             range(len(self.prompts)), key=lambda i: (len(self.prompts[i]), sum(map(len, self.references[i])))
         )
@@ -85,32 +94,32 @@ class Answers:
     def _batch(self, chosen: Sequence[int]) -> list[Answer]:
         clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])
         with clock.stage(self.stage):
-            begun = self.language.begin(pictures, [self.prompts[i] for i in chosen])
+            prefilled = self.language.prefill(pictures, [self.prompts[i] for i in chosen])
         targets, options = ([ids[i] for i in chosen] for ids in (self.references, self.options))
         likelihoods: list[tuple[Likelihood, ...]] = [()] * len(chosen)
         by_option = likelihoods
         if any(targets) or any(options):
             with clock.stage("likelihood"):
-                likelihoods, by_option = (_likelihoods(begun, texts) for texts in (targets, options))
+                likelihoods, by_option = (_likelihoods(prefilled, texts) for texts in (targets, options))
         texts: Sequence[Text | None] = [None] * len(chosen)
         if "generate" in self.requests:
             with clock.stage(self.stage):
-                texts = begun.generate(self.generation)
+                texts = prefilled.generate(self.generation)
         found = zip(texts, map(_summed, likelihoods), by_option, strict=True)
         return [Answer(*one) for one in found]
 
 
-def _likelihoods(begun: Begun, texts: Sequence[Sequence[Ids]]) -> list[tuple[Likelihood, ...]]:
-    """That of each of each row's texts, the k-th of all rows at once."""
+def _likelihoods(prefilled: Prefilled, texts: Sequence[Sequence[Ids]]) -> list[tuple[Likelihood, ...]]:
+    """The likelihood of each text of each row. The k-th texts of all rows run at once."""
     result: list[tuple[Likelihood, ...]] = [()] * len(texts)
     for k in range(max(map(len, texts))):
-        for i, found in enumerate(begun.likelihood([own[k] if k < len(own) else [] for own in texts])):
+        for i, found in enumerate(prefilled.likelihood([own[k] if k < len(own) else [] for own in texts])):
             result[i] += (found,) if k < len(texts[i]) else ()
     return result
 
 
 def _summed(likelihoods: Sequence[Likelihood]) -> Likelihood | None:
-    """Over the targets of a sample, from the first on; None where it has none."""
+    """The sum over the targets of a sample, from the first on. None where it has none."""
     return reduce(_added, likelihoods) if likelihoods else None
 
 

@@ -1,5 +1,7 @@
-"""The torch back end: runs cells on this process's device. From one cell to the next only what differs is done: weights,
-blocks, stages."""
+"""The torch back end: runs cells on this process's device.
+
+From one cell to the next only what differs is computed: weights, blocks, stages.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 class TorchBackend:
     """Evaluates the cells of a pack one after the other.
 
-    settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` (disk), `cache_memory_gb` (device and host, each;
-    null: a share of what is free), `batch_size`, `data_workers`, `device`, `threads`.
+    settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` (on disk), `cache_memory_gb` (on the device and on
+    the host, each; None: a share of what is free), `batch_size`, `data_workers`, `device`, `threads`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,12 +53,12 @@ class TorchBackend:
         self.state: ModelState | None = None
         self.shared_work = SharedWork(settings, self.device, self.task)
         self._tasks: dict[str, TaskData] = {}
-        # Always: it also ends MKL's own choice of fewer threads, which the first calibration would end in mid-sweep.
+        # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
         torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
 
     @classmethod
     def identity(cls, choice: BackendChoice) -> JsonObject:
-        """Never asked for: cells of torch have no back end in their identity."""
+        """The name alone. Nobody asks for it, because cells of torch have no back end in their identity."""
         return {"name": TORCH}
 
     @property
@@ -69,7 +71,7 @@ class TorchBackend:
             self.shared_work.expect(self.state)
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
-        """The recipe stays in the model until the next job."""
+        """Run one cell. Its recipe stays in the model until the next job."""
         began = time.perf_counter()
         state = self._loaded(job)
         try:
@@ -77,7 +79,7 @@ class TorchBackend:
         except Exception as error:
             state.patch.restore()
             if is_out_of_memory(error):
-                self.state = None  # and with it all that is remembered: the next attempt has the memory to itself
+                self.state = None  # with all that it keeps, so that the next attempt has the whole memory
             raise
 
     def task(self, job: CellJob) -> TaskData:
@@ -143,11 +145,14 @@ class TorchBackend:
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
-                fitting=state.fitting,
+                batch_sizes=state.batch_sizes,
             )  # fmt: skip
 
     def _images(self, state: ModelState, job: CellJob) -> Images:
-        """The task's images, decoded and preprocessed once for all cells of a model; those of one task at a time."""
+        """The task's images, decoded and preprocessed once for all cells of a model.
+
+        Only those of one task are kept.
+        """
         name = canonical_json(job["task"])
         if name not in state.images:
             workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]

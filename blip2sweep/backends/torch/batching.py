@@ -19,35 +19,41 @@ T = TypeVar("T")
 
 IMAGES_CPU, IMAGES_GPU = 64, 256
 SEQUENCES_CPU, SEQUENCES_GPU = 512, 1024
-SHARE_OF_DEVICE, BYTES_CPU = 0.2, 2**30  # for keys and values of the sequences in hand
+SHARE_OF_DEVICE, BYTES_CPU = 0.2, 2**30  # for keys and values of the sequences that run
 
 
 def image_batches(loaded: Loaded, size: int | None) -> Batches:
-    """64 images on a CPU, 256 on a GPU, where no size is asked for."""
+    """Batches of images. size: None means 64 on a CPU, 256 on a GPU."""
     return Batches(size or (IMAGES_CPU if loaded.device.type == "cpu" else IMAGES_GPU))
 
 
 def sequence_batches(loaded: Loaded, generation: Generation) -> Batches:
-    """As many sequences as their keys and values leave room for, every beam counted as one; at most 512 or 1024.
+    """Batches of sequences:
 
-    From the model, the generation settings and the device's size alone, so that a machine always chooses the same.
+    as many as their keys and values leave room for, at most 512 or 1024, each beam counted as one.
+
+    The size depends only on the model, the generation settings and the size of the device. So a machine always chooses
+    the same.
     """
     on_cpu = loaded.device.type == "cpu"
     room = BYTES_CPU if on_cpu else int(SHARE_OF_DEVICE * torch.cuda.get_device_properties(loaded.device).total_memory)
-    fitting = room // loaded.language.row_bytes(generation)
+    rows_that_fit = room // loaded.language.row_bytes(generation)
     most = SEQUENCES_CPU if on_cpu else SEQUENCES_GPU
-    return Batches(max(8, min(most // generation.num_beams, 2 ** int(math.log2(max(1, fitting))))))
+    return Batches(max(8, min(most // generation.num_beams, 2 ** int(math.log2(max(1, rows_that_fit))))))
 
 
 class Batches:
-    """Runs a step over ranges of at most `size`; halves `size` for good when memory runs out, and counts that."""
+    """Runs a step over ranges of at most `size`. When memory runs out, `size` is halved for good.
+
+    halvings: how often that happened.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.halvings = 0
 
     def run(self, n: int, step: Callable[[slice], T]) -> list[T]:
-        """[step(slice)] over 0 … n in order. Out of memory at one sample propagates."""
+        """[step(slice)] over 0 … n in order. Raises the error where memory runs out at one sample."""
         results: list[T] = []
         start = 0
         while start < n:
@@ -76,7 +82,10 @@ class Batches:
 
 
 class Clock:
-    """Seconds per stage, the device synchronised at both ends, and the peak memory since the clock was made."""
+    """Seconds for each stage, and the peak memory since the clock was made.
+
+    The device is synchronised at both ends of a stage.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -98,7 +107,7 @@ class Clock:
         return time.perf_counter()
 
     def peak_memory(self) -> int:
-        """Bytes: allocated on the GPU, or the resident size of the process at its largest (since it began)."""
+        """Bytes: the peak allocated on the GPU, or the largest resident size of the process since it began."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

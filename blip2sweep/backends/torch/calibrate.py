@@ -14,8 +14,10 @@ from blip2sweep.wire.pack import CellJob
 
 
 def prepare(state: ModelState, job: CellJob, recipe: Recipe, device: str, store: Store | None) -> dict[str, Prepared]:
-    """{layer: weights that calibration made}; nothing for a cell that calibrates nothing. It measures behind the steps that
-    come before quantization. `state.prepared` is the same."""
+    """{layer: weights that calibration made}; empty for a cell that calibrates nothing.
+
+    Layers are measured behind the steps that come before quantization. `state.prepared` is set to the result.
+    """
     state.prepared = {}
     if job.get("calibration"):
         state.patch.apply(recipe.before)
@@ -25,7 +27,7 @@ def prepare(state: ModelState, job: CellJob, recipe: Recipe, device: str, store:
 
 
 def samples_of(state: ModelState, job: CellJob) -> Calibration:
-    """The samples a cell was planned with, chosen once for all cells that share them."""
+    """The calibration samples that a cell was planned with. They are chosen once for all cells that share them."""
     assert job["calibration"] is not None
     name = canonical_json(job["calibration"])
     if name not in state.calibrations:

@@ -1,4 +1,4 @@
-"""What a cell took, as columns of its row."""
+"""The cost of a cell as columns of its row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ NESTED = ("seconds", "hits", "seconds_total", "bad_images")
 
 
 def cost_columns(evaluation: Evaluation, applied: Applied, state: ModelState) -> Cost:
-    """Seconds and hits by stage, bad images counted, layers that were written or recalled, what calibration was like."""
+    """The columns of a cell's cost.
+
+    They are seconds and hits for each stage, the number of bad images, layers written and recalled, and figures of
+    calibration.
+    """
     cost = evaluation.cost
     stages: Cost = {f"seconds_{stage}": seconds for stage, seconds in cost["seconds"].items()}
     hits: Cost = {f"hits_{stage}": n for stage, n in cost["hits"].items()}

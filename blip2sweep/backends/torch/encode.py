@@ -1,4 +1,4 @@
-"""Images -> what the language model sees of them: as much as is known is taken, the rest computed stage by stage."""
+"""Images -> what the language model sees of them. What is known is taken; the rest is computed stage by stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START = Point("", 0, 0)  # before the first stage, where nothing is shared
 
 
 def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> Features:
-    """What the last image stage makes of every distinct image. Raises UserError when no image could be read."""
+    """The output of the last image stage for every distinct image. Raises UserError when no image could be read."""
     if isinstance(source, Features):
         check_known(task, source)
         if source.after == run.loaded.images[-1].name:
@@ -30,7 +30,7 @@ def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> F
     try:
         return _Encoder(run, shared).all(task, source)
     except Exception:
-        if shared is not None:  # states of images that were not compared with the planned ones to the end
+        if shared is not None:  # its states may be of images other than the planned ones
             shared.memo.clear()
         raise
 
@@ -44,13 +44,16 @@ def check_known(task: TaskData, known: Features) -> None:
 
 
 def _steps(stage: ImageStage) -> int:
-    """Its blocks; of a stage that is run as a whole 1."""
+    """The number of its blocks; 1 for a stage that runs as a whole."""
     return stage.n_blocks if isinstance(stage, BlockStage) else 1
 
 
 def _hits(stages: Sequence[ImageStage], images: int, skipped: Sequence[float]) -> dict[str, float]:
-    """What was not computed: the images whose whole way was known, and of each stage the blocks an image (of one without
-    blocks, but the last, the share of its images)."""
+    """What was not computed, as columns.
+
+    images: those whose whole way was known. skipped: for each stage the blocks for each image; for a stage without
+    blocks the share of images.
+    """
     found: dict[str, float] = {stages[-1].name: images}
     for stage, n in zip(stages, skipped, strict=True):
         found.setdefault(f"{stage.name}_blocks" if isinstance(stage, BlockStage) else stage.name, n)
@@ -58,7 +61,7 @@ def _hits(stages: Sequence[ImageStage], images: int, skipped: Sequence[float]) -
 
 
 class _Encoder:
-    """One evaluation's way from pixels to what the language model sees."""
+    """Runs images from pixels to what the language model sees, for one evaluation."""
 
     def __init__(self, run: Run, shared: Shared | None) -> None:
         self.run, self.shared, self.stages = run, shared, run.loaded.images
@@ -68,7 +71,7 @@ class _Encoder:
         rows: list[Rows] = []
         ids: list[Id] = []
         bad: list[Id] = []
-        for part in self._parts(source):  # pixels on the device are let go as soon as they are encoded
+        for part in self._parts(source):  # pixels on the device are freed once they are encoded
             rows.extend(self._part(part, len(ids)))
             ids.extend(part.ids)
             bad.extend(part.bad)
@@ -93,7 +96,7 @@ class _Encoder:
             yield part
 
     def _part(self, part: Features, offset: int) -> list[Rows]:
-        """Of a part's images, whose first is number `offset`."""
+        """The output for a part's images, the first of which has number `offset`."""
         if part.rows is None:
             return []
         rows, given = part.rows, [s.name for s in self.stages].index(part.after) + 1 if part.after else 0
@@ -103,7 +106,7 @@ class _Encoder:
         return self.run.batches.run(len(rows), lambda piece: self._from_pixels(rows.take(piece), move(piece)))
 
     def _after(self, stage: int, rows: Rows) -> Rows:
-        """Through the stages from number `stage` on."""
+        """Run the stages from number `stage` on."""
         state = rows.everywhere(lambda x: x.to(self.run.loaded.device))
         for i in range(stage, len(self.stages)):
             with self.run.clock.stage(self.stages[i].name):
@@ -111,7 +114,7 @@ class _Encoder:
         return state
 
     def _from_pixels(self, pixels: Rows, piece: slice) -> Rows:
-        """From the deepest state that is known, leaving states where later cells go another way."""
+        """Start from the deepest state that is known, and keep states where later cells leave this cell's path."""
         with self.run.clock.stage(self.stages[0].name):
             here, known = self.shared.recall_state(piece) if self.shared else (START, None)
             state = pixels if known is None else known
@@ -125,7 +128,7 @@ class _Encoder:
         return state
 
     def _stage(self, stage: ImageStage, state: Rows, block: int, stops: Sequence[Point], piece: slice) -> Rows:
-        """From before `block` (0: from the stage's input) to the stage's output."""
+        """From the state before `block` to the stage's output. Block 0 is the stage's input."""
         for stop in (p for p in stops if p.block == 0):
             self._keep(piece, stop, state)
         if not isinstance(stage, BlockStage):

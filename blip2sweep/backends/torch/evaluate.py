@@ -1,4 +1,4 @@
-"""One cell's inference: every sample of a task answered, with the likelihood of its references."""
+"""The inference of one cell: every sample of a task is answered, with the likelihood of its references."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from blip2sweep.tasks.task import RequestType
 
 @dataclass(frozen=True)
 class Evaluation:
-    """records: a dict of the columns of `Predictions` a sample, in task order; cost: what it took; features: what the language
-    model saw, for further tasks on the same images."""
+    """records: the columns of `Predictions`, one dict for each sample, in task order. cost: by name.
+
+    features: what the language model saw, for further tasks on the same images.
+    """
 
     records: list[dict[str, Any]]
     cost: dict[str, Any]
@@ -44,15 +46,18 @@ def evaluate(
     on_bad_image: str = "error",
     features: Source | None = None,
     shared: Shared | None = None,
-    fitting: dict[str, int] | None = None,
+    batch_sizes: dict[str, int] | None = None,
 ) -> Evaluation:
     """Answer every sample of `task`.
 
-    batch_size: null chooses by device and model; halved when memory runs out (at one sample the error propagates).
-    workers: processes that decode images. nll_references: the most targets of a sample whose likelihood is summed, 0 for none. features: what is known of the images beforehand; stages before it are not run.
-    shared: what other cells computed; it changes no token in float32. fitting: batch sizes that earlier cells had to go
-    down to, which are started with; is added to.
-    Raises UserError for an image that cannot be decoded, unless on_bad_image="skip", and for a task that asks for a match.
+    batch_size: None chooses by device and model. It is halved when memory runs out; at one sample the error is raised.
+    workers: processes that decode images. nll_references: the most targets of a sample whose likelihood is summed, 0
+    for none. features: what is known of the images; the stages before it do not run. shared: what other cells computed.
+    It changes no token in float32. batch_sizes: sizes that earlier cells had to go down to. They are used from the
+    start, and new ones are added.
+
+    Raises UserError for an image that cannot be decoded, unless on_bad_image="skip", and for a task that requests a
+    match.
     """
     if "match" in task.rules.REQUESTS:
         raise UserError(f"task {task.name}: asks for a match of pictures and texts, which no model here computes")
@@ -60,7 +65,7 @@ def evaluate(
         raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
     images = image_batches(loaded, batch_size)
     sequences = images if batch_size else sequence_batches(loaded, generation)
-    known = fitting if fitting is not None else {}
+    known = batch_sizes if batch_sizes is not None else {}
     names = {f"images {images.size}": images, f"sequences {sequences.size} {generation}": sequences}
     for name, batches in names.items():
         batches.size = min(batches.size, known.get(name, batches.size))
@@ -75,7 +80,7 @@ def evaluate(
 
 
 def record(sample: Sample, answer: Answer, requests: Sequence[RequestType]) -> dict[str, Any]:
-    """What was said of a sample, in the columns of its task's requests."""
+    """The answer to a sample in the columns of its task's requests."""
     text, nll, options = answer.text, answer.likelihood, answer.options
     known = {
         "id": sample.id,

@@ -1,7 +1,7 @@
-"""Memory and speed of packed layers, against bf16 on the same device.
+"""Memory and speed of packed layers, compared with bf16 on the same device.
 
-Accuracy cells compute with dequantized weights and say nothing of memory or speed. A cell with `quant.packed` runs the
-real kernels, and measures.
+Other cells compute with dequantized weights, so they say nothing of memory or speed. A cell with `quant.packed` runs
+the real kernels and is measured.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from blip2sweep.models.images import Features, load_pixels
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample, TaskData
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
 
 SINGLE, LARGEST = 8, 64  # images timed one by one, and together
@@ -27,10 +28,12 @@ REPEATS = 3
 
 
 def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Features) -> dict[str, float]:
-    """Bytes, peak bytes (CUDA) and seconds an image: one by one (median), and in a batch of `batch_largest` (best of three).
+    """Bytes, peak bytes (CUDA) and seconds an image:
 
-    task: of distinct images. The peak is the model and what a run adds to it: whatever else lies on the device, such as the
-    originals of packed layers, is not counted.
+    one by one (median), and in a batch of `batch_largest` (best of three).
+
+    task: with distinct images. The peak is the model and what a run adds to it. Other tensors on the device, such as
+    the originals of packed layers, do not count.
     """
     alone = [_timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]
     before = _reset_peak(loaded.device)
@@ -47,7 +50,7 @@ def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Fea
 
 
 def _reset_peak(device: torch.device) -> int | None:
-    """Bytes that are allocated now, from where the peak is counted; None where the device does not tell."""
+    """The bytes that are allocated now, from which the peak is counted. None where the device does not say."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -57,7 +60,7 @@ def _reset_peak(device: torch.device) -> int | None:
 def _timed(
     loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Sequence[Sample], batch: int
 ) -> tuple[float, int]:
-    """(seconds, the batch size it came to: that of the samples where they are fewer, halved where memory ran out)."""
+    """(seconds, batch size). The size is at most the number of samples, and it is halved where memory ran out."""
     own = replace(task, samples=tuple(samples))
     if loaded.device.type == "cuda":
         torch.cuda.synchronize(loaded.device)
@@ -66,17 +69,17 @@ def _timed(
     images = Features(tuple(own.images), pixels.rows.take(rows))
     start = time.perf_counter()
     found = evaluate(loaded, own, generation, batch_size=batch, nll_references=0, features=images)
-    seconds = time.perf_counter() - start  # evaluate brings its texts to the host: the device is done
+    seconds = time.perf_counter() - start  # the texts are on the host, so the device has finished
     return seconds, min(found.cost["batch_size"], len(samples))
 
 
 def compared(loaded: Loaded, job: CellJob, task: TaskData) -> dict[str, float]:
-    """`measured` of a packed model, and of the unquantized one in bf16 (`bf16_…`), loaded for it, in the same run."""
+    """`measured` of a packed model and, in the same run, of the unquantized model in bf16 (`bf16_…`)."""
     first = {s.image_id: s for s in reversed(task.samples)}
     own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
     generation = Generation(**job["generation"])
     found = measured(loaded, own, generation, load_pixels(loaded, own))
-    config = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
+    config: ModelSection = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
     plain = load(config, Path(job["folder"]), device=loaded.device.type)
     other = measured(plain, own, generation, load_pixels(plain, own))
     return found | {f"bf16_{k}": v for k, v in other.items()}

@@ -1,4 +1,4 @@
-"""A loaded model and all that is remembered of it from one cell to the next."""
+"""A loaded model and all that is kept of it from one cell to the next."""
 
 from __future__ import annotations
 
@@ -37,16 +37,19 @@ class ModelState:
     calibrator: Calibrator | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     plain: tuple[str, propagation.States] | None = None  # full precision's states, of which task and prompt
-    prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the cell in hand
+    prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the current cell
     origins: dict[str, JsonObject] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
-    fitting: dict[str, int] = field(default_factory=dict)  # batch sizes to which memory has brought cells so far
+    batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
 
 
 def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, remember: bool) -> ModelState:
-    """Load the model of a job. memory_gb: of the device and of the host, each; None: a share of what is free. remember:
-    False keeps nothing of one cell for the next."""
+    """Load the model of a job.
+
+    memory_gb: of the device and of the host, each; None: a share of what is free. remember: False keeps nothing of one
+    cell for the next.
+    """
     check_unchanged(job)
     loaded = load(job["model"], Path(job["folder"]), device=device)
     budget = budgets(loaded.device, None if memory_gb is None else int(memory_gb * GB)) if remember else (0, 0)
@@ -55,7 +58,7 @@ def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, re
 
 
 def check_unchanged(job: CellJob) -> None:
-    """Raise UserError where a checkpoint is no longer what was planned: its row would be another model's."""
+    """Raise UserError where a checkpoint is not the one that was planned: its row would be another model's."""
     planned, found = job["columns"]["weights"], inspect(Path(job["folder"])).fingerprint
     if not found.startswith(planned):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Noise floors: the same cell run a second time in a way that should make no difference, and how many outputs differ."""
+"""Noise floors: how many outputs differ when a cell is run again in a way that should make no difference."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from blip2sweep.wire.pack import CellJob
 def batch_size_noise(
     state: ModelState, job: CellJob, first: Evaluation, evaluate: Callable[[int], Evaluation]
 ) -> SecondRun | None:
-    """In half precision the baseline is run at a second batch size. evaluate: the cell at a batch size. Nothing is shared
-    with that run: it would only be compared with itself."""
+    """A second run of a baseline in half precision, at half the batch size. None for other cells.
+
+    evaluate: runs the cell at a batch size. The second run shares nothing, or it would be compared with itself.
+    """
     if job["key"] != job["baseline"] or not set(state.loaded.dtypes.values()) & set(HALF):
         return None
     size = int(first.cost["batch_size"])
@@ -39,7 +41,10 @@ def calibration_noise(
     first: Evaluation,
     evaluate: Callable[[], Evaluation],
 ) -> dict[str, SecondRun]:
-    """A calibrated cell's: the same recipe, calibrated in other ways that are as good. The model is left as loaded."""
+    """{name: second run} of a calibrated cell: the same recipe, calibrated in other ways that are as good.
+
+    The model is left as loaded.
+    """
     assert state.calibrator is not None
     found = {}
     for name, other in variants(samples_of(state, job)).items():
@@ -54,7 +59,7 @@ def calibration_noise(
 
 
 def _flips(first: Evaluation, second: Evaluation) -> Flips:
-    """Outputs of one cell that a second run says otherwise."""
-    said = (Predictions.of(evaluation.records).outputs for evaluation in (first, second))
-    flips = sum(a != b for a, b in zip(*said, strict=True))
+    """How many outputs of a cell differ in a second run."""
+    outputs = (Predictions.of(evaluation.records).outputs for evaluation in (first, second))
+    flips = sum(a != b for a, b in zip(*outputs, strict=True))
     return {"flips": flips, "flip_rate": flips / max(1, len(first.records))}

@@ -1,7 +1,8 @@
-"""How far activations move from the full-precision model's, block by block, and the logits with them.
+"""How far activations are from the full-precision model's, block by block, and the logits with them.
 
-Per block: signal-to-noise ratio 10 log10(Σ x² / Σ (x' - x)²) in dB and cosine Σ x x' / (|x| |x'|), over all tokens of the
-samples; x of the model as loaded, x' of the quantized one, whose earlier parts feed it as in use.
+For each block: the signal-to-noise ratio 10 log10(Σ x² / Σ (x' - x)²) in dB, and the cosine Σ x x' / (|x| |x'|), over
+all tokens of the samples. x is of the model as loaded, x' of the quantized model, whose earlier parts are quantized as
+in use.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blip2sweep.apply.calibration.batches import Feed
+from blip2sweep.apply.calibration.batches import CalibrationBatches
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.sample import TaskData
@@ -24,18 +24,18 @@ Place = tuple[str, int, int]  # part, block, batch; block -1: the logits
 States = dict[Place, Tensor]
 
 
-def first_samples(task: TaskData, config: Mapping[str, Any], prompt: str | None, n: int = SAMPLES) -> Calibration:
-    """The first samples of the evaluated task itself, read with their references."""
+def first_samples(task: TaskData, config: Mapping[str, object], prompt: str | None, n: int = SAMPLES) -> Calibration:
+    """The first samples of the evaluated task, read with their references."""
     return Calibration(dict(config), task.part(task.samples[:n]), "propagation", n, 0, "model", 1.0, False, prompt)
 
 
 @torch.inference_mode()
 def states(loaded: Loaded, chosen: Calibration) -> States:
-    """Outputs of every block, and the logits, in host memory."""
-    feed, found = Feed(loaded, chosen), States()
+    """The outputs of every block, and the logits, in host memory."""
+    calibration_batches, found = CalibrationBatches(loaded, chosen), States()
     for part in loaded.anatomy.parts.values():
         blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
-        for b, batch in enumerate(feed.batches(part.stage)):
+        for b, batch in enumerate(calibration_batches.batches(part.stage)):
             hooks = [m.register_forward_hook(partial(_keep, found, (part.name, i, b))) for i, m in enumerate(blocks)]
             output = batch.run()
             for hook in hooks:
@@ -45,12 +45,12 @@ def states(loaded: Loaded, chosen: Calibration) -> States:
     return found
 
 
-def _keep(found: States, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+def _keep(found: States, place: Place, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
     found[place] = (output[0] if isinstance(output, tuple) else output).cpu()
 
 
-def compare(plain: States, quantized: States) -> list[dict[str, Any]]:
-    """[{part, block, snr_db, cosine}], block null for the logits; snr_db null where nothing moved."""
+def compare(plain: States, quantized: States) -> list[dict[str, object]]:
+    """[{part, block, snr_db, cosine}]. block: None for the logits. snr_db: None where nothing differs."""
     return [_row(place, list(pairs)) for place, pairs in _grouped(plain, quantized).items()]
 
 
@@ -61,7 +61,7 @@ def _grouped(plain: States, quantized: States) -> dict[tuple[str, int], list[tup
     return found
 
 
-def _row(place: tuple[str, int], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def _row(place: tuple[str, int], pairs: list[tuple[Tensor, Tensor]]) -> dict[str, object]:
     signal, other, noise, cross = (sum(column) for column in zip(*map(_sums, pairs), strict=True))
     return {
         "part": place[0],

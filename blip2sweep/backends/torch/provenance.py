@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def provenance(loaded: Loaded) -> Provenance:
-    """What ran: libraries, kind of CPU, attention implementation, image-processor backend, code revision."""
+    """What ran: libraries, kind of CPU, attention implementation, image-processor back end, code revision."""
     return {
         "cpu": cpu(),
         "versions": versions(),
@@ -36,22 +36,24 @@ def provenance(loaded: Loaded) -> Provenance:
 
 
 def computed_by(device: str = "cpu") -> str:
-    """What may change results though the identity says nothing of it, versions and the kind of processor: entries of another
-    are not looked for, so that a row's columns hold for all that went into it."""
+    """What may change results without being in the identity: versions and the kind of processor.
+
+    Entries of another are not looked for. So a row's columns hold for everything that went into it.
+    """
     on_gpu = device.startswith("cuda")
     kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     return f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
 
 
 def _agreed(names: Mapping[str, str]) -> str:
-    """One word where all stages agree, else stage by stage."""
+    """One word where all stages agree, otherwise one for each stage."""
     alike = set(names.values())
     return alike.pop() if len(alike) == 1 else " ".join(f"{stage}:{name}" for stage, name in names.items())
 
 
 @lru_cache
 def versions() -> str:
-    """`blip2sweep 0.1.0 torch … transformers … python …`; libraries of methods where they are installed."""
+    """`blip2sweep 0.1.0 torch … transformers … python …`, with the libraries of methods that are installed."""
     names = [f"{n} {version(n)}" for n in ("torch", "transformers", "tokenizers", "pillow")]
     for extra in ("hqq", "bitsandbytes", "torchao"):
         with contextlib.suppress(PackageNotFoundError):
@@ -61,7 +63,10 @@ def versions() -> str:
 
 @lru_cache
 def cpu() -> str | None:
-    """The processor's name where Linux tells it, else its architecture: kernels are chosen by it, and round differently."""
+    """The processor's name where Linux says it, otherwise its architecture.
+
+    Kernels are chosen by it and round differently.
+    """
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -71,13 +76,13 @@ def cpu() -> str | None:
 
 @lru_cache
 def code_revision() -> str | None:
-    """The checkout's commit, `+` behind it when files differ; None in an installed package."""
+    """The commit of the checkout, with `+` where files differ. None in an installed package."""
     root = Path(blip2sweep.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        run = lambda *arguments: subprocess.run(  # noqa: E731
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

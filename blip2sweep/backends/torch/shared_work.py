@@ -1,4 +1,4 @@
-"""What the cells of a pack share: which keys later cells look for, and the places where one cell looks and leaves things."""
+"""What the cells of a pack share: the keys that later cells look for, and where a cell looks and leaves results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ DISK_GB = 20.0
 
 
 class SharedWork:
-    """settings: `cache` (disk, memory or off), `cache_dir`, `cache_gb` of the disk. task: the data of a job's task."""
+    """settings:
+
+    `cache` (disk, memory or off), `cache_dir`, `cache_gb` of the disk. task: returns the data of a job's task.
+    """
 
     def __init__(self, settings: Settings, device: str, task: Callable[[CellJob], TaskData]) -> None:
         mode = settings.get("cache") or "memory"
@@ -39,22 +42,22 @@ class SharedWork:
         return f"cache could not be written: {refused}" if refused else None
 
     def expect(self, state: ModelState) -> None:
-        """Tell a model's memory which jobs will come."""
+        """Tell a model's store which jobs will come."""
         if self.remember:
             state.memo.expect([self._wanted(state, j) for j in self.jobs])
 
     def of(self, state: ModelState, job: CellJob) -> Shared | None:
-        """Where this job looks and leaves things; None where nothing is shared."""
+        """Where this job looks and leaves results. None where nothing is shared."""
         if not self.remember:
             return None
         step = next((i for i, j in enumerate(self.jobs) if j["key"] == job["key"]), None)
         if step is not None:
-            state.memo.at(step)
+            state.memo.advance(step)
         after = state.loaded.images[-1].name
         return Shared(state.memo, self._chain(state, job), after, self._origin(state, job), state.answers, self.store)
 
     def _wanted(self, state: ModelState, job: CellJob) -> tuple[str, ...]:
-        """What a job will look for; nothing, when it cannot be said: what is wrong with it is told in its turn."""
+        """The keys that a job will look for. Empty where the job is wrong: its own turn reports that."""
         try:
             return self._chain(state, job).keys if canonical_json(job["model"]) == state.name else ()
         except UserError:
@@ -67,7 +70,7 @@ class SharedWork:
         on_cpu = state.loaded.device.type == "cpu"
         threads = evaluation_threads(job, self.device) or (torch.get_num_threads() if on_cpu else 0)
         name = canonical_json([job["task"], threads])
-        if name not in state.origins:  # a row's number of threads is that of all that went into it
+        if name not in state.origins:  # everything in a row was computed on the row's number of threads
             made = start(state.loaded, self.task(job), job, computed_by(self.device))
             state.origins[name] = made | {"threads": threads}
         return state.origins[name]

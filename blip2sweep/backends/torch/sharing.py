@@ -1,11 +1,11 @@
-"""What a cell's evaluation takes from cells before it and leaves for those after it."""
+"""What a cell's evaluation takes from cells before it and leaves for cells after it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -21,16 +21,17 @@ from blip2sweep.models.ragged import Rows
 from blip2sweep.recipe.chain import Chain, Point
 from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
+from blip2sweep.wire.pack import CellJob, JsonObject
 
 T = TypeVar("T")
 OUTPUT = "queries"  # the name, in entries on disk, of what the language model sees
 MOST_TEXTS = 2_000_000  # answers kept in memory: some hundred megabytes
 
 
-def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """Everything but the recipe that determines what the language model sees of images: the start of a chain of keys.
+def start(loaded: Loaded, task: TaskData, job: CellJob, code: str) -> JsonObject:
+    """Everything but the recipe that determines what the language model sees: the start of a chain of keys, as JSON.
 
-    job: as `Cell.job()` gives it; code: semantics and versions of what computes.
+    job: as `Cell.job()` gives it. code: semantics and versions of what computes.
     """
     return {
         "weights": job["columns"]["weights"], "images": task.content, "on_bad_image": job["task"]["on_bad_image"],
@@ -40,9 +41,9 @@ def start(loaded: Loaded, task: TaskData, job: Mapping[str, Any], code: str) -> 
 
 
 class AnswerCache(Generic[T]):
-    """Lists of answers by key, the latest used kept, at most MOST_TEXTS answers.
+    """Lists of answers by key, at most MOST_TEXTS answers. The list that was used longest ago is removed first.
 
-    digests: of the features that a chain's output keys stand for at present, which questions are keyed by.
+    digests: {output key of a chain: digest of its features}, which are part of the keys of answers.
     """
 
     def __init__(self) -> None:
@@ -62,16 +63,16 @@ class AnswerCache(Generic[T]):
 
 @dataclass(eq=False)
 class Shared:
-    """The places to look and to leave things, and where in the chain of keys this cell is.
+    """The stores of a cell, and its chain of keys.
 
-    origin: what `chain` started from; after: the stage before the language model's. hits: what was not computed, for the
+    origin: the start of the chain. after: the stage before the language model's. hits: what was not computed, for the
     cell's cost.
     """
 
     memo: Memo
     chain: Chain
     after: str
-    origin: Mapping[str, Any]
+    origin: JsonObject
     answered: AnswerCache[Any]
     store: Store | None = None
     hits: dict[str, float] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Shared:
     # ---- what the language model sees of all images
 
     def recall_output(self) -> Features | None:
-        """From memory, or from disk and then into memory."""
+        """What the language model sees of all images: from memory, or from disk and then into memory."""
         key = self.chain.output
         found = self.memo.get(key)
         if found is None and self.store is not None and (payload := self.store.get(key)) is not None:
@@ -95,13 +96,15 @@ class Shared:
         return Features(ids_of_tensor(ids), Rows.of_tensors(rows), self.after, ids_of_tensor(bad))
 
     def keep_output(self, features: Features) -> None:
-        """In memory when a later cell wants it, on disk for other jobs; not there when an image could not be read, for
-        next time it may be."""
+        """Keep it in memory where a later cell wants it, and on disk for other jobs.
+
+        It is not put on disk where an image could not be read, because the image may be readable next time.
+        """
         assert features.rows is not None
         key = self.chain.output
         self.answered.digests.pop(key, None)
         ids, bad = ids_as_tensor(features.ids), ids_as_tensor(features.bad)
-        if self.memo.later(key):
+        if self.memo.remaining_uses(key):
             self.memo.put(key, (ids, bad, *features.rows.tensors()))
         if self.store is not None and not features.bad:
             named = features.rows.everywhere(lambda x: x.cpu().contiguous()).named(OUTPUT)
@@ -110,7 +113,7 @@ class Shared:
     # ---- states on the way there, piece by piece
 
     def recall_state(self, rows: slice) -> tuple[Point, Rows | None]:
-        """(the deepest point that is known of these rows, what is known there); the first, and nothing."""
+        """(the deepest known point of these rows, their state there). Without one: (the first point, None)."""
         first, *later = self.chain.points[:-1]
         for point in reversed(later):
             if (found := self.memo.get(_piece(point.key, rows))) is not None:
@@ -121,32 +124,32 @@ class Shared:
         self.memo.put(_piece(point.key, rows), state.tensors(), point.key)
 
     def stops(self, here: Point) -> list[Point]:
-        """Points after `here` whose states are worth keeping: where a later cell leaves this cell's path."""
-        points, later = self.chain.points, [self.memo.later(key) for key in self.chain.keys]
+        """The points after `here` whose states are worth keeping: those where a later cell leaves this cell's path."""
+        points, later = self.chain.points, [self.memo.remaining_uses(key) for key in self.chain.keys]
         ahead = range(points.index(here) + 1, len(points) - 1)
         return [points[i] for i in ahead if later[i] > later[i + 1]]
 
     # ---- answers
 
-    def language_key(self, features: Rows, asked: Any) -> str:
-        """By content: cells whose features came out alike share answers, whatever made them."""
+    def language_key(self, features: Rows, question: object) -> str:
+        """The key of answers. It goes by content, so cells with equal features share answers, whatever made them."""
         digests, output = self.answered.digests, self.chain.output
-        if output not in digests:  # which takes a copy to the host: once for all cells that have these features
+        if output not in digests:  # it needs a copy on the host: once for all cells with these features
             digests[output] = features.digest()
-        text = f"{self.chain.language} {sorted(self.origin.items())} {asked}"
+        text = f"{self.chain.language} {sorted(self.origin.items())} {question}"
         return hashlib.sha256(text.encode() + digests[output]).hexdigest()
 
 
 def ids_as_tensor(ids: Sequence[Id]) -> Tensor:
-    """Image ids beside features: (n,) int64 of numbers; of texts their JSON as uint8."""
+    """Image ids as a tensor: (n,) int64 for numbers, JSON as uint8 for texts."""
     if all(isinstance(i, int) for i in ids):
         return torch.tensor(ids, dtype=torch.int64)
     return torch.tensor(list(json.dumps(ids).encode()), dtype=torch.uint8)
 
 
-def ids_of_tensor(kept: Tensor) -> tuple[Id, ...]:
-    """The ids in what `ids_as_tensor` gave."""
-    return tuple(json.loads(bytes(kept.tolist())) if kept.dtype == torch.uint8 else kept.tolist())
+def ids_of_tensor(tensor: Tensor) -> tuple[Id, ...]:
+    """The inverse of `ids_as_tensor`."""
+    return tuple(json.loads(bytes(tensor.tolist())) if tensor.dtype == torch.uint8 else tensor.tolist())
 
 
 def _piece(key: str, rows: slice) -> str:

@@ -20,19 +20,21 @@ BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes
 
 @dataclass(frozen=True)
 class Method:
-    """The interface of one weight quantizer.
+    """What one weight quantizer can do, and what it takes.
 
-    bits: widths it has; strategies: how many weights share a scale, the first being the default;
-    knobs: further knobs it uses, with their defaults; type: of its codes, `int` or `float`;
-    calibrates: what it measures of the layer's inputs, `hessian` or `ranges`; extra: the library it comes from, an extra of the same name;
-    scale_bits, zero_point_bits: what is stored with each scale (None: as many as a code has, none when symmetric);
-    prescale: whether it stores a 16-bit factor for each input; divides: a group must divide the row;
-    row_sizes: the only lengths of what shares a scale, where a library has few;
-    by_rows: scaling a row of the weight scales the result (unless one scale serves the whole tensor), so what reads the
-    row's output may divide its own scale into it; folds: it has such a scale, which `folds` of the model's YAML say what
-    can absorb; unclipped: leaf names of layers whose `clip` it never searches (`clip: false` of the YAML adds others);
-    searches: the method whose range it searches, and which it is where `grid` has one candidate and nothing is clipped;
-    semantics: the number of the last change of its arithmetic alone (see blip2sweep/recipe/semantics.py).
+    bits: its widths. strategies: how many weights share a scale; the first is the default. knobs: its further knobs
+    with their defaults. type: of its codes, `int` or `float`. calibrates: what it measures of the layer's inputs,
+    `hessian` or `ranges`. extra: the library it needs, which has an extra of that name.
+
+    scale_bits, zero_point_bits: what is stored with each scale. None means as many bits as a code has, and no zero
+    point when symmetric. prescale: whether it stores a 16-bit factor for each input. divides: whether a group must
+    divide the row. row_sizes: the only group sizes that its library has.
+
+    by_rows: whether scaling a row of the weight scales the result, unless one scale serves the whole tensor. What reads
+    the row's output may then divide its own scale into it. folds: whether it has such a scale, which the `folds` of the
+    model's YAML can absorb. unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
+    adds others. searches: the method whose range it searches. It is that method where `grid` has one candidate and
+    nothing is clipped. semantics: the number of the last change of its arithmetic (see blip2sweep/recipe/semantics.py).
     """
 
     name: str
@@ -58,17 +60,17 @@ class Method:
 
     @property
     def missing(self) -> str | None:
-        """The extra to install, where its library is not there."""
+        """The extra to install. None where its library is installed."""
         return self.extra if self.extra and not installed(self.extra) else None
 
 
 @cache
 def installed(library: str) -> bool:
-    """Whether a library is there; it is not imported."""
+    """Whether a library is installed. It is not imported."""
     return find_spec(library) is not None
 
 
-# Clipping queries and keys hurts, as AWQ's authors found; so it does where they are one layer with the values.
+# Clipping queries and keys hurts, as AWQ's authors found. That includes one layer for queries, keys and values.
 QUERIES_AND_KEYS = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
 
 RTN = {"symmetric": False, "group_size": 128}

@@ -1,7 +1,8 @@
 """AWQ (Lin et al., arXiv:2306.00978): weights that see large inputs are scaled up before rounding, Q(W s) / s.
 
-s = mean|x|^r, r in 0, 1/20, …, 19/20 (not r = 0 … 19), normalised by sqrt(max s · min s); the r of least output error
-wins. Layers that read one tensor share one s, which the operation before them absorbs (`blip2sweep/apply/calibration/folds.py`).
+s = mean|x|^r for r in 0, 1/20, …, 19/20, normalised by sqrt(max s · min s). The r with the least output error wins.
+Layers that read one tensor share one s, and the module before them absorbs it
+(`blip2sweep/apply/calibration/folds.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CLIP_STEPS, CLIP_GRID = 10, 20  # max|w| times 1, 19/20, … 11/20, as published
 
 
 class Scale(NamedTuple):
-    """s (in), its exponent r, and the error it left."""
+    """A scale s (in), its exponent r, and the output error with it."""
 
     s: Tensor
     ratio: float
@@ -31,7 +32,10 @@ class Scale(NamedTuple):
 
 
 def search(mean_abs: Tensor, grid: int, error: Callable[[Tensor], float]) -> Scale:
-    """The best of `grid` scales for mean_abs (in). error(s): of the output with Q(W s) / s in place. r = 0 is RTN."""
+    """The best of `grid` scales. mean_abs (in): of the inputs. error(s): the output error with Q(W s) / s in place.
+
+    r = 0 is round to nearest.
+    """
     best: Scale | None = None
     for k in range(grid):
         s = scale_at(mean_abs, k / grid)
@@ -48,19 +52,19 @@ def scale_at(mean_abs: Tensor, ratio: float) -> Tensor:
 
 
 def scaled(weight: Tensor, s: Tensor, weights: Weights) -> Tensor:
-    """Q(W s) / s for weight (out, in): what the layer computes, in its original inputs."""
+    """Q(W s) / s for a weight (out, in) and s (in): what the layer computes of its original inputs."""
     return rtn.quantize_dequantize(weight * s, weights) / s
 
 
 def own_error(layers: Sequence[Tensor], weights: Sequence[Weights], hessian: Tensor) -> Callable[[Tensor], float]:
-    """error(s) over the outputs of layers that read one tensor, by its second moment."""
+    """error(s) over the outputs of layers that read one tensor, computed from its second moment `hessian` (in, in)."""
     return lambda s: sum(output_error(scaled(w, s, x) - w, hessian) for w, x in zip(layers, weights, strict=True))
 
 
 def clip(weight: Tensor, weights: Weights, hessian: Tensor) -> Tensor:
-    """weight (out, in), already scaled, with hessian in its scaled inputs -> clamped where that lowers the error.
+    """A weight (out, in), already scaled, clamped to a smaller range where that lowers the output error.
 
-    Each scale's own part of the output is held against the range, group by group, as published.
+    hessian (in, in): of the scaled inputs. The error is that of each group's own share of the output, as published.
     """
     result = weight.clone()
     if weights.strategy == "tensor":
@@ -73,7 +77,7 @@ def clip(weight: Tensor, weights: Weights, hessian: Tensor) -> Tensor:
 
 
 def _clipped(rows: Tensor, weights: Weights, hessian: Tensor, whole: bool = False) -> Tensor:
-    """rows (out, n) that have a scale each (one for all where `whole`)."""
+    """rows (out, n), clamped. Each row has its own scale, or all have one where `whole`."""
     largest = rows.abs().amax() if whole else rows.abs().amax(-1, keepdim=True)
     best, least = rows, rows[:, :1] * 0 + float("inf")
     for step in range(CLIP_STEPS):
@@ -91,7 +95,7 @@ def _clipped(rows: Tensor, weights: Weights, hessian: Tensor, whole: bool = Fals
 
 
 def finish(weight: Tensor, scale: Scale, weights: Weights, statistics: Statistics, clips: bool) -> Result:
-    """The layer with its scale, clipped where that is asked for."""
+    """A layer with its scale. Its range is searched where `clips`."""
     assert statistics.hessian is not None
     s = scale.s
     wide = weight * s
@@ -103,10 +107,10 @@ def finish(weight: Tensor, scale: Scale, weights: Weights, statistics: Statistic
 
 
 def identity(weight: Tensor) -> Scale:
-    """No scaling, for layers before which nothing can absorb one."""
+    """The scale 1, for layers before which no module can absorb one."""
     return Scale(torch.ones(weight.shape[1], device=weight.device), 0.0, 0.0)
 
 
 def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
-    """A layer without a legal fold before it: clip search alone."""
+    """A layer without a fold: only its range is searched. weight (out, in) float32."""
     return finish(weight, identity(weight), weights, statistics, bool(weights.clip))

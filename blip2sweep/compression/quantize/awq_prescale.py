@@ -1,6 +1,7 @@
-"""AWQ's scales for any single linear: the input is divided by s at run time, so nothing before it has to absorb s.
+"""AWQ's scales for any single linear layer: the input is divided by s at run time, so no module has to absorb s.
 
-For layers that have no legal fold, such as the post-LayerNorm Q-Former's. The 16-bit scales count in the size.
+It is for layers that have no legal fold, such as those of the Q-Former, whose LayerNorms come last. The 16-bit scales
+count in the size.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
-    """weight (out, in) float32 -> Q(W s) / s of least output error on the calibration inputs."""
+    """weight (out, in) float32 -> Q(W s) / s with the least output error, and the prescale s (in)."""
     assert statistics.hessian is not None
     assert weights.grid
     error = awq.own_error([weight], [weights], statistics.hessian)

@@ -1,4 +1,4 @@
-"""float8 e4m3 of torchao (Micikevicius et al., arXiv:2209.05433): max|w| of a row, or of the tensor, at 448."""
+"""float8 e4m3 of torchao (Micikevicius et al., arXiv:2209.05433): max|w| of a row, or of the tensor, becomes 448."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
     from torchao.quantization.granularity import PerRow, PerTensor
     from torchao.quantization.quantize_.workflows.float8.float8_tensor import Float8Tensor
 

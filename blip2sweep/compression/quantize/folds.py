@@ -1,4 +1,7 @@
-"""Which folds of the anatomy a method can use in a recipe, and what of them decides its weights. No torch: planning asks too."""
+"""Which folds of the anatomy a method can use in a recipe, and which of them decide its weights.
+
+Planning reads this too, so torch is not imported.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from functools import lru_cache
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme, Traits
 from blip2sweep.compression.step import Words
-from blip2sweep.models.anatomy import Fold, Linear, Part
+from blip2sweep.models.part import Fold, Linear, Part
 
 Layers = Sequence[tuple[Linear, Scheme]]
 Read = list[str | list[str] | None]  # before, output_of, into
@@ -18,8 +21,10 @@ Read = list[str | list[str] | None]  # before, output_of, into
 def folds_of(
     part: Part, block: int, schemes: Mapping[str, Scheme], own: Collection[str]
 ) -> list[tuple[Fold, list[str]]]:
-    """The legal folds of a block that have layers among `own`, of methods that fold, with their paths. schemes: of all its
-    touched layers."""
+    """The folds of a block that the recipe allows, each with the paths of its layers among `own`.
+
+    own: paths of the layers whose methods fold. schemes: of all touched layers of the block.
+    """
     inside = {x.name: x for x in part.linears if x.block == block}
     stack = next(x.stack for x in inside.values())
     found = []
@@ -31,8 +36,12 @@ def folds_of(
 
 
 def _legal(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Scheme]) -> bool:
-    """Scaling the rows of what stands before must commute with its quantization, which one scale for the whole tensor or an
-    absolute threshold prevents; and whatever reads them must be folded as well or left alone: its columns are scaled as well."""
+    """Whether a scale may be folded into what stands before.
+
+    Its quantization must commute with a scaling of its rows. One scale for the whole tensor does not, nor does an
+    absolute threshold. Every layer that reads these rows must be folded as well, or left alone, because its columns are
+    scaled too.
+    """
     touched = {name: schemes[x.path] for name, x in inside.items() if x.path in schemes}
     before = touched.get(fold.before)
     if before is not None and (before.weights.strategy == "tensor" or not METHODS[before.weights.method].by_rows):
@@ -41,15 +50,16 @@ def _legal(fold: Fold, inside: Mapping[str, Linear], schemes: Mapping[str, Schem
 
 
 def folds(scheme: Scheme) -> bool:
-    """Whether the method has a scale that what stands before the layer is to absorb."""
+    """Whether the method has a scale that the module before the layer is to absorb."""
     return METHODS[scheme.weights.method].folds
 
 
 def folds_read(part: Part, layers: Layers) -> dict[str, list[Read]]:
-    """What of the anatomy's folds the methods read for these layers, {path of a stack: folds}; empty where they read none.
+    """{path of a stack: folds} that the methods read of the anatomy for these layers; empty where they read none.
 
-    One entry a stack, not a block, so that cells that touch more or fewer blocks still share the blocks they quantize
-    alike. Of what stands before only a layer counts, whose scheme may forbid the fold: a norm never does.
+    There is one entry for each stack, not for each block. So cells that touch more or fewer blocks share the blocks
+    that they quantize alike. Of the modules before, only a linear layer counts, because its scheme may forbid the fold.
+    A norm never does.
     """
     by_stack: dict[str, set[str]] = {}
     for x, scheme in layers:
@@ -72,7 +82,10 @@ def _meeting(part: Part, stack: str, names: set[str]) -> Iterator[Read]:
 
 
 def _ordered(read: list[Read]) -> list[Read]:
-    """As they stand where two fold one layer, of which the last wins; else in one order, whatever the config's."""
+    """Folds in one order, whatever the config's.
+
+    Where two fold one layer the config's order stays, because the last wins.
+    """
     into = [name for fold in read for name in fold[-1] or ()]
     return read if len(into) > len(set(into)) else sorted(read, key=repr)
 
@@ -81,8 +94,10 @@ def _ordered(read: list[Read]) -> list[Read]:
 
 
 def said_once(part: Part, layers: Layers) -> dict[str, Words]:
-    """{module path: scheme} as identities and stores have it: knobs that decide nothing have one value, so that two recipes
-    which make the same weights are one."""
+    """{module path: scheme} as identities and stores have it.
+
+    Knobs that decide nothing have one value. So two recipes that make the same weights have one identity.
+    """
     folded = _folded(part, layers)
     return {x.path: _once(s, traits(x), x.path in folded).as_dict() for x, s in layers}
 
@@ -97,7 +112,7 @@ def traits(x: Linear) -> Traits:
 
 
 def _folded(part: Part, layers: Layers) -> set[str]:
-    """Paths of the layers whose scale something before them can absorb."""
+    """The paths of the layers whose scale a module before them can absorb."""
     by_block: dict[int, dict[str, Scheme]] = {}
     for x, scheme in layers:
         by_block.setdefault(x.block, {})[x.path] = scheme

@@ -1,4 +1,4 @@
-"""FP4 of bitsandbytes: a sign, two exponent bits and one of mantissa, times a block's max|w|."""
+"""FP4 of bitsandbytes: one sign bit, two exponent bits and one mantissa bit, times a block's max|w|."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
     return codebook(weight, weights, "fp4"), bias

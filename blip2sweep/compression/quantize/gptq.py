@@ -1,10 +1,10 @@
-"""GPTQ (Frantar et al., arXiv:2210.17323): columns rounded one after the other, each one's error taken up by the rest.
+"""GPTQ (Frantar et al., arXiv:2210.17323): columns are rounded in order, and later columns take up the error of each.
 
-Minimises |W X - Q X|² for the X of the Hessian H = X Xᵀ: with U the upper Cholesky factor of H⁻¹, the error of column
-j, divided by U_jj, is subtracted from the later columns along row j of U.
+It minimises |W X - Q X|² for the X of the Hessian H = X Xᵀ. With U the upper Cholesky factor of H⁻¹, the error of
+column j is divided by U_jj and subtracted from the later columns along row j of U.
 
-Float32 operations are in llmcompressor's order (0.14.0), so that a CPU's values are its own to the last bit: what one column
-rounds otherwise, all later ones take up.
+The float32 operations are in llmcompressor's order (0.14.0). So on a CPU the values are its own to the last bit. That
+matters because a column that rounds differently changes all later ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGEST_DAMP = 10.0
 
 
 class Factor(NamedTuple):
-    """U (in, in), upper, with UᵀU = (H + damping)⁻¹; the damping that was needed; the number of dead inputs."""
+    """The factor U (in, in), upper, with UᵀU = (H + damping)⁻¹, the damping, and the number of dead inputs."""
 
     upper: Tensor
     damp: float
@@ -33,15 +33,17 @@ class Factor(NamedTuple):
 
 
 def inverse_factor(hessian: Tensor, damp: float) -> Factor:
-    """Damping is a share of the mean diagonal, raised tenfold until the factorization succeeds.
+    """The factor of a Hessian.
 
-    A dead input (always zero) gets a diagonal of its own: its column is then rounded to nearest by itself. GPTQ's own
-    code zeroes that column, which is wrong for any input the calibration did not show.
+    Its damping is a share of the mean diagonal, raised tenfold until the factorization succeeds.
+
+    A dead input, which is always zero, gets a diagonal of its own, so its column is rounded to nearest. GPTQ's own code
+    sets that column to zero. That would be wrong for an input that is only zero on the calibration samples.
     """
     h = hessian.clone()
     diagonal = h.diagonal()
     dead = diagonal <= 0
-    mean = torch.diag(h).mean().clamp(min=1e-30)  # of a copy, and a tensor: llmcompressor's float32
+    mean = torch.diag(h).mean().clamp(min=1e-30)  # a tensor of a copy, as in llmcompressor's float32
     diagonal[dead] = mean
     while True:
         diagonal += damp * mean
@@ -63,11 +65,14 @@ def _factor(h: Tensor) -> Tensor | None:
 
 
 class _Grid:
-    """Scales and zero points by group of columns; set from the weights as they are, once or when a group is reached."""
+    """Scales and zero points of each group of columns.
+
+    They are set once from the original weights, or when a group is reached.
+    """
 
     def __init__(self, weight: Tensor, weights: Weights) -> None:
         self.bits, self.symmetric = weights.num_bits, bool(weights.symmetric)
-        self.codes = rtn.code_range(self.bits, symmetric=True)  # signed always, as compressed-tensors has them
+        self.codes = rtn.code_range(self.bits, symmetric=True)  # always signed, as in compressed-tensors
         out, inn = weight.shape
         self.size = weights.group_size or inn
         self.whole = weights.strategy == "tensor"
@@ -78,7 +83,7 @@ class _Grid:
             self.set(i, weight[:, i * self.size : (i + 1) * self.size])
 
     def set(self, group: int, columns: Tensor) -> None:
-        """columns (out, n): those of the group."""
+        """Set the grid of a group from its columns (out, n)."""
         rows = columns.reshape(1, -1) if self.whole else columns
         low, high = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
         scale, _ = rtn.grid(low, high, self.bits, self.symmetric)
@@ -87,10 +92,10 @@ class _Grid:
             self.zero_point[:, group] = (self.codes[0] - low / scale).clamp(*self.codes).round()
 
     def rounded(self, column: Tensor, group: int) -> Tensor:
-        """column (out) -> its values on the grid: divided, shifted, then rounded, as compressed-tensors does.
+        """A column (out) rounded to the grid: divided, shifted, then rounded, as compressed-tensors does.
 
-        rtn's `encode` multiplies by 1/scale and shifts last, which is torchao's order. Both are nearest and differ at
-        ties: there a symmetric row's largest weight lies, at ±(2^b - 1)/2 scales.
+        `rtn.encode` multiplies by 1/scale and shifts last, which is torchao's order. The two differ at ties, and the
+        largest weight of a symmetric row is a tie: it lies at ±(2^b - 1)/2 scales.
         """
         scale, zero_point = self.scale[:, group], self.zero_point[:, group]
         codes = (column / scale + zero_point).clamp(*self.codes).round()
@@ -98,7 +103,10 @@ class _Grid:
 
 
 def quantize(weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | None = None) -> Tensor:
-    """weight (out, in) float32 -> dequantized. upper: the factor of the Hessian, in `order` (default: as it is)."""
+    """weight (out, in) float32 -> dequantized, same shape. upper (in, in): the factor of the Hessian, in `order`.
+
+    order: of the columns; None leaves them as they are.
+    """
     grid = _Grid(weight, weights)
     order = torch.arange(weight.shape[1]) if order is None else order.cpu()
     w, result = weight[:, order.to(weight.device)], torch.empty_like(weight)
@@ -120,13 +128,13 @@ def quantize(weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | No
 
 
 def _block_size(weights: Weights) -> int:
-    """Whole groups where a group's grid is set on the way: it must see the errors of every column before it."""
+    """The columns of a block: whole groups, where a group's grid must see the errors of all columns before it."""
     block, group = weights.block_size or 128, weights.group_size or 1
     return block if weights.static_groups else -(-block // group) * group
 
 
 def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
-    """weight (out, in) float32 -> dequantized, with the damping used, dead inputs and relative output error."""
+    """weight (out, in) float32 -> dequantized, same shape. info: damping, dead inputs and relative output error."""
     assert statistics.hessian is not None
     assert weights.damp is not None
     hessian, order = statistics.hessian, None

@@ -1,11 +1,12 @@
 """HQQ (Badri and Shaji, mobiusml.github.io/hqq_blog): zero points found by half-quadratic splitting, without data.
 
-The library's own solver and grid (hqq), with float zero points (whole at 4 bits, as its own layers have); groups along the inputs (axis 1).
+Solver and grid are those of the library hqq. Zero points are floats (integers at 4 bits, as in its own layers). Groups
+lie along the inputs (axis 1).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.threads import fixed_threads
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
     from hqq.core.quantize import Quantizer
 
-    device: Any = weight.device.type
+    device: str = weight.device.type
     with fixed_threads(
         1
     ):  # it ends early by a mean over the whole tensor, which another number of threads rounds otherwise

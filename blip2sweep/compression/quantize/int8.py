@@ -1,4 +1,4 @@
-"""int8 of bitsandbytes (Dettmers et al., arXiv:2208.07339), weights alone: round(127 w / max|row|)."""
+"""int8 of bitsandbytes (Dettmers et al., arXiv:2208.07339) for weights only: round(127 w / max|row|)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays.
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged.
 
-    Quantized from half precision, as the packed layer is and as the library's CUDA kernel asks for.
+    The weight is quantized from half precision, as in the packed layer and as the library's CUDA kernel requires.
     """
     from bitsandbytes import functional
 
@@ -23,6 +23,6 @@ def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor
 
 
 def _unit(weight: Tensor) -> Tensor:
-    """A power of two that brings max|w| into the range of half precision: 1 for the weights of any real layer."""
+    """A power of two that brings max|w| into the range of half precision. It is 1 for the weights of any real layer."""
     exponent = weight.abs().amax().frexp().exponent
     return (exponent - exponent.clamp(-10, 15)).float().exp2()

@@ -1,20 +1,26 @@
-"""Which (method, width, strategy) a library runs packed, and where: `quant.packed=true|cpu|cuda`."""
+"""Which (method, width, strategy) a library can run packed, and on which device: `quant.packed=true|cpu|cuda`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
+
+if TYPE_CHECKING:
+    from blip2sweep.compression.quantize.options import Knob
 
 
 class Kernel(NamedTuple):
-    """One packed layer of a library. symmetric null: the method has none; w8a8: it quantizes its input itself;
-    group_sizes: those it has, each of which must divide the row; dtype: the only one it computes in."""
+    """One packed layer of a library.
+
+    symmetric: None where the method has no such knob. w8a8: whether it quantizes its input itself. group_sizes: those
+    it has, each of which must divide the row. dtype: the only one it computes in; None where it has no limit.
+    """
 
     library: str
     method: str
@@ -41,43 +47,46 @@ W8A8 = Activations(8)  # per token, symmetric, dynamic: what torchao's int8 kern
 
 
 def resolve_packed(
-    knob: Any, method: str, bits: int, strategy: str, extra: Mapping[str, Any], inputs: Activations | None
+    knob: Knob | None, method: str, bits: int, strategy: str, extra: Mapping[str, object], inputs: Activations | None
 ) -> str | None:
-    """The kind of device whose kernel is to run, or None. knob: has `value` and `origin`, or is None.
+    """The kind of device whose kernel is to run, or None.
 
     Raises UserError where no library has such a kernel for that device.
     """
     if knob is None or knob.value in (False, "none"):
         return None
-    said = f"{knob.origin}={knob.value}"
+    typed = f"{knob.origin}={knob.value}"
     if knob.value not in (True, *BOTH):
-        raise UserError(f"{said}: right: true, false, cpu or cuda")
+        raise UserError(f"{typed}: right: true, false, cpu or cuda")
     device = this_device() if knob.value is True else str(knob.value)
     found = find_kernel(method, bits, strategy, extra, inputs)
     if found is None or device not in found.devices:
         what = " ".join(filter(None, [method, str(bits), strategy, "symmetric" if extra.get("symmetric") else ""]))
-        raise UserError(f"{said}: no packed kernel for {what} on {device}; right: {_offer(device)}")
+        raise UserError(f"{typed}: no packed kernel for {what} on {device}; right: {_offer(device)}")
     if not installed(found.library):
         raise UserError(
-            f"{said}: needs {found.library}, which is not installed; right: pip install 'blip2sweep[{found.library}]'"
+            f"{typed}: needs {found.library}, which is not installed; right: pip install 'blip2sweep[{found.library}]'"
         )
     return device
 
 
 def find_kernel(
-    method: str, bits: int, strategy: str, knobs: Mapping[str, Any], inputs: Activations | None
+    method: str, bits: int, strategy: str, knobs: Mapping[str, object], inputs: Activations | None
 ) -> Kernel | None:
-    """The kernel that computes this, if there is one. A group of the row's length is what `channel` calls it."""
-    asked = (method, bits, strategy, knobs.get("symmetric"), inputs)
+    """The kernel that computes this, or None. A group of the row's length counts as `channel`."""
+    wanted = (method, bits, strategy, knobs.get("symmetric"), inputs)
     for k in KERNELS:
-        fits = asked == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
+        fits = wanted == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
         if fits and (not k.group_sizes or knobs.get("group_size") in k.group_sizes):
             return k
     return None
 
 
 def kernel_of(scheme: Scheme) -> Kernel:
-    """The kernel of a packed scheme. A group that became a channel, being as long as the row, has that of the group."""
+    """The kernel of a packed scheme.
+
+    A group that became a channel, because it is as long as the row, has the group's kernel.
+    """
     w = scheme.weights
     found = find_kernel(
         w.method,
@@ -95,41 +104,44 @@ def kernel_of(scheme: Scheme) -> Kernel:
 
 
 def check_packed(part: str, layers: Iterable[tuple[Linear, Scheme]], dtype: str) -> None:
-    """Hold the packed layers of a part against the model. dtype: the part's. Raises UserError for one that no kernel takes."""
+    """Compare the packed layers of a part with the model. dtype: the part's.
+
+    Raises UserError for a layer that no kernel can run.
+    """
     for x, scheme in layers:
         if scheme.weights.packed:
             _check_layer(part, x, scheme, dtype)
 
 
 def _check_layer(part: str, x: Linear, scheme: Scheme, dtype: str) -> None:
-    kernel, said = kernel_of(scheme), f"quant.packed={scheme.weights.packed}"
+    kernel, typed = kernel_of(scheme), f"quant.packed={scheme.weights.packed}"
     length = scheme.weights.group_size or x.in_features
     if kernel.group_sizes and (length not in kernel.group_sizes or x.in_features % length):
         raise UserError(
-            f"{said}: {kernel.library}'s {kernel.method} takes whole groups of {', '.join(map(str, kernel.group_sizes))}, "
+            f"{typed}: {kernel.library}'s {kernel.method} takes whole groups of {', '.join(map(str, kernel.group_sizes))}, "
             f"and {x.path} has rows of {x.in_features} in groups of {length}; right: a quant.group_size that divides them"
         )
     if kernel.dtype and dtype != kernel.dtype:
         raise UserError(
-            f"{said}: {kernel.library}'s {kernel.bits}-bit kernel computes in {kernel.dtype}, and {x.path} is {dtype}; "
+            f"{typed}: {kernel.library}'s {kernel.bits}-bit kernel computes in {kernel.dtype}, and {x.path} is {dtype}; "
             f"right: model.dtype={kernel.dtype}"
         )
     if kernel.method in x.unpackable:
         raise UserError(
-            f"{said}: the model casts the input of {x.path} to the type of its {kernel.bits}-bit codes; right: "
+            f"{typed}: the model casts the input of {x.path} to the type of its {kernel.bits}-bit codes; right: "
             f"keep={part}:all:{x.leaf}, or int8"
         )
 
 
 def this_device() -> str:
-    """Told without torch, since planning has none."""
+    """`cuda` where there is an NVIDIA device. It is found without torch, which planning does not import."""
     return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
 
 
 def _offer(device: str) -> str:
-    words = [
+    offers = [
         f"{k.method} {k.bits} {k.strategy}{' symmetric' if k.symmetric else ''}{' with 8-bit input' if k.w8a8 else ''}"
         for k in KERNELS
         if device in k.devices
     ]
-    return ", ".join(words)
+    return ", ".join(offers)

@@ -1,4 +1,4 @@
-"""One linear layer, quantized in the model it is in: its weights exchanged, its inputs rounded on the way in."""
+"""Quantizes one linear layer inside its model: its weights are exchanged, and its inputs are rounded before it runs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def exchange(
     ready: Prepared | None = None,
     known: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Put the layer's new values into it, and a quantizer before it where the scheme has one. Gives the values.
+    """Put a layer's new values into it, and a quantizer of its input where the scheme has one. Returns the values.
 
-    ready: what calibration made of the layer; known: values that were computed before. Raises UserError for a layer that
-    device_map left off the device.
-    """  # fmt: skip
+    ready: what calibration made of the layer. known: values that were computed before. Raises UserError for a layer
+    that device_map left off the device.
+    """
     linear = _linear(path, module)
     made = (ready.weight,) if ready is not None and ready.weight is not None else known
     values = tuple(made) if made is not None else quantized(path, linear, scheme)
@@ -48,7 +48,7 @@ def _linear(path: str, module: nn.Module) -> nn.Linear:
 
 
 def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared | None) -> InputQuantizer:
-    """Of a layer's input, where its weight is: what calibration measured may be on another device."""
+    """The quantizer of a layer's input, on the device of its weight: calibration may have measured on another one."""
     made = (ready or Prepared("", None)).quantizer(activations)
     there = {
         name: x.to(module.weight.device)
@@ -60,7 +60,7 @@ def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared
 
 @torch.no_grad()
 def quantized(path: str, module: nn.Linear, scheme: Scheme) -> tuple[Tensor, ...]:
-    """The weight, and the bias where there is one, that the scheme's method makes of a layer."""
+    """The weight and bias that the scheme's method makes of a layer."""
     weight, bias = module.weight, module.bias
     method: Method = importlib.import_module(f"blip2sweep.compression.quantize.{scheme.weights.method}").apply
     # Copies: a method that works in place must not reach the original.
@@ -76,7 +76,10 @@ def _float_copy(x: Tensor) -> Tensor:
 
 
 def _checked(path: str, name: str, new: Tensor | None, old: Tensor) -> Tensor:
-    """`new` in the dtype of `old`, of the same shape and finite there."""
+    """`new` in the dtype of `old`.
+
+    Raises RuntimeError for another shape, FloatingPointError for values that are not finite.
+    """
     if new is None or new.shape != old.shape:
         shape = None if new is None else tuple(new.shape)
         raise RuntimeError(f"{path}.{name}: the method returned shape {shape} for {tuple(old.shape)}")

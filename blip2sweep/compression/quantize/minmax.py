@@ -1,4 +1,4 @@
-"""Min-max quantization exactly as in the published BLIP-2 study (gautomdas/blip2-coco): per tensor, bias alike."""
+"""Min-max quantization exactly as in the published BLIP-2 study (gautomdas/blip2-coco): per tensor, the bias alike."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 def quantize_dequantize(x: Tensor, bits: int) -> Tensor:
     """`a = max - min; round((2^b - 1)(x - min) / a) / (2^b - 1) * a + min`, over the whole tensor.
 
-    Zero is not exactly representable. A constant tensor (a = 0), where the published formula gives NaN, is
-    returned as it is.
+    Zero is not exactly representable. A constant tensor (a = 0) is returned unchanged; the published formula gives NaN.
     """
     low, high = x.min(), x.max()
     extent = high - low

@@ -1,6 +1,6 @@
-"""Clipped round to nearest: the range of each scale shrunk to where the error |q - w|^p is least.
+"""Round to nearest with a clipped range: the range of each scale is shrunk to where the error |q - w|^p is least.
 
-The search of GPTQ's quantizer (IST-DASLab/gptq, quant.py; p = 2.4, 100 steps, down to 0.2 of the range).
+This is the search of GPTQ's quantizer (IST-DASLab/gptq, quant.py: p = 2.4, 100 steps, down to 0.2 of the range).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ PIECE = 2**14  # of a row: what torch does not split among threads
 
 
 def clipped(rows: Tensor, weights: Weights) -> Tensor:
-    """rows (r, n) float32 -> dequantized; each row with the best of `grid` ranges, the first being its whole range."""
+    """rows (r, n) float32 -> dequantized.
+
+    Each row has the best of `grid` ranges, the first of which is its whole range.
+    """
     assert weights.grid
     assert weights.norm
     bits, symmetric = weights.num_bits, bool(weights.symmetric)
@@ -40,8 +43,10 @@ def clipped(rows: Tensor, weights: Weights) -> Tensor:
 
 
 def summed(error: Tensor) -> Tensor:
-    """error (r, n) -> (r, 1). Long rows piece by piece: torch splits the sum of a single one among its threads, and each
-    number of them would round otherwise."""
+    """error (r, n) -> its sums (r, 1). Long rows are summed piece by piece.
+
+    torch splits the sum of a single long row among its threads, and each number of threads would round differently.
+    """
     whole = error.shape[-1] - error.shape[-1] % PIECE
     if not whole:
         return error.sum(-1, keepdim=True)
@@ -50,7 +55,7 @@ def summed(error: Tensor) -> Tensor:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
 
     def in_pieces(rows: Tensor) -> Tensor:
         return torch.cat([clipped(piece, weights) for piece in rows.split(max(1, AT_ONCE // rows.shape[1]))])

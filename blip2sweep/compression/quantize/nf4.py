@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def codebook(weight: Tensor, weights: Weights, kind: str) -> Tensor:
-    """weight (out, in) -> dequantized by bitsandbytes; a block is a group of inputs, or a row where that is shorter."""
+    """weight (out, in) -> dequantized by bitsandbytes. A block is a group of inputs, or a row that is shorter."""
     from bitsandbytes import functional
 
     size = weights.group_size or weight.shape[1]
@@ -20,5 +20,5 @@ def codebook(weight: Tensor, weights: Weights, kind: str) -> Tensor:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
     return codebook(weight, weights, "nf4"), bias

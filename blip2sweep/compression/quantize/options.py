@@ -1,4 +1,4 @@
-"""Knobs of the config (`quant`, `per_part`, `rules`) -> the scheme they mean."""
+"""Knobs of the config (`quant`, `per_part`, `rules`) -> the scheme that they mean."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KNOBS = (
 
 
 class Knob(NamedTuple):
-    """One value and the config key it was written under, such as `per_part.vision.bits`."""
+    """One value and the config key that set it, such as `per_part.vision.bits`."""
 
     name: str
-    value: Any
+    value: object
     origin: str
 
 
@@ -30,14 +30,17 @@ Knobs = tuple[Knob, ...]
 
 
 class Resolved(NamedTuple):
-    """A scheme (None: left alone) and the config keys that determined it."""
+    """A scheme and the config keys that determined it. The scheme is None where the layer is left alone."""
 
     scheme: Scheme | None
     used: frozenset[str]
 
 
-def knobs_of(values: Mapping[str, Any], prefix: str) -> Knobs:
-    """The non-null knobs of one mapping, those of `input` as `input.bits` and so on; unknown names are refused."""
+def knobs_of(values: Mapping[str, object], prefix: str) -> Knobs:
+    """The knobs of one section that are not null. Those of its section `input` are named `input.bits` and so on.
+
+    prefix: the config key of the section. Raises UserError for an unknown name.
+    """
     flat = dict(_flat(values))
     for name in flat:
         if name not in KNOBS:
@@ -45,7 +48,7 @@ def knobs_of(values: Mapping[str, Any], prefix: str) -> Knobs:
     return tuple(Knob(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
 
 
-def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", v) for inner, v in value.items())
@@ -54,16 +57,17 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def merged(*layers: Knobs) -> Knobs:
-    """Later layers override earlier ones, knob by knob."""
+    """The knobs of all layers; of two with one name the later one."""
     return tuple({k.name: k for layer in layers for k in layer}.values())
 
 
 @lru_cache(maxsize=4096)
 def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
-    """The scheme these knobs mean, and which of them it used. runs: it is to be computed here, so libraries must be there.
+    """The scheme that these knobs mean, and the keys of those that determined it.
 
-    A knob that the method or its strategy does not use is dropped, and not among the used ones. `bits=none`, and 16
-    where 16 is no width of the method, mean left alone. Raises UserError naming the key that is wrong.
+    A knob that the method or its strategy does not use is dropped, and its key is not among the used ones. `bits=none`
+    means left alone, and so does 16 where the method has no width of 16 bits. runs: the cell is computed here, so the
+    method's library must be installed. Raises UserError naming the key that is wrong.
     """
     given = {k.name: k for k in knobs}
     method = _method(given)
@@ -92,8 +96,8 @@ def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
     return Resolved(Scheme(weights, inputs), used)
 
 
-def searches_nothing(extra: Mapping[str, Any]) -> bool:
-    """Whether the one candidate of a method's search is the range of all weights, so that it is another method by name."""
+def searches_nothing(extra: Mapping[str, object]) -> bool:
+    """Whether the search of a method has one candidate, the range of all weights. It is then another method by name."""
     return extra.get("grid") == 1 and not extra.get("clip")
 
 
@@ -101,7 +105,7 @@ def _takes(strategy: str, knob: str) -> bool:
     return knob not in ("group_size", "static_groups") or strategy == "group"
 
 
-def _check_order(given: Mapping[str, Knob], extra: Mapping[str, Any]) -> None:
+def _check_order(given: Mapping[str, Knob], extra: Mapping[str, object]) -> None:
     if extra.get("act_order") and extra.get("static_groups") is False:
         raise UserError(
             f"{_name(given['static_groups'])}: with act_order a group would hold columns from all over the row, which "
@@ -133,16 +137,16 @@ def _method(given: Mapping[str, Knob]) -> Method:
         raise UserError(f"quant.method is not set; right: one of {', '.join(sorted(METHODS))}")
     if knob.value not in METHODS:
         raise UserError(f"{_name(knob)}: unknown method; {nearest(str(knob.value), METHODS)}")
-    return METHODS[knob.value]
+    return METHODS[str(knob.value)]
 
 
 def _bits(knob: Knob | None) -> int | None:
-    """An integer, or None for `none`."""
+    """A width, or None for `none`."""
     if knob is None or str(knob.value).lower() == "none":
         return None
     if isinstance(knob.value, bool) or not str(knob.value).isdigit():
         raise UserError(f"{_name(knob)}: not a bit width; right: an integer such as 4, or none")
-    return int(knob.value)
+    return int(str(knob.value))
 
 
 def _strategy(knob: Knob | None, method: Method) -> str:
@@ -166,22 +170,22 @@ def _extra(knob: Knob | None, name: str, default: Any) -> Any:
     wanted, right = VALUES[name]
     if not right(knob.value):
         raise UserError(f"{_name(knob)}: right: {wanted}")
-    return float(knob.value) if isinstance(default, float) else knob.value
+    return float(str(knob.value)) if isinstance(default, float) else knob.value
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _number(value: Any, low: float, high: float) -> bool:
+def _number(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: object) -> bool:
     return isinstance(value, bool)
 
 
-VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+VALUES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "group_size": ("a positive integer such as 128", _positive),
     "block_size": ("a positive integer such as 128", _positive),
     "grid": ("a positive integer such as 20", _positive),
@@ -196,7 +200,7 @@ VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def resolve_input(given: Mapping[str, Knob]) -> Activations | None:
-    """The quantizer of a layer's inputs; None without `input.bits`, or where it is `none` or 16."""
+    """The quantizer of a layer's inputs. None where `input.bits` is not set, `none` or 16."""
     bits = _bits(given.get("input.bits"))
     if bits is None or bits == 16:
         return None

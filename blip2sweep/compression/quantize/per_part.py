@@ -1,26 +1,31 @@
-"""`per_part.<part>.<knob>`: what a config says of one part, or of all parts of a role, alone."""
+"""`per_part.<part>.<knob>`: what the config says of one part alone, or of all parts of a role."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Knob, Knobs, knobs_of, merged
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import ROLES
+from blip2sweep.models.part import ROLES
 
 
 class Own(NamedTuple):
-    """What `per_part` says of one part: knobs, its own blocks and layers where it has them, and the key they stand under."""
+    """What `per_part` says of one part: knobs, its own blocks and layers, and the config key it stands under."""
 
     knobs: Knobs = ()
     target: Knobs = ()
     where: str = ""
 
 
-def read_per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
-    """{addressable part: its own knobs and target}; `per_part.language.encoder.bits` is nested one level deeper."""
+def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
+    """{addressable part:
+
+    its own knobs and target}. A stack's keys are one level deeper: `per_part.language.encoder.bits`.
+
+    names: what `part` names. part: the value of `part`, for messages. Raises UserError for a part outside `part`.
+    """
     found: dict[str, Own] = {}
     without = of_no_part(per_part, anatomy)
     for word, values in _flat_parts(per_part, anatomy):
@@ -38,17 +43,17 @@ def read_per_part(per_part: Mapping[str, Any], names: list[str], anatomy: Anatom
 
 
 def _reaches(name: str, names: Sequence[str]) -> bool:
-    """Whether `part`, which chose `names`, touches something of a part or stack."""
+    """Whether `part`, which names `names`, has something of a part or stack."""
     return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
 
 
-def _own(values: Mapping[str, Any], where: str) -> Own:
+def _own(values: Mapping[str, object], where: str) -> Own:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
     target = tuple(Knob(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
     return Own(knobs_of({k: v for k, v in values.items() if k not in places}, where), target)
 
 
-def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:
     for name, values in per_part.items():
         if not isinstance(values, Mapping):
             raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
@@ -58,8 +63,11 @@ def _flat_parts(per_part: Mapping[str, Any], anatomy: Anatomy) -> Iterator[tuple
             yield f"{name}.{stack}", knobs
 
 
-def of_no_part(per_part: Mapping[str, Any], anatomy: Anatomy) -> list[str]:
-    """Keys `per_part.<role>.bits` that are `none` where no part has the role: what is not there is left alone."""
+def of_no_part(per_part: Mapping[str, object], anatomy: Anatomy) -> list[str]:
+    """The keys `per_part.<role>.bits` with the value `none` of roles that no part has.
+
+    They mean nothing, so they are allowed.
+    """
     lacking = {r: per_part.get(r) for r in ROLES if not anatomy.role(r)}
     only = {r: v["bits"] for r, v in lacking.items() if isinstance(v, Mapping) and set(v) == {"bits"}}
     return [f"per_part.{r}.bits" for r, bits in only.items() if str(bits).lower() == "none"]

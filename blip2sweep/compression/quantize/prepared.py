@@ -1,11 +1,12 @@
-"""A layer that calibration has made ready to be put into the model."""
+"""A layer that calibration has prepared, so that it can be put into the model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.activations import InputQuantizer
+from blip2sweep.compression.quantize.statistics import LayerInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 class Prepared:
     """What calibration made of one layer.
 
-    key: names all that determined it. weight: in the layer's dtype, None where only the input's range was measured;
-    prescale (in), low, high (scalars): of the input's quantizer; info: tokens, rank, damping, error, ….
+    key: the name of everything that determined it. weight (out, in): in the layer's dtype, None where only the range of
+    the input was measured. prescale (in), low and high (scalars): for the quantizer of the input. info: figures for the
+    record.
     """
 
     key: str
@@ -26,7 +28,7 @@ class Prepared:
     prescale: Tensor | None = None
     low: Tensor | None = None
     high: Tensor | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    info: LayerInfo = field(default_factory=lambda: LayerInfo())
 
     def quantizer(self, activations: Activations) -> InputQuantizer:
         return InputQuantizer(activations, self.prescale, self.low, self.high)

@@ -1,4 +1,4 @@
-"""Config -> schemes: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, resolved against an anatomy."""
+"""Config -> schemes: `part, blocks, layers, quant, per_part, rules, keep` or `recipe_file`, for an anatomy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -17,15 +16,19 @@ from blip2sweep.compression.quantize.per_part import Own, of_no_part, read_per_p
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.models.anatomy import Anatomy, Linear
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear
 from blip2sweep.models.roles import check_spelling
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stroke on a part: `knobs` for the layers a target names; None leaves them alone again.
+class Selection:
+    """The layers of a part that one piece of the config names, and their knobs. knobs: None leaves them alone again.
 
-    A refining step only changes layers that an earlier step selected, and must meet at least one.
+    name: an addressable part or stack. blocks, layers: the other words of the target. where: what was typed, for
+    messages. refines: whether it changes only layers of earlier selections, of which it must meet at least one.
+    origins: the config keys that made it. runs: whether it is computed here, so that the method's library must be
+    installed.
     """
 
     name: str
@@ -35,102 +38,116 @@ class Step:
     where: str
     refines: bool = False
     origins: frozenset[str] = frozenset()
-    runs: bool = True  # here, with the method's library; what others ran needs none
+    runs: bool = True
 
 
-def resolve(config: Mapping[str, Any], anatomy: Anatomy, where: str = "quant", runs: bool = True) -> dict[str, Entries]:
-    """{part: entries} of one cell. config: the whole cell's, since quantization is what its own keys are about.
+def resolve(
+    config: Mapping[str, object], anatomy: Anatomy, where: str = "quant", runs: bool = True
+) -> dict[str, Entries]:
+    """{part: entries} of one cell. config: that of the whole cell. runs: see `Selection`.
 
-    Raises UserError, one line, when any part of the config would be ignored. runs: see Step.
+    Raises UserError, one line, when any part of the config would be ignored.
     """
     from_file = bool(config.get("recipe_file"))
-    steps = list(_file_steps(config["recipe_file"], anatomy) if from_file else _config_steps(config, anatomy))
-    steps = steps if runs else [replace(s, runs=False) for s in steps]
-    own = {part: tuple(s for s in steps if s.name.partition(".")[0] == part) for part in anatomy.parts}
+    named = _of_file(str(config["recipe_file"]), anatomy) if from_file else _of_config(config, anatomy)
+    selections = [s if runs else replace(s, runs=False) for s in named]
+    own = {part: tuple(s for s in selections if s.name.partition(".")[0] == part) for part in anatomy.parts}
     return {part: _entries(anatomy, part, own[part]) for part in anatomy.parts}
 
 
-def _config_steps(config: Mapping[str, Any], anatomy: Anatomy) -> Iterator[Step]:
-    names = anatomy.part_names(config["part"])
-    quant = knobs_of(config.get("quant") or {}, "quant")
-    own = read_per_part(config.get("per_part") or {}, names, anatomy, str(config["part"]))
-    nothing = frozenset(of_no_part(config.get("per_part") or {}, anatomy))
+def _section(config: Mapping[str, object], key: str) -> Mapping[str, object]:
+    section = config.get(key) or {}
+    if not isinstance(section, Mapping):
+        raise UserError(f"{key}={section}: right: {key}.<name>=<value>")
+    return section
+
+
+def _of_config(config: Mapping[str, object], anatomy: Anatomy) -> Iterator[Selection]:
+    names, per_part = anatomy.part_names(str(config["part"])), _section(config, "per_part")
+    quant = knobs_of(_section(config, "quant"), "quant")
+    own = read_per_part(per_part, names, anatomy, str(config["part"]))
+    nothing = frozenset(of_no_part(per_part, anatomy))
     for name in names:
-        yield from (replace(s, origins=s.origins | nothing) for s in _base_steps(config, name, quant, own))
-    for label, rule in (config.get("rules") or {}).items():
-        yield from _rule_steps(label, rule, quant, own, names, anatomy)
+        yield from (replace(s, origins=s.origins | nothing) for s in _of_part(config, name, quant, own))
+    for label, rule in _section(config, "rules").items():
+        yield from _of_rule(label, rule, quant, own, names, anatomy)
     if config.get("keep") is not None:
         word, blocks, layers = parse_target(config["keep"], "keep")
         for name in _meant(word, f"keep={config['keep']}", names, anatomy):
-            yield Step(name, blocks, layers, None, f"keep={config['keep']}", refines=True, origins=frozenset({"keep"}))
+            yield Selection(
+                name, blocks, layers, None, f"keep={config['keep']}", refines=True, origins=frozenset({"keep"})
+            )
 
 
 def _meant(word: str, where: str, names: Sequence[str], anatomy: Anatomy) -> Sequence[str]:
-    """The names that a word means; of a role with several parts those that `part` has, if it has any."""
+    """The names that a word means. A role with several parts means those that `part` names, if it names any of them."""
     meant = anatomy.own_names(word, where)
     chosen = {name.partition(".")[0] for name in names}
     return [n for n in meant if n.partition(".")[0] in chosen] or meant
 
 
-def _base_steps(config: Mapping[str, Any], name: str, quant: Knobs, own: Mapping[str, Own]) -> Iterator[Step]:
-    """The step that selects a part, and one for each of its stacks that `per_part` mentions."""
+def _of_part(config: Mapping[str, object], name: str, quant: Knobs, own: Mapping[str, Own]) -> Iterator[Selection]:
+    """The selection of a part, and one for each of its stacks that `per_part` mentions."""
     parent, mine = own.get(name.partition(".")[0], Own()), own.get(name, Own())
     common = {"blocks": str(config["blocks"]), "layers": str(config["layers"])}
-    target = common | {k.name: k.value for k in (*parent.target, *mine.target)}
+    target = common | {k.name: str(k.value) for k in (*parent.target, *mine.target)}
     where = f"part={config['part']} " + " ".join(f"{k}={v}" for k, v in target.items())
     origins = {"part"} | {k.origin for k in merged(_written(common), parent.target, mine.target)}
     knobs = merged(quant, parent.knobs, mine.knobs)
-    yield Step(name, target["blocks"], target["layers"], knobs, where, origins=frozenset(origins))
+    yield Selection(name, target["blocks"], target["layers"], knobs, where, origins=frozenset(origins))
     for inner in (n for n in own if n.startswith(name + ".")):
-        narrowed = {"blocks": "all", "layers": "all"} | {k.name: k.value for k in own[inner].target}
+        narrowed = {"blocks": "all", "layers": "all"} | {k.name: str(k.value) for k in own[inner].target}
         origins = {k.origin for k in own[inner].target}
         stack_knobs = merged(quant, parent.knobs, own[inner].knobs)
         where = own[inner].where
-        yield Step(inner, narrowed["blocks"], narrowed["layers"], stack_knobs, where, True, frozenset(origins))
+        yield Selection(inner, narrowed["blocks"], narrowed["layers"], stack_knobs, where, True, frozenset(origins))
 
 
 def _written(target: Mapping[str, str]) -> Knobs:
     return tuple(Knob(key, value, key) for key, value in target.items())
 
 
-def _rule_steps(
-    label: str, rule: Any, quant: Knobs, own: Mapping[str, Own], names: Sequence[str], anatomy: Anatomy
-) -> Iterator[Step]:
+def _of_rule(
+    label: str, rule: object, quant: Knobs, own: Mapping[str, Own], names: Sequence[str], anatomy: Anatomy
+) -> Iterator[Selection]:
     where = f"rules.{label}"
     if not isinstance(rule, Mapping) or not rule.get("target"):
         raise UserError(f"{where}.target is not set; right: {where}.target=part:blocks:layers")
     word, blocks, layers = parse_target(rule["target"], f"{where}.target")
     knobs = knobs_of({k: v for k, v in rule.items() if k != "target"}, where)
-    said = f"{where}.target={rule['target']}"
-    for name in _meant(word, said, names, anatomy):
+    typed = f"{where}.target={rule['target']}"
+    for name in _meant(word, typed, names, anatomy):
         base = merged(quant, own.get(name.partition(".")[0], Own()).knobs, own.get(name, Own()).knobs, knobs)
-        yield Step(name, blocks, layers, base, said, True, frozenset({f"{where}.target"}))
+        yield Selection(name, blocks, layers, base, typed, True, frozenset({f"{where}.target"}))
 
 
 # ---- recipe files
 
 
-def _file_steps(path: str, anatomy: Anatomy) -> Iterator[Step]:
-    """Steps of a recipe file: `targets: [{target: vision:all:all, method: rtn, bits: 4, …}, …]`, in order, last wins."""
-    said: list[tuple[str, str]] = []
+def _of_file(path: str, anatomy: Anatomy) -> Iterator[Selection]:
+    """The selections of a recipe file, in order; of two that name one layer the last wins.
+
+    Its form: `targets: [{target: vision:all:all, method: rtn, bits: 4, …}, …]`.
+    """
+    named: list[tuple[str, str]] = []
     for i, entry in enumerate(_read_recipe(path)):
         where = f"{path}: targets[{i}]"
         if not isinstance(entry, Mapping) or "target" not in entry:
             raise UserError(f"{where}: no target; right: target: part:blocks:layers, method: …, bits: …")
         word, blocks, layers = parse_target(entry["target"], where)
-        check_spelling(anatomy, said := [*said, (where, word)])
+        check_spelling(anatomy, named := [*named, (where, word)])
         knobs = knobs_of(_settings(entry), where)
         for name in anatomy.own_names(word, where):
-            yield Step(name, blocks, layers, knobs, where, origins=frozenset({"recipe_file"}))
+            yield Selection(name, blocks, layers, knobs, where, origins=frozenset({"recipe_file"}))
 
 
-def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the target, and without the digests that say what was measured: `calibration` makes them anew."""
+def _settings(entry: Mapping[str, object]) -> dict[str, object]:
+    """The knobs of an entry. The digests of what was measured are left out: `calibration` makes them anew."""
     inner = {k: {f: x for f, x in v.items() if f != "calibration"} for k, v in entry.items() if isinstance(v, Mapping)}
     return {k: inner.get(k, v) for k, v in entry.items() if k not in ("target", "calibration")}
 
 
-def _read_recipe(path: str) -> list[Any]:
+def _read_recipe(path: str) -> list[object]:
     try:
         data = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -145,48 +162,55 @@ def _read_recipe(path: str) -> list[Any]:
     return data["targets"]
 
 
-# ---- steps -> schemes
+# ---- selections -> schemes
 
 
 @lru_cache(maxsize=65536)
-def _entries(anatomy: Anatomy, part: str, steps: tuple[Step, ...]) -> Entries:
+def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> Entries:
     layers = anatomy.parts[part].linears
     chosen: list[Resolved | None] = [None] * len(layers)
-    for step in steps:
-        hits = _hits(anatomy, step, chosen)
-        resolved = _resolved(step)
+    for selection in selections:
+        hits = _hits(anatomy, selection, chosen)
+        resolved = _resolved(selection)
         for i in hits:
             chosen[i] = resolved
-        _check_group_size(step, resolved, [layers[i] for i in hits])
+        _check_group_size(selection, resolved, [layers[i] for i in hits])
     alike = {(id(r), x.bias, x.leaf, x.clip): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
-    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in steps))
+    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in selections))
     schemes = ((x, _scheme(r, x)) for r, x in zip(chosen, layers, strict=True))
     return Entries(QUANTIZE, tuple((x, s) for x, s in schemes if s is not None), used)
 
 
-def _resolved(step: Step) -> Resolved:
-    return Resolved(None, step.origins) if step.knobs is None else resolve_knobs(step.knobs, step.runs)
+def _resolved(selection: Selection) -> Resolved:
+    if selection.knobs is None:
+        return Resolved(None, selection.origins)
+    return resolve_knobs(selection.knobs, selection.runs)
 
 
-def _hits(anatomy: Anatomy, step: Step, chosen: list[Resolved | None]) -> list[int]:
-    mask = anatomy.mask(step.name, step.blocks, step.layers, step.where)
-    hits = [i for i, m in enumerate(mask) if m and (chosen[i] is not None or not step.refines)]
+def _hits(anatomy: Anatomy, selection: Selection, chosen: list[Resolved | None]) -> list[int]:
+    mask = anatomy.mask(selection.name, selection.blocks, selection.layers, selection.where)
+    hits = [i for i, m in enumerate(mask) if m and (chosen[i] is not None or not selection.refines)]
     if not hits:
-        raise UserError(f"{step.where}: meets no layer that part, blocks and layers select, so it would do nothing")
+        raise UserError(
+            f"{selection.where}: meets no layer that part, blocks and layers select, so it would do nothing"
+        )
     return hits
 
 
-def _check_group_size(step: Step, resolved: Resolved, layers: Sequence[Linear]) -> None:
-    """A group must be shorter than some row, unless it is the method's own choice; of some methods, divide every row."""
+def _check_group_size(selection: Selection, resolved: Resolved, layers: Sequence[Linear]) -> None:
+    """Raise UserError for a group that is longer than every row, unless that is the method's own choice.
+
+    For some methods it must also divide every row.
+    """
     if resolved.scheme is None or not layers:
         return
     weights = resolved.scheme.weights
     size, method = weights.group_size, METHODS[weights.method]
-    given = next((k.origin for k in step.knobs or () if k.name == "group_size"), None)
+    given = next((k.origin for k in selection.knobs or () if k.name == "group_size"), None)
     longest = max(x.in_features for x in layers)
     if size is not None and size > longest and not (given is None and method.divides):
         raise UserError(
-            f"{given or 'quant.group_size (default)'}={size}: larger than every row of {step.where}; right: at most "
+            f"{given or 'quant.group_size (default)'}={size}: larger than every row of {selection.where}; right: at most "
             f"{longest}, the longest row"
         )
     bad = next((x for x in layers if not _fits(weights, method, x.in_features)), None)
@@ -213,6 +237,6 @@ def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
 
 
 def _used(resolved: Resolved, x: Linear) -> frozenset[str]:
-    """The config keys that determined a layer's scheme: not those of knobs that it has no use for."""
+    """The config keys that determined a layer's scheme, without those of knobs that the layer cannot use."""
     idle = resolved.scheme.weights.idle(traits(x)) if resolved.scheme else ()
     return frozenset(origin for origin in resolved.used if origin.rsplit(".", 1)[-1] not in idle)

@@ -1,7 +1,7 @@
 """Round to nearest: uniform integer quantization per tensor, per output channel, or per group of inputs.
 
-Scales and zero points follow torchao's `choose_qparams_affine` (integer zero point, zero exactly representable), so
-the integers are those of `Int*WeightOnlyConfig`/`IntxWeightOnlyConfig`.
+Scales and zero points follow torchao's `choose_qparams_affine`, with integer zero points and an exact zero. So the
+codes are those of `Int*WeightOnlyConfig` and `IntxWeightOnlyConfig`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ class Quantized(NamedTuple):
 
 
 def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
-    """Smallest and largest code: -2^(b-1) … 2^(b-1)-1 when symmetric, else 0 … 2^b-1."""
+    """(smallest, largest) code: -2^(b-1) … 2^(b-1)-1 when symmetric, else 0 … 2^b-1."""
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
 
 
 def quantize(rows: Tensor, bits: int, symmetric: bool) -> Quantized:
-    """rows (r, n) float32 -> codes, with one scale and zero point a row. Finite for constant and all-zero rows."""
+    """rows (r, n) float32 -> codes, with one scale and zero point for each row.
+
+    Constant and all-zero rows give finite values.
+    """
     low, high = rows.amin(-1, keepdim=True).clamp(max=0), rows.amax(-1, keepdim=True).clamp(min=0)
     scale, zero_point = grid(low, high, bits, symmetric)
     return Quantized(encode(rows, scale, zero_point, bits, symmetric), scale, zero_point)
 
 
 def grid(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """Ranges (any shape, low <= 0 <= high) -> scales and zero points of that shape."""
+    """Scales and zero points of ranges of any shape, in that shape. low <= 0 <= high."""
     least, most = code_range(bits, symmetric)
     smallest = 1.1920929e-07  # torch.finfo(float32).eps, torchao's floor for a scale
     if symmetric:
@@ -47,7 +50,7 @@ def grid(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor,
 
 
 def encode(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, symmetric: bool) -> Tensor:
-    """Codes of x, as float integers; scale and zero point broadcast against it."""
+    """The codes of x as float integers. Scale and zero point broadcast against x."""
     return ((x * (1.0 / scale)).round() + zero_point).clamp(*code_range(bits, symmetric))
 
 
@@ -57,9 +60,10 @@ def dequantize(q: Quantized) -> Tensor:
 
 
 def split_groups(weight: Tensor, strategy: str, group_size: int | None) -> list[tuple[slice, int]]:
-    """(columns, row length) of the pieces of weight (out, in) that are quantized alike.
+    """(columns, row length) of the pieces of a weight (out, in) that are quantized alike.
 
-    A group strategy gives the whole groups and, where the input size is no multiple of group_size, the shorter tail.
+    With strategy `group` these are the whole groups and a shorter last one, where group_size does not divide the input
+    size.
     """
     out, inn = weight.shape
     if strategy == "tensor":
@@ -72,7 +76,7 @@ def split_groups(weight: Tensor, strategy: str, group_size: int | None) -> list[
 
 
 def by_rows(weight: Tensor, strategy: str, group_size: int | None, quantize_rows: Callable[[Tensor], Tensor]) -> Tensor:
-    """weight (out, in) -> the same shape: `quantize_rows` takes and gives (rows, n), each row sharing one scale."""
+    """A weight (out, in) through `quantize_rows`, which takes and gives (rows, n). Each row shares one scale."""
     result = weight.clone()
     for columns, length in split_groups(weight, strategy, group_size):
         piece = weight[:, columns]
@@ -91,5 +95,5 @@ def quantize_dequantize(weight: Tensor, weights: Weights) -> Tensor:
 
 
 def apply(weight: Tensor, bias: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor | None]:
-    """weight (out, in) float32 -> dequantized weight of the same shape; the bias stays."""
+    """weight (out, in) float32 -> dequantized weight of the same shape. The bias is unchanged."""
     return quantize_dequantize(weight, weights), bias

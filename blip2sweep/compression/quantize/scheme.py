@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.stored import quantized
 from blip2sweep.compression.step import Site, Stored, Words
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 
 
 class Traits(NamedTuple):
-    """What of a linear layer decides which knobs it has a use for: the length of its rows, whether it has a bias, the last
-    word of its name, whether the model's YAML lets its range be clipped."""
+    """What of a linear layer decides which knobs it can use.
+
+    in_features: the length of its rows. leaf: the last word of its name. clip: whether the model's YAML lets its range
+    be clipped.
+    """
 
     in_features: int
     bias: bool
@@ -24,9 +27,12 @@ class Traits(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """How one layer's weights are quantized. Null: the method does not use it (see blip2sweep/compression/quantize/__init__.py).
+    """How the weights of one layer are quantized.
 
-    calibration: digest of what the method measured (samples, seed, upstream), null for those that see weights alone.
+    None: the method does not use the knob (see `compression.quantize.METHODS`).
+
+    calibration: the digest of what the method measured (samples, seed, upstream). None for methods that see weights
+    alone.
     """
 
     method: str
@@ -48,18 +54,18 @@ class Weights:
     calibration: str | None = None
 
     def for_row(self, in_features: int) -> Weights:
-        """The same thing said once: a group as long as the row, or longer, is a channel."""
+        """The scheme in its one form: a group that is as long as the row, or longer, is a channel."""
         if self.group_size is not None and self.group_size >= in_features:
             return replace(self, strategy="channel", group_size=None, static_groups=None)
         return self
 
     def said_once(self, layer: Traits, folded: bool = True) -> Weights:
-        """What an identity says of a layer.
+        """The form that identities have. Two schemes that make the same weights of a layer have one form.
 
-        A knob that the layer has no use for has its default: a `block_size` beyond the row, `quantize_bias` without a
-        bias, `clip` on a layer that the method never clips, `grid` where nothing can absorb a scale (not `folded`). A
-        method that neither scales nor clips is the one whose range it searches. A layer that the model's YAML alone
-        excepts from clipping says so, as it would with `clip=false`: another model's layer of that name is clipped.
+        A knob that the layer cannot use has its default: a `block_size` beyond the row, `quantize_bias` without a bias,
+        `clip` on a layer that the method never clips, `grid` where nothing can absorb a scale (not `folded`). A method
+        that neither scales nor clips becomes the one whose range it searches. A layer that only the model's YAML
+        excepts from clipping has `clip=false`, because another model's layer of that name is clipped.
         """
         method = METHODS[self.method]
         same = replace(self.for_row(layer.in_features), **{k: method.knobs[k] for k in self.idle(layer)})
@@ -78,7 +84,7 @@ class Weights:
         return bool(self.clip) and layer.clip and layer.leaf not in METHODS[self.method].unclipped
 
     def idle(self, layer: Traits) -> tuple[str, ...]:
-        """Knobs of the method that the layer has no use for."""
+        """The knobs of the method that the layer cannot use."""
         biases = ("quantize_bias",) if self.quantize_bias is not None and not layer.bias else ()
         unclipped = self._excepted(layer) or layer.leaf in METHODS[self.method].unclipped
         return (*biases, "clip") if unclipped else biases
@@ -90,8 +96,11 @@ class Weights:
 
 
 def _block_size(weights: Weights, in_features: int, default: int) -> int:
-    """Columns that GPTQ updates at once, in whole groups where their scales are set on the way; at most the row, which any
-    larger number means as well."""
+    """The columns that GPTQ updates at once.
+
+    They are whole groups where scales are set on the way. They are at most the row, because any larger number means the
+    same.
+    """
     assert weights.block_size is not None
     size = weights.block_size
     if weights.static_groups is False and weights.group_size:
@@ -101,10 +110,10 @@ def _block_size(weights: Weights, in_features: int, default: int) -> int:
 
 @dataclass(frozen=True)
 class Activations:
-    """How a layer's input is quantized: simulated, one scale a token or a tensor.
+    """How a layer's input is quantized: simulated, with one scale for each token or tensor.
 
-    dynamic: the range is that of the token at hand; else, per tensor, that of the calibration samples (`calibration`, their
-    digest).
+    dynamic: the range is that of the token itself. Otherwise it is the range of the calibration samples, per tensor.
+    calibration: their digest.
     """
 
     num_bits: int
@@ -117,18 +126,18 @@ class Activations:
 
 @dataclass(frozen=True)
 class Scheme:
-    """What one layer gets. Output activations are reserved."""
+    """How one layer is quantized. Output activations are reserved."""
 
     weights: Weights
     input_activations: Activations | None = None
     output_activations: None = None
 
     def as_dict(self) -> Words:
-        """Plain dict without the null fields."""
+        """A plain dict without the null fields."""
         return {**self.fields()}
 
     def fields(self) -> dict[str, dict[str, Any]]:
-        """As `as_dict`, by part of the scheme."""
+        """`as_dict` with the type of each part's fields."""
         both = {"weights": self.weights, "input_activations": self.input_activations}
         return {k: {f: v for f, v in asdict(x).items() if v is not None} for k, x in both.items() if x is not None}
 
@@ -136,13 +145,16 @@ class Scheme:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What calibration measures for it: what its method asks for, and the range of inputs with a static one."""
+        """What calibration measures for it:
+
+        `hessian` or `ranges` for the method, `ranges` for a static range of the inputs.
+        """
         own, inputs = METHODS[self.weights.method].calibrates, self.input_activations
         static = {"ranges"} if inputs is not None and not inputs.dynamic else set()
         return frozenset({own} | static if own else static)
 
     def measured_on(self, digest: str) -> Scheme:
-        """With the digest of the calibration samples wherever something was measured."""
+        """The same scheme with the digest of the calibration samples, wherever something is measured."""
         weights, inputs = self.weights, self.input_activations
         if METHODS[weights.method].calibrates:
             weights = replace(weights, calibration=digest)
@@ -151,7 +163,7 @@ class Scheme:
         return replace(self, weights=weights, input_activations=inputs)
 
     def first_block(self, site: Site) -> int:
-        """The layer's own."""
+        """The layer's own block."""
         return site.block
 
     def stored(self, layer: Linear, before: Stored) -> Stored:

@@ -1,6 +1,6 @@
-"""SmoothQuant (Xiao et al., arXiv:2211.10438): input outliers moved into the weights, X W = (X / s) (s W).
+"""SmoothQuant (Xiao et al., arXiv:2211.10438): input outliers move into the weights, X W = (X / s) (s W).
 
-s = max|x|^alpha / max|w|^(1 - alpha), per input. It pays where inputs are quantized too (`quant.input.bits`).
+s = max|x|^alpha / max|w|^(1 - alpha) for each input. It helps where inputs are quantized too (`quant.input.bits`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import rtn
-from blip2sweep.compression.quantize.statistics import Result, Statistics, relative_error
+from blip2sweep.compression.quantize.statistics import LayerInfo, Result, Statistics, relative_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ SMALLEST = 1e-5
 
 
 def smoothing(largest_input: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    """s (in), from the largest sizes of the inputs (in) and weight (out, in)."""
+    """s (in). largest (in): the largest absolute value of each input. weight (out, in)."""
     x, w = largest_input.clamp(min=SMALLEST), weight.abs().amax(0).clamp(min=SMALLEST)
     return (x.pow(alpha) / w.pow(1 - alpha)).clamp(min=SMALLEST)
 
@@ -29,5 +29,7 @@ def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Resu
     assert weights.alpha is not None
     s = smoothing(statistics.largest, weight, weights.alpha)
     values = rtn.quantize_dequantize(weight * s, weights) / s
-    error = {} if statistics.hessian is None else {"error": relative_error(values, weight, statistics.hessian)}
-    return Result(values, s, error)
+    info = LayerInfo()
+    if statistics.hessian is not None:
+        info["error"] = relative_error(values, weight, statistics.hessian)
+    return Result(values, s, info)

@@ -1,17 +1,17 @@
-"""Quantization as a step of a recipe: a scheme for each linear layer. No torch until it is applied."""
+"""Quantization as a step of a recipe: one scheme for each linear layer. torch is imported only when it is applied."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import said_once
 from blip2sweep.compression.quantize.resolve import resolve
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import Pair, Spec, Words
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Linear, Part
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,17 +24,17 @@ LEVEL, AFTER, SEMANTICS = "layer", False, 1  # a method's own changes are counte
 
 
 def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Scheme], ...]:
-    """The entries with the types that they have here."""
+    """The entries of a quantization, with their types."""
     return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
-    """{module path: scheme}, knobs that decide nothing said in one way."""
+    """{module path: scheme}. Knobs that decide nothing have one value (see `said_once`)."""
     return said_once(part, layers_of(pairs))
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
-    """Exchange the weights of the layers, and quantize their inputs. made: `Prepared` layers, by path."""
+    """Exchange the weights of the layers, and quantize their inputs. made: {path: `Prepared`}."""
     from blip2sweep.compression.quantize.layer import exchange
     from blip2sweep.compression.quantize.prepared import Prepared
 
@@ -51,42 +51,44 @@ def scheme_of(spec: Spec) -> Scheme:
     return spec
 
 
-def words(spec: Spec) -> dict[str, Any]:
-    """A scheme in the words of the config (`bits` for num_bits, `input` for its activations; the types left out)."""
+def words(spec: Spec) -> Words:
+    """A scheme in the words of the config: `bits` for num_bits, `input` for the activations, without types."""
     weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme_of(spec).fields().values())
     entry = {"method": weights.pop("method"), "bits": weights.pop("num_bits"), **weights}
     return {**entry, "input": {"bits": inputs[0].pop("num_bits"), **inputs[0]}} if inputs else entry
 
 
-def read(entry: Mapping[str, Any]) -> Scheme:
-    """The inverse of `words`."""
-    weights, inputs = dict(entry), entry.get("input")
+def read(entry: Mapping[str, object]) -> Scheme:
+    """The inverse of `words`. Raises UserError for fields that make no scheme."""
+    weights, inputs = dict(entry), entry.get("input") or {}
     weights.pop("input", None)
     try:
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"input is {inputs}, no fields")
         numbered = {"num_bits" if k == "bits" else k: v for k, v in weights.items()}
         activations = {"num_bits" if k == "bits" else k: v for k, v in inputs.items()} if inputs else None
-        typed = {"type": METHODS[entry["method"]].type, **numbered}
+        typed = {"type": METHODS[str(entry["method"])].type, **numbered}
         return Scheme.from_dict({"weights": typed, "input_activations": activations})
     except (TypeError, KeyError) as error:
         raise UserError(f"recipe entry {dict(entry)}: {error}") from error
 
 
-def text(entry: Mapping[str, Any]) -> str:
-    """`rtn4/group32/sym`, of a scheme in words; knobs where they are not the method's defaults."""
-    only_width = len(METHODS[entry["method"]].bits) == 1
-    said = [
+def text(entry: Mapping[str, object]) -> str:
+    """A scheme in words, for people: `rtn4/group32/sym`. Knobs are named where they are not the method's defaults."""
+    method, inputs = METHODS[str(entry["method"])], entry.get("input")
+    only_width = len(method.bits) == 1
+    pieces = [
         f"{entry['method']}{'' if only_width else entry['bits']}",
         f"{entry.get('strategy', '')}{entry.get('group_size') or ''}",
     ]
-    said += ["sym"] if entry.get("symmetric") else []
-    said += [f"{k}={entry[k]}" for k, v in _further(entry["method"]) if k in entry and entry[k] != v]
-    if entry.get("input"):
-        inputs = entry["input"]
-        said.append(
+    pieces += ["sym"] if entry.get("symmetric") else []
+    pieces += [f"{k}={entry[k]}" for k, v in _further(method) if k in entry and entry[k] != v]
+    if isinstance(inputs, Mapping) and inputs:
+        pieces.append(
             f"a{inputs['bits']}{'' if inputs['symmetric'] else ' asym'}{'' if inputs['dynamic'] else ' static'}"
         )
-    return "/".join([*said, *(["packed"] if entry.get("packed") else [])])
+    return "/".join([*pieces, *(["packed"] if entry.get("packed") else [])])
 
 
-def _further(method: str) -> Iterable[tuple[str, Any]]:
-    return ((k, v) for k, v in METHODS[method].knobs.items() if k not in ("group_size", "symmetric"))
+def _further(method: Method) -> Iterable[tuple[str, object]]:
+    return ((k, v) for k, v in method.knobs.items() if k not in ("group_size", "symmetric"))

@@ -1,8 +1,9 @@
-"""What a quantized layer takes, in bits: codes, scales, zero points, prescale, bias. Computed from shapes and schemes.
+"""The bits that a quantized layer takes: codes, scales, zero points, prescale, bias. Computed from shapes and schemes.
 
-Codes have num_bits, a scale for each tensor, channel or group 16 bits (32 in bitsandbytes and torchao's float8), and, where
-the scheme is asymmetric, a zero point num_bits (16 bits for min-max's minimum and HQQ's float). So 4 bits in groups of 128
-cost 4 + 16/128 + 4/128 = 4.156 bits a weight, 4.125 when symmetric, NF4 in blocks of 64 4.5. A prescale is 16 bits an input.
+A code has num_bits. Each tensor, channel or group has a scale of 16 bits (32 in bitsandbytes and torchao's float8). An
+asymmetric scheme has a zero point of num_bits with each scale (16 bits for min-max's minimum and HQQ's float). So 4
+bits in groups of 128 cost 4 + 16/128 + 4/128 = 4.156 bits a weight, or 4.125 when symmetric. NF4 in blocks of 64 costs
+4.5. A prescale costs 16 bits for each input.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.step import FLOAT_BITS, Stored
-from blip2sweep.models.anatomy import Linear
+from blip2sweep.models.part import Linear
 
 if TYPE_CHECKING:
     from blip2sweep.compression.quantize.scheme import Weights
 
 
 def quantized(layer: Linear, w: Weights, before: Stored) -> Stored:
-    """The layer with its values as codes."""
+    """What the layer takes with codes instead of numbers. before: what it takes without them."""
     extra = scales(layer, w) * (METHODS[w.method].scale_bits + _zero_point_bits(w)) + _prescale_bits(layer, w)
     bias = layer.out_features * w.num_bits + 2 * FLOAT_BITS if layer.bias and w.quantize_bias else before.bias_bits
     return before._replace(value_bits=w.num_bits, extra_bits=before.extra_bits + extra, bias_bits=bias)
 
 
 def scales(layer: Linear, weights: Weights) -> int:
-    """How many scales a layer has."""
+    """The number of scales of a layer."""
     if weights.strategy == "tensor":
         return 1
     per_row = math.ceil(layer.in_features / weights.group_size) if weights.group_size else 1

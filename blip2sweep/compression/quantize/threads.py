@@ -1,4 +1,4 @@
-"""Arithmetic on a fixed number of CPU threads: another number adds up the same sums in another order."""
+"""Arithmetic on a fixed number of CPU threads: another number would add the same sums in another order."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def fixed_threads(threads: int) -> Iterator[None]:
-    """What torch, MKL and OpenMP compute in it, called from this thread, runs on `threads` of them, whatever the environment
-    and `torch.set_num_threads` say. Leaving it, also by an error, the number is what it was."""
+    """In it torch, MKL and OpenMP run on `threads` threads when they are called from this thread.
+
+    The environment and `torch.set_num_threads` do not matter. The number is restored on leaving, also after an error.
+    """
     import torch
 
     before = torch.get_num_threads()

@@ -13,7 +13,7 @@ VISION, BRIDGE, LANGUAGE = "vision", "bridge", "language"
 
 
 def stages(family: str) -> tuple[Stage, ...]:
-    """The queries feed the Q-Former, the projection feeds the language model."""
+    """The stages: the queries feed the Q-Former, the projection feeds the language model."""
     return (
         Stage(VISION, ("vision_model",), ("vision_model.encoder.layers",), by_block=True),
         Stage(BRIDGE, ("query_tokens", "qformer"), ("qformer.encoder.layer",)),

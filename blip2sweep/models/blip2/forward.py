@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Vision:
-    """Pixels (images, 3, height, width) float32 -> image features (images, 1 + patches, width of the ViT), its dtype."""
+    """Pixels (images, 3, height, width) float32 -> image features (images, 1 + patches, width of the ViT).
+
+    The features have the ViT's dtype.
+    """
 
     name = VISION
 
@@ -49,9 +52,9 @@ class Vision:
 
 
 class Bridge:
-    """Image features -> query features (images, num_query_tokens, width of the Q-Former), its dtype.
+    """Image features -> query features (images, num_query_tokens, width of the Q-Former), in its dtype.
 
-    Not projected yet: the language model is up to 5 times wider, and these are what is kept.
+    They are not projected yet: the language model is up to 5 times wider, and these features are kept for other cells.
     """
 
     name = BRIDGE
@@ -67,19 +70,19 @@ class Bridge:
 
 
 class QueriesFirst:
-    """The language model's input: projected query features, padding where the family has it, and the prompt."""
+    """The language model's input: projected query features, padding on the family's side, and the prompt."""
 
-    tokens = 64  # of queries and prompt, generously
+    tokens = 64  # an upper estimate for queries and prompt
 
     def __init__(self, model: Blip2ForConditionalGeneration, pad: int) -> None:
         self.model, self.pad = model, pad
 
     @torch.inference_mode()
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
-        """Embeddings (batch, queries + longest prompt, width) and mask (batch, same).
+        """Embeddings (batch, queries + longest prompt, width) and their mask (batch, same) int64.
 
-        Padding stands between picture and prompt (left) or behind the prompt. Raises RuntimeError where query features
-        are of another number of rows or queries.
+        left: padding stands between picture and prompt, otherwise behind the prompt. Raises RuntimeError where the
+        query features have another number of rows or queries.
         """
         embedding = self.model.language_model.get_input_embeddings()
         device = embedding.weight.device
@@ -87,11 +90,14 @@ class QueriesFirst:
         if pictures is None:
             return embedding(ids.to(device)), mask.to(device)
         features = self._projected(pictures.values, len(prompts)).to(device, embedding.weight.dtype)
-        seen = torch.ones(features.shape[:2], dtype=torch.long)
-        return torch.cat([features, embedding(ids.to(device))], 1), torch.cat([seen, mask], 1).to(device)
+        picture_mask = torch.ones(features.shape[:2], dtype=torch.long)
+        return torch.cat([features, embedding(ids.to(device))], 1), torch.cat([picture_mask, mask], 1).to(device)
 
     def _projected(self, query_features: Tensor, rows: int) -> Tensor:
-        """(batch, num_query_tokens, width of the Q-Former) on any device -> that of the language model, its dtype."""
+        """Query features in the width and dtype of the language model.
+
+        query_features: (batch, num_query_tokens, width of the Q-Former), on any device.
+        """
         n = self.model.config.num_query_tokens
         if query_features.shape[:2] != (rows, n):
             shape = tuple(query_features.shape)

@@ -14,13 +14,16 @@ from blip2sweep.models.processor import picture_mistakes, read_image_processor, 
 
 
 def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
-    """(processor, mistakes). With another number of query tokens the image would silently be left out."""
+    """(processor, mistakes).
+
+    Another number of query tokens is a mistake, because the image would silently be left out.
+    """
     tokenizer, wrong = read_tokenizer(folder)
-    told, more = read_object(folder / "processor_config.json")
+    settings, more = read_object(folder / "processor_config.json")
     wrong += more
-    if told is None:  # where transformers looks for everything else
+    if settings is None:  # transformers reads everything else from it
         return None, wrong
-    queries = told.get("num_query_tokens")
+    queries = settings.get("num_query_tokens")
     if type(queries) is not int or queries != config.num_query_tokens:
         wrong.append(
             f"processor_config.json: num_query_tokens is {shown(queries)}, the model has {config.num_query_tokens}"
@@ -31,14 +34,14 @@ def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | 
         return None, wrong
     try:
         processor = Blip2Processor(images, tokenizer, num_query_tokens=queries)
-    except Exception as error:  # of any kind: the files are anybody's
+    except Exception as error:  # of any kind: anybody may have written the files
         return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
     size = config.vision_config.image_size
     return processor, [*wrong, *picture_mistakes(images, size), *_tokens(processor, config)]
 
 
 def _tokens(processor: Blip2Processor, config: Blip2Config) -> Iterator[str]:
-    """Of the tokenizer; OPT wants its BOS token."""
+    """The mistakes of the tokenizer. OPT needs its BOS token."""
     tokenizer, text = processor.tokenizer, config.text_config
     image = (str(processor.image_token), config.image_token_index)
     own = opt.tokenizer_mistakes if text.model_type == "opt" else None

@@ -1,7 +1,7 @@
-"""The content of large weight files: hashed whole and looked through for numbers that are none, in one pass.
+"""The content of large weight files: hashed whole and searched for NaN and Inf, in one pass.
 
-A file is read once for as long as its path, size, times and inode stay the same: what was found is remembered in the
-user's cache folder.
+A file is read once while its path, size, times and inode stay the same. The result is remembered in the user's cache
+folder.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from blip2sweep.models.checkpoints.headers import Header, Tensor
 STORE = "checkpoints"  # in the user's cache
 VERSION = 1  # of the digest
 PIECE = 8 * 2**20  # bytes that one thread reads at a time
-SETTLED = 2.0  # seconds after a change from which on a further one must show in a file's times
+SETTLED = 2.0  # seconds after which a further change must show in a file's times
 HALF_OVERFLOWS = 65520.0  # from here on a number rounds to infinity in float16
 
 
 class Format(NamedTuple):
-    """A floating dtype as unsigned integers: those of `mask` are the magnitude, and from `infinite` on it is no number."""
+    """A floating dtype as unsigned integers.
+
+    mask: the bits of the magnitude. infinite: the first magnitude that is NaN or Inf. overflows: the first that is
+    infinite in float16.
+    """
 
     unsigned: str
     mask: int
     infinite: int
-    overflows: int  # the first magnitude that is infinite in float16
+    overflows: int
 
 
 FORMATS = {
@@ -49,7 +53,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Content:
-    """sha256 of a file's data, and the tensors that hold NaN or Inf, or numbers that float16 cannot."""
+    """sha256 of a file's data, the tensors that hold NaN or Inf, and those with numbers beyond float16."""
 
     sha256: str
     not_finite: tuple[str, ...]
@@ -57,16 +61,16 @@ class Content:
 
 
 def content(header: Header) -> Content:
-    """What is in a file, from memory where it is the same file still.
+    """The content of a file, from the cache where the file is unchanged.
 
-    Raises UserError where the file cannot be read, or changes while it is.
+    Raises UserError where the file cannot be read, or changes while it is read.
     """
     name = _name(header)
     store = cache.of_user(STORE)
     found = store.get(name) if store else None
     if found is not None:
-        told = json.loads(found)
-        return Content(told["sha256"], tuple(told["not_finite"]), tuple(told["beyond_half"]))
+        fields = json.loads(found)
+        return Content(fields["sha256"], tuple(fields["not_finite"]), tuple(fields["beyond_half"]))
     began = time.time()
     made = scan(header)
     if _name(header) != name:
@@ -84,9 +88,9 @@ def _name(header: Header) -> str:
 
 
 def scan(header: Header) -> Content:
-    """Read a file's data once: one sha256 over those of its pieces, in the order of their tensors."""
+    """Read a file's data once. The sha256 is over those of its pieces, in the order of their tensors."""
     total, largest, pieces = hashlib.sha256(), dict.fromkeys(header.tensors, 0), list(_pieces(header))
-    words = f"reading {header.path} once ({header.size / 1e9:.1f} GB), to know these weights from all others"
+    message = f"reading {header.path} once ({header.size / 1e9:.1f} GB), to know these weights from all others"
     try:
         descriptor = os.open(header.path, os.O_RDONLY)
     except OSError as error:
@@ -94,7 +98,7 @@ def scan(header: Header) -> Content:
     try:
         with ThreadPoolExecutor(_threads()) as pool:
             found = pool.map(lambda piece: _piece(descriptor, header, *piece), pieces)
-            for name, hashed, magnitude in patience.shown(found, len(pieces), words):
+            for name, hashed, magnitude in patience.shown(found, len(pieces), message):
                 total.update(hashed)
                 largest[name] = max(largest[name], magnitude)
     except OSError as error:
@@ -112,7 +116,7 @@ def _threads() -> int:
 
 
 def _pieces(header: Header) -> Iterator[tuple[str, Tensor, int, int]]:
-    """(tensor's name, tensor, first byte in the file, length) of pieces that hold whole numbers."""
+    """(name of the tensor, tensor, first byte in the file, length) of pieces that hold whole numbers."""
     for name, tensor in sorted(header.tensors.items(), key=lambda item: (item[1].start, item[1].end, item[0])):
         for start in range(tensor.start, tensor.end, PIECE):
             yield name, tensor, header.data + start, min(PIECE, tensor.end - start)
@@ -127,6 +131,6 @@ def _piece(descriptor: int, header: Header, name: str, tensor: Tensor, at: int, 
         raise UserError(f"{header.path}: it became shorter while it was read; right: wait until it is whole")
     kind = FORMATS.get(tensor.dtype)
     numbers = np.frombuffer(data, kind.unsigned) if kind else None
-    # The mask is a number of the array's own type: a wider one would double the memory and the time.
+    # The mask has the array's own type: a wider one would double memory and time.
     largest = int((numbers & numbers.dtype.type(kind.mask)).max()) if kind and numbers is not None else 0
     return name, hashlib.sha256(data).digest(), largest

@@ -1,7 +1,7 @@
-"""Which files of a folder are its weights, as transformers chooses them, and what lies there that must not.
+"""Which files of a folder are its weights, as transformers chooses them, and which files must not be there.
 
-A checkpoint is safetensors in full precision. Everything else that is met in the wild is refused by a sentence of its own,
-and what would be applied or left out behind one's back (an adapter) is refused as well.
+A checkpoint is safetensors in full precision. Each other format is refused by a sentence of its own. So is an adapter,
+which transformers would apply or leave out without a word.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints.headers import is_file, once, shown
@@ -26,10 +25,10 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.msg
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one file, or else the index's shards.
+    """The safetensors files of a checkpoint: one file, or the shards of the index.
 
-    Raises UserError, all in one line, where there are none, some are missing, or something lies beside them that belongs
-    to another model than the table would name.
+    Raises UserError with all mistakes in one line, where there are none, where some are missing, or where files of
+    another model are beside them.
     """
     try:
         wrong = [*_broken_links(folder), *_beside(folder)]
@@ -65,7 +64,7 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
 
 
 def side_files(folder: Path) -> list[Path]:
-    """What is beside the weights and changes predictions, sorted by name."""
+    """The files beside the weights that change predictions, sorted by name."""
     return sorted({p for pattern in SIDE_FILES for p in folder.glob(pattern) if is_file(p)})
 
 
@@ -73,7 +72,7 @@ def side_files(folder: Path) -> list[Path]:
 
 
 def _broken_links(folder: Path) -> Iterator[str]:
-    """Links to nothing: a snapshot of the Hugging Face cache whose blobs were removed, or a copy of links alone."""
+    """Links to nothing: a snapshot of the Hugging Face cache whose blobs were removed, or a copy of the links alone."""
     relevant = _named(folder, (*WEIGHTS, *SIDE_FILES, *ADAPTERS, "*.json"))
     broken = [n for n in relevant if (folder / n).is_symlink() and not (folder / n).exists()]
     if broken:
@@ -105,14 +104,14 @@ def _instead(folder: Path) -> str:
 
 
 def _right(folder: Path, wrong: list[str]) -> str:
-    said = " ".join(wrong)
-    if "adapter" in said:
+    problems = " ".join(wrong)
+    if "adapter" in problems:
         return "a folder of the whole model, with the adapter merged into its weights (peft: merge_and_unload)"
-    if "already quantized" in said:
+    if "already quantized" in problems:
         return "the checkpoint it was made from"
-    if "variant" in said:
+    if "variant" in problems:
         return f"save it without variant, or link its files under the plain names in a folder of their own ({SINGLE})"
-    if "pickles" in said:
+    if "pickles" in problems:
         return "weights saved as safetensors, never pickles"
     snapshot = next((p.name for p in folder.absolute().parents if p.name.startswith("models--")), None)
     if snapshot:
@@ -132,14 +131,14 @@ def _some(names: list[str]) -> str:
 # ---- already quantized, as config.json says
 
 
-def quantization(config: Mapping[str, Any]) -> str | None:
-    """What config.json says of a quantization that the weights went through; None where it says nothing."""
+def quantization(config: Mapping[str, object]) -> str | None:
+    """What config.json says of a quantization of the weights; None where it says nothing."""
     for place in ("", "text_config", "vision_config", "qformer_config"):
         section = config.get(place) if place else config
         for name in ("quantization_config", "compression_config"):
             found = section.get(name) if isinstance(section, Mapping) else None
             if found:
-                told = found if isinstance(found, Mapping) else {}
-                method = told.get("quant_method") or told.get("quant_type") or "method not named"
+                fields = found if isinstance(found, Mapping) else {}
+                method = fields.get("quant_method") or fields.get("quant_type") or "method not named"
                 return f"{place + '.' if place else ''}{name}: {shown(method)}"
     return None

@@ -1,4 +1,4 @@
-"""What the weight files of a folder are: parameters, dtypes, shapes, and the fingerprint that tells them from all others."""
+"""The weight files of a folder: parameters, dtypes, shapes, and a fingerprint that no other weights have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints.content import Content, content, scan
@@ -20,7 +19,10 @@ WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is read each time, a
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight files of a folder: parameters (floating tensors, tied ones once), dtypes of those, and all tensors."""
+    """The weight files of a folder.
+
+    params: numbers in floating tensors, tied ones once. dtypes: of those tensors. tensors: all of them, by name.
+    """
 
     folder: Path
     headers: tuple[Header, ...]
@@ -30,9 +32,10 @@ class Weights:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over names, sizes, headers and content of the weights, and the side files. Reads all of them.
+        """sha256 over names, sizes, headers and content of the weights, and over the side files. It reads all of them.
 
-        Headers and sizes alone would call two fine-tunings of one model equal, samples two that differ elsewhere.
+        Headers and sizes alone would be equal for two fine-tunings of one model. Samples of the content would miss some
+        differences.
         """
         total = hashlib.sha256()
         for chunk in (c for h in self.headers for c in (h.path.name.encode(), h.raw, *_hashed(h))):
@@ -43,15 +46,15 @@ class Weights:
         return total.hexdigest()
 
     def contents(self) -> list[Content]:
-        """What is in each file."""
+        """The content of each file."""
         return [content(h) if h.size > WHOLE_FILE else scan(h) for h in self.headers]
 
 
 def inspect(folder: Path, tied: Iterable[Sequence[str]] = ()) -> Weights:
-    """Read the headers of a checkpoint folder, a single file or shards.
+    """Read the headers of a checkpoint folder, with a single file or shards.
 
-    tied: groups of names that are one tensor, counted once. Raises UserError for a folder without safetensors, files whose
-    headers do not describe them, and an index that disagrees with its shards.
+    tied: groups of names that are one tensor, which counts once. Raises UserError for a folder without safetensors, for
+    files whose headers do not describe them, and for an index that disagrees with its shards.
     """
     headers = tuple(read_header(path) for path in weight_files(folder))
     _check_index(folder, headers)
@@ -96,6 +99,6 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}); right: a file that can") from error
 
 
-def _add(total: Any, chunk: bytes) -> None:
+def _add(total: hashlib._Hash, chunk: bytes) -> None:
     total.update(len(chunk).to_bytes(8, "little"))  # so that no two lists of chunks run together
     total.update(chunk)

@@ -1,8 +1,8 @@
-"""What a safetensors file says of its tensors. Its header is believed only where it describes the file exactly.
+"""What a safetensors file says of its tensors. A header counts only where it describes the file exactly.
 
-The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header, then data in
-which the tensors follow each other without holes. Readers differ in which of these they check, so that a header that
-overlaps, leaves bytes out or names a tensor twice could mean other weights here than there.
+The format (https://github.com/huggingface/safetensors): 8 bytes with the little-endian length of the header, a JSON
+header, then the data, in which the tensors follow each other without holes. Readers differ in what they check. So a
+header that overlaps, leaves bytes out or names a tensor twice could mean other weights elsewhere.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn, TypeGuard
 
 from blip2sweep.errors import UserError
 
@@ -22,11 +22,11 @@ BITS = {
     "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
     "C64": 64, "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
-SHOWN = 3  # mistakes of one file that are told; the others are counted
+SHOWN = 3  # mistakes of one file that are listed; the others are counted
 
 
 class Tensor(NamedTuple):
-    """A tensor of a file: safetensors' name of its dtype, and which bytes of the file's data it is."""
+    """A tensor of a file: safetensors' name of its dtype, its shape, and its first and last byte in the file's data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """One safetensors file: its raw JSON header, the offset of the data after it, its bytes, and its tensors."""
+    """One safetensors file. raw: its JSON header. data: the offset of the data. size: bytes of the file."""
 
     path: Path
     raw: bytes
@@ -45,7 +45,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Raises UserError, one line with all that is wrong, where the header is no exact description of the file."""
+    """The header of a file.
+
+    Raises UserError, one line with all mistakes, where it does not describe the file exactly.
+    """
     try:
         raw, size = _raw(path)
         entries = json.loads(raw.decode("utf-8"), object_pairs_hook=once, parse_constant=_no_number)
@@ -67,7 +70,7 @@ def read_header(path: Path) -> Header:
 
 
 def shown(name: object) -> str:
-    """Text of a file as it may be printed: no control characters, not long."""
+    """Text of a file as it may be printed: without control characters, and shortened."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(name))
     return text if len(text) <= 160 else f"{text[:150]}…"
 
@@ -81,8 +84,8 @@ def _raw(path: Path) -> tuple[bytes, int]:
         return file.read(length), size
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys stand there once; ValueError naming one that does not."""
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose keys differ. Raises ValueError naming a key that is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -90,7 +93,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(word: str) -> Any:
+def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
@@ -104,7 +107,7 @@ def _refused(path: Path, wrong: list[str]) -> UserError:
 # ---- entries
 
 
-def _tensors(entries: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def _tensors(entries: Mapping[str, object]) -> tuple[dict[str, Tensor], list[str]]:
     tensors, wrong = {}, []
     for name, entry in entries.items():
         try:
@@ -114,7 +117,7 @@ def _tensors(entries: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     return tensors, wrong
 
 
-def _tensor(entry: Any) -> Tensor:
+def _tensor(entry: object) -> Tensor:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError("no object with dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -129,13 +132,13 @@ def _tensor(entry: Any) -> Tensor:
     return Tensor(dtype, tuple(shape), *offsets)
 
 
-def _sizes(values: Any) -> bool:
-    """Whether it is a list of whole numbers, 0 or more, that a file can have. True and 2.0 are none."""
+def _sizes(values: object) -> TypeGuard[list[int]]:
+    """Whether it is a list of whole numbers from 0 that a file can have. True and 2.0 are not whole numbers."""
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
 
 
 def _layout(tensors: dict[str, Tensor], length: int) -> Iterator[str]:
-    """What is wrong with tensors that should fill `length` bytes, one after the other."""
+    """The mistakes of tensors that should fill `length` bytes, one after the other."""
     at, before = 0, "the beginning"
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if tensor.start != at:
@@ -148,7 +151,7 @@ def _layout(tensors: dict[str, Tensor], length: int) -> Iterator[str]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there (through links). Raises OSError where that cannot be seen."""
+    """Whether a regular file is there, through links. Raises OSError where that cannot be known."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

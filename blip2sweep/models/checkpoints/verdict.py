@@ -1,8 +1,9 @@
-"""Whether a checkpoint is what its model config says, before anything is queued.
+"""Whether a checkpoint is what its model config says. Planning asks it before anything is queued.
 
-transformers fills what is missing with random numbers and leaves out what it does not know, so every tensor, config.json,
-processor and tokenizer are compared with the model. That takes the model's classes, hence torch: a child process does it,
-once per checkpoint, and that all is well is remembered by fingerprint, model config and versions.
+transformers fills missing tensors with random numbers and leaves out unknown ones. So every tensor, config.json, the
+processor and the tokenizer are compared with the model. The comparison needs the model's classes and therefore torch,
+so a child process does it, once for each checkpoint. A verdict without mistakes is remembered by fingerprint, model
+config and versions.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
@@ -28,30 +28,32 @@ from blip2sweep.models.architecture import FIRST, stages
 from blip2sweep.models.checkpoints.content import STORE, Content
 from blip2sweep.models.checkpoints.folder import Weights, inspect
 from blip2sweep.models.checkpoints.headers import Header, shown
+from blip2sweep.wire.model_section import ModelSection, PartSection
+from blip2sweep.wire.pack import JsonObject
 
 MODULE = "blip2sweep.models.check"  # the child
-ANSWER = "blip2sweep-verdict: "  # what its answer's line begins with; libraries print as well
+ANSWER = "blip2sweep-verdict: "  # begins the line of its answer; libraries print lines as well
 LIMIT = 600.0  # seconds; importing torch from a cold network file system takes minutes
-TOLD = 20  # mistakes of a checkpoint that are told, the others counted
-# What a verdict depends on besides the content: how the model is built and which names it has.
-ASKED = ("name", "family", "config", "parts", "tied")
-# The embedded checkpoint and its config: of these the verdict ships with the package (a test makes it anew), so that a
-# first sweep and every fresh machine need no child. Loading checks it all the same.
+LISTED = 20  # mistakes of a checkpoint that are listed; the others are counted
+# The fields of a model config that a verdict depends on: how the model is built and which names it has.
+FIELDS = ("name", "family", "config", "parts", "tied")
+# The identity of the embedded checkpoint with its config. Its verdict ships with the package, and a test makes it anew.
+# So a first sweep on a new machine needs no child. Loading checks the checkpoint all the same.
 SHIPPED = "67799dd826fd637ae341c9e34eac9224f2072651f3e338de82db4f450be4ef3a"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Mistakes of a checkpoint, each a sentence, and the tensors that hold more than float16 can."""
+    """The mistakes of a checkpoint, each a sentence, and the names of tensors with numbers beyond float16."""
 
     mistakes: tuple[str, ...]
     beyond_half: tuple[str, ...]
 
 
-def check(folder: Path, model: Mapping[str, Any], half: Sequence[str] = ()) -> Weights:
-    """The weights of a checkpoint that is exactly what `model` (a composed model config) describes.
+def check(folder: Path, model: ModelSection, half: Sequence[str] = ()) -> Weights:
+    """The weights of a checkpoint that is exactly what `model` describes.
 
-    half: the stages that will be evaluated in float16. Raises UserError, all mistakes in one line.
+    half: the names of the stages that are evaluated in float16. Raises UserError with all mistakes in one line.
     """
     found = inspect(folder, model.get("tied") or ())
     verdict = _verdict(found, model)
@@ -62,25 +64,25 @@ def check(folder: Path, model: Mapping[str, Any], half: Sequence[str] = ()) -> W
 
 
 def refused(folder: Path, name: str, mistakes: Sequence[str]) -> UserError:
-    """All mistakes of a checkpoint in one line; of very many the rest is counted."""
+    """The error that lists all mistakes of a checkpoint in one line, or the first ones and the number of the others."""
     count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
-    more = [f"and {len(mistakes) - TOLD} more"] if len(mistakes) > TOLD else []
+    more = [f"and {len(mistakes) - LISTED} more"] if len(mistakes) > LISTED else []
     return UserError(
-        f"{folder}: not a checkpoint of model {name}: {count}{'; '.join([*mistakes[:TOLD], *more])}; "
+        f"{folder}: not a checkpoint of model {name}: {count}{'; '.join([*mistakes[:LISTED], *more])}; "
         f"right: the whole checkpoint that conf/model/{name}.yaml describes"
     )
 
 
 def listed(names: Sequence[str], at_most: int = 4) -> str:
-    """Names for a sentence: the first few, the others counted."""
+    """The first names for a sentence, and the number of the others."""
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(shown(n) for n in names[:at_most]) + more
 
 
-def _overflows(verdict: Verdict, model: Mapping[str, Any], half: Sequence[str]) -> Iterator[str]:
-    """Tensors of stages in float16 that would become infinite."""
-    cast = [stage for stage in stages(model) if stage.name in half]
-    names = [n for n in verdict.beyond_half if any(stage.holds(n) for stage in cast)]
+def _overflows(verdict: Verdict, model: ModelSection, half: Sequence[str]) -> Iterator[str]:
+    """The tensors that would become infinite in float16. half: the names of the stages in it."""
+    narrow = [stage for stage in stages(model) if stage.name in half]
+    names = [n for n in verdict.beyond_half if any(stage.holds(n) for stage in narrow)]
     if names:
         yield f"numbers beyond what float16 can hold in {listed(names)} (model.dtype=bfloat16 or float32 can)"
 
@@ -88,31 +90,33 @@ def _overflows(verdict: Verdict, model: Mapping[str, Any], half: Sequence[str]) 
 # ---- made once
 
 
-def _verdict(found: Weights, model: Mapping[str, Any]) -> Verdict:
-    asked = _question(model)
+def _verdict(found: Weights, model: ModelSection) -> Verdict:
     if identity(found, model) == SHIPPED:
         return Verdict((), ())
     name = digest(["verdict", identity(found, model), _versions()])
     store = cache.of_user(STORE)
-    kept = store.get(name) if store else None
-    if kept is not None:
-        return Verdict((), tuple(json.loads(kept)["beyond_half"]))
-    made = _made(found, asked)
+    remembered = store.get(name) if store else None
+    if remembered is not None:
+        return Verdict((), tuple(json.loads(remembered)["beyond_half"]))
+    verdict = _new_verdict(found, model)
     if inspect(found.folder).fingerprint != found.fingerprint:
         raise UserError(f"{found.folder}: it changed while it was checked; right: wait until it is whole")
     # Mistakes are not remembered: they may be this machine's (a library that a tokenizer needs) and not the folder's.
-    if store and not made.mistakes:
-        store.put(name, json.dumps({"beyond_half": made.beyond_half}).encode())
-    return made
+    if store and not verdict.mistakes:
+        store.put(name, json.dumps({"beyond_half": verdict.beyond_half}).encode())
+    return verdict
 
 
-def identity(found: Weights, model: Mapping[str, Any]) -> str:
-    """Digest of a checkpoint and of what is asked of it; what a part is for, and how its layers may be compressed, is not."""
-    parts = {name: _asked_of(part) for name, part in model["parts"].items()}
+def identity(found: Weights, model: ModelSection) -> str:
+    """A digest of a checkpoint and of all that its verdict depends on in the model config.
+
+    The roles and folds of parts are left out, and `clip` and `unpackable` of layers: they do not change the model.
+    """
+    parts = {name: _identity_of_part(part) for name, part in model["parts"].items()}
     return digest([found.fingerprint, {**_question(model), "parts": parts}])
 
 
-def _asked_of(part: Mapping[str, Any]) -> dict[str, Any]:
+def _identity_of_part(part: PartSection) -> JsonObject:
     layers = {
         kind: {name: {k: v for k, v in layer.items() if k not in ("clip", "unpackable")} for name, layer in own.items()}
         for kind, own in part["layers"].items()
@@ -120,23 +124,28 @@ def _asked_of(part: Mapping[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in part.items() if k not in ("folds", "role")}, "layers": layers}
 
 
-def _question(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a model config the answer depends on; the architecture where it is not the first one."""
+def _question(model: ModelSection) -> JsonObject:
+    """The fields of a model config that the child is given; the architecture only where it is not the first one."""
     own = str(model.get("architecture") or FIRST)
-    return {**{k: model.get(k) for k in ASKED}, **({} if own == FIRST else {"architecture": own})}
+    return {**{k: model.get(k) for k in FIELDS}, **({} if own == FIRST else {"architecture": own})}
 
 
 @functools.cache
 def _versions() -> list[str]:
-    """The libraries whose rules are asked, and the code that asks: any change makes a new verdict."""
+    """A digest of the code of all of `models/`, and the versions of the libraries whose rules it asks.
+
+    A change of any of them makes new verdicts.
+    """
     sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
     code = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
     return [code, *(f"{name} {version(name)}" for name in ("transformers", "tokenizers"))]
 
 
-def _made(found: Weights, asked: Mapping[str, Any]) -> Verdict:
+def _new_verdict(found: Weights, model: ModelSection) -> Verdict:
     contents = found.contents()
-    mistakes = [*_asked(found.folder, asked), *_numbers(contents), *_tied(found, asked.get("tied") or ())]
+    mistakes = [
+        *_answer_of_child(found.folder, _question(model)), *_numbers(contents), *_tied(found, model.get("tied") or ())
+    ]  # fmt: skip
     return Verdict(tuple(mistakes), tuple(n for c in contents for n in c.beyond_half))
 
 
@@ -148,7 +157,7 @@ def _numbers(contents: Sequence[Content]) -> Iterator[str]:
 
 
 def _tied(found: Weights, tied: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Names that are one tensor in the model, stored several times with different content."""
+    """The names of one tensor of the model that are stored several times with different content."""
     holder = {name: header for header in found.headers for name in header.tensors}
     for group in tied:
         first, *others = [n for n in group if n in holder] or [""]
@@ -170,30 +179,30 @@ def _digest(header: Header, name: str) -> bytes:
 # ---- the child
 
 
-def _asked(folder: Path, asked: Mapping[str, Any]) -> list[str]:
-    """The mistakes that the child finds. Raises UserError where it gives no answer: nothing is known then."""
+def _answer_of_child(folder: Path, question: JsonObject) -> list[str]:
+    """The mistakes that the child finds. Raises UserError where it gives no answer."""
     command = [sys.executable, "-m", MODULE]
     quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    question = json.dumps({"folder": str(folder.absolute()), "model": asked})
+    text = json.dumps({"folder": str(folder.absolute()), "model": question})
     if sys.stderr.isatty():
         say(f"checking {folder} once: names, shapes, config and tokenizer …", err=True)
     try:
-        done = subprocess.run(
-            command, input=question, capture_output=True, text=True, errors="replace", timeout=LIMIT, check=False,
+        child = subprocess.run(
+            command, input=text, capture_output=True, text=True, errors="replace", timeout=LIMIT, check=False,
             env={**os.environ, **quiet},
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise _no_answer(folder, f"gave no answer in {LIMIT:.0f} s") from error
     except OSError as error:
         raise _no_answer(folder, f"cannot be started ({error.strerror})") from error
-    answers = [line.removeprefix(ANSWER) for line in done.stdout.splitlines() if line.startswith(ANSWER)]
+    answers = [line.removeprefix(ANSWER) for line in child.stdout.splitlines() if line.startswith(ANSWER)]
     try:
-        found = json.loads(answers[-1]) if answers and not done.returncode else None
-    except ValueError:  # cut
+        found = json.loads(answers[-1]) if answers and not child.returncode else None
+    except ValueError:  # the answer was cut off
         found = None
     if not isinstance(found, list):
-        said = done.stderr.strip().splitlines()
-        raise _no_answer(folder, f"{_ended(done.returncode)} ({shown(said[-1]) if said else 'it said nothing'})")
+        errors = child.stderr.strip().splitlines()
+        raise _no_answer(folder, f"{_ended(child.returncode)} ({shown(errors[-1]) if errors else 'it said nothing'})")
     return [str(mistake) for mistake in found]
 
 

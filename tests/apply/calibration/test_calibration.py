@@ -12,9 +12,8 @@ from torch import Tensor
 
 from blip2sweep.apply.calibration import Blocks, Calibrator, summary, warn_short
 from blip2sweep.apply.calibration import engine as engine_module
-from blip2sweep.apply.calibration.batches import Feed
-from blip2sweep.apply.calibration.blocks_run import Walk
-from blip2sweep.apply.calibration.folds import fold
+from blip2sweep.apply.calibration.batches import CalibrationBatches
+from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.measure import measure
 from blip2sweep.apply.patch import Patch
 from blip2sweep.cache.disk import Store
@@ -28,6 +27,7 @@ from blip2sweep.models.ragged import Rows
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.calibration import Calibration, choose
+from tests.apply.calibration.folding import fold
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.composing import plan
 
@@ -137,7 +137,7 @@ def naive(loaded: Loaded, part: str, chosen: Calibration) -> dict[str, Tensor]:
             sums[path] = sums.get(path, 0) + rows.T @ rows
 
         hooks.append(loaded.model.get_submodule(x.path).register_forward_pre_hook(see))
-    for batch in Feed(loaded, chosen).batches(loaded.anatomy.parts[part].stage):
+    for batch in CalibrationBatches(loaded, chosen).batches(loaded.anatomy.parts[part].stage):
         batch.run()
     for hook in hooks:
         hook.remove()
@@ -148,21 +148,21 @@ def naive(loaded: Loaded, part: str, chosen: Calibration) -> dict[str, Tensor]:
 def test_block_by_block_sees_what_whole_passes_see(loaded: Loaded, part: str) -> None:
     chosen, expected = samples("vqa", 12), naive(loaded, part, samples("vqa", 12))
     shape = loaded.anatomy.parts[part]
-    batches = Feed(loaded, chosen).batches(shape.stage)
-    walk = Walk(loaded.model, shape, [b.run for b in batches])
+    batches = CalibrationBatches(loaded, chosen).batches(shape.stage)
+    runner = BlockRunner(loaded.model, shape, [b.run for b in batches])
     for block in range(shape.n_blocks):
         layers = [x for x in shape.linears if x.block == block]
-        for path, found in measure(walk, block, layers, batches, loaded.language, True).items():
+        for path, found in measure(runner, block, layers, batches, loaded.language, True).items():
             assert torch.allclose(found.sums.hessian, expected[path], rtol=1e-4, atol=1e-3), path
 
 
 def test_pictures_and_texts_reach_the_language_model_as_in_use(opt: Loaded) -> None:
     chosen = samples("vqa", 6)
-    batches = Feed(opt, chosen).batches("language")
-    tokens = Feed(opt, chosen)._texts
-    walk = Walk(opt.model, opt.anatomy.parts["llm"], [b.run for b in batches])
+    batches = CalibrationBatches(opt, chosen).batches("language")
+    tokens = CalibrationBatches(opt, chosen)._texts
+    runner = BlockRunner(opt.model, opt.anatomy.parts["llm"], [b.run for b in batches])
     layer = opt.anatomy.parts["llm"].linears[0]
-    found = measure(walk, 0, [layer], batches, opt.language, True)[layer.path]
+    found = measure(runner, 0, [layer], batches, opt.language, True)[layer.path]
     assert found.sums.tokens == sum(12 + len(p) + len(r) - 1 for p, r in zip(*tokens, strict=True))
 
 
@@ -232,10 +232,10 @@ def test_layer_errors_are_below_rtns_on_every_layer_of_the_tiny_model(opt: Loade
 
 
 def outputs(loaded: Loaded, part: str) -> Tensor:
-    feed = Feed(loaded, samples("vqa", 6))
+    calibration_batches = CalibrationBatches(loaded, samples("vqa", 6))
     if part == "vit":
-        return loaded.images[0].run(feed.pixels).values
-    found = [b.run() for b in feed.batches(loaded.anatomy.parts[part].stage)]
+        return loaded.images[0].run(calibration_batches.pixels).values
+    found = [b.run() for b in calibration_batches.batches(loaded.anatomy.parts[part].stage)]
     states = [x.values if isinstance(x, Rows) else x[0] for x in found]
     return torch.cat([x.flatten() for x in states])
 

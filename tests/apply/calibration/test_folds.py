@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blip2sweep.apply.calibration.batches import Feed, token_weights
-from blip2sweep.apply.calibration.folds import fold
+from blip2sweep.apply.calibration.batches import CalibrationBatches, token_weights
 from blip2sweep.apply.patch import Patch
 from blip2sweep.compression.quantize import awq, installed, rtn
 from blip2sweep.compression.quantize.activations import InputQuantizer
@@ -21,6 +20,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe, resolve_recipe
+from tests.apply.calibration.folding import fold
 from tests.apply.calibration.test_calibration import calibrator, made, samples
 from tests.checkpoints import TINY, recipe, tiny_config
 
@@ -49,7 +49,7 @@ def block_outputs(loaded: Loaded) -> Tensor:
     hook = loaded.model.get_submodule(BLOCK[:-1]).register_forward_hook(
         lambda m, args, out: found.append((out[0] if isinstance(out, tuple) else out).flatten())
     )
-    for batch in Feed(loaded, samples("vqa", 8)).batches("language"):
+    for batch in CalibrationBatches(loaded, samples("vqa", 8)).batches("language"):
         batch.run()
     hook.remove()
     return torch.cat(found)
@@ -88,7 +88,7 @@ def test_static_ranges_are_those_of_the_folded_models_inputs(opt: Loaded) -> Non
         block.get_submodule(name).register_forward_pre_hook(
             lambda m, args, name=name: seen.setdefault(name, []).append(args[0].flatten())
         )
-    for batch in Feed(other, samples()).batches("language"):
+    for batch in CalibrationBatches(other, samples()).batches("language"):
         batch.run()
     for name in FOLDED:
         x, layer = torch.cat(seen[name]), prepared[BLOCK + name]
@@ -104,7 +104,10 @@ def attention_errors(loaded: Loaded, quant: Recipe, weight: float) -> list[float
     chosen, linears = samples(n=24, image_token_weight=weight), loaded.anatomy.parts["llm"].linears
     readers = [x for x in linears if x.block == 0 and x.name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")]  # fmt: skip
     modules = [loaded.model.get_submodule(x.path) for x in readers]
-    batches, attention = Feed(loaded, chosen).batches("language"), loaded.model.get_submodule(BLOCK + "self_attn")
+    batches, attention = (
+        CalibrationBatches(loaded, chosen).batches("language"),
+        loaded.model.get_submodule(BLOCK + "self_attn"),
+    )
     outputs: list[Tensor] = []
     statistics = Statistics(readers[0].in_features)
     at = {"batch": 0}

@@ -91,7 +91,7 @@ def test_each_cell_goes_on_from_where_it_leaves_the_others(pictures: Features) -
     memo, answered = Memo(CPU, 0, 10**6), AnswerCache[Any]()
     memo.expect([c.keys for c in chains])
     for step, (recipe, chain, expected) in enumerate(zip(RECIPES, chains, RUNS, strict=True)):
-        memo.at(step)
+        memo.advance(step)
         shared = Shared(memo, chain, "neck", {}, answered)
         alone, _ = cell(recipe, pictures, None)
         found, ran = cell(recipe, pictures, shared)

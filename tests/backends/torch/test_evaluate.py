@@ -22,7 +22,7 @@ from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.blip2.forward import Bridge, Vision
 from blip2sweep.models.images import Features, Images, load_pixels
 from blip2sweep.models.load import Loaded, load
-from blip2sweep.models.opt import Begun, Opt
+from blip2sweep.models.opt import Opt, Prefilled
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.tasks import Generation, TaskData, load_task
 from blip2sweep.tasks.captions import caption_as_trained
@@ -172,12 +172,14 @@ def test_query_features_have_to_be_there(loaded: Loaded) -> None:
     width = loaded.model.config.qformer_config.hidden_size
     for shape in [(2, 0, width), (2, 11, width), (1, 12, width)]:
         with pytest.raises(RuntimeError, match="query features"):
-            loaded.language.begin(Rows(torch.zeros(shape)), prompts)
+            loaded.language.prefill(Rows(torch.zeros(shape)), prompts)
 
 
 def test_padding_stands_where_each_family_needs_it(loaded: Loaded) -> None:
     prompts = loaded.language.prompt_ids(["Question: What color is the circle? Answer:", "a"])
-    mask = loaded.language.begin(Rows(torch.zeros(2, 12, loaded.model.config.qformer_config.hidden_size)), prompts).mask
+    mask = loaded.language.prefill(
+        Rows(torch.zeros(2, 12, loaded.model.config.qformer_config.hidden_size)), prompts
+    ).mask
     gap = len(prompts[0]) - len(prompts[1])
     short = mask[1].tolist()
     assert mask[0].all()
@@ -200,7 +202,7 @@ def test_the_likelihood_is_that_of_the_models_own_loss(loaded: Loaded) -> None:
     target = loaded.language.reference_ids([sample.majority], prompted=True)[0]
     with torch.inference_mode():
         loss = own_loss(loaded, queries, prompt, target)
-    assert loaded.language.begin(queries, prompt).likelihood([target])[0].nll_sum == pytest.approx(
+    assert loaded.language.prefill(queries, prompt).likelihood([target])[0].nll_sum == pytest.approx(
         float(loss) * len(target), rel=1e-5
     )
     record = evaluate(loaded, task("vqa", 1), VQA).records[0]
@@ -236,8 +238,8 @@ def test_references_are_scored_as_the_model_was_trained_and_summed(opt: Loaded) 
 
 
 def test_a_likelihood_that_is_not_finite_is_null(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Begun.likelihood
-    monkeypatch.setattr(Begun, "likelihood", lambda *args: [type(x)(float("nan"), 3) for x in plain(*args)])
+    plain = Prefilled.likelihood
+    monkeypatch.setattr(Prefilled, "likelihood", lambda *args: [type(x)(float("nan"), 3) for x in plain(*args)])
     assert {r["nll_sum"] for r in evaluate(opt, task("caption", 3), CAPTION).records} == {None}
 
 
@@ -300,7 +302,7 @@ def failing(real: Callable[..., Any], above: int, error: RuntimeError) -> Callab
     return step
 
 
-STEPS = {"vision": (Vision, "enter"), "bridge": (Bridge, "run"), "language": (Opt, "begin")}
+STEPS = {"vision": (Vision, "enter"), "bridge": (Bridge, "run"), "language": (Opt, "prefill")}
 
 
 @pytest.mark.parametrize(
@@ -322,23 +324,23 @@ def test_the_batch_is_halved_when_memory_runs_out(
 def test_the_batch_is_halved_when_memory_runs_out_while_writing(
     opt: Loaded, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    real = getattr(Begun, step)
+    real = getattr(Prefilled, step)
 
-    def narrow(begun: Begun, what: Any) -> Any:
-        if len(begun.mask) > 5:
+    def narrow(prefilled: Prefilled, what: Any) -> Any:
+        if len(prefilled.mask) > 5:
             raise CUDA_OOM
-        return real(begun, what)
+        return real(prefilled, what)
 
     data = task("caption", 20)
     expected = evaluate(opt, data, CAPTION, batch_size=4).records
-    monkeypatch.setattr(Begun, step, narrow)
+    monkeypatch.setattr(Prefilled, step, narrow)
     found = evaluate(opt, data, CAPTION, batch_size=16)
     assert found.records == expected
     assert (found.cost["batch_size"], found.cost["oom_halvings"]) == (4, 2)
 
 
 def test_out_of_memory_at_one_sample_propagates(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Opt, "begin", failing(Opt.begin, 0, CUDA_OOM))
+    monkeypatch.setattr(Opt, "prefill", failing(Opt.prefill, 0, CUDA_OOM))
     with pytest.raises(torch.OutOfMemoryError):
         evaluate(opt, task("caption", 3), CAPTION)
 

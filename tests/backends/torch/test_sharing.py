@@ -111,15 +111,15 @@ def test_no_disk_is_no_disk(tmp_path: Path) -> None:
 def test_a_batch_that_did_not_fit_is_not_tried_again_by_the_next_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    begin = Opt.begin
+    prefill = Opt.prefill
 
     def narrow(self: Opt, pictures: Rows, prompts: Any) -> Any:
         tried.append(len(pictures))
         if len(pictures) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return begin(self, pictures, prompts)
+        return prefill(self, pictures, prompts)
 
-    monkeypatch.setattr(Opt, "begin", narrow)
+    monkeypatch.setattr(Opt, "prefill", narrow)
     these = jobs("part=llm", "quant.bits=2,8", limit=20)
     costs = [info["cost"] for _, info in run(these).values()]
     assert [c["oom_halvings"] for c in costs] == [2, 0, 0]

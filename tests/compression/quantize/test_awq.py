@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blip2sweep.apply.calibration.folds import fold
 from blip2sweep.compression.quantize import awq, awq_prescale, rtn, smoothquant
 from blip2sweep.compression.quantize.activations import InputQuantizer
 from blip2sweep.compression.quantize.scheme import Activations, Weights
 from blip2sweep.compression.quantize.statistics import output_error, relative_error
+from tests.apply.calibration.folding import fold
 from tests.compression.quantize.test_gptq import layer, seen
 
 PLAIN = Weights("awq_prescale", 3, symmetric=False, grid=20, clip=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from blip2sweep.apply.calibration import Blocks, Calibrator
-from blip2sweep.apply.calibration.folds import Judge
+from blip2sweep.apply.calibration.folds import OutputError
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache.tensors import Memo
@@ -92,9 +92,9 @@ def test_all_of_a_calibration_runs_on_its_own_threads(opt: Loaded, monkeypatch: 
     def note(where: str) -> None:
         seen.add((where, torch.get_num_threads()))
 
-    add, judge = Statistics.add, Judge.__call__
+    add, output_error = Statistics.add, OutputError.__call__
     monkeypatch.setattr(Statistics, "add", lambda self, *a: (note("sums"), add(self, *a))[1])
-    monkeypatch.setattr(Judge, "__call__", lambda self: (note("search"), judge(self))[1])
+    monkeypatch.setattr(OutputError, "__call__", lambda self: (note("search"), output_error(self))[1])
     blocks = (f"{s.path}.1" for part in opt.anatomy.parts.values() for s in part.stacks)
     hooks = [
         opt.model.get_submodule(path).register_forward_pre_hook(lambda m, args, path=path: note(path.partition(".")[0]))

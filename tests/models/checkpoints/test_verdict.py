@@ -214,7 +214,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         asked.append(folder)
         return mistakes(inspect(folder), model)
 
-    monkeypatch.setattr(verdict, "_asked", answer)
+    monkeypatch.setattr(verdict, "_answer_of_child", answer)
     return asked
 
 
@@ -352,7 +352,7 @@ def test_a_worker_refuses_weights_that_changed_since_they_were_planned(copy: Pat
 
 def test_the_embedded_checkpoint_ships_its_verdict(monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> None:
     """`test_the_checkpoints_of_the_tests_are_right` finds the same. Other assets or another config: mend SHIPPED."""
-    monkeypatch.setattr(verdict, "_asked", None)
+    monkeypatch.setattr(verdict, "_answer_of_child", None)
     found = check(TINY, tiny_config(), half=["vit", "qformer", "llm"])
     assert not any(c.not_finite or c.beyond_half for c in found.contents())
     assert not user_cache.exists()
@@ -387,7 +387,7 @@ def test_a_folder_that_changes_while_it_is_checked_is_refused(
     copy: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content("generation_config.json", "{}")(copy)
-    monkeypatch.setattr(verdict, "_asked", lambda *_: content("generation_config.json", "{ }")(copy) and [])
+    monkeypatch.setattr(verdict, "_answer_of_child", lambda *_: content("generation_config.json", "{ }")(copy) and [])
     with fails("changed while it was checked"):
         check(copy, tiny_config())
     assert not list(user_cache.rglob("*.entry"))
@@ -403,7 +403,7 @@ def test_a_verdict_of_other_code_is_made_anew(copy: Path, in_process: list[Path]
 
 def test_plannings_at_once_agree(copy: Path, in_process: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     content("generation_config.json", "{}")(copy)
-    monkeypatch.setattr(verdict, "_asked", lambda *_: [])
+    monkeypatch.setattr(verdict, "_answer_of_child", lambda *_: [])
     with ThreadPoolExecutor(4) as pool:
         assert len({w.fingerprint for w in pool.map(lambda _: check(copy, tiny_config()), range(8))}) == 1
 
@@ -449,7 +449,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_says_all_of_it_in_one_line(tmp_path: Path, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("3 mistakes", "query_tokens", "num_query_tokens is 7", f"NaN or Inf: {FC1}")
     refused(blip2sweep("plan", "part=none", f"model.path={damaged}", cwd=tmp_path), *words)
-    monkeypatch.setattr(verdict, "_asked", lambda folder, model: mistakes(inspect(folder), model))
+    monkeypatch.setattr(verdict, "_answer_of_child", lambda folder, model: mistakes(inspect(folder), model))
     asked = {**composer().config(("part=none",))}
     asked["model"] = {**asked["model"], "path": str(damaged)}
     report = {line.name: line for line in examine_cell(asked)}

@@ -1,0 +1,68 @@
+"""The composed `model` section of a config, as conf/model writes it and as packs carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
+
+Size = int | str  # a number, or a product of numbers and dotted fields of `config`: `3*vision_config.hidden_size`
+
+
+class StackSection(TypedDict):
+    """A list of equal blocks: its module path, and how many there are."""
+
+    path: str
+    blocks: Size
+
+
+class LayerSection(TypedDict):
+    """A linear layer of a block; the fields are those of `models.part.Linear`.
+
+    shape: [out_features, in_features]. every: only every n-th block has it. stacks: those that have it, all by default.
+    """
+
+    shape: Sequence[Size]
+    bias: NotRequired[bool]
+    every: NotRequired[Size]
+    stacks: NotRequired[Sequence[str]]
+    clip: NotRequired[bool]
+    unpackable: NotRequired[Sequence[str]]
+
+
+class FoldSection(TypedDict):
+    """The fields of `models.part.Fold`."""
+
+    before: str
+    into: Sequence[str]
+    piece: NotRequired[Sequence[int]]
+    output_of: NotRequired[str | None]
+    stacks: NotRequired[Sequence[str]]
+
+
+class PartSection(TypedDict):
+    """A part of the model. layers: {kind: {name inside a block: layer}}."""
+
+    role: NotRequired[str | None]
+    stacks: Mapping[str, StackSection]
+    layers: Mapping[str, Mapping[str, LayerSection]]
+    folds: NotRequired[Sequence[FoldSection] | None]
+
+
+class ModelSection(TypedDict):
+    """A model: where its weights are, its dtypes, its config and its parts (see `config.schema.ModelConfig`).
+
+    config: config.json of the checkpoint, written out. tied: groups of parameter names that are one tensor.
+    """
+
+    name: str
+    family: str
+    config: Mapping[str, object]
+    parts: Mapping[str, PartSection]
+    tied: NotRequired[Sequence[Sequence[str]] | None]
+    architecture: NotRequired[str | None]
+    path: NotRequired[str | None]
+    hub_id: NotRequired[str | None]
+    revision: NotRequired[str | None]
+    dtype: NotRequired[str]
+    dtype_per_part: NotRequired[Mapping[str, str | None] | None]
+    device_map: NotRequired[str | Mapping[str, int | str] | None]
