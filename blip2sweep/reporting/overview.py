@@ -234,8 +234,8 @@ def _some(parts: Sequence[str]) -> str:
 
 def model_quality(source: Source) -> str | None:
     """Cross-validated error of the predictor against the two baselines it has to beat; None where nothing can be fitted."""
-    from blip2sweep.analysis.atoms import noise
     from blip2sweep.analysis.knapsack import FEWEST_CELLS, problems
+    from blip2sweep.analysis.layer_groups import noise
 
     if source.anatomy is None:
         return None
@@ -248,8 +248,8 @@ def model_quality(source: Source) -> str | None:
         return None
     # The baseline, and at most 200 others at random: the first ones of a sweep are often all of one kind.
     rows = np.sort(np.random.default_rng(0).permutation(np.arange(1, len(found.cells)))[:200])
-    own, widths = found.cells.iloc[[0, *rows]], found.atoms.widths[[0, *rows]]
+    own, widths = found.cells.iloc[[0, *rows]], found.groups.widths[[0, *rows]]
     base = float(own.loc[own["part"] == "none", source.metric].iloc[0])
-    errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.atoms.groups)
+    errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.groups.families)
     told = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
     return f"Predicting cells that were not run with {found.setting}, mean absolute error in {words_of(source.metric).name} (5-fold): {told}."

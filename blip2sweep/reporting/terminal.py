@@ -200,7 +200,7 @@ def _tex(text: str) -> str:
 
 
 def _bits(row: Mapping[Any, Any]) -> str:
-    values = {c.removeprefix("bits_"): row[c] for c in part_columns(row, [row["recipe"]])}
+    values = {c.removeprefix("bits_"): row[c] for c in part_columns(row, [row.get("recipe")])}
     touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
     if len(set(touched.values())) <= 1:
         return next((f"{v:.3g}" for v in touched.values()), "–")  # the mean of several widths is no whole number
