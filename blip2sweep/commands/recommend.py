@@ -20,10 +20,10 @@ from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
+from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figures import label
-from blip2sweep.reporting.prices import lines_of
+from blip2sweep.reporting.prices import price_lines
 from blip2sweep.reporting.rerun import command_of, context
-from blip2sweep.reporting.seen import FEW_CHANGED, gone
 from blip2sweep.reporting.source import Source, load_source
 
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -179,7 +179,7 @@ def _unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]
     shown = draws.on(draws.half(False)) if choice.held_out else draws
     n, lines = shown.images.count, []
     if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
-        lines.append(f"only {few} of these {n} images changed: {gone(n)}")
+        lines.append(f"only {few} of these {n} images changed: {unseen_share(n)}")
     if max_drop and n < fewest_images(max_drop):
         lines.append(f"a limit of {max_drop:.1%} is not known to be kept: {too_few(n, max_drop)}")
     return lines
@@ -190,7 +190,7 @@ def _prices(choice: Choice, source: Source) -> list[str]:
     cells, draws = source.measured
     found = prices(cells, source.metric, lambda keys: draws, choice.key)
     own = found[found["setting"] == choice.setting]
-    return lines_of(source, own if len(own) else found, cells)
+    return price_lines(source, own if len(own) else found, cells)
 
 
 # ---- running it

@@ -14,7 +14,7 @@ from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
-from blip2sweep.reporting.words import words_of
+from blip2sweep.reporting.metric_text import metric_text
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -40,7 +40,7 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
         metric = chosen["metric"].iloc[0]
         _panel(axis, chosen, metric)
         axis.set_title(f"{model}, {task}, {method or 'several methods'}", fontsize=10)
-        axis.set_ylabel(words_of(metric).axis)
+        axis.set_ylabel(metric_text(metric).axis)
     if len(every) > len(panels):
         figure.suptitle(f"the first {len(panels)} of {len(every)} panels; all are in the table", fontsize=8)
     figure.tight_layout()

@@ -21,10 +21,10 @@ from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.interaction import CONNECTOR, Layout, layouts, why_not
-from blip2sweep.reporting.prices import priced
+from blip2sweep.reporting.metric_text import metric_text
+from blip2sweep.reporting.prices import price_tables
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.words import words_of
 
 RUN = "python -m blip2sweep -m"
 MOST_REFUSALS, MOST_TABLES = 3, 4
@@ -50,7 +50,7 @@ class Figure:
 
 def label(source: Source) -> str:
     """The main metric as people write it."""
-    return words_of(source.metric).name
+    return metric_text(source.metric).label
 
 
 def figures(source: Source) -> list[Figure]:
@@ -78,11 +78,11 @@ def _dropoff(source: Source) -> Figure:
     data, order = _in_model_order(source, data, "parts"), part_names(source.cells)
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     floor = "; the grey band is the noise floor of half precision" if data["noise"].notna().any() else ""
-    kept = "kept, in % of the baseline," if words.higher else "in % of the baseline (higher is worse),"
+    kept = "kept, in % of the baseline," if metric.higher_is_better else "in % of the baseline (higher is worse),"
     caption = (
-        f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
+        f"{metric.label} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
         f"over images{floor}. One line a set of parts, a panel a method."
     )
     return Figure("dropoff", "Drop-off", caption, data, f"quant.bits=2,3,4,6,8 part={','.join(order)},all")
@@ -106,7 +106,7 @@ def _frontier(source: Source) -> Figure:
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
     """What was chosen on what, what the markers mean and which cells do not compete."""
-    text = f"{words_of(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
+    text = f"{metric_text(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
     if data.empty or not data["held_out"].any():
         return text + (
             "These scores came without outputs, so cells were chosen on the numbers that are shown: the best of many looks "
@@ -137,9 +137,9 @@ def _map(source: Source) -> Figure:
     data = width_grid(source.cells, source.metric)
     parts = part_names(source.cells)
     found = layouts(data, parts, roles_of(source))
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     caption = (
-        f"{words.worse.capitalize()} of {words.name} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
+        f"{metric.worse.capitalize()} of {metric.label} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
         "Lines join equal whole-model bits per weight."
     )
     missing = "+study=part_wise"
@@ -155,13 +155,13 @@ def roles_of(source: Source) -> dict[str, str]:
 
 def _prices(source: Source) -> Figure:
     data = prices(source.cells, source.metric, lambda keys: source.draws)
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     caption = (
-        f"What one width less of one part costs in {words.name} and saves, with paired 95 % intervals; a price only where the "
-        f"{words.worse} is significant. The curve is the ladder from full precision, the least {words.worse} for its size first "
+        f"What one width less of one part costs in {metric.label} and saves, with paired 95 % intervals; a price only where the "
+        f"{metric.worse} is significant. The curve is the ladder from full precision, the least {metric.worse} for its size first "
         "(a step may skip widths), or each part by itself where no two were compressed together."
     )
-    table = "".join(p.html() for p in priced(source, data, most=MOST_TABLES))
+    table = "".join(p.html() for p in price_tables(source, data, most=MOST_TABLES))
     roles = roles_of(source)
     few = {part: "4,none" if roles.get(part) == CONNECTOR else "3,4,8,none" for part in part_names(source.cells)}
     wanted = " ".join(["part=all", *(f"per_part.{part}.bits={widths}" for part, widths in few.items())])
@@ -171,10 +171,10 @@ def _prices(source: Source) -> Figure:
 def _shapley(source: Source) -> Figure:
     main = pd.concat([source.cells[source.cells["part"] == "none"], headline(source.cells)])
     data, refusals = shapley_over_bits(main, source.metric, source.draws)
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     caption = (
-        f"Who is to blame for the {words.worse} of {words.name} of one recipe: that of all parts together at a width, shared out in "
-        f"{words.name} by exact Shapley values{_range(data)}. Their sum is the whole {words.worse}; the interaction is what the parts "
+        f"Who is to blame for the {metric.worse} of {metric.label} of one recipe: that of all parts together at a width, shared out in "
+        f"{metric.label} by exact Shapley values{_range(data)}. Their sum is the whole {metric.worse}; the interaction is what the parts "
         "do together beyond the sum of each alone. At other widths the shares are others; what to narrow next is told by prices."
     )
     more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
@@ -198,7 +198,7 @@ def _methods(source: Source) -> Figure:
     if len(data):
         recipes = source.cells.set_index("key")["recipe_json"]
         data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
-    gain = words_of(source.metric).gain
+    gain = metric_text(source.metric).gain
     caption = (
         f"{gain[0].upper()}{gain[1:]} on matched cells: same layers, widths, task and samples, bits per weight "
         "within .02. Bars: paired 95 % intervals; one dot a calibration seed."

@@ -20,10 +20,11 @@ from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.captions import captions, packed
 from blip2sweep.reporting.figures import Figure, figures, write_csvs
-from blip2sweep.reporting.overview import model_quality, sentences
-from blip2sweep.reporting.prices import Sizes
+from blip2sweep.reporting.metric_text import metric_text
+from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.prediction_quality import model_quality
+from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.words import words_of
 
 SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
 MOST_FAILURES = 200
@@ -40,10 +41,10 @@ def build_report(source: Source, path: Path) -> list[Figure]:
 def page(source: Source, made: list[Figure]) -> str:
     """The HTML text."""
     template = _asset("page.html")
-    told, words = captions(source), words_of(source.metric)
+    browser, metric = captions(source), metric_text(source.metric)
     data = {
-        "metric": words.name,
-        "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
+        "metric": metric.label,
+        "words": {"worse": metric.worse, "axis": metric.axis, "gain": metric.gain, "higher": metric.higher_is_better},
         "base": _base(source),
         "parts": part_names(source.cells),
         "map": next({s: asdict(x) for s, x in f.layouts.items()} for f in made if f.name == "map"),
@@ -59,7 +60,7 @@ def page(source: Source, made: list[Figure]) -> str:
         "failures": _failures(source),
         "how": _how(source),
         "data": safe_json(data),
-        "captions": packed(told) if told else "",
+        "captions": packed(browser) if browser else "",
         "plotly": _plotly(),
         "scripts": "\n".join(_asset(name) for name in SCRIPTS),
     }
@@ -130,7 +131,7 @@ def _section(figure: Figure, number: int) -> str:
 def _cell_table(source: Source) -> pd.DataFrame:
     """The columns of the cell browser; done cells and their drops."""
     m = source.metric
-    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": words_of(m).worse,
+    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": metric_text(m).worse,
               f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
               f"noise_arithmetic_{m}": "noise, arithmetic", "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip

@@ -16,7 +16,7 @@ from blip2sweep.files import write_atomic
 from blip2sweep.reporting.dropoff import COLOURS, MARKERS
 from blip2sweep.reporting.figures import Figure
 from blip2sweep.reporting.interaction import draw_panel
-from blip2sweep.reporting.words import words_of_label
+from blip2sweep.reporting.metric_text import text_of_label
 
 Draw = Callable[[Any, pd.DataFrame, str], None]
 WIDE, HIGH = 9.0, 4.2  # inches
@@ -114,7 +114,7 @@ def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
             bars = _errors(line, "retained", "retained_low", "retained_high")
             axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **_style(i))
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=words_of_label(metric).axis)
+        axis.set(xlabel="bits", ylabel=text_of_label(metric).axis)
 
 
 def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -165,12 +165,12 @@ def _map(picture: Any, figure: Figure, metric: str) -> None:
     panels = {p.title: p.at for p in layout.panels}
     for name, axis in _panels(picture, list(panels)):
         image = draw_panel(axis, shown, layout, panels[name])
-    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{words_of_label(metric).worse} of {metric}, {setting}")
+    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{text_of_label(metric).worse} of {metric}, {setting}")
 
 
 def _prices(picture: Any, data: pd.DataFrame, metric: str) -> None:
     """The way down from full precision: one line for the ladder, or one a part where parts were run alone."""
-    run, sign = data[(data["kind"] != HERE) & data["key"].notna()], 1 if words_of_label(metric).higher else -1
+    run, sign = data[(data["kind"] != HERE) & data["key"].notna()], 1 if text_of_label(metric).higher_is_better else -1
     parts, name, scale = list(dict.fromkeys(data["part"])), *_unit(run)
     for setting, axis in _panels(picture, list(run["setting"].unique())):
         own = run[run["setting"] == setting]
@@ -212,7 +212,7 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
         bars, style = _errors(whole, "value", "low", "high"), {"fmt": "D", "mfc": "none", "color": "k", "capsize": 2}
         axis.errorbar(range(len(widths)), whole["value"], yerr=bars, label="interaction", **style)
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=f"{words_of_label(metric).worse} of {metric}")
+        axis.set(xlabel="bits", ylabel=f"{text_of_label(metric).worse} of {metric}")
 
 
 def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
@@ -227,7 +227,7 @@ def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
             bars = _errors(own, "gain", "low", "high")
             axis.errorbar(own["gain"], y, xerr=bars, fmt=MARKERS[i % 7], capsize=2, label=setting, **style)
         axis.set_yticks(range(len(places)), [p if len(p) < 48 else p[:47] + "…" for p in places], fontsize=7)
-        axis.set(xlabel=words_of_label(metric).gain)
+        axis.set(xlabel=text_of_label(metric).gain)
     _left_out(picture, len(places), len(every), "recipes")
 
 

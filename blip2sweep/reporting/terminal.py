@@ -19,7 +19,7 @@ from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics import METRICS
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
-from blip2sweep.reporting.seen import unseen_notes
+from blip2sweep.reporting.few_images import unseen_notes
 
 MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all
 TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -76,9 +76,9 @@ def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path
 
 def _prices(table: pd.DataFrame, sweep: Any, output_dir: Path) -> list[str]:
     """What the next bits cost; the report has it where a sweep is too large for a terminal to wait."""
-    from blip2sweep.reporting.prices import told_of
+    from blip2sweep.reporting.prices import terminal_prices
 
-    return told_of(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
+    return terminal_prices(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:

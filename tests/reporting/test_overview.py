@@ -22,7 +22,8 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting import tracking
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.next_steps import next_steps, suggest_command
-from blip2sweep.reporting.overview import model_quality, sentences
+from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.source import Source, load_source
 from tests.command_line import blip2sweep, refused
 from tests.composing import plan, recipes
