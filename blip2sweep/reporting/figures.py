@@ -1,11 +1,13 @@
-"""The data of every figure of the report: one frame each, written as CSV, drawn by the page and by matplotlib."""
+"""The data of the figures of a report: one frame for each.
+
+It is written as CSV, and drawn by the page and matplotlib.
+"""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
@@ -32,14 +34,14 @@ MOST_REFUSALS, MOST_TABLES = 3, 4
 
 @dataclass
 class Figure:
-    """One figure: its data, and what to run where there is nothing to draw."""
+    """One figure: its data, and what to run where there are none."""
 
     name: str
     title: str
     caption: str
     data: pd.DataFrame
-    missing: str  # what to run instead: overrides, and from `figures` a whole command
-    why: str = ""  # what else is to be said where there is nothing to draw
+    missing: str  # what to run where there is nothing to draw: overrides, and from `figures` a whole command
+    why: str = ""  # more on why there is nothing to draw
     table: str = ""  # HTML above the picture
     layouts: dict[str, Layout] = field(default_factory=dict)  # of the interaction map, by setting
 
@@ -49,28 +51,28 @@ class Figure:
 
 
 def label(source: Source) -> str:
-    """The main metric as people write it."""
+    """The label of the main metric."""
     return metric_text(source.metric).label
 
 
 def figures(source: Source) -> list[Figure]:
-    """The seven figures of a paper and the 3-D view, in order."""
+    """The figures of a report in their order, the 3-D view last."""
     made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _prices, _shapley, _methods, _view3d)]
     run = _run(source)
     return [replace(f, missing=f"{run} {f.missing}") for f in made]
 
 
 def _run(source: Source) -> str:
-    """The beginning of a command whose cells can be compared with these: of the same model, task and samples."""
+    """The beginning of a command whose cells can be compared with these: same model, task and samples."""
     base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
     try:
-        words = context(source, [], base)
-    except UserError:  # the sweep varied what the rows do not tell
-        words = [
+        arguments = context(source, [], base)
+    except UserError:  # the sweep varied something of which the rows have no column
+        arguments = [
             *(override(k, str(base[k])) for k in ("model", "task")),
             override("output_dir", str(source.output_dir)),
         ]
-    return f"{RUN} {shlex.join(words)}"
+    return f"{RUN} {shlex.join(arguments)}"
 
 
 def _dropoff(source: Source) -> Figure:
@@ -89,7 +91,9 @@ def _dropoff(source: Source) -> Figure:
 
 
 def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Rows by set of parts, single parts first, as the model runs them: so a part has one colour in all figures."""
+    """The rows sorted by set of parts, single parts first in the model's order, so a part has one colour in all
+    figures.
+    """
     order = part_names(source.cells)
     rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
     ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
@@ -105,7 +109,7 @@ def _frontier(source: Source) -> Figure:
 
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
-    """What was chosen on what, what the markers mean and which cells do not compete."""
+    """The caption: which images chose cells, what the markers mean, and which cells do not compete."""
     text = f"{metric_text(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
     if data.empty or not data["held_out"].any():
         return text + (
@@ -149,7 +153,7 @@ def _map(source: Source) -> Figure:
 
 
 def roles_of(source: Source) -> dict[str, str]:
-    """{part: role}; nothing where the anatomy is not known."""
+    """{part: role}; empty where the anatomy is not known."""
     return {p.name: p.role for p in source.anatomy.parts.values()} if source.anatomy else {}
 
 
@@ -189,7 +193,7 @@ def _shapley(source: Source) -> Figure:
 
 
 def _range(data: pd.DataFrame) -> str:
-    """Which widths these are of."""
+    """The widths of these rows, as a clause."""
     return f", at {', '.join(f'{w:g}' for w in sorted(data['width'].unique()))} bits" if len(data) else ""
 
 
@@ -197,7 +201,7 @@ def _methods(source: Source) -> Figure:
     data = matched(source.cells, source.metric, source.draws)
     if len(data):
         recipes = source.cells.set_index("key")["recipe_json"]
-        data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
+        data = data.assign(label=[_label(r["width"], str(recipes[r["key"]])) for r in data.to_dict("records")])
     gain = metric_text(source.metric).gain
     caption = (
         f"{gain[0].upper()}{gain[1:]} on matched cells: same layers, widths, task and samples, bits per weight "
@@ -206,13 +210,13 @@ def _methods(source: Source) -> Figure:
     return Figure("methods", "Methods at equal size", caption, data, "part=all quant=rtn,gptq,awq quant.bits=2,3,4")
 
 
-def _label(row: dict[Any, Any], recipe_json: str) -> str:
-    """What a matched row compares, in words: `vision + language 4 bits`, or width by width where there are several."""
-    listed, width = entries(recipe_json), row["width"]
-    words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
+def _label(width: float, recipe_json: str) -> str:
+    """What a matched row compares: `vision + language 4 bits`, or the width of each where they differ."""
+    recipe = entries(recipe_json)
+    places = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in recipe]
     if width == width:
-        return f"{' + '.join(words)} {width:g} bits"
-    return " + ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True)) + " bits"
+        return f"{' + '.join(places)} {width:g} bits"
+    return " + ".join(f"{place} {e['bits']}" for place, e in zip(places, recipe, strict=True)) + " bits"
 
 
 def _view3d(source: Source) -> Figure:
@@ -229,7 +233,7 @@ def _view3d(source: Source) -> Figure:
 
 
 def write_csvs(made: list[Figure], folder: str) -> list[str]:
-    """One CSV a figure. Returns their paths."""
+    """Write one CSV for each figure. Returns their paths."""
     from pathlib import Path
 
     from blip2sweep.files import write_atomic

@@ -154,7 +154,9 @@ def _matters(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], me
 
 
 def _compared(single: pd.DataFrame, setting: str, metric: MetricText) -> str:
-    """The drops of parts alone, at one width: of the widths at which most parts were run, the one that separates them best."""
+    """The drops of parts alone, at one width: of the widths at which most parts were run, the one that separates them
+    best.
+    """
     if single["drop"].max() <= 0:
         loses = f"loses any {metric.label}" if metric.higher_is_better else f"raises {metric.label}"
         return f"With {setting} no part alone {loses}, so none is known to matter more."
@@ -172,7 +174,9 @@ def _compared(single: pd.DataFrame, setting: str, metric: MetricText) -> str:
 
 
 def _shares(values: pd.DataFrame, setting: str, metric: MetricText, base: float) -> str:
-    """The Shapley values of the cell whose drop is nearest to half of the baseline, where the parts differ most plainly."""
+    """The Shapley values of the cell whose drop is nearest to half of the baseline, where the parts differ most
+    plainly.
+    """
     if values["total"].max() <= 0:
         lose = f"lose no {metric.label}" if metric.higher_is_better else f"do not raise {metric.label}"
         return f"With {setting} all parts together {lose} at the widths that were run, so none is known to matter more."
