@@ -45,16 +45,18 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
 
 
 def candidates(problem: Problem, seed: int = 0) -> list[list[Entry]]:
-    """Recipes that join what was done to each part in some cell, and were not run; a random 1500 where there are more."""
+    """Recipes that combine what cells did to each part, and that were not run; 1500 of them at random where there are
+    more.
+    """
     pieces: dict[str, dict[str, list[Entry]]] = {p: {"[]": []} for p in problem.anatomy.parts}
     known = set()
     for text in problem.cells["recipe_json"]:
         listed = entries(text)
         known.add(canonical_json(listed))
-        for part, seen in pieces.items():
+        for part, variants in pieces.items():
             own = [e for e in listed if part_of(e) == part]
-            seen[canonical_json(own)] = own
-    choices = [list(seen.values()) for seen in pieces.values()]
+            variants[canonical_json(own)] = own
+    choices = [list(variants.values()) for variants in pieces.values()]
     rng, total = np.random.default_rng(seed), int(np.prod([len(c) for c in choices]))
     if total <= 4 * MOST_CANDIDATES:
         joined = [list(chain(*parts)) for parts in product(*choices)]
@@ -67,11 +69,11 @@ def candidates(problem: Problem, seed: int = 0) -> list[list[Entry]]:
 
 
 def choose(problem: Problem, fresh: list[list[Entry]], metric: str, n: int) -> list[list[Entry]]:
-    """Fit on the cells at hand, then pick among the fresh ones."""
+    """The n recipes of `fresh` that teach most, by a fit on the cells of the problem."""
     texts = [*problem.cells["recipe_json"], *map(canonical_json, fresh)]
-    pieces = layer_groups(pd.DataFrame({"recipe_json": texts}), problem.anatomy)
-    power, known = noise(pieces.widths), len(problem.cells)
+    groups = layer_groups(pd.DataFrame({"recipe_json": texts}), problem.anatomy)
+    power, known = noise(groups.widths), len(problem.cells)
     values = problem.cells[metric].to_numpy(float)
     base = float(values[(problem.cells["part"] == "none").to_numpy()][0])
-    predictor = fit(power[:known], values, base, pieces.families)
+    predictor = fit(power[:known], values, base, groups.families)
     return [fresh[i - known] for i in suggest(predictor, power, range(known), n)]

@@ -28,7 +28,9 @@ class ModelConfig:
 
 @dataclass
 class QuantConfig:
-    """Every quantization knob, null by default; a method's own defaults are in blip2sweep/compression/quantize/__init__.py."""
+    """Every quantization knob, null by default; a method's own defaults are in
+    blip2sweep/compression/quantize/__init__.py.
+    """
 
     method: str | None = None
     bits: Any = None  # an integer, or none: left alone

@@ -12,8 +12,8 @@ from blip2sweep.models.roles import KEYED, ROLES, check_spelling
 
 
 def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> None:
-    """Raise UserError, one line, where overrides call one part by its name and by its role. anatomies: of the models of the
-    sweep; not looked at where no role, or nothing but roles, is typed."""
+    """Raise UserError, one line, where overrides call one part by its name and by its role. anatomies: of the models of
+    the sweep; not looked at where no role, or nothing but roles, is typed."""
     words = [pair for override in overrides for pair in _words(override)]
     roles = {word.partition(".")[0] in ROLES for _, word in words}
     if len(roles) == 2:

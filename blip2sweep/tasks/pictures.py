@@ -4,7 +4,8 @@
   annotators' browsers show it.
 - Of several frames (GIF, animated PNG or WebP, TIFF) the first.
 - Transparent pixels show white: what colour is stored beneath them is the drawing program's chance, black most often.
-- 16-bit grey is scaled from the range of its type to 0 … 255. Pillow's own conversion cuts it off at 255, which is white.
+- 16-bit grey is scaled from the range of its type to 0 … 255. Pillow's own conversion cuts it off at 255, which is
+white.
 - 32-bit integers and floats are refused: nothing in such a file says which numbers are black and white.
 """
 

@@ -1,8 +1,8 @@
 """The Task protocol: what is asked of samples, and how the answers are scored. No torch here.
 
-A task is two names in its YAML file. `format` names how the files are read: a module with `KINDS` and `read`. `kind` names what is
-asked and how it is scored: a module with the functions of `Task`. One module may be both; several formats may hold one kind.
-Modules are imported when a task of theirs is read.
+A task is two names in its YAML file. `format` names how the files are read: a module with `KINDS` and `read`. `kind`
+names what is asked and how it is scored: a module with the functions of `Task`. One module may be both; several formats
+may hold one kind. Modules are imported when a task of theirs is read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
-# generate: a text. likelihood: of a sample's targets, under teacher forcing. match: a score against each candidate. choose: one of a
-# sample's choices, by the likelihood of each.
+# generate: a text. likelihood: of a sample's targets, under teacher forcing. match: a score against each candidate.
+# choose: one of a sample's choices, by the likelihood of each.
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
 FORMATS = {"coco": "blip2sweep.tasks.coco", "vqav2": "blip2sweep.tasks.vqav2"}
@@ -36,8 +36,8 @@ class Format(Protocol):
     KINDS: tuple[str, ...]  # of tasks that such files hold
 
     def read(self, root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
-        """The samples of a split in a data folder, in file order, the first `limit` of them, and notes. Raises UserError with a line
-        a mistake."""
+        """The samples of a split in a data folder, in file order, the first `limit` of them, and notes. Raises
+        UserError with a line a mistake."""
 
 
 class TaskScorer(Protocol):
@@ -50,8 +50,8 @@ class TaskScorer(Protocol):
         """Do for several cells at once what costs as much for one, such as a start of the tokenizer."""
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
-        """{statistic: (n, k) float64} of the metrics that `Task.scores` names, in the order of the predictions, which may lack
-        samples whose image could not be read."""
+        """{statistic: (n, k) float64} of the metrics that `Task.scores` names, in the order of the predictions, which
+        may lack samples whose image could not be read."""
 
 
 class Task(Protocol):
@@ -68,10 +68,16 @@ class Task(Protocol):
         """What is asked of a sample."""
 
     def targets(self, sample: Sample, n: int) -> tuple[str, ...]:
-        """Up to n reference texts as the model was trained on them. Likelihood reads all of them, calibration the first."""
+        """Up to n reference texts as the model was trained on them.
+
+        Likelihood reads all of them, calibration the first.
+        """
 
     def scores(self, data: TaskData) -> tuple[str, ...]:
-        """The metrics, by name, that every scored cell has. Rules of scoring are metrics of their own: none is in a cell's key."""
+        """The metrics, by name, that every scored cell has.
+
+        Rules of scoring are metrics of their own: none is in a cell's key.
+        """
 
     def columns(self, data: TaskData) -> dict[str, str]:
         """What a row says of the task beside the columns that every row has."""
@@ -90,7 +96,10 @@ def format_of(name: str) -> Format:
 
 
 def task_of(kind: str) -> Task:
-    """The task of a kind; its metrics are in METRICS from then on. Raises UserError where there is none of that name."""
+    """The task of a kind; its metrics are in METRICS from then on.
+
+    Raises UserError where there is none of that name.
+    """
     if kind not in KINDS:
         raise UserError(f"task.kind={kind}: unknown; {nearest(kind, KINDS)}")
     return _loaded(KINDS[kind])

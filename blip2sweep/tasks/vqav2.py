@@ -1,6 +1,7 @@
 """VQAv2: official question and annotation files, images named as COCO names them.
 
-Own data in this form may have texts as ids. A text image id names its file: with its suffix where it has one, else as JPEG.
+Own data in this form may have texts as ids. A text image id names its file: with its suffix where it has one, else as
+JPEG.
 """
 
 from __future__ import annotations
