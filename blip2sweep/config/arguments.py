@@ -1,4 +1,4 @@
-"""What is typed after `python -m blip2sweep` -> what Hydra's main is given.
+"""The arguments after `python -m blip2sweep`, turned into those of Hydra's main.
 
 Everything that is wrong with a word is said here.
 """

@@ -1,4 +1,4 @@
-"""Names and roles of parts in what was typed: one part is called by one of the two throughout a command."""
+"""Names and roles of parts in a command: a command calls each part by one of the two throughout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> 
 
 
 def _words(override: Override) -> Iterator[tuple[str, str]]:
-    """(what was typed, a word for parts) of one override; what a sweep gives one by one is told one by one."""
+    """(text, word for parts) of one override; of a sweep one pair for each value."""
     key = override.key_or_group
     if key.startswith(KEYED):
         head = next(k for k in KEYED if key.startswith(k))

@@ -1,4 +1,4 @@
-"""Samples put together by image: all questions of an image move together, so images are what is counted and drawn."""
+"""Samples grouped by image. All questions of an image change together, so images are counted and resampled."""
 
 from __future__ import annotations
 

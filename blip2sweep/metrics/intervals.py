@@ -1,4 +1,4 @@
-"""The paired drop of a cell and what it keeps, each with its interval: one rule for every metric that sums.
+"""The paired drop of a cell and the share that it retains, with intervals: one rule for every metric of sums.
 
 d is what an image's change moves the metric by, and k = (Σ|d|)² / Σd² how many images changed in effect. The m images
 are drawn, with all their questions.
@@ -94,7 +94,7 @@ def kept(
 
 
 def changed_images(metric: Metric, baseline: FloatArray, statistics: FloatArray, images: Images | None = None) -> int:
-    """How many images have another statistic of this metric than in the baseline."""
+    """The number of images whose statistic of this metric differs from the baseline's."""
     base, cell = _counting(metric, baseline, statistics, images)
     columns = slice(None) if metric.ratio is None else list(metric.ratio)
     return int((base[:, columns] != cell[:, columns]).any(axis=1).sum())

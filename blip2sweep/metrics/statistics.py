@@ -33,16 +33,16 @@ MODULE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 class Metric:
     """One column of the table.
 
-    name: the column. statistic: which statistic array it reads (several metrics share one). finish: sums of that
-    array's rows, (..., k), to values, (...). higher_is_better: the sign of a drop. version: identifies the scorer; a
-    change of anything that can change a value changes it. ratio: the columns whose sums it is the ratio of, for one
-    that is; the second says how much a sample counts. worst: what a broken image scores at least, where lower is better
-    and a good baseline says nothing of it.
+    name: the column. statistic: the statistic array that it reads; several metrics may share one. finish: maps sums of
+    that array's rows, (..., k), to values, (...). higher_is_better: gives the sign of a drop. version: of the scorer;
+    it changes with anything that can change a value. ratio: the two columns whose sums are divided, where the metric is
+    a ratio; the second is the weight of a sample. worst: the least score of a broken image, where lower is better and a
+    good baseline does not bound it.
 
-    label: the name as people write it. unit: of a difference. per_sample: whether a value means something for a single
-    sample; it is that of a set that holds this sample alone (`each`). of_output: whether the value follows from what
-    was said of a sample; a likelihood is that of the references. order: place among the metrics that a table may be
-    about, the lowest first; None for one that only tells more of another.
+    label: the name as people write it. unit: of a difference. per_sample: whether a value has a meaning for one sample;
+    it is the value of a set with this sample alone (`each`). of_output: whether the value follows from the output; a
+    likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
+    a metric that only details another.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a task is to the rest: samples with a picture, perhaps a question and choices, and references."""
+"""The data of a task: samples with a picture and references, some with a question and choices."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TaskData:
         return self.planned or images_digest(self.images, self.on_bad_image == "skip")
 
     def part(self, samples: Sequence[Sample]) -> TaskData:
-        """Some of the samples, whose images hold what was planned of all."""
+        """The data of some samples. The images of all samples are checked against the plan."""
         own = replace(self, samples=tuple(samples), planned=None)
         if self.planned is None:
             return own
@@ -85,7 +85,7 @@ class TaskData:
 
     @cached_property
     def rules(self) -> Task:
-        """What is asked of the samples, and how the answers are scored."""
+        """The task of these samples: its requests and its scoring."""
         return task_of(self.kind)
 
     @cached_property
@@ -97,13 +97,13 @@ class TaskData:
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def words(self, said: Predictions) -> list[str]:
-        """What was said of each sample, as people read it: of a choice its text, where the samples are known."""
+        """The output for each sample as people read it; a choice is given by its text."""
         known = {s.id: s.choices for s in self.samples} if said.choice else {}
         return [known[i][int(word)] if known.get(i) else word for i, word in zip(said.id, said.outputs, strict=True)]
 
     @cached_property
     def images(self) -> dict[Id, Path]:
-        """{image id: path} of the distinct images, in order of first appearance: the row order of all features."""
+        """{image id: path} of the distinct images, in order of first appearance. Features have rows in this order."""
         return {s.image_id: s.image for s in self.samples}
 
 
@@ -163,7 +163,7 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is no folder; what else is no file, such as a loop of links, is told by whoever reads it."""
+    """Whether an entry is no folder. Reading it refuses whatever else is no file, such as a loop of links."""
     try:
         return not entry.is_dir()
     except OSError:

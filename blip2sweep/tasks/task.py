@@ -31,7 +31,7 @@ BUILT_IN = frozenset(KINDS)
 
 
 class Format(Protocol):
-    """How the files of one data format are read."""
+    """A reader of the files of one data format."""
 
     KINDS: tuple[str, ...]  # of tasks that such files hold
 
@@ -44,10 +44,10 @@ class TaskScorer(Protocol):
     """Scores any cell of one task; what it makes of the references is made once."""
 
     def warm(self) -> None:
-        """Make ready what takes seconds (references, tools) before there is anything to score."""
+        """Prepare what takes seconds (references, tools) before there is anything to score."""
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
-        """Do for several cells at once what costs as much for one, such as a start of the tokenizer."""
+        """Do once for several cells what costs as much for one, such as a start of the tokenizer."""
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
         """{statistic: (n, k) float64} of the metrics that `Task.scores` names, in the order of the predictions, which
@@ -55,7 +55,7 @@ class TaskScorer(Protocol):
 
 
 class Task(Protocol):
-    """What is asked of a kind's samples, and what the answers are worth."""
+    """A kind of task: the requests for its samples, and the scoring of the outputs."""
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
     PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
@@ -65,7 +65,7 @@ class Task(Protocol):
         """Raise UserError naming `generation.prompt` for a template that does not fit."""
 
     def prompt(self, sample: Sample, template: str) -> str:
-        """What is asked of a sample."""
+        """The prompt of a sample."""
 
     def targets(self, sample: Sample, n: int) -> tuple[str, ...]:
         """Up to n reference texts as the model was trained on them.
@@ -106,7 +106,7 @@ def task_of(kind: str) -> Task:
 
 
 def load_outside() -> None:
-    """Have METRICS hold the metrics of all kinds from outside: tables are made of cells of any task."""
+    """Add the metrics of all kinds from outside to METRICS, since a table may have cells of any task."""
     for kind in KINDS.keys() - BUILT_IN:
         task_of(kind)
 
