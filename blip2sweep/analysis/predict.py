@@ -1,11 +1,13 @@
 """The metric of a recipe that was not run: a saturating noise-power model, corrected by a Gaussian process.
 
-Mean: metric ≈ baseline / (1 + s^p) with s = Σ_j w_j n_j over atoms j, n_j the power of the rounding noise (atoms.py).
-The w_j ≥ 0 say how much an atom matters; they are shrunk towards the mean of their group (the same layers of one part)
-on the log scale, p towards 1.2. What the
-mean misses is smooth in how much each atom suffers: a Gaussian process over φ_j = log(1 + 3 w_j n_j) with a squared
-exponential kernel, scales by marginal likelihood (Rasmussen and Williams, 2006, chapters 2 and 5). LayerGroups that
-matter little have φ ≈ 0, so cells that differ only there predict each other.
+Mean: metric ≈ baseline / (1 + s^p) with s = Σ_j w_j n_j over layer groups j. n_j is the power of the rounding noise
+(layer_groups.py). w_j ≥ 0 says how much a group matters. The w_j are shrunk on the log scale towards the mean of their
+family (the same layers of one part), and p towards 1.2.
+
+Correction: the error of the mean is smooth in how much each group suffers. It is a Gaussian process over
+φ_j = log(1 + 3 w_j n_j) with a squared exponential kernel; its scales maximize the marginal likelihood (Rasmussen and
+Williams, 2006, chapters 2 and 5). Groups that matter little have φ ≈ 0, so cells that differ only there predict each
+other.
 """
 
 from __future__ import annotations
