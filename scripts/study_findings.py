@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from blip2sweep.analysis import predict
-from blip2sweep.analysis.atoms import atoms, noise
 from blip2sweep.analysis.dropoff import dropoff, lowest_safe
+from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.shapley import additivity, shapley
 from blip2sweep.analysis.suggest import design
@@ -191,12 +191,12 @@ def recommended(study: Study) -> dict[str, str]:
 
 def predicted(study: Study) -> dict[str, str]:
     """Mean absolute errors overall and among .1 < CIDEr < 1.2, each row over as many draws as the page says."""
-    pieces = atoms(study.cells, model_anatomy(MODEL))
+    pieces = layer_groups(study.cells, model_anatomy(MODEL))
     widths = np.where(pieces.widths == 16, 0, pieces.widths)
     first = np.sort(np.unique(widths, axis=0, return_index=True)[1])
     widths, metric = widths[first], study.cells["cider"].to_numpy(float)[first]
     power, base = noise(widths), float(study.draws.value(study.draws.baseline))
-    names, groups, everything = np.array(pieces.parts), pieces.groups, np.arange(len(metric))
+    names, groups, everything = np.array(pieces.parts), pieces.families, np.arange(len(metric))
     rows: dict[str, list[tuple[float, float]]] = {n: [] for n in ("bits", "bits × parts", "model", "suggest")}
     for draw in range(DRAWS):
         train = np.random.default_rng(draw).choice(len(metric), CELLS, replace=False)

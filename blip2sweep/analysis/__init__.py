@@ -1,4 +1,4 @@
-"""From table to insight: pandas in, pandas out. Reads the table and the scores; knows no torch, no Hydra, no pictures."""
+"""Analyses of a sweep's table and scores: pandas in, pandas out. No torch, no Hydra and no pictures here."""
 
 from blip2sweep.analysis.paired import Difference, difference
 

@@ -15,13 +15,14 @@ Array = NDArray[np.float64]
 def max_t(
     estimates: Array, draws: Array, level: float = 0.95, images: int | None = None, least: Array | None = None
 ) -> tuple[Array, Array]:
-    """A band that holds all (m,) estimates at once with probability `level`: estimate ± c · standard error.
+    """The lower and upper ends, (m,) each, of a band that holds all estimates at once with probability `level`.
 
-    draws: (m, B), from shared resamples. c is the level's quantile over resamples of max_j |draw_j − estimate_j| / se_j
-    (single-step max-T: Westfall and Young, 1993; Romano and Wolf, 2005; as a sup-t band Montiel Olea and
-    Plagborg-Møller, 2019). images: how many were resampled; c then is Student's quantile of the same tail. least: (m,) half
-    widths of pointwise intervals of `level`, for estimates that too few images moved for resamples to know their error, else
-    0: a band is no narrower than these, grown as c grows over one estimate's.
+    estimates: (m,). draws: (m, B), from shared resamples. The band is estimate ± c · standard error, where c is the
+    level's quantile over resamples of max_j |draw_j − estimate_j| / se_j (single-step max-T: Westfall and Young, 1993;
+    Romano and Wolf, 2005; as a sup-t band Montiel Olea and Plagborg-Møller, 2019).
+    images: the number of images resampled; with it, c becomes Student's quantile of the same tail. least: (m,), half
+    widths of pointwise intervals of `level`, for estimates whose error resamples cannot know because too few images
+    moved; 0 for the others. The band is at least that wide, grown by the ratio of c to the quantile of one estimate.
     """
     if len(estimates) == 0:
         return estimates, estimates
@@ -37,7 +38,7 @@ def max_t(
 
 
 def percentile(draws: Array, level: float = 0.95) -> tuple[Array, Array]:
-    """Pointwise percentile intervals of (m, B) draws: (m,), (m,)."""
+    """The lower and upper ends, (m,) each, of pointwise percentile intervals. draws: (m, B)."""
     if len(draws) == 0:
         return np.empty(0), np.empty(0)
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1)

@@ -1,17 +1,18 @@
-"""Block sensitivity: what one block costs when it alone is quantized, and what leaving it alone gives back."""
+"""Block sensitivity: what a block costs when it alone is quantized, and what it gives back when it alone is spared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Draws
-from blip2sweep.analysis.recipes import by_recipe, entries, identity, part_of
+from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity, part_of
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import THIRDS, Part
 
@@ -20,13 +21,13 @@ FAMILY = ["kind", "setting", "width"]
 
 
 def sensitivity(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: Anatomy) -> pd.DataFrame:
-    """One row a block (or run of blocks): `kind, part, first, last, effect, low, high, band_low, band_high, nll`.
+    """One row for each block, or run of blocks: `kind, part, first, last, effect, low, high, band_low, band_high, nll`.
 
-    quantize one: the drop of the cell that touches these blocks of one part and nothing else. leave one out: the drop of
-    the cell that touches all blocks minus the drop of the one that spares these; what sparing them gives back. The band is
-    simultaneous over a kind, setting and width. nll: the same effect on the likelihood, where it was measured.
-    A `line` holds runs of one length (single blocks, thirds, …) and one kind of layers; `headline` marks of each kind,
-    setting, width and part the line that touches most, and of those the one of the shortest runs.
+    kind: *quantize one* is the drop of the cell that touches these blocks of one part and nothing else. *leave one out*
+    is the drop of the cell that touches all blocks minus the drop of the cell that spares these. The band is
+    simultaneous over one kind, setting and width. nll: the same effect on the likelihood, where it was measured. `line`
+    names the runs of one length (single blocks, thirds, …) in one kind of layers. `headline` marks one line for each
+    kind, setting, width and part: the one that touches most, and of equal ones the one with the shortest runs.
     """
     chosen = one_seed(cells)
     frame = pd.DataFrame([*_ones(chosen, metric, anatomy), *_left_out(cells, chosen, metric, anatomy)])
@@ -37,74 +38,82 @@ def sensitivity(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: 
     return _with_intervals(_with_headline(frame), draws)
 
 
-def _ones(cells: pd.DataFrame, metric: str, anatomy: Anatomy) -> list[dict[str, Any]]:
+class Blocks(NamedTuple):
+    """A run of blocks of one part; both ends are in it."""
+
+    part: Part
+    first: int
+    last: int
+
+
+def _ones(cells: pd.DataFrame, metric: str, anatomy: Anatomy) -> list[dict[str, object]]:
     rows = []
     for row in cells[cells["width"].notna()].to_dict("records"):
-        listed = entries(row["recipe_json"])
-        words = {str(e["target"]).split(":")[1] for e in listed}
-        parts = {part_of(e) for e in listed}
-        if len(words) != 1 or len(parts) != 1:
+        recipe = entries(row["recipe_json"])
+        places = {e["target"].split(":")[1] for e in recipe}
+        parts = {part_of(e) for e in recipe}
+        if len(places) != 1 or len(parts) != 1:
             continue
         part = anatomy.parts[parts.pop()]
-        run = _one_run(part.blocks(words.pop()), part.n_blocks)
+        run = _one_run(part.blocks(places.pop()), part)
         if run:
-            told = _told(row, ONE, listed, part, run)
-            rows.append(told | {"effect": row[f"drop_{metric}"], "nll": row.get("drop_nll"), "other": None})
+            named = _named(row, ONE, recipe, run)
+            rows.append(named | {"effect": row[f"drop_{metric}"], "nll": row.get("drop_nll"), "other": None})
     return rows
 
 
-def _left_out(cells: pd.DataFrame, chosen: pd.DataFrame, metric: str, anatomy: Anatomy) -> list[dict[str, Any]]:
-    known, rows = by_recipe(cells), []
+def _left_out(cells: pd.DataFrame, chosen: pd.DataFrame, metric: str, anatomy: Anatomy) -> list[dict[str, object]]:
+    known, full_cells, rows = by_recipe(cells), cells.to_dict("records"), []
     for row in chosen[chosen["width"].notna()].to_dict("records"):
-        listed = entries(row["recipe_json"])
-        for name in dict.fromkeys(part_of(e) for e in listed):
-            whole = [_filled(e) if part_of(e) == name else e for e in listed]
-            label = known.get(identity(whole, row["calibrated_on"]))
-            run = _spared(anatomy.parts[name], [e for e in listed if part_of(e) == name])
-            if label is not None and run:
-                full = cells.loc[label]
-                given_back = full[f"drop_{metric}"] - row[f"drop_{metric}"]
-                nll = full["drop_nll"] - row["drop_nll"] if "drop_nll" in cells else None
-                told = _told(row, LEFT_OUT, whole, anatomy.parts[name], run)
-                rows.append(told | {"effect": given_back, "nll": nll, "other": full["key"]})
+        recipe = entries(row["recipe_json"])
+        for name in dict.fromkeys(part_of(e) for e in recipe):
+            whole = [_filled(e) if part_of(e) == name else e for e in recipe]
+            position = known.get(identity(whole, row["calibrated_on"]))
+            run = _spared(anatomy.parts[name], [e for e in recipe if part_of(e) == name])
+            if position is not None and run:
+                full = full_cells[position]
+                given_back = number(full, f"drop_{metric}") - number(row, f"drop_{metric}")
+                nll = number(full, "drop_nll") - number(row, "drop_nll") if "drop_nll" in cells else None
+                named = _named(row, LEFT_OUT, whole, run)
+                rows.append(named | {"effect": given_back, "nll": nll, "other": full["key"]})
     return rows
 
 
-def _told(
-    row: Mapping[Any, Any], kind: str, listed: Sequence[Mapping[str, Any]], part: Part, run: tuple[int, int]
-) -> dict[str, Any]:
-    layers = "+".join(str(e["target"]).split(":")[2] for e in listed)
-    line = f"{row['parts']} {layers}, {_length(part, run)}"
-    told = {"kind": kind, "setting": row["setting"], "width": row["width"], "part": part.name, "line": line}
-    return {**told, "first": run[0], "last": run[1], "key": row["key"], "touched": row.get("params_touched", 0)}
+def _named(row: Row, kind: str, recipe: Sequence[Entry], run: Blocks) -> dict[str, object]:
+    """The columns that say which blocks a row of the result is of."""
+    layers = "+".join(e["target"].split(":")[2] for e in recipe)
+    line = f"{row['parts']} {layers}, {_length(run)}"
+    names = {"kind": kind, "setting": row["setting"], "width": row["width"], "part": run.part.name, "line": line}
+    return {**names, "first": run.first, "last": run.last, "key": row["key"], "touched": row.get("params_touched", 0)}
 
 
-def _length(part: Part, run: tuple[int, int]) -> str:
-    """Thirds are one line though they differ by a block where the part's number of blocks is no multiple of three."""
-    n = run[1] - run[0] + 1
+def _length(run: Blocks) -> str:
+    """Thirds have one name although their lengths differ where the number of blocks is no multiple of three."""
+    n = run.last - run.first + 1
     if n == 1:
         return "single blocks"
-    thirds = [part.blocks(word) for word in THIRDS]
-    return "thirds" if frozenset(range(run[0], run[1] + 1)) in thirds else f"runs of {n}"
+    thirds = [run.part.blocks(word) for word in THIRDS]
+    return "thirds" if frozenset(range(run.first, run.last + 1)) in thirds else f"runs of {n}"
 
 
-def _filled(entry: Mapping[str, Any]) -> dict[str, Any]:
-    part, _, layers = str(entry["target"]).split(":")
+def _filled(entry: Entry) -> Entry:
+    """The entry with all blocks of its part."""
+    part, _, layers = entry["target"].split(":")
     return {**entry, "target": f"{part}:all:{layers}"}
 
 
-def _spared(part: Part, listed: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-    words = {str(e["target"]).split(":")[1] for e in listed}
-    if len(words) != 1:
+def _spared(part: Part, recipe: Sequence[Entry]) -> Blocks | None:
+    places = {e["target"].split(":")[1] for e in recipe}
+    if len(places) != 1:
         return None
-    return _one_run(frozenset(range(part.n_blocks)) - part.blocks(words.pop()), part.n_blocks)
+    return _one_run(frozenset(range(part.n_blocks)) - part.blocks(places.pop()), part)
 
 
-def _one_run(blocks: frozenset[int], n: int) -> tuple[int, int] | None:
-    """(first, last) of one run of at most half the blocks: sparing most of a part is not leaving one out."""
-    if not blocks or 2 * len(blocks) > n or max(blocks) - min(blocks) + 1 != len(blocks):
+def _one_run(blocks: frozenset[int], part: Part) -> Blocks | None:
+    """The one run of these blocks, of at most half of the part: sparing most of a part is not leaving one out."""
+    if not blocks or 2 * len(blocks) > part.n_blocks or max(blocks) - min(blocks) + 1 != len(blocks):
         return None
-    return min(blocks), max(blocks)
+    return Blocks(part, min(blocks), max(blocks))
 
 
 def _with_headline(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,9 +136,8 @@ def _with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
     for _, family in known.groupby(FAMILY):
         pairs = [(str(frame.at[i, "key"]), others[int(str(i))]) for i in family.index]
         sampled = np.array([draws.drop(k) if o is None else draws.drop(o) - draws.drop(k) for k, o in pairs])
-        effects = [
-            (k, None) if o is None else (o, k) for k, o in pairs
-        ]  # what sparing gives back: the whole from the rest
+        # What sparing gives back is the drop of the whole from the rest.
+        effects = [(k, None) if o is None else (o, k) for k, o in pairs]
         frame.loc[family.index, ["low", "high"]] = [draws.paired(*e)[1:] for e in effects]
         least = np.array([draws.least(*e) for e in effects])
         ends = max_t(family["effect"].to_numpy(float), sampled, images=draws.images.count, least=least)

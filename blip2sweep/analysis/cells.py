@@ -1,8 +1,8 @@
-"""What the cells of a table have in common: one model, one task, and recipes taken apart into settings, lines and widths.
+"""The cells of a table that can be compared, with the features of their recipes in columns of their own.
 
-Words used all over this room: a *setting* is a scheme without its width (`minmax/tensor`), a *line* is a recipe without its
-widths (`vision:all:all; language:all:mlp`), so a drop-off curve is the cells of one setting and one line, ordered by width. Cells that
-differ in the calibration seed alone are points of one line; other calibration samples are another setting.
+Terms of this room: a *setting* is a scheme without its width (`minmax/tensor`). A *line* is a recipe without its widths
+(`vision:all:all; language:all:mlp`). A drop-off *curve* is the cells of one setting and one line, ordered by width.
+Cells that differ in the calibration seed alone are points of one curve; other calibration samples make another setting.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
+from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_of, row_identity, setting_name
 from blip2sweep.errors import UserError
@@ -32,11 +33,11 @@ DRAWN_ALIKE = ["calibration", "calibration_samples", "calibration_seed"]
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished, current cells of a table that are quantized and nothing else, taken apart (see `taken_apart`): all that
-    is drawn of cells goes by their bits.
+    """The finished, current cells of a table that are quantized and nothing else, `with_recipe_features`.
 
-    Raises UserError, one line, for a table without finished cells, for one that mixes models, weights, dtypes, tasks, data
-    or generation settings, for one with no baseline or several, and for one whose main metric is nowhere a number.
+    Cells of other steps are left out, since every analysis goes by bits. Raises UserError, one line, for a table
+    without finished cells, for one that mixes models, weights, dtypes, tasks, data, generation settings or back ends,
+    for one with no baseline or several, and for one whose main metric is nowhere a number.
     """
     if table.empty:
         raise UserError("the ledger has no cell yet; right: run a sweep, or wait for its first cell")
@@ -56,7 +57,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     if not (done["part"] == "none").any() or f"drop_{metric}" not in done:
         raise UserError(NO_BASELINE)
     _refuse_baselines(done)
-    return taken_apart(done)
+    return with_recipe_features(done)
 
 
 def _has_steps(recipe_json: object) -> bool:
@@ -64,11 +65,14 @@ def _has_steps(recipe_json: object) -> bool:
 
 
 def refuse_mixed(table: pd.DataFrame) -> None:
-    """Cells of different models, tasks or data are not compared; the message says which there are, and how many of each."""
+    """Raises UserError for cells that differ in a column of SAME.
+
+    The message says which kinds there are, and how many.
+    """
     for column in (c for c in SAME if c in table):
         kinds = {str(v): own for v, own in table.groupby(table[column].map(str))}
         if len(kinds) > 1:
-            names, counts = _names(column, kinds), [str(len(own)) for own in kinds.values()]
+            names, counts = _kind_names(column, kinds), [str(len(own)) for own in kinds.values()]
             more = ", …" if len(kinds) > MOST_KINDS else ""
             raise UserError(
                 f"cells of {len(kinds)} kinds of {column} are not compared: {', '.join(names[:MOST_KINDS])}{more} "
@@ -80,16 +84,16 @@ def _and(counts: Sequence[str], more: str) -> str:
     return ", ".join(counts) + more if more or len(counts) > 2 else " and ".join(counts)
 
 
-def _names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
-    """How people name a kind; the value itself (a hash, or settings) beside it only where two would be called the same."""
+def _kind_names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
+    """How people name a kind. The value itself (a hash, or settings) stands beside it where two names are equal."""
     if column in ("model", "task", "dtype"):
         return list(kinds)
-    told = [_called(own) for own in kinds.values()]
-    return [f"{name} ({_apart_from(value, kinds)})" if told.count(name) > 1 else name
-            for name, value in zip(told, kinds, strict=True)]  # fmt: skip
+    names = [_kind_name(own) for own in kinds.values()]
+    return [f"{name} ({_difference(value, kinds)})" if names.count(name) > 1 else name
+            for name, value in zip(names, kinds, strict=True)]  # fmt: skip
 
 
-def _called(own: pd.DataFrame) -> str:
+def _kind_name(own: pd.DataFrame) -> str:
     """`tiny on shapes_caption with 200 samples`."""
     words = [
         f" {joined} {_listed(own[c])}" for c, joined in (("model", ""), ("task", "on"), ("samples", "with")) if c in own
@@ -101,19 +105,19 @@ def _listed(values: pd.Series) -> str:
     return " and ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values.dropna().unique()[:3]) or "unknown"
 
 
-def _apart_from(value: str, kinds: Iterable[str]) -> str:
-    """A hash as it is; of generation settings those that differ."""
+def _difference(value: str, kinds: Iterable[str]) -> str:
+    """The generation settings of a kind that differ from the others'; a value that is no JSON as it is."""
     try:
         own, others = json.loads(value), [json.loads(k) for k in kinds]
         differing = [f"{k}={v}" for k, v in own.items() if any(o.get(k) != v for o in others)]
     except (ValueError, AttributeError):
         differing = []
-    told = " ".join(differing) or value
-    return told if len(told) <= MOST_LETTERS else told[: MOST_LETTERS - 1] + "…"
+    text = " ".join(differing) or value
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
 
 
 def _choosing(column: str, kinds: Mapping[str, pd.DataFrame]) -> str:
-    """The option that takes the kind with the most cells."""
+    """The option that chooses the kind with the most cells."""
     value = max(kinds, key=lambda v: len(kinds[v]))
     if column == "data" and all("samples" in own for own in kinds.values()):
         sizes = {v: own["samples"].dropna().unique().tolist() for v, own in kinds.items()}
@@ -124,7 +128,7 @@ def _choosing(column: str, kinds: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _refuse_baselines(table: pd.DataFrame) -> None:
-    """What differs may have no column of its own, such as task.nll_references or task.on_bad_image."""
+    """Raises UserError for several baselines: what differs may have no column, such as task.nll_references."""
     keys = list(table.loc[table["part"] == "none", "key"])
     if len(keys) > 1:
         raise UserError(
@@ -133,23 +137,26 @@ def _refuse_baselines(table: pd.DataFrame) -> None:
         )
 
 
-def taken_apart(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with what its recipes and calibrations say, in columns of their own.
+def with_recipe_features(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with further columns, from its recipes and calibrations.
 
-    `setting`, `line`, `width` (NaN where there are several), `parts` ('' for the baseline), `several_methods`;
-    `calibrated_on` (samples, upstream and seed in words, '' where nothing is calibrated) and `seed`.
+    `setting`, `line`, `width` (NaN where there are several), `parts` ('' for the baseline) and `several_methods` are
+    the fields of `RecipeFeatures`. `calibrated_on` has samples, upstream and seed in words, '' where nothing is
+    calibrated; `seed` is the calibration seed, NaN where there is none.
     """
-    known = [_apart(str(r)) for r in table["recipe_json"]]
-    columns = pd.DataFrame(known, columns=Apart._fields, index=table.index)
-    on, told = _calibrations(table)
-    columns["setting"] = [f"{s} {t}" if t else s for s, t in zip(columns["setting"], told, strict=True)]
+    known = [_features(str(r)) for r in table["recipe_json"]]
+    columns = pd.DataFrame(known, columns=RecipeFeatures._fields, index=table.index)
+    on, varied = _calibrations(table)
+    columns["setting"] = [f"{s} {v}" if v else s for s, v in zip(columns["setting"], varied, strict=True)]
     columns["seed"] = table.get("calibration_seed", pd.Series(math.nan, index=table.index))
     columns["calibrated_on"] = [f"{w}, seed {s:g}" if s == s else w for w, s in zip(on, columns["seed"], strict=True)]
     absent = {c: None for c in ("method", "blocks", "layers") if c not in table}  # a table leaves out what is null
     return pd.concat([table.drop(columns=[c for c in columns if c in table]).assign(**absent), columns], axis=1)
 
 
-class Apart(NamedTuple):
+class RecipeFeatures(NamedTuple):
+    """Columns that a recipe determines. width: in bits, NaN where there are several. parts: joined by `+`."""
+
     setting: str
     line: str
     width: float
@@ -158,40 +165,40 @@ class Apart(NamedTuple):
 
 
 @lru_cache(maxsize=65536)
-def _apart(recipe_json: str) -> Apart:
-    listed = entries(recipe_json)
-    widths = {float(e["bits"]) for e in listed}
-    line = "; ".join(str(e["target"]) for e in listed)
-    parts = "+".join(dict.fromkeys(part_of(e) for e in listed))
+def _features(recipe_json: str) -> RecipeFeatures:
+    recipe = entries(recipe_json)
+    widths = {float(e["bits"]) for e in recipe}
+    line = "; ".join(e["target"] for e in recipe)
+    parts = "+".join(dict.fromkeys(part_of(e) for e in recipe))
     width = widths.pop() if len(widths) == 1 else math.nan
-    return Apart(setting_name(listed), line or "none", width, parts, len({e["method"] for e in listed}) > 1)
+    return RecipeFeatures(setting_name(recipe), line or "none", width, parts, len({e["method"] for e in recipe}) > 1)
 
 
 def _calibrations(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """What each row was calibrated on, in words: all of it, and what of it differs between rows; '' where nothing was."""
-    told = table.reindex(columns=list(CALIBRATION))
-    told["calibration_data"] = _samples_apart(table)
-    rows, varied = told.to_dict("records"), [c for c in told if told[c].nunique() > 1]
-    return [_words(r, list(told)) for r in rows], [_words(r, varied) for r in rows]
+    """What each row was calibrated on, in words: all of it, and what of it differs between rows.
+
+    '' where nothing was.
+    """
+    frame = table.reindex(columns=list(CALIBRATION))
+    frame["calibration_data"] = _ambiguous_samples(table)
+    rows, varied = frame.to_dict("records"), [c for c in CALIBRATION if frame[c].nunique() > 1]
+    return [_calibration_text(r, list(CALIBRATION)) for r in rows], [_calibration_text(r, varied) for r in rows]
 
 
-def _samples_apart(table: pd.DataFrame) -> pd.Series:
-    """The digest of the samples where one name, number and seed stands for several: of other annotations or images."""
+def _ambiguous_samples(table: pd.DataFrame) -> pd.Series:
+    """The digest of the calibration samples where rows of one name, number and seed have several; else null."""
     known = table.reindex(columns=[*DRAWN_ALIKE, "calibration_data"])
     several = known.groupby(DRAWN_ALIKE, dropna=False)["calibration_data"].transform("nunique") > 1
     return known["calibration_data"].where(several)
 
 
-def _words(row: Mapping[Any, Any], columns: Sequence[Any]) -> str:
-    return ", ".join(CALIBRATION[c].format(_plain(row[c])) for c in columns if pd.notna(row[c]))
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, float) else value
+def _calibration_text(row: Row, columns: Sequence[str]) -> str:
+    values = ((c, row[c]) for c in columns if row[c] is not None and row[c] is not pd.NA and row[c] == row[c])
+    return ", ".join(CALIBRATION[c].format(int(v) if isinstance(v, float) else v) for c, v in values)
 
 
 def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
-    """Of cells that differ in the calibration seed alone the one of the lowest seed."""
+    """The cells of the lowest seed, among those that differ in the calibration seed alone."""
     rows = zip(cells["recipe_json"], cells["setting"], strict=True)
     same = pd.Series([row_identity(str(r), str(s)) for r, s in rows], index=cells.index, dtype=object)
     order = cells["seed"].sort_values(kind="stable").index
@@ -200,8 +207,11 @@ def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(cells: pd.DataFrame) -> pd.DataFrame:
-    """Per setting and set of parts the line of whole parts that touches most layers of them; no row where only some blocks
-    were touched, however many: what one block tolerates says nothing of its part. All calibration seeds."""
+    """The cells of one width on whole parts: for each setting and set of parts the line that touches most weights.
+
+    Cells of some blocks alone are left out, since what one block tolerates says nothing of its part. All calibration
+    seeds are in it.
+    """
     touched = cells[cells["width"].notna() & (cells["parts"] != "")]
     touched = touched[touched["recipe_json"].map(all_blocks).astype(bool)]
     if touched.empty:
@@ -214,5 +224,4 @@ def headline(cells: pd.DataFrame) -> pd.DataFrame:
 
 def all_blocks(recipe_json: str, part: str | None = None) -> bool:
     """Whether a recipe touches every block of the parts it names, or of this one."""
-    listed = [e for e in entries(recipe_json) if part is None or part_of(e) == part]
-    return all(str(e["target"]).split(":")[1] == "all" for e in listed)
+    return all(e["target"].split(":")[1] == "all" for e in entries(recipe_json) if part in (None, part_of(e)))

@@ -1,7 +1,7 @@
-"""The metric of many cells in every resample of the images, from their score files, in one matrix product; and their intervals.
+"""The metric of many cells in every resample of the images, from their score files, and their intervals.
 
-All cells share one weight matrix (DESIGN: B = 2000, clustered by image), so differences of any two cells are paired, and
-families of cells can be put into simultaneous bands.
+All cells share one weight matrix (B = 2000 resamples, clustered by image). So the difference of any two cells is
+paired, families of cells can have simultaneous bands, and one matrix product resamples many cells.
 """
 
 from __future__ import annotations
@@ -37,19 +37,25 @@ COLUMNS_AT_ONCE = 4096
 
 @dataclass
 class Draws:
-    """Statistics of the cells that have them. arrays: key -> (n, k); image_ids: n; drops are positive when worse."""
+    """Statistics of the cells that have outputs. Drops are positive where a cell is worse.
+
+    image_ids: of the n samples. arrays: {key: statistics, (n, k)}. baseline: its key. resampled: {key: the metric in
+    each resample, (B,)}.
+    """
 
     metric: Metric
     image_ids: list[Id]
     arrays: dict[str, Array]
     baseline: str
-    resampled: dict[str, Array]  # key -> (B,)
+    resampled: dict[str, Array]
 
     def __contains__(self, key: str) -> bool:
+        """Whether a cell has statistics."""
         return key in self.arrays
 
     @cached_property
     def images(self) -> Images:
+        """Which samples belong to which image."""
         return images(self.image_ids)
 
     def value(self, key: str, images: NDArray[np.bool_] | None = None) -> float:
@@ -57,70 +63,71 @@ class Draws:
         return self.metric.value(self.arrays[key] if images is None else self.arrays[key][images])
 
     def paired(self, key: str, other: str | None = None) -> Drop:
-        """How much worse a cell is than another, or than the baseline, with its 95 % interval: the table's own formula."""
+        """How much worse a cell is than another, or than the baseline, with the 95 % interval as in the table."""
         whole = None if other is None else self.value(self.baseline)
         return paired_drop(self.metric, self.arrays[other or self.baseline], self.arrays[key], self.images, whole=whole)
 
     def kept(self, key: str) -> Kept:
-        """The share of the baseline's metric that a cell keeps, with its 95 % interval."""
+        """The share of the baseline's metric that a cell retains, with its 95 % interval."""
         return kept(self.metric, self.arrays[self.baseline], self.arrays[key], self.images)
 
     def changed(self, key: str) -> int:
-        """On how many images a cell differs from the baseline."""
+        """The number of images on which a cell differs from the baseline."""
         return changed_images(self.metric, self.arrays[self.baseline], self.arrays[key], self.images)
 
     def least(self, key: str, other: str | None = None) -> float:
-        """Half the width that a band needs where too few images differ for resamples to know the error; else 0."""
+        """The least half width of a band where too few images differ for resamples to know the error; else 0."""
         if not few_changed(self.metric, self.arrays[other or self.baseline], self.arrays[key], self.images):
             return 0.0
         found = self.paired(key, other)
         return max(found.high - found.drop, found.drop - found.low)
 
     def drop(self, key: str) -> Array:
-        """Paired drops, (B,)."""
+        """The paired drop of a cell in each resample, (B,)."""
         return self.metric.drop(self.resampled[self.baseline], self.resampled[key])
 
     def drops(self, keys: Sequence[str]) -> Array:
-        """(len(keys), B)."""
+        """The paired drops of several cells, (len(keys), B)."""
         return np.array([self.drop(k) for k in keys])
 
     def half(self, first: bool) -> NDArray[np.bool_]:
-        """One half of the images, drawn once by image id, so that it stays the same whatever the order."""
+        """The mask (n,) of one half of the images. It depends on the set of image ids alone, not on their order."""
         images = sorted(set(self.image_ids), key=str)
         chosen = set(np.random.default_rng(0).permutation(len(images))[: len(images) // 2].tolist())
         inside = {image: (i in chosen) == first for i, image in enumerate(images)}
         return np.array([inside[i] for i in self.image_ids])
 
     def only(self, keys: Sequence[str]) -> Draws:
-        """The baseline and these cells."""
-        kept = [self.baseline, *keys]
-        arrays, resampled = ({k: own[k] for k in kept if k in own} for own in (self.arrays, self.resampled))
+        """The draws of the baseline and of these cells."""
+        chosen = [self.baseline, *keys]
+        arrays, resampled = ({k: own[k] for k in chosen if k in own} for own in (self.arrays, self.resampled))
         return Draws(self.metric, self.image_ids, arrays, self.baseline, resampled)
 
     def on(self, images: NDArray[np.bool_]) -> Draws:
-        """The same cells on some of the images, without resamples."""
+        """The same cells on the images of a mask (n,), without resamples."""
         ids = [i for i, keep in zip(self.image_ids, images, strict=True) if keep]
         return Draws(self.metric, ids, {k: a[images] for k, a in self.arrays.items()}, self.baseline, {})
 
 
 def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str, resampled: bool = True) -> Draws | None:
-    """Draws of the cells that have outputs and statistics of this metric; None where the baseline has none.
+    """The draws of the cells that have outputs and statistics of this metric; None where the baseline has none.
 
-    cells: rows of one model, task and data set. resampled: without, there are intervals of single cells and pairs only. Only score files are read, and of predictions the baseline's alone.
+    cells: rows of one model, task and data set. resampled=False leaves the resamples out: then there are intervals of
+    single cells and of pairs, but no bands. Score files are read, and the predictions of the baseline alone.
     """
     own = cells[cells["predictions"].notna()] if "predictions" in cells else cells.iloc[:0]
     base = own[own["part"] == "none"]
     if base.empty:
         return None
     statistic = METRICS[metric].statistic
-    read: dict[str, Array | None] = {}
+    loaded: dict[str, Array | None] = {}
     arrays: dict[str, Array] = {}
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
-        # Equal outputs have equal scores, however many cells they came from; a likelihood is no function of the output.
+        # Equal outputs have equal scores, whichever cell they came from. A likelihood does not follow from the output.
         name = stem(key, outputs) if not METRICS[metric].of_output else outputs
-        if name not in read:
-            read[name] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
-        found = read[name]
+        if name not in loaded:
+            loaded[name] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
+        found = loaded[name]
         if found is not None:
             arrays[key] = found
     first = base.iloc[0]
@@ -133,7 +140,7 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str, resampled: bo
 
 
 def resample_all(metric: Metric, image_ids: Sequence[Id], arrays: dict[str, Array]) -> dict[str, Array]:
-    """{key: (B,)}; equal arrays are resampled once."""
+    """{key: the metric in each resample, (B,)}; an array that several cells share is resampled once."""
     drawn = weights(image_ids)
     distinct = {id(a): a for a in arrays.values()}
     width = next(iter(distinct.values())).shape[1] if distinct else 1

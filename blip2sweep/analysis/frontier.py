@@ -1,4 +1,4 @@
-"""The Pareto frontier: the most metric at a size. Found on one half of the images, shown on the other."""
+"""The Pareto frontier: the best metric at each size, chosen on one half of the images and shown on the other."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from blip2sweep.analysis.draws import Draws
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.metrics import METRICS
 
-SIZES = (
-    "bits_per_weight",
-    "model_bytes",
-    "seconds_batch_1",
-    "seconds_batch_largest",
-)  # seconds an image: packed cells only
+# Seconds are for one image; packed cells alone have them.
+SIZES = ("bits_per_weight", "model_bytes", "seconds_batch_1", "seconds_batch_largest")
+SHOWN = ("key", "setting", "line", "parts", "width", "seed", "bits_per_weight", "model_bytes", "held_out", "recipe")
 
 
 def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = "bits_per_weight") -> pd.DataFrame:
-    """Cells that no other cell of their setting beats in both size and metric.
+    """The cells that no other cell of their setting beats in both size and metric.
 
-    Where outputs are there, cells are chosen on one half of the images and `value, drop, low, high` are those of the
-    other half: the best of many, judged by what chose it, would look too good. `held_out` says so; imported scores have
-    one value only. `like_baseline`: the drop's interval covers 0; None where there is no interval. size: one of SIZES, or
-    `latency` for the seconds an image alone takes. Raises UserError where no cell has that size.
+    Cells with outputs are chosen on one half of the images, and `value, drop, low, high` are of the other half: the
+    best of many looks too good on the images that chose it. `held_out` is True for these cells. Imported scores have
+    one value, of all images. `like_baseline`: whether the drop's 95 % interval covers 0; None where there is no
+    interval. size: one of SIZES, or `latency` for the seconds that one image takes. Raises UserError where no cell has
+    that size.
     """
     size = _size(cells, size)
     rows = cells[cells[size].notna() & (cells["part"] != "none")].copy()
@@ -35,8 +33,8 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     chosen_on = [draws.value(k, halves[0]) if draws and halves and h else v
                  for k, h, v in zip(rows["key"], rows["held_out"], rows[metric], strict=True)]  # fmt: skip
     rows["chosen_on"] = chosen_on
-    kept = [_pareto(own, size, sign) for _, own in rows.groupby("setting")]
-    found = pd.concat(kept) if kept else rows.iloc[:0]
+    frontiers = [_pareto(own, size, sign) for _, own in rows.groupby("setting")]
+    found = pd.concat(frontiers) if frontiers else rows.iloc[:0]
     return _shown(found, metric, draws, size)
 
 
@@ -50,7 +48,7 @@ def _size(cells: pd.DataFrame, size: str) -> str:
 
 
 def _pareto(own: pd.DataFrame, size: str, sign: int) -> pd.DataFrame:
-    """From small to large, each better than all smaller ones."""
+    """The cells that are better than all smaller ones, from small to large."""
     ordered = own.assign(_value=sign * own["chosen_on"]).dropna(subset=["_value"])
     ordered = ordered.sort_values([size, "_value"], ascending=[True, False])
     best = ordered["_value"].cummax()
@@ -58,19 +56,7 @@ def _pareto(own: pd.DataFrame, size: str, sign: int) -> pd.DataFrame:
 
 
 def _shown(found: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> pd.DataFrame:
-    columns = [
-        "key",
-        "setting",
-        "line",
-        "parts",
-        "width",
-        "seed",
-        "bits_per_weight",
-        "model_bytes",
-        "held_out",
-        "recipe",
-    ]
-    out = found[list(dict.fromkeys([*columns, size]))].reset_index(drop=True)
+    out = found[list(dict.fromkeys([*SHOWN, size]))].reset_index(drop=True)
     out["value"], out["drop"] = found[metric].to_numpy(), found[f"drop_{metric}"].to_numpy()
     out["low"] = out["high"] = np.nan
     own = out[out["held_out"]]

@@ -1,21 +1,21 @@
-"""The best widths under a budget, found exactly: one for each atom, by integer programming (HiGHS through scipy).
+"""The best widths under a budget, one for each layer group, found exactly by integer programming (HiGHS through scipy).
 
-Under the noise-power model the metric falls with s = Σ_j w_j n_j(b_j), a sum over atoms: the least s under a size, or the
-least size under an s, is a multiple-choice knapsack. The choice is exact for the model; the model is an estimate.
+Under the noise-power model the metric falls with s = Σ_j w_j n_j(b_j), a sum over layer groups. The least s under a
+size, or the least size under an s, is a multiple-choice knapsack. The choice is exact for the model; the model is an
+estimate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from blip2sweep.analysis.atoms import Atoms, atoms, noise
+from blip2sweep.analysis.layer_groups import LayerGroups, layer_groups, noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.analysis.recipes import entries, one_scheme
 from blip2sweep.compression.quantize.step import read
@@ -32,41 +32,48 @@ FEWEST_CELLS = 6
 
 @dataclass
 class Problem:
-    """Everything the choice needs, for one setting. options: the widths each atom was seen with, 0 being left alone."""
+    """Everything that the choice needs, for one setting.
+
+    scheme: the fields of its entries but target and bits. cells: the baseline, then those of the setting. params: the
+    number of parameters of the model. options: for each layer group the widths that were run, in bits; 0 is left alone.
+    """
 
     setting: str
-    scheme: dict[str, Any]
+    scheme: Mapping[str, object]
     cells: pd.DataFrame
-    atoms: Atoms
+    groups: LayerGroups
     anatomy: Anatomy
     params: int
     options: list[list[int]]
 
     def noise(self, widths: Sequence[int]) -> Array:
+        """The noise of one choice of widths, (1, groups)."""
         return noise(np.array([widths], dtype=np.float64))
 
-    def saved_bits(self, atom: int, bits: int) -> int:
-        """Bits that an atom's layers need less at a width than at 16."""
+    def saved_bits(self, group: int, bits: int) -> int:
+        """How many bits less the layers of a group need at a width than at 16 bits; 0 for the width 0."""
         if bits == 0:
             return 0
         scheme = read({**self.scheme, "bits": bits})
-        fitting = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.atoms.layers[atom]]
-        full = sum(x.weights + x.out_features * x.bias for x, _ in fitting) * FLOAT_BITS
-        return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in fitting)
+        sized = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.groups.layers[group]]
+        full = sum(x.weights + x.out_features * x.bias for x, _ in sized) * FLOAT_BITS
+        return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in sized)
 
     def recipe(self, widths: Sequence[int]) -> Recipe:
-        chosen = [{"target": t, **self.scheme, "bits": b} for names, b in zip(self.atoms.targets, widths, strict=True)
+        """The recipe of one choice of widths."""
+        chosen = [{"target": t, **self.scheme, "bits": b} for names, b in zip(self.groups.targets, widths, strict=True)
                   if b for t in names]  # fmt: skip
         return expand(chosen, self.anatomy)
 
     def bytes(self, widths: Sequence[int]) -> int:
+        """The size of the whole model at one choice of widths."""
         return size(self.recipe(widths), self.params).model_bytes
 
 
 def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
-    """One for each setting with cells enough to fit. Raises UserError where there is none.
+    """One problem for each setting with at least FEWEST_CELLS cells. Raises UserError where there is none.
 
-    cells: see `predictable`. Recipes of several schemes are left out: no choice of widths alone would make them.
+    cells: see `predictable`. Recipes of several schemes are left out, since no choice of widths alone makes them.
     """
     base = cells[cells["part"] == "none"].iloc[:1]
     found = []
@@ -75,19 +82,19 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
         if len(own) >= FEWEST_CELLS:
             chosen = pd.concat([base, own])
             scheme = {k: v for k, v in entries(own["recipe_json"].iloc[0])[0].items() if k not in ("target", "bits")}
-            known = atoms(chosen, anatomy)
-            options = [sorted({int(b) for b in column}) for column in known.widths.T]
+            groups = layer_groups(chosen, anatomy)
+            options = [sorted({int(b) for b in column}) for column in groups.widths.T]
             params = round(int(base["model_bytes"].iloc[0]) * 8 / FLOAT_BITS)
-            found.append(Problem(str(setting), scheme, chosen, known, anatomy, params, options))
+            found.append(Problem(str(setting), scheme, chosen, groups, anatomy, params, options))
     if not found:
         raise UserError(f"too few cells to fit a model: {len(cells)}; right: at least {FEWEST_CELLS} of one method")
     return found
 
 
 def solve(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float | None) -> list[int]:
-    """Widths by atom. max_drop: share of the baseline. With a drop given the size is made least, else the noise.
+    """The best width of each layer group, in bits. max_drop: as a share of the baseline.
 
-    Raises UserError naming the smallest budget that is feasible.
+    With max_drop the size is minimized, else the noise. Raises UserError naming the smallest budget that is feasible.
     """
     pairs = [(j, b) for j, options in enumerate(problem.options) for b in options]
     cost = np.array([mean.weights[j] * float(problem.noise([b])[0, 0]) for j, b in pairs])
@@ -100,7 +107,8 @@ def solve(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float |
         rules.append(LinearConstraint(saved / scale, (full - max_bytes * 8) / scale, np.inf))
     if max_drop is not None:
         rules.append(LinearConstraint(cost, -np.inf, mean.noise_for(1 - max_drop)))
-    # A hair of size in the objective decides between recipes of equal noise, and of noise between equal sizes.
+    # A tiny share of the size in the objective decides between recipes of equal noise, and one of the noise between
+    # equal sizes.
     aim = cost - 1e-9 * saved / scale if max_drop is None else -saved / scale + 1e-9 * cost / max(1e-12, cost.max())
     found = milp(aim, constraints=rules, integrality=np.ones(len(pairs), dtype=np.int8), bounds=Bounds(0, 1),
                  options={"mip_rel_gap": 0})  # fmt: skip

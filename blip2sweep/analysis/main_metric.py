@@ -1,20 +1,22 @@
-"""The one metric that a table is about: its task's."""
+"""The one metric that a table is about: the main metric of its task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from math import isnan
 
 import pandas as pd
 
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.metrics.statistics import LAST, METRICS, by_order, main_metrics
 
-COLUMN = "main_metric"  # of rows whose task says another than the first of METRICS' order
+COLUMN = "main_metric"  # of rows whose task has another main metric than the first by the order of METRICS
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The main metrics of all tasks at hand, one that no installed task has among them; the likelihood only where there is no
-    other."""
+    """The main metrics of all tasks of a table.
+
+    A metric of a task that is not installed here is among them. The likelihood is among them only where no other is.
+    """
     given = table[COLUMN] if COLUMN in table else pd.Series(None, index=table.index, dtype=object)
     named = [str(m) for m in given.dropna().unique() if m in table and table.loc[given == m, m].notna().any()]
     rest = table[given.isna()]
@@ -24,12 +26,14 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
 
 
 def main_metric(table: pd.DataFrame) -> str | None:
-    """What the table's task names, else the first of the order that METRICS has; None where no cell has a value of one that is
-    known."""
+    """The metric that the table's task names, else the first by the order of METRICS.
+
+    None where no cell has a value of a known metric.
+    """
     return next((m for m in metrics_of(table) if m in METRICS), None)
 
 
-def metric_of(row: Mapping[Any, Any], metrics: list[str]) -> str:
-    """Of these the one that a row's task has."""
+def metric_of(row: Row, metrics: list[str]) -> str:
+    """The one of these metrics that belongs to the task of a row."""
     own = row.get(COLUMN)
-    return str(own) if own in metrics else next((m for m in metrics if not pd.isna(row[m])), metrics[0])
+    return str(own) if own in metrics else next((m for m in metrics if not isnan(number(row, m))), metrics[0])

@@ -1,12 +1,14 @@
-"""Methods compared on matched cells only: the same recipe but for the method, at the same size."""
+"""Methods compared on matched cells: their recipes differ in the method alone, and their sizes are equal."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.paired import paired_interval
 from blip2sweep.analysis.recipes import Entry, entries
@@ -18,61 +20,70 @@ SIZES = ("bits_per_weight", "bits_per_weight_touched")
 
 
 def matched(cells: pd.DataFrame, metric: str, draws: Draws | None, reference: str = REFERENCE) -> pd.DataFrame:
-    """Each cell against the reference method's cell that is the same but for the method.
+    """One row for each cell and its match: the reference method's cell that differs in the method alone.
 
-    The same are targets, widths, strategy, group size, quantized inputs, and symmetry where both methods have it; bits per
-    weight agree within .02, of the whole model and of what was touched. `gain` is the reference's drop minus the
-    method's: positive is better than the reference. `label` names the place: two rows of one label differ in method, method
-    knobs or calibration only. `seed` tells calibration seeds apart, where there are several; they are points and are not
-    folded into the interval.
+    Two matched cells have the same targets, widths, strategy, group size and quantized inputs, and the same symmetry
+    where both methods have that option. Their bits per weight agree within .02, both of the whole model and of what was
+    touched. `gain` is the reference's drop minus the method's: positive is better than the reference. `label` names the
+    place: two rows of one label differ in method, method options or calibration only. `seed` tells calibration seeds
+    apart where there are several. Seeds are points; the interval does not hold the spread between them.
     """
-    rows = cells[(cells["part"] != "none") & ~cells["several_methods"]]
-    places: dict[str, list[dict[Any, Any]]] = {}
-    for row in rows.to_dict("records"):
-        row["entries"] = entries(row["recipe_json"])
-        row["name"] = row["entries"][0]["method"]
-        places.setdefault(_place(row["entries"]), []).append(row)
-    found = [_pair(r, ref, metric, draws) for same in places.values() for ref in same if ref["name"] == reference
-             for r in same if r["name"] != reference and _alike(r, ref)]  # fmt: skip
+    places: dict[str, list[_Cell]] = {}
+    for row in cells[(cells["part"] != "none") & ~cells["several_methods"]].to_dict("records"):
+        cell = _Cell(row, entries(str(row["recipe_json"])))
+        places.setdefault(_place(cell.recipe), []).append(cell)
+    found = [_pair(cell, ref, metric, draws) for same in places.values() for ref in same if ref.method == reference
+             for cell in same if cell.method != reference and _alike(cell, ref)]  # fmt: skip
     return pd.DataFrame(found)
 
 
-def _place(listed: list[dict[str, Any]]) -> str:
+class _Cell(NamedTuple):
+    row: Row
+    recipe: Sequence[Entry]
+
+    @property
+    def method(self) -> str:
+        return self.recipe[0]["method"]
+
+
+def _place(recipe: Sequence[Entry]) -> str:
     """What a recipe does, whatever the method."""
-    return json.dumps([[e.get(k) for k in PLACE] for e in listed], sort_keys=True)
+    return json.dumps([[e.get(k) for k in PLACE] for e in recipe], sort_keys=True)
 
 
-def _alike(row: dict[Any, Any], ref: dict[Any, Any]) -> bool:
-    symmetric = zip(row["entries"], ref["entries"], strict=True)
+def _alike(cell: _Cell, ref: _Cell) -> bool:
+    symmetric = zip(cell.recipe, ref.recipe, strict=True)
     if any(_differ(one.get("symmetric"), other.get("symmetric")) for one, other in symmetric):
         return False
-    return all(abs(row[c] - ref[c]) <= SAME_SIZE for c in SIZES)
+    return all(abs(number(cell.row, c) - number(ref.row, c)) <= SAME_SIZE for c in SIZES)
 
 
 def _differ(one: bool | None, other: bool | None) -> bool:
-    """A method without the knob is neither symmetric nor asymmetric; its size tells them apart."""
+    """Whether two methods differ in symmetry. A method without the option matches both; its size tells them apart."""
     return one is not None and other is not None and one != other
 
 
-def _pair(row: dict[Any, Any], ref: dict[Any, Any], metric: str, draws: Draws | None) -> dict[str, Any]:
-    told = {c: row[c] for c in ("key", "method", "setting", "line", "parts", "width", "bits_per_weight", "seed")}
-    gain = ref[f"drop_{metric}"] - row[f"drop_{metric}"]
-    low, high = paired_interval(draws, ref["key"], row["key"])
-    label = _label(ref["entries"])
-    return {**told, "label": label, "reference": ref["key"], "gain": gain, "low": low, "high": high}
+def _pair(cell: _Cell, ref: _Cell, metric: str, draws: Draws | None) -> dict[str, object]:
+    row, key, reference = cell.row, str(cell.row["key"]), str(ref.row["key"])
+    own = {c: row[c] for c in ("key", "method", "setting", "line", "parts", "width", "bits_per_weight", "seed")}
+    gain = number(ref.row, f"drop_{metric}") - number(row, f"drop_{metric}")
+    low, high = paired_interval(draws, reference, key)
+    return {**own, "label": _label(ref.recipe), "reference": reference, "gain": gain, "low": low, "high": high}
 
 
-def _label(listed: list[Entry]) -> str:
-    """`vision first mlp + language 4 bits`; what is `all`, and the default strategy, are left out."""
-    widths = list(dict.fromkeys(e["bits"] for e in listed))
-    words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
-    words = [f"{w} {e['bits']}" for w, e in zip(words, listed, strict=True)] if len(widths) > 1 else words
-    how = dict.fromkeys(_how(e) for e in listed)
-    return " + ".join(words) + (f" {widths[0]}" if len(widths) == 1 else "") + " bits" + "".join(how)
+def _label(recipe: Sequence[Entry]) -> str:
+    """`vision first mlp + language 4 bits`; `all` and the default strategy are left out."""
+    widths = list(dict.fromkeys(e["bits"] for e in recipe))
+    places = [" ".join(w for w in e["target"].split(":") if w != "all") for e in recipe]
+    if len(widths) > 1:
+        places = [f"{place} {e['bits']}" for place, e in zip(places, recipe, strict=True)]
+    schemes = dict.fromkeys(_scheme_label(e) for e in recipe)
+    return " + ".join(places) + (f" {widths[0]}" if len(widths) == 1 else "") + " bits" + "".join(schemes)
 
 
-def _how(entry: Entry) -> str:
+def _scheme_label(entry: Entry) -> str:
+    inputs = entry.get("input")
     words = [f" {entry['strategy']}{entry.get('group_size') or ''}"] if entry.get("strategy") != "channel" else []
     words += [" symmetric"] if entry.get("symmetric") else []
-    words += [f", inputs {entry['input']['bits']}"] if entry.get("input") else []
+    words += [f", inputs {inputs['bits']}"] if inputs else []
     return "".join(words)

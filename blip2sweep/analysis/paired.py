@@ -12,7 +12,7 @@ from blip2sweep.errors import UserError
 
 
 class Difference(NamedTuple):
-    """The drop of one cell minus that of another, with its 95 % interval (NaN where one of them has no outputs)."""
+    """The drop of one cell minus that of another, and its 95 % interval; NaN where one of them has no outputs."""
 
     value: float
     low: float
@@ -20,9 +20,9 @@ class Difference(NamedTuple):
 
 
 def difference(cells: pd.DataFrame, metric: str, draws: Draws | None, one: str, other: str) -> Difference:
-    """drop(one) − drop(other), positive where `one` is worse; both are seen on the same images.
+    """drop(one) − drop(other), paired by image; positive where `one` is worse.
 
-    one, other: keys, or their beginnings. Raises UserError where a key is no one cell of the table.
+    one, other: keys, or their beginnings. Raises UserError where a beginning fits no cell, or several.
     """
     rows = [_row(cells, key) for key in (one, other)]
     value = float(rows[0][f"drop_{metric}"] - rows[1][f"drop_{metric}"])
@@ -30,7 +30,7 @@ def difference(cells: pd.DataFrame, metric: str, draws: Draws | None, one: str, 
 
 
 def paired_interval(draws: Draws | None, one: str, other: str) -> tuple[float, float]:
-    """The ends of the 95 % interval of drop(one) − drop(other), which is the drop of one from the other."""
+    """The ends of the 95 % interval of drop(one) − drop(other); NaN where one of them has no outputs."""
     if draws is None or one not in draws or other not in draws:
         return np.nan, np.nan
     found = draws.paired(one, other)

@@ -1,11 +1,13 @@
 """The metric of a recipe that was not run: a saturating noise-power model, corrected by a Gaussian process.
 
-Mean: metric ≈ baseline / (1 + s^p) with s = Σ_j w_j n_j over atoms j, n_j the power of the rounding noise (atoms.py). The
-w_j ≥ 0 say how much an atom matters; they are shrunk towards the mean of their group (the same layers of one part) on the
-log scale, p towards 1.2. What the
-mean misses is smooth in how much each atom suffers: a Gaussian process over φ_j = log(1 + 3 w_j n_j) with a squared
-exponential kernel, scales by marginal likelihood (Rasmussen and Williams, 2006, chapters 2 and 5). Atoms that matter
-little have φ ≈ 0, so cells that differ only there predict each other.
+Mean: metric ≈ baseline / (1 + s^p) with s = Σ_j w_j n_j over layer groups j. n_j is the power of the rounding noise
+(layer_groups.py). w_j ≥ 0 says how much a group matters. The w_j are shrunk on the log scale towards the mean of their
+family (the same layers of one part), and p towards 1.2.
+
+Correction: the error of the mean is smooth in how much each group suffers. It is a Gaussian process over
+φ_j = log(1 + 3 w_j n_j) with a squared exponential kernel; its scales maximize the marginal likelihood (Rasmussen and
+Williams, 2006, chapters 2 and 5). Groups that matter little have φ ≈ 0, so cells that differ only there predict each
+other.
 """
 
 from __future__ import annotations
@@ -24,40 +26,43 @@ from blip2sweep.metrics import METRICS
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
-SHRINK, LOOSE, TIGHT = (
-    1.0,
-    0.25,
-    0.06,
-)  # prior sd of log w within a group; residual sd of the mean with and without the process
+SHRINK = 1.0  # prior standard deviation of log w within a family
+LOOSE, TIGHT = 0.25, 0.06  # standard deviation of the mean's residuals, with and without the process
 PRIOR = np.array([np.log(0.2), 0.0, np.log(0.02)]), np.array([0.7, 1.0, 0.7])  # log scale, length, noise of the process
 
 
 @dataclass
 class Mean:
-    """metric = base / (1 + s^p), s = n · w, relative to a baseline of 1."""
+    """The share of the baseline that is retained, 1 / (1 + s^p) with s = n · w. weights: w, (groups,); power: p."""
 
     weights: Array
     power: float
 
     def sensitivity(self, noise: Array) -> Array:
+        """s of each cell, (cells,). noise: (cells, groups)."""
         return noise @ self.weights
 
     def __call__(self, noise: Array) -> Array:
+        """The share of the baseline that each cell retains, (cells,). noise: (cells, groups)."""
         return 1 / (1 + np.exp(np.clip(self.power * np.log(self.sensitivity(noise) + 1e-12), -50, 50)))
 
-    def noise_for(self, kept: float) -> float:
-        """The s at which this share of the baseline is kept."""
-        return float((1 / np.clip(kept, 1e-6, 1 - 1e-9) - 1) ** (1 / self.power))
+    def noise_for(self, retained: float) -> float:
+        """The s at which this share of the baseline is retained."""
+        return float((1 / np.clip(retained, 1e-6, 1 - 1e-9) - 1) ** (1 / self.power))
 
 
-def fit_mean(noise: Array, kept: Array, groups: Sequence[str], residual: float = TIGHT) -> Mean:
-    """Least squares with priors. noise: (cells, atoms); kept: metric / baseline, (cells,); groups: of the atoms."""
-    names = list(dict.fromkeys(groups))
-    group, n, m = np.array([names.index(g) for g in groups]), noise.shape[1], len(names)
+def fit_mean(noise: Array, retained: Array, families: Sequence[str], residual: float = TIGHT) -> Mean:
+    """The mean that fits best by least squares with priors.
+
+    noise: (cells, groups). retained: metric / baseline, (cells,). families: one name for each group. residual: the
+    standard deviation of what the mean misses.
+    """
+    names = list(dict.fromkeys(families))
+    family, n, m = np.array([names.index(f) for f in families]), noise.shape[1], len(names)
 
     def residuals(t: Array) -> Array:
-        fit = Mean(np.exp(t[:n]), float(np.exp(t[n])))(noise) - kept
-        priors = [(t[:n] - t[n + 1 :][group]) / SHRINK, (t[n + 1 :] - 2) / 4, [(t[n] - np.log(1.2)) / 0.5]]
+        fit = Mean(np.exp(t[:n]), float(np.exp(t[n])))(noise) - retained
+        priors = [(t[:n] - t[n + 1 :][family]) / SHRINK, (t[n + 1 :] - 2) / 4, [(t[n] - np.log(1.2)) / 0.5]]
         return np.concatenate([fit / residual, *priors])
 
     starts = [np.concatenate([np.full(n, s), [0.2], np.full(m, s)]) for s in (1.0, 3.0)]
@@ -67,21 +72,25 @@ def fit_mean(noise: Array, kept: Array, groups: Sequence[str], residual: float =
 
 @dataclass
 class Predictor:
-    """A fitted model. Values are shares of the baseline; `base` turns them into the metric."""
+    """A fitted model. Its arrays are of shares of the baseline; base: the baseline's metric.
+
+    noise: of the n cells it was fitted on, (n, groups). alpha: the inverse kernel matrix times the mean's residuals,
+    (n,). inverse: that matrix, (n, n). scales: scale², length and noise² of the Gaussian process, (3,).
+    """
 
     mean: Mean
     base: float
-    noise: Array  # of the cells it was fitted on
+    noise: Array
     alpha: Array
     inverse: Array
-    scales: Array  # scale², length, noise²
+    scales: Array
 
     def __call__(self, noise: Array) -> Array:
-        """The metric, (cells,)."""
+        """The predicted metric of cells, (cells,). noise: (cells, groups)."""
         return self.base * np.clip(self.mean(noise) + self._kernel(noise, self.noise) @ self.alpha, 0, None)
 
     def covariance(self, noise: Array) -> Array:
-        """Posterior covariance of the correction, (cells, cells), in shares of the baseline."""
+        """The posterior covariance of the correction, (cells, cells), in squared shares of the baseline."""
         cross = self._kernel(noise, self.noise)
         return self._kernel(noise, noise) - cross @ self.inverse @ cross.T
 
@@ -101,8 +110,8 @@ def _kernel(one: Array, other: Array, scales: Array) -> Array:
 def predictable(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The cells that a fit can use: those whose metric is a number.
 
-    Raises UserError, one line, where the metric is no share of the baseline: it is better when lower, or the baseline's is 0
-    or no number.
+    Raises UserError, one line, where the metric is no share of the baseline: where lower is better, or where the
+    baseline's metric is no number above 0.
     """
     if not METRICS[metric].higher_is_better:
         raise UserError(
@@ -117,15 +126,19 @@ def predictable(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     return cells[np.isfinite(cells[metric].to_numpy(float))]
 
 
-def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Predictor:
-    """Fit on cells. noise: (cells, atoms), the baseline's row being 0; metric: (cells,), finite; base: the baseline's, > 0."""
-    kept = metric / base
-    mean = fit_mean(noise, kept, groups, LOOSE)
-    features, residual = _features(noise, mean), kept - mean(noise)
+def fit(noise: Array, metric: Array, base: float, families: Sequence[str]) -> Predictor:
+    """A predictor fitted on cells.
+
+    noise: (cells, groups), a row of zeros for the baseline. metric: (cells,), finite. base: the baseline's metric,
+    above 0. families: one name for each group.
+    """
+    retained = metric / base
+    mean = fit_mean(noise, retained, families, LOOSE)
+    features, residual = _features(noise, mean), retained - mean(noise)
 
     def factor(t: Array) -> tuple[Array, tuple[Array, bool]]:
         scales = np.exp(t * np.array([2, 1, 2]))
-        gram = _kernel(features, features, scales) + np.eye(len(kept)) * (scales[2] + 1e-8)
+        gram = _kernel(features, features, scales) + np.eye(len(retained)) * (scales[2] + 1e-8)
         return scales, cho_factor(gram, lower=True)
 
     def cost(t: Array) -> float:
@@ -134,11 +147,11 @@ def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Pred
         return float(fitted + (((t - PRIOR[0]) / PRIOR[1]) ** 2).sum() / 2)
 
     starts = [np.array([np.log(0.2), length, np.log(0.03)]) for length in (-0.5, 0.7)]
-    # Within six standard deviations of the prior: a longer first step would make a scale 0 and the kernel no number.
+    # Six standard deviations of the prior to either side. A longer first step could make a scale 0 and the kernel NaN.
     bounds = list(zip(PRIOR[0] - 6 * PRIOR[1], PRIOR[0] + 6 * PRIOR[1], strict=True))
     best = min((minimize(cost, s, method="L-BFGS-B", bounds=bounds) for s in starts), key=lambda o: o.fun)
     scales, lower = factor(best.x)
-    inverse = cho_solve(lower, np.eye(len(kept)))
+    inverse = cho_solve(lower, np.eye(len(retained)))
     return Predictor(mean, base, noise, inverse @ residual, inverse, scales)
 
 
@@ -146,43 +159,52 @@ def fit(noise: Array, metric: Array, base: float, groups: Sequence[str]) -> Pred
 
 
 def bits_alone(widths: Array, train: Rows, metric: Array) -> Array:
-    """Baseline: the mean of the training cells of the same widest noise, that is the lowest width; (cells,)."""
-    return _group_means([(_lowest(w),) for w in widths], train, metric)
+    """A predictor to beat: the mean of the training cells of the same lowest width, (cells,).
+
+    widths: (cells, groups).
+    """
+    return _category_means([(_lowest(w),) for w in widths], train, metric)
 
 
 def bits_by_parts(widths: Array, parts: Sequence[str], train: Rows, metric: Array) -> Array:
-    """Baseline: the mean of the training cells of the same lowest width and the same set of parts, else of the width."""
+    """A predictor to beat: the mean of the training cells of the same lowest width and the same parts, else of the
+    width.
+
+    parts: the part of each layer group.
+    """
     names = np.array(parts)
-    return _group_means([(_lowest(w), *sorted(set(names[w > 0]))) for w in widths], train, metric)
+    return _category_means([(_lowest(w), *sorted(set(names[w > 0]))) for w in widths], train, metric)
 
 
 def _lowest(widths: Array) -> float:
     return float(min(widths[widths > 0], default=0))
 
 
-def _group_means(groups: Sequence[tuple[object, ...]], train: Rows, metric: Array) -> Array:
-    """Mean over the training cells of the same group, else of the same first element, else of all."""
-    found = np.empty(len(groups))
-    for i, group in enumerate(groups):
-        same = [metric[j] for j in train if groups[j] == group] or [
-            metric[j] for j in train if groups[j][0] == group[0]
-        ]
+def _category_means(categories: Sequence[tuple[object, ...]], train: Rows, metric: Array) -> Array:
+    """The mean over the training cells of the same category, else of the same first element, else of all."""
+    found = np.empty(len(categories))
+    for i, category in enumerate(categories):
+        same = [metric[j] for j in train if categories[j] == category]
+        same = same or [metric[j] for j in train if categories[j][0] == category[0]]
         found[i] = np.mean(same or metric[train])
     return found
 
 
 def cross_validated(
-    widths: Array, noise: Array, metric: Array, base: float, groups: Sequence[str], folds: int = 5
+    widths: Array, noise: Array, metric: Array, base: float, families: Sequence[str], folds: int = 5
 ) -> dict[str, float]:
-    """Mean absolute error of held-out cells: of the model, and of the two baselines it has to beat."""
+    """The mean absolute error of cells held out, in units of the metric: of `model` and of the two predictors to beat.
+
+    Arguments are as in `fit`; widths: (cells, groups) in bits.
+    """
     fold = np.random.default_rng(0).permutation(len(metric)) % min(folds, len(metric))
     errors: dict[str, list[Array]] = {"model": [], "bits": [], "bits × parts": []}
     for k in range(int(fold.max()) + 1):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         guesses = {
-            "model": fit(noise[train], metric[train], base, groups)(noise),
+            "model": fit(noise[train], metric[train], base, families)(noise),
             "bits": bits_alone(widths, train, metric),
-            "bits × parts": bits_by_parts(widths, [g.split("+")[0] for g in groups], train, metric),
+            "bits × parts": bits_by_parts(widths, [f.split("+")[0] for f in families], train, metric),
         }
         for name, guess in guesses.items():
             errors[name].append(np.abs(guess - metric)[test])

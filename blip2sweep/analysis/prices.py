@@ -1,14 +1,15 @@
-"""What the next bits cost: at one recipe of whole parts what a step of one part loses and saves, and the ladder to it from full precision.
+"""What the next bits cost: the loss and the saving of one step of one part, and the ladder down from full precision.
 
-Shares of importance depend on the widths that were run and say nothing of what a step saves; as a guide to what to narrow next they
-are worse than a choice at random. A price, the loss for each byte saved, is a comparison of two cells that were run.
+A step goes from one recipe of whole parts to another that differs in the width of one part. Its price is the loss for
+each byte saved, from two cells that were run. Shares of importance cannot replace it: they depend on the widths that
+were run and say nothing of what a step saves. As a guide to what to narrow next they are worse than a random choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,11 @@ BROKEN = 0.5  # of the baseline
 HERE, ALONE, LADDER = "here", "alone", "ladder"
 COLUMNS = ["kind", "setting", "part", "step", "now", "to", "lost", "low", "high", "saved_bytes", "price",
            "model_bytes", "value", "key", "beside"]  # fmt: skip
-Widths = tuple[float, ...]  # of each part; 16 where it is left alone
+Widths = tuple[float, ...]  # of each part, in bits; 16 where it is left alone
 
 
 class State(NamedTuple):
-    """A cell of whole parts."""
+    """A cell of whole parts. value: its metric; drop, low, high: how much worse it is than the baseline."""
 
     key: str
     model_bytes: float
@@ -38,7 +39,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class States:
-    """The cells of one setting whose parts are whole, by the widths of the parts; the baseline is one of them."""
+    """The cells of one setting whose parts are whole, by the widths of the parts. The baseline is among them."""
 
     setting: str
     parts: tuple[str, ...]
@@ -46,30 +47,34 @@ class States:
 
     @property
     def full(self) -> Widths:
+        """The widths of the baseline."""
         return (float(FREE),) * len(self.parts)
 
     def widths(self, i: int) -> list[float]:
-        """Those of a part that were run anywhere, 16 among them, narrow first."""
+        """The widths of the i-th part that were run in any cell, and 16; the narrowest first."""
         return sorted({w[i] for w in self.known} | {float(FREE)})
 
     def beside(self, at: Widths, i: int, narrower: bool) -> Widths | None:
-        """One width of a part further; None where there is none that was ever run."""
-        left = [w for w in self.widths(i) if (w < at[i] if narrower else w > at[i])]
-        return None if not left else (*at[:i], max(left) if narrower else min(left), *at[i + 1 :])
+        """The widths with the i-th part one width narrower or wider; None where no cell has such a width."""
+        further = [w for w in self.widths(i) if (w < at[i] if narrower else w > at[i])]
+        return None if not further else (*at[:i], max(further) if narrower else min(further), *at[i + 1 :])
 
     def standing(self, margin: float = MARGIN) -> Widths:
-        """The smallest cell that loses no more than a margin of the baseline, by its value."""
+        """The widths of the smallest cell whose drop is at most margin × baseline."""
         base = self.known[self.full]
-        kept = [w for w, s in self.known.items() if s.drop <= margin * abs(base.value)]
-        return min(kept or [self.full], key=lambda w: (self.known[w].model_bytes, self.known[w].drop))
+        within = [w for w, s in self.known.items() if s.drop <= margin * abs(base.value)]
+        return min(within or [self.full], key=lambda w: (self.known[w].model_bytes, self.known[w].drop))
 
     def of(self, key: str) -> Widths | None:
-        """The widths of a cell, where its parts are whole."""
+        """The widths of the cell of a key; None where its parts are not whole."""
         return next((w for w, s in self.known.items() if s.key == key), None)
 
 
 def states(cells: pd.DataFrame, metric: str) -> list[States]:
-    """Of every setting with whole parts, the one with most cells first; none where sizes or the baseline's value are unknown."""
+    """The states of every setting with whole parts, the setting with most cells first.
+
+    Empty where sizes, or the baseline's value, are unknown.
+    """
     chosen = one_seed(cells)
     grid = width_grid(chosen, metric)
     sizes = chosen.set_index("key").get("model_bytes")
@@ -93,15 +98,19 @@ def _states(setting: str, parts: tuple[str, ...], own: pd.DataFrame) -> States:
 def prices(
     cells: pd.DataFrame, metric: str, draws: Callable[[Sequence[str]], Draws | None], at: str | None = None
 ) -> pd.DataFrame:
-    """Rows of `kind`, of every setting:
+    """The steps of every setting, one row each. `kind`:
 
-    here: a row a part and direction at one recipe: `at`, the key of a cell, or the smallest that loses at most 2 %. `step` is
-    narrower or wider; `lost` is the metric lost by the narrower of the two, with its paired 95 % interval, `saved_bytes` what it
-    saves. A cell that was not run has no key. alone: the steps of each part with the others at 16 bits, where no cell
-    of two parts was run, or none beside that recipe. ladder: from full precision down, at each rung the least loss for each byte among the cells that were run; steps may skip
-    widths, and half of the baseline lost ends it.
+    - here: the steps of each part, narrower and wider, at one recipe: that of the cell `at` (a key), else that of the
+      smallest cell that loses at most 2 %. `beside` is the key of that cell. A step whose cell was not run has no
+      `key`.
+    - alone: the steps of each part with the others at 16 bits. They stand in for `here` where no cell of two parts was
+    run, or none beside that recipe.
+    - ladder: the way down from full precision. Each rung is the narrower cell that loses least for each byte among
+    those that were run; it may skip widths. The ladder ends where half of the baseline is lost.
 
-    price: the loss for each byte, NaN where the loss's interval covers 0. draws: of the cells with these keys, or None.
+    `lost` is the metric that the narrower of the two cells loses, with its paired 95 % interval; `saved_bytes` is what
+    it saves. `price` is lost / saved_bytes, NaN where the interval covers 0. draws: gives the draws of the cells with
+    these keys, or None.
     """
     found = [row for own in states(cells, metric) for row in _rows(own, at)]
     table = pd.DataFrame(found, columns=COLUMNS)
@@ -116,7 +125,7 @@ def prices(
     return table
 
 
-def _rows(own: States, at: str | None) -> Iterator[dict[str, Any]]:
+def _rows(own: States, at: str | None) -> Iterator[dict[str, object]]:
     several = any(sum(w != FREE for w in widths) > 1 for widths in own.known)
     if not several:
         for i in range(len(own.parts)):
@@ -130,20 +139,20 @@ def _rows(own: States, at: str | None) -> Iterator[dict[str, Any]]:
     yield from _ladder(own)
 
 
-def _row(own: States, kind: str, i: int, now: Widths, to: Widths, step: str) -> dict[str, Any]:
-    """One step from a cell that was run."""
-    told = {"kind": kind, "setting": own.setting, "part": own.parts[i], "step": step, "now": now[i], "to": to[i]}
+def _row(own: States, kind: str, i: int, now: Widths, to: Widths, step: str) -> dict[str, object]:
+    """The step of the i-th part from a cell that was run to one that need not have been."""
+    names = {"kind": kind, "setting": own.setting, "part": own.parts[i], "step": step, "now": now[i], "to": to[i]}
     one, other = own.known[now], own.known.get(to)
     if other is None:
-        return {**told, "beside": one.key, "lost": np.nan, "low": np.nan, "high": np.nan, "saved_bytes": np.nan}
+        return {**names, "beside": one.key, "lost": np.nan, "low": np.nan, "high": np.nan, "saved_bytes": np.nan}
     lost, saved = other.drop - one.drop, one.model_bytes - other.model_bytes
     ends = (other.low, other.high) if now == own.full else (np.nan, np.nan)
     sign = -1 if step == "wider" else 1
-    return {**told, "lost": sign * lost, "low": ends[0], "high": ends[1], "saved_bytes": sign * saved,
+    return {**names, "lost": sign * lost, "low": ends[0], "high": ends[1], "saved_bytes": sign * saved,
             "model_bytes": other.model_bytes, "value": other.value, "key": other.key, "beside": one.key}  # fmt: skip
 
 
-def _here(own: States, at: Widths) -> Iterator[dict[str, Any]]:
+def _here(own: States, at: Widths) -> Iterator[dict[str, object]]:
     for i in range(len(own.parts)):
         for step in ("narrower", "wider"):
             to = own.beside(at, i, step == "narrower")
@@ -151,7 +160,7 @@ def _here(own: States, at: Widths) -> Iterator[dict[str, Any]]:
                 yield _row(own, HERE, i, at, to, step)
 
 
-def _alone(own: States, i: int) -> Iterator[dict[str, Any]]:
+def _alone(own: States, i: int) -> Iterator[dict[str, object]]:
     now = own.full
     run = [w for w in own.known if w[i] != FREE and sum(x != FREE for x in w) == 1]
     for to in sorted(run, key=lambda w: -w[i]):
@@ -159,8 +168,8 @@ def _alone(own: States, i: int) -> Iterator[dict[str, Any]]:
         now = to
 
 
-def _ladder(own: States) -> Iterator[dict[str, Any]]:
-    """Down to the first rung that is broken: below it is nothing to save."""
+def _ladder(own: States) -> Iterator[dict[str, object]]:
+    """The rungs down to the first that is broken; further ones save nothing of use."""
     now, base = own.full, abs(own.known[own.full].value)
     while own.known[now].drop <= BROKEN * base and (found := _next(own, now)) is not None:
         i, to = found
@@ -169,22 +178,24 @@ def _ladder(own: States) -> Iterator[dict[str, Any]]:
 
 
 def _next(own: States, now: Widths) -> tuple[int, Widths] | None:
-    """Of the cells that are narrower in one part the one that loses least for each byte."""
-    here, best = own.known[now], list[tuple[float, int, Widths]]()
+    """The part and the widths of the narrower cell that loses least for each byte; cells differ in one part."""
+    here, steps = own.known[now], list[tuple[float, int, Widths]]()
     for to, state in own.known.items():
         narrower = [i for i in range(len(now)) if to[i] != now[i]]
         if len(narrower) == 1 and to[narrower[0]] < now[narrower[0]] and state.model_bytes < here.model_bytes:
             price = (state.drop - here.drop) / (here.model_bytes - state.model_bytes)
-            best.append((price, narrower[0], to))
-    return min(best)[1:] if best else None
+            steps.append((price, narrower[0], to))
+    return min(steps)[1:] if steps else None
 
 
 def advised(here: pd.DataFrame) -> pd.Series | None:
-    """Which of the narrower steps that were run comes next: the largest whose loss is not significant, else the cheapest."""
-    run = here[(here["step"] == "narrower") & here["lost"].notna()]
-    if run.empty:
+    """The narrower step to take next, among those that were run: the one that saves most of those whose loss is not
+    significant, else the cheapest.
+    """
+    steps = here[(here["step"] == "narrower") & here["lost"].notna()]
+    if steps.empty:
         return None
-    free = run[(run["low"] <= 0) | (run["low"].isna() & (run["lost"] <= 0))]
+    free = steps[(steps["low"] <= 0) | (steps["low"].isna() & (steps["lost"] <= 0))]
     if len(free):
         return free.sort_values("saved_bytes").iloc[-1]
-    return run.iloc[int((run["lost"] / run["saved_bytes"]).to_numpy().argmin())]
+    return steps.iloc[int((steps["lost"] / steps["saved_bytes"]).to_numpy().argmin())]

@@ -1,45 +1,70 @@
-"""A row's recipe taken apart: entries, settings, identities; and the words of the config that would make it again."""
+"""What a row's recipe says: its entries, settings and identity, and the overrides that make it again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Required, TypedDict, cast
 
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.recipe.part_bits import part_columns
 
-Entry = Mapping[str, Any]
-NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # told by words of their own
+NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # `setting_of` names these itself
 
 
-def entries(recipe_json: str) -> list[dict[str, Any]]:
-    """A row's `recipe_json`: [{target, method, bits, …}], without the digests of calibration samples.
+class InputEntry(TypedDict, total=False):
+    """The quantizer of a layer's inputs."""
 
-    The language model's digest is never that of the other parts, and with upstream=model that of a part depends on the
-    parts before it: a digest says nothing of what two cells have in common. The row's calibration columns do.
+    bits: Required[int]
+    strategy: str
+    symmetric: bool
+    dynamic: bool
+
+
+class Entry(TypedDict, total=False):
+    """One entry of a recipe's short form.
+
+    A method's own options are further fields; `step` is absent of a quantizer.
     """
-    return [_undigested(e) for e in json.loads(recipe_json)]
+
+    step: str
+    target: Required[str]  # part:blocks:layers
+    bits: Required[int]
+    method: Required[str]
+    strategy: str
+    group_size: int | None
+    symmetric: bool | None
+    input: InputEntry | None
 
 
-def _undigested(entry: Entry) -> dict[str, Any]:
+def entries(recipe_json: str) -> list[Entry]:
+    """The entries of a row's `recipe_json`, without the digests of calibration samples.
+
+    A digest does not say what two cells have in common: that of the language model differs from those of the other
+    parts, and with upstream=model that of a part depends on the parts before it. The row's calibration columns say it.
+    """
+    return [cast("Entry", _undigested(e)) for e in json.loads(recipe_json)]
+
+
+def _undigested(entry: Mapping[str, object]) -> dict[str, object]:
     return {k: _undigested(v) if isinstance(v, Mapping) else v for k, v in entry.items() if k != "calibration"}
 
 
-def part_of(entry: Entry) -> str:
+def part_of(entry: Mapping[str, object]) -> str:
+    """The part of an entry's target: `language` of `language.encoder:all:mlp`."""
     return str(entry["target"]).partition(":")[0].partition(".")[0]
 
 
 def part_names(cells: pd.DataFrame) -> list[str]:
-    """The model's parts, in the order of computation, as a table's columns have them."""
+    """The model's parts in the order of computation, as the table's columns name them."""
     return [c.removeprefix("bits_") for c in part_columns(cells, cells["recipe"])]
 
 
 def calibrates(entry: Entry) -> bool:
-    """Whether its method, or a static range of its inputs, is measured on calibration samples."""
+    """Whether its method, or a static range of its inputs, needs calibration samples."""
     inputs = entry.get("input")
     return bool(METHODS[entry["method"]].calibrates) or (inputs is not None and not inputs.get("dynamic", True))
 
@@ -48,107 +73,114 @@ def calibrates(entry: Entry) -> bool:
 
 
 def setting_of(entry: Entry) -> str:
-    """`rtn/channel`, `rtn/group32/sym`, `rtn/channel/a8`: the scheme without its width; defaults are left out."""
-    words = [str(entry["method"]), f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
-    words += ["sym"] if entry.get("symmetric") else []
+    """The scheme without its width: `rtn/channel`, `rtn/group32/sym`, `rtn/channel/a8`. Defaults are left out."""
+    inputs = entry.get("input")
+    names = [entry["method"], f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
+    names += ["sym"] if entry.get("symmetric") else []
     defaults = METHODS[entry["method"]].knobs
-    words += [f"{k}={v}" for k, v in entry.items() if k not in NAMED and v != defaults.get(k)]
-    words += [_input_words(entry["input"])] if entry.get("input") else []
-    return "/".join(w for w in words if w)
+    names += [f"{k}={v}" for k, v in entry.items() if k not in NAMED and v != defaults.get(k)]
+    names += [_input_setting(inputs)] if inputs else []
+    return "/".join(n for n in names if n)
 
 
-def _input_words(inputs: Entry) -> str:
-    """`a8`, `a8 tensor static`: the quantizer of a layer's inputs."""
-    words = [f"a{inputs['bits']}", *(["tensor"] if inputs.get("strategy") == "tensor" else [])]
-    words += ["asym"] if inputs.get("symmetric") is False else []
-    return " ".join([*words, *(["static"] if inputs.get("dynamic") is False else [])])
+def _input_setting(inputs: InputEntry) -> str:
+    """The quantizer of a layer's inputs: `a8`, `a8 tensor static`."""
+    names = [f"a{inputs['bits']}", *(["tensor"] if inputs.get("strategy") == "tensor" else [])]
+    names += ["asym"] if inputs.get("symmetric") is False else []
+    return " ".join([*names, *(["static"] if inputs.get("dynamic") is False else [])])
 
 
-def setting_name(listed: Sequence[Entry]) -> str:
-    """The one setting of a recipe, or its distinct ones joined, each with what has it: `vision rtn/channel + language gptq/channel`."""
-    having: dict[str, list[Entry]] = {}
-    for e in listed:
-        having.setdefault(setting_of(e), []).append(e)
-    if len(having) <= 1:
-        return next(iter(having), "none")
-    parts = [part_of(e) for own in having.values() for e in {part_of(x): x for x in own}.values()]
-    who = part_of if len(set(parts)) == len(parts) else (lambda e: str(e["target"]))
-    return " + ".join(f"{'+'.join(dict.fromkeys(map(who, own)))} {setting}" for setting, own in having.items())
+def setting_name(recipe: Sequence[Entry]) -> str:
+    """The setting of a recipe. Of several, each with the parts or targets that have it, joined by ` + `:
+    `vision rtn/channel + language gptq/channel`."""
+    by_setting: dict[str, list[Entry]] = {}
+    for entry in recipe:
+        by_setting.setdefault(setting_of(entry), []).append(entry)
+    if len(by_setting) <= 1:
+        return next(iter(by_setting), "none")
+    parts = [part_of(e) for own in by_setting.values() for e in {part_of(x): x for x in own}.values()]
+    name = part_of if len(set(parts)) == len(parts) else (lambda e: str(e["target"]))
+    return " + ".join(f"{'+'.join(dict.fromkeys(map(name, own)))} {setting}" for setting, own in by_setting.items())
 
 
-def one_scheme(listed: Sequence[Entry]) -> bool:
+def one_scheme(recipe: Sequence[Entry]) -> bool:
     """Whether all entries have the same setting, so that one scheme and a width say everything."""
-    return len({setting_of(e) for e in listed}) == 1
+    return len({setting_of(e) for e in recipe}) == 1
 
 
 # ---- identity
 
 
-def identity(listed: Sequence[Entry], calibrated_on: str = "") -> str:
-    """The same for two recipes that do the same; calibration counts only where something is calibrated."""
-    return json.dumps([list(listed), calibrated_on if any(map(calibrates, listed)) else ""], sort_keys=True)
+def identity(recipe: Sequence[Entry], calibrated_on: str = "") -> str:
+    """A text that is the same for two recipes that do the same.
+
+    The calibration counts where something is calibrated.
+    """
+    return json.dumps([list(recipe), calibrated_on if any(map(calibrates, recipe)) else ""], sort_keys=True)
 
 
 @lru_cache(maxsize=65536)
 def row_identity(recipe_json: str, calibrated_on: str) -> str:
-    """The identity of a row's recipe; a table is looked through again and again."""
+    """The identity of a row's recipe; memoised, since a table is searched many times."""
     return identity(entries(recipe_json), calibrated_on)
 
 
-def restricted(listed: Sequence[Entry], parts: Sequence[str], calibrated_on: str = "") -> str:
-    """The identity of a recipe cut down to some of its parts, for looking up the cell that has just these."""
-    return identity([e for e in listed if part_of(e) in parts], calibrated_on)
+def restricted(recipe: Sequence[Entry], parts: Sequence[str], calibrated_on: str = "") -> str:
+    """The identity of a recipe cut down to some of its parts; it finds the cell that has just these."""
+    return identity([e for e in recipe if part_of(e) in parts], calibrated_on)
 
 
-def by_recipe(cells: pd.DataFrame) -> dict[str, Any]:
-    """{recipe identity: row label}."""
+def by_recipe(cells: pd.DataFrame) -> dict[str, int]:
+    """{recipe identity: position of its row}."""
     on = cells.get("calibrated_on", pd.Series("", index=cells.index))
-    return {row_identity(str(r), str(c)): i for i, r, c in zip(cells.index, cells["recipe_json"], on, strict=True)}
+    pairs = zip(cells["recipe_json"], on, strict=True)
+    return {row_identity(str(text), str(samples)): i for i, (text, samples) in enumerate(pairs)}
 
 
-def text_of(listed: Sequence[Entry]) -> str:
+def text_of(recipe: Sequence[Mapping[str, object]]) -> str:
     """A recipe for people: `vision:all:all=4`."""
-    return "; ".join(f"{e['target']}={e['bits']}" for e in listed) or "the baseline"
+    return "; ".join(f"{e['target']}={e['bits']}" for e in recipe) or "the baseline"
 
 
 # ---- back to the config
 
 
-def overrides_of(listed: Sequence[Entry]) -> list[str] | None:
-    """`part=vision+language quant=gptq …` without the width, for a recipe of one scheme and one target a part; else None."""
-    parts = [part_of(e) for e in listed]
-    if not listed or not one_scheme(listed) or len(set(parts)) < len(parts):
+def overrides_of(recipe: Sequence[Entry]) -> list[str] | None:
+    """`part=vision+language quant=gptq …` without the width. None for a recipe of several schemes, or of several
+    targets in one part."""
+    parts = [part_of(e) for e in recipe]
+    if not recipe or not one_scheme(recipe) or len(set(parts)) < len(parts):
         return None
-    if any(str(e["target"]).count(":") != 2 or "." in str(e["target"]).partition(":")[0] for e in listed):
+    if any(e["target"].count(":") != 2 or "." in e["target"].partition(":")[0] for e in recipe):
         return None
-    return [f"part={'+'.join(parts)}", *_where(listed), *_scheme_words(listed[0])]
+    return [f"part={'+'.join(parts)}", *_place_overrides(recipe), *_scheme_overrides(recipe[0])]
 
 
-def _where(listed: Sequence[Entry]) -> Iterator[str]:
+def _place_overrides(recipe: Sequence[Entry]) -> Iterator[str]:
     """`blocks=… layers=…`, part by part where the parts differ; nothing for whole parts."""
-    for i, knob in ((1, "blocks"), (2, "layers")):
-        words = {part_of(e): str(e["target"]).split(":")[i] for e in listed}
-        if set(words.values()) == {"all"}:
+    for i, key in ((1, "blocks"), (2, "layers")):
+        chosen = {part_of(e): e["target"].split(":")[i] for e in recipe}
+        if set(chosen.values()) == {"all"}:
             continue
-        same = len(set(words.values())) == 1
-        yield from (
-            [f"{knob}={next(iter(words.values()))}"] if same else [f"per_part.{p}.{knob}={w}" for p, w in words.items()]
-        )
+        if len(set(chosen.values())) == 1:
+            yield f"{key}={next(iter(chosen.values()))}"
+        else:
+            yield from (f"per_part.{part}.{key}={word}" for part, word in chosen.items())
 
 
-def _scheme_words(entry: Entry) -> list[str]:
+def _scheme_overrides(entry: Entry) -> list[str]:
     method = METHODS[entry["method"]]
-    words = [f"quant={method.name}"]
-    words += [f"quant.strategy={entry['strategy']}"] if entry.get("strategy") != method.strategies[0] else []
+    overrides = [f"quant={method.name}"]
+    overrides += [f"quant.strategy={entry['strategy']}"] if entry.get("strategy") != method.strategies[0] else []
     known = ("target", "bits", "method", "strategy", "input")
-    words += [f"quant.{k}={_written(v)}" for k, v in entry.items() if k not in known and v != method.knobs.get(k)]
-    return words + [f"quant.input.{k}={_written(v)}" for k, v in (entry.get("input") or {}).items()]
+    overrides += [f"quant.{k}={_written(v)}" for k, v in entry.items() if k not in known and v != method.knobs.get(k)]
+    return overrides + [f"quant.input.{k}={_written(v)}" for k, v in (entry.get("input") or {}).items()]
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def has_width(listed: Sequence[Entry], bits: int) -> bool:
+def has_width(recipe: Sequence[Entry], bits: int) -> bool:
     """Whether every method of a recipe has a width."""
-    return all(METHODS[e["method"]].has_bits(bits) for e in listed)
+    return all(METHODS[e["method"]].has_bits(bits) for e in recipe)

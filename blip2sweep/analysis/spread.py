@@ -1,12 +1,14 @@
 """How far off a prediction may be: a 90 % interval from the residuals of cells that were held out of the fit.
 
 Cross-conformal prediction with normalised residuals (Vovk, 2015; Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, 2018,
-section 5): with ŷ_i the prediction of cell i by a fit on the other folds, ends at ŷ ± q · σ(ŷ), q the ⌈(n + 1) · 0.9⌉-th
-smallest of |y_i − ŷ_i| / σ(ŷ_i). All in shares of the baseline. σ(ŷ) = ŷ (1 − ŷ) + 0.02 is the slope of the mean in log s: a
-recipe that is nearly whole or surely broken is known better than one on the cliff. The baseline is no residual: it is
-known. On the published study nominal 90 % hold 91 to 95 % of the cells that were not run, on average over which 8 to 150 were
-(tests/analysis); where the few that were run are an unlucky choice it can be two thirds.
-The interval is of what a run on these images would say; that other images say something else is not in it.
+section 5). ŷ_i is the prediction of cell i by a fit on the other folds. The ends are ŷ ± q · σ(ŷ), where q is the
+⌈(n + 1) · 0.9⌉-th smallest of |y_i − ŷ_i| / σ(ŷ_i). All values are shares of the baseline. σ(ŷ) = ŷ (1 − ŷ) + 0.02 is
+the slope of the mean in log s: a recipe that is nearly whole or surely broken is known better than one on the cliff.
+The baseline has no residual, since it is known.
+
+On the published study intervals of nominally 90 % hold 91 to 95 % of the cells that were not run, on average over
+choices of 8 to 150 cells that were run (tests/analysis). Where those are an unlucky choice, coverage can be two thirds.
+The interval is of a run on these images; it does not hold the spread between samples of images.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ Array = NDArray[np.float64]
 LEVEL, FLOOR, FOLDS = 0.9, 0.02, 10
 
 
-def scale(kept: Array) -> Array:
+def scale(retained: Array) -> Array:
     """σ: how large residuals are at a predicted share of the baseline, up to a factor."""
-    inside = np.clip(kept, 0, 1)
+    inside = np.clip(retained, 0, 1)
     return inside * (1 - inside) + FLOOR
 
 
-def quantile(noise: Array, metric: Array, base: float, groups: Sequence[str], level: float = LEVEL) -> float:
-    """q. Of cells (rows of noise) whose row is 0 nothing is predicted; with less than two others there is none: inf."""
+def quantile(noise: Array, metric: Array, base: float, families: Sequence[str], level: float = LEVEL) -> float:
+    """q of the cells; arguments are as in `predict.fit`. Cells whose noise is 0 are not predicted. inf with fewer than
+    two others."""
     touched = np.flatnonzero(noise.any(axis=1))
     if len(touched) < 2:
         return float("inf")
@@ -38,7 +41,7 @@ def quantile(noise: Array, metric: Array, base: float, groups: Sequence[str], le
     scores: list[float] = []
     for k in range(int(fold.max()) + 1):
         train, test = fold != k, fold == k
-        kept = fit(noise[train], metric[train], base, groups)(noise[test]) / base
-        scores += (np.abs(metric[test] / base - kept) / scale(kept)).tolist()
+        predicted = fit(noise[train], metric[train], base, families)(noise[test]) / base
+        scores += (np.abs(metric[test] / base - predicted) / scale(predicted)).tolist()
     rank = int(np.ceil((len(scores) + 1) * level))
     return float(np.sort(scores)[min(rank, len(scores)) - 1])

@@ -14,14 +14,15 @@ FIRST, ROUND = 10, 5
 
 
 def suggest(predictor: Predictor, noise: Array, known: Sequence[int], n: int) -> list[int]:
-    """Rows of `noise` (candidates, atoms) to run next, best first; `known` rows are not suggested.
+    """The rows of `noise` (candidates, groups) to run next, best first; `known` rows are not suggested.
 
-    Greedy reduction of the posterior variance summed over all candidates (active learning Cohn: Cohn, 1996), each weighted
-    by kept · (1 − kept) + .05: what is surely whole or surely broken teaches nothing. Later picks know of earlier ones.
+    Each pick reduces the posterior variance most, summed over all candidates (active learning Cohn: Cohn, 1996), given
+    the picks before it. A candidate weighs r · (1 − r) + .05, r being the predicted share of the baseline: what is
+    surely whole or surely broken teaches nothing.
     """
     covariance = predictor.covariance(noise)
-    kept = np.clip(predictor(noise) / predictor.base, 0, 1)
-    weight, floor = kept * (1 - kept) + 0.05, predictor.scales[2] + 1e-9
+    retained = np.clip(predictor(noise) / predictor.base, 0, 1)
+    weight, floor = retained * (1 - retained) + 0.05, predictor.scales[2] + 1e-9
     taken, chosen = list(known), list[int]()
     for _ in range(min(n, len(noise) - len(set(taken)))):
         gain = (covariance**2) @ weight / (np.diag(covariance) + floor)
@@ -34,15 +35,16 @@ def suggest(predictor: Predictor, noise: Array, known: Sequence[int], n: int) ->
 
 
 def design(
-    noise: Array, groups: Sequence[str], base: float, run: Callable[[int], float], n: int, seed: int = 0
+    noise: Array, families: Sequence[str], base: float, run: Callable[[int], float], n: int, seed: int = 0
 ) -> list[int]:
-    """Choose n cells from nothing: a few at random, then rounds of `suggest`, each fitted on what `run` has given."""
+    """The rows of n cells that a study from nothing would run: a few at random, then rounds of `suggest`.
+
+    run: gives the metric of a row. Each round fits on the results so far.
+    """
     first = np.random.default_rng(seed).choice(len(noise), min(FIRST, n), replace=False)
-    have = [int(i) for i in first]
-    results = {i: run(i) for i in have}
-    while len(have) < n:
-        predictor = fit(noise[have], np.array([results[i] for i in have]), base, groups)
-        for i in suggest(predictor, noise, have, min(ROUND, n - len(have))):
-            have.append(i)
-            results[i] = run(i)
-    return have
+    results = {int(i): run(int(i)) for i in first}
+    while len(results) < n:
+        chosen = list(results)
+        predictor = fit(noise[chosen], np.array(list(results.values())), base, families)
+        results |= {i: run(i) for i in suggest(predictor, noise, chosen, min(ROUND, n - len(results)))}
+    return list(results)

@@ -1,4 +1,4 @@
-"""What the functions of the Python API do."""
+"""The functions behind the Python API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blip2sweep.running.local import run_local
 
 
 def run(overrides: str, more: Sequence[str], workers: int | None) -> pd.DataFrame:
-    """The table of a sweep that ran here. Raises UserError for bad input; failed cells are rows of the table."""
+    """Run a sweep here. Returns its table, in which failed cells are rows too. Raises UserError for bad input."""
     made, words = composer(), [normalise(word) for word in (*shlex.split(overrides), *more)]
     made.check(words)
     jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
@@ -32,7 +32,7 @@ def run(overrides: str, more: Sequence[str], workers: int | None) -> pd.DataFram
 
 
 def write_report(sweep: str | None, output_dir: Path, path: Path | None) -> Path:
-    """The path of the page that was written."""
+    """Write the page. Returns its path."""
     source = load_source(output_dir, sweep)
     report(source, path, png=False, pdf=False)
     return path or source.folder / "report.html"

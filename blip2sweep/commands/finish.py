@@ -1,4 +1,4 @@
-"""The end of a sweep: collect, print, track; the same for a sweep that was followed, waited for or retried."""
+"""The end of a sweep: collect, print, track. It is the same after `run`, `wait` and `retry`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: 
 
 
 class SweepFailed(Exception):
-    """Some cells failed; the message is the summary by kind."""
+    """Some cells failed. The message is the summary by kind."""
 
 
 def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.DataFrame:
-    """Write the tables, print the sweep's, send it where it is tracked. Returns the sweep's table. ledger: as `collect`
-    takes it."""
+    """Write the tables, print that of the sweep, and send it where it is tracked. Returns the sweep's table.
+
+    ledger: as `collect` takes it.
+    """
     from blip2sweep.reporting.dropoff import draw_dropoff
     from blip2sweep.reporting.terminal import print_sweep
     from blip2sweep.reporting.tracking import track
@@ -50,7 +52,7 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.D
 
 
 def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> None:
-    """Raises SweepFailed with the summary by kind when a cell has no result. ledger: as `follow` left it."""
+    """Raises SweepFailed with the summary by kind where a cell has no result. ledger: as `follow` left it."""
     status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
     gone = [k for k, state in status.states.items() if state != "done"]
     if gone:
@@ -61,7 +63,7 @@ def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None)
 
 
 def score_missing(output_dir: Path, sweep: Sweep) -> int:
-    """Score what a worker committed and died, or was stopped, before it could have scored. How many there were."""
+    """Score the results of workers that ended before they could score them. Returns the number of results."""
     missing = unscored(output_dir, sweep)
     if missing:
         from blip2sweep.commands.rescore import score_results
@@ -77,8 +79,10 @@ def score_missing(output_dir: Path, sweep: Sweep) -> int:
 
 
 def why_lost(output_dir: Path, sweep: Sweep) -> str | None:
-    """What the logs of the newest launch say last that is an error and no cell's; or, where no worker ever wrote a line,
-    that. None where nothing tells why."""
+    """Why workers failed: the last error in the logs of the newest launch that no cell wrote.
+
+    It is a note that no worker ever wrote a line, where that is so. None where nothing explains it.
+    """
     run = sweep.runs[-1] if sweep.runs else ""
     if not run:
         return None
@@ -92,7 +96,7 @@ def why_lost(output_dir: Path, sweep: Sweep) -> str | None:
 
 
 def _errors(path: Path) -> list[str]:
-    """The last line about an error that stands outside of what cells wrote."""
+    """The last line of a log about an error that no cell wrote."""
     if path.suffix not in (".out", ".err", ".log"):
         return []
     found, of_cell = [], False
@@ -105,7 +109,7 @@ def _errors(path: Path) -> list[str]:
 
 
 def log_lines(path: Path) -> list[str]:
-    """What a log says; somebody else's that cannot be read is named."""
+    """The text of a log. A log of another user that cannot be read is named instead."""
     try:
         return path.read_text(errors="replace").splitlines()
     except OSError as error:

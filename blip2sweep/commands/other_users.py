@@ -1,4 +1,4 @@
-"""Somebody else's folder: what it says is run as who types the command, so that is said first."""
+"""A warning about another user's folder, since what its files say runs with the rights of whoever types the command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHELL = ("setup", "teardown", "srun_args", "additional_parameters")
 
 
 def owner(output_dir: Path, sweep: Sweep) -> str | None:
-    """Whose a sweep's files are where they are not all of the user's own: a name, or a number that has none."""
+    """The other users that own files of a sweep, by name, or by number where they have none."""
     folder = sweep.folder(output_dir)
     files = [folder / "sweep.json", *(pack_path(folder, s.run, i) for s in sweep.submissions for i in range(s.packs))]
     others = {p.stat().st_uid for p in files if p.exists()} - {os.geteuid()}
@@ -29,7 +29,7 @@ def user_name(uid: int) -> str:
 
 
 def its_commands(sweep: Sweep) -> list[str]:
-    """`setup: …` and `backend: …` of the launch that is repeated."""
+    """The `setup: …` and `backend: …` of the launch to be repeated."""
     launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
     backend = (

@@ -1,4 +1,4 @@
-"""`blip2sweep plan`: what a sweep would do. Nothing is written and nothing submitted."""
+"""`blip2sweep plan`: what a sweep would do. It writes and submits nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from blip2sweep.wire.pack import CellJob
 
 
 def describe(plan: Plan) -> None:
-    """The cells, what each means, and what is skipped and why."""
+    """Print the cells, the meaning of each, and what is skipped for which reason."""
     screen = console(soft_wrap=True)
     names: dict[str | None, str] = {}
     for key, job in zip(plan.keys, plan.jobs, strict=True):
@@ -70,7 +70,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
 
 
 def _packs(packs: list[list[CellJob]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:
-    """gpus, tasks: of each pack's job; the tasks share its cells."""
+    """gpus, tasks: for the job of each pack. Its tasks share its cells."""
     costs = [sum(seconds[j["key"]] for j in pack) / tasks for pack in packs]
     if not packs:
         return

@@ -19,8 +19,8 @@ from blip2sweep.wire.pack import JsonObject
 def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     """Quantize the model of a composed config and write it to a folder. Returns what there is to say.
 
-    The weights are dequantized, in the model's dtype: `model.path=FOLDER` evaluates to the same predictions as the cell.
-    Raises UserError where that cannot be: nothing quantized, packed layers, a folder that holds something.
+    The weights are dequantized, in the model's dtype: `model.path=FOLDER` evaluates to the same predictions as the
+    cell. Raises UserError where that cannot be: nothing quantized, packed layers, a folder that holds something.
     """
     cell = CellBuilder()(config)
     _check(cell, to)

@@ -20,10 +20,10 @@ from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
+from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figures import label
-from blip2sweep.reporting.prices import lines_of
+from blip2sweep.reporting.prices import price_lines
 from blip2sweep.reporting.rerun import command_of, context
-from blip2sweep.reporting.seen import FEW_CHANGED, gone
 from blip2sweep.reporting.source import Source, load_source
 
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -53,7 +53,7 @@ def parse_drop(text: str) -> float:
 def run_recommend(
     source: Source, max_bytes: str | None, max_drop: str | None, path: Path | None, verify: bool
 ) -> list[str]:
-    """Choose a recipe, write its file and say what to expect; with `verify`, run it."""
+    """Choose a recipe and write its file. Returns lines on what to expect of it; with `verify`, it is run."""
     if not max_bytes and not max_drop:
         raise UserError("recommend: no budget given; right: --max-bytes 2GB, --max-drop 2%, or both")
     budget = parse_bytes(max_bytes) if max_bytes else None
@@ -65,16 +65,16 @@ def run_recommend(
     measured, draws = source.measured
     choice = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, measured)
     path = path or source.folder / "recommended.yaml"
-    told = {"budget": " ".join(w for w in (max_bytes and f"--max-bytes {max_bytes}", max_drop and f"--max-drop {max_drop}") if w),
-            "from": _from(source), "expected": _expected(choice, source)}  # fmt: skip
-    write_atomic(path, recipe_file(choice, told).encode())
+    comments = {"budget": " ".join(w for w in (max_bytes and f"--max-bytes {max_bytes}", max_drop and f"--max-drop {max_drop}") if w),
+            "from": _origin(source), "expected": _expected(choice, source)}  # fmt: skip
+    write_atomic(path, recipe_file(choice, comments).encode())
     lines = [
-        *_said(choice, source),
+        *_summary(choice, source),
         *_over_limit(choice, drop),
         *_unseen(choice, drop, source),
         *_prices(choice, source),
         f"wrote {path}",
-        *_tried(choice.instead, path, told),
+        *_predicted_file(choice.instead, path, comments),
     ]
     if not choice.entries:
         return [*lines, "nothing to run: it is the baseline"]
@@ -88,24 +88,24 @@ def run_recommend(
     return [*lines, *(_verified(source, command, choice) if verify else [])]
 
 
-def _tried(instead: Choice | None, path: Path, told: Mapping[str, str]) -> list[str]:
-    """A file for a recipe that is only predicted to be better, so that it can be run."""
+def _predicted_file(instead: Choice | None, path: Path, comments: Mapping[str, str]) -> list[str]:
+    """Write the file of a recipe that a prediction makes better, so that it can be run."""
     if instead is None or instead.key is not None:
         return []
     other = path.with_stem(f"{path.stem}-predicted")
-    write_atomic(other, recipe_file(instead, {k: v for k, v in told.items() if k != "expected"}).encode())
+    write_atomic(other, recipe_file(instead, {k: v for k, v in comments.items() if k != "expected"}).encode())
     return [f"wrote {other} (the prediction)"]
 
 
-def _from(source: Source) -> str:
-    """Which cells were fitted, and which competed."""
+def _origin(source: Source) -> str:
+    """Which cells were fitted, and which others competed."""
     more = len(source.measured[0]) - len(source.cells)
     others = f", and {more} cells of other sweeps with the same baseline" if more else ""
     return f"{source.title}, {len(source.cells)} cells{others}"
 
 
 def _context(source: Source, choice: Choice) -> list[str]:
-    """Of the cell itself, or of a cell of the setting that was fitted."""
+    """The overrides of the cell's own run, or of a cell of the fitted setting."""
     cells = source.measured[0] if choice.key else source.cells
     own = cells[cells["key"] == choice.key] if choice.key else cells[cells["setting"] == choice.setting]
     return context(source, [choice.entries], own.iloc[0].to_dict())
@@ -121,11 +121,11 @@ def _expected(choice: Choice, source: Source) -> str:
 
 
 def _level(choice: Choice, source: Source) -> str:
-    """The metric and how sure it is: of a prediction its own interval, of a cell that of its drop."""
-    told = f"{label(source)} {choice.value:.4f}"
+    """The metric with an interval: of a prediction its own, of a cell that of its drop."""
+    value = f"{label(source)} {choice.value:.4f}"
     if choice.key:
-        return f"{told}, drop {choice.drop:.4f} {_drop_ends(choice.key, choice, source)}"
-    return f"{told}, {LEVEL:.0%} prediction interval [{choice.low:.4f}, {choice.high:.4f}]"
+        return f"{value}, drop {choice.drop:.4f} {_drop_ends(choice.key, choice, source)}"
+    return f"{value}, {LEVEL:.0%} prediction interval [{choice.low:.4f}, {choice.high:.4f}]"
 
 
 def _drop_ends(key: str, choice: Choice, source: Source) -> str:
@@ -138,8 +138,8 @@ def _drop_ends(key: str, choice: Choice, source: Source) -> str:
     return f"[{found.low:.4f}, {found.high:.4f}]"
 
 
-def _said(choice: Choice, source: Source) -> Iterator[str]:
-    """The recipe, its size, what to expect, and the best of the other kind."""
+def _summary(choice: Choice, source: Source) -> Iterator[str]:
+    """The recipe, its size, what to expect, and what else to look at."""
     yield from [f"{e['target']}: {e['method']} {e['bits']} bits" for e in choice.entries] or ["nothing is compressed"]
     yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight"
     yield _expected(choice, source)
@@ -151,14 +151,14 @@ def _said(choice: Choice, source: Source) -> Iterator[str]:
 
 def _other(choice: Choice, source: Source, than: int) -> str:
     """What else to look at: the best cell, or what a cell does not show yet."""
-    told = f"{text_of(choice.entries)}, {choice.model_bytes:,} bytes, {_level(choice, source)}"
+    text = f"{text_of(choice.entries)}, {choice.model_bytes:,} bytes, {_level(choice, source)}"
     return (
-        f"the best measured is cell {choice.key}: {told}" if choice.key else f"better, if its prediction holds: {told}"
+        f"the best measured is cell {choice.key}: {text}" if choice.key else f"better, if its prediction holds: {text}"
     )
 
 
 def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
-    """What a reader must know of a limit that is not, or may not be, kept."""
+    """A warning where the limit is not kept, or may not be kept."""
     if max_drop is None:
         return []
     if not choice.within:
@@ -167,30 +167,32 @@ def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
         return [f"the limit of {max_drop:.1%} is NOT kept: {least}{worse}; "
                 "right: a larger limit or size, or more cells (blip2sweep suggest)"]  # fmt: skip
     held_out, word = choice.drop / choice.baseline, "measured" if choice.key else "predicted"
-    told = f"on the other half {held_out:.1%} is {word}, above the limit of {max_drop:.1%}"
-    return [told] if held_out > max_drop else []
+    warning = f"on the other half {held_out:.1%} is {word}, above the limit of {max_drop:.1%}"
+    return [warning] if held_out > max_drop else []
 
 
 def _unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
-    """What the images at hand could not show of a measured cell, or of any."""
+    """Notes on what so few images cannot show."""
     draws = source.measured[1]
     if draws is None or not choice.entries:
         return []
     shown = draws.on(draws.half(False)) if choice.held_out else draws
     n, lines = shown.images.count, []
     if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
-        lines.append(f"only {few} of these {n} images changed: {gone(n)}")
+        lines.append(f"only {few} of these {n} images changed: {unseen_share(n)}")
     if max_drop and n < fewest_images(max_drop):
         lines.append(f"a limit of {max_drop:.1%} is not known to be kept: {too_few(n, max_drop)}")
     return lines
 
 
 def _prices(choice: Choice, source: Source) -> list[str]:
-    """What one width more or less would change: at the cell, else at the smallest that loses at most 2 %; of its setting."""
+    """What one width more or less changes, in the choice's setting, at its cell or at the smallest that loses at most 2
+    %.
+    """
     cells, draws = source.measured
     found = prices(cells, source.metric, lambda keys: draws, choice.key)
     own = found[found["setting"] == choice.setting]
-    return lines_of(source, own if len(own) else found, cells)
+    return price_lines(source, own if len(own) else found, cells)
 
 
 # ---- running it
@@ -204,7 +206,7 @@ def _check_can_run(source: Source) -> None:
 
 
 def _verified(source: Source, command: Sequence[str], choice: Choice) -> list[str]:
-    """Run the recipe as any cell is run, and read its row: on all images, and on those that the expectation was of."""
+    """Run the recipe as a sweep of one cell. Returns its metric on all images, and on those of the expectation."""
     name = f"verify-{pd.Timestamp.now():%Y%m%d-%H%M%S}"
     words = [sys.executable, "-m", "blip2sweep", *command, f"sweep_name={name}"]
     if subprocess.run(words, check=False).returncode:

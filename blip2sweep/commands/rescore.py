@@ -38,7 +38,8 @@ class Rescored:
 
 
 def rescore(output_dir: Path) -> str:
-    """Score every result whose statistics are missing or of another scorer version, then collect every sweep's table too.
+    """Score every result whose statistics are missing or of another scorer version, then collect every sweep's table
+    too.
 
     Says what it did. Raises UserError or SweepFailed when that is done and some could not be scored.
     """
@@ -63,8 +64,8 @@ def rescore(output_dir: Path) -> str:
 
 
 def score_results(output_dir: Path, results: Sequence[ResultLine], minutes: float | None = None) -> Rescored:
-    """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess takes
-    them."""
+    """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess
+    takes them."""
     jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
     failed = dict[str, Failure]()
     for result in (r for r in results if r["predictions"]):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.atoms import atoms, noise
 from blip2sweep.analysis.knapsack import Problem, problems
+from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.predict import fit, predictable
-from blip2sweep.analysis.recipes import entries, part_of
+from blip2sweep.analysis.recipes import Entry, entries, part_of
 from blip2sweep.analysis.suggest import suggest
 from blip2sweep.canonical import canonical_json
 from blip2sweep.console.quoting import quoted, yaml_text
@@ -20,7 +20,6 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
-from blip2sweep.wire.pack import JsonObject
 
 MOST_CANDIDATES = 1500
 
@@ -45,34 +44,36 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
     return [*texts, f"run them: python -m blip2sweep -m {command}"]
 
 
-def candidates(problem: Problem, seed: int = 0) -> list[list[JsonObject]]:
-    """Recipes that join what was done to each part in some cell, and were not run; a random 1500 where there are more."""
-    pieces: dict[str, dict[str, list[JsonObject]]] = {p: {"[]": []} for p in problem.anatomy.parts}
+def candidates(problem: Problem, seed: int = 0) -> list[list[Entry]]:
+    """Recipes that combine what cells did to each part, and that were not run; 1500 of them at random where there are
+    more.
+    """
+    pieces: dict[str, dict[str, list[Entry]]] = {p: {"[]": []} for p in problem.anatomy.parts}
     known = set()
     for text in problem.cells["recipe_json"]:
         listed = entries(text)
         known.add(canonical_json(listed))
-        for part, seen in pieces.items():
+        for part, variants in pieces.items():
             own = [e for e in listed if part_of(e) == part]
-            seen[canonical_json(own)] = own
-    choices = [list(seen.values()) for seen in pieces.values()]
+            variants[canonical_json(own)] = own
+    choices = [list(variants.values()) for variants in pieces.values()]
     rng, total = np.random.default_rng(seed), int(np.prod([len(c) for c in choices]))
     if total <= 4 * MOST_CANDIDATES:
         joined = [list(chain(*parts)) for parts in product(*choices)]
     else:
         joined = [list(chain(*(c[rng.integers(len(c))] for c in choices))) for _ in range(2 * MOST_CANDIDATES)]
     fresh = {canonical_json(j): j for j in joined if j and canonical_json(j) not in known}
-    unseen: list[list[JsonObject]] = list(fresh.values())
+    unseen: list[list[Entry]] = list(fresh.values())
     picked = rng.permutation(len(unseen))[:MOST_CANDIDATES] if len(unseen) > MOST_CANDIDATES else range(len(unseen))
     return [unseen[i] for i in sorted(picked)]
 
 
-def choose(problem: Problem, fresh: list[list[JsonObject]], metric: str, n: int) -> list[list[JsonObject]]:
-    """Fit on the cells at hand, then pick among the fresh ones."""
+def choose(problem: Problem, fresh: list[list[Entry]], metric: str, n: int) -> list[list[Entry]]:
+    """The n recipes of `fresh` that teach most, by a fit on the cells of the problem."""
     texts = [*problem.cells["recipe_json"], *map(canonical_json, fresh)]
-    pieces = atoms(pd.DataFrame({"recipe_json": texts}), problem.anatomy)
-    power, known = noise(pieces.widths), len(problem.cells)
+    groups = layer_groups(pd.DataFrame({"recipe_json": texts}), problem.anatomy)
+    power, known = noise(groups.widths), len(problem.cells)
     values = problem.cells[metric].to_numpy(float)
     base = float(values[(problem.cells["part"] == "none").to_numpy()][0])
-    predictor = fit(power[:known], values, base, pieces.groups)
+    predictor = fit(power[:known], values, base, groups.families)
     return [fresh[i - known] for i in suggest(predictor, power, range(known), n)]

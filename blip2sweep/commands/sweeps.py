@@ -53,8 +53,8 @@ def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) 
 
 
 def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
-    """Run again what has no result and no live job: everything, or only cells that failed in the ways given; and score what
-    is done and not scored."""
+    """Run again what has no result and no live job: everything, or only cells that failed in the ways given; and score
+    what is done and not scored."""
     sweep = find_sweep(output_dir, name)
     status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
     kinds = failure_kinds(failed)
@@ -97,7 +97,10 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
 
 
 def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) -> list[ResultLine]:
-    """Score results that have a score file of earlier scorers, which `finish` takes for scored. Those that could not be."""
+    """Score results that have a score file of earlier scorers, which `finish` takes for scored.
+
+    Those that could not be.
+    """
     from blip2sweep.commands.rescore import score_results
 
     scored_now = score_results(output_dir, results, sweep.settings.get("scoring_minutes"))

@@ -1,4 +1,7 @@
-"""`blip2sweep table`: what the journals have now. Where nothing is new since the tables were written, it reads those."""
+"""`blip2sweep table`: what the journals have now.
+
+Where nothing is new since the tables were written, it reads those.
+"""
 
 from __future__ import annotations
 

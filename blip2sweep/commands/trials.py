@@ -32,8 +32,8 @@ def direction(metric: str) -> str:
 
 
 def check_direction(key: str, asked: object, metric: str) -> None:
-    """Raise UserError for a search that would call the worst cell the best. key: the sweeper's setting that says so; asked: a
-    direction, or a list of them."""
+    """Raise UserError for a search that would call the worst cell the best. key: the sweeper's setting that says so;
+    asked: a direction, or a list of them."""
     words = [str(getattr(d, "name", d)) for d in (asked if isinstance(asked, list | tuple) else [asked])]
     right = direction(metric)
     if words != [right]:

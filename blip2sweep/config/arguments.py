@@ -1,4 +1,7 @@
-"""What is typed after `python -m blip2sweep` -> what Hydra's main is given. Everything that is wrong with a word is said here."""
+"""The arguments after `python -m blip2sweep`, turned into those of Hydra's main.
+
+Everything that is wrong with a word is said here.
+"""
 
 from __future__ import annotations
 

@@ -30,12 +30,14 @@ Choice = tuple[str, ...]  # overrides that choose from groups
 
 
 class Value(NamedTuple):
+    """A typed override: the keys from the root of the config, and the value."""
+
     path: tuple[str, ...]
-    value: Any
+    value: object
 
 
 class Composer:
-    """Composes cells of one command. Everything that several cells have in common is done once."""
+    """Composes the cells of one command. What several cells share is composed once."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader = loader
@@ -46,11 +48,11 @@ class Composer:
         self._anatomies: dict[str, Anatomy] = {}
 
     def check(self, arguments: list[str]) -> None:
-        """Refuse what names nothing, before anything is expanded."""
+        """Raises UserError for an argument that names no key or group, before anything is expanded."""
         check_keys(parse(arguments), self.options)
 
     def options(self, group: str) -> list[str]:
-        """Choices of a config group; files whose name begins with `_` are pieces of others."""
+        """The choices of a config group. Files whose name begins with `_` are pieces of others and no choices."""
         names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=self._searched)
         return [n for n in names if not n.startswith("_")]
 
@@ -65,9 +67,11 @@ class Composer:
         return config
 
     def value(self, job: Job, key: str) -> object:
+        """The value of a top-level key in the config of one cell."""
         return self.config(job)[key]
 
     def anatomy(self, job: Job) -> Anatomy:
+        """The anatomy of the model of one cell."""
         model = self.config(job)["model"]
         name = canonical_json(model)
         if name not in self._anatomies:
@@ -75,6 +79,7 @@ class Composer:
         return self._anatomies[name]
 
     def study(self, name: str) -> list[list[str]]:
+        """The override lists of a study. Raises UserError for a study of another form."""
         lists = self._base((f"study={name}",))[1]["study"]
         texts = isinstance(lists, list) and all(
             isinstance(x, list) and all(isinstance(o, str) for o in x) for x in lists
@@ -109,12 +114,12 @@ class Composer:
 
     @cached_property
     def _interpolated(self) -> list[str]:
-        """output_dir may stand inside other values as `${output_dir}`, so it is always composed by Hydra."""
+        """The override of output_dir, which Hydra always composes because other values may contain `${output_dir}`."""
         return [override("output_dir", self.master.output_dir)] if "output_dir" in self.master else []
 
     @cached_property
     def _searched(self) -> list[str]:
-        """Where the user's own models and tasks are, in Hydra's words."""
+        """The overrides of hydra.searchpath, where the user's own models and tasks are."""
         return [o for o in self.master.hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath")]
 
     def _value(self, choice: Choice, text: str) -> Value:
@@ -135,7 +140,7 @@ class Composer:
         return Value(path, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
 
 
-def _with(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+def _with(config: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
     """A copy along the path, sharing everything else."""
     head, *rest = path
     inner = config.get(head)

@@ -1,4 +1,4 @@
-"""A sweep's overrides -> one override list a cell: products, studies, and `each`."""
+"""A sweep's overrides become one override list for each cell: products, studies, and `each`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Job = tuple[str, ...]  # overrides of one cell
 
 
 class Composed(Protocol):
-    """What `each` and studies need to know of a job."""
+    """What `each` and studies need of a job's config."""
 
     def value(self, job: Job, key: str) -> object: ...
     def anatomy(self, job: Job) -> Anatomy: ...
@@ -28,7 +28,7 @@ class Composed(Protocol):
 
 
 def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
-    """All cells of a sweep, in the order Hydra's own sweeper would give: the last argument varies fastest."""
+    """All cells of a sweep, in the order of Hydra's own sweeper: the last argument varies fastest."""
     typed = parse(arguments)
     jobs = [job for outer in product(typed, composed.options) for job in _studied(outer, composed)]
     check_typed(typed, _anatomies(jobs, composed))
@@ -36,14 +36,14 @@ def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
 
 
 def _anatomies(jobs: Iterable[Job], composed: Composed) -> Iterator[Anatomy]:
-    """Of every model of a sweep; planning says what is wrong with one that has none."""
+    """The anatomies of a sweep's models. A model without one is left to planning, which refuses it."""
     for chosen in dict.fromkeys(tuple(o for o in job if o.startswith(("model=", "model."))) for job in jobs):
         with contextlib.suppress(UserError):
             yield composed.anatomy(chosen)
 
 
 def product(overrides: Sequence[Override], options: Callable[[str], list[str]]) -> list[Job]:
-    """Every combination of the swept values; a key given twice counts once, with its last values."""
+    """Every combination of the swept values. A key given twice counts once, with its last values."""
     axes: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -80,7 +80,7 @@ def _refuse_swallowed(job: Job, study: Sequence[Override], name: str, shapes: Se
 
 
 def _keys(key: str, shapes: Sequence[Anatomy]) -> set[str]:
-    """A key, and what it is in the model's own names for parts."""
+    """A key, and its forms with the model's own names for parts."""
     return {key, *(k for shape in shapes for k in own_keys(key.lstrip("+"), shape))}
 
 

@@ -1,8 +1,6 @@
-"""Settings of Hydra itself: those that nothing here reads are refused, so that none is dropped without a word."""
+"""Settings of Hydra itself. A setting that nothing here reads is refused, so that none is dropped silently."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,8 +8,8 @@ from blip2sweep.errors import UserError
 
 USED = ("hydra/", "hydra.launcher", "hydra.sweeper", "hydra.callbacks", "hydra.searchpath", "hydra.help", "hydra.hydra_help",
         "hydra.verbose", "hydra.job_logging", "hydra.hydra_logging", "hydra.mode")  # fmt: skip
-# Ours, so that a user's own config file that says otherwise is seen too.
-OURS: dict[str, Any] = {
+# Our values, so that another value in a user's config file is noticed too.
+OURS: dict[str, object] = {
     "hydra.run.dir": ".", "hydra.sweep.subdir": ".", "hydra.output_subdir": None, "hydra.job.name": "blip2sweep",
     "hydra.job.chdir": False, "hydra.job.env_set": {}, "hydra.job.env_copy": [],
 }  # fmt: skip
@@ -23,25 +21,25 @@ RIGHT = {
 
 
 def check_hydra(config: DictConfig, also_used: tuple[str, ...]) -> None:
-    """Hold the settings of a sweep that our launcher runs against what is read. also_used: by this sweeper and launcher.
+    """Raises UserError, one line, for the first setting of a sweep that nothing would read.
 
-    Raises UserError, one line, for the first that would be dropped.
+    also_used: keys that this sweeper and launcher read.
     """
     given = {o.lstrip("+~").partition("=")[0]: o for o in config.hydra.overrides.hydra}
     dropped = [key for key in given if not key.startswith((*USED, *also_used))]
     dropped += [k for k, own in _expected(config).items() if k not in also_used and _value(config, k) != own]
     if dropped:
         key = dropped[0]
-        said = given.get(key, f"{key}={_value(config, key)}")
+        setting = given.get(key, f"{key}={_value(config, key)}")
         raise UserError(
-            f"{said}: nothing here reads it, so it would be dropped; right: {RIGHT.get(key, 'leave it out')}"
+            f"{setting}: nothing here reads it, so it would be dropped; right: {RIGHT.get(key, 'leave it out')}"
         )
 
 
-def _expected(config: DictConfig) -> dict[str, Any]:
+def _expected(config: DictConfig) -> dict[str, object]:
     return {**OURS, "hydra.sweep.dir": f"{config.output_dir}/hydra"}
 
 
-def _value(config: DictConfig, key: str) -> Any:
+def _value(config: DictConfig, key: str) -> object:
     value = OmegaConf.select(config, key)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

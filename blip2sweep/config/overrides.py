@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
@@ -30,6 +30,7 @@ SINGLE = (
 )  # never lists
 LISTS = (".setup", ".teardown", ".srun_args")  # of a launcher
 FREE = ("model.config.", "model.parts.", "generation.presets.")
+V = TypeVar("V")
 
 
 def normalise(argument: str) -> str:
@@ -163,7 +164,7 @@ def values(override: Override) -> list[object]:
 
 
 def texts(override: Override, options: Callable[[str], list[str]]) -> list[str]:
-    """The values of an override in Hydra's words, as a job is given them. options: group -> its choices, for `glob`."""
+    """The values of an override as texts of Hydra's grammar. options: gives the choices of a group, for `glob`."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     pattern, group = override.value(), override.key_or_group
@@ -172,21 +173,21 @@ def texts(override: Override, options: Callable[[str], list[str]]) -> list[str]:
     return _listed(override, lambda: list(override.sweep_string_iterator()))
 
 
-def _listed(override: Override, values: Callable[[], list[Any]]) -> list[Any]:
+def _listed(override: Override, values: Callable[[], list[V]]) -> list[V]:
     """The values of a sweep. Raises UserError where there is none, or where they cannot be listed."""
-    said = override.input_line
+    text = override.input_line
     if isinstance(override.value(), Glob) and override.key_or_group not in GROUPS:
         raise UserError(
-            f"{said}: glob chooses among the files of a group ({', '.join(GROUPS)}); right: the values with commas"
+            f"{text}: glob chooses among the files of a group ({', '.join(GROUPS)}); right: the values with commas"
         )
     if not isinstance(override.value(), Glob) and not override.is_discrete_sweep():
-        raise UserError(f"{said}: an interval cannot be listed; right: a list, choice(…) or range(…)")
+        raise UserError(f"{text}: an interval cannot be listed; right: a list, choice(…) or range(…)")
     try:
         found = values()
     except (ValueError, TypeError) as error:  # range(2,4,0)
-        raise UserError(f"{said}: {error}; right: a list, choice(…) or range(start,stop)") from error
+        raise UserError(f"{text}: {error}; right: a list, choice(…) or range(start,stop)") from error
     if not found:
         raise UserError(
-            f"{said}: no value at all, so no cell; right: a list, choice(…) or range(start,stop), stop excluded"
+            f"{text}: no value at all, so no cell; right: a list, choice(…) or range(start,stop), stop excluded"
         )
     return found

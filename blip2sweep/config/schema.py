@@ -1,4 +1,4 @@
-"""The config, typed: what a user may say. The YAML beside it lives in `conf/`."""
+"""The typed schema of the config. Its YAML is in `conf/`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class ModelConfig:
 
 @dataclass
 class QuantConfig:
-    """Every quantization knob, null by default; a method's own defaults are in blip2sweep/compression/quantize/__init__.py."""
+    """Every quantization knob, null by default; a method's own defaults are in
+    blip2sweep/compression/quantize/__init__.py.
+    """
 
     method: str | None = None
     bits: Any = None  # an integer, or none: left alone
@@ -77,7 +79,7 @@ class CalibrationConfig:
 
 @dataclass
 class TaskConfig:
-    """A data set and what is asked of it."""
+    """A data set and its kind of task."""
 
     name: str = MISSING
     kind: str = MISSING  # caption | vqa
@@ -94,7 +96,7 @@ class TaskConfig:
 
 @dataclass
 class GenerationConfig:
-    """How text is generated: a preset's settings by kind of task, and flat overrides on top."""
+    """How text is generated: presets by kind of task and family, and single settings that override them."""
 
     name: str = MISSING
     presets: dict[str, Any] = field(default_factory=dict)  # kind of task -> model family -> settings
@@ -114,7 +116,7 @@ class BackendConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where rows go besides the ledger."""
+    """Where rows are sent besides the ledger."""
 
     name: str | None = None  # wandb, or null
     mode: str = "online"  # online | offline
@@ -124,7 +126,7 @@ class TrackingConfig:
 
 @dataclass
 class AnalysisConfig:
-    """What is looked at besides the outputs; not part of a cell's identity."""
+    """What is measured besides the outputs. It is not part of a cell's identity."""
 
     propagation: bool = False  # per block, how far activations moved from full precision's
     noise_floor: bool = False  # calibrated cells again, with another seed and with other arithmetic
@@ -181,7 +183,7 @@ def known_keys() -> set[str]:
 
 
 def text_keys() -> set[str]:
-    """Dotted keys of the schema that hold a text: what is typed there is never a number."""
+    """Every dotted key of the schema that holds a text; its values are never read as numbers."""
     return set(_keys(Config(), "", ("str", "str | None")))
 
 

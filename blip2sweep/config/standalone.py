@@ -21,7 +21,7 @@ from blip2sweep.errors import UserError
 
 
 def composer(config_dir: Path | None = None) -> Composer:
-    """A composer of its own. Raises UserError, one line, for whatever Hydra would complain of."""
+    """A composer outside Hydra's main."""
     from hydra_plugins.blip2sweep import launchers, sweeper
 
     schema.register()
@@ -38,7 +38,10 @@ def composer(config_dir: Path | None = None) -> Composer:
 def compose_cell(
     overrides: Sequence[str], config_dir: Path | None = None, given: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The resolved config of one cell. given: what flags say, {key: text}, each meaning itself."""
+    """The resolved config of one cell. given: {key: text} from flags, taken literally.
+
+    Raises UserError, one line, for overrides that Hydra refuses, and for several values of one key.
+    """
     try:
         made = composer(config_dir)
         words = [*(override(k, v) for k, v in (given or {}).items()), *map(normalise, overrides)]

@@ -1,4 +1,4 @@
-"""Metrics: what the outputs are worth, and how sure that is. No torch here.
+"""Metrics: the scores of outputs, and their intervals. No torch here.
 
 Every metric is a function of weighted sums of per-sample statistics (statistics.py), so that one rule for intervals
 (intervals.py) and one bootstrap (bootstrap.py) serve them all::

@@ -1,4 +1,4 @@
-"""What the outputs look like, before asking whether they are right."""
+"""Statistics of outputs that need no reference: empty ones, lengths, and equality with the baseline's."""
 
 from __future__ import annotations
 

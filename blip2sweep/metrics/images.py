@@ -1,4 +1,4 @@
-"""Samples put together by image: all questions of an image move together, so images are what is counted and drawn."""
+"""Samples grouped by image. All questions of an image change together, so images are counted and resampled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Images:
     count: int
 
     def by_image(self, statistics: FloatArray) -> FloatArray:
-        """The rows of a statistic array (n, k) added up by image, (m, k). Raises ValueError for another number of samples."""
+        """The rows of a statistic array (n, k) added up by image, (m, k).
+
+        Raises ValueError for another number of samples.
+        """
         if len(statistics) != len(self.image):
             raise ValueError(
                 f"statistics of {len(statistics)} samples, weights for {len(self.image)}; use the same set"

@@ -1,16 +1,18 @@
-"""The paired drop of a cell and what it keeps, each with its interval: one rule for every metric that sums.
+"""The paired drop of a cell and the share that it retains, with intervals: one rule for every metric of sums.
 
-d is what an image's change moves the metric by, and k = (Σ|d|)² / Σd² how many images changed in effect. The m images are drawn, with
-all their questions.
+d is what an image's change moves the metric by, and k = (Σ|d|)² / Σd² how many images changed in effect. The m images
+are drawn, with all their questions.
 
-- k ≥ 30: Student's interval with Hall's transformation for skewness (Hall, 1992, Journal of the Royal Statistical Society B 54,
-  221-228), from the influence of each image on the metric (infinitesimal jackknife: Efron, 1982, chapter 6).
-- k < 30: losses and gains apart, each as the sum of a compound Poisson process of which one more, the largest thinkable, was not
-  seen (gamma intervals: Fay and Feuer, 1997, Statistics in Medicine 16, 791-801), put together by MOVER (Zou and Donner, 2008,
-  Statistics in Medicine 27, 1693-1702). Where no image changed this is the rule of three: at 95 % each end is 3.69/m away.
+- k ≥ 30: Student's interval with Hall's transformation for skewness (Hall, 1992, Journal of the Royal Statistical
+Society B 54, 221-228), from the influence of each image on the metric (infinitesimal jackknife: Efron, 1982, chapter
+6).
+- k < 30: losses and gains apart, each as the sum of a compound Poisson process of which one more, the largest
+thinkable, was not seen (gamma intervals: Fay and Feuer, 1997, Statistics in Medicine 16, 791-801), put together by
+MOVER (Zou and Donner, 2008, Statistics in Medicine 27, 1693-1702). Where no image changed this is the rule of three: at
+95 % each end is 3.69/m away.
 
-Percentile intervals put the truth above their upper end in up to half of all cases where breakage is rare, since what was not drawn
-cannot be resampled; docs/benchmarks.md has how often this rule does.
+Percentile intervals put the truth above their upper end in up to half of all cases where breakage is rare, since what
+was not drawn cannot be resampled; docs/benchmarks.md has how often this rule does.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ def paired_drop(
 ) -> Drop:
     """The drop of a cell from its baseline with its interval; positive is worse, whatever the metric.
 
-    baseline, statistics: (n, k) arrays of the same n samples, in the order of the ids that `images` was made from; without
-    it each row is an image. The upper end is also a one-sided bound at (1 + level) / 2: 97.5 % by default. whole: the metric of
-    the model that both cells come from, where `baseline` is itself a cell: what an image may lose at most is an average image's
-    share of that. NaN where there is nothing to score. Raises ValueError where the arrays are of other samples.
+    baseline, statistics: (n, k) arrays of the same n samples, in the order of the ids that `images` was made from;
+    without it each row is an image. The upper end is also a one-sided bound at (1 + level) / 2: 97.5 % by default.
+    whole: the metric of the model that both cells come from, where `baseline` is itself a cell: what an image may lose
+    at most is an average image's share of that. NaN where there is nothing to score. Raises ValueError where the arrays
+    are of other samples.
     """
     return _drop(metric, *_counting(metric, baseline, statistics, images), level, whole)
 
@@ -69,10 +72,11 @@ def kept(
     images: Images | None = None,
     level: float = LEVEL,
 ) -> Kept:
-    """The ratio of a cell's metric and its baseline's, on the same images, with its interval; arguments as for `paired_drop`.
+    """The ratio of a cell's metric and its baseline's, on the same images, with its interval; arguments as for
+    `paired_drop`.
 
-    NaN where the baseline is not above 0. Never below 0. Of a model that says nothing 0 is kept, and what may be kept on images
-    that were not drawn has the width of the rule of three.
+    NaN where the baseline is not above 0. Never below 0. Of a model that says nothing 0 is kept, and what may be kept
+    on images that were not drawn has the width of the rule of three.
     """
     base, cell = _counting(metric, baseline, statistics, images)
     whole, value, m = metric.value(base), metric.value(cell), len(base)
@@ -90,7 +94,7 @@ def kept(
 
 
 def changed_images(metric: Metric, baseline: FloatArray, statistics: FloatArray, images: Images | None = None) -> int:
-    """How many images have another statistic of this metric than in the baseline."""
+    """The number of images whose statistic of this metric differs from the baseline's."""
     base, cell = _counting(metric, baseline, statistics, images)
     columns = slice(None) if metric.ratio is None else list(metric.ratio)
     return int((base[:, columns] != cell[:, columns]).any(axis=1).sum())
@@ -158,7 +162,9 @@ def _moved(metric: Metric, rows: FloatArray, at: FloatArray) -> FloatArray:
 
 
 def hall(value: float, influence: FloatArray, level: float = LEVEL) -> tuple[float, float]:
-    """Student's interval of a value with influences u_i, (m,), whose mean is its change; monotone in the skewness (Hall, 1992)."""
+    """Student's interval of a value with influences u_i, (m,), whose mean is its change; monotone in the skewness
+    (Hall, 1992).
+    """
     m = len(influence)
     centred = influence - influence.mean()
     spread = float(np.sqrt(centred @ centred / (m - 1)))
@@ -173,7 +179,10 @@ def hall(value: float, influence: FloatArray, level: float = LEVEL) -> tuple[flo
 
 
 def poisson(moves: FloatArray, unit: float, level: float = LEVEL) -> tuple[float, float]:
-    """How far below and above the sum of `moves`, (m,), the ends of its interval are. unit: what an average image has to lose."""
+    """How far below and above the sum of `moves`, (m,), the ends of its interval are.
+
+    unit: what an average image has to lose.
+    """
     losses, gains = np.maximum(moves, 0), np.maximum(-moves, 0)
     lost, won = float(losses.sum()), float(gains.sum())
     (lost_low, lost_high), (won_low, won_high) = (_fay(x, max(unit, float(x.max())), level) for x in (losses, gains))
@@ -181,7 +190,9 @@ def poisson(moves: FloatArray, unit: float, level: float = LEVEL) -> tuple[float
 
 
 def _fay(values: FloatArray, further: float, level: float) -> tuple[float, float]:
-    """Both ends of the sum of values ≥ 0 as of a compound Poisson process, of which one more of size `further` was not seen."""
+    """Both ends of the sum of values ≥ 0 as of a compound Poisson process, of which one more of size `further` was not
+    seen.
+    """
     m, total = len(values), float(values.sum())
     centred = values - values.mean()
     variance = float(centred @ centred) * m / max(m - 1, 1)

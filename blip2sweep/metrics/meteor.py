@@ -19,7 +19,8 @@ from blip2sweep.metrics.statistics import METEOR_COLUMNS, FloatArray
 # Segments sent to METEOR before its answers are read: 100 bytes an answer stay below the 64 KiB of a pipe, so neither
 # side can block on a full pipe while the other one does.
 _BATCH = 256
-# The aligner's time and memory grow without bound: 1,000 equal words against 60 take seconds, 50,000 end in a stack of Java.
+# The aligner's time and memory grow without bound: 1,000 equal words against 60 take seconds, 50,000 end in a stack of
+# Java.
 MOST_WORDS = 500
 
 
@@ -38,8 +39,8 @@ class Meteor:
         """The "meteor" statistic, (n, 21) float64, of n tokenised candidates, each against its tokenised references.
 
         Only the best-scoring reference of each counts, as METEOR does. Of a candidate the first MOST_WORDS words are
-        aligned; those after them count as words that match nothing, so that a text without end gets a score as well, the
-        lower the longer it is. Raises JavaError, after which the next call starts a new process.
+        aligned; those after them count as words that match nothing, so that a text without end gets a score as well,
+        the lower the longer it is. Raises JavaError, after which the next call starts a new process.
         """
         pieces = [_pieces(candidate) for candidate in candidates]
         lines = [_score_line(texts, own[0]) for texts, own in zip(references, pieces, strict=True)]

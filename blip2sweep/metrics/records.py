@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError
 from blip2sweep.rows import (
@@ -56,10 +56,11 @@ _NUMBER = re.compile(r"(-?(?:0|[1-9]\d{0,18}))(?:\.0+)?", re.ASCII)
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Predictions from .json (COCO or VQA results, or a file of `predictions/`), .jsonl, .csv or .parquet; further columns
-    are ignored.
+    """Predictions from .json (COCO or VQA results, or a file of `predictions/`), .jsonl, .csv or .parquet; further
+    columns are ignored.
 
-    Raises UserError with a line a mistake: no such file, broken file, missing columns, an id or text that is none, an id twice.
+    Raises UserError with a line a mistake: no such file, broken file, missing columns, an id or text that is none, an
+    id twice.
     """
     path, mistakes = Path(path), Mistakes()
     if path.suffix not in READERS:
@@ -74,7 +75,7 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(found)
 
 
-def _listed(path: Path, records: Any, mistakes: Mistakes) -> dict[str, dict[Id, str]]:
+def _listed(path: Path, records: object, mistakes: Mistakes) -> dict[str, dict[Id, str]]:
     if not isinstance(records, list) or not records:
         raise UserError(f"{path}: no list of predictions; right: {PREDICTION_FORMS}")
     first = next((r for r in records if isinstance(r, dict)), {})
@@ -100,8 +101,8 @@ def read_references(path: str | Path) -> Captions | Questions:
     return found
 
 
-def _references(path: Path, records: list[Any], mistakes: Mistakes) -> Captions | Questions:
-    first: Mapping[str, Any] = next((r for r in records if isinstance(r, dict)), {})
+def _references(path: Path, records: list[object], mistakes: Mistakes) -> Captions | Questions:
+    first: Mapping[str, object] = next((r for r in records if isinstance(r, dict)), {})
     if "answers" in first or "question_id" in first:
         rows = answer_rows(path, records, mistakes)
         return Questions({i: a.answers for i, a in rows.items()}, {i: a.answer_type for i, a in rows.items()})
@@ -132,17 +133,17 @@ def _number(text: str) -> Id:
 # ---- files
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> object:
     return read_json(path, PREDICTION_FORMS)
 
 
-def _jsonl(path: Path) -> Any:
+def _jsonl(path: Path) -> object:
     # Not splitlines(): it also splits at characters that JSON allows inside a string.
     lines = [(n, line) for n, line in enumerate(read_text(path, PREDICTION_FORMS).split("\n"), 1) if line.strip()]
     return [parse(line, str(path), PREDICTION_FORMS, number) for number, line in lines]
 
 
-def _csv(path: Path) -> Any:
+def _csv(path: Path) -> object:
     """Everything as text: a model may well answer "NA" or "1.0"."""
     csv.field_size_limit(2**31 - 1)
     try:
@@ -160,7 +161,7 @@ def _csv(path: Path) -> Any:
     return [dict(zip(header, line, strict=False)) for line in lines[1:]]
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path) -> object:
     import pyarrow.parquet
 
     if not path.is_file():
@@ -174,4 +175,4 @@ def _parquet(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read: {told}; right: {PREDICTION_FORMS}") from error
 
 
-READERS: dict[str, Callable[[Path], Any]] = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+READERS: dict[str, Callable[[Path], object]] = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

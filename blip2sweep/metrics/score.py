@@ -20,8 +20,9 @@ from blip2sweep.rows.fields import shown
 def score_file(path: str | Path, references_path: str | Path, subset: bool = False) -> dict[str, float | str | None]:
     """The metrics of a predictions file, under the table's column names, ready for JSON.
 
-    Captions give bleu_1 … bleu_4, meteor, rouge_l, cider; answers give vqa_rule, vqa_accuracy and it by answer type (None
-    where no question has the type); both give empty_rate and mean_length. Fractions are 0-1, cider 0-10, lengths in words.
+    Captions give bleu_1 … bleu_4, meteor, rouge_l, cider; answers give vqa_rule, vqa_accuracy and it by answer type
+    (None where no question has the type); both give empty_rate and mean_length. Fractions are 0-1, cider 0-10, lengths
+    in words.
 
     Predictions and references must cover the same ids. subset: allow references without a prediction and leave them
     out, of CIDEr's document frequencies too (COCOEvalCap on the ids of a results file does the same).

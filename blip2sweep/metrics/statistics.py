@@ -33,16 +33,16 @@ MODULE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 class Metric:
     """One column of the table.
 
-    name: the column. statistic: which statistic array it reads (several metrics share one). finish: sums of that
-    array's rows, (..., k), to values, (...). higher_is_better: the sign of a drop. version: identifies the scorer; a
-    change of anything that can change a value changes it. ratio: the columns whose sums it is the ratio of, for one that is;
-    the second says how much a sample counts. worst: what a broken image scores at least, where lower is better and a good
-    baseline says nothing of it.
+    name: the column. statistic: the statistic array that it reads; several metrics may share one. finish: maps sums of
+    that array's rows, (..., k), to values, (...). higher_is_better: gives the sign of a drop. version: of the scorer;
+    it changes with anything that can change a value. ratio: the two columns whose sums are divided, where the metric is
+    a ratio; the second is the weight of a sample. worst: the least score of a broken image, where lower is better and a
+    good baseline does not bound it.
 
-    label: the name as people write it. unit: of a difference. per_sample: whether a value means something for a single sample; it
-    is that of a set that holds this sample alone (`each`). of_output: whether the value follows from what was said of a sample; a
-    likelihood is that of the references. order: place among the metrics that a table may be about, the lowest first; None for one
-    that only tells more of another.
+    label: the name as people write it. unit: of a difference. per_sample: whether a value has a meaning for one sample;
+    it is the value of a set with this sample alone (`each`). of_output: whether the value follows from the output; a
+    likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
+    a metric that only details another.
     """
 
     name: str
@@ -71,12 +71,15 @@ class Metric:
     def drop(self, baseline: float, value: float) -> float: ...
     @overload
     def drop(self, baseline: FloatArray, value: FloatArray) -> FloatArray: ...
-    def drop(self, baseline: Any, value: Any) -> Any:
-        """How much worse a value is than the baseline's: positive is worse, whatever the metric. Numbers or arrays alike."""
+    def drop(self, baseline: float | FloatArray, value: float | FloatArray) -> float | FloatArray:
+        """How much worse a value is than the baseline's, of numbers or arrays; positive is worse for every metric."""
         return self.sign * (baseline - value)
 
     def retained(self, baseline: Any, drop: Any) -> Any:
-        """The value as a share of the baseline's, from the drop; above 1 where lower is better and the cell is worse."""
+        """The value as a share of the baseline's, from the drop.
+
+        Above 1 where lower is better and the cell is worse.
+        """
         return 1 - self.sign * drop / baseline
 
     def value(self, statistics: FloatArray) -> float:
@@ -165,7 +168,7 @@ BUILT_IN = frozenset(METRICS)
 
 
 def add_metrics(metrics: Iterable[Metric]) -> None:
-    """Have METRICS hold those of a task from outside, too. Raises UserError where a name is taken."""
+    """Add the metrics of a task from outside to METRICS. Raises UserError where a name is taken."""
     for metric in metrics:
         if metric.name in BUILT_IN or METRICS.get(metric.name, metric).statistic != metric.statistic:
             raise UserError(f"metric {metric.name}: there is one of that name; right: a name of its own")
@@ -173,7 +176,7 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
 
 
 def by_order(names: Iterable[str]) -> list[str]:
-    """Those of these metrics that a table may be about, the first by `order` first; unknown ones are left out."""
+    """These metrics sorted by `order`. Unknown metrics, and those that no table may be about, are left out."""
     known = {n: METRICS[n].order for n in dict.fromkeys(names) if n in METRICS}
     return sorted((n for n, order in known.items() if order is not None), key=lambda n: known[n] or 0)
 

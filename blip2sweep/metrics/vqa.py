@@ -5,8 +5,8 @@ published number. Differences between copies of that file in other projects matt
 - Answers and references are normalised only where the references disagree. Where all ten agree the comparison is
   literal, so "Yes." against ten times "yes" counts as wrong (the authors confirm it in their issue 14). LAVIS carries
   an older version that always normalises the answer: ``literal_if_unanimous=False`` normalises both sides always.
-- Leaving one out of n < 4 answers leaves too few to reach 1: the most is (n - 1)/3. Of one answer nothing would be left,
-  so that no model could ever be right: there the accuracy is 1 where both are the same after normalisation, else 0.
+- Leaving one out of n < 4 answers leaves too few to reach 1: the most is (n - 1)/3. Of one answer nothing would be
+left, so that no model could ever be right: there the accuracy is 1 where both are the same after normalisation, else 0.
 - A comma between digits, as in "1,000", makes every other mark vanish too instead of becoming a space.
 - A period vanishes unless a digit follows, and only the first 32 do (a flag passed as a count).
 """
@@ -72,8 +72,8 @@ def normalize_answer(text: str) -> str:
 def vqa_accuracy(answer: str, references: Sequence[str], literal_if_unanimous: bool = True) -> float:
     """The accuracy (0-1) of one answer: min(1, matches/3), averaged over leaving out each reference in turn.
 
-    references: the human answers to the question, ten in VQAv2, at least one. Of a single one: 1 or 0, by exact match of
-    the normalised texts.
+    references: the human answers to the question, ten in VQAv2, at least one. Of a single one: 1 or 0, by exact match
+    of the normalised texts.
     """
     answer, truths = _one_line(answer), [_one_line(reference) for reference in references]
     if len(truths) == 1:
@@ -98,8 +98,8 @@ def vqa_statistics(
     answer_types: Sequence[str | None],
     literal_if_unanimous: bool = True,
 ) -> dict[str, FloatArray]:
-    """``{"vqa": (n, 10)}``, float64: accuracy and 1, then both for yes/no, number, other and any other type (0 and 0 if not
-    the type).
+    """``{"vqa": (n, 10)}``, float64: accuracy and 1, then both for yes/no, number, other and any other type (0 and 0 if
+    not the type).
 
     answers: n raw answers. references: n lists of human answers. answer_types: n words, None where nobody said, which
     counts for no type. Raises ValueError if the lengths differ or a question has no reference.

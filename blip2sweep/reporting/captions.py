@@ -1,4 +1,4 @@
-"""The caption browser's data: every distinct output of an image once, and for each cell which of them it gave."""
+"""The data of the caption browser: the distinct outputs of each image, and which of them each cell gave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,17 +24,18 @@ MOST_CELLS = 2000
 THUMBNAILS, SIDE = 400, 112
 
 
-def packed(data: Any) -> str:
-    """JSON, gzipped, base64: what the page unpacks with DecompressionStream."""
+def packed(data: object) -> str:
+    """JSON, gzipped, in base64; the page unpacks it with DecompressionStream."""
     return base64.b64encode(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)).decode()
 
 
-def captions(source: Source) -> dict[str, Any] | None:
+def captions(source: Source) -> dict[str, object] | None:
     """`{samples, cells, texts, scores, own, index, sign, left_out}`; None where no cell has outputs.
 
-    texts[i]: the distinct outputs of sample i; scores[i]: theirs, in the main metric, where it means something for one
-    sample; index[c]: for cell c, which text each sample has; sign: 1 where more is better. The likelihood is that of the
-    references and no function of what was said: then own[c] has cell c's values, and scores are empty.
+    texts[i]: the distinct outputs of sample i. scores[i]: their values of the main metric, where it has a meaning for
+    one sample. index[c]: for cell c, the number of its text for each sample. sign: 1 where more is better. left_out:
+    the number of cells beyond MOST_CELLS. A likelihood does not follow from the output: then own[c] has the values of
+    cell c, and scores are empty.
     """
     rows = source.cells
     if source.draws is None or "predictions" not in rows:
@@ -50,9 +50,11 @@ def captions(source: Source) -> dict[str, Any] | None:
     of_text = source.draws.metric.of_output
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
         if outputs not in known:
-            said = predictions_or_none(source.output_dir, stem(key, outputs))
+            answers = predictions_or_none(source.output_dir, stem(key, outputs))
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
-            known[outputs] = _indexed(source.words(said), single, texts, scores) if said and said.id == first.id else []
+            known[outputs] = (
+                _indexed(source.words(answers), single, texts, scores) if answers and answers.id == first.id else []
+            )
         index.append(known[outputs])
     main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
@@ -65,10 +67,14 @@ def captions(source: Source) -> dict[str, Any] | None:
 
 
 def _indexed(
-    said: Sequence[str], single: Sequence[float | None], texts: list[dict[str, int]], scores: list[list[float | None]]
+    outputs: Sequence[str],
+    single: Sequence[float | None],
+    texts: list[dict[str, int]],
+    scores: list[list[float | None]],
 ) -> list[int]:
+    """The number of each output among the texts of its sample; new texts and their scores are appended."""
     chosen = []
-    for i, text in enumerate(said):
+    for i, text in enumerate(outputs):
         if text not in texts[i]:
             texts[i][text] = len(texts[i])
             scores[i].append(single[i])
@@ -86,15 +92,15 @@ def _number(value: float) -> float | None:
     return None if value != value else value
 
 
-def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
-    """Id, image, question, references and a thumbnail, as far as they are known."""
-    told = {s.id: s for s in source.task.samples} if source.task else {}
+def _samples(source: Source, first: Predictions) -> list[dict[str, object]]:
+    """Id, image, question, references and a thumbnail of each sample, as far as they are known."""
+    known = {s.id: s for s in source.task.samples} if source.task else {}
     given = source.folder / "references.json"
     references = _references(given) if given.exists() else {}
-    rows, pictures = list[dict[str, Any]](), dict[Id, str | None]()
+    rows, pictures = list[dict[str, object]](), dict[Id, str | None]()
     for own, image in zip(first.id, first.image_id, strict=True):
-        sample = told.get(own)
-        row: dict[str, Any] = {"id": own, "image": image}
+        sample = known.get(own)
+        row: dict[str, object] = {"id": own, "image": image}
         if sample is not None:
             row |= {"question": sample.question, "references": list(sample.references)[:10]}
             if len(pictures) < THUMBNAILS and image not in pictures:
@@ -106,8 +112,8 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, Any]]:
     return rows
 
 
-def _references(path: Path) -> dict[Any, Any]:
-    """{image: captions} of imported results; a damaged file is told and left out."""
+def _references(path: Path) -> dict[Id, list[str]]:
+    """{image: captions} of imported results; a damaged file is left out with a remark."""
     try:
         return {r["image_id"]: r["captions"] for r in read_json(path)}
     except (KeyError, TypeError, UserError) as error:
@@ -116,7 +122,7 @@ def _references(path: Path) -> dict[Any, Any]:
 
 
 def thumbnail(path: Path) -> str | None:
-    """A data URI of at most 112 pixels a side; None where the picture cannot be read."""
+    """The picture as a data URI of at most 112 pixels a side; None where it cannot be read."""
     from blip2sweep.tasks.content import content_of
     from blip2sweep.tasks.pictures import decode
 

@@ -1,29 +1,36 @@
-"""The drop-off picture: bits against the metric in % of the baseline, a line per part, paired 95 % bars."""
+"""The drop-off picture: the metric in % of the baseline against bits, a curve for each part, paired 95 % bars."""
 
 from __future__ import annotations
 
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
-from blip2sweep.reporting.words import words_of
+from blip2sweep.reporting.metric_text import metric_text
 
-# Okabe and Ito's colours, told apart by every kind of colour vision; markers say the same once more.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which every kind of colour vision can tell apart. Markers repeat what colours say.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_LINES, MOST_PANELS = 14, 6
+MOST_CURVES, MOST_PANELS = 14, 6
 
 
 def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
-    """Write the picture of a sweep's rows; None where no cell has a width, a drop and a baseline to draw."""
+    """Write the picture of a sweep's rows.
+
+    Returns its path, or None where no cell has a width, a drop and a baseline.
+    """
     cells = _drawable(table)
     if cells.empty:
         return None
@@ -40,7 +47,7 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
         metric = chosen["metric"].iloc[0]
         _panel(axis, chosen, metric)
         axis.set_title(f"{model}, {task}, {method or 'several methods'}", fontsize=10)
-        axis.set_ylabel(words_of(metric).axis)
+        axis.set_ylabel(metric_text(metric).axis)
     if len(every) > len(panels):
         figure.suptitle(f"the first {len(panels)} of {len(every)} panels; all are in the table", fontsize=8)
     figure.tight_layout()
@@ -51,13 +58,13 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     return path
 
 
-def same(values: pd.Series, value: Any) -> pd.Series:
-    """Null where that is what is looked for: a recipe of several methods has none."""
+def same(values: pd.Series, value: str | None) -> pd.Series:
+    """Which values equal one that may be null: a recipe of several methods has no method."""
     return values.isna() if pd.isna(value) else values == value
 
 
 def _drawable(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells that touch something with one width, with the line each belongs to and the main metric of its task."""
+    """The cells of one width, with `metric`, the main metric of their task, and `line`, the name of their curve."""
     rows = table[(table["part"] != "none") & (table["status"] == "done")].copy()
     rows["metric"] = rows["task"].map({task: main_metric(own) for task, own in rows.groupby("task")})
     known = pd.Series(False, index=rows.index)
@@ -65,18 +72,18 @@ def _drawable(table: pd.DataFrame) -> pd.DataFrame:
         known |= (rows["metric"] == metric) & rows[f"drop_{metric}"].notna()
     rows = rows[known].copy()
     rows["bits"] = rows["recipe_json"].map({text: _width(text) for text in rows["recipe_json"].unique()}).astype(float)
-    rows["line"] = _lines(rows)
+    rows["line"] = _curve_names(rows)
     return rows.dropna(subset=["bits"])
 
 
 def _width(recipe_json: str) -> float:
-    """The one width of everything touched, or NaN."""
+    """The one width of a recipe, or NaN where it has several."""
     found = {float(e["bits"]) for e in entries(recipe_json)}
     return found.pop() if len(found) == 1 else math.nan
 
 
-def _lines(rows: pd.DataFrame) -> list[str]:
-    """`vision`, or `vision first mlp group32` where the sweep varies those too."""
+def _curve_names(rows: pd.DataFrame) -> list[str]:
+    """The name of each row's curve: `vision`, or `vision first mlp group32` where the sweep varies those too."""
     varied = [
         c
         for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
@@ -86,16 +93,16 @@ def _lines(rows: pd.DataFrame) -> list[str]:
     return [" ".join(str(v) for v in values if pd.notna(v)) for values in named]
 
 
-def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
+def _panel(axis: Axes, cells: pd.DataFrame, metric: str) -> None:
     widths = sorted(cells["bits"].unique())
     axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
     order = part_names(cells)  # as the report's colours
-    lines = sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
-    for i, line in enumerate(lines[:MOST_LINES]):
-        own = cells[cells["line"] == line].sort_values("bits")
-        # Widths are even steps on the axis, and the lines stand a little apart so that bars do not hide each other.
-        x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (min(len(lines), MOST_LINES) - 1) / 2)
-        _line(axis, x, own, metric, i)
+    curves = sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
+    for i, name in enumerate(curves[:MOST_CURVES]):
+        own = cells[cells["line"] == name].sort_values("bits")
+        # Widths are even steps on the axis. Curves are shifted a little so that their bars do not hide each other.
+        x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (min(len(curves), MOST_CURVES) - 1) / 2)
+        _curve(axis, x, own, metric, i)
     _noise(axis, cells, metric)
     axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
     axis.set_xlabel("bits")
@@ -103,17 +110,17 @@ def _panel(axis: Any, cells: pd.DataFrame, metric: str) -> None:
     axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(
-        frameon=False, fontsize=8, title=None if len(lines) <= MOST_LINES else f"first {MOST_LINES} of {len(lines)}"
+        frameon=False, fontsize=8, title=None if len(curves) <= MOST_CURVES else f"first {MOST_CURVES} of {len(curves)}"
     )
 
 
 def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:
-    """Single parts first, as the model runs them."""
+    """The sorting key of a set of parts: single parts first, in the order in which the model runs them."""
     named = order if parts == "all" else parts.split("+")
     return len(named), [order.index(p) for p in named if p in order]
 
 
-def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
+def _curve(axis: Axes, x: NDArray[np.float64], cells: pd.DataFrame, metric: str, i: int) -> None:
     base = cells[f"baseline_{metric}"].abs()
     found = [100 * METRICS[metric].retained(base, cells[f"drop_{metric}{end}"]) for end in ("", "_low", "_high")]
     left, lower, upper = found[0], np.fmin(*found[1:]).clip(lower=0), np.fmax(*found[1:])
@@ -123,7 +130,7 @@ def _line(axis: Any, x: Any, cells: pd.DataFrame, metric: str, i: int) -> None:
                   linestyle=style, label=cells["line"].iloc[0])  # fmt: skip
 
 
-def _noise(axis: Any, cells: pd.DataFrame, metric: str) -> None:
+def _noise(axis: Axes, cells: pd.DataFrame, metric: str) -> None:
     """The half-precision noise floor as a band around 100 %."""
     if f"noise_{metric}" in cells and cells[f"noise_{metric}"].notna().any():
         half = float((100 * cells[f"noise_{metric}"] / cells[f"baseline_{metric}"].abs()).max())

@@ -1,11 +1,13 @@
-"""The data of every figure of the report: one frame each, written as CSV, drawn by the page and by matplotlib."""
+"""The data of the figures of a report: one frame for each.
+
+It is written as CSV, and drawn by the page and matplotlib.
+"""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
@@ -21,10 +23,10 @@ from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.interaction import CONNECTOR, Layout, layouts, why_not
-from blip2sweep.reporting.prices import priced
+from blip2sweep.reporting.metric_text import metric_text
+from blip2sweep.reporting.prices import price_tables
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.words import words_of
 
 RUN = "python -m blip2sweep -m"
 MOST_REFUSALS, MOST_TABLES = 3, 4
@@ -32,14 +34,14 @@ MOST_REFUSALS, MOST_TABLES = 3, 4
 
 @dataclass
 class Figure:
-    """One figure: its data, and what to run where there is nothing to draw."""
+    """One figure: its data, and what to run where there are none."""
 
     name: str
     title: str
     caption: str
     data: pd.DataFrame
-    missing: str  # what to run instead: overrides, and from `figures` a whole command
-    why: str = ""  # what else is to be said where there is nothing to draw
+    missing: str  # what to run where there is nothing to draw: overrides, and from `figures` a whole command
+    why: str = ""  # more on why there is nothing to draw
     table: str = ""  # HTML above the picture
     layouts: dict[str, Layout] = field(default_factory=dict)  # of the interaction map, by setting
 
@@ -49,28 +51,28 @@ class Figure:
 
 
 def label(source: Source) -> str:
-    """The main metric as people write it."""
-    return words_of(source.metric).name
+    """The label of the main metric."""
+    return metric_text(source.metric).label
 
 
 def figures(source: Source) -> list[Figure]:
-    """The seven figures of a paper and the 3-D view, in order."""
+    """The figures of a report in their order, the 3-D view last."""
     made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _prices, _shapley, _methods, _view3d)]
     run = _run(source)
     return [replace(f, missing=f"{run} {f.missing}") for f in made]
 
 
 def _run(source: Source) -> str:
-    """The beginning of a command whose cells can be compared with these: of the same model, task and samples."""
+    """The beginning of a command whose cells can be compared with these: same model, task and samples."""
     base = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
     try:
-        words = context(source, [], base)
-    except UserError:  # the sweep varied what the rows do not tell
-        words = [
+        arguments = context(source, [], base)
+    except UserError:  # the sweep varied something of which the rows have no column
+        arguments = [
             *(override(k, str(base[k])) for k in ("model", "task")),
             override("output_dir", str(source.output_dir)),
         ]
-    return f"{RUN} {shlex.join(words)}"
+    return f"{RUN} {shlex.join(arguments)}"
 
 
 def _dropoff(source: Source) -> Figure:
@@ -78,18 +80,20 @@ def _dropoff(source: Source) -> Figure:
     data, order = _in_model_order(source, data, "parts"), part_names(source.cells)
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     floor = "; the grey band is the noise floor of half precision" if data["noise"].notna().any() else ""
-    kept = "kept, in % of the baseline," if words.higher else "in % of the baseline (higher is worse),"
+    kept = "kept, in % of the baseline," if metric.higher_is_better else "in % of the baseline (higher is worse),"
     caption = (
-        f"{words.name} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
+        f"{metric.label} {kept} against the width of the layers touched. Bars: paired 95 % intervals "
         f"over images{floor}. One line a set of parts, a panel a method."
     )
     return Figure("dropoff", "Drop-off", caption, data, f"quant.bits=2,3,4,6,8 part={','.join(order)},all")
 
 
 def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Rows by set of parts, single parts first, as the model runs them: so a part has one colour in all figures."""
+    """The rows sorted by set of parts, single parts first in the model's order, so a part has one colour in all
+    figures.
+    """
     order = part_names(source.cells)
     rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
     ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
@@ -105,8 +109,8 @@ def _frontier(source: Source) -> Figure:
 
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
-    """What was chosen on what, what the markers mean and which cells do not compete."""
-    text = f"{words_of(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
+    """The caption: which images chose cells, what the markers mean, and which cells do not compete."""
+    text = f"{metric_text(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
     if data.empty or not data["held_out"].any():
         return text + (
             "These scores came without outputs, so cells were chosen on the numbers that are shown: the best of many looks "
@@ -137,9 +141,9 @@ def _map(source: Source) -> Figure:
     data = width_grid(source.cells, source.metric)
     parts = part_names(source.cells)
     found = layouts(data, parts, roles_of(source))
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     caption = (
-        f"{words.worse.capitalize()} of {words.name} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
+        f"{metric.worse.capitalize()} of {metric.label} by the width of each part (16: left alone). Hatched: the 95 % interval covers 0. "
         "Lines join equal whole-model bits per weight."
     )
     missing = "+study=part_wise"
@@ -149,19 +153,19 @@ def _map(source: Source) -> Figure:
 
 
 def roles_of(source: Source) -> dict[str, str]:
-    """{part: role}; nothing where the anatomy is not known."""
+    """{part: role}; empty where the anatomy is not known."""
     return {p.name: p.role for p in source.anatomy.parts.values()} if source.anatomy else {}
 
 
 def _prices(source: Source) -> Figure:
     data = prices(source.cells, source.metric, lambda keys: source.draws)
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     caption = (
-        f"What one width less of one part costs in {words.name} and saves, with paired 95 % intervals; a price only where the "
-        f"{words.worse} is significant. The curve is the ladder from full precision, the least {words.worse} for its size first "
+        f"What one width less of one part costs in {metric.label} and saves, with paired 95 % intervals; a price only where the "
+        f"{metric.worse} is significant. The curve is the ladder from full precision, the least {metric.worse} for its size first "
         "(a step may skip widths), or each part by itself where no two were compressed together."
     )
-    table = "".join(p.html() for p in priced(source, data, most=MOST_TABLES))
+    table = "".join(p.html() for p in price_tables(source, data, most=MOST_TABLES))
     roles = roles_of(source)
     few = {part: "4,none" if roles.get(part) == CONNECTOR else "3,4,8,none" for part in part_names(source.cells)}
     wanted = " ".join(["part=all", *(f"per_part.{part}.bits={widths}" for part, widths in few.items())])
@@ -171,10 +175,10 @@ def _prices(source: Source) -> Figure:
 def _shapley(source: Source) -> Figure:
     main = pd.concat([source.cells[source.cells["part"] == "none"], headline(source.cells)])
     data, refusals = shapley_over_bits(main, source.metric, source.draws)
-    words = words_of(source.metric)
+    metric = metric_text(source.metric)
     caption = (
-        f"Who is to blame for the {words.worse} of {words.name} of one recipe: that of all parts together at a width, shared out in "
-        f"{words.name} by exact Shapley values{_range(data)}. Their sum is the whole {words.worse}; the interaction is what the parts "
+        f"Who is to blame for the {metric.worse} of {metric.label} of one recipe: that of all parts together at a width, shared out in "
+        f"{metric.label} by exact Shapley values{_range(data)}. Their sum is the whole {metric.worse}; the interaction is what the parts "
         "do together beyond the sum of each alone. At other widths the shares are others; what to narrow next is told by prices."
     )
     more = f"; and {len(refusals) - MOST_REFUSALS} more" if len(refusals) > MOST_REFUSALS else ""
@@ -189,7 +193,7 @@ def _shapley(source: Source) -> Figure:
 
 
 def _range(data: pd.DataFrame) -> str:
-    """Which widths these are of."""
+    """The widths of these rows, as a clause."""
     return f", at {', '.join(f'{w:g}' for w in sorted(data['width'].unique()))} bits" if len(data) else ""
 
 
@@ -197,8 +201,8 @@ def _methods(source: Source) -> Figure:
     data = matched(source.cells, source.metric, source.draws)
     if len(data):
         recipes = source.cells.set_index("key")["recipe_json"]
-        data = data.assign(label=[_label(r, str(recipes[r["key"]])) for r in data.to_dict("records")])
-    gain = words_of(source.metric).gain
+        data = data.assign(label=[_label(r["width"], str(recipes[r["key"]])) for r in data.to_dict("records")])
+    gain = metric_text(source.metric).gain
     caption = (
         f"{gain[0].upper()}{gain[1:]} on matched cells: same layers, widths, task and samples, bits per weight "
         "within .02. Bars: paired 95 % intervals; one dot a calibration seed."
@@ -206,13 +210,13 @@ def _methods(source: Source) -> Figure:
     return Figure("methods", "Methods at equal size", caption, data, "part=all quant=rtn,gptq,awq quant.bits=2,3,4")
 
 
-def _label(row: dict[Any, Any], recipe_json: str) -> str:
-    """What a matched row compares, in words: `vision + language 4 bits`, or width by width where there are several."""
-    listed, width = entries(recipe_json), row["width"]
-    words = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in listed]
+def _label(width: float, recipe_json: str) -> str:
+    """What a matched row compares: `vision + language 4 bits`, or the width of each where they differ."""
+    recipe = entries(recipe_json)
+    places = [" ".join(w for w in str(e["target"]).split(":") if w != "all") for e in recipe]
     if width == width:
-        return f"{' + '.join(words)} {width:g} bits"
-    return " + ".join(f"{word} {e['bits']}" for word, e in zip(words, listed, strict=True)) + " bits"
+        return f"{' + '.join(places)} {width:g} bits"
+    return " + ".join(f"{place} {e['bits']}" for place, e in zip(places, recipe, strict=True)) + " bits"
 
 
 def _view3d(source: Source) -> Figure:
@@ -229,7 +233,7 @@ def _view3d(source: Source) -> Figure:
 
 
 def write_csvs(made: list[Figure], folder: str) -> list[str]:
-    """One CSV a figure. Returns their paths."""
+    """Write one CSV for each figure. Returns their paths."""
     from pathlib import Path
 
     from blip2sweep.files import write_atomic

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: text first, plotly and captions packed inside and unpacked when they are needed."""
+"""One self-contained HTML page. Text comes first; plotly and captions are packed inside and unpacked when needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataclasses import asdict
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,17 +19,18 @@ from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.captions import captions, packed
 from blip2sweep.reporting.figures import Figure, figures, write_csvs
-from blip2sweep.reporting.overview import model_quality, sentences
-from blip2sweep.reporting.prices import Sizes
+from blip2sweep.reporting.metric_text import metric_text
+from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.prediction_quality import model_quality
+from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.words import words_of
 
 SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
 MOST_FAILURES = 200
 
 
 def build_report(source: Source, path: Path) -> list[Figure]:
-    """Write the page, and beside it a folder `<name>-data` with one CSV a figure. Returns the figures."""
+    """Write the page, and beside it a folder `<name>-data` with one CSV for each figure. Returns the figures."""
     made = figures(source)
     write_atomic(path, page(source, made).encode())
     write_csvs(made, str(path.with_name(path.stem + "-data")))
@@ -38,12 +38,12 @@ def build_report(source: Source, path: Path) -> list[Figure]:
 
 
 def page(source: Source, made: list[Figure]) -> str:
-    """The HTML text."""
+    """The HTML of the page."""
     template = _asset("page.html")
-    told, words = captions(source), words_of(source.metric)
+    browser, metric = captions(source), metric_text(source.metric)
     data = {
-        "metric": words.name,
-        "words": {"worse": words.worse, "axis": words.axis, "gain": words.gain, "higher": words.higher},
+        "metric": metric.label,
+        "words": {"worse": metric.worse, "axis": metric.axis, "gain": metric.gain, "higher": metric.higher_is_better},
         "base": _base(source),
         "parts": part_names(source.cells),
         "map": next({s: asdict(x) for s, x in f.layouts.items()} for f in made if f.name == "map"),
@@ -59,16 +59,16 @@ def page(source: Source, made: list[Figure]) -> str:
         "failures": _failures(source),
         "how": _how(source),
         "data": safe_json(data),
-        "captions": packed(told) if told else "",
+        "captions": packed(browser) if browser else "",
         "plotly": _plotly(),
         "scripts": "\n".join(_asset(name) for name in SCRIPTS),
     }
-    # One pass: what was put in is not looked at again, so that no text of a sweep can stand for a part of the page.
+    # One pass: inserted text is not searched again, so no text of a sweep can name a part of the page.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
-def _base(source: Source) -> dict[str, Any]:
-    """Where curves over sizes begin, and the unit that sizes are told in."""
+def _base(source: Source) -> dict[str, object]:
+    """The baseline, where curves over sizes begin, and the unit of sizes."""
     row = source.cells[source.cells["part"] == "none"].iloc[0]
     known = float(row.get("model_bytes", math.nan))
     sizes = Sizes(known if math.isfinite(known) else 0.0)
@@ -80,19 +80,19 @@ def _base(source: Source) -> dict[str, Any]:
     }
 
 
-def records(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns of plain values; what is not a number is null."""
+def records(frame: pd.DataFrame) -> dict[str, list[object]]:
+    """{column: values} of a frame as JSON takes them; NaN and infinity become null, floats have six decimals."""
     return {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, float):
         return None if not math.isfinite(value) else round(value, 6)
     return None if value is pd.NaT else value
 
 
-def safe_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+def safe_json(data: object) -> str:
+    """JSON that cannot end the script element around it."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True, default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -104,7 +104,7 @@ def _asset(name: str) -> str:
 
 @lru_cache
 def _plotly() -> str:
-    """plotly.js as the Python package ships it, packed: 4.6 MB become 1.9."""
+    """plotly.js as the Python package ships it, gzipped and in base64: 4.6 MB become 1.9."""
     source = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()
 
@@ -128,9 +128,9 @@ def _section(figure: Figure, number: int) -> str:
 
 
 def _cell_table(source: Source) -> pd.DataFrame:
-    """The columns of the cell browser; done cells and their drops."""
+    """The table of the cell browser: finished cells and their drops."""
     m = source.metric
-    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": words_of(m).worse,
+    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": metric_text(m).worse,
               f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
               f"noise_arithmetic_{m}": "noise, arithmetic", "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
@@ -156,9 +156,9 @@ def _failures(source: Source) -> str:
 
 
 def _how(source: Source) -> str:
-    """What a reader needs to run it again, and to know how far to trust it."""
+    """The list of what a reader needs to run the sweep again and to judge its numbers."""
     cells = source.cells
-    told = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
+    facts = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
     for column in (
         "model",
         "weights",
@@ -173,17 +173,17 @@ def _how(source: Source) -> str:
         "imported",
     ):
         if column in cells:
-            told[column] = ", ".join(dict.fromkeys(str(v) for v in cells[column].dropna()))[:600] or None
+            facts[column] = ", ".join(dict.fromkeys(str(v) for v in cells[column].dropna()))[:600] or None
     if "seconds" in cells:
-        told["time"] = f"{cells['seconds'].sum() / 60:.1f} minutes for {len(cells)} cells"
-    told["prediction"] = model_quality(source)
-    told["intervals"] = (
+        facts["time"] = f"{cells['seconds'].sum() / 60:.1f} minutes for {len(cells)} cells"
+    facts["prediction"] = model_quality(source)
+    facts["intervals"] = (
         "none: these scores came without outputs"
         if source.draws is None
         else "95 %, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
         "bands by max-T, B = 2000 resamples shared by all cells"
     )
     if set(cells["model"]) == {"tiny"}:
-        told["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
-    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in told.items() if v)
+        facts["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
+    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items() if v)
     return f"<dl>{rows}</dl>"

@@ -1,20 +1,25 @@
-"""How the interaction map is laid out, whatever parts a model has: two of them as axes, a panel for each width of the others."""
+"""The layout of the interaction map for any parts: two parts are the axes, and each width of the others is a panel."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.patches import Rectangle
 
 CONNECTOR = "connector"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """title: `connector 4`; at: {part: width} of the cells in it."""
+    """One panel of the map. title: such as `connector 4`. at: {part: width in bits} of its cells."""
 
     title: str
     at: dict[str, float]
@@ -22,7 +27,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Layout:
-    """x, y: parts whose widths are the axes. single: panels that are left out, since one cell alone is in them."""
+    """x, y: the parts whose widths are the axes. single: the number of panels left out because they have one cell."""
 
     x: str
     y: str
@@ -31,7 +36,10 @@ class Layout:
 
 
 def layouts(data: pd.DataFrame, parts: Sequence[str], roles: Mapping[str, str]) -> dict[str, Layout]:
-    """{setting: layout} of the settings that can be drawn. data: as `width_grid` gives it; roles: {part: role}, as far as known."""
+    """{setting: layout} of the settings that can be drawn.
+
+    data: as `width_grid` gives it. roles: {part: role}, as far as they are known.
+    """
     made = {
         s: _layout(data[data["setting"].isin([s, "none"])], parts, roles) for s in map(str, data["setting"].unique())
     }
@@ -39,12 +47,12 @@ def layouts(data: pd.DataFrame, parts: Sequence[str], roles: Mapping[str, str]) 
 
 
 def free(width: float) -> str:
-    """A dash where a part is left alone."""
+    """A width as text; a dash where the part is left alone."""
     return "–" if width == 16 else f"{width:g}"
 
 
 def why_not(data: pd.DataFrame, parts: Sequence[str]) -> str:
-    """Why nothing is drawn: too few parts were run at several widths."""
+    """A sentence on why nothing is drawn, with a blank before it: too few parts were run at several widths."""
     varied = [p for p in parts if p in data and data[p].nunique() > 1]
     if len(varied) > 1:
         return " No method has several cells that vary two parts."
@@ -52,7 +60,10 @@ def why_not(data: pd.DataFrame, parts: Sequence[str]) -> str:
 
 
 def _layout(shown: pd.DataFrame, parts: Sequence[str], roles: Mapping[str, str]) -> Layout | None:
-    """Two varied parts are the axes, the later one across. Of more, the connector and those with fewest widths make panels."""
+    """Two parts that vary are the axes, the later one across.
+
+    Of more, the connector and those of fewest widths make panels.
+    """
     varied = [p for p in parts if shown[p].nunique() > 1]
     if len(varied) < 2:
         return None
@@ -74,10 +85,11 @@ def _tuple(widths: object) -> tuple[float, ...]:
 # ---- one panel as a picture
 
 
-def draw_panel(axis: Any, shown: pd.DataFrame, layout: Layout, at: Mapping[str, float]) -> Any:
-    """Drops as a heat map with their numbers, lines of equal size, hatches where an interval covers 0. Returns the image.
+def draw_panel(axis: Axes, shown: pd.DataFrame, layout: Layout, at: Mapping[str, float]) -> AxesImage:
+    """Draw drops as a heat map with numbers, contours of equal size, and hatches where an interval covers 0.
 
-    shown: all cells of the setting, so that panels have one scale and the same axes; at: which of them are in this panel.
+    shown: all cells of the setting, so that all panels have one scale and the same axes. at: {part: width} of the cells
+    in this panel. Returns the image.
     """
     x, y = (sorted(shown[p].unique()) for p in (layout.x, layout.y))
     own = shown[(shown[list(at)] == pd.Series(at, dtype=float)).all(axis=1)]
@@ -86,7 +98,7 @@ def draw_panel(axis: Any, shown: pd.DataFrame, layout: Layout, at: Mapping[str, 
         for v in ("drop", "size")
     )
     image = axis.imshow(grid, cmap="cividis_r", vmin=0, vmax=shown["drop"].max(), origin="lower", aspect="auto")
-    _write_numbers(axis, image, grid)
+    _write_numbers(axis, image, grid, float(shown["drop"].max()))
     if size.notna().all().all() and min(size.shape) > 1:
         axis.clabel(axis.contour(size, colors="k", linewidths=0.7, linestyles=":"), fontsize=7)
     for row in own[(own["low"] <= 0) & (own["high"] >= 0)].to_dict("records"):
@@ -97,15 +109,15 @@ def draw_panel(axis: Any, shown: pd.DataFrame, layout: Layout, at: Mapping[str, 
     return image
 
 
-def _write_numbers(axis: Any, image: Any, grid: pd.DataFrame) -> None:
+def _write_numbers(axis: Axes, image: AxesImage, grid: pd.DataFrame, most: float) -> None:
     for (row, column), drop in np.ndenumerate(grid.to_numpy(float)):
         if drop == drop:
-            ink = "w" if drop > image.norm.vmax / 2 else "k"
+            ink = "w" if drop > most / 2 else "k"
             behind = {"boxstyle": "round,pad=0.1", "fc": image.cmap(image.norm(drop)), "ec": "none"}
             axis.text(column, row, f"{drop:.2f}", ha="center", va="center", fontsize=6, color=ink, bbox=behind)
 
 
-def _hatched(spot: tuple[float, float]) -> Any:
+def _hatched(spot: tuple[float, float]) -> Rectangle:
     from matplotlib.patches import Rectangle
 
     return Rectangle(spot, 1, 1, fill=False, hatch="///", edgecolor="0.4", linewidth=0)

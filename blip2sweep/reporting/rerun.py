@@ -1,13 +1,15 @@
-"""Commands that carry a sweep on: what is evaluated, where and on which calibration samples stays, what varies does not."""
+"""Commands that carry a sweep on: what is evaluated, where and on which calibration samples stays, what varies does
+not.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.recipes import Entry, calibrates, part_of
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
@@ -28,7 +30,7 @@ KEPT = (
     "tracking",
 )
 FOLDERS = ("--config-dir", "-cd")
-# Overrides that a row of the table has the value of, so that one of several values can be told to be the row's.
+# Overrides whose value a row of the table has, so that the row's own can be chosen from several.
 COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "task.limit": "samples"}
 CALIBRATION = {
     "calibration": "calibration", "calibration.n_samples": "calibration_samples", "calibration.seed": "calibration_seed",
@@ -36,23 +38,24 @@ CALIBRATION = {
 }  # fmt: skip
 
 
-def context(source: Source, recipes: Sequence[Sequence[Entry]], row: Mapping[Any, Any]) -> list[str]:
-    """Flags and overrides for running `recipes` as the cells at hand were run. row: a cell whose calibration is taken over.
+def context(source: Source, recipes: Sequence[Sequence[Entry]], row: Row) -> list[str]:
+    """Flags and overrides for running `recipes` as the cells at hand were run. row: a cell whose calibration is taken
+    over.
 
-    Raises UserError where the command varied something that the table's rows do not tell.
+    Raises UserError where the command varied something of which the table has no column.
     """
     command = command_of(source)
     if command.startswith("import"):
-        words = [override(k, str(row[k])) for k in ("model", "task")]
+        arguments = [override(k, str(row[k])) for k in ("model", "task")]
     else:
-        words = [*_flags(_split(command)), *_kept(_split(command), row, source.anatomy)]
+        arguments = [*_flags(_split(command)), *_kept_overrides(_split(command), row, source.anatomy)]
     measured = [e for listed in recipes for e in listed if calibrates(e)]
-    words += _calibration(_split(command), row, _reads(source, measured)) if measured else []
-    return [*words, override("output_dir", str(source.output_dir))]
+    arguments += _calibration(_split(command), row, _reads(source, measured)) if measured else []
+    return [*arguments, override("output_dir", str(source.output_dir))]
 
 
 def command_of(source: Source) -> str:
-    """The sweep's own; for the whole ledger that of the newest sweep which holds the baseline."""
+    """The command of the sweep; for the whole ledger that of the newest sweep that holds the baseline."""
     if source.command:
         return source.command
     base = source.cells.loc[source.cells["part"] == "none", "key"].iloc[0]
@@ -66,31 +69,31 @@ def _split(command: str) -> list[str]:
         return command.split()
 
 
-def _flags(words: Sequence[str]) -> Iterator[str]:
-    for word, value in zip(words, [*words[1:], ""], strict=False):
+def _flags(arguments: Sequence[str]) -> Iterator[str]:
+    for word, value in zip(arguments, [*arguments[1:], ""], strict=False):
         if word in FOLDERS:
             yield from (word, value)
         elif word.startswith(tuple(f"{f}=" for f in FOLDERS)):
             yield word
 
 
-def _kept(words: Sequence[str], row: Mapping[Any, Any], anatomy: Anatomy | None) -> Iterator[str]:
-    """With the model's own names for its parts, as in the rest of a suggested command."""
-    for key, value in _overrides(words):
+def _kept_overrides(arguments: Sequence[str], row: Row, anatomy: Anatomy | None) -> Iterator[str]:
+    """The overrides of KEPT, with the model's own names for its parts, as the rest of a suggested command has them."""
+    for key, value in _overrides(arguments):
         if key.startswith(KEPT):
             named = own_keys(key, anatomy) if anatomy else (key,)
             yield from (f"{name}={_one(key, value, row)}" for name in named)
 
 
-def _overrides(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for word in words:
+def _overrides(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for word in arguments:
         key, given, value = word.partition("=")
         if given and not word.startswith("-"):
             yield key.lstrip("+"), value
 
 
-def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
-    """The value itself, or of several that of the row."""
+def _one(key: str, value: str, row: Row) -> str:
+    """The value, or the row's own where the override has several. Raises UserError where the row has no such column."""
     values = value.split(",")
     if len(values) == 1 or value[:1] in "[{'\"":
         return value
@@ -103,17 +106,17 @@ def _one(key: str, value: str, row: Mapping[Any, Any]) -> str:
 
 
 def _reads(source: Source, measured: Sequence[Entry]) -> bool:
-    """Whether the language model is measured, as far as its name is known."""
+    """Whether a part that reads text is among those measured; True where the model's parts are not known."""
     parts = source.anatomy.parts if source.anatomy else {}
     return any(part not in parts or parts[part].reads_text for part in map(part_of, measured))
 
 
-def _calibration(words: Sequence[str], row: Mapping[Any, Any], reading: bool) -> list[str]:
-    """The row's own, else the command's words. The weight of image tokens is the language model's alone."""
-    given = {k: v for k, v in _overrides(words) if k.split(".")[0] == "calibration"}
+def _calibration(arguments: Sequence[str], row: Row, reading: bool) -> list[str]:
+    """The row's own, else the command's arguments. The weight of image tokens is the language model's alone."""
+    given = {k: v for k, v in _overrides(arguments) if k.split(".")[0] == "calibration"}
     if not reading:
         given.pop("calibration.image_token_weight", None)
     given = {k: _one(k, v, row) for k, v in given.items() if k not in CALIBRATION}
-    own = {k: row[c] for k, c in CALIBRATION.items() if not pd.isna(row.get(c))}
+    own = {k: v for k, c in CALIBRATION.items() if (v := row.get(c)) is not None and v is not pd.NA and v == v}
     given |= {k: str(int(v) if isinstance(v, float) else v) for k, v in own.items()}
     return [f"{k}={v}" for k, v in given.items()]

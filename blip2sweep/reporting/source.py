@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -19,7 +18,7 @@ from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results.collect import collect
 from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
-from blip2sweep.results.sweeps import find_results
+from blip2sweep.results.sweeps import Sweep, find_results
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.pack import CellJob
@@ -27,7 +26,11 @@ from blip2sweep.wire.pack import CellJob
 
 @dataclass
 class Source:
-    """Comparable cells and all that is known of them. table: every row, failed ones too."""
+    """Comparable cells and what is known of them.
+
+    title: the sweep's name. folder: the sweep's. table: every row, failed ones too. cells: the comparable rows. metric:
+    the main one. command: the sweep's overrides, empty for the whole ledger.
+    """
 
     output_dir: Path
     title: str
@@ -42,11 +45,11 @@ class Source:
 
     @property
     def selection(self) -> list[str]:
-        """The words that choose these cells again for another verb."""
-        words = ["--all" if self.folder == self.output_dir else self.title]
+        """The arguments that choose these cells for another verb."""
+        arguments = ["--all" if self.folder == self.output_dir else self.title]
         for column, value in self.only.items():
-            words += [f"--{column}", value] if column in ("model", "task") else ["--only", f"{column}={value}"]
-        return words
+            arguments += [f"--{column}", value] if column in ("model", "task") else ["--only", f"{column}={value}"]
+        return arguments
 
     @property
     def heading(self) -> str:
@@ -58,18 +61,20 @@ class Source:
 
     @property
     def meant(self) -> list[str]:
-        """Which sweep a verb speaks of, in lines for the terminal."""
+        """The lines for the terminal that name the sweep a verb is about."""
         name = self.title if self.title == ALL else f"sweep {self.title}"
         return [f"{name}: {self.heading}", *self.notes]
 
     @cached_property
     def jobs(self) -> dict[str, CellJob]:
-        """{key: what a worker was told}, for models and tasks; empty for imported rows."""
+        """{key: job} as workers got it, for its model and task; empty for imported rows."""
         return pack_jobs(self.output_dir)
 
     @cached_property
     def measured(self) -> tuple[pd.DataFrame, Draws | None]:
-        """Every finished cell of the ledger that has this baseline, whichever sweep ran it, and the draws of all of them."""
+        """Every finished cell of the ledger that has this baseline, whichever sweep ran it, and the draws of all of
+        them.
+        """
         base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
         path = self.output_dir / "table.parquet"
         table = read_table(path) if path.exists() else self.table
@@ -81,7 +86,7 @@ class Source:
 
     @cached_property
     def anatomy(self) -> Anatomy | None:
-        """Of the model as it was planned, else of the shipped model of that name."""
+        """The anatomy of the model as planned, else of the shipped model of that name; None where neither is known."""
         job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
         name = str(self.cells["model"].iloc[0])
         config = job["model"] if job else (model_config(name) if name in shipped_models() else None)
@@ -89,7 +94,7 @@ class Source:
 
     @property
     def known_anatomy(self) -> Anatomy:
-        """The anatomy, where nothing goes without it."""
+        """The anatomy. Raises UserError where it is not known."""
         if self.anatomy is None:
             raise UserError(
                 f"model {self.cells['model'].iloc[0]}: its anatomy is not known here; right: the output_dir of its own sweep"
@@ -98,16 +103,16 @@ class Source:
 
     @cached_property
     def task(self) -> TaskData | None:
-        """The task's samples, where its data folder is still there and says the same."""
+        """The task's samples; None where its data folder is gone or has changed."""
         job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
         try:
             return planned_task(job["task"]) if job else None
         except UserError:
             return None
 
-    def words(self, said: Predictions) -> list[str]:
-        """What was said of each sample, as people read it, as far as the task is known."""
-        return self.task.words(said) if self.task else said.outputs
+    def words(self, predictions: Predictions) -> list[str]:
+        """The output for each sample as people read it, or the raw output where the task is not known."""
+        return self.task.words(predictions) if self.task else predictions.outputs
 
 
 def pack_jobs(output_dir: Path) -> dict[str, CellJob]:
@@ -124,9 +129,10 @@ def load_source(
     all_cells: bool = False,
     only: dict[str, str | None] | None = None,
 ) -> Source:
-    """The newest sweep, a named one, or the whole ledger; `only` narrows by column, such as {"task": "vqav2"}.
+    """The source of the newest sweep, of a named one, or of the whole ledger.
 
-    A run of one cell is the newest sweep only where there is no other.
+    only: {column: value} narrows the cells, such as {"task": "vqav2"}. A run of one cell is the newest sweep only where
+    there is no other. Raises UserError where nothing fits, and where cells cannot be compared (see `comparable`).
     """
     found = None if all_cells else find_results(output_dir, sweep)
     folder = found.folder(output_dir) if found else output_dir
@@ -141,8 +147,11 @@ def load_source(
     return Source(output_dir, title, folder, table, cells, metric, draws, command, notes, narrowed)
 
 
-def _collected(output_dir: Path, found: Any, folder: Path) -> pd.DataFrame:
-    """The table as the journals have it now; as it was last written where they are gone or nothing may be written."""
+def _collected(output_dir: Path, found: Sweep | None, folder: Path) -> pd.DataFrame:
+    """The table, collected from the journals first.
+
+    The table on disk where there are none, or nothing can be written.
+    """
     if any((output_dir / "journals").glob("*.jsonl")):
         try:
             collect(output_dir, found)
@@ -159,22 +168,25 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
         if value is not None:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
-            kept = table[[_text(v) == value for v in table[column]]]
-            if kept.empty:
+            chosen = table[[_text(v) == value for v in table[column]]]
+            if chosen.empty:
                 there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
                 raise UserError(f"{option}: no cell has it; right: one of {there}")
-            table = kept
+            table = chosen
     return table
 
 
-def _text(value: Any) -> str:
-    """As people type it: a column of whole numbers with gaps holds floats."""
+def _text(value: object) -> str:
+    """A value as people type it. Whole numbers in a column with gaps are floats."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def narrowing(model: str | None, task: str | None, only: Sequence[str]) -> dict[str, str | None]:
-    """`only` of `load_source` from the options of a verb; only: `COLUMN=VALUE`, such as `dtype=float32`."""
+    """`only` of `load_source`, from the options of a verb.
+
+    only: texts such as `dtype=float32`; raises UserError for others.
+    """
     for word in only:
         if not all(word.partition("=")):
             raise UserError(f"--only {word}: right: COLUMN=VALUE, such as dtype=float32")

@@ -1,12 +1,11 @@
-"""The seven figures for a paper: PNG or PDF by matplotlib, from the same frames as the page."""
+"""The figures for a paper: PNG or PDF by matplotlib, from the same frames as the page."""
 
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -16,18 +15,20 @@ from blip2sweep.files import write_atomic
 from blip2sweep.reporting.dropoff import COLOURS, MARKERS
 from blip2sweep.reporting.figures import Figure
 from blip2sweep.reporting.interaction import draw_panel
-from blip2sweep.reporting.words import words_of_label
+from blip2sweep.reporting.metric_text import text_of_label
+from blip2sweep.reporting.panels import HIGH, WIDE, columns, errors, left_out, legend, panels, style
 
-Draw = Callable[[Any, pd.DataFrame, str], None]
-WIDE, HIGH = 9.0, 4.2  # inches
-MOST_PANELS, ACROSS = 12, 4
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+Draw = Callable[["Picture", pd.DataFrame, str], None]
 MOST_PLACES = 40
 SIZE_LABELS = {"bits_per_weight": "bits per weight, whole model", "model_bytes": "bytes, whole model",
                "seconds_batch_1": "seconds an image, batch 1", "seconds_batch_largest": "seconds an image, largest batch"}  # fmt: skip
 
 
 def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -> list[Path]:
-    """One file a figure that has data. kind: png or pdf. metric: as people write it."""
+    """Write one file for each figure that has data, and return their paths. kind: png or pdf. metric: its label."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,7 +43,7 @@ def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -
             _map(picture, figure, metric)
         else:
             DRAW[figure.name](picture, figure.data, metric)
-        _legend(picture)
+        legend(picture)
         buffer = io.BytesIO()
         picture.savefig(buffer, format=kind, dpi=160)
         plt.close(picture)
@@ -51,55 +52,13 @@ def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -
     return paths
 
 
-def _panels(picture: Any, values: Sequence[Any], double: bool = False) -> Iterator[tuple[Any, Any]]:
-    """(value, axis), in rows of four; with `double` (value, (axis, axis below it)). What is left out is said."""
-    shown = list(values)[:MOST_PANELS]
-    down = max(1, math.ceil(len(shown) / ACROSS))
-    across, each = max(1, math.ceil(len(shown) / down)), 2 if double else 1
-    picture.set_size_inches(max(WIDE, 2.6 * across), HIGH * (1 if down == 1 else 0.75 * down) * (1.4 if double else 1))
-    axes = picture.subplots(down * each, across, squeeze=False)
-    for i, axis in enumerate(axes.flat):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_visible((i // across // each) * across + i % across < len(shown))
-    for i, value in enumerate(shown):
-        row, column = each * (i // across), i % across
-        axes[row][column].set_title(str(value), fontsize=10 if across < 3 else 8)
-        yield value, (axes[row][column], axes[row + 1][column]) if double else axes[row][column]
-    _left_out(picture, len(shown), len(values), "panels")
-
-
-def _left_out(picture: Any, shown: int, there: int, what: str) -> None:
-    if there > shown:
-        picture.suptitle(f"the first {shown} of {there} {what}; all are in the CSV", fontsize=8)
-
-
-def _errors(own: pd.DataFrame, value: str, low: str, high: str) -> Any:
-    ends = [own[value] - own[low], own[high] - own[value]]
-    return np.nan_to_num(np.clip(np.array(ends, dtype=float), 0, None))
-
-
-def _style(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
-
-
-def _legend(picture: Any) -> None:
-    """One for all panels, below them, each line named once."""
-    named: dict[str, Any] = {}
-    for axis in picture.axes:
-        handles, words = axis.get_legend_handles_labels()
-        named = dict(zip(words, handles, strict=True)) | named
-    if named:
-        columns = min(len(named), 7)
-        picture.legend(named.values(), named, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
-
-
-def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
+def _dropoff(picture: Picture, data: pd.DataFrame, metric: str) -> None:
     main = data[data["headline"]]
     if main.empty:
         picture.text(0.5, 0.5, "no whole part was run at one width", ha="center")
         return
     widths, parts = sorted(main["width"].unique(), reverse=True), list(main["parts"].unique())
-    for setting, axis in _panels(picture, list(main["setting"].unique())):
+    for setting, axis in panels(picture, list(main["setting"].unique())):
         own = main[main["setting"] == setting]
         axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
         half = (100 * own["noise"] / own["baseline"].abs()).max()
@@ -108,23 +67,23 @@ def _dropoff(picture: Any, data: pd.DataFrame, metric: str) -> None:
         for name, line in own.groupby("parts", sort=False):
             i, seeds = parts.index(name), line[line.get("point", pd.Series(False, index=line.index))]
             x = seeds["width"].map(widths.index).to_numpy(float) + 0.04 * i
-            axis.plot(x, seeds["retained"], linestyle="", **_style(i))  # further calibration seeds
+            axis.plot(x, seeds["retained"], linestyle="", **style(i))  # further calibration seeds
             line = line.drop(seeds.index).sort_values("width", ascending=False)
             x = line["width"].map(widths.index).to_numpy(float) + 0.04 * i
-            bars = _errors(line, "retained", "retained_low", "retained_high")
-            axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **_style(i))
+            bars = errors(line, "retained", "retained_low", "retained_high")
+            axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **style(i))
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=words_of_label(metric).axis)
+        axis.set(xlabel="bits", ylabel=text_of_label(metric).axis)
 
 
-def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
+def _frontier(picture: Picture, data: pd.DataFrame, metric: str) -> None:
     sizes = [s for s in data["by"].unique() if s != "model_bytes"]  # bytes are bits per weight on another scale
-    for by, axis in _panels(picture, sizes):
+    for by, axis in panels(picture, sizes):
         shown = data[data["by"] == by]
         for i, (setting, own) in enumerate(shown.groupby("setting", sort=False)):
             own, colour = own.sort_values(by), COLOURS[i % len(COLOURS)]
             axis.step(own[by], own["value"], where="post", color=colour, label=setting)
-            # Hollow: like the baseline; hollow with a dot: nothing is known of the difference.
+            # Hollow: not distinguishable from the baseline. Hollow with a dot: there is no interval.
             faces = [colour if like is False else "none" for like in own["like_baseline"]]
             axis.scatter(own[by], own["value"], facecolors=faces, edgecolors=colour, marker=MARKERS[i % 7])
             unknown = own[[like is None for like in own["like_baseline"]]]
@@ -133,46 +92,45 @@ def _frontier(picture: Any, data: pd.DataFrame, metric: str) -> None:
         axis.set(xlabel=SIZE_LABELS[by], ylabel=metric + held, title="")
 
 
-def _blocks(picture: Any, data: pd.DataFrame, metric: str) -> None:
+def _blocks(picture: Picture, data: pd.DataFrame, metric: str) -> None:
     own = data[data["headline"]]
     spread = own.groupby(["setting", "width", "part", "kind"])["effect"].agg(lambda e: e.max() - e.min())
-    most: Any = spread.groupby(["setting", "width"]).sum().idxmax()
-    setting, width = most
+    setting, width = cast("tuple[str, float]", spread.groupby(["setting", "width"]).sum().idxmax())
     own = own[(own["setting"] == setting) & (own["width"] == width)]
     kinds = sorted(own["kind"].unique(), reverse=True)
     likely = bool(own["nll"].notna().any())
-    for part, axes in _panels(picture, list(own["part"].unique()), double=likely):
-        axis, below = axes if likely else (axes, axes)
+    for part, axes in columns(picture, list(own["part"].unique()), 2 if likely else 1):
+        axis, below = axes[0], axes[-1]
         for i, kind in enumerate(kinds):
             line = own[(own["part"] == part) & (own["kind"] == kind)].sort_values("first")
             x = (line["first"] + line["last"]) / 2
-            bars = _errors(line, "effect", "low", "high")
-            axis.errorbar(x, line["effect"], yerr=bars, capsize=2, label=kind, **_style(i))
+            bars = errors(line, "effect", "low", "high")
+            axis.errorbar(x, line["effect"], yerr=bars, capsize=2, label=kind, **style(i))
             ends = [line[end].astype(float) for end in ("band_low", "band_high")]
             axis.fill_between(x, *ends, alpha=0.15, color=COLOURS[i])
             if likely:
-                below.plot(x, line["nll"].astype(float), **_style(i))
+                below.plot(x, line["nll"].astype(float), **style(i))
                 below.set(ylabel="ΔNLL")
         below.set(xlabel="block")
         axis.set(ylabel=f"effect on {metric}")
         axis.set_title(f"{part}, {setting}, {width:g} bits", fontsize=9)
 
 
-def _map(picture: Any, figure: Figure, metric: str) -> None:
-    """The setting with most panels."""
+def _map(picture: Picture, figure: Figure, metric: str) -> None:
+    """The map of the setting with most panels."""
     setting = max(figure.layouts, key=lambda s: len(figure.layouts[s].panels))
     layout, shown = figure.layouts[setting], figure.data[figure.data["setting"].isin([setting, "none"])]
-    panels = {p.title: p.at for p in layout.panels}
-    for name, axis in _panels(picture, list(panels)):
-        image = draw_panel(axis, shown, layout, panels[name])
-    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{words_of_label(metric).worse} of {metric}, {setting}")
+    widths = {p.title: p.at for p in layout.panels}
+    for name, axis in panels(picture, list(widths)):
+        image = draw_panel(axis, shown, layout, widths[name])
+    picture.colorbar(image, ax=picture.axes, shrink=0.6, label=f"{text_of_label(metric).worse} of {metric}, {setting}")
 
 
-def _prices(picture: Any, data: pd.DataFrame, metric: str) -> None:
-    """The way down from full precision: one line for the ladder, or one a part where parts were run alone."""
-    run, sign = data[(data["kind"] != HERE) & data["key"].notna()], 1 if words_of_label(metric).higher else -1
+def _prices(picture: Picture, data: pd.DataFrame, metric: str) -> None:
+    """The way down from full precision: one curve for the ladder, or one for each part where parts were run alone."""
+    run, sign = data[(data["kind"] != HERE) & data["key"].notna()], 1 if text_of_label(metric).higher_is_better else -1
     parts, name, scale = list(dict.fromkeys(data["part"])), *_unit(run)
-    for setting, axis in _panels(picture, list(run["setting"].unique())):
+    for setting, axis in panels(picture, list(run["setting"].unique())):
         own = run[run["setting"] == setting]
         ladder = own[own["kind"] == LADDER]
         for _, way in [("", ladder)] if len(ladder) else own.groupby("part", sort=False):
@@ -183,7 +141,7 @@ def _prices(picture: Any, data: pd.DataFrame, metric: str) -> None:
             )
             for part, steps in way.groupby("part", sort=False):
                 axis.plot(
-                    steps["model_bytes"] / scale, steps["value"], linestyle="", label=part, **_style(parts.index(part))
+                    steps["model_bytes"] / scale, steps["value"], linestyle="", label=part, **style(parts.index(part))
                 )
         axis.set(xlabel=f"{name}, whole model", ylabel=metric)
     if run.empty:
@@ -195,9 +153,9 @@ def _unit(run: pd.DataFrame) -> tuple[str, float]:
     return ("MB", 1e6) if not largest < 1e7 else ("kB", 1e3)
 
 
-def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
+def _shapley(picture: Picture, data: pd.DataFrame, metric: str) -> None:
     terms = list(data.loc[data["kind"] == "part", "term"].unique())
-    for setting, axis in _panels(picture, list(data["setting"].unique())):
+    for setting, axis in panels(picture, list(data["setting"].unique())):
         own = data[data["setting"] == setting]
         widths = sorted(own["width"].unique(), reverse=True)
         table = own[own["kind"] == "part"].pivot_table(index="width", columns="term", values="value")
@@ -209,28 +167,30 @@ def _shapley(picture: Any, data: pd.DataFrame, metric: str) -> None:
             axis.bar(range(len(widths)), values, bottom=bottom, color=COLOURS[i], label=term, width=0.6)
             up, down = up + np.clip(values, 0, None), down + np.clip(values, None, 0)
         whole = own[own["kind"] == "whole"].groupby("width").first().reindex(widths)
-        bars, style = _errors(whole, "value", "low", "high"), {"fmt": "D", "mfc": "none", "color": "k", "capsize": 2}
-        axis.errorbar(range(len(widths)), whole["value"], yerr=bars, label="interaction", **style)
+        bars = errors(whole, "value", "low", "high")
+        axis.errorbar(range(len(widths)), whole["value"], yerr=bars, label="interaction", fmt="D", mfc="none", color="k",
+                      capsize=2)  # fmt: skip
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=f"{words_of_label(metric).worse} of {metric}")
+        axis.set(xlabel="bits", ylabel=f"{text_of_label(metric).worse} of {metric}")
 
 
-def _methods(picture: Any, data: pd.DataFrame, metric: str) -> None:
+def _methods(picture: Picture, data: pd.DataFrame, metric: str) -> None:
     every = list(data["label"].unique())
     places = every[:MOST_PLACES][::-1]
-    for _, axis in _panels(picture, [""]):
+    for _, axis in panels(picture, [""]):
         picture.set_size_inches(WIDE, max(HIGH, 1.2 + 0.22 * len(places)))
         axis.axvline(0, color="0.5", linewidth=1, linestyle=":")
         for i, (setting, own) in enumerate(data[data["label"].isin(places)].groupby("setting", sort=False)):
             y = [places.index(p) + 0.1 * i for p in own["label"]]
-            style = {k: v for k, v in _style(i).items() if k != "marker"}
-            bars = _errors(own, "gain", "low", "high")
-            axis.errorbar(own["gain"], y, xerr=bars, fmt=MARKERS[i % 7], capsize=2, label=setting, **style)
+            bars, shown = errors(own, "gain", "low", "high"), style(i)
+            axis.errorbar(own["gain"], y, xerr=bars, fmt=shown["marker"], capsize=2, label=str(setting),
+                          color=shown["color"], markersize=shown["markersize"])  # fmt: skip
         axis.set_yticks(range(len(places)), [p if len(p) < 48 else p[:47] + "…" for p in places], fontsize=7)
-        axis.set(xlabel=words_of_label(metric).gain)
-    _left_out(picture, len(places), len(every), "recipes")
+        axis.set(xlabel=text_of_label(metric).gain)
+    left_out(picture, len(places), len(every), "recipes")
 
 
 DRAW: dict[str, Draw] = {
-    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "prices": _prices, "shapley": _shapley, "methods": _methods,
+    "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "prices": _prices, "shapley": _shapley,
+    "methods": _methods,
 }  # fmt: skip

@@ -5,42 +5,45 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.cells import cell_len
 from rich.table import Table
 
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.main_metric import main_metric, metric_of, metrics_of
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics import METRICS
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
-from blip2sweep.reporting.seen import unseen_notes
+from blip2sweep.reporting.few_images import unseen_notes
+from blip2sweep.results.sweeps import Sweep
 
-MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all
+MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all rows
 TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
-# Given up, the first first, where a terminal is too narrow for all: what says which cell it is, and its drop, stay.
+# Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
 LEAST = ("bits/weight", "key")  # then metrics
-KEY_LETTERS = 6  # of a key, where all of them have no room; any beginning that is one cell's names it
+KEY_LETTERS = 6  # of a key where the whole has no room; a beginning names a cell if no other cell has it
 
 
 def short_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns people ask for first: what was done, metric, drop with its interval, bits per weight."""
+    """The columns to read first: what was done, metric, drop with its interval, bits per weight.
+
+    All values are texts.
+    """
     out = pd.DataFrame(index=table.index)
     for column in ("model", "dtype", "task", "samples"):
         if column in table and table[column].nunique() > 1:
-            out[column] = [_word(v) for v in table[column]]
+            out[column] = [_text(v) for v in table[column]]
     out["part"] = table["part"]
     out["bits"] = [_bits(row) for row in table.to_dict("records")]
     for column in ("blocks", "layers", "method", "strategy", "group_size"):
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
-            out[column] = [_word(v) for v in table[column]]
+            out[column] = [_text(v) for v in table[column]]
     metrics = metrics_of(table)
     for metric in metrics:
         out[metric] = [_number(v, 3) for v in table[metric]]
@@ -51,13 +54,13 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
             out["noise"] = floor
     out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
     if "status" in table and (table["status"] != "done").any():
-        out["status"] = [_word(r.get("failure")) or "done" for r in table.to_dict("records")]
+        out["status"] = [_text(r.get("failure")) or "done" for r in table.to_dict("records")]
     out["key"] = table["key"]
     return out
 
 
-def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path | None) -> None:
-    """The table of a sweep and where its files are."""
+def print_sweep(table: pd.DataFrame, sweep: Sweep, output_dir: Path, picture: Path | None) -> None:
+    """Print the table of a sweep, its notes, and where its files are."""
     screen = console()
     if table.empty:
         screen.print("no rows yet")
@@ -74,39 +77,44 @@ def print_sweep(table: pd.DataFrame, sweep: Any, output_dir: Path, picture: Path
         screen.print(f"wrote {path}", soft_wrap=True)
 
 
-def _prices(table: pd.DataFrame, sweep: Any, output_dir: Path) -> list[str]:
-    """What the next bits cost; the report has it where a sweep is too large for a terminal to wait."""
-    from blip2sweep.reporting.prices import told_of
+def _prices(table: pd.DataFrame, sweep: Sweep, output_dir: Path) -> list[str]:
+    """What the next bits cost; nothing for large sweeps, where it takes long and the report has it."""
+    from blip2sweep.reporting.prices import terminal_prices
 
-    return told_of(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
+    return terminal_prices(output_dir, table, sweep.command) if len(table) <= MOST_ROWS else []
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:
-    """As many columns as fit, whole, and which do not. Where nobody looks at a terminal, such as in a pipe, all of them."""
+    """As many columns as fit, whole, and which do not.
+
+    Where nobody looks at a terminal, such as in a pipe, all of them.
+    """
     short, screen = short_table(table).rename(columns=shown).map(shown), console()
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         screen.width = max(screen.width, _width(short))
-    fitting, left = fitted(short, screen.width)
+    fitting, others = fitted(short, screen.width)
     screen.print(rich_table(fitting, title))
-    if left:
-        told = f"no room for {', '.join(left)}: a wider terminal, or --format csv, has them"
-        screen.print(told, soft_wrap=True)
+    if others:
+        hint = f"no room for {', '.join(others)}: a wider terminal, or --format csv, has them"
+        screen.print(hint, soft_wrap=True)
 
 
 def fitted(short: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
-    """The columns that a width has room for, keys by their beginnings if need be, and the names of those that it has not."""
-    left: list[str] = []
+    """The columns that a width has room for, keys by their beginnings if need be, and the names of those that it has
+    not.
+    """
+    dropped: list[str] = []
     if _width(short) > width and "key" in short:
         short = short.assign(key=_beginnings(short["key"]))
     for column in (c for c in (*LEAST, *main_metrics()) if c in short):
-        if _width(short.drop(columns=left)) <= width:
+        if _width(short.drop(columns=dropped)) <= width:
             break
-        left.append(column)
-    return short.drop(columns=left), left
+        dropped.append(column)
+    return short.drop(columns=dropped), dropped
 
 
 def _beginnings(keys: pd.Series) -> pd.Series:
-    """As long as it takes to tell them apart."""
+    """The shortest beginnings that tell the keys apart."""
     letters = next((n for n in range(KEY_LETTERS, 12) if keys.str[:n].nunique() == keys.nunique()), 12)
     return keys.str[:letters]
 
@@ -121,7 +129,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     ends = [f"drop_{m}_low" for m in metrics_of(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
     how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
-    lines = [f"drop: {_drop_told(table)}, positive is worse; interval: {how}"]
+    lines = [f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"]
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
@@ -139,7 +147,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _drop_told(table: pd.DataFrame) -> str:
+def _drop_formula(table: pd.DataFrame) -> str:
     metric = main_metric(table)
     return (
         "baseline − cell" if metric is None or METRICS[metric].higher_is_better else f"{metric} of the cell − baseline"
@@ -147,7 +155,7 @@ def _drop_told(table: pd.DataFrame) -> str:
 
 
 def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
-    """A rich table; numbers to the right."""
+    """A rich table with numbers to the right."""
     named = None if title is None else cell(title)
     drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
@@ -160,7 +168,7 @@ def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
 
 
 def render(table: pd.DataFrame, fmt: str) -> str:
-    """Plain text in one of `csv` (every column), `md`, `latex`."""
+    """The table as text. fmt: `csv` (every column), `md` or `latex` (the columns of `short_table`)."""
     if fmt == "csv":
         return csv_text(table)
     short = short_table(table)
@@ -168,13 +176,16 @@ def render(table: pd.DataFrame, fmt: str) -> str:
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit. `import csv` takes it back."""
+    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit.
+
+    `import csv` takes it back.
+    """
     return table.rename(columns=lambda c: defused(str(c))).map(_csv_cell).to_csv(index=False)
 
 
-def _csv_cell(value: Any) -> Any:
-    kept = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
-    return value if kept else defused(str(value))
+def _csv_cell(value: object) -> object:
+    plain = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
+    return value if plain else defused(str(value))
 
 
 def markdown(short: pd.DataFrame) -> str:
@@ -183,7 +194,7 @@ def markdown(short: pd.DataFrame) -> str:
 
 
 def _md(text: str) -> str:
-    """A bar would end the cell, and so would one behind a backslash of the text itself."""
+    """A text without the bars that would end the cell, also those behind a backslash of the text."""
     return re.sub(r"(\\*)\|", lambda bar: "&#92;" * len(bar[1]) + "\\|", one_line(text))
 
 
@@ -199,37 +210,37 @@ def _tex(text: str) -> str:
     return "".join(TEX.get(c, c) for c in one_line(text))
 
 
-def _bits(row: Mapping[Any, Any]) -> str:
-    values = {c.removeprefix("bits_"): row[c] for c in part_columns(row, [row["recipe"]])}
-    touched = {k: v for k, v in values.items() if v is not None and not math.isnan(v)}
+def _bits(row: Row) -> str:
+    values = {c.removeprefix("bits_"): number(row, c) for c in part_columns(map(str, row), [row.get("recipe")])}
+    touched = {k: v for k, v in values.items() if not math.isnan(v)}
     if len(set(touched.values())) <= 1:
         return next((f"{v:.3g}" for v in touched.values()), "–")  # the mean of several widths is no whole number
     return " ".join(f"{k} {v:.3g}" for k, v in touched.items())
 
 
-def _drop(row: Mapping[Any, Any], metrics: list[str]) -> tuple[str, str]:
-    """Of the metric that the row's task has."""
+def _drop(row: Row, metrics: list[str]) -> tuple[str, str]:
+    """The drop and its interval, in the main metric of the row's task."""
     metric = metric_of(row, metrics)
-    low, high = row.get(f"drop_{metric}_low"), row.get(f"drop_{metric}_high")
-    if row["part"] == "none" or low is None or math.isnan(low):
+    low, high = number(row, f"drop_{metric}_low"), number(row, f"drop_{metric}_high")
+    if row["part"] == "none" or math.isnan(low):
         return "–" if row["part"] == "none" else "", ""
-    return _number(row[f"drop_{metric}"], 3), f"{_number(low, 3)}…{_number(high, 3)}"
+    return _number(number(row, f"drop_{metric}"), 3), f"{_number(low, 3)}…{_number(high, 3)}"
 
 
-def _floor(row: Mapping[Any, Any], metrics: list[str]) -> str:
-    """The noise floor of a calibrated cell: by how much another seed, and other arithmetic, change the metric."""
+def _floor(row: Row, metrics: list[str]) -> str:
+    """The noise floor of a calibrated cell: how much another seed, and other arithmetic, change the metric."""
     metric = metric_of(row, metrics)
-    changes = [row.get(f"noise_{what}_{metric}") for what in ("seed", "arithmetic")]
-    return "" if all(c is None or math.isnan(c) for c in changes) else " / ".join(_number(c, 3) or "?" for c in changes)
+    changes = [number(row, f"noise_{what}_{metric}") for what in ("seed", "arithmetic")]
+    return "" if all(map(math.isnan, changes)) else " / ".join(_number(c, 3) or "?" for c in changes)
 
 
-def _number(value: Any, digits: int) -> str:
+def _number(value: float | None, digits: int) -> str:
     if value is None or math.isnan(value):
         return ""
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no negative zero
 
 
-def _word(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,23 +1,24 @@
-"""Weights & Biases: the ledger's rows, sent from the collecting process; workers need no network.
+"""Weights & Biases: the collecting process sends the ledger's rows; workers need no network.
 
-One run per cell with run id = key, so that sending twice changes nothing; group = sweep. The sweep's own run carries the
-table and the HTML report as artifacts and a table of the samples that lost most. What was sent is remembered beside the
-sweep, row by row, so that a stopped upload goes on where it was.
+Each cell is one run whose id is its key, so sending a row twice changes nothing. The group is the sweep. The sweep's
+own run has the table and the HTML report as artifacts, and the samples that lost most as a table. A file beside the
+sweep holds the rows that were sent, so that a stopped upload continues where it stopped.
 
-For parallel coordinates and parameter importance every run's config has a number for every part: `width_<part>` are 16 where
-`bits_<part>` is null; `metric`, `drop` and `kept` name the main metric alike for captions and questions.
+For parallel coordinates and parameter importance every run's config has a number for every part: `width_<part>` is 16
+where `bits_<part>` is null. `metric`, `drop` and `kept` are of the main metric, whatever the task.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pandas as pd
 
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
@@ -37,11 +38,53 @@ CONFIG = (
     "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
     "calibration_seed", "calibration_upstream", "calibration_threads", "calibration_data", "recipe", "baseline",
 )  # fmt: skip
-LEFT_OUT = ("key", "recipe_json")  # the run's id says the one, `recipe` the other
+LEFT_OUT = ("key", "recipe_json")  # the run's id is the key, and `recipe` has the other
 
 
-def check_tracking(settings: Mapping[str, Any]) -> None:
-    """Refuse a tracker or mode that does not exist, or a server that would refuse us, in planning."""
+class Summary(Protocol):
+    """The summary of a W&B run."""
+
+    def update(self, values: Mapping[str, object]) -> None:
+        """Add values by name."""
+
+
+class Artifact(Protocol):
+    """Files that belong to a W&B run."""
+
+    def add_file(self, path: str) -> object:
+        """Add one file."""
+
+
+class WandbRun(Protocol):
+    """A run of W&B, as far as it is used here."""
+
+    summary: Summary
+
+    def log(self, values: Mapping[str, object]) -> None:
+        """Log values by name."""
+
+    def log_artifact(self, artifact: Artifact) -> object:
+        """Upload an artifact."""
+
+    def finish(self) -> None:
+        """End the run."""
+
+
+class Wandb(Protocol):
+    """The library, as far as it is used here."""
+
+    def init(self, **settings: object) -> WandbRun:
+        """Begin a run."""
+
+    def Artifact(self, name: str, type: str) -> Artifact:
+        """An artifact without files."""
+
+    def Table(self, dataframe: pd.DataFrame) -> object:
+        """A table of a frame."""
+
+
+def check_tracking(settings: Mapping[str, object]) -> None:
+    """Raises UserError, in planning, for an unknown tracker or mode, and for a server without a login."""
     if settings.get("name") not in (None, "wandb"):
         raise UserError(f"tracking.name={settings['name']}: unknown tracker; right: wandb, or null")
     if settings.get("mode") not in MODES:
@@ -51,10 +94,11 @@ def check_tracking(settings: Mapping[str, Any]) -> None:
         raise UserError("tracking=wandb: not logged in; right: wandb login, WANDB_API_KEY, or tracking.mode=offline")
 
 
-def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping[str, Any]) -> int:
-    """Send a sweep's finished rows, its table, worst samples and report. Returns the number of rows that are sent."""
+def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping[str, object]) -> int:
+    """Send a sweep's finished rows, its table, worst samples and report. Returns the number of finished rows."""
     import wandb
 
+    library = cast("Wandb", wandb)
     done = table[table["status"] == "done"] if len(table) else table
     common = {
         "project": settings["project"], "entity": settings.get("entity"), "dir": str(output_dir),
@@ -63,73 +107,75 @@ def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping
     metrics, sent = main_by_task(done), Sent(sweep.folder(output_dir), settings)
     for row in done.to_dict("records"):
         if not sent.has(row):
-            _send(wandb, row, metrics.get(row["task"]), common)
+            _send(library, row, metrics.get(row["task"]), common)
             sent.add(row)
-    _send_sweep(wandb, sweep, output_dir, common)
+    _send_sweep(library, sweep, output_dir, common)
     return len(done)
 
 
-def main_by_task(done: pd.DataFrame) -> dict[Any, str | None]:
-    """Captions and questions have each their own."""
+def main_by_task(done: pd.DataFrame) -> dict[Hashable, str | None]:
+    """{task: its main metric}."""
     return {task: main_metric(own) for task, own in done.groupby("task")} if len(done) else {}
 
 
 class Sent:
-    """Which rows were sent where: `tracked.jsonl` beside the sweep, a line a row, appended when its run is finished."""
+    """The rows that were sent, and where: `tracked.jsonl` beside the sweep. A row is added when its run has ended."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         self.path = folder / "tracked.jsonl"
         self.where = "/".join(str(settings.get(k)) for k in ("mode", "entity", "project"))
         self._known = set(self.path.read_text(errors="replace").splitlines()) if self.path.exists() else set()
 
-    def _line(self, row: Mapping[Any, Any]) -> str:
-        told = {k: v for part in split_row(row) for k, v in part.items()}
-        return f"{self.where} {row['key']} {digest(str(sorted(told.items(), key=str)))[:16]}"
+    def _line(self, row: Row) -> str:
+        sent = {k: v for part in split_row(row) for k, v in part.items()}
+        return f"{self.where} {row['key']} {digest(str(sorted(sent.items(), key=str)))[:16]}"
 
-    def has(self, row: Mapping[Any, Any]) -> bool:
+    def has(self, row: Row) -> bool:
+        """Whether this row was sent as it is now."""
         return self._line(row) in self._known
 
-    def add(self, row: Mapping[Any, Any]) -> None:
+    def add(self, row: Row) -> None:
+        """Note that a row was sent."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(self._line(row) + "\n")
 
 
-def _send(wandb: Any, row: Mapping[Any, Any], metric: str | None, common: Mapping[str, Any]) -> None:
+def _send(wandb: Wandb, row: Row, metric: str | None, common: Mapping[str, object]) -> None:
     config, summary = split_row(row)
-    words = (row["model"], row["task"], row.get("method"), row["part"], row.get("imported") and "imported")
+    tags = (row["model"], row["task"], row.get("method"), row["part"], row.get("imported") and "imported")
     run = wandb.init(
         **common, id=row["key"], name=f"{row['part']} {row['recipe']}"[:128], resume="allow", job_type="cell",
-        config={**config, **widths(row)}, tags=[t[:64] for t in words if isinstance(t, str) and t],
+        config={**config, **widths(row)}, tags=[t[:64] for t in tags if isinstance(t, str) and t],
     )  # fmt: skip
     run.summary.update({**summary, **_main(row, metric)})
     run.finish()
 
 
-def widths(row: Mapping[Any, Any]) -> dict[str, float]:
-    """`width_<part>`: the mean width of a part's touched weights, 16 where it is left alone."""
-    bits = {c.removeprefix("bits_"): row[c] for c in part_columns(row, [row["recipe"]])}
-    return {f"width_{part}": 16.0 if _null(v) else float(v) for part, v in bits.items()}
+def widths(row: Row) -> dict[str, float]:
+    """`width_<part>`: the mean width of a part's touched weights in bits, 16 where it is left alone."""
+    columns = part_columns(map(str, row), [row["recipe"]])
+    return {f"width_{c.removeprefix('bits_')}": 16.0 if _null(row[c]) else number(row, c) for c in columns}
 
 
-def _main(row: Mapping[Any, Any], metric: str | None) -> dict[str, Any]:
+def _main(row: Row, metric: str | None) -> dict[str, object]:
     """The main metric under names that are the same for every task."""
     value, base = row.get(metric), row.get(f"baseline_{metric}")
     found = {"metric": value, "drop": row.get(f"drop_{metric}")}
     if not _null(value) and not _null(base) and base and METRICS[str(metric)].higher_is_better:
-        found["kept"] = value / base
+        found["kept"] = number(row, str(metric)) / number(row, f"baseline_{metric}")
     return {k: _plain(v) for k, v in found.items() if not _null(v)}
 
 
-def split_row(row: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(config, summary) of one row; nulls are left out, since W&B would draw them as zeros."""
-    known = {k: _plain(v) for k, v in row.items() if not _null(v)}
+def split_row(row: Row) -> tuple[dict[str, object], dict[str, object]]:
+    """(config, summary) of one row. Nulls are left out, since W&B would draw them as zeros."""
+    known = {str(k): _plain(v) for k, v in row.items() if not _null(v)}
     config = {k: v for k, v in known.items() if k in CONFIG or k in width_columns(known)}
     return config, {k: v for k, v in known.items() if k not in config and k not in LEFT_OUT}
 
 
-def _send_sweep(wandb: Any, sweep: Sweep, output_dir: Path, common: Mapping[str, Any]) -> None:
-    """The sweep's run: table and report as artifacts, the samples that lost most as a W&B table."""
+def _send_sweep(wandb: Wandb, sweep: Sweep, output_dir: Path, common: Mapping[str, object]) -> None:
+    """Send the sweep's run: table and report as artifacts, the samples that lost most as a W&B table."""
     run = wandb.init(**common, id=f"sweep-{sweep.name}", name=f"sweep {sweep.name}", job_type="sweep", resume="allow",
                      config={"command": sweep.command, "cells": len(sweep.keys)})  # fmt: skip
     artifact = wandb.Artifact(f"sweep-{sweep.name}", type="table")
@@ -143,8 +189,8 @@ def _send_sweep(wandb: Any, sweep: Sweep, output_dir: Path, common: Mapping[str,
     run.finish()
 
 
-def _sent_page(wandb: Any, run: Any, source: Source, name: str) -> dict[str, str]:
-    """What went wrong: the sweep is done and its rows are sent, so that its report must not make it fail."""
+def _sent_page(wandb: Wandb, run: WandbRun, source: Source, name: str) -> dict[str, str]:
+    """Send a page. Returns what went wrong by its name, since a report must not fail a sweep whose rows are sent."""
     try:
         _send_page(wandb, run, source, name)
     except Exception as error:
@@ -153,8 +199,8 @@ def _sent_page(wandb: Any, run: Any, source: Source, name: str) -> dict[str, str
     return {}
 
 
-def _send_page(wandb: Any, run: Any, source: Source, name: str) -> None:
-    """One page as an artifact, and its worst samples as a table."""
+def _send_page(wandb: Wandb, run: WandbRun, source: Source, name: str) -> None:
+    """Send one page as an artifact, and its worst samples as a table."""
     from blip2sweep.reporting.html import build_report
     from blip2sweep.reporting.worst import worst_samples
 
@@ -169,8 +215,10 @@ def _send_page(wandb: Any, run: Any, source: Source, name: str) -> None:
 
 
 def _sources(output_dir: Path, sweep: Sweep) -> Iterator[tuple[str, Source | UserError]]:
-    """`report`, or `report-<model>-<task>` of each where there are several: cells of two tasks are not compared. The
-    error says why there is no page."""
+    """(name, source) of each page: `report`, or `report-<model>-<task>` where there are several models or tasks.
+
+    An error in place of a source says why there is no page.
+    """
     from blip2sweep.reporting.source import load_source
 
     table = pd.read_parquet(sweep.folder(output_dir) / "table.parquet")
@@ -183,12 +231,12 @@ def _sources(output_dir: Path, sweep: Sweep) -> Iterator[tuple[str, Source | Use
             yield name, error
 
 
-def _null(value: Any) -> bool:
+def _null(value: object) -> bool:
     return value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
 
 
-def _plain(value: Any) -> Any:
-    """Python's own types: W&B takes no timestamps and writes numpy scalars as text."""
+def _plain(value: object) -> object:
+    """A value as a type of Python: W&B takes no timestamps and writes numpy scalars as text."""
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
     return value.item() if hasattr(value, "item") else value

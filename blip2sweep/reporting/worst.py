@@ -1,4 +1,4 @@
-"""The samples that lost most: what the baseline said, what the cell says, how much worse that is."""
+"""The samples that lost most: the output of the baseline, that of the cell, and how much worse it is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ COLUMNS = ["recipe", "image_id", "id", "baseline", "output", "drop", "key"]
 
 
 def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.DataFrame:
-    """At most `per_cell` samples of a cell and `most` in all, worst first. Drops are in the main metric, per sample; a
-    sample that lost nothing is not among them."""
+    """At most `per_cell` samples of a cell and `most` in all, worst first, with the columns COLUMNS.
+
+    Drops are in the main metric of one sample. Samples that lost nothing are left out.
+    """
     draws = source.draws
     if draws is None:
         return pd.DataFrame(columns=COLUMNS)
@@ -24,12 +26,12 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
     lost = {k: draws.metric.drop(level, draws.metric.each(draws.arrays[k])) for k in own["key"]}
     worst = {key: np.argsort(-np.nan_to_num(d))[:per_cell] for key, d in lost.items()}
     found = [(float(lost[key][i]), key, int(i)) for key, rows in worst.items() for i in rows if lost[key][i] > 0]
-    told = {r["key"]: r for r in own.to_dict("records")}
+    by_key = {r["key"]: r for r in own.to_dict("records")}
     listed = []
     for drop, key, i in sorted(found, reverse=True)[:most]:
-        said = predictions_or_none(source.output_dir, stem(key, told[key]["predictions"]))
-        if said is None:
+        after = predictions_or_none(source.output_dir, stem(key, by_key[key]["predictions"]))
+        if after is None:
             continue
-        was, now = source.words(before)[i], source.words(said)[i]
-        listed.append([told[key]["recipe"], before.image_id[i], before.id[i], was, now, drop, key])
+        was, now = source.words(before)[i], source.words(after)[i]
+        listed.append([by_key[key]["recipe"], before.image_id[i], before.id[i], was, now, drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

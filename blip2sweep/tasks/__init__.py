@@ -1,4 +1,4 @@
-"""Tasks: one file a data format, one a kind of task (task.py has both protocols). No torch here."""
+"""Tasks: one file for each data format, one for each kind of task. task.py has both protocols. No torch here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "res
 
 
 def load_task(config: Mapping[str, Any]) -> TaskData:
-    """The samples of a composed `task` config, checked: annotations read, images there (existence only).
+    """The samples of a composed `task` config. Annotations are read and checked; of images only the existence.
 
     Raises UserError, one line, for anything missing, damaged or outside the data folder.
     """
@@ -43,10 +43,13 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:
-    """`load_task` of a task as a job carries it: with `planned`, the fingerprint of its samples and the digest of its
-    images' content. Raises UserError where the samples are others by now."""
+    """The samples of a task as a job carries it, with `planned`: their fingerprint and the digest of the images'
+    content.
+
+    Raises UserError where the samples have changed since.
+    """
     found, planned = load_task(config), config.get("planned")
-    if not planned:  # of a job that another version planned
+    if not planned:  # a job that an earlier version planned
         return found
     if found.fingerprint != planned["samples"]:
         raise UserError(

@@ -22,15 +22,15 @@ from blip2sweep.tasks.sample import TaskData, fingerprint
 UPSTREAM = ("part", "full", "model")
 SEMANTICS = 1  # raise it when the same choice is measured differently
 MOST_THREADS = 1024
-BATCH = 32  # samples that run together: larger ones would make the states no smaller
+BATCH = 32  # samples that run together
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """task: the config of the split; data: the chosen samples; prompt: as generation words it for their kind.
 
-    upstream: what the layers before a layer are while it is measured (see conf/calibration/task.yaml). threads, batch: CPU
-    threads and samples at a time, which decide in what order sums are added up.
+    upstream: what the layers before a layer are while it is measured (see conf/calibration/task.yaml). threads, batch:
+    CPU threads and samples at a time, which decide in what order sums are added up.
     """
 
     task: dict[str, Any]
@@ -46,8 +46,8 @@ class Calibration:
     batch: int = BATCH
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What determines the measurements: the samples themselves, never how they were asked for."""
+    def identity(self) -> dict[str, object]:
+        """What determines the measurements: the samples themselves, whatever config chose them."""
         return {
             "semantics": SEMANTICS,
             "samples": self.data.fingerprint,
@@ -66,24 +66,31 @@ class Calibration:
         """What decides in which order sums are added up."""
         return {"threads": self.threads, "batch": self.batch}
 
-    def measured(self, tells_tokens_apart: bool) -> dict[str, Any]:
-        """What of the identity a part depends on, apart from upstream: only the language model tells tokens apart."""
-        kept = {k: v for k, v in self.identity.items() if k != "upstream"}
-        return kept if tells_tokens_apart else {**kept, "image_token_weight": None}
+    def measured(self, tells_tokens_apart: bool) -> dict[str, object]:
+        """What a part's measurements depend on, apart from upstream.
 
-    def digest(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: Any = None) -> str:
-        """Twelve digits for the schemes of a part. before: hashes of the recipes of the touched parts before it; deep:
-        whether layers of several of its blocks are touched; reads: what the methods read of the anatomy, as JSON. Where
-        nothing stands before, all `upstream` mean the same."""
+        The weight of image tokens counts for the language part.
+        """
+        own = {k: v for k, v in self.identity.items() if k != "upstream"}
+        return own if tells_tokens_apart else {**own, "image_token_weight": None}
+
+    def digest(self, tells_tokens_apart: bool, before: Sequence[str], deep: bool, reads: object = None) -> str:
+        """Twelve hex digits for the schemes of a part.
+
+        before: hashes of the recipes of the touched parts before it. deep: whether layers of several of its blocks are
+        touched. reads: what the methods read of the anatomy, as JSON. Every `upstream` gives the same digest where no
+        compressed layer comes before a measured one.
+        """
         upstream = self.upstream
         if upstream == "model" and not before:
             upstream = "part"
         if upstream == "part" and not deep:
             upstream = "full"
-        seen = [self.measured(tells_tokens_apart), upstream, list(before) if upstream == "model" else None]
-        return digest([*seen, reads] if reads else seen)[:12]
+        content = [self.measured(tells_tokens_apart), upstream, list(before) if upstream == "model" else None]
+        return digest([*content, reads] if reads else content)[:12]
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
+        """The calibration columns of a row."""
         return {
             "calibration": self.name,
             "calibration_samples": self.n_samples,
@@ -93,11 +100,21 @@ class Calibration:
             "calibration_data": digest([self.identity["samples"], self.identity["images"]])[:12],
         }
 
-    def job(self) -> dict[str, Any]:
+    def job(self) -> dict[str, object]:
         """What a worker needs to choose the same samples."""
-        kept = ("task", "name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "prompt", "threads")
-        seen = {k: self.identity[k] for k in ("samples", "images")}
-        return {k: getattr(self, k) for k in kept} | {"planned": seen}
+        fields = (
+            "task",
+            "name",
+            "n_samples",
+            "seed",
+            "upstream",
+            "image_token_weight",
+            "text_only",
+            "prompt",
+            "threads",
+        )
+        planned = {k: self.identity[k] for k in ("samples", "images")}
+        return {k: getattr(self, k) for k in fields} | {"planned": planned}
 
 
 def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +145,11 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
-    """Raise UserError when the split holds an image that the task evaluates. Numbers are COCO's ids, whatever the folder;
-    those of the generated scenes are their own, so between the two only the same picture counts."""
+    """Raises UserError where the split has an image that the task evaluates.
+
+    Image ids are compared, since they are COCO's in every folder. Generated scenes have ids of their own: between these
+    and others the pictures are compared.
+    """
     shared = split.images.keys() & evaluated.images.keys()
     if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
         both = list(shared)
@@ -139,7 +159,7 @@ def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskDa
 
 
 def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData) -> None:
-    """Raise UserError where a picture that was drawn is evaluated too, whatever ids and names the two have it by."""
+    """Raises UserError where a chosen picture is evaluated too, also under another id or name."""
     theirs = {f.digest for f in file_digests(list(evaluated.images.values()))} - {UNREADABLE}
     ours = file_digests(list(chosen.images.values()))
     _refuse_shared({i for i, f in zip(chosen.images, ours, strict=True) if f.digest in theirs}, where, evaluated)
@@ -154,7 +174,10 @@ def _refuse_shared(shared: Collection[Id], where: str, evaluated: TaskData) -> N
 
 
 def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:
-    """`n_samples` of a split, drawn by `seed`; a larger draw holds the smaller one. Raises UserError when it has fewer."""
+    """`n_samples` of a split, drawn by `seed`; a larger draw contains the smaller one.
+
+    Raises UserError for too many.
+    """
     if n_samples > len(split.samples):
         raise UserError(
             f"calibration.n_samples={n_samples}: {split.name} has {len(split.samples)}; right: at most as many"
@@ -166,7 +189,7 @@ def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:
 
 
 def _root(split: TaskData) -> Path:
-    """What the names of its images are told from: the folder above theirs, or the one that all of theirs are in."""
+    """The folder that image names are relative to: the one above their folder, or the common one of several folders."""
     folders = {s.image.parent for s in split.samples}
     return next(iter(folders)).parent if len(folders) == 1 else Path(os.path.commonpath(folders))
 
@@ -174,15 +197,15 @@ def _root(split: TaskData) -> Path:
 def calibration(
     config: Mapping[str, Any], split: TaskData, task: Mapping[str, Any], generation: Mapping[str, Any], family: str
 ) -> Calibration:
-    """config: the composed `calibration`; split and its task config; generation: the composed section, for the prompt."""
-    kept = ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "threads")
-    shared = {k: config[k] for k in kept}
+    """The calibration of a cell. config, task, generation: the composed sections; task is that of the split."""
+    fields = ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "threads")
+    shared = {k: config[k] for k in fields}
     data = choose(split, config["n_samples"], config["seed"])
     return Calibration(dict(task), data, prompt=prompt_of(generation, split.kind, family), **shared)
 
 
 def prompt_of(generation: Mapping[str, Any], kind: str, family: str) -> str | None:
-    """The prompt of the cell's preset for this kind of task; an override of it counts where it fits the kind."""
+    """The prompt of the cell's preset for this kind of task, or its override where that fits the kind."""
     try:
         return resolve_generation(generation, kind, family)[0].prompt
     except UserError:

@@ -1,4 +1,4 @@
-"""Captions: a text a picture, held against people's captions of it."""
+"""Captions: one text for each picture, compared with people's captions of it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def metrics() -> Sequence[Metric]:
 
 
 class Scorer:
-    """References are tokenised once, one METEOR process serves all cells."""
+    """Scores captions. References are tokenised once, and one METEOR process serves all cells."""
 
     def __init__(self, data: TaskData) -> None:
         self.samples = data.samples
@@ -67,7 +67,7 @@ class Scorer:
         return CaptionScorer([s.references for s in self.samples])
 
     def warm(self) -> None:
-        """Starting METEOR takes some seconds."""
+        """Start METEOR, which takes some seconds."""
         assert self._all
         shared_meteor().statistics([["a"]], ["a"])
 

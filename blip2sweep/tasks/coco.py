@@ -18,7 +18,10 @@ NOTES = {("val2017", 1000): "783 of these 1000 images are in the Karpathy train 
 
 
 def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
-    """Samples in file order and notes. split: `karpathy_test` and its like, or that of a captions file (`val2017`)."""
+    """The samples in file order, and notes.
+
+    split: `karpathy_test` and its like, or that of a captions file (`val2017`).
+    """
     reader = _karpathy if split.startswith(KARPATHY) else _captions
     samples, where, origin = reader(root, split, limit)
     check_images(samples, root, where, origin)

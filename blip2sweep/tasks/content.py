@@ -1,8 +1,8 @@
 """What image files hold: a digest of each file's bytes, and one of all images of a task. No torch, no Pillow here.
 
-A file that was hashed once is remembered in the user's cache by path, size, times and inode, so that planning again takes
-a stat a file. As git does it, a file that was changed within the last two seconds is not remembered: it may change again
-without a trace. The worker hashes the bytes that it decodes and compares them with what was planned.
+A file that was hashed once is remembered in the user's cache by path, size, times and inode, so that planning again
+takes a stat a file. As git does it, a file that was changed within the last two seconds is not remembered: it may
+change again without a trace. The worker hashes the bytes that it decodes and compares them with what was planned.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.console import patience
 from blip2sweep.errors import UserError
+from blip2sweep.rows import Id
 
-# How a file's bytes become a picture (see pictures.py). It is in every identity: a change here is another model's input.
+# How a file's bytes become a picture (see pictures.py). It is in every identity: a change here is another model's
+# input.
 READING = {"exif": "applied", "frame": "first", "transparent": "white", "16 bits": "scaled"}
 RACY = 2 * 10**9  # nanoseconds: as long as a file system may give two writes the same time
 THREADS = 8  # reading waits for the disk or the network; hashing lets other threads run
@@ -32,11 +34,11 @@ STORE, VERSION = "images", 1  # of what is remembered, in the user's cache
 UNREADABLE = ""  # stands for the digest of a file that cannot be read
 
 Signature = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
-Images = Mapping[Any, Path]  # {image id: path}, in the order of the task
+Images = Mapping[Id, Path]  # {image id: path}, in the order of the task
 
 
 class Hashed(NamedTuple):
-    """sha256 (hex) of a file's bytes, or UNREADABLE and why. `signature`: of the file when it was read."""
+    """digest: sha256 (hex) of a file's bytes, or UNREADABLE. error: why. signature: of the file when it was read."""
 
     digest: str
     error: str = ""
@@ -46,7 +48,7 @@ class Hashed(NamedTuple):
 def images_digest(images: Images, skip: bool = False) -> str:
     """sha256 (hex) over ids and bytes of a task's distinct images, in order.
 
-    A file that cannot be read counts as one without content where `skip`; else UserError names it.
+    With `skip`, a file that cannot be read counts as an empty one; else UserError names it.
     """
     found = file_digests(list(images.values()))
     bad = [(path, f.error) for path, f in zip(images.values(), found, strict=True) if f.digest == UNREADABLE]
@@ -59,7 +61,7 @@ def images_digest(images: Images, skip: bool = False) -> str:
     return joined(zip(images, (f.digest for f in found), strict=True))
 
 
-def joined(digests: Iterable[tuple[Any, str]]) -> str:
+def joined(digests: Iterable[tuple[Id, str]]) -> str:
     """sha256 (hex) over (image id, digest of its file) in order."""
     total = hashlib.sha256()
     for pair in digests:
@@ -68,7 +70,7 @@ def joined(digests: Iterable[tuple[Any, str]]) -> str:
 
 
 def content_of(path: Path) -> bytes:
-    """A file's bytes. Raises OSError, also for what is no ordinary file and would be waited for."""
+    """A file's bytes. Raises OSError, also for anything but an ordinary file, since reading could block."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError("not a file")
     return path.read_bytes()
@@ -77,7 +79,7 @@ def content_of(path: Path) -> bytes:
 # ---- planned and found
 
 
-def check_planned(images: Images, planned: str, found: Mapping[Any, str], task: str) -> None:
+def check_planned(images: Images, planned: str, found: Mapping[Id, str], task: str) -> None:
     """Raise UserError where the files that were read are not those that were planned. found: {image id: digest}."""
     if joined((i, found.get(i, UNREADABLE)) for i in images) != planned:
         raise UserError(
@@ -87,16 +89,19 @@ def check_planned(images: Images, planned: str, found: Mapping[Any, str], task: 
 
 
 def planned_part(images: Images, planned: str, part: Images, task: str) -> str:
-    """The digest of some of the images, which hold what was planned of all."""
+    """The digest of some of the images.
+
+    Raises UserError where the images as a whole are not those that were planned.
+    """
     found = {i: f.digest for i, f in zip(images, file_digests(list(images.values())), strict=True)}
     check_planned(images, planned, found, task)
     return joined((i, found[i]) for i in part)
 
 
-def _changed(images: Images, found: Mapping[Any, str]) -> str:
-    """The first file that holds something else than when it was last planned; where none is remembered, the newest.
+def _changed(images: Images, found: Mapping[Id, str]) -> str:
+    """The first file whose content differs from the last plan's, or the newest file where no plan is remembered.
 
-    Such files are read again by the next plan: on a file system without times of its own they would not be.
+    The next plan reads such files again, also on a file system that keeps no times.
     """
     memory = _Memory()
     known = ((path, memory.last(path), found.get(i, UNREADABLE)) for i, path in images.items())
@@ -166,11 +171,11 @@ def _signed(found: os.stat_result) -> Signature:
 
 
 class _Memory:
-    """What earlier runs hashed: an entry of the user's cache for each folder of images."""
+    """The hashes of earlier runs: one entry of the user's cache for each folder of images."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, dict[str, list[Any]]] = {}
-        self._new: dict[str, dict[str, list[Any]]] = {}
+        self._folders: dict[str, dict[str, list[int | str]]] = {}
+        self._new: dict[str, dict[str, list[int | str]]] = {}
 
     @cached_property
     def _store(self) -> cache.Store | None:
@@ -180,10 +185,10 @@ class _Memory:
         known = self._known(path)
         if known is None or (signature := _signature(path)) is None or tuple(known[:4]) != signature:
             return None
-        return Hashed(known[4], signature=signature)
+        return Hashed(str(known[4]), signature=signature)
 
     def last(self, path: Path) -> str | None:
-        """The digest that it had when it was hashed last."""
+        """The last known digest of a file; None where it was never hashed."""
         known = self._known(path)
         return None if known is None else str(known[4])
 
@@ -193,27 +198,27 @@ class _Memory:
             self._new.setdefault(folder, {})[name] = [*hashed.signature, hashed.digest]
 
     def doubt(self, paths: Iterable[Path]) -> None:
-        """Keep what these files held last, of a state that none of them has."""
+        """Keep the last digests of these files, with a signature that no file has, so that they are read again."""
         for path in paths:
             if (known := self.last(path)) is not None:
                 self.put(path, Hashed(known, signature=(-1, -1, -1, -1)))
         self.save()
 
     def save(self) -> None:
-        """Add what is new to what is there by now. Where two runs do so at once, one of them will hash again."""
+        """Add the new hashes to the stored ones. Of two runs that save at once, one will have to hash again."""
         for folder, new in self._new.items():
             if self._store is not None:
-                told = json.dumps({**self._read(folder), **new}, separators=(",", ":"))
-                self._store.put(_entry(folder), told.encode())
+                text = json.dumps({**self._read(folder), **new}, separators=(",", ":"))
+                self._store.put(_entry(folder), text.encode())
 
-    def _known(self, path: Path) -> list[Any] | None:
+    def _known(self, path: Path) -> list[int | str] | None:
         folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
         if folder not in self._folders:
             self._folders[folder] = self._read(folder)
         known = self._folders[folder].get(name)
         return known if isinstance(known, list) and len(known) == 5 else None
 
-    def _read(self, folder: str) -> dict[str, list[Any]]:
+    def _read(self, folder: str) -> dict[str, list[int | str]]:
         payload = self._store.get(_entry(folder)) if self._store is not None else None
         try:
             found = json.loads(payload or b"{}")

@@ -14,9 +14,10 @@ KNOBS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_pena
 
 @dataclass(frozen=True)
 class Generation:
-    """Deterministic decoding. Null is what nothing consumes: no prompt, no minimum, a length penalty at one beam.
+    """The settings of deterministic decoding. A setting that nothing reads is null, such as a length penalty at one
+    beam.
 
-    The prompt of a task that asks questions holds `{}` for the question. Lengths are in new tokens, prompt and image not counted.
+    The prompt of a task with questions has `{}` for the question. Lengths are in new tokens, without prompt and image.
     """
 
     prompt: str | None
@@ -29,8 +30,8 @@ class Generation:
 def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tuple[Generation, frozenset[str]]:
     """The settings of a composed `generation` config for a kind of task and a family (opt, t5).
 
-    Returns them with the config keys that had an effect: an override that nothing consumes is not among them.
-    Raises UserError naming the key that is wrong.
+    Returns them with the config keys that had an effect; an override that nothing reads is not among them. Raises
+    UserError naming the key that is wrong.
     """
     values = {**_preset(config, kind, family), **{k: config[k] for k in KNOBS if config.get(k) is not None}}
     generation = Generation(
@@ -58,13 +59,13 @@ def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, A
     return presets[own][family]
 
 
-def _prompt(value: Any, kind: str) -> str | None:
+def _prompt(value: object, kind: str) -> str | None:
     text = str(value or "")
     task_of(kind).check_prompt(text)
     return text or None
 
 
-def _whole(values: Mapping[str, Any], name: str, least: int) -> int:
+def _whole(values: Mapping[str, object], name: str, least: int) -> int:
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"generation.{name}={value}: right: an integer from {least} up")
@@ -72,7 +73,7 @@ def _whole(values: Mapping[str, Any], name: str, least: int) -> int:
 
 
 def _length_penalty(values: Mapping[str, Any]) -> float | None:
-    """Null at one beam, where transformers never reads it; 1.0, its default, where beams have none set."""
+    """The length penalty; null at one beam, where transformers does not read it. The default is 1.0."""
     value = values.get("length_penalty", 1.0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"generation.length_penalty={value}: right: a number such as -1, 0 or 1")

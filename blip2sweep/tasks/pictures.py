@@ -4,7 +4,8 @@
   annotators' browsers show it.
 - Of several frames (GIF, animated PNG or WebP, TIFF) the first.
 - Transparent pixels show white: what colour is stored beneath them is the drawing program's chance, black most often.
-- 16-bit grey is scaled from the range of its type to 0 … 255. Pillow's own conversion cuts it off at 255, which is white.
+- 16-bit grey is scaled from the range of its type to 0 … 255. Pillow's own conversion cuts it off at 255, which is
+white.
 - 32-bit integers and floats are refused: nothing in such a file says which numbers are black and white.
 """
 
@@ -28,11 +29,11 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 
 class Refused(ValueError):
-    """A picture that is whole, and of a kind that cannot be shown as 8 bits without guessing."""
+    """The picture is whole but of a kind with no unique form in 8 bits."""
 
 
 def decode(content: bytes) -> Image.Image:
-    """Raises Refused, MemoryError, or whatever Pillow raises for a broken file."""
+    """The picture of a file's bytes. Raises Refused, MemoryError, or whatever Pillow raises for a broken file."""
     with Image.open(io.BytesIO(content)) as image:
         image.load()
         picture = _rgb(image)
@@ -41,7 +42,7 @@ def decode(content: bytes) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 where it is not said, or where what says it is damaged: the picture itself is whole then."""
+    """The EXIF orientation; 1 where there is none, or where the tag is damaged, since the picture is whole then."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
         return found if isinstance(found, int) else 1

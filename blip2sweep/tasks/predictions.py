@@ -1,8 +1,8 @@
-"""What a cell said of the samples of a task, column by column."""
+"""The outputs of a cell for the samples of a task, column by column."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ from blip2sweep.canonical import digest
 from blip2sweep.rows import Id
 from blip2sweep.tasks.task import RequestType
 
-# The columns of every cell, and those of each type of request. A cell that generates has both columns of likelihoods, measured or
-# not: so it was always written.
+# The columns of every cell, and those of each type of request. A cell that generates has both columns of likelihoods,
+# also where they were not measured, as in files of earlier versions.
 SAMPLE = ("id", "image_id")
 COLUMNS: dict[RequestType, tuple[str, ...]] = {
     "generate": ("text", "tokens", "nll_sum", "nll_tokens"),
@@ -19,16 +19,17 @@ COLUMNS: dict[RequestType, tuple[str, ...]] = {
     "match": ("scores",),
     "choose": ("choice", "option_nll", "option_tokens"),
 }
-FIELDS = (*SAMPLE, *COLUMNS["generate"])  # of texts: hashes of these are of all columns in this order
+FIELDS = (*SAMPLE, *COLUMNS["generate"])  # of texts; their hash is of all columns in this order
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a cell said, column by column, in the order of the task's samples; null for columns that nobody asked for.
+    """The outputs of a cell in the order of the task's samples. A column that was not requested is null.
 
-    text, tokens: what was generated and of how many tokens. nll_sum, nll_tokens: of the targets, in nats; None where not finite or
-    not measured. scores: of each sample against each candidate of the task. choice: the index of the likeliest of a sample's
-    choices; option_nll, option_tokens: of each of them, in nats, so that other rules of choosing need no inference.
+    text, tokens: the generated text and its number of tokens. nll_sum, nll_tokens: the negative log-likelihood of the
+    targets in nats, and their tokens; None where it is not finite or not measured. scores: of each sample against each
+    candidate of the task. choice: the index of the likeliest of a sample's options. option_nll, option_tokens: the same
+    as nll of each option, so that other rules of choosing need no inference.
     """
 
     id: list[Id]
@@ -44,29 +45,31 @@ class Predictions:
 
     def __post_init__(self) -> None:
         if len({len(column) for column in self.columns.values()}) > 1:
-            told = ", ".join(f"{name} {len(column)}" for name, column in self.columns.items())
-            raise ValueError(f"columns of several lengths: {told}")
+            lengths = ", ".join(f"{name} {len(column)}" for name, column in self.columns.items())
+            raise ValueError(f"columns of several lengths: {lengths}")
 
     @classmethod
-    def of(cls, records: Sequence[dict[str, Any]]) -> Predictions:
-        """From one dict per sample; of no sample, those of texts."""
+    def of(cls, records: Sequence[Mapping[str, Any]]) -> Predictions:
+        """From one dict for each sample. Without samples the columns are those of texts."""
         names = tuple(records[0]) if records else FIELDS
         return cls(**{name: [record[name] for record in records] for name in names})
 
     @property
-    def columns(self) -> dict[str, list[Any]]:
-        """The columns that are there, by name, in the order in which they are written."""
+    def columns(self) -> Mapping[str, Sequence[object]]:
+        """{name: column} of the columns that are not null, in the order in which they are written."""
         return {name: column for name, column in self.__dict__.items() if column is not None}
 
     @property
     def hash(self) -> str:
-        """sha256 of all columns: texts that stay while likelihoods change are other predictions."""
+        """The sha256 of all columns, likelihoods too."""
         columns = self.columns
         return digest(list(columns.values()) if tuple(columns) == FIELDS else columns)
 
     @property
     def outputs(self) -> list[str]:
-        """What was said of each sample, as one text: what was generated, else the choice, else the best candidate, by number."""
+        """The output for each sample as one text: the generated text, or the number of the choice or of the best
+        candidate.
+        """
         if self.text is not None:
             return self.text
         if self.choice is not None:
@@ -75,6 +78,6 @@ class Predictions:
 
 
 def columns_of(requests: Sequence[RequestType]) -> tuple[str, ...]:
-    """The columns of a cell that is asked so, in their order."""
-    asked = {column for request in requests for column in COLUMNS[request]}
-    return tuple(c for c in Predictions.__dataclass_fields__ if c in SAMPLE or c in asked)
+    """The columns of a cell with these requests, in their order."""
+    requested = {column for request in requests for column in COLUMNS[request]}
+    return tuple(c for c in Predictions.__dataclass_fields__ if c in SAMPLE or c in requested)

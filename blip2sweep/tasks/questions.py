@@ -1,4 +1,4 @@
-"""Questions: a short answer, held against people's answers by the rule of VQAv2."""
+"""Questions: a short answer, compared with people's answers by the rule of VQAv2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def prompt(sample: Sample, template: str) -> str:
 
 
 def targets(sample: Sample, n: int) -> tuple[str, ...]:
-    """The majority answer alone: it is what the others say too."""
+    """The majority answer alone, since most other answers equal it."""
     return (sample.majority,) if n else ()
 
 
@@ -37,7 +37,7 @@ def scores(data: TaskData) -> tuple[str, ...]:
 
 
 def columns(data: TaskData) -> dict[str, str]:
-    """vqa_rule: how questions are scored, by the number of answers they have."""
+    """The column `vqa_rule`: how questions are scored, by their number of answers."""
     return {"vqa_rule": rule_of([s.references for s in data.samples])}
 
 
@@ -46,7 +46,7 @@ def metrics() -> Sequence[Metric]:
 
 
 class Scorer:
-    """Scores answers; nothing of the references is worth keeping."""
+    """Scores answers. It keeps nothing of the references."""
 
     def __init__(self, data: TaskData) -> None:
         self._samples = {s.id: s for s in data.samples}

@@ -1,4 +1,4 @@
-"""What a task is to the rest: samples with a picture, perhaps a question and choices, and references."""
+"""The data of a task: samples with a picture and references, some with a question and choices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
@@ -35,7 +35,8 @@ ORIGIN = {
 class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
-    answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right ones.
+    answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
+    ones.
     """
 
     id: Id
@@ -71,12 +72,12 @@ class TaskData:
 
     @cached_property
     def content(self) -> str:
-        """sha256 over ids and bytes of the images: as planned, else of the files as they are. Raises UserError where one
-        cannot be read, unless such are skipped."""
+        """sha256 over ids and bytes of the images: as planned, else of the files as they are. Raises UserError where
+        one cannot be read, unless such are skipped."""
         return self.planned or images_digest(self.images, self.on_bad_image == "skip")
 
     def part(self, samples: Sequence[Sample]) -> TaskData:
-        """Some of the samples, whose images hold what was planned of all."""
+        """The data of some samples. The images of all samples are checked against the plan."""
         own = replace(self, samples=tuple(samples), planned=None)
         if self.planned is None:
             return own
@@ -84,31 +85,31 @@ class TaskData:
 
     @cached_property
     def rules(self) -> Task:
-        """What is asked of the samples, and how the answers are scored."""
+        """The task of these samples: its requests and its scoring."""
         return task_of(self.kind)
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """What a row says of the task beside the columns that every row has. `main_metric` is one of them where a table could not
-        tell it from the metrics that there are."""
+        """What a row says of the task beside the columns that every row has. `main_metric` is one of them where a table
+        could not tell it from the metrics that there are."""
         first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def words(self, said: Predictions) -> list[str]:
-        """What was said of each sample, as people read it: of a choice its text, where the samples are known."""
+        """The output for each sample as people read it; a choice is given by its text."""
         known = {s.id: s.choices for s in self.samples} if said.choice else {}
         return [known[i][int(word)] if known.get(i) else word for i, word in zip(said.id, said.outputs, strict=True)]
 
     @cached_property
     def images(self) -> dict[Id, Path]:
-        """{image id: path} of the distinct images, in order of first appearance: the row order of all features."""
+        """{image id: path} of the distinct images, in order of first appearance. Features have rows in this order."""
         return {s.image_id: s.image for s in self.samples}
 
 
 def fingerprint(samples: Sequence[Sample], root: Path) -> str:
-    """sha256 over (id, image id, image name in `root`, question, references, answer type) of the samples in order, and over the
-    choices of those that have some."""
+    """sha256 over (id, image id, image name in `root`, question, references, answer type) of the samples in order, and
+    over the choices of those that have some."""
     total = hashlib.sha256()
     names = {image: image.relative_to(root).as_posix() for image in {s.image_id: s.image for s in samples}.values()}
     for s in samples:
@@ -162,15 +163,15 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is no folder; what else is no file, such as a loop of links, is told by whoever reads it."""
+    """Whether an entry is no folder. Reading it refuses whatever else is no file, such as a loop of links."""
     try:
         return not entry.is_dir()
     except OSError:
         return True
 
 
-def limited(found: list[T], limit: Any) -> list[T]:
-    """The first `limit` entries (all when null)."""
+def limited(found: list[T], limit: object) -> list[T]:
+    """The first `limit` entries, all where it is null. Raises UserError for a limit that is no positive integer."""
     if limit is None:
         return found
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:

@@ -1,8 +1,8 @@
 """The Task protocol: what is asked of samples, and how the answers are scored. No torch here.
 
-A task is two names in its YAML file. `format` names how the files are read: a module with `KINDS` and `read`. `kind` names what is
-asked and how it is scored: a module with the functions of `Task`. One module may be both; several formats may hold one kind.
-Modules are imported when a task of theirs is read.
+A task is two names in its YAML file. `format` names how the files are read: a module with `KINDS` and `read`. `kind`
+names what is asked and how it is scored: a module with the functions of `Task`. One module may be both; several formats
+may hold one kind. Modules are imported when a task of theirs is read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
-# generate: a text. likelihood: of a sample's targets, under teacher forcing. match: a score against each candidate. choose: one of a
-# sample's choices, by the likelihood of each.
+# generate: a text. likelihood: of a sample's targets, under teacher forcing. match: a score against each candidate.
+# choose: one of a sample's choices, by the likelihood of each.
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
 FORMATS = {"coco": "blip2sweep.tasks.coco", "vqav2": "blip2sweep.tasks.vqav2"}
@@ -31,31 +31,31 @@ BUILT_IN = frozenset(KINDS)
 
 
 class Format(Protocol):
-    """How the files of one data format are read."""
+    """A reader of the files of one data format."""
 
     KINDS: tuple[str, ...]  # of tasks that such files hold
 
     def read(self, root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
-        """The samples of a split in a data folder, in file order, the first `limit` of them, and notes. Raises UserError with a line
-        a mistake."""
+        """The samples of a split in a data folder, in file order, the first `limit` of them, and notes. Raises
+        UserError with a line a mistake."""
 
 
 class TaskScorer(Protocol):
     """Scores any cell of one task; what it makes of the references is made once."""
 
     def warm(self) -> None:
-        """Make ready what takes seconds (references, tools) before there is anything to score."""
+        """Prepare what takes seconds (references, tools) before there is anything to score."""
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
-        """Do for several cells at once what costs as much for one, such as a start of the tokenizer."""
+        """Do once for several cells what costs as much for one, such as a start of the tokenizer."""
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
-        """{statistic: (n, k) float64} of the metrics that `Task.scores` names, in the order of the predictions, which may lack
-        samples whose image could not be read."""
+        """{statistic: (n, k) float64} of the metrics that `Task.scores` names, in the order of the predictions, which
+        may lack samples whose image could not be read."""
 
 
 class Task(Protocol):
-    """What is asked of a kind's samples, and what the answers are worth."""
+    """A kind of task: the requests for its samples, and the scoring of the outputs."""
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
     PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
@@ -65,13 +65,19 @@ class Task(Protocol):
         """Raise UserError naming `generation.prompt` for a template that does not fit."""
 
     def prompt(self, sample: Sample, template: str) -> str:
-        """What is asked of a sample."""
+        """The prompt of a sample."""
 
     def targets(self, sample: Sample, n: int) -> tuple[str, ...]:
-        """Up to n reference texts as the model was trained on them. Likelihood reads all of them, calibration the first."""
+        """Up to n reference texts as the model was trained on them.
+
+        Likelihood reads all of them, calibration the first.
+        """
 
     def scores(self, data: TaskData) -> tuple[str, ...]:
-        """The metrics, by name, that every scored cell has. Rules of scoring are metrics of their own: none is in a cell's key."""
+        """The metrics, by name, that every scored cell has.
+
+        Rules of scoring are metrics of their own: none is in a cell's key.
+        """
 
     def columns(self, data: TaskData) -> dict[str, str]:
         """What a row says of the task beside the columns that every row has."""
@@ -90,14 +96,17 @@ def format_of(name: str) -> Format:
 
 
 def task_of(kind: str) -> Task:
-    """The task of a kind; its metrics are in METRICS from then on. Raises UserError where there is none of that name."""
+    """The task of a kind; its metrics are in METRICS from then on.
+
+    Raises UserError where there is none of that name.
+    """
     if kind not in KINDS:
         raise UserError(f"task.kind={kind}: unknown; {nearest(kind, KINDS)}")
     return _loaded(KINDS[kind])
 
 
 def load_outside() -> None:
-    """Have METRICS hold the metrics of all kinds from outside: tables are made of cells of any task."""
+    """Add the metrics of all kinds from outside to METRICS, since a table may have cells of any task."""
     for kind in KINDS.keys() - BUILT_IN:
         task_of(kind)
 

@@ -1,6 +1,7 @@
 """VQAv2: official question and annotation files, images named as COCO names them.
 
-Own data in this form may have texts as ids. A text image id names its file: with its suffix where it has one, else as JPEG.
+Own data in this form may have texts as ids. A text image id names its file: with its suffix where it has one, else as
+JPEG.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[
 
 
 def _read(asked: Path, answered: Path) -> tuple[list[Question], dict[Id, Answers]]:
-    """Both files, checked together."""
+    """The questions and annotations of both files, checked together."""
     right, mistakes = official("vqav2"), Mistakes()
     questions = question_rows(asked, list_of(read_json(asked, right), "questions", asked, right), mistakes)
     given = list_of(read_json(answered, right), "annotations", answered, right)

@@ -1,1 +1,1 @@
-"""Hydra's launcher and sweeper for blip2sweep: thin classes that call blip2sweep.sweep. No torch here."""
+"""Hydra's launchers and sweeper for blip2sweep: thin classes that call blip2sweep. No torch here."""

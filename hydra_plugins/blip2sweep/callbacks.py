@@ -1,4 +1,4 @@
-"""What a sweeper that is not ours is held to before its first trial, and what is said after its last."""
+"""Callbacks for sweepers of others, such as Optuna: checks before the first trial, and the best trial after the last."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OURS = "hydra_plugins.blip2sweep."
 
 
 class Search(Callback):
-    """Around a search such as Optuna's: the direction is the metric's, and the best trial is named."""
+    """For a search such as Optuna's: checks that its direction is the metric's, and prints the best trial."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exits with 2: Hydra turns any other exception of a callback into a warning, and goes on."""
+        """Exits with 2 where the settings are wrong, since Hydra turns other exceptions of a callback into warnings."""
         if _ours(config) or str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
             return
         from blip2sweep.commands.trials import check_direction
@@ -48,7 +48,7 @@ class Search(Callback):
 
 
 def register() -> None:
-    """`${direction:METRIC}` in a config: which way a search for the best of a metric goes."""
+    """`${direction:METRIC}` in a config: minimize or maximize, for the best of a metric."""
     OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
 

@@ -46,7 +46,7 @@ class PackLauncher(Launcher):
         self.sweep_dir = Path(config.hydra.sweep.dir)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """What a sweeper of another make calls: it finds the folder that Hydra's launchers make, to write into."""
+        """Called by sweepers of others, which write into the folder that Hydra's launchers make."""
         assert self.sweep_dir is not None
         outcome = self._outcome(job_overrides)
         self.launched.append(outcome)
@@ -66,11 +66,11 @@ class PackLauncher(Launcher):
         return outcome
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
-        """Run what is to do. False when it was left running."""
+        """Run the open cells. Returns False where they were left running."""
         raise NotImplementedError
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
-        """Print how the plan would be run; nothing is written."""
+        """Print how the plan would be run. Nothing is written."""
         raise NotImplementedError
 
 
@@ -95,7 +95,7 @@ class LocalLauncher(PackLauncher):
 
 
 class SlurmLauncher(PackLauncher):
-    """Runs the jobs as arrays of packs; the settings are hydra-submitit-launcher's, and a few of ours."""
+    """Runs the jobs as arrays of packs. Its settings are those of hydra-submitit-launcher and a few more."""
 
     uses = ("hydra.job.name",)
 
@@ -120,14 +120,14 @@ class SlurmLauncher(PackLauncher):
 
 
 def jobs(job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[PlannedJob]:
-    """Each override list with the config it composes to."""
+    """(override list, composed config) of each job."""
     from blip2sweep.planning.plan import PlannedJob
 
     return [PlannedJob(tuple(o), composer.config(tuple(o))) for o in job_overrides]
 
 
 def job_returns(outcome: Outcome) -> list[JobReturn]:
-    """One per job, in order: the main metric, or the error that `return_value` raises."""
+    """One JobReturn for each job, in order, with the main metric or the error that `return_value` raises."""
     return [_job_return(outcome, i) for i in range(len(outcome.plan.jobs))]
 
 
@@ -141,7 +141,7 @@ def _job_return(outcome: Outcome, i: int) -> JobReturn:
 
 
 def launch_foreign(launcher: Launcher, overrides: Sequence[Sequence[str]], composer: Composer) -> Outcome:
-    """A sweep of ours through a launcher that is not: one job a cell, baselines too; what is done is left out."""
+    """Run a sweep through a launcher of others: one job for each open cell, baselines among them."""
     from blip2sweep.commands.run import run_sweep
     from blip2sweep.console.printing import tell
     from blip2sweep.planning.plan import single_overrides

@@ -18,7 +18,7 @@ from hydra_plugins.blip2sweep.launchers import PackLauncher, job_returns, jobs, 
 
 
 class GridSweeper(Sweeper):
-    """All combinations, in one batch: nothing is composed twice and no failed cell stops the others."""
+    """Launch all combinations in one batch: nothing is composed twice, and a failed cell does not stop the others."""
 
     def __init__(self) -> None:
         self.launcher: Launcher | None = None

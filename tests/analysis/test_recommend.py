@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from blip2sweep.analysis import difference, knapsack, recommend
+from blip2sweep.analysis import difference, knapsack, recommend, within_limit
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.frontier import frontier
-from blip2sweep.analysis.halves import Half, halves
+from blip2sweep.analysis.holdout import Half, holdout
 from blip2sweep.analysis.predict import predictable
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import weights
@@ -105,14 +105,14 @@ def test_a_limit_that_is_still_exceeded_is_said(
 def test_a_choice_is_widened_until_it_keeps_the_limit_or_the_size_ends_it(planted: tuple[pd.DataFrame, Draws]) -> None:
     cells, draws = planted
     problem = next(p for p in knapsack.problems(cells, TINY) if p.setting == "rtn/channel")
-    half = halves(problem, "cider", draws)[0]
+    half = holdout(problem, "cider", draws)[0]
     narrow = [min(b for b in options if b) for options in problem.options]
     assert half.lost(problem, narrow) > 0.5
-    widened = recommend._widened(problem, half, narrow, None, 0.1, half.worst)
+    widened = within_limit._widened(problem, half, narrow, None, 0.1, half.worst)
     assert half.lost(problem, widened) < half.worst(problem, widened) <= 0.1
     assert problem.bytes(widened) < problem.bytes([0] * len(narrow))
     limit = (problem.bytes(narrow) + problem.bytes(widened)) // 2
-    stopped = recommend._widened(problem, half, narrow, limit, 0.1, half.worst)
+    stopped = within_limit._widened(problem, half, narrow, limit, 0.1, half.worst)
     assert problem.bytes(narrow) < problem.bytes(stopped) <= limit
     assert half.worst(problem, stopped) > 0.1
 

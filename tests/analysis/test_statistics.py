@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.analysis import bands, blocks, dropoff, frontier, methods, shapley
-from blip2sweep.analysis.cells import comparable, headline, taken_apart
+from blip2sweep.analysis.cells import comparable, headline, with_recipe_features
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, weights
@@ -279,7 +279,7 @@ def test_thirds_of_the_published_study_count_as_blocks() -> None:
             "drop_cider": [0, 0.1, 0.4, 0.5, 0.2, 0.45],
         }
     )
-    found = blocks.sensitivity(taken_apart(table), "cider", None, model_anatomy("tiny"))
+    found = blocks.sensitivity(with_recipe_features(table), "cider", None, model_anatomy("tiny"))
     out = found[found["kind"] == blocks.LEFT_OUT].set_index("first")["effect"]
     assert out.to_dict() == pytest.approx({0: 0.05, 2: 0.1})  # the first, the middle third spared
     one = found[found["kind"] == blocks.ONE].set_index("first")["effect"]

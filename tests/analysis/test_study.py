@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from blip2sweep.analysis import predict, spread, suggest
-from blip2sweep.analysis.atoms import Atoms, atoms, noise
 from blip2sweep.analysis.cells import comparable
+from blip2sweep.analysis.layer_groups import LayerGroups, layer_groups, noise
 from blip2sweep.errors import UserError
 from blip2sweep.importing.study import Counts, honest_entries, read_study
 from blip2sweep.models.shipped import model_anatomy
@@ -127,10 +127,10 @@ def test_what_a_config_reached() -> None:
 
 
 @pytest.fixture(scope="module")
-def distinct(imported: Imported) -> tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, float]:
+def distinct(imported: Imported) -> tuple[LayerGroups, np.ndarray, np.ndarray, np.ndarray, float]:
     """The 510 models that differ when 16-bit min-max counts as untouched: widths, noise, CIDEr, baseline."""
     cells = comparable(imported[2])
-    pieces = atoms(cells, model_anatomy("blip2-opt-2.7b"))
+    pieces = layer_groups(cells, model_anatomy("blip2-opt-2.7b"))
     widths = np.where(pieces.widths == 16, 0, pieces.widths)
     _, first = np.unique(widths, axis=0, return_index=True)
     first = np.sort(first)
@@ -139,7 +139,9 @@ def distinct(imported: Imported) -> tuple[Atoms, np.ndarray, np.ndarray, np.ndar
     return pieces, widths[first], noise(widths[first]), cells["cider"].to_numpy(float)[first], base
 
 
-def test_the_pieces_the_study_can_tell_apart(distinct: tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, float]) -> None:
+def test_the_pieces_the_study_can_tell_apart(
+    distinct: tuple[LayerGroups, np.ndarray, np.ndarray, np.ndarray, float],
+) -> None:
     assert [t[0] for t in distinct[0].targets] == [
         *(f"vit:{third}:{kind}" for third in ("first", "middle", "last") for kind in ("attention", "mlp")),
         *(f"qformer:{third}:attention" for third in ("first", "middle", "last")),
@@ -153,33 +155,35 @@ def errors(guess: np.ndarray, metric: np.ndarray, test: np.ndarray) -> tuple[flo
     return float(off.mean()), float(off[telling].mean())
 
 
-def test_sixty_random_cells_predict_the_rest(distinct: tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, float]) -> None:
+def test_sixty_random_cells_predict_the_rest(
+    distinct: tuple[LayerGroups, np.ndarray, np.ndarray, np.ndarray, float],
+) -> None:
     pieces, widths, power, metric, base = distinct
     model, parts, designed = [], [], []
     for draw in range(20):
         train = np.random.default_rng(draw).choice(len(metric), 60, replace=False)
         test = np.setdiff1d(np.arange(len(metric)), train)
-        model.append(errors(predict.fit(power[train], metric[train], base, pieces.groups)(power), metric, test))
+        model.append(errors(predict.fit(power[train], metric[train], base, pieces.families)(power), metric, test))
         parts.append(errors(predict.bits_by_parts(widths, pieces.parts, train, metric), metric, test))
     overall, telling = np.mean(model, axis=0)
     assert overall <= 0.07
     assert telling <= 0.5 * np.mean(parts, axis=0)[1]
     for seed in range(3):
-        chosen = np.array(suggest.design(power, pieces.groups, base, lambda i: float(metric[i]), 60, seed))
+        chosen = np.array(suggest.design(power, pieces.families, base, lambda i: float(metric[i]), 60, seed))
         assert len(set(chosen)) == 60
         test = np.setdiff1d(np.arange(len(metric)), chosen)
-        designed.append(errors(predict.fit(power[chosen], metric[chosen], base, pieces.groups)(power), metric, test))
+        designed.append(errors(predict.fit(power[chosen], metric[chosen], base, pieces.families)(power), metric, test))
     assert (np.mean(designed, axis=0) < np.array([overall, telling]) / 2).all()
 
 
 def test_single_part_cells_predict_joint_ones(
-    distinct: tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, float],
+    distinct: tuple[LayerGroups, np.ndarray, np.ndarray, np.ndarray, float],
 ) -> None:
     pieces, widths, power, metric, base = distinct
     names = np.array(pieces.parts)
     single = np.array([len(set(names[w > 0])) <= 1 for w in widths])
     train, test = np.flatnonzero(single), np.flatnonzero(~single)
-    overall, telling = errors(predict.fit(power[train], metric[train], base, pieces.groups)(power), metric, test)
+    overall, telling = errors(predict.fit(power[train], metric[train], base, pieces.families)(power), metric, test)
     alone, _ = errors(predict.bits_alone(widths, train, metric), metric, test)
     print(f"single -> joint: {overall:.4f} overall, {telling:.4f} among .1-1.2, bits alone {alone:.4f}")
     assert overall < alone / 4
@@ -187,7 +191,7 @@ def test_single_part_cells_predict_joint_ones(
 
 @pytest.mark.parametrize("n", [15, 60])
 def test_intervals_of_predictions_hold_what_was_not_run(
-    distinct: tuple[Atoms, np.ndarray, np.ndarray, np.ndarray, float], n: int
+    distinct: tuple[LayerGroups, np.ndarray, np.ndarray, np.ndarray, float], n: int
 ) -> None:
     """Nominal 90 %, over random choices of the cells that were run; and a bad end that is seldom worse than it says."""
     pieces, _, power, metric, base = distinct
@@ -195,8 +199,8 @@ def test_intervals_of_predictions_hold_what_was_not_run(
     for draw in range(12):
         train = np.random.default_rng(draw).choice(len(metric), n, replace=False)
         test = np.setdiff1d(np.arange(len(metric)), train)
-        q = spread.quantile(power[train], metric[train], base, pieces.groups)
-        kept = predict.fit(power[train], metric[train], base, pieces.groups)(power[test]) / base
+        q = spread.quantile(power[train], metric[train], base, pieces.families)
+        kept = predict.fit(power[train], metric[train], base, pieces.families)(power[test]) / base
         off, reach = metric[test] / base - kept, q * spread.scale(kept)
         covered.append((np.abs(off) <= reach).mean())
         cliff.append((np.abs(off) <= reach)[(metric[test] > 0.1 * base) & (metric[test] < 0.9 * base)].mean())

@@ -22,7 +22,8 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting import tracking
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.next_steps import next_steps, suggest_command
-from blip2sweep.reporting.overview import model_quality, sentences
+from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.source import Source, load_source
 from tests.command_line import blip2sweep, refused
 from tests.composing import plan, recipes
@@ -359,7 +360,7 @@ def test_a_report_that_cannot_be_drawn_does_not_stop_tracking(
 
 def test_a_limit_that_is_not_kept_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(tmp_path, [whole(p, b) for p in PARTS for b in (8, 4, 3)])
-    monkeypatch.setattr("blip2sweep.analysis.halves.Half.lost", lambda *rest: 0.4)
+    monkeypatch.setattr("blip2sweep.analysis.holdout.Half.lost", lambda *rest: 0.4)
     # Of this size there is no cell: those of one part are larger, and so is the baseline, which keeps any limit.
     lines = run_recommend(source, "1.1MB", "1%", tmp_path / "r.yaml", verify=False)
     assert any(x.startswith("the limit of 1.0% is NOT kept: 40.0% is the least loss") for x in lines)

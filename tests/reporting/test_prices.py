@@ -12,11 +12,12 @@ import pytest
 from blip2sweep.analysis.dropoff import dropoff, lowest_safe
 from blip2sweep.analysis.prices import prices
 from blip2sweep.commands.recommend import run_recommend
+from blip2sweep.reporting.few_images import baseline_beaten
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import page
 from blip2sweep.reporting.overview import sentences
-from blip2sweep.reporting.prices import Sizes, lines_of, priced, told_of
-from blip2sweep.reporting.seen import beaten
+from blip2sweep.reporting.price_table import Sizes
+from blip2sweep.reporting.prices import price_lines, price_tables, terminal_prices
 from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.static import write_static
 from blip2sweep.reporting.terminal import notes
@@ -38,7 +39,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 
 def lines(source: Source) -> list[str]:
-    return lines_of(source, prices(source.cells, source.metric, lambda keys: source.draws), source.cells)
+    return price_lines(source, prices(source.cells, source.metric, lambda keys: source.draws), source.cells)
 
 
 def test_a_row_says_loss_interval_size_and_price(mixed: Source) -> None:
@@ -61,10 +62,10 @@ def test_what_was_not_run_has_the_line_that_runs_it(mixed: Source) -> None:
 def test_page_recommend_terminal_and_picture_show_the_same(mixed: Source, tmp_path: Path) -> None:
     made = figures(mixed)
     text = page(mixed, made)
-    (own,) = priced(mixed, next(f for f in made if f.name == "prices").data)
+    (own,) = price_tables(mixed, next(f for f in made if f.name == "prices").data)
     assert own.html() in text
     assert all(v in own.html() for v in own.rows[0])
-    assert told_of(mixed.output_dir, mixed.table, mixed.command)[0] == own.lines()[0]
+    assert terminal_prices(mixed.output_dir, mixed.table, mixed.command)[0] == own.lines()[0]
     said = run_recommend(mixed, None, "5%", tmp_path / "r.yaml", verify=False)
     assert any(s.startswith("what the next bits cost with rtn/channel, at ") for s in said)
     assert "The ladder from full precision" in sentences(mixed, made)[1]
@@ -86,8 +87,8 @@ def test_shapley_values_are_of_one_recipe_in_units_of_the_metric_with_their_widt
 def test_other_tasks_and_empty_tables_have_no_prices(tmp_path: Path) -> None:
     build(tmp_path, [], n=20)
     table = pd.read_parquet(tmp_path / "table.parquet")
-    assert told_of(tmp_path, table, "") == []
-    assert told_of(tmp_path, pd.concat([table, table.assign(task="vqa")]), "") == []
+    assert terminal_prices(tmp_path, table, "") == []
+    assert terminal_prices(tmp_path, pd.concat([table, table.assign(task="vqa")]), "") == []
 
 
 @pytest.mark.parametrize(("base", "per", "told"), [
@@ -138,5 +139,5 @@ def test_a_baseline_that_many_cells_beat_is_remarked_on(tmp_path: Path) -> None:
     assert any(told in s for s in sentences(better, figures(better)))
     few = better.table.copy()
     few.loc[few.index[3:], "drop_cider_high"] = 0.1
-    assert beaten(few, "cider") is None
-    assert beaten(few, "meteor") is None
+    assert baseline_beaten(few, "cider") is None
+    assert baseline_beaten(few, "meteor") is None

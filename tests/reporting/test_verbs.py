@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from blip2sweep.analysis import knapsack
-from blip2sweep.analysis.atoms import noise
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
+from blip2sweep.analysis.layer_groups import noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.commands.recommend import parse_bytes, parse_drop
 from blip2sweep.errors import UserError

@@ -22,9 +22,9 @@ from blip2sweep.metrics import METRICS, Metric
 from blip2sweep.metrics.statistics import add_metrics
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.reporting.captions import captions
+from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.terminal import notes, short_table
-from blip2sweep.reporting.words import words_of
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import read_predictions, stem, write_predictions
@@ -112,7 +112,7 @@ def test_a_report_is_about_the_metric_of_the_task(tmp_path: Path) -> None:
     these = cells(tmp_path, "toy")
     table = comparable(scored(tmp_path, these))
     assert main_metric(table) == "toy_accuracy"
-    assert words_of("toy_accuracy").amount(0.5, 0.1, 0.9) == "0.500 [0.100, 0.900] toy accuracy"
+    assert metric_text("toy_accuracy").amount(0.5, 0.1, 0.9) == "0.500 [0.100, 0.900] toy accuracy"
 
     draws = load_draws(tmp_path, table, "toy_accuracy")
     told = captions(Source(tmp_path, "first", tmp_path / "sweeps/first", table, table, "toy_accuracy", draws, ""))

@@ -1,4 +1,4 @@
-"""What could not be seen: on few images, and where few of them changed."""
+"""Notes on what few images cannot show, and on cells that changed few of them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from blip2sweep.analysis.dropoff import MARGIN, too_few
 from blip2sweep.metrics import fewest_images, unseen
 
 FEWEST_BETTER, SHARE_BETTER = 3, 0.1
-FEW_CHANGED = 10  # images; below that what was not drawn is most of what is not known
+FEW_CHANGED = 10  # images; below that, images that were not drawn are most of the uncertainty
 
 
 def unseen_notes(table: pd.DataFrame, metrics: Sequence[str]) -> Iterator[str]:
-    """A line for each metric of whose cells few images changed, and one where no width can be called safe. table: of cells as
-    `build_table` gives them."""
+    """The notes on a table, one line each: few changed images, no safe width, a baseline that many cells beat.
+
+    table: of cells as `build_table` gives them.
+    """
     for metric in (m for m in metrics if f"changed_{m}" in table):
         own = table[(table["part"] != "none") & table[f"changed_{metric}"].notna()]
         if len(own):
             few, n = own[own[f"changed_{metric}"] < FEW_CHANGED], int(own["images"].min())
             which = f"{metric}: " if len(metrics) > 1 else ""
-            lines = [*_told(few, metric, n), *filter(None, [beaten(table, metric)])]
+            lines = [*_few_notes(few, metric, n), *filter(None, [baseline_beaten(table, metric)])]
             yield from (which + line for line in lines)
 
 
-def _told(few: pd.DataFrame, metric: str, n: int) -> Iterator[str]:
+def _few_notes(few: pd.DataFrame, metric: str, n: int) -> Iterator[str]:
     if len(few):
-        yield f"{_changed(few, f'changed_{metric}', n)}: {gone(n)}"
+        yield f"{_changed(few, f'changed_{metric}', n)}: {unseen_share(n)}"
     if n < fewest_images(MARGIN):
         yield f"no width is called safe within {MARGIN:.0%}: {too_few(n, MARGIN)}"
 
 
 def few_changed(curves: pd.DataFrame) -> str:
-    """The same of drop-off curves, as a sentence; empty where many images changed everywhere."""
+    """A sentence on the drop-off cells that changed few images; empty where there is none."""
     few = curves[curves["changed"] < FEW_CHANGED]
     if few.empty:
         return ""
     n = int(few["images"].min())
-    told = _changed(few, "changed", n)
-    return f" {told[0].upper()}{told[1:]}: {gone(n)}."
+    note = _changed(few, "changed", n)
+    return f" {note[0].upper()}{note[1:]}: {unseen_share(n)}."
 
 
-def beaten(table: pd.DataFrame, metric: str) -> str | None:
-    """What to say of a baseline that many cells beat by more than chance: three of them, and one in ten of those with an interval."""
+def baseline_beaten(table: pd.DataFrame, metric: str) -> str | None:
+    """A note on a baseline that many cells beat significantly: three, and one in ten of those with an interval."""
     if f"drop_{metric}_high" not in table:
         return None
     high = table.loc[table["part"] != "none", f"drop_{metric}_high"].dropna()
@@ -62,5 +64,6 @@ def _changed(few: pd.DataFrame, column: str, n: int) -> str:
     return f"in {len(few)} cells fewer than {FEW_CHANGED} of {n} images changed"
 
 
-def gone(n: int) -> str:
+def unseen_share(n: int) -> str:
+    """What n images may have missed, as a clause."""
     return f"a break in up to {unseen(n):.1%} of the images could have gone unseen"
