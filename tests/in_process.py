@@ -32,7 +32,10 @@ def run(these: list[dict[str, Any]], **settings: Any) -> dict[str, tuple[Predict
 def told(answered: Answered) -> tuple[Predictions, dict[str, Any]]:
     """The predictions, and all else by name."""
     rest = {"cost": answered.cost, "layers_changed": answered.layers_changed, **answered.provenance}
-    return answered.predictions, {**rest, "noise": answered.noise, **answered.artifacts}
+    floors = {what: second.summary for what, second in answered.calibration_noise.items()}
+    return answered.predictions, {
+        **rest, "noise": answered.noise, "calibration_noise": floors, **answered.artifacts
+    }  # fmt: skip
 
 
 def own_text(loaded: Loaded, image: Path, prompt: str, generation: Generation) -> str:

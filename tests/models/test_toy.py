@@ -28,6 +28,7 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests import composing
 from tests.checkpoints import believe, conf, recipe
+from tests.in_process import told
 from tests.toy.architecture import write
 
 CONF = Path(__file__).parent.parent / "toy" / "conf"
@@ -78,7 +79,7 @@ def ran(plan: Plan, **settings: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     jobs = sorted((c.job() for c in plan.cells.values()), key=Prefixes())
     runner = TorchBackend({"device": "cpu", **settings})
     runner.expect(jobs)
-    return {job["key"]: runner(job) for job in jobs}
+    return {job["key"]: told(runner(job)) for job in jobs}
 
 
 CELLS = (

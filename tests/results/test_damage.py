@@ -567,8 +567,8 @@ def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
 NAMELESS = """
 import getpass, os, pathlib, pwd
 from blip2sweep.machine.wandb_login import logged_in
-from blip2sweep.processes import settle_user
-from blip2sweep.sweep.sweeps import Submission
+from blip2sweep.machine.processes import settle_user
+from blip2sweep.results.sweeps import Submission
 os.setgid(54321); os.setuid(54321)  # nobody else may look where the interpreter lies: all is imported before
 for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"): os.environ.pop(name, None)
 print(Submission("r", "local", {}).user)
