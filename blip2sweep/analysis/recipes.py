@@ -41,7 +41,7 @@ def part_names(cells: pd.DataFrame) -> list[str]:
 def calibrates(entry: Entry) -> bool:
     """Whether its method, or a static range of its inputs, is measured on calibration samples."""
     inputs = entry.get("input")
-    return bool(METHODS[entry["method"]].calibrates) or (inputs is not None and not inputs.get("dynamic", True))
+    return bool(METHODS.known(entry["method"]).calibrates) or (inputs is not None and not inputs.get("dynamic", True))
 
 
 # ---- settings
@@ -51,7 +51,7 @@ def setting_of(entry: Entry) -> str:
     """`rtn/channel`, `rtn/group32/sym`, `rtn/channel/a8`: the scheme without its width; defaults are left out."""
     words = [str(entry["method"]), f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
     words += ["sym"] if entry.get("symmetric") else []
-    defaults = METHODS[entry["method"]].knobs
+    defaults = METHODS.known(entry["method"]).knobs
     words += [f"{k}={v}" for k, v in entry.items() if k not in NAMED and v != defaults.get(k)]
     words += [_input_words(entry["input"])] if entry.get("input") else []
     return "/".join(w for w in words if w)
@@ -137,7 +137,7 @@ def _where(listed: Sequence[Entry]) -> Iterator[str]:
 
 
 def _scheme_words(entry: Entry) -> list[str]:
-    method = METHODS[entry["method"]]
+    method = METHODS.known(entry["method"])
     words = [f"quant={method.name}"]
     words += [f"quant.strategy={entry['strategy']}"] if entry.get("strategy") != method.strategies[0] else []
     known = ("target", "bits", "method", "strategy", "input")
@@ -151,4 +151,4 @@ def _written(value: Any) -> str:
 
 def has_width(listed: Sequence[Entry], bits: int) -> bool:
     """Whether every method of a recipe has a width."""
-    return all(METHODS[e["method"]].has_bits(bits) for e in listed)
+    return all(METHODS.known(e["method"]).has_bits(bits) for e in listed)

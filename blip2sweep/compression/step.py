@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from blip2sweep.errors import UserError, nearest
+from blip2sweep import outside
+from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, Linear, Part
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ class Step(Protocol):
 
 def step(kind: str, where: str = "step") -> Step:
     """The module of a kind. Raises UserError for an unknown one."""
-    if kind not in STEPS:
-        raise UserError(f"{where}.{kind}: unknown step; {nearest(kind, STEPS)}")
-    return cast(Step, import_module(STEPS[kind]))
+    return cast(Step, outside.module_of("compression", kind, STEPS, Step, f"{where}.{kind}: unknown step"))
 
 
 def said(pairs: Iterable[Pair]) -> dict[str, Words]:

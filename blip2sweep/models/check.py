@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
+from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import architecture
@@ -68,6 +69,7 @@ def main() -> None:
     logging.disable_progress_bar()
     asked = json.load(sys.stdin)
     model = asked["model"]
+    outside.require(model.get("outside") or {})
     found = mistakes(inspect(Path(asked["folder"]), model.get("tied") or ()), model)
     print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.errors import UserError
@@ -20,6 +21,7 @@ from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.location import locate
+from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, check_upstream, part_calibrates, stamped
@@ -30,7 +32,7 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
-from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob, JsonObject, TaskJob
+from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob, JsonObject, OutsideCode, PlannedTask, TaskJob
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,12 @@ class Cell:
         return semantics(methods, self.recipe.further)
 
     @cached_property
+    def outside(self) -> dict[str, OutsideCode]:
+        """The code it uses that is no part of this package."""
+        tasks = [self.task_config, *([self.calibration.task] if self.calibration else [])]
+        return outside_code.of_cell(self.model.config, tasks, self.recipe, self.backend)
+
+    @cached_property
     def identity(self) -> JsonObject:
         """Everything that determines the predictions, resolved."""
         backend = identity_of(self.backend) if self.backend else None
@@ -97,6 +105,7 @@ class Cell:
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
             **({"backend": backend} if backend else {}),
+            **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }
 
     @cached_property
@@ -131,12 +140,15 @@ class Cell:
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
             **({"backend": self.backend["name"]} if self.backend else {}),
+            **({"outside": outside_code.text(self.outside)} if self.outside else {}),
         }
         return cast("Columns", found)
 
     def job(self) -> CellJob:
         """What a worker needs to run the cell, as JSON; nothing of Hydra in it."""
-        planned = {"samples": self.task.fingerprint, "images": self.task.content}
+        planned: PlannedTask = {"samples": self.task.fingerprint, "images": self.task.content}
+        if code := outside_code.of_task(self.task_config):
+            planned["outside"] = code
         job: CellJob = {
             "key": self.key,
             "model": self.model.config,
@@ -149,7 +161,11 @@ class Cell:
             "calibration": self.calibration.job() if self.calibration else None,
             "columns": self.columns(),
         }
-        return {**job, "backend": self.backend} if self.backend else job
+        if self.backend:
+            job["backend"] = self.backend
+        if self.outside:
+            job["outside"] = self.outside
+        return job
 
 
 class Cells:
@@ -169,11 +185,12 @@ class Cells:
         )
         check_packed(recipe, model.dtypes)
         backend = chosen_backend(config.get("backend"), recipe)
-        measured = self._calibration(config, model, recipe, task)
-        if measured is None:
-            return Cell(model, recipe, task, task_config, generation, recipe.used | used, backend=backend)
-        recipe, used = stamped(recipe, measured.digest), used | recipe.used | _calibration_keys(recipe)
-        return Cell(model, recipe, task, task_config, generation, used, measured, backend)
+        measured, used = self._calibration(config, model, recipe, task), used | recipe.used
+        if measured is not None:
+            recipe, used = stamped(recipe, measured.digest), used | _calibration_keys(recipe)
+        cell = Cell(model, recipe, task, task_config, generation, used, measured, backend)
+        assert cell.outside is not None  # a name that is taken twice is told here
+        return cell
 
     def _calibration(
         self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
@@ -44,8 +45,10 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:
     """`load_task` of a task as a job carries it: with `planned`, the fingerprint of its samples and the digest of its
-    images' content. Raises UserError where the samples are others by now."""
-    found, planned = load_task(config), config.get("planned")
+    images' content. Raises UserError where the samples, or the code from outside that reads them, are others by now."""
+    planned = config.get("planned")
+    outside.require((planned or {}).get("outside") or {})
+    found = load_task(config)
     if not planned:  # of a job that another version planned
         return found
     if found.fingerprint != planned["samples"]:

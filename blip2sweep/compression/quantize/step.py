@@ -73,7 +73,7 @@ def read(entry: Mapping[str, Any]) -> Scheme:
 
 def text(entry: Mapping[str, Any]) -> str:
     """`rtn4/group32/sym`, of a scheme in words; knobs where they are not the method's defaults."""
-    only_width = len(METHODS[entry["method"]].bits) == 1
+    only_width = len(METHODS.known(entry["method"]).bits) == 1
     said = [
         f"{entry['method']}{'' if only_width else entry['bits']}",
         f"{entry.get('strategy', '')}{entry.get('group_size') or ''}",
@@ -89,4 +89,4 @@ def text(entry: Mapping[str, Any]) -> str:
 
 
 def _further(method: str) -> Iterable[tuple[str, Any]]:
-    return ((k, v) for k, v in METHODS[method].knobs.items() if k not in ("group_size", "symmetric"))
+    return ((k, v) for k, v in METHODS.known(method).knobs.items() if k not in ("group_size", "symmetric"))

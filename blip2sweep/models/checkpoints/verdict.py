@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from blip2sweep import outside
 from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
@@ -123,7 +124,10 @@ def _asked_of(part: Mapping[str, Any]) -> dict[str, Any]:
 def _question(model: Mapping[str, Any]) -> dict[str, Any]:
     """What of a model config the answer depends on; the architecture where it is not the first one."""
     own = str(model.get("architecture") or FIRST)
-    return {**{k: model.get(k) for k in ASKED}, **({} if own == FIRST else {"architecture": own})}
+    if own == FIRST:
+        return {k: model.get(k) for k in ASKED}
+    code = outside.codes([("architectures", own)])
+    return {**{k: model.get(k) for k in ASKED}, "architecture": own, **({"outside": code} if code else {})}
 
 
 @functools.cache
