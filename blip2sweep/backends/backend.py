@@ -101,7 +101,9 @@ def _from_outside(name: str) -> type[Backend]:
     made = getattr(found.having(("BACKEND",)), "BACKEND")  # noqa: B009
     lacking = [n for n in ("identity", "expect") if not hasattr(made, n)]
     if lacking or not callable(made):
-        raise UserError(f"{found.where}: its BACKEND lacks {', '.join(lacking) or 'a class'}; right: every name of {outside.PAGE}")
+        raise UserError(
+            f"{found.where}: its BACKEND lacks {', '.join(lacking) or 'a class'}; right: every name of {outside.PAGE}"
+        )
     return cast("type[Backend]", made)
 
 

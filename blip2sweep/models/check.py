@@ -69,7 +69,7 @@ def main() -> None:
     logging.disable_progress_bar()
     asked = json.load(sys.stdin)
     model = asked["model"]
-    outside.require(model.get("outside") or {})
+    outside.take(model.get("outside") or {})
     found = mistakes(inspect(Path(asked["folder"]), model.get("tied") or ()), model)
     print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
 

@@ -32,7 +32,16 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
-from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob, JsonObject, OutsideCode, PlannedTask, TaskJob
+from blip2sweep.wire.pack import (
+    BackendChoice,
+    CellJob,
+    Columns,
+    GenerationJob,
+    JsonObject,
+    OutsideCode,
+    PlannedTask,
+    TaskJob,
+)
 
 
 @dataclass(frozen=True, eq=False)

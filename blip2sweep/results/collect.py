@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from blip2sweep import outside
 from blip2sweep.canonical import digest
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import sweep_up
@@ -15,7 +16,7 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger, attempt_id, no_garbage
 from blip2sweep.results.propagation import write_propagation
 from blip2sweep.results.samples import show
-from blip2sweep.results.sweeps import Sweep, list_sweeps
+from blip2sweep.results.sweeps import Sweep, list_sweeps, outside_code
 from blip2sweep.results.table import build_table
 from blip2sweep.results.table_files import State, state, sweep_rows, write_sweep, write_table
 from blip2sweep.tasks.task import load_outside
@@ -33,7 +34,9 @@ def collect(
     anew: keys of cells that were just scored in another way, so that what is known of them, and of cells beside such a
     baseline, does not count. ledger: of all cells and what was measured, where somebody has read it already.
     """
-    load_outside()
+    code = outside_code(output_dir)
+    outside.remember(code)
+    load_outside(name for group, _, name in (full.partition(".") for full in code) if group == "tasks")
     with no_garbage():
         there = state(output_dir)
         return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), anew, there)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -91,7 +90,7 @@ def format_of(name: str) -> Format:
 def task_of(kind: str) -> Task:
     """The task of a kind; its metrics are in METRICS from then on. Raises UserError where there is none of that name."""
     found = cast("Task", outside.module_of("tasks", kind, KINDS, Task, f"task.kind={kind}: unknown"))
-    _add_metrics(found)
+    add_metrics(found.metrics())
     return found
 
 
@@ -101,11 +100,6 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
     for kind in {*kinds, *KINDS} - BUILT_IN:
         with suppress(UserError):
             task_of(kind)
-
-
-@cache
-def _add_metrics(task: Task) -> None:
-    add_metrics(task.metrics())
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols

@@ -173,7 +173,7 @@ class Worker:
 def unusable(job: CellJob) -> UserError | None:
     """Why the code from outside that a cell was planned with cannot be run here."""
     try:
-        outside.require(job.get("outside", {}))
+        outside.take(job.get("outside", {}))
     except UserError as error:
         return error
     return None

@@ -90,6 +90,7 @@ CODEBOOK: dict[str, Any] = {
     "divides": True, "row_sizes": BLOCK_SIZES,
 }  # fmt: skip
 
+
 class Methods(dict[str, Method]):
     """Those of this package, by name. Looking up another name finds a method from outside, which is not one of the keys: its own
     version is in the keys of its cells. Raises KeyError where nobody has it, UserError where it is broken."""
