@@ -48,7 +48,7 @@ def members(protocol: type) -> list[str]:
 
 def find(group: str, name: str) -> Found | None:
     """Who has a name that is not built in; None where nobody has. Raises UserError where several have it."""
-    several = _all(group, name)
+    several = sorted(_all(group, name), key=lambda found: found.where)
     if len(several) > 1:
         raise UserError(
             f"{' and '.join(f.where for f in several)}: {len(several)} have the name {name}; right: only one of them installed"
@@ -80,7 +80,7 @@ def _all(group: str, name: str) -> list[Found]:
 
 # ---- what runs a pack
 
-_required: dict[str, OutsideCode] = {}
+required: dict[str, OutsideCode] = {}
 
 
 def take(codes: Mapping[str, OutsideCode]) -> None:
@@ -107,7 +107,7 @@ def require(codes: Mapping[str, OutsideCode]) -> None:
                 f"{said(full, code)}: planned with that, here is {found.where}; right: the one that was planned, or the same "
                 f"command again"
             )
-    _required.update(codes)
+    required.update(codes)
 
 
 def _identity(code: OutsideCode) -> OutsideCode:
@@ -122,7 +122,7 @@ def identity(codes: Mapping[str, OutsideCode]) -> dict[str, object]:
 
 def in_use() -> str:
     """Names and hashes of all code from outside that this process was required to run; empty where there is none."""
-    return json.dumps(identity(_required), sort_keys=True) if _required else ""
+    return json.dumps(identity(required), sort_keys=True) if required else ""
 
 
 def said(full: str, code: OutsideCode) -> str:

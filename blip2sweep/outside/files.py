@@ -14,7 +14,7 @@ from blip2sweep.outside.found import GROUPS, Found, Name
 from blip2sweep.wire.pack import OutsideCode
 
 known: dict[Name, Found] = {}
-_imported: dict[Name, tuple[str, object]] = {}  # (sha256, module) of files; a process imports one of each name
+imported: dict[Name, tuple[str, object]] = {}  # (sha256, module) of files; a process imports one of each name
 
 
 def search(folders: Iterable[Path]) -> None:
@@ -53,7 +53,7 @@ def _checked(path: Path, planned: str | None) -> bytes:
 def _import_file(name: Name, path: Path, source: bytes) -> object:
     """Of the bytes, not of what is on disk by now."""
     digest = hashlib.sha256(source).hexdigest()
-    known = _imported.get(name)
+    known = imported.get(name)
     if known:
         if known[0] != digest:
             raise UserError(f"file {path}: changed since this process imported it; right: a new process")
@@ -67,7 +67,7 @@ def _import_file(name: Name, path: Path, source: bytes) -> object:
     except BaseException:
         del sys.modules[title]
         raise
-    _imported[name] = (digest, module)
+    imported[name] = (digest, module)
     return module
 
 
