@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +25,10 @@ from blip2sweep.planning.outside_code import examined
 from blip2sweep.planning.packs import write_packs
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.collect import collect
-from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.sweeps import Sweep, find_sweep, outside_code
+from blip2sweep.wire.pack import pack_of
+from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep, refused
 from tests.composing import plan
 from tests.outside.site import POINTS, TOYS, install, pretend, write_package
@@ -74,10 +77,9 @@ def put(tmp_path: Path) -> Put:
 @pytest.fixture
 def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
     """Has a package, of which there is only what says so, installed."""
-    monkeypatch.syspath_prepend(tmp_path / "site")
 
     def install_(package: str, points: dict[str, dict[str, str]], version: str = "1.0") -> None:
-        pretend(tmp_path / "site", package, points, version)
+        monkeypatch.syspath_prepend(pretend(tmp_path / "site", package, points, version))
         packaged.cache_clear()
 
     return install_
@@ -112,7 +114,12 @@ def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path) -> None:
     """Here, and from its packs where the package is not, or another version of it."""
     (tmp_path / "data").mkdir()
     write_data(tmp_path / "data")
-    words = ["model=toy", f"model.path={write_model(tmp_path / 'weights')}", "task=toy", "task.data_dir=data"]
+    words = [
+        "model=toy",
+        f"model.path={write_model(tmp_path / 'weights')}",
+        "task=toy",
+        f"task.data_dir={tmp_path / 'data'}",
+    ]
     words += ["quant.method=toy_shift", "quant.bits=2", "+steps.scale.target=vision:0", "steps.scale.factor=0.5"]
     words += ["backend.name=torch,parrot", "sweep_name=s", "part=language"]
     ran = blip2sweep("--config-dir", str(TOYS / "conf"), "-m", *words, cwd=tmp_path, env={"PYTHONPATH": str(site)})
@@ -215,7 +222,10 @@ def test_a_file_runs_from_a_pack_while_it_is_the_one_that_was_planned(put: Put, 
         with closing(Journal(tmp_path / name)) as journal:
             assert run_pack(pack_of({**data, "output_dir": str(tmp_path / name)}, "pack"), journal) == 3
         (told,) = failures(tmp_path / name)  # the two other cells are done
-        right = {"changed": "changed since the cell was planned; right: the same", "gone": "cannot be read (No such file"}
+        right = {
+            "changed": "changed since the cell was planned; right: the same",
+            "gone": "cannot be read (No such file",
+        }
         assert told.startswith(f"bad_config: file {method}: {right[name]}")
 
 
