@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -89,7 +90,12 @@ def format_of(name: str) -> Format:
 
 def task_of(kind: str) -> Task:
     """The task of a kind; its metrics are in METRICS from then on. Raises UserError where there is none of that name."""
-    found = cast("Task", outside.module_of("tasks", kind, KINDS, Task, f"task.kind={kind}: unknown"))
+    return _with_metrics(outside.module_of("tasks", kind, KINDS, Task, f"task.kind={kind}: unknown"))
+
+
+@cache
+def _with_metrics(module: object) -> Task:
+    found = cast("Task", module)
     add_metrics(found.metrics())
     return found
 

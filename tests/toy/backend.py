@@ -24,8 +24,8 @@ class Parrot:
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
         task = planned_task(job["task"])
-        wanted = columns_of(task.rules.REQUESTS)  # of a kind that asks to choose: choice and option_nll
-        records = [{k: v for k, v in said(sample).items() if k in wanted} for sample in task.samples]
+        wanted = columns_of(task.rules.REQUESTS)  # such as text, or choice and option_nll
+        records = [{k: v for k, v in said(s).items() if k in wanted} for s in task.samples]
         return Answered(Predictions.of(records), {"seconds": 0.0})
 
 
