@@ -46,8 +46,12 @@ def describe_cell(config: DictConfig) -> float:
 
 def run_cell(config: DictConfig) -> float:
     """Hydra's task function, which launchers other than ours call: runs one cell in this process."""
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from blip2sweep import outside
     from blip2sweep.commands.run_one import run_single
+    from blip2sweep.config.compose import folders
 
+    outside.search(folders(OmegaConf.create({"hydra": HydraConfig.get()})))
     return run_single(cast("dict[str, object]", OmegaConf.to_container(config, resolve=True)))

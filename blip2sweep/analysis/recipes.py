@@ -66,7 +66,7 @@ def part_names(cells: pd.DataFrame) -> list[str]:
 def calibrates(entry: Entry) -> bool:
     """Whether its method, or a static range of its inputs, needs calibration samples."""
     inputs = entry.get("input")
-    return bool(METHODS[entry["method"]].calibrates) or (inputs is not None and not inputs.get("dynamic", True))
+    return bool(METHODS.known(entry["method"]).calibrates) or (inputs is not None and not inputs.get("dynamic", True))
 
 
 # ---- settings
@@ -77,7 +77,7 @@ def setting_of(entry: Entry) -> str:
     inputs = entry.get("input")
     names = [entry["method"], f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
     names += ["sym"] if entry.get("symmetric") else []
-    defaults = METHODS[entry["method"]].knobs
+    defaults = METHODS.known(entry["method"]).knobs
     names += [f"{k}={v}" for k, v in entry.items() if k not in NAMED and v != defaults.get(k)]
     names += [_input_setting(inputs)] if inputs else []
     return "/".join(n for n in names if n)
@@ -169,7 +169,7 @@ def _place_overrides(recipe: Sequence[Entry]) -> Iterator[str]:
 
 
 def _scheme_overrides(entry: Entry) -> list[str]:
-    method = METHODS[entry["method"]]
+    method = METHODS.known(entry["method"])
     overrides = [f"quant={method.name}"]
     overrides += [f"quant.strategy={entry['strategy']}"] if entry.get("strategy") != method.strategies[0] else []
     known = ("target", "bits", "method", "strategy", "input")
@@ -183,4 +183,4 @@ def _written(value: object) -> str:
 
 def has_width(recipe: Sequence[Entry], bits: int) -> bool:
     """Whether every method of a recipe has a width."""
-    return all(METHODS[e["method"]].has_bits(bits) for e in recipe)
+    return all(METHODS.known(e["method"]).has_bits(bits) for e in recipe)

@@ -7,11 +7,12 @@ a sweep is planned, so it imports its library only when it is made.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Protocol, TypedDict, cast
 
+from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.lines import Cost, Provenance
@@ -89,9 +90,23 @@ class Backend(Protocol):
 def backend_class(name: str) -> type[Backend]:
     """The class of a back end. Raises UserError for an unknown name."""
     if name not in BACKENDS:
-        raise UserError(f"backend={name}: no such back end; {nearest(name, list(BACKENDS))}")
+        return _from_outside(name)
     module, _, attribute = BACKENDS[name].partition(":")
-    return cast("type[Backend]", getattr(importlib.import_module(module), attribute))
+    return cast("type[Backend]", getattr(import_module(module), attribute))
+
+
+def _from_outside(name: str) -> type[Backend]:
+    """The class that the module of a name calls BACKEND."""
+    found = outside.find("backends", name)
+    if found is None:
+        raise UserError(f"backend={name}: no such back end; {nearest(name, [*BACKENDS, *outside.names('backends')])}")
+    made = getattr(found.having(("BACKEND",)), "BACKEND")  # noqa: B009
+    lacking = [n for n in ("identity", "expect") if not hasattr(made, n)]
+    if lacking or not callable(made):
+        raise UserError(
+            f"{found.where}: its BACKEND lacks {', '.join(lacking) or 'a class'}; right: every name of {outside.PAGE}"
+        )
+    return cast("type[Backend]", made)
 
 
 def identity_of(choice: BackendChoice) -> JsonObject | None:

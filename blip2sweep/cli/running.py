@@ -124,4 +124,8 @@ def doctor(
 
         chosen = {k: v for k, v in (("model", model), ("task", task)) if v}
         config = compose_cell(more or [], config_dir, chosen)
+    elif config_dir:
+        from blip2sweep.config.standalone import composer
+
+        composer(config_dir)
     raise typer.Exit(print_checks(output_dir, config))

@@ -19,9 +19,9 @@ from blip2sweep.results.latest import read_table
 from blip2sweep.running.local import run_local
 
 
-def run(overrides: str, more: Sequence[str], workers: int | None) -> pd.DataFrame:
+def run(overrides: str, more: Sequence[str], workers: int | None, config_dir: Path | None = None) -> pd.DataFrame:
     """Run a sweep here. Returns its table, in which failed cells are rows too. Raises UserError for bad input."""
-    made, words = composer(), [normalise(word) for word in (*shlex.split(overrides), *more)]
+    made, words = composer(config_dir), [normalise(word) for word in (*shlex.split(overrides), *more)]
     made.check(words)
     jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
     outcome = run_sweep(

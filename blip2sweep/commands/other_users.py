@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from blip2sweep.outside import said
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.results.sweeps import Sweep
+from blip2sweep.wire.pack import CellJob, OutsideCode
 
 SHELL = ("setup", "teardown", "srun_args", "additional_parameters")
 
@@ -28,11 +30,16 @@ def user_name(uid: int) -> str:
         return f"user {uid}"
 
 
-def its_commands(sweep: Sweep) -> list[str]:
-    """The `setup: …` and `backend: …` of the launch to be repeated."""
+def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
+    """The `setup: …` and `backend: …` of the launch to be repeated, and the code from outside of its cells."""
     launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
     backend = (
         sweep.settings["backend"]["name"] if "backend" in sweep.settings else sweep.settings.get("runner", "torch")
     )
-    return [*(told or ["no setup"]), f"backend: {backend!r}"]
+    return [*(told or ["no setup"]), f"backend: {backend!r}", *its_code(job.get("outside", {}) for job in jobs)]
+
+
+def its_code(codes: Iterable[Mapping[str, OutsideCode]]) -> list[str]:
+    """`code: …` of each file or package that packs name."""
+    return sorted({f"code: {said(full, code)}" for some in codes for full, code in some.items()})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip2sweep.commands.finish import SweepFailed
-from blip2sweep.commands.other_users import owner
+from blip2sweep.commands.other_users import its_code, owner
 from blip2sweep.console.printing import tell
 from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import whole_packs
@@ -67,6 +67,7 @@ def score_results(output_dir: Path, results: Sequence[ResultLine], minutes: floa
     """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess
     takes them."""
     jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
+    _tell_code(output_dir, [jobs[r["key"]] for r in results if r["key"] in jobs])
     failed = dict[str, Failure]()
     for result in (r for r in results if r["predictions"]):
         job, name = jobs.get(result["key"]), predictions_name(result)
@@ -83,6 +84,16 @@ def score_results(output_dir: Path, results: Sequence[ResultLine], minutes: floa
         journal.write_many("unscored", [{"key": key, **told} for key, told in failed.items()])
         journal.close()
     return Rescored(process.written, failed)
+
+
+def _tell_code(output_dir: Path, jobs: Sequence[CellJob]) -> None:
+    """Say which code from outside scores cells, where somebody else's packs name it."""
+    code = its_code(job["task"].get("planned", {}).get("outside", {}) for job in jobs)
+    whose = sorted({name for s in list_sweeps(output_dir) if (name := owner(output_dir, s))}) if code else []
+    if whose:
+        tell(
+            f"{output_dir} has sweeps of {', '.join(whose)}: scoring runs what their packs name, as you: {', '.join(code)}"
+        )
 
 
 def _unknown(result: ResultLine) -> Failure:

@@ -68,6 +68,8 @@ def run_sweep(jobs: Sequence[PlannedJob], launch: Launch, begun: set[Path] | Non
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
     go_on(sweep, output_dir, begun)
     sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
+    if code := {full: c for cell in plan.cells.values() for full, c in cell.outside.items()}:
+        sweep.settings["outside"] = code
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.todo:
         sweep.write(output_dir)

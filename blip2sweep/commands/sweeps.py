@@ -70,11 +70,11 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
         raise UserError(
             f"sweep {sweep.name}: no pack holds {absent[0]}; right: the command the sweep came from: {sweep.command}"
         )
+    again = [jobs[k] for k in keys]
     if folder_of := owner(output_dir, sweep):
-        tell(
-            f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {', '.join(its_commands(sweep))}"
-        )
-    if relaunch([jobs[k] for k in keys], sweep, output_dir, then_wait):
+        said = ", ".join(its_commands(sweep, again))
+        tell(f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {said}")
+    if relaunch(again, sweep, output_dir, then_wait):
         finish(output_dir, sweep)
         check_all_done(output_dir, sweep)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from blip2sweep.errors import UserError, nearest
+from blip2sweep import outside
+from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import Linear, Part
 
@@ -217,9 +217,7 @@ class Step(Protocol):
 
 def step(kind: str, where: str = "step") -> Step:
     """The module of a kind. where: the config key, for the message. Raises UserError for an unknown kind."""
-    if kind not in STEPS:
-        raise UserError(f"{where}.{kind}: unknown step; {nearest(kind, STEPS)}")
-    return cast(Step, import_module(STEPS[kind]))
+    return cast(Step, outside.module_of("compression", kind, STEPS, Step, f"{where}.{kind}: unknown step"))
 
 
 def as_dicts(pairs: Iterable[Pair]) -> dict[str, Words]:

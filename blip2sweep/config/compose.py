@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
@@ -18,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
 from blip2sweep.config.grid import Job
 from blip2sweep.config.overrides import check_keys, explain, parse
@@ -36,6 +38,12 @@ class Value(NamedTuple):
     value: object
 
 
+def folders(config: DictConfig) -> list[Path]:
+    """Where the user's own YAML is looked for, and Python files beside it: `--config-dir` and `hydra.searchpath`."""
+    sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
+    return [Path(s.path) for s in sources if s.schema == "file"]
+
+
 class Composer:
     """Composes the cells of one command. What several cells share is composed once."""
 
@@ -46,6 +54,7 @@ class Composer:
         self._bases: dict[Choice, tuple[DictConfig, dict[str, Any]]] = {}
         self._values: dict[tuple[Choice, str], Value] = {}
         self._anatomies: dict[str, Anatomy] = {}
+        outside.search(folders(master))
 
     def check(self, arguments: list[str]) -> None:
         """Raises UserError for an argument that names no key or group, before anything is expanded."""

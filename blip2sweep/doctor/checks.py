@@ -36,7 +36,7 @@ class Check:
 
 def examine(output_dir: Path) -> list[Check]:
     """The checks that do not depend on a model or a task."""
-    checks = (_versions, _java, _gpu, _hub_cache, _data, _wandb, _slurm, lambda: _output_dir(output_dir))
+    checks = (_versions, _java, _gpu, _hub_cache, _data, _wandb, _slurm, lambda: _output_dir(output_dir), _outside)
     return [made for check in checks for made in check()]
 
 
@@ -189,6 +189,14 @@ def _output_dir(output_dir: Path) -> Iterator[Check]:
         else "a local file system: fine for one machine, not for a cluster"
     )
     yield Check("output_dir", OK if free > 1 else WARN, f"{existing}: writable, {free:.0f} GB free, {kind} ({shared})")
+
+
+def _outside() -> Iterator[Check]:
+    """What is no part of this package: entry points, and files of --config-dir. All of it is imported."""
+    from blip2sweep.planning.outside_code import examined
+
+    for name, told, well in examined():
+        yield Check(name, OK if well else WARN, told)
 
 
 def _output(*command: str) -> str | None:

@@ -8,9 +8,9 @@ ARCHITECTURES, and a YAML file in conf/model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
+from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ class Architecture(Protocol):
 def architecture(model: Mapping[str, object]) -> Architecture:
     """The architecture of a model config. Raises UserError for an unknown one."""
     name = str(model.get("architecture") or FIRST)
-    if name not in ARCHITECTURES:
-        raise UserError(f"model.architecture={name}: unknown; {nearest(name, ARCHITECTURES)}")
-    return cast(Architecture, import_module(ARCHITECTURES[name]))
+    unknown = f"model.architecture={name}: unknown"
+    return cast(Architecture, outside.module_of("architectures", name, ARCHITECTURES, Architecture, unknown))
 
 
 def family(model: Mapping[str, object]) -> Family:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import logging
 
+from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import architecture
@@ -72,6 +73,7 @@ def main() -> None:
     logging.disable_progress_bar()
     question = json.load(sys.stdin)
     model = question["model"]
+    outside.take(model.get("outside") or {})
     found = mistakes(inspect(Path(question["folder"]), model.get("tied") or ()), model)
     print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
 

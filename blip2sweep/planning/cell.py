@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
+from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.planning import outside_code
 from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
@@ -21,7 +23,16 @@ from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation
-from blip2sweep.wire.pack import BackendChoice, CellJob, Columns, GenerationJob, JsonObject, TaskJob
+from blip2sweep.wire.pack import (
+    BackendChoice,
+    CellJob,
+    Columns,
+    GenerationJob,
+    JsonObject,
+    OutsideCode,
+    PlannedTask,
+    TaskJob,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +58,12 @@ class Cell:
         return semantics(methods, self.recipe.further)
 
     @cached_property
+    def outside(self) -> dict[str, OutsideCode]:
+        """The code it uses that is no part of this package."""
+        tasks = [self.task_config, *([self.calibration.task] if self.calibration else [])]
+        return outside_code.of_cell(self.model.config, tasks, self.recipe, self.backend)
+
+    @cached_property
     def identity(self) -> JsonObject:
         """Everything that determines the predictions, resolved, as JSON."""
         backend = identity_of(self.backend) if self.backend else None
@@ -63,6 +80,7 @@ class Cell:
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
             **({"backend": backend} if backend else {}),
+            **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }
 
     @cached_property
@@ -93,12 +111,15 @@ class Cell:
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
             **({"backend": self.backend["name"]} if self.backend else {}),
+            **({"outside": outside_code.text(self.outside)} if self.outside else {}),
         }
         return cast("Columns", columns)
 
     def job(self) -> CellJob:
         """What a worker needs to run the cell, as JSON. It contains nothing of Hydra."""
-        planned = {"samples": self.task.fingerprint, "images": self.task.content}
+        planned: PlannedTask = {"samples": self.task.fingerprint, "images": self.task.content}
+        if code := outside_code.of_task(self.task_config):
+            planned["outside"] = code
         job: CellJob = {
             "key": self.key,
             "model": self.model.config,
@@ -111,4 +132,8 @@ class Cell:
             "calibration": self.calibration.job() if self.calibration else None,
             "columns": self.columns(),
         }
-        return {**job, "backend": self.backend} if self.backend else job
+        if self.backend:
+            job["backend"] = self.backend
+        if self.outside:
+            job["outside"] = self.outside
+        return job

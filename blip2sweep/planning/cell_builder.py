@@ -37,11 +37,12 @@ class CellBuilder:
         )
         check_packed(recipe, model.dtypes)
         backend = chosen_backend(config.get("backend"), recipe)
-        samples = self._calibration(config, model, recipe, task)
-        if samples is None:
-            return Cell(model, recipe, task, task_config, generation, recipe.used | used, backend=backend)
-        recipe, used = stamped(recipe, samples.digest), used | recipe.used | _calibration_keys(recipe)
-        return Cell(model, recipe, task, task_config, generation, used, samples, backend)
+        samples, used = self._calibration(config, model, recipe, task), used | recipe.used
+        if samples is not None:
+            recipe, used = stamped(recipe, samples.digest), used | _calibration_keys(recipe)
+        cell = Cell(model, recipe, task, task_config, generation, used, samples, backend)
+        assert cell.outside is not None  # a name that two packages give is refused here
+        return cell
 
     def _calibration(
         self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData

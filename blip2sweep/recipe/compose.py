@@ -42,13 +42,13 @@ def _part(anatomy: Anatomy, name: str, steps: tuple[Entries, ...]) -> PartRecipe
 
 
 def _others(options: object, anatomy: Anatomy, runs: bool) -> Iterator[_Made]:
-    """The further steps, in the order of STEPS. options: {kind: its options and `order`}."""
+    """The further steps, in the order of STEPS; those from outside by name. options: {kind: its options and `order`}."""
     given = options if isinstance(options, Mapping) else {}
     for kind in given:
         if kind == QUANTIZE:
             raise UserError("steps.quantize: is what quant, per_part and rules say; right: those")
         step(kind, "steps")
-    for kind in (k for k in STEPS if given.get(k) is not None):
+    for kind in (k for k in (*STEPS, *sorted(given.keys() - STEPS)) if given.get(k) is not None):
         yield _made(kind, canonical_json(given[kind]), anatomy, runs)
 
 

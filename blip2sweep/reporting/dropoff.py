@@ -78,7 +78,7 @@ def _drawable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _width(recipe_json: str) -> float:
     """The one width of a recipe, or NaN where it has several."""
-    found = {float(e["bits"]) for e in entries(recipe_json)}
+    found = {float(e["bits"]) for e in entries(recipe_json) if "bits" in e}
     return found.pop() if len(found) == 1 else math.nan
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from blip2sweep import outside
 from blip2sweep.canonical import digest
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import sweep_up
@@ -18,7 +19,7 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger, attempt_id, no_garbage
 from blip2sweep.results.propagation import write_propagation
 from blip2sweep.results.samples import publish
-from blip2sweep.results.sweeps import Sweep, list_sweeps
+from blip2sweep.results.sweeps import Sweep, list_sweeps, outside_code
 from blip2sweep.results.table import build_table
 from blip2sweep.results.table_files import State, state, sweep_rows, write_sweep, write_table
 from blip2sweep.tasks.task import load_outside
@@ -43,7 +44,9 @@ def collect(
 
     Raises UserError, one line, when the output folder cannot be written.
     """
-    load_outside()
+    code = outside_code(output_dir)
+    outside.remember(code)
+    load_outside(name for group, _, name in (full.partition(".") for full in code) if group == "tasks")
     with no_garbage():
         made_from = state(output_dir)
         return _collect(output_dir, sweep, (ledger or Ledger(output_dir, measured=True)).refresh(), rescored, made_from)

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
 from blip2sweep.console.printing import say_text
 from blip2sweep.errors import UserError
@@ -82,6 +83,7 @@ class Service:
     def _scorer(self, task: TaskJob) -> Scorer:
         name = canonical_json(task)
         if name not in self._scorers:
+            outside.take(task.get("planned", {}).get("outside", {}))
             self._scorers[name] = Scorer(planned_task(task))
         return self._scorers[name]
 

@@ -20,7 +20,7 @@ from blip2sweep.machine.processes import born, user
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.lines import FailureLine
-from blip2sweep.wire.pack import JsonObject, Settings
+from blip2sweep.wire.pack import JsonObject, OutsideCode, Settings
 
 
 class JobArray(TypedDict):
@@ -200,6 +200,17 @@ def find_results(output_dir: Path, name: str | None) -> Sweep:
 def newer_single_runs(output_dir: Path, sweep: Sweep) -> list[str]:
     """The names of runs of one cell that are newer than the sweep that `find_results` chose."""
     return [s.name for s in list_sweeps(output_dir) if s.of_one_cell and s.created > sweep.created]
+
+
+def outside_code(output_dir: Path) -> dict[str, OutsideCode]:
+    """The code from outside that sweeps were run with, the newest of each name. Files count only where the sweep is the user's own:
+    whoever makes a table runs nobody else's."""
+    found: dict[str, OutsideCode] = {}
+    for sweep in list_sweeps(output_dir):
+        if code := sweep.settings.get("outside"):
+            own = (sweep.folder(output_dir) / "sweep.json").stat().st_uid == os.geteuid()
+            found |= {full: c for full, c in code.items() if own or "file" not in c}
+    return found
 
 
 def _known(data: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:

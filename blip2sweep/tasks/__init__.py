@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
@@ -46,9 +47,11 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
     """The samples of a task as a job carries it, with `planned`: their fingerprint and the digest of the images'
     content.
 
-    Raises UserError where the samples have changed since.
+    Raises UserError where the samples, or the code from outside that reads them, have changed since.
     """
-    found, planned = load_task(config), config.get("planned")
+    planned = config.get("planned")
+    outside.require((planned or {}).get("outside") or {})
+    found = load_task(config)
     if not planned:  # a job that an earlier version planned
         return found
     if found.fingerprint != planned["samples"]:

@@ -7,13 +7,14 @@ may hold one kind. Modules are imported when a task of theirs is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from blip2sweep.errors import UserError, nearest
+from blip2sweep import outside
+from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ class Task(Protocol):
 
 def format_of(name: str) -> Format:
     """Raises UserError naming `task.format` where there is none of that name."""
-    if name not in FORMATS:
-        raise UserError(f"task.format={name}: unknown; {nearest(name, FORMATS)}")
-    return cast("Format", import_module(FORMATS[name]))
+    return cast("Format", outside.module_of("tasks", name, FORMATS, Format, f"task.format={name}: unknown"))
 
 
 def task_of(kind: str) -> Task:
@@ -100,22 +99,22 @@ def task_of(kind: str) -> Task:
 
     Raises UserError where there is none of that name.
     """
-    if kind not in KINDS:
-        raise UserError(f"task.kind={kind}: unknown; {nearest(kind, KINDS)}")
-    return _loaded(KINDS[kind])
-
-
-def load_outside() -> None:
-    """Add the metrics of all kinds from outside to METRICS, since a table may have cells of any task."""
-    for kind in KINDS.keys() - BUILT_IN:
-        task_of(kind)
+    return _with_metrics(outside.module_of("tasks", kind, KINDS, Task, f"task.kind={kind}: unknown"))
 
 
 @cache
-def _loaded(module: str) -> Task:
-    found = cast("Task", import_module(module))
+def _with_metrics(module: object) -> Task:
+    found = cast("Task", module)
     add_metrics(found.metrics())
     return found
+
+
+def load_outside(kinds: Iterable[str] = ()) -> None:
+    """Have METRICS hold the metrics of kinds from outside: tables are made of cells of any task. One whose code is not here, or
+    broken, costs its own metrics alone."""
+    for kind in {*kinds, *KINDS} - BUILT_IN:
+        with suppress(UserError):
+            task_of(kind)
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols

@@ -13,11 +13,22 @@ JsonObject = dict[str, object]  # an object whose reader knows its fields, such 
 # ---- a cell's job
 
 
+class OutsideCode(TypedDict, total=False):
+    """Code that is no part of this package: a package and its version, or a file. sha256: of the file, or of the files of a
+    package in development."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+
 class PlannedTask(TypedDict):
-    """The state of the task's data when the cell was planned."""
+    """The state of the task's data when the cell was planned, and the code from outside that reads and scores them."""
 
     samples: str  # fingerprint of ids and annotations
     images: str  # digest of the images' content
+    outside: NotRequired[dict[str, OutsideCode]]
 
 
 class TaskJob(TypedDict):
@@ -62,6 +73,7 @@ class Columns(TypedDict):
     recipe_json: str
     baseline: NotRequired[str]  # in the ledger, the key of the cell's baseline
     backend: NotRequired[str]  # where it is not torch
+    outside: NotRequired[str]  # code that is no part of this package
     params: NotRequired[int]
     model_bytes: NotRequired[float]
 
@@ -80,6 +92,7 @@ class CellJob(TypedDict):
     calibration: JsonObject | None
     columns: Columns
     backend: NotRequired[BackendChoice]  # where it is not torch
+    outside: NotRequired[dict[str, OutsideCode]]  # {group.name: code} that is no part of this package
 
 
 # ---- a pack
@@ -100,6 +113,7 @@ class Settings(TypedDict, total=False):
     noise_floor: bool
     backend: BackendChoice  # of all cells in the pack; torch when absent
     runner: str  # `module:Class`, in packs of version 0.1
+    outside: dict[str, OutsideCode]  # of all cells of the sweep, for whoever reads its file; workers go by the cells'
     device: str
     threads: int
     max_num_timeout: int | None

@@ -21,7 +21,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from blip2sweep.backends.backend import Backend, load_backend
+from blip2sweep import outside
+from blip2sweep.backends.backend import Answered, Backend, load_backend
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.machine.processes import exists, lives, settle_user
@@ -55,6 +56,7 @@ class Worker:
         self.ledger = Ledger(self.output_dir, only={j["key"] for j in pack["cells"]})
         self.backend: Backend | None = None
         self.failed = False
+        self._unusable = {j["key"]: why for j in pack["cells"] if (why := unusable(j))}
         self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
         self._deferred: dict[str, float] = {}  # {key: when the cell was first left to another worker}
         self._longest: dict[tuple[str, str], float] = {}  # {duration group: seconds}
@@ -104,6 +106,9 @@ class Worker:
 
     def _run(self, job: CellJob, half: bool) -> None:
         start = time.monotonic()
+        if (why := self._unusable.get(job["key"])) is not None:
+            run_cell(job, partial(refuse, why), self.journal, self.pack, self.stop, self.ledger)
+            return
         backend = self.backend = self.backend or self._load_backend(job)
         run = partial(backend, batch_size=self._half_batch() if half else None)
         name = run_cell(job, run, self.journal, self.pack, self.stop, self.ledger)
@@ -156,7 +161,8 @@ class Worker:
         """The back end. It gets the list of the coming cells, so that it keeps what later cells share."""
         self._scoring.expect(job)
         backend = load_backend(self.pack["settings"])
-        backend.expect([j for j in self.pack["cells"] if not self.ledger.done(j["key"])])
+        todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
+        backend.expect([j for j in todo if not self.ledger.done(j["key"])])
         return backend
 
     def _score_if_missing(self, job: CellJob, attempts: Attempts) -> None:
@@ -167,6 +173,20 @@ class Worker:
         name = stem(job["key"], result["predictions"])
         if not (self.output_dir / "scores" / f"{name}.npz").exists() and not attempts.open:
             self._scoring(name, job)
+
+
+def unusable(job: CellJob) -> UserError | None:
+    """Why the code from outside that a cell was planned with cannot be run here."""
+    try:
+        outside.take(job.get("outside", {}))
+    except UserError as error:
+        return error
+    return None
+
+
+def refuse(why: UserError, job: CellJob) -> Answered:
+    """In the place of a back end."""
+    raise why
 
 
 def may_live(start: StartLine) -> bool:

@@ -155,7 +155,10 @@ def test_t5_keeps_the_head_of_its_own_that_its_checkpoint_has(t5: Loaded) -> Non
     [
         ({"dtype": "float8"}, "model.dtype=float8: unknown"),
         ({"dtype_per_part": {"llm": "fp16"}}, "model.dtype_per_part.llm=fp16: unknown"),
-        ({"dtype_per_part": {"vlt": "float16"}}, "model.dtype_per_part.vlt: model tiny has no part 'vlt'; did you mean 'vit'"),
+        (
+            {"dtype_per_part": {"vlt": "float16"}},
+            "model.dtype_per_part.vlt: model tiny has no part 'vlt'; did you mean 'vit'",
+        ),
     ],
 )
 def test_an_unknown_dtype_is_refused(fields: dict[str, Any], match: str) -> None:

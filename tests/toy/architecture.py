@@ -1,5 +1,6 @@
-"""An architecture in one file (its YAML: conf/model/toy.yaml): an eye, which sees the mean colours of a picture's strips, and
-a talker, which writes words; no connector. Pictures have strips of different numbers, so that rows are ragged.
+"""An architecture in one file (its YAML: conf/model/toy.yaml): an eye, which sees the mean colours
+of a picture's strips, and a talker, which writes words; no connector. Pictures have strips of
+different numbers, so that rows are ragged.
 
 It imports torch at the top, which those of the package do not: planning is slower for it.
 """
@@ -48,8 +49,16 @@ def implementation() -> Implementation:
 class Config(PreTrainedConfig):
     model_type = MODEL_TYPE
 
-    def __init__(self, width: int = 16, eye_blocks: int = 3, talker_blocks: int = 2, vocab_size: int = 24, **rest: Any):
-        self.width, self.eye_blocks, self.talker_blocks, self.vocab_size = width, eye_blocks, talker_blocks, vocab_size
+    def __init__(
+        self,
+        width: int = 16,
+        eye_blocks: int = 3,
+        talker_blocks: int = 2,
+        vocab_size: int = 24,
+        **rest: Any,
+    ):
+        self.width, self.vocab_size = width, vocab_size
+        self.eye_blocks, self.talker_blocks = eye_blocks, talker_blocks
         super().__init__(**rest)
 
 
@@ -82,13 +91,15 @@ class Model(PreTrainedModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         width, words = config.width, config.vocab_size
-        self.eye = Tower(nn.Linear(3, width), config.eye_blocks, width, nn.LayerNorm(width))
-        self.talker = Tower(nn.Embedding(words, width), config.talker_blocks, width, nn.Linear(width, words))
+        norm, head = nn.LayerNorm(width), nn.Linear(width, words)
+        self.eye = Tower(nn.Linear(3, width), config.eye_blocks, width, norm)
+        self.talker = Tower(nn.Embedding(words, width), config.talker_blocks, width, head)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters(recurse=False):
-            nn.init.normal_(parameter, float(isinstance(module, nn.LayerNorm) and name == "weight"), 0.3)
+            scales = isinstance(module, nn.LayerNorm) and name == "weight"
+            nn.init.normal_(parameter, float(scales), 0.3)
 
 
 config_class, model_class = Config, Model
@@ -96,7 +107,8 @@ config_class, model_class = Config, Model
 WORDS = (
     "the",
     "end",
-    *"a red blue green circle square big small left right of above below on two three and with no yes one other".split(),
+    *"a red blue green circle square big small left right of".split(),
+    *"above below on two three and with no yes one other".split(),
 )
 END = 1
 
@@ -121,7 +133,8 @@ class Processor:
     image_processor: Strips
 
     def save_pretrained(self, folder: Path) -> object:
-        return (folder / "processor_config.json").write_text(json.dumps(self.image_processor.to_dict()))
+        said = json.dumps(self.image_processor.to_dict())
+        return (folder / "processor_config.json").write_text(said)
 
 
 def config_mistakes(config: Config) -> Iterator[str]:
@@ -131,7 +144,8 @@ def config_mistakes(config: Config) -> Iterator[str]:
 
 def read_processor(folder: Path, config: Config) -> tuple[Processor | None, list[str]]:
     try:
-        return Processor(Strips(json.loads((folder / "processor_config.json").read_text())["most"])), []
+        said = json.loads((folder / "processor_config.json").read_text())
+        return Processor(Strips(said["most"])), []
     except (OSError, ValueError, KeyError) as error:
         return None, [f"processor_config.json cannot be read ({error!r})"]
 
@@ -183,7 +197,7 @@ def language(model: Model, processor: Processor, family: str) -> Talk:
 
 
 class Talk:
-    """The next word follows from the mean of all tokens so far: of the picture, the prompt, and what was written."""
+    """The next word follows from the mean of all tokens so far: picture, prompt, own words."""
 
     def __init__(self, talker: Tower) -> None:
         self.talker = talker
@@ -212,9 +226,12 @@ class Talk:
         return [True] * tokens + [False] * len(text)
 
     @torch.inference_mode()
-    def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> Tensor:
+    def read(
+        self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]
+    ) -> Tensor:  # fmt: skip
         words = self.talker.first(torch.tensor(texts, dtype=torch.long))
-        return self.talker(words if pictures is None else torch.cat([pictures.padded()[0], words], 1))
+        seen = [] if pictures is None else [pictures.padded()[0]]
+        return self.talker(torch.cat([*seen, words], 1))
 
     def logits(self, output: Tensor) -> Tensor:
         return self.talker.last(output)
@@ -237,9 +254,8 @@ class Prefilled:
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
         ids, kept = padded(references, 0, left=False)
-        before = torch.cat(
-            [torch.zeros_like(self.total)[:, None], self.talk.talker(self.talk.talker.first(ids[:, :-1]))], 1
-        )
+        written = self.talk.talker(self.talk.talker.first(ids[:, :-1]))
+        before = torch.cat([torch.zeros_like(self.total)[:, None], written], 1)
         steps = torch.arange(before.shape[1])[:, None]
         logits = self._next(self.total[:, None] + before.cumsum(1), self.count[:, None] + steps)
         return likelihoods(logits[kept.bool()], ids, kept, references)

@@ -40,13 +40,18 @@ class Scale:
         return before
 
 
-def resolve(options: Mapping[str, object], anatomy: Anatomy, where: str, runs: bool = True) -> dict[str, Entries]:
+def resolve(
+    options: Mapping[str, object], anatomy: Anatomy, where: str, runs: bool = True
+) -> dict[str, Entries]:  # fmt: skip
     for name in options:
         if name not in OPTIONS:
             raise UserError(f"{where}.{name}: unknown option; {nearest(name, OPTIONS)}")
     spec = read({"factor": options.get("factor")}, f"{where}.factor")
-    there, used = sites_of(options.get("target"), anatomy, LEVEL, f"{where}.target"), {f"{where}.{k}" for k in options}
-    return {part: Entries("scale", tuple((site, spec) for site in own), frozenset(used)) for part, own in there.items()}
+    there = sites_of(options.get("target"), anatomy, LEVEL, f"{where}.target")
+    used, made = frozenset(f"{where}.{k}" for k in options), dict[str, Entries]()
+    for part, own in there.items():
+        made[part] = Entries("scale", tuple((site, spec) for site in own), used)
+    return made
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:

@@ -1,4 +1,4 @@
-"""A task from outside in one module: its files (`toy`), and its kind (`toy_choose`), which asks to choose among options."""
+"""A task in one module: how its files are read, and what is asked: to choose among options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import RequestType
 
-KINDS: tuple[str, ...] = ("toy_choose", "toy_match")
+KINDS: tuple[str, ...] = ("toy", "toy_choose", "toy_match")
 REQUESTS: tuple[RequestType, ...] = ("likelihood", "choose")
 PRESET = "vqa"
 ASKS = True
@@ -25,7 +25,8 @@ COLORS = ("red", "green", "blue")
 def write(root: Path, n: int = 6) -> Path:
     """A data folder: n pictures of one colour each, and two splits that ask for it."""
     for split, first in (("test", 0), ("train", n)):
-        rows = [{"id": first + i, "image": f"{first + i}.png", "answer": COLORS[i % 3]} for i in range(n)]
+        ids = range(first, first + n)
+        rows = [{"id": i, "image": f"{i}.png", "answer": COLORS[i % 3]} for i in ids]
         for row in rows:
             picture = Image.new("RGB", (32, 32), str(row["answer"]))
             picture.putpixel((0, 0), (int(row["id"]),) * 3)  # no two are the same
@@ -36,15 +37,18 @@ def write(root: Path, n: int = 6) -> Path:
 
 def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
     rows = json.loads((root / f"{split}.json").read_text())[:limit]
+    asked = "What color is it?"
     samples = [
-        Sample(r["id"], r["id"], root / r["image"], "What color is it?", (r["answer"],), choices=COLORS) for r in rows
-    ]
+        Sample(r["id"], r["id"], root / r["image"], asked, (r["answer"],), choices=COLORS)
+        for r in rows
+    ]  # fmt: skip
     return samples, []
 
 
 def check_prompt(prompt: str) -> None:
     if "{}" not in prompt:
-        raise UserError(f"generation.prompt={prompt!r}: no place for the question; right: 'Question: {{}} Answer:'")
+        right = "'Question: {} Answer:'"
+        raise UserError(f"generation.prompt={prompt!r}: no place for the question; right: {right}")
 
 
 def prompt(sample: Sample, template: str) -> str:
@@ -67,7 +71,8 @@ def metrics() -> Sequence[Metric]:
     def finish(sums: FloatArray) -> FloatArray:
         return sums[..., 0] / sums[..., 1]
 
-    return [Metric("toy_accuracy", "toy", finish, True, "1", (0, 1), label="toy accuracy", per_sample=True, order=2)]
+    more = {"label": "toy accuracy", "per_sample": True, "order": 2}
+    return [Metric("toy_accuracy", "toy", finish, True, "1", (0, 1), **more)]
 
 
 class Scorer:
@@ -82,7 +87,8 @@ class Scorer:
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
         assert predictions.choice is not None
-        right = [float(self._right[i] == c) for i, c in zip(predictions.id, predictions.choice, strict=True)]
+        said = zip(predictions.id, predictions.choice, strict=True)
+        right = [float(self._right[i] == choice) for i, choice in said]
         return {"toy": np.column_stack([right, np.ones(len(right))])}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from blip2sweep.apply.calibration.folds import Member, OutputError, alone, toget
 from blip2sweep.apply.calibration.measure import Measured, calls, keep, measure, recall
 from blip2sweep.apply.patch import Patch
 from blip2sweep.canonical import digest
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize import METHODS, arithmetic
 from blip2sweep.compression.quantize.folds import folds, folds_of, traits
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
@@ -178,7 +177,7 @@ def _result(layer: Linear, module: nn.Linear, weights: Weights, measured: Measur
     weight = module.weight.detach().float()
     if not METHODS[weights.method].calibrates:
         return Result(weight)
-    method = importlib.import_module(f"blip2sweep.compression.quantize.{weights.method}")
+    method = arithmetic(weights.method)
     own = weights if weights.clips(traits(layer)) or not weights.clip else replace(weights, clip=False)
     result: Result = method.calibrated(weight, own, measured.sums)
     return result

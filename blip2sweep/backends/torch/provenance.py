@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import blip2sweep
-from blip2sweep import __version__
+from blip2sweep import __version__, outside
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.step import STEPS
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
@@ -42,7 +42,8 @@ def computed_by(device: str = "cpu") -> str:
     """
     on_gpu = device.startswith("cuda")
     kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    return f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
+    own = f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
+    return f"{own} {outside.in_use()}" if outside.in_use() else own
 
 
 def _agreed(names: Mapping[str, str]) -> str:

@@ -3,18 +3,30 @@
 One file a method holds the arithmetic, two verbs at most:
     apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
     calibrated(weight, weights, statistics) -> Result               methods that have seen the layer's inputs
+
+A method from outside is the same file with METHOD, its entry, in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
+
+from blip2sweep import outside
+from blip2sweep.errors import UserError
 
 LOW_BITS = tuple(range(1, 9))
 UP_FROM_2 = tuple(range(2, 9))
 CHANNEL_FIRST = ("channel", "tensor", "group")
+# Of those that a method may take: each has its rules in `options.py` and its place in a scheme.
+KNOWN_KNOBS = (
+    "group_size", "symmetric", "quantize_bias", "act_order", "static_groups", "damp", "block_size", "grid", "norm", "clip",
+    "alpha",
+)  # fmt: skip
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes
 
 
@@ -80,7 +92,47 @@ CODEBOOK: dict[str, Any] = {
     "divides": True, "row_sizes": BLOCK_SIZES,
 }  # fmt: skip
 
-METHODS = {
+
+class Methods(dict[str, Method]):
+    """Those of this package, by name. Looking up another name finds a method from outside, which is not one of the keys: its own
+    version is in the keys of its cells. Raises KeyError where nobody has it, UserError where it is broken."""
+
+    def __missing__(self, name: str) -> Method:
+        found = outside.find("methods", name)
+        if found is None:
+            raise KeyError(name)
+        return of_module(name, found)
+
+    def known(self, name: str) -> Method:
+        """Of a row: one whose code is not here has nothing that could be left out of what is said of it."""
+        try:
+            return self[name]
+        except (KeyError, UserError):
+            return Method(name, tuple(range(1, 17)), ("",))
+
+
+def of_module(name: str, found: outside.Found) -> Method:
+    """What a module from outside says of its method. Raises UserError where it lacks something."""
+    method = getattr(found.having(("METHOD",)), "METHOD")  # noqa: B009
+    if not isinstance(method, Method) or method.name != name:
+        raise UserError(f"{found.where}: its METHOD is {method!r}; right: METHOD = Method({name!r}, bits, strategies)")
+    if unknown := sorted(method.knobs.keys() - KNOWN_KNOBS):
+        raise UserError(f"{found.where}: METHOD has knobs {', '.join(unknown)}; right: among {', '.join(KNOWN_KNOBS)}")
+    found.having(("calibrated",) if method.calibrates else ("apply",))
+    return method
+
+
+def arithmetic(method: str) -> ModuleType:
+    """The module of a method, which imports torch. Raises UserError for one from outside that is not here."""
+    if method in METHODS:
+        return import_module(f"blip2sweep.compression.quantize.{method}")
+    found = outside.find("methods", method)
+    if found is None:
+        raise UserError(f"method {method}: not here; right: the package or the file it came from")
+    return cast("ModuleType", found.module)
+
+
+METHODS = Methods({
     m.name: m
     for m in (
         # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Its minimum has 16 bits.
@@ -100,4 +152,4 @@ METHODS = {
                searches="rtn"),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
-}  # fmt: skip
+})  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from blip2sweep.compression.quantize import arithmetic
 from blip2sweep.compression.quantize.activations import InputQuantizer
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
@@ -62,7 +62,7 @@ def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared
 def quantized(path: str, module: nn.Linear, scheme: Scheme) -> tuple[Tensor, ...]:
     """The weight and bias that the scheme's method makes of a layer."""
     weight, bias = module.weight, module.bias
-    method: Method = importlib.import_module(f"blip2sweep.compression.quantize.{scheme.weights.method}").apply
+    method: Method = arithmetic(scheme.weights.method).apply
     # Copies: a method that works in place must not reach the original.
     new_weight, new_bias = method(_float_copy(weight), None if bias is None else _float_copy(bias), scheme.weights)
     checked = [_checked(path, "weight", new_weight, weight)]

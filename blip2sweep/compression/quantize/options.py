@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from blip2sweep.compression.quantize import METHODS, Method
+from blip2sweep import outside
+from blip2sweep.compression.quantize import KNOWN_KNOBS, METHODS, Method
 from blip2sweep.compression.quantize.kernels import resolve_packed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import MissingExtra, UserError, nearest
 
 INPUT = ("input.bits", "input.strategy", "input.symmetric", "input.dynamic")
 KNOBS = (
-    "method", "bits", "strategy", "group_size", "symmetric", "quantize_bias", "act_order", "static_groups", "damp",
-    "block_size", "grid", "norm", "clip", "alpha", "packed", *INPUT,
+    "method", "bits", "strategy", *KNOWN_KNOBS, "packed", *INPUT,
 )  # fmt: skip
 
 
@@ -135,9 +135,11 @@ def _method(given: Mapping[str, Knob]) -> Method:
     knob = given.get("method")
     if knob is None:
         raise UserError(f"quant.method is not set; right: one of {', '.join(sorted(METHODS))}")
-    if knob.value not in METHODS:
-        raise UserError(f"{_name(knob)}: unknown method; {nearest(str(knob.value), METHODS)}")
-    return METHODS[str(knob.value)]
+    try:
+        return METHODS[str(knob.value)]
+    except KeyError:
+        known = [*METHODS, *outside.names("methods")]
+        raise UserError(f"{_name(knob)}: unknown method; {nearest(str(knob.value), known)}") from None
 
 
 def _bits(knob: Knob | None) -> int | None:

@@ -75,7 +75,7 @@ def read(entry: Mapping[str, object]) -> Scheme:
 
 def text(entry: Mapping[str, object]) -> str:
     """A scheme in words, for people: `rtn4/group32/sym`. Knobs are named where they are not the method's defaults."""
-    method, inputs = METHODS[str(entry["method"])], entry.get("input")
+    method, inputs = METHODS.known(str(entry["method"])), entry.get("input")
     only_width = len(method.bits) == 1
     pieces = [
         f"{entry['method']}{'' if only_width else entry['bits']}",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from blip2sweep import outside
 from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
@@ -127,7 +128,10 @@ def _identity_of_part(part: PartSection) -> JsonObject:
 def _question(model: ModelSection) -> JsonObject:
     """The fields of a model config that the child is given; the architecture only where it is not the first one."""
     own = str(model.get("architecture") or FIRST)
-    return {**{k: model.get(k) for k in FIELDS}, **({} if own == FIRST else {"architecture": own})}
+    if own == FIRST:
+        return {k: model.get(k) for k in FIELDS}
+    code = outside.codes([("architectures", own)])
+    return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **({"outside": code} if code else {})}
 
 
 @functools.cache
