@@ -101,13 +101,13 @@ def _say(error: BaseException, code: int) -> int:
 
 def _library_error(error: Exception) -> int:
     """Hydra's and OmegaConf's own complaints are about input; a failed sweep has its summary; the rest is a bug."""
-    from blip2sweep.errors import UserError
+    from blip2sweep.errors import SweepFailed, UserError
 
     mendable = next((e for e in _chain(error) if isinstance(e, UserError)), None)
     if mendable:
         return _say(mendable, BAD_INPUT)
     names = [c.__module__.split(".")[0] for c in type(error).__mro__]
-    if type(error).__name__ == "SweepFailed":
+    if isinstance(error, SweepFailed):
         return _say(error, 1)
     if "hydra" in names or "omegaconf" in names or _raised_in(error) == "hydra":
         from blip2sweep.config.overrides import explain

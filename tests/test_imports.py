@@ -15,8 +15,9 @@ PACKAGE = ROOT / "blip2sweep"
 
 # Rooms from the bottom up: an arrow goes from a later room to an earlier one, and only where the table has it. A room is a
 # file or folder directly below blip2sweep/. BASE may be imported by every room that stands after it.
-BASE = ("errors", "canonical", "machine", "console", "files", "wire", "outside")
+BASE = ("version", "errors", "canonical", "machine", "console", "files", "wire", "outside")
 ALLOWED: dict[str, set[str]] = {
+    "version": set(),
     "errors": set(),
     "canonical": set(),
     "machine": set(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.console.printing import tell
 from blip2sweep.console.remarks import remark
+from blip2sweep.errors import SweepFailed
 from blip2sweep.results.ledger import Ledger, no_garbage
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import not_scored, unscored
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 # A line about an error that ended a process: ours, Slurm's, or the last of a traceback.
 ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
-
-
-class SweepFailed(Exception):
-    """Some cells failed. The message is the summary by kind."""
 
 
 def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.DataFrame:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2sweep.commands.finish import SweepFailed
 from blip2sweep.commands.other_users import its_code, owner
 from blip2sweep.console.printing import tell
-from blip2sweep.errors import UserError
+from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.planning.packs import whole_packs
 from blip2sweep.results.collect import collect
 from blip2sweep.results.committed import predictions_name

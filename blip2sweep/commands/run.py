@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from blip2sweep.cache import disk as cache
-from blip2sweep.commands.finish import SweepFailed, finish, why_lost
+from blip2sweep.commands.finish import finish, why_lost
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
-from blip2sweep.errors import UserError
+from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.planning.sweep import new_sweep
 from blip2sweep.reporting.tracking import check_tracking

@@ -9,10 +9,10 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from blip2sweep.commands.finish import SweepFailed, check_all_done, finish, log_lines
+from blip2sweep.commands.finish import check_all_done, finish, log_lines
 from blip2sweep.commands.other_users import its_commands, owner
 from blip2sweep.console.printing import one_line, tell
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import SweepFailed, UserError, nearest
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage

@@ -39,8 +39,8 @@ class GridSweeper(Sweeper):
         return self._describe(lists) if self.plan_only else self._launch(lists)
 
     def _launch(self, lists: list[list[str]]) -> Any:
-        from blip2sweep.commands.finish import SweepFailed
         from blip2sweep.commands.run import failures
+        from blip2sweep.errors import SweepFailed
 
         assert self.launcher is not None
         assert self.composer is not None

@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from blip2sweep.commands.finish import SweepFailed, check_all_done, why_lost
+from blip2sweep.commands.finish import check_all_done, why_lost
 from blip2sweep.commands.run_one import in_hand
+from blip2sweep.errors import SweepFailed
 from blip2sweep.files import write_json
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.results.ledger import Journal, Ledger

@@ -12,11 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from blip2sweep.commands.finish import SweepFailed
 from blip2sweep.commands.rescore import rescore
 from blip2sweep.commands.sweeps import retry, wait
 from blip2sweep.commands.table import show_table
-from blip2sweep.errors import UserError
+from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.files import write_json
 from blip2sweep.planning.packs import pack_data, read_pack
 from blip2sweep.results import predictions as records

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-from blip2sweep.commands.finish import SweepFailed
 from blip2sweep.commands.sweeps import cancel, retry, wait
 from blip2sweep.config.overrides import check_keys, parse
-from blip2sweep.errors import UserError
+from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.sweeps import Submission, Sweep, find_sweep
 from blip2sweep.running import progress, slurm_commands

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 import blip2sweep
-from blip2sweep import __version__, outside
+from blip2sweep import outside
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.step import STEPS
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
+from blip2sweep.version import VERSION
 from blip2sweep.wire.lines import Provenance
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def versions() -> str:
     for extra in ("hqq", "bitsandbytes", "torchao"):
         with contextlib.suppress(PackageNotFoundError):
             names.append(f"{extra} {version(extra)}")
-    return f"blip2sweep {__version__} {' '.join(names)} python {platform.python_version()}"
+    return f"blip2sweep {VERSION} {' '.join(names)} python {platform.python_version()}"
 
 
 @lru_cache
