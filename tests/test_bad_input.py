@@ -159,3 +159,16 @@ def test_verbs_without_a_sweep(tmp_path: Path) -> None:
 
 def test_score_of_a_missing_file(tmp_path: Path) -> None:
     refused(blip2sweep("score", "none.json", "--references", "none.json", cwd=tmp_path), "none.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("backend=dumy", ("backend=dumy", "dummy")),
+        ("backend=dummy backend.options.x=1", ("backend.options.x", "dummy has no such option")),
+        ("backend.options.device=cpu", ("backend.options.device", "torch has no such option")),
+        ("backend=dummy analysis.propagation=true", ("analysis.propagation=true", "backend=torch")),
+    ],
+)
+def test_a_back_end_takes_what_it_knows(words: str, told: tuple[str, ...], tmp_path: Path) -> None:
+    refused(blip2sweep("plan", "part=none", *words.split(), cwd=tmp_path), *told)

@@ -111,7 +111,13 @@ def _from_outside(name: str) -> type[Backend]:
 
 def identity_of(choice: BackendChoice) -> JsonObject | None:
     """What a back end adds to a cell's identity. None for torch, whose library is then not imported."""
-    return None if choice["name"] == TORCH else backend_class(choice["name"]).identity(choice)
+    options = choice.get("options") or {}
+    if choice["name"] == TORCH:
+        if options:
+            raise UserError(f"backend.options.{min(options)}: torch has no such option; right: leave it out")
+        return None
+    own = backend_class(choice["name"]).identity(choice)
+    return {**own, "options": options} if options else own
 
 
 def choice_of(settings: Settings) -> BackendChoice:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from blip2sweep.backends.backend import Answered
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.errors import UserError
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions, columns_of
 from blip2sweep.tasks.sample import Sample
@@ -37,6 +38,8 @@ class Dummy:
 
     @classmethod
     def identity(cls, choice: BackendChoice) -> JsonObject:
+        if options := choice.get("options"):
+            raise UserError(f"backend.options.{min(options)}: dummy has no such option; right: leave it out")
         return {"name": choice["name"], "version": VERSION}
 
     def expect(self, jobs: Sequence[CellJob]) -> None:

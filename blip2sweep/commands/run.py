@@ -90,6 +90,7 @@ def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tupl
     cache.check(config)
     ledger = Ledger(output_dir).refresh()
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
+    check_measured_by_torch(config)
     check_noise_floor(config, plan)
     if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
@@ -161,6 +162,16 @@ def check_noise_floor(config: Config, plan: Plan) -> None:
         raise UserError(
             "analysis.noise_floor=true: no cell is calibrated, so it would be ignored; right: leave it out, or a method "
             "that calibrates, such as quant=gptq"
+        )
+
+
+def check_measured_by_torch(config: Config) -> None:
+    """Refuse measurements that a back end other than torch does not make."""
+    chosen, backend = config.get("analysis") or {}, (config.get("backend") or {}).get("name", "torch")
+    asked = next((name for name in ("propagation", "noise_floor") if chosen.get(name)), None)
+    if asked and backend != "torch":
+        raise UserError(
+            f"analysis.{asked}=true: backend={backend} does not measure it, so it would be ignored; right: backend=torch"
         )
 
 

@@ -111,7 +111,8 @@ class GenerationConfig:
 class BackendConfig:
     """What runs a cell; one that is not torch is part of the cell's identity."""
 
-    name: str = "torch"  # one of blip2sweep.backends.backend.BACKENDS
+    name: str = "torch"  # one of blip2sweep.backends.backend.BACKENDS, or from outside
+    options: dict[str, Any] = field(default_factory=dict)  # the back end's own, part of the identity
 
 
 @dataclass
@@ -166,7 +167,7 @@ class Config:
 
 GROUPS = ("model", "quant", "calibration", "task", "generation", "backend", "tracking", "study")
 # Their entries are named by the user, and checked where they are resolved.
-OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.")
+OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.", "backend.options.")
 # Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.
 OF_THE_COMMAND = ("output_dir", "sweep_name", "rerun", "batch_size", "data_workers", "cache", "cache_gb", "cache_memory_gb",
                   "tracking", "analysis")  # fmt: skip

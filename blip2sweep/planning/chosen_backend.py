@@ -17,7 +17,7 @@ def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> Backe
     Raises UserError for an unknown name, for a back end that cannot be used here, and for packed layers on a back end
     other than torch, which alone has the kernels.
     """
-    choice = cast("BackendChoice", dict(config or {"name": TORCH}))
+    choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
     if identity_of(choice) is None:
         return None
     if any(scheme.weights.packed for scheme in recipe.schemes.values()):

@@ -120,8 +120,8 @@ def fingerprint(samples: Sequence[Sample], root: Path) -> str:
 
 
 def official(origin: str) -> str:
-    """What a file should be, for messages."""
-    return f"the official file, from {ORIGIN[origin]}"
+    """What a file should be, for messages. origin: a key of ORIGIN, or where the file comes from in words."""
+    return f"the official file, from {ORIGIN.get(origin, origin)}"
 
 
 def image_path(root: Path, folder: str, name: str, where: Path) -> Path:
@@ -143,10 +143,10 @@ def check_images(samples: Sequence[Sample], root: Path, where: Path, origin: str
         wanted.setdefault(image.parent, {})[image.name] = image
     missing = [image for folder, names in wanted.items() for image in _missing(folder, names, where)]
     if missing:
-        total = sum(map(len, wanted.values()))
+        total, images = sum(map(len, wanted.values())), origin if origin != "karpathy" else "coco"
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {total} named by {where} are missing); "
-            f"right: the images under {root}, from {ORIGIN[origin if origin != 'karpathy' else 'coco']}"
+            f"right: the images under {root}, from {ORIGIN.get(images, images)}"
         )
 
 

@@ -55,6 +55,7 @@ class BackendChoice(TypedDict):
     """The back end of a cell: a name in `backends.BACKENDS`, and that back end's own options."""
 
     name: str
+    options: NotRequired[JsonObject]
 
 
 class Columns(TypedDict):
