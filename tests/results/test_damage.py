@@ -313,7 +313,7 @@ def test_what_a_lost_result_replaced_is_not_shown_without_a_word(
 def test_a_result_names_what_it_replaces_and_the_attempts_before_it(outputs: Path) -> None:
     (key,) = find_sweep(outputs, "again").rerun
     attempts = Ledger(outputs).refresh().attempts[key]
-    first, second = sorted(attempts.known.values(), key=lambda r: len(r["replaces"]))
+    first, second = sorted(attempts.all_results.values(), key=lambda r: len(r["replaces"]))
     assert (first["replaces"], first["starts"]) == ([], [])
     assert (second["replaces"], second["starts"]) == ([first["attempt"]], [first["attempt"]])
 
