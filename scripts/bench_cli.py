@@ -26,8 +26,8 @@ GRID = [
 PLAN = """
 import sys, time
 from tests.composing import jobs
-from blip2sweep.ledger import Ledger
-from blip2sweep.sweep.plan import make_plan
+from blip2sweep.results.ledger import Ledger
+from blip2sweep.planning.plan import make_plan
 from pathlib import Path
 start = time.perf_counter()
 plan = make_plan(jobs(*sys.argv[1:]), Ledger(Path("none")))

@@ -34,10 +34,11 @@ def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
     """The `setup: …` and `backend: …` of the launch to be repeated, and the code from outside of its cells."""
     launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
-    backend = (
-        sweep.settings["backend"]["name"] if "backend" in sweep.settings else sweep.settings.get("runner", "torch")
-    )
-    return [*(told or ["no setup"]), f"backend: {backend!r}", *its_code(job.get("outside", {}) for job in jobs)]
+    jobs = list(jobs)
+    old = sweep.settings.get("runner", "torch")  # of version 0.1, whose jobs name none
+    backends = sorted({job["backend"]["name"] if "backend" in job else old for job in jobs} or {old})
+    code = its_code(job.get("outside", {}) for job in jobs)
+    return [*(told or ["no setup"]), *(f"backend: {name!r}" for name in backends), *code]
 
 
 def its_code(codes: Iterable[Mapping[str, OutsideCode]]) -> list[str]:

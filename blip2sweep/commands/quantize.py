@@ -41,6 +41,9 @@ def _check(cell: Cell, to: Path) -> None:
         raise UserError(
             "quantize: this config leaves every layer alone; right: such as part=language quant=gptq quant.bits=4"
         )
+    if cell.backend:
+        name = cell.backend["name"]
+        raise UserError(f"quantize: backend={name} makes no checkpoint; right: backend=torch")
     if any(s.weights.packed for s in cell.recipe.schemes.values()):
         raise UserError("quantize: packed layers cannot be written; right: without quant.packed")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -56,4 +59,6 @@ def _recipe(cell: Cell) -> JsonObject:
 
 def _notes(cell: Cell) -> list[str]:
     inputs = any(s.input_activations for s in cell.recipe.schemes.values())
-    return ["note: the quantizers of inputs are in the recipe, not in the checkpoint"] if inputs else []
+    told = ["note: the quantizers of inputs are in the recipe, not in the checkpoint"] if inputs else []
+    steps = ", ".join(f"steps.{kind}" for kind in sorted(cell.recipe.further))
+    return [*told, f"note: recipe_file= reads no steps; give them again: {steps}"] if steps else told

@@ -90,7 +90,7 @@ def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tupl
     cache.check(config)
     ledger = Ledger(output_dir).refresh()
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
-    check_measured_by_torch(config)
+    check_measured_by_torch(config, plan)
     check_noise_floor(config, plan)
     if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
@@ -165,13 +165,14 @@ def check_noise_floor(config: Config, plan: Plan) -> None:
         )
 
 
-def check_measured_by_torch(config: Config) -> None:
+def check_measured_by_torch(config: Config, plan: Plan) -> None:
     """Refuse measurements that a back end other than torch does not make."""
-    chosen, backend = config.get("analysis") or {}, (config.get("backend") or {}).get("name", "torch")
+    chosen, backend = config.get("analysis") or {}, next((c.backend for c in plan.cells.values() if c.backend), None)
     asked = next((name for name in ("propagation", "noise_floor") if chosen.get(name)), None)
-    if asked and backend != "torch":
+    if asked and backend:
         raise UserError(
-            f"analysis.{asked}=true: backend={backend} does not measure it, so it would be ignored; right: backend=torch"
+            f"analysis.{asked}=true: backend={backend['name']} does not measure it, so it would be ignored; "
+            f"right: backend=torch"
         )
 
 

@@ -28,7 +28,7 @@ def _words(override: Override) -> Iterator[tuple[str, str]]:
     if key.startswith(KEYED):
         head = next(k for k in KEYED if key.startswith(k))
         yield str(override.input_line).lstrip("+"), key.removeprefix(head)
-    elif key in ("part", "keep") or (key.startswith("rules.") and key.endswith(".target")):
+    elif key in ("part", "keep") or (key.startswith(("rules.", "steps.")) and key.endswith(".target")):
         for value in values(override):
             words = str(value).split("+") if key == "part" else [str(value).split(":")[0]]
             yield from ((f"{key}={value}", word) for word in words if word not in ("all", "none", "None"))

@@ -14,6 +14,7 @@ from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.planning import outside_code
+from blip2sweep.planning.chosen_backend import backend_text
 from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
@@ -63,6 +64,10 @@ class Cell:
         tasks = [self.task_config, *([self.calibration.task] if self.calibration else [])]
         return outside_code.of_cell(self.model.config, tasks, self.recipe, self.backend)
 
+    def check_outside(self) -> None:
+        """Raise UserError where a name that the cell uses is given by two packages, or by one beside a built-in."""
+        _ = self.outside
+
     @cached_property
     def identity(self) -> JsonObject:
         """Everything that determines the predictions, resolved, as JSON."""
@@ -110,7 +115,7 @@ class Cell:
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
-            **({"backend": self.backend["name"]} if self.backend else {}),
+            **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
         }
         return cast("Columns", columns)

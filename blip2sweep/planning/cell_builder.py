@@ -41,7 +41,7 @@ class CellBuilder:
         if samples is not None:
             recipe, used = stamped(recipe, samples.digest), used | _calibration_keys(recipe)
         cell = Cell(model, recipe, task, task_config, generation, used, samples, backend)
-        assert cell.outside is not None  # a name that two packages give is refused here
+        cell.check_outside()
         return cell
 
     def _calibration(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from blip2sweep.backends.backend import TORCH, identity_of
+from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.recipe import Recipe
 from blip2sweep.wire.pack import BackendChoice
@@ -25,3 +26,9 @@ def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> Backe
             f"backend={choice['name']}: quant.packed asks for kernels of torch; right: backend=torch, or no quant.packed"
         )
     return choice
+
+
+def backend_text(choice: BackendChoice) -> str:
+    """As the table has it: its name, and its options where it has some."""
+    options = choice.get("options")
+    return f"{choice['name']} {canonical_json(options)}" if options else choice["name"]

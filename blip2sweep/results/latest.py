@@ -54,11 +54,13 @@ def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
     none."""
     done = table[table["status"] == "done"]
     done = done[done["predictions"].notna()] if "predictions" in done else done.iloc[:0]
-    names, metrics = scored_names(output_dir), [m for m in METRICS if m in done]
+    own = set(done["main_metric"].dropna()) if "main_metric" in done else set()  # of tasks from outside
+    names, metrics = scored_names(output_dir), [m for m in (*METRICS, *sorted(own - METRICS.keys())) if m in done]
     absent = [
         stem(key, predictions) not in names for key, predictions in zip(done["key"], done["predictions"], strict=True)
     ]
-    lacking = done[done[metrics].isna().all(axis=1).to_numpy() | np.array(absent, bool)]
+    bare = done[metrics].isna().all(axis=1).to_numpy() if metrics else np.zeros(len(done), bool)
+    lacking = done[bare | np.array(absent, bool)]
     if lacking.empty:
         return []
     what = f"{len(lacking)} of {len(done)} cells {'are' if len(lacking) > 1 else 'is'} done and not scored"

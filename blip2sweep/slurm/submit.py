@@ -152,7 +152,7 @@ def make_executor(launcher: Launcher, folder: Path, comment: str) -> Any:
     settings["teardown"] = after_tasks(launcher.get("teardown") or ())
     settings["srun_args"] = [*EACH_BY_ITSELF, *(launcher.get("srun_args") or ())]
     if named := settings.pop("clusters", None):
-        settings["additional_parameters"] = {**launcher.get("additional_parameters", {}), "clusters": named}
+        settings["additional_parameters"] = {**(launcher.get("additional_parameters") or {}), "clusters": named}
     try:
         if settings.pop("mem_gb", None) is not None:
             settings["mem"] = f"{int(launcher['mem_gb'] * 1024)}MB"

@@ -114,7 +114,7 @@ class Worker:
         name = run_cell(job, run, self.journal, self.pack, self.stop, self.ledger)
         if name is not None:
             self._scoring(name, job)
-        self._warn_once(backend.warning)
+        self._warn_once(getattr(backend, "warning", None))  # which one from outside may lack
         self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), time.monotonic() - start)
 
     def _half_batch(self) -> int:

@@ -118,6 +118,10 @@ def of_module(name: str, found: outside.Found) -> Method:
         raise UserError(f"{found.where}: its METHOD is {method!r}; right: METHOD = Method({name!r}, bits, strategies)")
     if unknown := sorted(method.knobs.keys() - KNOWN_KNOBS):
         raise UserError(f"{found.where}: METHOD has knobs {', '.join(unknown)}; right: among {', '.join(KNOWN_KNOBS)}")
+    if method.folds or method.searches:
+        raise UserError(
+            f"{found.where}: METHOD has folds or searches, which are those of awq; right: a method with its own calibrated"
+        )
     found.having(("calibrated",) if method.calibrates else ("apply",))
     return method
 

@@ -60,6 +60,8 @@ def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tu
         inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.spellings}
         yield str(name), {k: v for k, v in values.items() if k not in inner}
         for stack, knobs in inner.items():
+            if not isinstance(knobs, Mapping):
+                raise UserError(f"per_part.{name}.{stack}={knobs}: right: per_part.{name}.{stack}.<knob>=<value>")
             yield f"{name}.{stack}", knobs
 
 

@@ -134,6 +134,11 @@ def _of_file(path: str, anatomy: Anatomy) -> Iterator[Selection]:
         where = f"{path}: targets[{i}]"
         if not isinstance(entry, Mapping) or "target" not in entry:
             raise UserError(f"{where}: no target; right: target: part:blocks:layers, method: …, bits: …")
+        if "step" in entry:
+            kind = entry["step"]
+            raise UserError(
+                f"{where}: step {kind} has no place in a recipe file; right: steps.{kind}.target=… beside it"
+            )
         word, blocks, layers = parse_target(entry["target"], where)
         check_spelling(anatomy, named := [*named, (where, word)])
         knobs = knobs_of(_settings(entry), where)
