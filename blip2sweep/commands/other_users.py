@@ -35,8 +35,9 @@ def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
     launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
     jobs = list(jobs)
-    old = sweep.settings.get("runner", "torch")  # of version 0.1, whose jobs name none
-    backends = sorted({job["backend"]["name"] if "backend" in job else old for job in jobs} or {old})
+    named = [sweep.settings["runner"]] if "runner" in sweep.settings else []  # of version 0.1, whose jobs name none
+    named += [job["backend"]["name"] for job in jobs if "backend" in job]
+    backends = list(dict.fromkeys(named)) or ["torch"]
     code = its_code(job.get("outside", {}) for job in jobs)
     return [*(told or ["no setup"]), *(f"backend: {name!r}" for name in backends), *code]
 
