@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-import blip2sweep
 from blip2sweep import outside
+from blip2sweep import version as own_version
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.step import STEPS
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
@@ -79,7 +79,7 @@ def cpu() -> str | None:
 @lru_cache
 def code_revision() -> str | None:
     """The commit of the checkout, with `+` where files differ. None in an installed package."""
-    root = Path(blip2sweep.__file__).resolve().parent.parent
+    root = Path(own_version.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
