@@ -28,7 +28,7 @@ class T5:
     """A `Language` (blip2sweep/models/architecture.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
-        self.base, self.model = base, base.model
+        self.base, self.model, self.tokens = base, base.model, base.inputs.tokens
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with EOS last, as the tokenizer sets it."""
@@ -53,8 +53,8 @@ class T5:
         """The prompt: the encoder does not read the reference."""
         return prompt
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        return self.base.inputs.pictured(text, tokens)
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        return self.base.inputs.pictured(text, picture.tokens(0))
 
     @torch.inference_mode()
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:

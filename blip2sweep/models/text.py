@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 Ids = list[int]
 
 
+class Prompt(list[int]):
+    """The token ids of a prompt, and its text as the task made it."""
+
+    def __init__(self, ids: Sequence[int], text: str) -> None:
+        super().__init__(ids)
+        self.text = text
+
+
 class Text(NamedTuple):
     """A generated text, and the number of its tokens before the end."""
 
