@@ -167,17 +167,20 @@ def _block(
         if stack.name not in entry.get("stacks", [stack.name]) or i % _size(entry.get("every", 1), sizes):
             continue
         rows, columns = (_size(x, sizes) for x in entry["shape"])
-        yield entry, Linear(
-            path=f"{stack.block_path(stack.first + i)}.{name}",
-            name=name,
-            kind=kind,
-            stack=stack.name,
-            block=stack.first + i,
-            out_features=rows,
-            in_features=columns,
-            bias=entry.get("bias", True),
-            clip=entry.get("clip", True),
-            unpackable=tuple(entry.get("unpackable", ())),
+        yield (
+            entry,
+            Linear(
+                path=f"{stack.block_path(stack.first + i)}.{name}",
+                name=name,
+                kind=kind,
+                stack=stack.name,
+                block=stack.first + i,
+                out_features=rows,
+                in_features=columns,
+                bias=entry.get("bias", True),
+                clip=entry.get("clip", True),
+                unpackable=tuple(entry.get("unpackable", ())),
+            ),
         )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from blip2sweep.models.text import Ids, Likelihood, Text
     from blip2sweep.tasks.generation import Generation
 
-ARCHITECTURES = {"blip2": "blip2sweep.models.blip2"}
+ARCHITECTURES = {"blip2": "blip2sweep.models.blip2", "image_text": "blip2sweep.models.image_text"}
 FIRST = "blip2"  # the architecture of packs that were written before configs named one
 
 

@@ -39,7 +39,7 @@ class Opt:
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with BOS first, as the tokenizer sets it. Raises RuntimeError where it does not."""
-        ids, bos = self.base.tokenized(texts, add_special_tokens=True), self.base.tokenizer.bos_token_id
+        ids, bos = self.base.ids(texts, add_special_tokens=True), self.base.tokenizer.bos_token_id
         if any(row[:1] != [bos] for row in ids):
             raise RuntimeError(f"the tokenizer sets no BOS token ({bos}) before a prompt, as OPT was trained with")
         return ids
@@ -100,7 +100,7 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        ids, reference_mask = padded(references, self.language.base.pad, left=False)
         logits = self._logits(ids.to(self.mask.device), reference_mask.to(self.mask.device))
         return likelihoods(logits, ids, reference_mask, references)
 
@@ -124,7 +124,7 @@ class Prefilled:
     def _by_beams(self, generation: Generation) -> list[Ids]:
         """Text through `generate` of transformers. The beams of a row share the prompt's keys and values."""
         out = self.language.model.generate(
-            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.tokenizer.pad_token_id,
+            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
             inputs_embeds=self.embeds, past_key_values=_all_but_the_last(self.cache, generation.num_beams),
             **beams(generation),
         )  # fmt: skip
@@ -137,7 +137,7 @@ class Prefilled:
         def step(tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
             return logits(self.language.hidden(mask, self.cache, input_ids=tokens)[:, -1])
 
-        first, pad = logits(self.hidden), base.tokenizer.pad_token_id
+        first, pad = logits(self.hidden), base.pad
         return greedy(first, self.mask, self.cache, step, generation, base.ends, pad)
 
 

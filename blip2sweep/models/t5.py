@@ -32,7 +32,7 @@ class T5:
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with EOS last, as the tokenizer sets it."""
-        return self.base.tokenized(texts, add_special_tokens=True)
+        return self.base.ids(texts, add_special_tokens=True)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         return self.base.with_ends(references)
@@ -81,7 +81,7 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        ids, reference_mask = padded(references, self.language.base.pad, left=False)
         logits = self._logits(ids.to(self.mask.device))
         return likelihoods(logits[reference_mask.bool().to(logits.device)], ids, reference_mask, references)
 
@@ -94,7 +94,7 @@ class Prefilled:
     @torch.inference_mode()
     def generate(self, generation: Generation) -> list[Text]:
         out = self.language.model.generate(
-            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.tokenizer.pad_token_id,
+            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
             encoder_outputs=self.encoded, **beams(generation),
         )  # fmt: skip
         return self.language.base.texts(out[:, 1:].tolist())  # the first is the start token

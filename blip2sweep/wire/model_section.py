@@ -57,7 +57,7 @@ class PartSection(TypedDict):
 class ModelSection(TypedDict):
     """A model: where its weights are, its dtypes, its config and its parts (see `config.schema.ModelConfig`).
 
-    config: config.json of the checkpoint, written out. tied: groups of parameter names that are one tensor.
+    config: config.json of the checkpoint, written out. adapter: see `models.image_text.adapter`. tied: groups of parameter names that are one tensor.
     not_addressable: {role: why the model has no part of it}. prompts: {kind of task: the user's text}, with {} for a
     question. chat: what stands around the user's text: `template` is the checkpoint's own chat template, anything else a
     text with {} for the user's and the picture's token; null is nothing. allow_partial: whether a model may be swept
@@ -76,6 +76,7 @@ class ModelSection(TypedDict):
     dtype: NotRequired[str]
     dtype_per_part: NotRequired[Mapping[str, str | None] | None]
     device_map: NotRequired[str | Mapping[str, int | str] | None]
+    adapter: NotRequired[Mapping[str, object] | None]
     not_addressable: NotRequired[Mapping[str, str] | None]
     prompts: NotRequired[Mapping[str, str] | None]
     chat: NotRequired[str | None]

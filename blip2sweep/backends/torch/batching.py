@@ -73,12 +73,12 @@ class Batches:
         """How many from `start` on fit together, each as long as the longest of them; at least one."""
         if shares is None:
             return self.size
-        longest = 1.0
-        for count, share in enumerate(shares[start : start + self.size], 1):
+        longest, stop = 1.0, start + self.size - start % self.size  # so that pieces are the same in every pass
+        for count, share in enumerate(shares[start:stop], 1):
             longest = max(longest, share)
             if count > 1 and count * longest > self.size:
                 return count - 1
-        return self.size
+        return stop - start
 
     def _try(self, step: Callable[[slice], T], piece: slice) -> tuple[T] | None:
         try:

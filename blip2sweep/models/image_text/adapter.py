@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.wire.model_section import ModelSection
@@ -38,4 +38,4 @@ class Adapter(NamedTuple):
         ]
         if wrong:
             raise UserError("; ".join(f"model.adapter.{sentence}" for sentence in wrong))
-        return cls(**given)
+        return cls(**cast("dict[str, Any]", given))

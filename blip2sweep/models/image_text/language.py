@@ -22,7 +22,7 @@ from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.image_text.pixels import TEXT, decoded
 from blip2sweep.models.image_text.positions import Positions
 from blip2sweep.models.ragged import Rows
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Prompt, Text, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, Likelihood, Prompt, Text, Tokens, beams, likelihoods, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -38,15 +38,10 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, chat: Chat, adapter: Adapter) -> None:
         self.model, self.chat, self.adapter = model, chat, adapter
-        self.base = LanguageModel(model, "", processor.tokenizer, self)
+        self.base = Tokens(model, processor.tokenizer)
         self.image_token, self.text = int(model.config.image_token_id), model.config.get_text_config()
         self.positions = Positions(model, adapter)
         self.known = inspect.signature(type(model).forward).parameters
-
-    @property
-    def pad(self) -> int:
-        pad = self.base.tokenizer.pad_token_id
-        return int(self.base.ends[0] if pad is None else pad)
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         return self.chat.prompts(texts)
@@ -76,7 +71,7 @@ class Decoder:
     def inputs(self, pictures: Rows, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Tokens and what the forward wants beside them, padded on the left."""
         device = self.model.get_input_embeddings().weight.device
-        ids, mask = (x.to(device) for x in padded(rows, self.pad, left=True))
+        ids, mask = (x.to(device) for x in padded(rows, self.base.pad, left=True))
         found = {"input_ids": ids, "attention_mask": mask}
         there = (ids == self.image_token).long()
         if "mm_token_type_ids" in self.known:
@@ -124,7 +119,9 @@ class Decoder:
             rows = [self.chat.without_picture(p) for p in prompts]
         else:
             rows = [self._ids(pictures, i, p) for i, p in enumerate(prompts)]
-        inputs = self.inputs(pictures or Rows(torch.empty(0)), [a + b[:-1] for a, b in zip(rows, references, strict=True)])
+        inputs = self.inputs(
+            pictures or Rows(torch.empty(0)), [a + b[:-1] for a, b in zip(rows, references, strict=True)]
+        )
         more = {} if pictures is None else {"mm_encoder_outputs": self.features(pictures)}
         return self.model(**inputs, position_ids=self.positions(inputs).ids, use_cache=False, **more)
 
@@ -164,7 +161,7 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, own = (x.to(self.mask.device) for x in padded(references, self.language.pad, left=False))
+        ids, own = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
         logits = self.first[:, None]
         if ids.shape[1] > 1:
             with unchanged(self.cache):
@@ -182,12 +179,14 @@ class Prefilled:
             return self._later(tokens, mask, rows)[:, -1]
 
         language = self.language
-        return greedy(self.first, self.mask, self.cache, step, generation, language.base.ends, language.pad)
+        return greedy(self.first, self.mask, self.cache, step, generation, language.base.ends, language.base.pad)
 
     def _by_beams(self, generation: Generation) -> list[Ids]:
         """Text through `generate` of transformers, without the settings of the checkpoint's generation config."""
         language = self.language
-        settings = GenerationConfig(eos_token_id=language.base.ends, pad_token_id=language.pad, **beams(generation))
+        settings = GenerationConfig(
+            eos_token_id=language.base.ends, pad_token_id=language.base.pad, **beams(generation)
+        )
         out = language.model.generate(
             **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings
         )  # fmt: skip

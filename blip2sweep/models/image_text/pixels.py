@@ -66,7 +66,8 @@ class Arguments:
         """The arguments for rows of pixels."""
         values = rows.mapped(lambda x: x.to(self.where, dtype, non_blocking=True))
         pixels = values.padded()[0] if self.by_picture and rows.lengths is not None else values.values
-        return {"pixel_values": pixels, **{name: rows.further[name].to(self.where) for name in self.sizes}}
+        sizes = {name: rows.further[name].to(self.where) for name in self.sizes if name in rows.further}
+        return {"pixel_values": pixels, **sizes}
 
     def placeholders(self, rows: Rows, dtype: torch.dtype) -> dict[str, Tensor]:
         """The arguments for pictures whose pixels nobody reads: ones of the same shape."""
@@ -87,5 +88,3 @@ def feature_rows(pooled: Tensor | Sequence[Tensor], deeper: Sequence[Sequence[Te
         pooled = [x.flatten(0, 1) for x in pooled.split(list(tiles))]
     features = [torch.cat([x, *(level[i] for level in deeper)], -1) for i, x in enumerate(pooled)]
     return Rows(torch.cat(features), tuple(map(len, features)), rows.further)
-
-

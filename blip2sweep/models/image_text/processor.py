@@ -19,9 +19,8 @@ from blip2sweep.models.processor import read_tokenizer, vocabulary_mistakes
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
 
-def read_processor(
-    folder: Path, config: PreTrainedConfig, chat: str | None
-) -> tuple[ProcessorMixin | None, list[str]]:
+
+def read_processor(folder: Path, config: PreTrainedConfig, chat: str | None) -> tuple[ProcessorMixin | None, list[str]]:
     """(processor, mistakes). chat: see `image_text.chat`. The processor is None where a piece of it cannot be read."""
     tokenizer, wrong = read_tokenizer(folder)
     images, more = _images(folder)

@@ -52,7 +52,8 @@ class Tower:
     def outputs(self, state: Rows, block: int) -> dict[int, Tensor]:
         """{block: its output} of a state before `block`: of the last one, and of earlier ones that are read later."""
         kept = [block - 1, *(i for i in self.taps if i < block - 1)]
-        return dict(zip(kept, state.values.chunk(len(kept), -1), strict=True)) if block else {}
+        values = [x.contiguous() for x in state.values.chunk(len(kept), -1)]  # some models view them in other shapes
+        return dict(zip(kept, values, strict=True)) if block else {}
 
     def state(self, outputs: Mapping[int, Tensor], block: int, rows: Rows) -> Rows:
         """The state before `block`: the inverse of `outputs`. They stand side by side in the last dimension."""
