@@ -12,6 +12,7 @@ import yaml
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
+from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_anatomy, model_config, shipped_models
 from blip2sweep.planning.costs import similarity_names
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -60,8 +61,17 @@ def two_language_parts() -> dict[str, Any]:
     return config
 
 
+BLIP2 = [name for name in shipped_models() if name == "tiny" or (name.startswith("blip2-") and "itm" not in name)]
+
+
 @pytest.mark.parametrize("model", shipped_models())
-def test_every_model_has_the_three_roles_and_derives_them_where_none_is_written(model: str) -> None:
+def test_every_part_of_every_model_has_a_role_written(model: str) -> None:
+    roles = [part.get("role") for part in model_config(model)["parts"].values()]
+    assert roles == [p.role for p in model_anatomy(model).parts.values()] and {*roles} <= {*ROLES}
+
+
+@pytest.mark.parametrize("model", BLIP2)
+def test_a_blip2_has_the_three_roles_and_derives_them_where_none_is_written(model: str) -> None:
     config = copy.deepcopy(model_config(model))
     assert {p.name: p.role for p in model_anatomy(model).parts.values()} == {v: k for k, v in OWN.items()}
     for part in config["parts"].values():
