@@ -12,7 +12,6 @@ import yaml
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
-from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_anatomy, model_config, shipped_models
 from blip2sweep.planning.costs import similarity_names
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -66,8 +65,9 @@ BLIP2 = [name for name in shipped_models() if name == "tiny" or (name.startswith
 
 @pytest.mark.parametrize("model", shipped_models())
 def test_every_part_of_every_model_has_a_role_written(model: str) -> None:
-    roles = [part.get("role") for part in model_config(model)["parts"].values()]
-    assert roles == [p.role for p in model_anatomy(model).parts.values()] and {*roles} <= {*ROLES}
+    roles = {name: part.get("role") for name, part in model_config(model)["parts"].items()}
+    assert roles == {name: p.role for name, p in model_anatomy(model).parts.items()}
+    assert {*roles.values()} <= {*ROLES}
 
 
 @pytest.mark.parametrize("model", BLIP2)
