@@ -82,8 +82,12 @@ class BlockRunner:
 
 @contextmanager
 def _stubbed(module: nn.Module, output: Callable[[], object]) -> Iterator[None]:
+    own = module.__dict__.get("forward")  # what accelerate puts there with a device_map
     module.forward = lambda *args, **kwargs: output()
     try:
         yield
     finally:
-        del module.forward
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
