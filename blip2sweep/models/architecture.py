@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from blip2sweep.models.text import Ids, Likelihood, Text
     from blip2sweep.tasks.generation import Generation
 
-ARCHITECTURES = {"blip2": "blip2sweep.models.blip2"}
+ARCHITECTURES = {"blip2": "blip2sweep.models.blip2", "instructblip": "blip2sweep.models.instructblip"}
 FIRST = "blip2"  # the architecture of packs that were written before configs named one
 
 
@@ -55,12 +55,15 @@ class Family(NamedTuple):
 
     stacks: its lists of blocks in the order of computation. prompt_alone: one of its stacks reads the prompt without
     the reference. Without a picture and a question that stack would read the same tokens every time. presets: the
-    family in conf/generation whose presets it takes; None where they have its own name.
+    family in conf/generation whose presets it takes; None where they have its own name. behind_pictures: lists of
+    blocks in the last stage that read pictures by cross-attention: they cannot run without one, and none of their own
+    tokens is a picture's.
     """
 
     stacks: tuple[str, ...]
     prompt_alone: bool = False
     presets: str | None = None
+    behind_pictures: tuple[str, ...] = ()
 
 
 class Architecture(Protocol):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class Opt:
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with BOS first, as the tokenizer sets it. Raises RuntimeError where it does not."""
-        ids, bos = self.base.tokenized(texts, add_special_tokens=True), self.base.tokenizer.bos_token_id
+        ids, bos = self.base.prompts(texts), self.base.tokenizer.bos_token_id
         if any(row[:1] != [bos] for row in ids):
             raise RuntimeError(f"the tokenizer sets no BOS token ({bos}) before a prompt, as OPT was trained with")
         return ids
@@ -74,7 +74,7 @@ class Opt:
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         """Prompt and reference without its end."""
-        return prompt + reference[:-1]
+        return followed_by(prompt, reference[:-1])
 
     def pictured(self, text: Ids, tokens: int) -> list[bool]:
         return self.base.inputs.pictured(text, tokens)
@@ -88,7 +88,8 @@ class Opt:
         return self.model.get_output_embeddings()(output.last_hidden_state)
 
     def in_stream(self, path: str) -> bool:
-        return True
+        """Whether it is a layer of the language model: a Q-Former in its stage reads queries and a question."""
+        return path.startswith(f"{self.base.path}.")
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,31 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 Ids = list[int]
+
+
+class Prompt(list[int]):
+    """The token ids of a prompt, which also carry the text as given."""
+
+    def __init__(self, ids: Sequence[int], text: str) -> None:
+        super().__init__(ids)
+        self.text = text
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of all that is read of it. Prompts that agree in these need no padding between them."""
+        return (len(self),)
+
+
+def lengths(prompt: Ids) -> tuple[int, ...]:
+    """The `lengths` of a prompt, which may be plain token ids."""
+    return prompt.lengths if isinstance(prompt, Prompt) else (len(prompt),)
+
+
+def followed_by(prompt: Ids, more: Ids) -> Ids:
+    """A prompt with further tokens, which carries what the prompt carries."""
+    longer = copy(prompt)
+    longer.extend(more)
+    return longer
 
 
 class Text(NamedTuple):
@@ -69,6 +95,11 @@ class LanguageModel(NamedTuple):
             return []
         encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False)
         return encoded.input_ids
+
+    def prompts(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of prompts, with the special tokens that the tokenizer sets around them."""
+        ids = self.tokenized(texts, add_special_tokens=True)
+        return [Prompt(row, text) for row, text in zip(ids, texts, strict=True)]
 
     def with_ends(self, references: Sequence[str]) -> list[Ids]:
         """Token ids of references, each with its end."""

@@ -9,6 +9,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import family
 from blip2sweep.planning.cell import Cell
+from blip2sweep.models.part import Part
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -96,12 +97,12 @@ def _hashed(samples: Calibration) -> Calibration:
 
 def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, model: Model) -> None:
     """Raise UserError when calibration without images cannot reach a layer that the recipe calibrates."""
-    need_images = [n for n, p in recipe.parts.items() if not p.part.reads_text and part_calibrates(p)]
+    text_parts = [n for n, p in recipe.parts.items() if _reads_text_alone(p.part, model)]
+    need_images = [n for n, p in recipe.parts.items() if n not in text_parts and part_calibrates(p)]
     if config["text_only"] and need_images:
-        text_parts = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
+        others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
         raise UserError(
-            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: "
-            f"part={text_parts}, or calibration=task"
+            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: {others}calibration=task"
         )
     if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
         raise UserError(
@@ -109,6 +110,12 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData,
             f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
             f"calibration.text_only=true"
         )
+
+
+def _reads_text_alone(part: Part, model: Model) -> bool:
+    """Whether a part can be measured on texts without pictures."""
+    pictured = family(model.config).behind_pictures
+    return part.reads_text and not any(stack.path in pictured for stack in part.stacks)
 
 
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:
