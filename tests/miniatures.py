@@ -45,14 +45,18 @@ def drawn(model: PreTrainedModel) -> PreTrainedModel:
         for name, module in model.named_modules():
             for parameter in module.parameters(recurse=False):
                 scale = "norm" in type(module).__name__.lower() and parameter is getattr(module, "weight", None)
-                spread = 0.2 if parameter.dim() < 2 or isinstance(module, nn.Embedding) else parameter[0].numel() ** -0.5
+                spread = (
+                    0.2 if parameter.dim() < 2 or isinstance(module, nn.Embedding) else parameter[0].numel() ** -0.5
+                )
                 parameter.normal_(float(scale), spread if "head" not in name else 1.0)
     return model.eval()
 
 
 def letters(**further: Any) -> PreTrainedTokenizerFast:
     """A tokenizer of small letters in BERT's form: [CLS] text [SEP]. Questions of other lengths have other numbers of tokens."""
-    rules = Tokenizer(models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]", continuing_subword_prefix=""))
+    rules = Tokenizer(
+        models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]", continuing_subword_prefix="")
+    )
     rules.normalizer = normalizers.BertNormalizer(lowercase=True)
     rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     rules.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)])
@@ -95,7 +99,10 @@ QUERIES = 5
 
 
 def instructblip_config(family: str) -> dict[str, Any]:
-    text, question = LLAMA if family == "llama" else {**T5_TEXT, "vocab_size": 448}, {**QFORMER, "vocab_size": len(WORDS)}
+    text, question = (
+        LLAMA if family == "llama" else {**T5_TEXT, "vocab_size": 448},
+        {**QFORMER, "vocab_size": len(WORDS)},
+    )
     sections = {"vision_config": VISION, "qformer_config": question, "text_config": text}
     return mini(OF_INSTRUCTBLIP[family], **sections, num_query_tokens=QUERIES)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from blip2sweep.apply.calibration.batches import CalibrationBatches
 from blip2sweep.apply.patch import Patch
+from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.evaluate import evaluate
+from blip2sweep.errors import UserError
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.text import Ids
+from blip2sweep.planning.cell_builder import CellBuilder
+from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.tasks import Generation, TaskData, load_task
+from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.sample import Sample
-from tests.checkpoints import conf, recipe
+from tests.apply.calibration.folding import fold
+from tests.apply.calibration.test_calibration import made, samples
+from tests.checkpoints import believe, conf, recipe
+from tests.composing import jobs as composed
+from tests.in_process import run
 from tests.miniatures import instructblip_config, write_instructblip
 
 GREEDY, BEAMS = Generation("Question: {} Answer:", 1, 6), Generation("Question: {} Answer:", 3, 6, 2, -1.0)
@@ -126,14 +137,6 @@ def test_the_batch_size_changes_no_token(loaded: Loaded) -> None:
 # ---- layers
 
 
-def changed(loaded: Loaded, data: TaskData) -> Callable[[], list[float | None]]:
-    known = evaluate(loaded, data, GREEDY).features  # vision features of the model as it is
-    def likelihoods(alone: bool = False) -> list[float | None]:
-        again = evaluate(loaded, data, GREEDY, features=known if alone else None)
-        return [r["nll_sum"] for r in again.records]
-    return likelihoods
-
-
 def addressable(loaded: Loaded) -> set[str]:
     return {x.path for part in loaded.anatomy.parts.values() for x in part.linears}
 
@@ -168,3 +171,95 @@ def test_a_quantized_model_is_itself_again_bit_for_bit(loaded: Loaded) -> None:
         assert evaluate(loaded, data, GREEDY).records != plain
     assert all(torch.equal(x, before[name]) for name, x in loaded.model.state_dict().items())
     assert evaluate(loaded, data, GREEDY).records == plain
+
+
+# ---- cells: planned, shared, calibrated
+
+
+@pytest.fixture
+def planned(case: Case, loaded: Loaded) -> Callable[..., list[dict[str, Any]]]:
+    """Jobs of a command for the miniature, in the order of a pack."""
+    folder = Path(loaded.model.name_or_path)
+
+    def jobs(*words: str) -> list[dict[str, Any]]:
+        model, make = {**case.config, "path": str(folder)}, CellBuilder()
+        believe(folder, model)
+        said = ("task=shapes_vqa", "task.limit=9", "generation.max_new_tokens=4", "calibration.n_samples=12", *words)
+        cells = [make({**job.config, "model": model}) for job in composed(*said)]
+        return sorted((cell.job() for cell in cells), key=Prefixes())
+
+    return jobs
+
+
+def test_cells_that_share_work_give_the_same(planned: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
+    jobs = planned("part=vision,language,all", "quant.bits=2")
+    alone = {key: told[0] for key, told in run(jobs, cache="off").items()}
+    assert len({tuple(p.text) for p in alone.values()}) > 3
+    disk = {"cache": "disk", "cache_dir": str(tmp_path)}
+    for settings in ({"cache": "memory"}, disk, disk):
+        for key, (predictions, _) in run(jobs, **settings).items():
+            assert predictions.text == alone[key].text
+            assert predictions.nll_sum == pytest.approx(alone[key].nll_sum, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_every_part_calibrates(loaded: Loaded, method: str) -> None:
+    quant = recipe(loaded.anatomy, "all", bits=4, method=method)
+    prepared = made(loaded, quant, samples("vqa", 10, image_token_weight=2.0))
+    assert prepared.keys() == addressable(loaded)
+    assert all(p.weight is not None for p in prepared.values())
+
+
+@torch.no_grad()
+def test_folds_keep_the_function(loaded: Loaded) -> None:
+    data, generator = questions(4), torch.Generator().manual_seed(0)
+    plain, before = evaluate(loaded, data, GREEDY).records, {n: x.clone() for n, x in loaded.model.state_dict().items()}
+    for part in loaded.anatomy.parts.values():
+        places = [(s, f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
+        for f, (stack, path) in itertools.product(part.folds, places):
+            block, modules = loaded.model.get_submodule(path), dict(loaded.model.get_submodule(path).named_modules())
+            into = [modules[n] for n in f.into if n in modules]
+            if into and f.before in modules and (not f.stacks or stack.name in f.stacks):
+                s = 0.5 + 1.5 * torch.rand(into[0].in_features, generator=generator)
+                fold(block.get_submodule(f.before), into, s, f.piece)
+    folded = evaluate(loaded, data, GREEDY).records
+    loaded.model.load_state_dict(before)
+    assert [r["nll_sum"] for r in folded] != [r["nll_sum"] for r in plain]
+    assert [r["nll_sum"] for r in folded] == pytest.approx([r["nll_sum"] for r in plain], rel=1e-4)
+
+
+def test_padding_is_never_measured(loaded: Loaded) -> None:
+    """Texts of one length for the language model may have several for another reader of the question."""
+    data = questions(30)
+    calibration = Calibration({}, data, "test", 30, 0, "part", 1.0, False, GREEDY.prompt)
+    masks: list[Tensor] = []
+    readers = [
+        m for name, m in loaded.model.named_modules() if name in ("qformer", "text_encoder", "language_model.encoder")
+    ]
+    hooks = [
+        m.register_forward_pre_hook(lambda m, args, kw: masks.append(kw["attention_mask"]), with_kwargs=True)
+        for m in readers
+    ]
+    for batch in CalibrationBatches(loaded, calibration).batches(loaded.anatomy.last_stage):
+        batch.run()
+    for hook in hooks:
+        hook.remove()
+    assert len(masks) > 5
+    assert all(mask.all() for mask in masks)
+
+
+def test_texts_without_pictures_measure_the_language_model_alone(planned: Callable[..., list[dict[str, Any]]]) -> None:
+    words = ("quant=gptq", "quant.bits=4", "calibration=shapes_vqa", "calibration.text_only=true")
+    assert planned("part=language", *words)
+    with pytest.raises(UserError, match="has no images, which qformer needs; right: part=llm, or calibration=task"):
+        planned("part=connector", *words)
+
+
+def test_errors_propagate_to_the_logits_once(loaded: Loaded) -> None:
+    task = conf("task/shapes_vqa")
+    chosen = propagation.first_samples(load_task(task), task, GREEDY.prompt, 4)
+    plain = propagation.states(loaded, chosen)
+    with Patch(loaded).apply(recipe(loaded.anatomy, "vision", "1", bits=2)):
+        rows = propagation.compare(plain, propagation.states(loaded, chosen))
+    assert [r["part"] for r in rows if r["block"] is None] == ["llm"]
+    assert {r["part"] for r in rows if r["snr_db"] is None} == {"vit"}  # its blocks before the change

@@ -76,7 +76,9 @@ class InstructedQueries(QueriesFirst):
         """
         self._check(pictures.values, len(prompts))
         tokens = self.model.query_tokens.expand(len(prompts), -1, -1)
-        ids, own = padded([p.question for p in prompts if isinstance(p, Instruction)], self.pad_of_question, left=False)
+        ids, own = padded(
+            [p.question for p in prompts if isinstance(p, Instruction)], self.tokenizer.pad_token_id, left=False
+        )
         mask = torch.cat([torch.ones(tokens.shape[:2], dtype=torch.long), own], 1).to(tokens.device)
         out = self.model.qformer(
             input_ids=ids.to(tokens.device), attention_mask=mask, query_embeds=tokens,
@@ -84,9 +86,9 @@ class InstructedQueries(QueriesFirst):
         )  # fmt: skip
         return out.last_hidden_state[:, : tokens.shape[1]]
 
-    @property
-    def pad_of_question(self) -> int:
-        return int(self.tokenizer.pad_token_id)
+    def pictured(self, text: Ids, tokens: int) -> list[bool]:
+        """The language model reads queries in place of a picture, whatever the number of its features."""
+        return super().pictured(text, self.model.config.num_query_tokens)
 
     def _check(self, features: Tensor, rows: int) -> None:
         vision = self.model.config.vision_config

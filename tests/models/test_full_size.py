@@ -1,0 +1,57 @@
+"""The module trees of released models at full size, on the meta device: the counts of their parts, exactly."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import pytest
+from torch import nn
+
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.tree import tree, verify
+from tests.checkpoints import build_meta, conf
+
+
+class Counts(NamedTuple):
+    """parts: {part: (blocks, linears in blocks, their weights)}. total: of all parameters. text: fields that conf leaves
+    to the checkpoint. untied: parameters of a head that ties on the meta device and is stored with values of its own."""
+
+    total: int
+    parts: dict[str, tuple[int, int, int]]
+    text: dict[str, int] = {}
+    untied: int = 0
+
+
+EVA, TEXT_QFORMER = (39, 156, 984_023_040), (12, 120, 161_611_776)
+MODELS = {
+    "instructblip-vicuna-7b": Counts(
+        7_913_210_624, {"vit": EVA, "qformer": TEXT_QFORMER, "llm": (32, 224, 6_476_005_376)}, {"vocab_size": 32001}
+    ),
+    "instructblip-flan-t5-xl": Counts(
+        4_022_969_088,
+        {"vit": EVA, "qformer": TEXT_QFORMER, "llm": (48, 432, 2_717_908_992)},
+        untied=32128 * 2048,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_counts_of_released_models(name: str) -> None:
+    counts, model = MODELS[name], conf(f"model/{name}")
+    own = copy.deepcopy(dict(model["config"]))
+    own["text_config"].update(counts.text) if counts.text else None
+    built = build_meta({**model, "config": own})
+    layout = anatomy(model)
+    verify(built, layout)
+    linears, blocks = tree(built, layout)
+    found: dict[str, Any] = {}
+    for part in layout.parts.values():
+        inside = [x for path, x in linears.items() if any(path.startswith(s.path + ".") for s in part.stacks)]
+        found[part.name] = (sum(blocks[s.path] for s in part.stacks), len(inside), sum(a * b for a, b, _ in inside))
+    assert found == counts.parts
+    assert _parameters(built) + counts.untied == counts.total
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
