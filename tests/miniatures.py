@@ -11,7 +11,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForQuestionAnswering,
     BlipImageProcessorPil,
+    BlipProcessor,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
@@ -39,17 +43,20 @@ PAD, CLS, SEP, DEC = (WORDS.index(f"[{word}]") for word in ("PAD", "CLS", "SEP",
 
 
 def drawn(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model with every tensor drawn at random, so that none is without effect, and none tied."""
+    """The same model with every tensor drawn at random, so that none is without effect and pictures and words differ."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for name, module in model.named_modules():
-            for parameter in module.parameters(recurse=False):
-                scale = "norm" in type(module).__name__.lower() and parameter is getattr(module, "weight", None)
-                spread = (
-                    0.2 if parameter.dim() < 2 or isinstance(module, nn.Embedding) else parameter[0].numel() ** -0.5
-                )
-                parameter.normal_(float(scale), spread if "head" not in name else 1.0)
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                scales = "norm" in type(module).__name__.lower() and name == "weight"
+                parameter.normal_(float(scales), _spread(module, parameter))
     return model.eval()
+
+
+def _spread(module: nn.Module, parameter: nn.Parameter) -> float:
+    if isinstance(module, nn.Linear | nn.Conv2d) and parameter.dim() > 1:
+        return (4 if isinstance(module, nn.Conv2d) else 2) * parameter[0].numel() ** -0.5
+    return 0.2 if parameter.dim() == 1 else 1.0
 
 
 def letters(**further: Any) -> PreTrainedTokenizerFast:
@@ -116,3 +123,21 @@ def write_instructblip(folder: Path, family: str) -> Path:
     model.language_model.lm_head.weight = nn.Parameter(torch.empty(448, 32))  # of its own, as Flan-T5's
     images = BlipImageProcessorPil(size=SIZE)
     return saved(drawn(model), InstructBlipProcessor(images, tokenizer, letters(), num_query_tokens=QUERIES), folder)
+
+
+# ---- BLIP-1
+
+BERT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+OF_BLIP = {"blip-image-captioning-base": BlipForConditionalGeneration, "blip-vqa-base": BlipForQuestionAnswering}
+
+
+def blip_config(name: str) -> dict[str, Any]:
+    vision = {k: v for k, v in VISION.items() if k != "qkv_bias"}
+    return mini(name, vision_config=vision, text_config={**BERT, "vocab_size": len(WORDS)})
+
+
+def write_blip(folder: Path, name: str) -> Path:
+    fields = blip_config(name)["config"]
+    tokens = {"bos_token_id": DEC, "sep_token_id": SEP, "pad_token_id": PAD, "max_position_embeddings": 128}
+    config = BlipConfig(**{**fields, "text_config": {**fields["text_config"], **tokens}})
+    return saved(drawn(OF_BLIP[name](config)), BlipProcessor(BlipImageProcessorPil(size=SIZE), letters()), folder)

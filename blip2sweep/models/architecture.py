@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from blip2sweep.models.text import Ids, Likelihood, Text
     from blip2sweep.tasks.generation import Generation
 
-ARCHITECTURES = {"blip2": "blip2sweep.models.blip2", "instructblip": "blip2sweep.models.instructblip"}
+ARCHITECTURES = {
+    "blip2": "blip2sweep.models.blip2",
+    "blip_caption": "blip2sweep.models.blip.caption",
+    "blip_vqa": "blip2sweep.models.blip.vqa",
+    "instructblip": "blip2sweep.models.instructblip",
+}
 FIRST = "blip2"  # the architecture of packs that were written before configs named one
 
 

@@ -67,6 +67,10 @@ class Opt:
         out = self.model.model(attention_mask=mask, past_key_values=cache, use_cache=True, **tokens)
         return out.last_hidden_state.to(mask.device)
 
+    def select(self, cache: DynamicCache, rows: Tensor) -> None:
+        """Keep only these rows in the cache."""
+        select(cache, rows)
+
     def row_bytes(self, generation: Generation) -> int:
         return self.base.row_bytes(self.model.config.num_hidden_layers, generation)
 
@@ -155,7 +159,7 @@ class Prefilled:
             if left <= (1 - ENDED_SHARE) * len(rows):
                 stay = alive.nonzero()[:, 0]
                 rows, tokens, mask, alive = rows[stay], tokens[stay], mask[stay], alive[stay]
-                select(cache, stay)
+                self.language.select(cache, stay)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             hidden = self.language.hidden(mask, cache, input_ids=tokens[:, None])[:, -1]
         return written.tolist()

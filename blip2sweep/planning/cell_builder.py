@@ -8,8 +8,8 @@ from typing import Any
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import family
-from blip2sweep.planning.cell import Cell
 from blip2sweep.models.part import Part
+from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from tests.apply.calibration.test_calibration import made, samples
 from tests.checkpoints import believe, conf, recipe
 from tests.composing import jobs as composed
 from tests.in_process import run
-from tests.miniatures import instructblip_config, write_instructblip
+from tests.miniatures import DEC, blip_config, instructblip_config, write_blip, write_instructblip
 
 GREEDY, BEAMS = Generation("Question: {} Answer:", 1, 6), Generation("Question: {} Answer:", 3, 6, 2, -1.0)
 
@@ -65,15 +66,47 @@ def instructblip_logits(loaded: Loaded, sample: Sample, prompt: str, reference: 
     return out.logits[0, batch["input_ids"].shape[1] - 1 :]
 
 
+def blip_caption_own(loaded: Loaded, sample: Sample, prompt: str, settings: dict[str, Any]) -> Ids:
+    batch = loaded.processor(images=picture(sample), text=prompt, return_tensors="pt")
+    length = batch["input_ids"].shape[1] - 1  # `generate` cuts the end off
+    return loaded.model.generate(**batch, **settings)[0, length:].tolist()
+
+
+def blip_caption_logits(loaded: Loaded, sample: Sample, prompt: str, reference: Ids) -> Tensor:
+    batch = loaded.processor(images=picture(sample), text=prompt, return_tensors="pt")
+    before = [DEC, *batch["input_ids"][0, 1:-1].tolist()]
+    ids = torch.tensor([[*before, *reference[:-1]]])
+    return loaded.model(pixel_values=batch["pixel_values"], input_ids=ids).logits[0, len(before) - 1 :]
+
+
+def blip_vqa_own(loaded: Loaded, sample: Sample, prompt: str, settings: dict[str, Any]) -> Ids:
+    batch = loaded.processor(images=picture(sample), text=prompt, return_tensors="pt")
+    return loaded.model.generate(**batch, **settings)[0, 1:].tolist()
+
+
+def blip_vqa_logits(loaded: Loaded, sample: Sample, prompt: str, reference: Ids) -> Tensor:
+    batch = loaded.processor(images=picture(sample), text=prompt, return_tensors="pt")
+    seen = loaded.model.vision_model(pixel_values=batch["pixel_values"]).last_hidden_state
+    read = loaded.model.text_encoder(input_ids=batch["input_ids"], encoder_hidden_states=seen).last_hidden_state
+    ids = torch.tensor([[DEC, *reference[:-1]]])
+    return loaded.model.text_decoder(input_ids=ids, encoder_hidden_states=read).logits[0]
+
+
 CASES = {
     f"instructblip-{family}": Case(
         instructblip_config(family),
-        lambda folder, family=family: write_instructblip(folder, family),  # type: ignore[misc]
+        partial(write_instructblip, family=family),
         instructblip_own,
         instructblip_logits,
     )
     for family in ("llama", "t5")
 }
+OF_BLIP = {
+    "blip-image-captioning-base": (blip_caption_own, blip_caption_logits),
+    "blip-vqa-base": (blip_vqa_own, blip_vqa_logits),
+}
+for name, (own, logits) in OF_BLIP.items():
+    CASES[name] = Case(blip_config(name), partial(write_blip, name=name), own, logits)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,7 +225,7 @@ def planned(case: Case, loaded: Loaded) -> Callable[..., list[dict[str, Any]]]:
 
 
 def test_cells_that_share_work_give_the_same(planned: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
-    jobs = planned("part=vision,language,all", "quant.bits=2")
+    jobs = planned("part=none,vision,language,all", "quant.bits=2")
     alone = {key: told[0] for key, told in run(jobs, cache="off").items()}
     assert len({tuple(p.text) for p in alone.values()}) > 3
     disk = {"cache": "disk", "cache_dir": str(tmp_path)}
@@ -230,26 +263,34 @@ def test_folds_keep_the_function(loaded: Loaded) -> None:
 
 def test_padding_is_never_measured(loaded: Loaded) -> None:
     """Texts of one length for the language model may have several for another reader of the question."""
-    data = questions(30)
-    calibration = Calibration({}, data, "test", 30, 0, "part", 1.0, False, GREEDY.prompt)
+    calibration = Calibration({}, questions(30), "test", 30, 0, "part", 1.0, False, GREEDY.prompt)
     masks: list[Tensor] = []
-    readers = [
-        m for name, m in loaded.model.named_modules() if name in ("qformer", "text_encoder", "language_model.encoder")
-    ]
+    names = ("qformer", "text_encoder", "text_decoder.bert", "language_model.encoder", "language_model.model")
     hooks = [
-        m.register_forward_pre_hook(lambda m, args, kw: masks.append(kw["attention_mask"]), with_kwargs=True)
-        for m in readers
+        module.register_forward_pre_hook(
+            lambda m, args, kw: masks.extend(x for k, x in kw.items() if k.endswith("attention_mask")), with_kwargs=True
+        )
+        for name, module in loaded.model.named_modules()
+        if name in names
     ]
-    for batch in CalibrationBatches(loaded, calibration).batches(loaded.anatomy.last_stage):
+    batches = CalibrationBatches(loaded, calibration).batches(loaded.anatomy.last_stage)
+    for batch in batches:
         batch.run()
     for hook in hooks:
         hook.remove()
-    assert len(masks) > 5
+    assert len(batches) > 5
+    assert len(masks) >= len(batches)
     assert all(mask.all() for mask in masks)
 
 
-def test_texts_without_pictures_measure_the_language_model_alone(planned: Callable[..., list[dict[str, Any]]]) -> None:
+def test_texts_without_pictures_measure_no_layer_that_reads_pictures(
+    planned: Callable[..., list[dict[str, Any]]], loaded: Loaded
+) -> None:
     words = ("quant=gptq", "quant.bits=4", "calibration=shapes_vqa", "calibration.text_only=true")
+    if "qformer" not in loaded.anatomy.parts:
+        with pytest.raises(UserError, match="has no images, which llm needs; right: calibration=task"):
+            planned("part=language", *words)
+        return
     assert planned("part=language", *words)
     with pytest.raises(UserError, match="has no images, which qformer needs; right: part=llm, or calibration=task"):
         planned("part=connector", *words)

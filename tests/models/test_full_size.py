@@ -19,14 +19,18 @@ class Counts(NamedTuple):
 
     total: int
     parts: dict[str, tuple[int, int, int]]
-    text: dict[str, int] = {}
+    text: tuple[tuple[str, int], ...] = ()
     untied: int = 0
 
 
 EVA, TEXT_QFORMER = (39, 156, 984_023_040), (12, 120, 161_611_776)
+VIT_B, BERT = (12, 48, 84_934_656), (12, 120, 113_246_208)
 MODELS = {
+    "blip-image-captioning-base": Counts(223_971_644, {"vit": VIT_B, "llm": BERT}),
+    "blip-image-captioning-large": Counts(446_290_492, {"vit": (24, 96, 301_989_888), "llm": (12, 120, 117_964_800)}),
+    "blip-vqa-base": Counts(361_230_140, {"vit": VIT_B, "llm": (24, 240, 226_492_416)}),
     "instructblip-vicuna-7b": Counts(
-        7_913_210_624, {"vit": EVA, "qformer": TEXT_QFORMER, "llm": (32, 224, 6_476_005_376)}, {"vocab_size": 32001}
+        7_913_210_624, {"vit": EVA, "qformer": TEXT_QFORMER, "llm": (32, 224, 6_476_005_376)}, (("vocab_size", 32001),)
     ),
     "instructblip-flan-t5-xl": Counts(
         4_022_969_088,
@@ -40,7 +44,7 @@ MODELS = {
 def test_counts_of_released_models(name: str) -> None:
     counts, model = MODELS[name], conf(f"model/{name}")
     own = copy.deepcopy(dict(model["config"]))
-    own["text_config"].update(counts.text) if counts.text else None
+    own["text_config"].update(counts.text)
     built = build_meta({**model, "config": own})
     layout = anatomy(model)
     verify(built, layout)

@@ -48,7 +48,7 @@ def read_with_queries(
     if tokenizer is None or images is None:
         return None, wrong
     try:
-        processor = made(images, tokenizer, queries)
+        processor = made(images, tokenizer, config.num_query_tokens)
     except Exception as error:  # of any kind: anybody may have written the files
         return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
     size = config.vision_config.image_size

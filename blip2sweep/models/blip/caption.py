@@ -1,0 +1,22 @@
+"""BLIP-1's captioning model as planning knows it."""
+
+from __future__ import annotations
+
+from blip2sweep.models.architecture import Family, Implementation, Stage
+
+MODEL_TYPE = "blip"
+DECODER = "text_decoder.bert.encoder.layer"
+FAMILIES = {"bert": Family((DECODER,), presets="opt", behind_pictures=(DECODER,))}
+
+
+def stages(family: str) -> tuple[Stage, ...]:
+    return (
+        Stage("vision", ("vision_model",), ("vision_model.encoder.layers",), by_block=True),
+        Stage("language", ("text_decoder",), FAMILIES[family].stacks),
+    )
+
+
+def implementation() -> Implementation:
+    from blip2sweep.models.blip import captioning
+
+    return captioning
