@@ -16,7 +16,7 @@ from blip2sweep.models.processor import picture_mistakes, read_image_processor, 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
-P = TypeVar("P", Blip2Processor, InstructBlipProcessor)
+P = TypeVar("P", bound=Blip2Processor | InstructBlipProcessor)
 
 
 def read_processor(folder: Path, config: Blip2Config) -> tuple[Blip2Processor | None, list[str]]:
