@@ -7,7 +7,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import family
+from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
@@ -32,6 +32,7 @@ class CellBuilder:
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
+        _check_requests(model, task)
         request = {"generation": config["generation"], "kind": task.kind, "family": model.presets}
         generation, used = self._once(
             "generation", request, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
@@ -93,6 +94,17 @@ def _hashed(samples: Calibration) -> Calibration:
     """The samples with their identity computed, so that its errors are raised here."""
     assert samples.identity
     return samples
+
+
+def _check_requests(model: Model, task: TaskData) -> None:
+    """Raise UserError where the model does not answer what the task asks."""
+    asked, answered = task.rules.REQUESTS, requests(model.config)
+    wrong = [request for request in asked if request not in answered]
+    if wrong:
+        raise UserError(
+            f"task={task.name}: requests {', '.join(wrong)}, and model {model.name} answers {', '.join(answered)} alone; "
+            f"right: a model or a task of the other's kind"
+        )
 
 
 def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, model: Model) -> None:
