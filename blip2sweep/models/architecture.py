@@ -31,6 +31,7 @@ ARCHITECTURES = {
     "blip2_retrieval": "blip2sweep.models.blip2.retrieval",
     "blip_caption": "blip2sweep.models.blip.caption",
     "blip_vqa": "blip2sweep.models.blip.vqa",
+    "image_text": "blip2sweep.models.image_text",
     "instructblip": "blip2sweep.models.instructblip",
 }
 WRITES: tuple[RequestType, ...] = ("generate", "likelihood", "choose")  # what a language model answers
@@ -43,7 +44,8 @@ FIRST = "blip2"  # the architecture of packs that were written before configs na
 class Stage(NamedTuple):
     """A step of the forward pass.
 
-    children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in.
+    children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in, and
+    to the one of the longest path where several hold it (`stage_of`). The path "" holds all that no other does.
     stacks: paths of its lists of blocks, in their order. A part belongs to the stage that its stacks lie in. by_block:
     a pass may stop between two of its blocks and go on from there (`BlockStage`). The last stage is the language
     model's; the others see images alone.
@@ -56,7 +58,17 @@ class Stage(NamedTuple):
 
     def holds(self, path: str) -> bool:
         """Whether a module or parameter path is one of its children, or lies in one."""
-        return any(path == child or path.startswith(child + ".") for child in self.children)
+        return self.depth(path) >= 0
+
+    def depth(self, path: str) -> int:
+        """The length of its longest child that holds a path; -1 where none does."""
+        held = (child for child in self.children if not child or path == child or path.startswith(child + "."))
+        return max(map(len, held), default=-1)
+
+
+def stage_of(path: str, stages: Sequence[Stage]) -> Stage:
+    """The stage that computes a module or parameter."""
+    return max(stages, key=lambda stage: stage.depth(path))
 
 
 class Family(NamedTuple):
@@ -78,18 +90,19 @@ class Family(NamedTuple):
 class Architecture(Protocol):
     """The names of an architecture's module. Planning imports it, so those of this package import no torch.
 
-    MODEL_TYPE: the `model_type` of config.json. FAMILIES: its language models by `model.family`. One that answers
-    other requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them.
+    MODEL_TYPE: the `model_type` of config.json; None where the model config names one in its `config`. FAMILIES: its
+    language models by `model.family`. A model is a composed `model` section. An architecture that answers other
+    requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them.
     """
 
-    MODEL_TYPE: str
+    MODEL_TYPE: str | None
     FAMILIES: Mapping[str, Family]
 
-    def stages(self, family: str) -> tuple[Stage, ...]:
-        """The stages in the order of computation. family: one of FAMILIES."""
+    def stages(self, model: Mapping[str, object]) -> tuple[Stage, ...]:
+        """The stages in the order of computation. The model's family is one of FAMILIES."""
 
-    def implementation(self) -> Implementation:
-        """What a worker runs: another module, or this one."""
+    def implementation(self, model: Mapping[str, object]) -> Implementation:
+        """What a worker runs: another module, this one, or an object."""
 
 
 def architecture(model: Mapping[str, object]) -> Architecture:
@@ -110,7 +123,12 @@ def family(model: Mapping[str, object]) -> Family:
 def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     """The stages of a model config in the order of computation. Raises UserError for an unknown family."""
     assert family(model)
-    return architecture(model).stages(str(model["family"]))
+    return architecture(model).stages(model)
+
+
+def implementation(model: Mapping[str, object]) -> Implementation:
+    """What a worker runs of a model config. Raises UserError for an unknown architecture."""
+    return architecture(model).implementation(model)
 
 
 def requests(model: Mapping[str, object]) -> Collection[RequestType]:
@@ -186,7 +204,12 @@ class Prefilled(Protocol):
 
 
 class Language(Protocol):
-    """The last stage: a language model that reads rows of the stage before as pictures."""
+    """The last stage: a language model that reads rows of the stage before as pictures.
+
+    tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized (`row_bytes`).
+    """
+
+    tokens: int
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of prompts, with the special tokens around them."""
@@ -205,8 +228,8 @@ class Language(Protocol):
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         """The text behind the picture, in the stream of tokens that has pictures."""
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        """For each token of that stream, whether it is one of the picture's `tokens`."""
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        """For each token of that stream, whether it is one of the picture's. picture: one row. text: from `as_read`."""
 
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> object:
         """One pass over rows without padding. texts: from `as_read`. pictures: None leaves them out."""

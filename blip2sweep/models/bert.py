@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from blip2sweep.models.llama import positions
-from blip2sweep.models.opt import Opt, Prefilled, select
+from blip2sweep.models.opt import Opt, Prefilled
 from blip2sweep.models.text import Ids, LanguageModel, Prompt, beams, padded
 
 if TYPE_CHECKING:
+    from transformers.cache_utils import CacheLayerMixin
     from transformers.modeling_outputs import ModelOutput
 
     from blip2sweep.models.ragged import Rows
@@ -34,16 +35,25 @@ class TextDecoder(LanguageModel):
 
 
 class Seen(EncoderDecoderCache):
-    """Keys and values of a text, and of the states that it reads by cross-attention (mask: their own tokens)."""
+    """Keys and values of a text, and of the states that it reads by cross-attention (mask: their own tokens).
+
+    rows: those that are left while texts are written; None for all.
+    """
 
     def __init__(self, states: Tensor, mask: Tensor) -> None:
         super().__init__(DynamicCache(), DynamicCache())
         self.states, self.mask = states, mask
+        self.rows: Tensor | None = None
 
     @property
-    def layers(self) -> list[object]:
-        """Of the text alone, which grows."""
-        return self.self_attention_cache.layers
+    def layers(self) -> list[CacheLayerMixin]:
+        return [*self.self_attention_cache.layers, *self.cross_attention_cache.layers]
+
+    @property
+    def cross(self) -> dict[str, Tensor]:
+        """The states of the rows that are left, as arguments of the decoder."""
+        states, mask = (x if self.rows is None else x[self.rows] for x in (self.states, self.mask))
+        return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
 class Captioner(Opt):
@@ -51,7 +61,7 @@ class Captioner(Opt):
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with [DEC] first, and no end."""
-        ids = self.base.tokenized(texts, add_special_tokens=False)
+        ids = self.base.ids(texts, add_special_tokens=False)
         return [Prompt([self.model.config.bos_token_id, *row], text) for row, text in zip(ids, texts, strict=True)]
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
@@ -68,7 +78,7 @@ class Captioner(Opt):
     @torch.inference_mode()
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         seen = Seen(*self.base.inputs.embed(pictures, prompts, left=False))
-        ids, mask = padded([self.first(p) for p in prompts], self.base.tokenizer.pad_token_id, left=True)
+        ids, mask = padded([self.first(p) for p in prompts], self.base.pad, left=True)
         ids, mask = ids.to(seen.mask.device), mask.to(seen.mask.device)
         return Written(self, ids, mask, seen, self.hidden(mask, seen, input_ids=ids)[:, -1])
 
@@ -78,14 +88,8 @@ class Captioner(Opt):
         given = {**tokens, "attention_mask": mask, "position_ids": positions(mask)[:, -new:]}
         return self._transformed(self._read(cache, past_key_values=cache, use_cache=True, **given)).to(mask.device)
 
-    def select(self, cache: Seen, rows: Tensor) -> None:
-        select(cache.self_attention_cache, rows)
-        select(cache.cross_attention_cache, rows)
-        cache.states, cache.mask = cache.states[rows], cache.mask[rows]
-
     def _read(self, seen: Seen, **given: object) -> ModelOutput:
-        cross = {"encoder_hidden_states": seen.states, "encoder_attention_mask": seen.mask}
-        return self.model.bert(is_decoder=True, **cross, **given)
+        return self.model.bert(is_decoder=True, **seen.cross, **given)
 
     def _transformed(self, output: ModelOutput) -> Tensor:
         return self.model.cls.predictions.transform(output.last_hidden_state)
@@ -130,13 +134,16 @@ class Written(Prefilled):
 
     cache: Seen
 
+    def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        self.cache.rows = rows
+        return super().next(tokens, mask, rows)
+
     def _by_beams(self, generation: Generation) -> list[Ids]:
         """Text through `generate` of transformers, which reads the prompts again."""
         base = self.language.base
         out = base.model.generate(
-            input_ids=self.embeds, attention_mask=self.mask, encoder_hidden_states=self.cache.states,
-            encoder_attention_mask=self.cache.mask, eos_token_id=base.ends, pad_token_id=base.tokenizer.pad_token_id,
-            do_sample=False, **beams(generation),
+            input_ids=self.embeds, attention_mask=self.mask, eos_token_id=base.ends, pad_token_id=base.pad,
+            do_sample=False, **self.cache.cross, **beams(generation),
         )  # fmt: skip
         return out[:, self.embeds.shape[1] :].tolist()
 

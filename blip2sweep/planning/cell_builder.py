@@ -33,10 +33,8 @@ class CellBuilder:
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
         _check_requests(model, task)
-        request = {"generation": config["generation"], "kind": task.kind, "family": model.presets}
-        generation, used = self._once(
-            "generation", request, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
-        )
+        request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
+        generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
         check_packed(recipe, model.dtypes)
         backend = chosen_backend(config.get("backend"), recipe)
         samples, used = self._calibration(config, model, recipe, task), used | recipe.used
@@ -61,7 +59,7 @@ class CellBuilder:
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
-        request = [section, split_config, config["generation"], model.presets]
+        request = [section, split_config, config["generation"], model.presets, model.config.get("prompts")]
         samples = self._once("calibration", request, lambda a: _hashed(calibration(a[0], split, *a[1:])))
         if not section["text_only"]:
             shared = [section["n_samples"], section["seed"], split_config, config["task"]]

@@ -217,7 +217,14 @@ def planned(case: Case, loaded: Loaded) -> Callable[..., list[dict[str, Any]]]:
     def jobs(*words: str) -> list[dict[str, Any]]:
         model, make = {**case.config, "path": str(folder)}, CellBuilder()
         believe(folder, model)
-        said = ("task=shapes_vqa", "task.limit=9", "generation.max_new_tokens=4", "calibration.n_samples=12", *words)
+        said = (
+            "task=shapes_vqa",
+            "task.limit=9",
+            'generation.prompt="Question: {} Answer:"',
+            "generation.max_new_tokens=4",
+            "calibration.n_samples=12",
+            *words,
+        )
         cells = [make({**job.config, "model": model}) for job in composed(*said)]
         return sorted((cell.job() for cell in cells), key=Prefixes())
 

@@ -101,10 +101,11 @@ class CalibrationBatches:
         return Batch(partial(self._read, group, texts, references), self._weights(group, texts[0]))
 
     def _weights(self, group: Sequence[int], text: Ids) -> Tensor | None:
-        weight, tokens = self.calibration.image_token_weight, self._tokens(group[0])
-        if weight == 1 or not tokens:
+        weight = self.calibration.image_token_weight
+        if weight == 1 or self.calibration.text_only:
             return None
-        row = torch.tensor([weight if own else 1.0 for own in self.language.pictured(text, tokens)])
+        picture = self._pictures.take([self._rows[group[0]]])
+        row = torch.tensor([weight if own else 1.0 for own in self.language.pictured(picture, text)])
         return row.repeat(len(group))
 
     def _read(self, group: Sequence[int], texts: Sequence[Ids], references: Sequence[Ids]) -> object:

@@ -85,12 +85,20 @@ class Answers:
 
     def _computed(self) -> list[Answer]:
         """All answers, computed in batches of like length, so that there is little padding."""
-        order = sorted(
-            range(len(self.prompts)), key=lambda i: (len(self.prompts[i]), sum(map(len, self.references[i])))
-        )
-        batches = self.run.sequences.run(len(order), lambda rows: self._batch(order[rows]))
+        order = sorted(range(len(self.prompts)), key=self._length)
+        shares = [self._tokens(i) / self.language.tokens for i in order]
+        batches = self.run.sequences.run(len(order), lambda rows: self._batch(order[rows]), shares)
         found = [x for batch in batches for x in batch]
         return [x for _, x in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+
+    def _length(self, i: int) -> tuple[int, int, int]:
+        """What samples of one batch should have alike."""
+        tokens = 0 if self.pictures.lengths is None else self.pictures.tokens(self.rows[i])
+        return tokens, len(self.prompts[i]), sum(map(len, self.references[i]))
+
+    def _tokens(self, i: int) -> int:
+        """About how many tokens the language model reads of a sample."""
+        return self.pictures.tokens(self.rows[i]) + len(self.prompts[i])
 
     def _batch(self, chosen: Sequence[int]) -> list[Answer]:
         clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])

@@ -35,7 +35,7 @@ def states(loaded: Loaded, chosen: Calibration) -> States:
     calibration_batches, found = CalibrationBatches(loaded, chosen), States()
     last = next((part for part in reversed(loaded.anatomy.parts.values()) if part.reads_text), None)
     for part in loaded.anatomy.parts.values():
-        blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
+        blocks = [loaded.model.get_submodule(path) for s in part.stacks for path in s.block_paths]
         for b, batch in enumerate(calibration_batches.batches(part.stage)):
             hooks = [m.register_forward_hook(partial(_keep, found, (part.name, i, b))) for i, m in enumerate(blocks)]
             output = batch.run()

@@ -32,4 +32,4 @@ def image_stages(model: BlipForQuestionAnswering, where: torch.device) -> tuple[
 def language(model: BlipForQuestionAnswering, processor: BlipProcessor, family: str) -> Language:
     read_cross_masks(model.text_decoder)
     inputs = QuestionStates(model, processor.tokenizer.pad_token_id)
-    return Answerer(TextDecoder(model.text_decoder, "text_decoder", processor.tokenizer, inputs))
+    return Answerer(TextDecoder(model.text_decoder, processor.tokenizer, "text_decoder", inputs))

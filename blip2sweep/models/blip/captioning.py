@@ -26,4 +26,4 @@ def image_stages(model: BlipForConditionalGeneration, where: torch.device) -> tu
 
 
 def language(model: BlipForConditionalGeneration, processor: BlipProcessor, family: str) -> Language:
-    return Captioner(TextDecoder(model.text_decoder, "text_decoder", processor.tokenizer, PictureStates(model)))
+    return Captioner(TextDecoder(model.text_decoder, processor.tokenizer, "text_decoder", PictureStates(model)))

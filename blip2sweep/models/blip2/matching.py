@@ -67,7 +67,7 @@ class QueryMatcher:
     """
 
     def __init__(self, model: Blip2ForImageTextRetrieval, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.tokens = model, tokenizer, TOKENS
 
     @torch.inference_mode()
     def seen(self, pictures: Rows) -> Tensor:
@@ -114,7 +114,7 @@ class QueryMatcher:
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         return reference
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
         return [False] * len(text)
 
     def in_stream(self, path: str) -> bool:

@@ -25,7 +25,7 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import FIRST, stages
+from blip2sweep.models.architecture import FIRST, stage_of, stages
 from blip2sweep.models.checkpoints.content import STORE, Content
 from blip2sweep.models.checkpoints.folder import Weights, inspect
 from blip2sweep.models.checkpoints.headers import Header, shown
@@ -82,8 +82,8 @@ def listed(names: Sequence[str], at_most: int = 4) -> str:
 
 def _overflows(verdict: Verdict, model: ModelSection, half: Sequence[str]) -> Iterator[str]:
     """The tensors that would become infinite in float16. half: the names of the stages in it."""
-    narrow = [stage for stage in stages(model) if stage.name in half]
-    names = [n for n in verdict.beyond_half if any(stage.holds(n) for stage in narrow)]
+    order = stages(model)
+    names = [n for n in verdict.beyond_half if stage_of(n, order).name in half]
     if names:
         yield f"numbers beyond what float16 can hold in {listed(names)} (model.dtype=bfloat16 or float32 can)"
 

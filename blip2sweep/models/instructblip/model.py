@@ -34,7 +34,7 @@ def image_stages(model: InstructBlipForConditionalGeneration, where: torch.devic
 
 def language(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, family: str) -> Language:
     inputs = InstructedQueries(model, processor)
-    return LANGUAGES[family](Instructed(model.language_model, "language_model", processor.tokenizer, inputs))
+    return LANGUAGES[family](Instructed(model.language_model, processor.tokenizer, "language_model", inputs))
 
 
 class Instruction(Prompt):
@@ -63,6 +63,9 @@ class InstructedQueries(QueriesFirst):
 
     def __init__(self, model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor) -> None:
         super().__init__(model, processor.tokenizer.pad_token_id)
+        vision = model.config.vision_config
+        self.features = 1 + (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
+        self.tokens = self.features[0] + 32
         self.tokenizer: PreTrainedTokenizerBase = processor.qformer_tokenizer
 
     def questions(self, texts: Sequence[str]) -> list[Ids]:
@@ -91,7 +94,6 @@ class InstructedQueries(QueriesFirst):
         return super().pictured(text, self.model.config.num_query_tokens)
 
     def _check(self, features: Tensor, rows: int) -> None:
-        vision = self.model.config.vision_config
-        right = (rows, 1 + (vision.image_size // vision.patch_size) ** 2, vision.hidden_size)
+        right = (rows, *self.features)
         if tuple(features.shape) != right:
             raise RuntimeError(f"image features {tuple(features.shape)} for {rows} prompts; right: {right}")
