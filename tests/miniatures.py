@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import (
+    Blip2Config,
+    Blip2ForImageTextRetrieval,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipForQuestionAnswering,
@@ -141,3 +143,19 @@ def write_blip(folder: Path, name: str) -> Path:
     tokens = {"bos_token_id": DEC, "sep_token_id": SEP, "pad_token_id": PAD, "max_position_embeddings": 128}
     config = BlipConfig(**{**fields, "text_config": {**fields["text_config"], **tokens}})
     return saved(drawn(OF_BLIP[name](config)), BlipProcessor(BlipImageProcessorPil(size=SIZE), letters()), folder)
+
+
+# ---- retrieval
+
+
+def retrieval_config() -> dict[str, Any]:
+    question = {**QFORMER, "vocab_size": len(WORDS)}
+    sections = {"vision_config": VISION, "qformer_config": question}
+    return mini("blip2-itm-vit-g", **sections, num_query_tokens=QUERIES, image_text_hidden_size=8)  # type: ignore[arg-type]
+
+
+def write_retrieval(folder: Path) -> Path:
+    fields = retrieval_config()["config"]
+    question = {**fields["qformer_config"], "pad_token_id": PAD, "max_position_embeddings": 128}
+    model = Blip2ForImageTextRetrieval(Blip2Config(**{**fields, "qformer_config": question}))
+    return saved(drawn(model), BlipProcessor(BlipImageProcessorPil(size=SIZE), letters()), folder)

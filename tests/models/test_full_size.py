@@ -28,6 +28,7 @@ VIT_B, BERT = (12, 48, 84_934_656), (12, 120, 113_246_208)
 MODELS = {
     "blip-image-captioning-base": Counts(223_971_644, {"vit": VIT_B, "llm": BERT}),
     "blip-image-captioning-large": Counts(446_290_492, {"vit": (24, 96, 301_989_888), "llm": (12, 120, 117_964_800)}),
+    "blip2-itm-vit-g": Counts(1_172_032_258, {"vit": EVA, "qformer": TEXT_QFORMER}),
     "blip-vqa-base": Counts(361_230_140, {"vit": VIT_B, "llm": (24, 240, 226_492_416)}),
     "instructblip-vicuna-7b": Counts(
         7_913_210_624, {"vit": EVA, "qformer": TEXT_QFORMER, "llm": (32, 224, 6_476_005_376)}, (("vocab_size", 32001),)
@@ -44,7 +45,7 @@ MODELS = {
 def test_counts_of_released_models(name: str) -> None:
     counts, model = MODELS[name], conf(f"model/{name}")
     own = copy.deepcopy(dict(model["config"]))
-    own["text_config"].update(counts.text)
+    own.get("text_config", {}).update(counts.text)
     built = build_meta({**model, "config": own})
     layout = anatomy(model)
     verify(built, layout)

@@ -71,7 +71,7 @@ class Matches:
 
     def _reranked(self, similar: Tensor, k: int) -> Tensor:
         """The score of a pair read together, plus its contrastive one, for the k best texts of each picture."""
-        best = similar.argsort(1, stable=True).flip(1)[:, :k]  # ties as numpy's argsort, reversed
+        best = similar.argsort(dim=1, stable=True).flip(1)[:, :k]  # ties as numpy's argsort, reversed
         pairs = sorted(
             ((i, j) for i, row in enumerate(best.tolist()) for j in row), key=lambda pair: len(self.texts[pair[1]])
         )
