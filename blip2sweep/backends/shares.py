@@ -6,7 +6,7 @@ cell does not change. Like the batch size, the division changes which samples ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered, Artifacts, SecondRun
@@ -46,18 +46,17 @@ class Joiner:
     def __init__(self) -> None:
         self._task: tuple[TaskJob, TaskData] | None = None
 
-    def __call__(self, job: CellJob, answers: Sequence[Answered], count: int, seconds: float) -> Answered:
+    def __call__(self, job: CellJob, answers: Sequence[Answered], count: int) -> Answered:
         """The answer of a cell. answers: of its processes in order, without those that could read none of their images.
 
-        count: of all processes. seconds: since the cell began. Raises RuntimeError where the processes did not run the
-        same model.
+        count: of all processes. Raises RuntimeError where the processes did not run the same model.
         """
         first, ids = answers[0], [s.id for s in self._of(job["task"]).samples]
         if len({a.layers_changed for a in answers}) > 1:
             changed = ", ".join(str(a.layers_changed) for a in answers)
             raise RuntimeError(f"the processes of one cell changed {changed} layers, and not the same ones")
         predictions = Predictions.joined([a.predictions for a in answers], ids)
-        cost = joined_cost(answers) | {"seconds": seconds, "processes": count}
+        cost = joined_cost(answers) | {"processes": count}
         unread = len(self._of(job["task"]).images) - len({*predictions.image_id})
         cost |= {"bad_images": unread} if "bad_images" in cost else {}
         return Answered(
@@ -96,7 +95,7 @@ def _by_name(floors: Sequence[Mapping[str, SecondRun]], ids: Sequence[object]) -
 def joined_cost(answers: Sequence[Answered]) -> Cost:
     """The cost of all processes together, by column.
 
-    Seconds and memory are those of the process that took most. Counts of what was known are added; shares and blocks
+    Seconds, also of the whole cell, and memory are those of the process that took most. Counts of what was known are added; shares and blocks
     for each image are averaged. Other figures are the first process's.
     """
     names = dict.fromkeys(name for answered in answers for name in answered.cost)
@@ -117,17 +116,19 @@ def _joined(name: str, values: Sequence[Scalar]) -> Scalar:
         return max(numbers)
     if name in SMALLEST:
         return min(numbers)
-    if name in ADDED or (name.startswith("hits_") and not name.endswith("_blocks") and _whole(numbers)):
-        return values[0] if name == "hits_weights" else sum(numbers)
-    return float(f"{sum(numbers) / len(numbers):.5g}") if name.startswith("hits_") else values[0]
+    if name.startswith("hits_") and name != "hits_weights":
+        return _hits(name, numbers)
+    return sum(numbers) if name in ADDED else values[0]
 
 
-def _whole(numbers: Iterable[float]) -> bool:
-    return all(isinstance(n, int) for n in numbers)
+def _hits(name: str, numbers: Sequence[float]) -> float:
+    """Counts of what was known are whole numbers. Blocks for each image, and shares of images, are averages."""
+    counts = all(isinstance(n, int) for n in numbers) and not name.endswith("_blocks")
+    return sum(numbers) if counts else float(f"{sum(numbers) / len(numbers):.5g}")
 
 
 def _speed(answers: Sequence[Answered], name: str, counted: str) -> float | None:
     """All that was computed, divided by the time of the slowest process. None where a process tells no speed."""
     pairs = [(len({*getattr(a.predictions, counted)}), a.cost.get(name)) for a in answers]
     times = [n / speed for n, speed in pairs if isinstance(speed, int | float) and speed]
-    return sum(n for n, _ in pairs) / max(times) if len(times) == len(pairs) else None
+    return float(f"{sum(n for n, _ in pairs) / max(times):.5g}") if len(times) == len(pairs) else None

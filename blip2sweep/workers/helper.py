@@ -5,6 +5,7 @@ The descriptor is the end of a pipe to the worker. The worker alone writes to th
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from multiprocessing.connection import Connection
 
@@ -27,11 +28,13 @@ def serve(connection: Connection) -> None:
 
 
 class Runner:
-    """Loads the back end with the first share."""
+    """Runs shares in one back end. Its library is imported while the worker imports its own."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.backend: Backend | None = None
+        with contextlib.suppress(Exception):  # the first share tries again, and its answer says why
+            self.backend = load_backend(settings)
 
     def __call__(self, task: Task) -> Answered | Failed:
         """The answer to one share. It never raises."""

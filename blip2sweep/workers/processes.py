@@ -63,7 +63,6 @@ class Processes:
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
         """Run one cell. Raises what its share in this process raised, and ProcessFailed where another process failed."""
-        start = time.perf_counter()
         if not is_divisible(job):
             return self.own(job, batch_size)
         with self._running(job) as folder:
@@ -75,7 +74,7 @@ class Processes:
         failed = [a for a in answers if isinstance(a, Failed)]
         if wrong := next((f for f in failed if not f.no_image or not found), None):
             raise ProcessFailed(wrong.failure)
-        return self.joined(job, found, self.count, time.perf_counter() - start)
+        return self.joined(job, found, self.count)
 
     def close(self) -> None:
         """End the other processes."""
@@ -125,7 +124,7 @@ class Helper:
         self._expected, self._announced = jobs, False
 
     def start(self) -> None:
-        """Start the process. It loads nothing before its first share."""
+        """Start the process. It loads the model with its first share."""
         self._connection, theirs = Pipe()
         command = [sys.executable, "-m", "blip2sweep.workers.helper", str(theirs.fileno())]
         with theirs, _blocked(signal.SIGUSR2, signal.SIGINT):
