@@ -47,7 +47,7 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes:
     from blip2sweep.running.local import worker_gpus
 
     jobs = [c.job() for c in plan.todo]
-    count = workers or max(1, len(worker_gpus(jobs, workers, processes)))
+    count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
     _packs(make_packs(jobs, count), seconds, "worker")
 

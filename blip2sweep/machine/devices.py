@@ -50,9 +50,10 @@ def groups(gpus: Sequence[str], workers: int | None, processes: int, spread: boo
     needed, there = count * processes, len(gpus)
     if (there % needed if spread else there != needed) or there < needed:
         right = f"a multiple of {needed}" if spread else str(needed)
+        setting = f"processes_per_cell={processes}" if processes > 1 else f"workers={count}"
         raise UserError(
-            f"hydra.launcher.processes_per_cell={processes}: {count} worker{'s' * (count > 1)} of {processes} "
-            f"process{'es' * (processes > 1)}, and {there} GPUs; right: {right} GPUs in {VISIBLE}, or as many workers and "
-            f"processes as they allow"
+            f"hydra.launcher.{setting}: {count} worker{'s' * (count > 1)} of {processes} process"
+            f"{'es' * (processes > 1)}, and {there} GPU{'s' * (there > 1)}; right: {right} GPUs in {VISIBLE}, or as many "
+            f"workers and processes as they allow"
         )
     return divided(gpus, count)

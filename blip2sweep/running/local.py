@@ -15,6 +15,7 @@ from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import QueueState
 from blip2sweep.wire.launcher import Launcher
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.signals import term_as_ctrl_c
 from blip2sweep.workers.supervisor import Supervisor
@@ -27,7 +28,7 @@ def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: 
     written, and where the GPUs cannot be divided.
     """
     term_as_ctrl_c()
-    gpus = worker_gpus(jobs, workers, processes)
+    gpus = worker_gpus((j["model"] for j in jobs), workers, processes)
     packs = make_packs(jobs, workers or max(1, len(gpus)))
     asked: Launcher = {"workers": workers}
     settings = sweep.settings
@@ -45,9 +46,10 @@ def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: 
     return True
 
 
-def worker_gpus(jobs: Iterable[CellJob], workers: int | None, processes: int) -> list[str]:
-    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES has them; [] without GPUs. Raises UserError as `groups` does."""
-    return groups(visible_gpus(), workers, processes, spread=any(j["model"].get("device_map") for j in jobs))
+def worker_gpus(models: Iterable[ModelSection], workers: int | None, processes: int) -> list[str]:
+    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES has them; [] without GPUs. models: of the cells. Raises UserError
+    as `groups` does."""
+    return groups(visible_gpus(), workers, processes, spread=any(m.get("device_map") for m in models))
 
 
 def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir: Path) -> None:

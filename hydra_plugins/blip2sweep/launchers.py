@@ -100,8 +100,7 @@ class LocalLauncher(PackLauncher):
         from blip2sweep.running.local import worker_gpus
 
         check_divisible(plan.todo, self.processes)
-        if self.processes > 1:
-            worker_gpus([c.job() for c in plan.todo], self.workers, self.processes)
+        worker_gpus((c.model.config for c in plan.todo), self.workers, self.processes)
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
         from blip2sweep.commands.plan import describe_local
