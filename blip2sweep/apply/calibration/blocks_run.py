@@ -82,12 +82,12 @@ class BlockRunner:
 
 @contextmanager
 def _stubbed(module: nn.Module, output: Callable[[], object]) -> Iterator[None]:
-    own = module.__dict__.get("forward")  # what accelerate puts there with a device_map
+    hooked = vars(module).get("forward")  # where accelerate keeps its own, which brings inputs to the block's device
     module.forward = lambda *args, **kwargs: output()
     try:
         yield
     finally:
-        if own is None:
+        if hooked is None:
             del module.forward
         else:
-            module.forward = own
+            module.forward = hooked
