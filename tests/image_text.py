@@ -200,7 +200,7 @@ SMALL: dict[str, Small] = {
     "qwen2.5-vl-3b": QWEN2_5,
     "qwen3-vl-2b": Small(
         {**QWEN_IDS, "vision_config": {**QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]},
-         "text_config": {**TEXT, **AXES, "tie_word_embeddings": False}},
+         "text_config": {**TEXT, **AXES, "num_hidden_layers": 4, "tie_word_embeddings": False}},  # more than deepstack's
         QWEN, _qwen3, QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
     ),
     # The same classes with other sizes.
@@ -256,8 +256,25 @@ def save(made: ProcessorMixin, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(made.chat_template)
 
 
-def pictures(n: int = 3) -> list[Image.Image]:
+def pictures(n: int = 3, seed: int = 0) -> list[Image.Image]:
     """Pictures of different shapes."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     shapes = [(48, 64), (64, 43), (40, 40), (33, 80)]
     return [Image.fromarray(rng.integers(0, 255, (*shapes[i % 4], 3), dtype=np.uint8)) for i in range(n)]
+
+
+def scenes(folder: Path, n: int = 10) -> Path:
+    """A task's folder of captions whose pictures have different shapes, for evaluation and for calibration."""
+    (folder / "annotations").mkdir(parents=True)
+    for split, first in (("val2014", 1), ("train2014", 101)):
+        (folder / split).mkdir()
+        ids = range(first, first + n)
+        names = {i: f"COCO_{split}_{i:012d}.png" for i in ids}
+        for i, image in zip(ids, pictures(n, seed=first), strict=True):
+            image.save(folder / split / names[i])
+        said = {
+            "images": [{"id": i, "file_name": names[i]} for i in ids],
+            "annotations": [{"id": i, "image_id": i, "caption": f"picture {i} " + "of it " * (i % 3)} for i in ids],
+        }
+        (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(said))
+    return folder

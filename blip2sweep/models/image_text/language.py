@@ -185,8 +185,10 @@ class Prefilled:
 
     @torch.inference_mode()
     def generate(self, generation: Generation) -> list[Text]:
-        rows = self._greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
-        return self.language.base.texts(rows)
+        return self.language.base.texts(self._written(generation))
+
+    def _written(self, generation: Generation) -> list[Ids]:
+        return self._greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
 
     def _greedy(self, generation: Generation) -> list[Ids]:
         def step(tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
