@@ -7,7 +7,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import family
+from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
@@ -32,6 +32,7 @@ class CellBuilder:
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
+        _check_requests(model, task)
         request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
         generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
         check_packed(recipe, model.dtypes, config["calibration"]["upstream"])
@@ -93,14 +94,25 @@ def _hashed(samples: Calibration) -> Calibration:
     return samples
 
 
+def _check_requests(model: Model, task: TaskData) -> None:
+    """Raise UserError where the model does not answer what the task asks."""
+    asked, answered = task.rules.REQUESTS, requests(model.config)
+    wrong = [request for request in asked if request not in answered]
+    if wrong:
+        raise UserError(
+            f"task={task.name}: requests {', '.join(wrong)}, and model {model.name} answers {', '.join(answered)} alone; "
+            f"right: a model or a task of the other's kind"
+        )
+
+
 def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split: TaskData, model: Model) -> None:
     """Raise UserError when calibration without images cannot reach a part that is measured."""
-    need_images = [part.name for part in measured if not part.reads_text]
+    text_parts = [part.name for part in model.anatomy.parts.values() if _reads_text_alone(part, model)]
+    need_images = [part.name for part in measured if part.name not in text_parts]
     if config["text_only"] and need_images:
-        text_parts = "+".join(part.name for part in model.anatomy.parts.values() if part.reads_text)
+        others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
         raise UserError(
-            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: "
-            f"part={text_parts}, or calibration=task"
+            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: {others}calibration=task"
         )
     if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
         raise UserError(
@@ -108,3 +120,9 @@ def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split:
             f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
             f"calibration.text_only=true"
         )
+
+
+def _reads_text_alone(part: Part, model: Model) -> bool:
+    """Whether a part can be measured on texts without pictures."""
+    pictured = family(model.config).behind_pictures
+    return part.reads_text and not any(stack.path in pictured for stack in part.stacks)

@@ -19,6 +19,7 @@ from blip2sweep.commands.other_users import its_code, its_commands
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS
 from blip2sweep.outside import files
 from blip2sweep.outside.packages import packaged
 from blip2sweep.planning.outside_code import examined
@@ -27,12 +28,13 @@ from blip2sweep.planning.plan import Plan
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.sweeps import Sweep, find_sweep, outside_code
+from blip2sweep.tasks.task import _with_metrics
 from blip2sweep.wire.pack import pack_of
 from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep, refused
 from tests.composing import plan
 from tests.outside.site import POINTS, TOYS, install, pretend, write_package
-from tests.outside.typed import forget, typed
+from tests.outside.typed import forget, typed, workers_here
 from tests.toy.architecture import write as write_model
 from tests.toy.task import write as write_data
 
@@ -143,6 +145,26 @@ def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path, monkeypatch: pytes
         assert len(told) == (0 if where == "there" else 2)
         assert all(x.startswith("bad_config: ") for x in told)
         assert all("blip2sweep-toys 1.0: not known here; right: pip install" in x for x in told)
+
+
+def test_a_search_knows_which_way_a_metric_from_outside_is_better(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Optuna asks for the direction before any cell is planned."""
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_data(tmp_path / "data")
+    words = ["--config-dir", str(TOYS / "conf"), "-m", "hydra/sweeper=optuna_best", "hydra.sweeper.n_trials=1"]
+    words += ["hydra.sweeper.n_jobs=1", "task=toy", "task.data_dir=data", "backend.name=parrot", "quant.bits=2,4"]
+    for name in [n for n in METRICS if n.startswith("toy_")]:  # as in a new process
+        monkeypatch.delitem(METRICS, name)
+    _with_metrics.cache_clear()
+    with workers_here():
+        assert "toy_accuracy" in typed(words)
+        with pytest.raises(AssertionError):
+            typed([*words, "hydra.sweeper.direction=minimize"])
+    assert "toy_accuracy is the one number a cell returns, and better where it is higher" in capsys.readouterr().err
 
 
 def test_keys_of_this_package_stay_and_a_version_makes_others(

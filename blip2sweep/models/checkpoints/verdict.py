@@ -132,7 +132,7 @@ def _question(model: ModelSection) -> JsonObject:
     if own == FIRST:
         return {k: model.get(k) for k in FIELDS}
     code = outside.codes([("architectures", own)])
-    further = {k: model[k] for k in FURTHER if model.get(k)}
+    further = {k: v for k in FURTHER if (v := model.get(k))}
     return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **further, **({"outside": code} if code else {})}
 
 
