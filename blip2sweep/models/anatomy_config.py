@@ -116,7 +116,7 @@ def _field_mistakes(entry: object, known: set[str], needed: set[str]) -> Iterato
 
 def _size_mistakes(expression: object, sizes: object) -> Iterator[str]:
     """The mistakes of a `Size`: its factors are positive integers, or dotted fields of the config that are such."""
-    for factor in (w.strip() for w in str(expression).split("*")):
+    for factor in (w.strip() for w in re.split(r"[*/]", str(expression))):
         value = factor if factor.isdigit() else _field(factor, sizes)
         if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < 1:
             yield f"={expression}: {factor} is {value}; right: a positive integer, or a field of config that is one"
@@ -185,8 +185,12 @@ def _block(
 
 
 def _size(expression: Size, sizes: Mapping[str, object]) -> int:
-    factors = (word.strip() for word in str(expression).split("*"))
-    return math.prod(int(word) if word.isdigit() else int(str(_field(word, sizes))) for word in factors)
+    def product(words: str) -> int:
+        factors = (word.strip() for word in words.split("*"))
+        return math.prod(int(word) if word.isdigit() else int(str(_field(word, sizes))) for word in factors)
+
+    first, *divisors = str(expression).split("/")
+    return product(first) // math.prod(map(product, divisors))
 
 
 def _field(dotted: str, sizes: object) -> object:
