@@ -8,7 +8,6 @@ from typing import Any
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import family, requests
-from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.model import Model, planned_model
@@ -107,7 +106,7 @@ def _check_requests(model: Model, task: TaskData) -> None:
 
 def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, model: Model) -> None:
     """Raise UserError when calibration without images cannot reach a layer that the recipe calibrates."""
-    text_parts = [n for n, p in recipe.parts.items() if _reads_text_alone(p.part, model)]
+    text_parts = [n for n, p in recipe.parts.items() if p.part.reads_text]
     need_images = [n for n, p in recipe.parts.items() if n not in text_parts and part_calibrates(p)]
     if config["text_only"] and need_images:
         others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
@@ -120,12 +119,6 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData,
             f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
             f"calibration.text_only=true"
         )
-
-
-def _reads_text_alone(part: Part, model: Model) -> bool:
-    """Whether a part can be measured on texts without pictures."""
-    pictured = family(model.config).behind_pictures
-    return part.reads_text and not any(stack.path in pictured for stack in part.stacks)
 
 
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:

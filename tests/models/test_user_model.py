@@ -36,7 +36,15 @@ def test_a_model_whose_connector_reads_the_question_runs_end_to_end(tmp_path: Pa
     (tmp_path / "site" / "model").mkdir(parents=True)
     config = {**instructblip_config("llama"), "name": "mine", "path": str(folder)}
     (tmp_path / "site" / "model" / "mine.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    words = ["--config-dir", "site", "-m", "model=mine", "task=shapes_vqa", "task.limit=4", "generation.max_new_tokens=3"]
+    words = [
+        "--config-dir",
+        "site",
+        "-m",
+        "model=mine",
+        "task=shapes_vqa",
+        "task.limit=4",
+        "generation.max_new_tokens=3",
+    ]
     words += ["part=connector,all", "quant=rtn,gptq", "quant.bits=3", "calibration.n_samples=4"]
     ran = blip2sweep(*words, "sweep_name=asked", cwd=tmp_path)
     assert ran.code == 0, ran.err
