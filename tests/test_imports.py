@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "canonical": set(),
-    "machine": set(),
+    "machine": {"errors"},
     "console": {"errors"},
     "files": {"errors", "machine"},
     "wire": {"errors"},
