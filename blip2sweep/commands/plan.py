@@ -10,7 +10,7 @@ from rich.table import Table
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.packs import START_SECONDS, make_packs
+from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.running.status import duration
@@ -53,7 +53,6 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes:
 
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
-    from blip2sweep.slurm.launch import slurm_packs
     from blip2sweep.slurm.settings import gpus_of
     from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
 

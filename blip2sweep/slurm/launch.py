@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blip2sweep.console.printing import tell
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.packs import make_packs, pack_count, pack_path, write_packs
+from blip2sweep.planning.packs import pack_path, slurm_packs, write_packs
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
@@ -109,15 +109,6 @@ def discard(sweep: Sweep, submission: Submission, output_dir: Path, old_file: by
     for path in emptied:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-
-
-def slurm_packs(jobs: Sequence[CellJob], launcher: Launcher, seconds: dict[str, float]) -> list[list[CellJob]]:
-    """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: {key: expected cost}."""
-    slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
-    minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
-    cells = max(1, len(jobs) // tasks)
-    count = pack_count(sum(seconds.values()) / tasks, slots, minutes, launcher.get("max_packs"), cells)
-    return make_packs(jobs, count, seconds)
 
 
 def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:

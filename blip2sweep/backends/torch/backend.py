@@ -126,7 +126,7 @@ class TorchBackend:
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.prepared)}, "propagation": distances}
         return Answered(
-            Predictions.of(evaluation.records), cost, applied.layers_changed + len(packed.schemes), self._provenance(state, job),
+            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), self._provenance(state, job),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
 
 Source = Features | Images
+PATCHES = 1024  # about as many as a tile has
 START = Point("", 0, 0)  # before the first stage, where nothing is shared
 
 
@@ -60,6 +61,14 @@ def _hits(stages: Sequence[ImageStage], images: int, skipped: Sequence[float]) -
     return found
 
 
+def _shares(rows: Rows) -> list[float] | None:
+    """The pictures' sizes for batches: tiles, or thousands of patches. None where all are alike."""
+    if rows.lengths is None:
+        return None
+    unit = 1 if rows.values.dim() > 2 else PATCHES
+    return [max(1.0, length / unit) for length in rows.lengths]
+
+
 class _Encoder:
     """Runs images from pixels to what the language model sees, for one evaluation."""
 
@@ -100,10 +109,11 @@ class _Encoder:
         if part.rows is None:
             return []
         rows, given = part.rows, [s.name for s in self.stages].index(part.after) + 1 if part.after else 0
+        shares = _shares(rows)
         if given:
-            return self.run.batches.run(len(rows), lambda piece: self._after(given, rows.take(piece)))
+            return self.run.batches.run(len(rows), lambda piece: self._after(given, rows.take(piece)), shares)
         move = lambda piece: slice(offset + piece.start, offset + piece.stop)  # noqa: E731
-        return self.run.batches.run(len(rows), lambda piece: self._from_pixels(rows.take(piece), move(piece)))
+        return self.run.batches.run(len(rows), lambda piece: self._from_pixels(rows.take(piece), move(piece)), shares)
 
     def _after(self, stage: int, rows: Rows) -> Rows:
         """Run the stages from number `stage` on."""
