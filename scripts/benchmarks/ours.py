@@ -62,7 +62,7 @@ def can_score() -> bool:
 def planned(given: Setting, cells: Sequence[dict[str, Any]], output_dir: Path) -> Plan:
     generation = {
         "name": "benchmark",
-        "presets": {"caption": {"opt": {"num_beams": 1, "max_new_tokens": given.new_tokens}}},
+        "presets": {"caption": {"any": {"num_beams": 1, "max_new_tokens": given.new_tokens}}},
     }
     rest = {"model": given.model, "task": given.task, "generation": generation}
     return make_plan([PlannedJob((), {**cell, **rest}) for cell in cells], Ledger(output_dir))
