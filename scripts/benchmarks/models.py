@@ -66,6 +66,12 @@ def model_config(name: str) -> ModelSection:
     return cast("ModelSection", {"family": "opt", "device_map": None, "dtype_per_part": {}, **_merged(conf(of), own)})
 
 
+def text_of(config: Mapping[str, Any]) -> str:
+    """What the model reads with every image: its prompt for captions in its chat's text; empty for BLIP-2."""
+    prompt = (config.get("prompts") or {}).get("caption", "")
+    return str(config.get("chat") or "").replace("{image}", SPECIAL[-1]).replace("{}", prompt)
+
+
 def write_model(config: ModelSection, folder: Path, device: str) -> None:
     """A random checkpoint of the config's shapes, with a tokenizer of as many made-up words."""
     tokenizer = _tokenizer(config["config"]["text_config"]["vocab_size"])
