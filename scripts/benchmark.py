@@ -24,7 +24,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-LLAVA, ROUNDS = "llava-mid", 2
+ROUNDS = 2  # of the stages' costs, before and after ours
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout, installed or not
 
@@ -32,6 +32,7 @@ import torch
 
 from scripts.benchmarks import bound
 from scripts.benchmarks.grids import grid
+from scripts.benchmarks.models import LLAVA
 from scripts.benchmarks.ours import ours, planned, setting
 from scripts.benchmarks.report import compared, judged, show, where
 from scripts.benchmarks.timing import fastest, like_ours, timed, timed_stages
@@ -41,12 +42,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("tiny", "mid", LLAVA, "blip2-opt-2.7b"), default="tiny")
     parser.add_argument("--grid", choices=("card", "part_wise", "seed_grid", "role_wise"))
-    parser.add_argument("--images", type=int, help="default: all 500 of tiny's, else 32")
+    parser.add_argument("--images", type=int, help="default: all 500 of tiny's, 8 of llava-mid's, else 32")
     parser.add_argument("--cells", type=int, help="of the grid; seed_grid has up to 1512, 60 by default")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--reference-cells", type=int, default=6, help="0: ours alone")
     parser.add_argument("--reference-images", type=int, help="the first so many; default: all")
-    parser.add_argument("--nll", type=int, help="references whose likelihood ours measures too; default: 1; llava-mid: 0")
+    parser.add_argument(
+        "--nll", type=int, help="references whose likelihood ours measures too; default: 1, of llava-mid 0"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     grid_of, nll_of = ("role_wise", 0) if args.model == LLAVA else ("card", 1)

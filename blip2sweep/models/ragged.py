@@ -156,6 +156,6 @@ def _restored(values: Tensor, header: Tensor, further: Sequence[Tensor]) -> Rows
 
 def _digest(x: Tensor) -> bytes:
     head = f"{tuple(x.shape)} {x.dtype}".encode()
-    content = hashlib.sha256(head)
-    content.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())  # read in place: it may be gigabytes
+    content, values = hashlib.sha256(head), x.detach().cpu().contiguous()
+    content.update(values.view(-1).view(torch.uint8).numpy())  # read in place: it may be gigabytes
     return content.digest()

@@ -92,7 +92,8 @@ def against(
     rows = {k: (least.get(k, 0.0), v) for k, v in spent.items()}
     whole = a_cell * mine["cells"]
     bound, reached = whole / sum(least.values()), whole / sum(spent.values())
-    return {"each": each, "times": dict(times), "rows": rows, "bound": bound, "reached": reached, "share": reached / bound}
+    found = {"bound": bound, "reached": reached, "share": reached / bound}
+    return {**found, "each": each, "times": dict(times), "rows": rows}
 
 
 def _spent(mine: Mapping[str, Any]) -> dict[str, float]:

@@ -42,7 +42,8 @@ MID: dict[str, Any] = {
         "text_config": {"model_type": "opt", "hidden_size": 640, "ffn_dim": 2560, "num_hidden_layers": 8, "num_attention_heads": 8, "word_embed_proj_dim": 640, "vocab_size": 8192},
     },
 }  # fmt: skip
-RANDOM = {"mid": ("tiny", MID), "llava-mid": ("llava-1.5-7b", LLAVA_MID)}  # name -> (whose anatomy, over its config)
+LLAVA = "llava-mid"
+RANDOM = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}  # name -> (whose anatomy, over its config)
 
 
 def conf(name: str) -> dict[str, Any]:

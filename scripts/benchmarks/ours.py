@@ -42,13 +42,14 @@ class Setting(NamedTuple):
 def setting(args: argparse.Namespace, folder: Path) -> Setting:
     """Model and images; random ones are written to `folder` first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, score = models.model_config(args.model), can_score() and args.model != "llava-mid"
+    config, score = models.model_config(args.model), can_score() and args.model != models.LLAVA
     if args.model == "tiny":
         task = models.task("shapes_caption", "pkg://blip2sweep.assets/shapes", args.images, args.nll)
         return Setting(config, task, device, 32, score, ROOT / "blip2sweep/assets/tiny")
     models.write_model(config, folder / "model", device)
     config = {**config, "path": str(folder / "model"), "hub_id": None}
-    task = {**models.write_images(folder / "images", args.images or (8 if args.model == "llava-mid" else 32)), "nll_references": args.nll}
+    images = args.images or (8 if args.model == models.LLAVA else 32)
+    task = {**models.write_images(folder / "images", images), "nll_references": args.nll}
     # Ten tokens are the mean length of a caption; random weights seldom end one.
     return Setting(config, task, device, 10, score, folder / "model", models.text_of(config))
 

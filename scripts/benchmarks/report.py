@@ -101,7 +101,7 @@ def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> di
     blocks = floor.blocks_read(sizes)
     per_cell = images / max(1, mine["cells"])
     run = images - mine["hits_vision_blocks"] * per_cell / blocks
-    connector = "bridge" if "seconds_bridge" in mine else "connector"
+    connector = "bridge" if "hits_bridge" in mine else "connector"
     work = {
         "vision": need.vision * run,
         connector: need.bridge * (images - mine[f"hits_{connector}"]),
