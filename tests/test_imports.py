@@ -76,7 +76,7 @@ NO_TORCH = (
         "__init__", "folds", "kernels", "options", "per_part", "resolve", "scheme", "step", "stored")),
     "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/blip2/__init__.py", "models/image_text/__init__.py",
     "models/checkpoints", "models/dtypes.py", "models/location.py", "models/part.py", "models/places.py", "models/roles.py",
-    "models/shipped.py",
+    "models/shipped.py", "models/own_folder.py", "models/own_config.py", "models/fitting.py", "models/fields.py",
 )  # fmt: skip
 TORCH_FILES = ("cache/tensors.py",)
 

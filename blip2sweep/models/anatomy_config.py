@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from blip2sweep.errors import UserError
+from blip2sweep.models.fields import factors, field
 from blip2sweep.models.part import KINDS, ROLES, Fold, Linear, Part, Stack
 from blip2sweep.models.places import Place
 from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, Size, StackSection
@@ -116,8 +117,8 @@ def _field_mistakes(entry: object, known: set[str], needed: set[str]) -> Iterato
 
 def _size_mistakes(expression: object, sizes: object) -> Iterator[str]:
     """The mistakes of a `Size`: its factors are positive integers, or dotted fields of the config that are such."""
-    for factor in (w.strip() for w in str(expression).split("*")):
-        value = factor if factor.isdigit() else _field(factor, sizes)
+    for factor in factors(expression):
+        value = factor if factor.isdigit() else field(factor, sizes)
         if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < 1:
             yield f"={expression}: {factor} is {value}; right: a positive integer, or a field of config that is one"
 
@@ -185,12 +186,4 @@ def _block(
 
 
 def _size(expression: Size, sizes: Mapping[str, object]) -> int:
-    factors = (word.strip() for word in str(expression).split("*"))
-    return math.prod(int(word) if word.isdigit() else int(str(_field(word, sizes))) for word in factors)
-
-
-def _field(dotted: str, sizes: object) -> object:
-    """The value of a dotted field of the config; None where there is none."""
-    for key in dotted.split("."):
-        sizes = sizes.get(key) if isinstance(sizes, Mapping) else None
-    return sizes
+    return math.prod(int(word) if word.isdigit() else int(str(field(word, sizes))) for word in factors(expression))
