@@ -14,6 +14,7 @@ from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from PIL.Image import Image
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
     from blip2sweep.models.text import Ids, Likelihood, Text
     from blip2sweep.tasks.generation import Generation
+    from blip2sweep.tasks.task import RequestType
 
-ARCHITECTURES = {"blip2": "blip2sweep.models.blip2", "image_text": "blip2sweep.models.image_text"}
+ARCHITECTURES = {
+    "blip2": "blip2sweep.models.blip2",
+    "blip2_retrieval": "blip2sweep.models.blip2.retrieval",
+    "blip_caption": "blip2sweep.models.blip.caption",
+    "blip_vqa": "blip2sweep.models.blip.vqa",
+    "image_text": "blip2sweep.models.image_text",
+    "instructblip": "blip2sweep.models.instructblip",
+}
+WRITES: tuple[RequestType, ...] = ("generate", "likelihood", "choose")  # what a language model answers
 FIRST = "blip2"  # the architecture of packs that were written before configs named one
 
 
@@ -66,19 +76,23 @@ class Family(NamedTuple):
 
     stacks: its lists of blocks in the order of computation. prompt_alone: one of its stacks reads the prompt without
     the reference. Without a picture and a question that stack would read the same tokens every time. presets: the
-    family in conf/generation whose presets it takes; None where they have its own name.
+    family in conf/generation whose presets it takes; None where they have its own name. behind_pictures: lists of
+    blocks in the last stage that read pictures by cross-attention: they cannot run without one, and none of their own
+    tokens is a picture's.
     """
 
     stacks: tuple[str, ...]
     prompt_alone: bool = False
     presets: str | None = None
+    behind_pictures: tuple[str, ...] = ()
 
 
 class Architecture(Protocol):
     """The names of an architecture's module. Planning imports it, so those of this package import no torch.
 
     MODEL_TYPE: the `model_type` of config.json; None where the model config names one in its `config`. FAMILIES: its
-    language models by `model.family`. A model is a composed `model` section.
+    language models by `model.family`. A model is a composed `model` section. An architecture that answers other
+    requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them.
     """
 
     MODEL_TYPE: str | None
@@ -115,6 +129,12 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
 def implementation(model: Mapping[str, object]) -> Implementation:
     """What a worker runs of a model config. Raises UserError for an unknown architecture."""
     return architecture(model).implementation(model)
+
+
+def requests(model: Mapping[str, object]) -> Collection[RequestType]:
+    """The types of requests that a model answers."""
+    found: Collection[RequestType] = getattr(architecture(model), "REQUESTS", WRITES)
+    return found
 
 
 # ---- what a worker runs
@@ -219,6 +239,23 @@ class Language(Protocol):
 
     def in_stream(self, path: str) -> bool:
         """Whether the inputs of the layer at `path` are tokens of the stream that has pictures."""
+
+
+@runtime_checkable
+class Matcher(Language, Protocol):
+    """The last stage of a model that scores pictures against texts and writes none: `prefill` raises RuntimeError."""
+
+    def seen(self, pictures: Rows) -> Tensor:
+        """(pictures, …): what is compared of pictures alone."""
+
+    def said(self, texts: Sequence[Ids]) -> Tensor:
+        """(texts, …): what is compared of texts alone. texts: from `reference_ids`, of any lengths."""
+
+    def similarity(self, seen: Tensor, said: Tensor) -> Tensor:
+        """(pictures, texts) float32: the contrastive score of each pair."""
+
+    def matched(self, pictures: Rows, texts: Sequence[Ids]) -> Tensor:
+        """(pairs,) float32: the score of each picture read together with its text."""
 
 
 class Implementation(Protocol):

@@ -145,7 +145,8 @@ class Part:
             )
         lo, hi = int(found[1]), int(found[2] or found[1])
         if lo > hi or hi >= self.n_blocks:
-            raise UserError(f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks - 1}")
+            unread = "" if lo > hi or hi >= self.n_blocks + self.stacks[-1].unread else " (later ones reach nothing)"
+            raise UserError(f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks - 1}{unread}")
         return range(lo, hi + 1)
 
     def _check_thirds(self, word: str, where: str) -> None:

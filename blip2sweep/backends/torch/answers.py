@@ -23,12 +23,13 @@ class Answer(NamedTuple):
     """The answer to a sample.
 
     text: None where none was requested. likelihood: summed over its targets, None where it has none. options: the
-    likelihood of each of its choices.
+    likelihood of each of its choices. scores: against each candidate, where a match was requested.
     """
 
     text: Text | None
     likelihood: Likelihood | None
     options: tuple[Likelihood, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 class Answers:

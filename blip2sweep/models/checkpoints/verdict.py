@@ -33,6 +33,7 @@ MODULE = "blip2sweep.models.check"  # the child
 LISTED = 20  # mistakes of a checkpoint that are listed; the others are counted
 # The fields of a model config that a verdict depends on: how the model is built and which names it has.
 FIELDS = ("name", "family", "config", "parts", "tied")
+FURTHER = ("chat", "adapter")  # those that an architecture may read besides
 # The identity of the embedded checkpoint with its config. Its verdict ships with the package, and a test makes it anew.
 # So a first sweep on a new machine needs no child. Loading checks the checkpoint all the same.
 SHIPPED = "67799dd826fd637ae341c9e34eac9224f2072651f3e338de82db4f450be4ef3a"
@@ -126,7 +127,8 @@ def _question(model: ModelSection) -> JsonObject:
     if own == FIRST:
         return {k: model.get(k) for k in FIELDS}
     code = outside.codes([("architectures", own)])
-    return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **({"outside": code} if code else {})}
+    further = {k: v for k in FURTHER if (v := model.get(k))}
+    return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **further, **({"outside": code} if code else {})}
 
 
 @functools.cache
