@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.fields import factors, field
+from blip2sweep.models.fields import factors, field, size
 from blip2sweep.models.part import KINDS, ROLES, Fold, Linear, Part, Stack
 from blip2sweep.models.places import Place
-from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, Size, StackSection
+from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, StackSection
 
 STACK, LAYER = {"path", "blocks", "unread"}, {"shape", "bias", "every", "stacks", "clip", "unpackable", "unread"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
@@ -148,7 +147,7 @@ def _stack(name: str, entry: StackSection, first: int, sizes: Mapping[str, objec
     if "blocks" not in entry:
         return Stack(name, entry["path"], first, 1, whole=True)
     unread = entry.get("unread", 0)
-    return Stack(name, entry["path"], first, _size(entry["blocks"], sizes) - unread, unread)
+    return Stack(name, entry["path"], first, size(entry["blocks"], sizes) - unread, unread)
 
 
 def _fold(section: FoldSection) -> Fold:
@@ -165,9 +164,9 @@ def _block(
     layers: (kind, name inside the block, section).
     """
     for kind, name, entry in layers:
-        if stack.name not in entry.get("stacks", [stack.name]) or i % _size(entry.get("every", 1), sizes):
+        if stack.name not in entry.get("stacks", [stack.name]) or i % size(entry.get("every", 1), sizes):
             continue
-        rows, columns = (_size(x, sizes) for x in entry["shape"])
+        rows, columns = (size(x, sizes) for x in entry["shape"])
         yield (
             entry,
             Linear(
@@ -183,7 +182,3 @@ def _block(
                 unpackable=tuple(entry.get("unpackable", ())),
             ),
         )
-
-
-def _size(expression: Size, sizes: Mapping[str, object]) -> int:
-    return math.prod(int(word) if word.isdigit() else int(str(field(word, sizes))) for word in factors(expression))

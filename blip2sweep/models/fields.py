@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 
 
@@ -33,6 +35,16 @@ def nested(fields: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def factors(size: object) -> list[str]:
-    """The numbers and dotted fields whose product a size is."""
-    return [word.strip() for word in str(size).split("*")]
+def factors(expression: object) -> list[str]:
+    """The numbers and dotted fields of a `Size` (wire/model_section.py)."""
+    return [word.strip() for word in re.split(r"[*/]", str(expression))]
+
+
+def size(expression: object, config: Mapping[str, object]) -> int:
+    """The value of a `Size`, whose fields are those of `config`."""
+
+    def product(words: str) -> int:
+        return math.prod(int(w) if w.isdigit() else int(str(field(w, config))) for w in factors(words))
+
+    first, *divisors = str(expression).split("/")
+    return product(first) // math.prod(map(product, divisors))

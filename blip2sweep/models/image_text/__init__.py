@@ -17,6 +17,7 @@ from blip2sweep.wire.model_section import ModelSection, PartSection
 
 MODEL_TYPE = None  # `config.model_type` of the model's YAML
 FAMILIES = {"decoder": Family(())}
+CONNECTORS = ("model.multi_modal_projector", "model.connector", "model.image_newline")
 
 
 def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
@@ -26,7 +27,7 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     towers = tuple(dict.fromkeys(".".join(path.split(".")[:2]) for path in vision))
     return (
         Stage(VISION, towers, vision, by_block=True),
-        Stage(CONNECTOR, connector, connector),
+        Stage(CONNECTOR, (*connector, *CONNECTORS), connector),
         Stage(LANGUAGE, ("",), language),
     )
 
