@@ -120,7 +120,7 @@ def _made(folder: Path, own: OwnConfig, models: Known, known: Known) -> ModelSec
     fit = {n: m for n, m in models.items() if wanted in (None, own.classes[n])}
     base, parts = fitting.parts(folder, own, fit, known)
     config = fitting.sizes(base, parts, own)
-    new = {"config": config, "parts": parts, "tied": fitting.tied(base, own), "dtype": _dtype(own), "hub_id": None}
+    new = {"config": config, "parts": parts, "tied": fitting.tied(base, own), "dtype": dtype(own.data), "hub_id": None}
     return _renamed(ModelSection(**{**base, **new, "name": folder_name(folder)}), folder, known)  # type: ignore[typeddict-item]
 
 
@@ -143,10 +143,10 @@ def _sizes(model: ModelSection) -> dict[str, object]:
     return dict(named(model["config"]))
 
 
-def _dtype(own: OwnConfig) -> str:
-    """The dtype that config.json names, for the whole or for the language model; float32 where it names none of ours."""
-    text = own.data.get("text_config")
-    sections = [own.data, text if isinstance(text, Mapping) else {}]
+def dtype(config: Mapping[str, object]) -> str:
+    """The dtype that a config names, for the whole or for the language model; float32 where it names none of ours."""
+    text = config.get("text_config")
+    sections = [config, text if isinstance(text, Mapping) else {}]
     told = [str(s.get(key)).removeprefix("torch.") for s in sections for key in ("dtype", "torch_dtype")]
     return next((name for name in told if name in NAMES), "float32")
 

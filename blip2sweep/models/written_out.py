@@ -34,7 +34,8 @@ def written_out(config: PreTrainedConfig) -> JsonObject:
     values = {n: getattr(config, n, None) for n in names if not n.startswith("_")}
     own = {n: v for n, v in values.items() if isinstance(v, PLAIN)}
     inner = {n: written_out(v) for n, v in values.items() if isinstance(v, PreTrainedConfig)}
-    return {**own, **inner, "model_type": config.model_type}
+    dtype = str(config.dtype).removeprefix("torch.") if getattr(config, "dtype", None) is not None else None
+    return {**own, **inner, "dtype": dtype, "model_type": config.model_type}
 
 
 def answer(folder: Path, models: Mapping[str, ModelSection]) -> JsonObject:
