@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 
+@dataclass
+class PictureFeatures(BaseModelOutputWithPooling):
+    """deepstack_features: a field, because accelerate copies an output to another device field by field."""
+
+    deepstack_features: list[list[Tensor]] | None = None
+
+
 class Decoder:
     """A `Language` (blip2sweep/models/architecture.py)."""
 
@@ -94,7 +101,7 @@ class Decoder:
         """
         width = self.model.get_input_embeddings().weight.shape[1]
         each = [x.split(width, -1) for x in pictures.values.split(list(pictures.lengths or ()))]
-        out = BaseModelOutputWithPooling(pooler_output=[x[0] for x in each])
+        out = PictureFeatures(pooler_output=[x[0] for x in each])
         if len(each[0]) > 1:
             out.deepstack_features = [[x[level] for x in each] for level in range(1, len(each[0]))]
         if self.adapter.features == "stacked":
