@@ -20,7 +20,7 @@ from blip2sweep.planning.cell_builder import _check_texts
 from blip2sweep.tasks import Generation, load_task
 from tests.checkpoints import conf, edit
 from tests.image_text import scenes
-from tests.models.image_text.made import Made
+from tests.models.image_text.made import FIRST, Made
 from tests.models.image_text.test_cells import planned
 
 
@@ -49,6 +49,12 @@ def of_images(**fields: Any) -> Callable[[Path], None]:
 
 def of_config(**fields: Any) -> Callable[[Path], None]:
     return lambda folder: edit(folder / "config.json", **fields)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_whole_folder_has_no_mistakes(name: str, small: Callable[[str], Made]) -> None:
+    m = small(name)
+    assert mistakes(inspect(Path(m.section["path"]), m.section["tied"]), m.section) == []
 
 
 @pytest.mark.parametrize(
