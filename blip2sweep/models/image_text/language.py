@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Decoder:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     tokens = 1024  # an upper estimate for a picture and a prompt
 
