@@ -7,6 +7,7 @@ round them is found: every block still has its own after a calibration, and rows
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,18 +24,25 @@ from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import Generation, load_task
 from blip2sweep.tasks.calibration import Calibration, choose
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
+from tests.miniatures import blip_config, instructblip_config, write_blip, write_instructblip
 
 GREEDY, BEAMS = Generation("a photo of", 1, 8), Generation("a photo of", 2, 8)
 Made = Callable[[], Loaded]
 
 
-@pytest.fixture(scope="module", params=["opt", "t5"])
+@pytest.fixture(scope="module", params=["opt", "t5", "instructblip", "blip"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     torch.set_num_threads(1)
     if request.param == "opt":
         return lambda: load(tiny_config(), TINY)
-    folder = write_t5(tmp_path_factory.mktemp("t5"))
-    return lambda: load(t5_config(), folder)
+    folder = tmp_path_factory.mktemp("mini") / "weights"
+    write, model = {
+        "t5": (write_t5, t5_config()),
+        "instructblip": (partial(write_instructblip, family="llama"), instructblip_config("llama")),
+        "blip": (partial(write_blip, name="blip-vqa-base"), blip_config("blip-vqa-base")),
+    }[request.param]
+    write(folder)
+    return lambda: load(model, folder)
 
 
 def blocks(loaded: Loaded) -> dict[str, nn.Module]:
