@@ -40,7 +40,7 @@ class PictureFeatures(BaseModelOutputWithPooling):
 
 
 class Decoder:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     tokens = 1024  # an upper estimate for a picture and a prompt
 
