@@ -31,7 +31,8 @@ from scripts.tiny.card import drop_table, measure, proof, score_table, third_tab
 from scripts.tiny.evaluate import Runner, Split
 from scripts.tiny.model import make_processor
 from scripts.tiny.rescale import Knobs, rescale
-from scripts.tiny.training import Settings, train
+from scripts.tiny.loop import Settings, train
+from scripts.tiny.training import Blip2Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 N_VAL, N_TRAIN, FIRST_TRAIN_ID = 500, 256, 100_001
@@ -130,7 +131,8 @@ def main() -> None:
     folder, trained = args.assets / "tiny", args.trained or args.out / "trained"
     make_data(args.assets / "shapes", spec)
     if not args.trained:
-        train(make_processor(), spec, Settings(), trained)
+        processor = make_processor()
+        train(Blip2Trainer(processor, spec, Settings()), processor, trained)
     shipped = Split(args.assets / "shapes", "val2014")
     proven = make_rescaled(trained, folder, shipped)
     results = {**evaluate(folder, shipped, args.out / "fresh"), "proof": proven}
