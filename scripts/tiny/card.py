@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def proof(trained: Runner, rescaled: Runner) -> dict[str, list]:
     return {"same": _same(trained.run(trained.parts), rescaled.run(rescaled.parts)), "changes": changes}
 
 
-def measure(runners: dict[str, Runner]) -> dict[str, Any]:
+def measure(runners: Mapping[str, Runner]) -> dict[str, Any]:
     """Scores on every split and the drop-off on the first, of the model as shipped (bf16 values run in fp32)."""
     scores: dict[str, dict] = {}
     rows: list[dict] = []

@@ -116,16 +116,19 @@ def _save(trainer: Trainer, processor: ProcessorMixin, folder: Path, progress: _
 
 
 def _resume(trainer: Trainer, folder: Path) -> _Progress:
-    """Load `folder/training.pt` if there is one, and forget what the log says of later steps."""
+    """Load `folder/training.pt` if there is one."""
     if not (folder / "training.pt").exists():
-        (folder / "log.jsonl").unlink(missing_ok=True)
         return _Progress(0, 0.0, {})
     state = torch.load(folder / "training.pt", weights_only=True)
     trainer.load(state)
-    log = folder / "log.jsonl"
-    kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= state["step"]]
-    log.write_text("".join(f"{line}\n" for line in kept))
     return _Progress(state["step"], state["seconds"], state["means"])
+
+
+def _shorten_log(folder: Path, step: int) -> None:
+    """Keep what the log says up to `step`; later lines are of a run that was killed before it saved."""
+    log = folder / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
 
 
 def _log(folder: Path, progress: _Progress) -> None:
@@ -141,6 +144,7 @@ def train(trainer: Trainer, processor: ProcessorMixin, folder: Path) -> PreTrain
     folder.mkdir(parents=True, exist_ok=True)
     spec, settings = trainer.spec, trainer.settings
     progress = _resume(trainer, folder)
+    _shorten_log(folder, progress.step)
     begin = time.time() - progress.seconds
     for step, batch in batches(processor.tokenizer, spec, trainer.wording, progress.step):
         progress.add(trainer.step(batch, step))

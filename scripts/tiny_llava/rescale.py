@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
 from scripts.tiny.losses import WIDTH
 from scripts.tiny.rescale import Knobs, draw_gains, mix_heads, mixing_blocks, roughen_norm, rows_of
@@ -42,7 +43,7 @@ class LlavaKnobs:
     hidden: float
 
 
-Readers = tuple[nn.Module, list[nn.Linear]]  # a norm and the linears that read it
+Readers = tuple[LlamaRMSNorm, list[nn.Linear]]  # a norm and the linears that read it
 
 
 def _log_normal(sigma: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -80,7 +81,7 @@ def principal_axes(model: LlavaForConditionalGeneration, inputs: dict[str, Tenso
     """Columns: eigenvectors (width, width) of the second moment of what the language model's norms read."""
     moment = torch.zeros(WIDTH, WIDTH, dtype=torch.float64)
 
-    def look(norm: nn.Module, given: tuple[Tensor]) -> None:
+    def look(norm: LlamaRMSNorm, given: tuple[Tensor]) -> None:
         rows = given[0].flatten(0, 1).double()
         moment.add_(rows.T @ rows)
 
@@ -109,20 +110,20 @@ def _turn(model: LlavaForConditionalGeneration, axes: Tensor) -> None:
         times(axes.T, linear.weight, linear.weight)
 
 
-def _mix_values(attention: nn.Module, mix: float, generator: torch.Generator) -> None:
+def _mix_values(attention: LlamaAttention, mix: float, generator: torch.Generator) -> None:
     blocks, inverses = mixing_blocks(mix, generator, KV_HEADS)
     attention.v_proj.weight.copy_(torch.block_diag(*blocks) @ attention.v_proj.weight)
     each = [inverse for inverse in inverses for _ in range(PER_KEY)]
     attention.o_proj.weight.copy_(attention.o_proj.weight @ torch.block_diag(*each))
 
 
-def _scale_pairs(attention: nn.Module, sigma: float, generator: torch.Generator) -> None:
+def _scale_pairs(attention: LlamaAttention, sigma: float, generator: torch.Generator) -> None:
     pair = _log_normal(sigma, (KV_HEADS, SIZE // 2), generator).repeat(1, 2)  # channels i and i + half of a head
     attention.k_proj.weight.div_(pair.reshape(-1, 1))
     attention.q_proj.weight.mul_(pair.repeat_interleave(PER_KEY, 0).reshape(-1, 1))
 
 
-def _scale_hidden(mlp: nn.Module, sigma: float, generator: torch.Generator) -> None:
+def _scale_hidden(mlp: LlamaMLP, sigma: float, generator: torch.Generator) -> None:
     hidden = _log_normal(sigma, (len(mlp.up_proj.weight),), generator)
     mlp.up_proj.weight.mul_(hidden[:, None])
     mlp.down_proj.weight.div_(hidden)
