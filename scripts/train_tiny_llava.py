@@ -87,6 +87,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=7000, help="training steps in all")
     parser.add_argument("--cell-steps", type=int, default=300, help="first steps, without text")
+    parser.add_argument("--ramp", type=int, default=3350, help="steps of text until three in four scenes are hard")
     parser.add_argument("--batch", type=int, default=16, help="scenes a step of text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/tiny-llava"), help="training state and results")
@@ -98,7 +99,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     set_up()
-    spec = BatchSpec(seed=args.seed, steps=args.steps, cell_steps=args.cell_steps, batch=args.batch)
+    spec = BatchSpec(seed=args.seed, steps=args.steps, cell_steps=args.cell_steps, batch=args.batch, ramp=args.ramp)
     folder, trained = args.assets / "tiny-llava", args.trained or args.out / "trained"
     if not args.trained:
         processor = make_processor()

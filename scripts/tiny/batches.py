@@ -31,7 +31,8 @@ class BatchSpec:
     batch: int = 32
     n_captions: int = 2
     slots: str = "onoyron"
-    hard_fraction: float = 0.75  # reached after half of the text steps; the first batches are easy
+    hard_fraction: float = 0.75  # reached after `ramp` text steps; the first batches are easy
+    ramp: int | None = None  # None: half of the text steps
 
     @property
     def n_segments(self) -> int:
@@ -59,9 +60,10 @@ class Batch(NamedTuple):
 
 
 def hard_fraction(spec: BatchSpec, step: int) -> float:
-    """Share of hard scenes at a step: none at first, then a ramp over the first half of the text steps."""
-    progress = (step - spec.cell_steps) / max(1, spec.steps - spec.cell_steps)
-    return spec.hard_fraction * min(1.0, max(0.0, 2 * progress))
+    """Share of hard scenes at a step: none at first, then a ramp over `ramp` text steps."""
+    text_step, text_steps = step - spec.cell_steps, max(1, spec.steps - spec.cell_steps)
+    progress = text_step / spec.ramp if spec.ramp else 2 * (text_step / text_steps)
+    return spec.hard_fraction * min(1.0, max(0.0, progress))
 
 
 def _cells(things: list[scenes.Thing]) -> np.ndarray:

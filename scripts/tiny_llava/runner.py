@@ -74,7 +74,7 @@ class LlavaRunner(Runner):
     @torch.inference_mode()
     def probe(self) -> tuple[Tensor, Tensor]:
         """The tower's features without their mean over channels, which an offset changes, and the logits."""
-        features, logits = self.vision(), self.model(**self.read(range(64))).logits[:, -1]
+        features, logits = self.vision(), self.model(**self.read(range(64)[: len(self.split.questions)])).logits[:, -1]
         return features - features.mean(-1, keepdim=True), logits
 
     def run(self, touched: Collection[str]) -> Predictions:
