@@ -85,7 +85,7 @@ def card_facts(trained: Path, folder: Path, spec: BatchSpec) -> dict[str, object
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=7000, help="training steps in all")
+    parser.add_argument("--steps", type=int, default=6000, help="training steps in all")
     parser.add_argument("--cell-steps", type=int, default=300, help="first steps, without text")
     parser.add_argument("--ramp", type=int, default=3350, help="steps of text until three in four scenes are hard")
     parser.add_argument("--batch", type=int, default=16, help="scenes a step of text")
