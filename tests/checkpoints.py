@@ -25,7 +25,7 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.architecture import architecture
+from blip2sweep.models.architecture import implementation
 from blip2sweep.models.checkpoints import inspect, verdict
 from blip2sweep.models.checkpoints.content import STORE
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -139,6 +139,6 @@ def believe(folder: Path, model: Mapping[str, Any]) -> None:
 
 def build_meta(model_config: Mapping[str, Any]) -> PreTrainedModel:
     """The model of `model_config["config"]` on the meta device: real modules and shapes, no weights, no files."""
-    own = architecture(model_config).implementation()
+    own = implementation(model_config)
     with torch.device("meta"):
         return own.model_class(own.config_class(**model_config["config"])).eval()

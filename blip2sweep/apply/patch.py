@@ -13,7 +13,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.layer import exchange
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, layers_in, step
+from blip2sweep.compression.step import QUANTIZE, step
 from blip2sweep.compression.undo import Undo
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
@@ -24,15 +24,20 @@ from blip2sweep.recipe import Recipe
 class Applied:
     """A model with a recipe in it. Leaving it as a context, or `restore()`, puts the original weights back.
 
-    layers: paths of the quantized layers. layers_changed: how many of them differ in a bit from the originals. written,
-    recalled: of the layers that were exchanged, how many were computed and how many were remembered.
+    layers: paths of the quantized layers. changed: paths of those that differ in a bit from the originals, and of the
+    layers that further steps change. written, recalled: of the layers that were exchanged, how many were computed and
+    how many were remembered.
     """
 
     patch: Patch
     layers: tuple[str, ...]
-    layers_changed: int
+    changed: frozenset[str]
     written: int
     recalled: int
+
+    @property
+    def layers_changed(self) -> int:
+        return len(self.changed)
 
     def restore(self) -> None:
         """Put the original weights back. A second call does nothing."""
@@ -97,7 +102,8 @@ class Patch:
             self.restore()
             raise
         layers = tuple(path for path in self._everything if path in self._now)
-        return Applied(self, layers, sum(now.changed for now in self._now.values()), written, recalled)
+        changed = recipe.layers_of_further_steps | {path for path, now in self._now.items() if now.changed}
+        return Applied(self, layers, changed, written, recalled)
 
     def put(self, layers: Iterable[tuple[Linear, Scheme]], prepared: Mapping[str, Prepared]) -> int:
         """Quantize further layers. Those that are quantized already stay as they are.
@@ -192,9 +198,8 @@ class Patch:
 
     def _check_inside(self, recipe: Recipe, i: int, before: Mapping[str, int]) -> None:
         """Raise RuntimeError where a step changed weights outside its own sites."""
-        parts = [p for p in recipe.parts.values() if p.steps]
-        inside = {x.path for p in parts for site, _ in p.steps[i].pairs for x in layers_in(p.part, site)}
-        outside = {path for path, pointer in before.items() if self._pointer(path) != pointer} - inside
+        moved = {path for path, pointer in before.items() if self._pointer(path) != pointer}
+        outside = moved - recipe.layers_of(i)
         if outside:
             raise RuntimeError(f"layers written differ from the recipe: {sorted(outside)[:5]} …")
 

@@ -32,6 +32,10 @@ RUNNERS: Mapping[str, str] = {
 }
 
 
+class NoImage(UserError):
+    """None of a job's images could be read. Where several processes share a cell, the others may have some."""
+
+
 class Artifacts(TypedDict, total=False):
     """What is too long for a line of the ledger, by the folder it goes to."""
 

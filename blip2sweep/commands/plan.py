@@ -10,7 +10,7 @@ from rich.table import Table
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.packs import START_SECONDS, make_packs
+from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.running.status import duration
@@ -43,16 +43,17 @@ def describe(plan: Plan) -> None:
         say(plan.earlier)
 
 
-def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
-    from blip2sweep.running.local import visible_gpus
+def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes: int) -> None:
+    from blip2sweep.running.local import worker_gpus
 
-    jobs, count = [c.job() for c in plan.todo], workers or max(1, len(visible_gpus()))
+    jobs = [c.job() for c in plan.todo]
+    count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
     _packs(make_packs(jobs, count), seconds, "worker")
 
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
-    from blip2sweep.slurm.launch import slurm_packs
+    from blip2sweep.slurm.settings import gpus_of
     from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
 
     jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
@@ -60,7 +61,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
         return
     seconds = expected_seconds(jobs, ledger)
     packs = slurm_packs(jobs, launcher, seconds)
-    _packs(packs, seconds, "pack", launcher.get("gpus_per_node") or 1, launcher.get("tasks_per_node") or 1)
+    _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
     size = array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     say_text(

@@ -55,14 +55,22 @@ class Outcome:
         return self.values[key]
 
 
-def run_sweep(jobs: Sequence[PlannedJob], launch: Launch, begun: set[Path] | None = None) -> Outcome:
+def run_sweep(
+    jobs: Sequence[PlannedJob],
+    launch: Launch,
+    begun: set[Path] | None = None,
+    check: Callable[[Plan], None] = lambda plan: None,
+) -> Outcome:
     """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job.
 
-    begun: the sweeps that whoever calls has launched before, of which there are more cells to come; is added to."""
+    begun: the sweeps that whoever calls has launched before, of which there are more cells to come; is added to. check:
+    raises UserError where the plan cannot be launched, before anything is printed or written.
+    """
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
     begun = set() if begun is None else begun
     plan, ledger = plan_sweep(jobs, begun)
+    check(plan)
     screen = console(err=True)
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)

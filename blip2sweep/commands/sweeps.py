@@ -131,7 +131,8 @@ def relaunch(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, then_wait:
     last = sweep.submissions[-1]
     if last.kind == "slurm":
         return run_slurm(jobs, sweep, output_dir, {**last.launcher, "wait": then_wait})
-    return run_local(jobs, sweep, output_dir, last.launcher.get("workers"))
+    processes = last.launcher.get("processes_per_cell") or 1
+    return run_local(jobs, sweep, output_dir, last.launcher.get("workers"), processes)
 
 
 # ---- cancel

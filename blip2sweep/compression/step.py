@@ -73,7 +73,7 @@ def sites(part: Part, selected: Sequence[bool], level: str) -> tuple[Site, ...]:
 
 def _block(part: Part, number: int) -> Block:
     stack = next(s for s in part.stacks if s.first <= number < s.first + s.n)
-    return Block(f"{stack.path}.{number - stack.first}", number)
+    return Block(stack.block_path(number), number)
 
 
 def parse_target(text: object, where: str) -> tuple[str, str, str]:

@@ -29,7 +29,7 @@ SINGLE = (
     "batch_size",
 )  # never lists
 LISTS = (".setup", ".teardown", ".srun_args")  # of a launcher
-FREE = ("model.config.", "model.parts.", "generation.presets.")
+FREE = ("model.config.", "model.parts.", "model.adapter.", "generation.presets.")
 V = TypeVar("V")
 
 

@@ -24,6 +24,11 @@ class ModelConfig:
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
     tied: list[Any] = field(default_factory=list)
+    prompts: dict[str, str] = field(default_factory=dict)  # the user's text by kind of task, {} for a question
+    chat: str | None = None  # around it: `template` is the checkpoint's chat template, else a text with {image} and {}
+    adapter: dict[str, Any] = field(default_factory=dict)  # blip2sweep/models/image_text: how its model is called
+    not_addressable: dict[str, str] = field(default_factory=dict)  # role -> why the model has no part of it
+    allow_partial: bool = False  # sweep a model although most of its weights are in no linear layer
 
 
 @dataclass

@@ -13,7 +13,7 @@ from functools import cached_property
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy_config import check_parts, read_part
 from blip2sweep.models.architecture import Stage, stages
-from blip2sweep.models.part import Linear, Part, Stack
+from blip2sweep.models.part import Linear, Part
 from blip2sweep.models.places import places
 from blip2sweep.models.roles import check_names, own_names, spellings
 from blip2sweep.wire.model_section import ModelSection
@@ -98,7 +98,7 @@ class Anatomy:
             return whole, whole
         s = next(s for s in whole.stacks if s.name == stack)
         own = [x for x in whole.linears if x.stack == stack]
-        alone = (Stack(s.name, s.path, 0, s.n),)
+        alone = (replace(s, first=0),)
         return whole, replace(
             whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=()
         )
@@ -114,11 +114,13 @@ class Anatomy:
         release renames is an error, and never a layer that is silently left alone.
         """
         for stack in (s for p in self.parts.values() for s in p.stacks):
-            if blocks.get(stack.path) != stack.n:
+            if blocks.get(stack.path) != stack.n + stack.unread:
                 raise UserError(
-                    f"model {self.model}: {stack.path} has {blocks.get(stack.path, 'no')} blocks, conf/model says {stack.n}"
+                    f"model {self.model}: {stack.path} has {blocks.get(stack.path, 'no')} blocks, conf/model says "
+                    f"{stack.n + stack.unread}"
                 )
-        expected = {x.path: (x.out_features, x.in_features, x.bias) for p in self.parts.values() for x in p.linears}
+        layers = [x for p in self.parts.values() for x in (*p.linears, *p.unread)]
+        expected = {x.path: (x.out_features, x.in_features, x.bias) for x in layers}
         _same(self.model, expected, linears)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import KINDS, ROLES, Fold, Linear, Part, Stack
 from blip2sweep.models.places import Place
-from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, Size
+from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, Size, StackSection
 
-STACK, LAYER = {"path", "blocks"}, {"shape", "bias", "every", "stacks", "clip", "unpackable"}
+STACK, LAYER = {"path", "blocks", "unread"}, {"shape", "bias", "every", "stacks", "clip", "unpackable", "unread"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
@@ -42,11 +42,13 @@ def _part_mistakes(part: object, sizes: object) -> Iterator[str]:
         yield " lacks stacks or layers; right: both, by name"
         return
     for name, stack in stacks.items():
-        yield from (f".stacks.{name}{mistake}" for mistake in _field_mistakes(stack, STACK, {"path", "blocks"}))
+        yield from (f".stacks.{name}{mistake}" for mistake in _field_mistakes(stack, STACK, {"path"}))
         if not NAME.fullmatch(str(name)):
             yield f".stacks.{name}: no name for a stack; right: letters, digits and _"
         if isinstance(stack, Mapping) and "blocks" in stack:
             yield from (f".stacks.{name}.blocks{mistake}" for mistake in _size_mistakes(stack["blocks"], sizes))
+        if isinstance(stack, Mapping):
+            yield from (f".stacks.{name}{mistake}" for mistake in _unread_mistakes(stack))
     yield from _layer_mistakes(layers, stacks, sizes)
     names = {layer for entries in layers.values() if isinstance(entries, Mapping) for layer in entries}
     for i, fold in enumerate(part.get("folds") or ()):
@@ -74,9 +76,16 @@ def _entry_mistakes(entry: Mapping[str, object], stacks: Collection[str], sizes:
     if entry.get("clip", True) not in (True, False):
         yield f".clip={entry['clip']}; right: false, where no method may clip its weights"
     yield from (f".every{mistake}" for mistake in _size_mistakes(entry.get("every", 1), sizes))
+    yield from _unread_mistakes(entry)
     yield from _name_mistakes(".stacks", entry.get("stacks", []), stacks)
     if not isinstance(entry.get("unpackable", []), list | tuple):
         yield f".unpackable={entry['unpackable']}; right: a list of methods"
+
+
+def _unread_mistakes(entry: Mapping[str, object]) -> Iterator[str]:
+    unread = entry.get("unread", 0)
+    if type(unread) is not int or unread < 0:
+        yield f".unread={unread}; right: how many of the last blocks nothing reads"
 
 
 def _fold_mistakes(fold: object, layers: Collection[str], stacks: Collection[str]) -> Iterator[str]:
@@ -120,13 +129,25 @@ def read_part(name: str, place: Place, section: PartSection, sizes: Mapping[str,
     """A part of a checked config. sizes: the `config` of the model, whose fields the sizes of layers name."""
     stacks: list[Stack] = []
     for stack in place.stacks:
-        entry = section["stacks"][stack]
-        stacks.append(Stack(stack, entry["path"], sum(s.n for s in stacks), _size(entry["blocks"], sizes)))
+        stacks.append(_stack(stack, section["stacks"][stack], sum(s.n for s in stacks), sizes))
     layers = [(kind, layer, entry) for kind, entries in section["layers"].items() for layer, entry in entries.items()]
-    linears = [x for s in stacks for i in range(s.n) for x in _block(s, i, layers, sizes)]
+    linears, unread = list[Linear](), list[Linear]()
+    for s in stacks:
+        for i in range(s.n + s.unread):
+            for entry, x in _block(s, i, layers, sizes):
+                dead = i >= s.n or i >= s.n - entry.get("unread", 0)
+                (unread if dead else linears).append(x)
     folds = tuple(_fold(f) for f in section.get("folds") or ())
     role = section.get("role") or place.role
-    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, reads_text=place.last)
+    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, place.last, tuple(unread))
+
+
+def _stack(name: str, entry: StackSection, first: int, sizes: Mapping[str, object]) -> Stack:
+    """A stack. Without `blocks` its path is one module, the only block."""
+    if "blocks" not in entry:
+        return Stack(name, entry["path"], first, 1, whole=True)
+    unread = entry.get("unread", 0)
+    return Stack(name, entry["path"], first, _size(entry["blocks"], sizes) - unread, unread)
 
 
 def _fold(section: FoldSection) -> Fold:
@@ -137,23 +158,29 @@ def _fold(section: FoldSection) -> Fold:
 
 def _block(
     stack: Stack, i: int, layers: Sequence[tuple[str, str, LayerSection]], sizes: Mapping[str, object]
-) -> Iterable[Linear]:
-    """The linear layers of block `i` of a stack. layers: (kind, name inside the block, section)."""
+) -> Iterable[tuple[LayerSection, Linear]]:
+    """The linear layers of block `i` of a stack, with their sections.
+
+    layers: (kind, name inside the block, section).
+    """
     for kind, name, entry in layers:
         if stack.name not in entry.get("stacks", [stack.name]) or i % _size(entry.get("every", 1), sizes):
             continue
         rows, columns = (_size(x, sizes) for x in entry["shape"])
-        yield Linear(
-            path=f"{stack.path}.{i}.{name}",
-            name=name,
-            kind=kind,
-            stack=stack.name,
-            block=stack.first + i,
-            out_features=rows,
-            in_features=columns,
-            bias=entry.get("bias", True),
-            clip=entry.get("clip", True),
-            unpackable=tuple(entry.get("unpackable", ())),
+        yield (
+            entry,
+            Linear(
+                path=f"{stack.block_path(stack.first + i)}.{name}",
+                name=name,
+                kind=kind,
+                stack=stack.name,
+                block=stack.first + i,
+                out_features=rows,
+                in_features=columns,
+                bias=entry.get("bias", True),
+                clip=entry.get("clip", True),
+                unpackable=tuple(entry.get("unpackable", ())),
+            ),
         )
 
 

@@ -14,6 +14,7 @@ from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from PIL.Image import Image
@@ -23,8 +24,17 @@ if TYPE_CHECKING:
     from blip2sweep.models.ragged import Rows
     from blip2sweep.models.text import Ids, Likelihood, Text
     from blip2sweep.tasks.generation import Generation
+    from blip2sweep.tasks.task import RequestType
 
-ARCHITECTURES = {"blip2": "blip2sweep.models.blip2"}
+ARCHITECTURES = {
+    "blip2": "blip2sweep.models.blip2",
+    "blip2_retrieval": "blip2sweep.models.blip2.retrieval",
+    "blip_caption": "blip2sweep.models.blip.caption",
+    "blip_vqa": "blip2sweep.models.blip.vqa",
+    "image_text": "blip2sweep.models.image_text",
+    "instructblip": "blip2sweep.models.instructblip",
+}
+WRITES: tuple[RequestType, ...] = ("generate", "likelihood", "choose")  # what a language model answers
 FIRST = "blip2"  # the architecture of packs that were written before configs named one
 
 
@@ -34,7 +44,8 @@ FIRST = "blip2"  # the architecture of packs that were written before configs na
 class Stage(NamedTuple):
     """A step of the forward pass.
 
-    children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in.
+    children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in, and
+    to the one of the longest path where several hold it (`stage_of`). The path "" holds all that no other does.
     stacks: paths of its lists of blocks, in their order. A part belongs to the stage that its stacks lie in. by_block:
     a pass may stop between two of its blocks and go on from there (`BlockStage`). The last stage is the language
     model's; the others see images alone.
@@ -47,7 +58,17 @@ class Stage(NamedTuple):
 
     def holds(self, path: str) -> bool:
         """Whether a module or parameter path is one of its children, or lies in one."""
-        return any(path == child or path.startswith(child + ".") for child in self.children)
+        return self.depth(path) >= 0
+
+    def depth(self, path: str) -> int:
+        """The length of its longest child that holds a path; -1 where none does."""
+        held = (child for child in self.children if not child or path == child or path.startswith(child + "."))
+        return max(map(len, held), default=-1)
+
+
+def stage_of(path: str, stages: Sequence[Stage]) -> Stage:
+    """The stage that computes a module or parameter."""
+    return max(stages, key=lambda stage: stage.depth(path))
 
 
 class Family(NamedTuple):
@@ -55,28 +76,33 @@ class Family(NamedTuple):
 
     stacks: its lists of blocks in the order of computation. prompt_alone: one of its stacks reads the prompt without
     the reference. Without a picture and a question that stack would read the same tokens every time. presets: the
-    family in conf/generation whose presets it takes; None where they have its own name.
+    family in conf/generation whose presets it takes; None where they have its own name. behind_pictures: lists of
+    blocks in the last stage that read pictures by cross-attention: they cannot run without one, and none of their own
+    tokens is a picture's.
     """
 
     stacks: tuple[str, ...]
     prompt_alone: bool = False
     presets: str | None = None
+    behind_pictures: tuple[str, ...] = ()
 
 
 class Architecture(Protocol):
     """The names of an architecture's module. Planning imports it, so those of this package import no torch.
 
-    MODEL_TYPE: the `model_type` of config.json. FAMILIES: its language models by `model.family`.
+    MODEL_TYPE: the `model_type` of config.json; None where the model config names one in its `config`. FAMILIES: its
+    language models by `model.family`. A model is a composed `model` section. An architecture that answers other
+    requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them.
     """
 
-    MODEL_TYPE: str
+    MODEL_TYPE: str | None
     FAMILIES: Mapping[str, Family]
 
-    def stages(self, family: str) -> tuple[Stage, ...]:
-        """The stages in the order of computation. family: one of FAMILIES."""
+    def stages(self, model: Mapping[str, object]) -> tuple[Stage, ...]:
+        """The stages in the order of computation. The model's family is one of FAMILIES."""
 
-    def implementation(self) -> Implementation:
-        """What a worker runs: another module, or this one."""
+    def implementation(self, model: Mapping[str, object]) -> Implementation:
+        """What a worker runs: another module, this one, or an object."""
 
 
 def architecture(model: Mapping[str, object]) -> Architecture:
@@ -97,7 +123,18 @@ def family(model: Mapping[str, object]) -> Family:
 def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     """The stages of a model config in the order of computation. Raises UserError for an unknown family."""
     assert family(model)
-    return architecture(model).stages(str(model["family"]))
+    return architecture(model).stages(model)
+
+
+def implementation(model: Mapping[str, object]) -> Implementation:
+    """What a worker runs of a model config. Raises UserError for an unknown architecture."""
+    return architecture(model).implementation(model)
+
+
+def requests(model: Mapping[str, object]) -> Collection[RequestType]:
+    """The types of requests that a model answers."""
+    found: Collection[RequestType] = getattr(architecture(model), "REQUESTS", WRITES)
+    return found
 
 
 # ---- what a worker runs
@@ -167,7 +204,12 @@ class Prefilled(Protocol):
 
 
 class Language(Protocol):
-    """The last stage: a language model that reads rows of the stage before as pictures."""
+    """The last stage: a language model that reads rows of the stage before as pictures.
+
+    tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized (`row_bytes`).
+    """
+
+    tokens: int
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of prompts, with the special tokens around them."""
@@ -186,8 +228,8 @@ class Language(Protocol):
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         """The text behind the picture, in the stream of tokens that has pictures."""
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        """For each token of that stream, whether it is one of the picture's `tokens`."""
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        """For each token of that stream, whether it is one of the picture's. picture: one row. text: from `as_read`."""
 
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> object:
         """One pass over rows without padding. texts: from `as_read`. pictures: None leaves them out."""
@@ -197,6 +239,23 @@ class Language(Protocol):
 
     def in_stream(self, path: str) -> bool:
         """Whether the inputs of the layer at `path` are tokens of the stream that has pictures."""
+
+
+@runtime_checkable
+class Matcher(Language, Protocol):
+    """The last stage of a model that scores pictures against texts and writes none: `prefill` raises RuntimeError."""
+
+    def seen(self, pictures: Rows) -> Tensor:
+        """(pictures, …): what is compared of pictures alone."""
+
+    def said(self, texts: Sequence[Ids]) -> Tensor:
+        """(texts, …): what is compared of texts alone. texts: from `reference_ids`, of any lengths."""
+
+    def similarity(self, seen: Tensor, said: Tensor) -> Tensor:
+        """(pictures, texts) float32: the contrastive score of each pair."""
+
+    def matched(self, pictures: Rows, texts: Sequence[Ids]) -> Tensor:
+        """(pairs,) float32: the score of each picture read together with its text."""
 
 
 class Implementation(Protocol):

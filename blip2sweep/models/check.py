@@ -17,7 +17,7 @@ from transformers.utils import logging
 from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
-from blip2sweep.models.architecture import architecture
+from blip2sweep.models.architecture import implementation
 from blip2sweep.models.checkpoints import ANSWER, Weights, inspect
 from blip2sweep.models.config_file import NOT_LOADED, first_line, generation_mistakes, read_config, read_object
 from blip2sweep.models.tensors import tensor_mistakes
@@ -33,7 +33,7 @@ def mistakes(weights: Weights, model_config: ModelSection) -> list[str]:
     folder = weights.folder
     config, wrong = read_config(folder, model_config)
     data, _ = read_object(folder / "config.json")
-    own = architecture(model_config).implementation()
+    own = implementation(model_config)
     if data is not None:
         # A wrong size in config.json is one mistake. Everything else is compared with the sizes of conf/model.
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blip2sweep.models.architecture import Architecture, architecture
+from blip2sweep.models.architecture import Implementation, architecture, implementation
 from blip2sweep.models.checkpoints import quantization, shown
 from blip2sweep.models.checkpoints.headers import is_file
 from blip2sweep.wire.model_section import ModelSection
@@ -25,7 +25,8 @@ def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedCon
     data, wrong = read_object(folder / "config.json")
     if data is None:
         return None, wrong
-    own = architecture(model_config)
+    model_type = architecture(model_config).MODEL_TYPE or str(model_config["config"].get("model_type"))
+    own = implementation(model_config)
     already = quantization(data)
     if already:
         wrong.append(f"already quantized (config.json says {already}), so its widths would not be the table's")
@@ -34,10 +35,10 @@ def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedCon
         for name in REDIRECTS
         if data.get(name)
     ]
-    if data.get("model_type") != own.MODEL_TYPE:
-        return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {own.MODEL_TYPE}"]
+    if data.get("model_type") != model_type:
+        return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {model_type}"]
     try:
-        found = own.implementation().config_class.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
+        found = own.config_class.from_dict({k: v for k, v in data.items() if k not in NOT_LOADED})
     except Exception as error:  # anybody may have written the file, so transformers may raise anything
         return None, [*wrong, f"config.json: transformers cannot read it ({first_line(error)})"]
     return found, [*wrong, *config_mistakes(model_config, found), *_of_its_own(own, found)]
@@ -67,7 +68,7 @@ def config_mistakes(model_config: ModelSection, found: PreTrainedConfig) -> list
     Both are compared as transformers reads them, because it turns T5's `tie_word_embeddings: false` into another field.
     """
     try:
-        expected = architecture(model_config).implementation().config_class(**model_config["config"])
+        expected = implementation(model_config).config_class(**model_config["config"])
     except Exception as error:  # a user's own YAML
         return [f"conf/model/{model_config['name']}.yaml: transformers cannot read its config ({first_line(error)})"]
     where = f"conf/model/{model_config['name']}.yaml"
@@ -88,9 +89,9 @@ def _differing(
             yield f"{prefix}{field}", have, want
 
 
-def _of_its_own(own: Architecture, config: PreTrainedConfig) -> Iterator[str]:
+def _of_its_own(own: Implementation, config: PreTrainedConfig) -> Iterator[str]:
     """The mistakes inside config.json, whatever conf/model says."""
-    yield from own.implementation().config_mistakes(config)
+    yield from own.config_mistakes(config)
     text = config.get_text_config()
     yield from _tokens("config.json: " if text is config else "config.json: text_config.", text, text.vocab_size)
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.utils import logging
 
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import ImageStage, Language, Processor, Stage, architecture
+from blip2sweep.models.architecture import ImageStage, Language, Processor, Stage, implementation, stage_of
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
 from blip2sweep.models.dtypes import stage_dtypes
@@ -74,7 +74,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
     if not model_config.get("device_map"):
         model.to(device)
     verify(model, parts)
-    model, own = model.eval().requires_grad_(False), architecture(model_config).implementation()
+    model, own = model.eval().requires_grad_(False), implementation(model_config)
     processor = load_processor(own, folder, model.config, name)
     return Loaded(
         model=model,
@@ -110,7 +110,7 @@ def _read(
     names, device_map = set(dtypes.values()), model_config.get("device_map")
     common = DTYPES[names.pop()] if len(names) == 1 else torch.float32
     placed = {"device_map": device_map} if device_map else {}
-    model, report = architecture(model_config).implementation().model_class.from_pretrained(
+    model, report = implementation(model_config).model_class.from_pretrained(
         weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
         output_loading_info=True, ignore_mismatched_sizes=True, **placed,
     )  # fmt: skip
@@ -145,4 +145,4 @@ def _floating(
 ) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            yield name, parameter, DTYPES[dtypes[next(s.name for s in stages if s.holds(name))]]
+            yield name, parameter, DTYPES[dtypes[stage_of(name, stages).name]]

@@ -1,8 +1,7 @@
 """OPT as the language model behind pictures. It reads [pictures][padding][BOS prompt], from left to right.
 
-Pictures and prompt are read once (`prefill`). References are scored and the text is written from there. Greedy decoding
-is a loop of our own, which drops finished rows. Beams go through `generate` of transformers. Both write the same tokens
-(tests/backends/torch/test_evaluate.py). Padding on the right would change the text.
+Pictures and prompt are read once (`prefill`). References are scored and the text is written from there. Beams go
+through `generate` of transformers. Padding on the right would change the text.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
+from blip2sweep.models.decoder import greedy, unchanged
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from blip2sweep.models.ragged import Rows
     from blip2sweep.tasks.generation import Generation
-
-# Ended rows are dropped when they are at least this share, because dropping copies the cache of the others.
-ENDED_SHARE = 0.125
 
 
 def tokenizer_mistakes(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> Iterator[str]:
@@ -38,11 +35,11 @@ class Opt:
     """A `Language` (blip2sweep/models/architecture.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
-        self.base, self.model = base, base.model
+        self.base, self.model, self.tokens = base, base.model, base.inputs.tokens
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with BOS first, as the tokenizer sets it. Raises RuntimeError where it does not."""
-        ids, bos = self.base.tokenized(texts, add_special_tokens=True), self.base.tokenizer.bos_token_id
+        ids, bos = self.base.prompts(texts), self.base.tokenizer.bos_token_id
         if any(row[:1] != [bos] for row in ids):
             raise RuntimeError(f"the tokenizer sets no BOS token ({bos}) before a prompt, as OPT was trained with")
         return ids
@@ -74,10 +71,10 @@ class Opt:
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         """Prompt and reference without its end."""
-        return prompt + reference[:-1]
+        return followed_by(prompt, reference[:-1])
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        return self.base.inputs.pictured(text, tokens)
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        return self.base.inputs.pictured(text, picture.tokens(0))
 
     @torch.inference_mode()
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
@@ -88,7 +85,8 @@ class Opt:
         return self.model.get_output_embeddings()(output.last_hidden_state)
 
     def in_stream(self, path: str) -> bool:
-        return True
+        """Whether it is a layer of the language model: a Q-Former in its stage reads queries and a question."""
+        return path.startswith(f"{self.base.path}.")
 
 
 @dataclass(eq=False)
@@ -103,7 +101,7 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        ids, reference_mask = padded(references, self.language.base.pad, left=False)
         logits = self._logits(ids.to(self.mask.device), reference_mask.to(self.mask.device))
         return likelihoods(logits, ids, reference_mask, references)
 
@@ -114,11 +112,9 @@ class Prefilled:
         """
         hidden = self.hidden[:, None]
         if ids.shape[1] > 1:
-            before = [(layer.keys, layer.values) for layer in self.cache.layers]
             mask = torch.cat([self.mask, reference_mask[:, 1:]], 1)
-            hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
-            for layer, (keys, values) in zip(self.cache.layers, before, strict=True):
-                layer.keys, layer.values = keys, values  # the text begins where the prompt ends, not after a reference
+            with unchanged(self.cache):  # the text begins where the prompt ends, not after a reference
+                hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
         return self.language.model.get_output_embeddings()(hidden[reference_mask.bool()])
 
     @torch.inference_mode()
@@ -129,45 +125,21 @@ class Prefilled:
     def _by_beams(self, generation: Generation) -> list[Ids]:
         """Text through `generate` of transformers. The beams of a row share the prompt's keys and values."""
         out = self.language.model.generate(
-            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.tokenizer.pad_token_id,
+            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
             inputs_embeds=self.embeds, past_key_values=_all_but_the_last(self.cache, generation.num_beams),
             **beams(generation),
         )  # fmt: skip
         return out.tolist()
 
-    @torch.inference_mode()
     def greedy(self, generation: Generation) -> list[Ids]:
-        """The likeliest token each time, until EOS or max_new_tokens. Token ids (batch, max_new_tokens), padded."""
-        mask, cache, hidden, base = self.mask, self.cache, self.hidden, self.language.base
-        pad, stops = base.tokenizer.pad_token_id, torch.tensor(base.ends, device=hidden.device)
-        written = torch.full((len(mask), generation.max_new_tokens), pad, device=hidden.device)
-        rows = torch.arange(len(mask), device=hidden.device)  # the row of `written` that each row belongs to
-        alive = torch.ones(len(mask), dtype=torch.bool, device=hidden.device)
-        for step in range(generation.max_new_tokens):
-            tokens = self._likeliest(hidden, stops if step < (generation.min_new_tokens or 0) else None)
-            tokens = torch.where(alive, tokens, pad)
-            written[rows, step] = tokens
-            alive &= ~torch.isin(tokens, stops)
-            left = int(alive.sum())
-            if left == 0 or step + 1 == generation.max_new_tokens:
-                break
-            if left <= (1 - ENDED_SHARE) * len(rows):
-                stay = alive.nonzero()[:, 0]
-                rows, tokens, mask, alive = rows[stay], tokens[stay], mask[stay], alive[stay]
-                select(cache, stay)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            hidden = self.language.hidden(mask, cache, input_ids=tokens[:, None])[:, -1]
-        return written.tolist()
+        """Token ids (batch, max_new_tokens), padded."""
+        first, base = self.language.model.get_output_embeddings()(self.hidden), self.language.base
+        return greedy(first, self.mask, self.cache, self.next, generation, base.ends, base.pad)
 
-    def _likeliest(self, hidden: Tensor, forbidden: Tensor | None) -> Tensor:
-        """(batch,) token ids on the device of `hidden`.
-
-        They are chosen in float32, as `generate` of transformers does.
-        """
-        logits = self.language.model.get_output_embeddings()(hidden).float()
-        if forbidden is not None:
-            logits[:, forbidden.to(logits.device)] = -torch.inf
-        return logits.argmax(-1).to(hidden.device)
+    def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        """The logits behind further tokens: a `Step` (decoder.py)."""
+        hidden = self.language.hidden(mask, self.cache, input_ids=tokens)[:, -1]
+        return self.language.model.get_output_embeddings()(hidden)
 
 
 def _all_but_the_last(cache: DynamicCache, beams: int) -> DynamicCache:
@@ -176,10 +148,3 @@ def _all_but_the_last(cache: DynamicCache, beams: int) -> DynamicCache:
         layer.keys, layer.values = layer.keys[:, :, :-1], layer.values[:, :, :-1]
     cache.batch_repeat_interleave(beams)
     return cache
-
-
-def select(cache: DynamicCache, rows: Tensor) -> None:
-    """Keep only these rows in the cache. The keys and values of a layer are on the device of its block."""
-    for layer in cache.layers:
-        own = rows.to(layer.keys.device)
-        layer.keys, layer.values = layer.keys[own], layer.values[own]

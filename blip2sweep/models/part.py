@@ -47,12 +47,27 @@ class Linear:
 
 @dataclass(frozen=True)
 class Stack:
-    """`n` equal blocks under the module list `path`. Their numbers in the part begin with `first`."""
+    """`n` equal blocks under the module list `path`. Their numbers in the part begin with `first`.
+
+    unread: how many more blocks the list has behind them whose outputs nothing reads. whole: `path` is one module and
+    no list; it is the only block.
+    """
 
     name: str
     path: str
     first: int
     n: int
+    unread: int = 0
+    whole: bool = False
+
+    def block_path(self, block: int) -> str:
+        """The module path of a block, by its number in the part."""
+        return self.path if self.whole else f"{self.path}.{block - self.first}"
+
+    @property
+    def block_paths(self) -> list[str]:
+        """The module paths of its blocks, in order."""
+        return [self.block_path(self.first + i) for i in range(self.n)]
 
     def third(self, which: str) -> range:
         """The block numbers of the first, middle or last third: cut at n//3 and 2n//3, as in the published study."""
@@ -82,7 +97,8 @@ class Part:
     """A piece of the model that is compressed on its own.
 
     stage: the step of the forward pass that it belongs to. role: its purpose, one of ROLES. reads_text: whether its
-    stage is the language model's, which reads pictures and text.
+    stage is the language model's, which reads pictures and text. unread: layers that are in the model but whose outputs
+    nothing reads. They cannot be addressed: a cell that changed only them would be the baseline.
     """
 
     name: str
@@ -92,6 +108,7 @@ class Part:
     linears: tuple[Linear, ...]
     folds: tuple[Fold, ...] = ()
     reads_text: bool = False
+    unread: tuple[Linear, ...] = ()
 
     @property
     def n_blocks(self) -> int:
@@ -118,6 +135,7 @@ class Part:
         if word == "all":
             return range(self.n_blocks)
         if word in THIRDS:
+            self._check_thirds(word, where)
             return [b for s in self.stacks for b in s.third(word)]
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
         if not found:
@@ -127,8 +145,15 @@ class Part:
             )
         lo, hi = int(found[1]), int(found[2] or found[1])
         if lo > hi or hi >= self.n_blocks:
-            raise UserError(f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks - 1}")
+            unread = "" if lo > hi or hi >= self.n_blocks + self.stacks[-1].unread else " (later ones reach nothing)"
+            raise UserError(f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks - 1}{unread}")
         return range(lo, hi + 1)
+
+    def _check_thirds(self, word: str, where: str) -> None:
+        """Raise UserError where the part has a module that is no list of blocks."""
+        if any(s.whole for s in self.stacks):
+            right = " or ".join(["all", *(["0"] if self.n_blocks == 1 else [f"numbers from 0 to {self.n_blocks - 1}"])])
+            raise UserError(f"{where}: {self.name} is no list of blocks, so it has no {word} third; right: {right}")
 
     def layers(self, text: str) -> frozenset[str]:
         """The names of the layers of `all`, a kind, a leaf name, or a union of these with `+`.

@@ -18,7 +18,7 @@ class Rows:
 
     Dense: values (n, …), and row i is values[i]. Ragged: lengths has n numbers, and values is (sum of lengths, …). Row
     i is then the lengths[i] entries (tokens, patches, tiles) after those of the rows before it. further: other tensors
-    (n, …) by name, such as grid sizes.
+    (n, …) by name, such as grid sizes. Joined rows have zeros behind where the tensors (n, k) of some are shorter.
     """
 
     values: Tensor
@@ -118,11 +118,19 @@ def joined(parts: Sequence[Rows]) -> Rows:
     names = {tuple(p.further) for p in parts}
     if len(names) != 1:
         raise ValueError(f"rows that differ in what is further known of them: {sorted(names)}")
-    further = {name: torch.cat([p.further[name] for p in parts]) for name in parts[0].further}
+    further = {name: _together([p.further[name] for p in parts]) for name in parts[0].further}
     if len({p.values.shape[1:] for p in parts}) == 1 and all(p.lengths is None for p in parts):
         return Rows(torch.cat([p.values for p in parts]), None, further)
     cut = [p if p.lengths is not None else _cut(p) for p in parts]
     return Rows(torch.cat([p.values for p in cut]), tuple(n for p in cut for n in p.lengths or ()), further)
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    """The rows of all, with zeros behind those whose second dimension is shorter."""
+    if len({x.shape[1:] for x in tensors}) > 1 and all(x.dim() == 2 for x in tensors):
+        longest = max(x.shape[1] for x in tensors)
+        tensors = [torch.nn.functional.pad(x, (0, longest - x.shape[1])) for x in tensors]
+    return torch.cat(list(tensors))
 
 
 def _cut(dense: Rows) -> Rows:

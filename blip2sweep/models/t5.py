@@ -28,11 +28,11 @@ class T5:
     """A `Language` (blip2sweep/models/architecture.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
-        self.base, self.model = base, base.model
+        self.base, self.model, self.tokens = base, base.model, base.inputs.tokens
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with EOS last, as the tokenizer sets it."""
-        return self.base.tokenized(texts, add_special_tokens=True)
+        return self.base.prompts(texts)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         return self.base.with_ends(references)
@@ -53,8 +53,8 @@ class T5:
         """The prompt: the encoder does not read the reference."""
         return prompt
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        return self.base.inputs.pictured(text, tokens)
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        return self.base.inputs.pictured(text, picture.tokens(0))
 
     @torch.inference_mode()
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
@@ -68,7 +68,8 @@ class T5:
 
     def in_stream(self, path: str) -> bool:
         """Whether inputs are tokens of the encoder's stream. The decoder reads it in its cross-attention only."""
-        return not path.startswith(f"{self.base.path}.decoder.") or path.endswith(READ_ENCODER)
+        own, decoder = (path.startswith(f"{self.base.path}.{child}") for child in ("", "decoder."))
+        return own and (not decoder or path.endswith(READ_ENCODER))
 
 
 @dataclass(eq=False)
@@ -81,7 +82,7 @@ class Prefilled:
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, reference_mask = padded(references, self.language.base.tokenizer.pad_token_id, left=False)
+        ids, reference_mask = padded(references, self.language.base.pad, left=False)
         logits = self._logits(ids.to(self.mask.device))
         return likelihoods(logits[reference_mask.bool().to(logits.device)], ids, reference_mask, references)
 
@@ -94,7 +95,7 @@ class Prefilled:
     @torch.inference_mode()
     def generate(self, generation: Generation) -> list[Text]:
         out = self.language.model.generate(
-            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.tokenizer.pad_token_id,
+            attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
             encoder_outputs=self.encoded, **beams(generation),
         )  # fmt: skip
         return self.language.base.texts(out[:, 1:].tolist())  # the first is the start token

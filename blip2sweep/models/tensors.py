@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import nn
 
-from blip2sweep.models.architecture import architecture
+from blip2sweep.models.architecture import implementation
 from blip2sweep.models.checkpoints import listed, shown
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.config_file import first_line
@@ -47,7 +47,7 @@ def tensor_mistakes(
     # Values do not matter, so integers are given as floats. Their dtype is checked here and not by transformers.
     given = {name: torch.empty(t.shape, dtype=torch.float32, device="meta") for name, t in tensors.items()}
     try:
-        model, report = architecture(model_config).implementation().model_class.from_pretrained(
+        model, report = implementation(model_config).model_class.from_pretrained(
             None, config=config, state_dict=given, dtype=torch.float32, device_map={"": "meta"},
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -16,6 +18,31 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 Ids = list[int]
+
+
+class Prompt(list[int]):
+    """The token ids of a prompt, and its text as the task made it."""
+
+    def __init__(self, ids: Sequence[int], text: str) -> None:
+        super().__init__(ids)
+        self.text = text
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of all that is read of it. Prompts that agree in these need no padding between them."""
+        return (len(self),)
+
+
+def lengths(prompt: Ids) -> tuple[int, ...]:
+    """The `lengths` of a prompt, which may be plain token ids."""
+    return prompt.lengths if isinstance(prompt, Prompt) else (len(prompt),)
+
+
+def followed_by(prompt: Ids, more: Ids) -> Ids:
+    """A prompt with further tokens, which carries what the prompt carries."""
+    longer = copy(prompt)
+    longer.extend(more)
+    return longer
 
 
 class Text(NamedTuple):
@@ -47,13 +74,12 @@ class Inputs(Protocol):
         """For each token of a row without padding, whether it is one of the picture's."""
 
 
-class LanguageModel(NamedTuple):
-    """A language model of transformers, its path in the whole model, its tokenizer, and how pictures enter it."""
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of a model: its tokenizer, and the ends that its generation config says."""
 
     model: PreTrainedModel
-    path: str
     tokenizer: PreTrainedTokenizerBase
-    inputs: Inputs
 
     @property
     def ends(self) -> list[int]:
@@ -64,21 +90,40 @@ class LanguageModel(NamedTuple):
         end = self.model.generation_config.eos_token_id
         return list(end) if isinstance(end, list) else [int(end)]
 
-    def tokenized(self, texts: Sequence[str], add_special_tokens: bool) -> list[Ids]:
+    @property
+    def pad(self) -> int:
+        """What stands in place of tokens. It is never read."""
+        pad = self.tokenizer.pad_token_id
+        return self.ends[0] if pad is None else int(pad)
+
+    def ids(self, texts: Sequence[str], add_special_tokens: bool) -> list[Ids]:
         if not texts:  # which tokenizers refuse
             return []
         encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False)
         return encoded.input_ids
 
+    def prompts(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of prompts, with the special tokens that the tokenizer sets around them."""
+        ids = self.ids(texts, add_special_tokens=True)
+        return [Prompt(row, text) for row, text in zip(ids, texts, strict=True)]
+
     def with_ends(self, references: Sequence[str]) -> list[Ids]:
         """Token ids of references, each with its end."""
-        return [[*row, self.ends[0]] for row in self.tokenized(references, add_special_tokens=False)]
+        return [[*row, self.ends[0]] for row in self.ids(references, add_special_tokens=False)]
 
     def texts(self, rows: Sequence[Ids]) -> list[Text]:
         """The texts of token ids, which may be padded behind their end."""
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         pairs = zip(texts, rows, strict=True)
         return [Text(text.strip(), _length(row, self.ends, self.tokenizer.pad_token_id)) for text, row in pairs]
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel(Tokens):
+    """A language model of transformers: its path in the whole model, and how pictures enter it."""
+
+    path: str
+    inputs: Inputs
 
     def row_bytes(self, blocks: int, generation: Generation) -> int:
         """The bytes of the keys and values of one row in `blocks` blocks, all beams together."""

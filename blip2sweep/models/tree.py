@@ -11,16 +11,18 @@ def tree(model: nn.Module, anatomy: Anatomy) -> tuple[dict[str, tuple[int, int, 
     """The arguments of `Anatomy.verify`: (linears, blocks).
 
     linears: {path: (out_features, in_features, has bias)} of every nn.Linear below the paths of stacks. blocks: {stack
-    path: number of blocks}.
+    path: number of blocks}; a module that is no list is one block.
     """
-    stacks = [s.path for part in anatomy.parts.values() for s in part.stacks]
+    stacks = {s.path: s.whole for part in anatomy.parts.values() for s in part.stacks}
     modules = dict(model.named_modules())
     linears = {
         path: (m.out_features, m.in_features, m.bias is not None)
         for path, m in modules.items()
         if isinstance(m, nn.Linear) and any(path.startswith(stack + ".") for stack in stacks)
     }
-    return linears, {path: len(m) for path in stacks if isinstance(m := modules.get(path), nn.ModuleList)}
+    lists = {path: m for path in stacks if isinstance(m := modules.get(path), nn.ModuleList)}
+    alone = {path: 1 for path, whole in stacks.items() if whole and path in modules and path not in lists}
+    return linears, {path: len(m) for path, m in lists.items() if not stacks[path]} | alone
 
 
 def verify(model: nn.Module, anatomy: Anatomy) -> None:

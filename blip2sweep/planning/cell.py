@@ -84,6 +84,7 @@ class Cell:
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
+            **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }

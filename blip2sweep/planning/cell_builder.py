@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import family
+from blip2sweep.models.architecture import family, requests
+from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe
-from blip2sweep.recipe.calibrated import check_packed, check_upstream, part_calibrates, stamped
+from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.generation import resolve_generation
@@ -31,16 +32,15 @@ class CellBuilder:
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
-        request = {"generation": config["generation"], "kind": task.kind, "family": model.presets}
-        generation, used = self._once(
-            "generation", request, lambda a: resolve_generation(a["generation"], a["kind"], a["family"])
-        )
-        check_packed(recipe, model.dtypes)
+        _check_requests(model, task)
+        request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
+        generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
+        check_packed(recipe, model.dtypes, config["calibration"]["upstream"])
         backend = chosen_backend(config.get("backend"), recipe)
-        samples, used = self._calibration(config, model, recipe, task), used | recipe.used
+        samples = self._calibration(config, model, recipe, task)
         if samples is not None:
-            recipe, used = stamped(recipe, samples.digest), used | _calibration_keys(recipe)
-        cell = Cell(model, recipe, task, task_config, generation, used, samples, backend)
+            recipe = stamped(recipe, samples.digest)
+        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend)
         cell.check_outside()
         return cell
 
@@ -48,18 +48,18 @@ class CellBuilder:
         self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData
     ) -> Calibration | None:
         """The samples that the recipe's calibrated layers are measured on. None when the recipe has no such layers."""
-        if not any(part_calibrates(p) for p in recipe.parts.values()):
+        measured = measured_parts(recipe)
+        if not measured:
             return None
         section = config["calibration"]
         check(section)
-        check_upstream(recipe, section["upstream"])
         split_config = self._once("split", [section, config["task"]], lambda both: settings(*both))
         split = self._once("samples", split_config, load_task)
-        _check_text_only(section, recipe, split, model)
+        _check_text_only(section, measured, split, model)
         self._once(
             "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
         )
-        request = [section, split_config, config["generation"], model.presets]
+        request = [section, split_config, config["generation"], model.presets, model.config.get("prompts")]
         samples = self._once("calibration", request, lambda a: _hashed(calibration(a[0], split, *a[1:])))
         if not section["text_only"]:
             shared = [section["n_samples"], section["seed"], split_config, config["task"]]
@@ -94,14 +94,25 @@ def _hashed(samples: Calibration) -> Calibration:
     return samples
 
 
-def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData, model: Model) -> None:
-    """Raise UserError when calibration without images cannot reach a layer that the recipe calibrates."""
-    need_images = [n for n, p in recipe.parts.items() if not p.part.reads_text and part_calibrates(p)]
-    if config["text_only"] and need_images:
-        text_parts = "+".join(n for n, p in recipe.parts.items() if p.part.reads_text)
+def _check_requests(model: Model, task: TaskData) -> None:
+    """Raise UserError where the model does not answer what the task asks."""
+    asked, answered = task.rules.REQUESTS, requests(model.config)
+    wrong = [request for request in asked if request not in answered]
+    if wrong:
         raise UserError(
-            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: "
-            f"part={text_parts}, or calibration=task"
+            f"task={task.name}: requests {', '.join(wrong)}, and model {model.name} answers {', '.join(answered)} alone; "
+            f"right: a model or a task of the other's kind"
+        )
+
+
+def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split: TaskData, model: Model) -> None:
+    """Raise UserError when calibration without images cannot reach a part that is measured."""
+    text_parts = [part.name for part in model.anatomy.parts.values() if _reads_text_alone(part, model)]
+    need_images = [part.name for part in measured if part.name not in text_parts]
+    if config["text_only"] and need_images:
+        others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
+        raise UserError(
+            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: {others}calibration=task"
         )
     if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
         raise UserError(
@@ -111,10 +122,7 @@ def _check_text_only(config: Mapping[str, Any], recipe: Recipe, split: TaskData,
         )
 
 
-def _calibration_keys(recipe: Recipe) -> frozenset[str]:
-    """The config keys that calibration uses. The weight of image tokens is used only when a part that reads text is
-    calibrated."""
-    names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
-    keys = {"calibration", *(f"calibration.{k}" for k in names)}
-    reads_text = any(p.part.reads_text and part_calibrates(p) for p in recipe.parts.values())
-    return frozenset(keys | ({"calibration.image_token_weight"} if reads_text else set()))
+def _reads_text_alone(part: Part, model: Model) -> bool:
+    """Whether a part can be measured on texts without pictures."""
+    pictured = family(model.config).behind_pictures
+    return part.reads_text and not any(stack.path in pictured for stack in part.stacks)

@@ -11,6 +11,7 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json, write_json
 from blip2sweep.recipe.chain import Prefixes
+from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob, JsonObject, Pack, PackFile, Settings, pack_of
 
 PACKS_PER_SLOT = 4  # so that a slot which ends early finds another pack
@@ -69,6 +70,15 @@ def pack_count(total: float, slots: int, pack_minutes: float, max_packs: int | N
         return min(cells, max_packs or cells)
     target = min(longest, max(total / (PACKS_PER_SLOT * slots), min(START_SECONDS, longest)))
     return max(1, min(math.ceil(total / target), cells, max_packs or cells))
+
+
+def slurm_packs(jobs: Sequence[CellJob], launcher: Launcher, seconds: dict[str, float]) -> list[list[CellJob]]:
+    """The jobs in packs for Slurm, each with work for all tasks of its job. seconds: {key: expected cost}."""
+    slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
+    minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
+    cells = max(1, len(jobs) // tasks)
+    count = pack_count(sum(seconds.values()) / tasks, slots, minutes, launcher.get("max_packs"), cells)
+    return make_packs(jobs, count, seconds)
 
 
 def make_pack(

@@ -10,6 +10,7 @@ from blip2sweep.compression.quantize import kernels
 from blip2sweep.compression.quantize.folds import folds_read
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.errors import UserError
+from blip2sweep.models.part import Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
@@ -24,6 +25,11 @@ def part_calibrates(part: PartRecipe) -> bool:
     return any(calibrates(s) for s in {s for _, s in part.layers})
 
 
+def measured_parts(recipe: Recipe) -> tuple[Part, ...]:
+    """The parts with layers that are measured, in the model's order."""
+    return tuple(p.part for p in recipe.parts.values() if part_calibrates(p))
+
+
 class Digest(Protocol):
     """The digest of what a part is measured on: `Calibration.digest`."""
 
@@ -34,13 +40,22 @@ def stamped(recipe: Recipe, digest: Digest) -> Recipe:
     """The recipe with `calibration` in the schemes that are measured.
 
     It is a digest of the samples, of the recipes of touched parts that are computed before, of the steps that come
-    first, and of what the methods read of the anatomy.
+    first, and of what the methods read of the anatomy. The config keys of calibration now choose the recipe too.
     """
     parts: dict[str, PartRecipe] = {}
     for name, part in recipe.parts.items():
         before = [p.hash for p in parts.values() if not p.empty]
         parts[name] = _stamped(part, _digest(recipe, part, before, digest)) if part_calibrates(part) else part
-    return Recipe(parts, recipe.chosen_by)
+    return Recipe(parts, recipe.chosen_by | _calibration_keys(recipe))
+
+
+def _calibration_keys(recipe: Recipe) -> frozenset[str]:
+    """The config keys that calibration uses. The weight of image tokens is used only when a part that reads text is
+    measured."""
+    names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
+    keys = {"calibration", *(f"calibration.{k}" for k in names)}
+    reads_text = any(part.reads_text for part in measured_parts(recipe))
+    return frozenset(keys | ({"calibration.image_token_weight"} if reads_text else set()))
 
 
 def _digest(recipe: Recipe, part: PartRecipe, before: Sequence[str], digest: Digest) -> str:
@@ -77,7 +92,7 @@ def _behind_packed(part: PartRecipe) -> bool:
     return bool(packed and measured) and min(packed) < max(measured)
 
 
-def check_upstream(recipe: Recipe, upstream: str) -> None:
+def _check_upstream(recipe: Recipe, upstream: str) -> None:
     """Raise UserError where a packed layer comes before one that is measured: calibration cannot run packed layers."""
     before = False
     for part in recipe.parts.values():
@@ -103,11 +118,13 @@ def _scheme(scheme: Scheme, digest: str) -> Scheme:
 # ---- packed layers
 
 
-def check_packed(recipe: Recipe, dtypes: Mapping[str, str]) -> None:
-    """Compare packed layers with the model.
+def check_packed(recipe: Recipe, dtypes: Mapping[str, str], upstream: str = "full") -> None:
+    """Compare packed layers with the model, and with what is measured.
 
-    dtypes: {part: name}. Raises UserError for a layer that no kernel can run.
+    dtypes: {part: name}. upstream: of calibration. Raises UserError for a layer that no kernel can run, and for one
+    that calibration would have to run.
     """
+    _check_upstream(recipe, upstream)
     for name, part in recipe.parts.items():
         _check_packed(part, dtypes[name])
 

@@ -98,7 +98,7 @@ def block_word(part: Part, blocks: set[int], layers: str = "all") -> str:
     """`all`, a third, two thirds, or indices and ranges joined with `+`. Blocks without such layers do not count."""
     names = part.layers(layers)
     having = {x.block for x in part.linears if x.name in names}
-    for word in BLOCK_WORDS if part.n_blocks > 1 else ():
+    for word in BLOCK_WORDS if part.n_blocks > 1 else ("all",):
         if part.blocks(word) & having == blocks:
             return word
     return "+".join(f"{lo}-{hi}" if hi > lo else str(lo) for lo, hi in _runs(sorted(blocks)))

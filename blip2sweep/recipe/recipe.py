@@ -128,6 +128,15 @@ class Recipe:
         """The pairs of the i-th step, parts in the model's order."""
         return tuple(pair for p in self.parts.values() if p.steps for pair in p.steps[i].pairs)
 
+    def layers_of(self, i: int) -> frozenset[str]:
+        """The paths of the linear layers in the sites of the i-th step."""
+        parts = [p for p in self.parts.values() if p.steps]
+        return frozenset(x.path for p in parts for site, _ in p.steps[i].pairs for x in layers_in(p.part, site))
+
+    @cached_property
+    def layers_of_further_steps(self) -> frozenset[str]:
+        return frozenset().union(*(self.layers_of(i) for i, kind in enumerate(self.kinds) if kind != QUANTIZE))
+
     @property
     def further(self) -> frozenset[str]:
         """The kinds of the steps that do something, without quantization."""

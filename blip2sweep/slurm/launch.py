@@ -10,13 +10,13 @@ from pathlib import Path
 
 from blip2sweep.console.printing import tell
 from blip2sweep.planning.costs import expected_seconds
-from blip2sweep.planning.packs import make_packs, pack_count, pack_path, write_packs
+from blip2sweep.planning.packs import pack_path, slurm_packs, write_packs
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import clusters_of, squeue
 from blip2sweep.running.slurm_commands import local_cluster, query, submission_env, surrounding_job
-from blip2sweep.slurm.settings import checked_launcher, with_time_to_work
+from blip2sweep.slurm.settings import check_gpus, checked_launcher, with_time_to_work
 from blip2sweep.slurm.submit import array_size, require, submit
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob, Settings
@@ -40,6 +40,7 @@ def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launche
     term_as_ctrl_c()
     require("sbatch", "scontrol")
     launcher = with_time_to_work(checked_launcher(launcher))
+    check_gpus(launcher, jobs)
     array_size(launcher)  # raises UserError when Slurm does not answer
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
     packs = slurm_packs(jobs, launcher, seconds)
@@ -48,7 +49,7 @@ def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launche
     old_file = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
-        settings = _with_wall_time(sweep.settings, launcher)
+        settings = _with_processes(_with_wall_time(sweep.settings, launcher), launcher)
         paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, settings, seconds)
         sweep.write(output_dir)
         submit(paths, submission, sweep, output_dir)
@@ -69,6 +70,11 @@ def _with_wall_time(settings: Settings, launcher: Launcher) -> Settings:
         "signal_delay_s": launcher.get("signal_delay_s"),
         "timeout_min": launcher.get("timeout_min"),
     }
+
+
+def _with_processes(settings: Settings, launcher: Launcher) -> Settings:
+    processes = launcher.get("processes_per_cell") or 1
+    return {**settings, "processes": processes} if processes > 1 else settings
 
 
 def withdraw(submission: Submission) -> None:
@@ -103,15 +109,6 @@ def discard(sweep: Sweep, submission: Submission, output_dir: Path, old_file: by
     for path in emptied:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-
-
-def slurm_packs(jobs: Sequence[CellJob], launcher: Launcher, seconds: dict[str, float]) -> list[list[CellJob]]:
-    """The jobs in packs of about equal cost, each with work for all tasks of its job. seconds: {key: expected cost}."""
-    slots, tasks = max(1, launcher.get("array_parallelism") or 1), launcher.get("tasks_per_node") or 1
-    minutes = min(launcher.get("pack_minutes") or 0, launcher.get("timeout_min") or 60)
-    cells = max(1, len(jobs) // tasks)
-    count = pack_count(sum(seconds.values()) / tasks, slots, minutes, launcher.get("max_packs"), cells)
-    return make_packs(jobs, count, seconds)
 
 
 def announce(sweep: Sweep, submission: Submission, output_dir: Path) -> None:

@@ -195,18 +195,28 @@ def _root(split: TaskData) -> Path:
 
 
 def calibration(
-    config: Mapping[str, Any], split: TaskData, task: Mapping[str, Any], generation: Mapping[str, Any], family: str
+    config: Mapping[str, Any],
+    split: TaskData,
+    task: Mapping[str, Any],
+    generation: Mapping[str, Any],
+    family: str,
+    prompts: Mapping[str, str] | None = None,
 ) -> Calibration:
-    """The calibration of a cell. config, task, generation: the composed sections; task is that of the split."""
+    """The calibration of a cell. config, task, generation: the composed sections; task is that of the split.
+
+    family, prompts: of the model, as `resolve_generation` reads them.
+    """
     fields = ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "threads")
     shared = {k: config[k] for k in fields}
     data = choose(split, config["n_samples"], config["seed"])
-    return Calibration(dict(task), data, prompt=prompt_of(generation, split.kind, family), **shared)
+    return Calibration(dict(task), data, prompt=prompt_of(generation, split.kind, family, prompts), **shared)
 
 
-def prompt_of(generation: Mapping[str, Any], kind: str, family: str) -> str | None:
+def prompt_of(
+    generation: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None = None
+) -> str | None:
     """The prompt of the cell's preset for this kind of task, or its override where that fits the kind."""
     try:
-        return resolve_generation(generation, kind, family)[0].prompt
+        return resolve_generation(generation, kind, family, prompts)[0].prompt
     except UserError:
-        return resolve_generation({**generation, "prompt": None}, kind, family)[0].prompt
+        return resolve_generation({**generation, "prompt": None}, kind, family, prompts)[0].prompt

@@ -9,6 +9,7 @@ from typing import Any
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.tasks.task import task_of
 
+ANY = "any"  # the family in presets that fits a family without presets of its own
 KNOBS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
 
 
@@ -27,13 +28,18 @@ class Generation:
     length_penalty: float | None = None
 
 
-def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tuple[Generation, frozenset[str]]:
+def resolve_generation(
+    config: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None = None
+) -> tuple[Generation, frozenset[str]]:
     """The settings of a composed `generation` config for a kind of task and a family (opt, t5).
 
-    Returns them with the config keys that had an effect; an override that nothing reads is not among them. Raises
+    A family without presets of its own takes those of `any`. prompts: the model's own prompts by kind of task, used
+    where neither the config nor the preset has one. Returns them with the config keys that had an effect; an override that nothing reads is not among them. Raises
     UserError naming the key that is wrong.
     """
-    values = {**_preset(config, kind, family), **{k: config[k] for k in KNOBS if config.get(k) is not None}}
+    own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
+    given = {k: config[k] for k in KNOBS if config.get(k) is not None}
+    values = {**own, **_preset(config, kind, family), **given}
     generation = Generation(
         prompt=_prompt(values.get("prompt"), kind),
         num_beams=_whole(values, "num_beams", 1),
@@ -44,19 +50,23 @@ def resolve_generation(config: Mapping[str, Any], kind: str, family: str) -> tup
     least, most = generation.min_new_tokens or 0, generation.max_new_tokens
     if least > most:
         raise UserError(f"generation.min_new_tokens={least}: right: at most max_new_tokens={most}")
-    given = [k for k in KNOBS if config.get(k) is not None]
     used = [k for k in given if k in ("prompt", "min_new_tokens") or getattr(generation, k) is not None]
     return generation, frozenset({"generation", *(f"generation.{k}" for k in used)})
 
 
 def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, Any]:
     presets = config.get("presets") or {}
-    own = kind if kind in presets else task_of(kind).PRESET
-    if family not in presets.get(own, {}):
+    by_family = _of_kind(presets, kind) or {}
+    if family not in by_family and ANY not in by_family:
         known = [f"presets.{k}.{f}" for k in presets for f in presets[k]]
         name, hint = config.get("name"), nearest(f"presets.{kind}", known)
         raise UserError(f"generation={name}: no preset for {kind} and {family}; {hint}")
-    return presets[own][family]
+    return by_family[family if family in by_family else ANY]
+
+
+def _of_kind(by_kind: Mapping[str, Any], kind: str) -> Any:
+    """The entry of a kind of task, or of the kind whose presets fit it."""
+    return by_kind.get(kind if kind in by_kind else task_of(kind).PRESET)
 
 
 def _prompt(value: object, kind: str) -> str | None:

@@ -83,6 +83,13 @@ class TaskData:
             return own
         return replace(own, planned=planned_part(self.images, self.planned, own.images, self.name))
 
+    def share(self, rank: int, count: int) -> TaskData:
+        """The data of one of `count` processes: a run of neighbouring images, with all of their samples. The shares have
+        equal numbers of images, but for one."""
+        images = list(self.images)
+        own = set(images[len(images) * rank // count : len(images) * (rank + 1) // count])
+        return self.part([s for s in self.samples if s.image_id in own])
+
     @cached_property
     def rules(self) -> Task:
         """The task of these samples: its requests and its scoring."""

@@ -109,6 +109,18 @@ def _with_metrics(module: object) -> Task:
     return found
 
 
+def candidates(data: TaskData) -> tuple[str, ...]:
+    """The texts that a task with matches scores each sample against: its own `candidates`, or a target of each sample."""
+    own = getattr(data.rules, "candidates", None)
+    found = own(data) if own else (text for sample in data.samples for text in data.rules.targets(sample, 1))
+    return tuple(found)
+
+
+def reranked(task: Task) -> int:
+    """How many of the best candidates are scored again, read together with the picture: its RERANKED, or none."""
+    return int(getattr(task, "RERANKED", 0))
+
+
 def load_outside(kinds: Iterable[str] = ()) -> None:
     """Have METRICS hold the metrics of kinds from outside: tables are made of cells of any task. One whose code is not here, or
     broken, costs its own metrics alone."""

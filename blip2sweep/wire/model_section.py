@@ -9,16 +9,21 @@ Size = int | str  # a number, or a product of numbers and dotted fields of `conf
 
 
 class StackSection(TypedDict):
-    """A list of equal blocks: its module path, and how many there are."""
+    """A list of equal blocks: its module path, and how many there are.
+
+    Without `blocks` the path is one module, the only block. unread: how many of the last blocks nothing reads.
+    """
 
     path: str
-    blocks: Size
+    blocks: NotRequired[Size]
+    unread: NotRequired[int]
 
 
 class LayerSection(TypedDict):
     """A linear layer of a block; the fields are those of `models.part.Linear`.
 
     shape: [out_features, in_features]. every: only every n-th block has it. stacks: those that have it, all by default.
+    unread: in how many of the last blocks nothing reads its output.
     """
 
     shape: Sequence[Size]
@@ -27,6 +32,7 @@ class LayerSection(TypedDict):
     stacks: NotRequired[Sequence[str]]
     clip: NotRequired[bool]
     unpackable: NotRequired[Sequence[str]]
+    unread: NotRequired[int]
 
 
 class FoldSection(TypedDict):
@@ -51,7 +57,11 @@ class PartSection(TypedDict):
 class ModelSection(TypedDict):
     """A model: where its weights are, its dtypes, its config and its parts (see `config.schema.ModelConfig`).
 
-    config: config.json of the checkpoint, written out. tied: groups of parameter names that are one tensor.
+    config: config.json of the checkpoint, written out. adapter: see `models.image_text.adapter`. tied: groups of parameter names that are one tensor.
+    not_addressable: {role: why the model has no part of it}. prompts: {kind of task: the user's text}, with {} for a
+    question. chat: what stands around the user's text: `template` is the checkpoint's own chat template, anything else a
+    text with {} for the user's and the picture's token; null is nothing. allow_partial: whether a model may be swept
+    whose weights are mostly in no linear layer.
     """
 
     name: str
@@ -66,3 +76,8 @@ class ModelSection(TypedDict):
     dtype: NotRequired[str]
     dtype_per_part: NotRequired[Mapping[str, str | None] | None]
     device_map: NotRequired[str | Mapping[str, int | str] | None]
+    adapter: NotRequired[Mapping[str, object] | None]
+    not_addressable: NotRequired[Mapping[str, str] | None]
+    prompts: NotRequired[Mapping[str, str] | None]
+    chat: NotRequired[str | None]
+    allow_partial: NotRequired[bool]

@@ -56,7 +56,8 @@ def snapshot(loaded: Loaded) -> dict[str, Any]:
 
 
 def recipe(bits: Any = "none", order: str | None = None, target: str = "vit:2", factor: float = 0.5, **quant: Any) -> Recipe:  # fmt: skip
-    config = {"part": "vit", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": bits, **quant}}
+    blocks = quant.pop("blocks", "all")
+    config = {"part": "vit", "blocks": blocks, "layers": "all", "quant": {"method": "rtn", "bits": bits, **quant}}
     options = {"target": target, "factor": factor, **({"order": order} if order else {})}
     return resolve_recipe({**config, "steps": {"scale": options}}, ANATOMY)
 
@@ -111,6 +112,15 @@ def test_it_is_put_in_and_taken_back_bit_for_bit(unharmed: Loaded) -> None:
     before = [p.clone() for p in block.parameters()]
     with Patch(unharmed).apply(recipe()):
         assert all(torch.equal(x * 0.5, y) for x, y in zip(before, block.parameters(), strict=True))
+
+
+def test_layers_changed_counts_what_any_step_changes(unharmed: Loaded) -> None:
+    """A layer that is scaled and quantized counts once."""
+    with Patch(unharmed).apply(recipe()) as scaled:
+        assert (scaled.layers_changed, scaled.layers) == (4, ())
+    for order in ("before", "after"):
+        with Patch(unharmed).apply(recipe(4, order, blocks="0-2")) as both:
+            assert both.layers_changed == len(both.layers) == 12
 
 
 def test_steps_act_in_their_order(unharmed: Loaded) -> None:

@@ -19,6 +19,7 @@ from blip2sweep.commands.other_users import its_code, its_commands
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import METRICS
 from blip2sweep.outside import files
 from blip2sweep.outside.packages import packaged
 from blip2sweep.planning.outside_code import examined
@@ -27,24 +28,19 @@ from blip2sweep.planning.plan import Plan
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.sweeps import Sweep, find_sweep, outside_code
+from blip2sweep.tasks.task import _with_metrics
 from blip2sweep.wire.pack import pack_of
 from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep, refused
 from tests.composing import plan
 from tests.outside.site import POINTS, TOYS, install, pretend, write_package
+from tests.outside.typed import forget, typed, workers_here
 from tests.toy.architecture import write as write_model
 from tests.toy.task import write as write_data
 
 Put = Callable[..., None]
 METHOD = (TOYS / "method.py").read_text()
 SMALL = ("task=shapes_vqa", "task.limit=4", "part=vision")
-
-
-def forget() -> None:
-    """As in a new process."""
-    packaged.cache_clear()
-    for known in (files.known, files.imported, outside.required):
-        known.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +106,8 @@ def failures(output_dir: Path) -> list[str]:
 # ---- a package with one of each
 
 
-def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path) -> None:
-    """Here, and from its packs where the package is not, or another version of it."""
+def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers are processes of their own. The pack of a light back end runs again: there, and without the package."""
     (tmp_path / "data").mkdir()
     write_data(tmp_path / "data")
     words = [
@@ -122,8 +118,11 @@ def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path) -> None:
     ]
     words += ["quant.method=toy_shift", "quant.bits=2", "+steps.scale.target=vision:0", "steps.scale.factor=0.5"]
     words += ["backend.name=torch,parrot", "sweep_name=s", "part=language"]
-    ran = blip2sweep("--config-dir", str(TOYS / "conf"), "-m", *words, cwd=tmp_path, env={"PYTHONPATH": str(site)})
-    assert ran.code == 0, ran.err
+    with monkeypatch.context() as here:
+        here.setenv("PYTHONPATH", str(site))
+        here.syspath_prepend(site)
+        here.chdir(tmp_path)
+        typed(["--config-dir", str(TOYS / "conf"), "-m", *words])
     rows = pd.read_parquet(tmp_path / "outputs" / "sweeps" / "s" / "table.parquet")
     assert (rows["status"] == "done").all()
     assert rows["toy_accuracy"].notna().all()
@@ -135,17 +134,37 @@ def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path) -> None:
         "compression.scale blip2sweep-toys 1.0; methods.toy_shift blip2sweep-toys 1.0; ",
     )
     assert sorted(rows["outside"]) == sorted(always.format(x) for x in ("", parrot, ours, parrot + ours))
-    for i, pack in enumerate(sorted((tmp_path / "outputs" / "sweeps" / "s" / "packs").glob("*.json"))):
-        data = json.loads(pack.read_text())
-        for where, env, code in (("there", {"PYTHONPATH": str(site)}, 0), ("absent", {}, 3)):
-            if i == (where == "there"):  # each once: the torch pack without it, the parrot's with it
-                again = tmp_path / where
-                pack.write_text(json.dumps({**data, "output_dir": str(again)}))
-                assert worker(pack, **env) == code
-                told = set(failures(again))
-                assert all("blip2sweep-toys 1.0: not known here; right: pip install" in x for x in told)
-                assert all(x.startswith("bad_config: ") for x in told)
-                assert bool(told) == bool(code)
+    packs = sorted((tmp_path / "outputs" / "sweeps" / "s" / "packs").glob("*.json"))
+    light = next(p for p in packs if json.loads(p.read_text())["settings"].get("backend"))
+    assert len(packs) == 2
+    for where, env, code in (("there", {"PYTHONPATH": str(site)}, 0), ("absent", {}, 3)):
+        again = tmp_path / where
+        light.write_text(json.dumps({**json.loads(light.read_text()), "output_dir": str(again)}))
+        assert worker(light, **env) == code
+        told = failures(again)
+        assert len(told) == (0 if where == "there" else 2)
+        assert all(x.startswith("bad_config: ") for x in told)
+        assert all("blip2sweep-toys 1.0: not known here; right: pip install" in x for x in told)
+
+
+def test_a_search_knows_which_way_a_metric_from_outside_is_better(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Optuna asks for the direction before any cell is planned."""
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_data(tmp_path / "data")
+    words = ["--config-dir", str(TOYS / "conf"), "-m", "hydra/sweeper=optuna_best", "hydra.sweeper.n_trials=1"]
+    words += ["hydra.sweeper.n_jobs=1", "task=toy", "task.data_dir=data", "backend.name=parrot", "quant.bits=2,4"]
+    for name in [n for n in METRICS if n.startswith("toy_")]:  # as in a new process
+        monkeypatch.delitem(METRICS, name)
+    _with_metrics.cache_clear()
+    with workers_here():
+        assert "toy_accuracy" in typed(words)
+        with pytest.raises(AssertionError):
+            typed([*words, "hydra.sweeper.direction=minimize"])
+    assert "toy_accuracy is the one number a cell returns, and better where it is higher" in capsys.readouterr().err
 
 
 def test_keys_of_this_package_stay_and_a_version_makes_others(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from blip2sweep.cache import disk as cache
 from tests.outside.site import PACKAGE, POINTS, TOYS
+from tests.outside.typed import typed, workers_here
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "extending.md"
 BLOCK = re.compile(r"(?:`(?P<file>[\w./-]+)`(?: \(continued\))?\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)  # fmt: skip
@@ -56,10 +57,23 @@ def plain(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def lines(command: str) -> list[str]:
+    """The commands of a console block. One may go on behind a backslash, or in quotes."""
+    found: list[str] = []
+    for line in command.replace("\\\n", "").splitlines():
+        if found and found[-1].count("'") % 2:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+    return found
+
+
 def follow(command: str, folder: Path) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("BLIP2SWEEP_", "HYDRA_"))}
-    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    env |= {k: os.environ[k] for k in (cache.USER,) if k in os.environ}
+    """What it prints. Our own command is typed into this process; all others run in a shell."""
+    words = shlex.split(command)
+    if words[0] == "blip2sweep":
+        return typed(words[1:])
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-ec", command], cwd=folder, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -72,10 +86,11 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def test_the_page_does_what_it_says(tmp_path: Path) -> None:
-    write(tmp_path)
+def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write(tmp_path))
     for command, text in shown():
-        said = plain(follow(command, tmp_path))
+        with workers_here():
+            said = plain("".join(follow(line, tmp_path) for line in lines(command)))
         for line in plain(text):
             assert line in said, (command, line, said)
 

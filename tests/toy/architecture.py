@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,14 @@ MODEL_TYPE = "toy"
 FAMILIES = {"toy": Family(("talker.blocks",), presets="opt")}
 
 
-def stages(family: str) -> tuple[Stage, ...]:
+def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     return (
         Stage("sight", ("eye",), ("eye.blocks",), by_block=True),
-        Stage("talk", ("talker",), FAMILIES[family].stacks),
+        Stage("talk", ("talker",), FAMILIES["toy"].stacks),
     )
 
 
-def implementation() -> Implementation:
+def implementation(model: Mapping[str, object]) -> Implementation:
     return sys.modules[__name__]  # type: ignore[return-value]
 
 
@@ -199,6 +199,8 @@ def language(model: Model, processor: Processor, family: str) -> Talk:
 class Talk:
     """The next word follows from the mean of all tokens so far: picture, prompt, own words."""
 
+    tokens = 32
+
     def __init__(self, talker: Tower) -> None:
         self.talker = talker
 
@@ -222,8 +224,8 @@ class Talk:
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         return prompt + reference[:-1]
 
-    def pictured(self, text: Ids, tokens: int) -> list[bool]:
-        return [True] * tokens + [False] * len(text)
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        return [True] * picture.tokens(0) + [False] * len(text)
 
     @torch.inference_mode()
     def read(

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from blip2sweep.planning.packs import make_packs, pack_data, read_pack, share, write_packs
+from blip2sweep.planning.packs import make_packs, pack_data, read_pack, share, slurm_packs, write_packs
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.slurm import batch_job as element
-from blip2sweep.slurm.launch import slurm_packs
 from blip2sweep.slurm.submit import sbatch_script
 from blip2sweep.workers.requeue import REQUEUE_FILE, after_tasks, before_tasks
 from blip2sweep.workers.signals import END, WALL, WARNING

@@ -14,7 +14,7 @@ from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
 from blip2sweep.models.ragged import Rows, joined
-from blip2sweep.models.text import Ids
+from blip2sweep.models.text import Ids, lengths
 from blip2sweep.tasks.calibration import Calibration
 
 
@@ -90,9 +90,9 @@ class CalibrationBatches:
     def _groups(self) -> list[list[int]]:
         """Samples grouped by equal lengths, so that no batch has padding: padding would be measured as well."""
         prompts, references = self._texts
-        groups: dict[tuple[int, int, int], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for i, (p, r) in enumerate(zip(prompts, references, strict=True)):
-            groups.setdefault((self._tokens(i), len(p), len(r)), []).append(i)
+            groups.setdefault((self._tokens(i), *lengths(p), len(r)), []).append(i)
         return [g[k : k + self.size] for g in groups.values() for k in range(0, len(g), self.size)]
 
     def _language(self, group: Sequence[int]) -> Batch:
@@ -101,10 +101,11 @@ class CalibrationBatches:
         return Batch(partial(self._read, group, texts, references), self._weights(group, texts[0]))
 
     def _weights(self, group: Sequence[int], text: Ids) -> Tensor | None:
-        weight, tokens = self.calibration.image_token_weight, self._tokens(group[0])
-        if weight == 1 or not tokens:
+        weight = self.calibration.image_token_weight
+        if weight == 1 or self.calibration.text_only:
             return None
-        row = torch.tensor([weight if own else 1.0 for own in self.language.pictured(text, tokens)])
+        picture = self._pictures.take([self._rows[group[0]]])
+        row = torch.tensor([weight if own else 1.0 for own in self.language.pictured(picture, text)])
         return row.repeat(len(group))
 
     def _read(self, group: Sequence[int], texts: Sequence[Ids], references: Sequence[Ids]) -> object:

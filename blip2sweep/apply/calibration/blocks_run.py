@@ -30,7 +30,7 @@ class BlockRunner:
 
     def __init__(self, model: nn.Module, part: Part, batches: Sequence[Callable[[], object]]) -> None:
         self.model, self.batches = model, batches
-        self.blocks = [model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
+        self.blocks = [model.get_submodule(path) for s in part.stacks for path in s.block_paths]
         self._stack = [n for n, s in enumerate(part.stacks) for _ in range(s.n)]
         self._position = 0  # the first block that has not been run
         self._outputs: list[dict[int, object]] = [{} for _ in batches]  # {stack: output of its last block that was run}
@@ -82,8 +82,12 @@ class BlockRunner:
 
 @contextmanager
 def _stubbed(module: nn.Module, output: Callable[[], object]) -> Iterator[None]:
+    hooked = vars(module).get("forward")  # where accelerate keeps its own, which brings inputs to the block's device
     module.forward = lambda *args, **kwargs: output()
     try:
         yield
     finally:
-        del module.forward
+        if hooked is None:
+            del module.forward
+        else:
+            module.forward = hooked

@@ -23,12 +23,13 @@ class Answer(NamedTuple):
     """The answer to a sample.
 
     text: None where none was requested. likelihood: summed over its targets, None where it has none. options: the
-    likelihood of each of its choices.
+    likelihood of each of its choices. scores: against each candidate, where a match was requested.
     """
 
     text: Text | None
     likelihood: Likelihood | None
     options: tuple[Likelihood, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 class Answers:
@@ -84,12 +85,20 @@ class Answers:
 
     def _computed(self) -> list[Answer]:
         """All answers, computed in batches of like length, so that there is little padding."""
-        order = sorted(
-            range(len(self.prompts)), key=lambda i: (len(self.prompts[i]), sum(map(len, self.references[i])))
-        )
-        batches = self.run.sequences.run(len(order), lambda rows: self._batch(order[rows]))
+        order = sorted(range(len(self.prompts)), key=self._length)
+        shares = [self._tokens(i) / self.language.tokens for i in order]
+        batches = self.run.sequences.run(len(order), lambda rows: self._batch(order[rows]), shares)
         found = [x for batch in batches for x in batch]
         return [x for _, x in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+
+    def _length(self, i: int) -> tuple[int, int, int]:
+        """What samples of one batch should have alike."""
+        tokens = 0 if self.pictures.lengths is None else self.pictures.tokens(self.rows[i])
+        return tokens, len(self.prompts[i]), sum(map(len, self.references[i]))
+
+    def _tokens(self, i: int) -> int:
+        """About how many tokens the language model reads of a sample."""
+        return self.pictures.tokens(self.rows[i]) + len(self.prompts[i])
 
     def _batch(self, chosen: Sequence[int]) -> list[Answer]:
         clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])

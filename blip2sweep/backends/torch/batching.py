@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -52,12 +52,15 @@ class Batches:
         self.size = size
         self.halvings = 0
 
-    def run(self, n: int, step: Callable[[slice], T]) -> list[T]:
-        """[step(slice)] over 0 … n in order. Raises the error where memory runs out at one sample."""
+    def run(self, n: int, step: Callable[[slice], T], shares: Sequence[float] | None = None) -> list[T]:
+        """[step(slice)] over 0 … n in order. Raises the error where memory runs out at one sample.
+
+        shares: what each takes of the memory that `size` was chosen for, at least 1. A piece of long ones is smaller.
+        """
         results: list[T] = []
         start = 0
         while start < n:
-            piece = slice(start, min(start + self.size, n))
+            piece = slice(start, min(start + self._fitting(start, shares), n))
             done = self._try(step, piece)
             if done is None:  # outside the except block, where the failed step's tensors are gone
                 self._halve(piece.stop - start)
@@ -65,6 +68,17 @@ class Batches:
                 results.append(done[0])
                 start = piece.stop
         return results
+
+    def _fitting(self, start: int, shares: Sequence[float] | None) -> int:
+        """How many from `start` on fit together, each as long as the longest of them; at least one."""
+        if shares is None:
+            return self.size
+        longest, stop = 1.0, start + self.size - start % self.size  # so that pieces are the same in every pass
+        for count, share in enumerate(shares[start:stop], 1):
+            longest = max(longest, share)
+            if count > 1 and count * longest > self.size:
+                return count - 1
+        return stop - start
 
     def _try(self, step: Callable[[slice], T], piece: slice) -> tuple[T] | None:
         try:

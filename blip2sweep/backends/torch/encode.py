@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from blip2sweep.backends.backend import NoImage
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import BlockStage, ImageStage
 from blip2sweep.models.images import Features, Images
 from blip2sweep.models.ragged import Rows, joined
@@ -15,11 +15,12 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import TaskData
 
 Source = Features | Images
+PATCHES = 1024  # about as many as a tile has
 START = Point("", 0, 0)  # before the first stage, where nothing is shared
 
 
 def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> Features:
-    """The output of the last image stage for every distinct image. Raises UserError when no image could be read."""
+    """The output of the last image stage for every distinct image. Raises NoImage when none could be read."""
     if isinstance(source, Features):
         check_known(task, source)
         if source.after == run.loaded.images[-1].name:
@@ -60,6 +61,14 @@ def _hits(stages: Sequence[ImageStage], images: int, skipped: Sequence[float]) -
     return found
 
 
+def _shares(rows: Rows) -> list[float] | None:
+    """The pictures' sizes for batches: tiles, or thousands of patches. None where all are alike."""
+    if rows.lengths is None:
+        return None
+    unit = 1 if rows.values.dim() > 2 else PATCHES
+    return [max(1.0, length / unit) for length in rows.lengths]
+
+
 class _Encoder:
     """Runs images from pixels to what the language model sees, for one evaluation."""
 
@@ -76,7 +85,7 @@ class _Encoder:
             ids.extend(part.ids)
             bad.extend(part.bad)
         if not rows:
-            raise UserError(f"task {task.name}: none of its {len(task.images)} images could be read")
+            raise NoImage(f"task {task.name}: none of its {len(task.images)} images could be read")
         found = Features(tuple(ids), joined(rows), self.stages[-1].name, tuple(bad))
         if self.shared is not None:
             self.shared.hits |= _hits(self.stages, 0, [n / len(ids) for n in self.skipped])
@@ -100,10 +109,11 @@ class _Encoder:
         if part.rows is None:
             return []
         rows, given = part.rows, [s.name for s in self.stages].index(part.after) + 1 if part.after else 0
+        shares = _shares(rows)
         if given:
-            return self.run.batches.run(len(rows), lambda piece: self._after(given, rows.take(piece)))
+            return self.run.batches.run(len(rows), lambda piece: self._after(given, rows.take(piece)), shares)
         move = lambda piece: slice(offset + piece.start, offset + piece.stop)  # noqa: E731
-        return self.run.batches.run(len(rows), lambda piece: self._from_pixels(rows.take(piece), move(piece)))
+        return self.run.batches.run(len(rows), lambda piece: self._from_pixels(rows.take(piece), move(piece)), shares)
 
     def _after(self, stage: int, rows: Rows) -> Rows:
         """Run the stages from number `stage` on."""

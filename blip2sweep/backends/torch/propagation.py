@@ -33,14 +33,15 @@ def first_samples(task: TaskData, config: Mapping[str, object], prompt: str | No
 def states(loaded: Loaded, chosen: Calibration) -> States:
     """The outputs of every block, and the logits, in host memory."""
     calibration_batches, found = CalibrationBatches(loaded, chosen), States()
+    last = next((part for part in reversed(loaded.anatomy.parts.values()) if part.reads_text), None)
     for part in loaded.anatomy.parts.values():
-        blocks = [loaded.model.get_submodule(f"{s.path}.{i}") for s in part.stacks for i in range(s.n)]
+        blocks = [loaded.model.get_submodule(path) for s in part.stacks for path in s.block_paths]
         for b, batch in enumerate(calibration_batches.batches(part.stage)):
             hooks = [m.register_forward_hook(partial(_keep, found, (part.name, i, b))) for i, m in enumerate(blocks)]
             output = batch.run()
             for hook in hooks:
                 hook.remove()
-            if part.reads_text:
+            if part is last:
                 found[part.name, -1, b] = loaded.language.logits(output).float().cpu()
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from blip2sweep.models.architecture import Family, Implementation, Stage
 
 MODEL_TYPE = "blip-2"
@@ -12,16 +14,16 @@ FAMILIES = {
 VISION, BRIDGE, LANGUAGE = "vision", "bridge", "language"
 
 
-def stages(family: str) -> tuple[Stage, ...]:
+def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     """The stages: the queries feed the Q-Former, the projection feeds the language model."""
     return (
         Stage(VISION, ("vision_model",), ("vision_model.encoder.layers",), by_block=True),
         Stage(BRIDGE, ("query_tokens", "qformer"), ("qformer.encoder.layer",)),
-        Stage(LANGUAGE, ("language_projection", "language_model"), FAMILIES[family].stacks),
+        Stage(LANGUAGE, ("language_projection", "language_model"), FAMILIES[str(model["family"])].stacks),
     )
 
 
-def implementation() -> Implementation:
-    from blip2sweep.models.blip2 import model
+def implementation(model: Mapping[str, object]) -> Implementation:
+    from blip2sweep.models.blip2 import model as own
 
-    return model
+    return own

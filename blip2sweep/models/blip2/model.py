@@ -43,4 +43,4 @@ def image_stages(model: Blip2ForConditionalGeneration, where: torch.device) -> t
 
 def language(model: Blip2ForConditionalGeneration, processor: Blip2Processor, family: str) -> Language:
     inputs = QueriesFirst(model, processor.tokenizer.pad_token_id)
-    return LANGUAGES[family](LanguageModel(model.language_model, "language_model", processor.tokenizer, inputs))
+    return LANGUAGES[family](LanguageModel(model.language_model, processor.tokenizer, "language_model", inputs))

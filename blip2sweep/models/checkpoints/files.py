@@ -17,7 +17,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Small files beside the weights that change predictions.
 SIDE_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
 )  # fmt: skip
 ADAPTERS = ("adapter_config.json", "adapter_model.*")
 QUANTIZED = ("quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json")

@@ -25,7 +25,7 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import FIRST, stages
+from blip2sweep.models.architecture import FIRST, stage_of, stages
 from blip2sweep.models.checkpoints.content import STORE, Content
 from blip2sweep.models.checkpoints.folder import Weights, inspect
 from blip2sweep.models.checkpoints.headers import Header, shown
@@ -38,6 +38,7 @@ LIMIT = 600.0  # seconds; importing torch from a cold network file system takes 
 LISTED = 20  # mistakes of a checkpoint that are listed; the others are counted
 # The fields of a model config that a verdict depends on: how the model is built and which names it has.
 FIELDS = ("name", "family", "config", "parts", "tied")
+FURTHER = ("chat", "adapter")  # those that an architecture may read besides
 # The identity of the embedded checkpoint with its config. Its verdict ships with the package, and a test makes it anew.
 # So a first sweep on a new machine needs no child. Loading checks the checkpoint all the same.
 SHIPPED = "67799dd826fd637ae341c9e34eac9224f2072651f3e338de82db4f450be4ef3a"
@@ -82,8 +83,8 @@ def listed(names: Sequence[str], at_most: int = 4) -> str:
 
 def _overflows(verdict: Verdict, model: ModelSection, half: Sequence[str]) -> Iterator[str]:
     """The tensors that would become infinite in float16. half: the names of the stages in it."""
-    narrow = [stage for stage in stages(model) if stage.name in half]
-    names = [n for n in verdict.beyond_half if any(stage.holds(n) for stage in narrow)]
+    order = stages(model)
+    names = [n for n in verdict.beyond_half if stage_of(n, order).name in half]
     if names:
         yield f"numbers beyond what float16 can hold in {listed(names)} (model.dtype=bfloat16 or float32 can)"
 
@@ -131,7 +132,8 @@ def _question(model: ModelSection) -> JsonObject:
     if own == FIRST:
         return {k: model.get(k) for k in FIELDS}
     code = outside.codes([("architectures", own)])
-    return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **({"outside": code} if code else {})}
+    further = {k: v for k in FURTHER if (v := model.get(k))}
+    return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **further, **({"outside": code} if code else {})}
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.compression.quantize.layer import input_quantizer
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations
+from blip2sweep.models.decoder import select
 from blip2sweep.models.load import Loaded, load
-from blip2sweep.models.opt import select
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger

@@ -1,0 +1,80 @@
+"""Greedy decoding of a decoder-only language model whose prompts were read. Finished rows are dropped.
+
+It writes the same tokens as `generate` of transformers (tests/backends/torch/test_evaluate.py, tests/models).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blip2sweep.models.text import Ids
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+    from blip2sweep.tasks.generation import Generation
+
+# Ended rows are dropped when they are at least this share, because dropping copies the cache of the others.
+ENDED_SHARE = 0.125
+
+# (tokens (rows, 1), mask (rows, all tokens), number of each row in the batch that was read) -> logits (rows, vocabulary)
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@torch.inference_mode()
+def greedy(
+    first: Tensor, mask: Tensor, cache: DynamicCache, step: Step, generation: Generation, ends: Sequence[int], pad: int
+) -> list[Ids]:
+    """The likeliest token each time, until an end or max_new_tokens. Token ids (batch, max_new_tokens), padded.
+
+    first: logits (batch, vocabulary) behind the prompts. mask: of the prompts (batch, tokens) int64. cache: the keys
+    and values of the prompts; `step` adds those of the tokens it gets. ends: the tokens that end a text.
+    """
+    stops, logits = torch.tensor(ends, device=mask.device), first
+    written = torch.full((len(mask), generation.max_new_tokens), pad, device=mask.device)
+    rows = torch.arange(len(mask), device=mask.device)  # the row of `written` that each row belongs to
+    alive = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+    for i in range(generation.max_new_tokens):
+        tokens = _likeliest(logits, stops if i < (generation.min_new_tokens or 0) else None).to(mask.device)
+        tokens = torch.where(alive, tokens, pad)
+        written[rows, i] = tokens
+        alive &= ~torch.isin(tokens, stops)
+        left = int(alive.sum())
+        if left == 0 or i + 1 == generation.max_new_tokens:
+            break
+        if left <= (1 - ENDED_SHARE) * len(rows):
+            stay = alive.nonzero()[:, 0]
+            rows, tokens, mask, alive = rows[stay], tokens[stay], mask[stay], alive[stay]
+            select(cache, stay)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        logits = step(tokens[:, None], mask, rows)
+    return written.tolist()
+
+
+def _likeliest(logits: Tensor, forbidden: Tensor | None) -> Tensor:
+    """(batch,) token ids. They are chosen in float32, as `generate` of transformers does."""
+    logits = logits.float()
+    if forbidden is not None:
+        logits[:, forbidden.to(logits.device)] = -torch.inf
+    return logits.argmax(-1)
+
+
+def select(cache: DynamicCache, rows: Tensor) -> None:
+    """Keep only these rows in the cache. The keys and values of a layer are on the device of its block."""
+    for layer in cache.layers:
+        own = rows.to(layer.keys.device)
+        layer.keys, layer.values = layer.keys[own], layer.values[own]
+
+
+@contextmanager
+def unchanged(cache: DynamicCache) -> Iterator[None]:
+    """Afterwards the cache is as before: what was read inside is forgotten."""
+    before = [(layer.keys, layer.values) for layer in cache.layers]
+    yield
+    for layer, (keys, values) in zip(cache.layers, before, strict=True):
+        layer.keys, layer.values = keys, values

@@ -1,0 +1,43 @@
+"""Models that transformers loads as image-text-to-text: LLaVA and all newer ones, through one adapter.
+
+They have two things in common. `get_image_features` is the vision tower and the connector. The whole model's forward
+takes these features as `mm_encoder_outputs`, with placeholders for them among the tokens. So a model of this kind is a
+YAML file: its parts by role, its prompts, and what stands around the user's text. Pictures become one stage for the
+tower, whose blocks can be entered and left anywhere, one for what is behind it, and the language model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from blip2sweep.models.architecture import Family, Implementation, Stage
+from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
+from blip2sweep.wire.model_section import ModelSection, PartSection
+
+MODEL_TYPE = None  # `config.model_type` of the model's YAML
+FAMILIES = {"decoder": Family(())}
+
+
+def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
+    """The stages, by the roles of the model's parts. What is in no tower and no connector is the language model's."""
+    parts = cast("Mapping[str, PartSection]", model.get("parts") or {})
+    vision, connector, language = (_stacks(parts, role) for role in (VISION, CONNECTOR, LANGUAGE))
+    towers = tuple(dict.fromkeys(".".join(path.split(".")[:2]) for path in vision))
+    return (
+        Stage(VISION, towers, vision, by_block=True),
+        Stage(CONNECTOR, connector, connector),
+        Stage(LANGUAGE, ("",), language),
+    )
+
+
+def _stacks(parts: Mapping[str, PartSection], role: str) -> tuple[str, ...]:
+    """The paths of the stacks of all parts of a role, in the order of the config."""
+    return tuple(str(stack["path"]) for part in parts.values() if part.get("role") == role
+                 for stack in part["stacks"].values())  # fmt: skip
+
+
+def implementation(model: Mapping[str, object]) -> Implementation:
+    from blip2sweep.models.image_text.model import ImageText
+
+    return ImageText(cast("ModelSection", model))

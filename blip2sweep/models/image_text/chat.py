@@ -1,0 +1,70 @@
+"""What stands around the user's text: the checkpoint's chat template, or a text that the model config gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from blip2sweep.models.text import Ids, Prompt
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+TEMPLATE = "template"
+IMAGE, USER = "{image}", "{}"  # in a text: the picture's token, and the user's text
+
+
+class Chat:
+    """Turns the user's text into the text and tokens that the model reads.
+
+    chat: `template`, a text with {image} and {}, or None: the picture's token and the user's text.
+    """
+
+    def __init__(self, processor: ProcessorMixin, chat: str | None) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.chat = chat or IMAGE + USER
+
+    def around(self, user: str) -> str:
+        """The text that the model reads, with the picture's token where the picture is.
+
+        Raises ValueError where a user's text holds that token.
+        """
+        token = self.processor.image_token
+        if token in user:
+            raise ValueError(f"a text with the picture's token {token} in it: {user[:80]!r}")
+        if self.chat != TEMPLATE:
+            return self.chat.replace(IMAGE, token).replace(USER, user)
+        content = [{"type": "image"}, *([{"type": "text", "text": user}] if user else [])]
+        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def prompts(self, users: Sequence[str]) -> list[Ids]:
+        """One `Prompt` for each user's text. Its ids have one token for the picture, whatever the picture."""
+        return [Prompt(self.ids(text), text) for text in map(self.around, users)]
+
+    def ids(self, text: str) -> Ids:
+        """Token ids, with the special tokens that the tokenizer sets unless the text begins with BOS itself."""
+        bos = self.tokenizer.bos_token
+        return self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids
+
+    def with_picture(self, prompt: Prompt, picture: str) -> Ids:
+        """The token ids with a picture. picture: the text that the processor puts in place of its token."""
+        return self.ids(prompt.text.replace(self.processor.image_token, picture))
+
+    def without_picture(self, prompt: Prompt) -> Ids:
+        return self.ids(prompt.text.replace(self.processor.image_token, ""))
+
+    def references(self, texts: Sequence[str], end: int) -> list[Ids]:
+        """Token ids of texts behind a prompt, each with its end.
+
+        They are cut out of the tokens of both, because many tokenizers write the first word of a text otherwise.
+        """
+        before = self.around("").rstrip(" ")
+        at_start = before[-1:].isspace() or before.endswith(tuple(self.tokenizer.all_special_tokens))
+        space = "" if at_start else " "
+        return [[*self._behind(before, space + text), end] for text in texts]
+
+    def _behind(self, before: str, text: str) -> Ids:
+        alone, both = self.ids(before), self.ids(before + text)
+        if both[: len(alone)] != alone:
+            raise RuntimeError(f"the tokenizer joins the end of the prompt {before[-20:]!r} with a text behind it")
+        return both[len(alone) :]

@@ -1,0 +1,193 @@
+"""The last stage: tokens with placeholders, and features of pictures in their place, through the whole model's forward.
+
+Prompts are padded on the left. The placeholders of a row are those that the processor writes for its picture. A row
+with another number of placeholders than features is an error: transformers would run without pictures silently.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from blip2sweep.models.decoder import greedy, unchanged
+from blip2sweep.models.image_text.adapter import Adapter
+from blip2sweep.models.image_text.chat import Chat
+from blip2sweep.models.image_text.pixels import TEXT, decoded
+from blip2sweep.models.image_text.positions import Positions
+from blip2sweep.models.ragged import Rows
+from blip2sweep.models.text import Ids, Likelihood, Prompt, Text, Tokens, beams, likelihoods, padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers.modeling_outputs import ModelOutput
+
+    from blip2sweep.tasks.generation import Generation
+
+
+class Decoder:
+    """A `Language` (blip2sweep/models/architecture.py)."""
+
+    tokens = 1024  # an upper estimate for a picture and a prompt
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, chat: Chat, adapter: Adapter) -> None:
+        self.model, self.chat, self.adapter = model, chat, adapter
+        self.base = Tokens(model, processor.tokenizer)
+        self.image_token, self.text = int(model.config.image_token_id), model.config.get_text_config()
+        self.positions = Positions(model, adapter)
+        self.known = inspect.signature(type(model).forward).parameters
+
+    def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
+        return self.chat.prompts(texts)
+
+    def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
+        return self.chat.references(references, self.base.ends[0])
+
+    @torch.inference_mode()
+    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
+        inputs = self.inputs(pictures, [self._ids(pictures, i, p) for i, p in enumerate(prompts)])
+        place, cache = self.positions(inputs), DynamicCache()
+        out = self.model(
+            **inputs, position_ids=place.ids, past_key_values=cache, use_cache=True, logits_to_keep=1,
+            mm_encoder_outputs=self.features(pictures),
+        )  # fmt: skip
+        return Prefilled(self, inputs, pictures, cache, out.logits[:, -1], place.delta)
+
+    def _ids(self, pictures: Rows, row: int, prompt: Ids) -> Ids:
+        """The token ids of a prompt with its picture. Raises RuntimeError for another number of placeholders."""
+        ids = self.chat.with_picture(cast("Prompt", prompt), decoded(pictures.further[TEXT][row]))
+        if ids.count(self.image_token) != pictures.tokens(row):
+            raise RuntimeError(
+                f"{ids.count(self.image_token)} placeholders for {pictures.tokens(row)} features of a picture"
+            )
+        return ids
+
+    def inputs(self, pictures: Rows, rows: Sequence[Ids]) -> dict[str, Tensor]:
+        """Tokens and what the forward wants beside them, padded on the left."""
+        device = self.model.get_input_embeddings().weight.device
+        ids, mask = (x.to(device) for x in padded(rows, self.base.pad, left=True))
+        found = {"input_ids": ids, "attention_mask": mask}
+        there = (ids == self.image_token).long()
+        if "mm_token_type_ids" in self.known:
+            found["mm_token_type_ids"] = there
+        if "token_type_ids" in self.known:
+            found["token_type_ids"] = there if self.adapter.token_types == "image" else torch.zeros_like(ids)
+        if "image_grid_thw" in self.known and "image_grid_thw" in pictures.further:
+            found["image_grid_thw"] = pictures.further["image_grid_thw"].to(device)
+        return found
+
+    def features(self, pictures: Rows) -> dict[str, BaseModelOutputWithPooling]:
+        """`mm_encoder_outputs` of rows, made anew for each call: `generate` with beams changes it in place."""
+        width = self.model.get_input_embeddings().weight.shape[1]
+        each = [x.split(width, -1) for x in pictures.values.split(list(pictures.lengths or ()))]
+        out = BaseModelOutputWithPooling(pooler_output=[x[0] for x in each])
+        if len(each[0]) > 1:
+            out.deepstack_features = [[x[level] for x in each] for level in range(1, len(each[0]))]
+        if self.adapter.features == "stacked":
+            out.pooler_output = torch.cat(out.pooler_output)[None]
+        return {"image": out}
+
+    def row_bytes(self, generation: Generation) -> int:
+        text, size = self.text, self.model.get_input_embeddings().weight.element_size()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        width = heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+        a_token = 2 * text.num_hidden_layers * width * size
+        return a_token * (self.tokens + generation.max_new_tokens) * generation.num_beams
+
+    # ---- one pass over rows of one length
+
+    def as_read(self, prompt: Ids, reference: Ids) -> Ids:
+        """The prompt, and behind it the reference without its end."""
+        return Prompt([*prompt, *reference[:-1]], cast("Prompt", prompt).text)
+
+    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
+        prompt = cast("Prompt", text)
+        own = self._ids(picture, 0, prompt)
+        behind = len(text) - len(self.chat.ids(prompt.text))
+        return [x == self.image_token for x in own] + [False] * behind
+
+    @torch.inference_mode()
+    def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
+        prompts = [cast("Prompt", t) for t in texts]
+        if pictures is None:
+            rows = [self.chat.without_picture(p) for p in prompts]
+        else:
+            rows = [self._ids(pictures, i, p) for i, p in enumerate(prompts)]
+        inputs = self.inputs(
+            pictures or Rows(torch.empty(0)), [a + b[:-1] for a, b in zip(rows, references, strict=True)]
+        )
+        more = {} if pictures is None else {"mm_encoder_outputs": self.features(pictures)}
+        return self.model(**inputs, position_ids=self.positions(inputs).ids, use_cache=False, **more)
+
+    def logits(self, output: ModelOutput) -> Tensor:
+        return output.logits
+
+    def in_stream(self, path: str) -> bool:
+        return True
+
+
+@dataclass(eq=False)
+class Prefilled:
+    """Pictures and prompts that were read. first (batch, vocabulary): logits behind them.
+
+    delta (batch, 1): what the position of a later token is beyond its number, where pictures have positions of their
+    own; None elsewhere.
+    """
+
+    language: Decoder
+    inputs: dict[str, Tensor]
+    pictures: Rows
+    cache: DynamicCache
+    first: Tensor
+    delta: Tensor | None
+
+    @property
+    def mask(self) -> Tensor:
+        return self.inputs["attention_mask"]
+
+    def _later(self, ids: Tensor, mask: Tensor, rows: Tensor | slice) -> Tensor:
+        """Logits (batch, tokens, vocabulary) of further tokens. rows: which rows of this batch they belong to."""
+        delta = None if self.delta is None else self.delta[rows]
+        places = self.language.positions.later(mask, ids.shape[1], delta)
+        return self.language.model(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self.cache, use_cache=True
+        ).logits  # fmt: skip
+
+    @torch.inference_mode()
+    def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
+        ids, own = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
+        logits = self.first[:, None]
+        if ids.shape[1] > 1:
+            with unchanged(self.cache):
+                mask = torch.cat([self.mask, own[:, 1:]], 1)
+                logits = torch.cat([logits, self._later(ids[:, :-1], mask, slice(None))], 1)
+        return likelihoods(logits[own.bool()], ids, own, references)
+
+    @torch.inference_mode()
+    def generate(self, generation: Generation) -> list[Text]:
+        rows = self._greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
+        return self.language.base.texts(rows)
+
+    def _greedy(self, generation: Generation) -> list[Ids]:
+        def step(tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+            return self._later(tokens, mask, rows)[:, -1]
+
+        language = self.language
+        return greedy(self.first, self.mask, self.cache, step, generation, language.base.ends, language.base.pad)
+
+    def _by_beams(self, generation: Generation) -> list[Ids]:
+        """Text through `generate` of transformers, without the settings of the checkpoint's generation config."""
+        language = self.language
+        settings = GenerationConfig(
+            eos_token_id=language.base.ends, pad_token_id=language.base.pad, **beams(generation)
+        )
+        out = language.model.generate(
+            **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings
+        )  # fmt: skip
+        return out[:, self.mask.shape[1] :].tolist()

@@ -1,0 +1,68 @@
+"""An image-text-to-text model as a worker runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from blip2sweep.errors import UserError
+from blip2sweep.models.architecture import ImageStage, Language
+from blip2sweep.models.checkpoints import shown
+from blip2sweep.models.image_text.adapter import Adapter
+from blip2sweep.models.image_text.chat import Chat
+from blip2sweep.models.image_text.language import Decoder
+from blip2sweep.models.image_text.pixels import pixel_rows
+from blip2sweep.models.image_text.processor import read_processor
+from blip2sweep.models.image_text.vision import Connector, Vision
+from blip2sweep.models.part import VISION
+from blip2sweep.models.ragged import Rows
+from blip2sweep.wire.model_section import ModelSection
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+
+class ImageText:
+    """An `Implementation` (blip2sweep/models/architecture.py) of a composed `model` section.
+
+    config_class, model_class: those that transformers registers for `config.model_type`. Raises UserError where it
+    registers none.
+    """
+
+    def __init__(self, model: ModelSection) -> None:
+        self.section, self.adapter = model, Adapter.of(model)
+        model_type = str(model["config"].get("model_type"))
+        try:
+            self.config_class: type[PreTrainedConfig] = type(AutoConfig.for_model(model_type))
+            self.model_class: type[PreTrainedModel] = AutoModelForImageTextToText._model_mapping[self.config_class]
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"model.config.model_type={model_type}: no image-text-to-text model of the installed transformers; "
+                f"right: the model_type of a config.json that AutoModelForImageTextToText loads"
+            ) from error
+
+    def config_mistakes(self, config: PreTrainedConfig) -> Iterator[str]:
+        image = getattr(config, "image_token_id", None)
+        if type(image) is not int:
+            yield f"config.json: image_token_id is {shown(image)}, not a token"
+
+    def read_processor(self, folder: Path, config: PreTrainedConfig) -> tuple[ProcessorMixin | None, list[str]]:
+        return read_processor(folder, config, self.section.get("chat"))
+
+    def pixels(self, processor: ProcessorMixin, image: Image) -> Rows:
+        return pixel_rows(processor, image)
+
+    def image_stages(self, model: PreTrainedModel, where: torch.device) -> tuple[ImageStage, ...]:
+        tower = [part for part in self.section["parts"].values() if part.get("role") == VISION]
+        (stack,) = (stack for part in tower for stack in part["stacks"].values())
+        blocks = model.get_submodule(stack["path"])
+        n = len(blocks) - int(stack.get("unread", 0))
+        return Vision(model, where, list(blocks), n), Connector(model, where, list(blocks), n)
+
+    def language(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Language:
+        return Decoder(model, processor, Chat(processor, self.section.get("chat")), self.adapter)

@@ -1,0 +1,119 @@
+"""The processor of a checkpoint for pictures alone. torchvision is not needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from transformers import AutoImageProcessor, ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+from blip2sweep.models.config_file import first_line
+from blip2sweep.models.image_text.chat import IMAGE, TEMPLATE, USER, Chat
+from blip2sweep.models.image_text.pixels import TEXT, decoded, pixel_rows
+from blip2sweep.models.processor import read_tokenizer, vocabulary_mistakes
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
+
+
+def read_processor(folder: Path, config: PreTrainedConfig, chat: str | None) -> tuple[ProcessorMixin | None, list[str]]:
+    """(processor, mistakes). chat: see `image_text.chat`. The processor is None where a piece of it cannot be read."""
+    tokenizer, wrong = read_tokenizer(folder)
+    images, more = _images(folder)
+    wrong += more
+    if tokenizer is None or images is None:
+        return None, wrong
+    try:
+        processor = _made(folder, config, images, tokenizer)
+    except Exception as error:  # of any kind: anybody may have written the files
+        return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
+    return processor, [*wrong, *_mistakes(processor, config, chat)]
+
+
+def _images(folder: Path) -> tuple[BaseImageProcessor | None, list[str]]:
+    """(image processor, mistakes). It is always the PIL one, so that pixels do not depend on torchvision."""
+    try:
+        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil"), []
+    except Exception as error:
+        return None, [f"the image processor cannot be read ({first_line(error)})"]
+
+
+def _made(
+    folder: Path, config: PreTrainedConfig, images: BaseImageProcessor, tokenizer: PreTrainedTokenizerBase
+) -> ProcessorMixin:
+    cls = for_pictures(_class(str(config.model_type)))
+    settings, _ = cls.get_processor_dict(folder, local_files_only=True)
+    pieces = {"image_processor": images, "tokenizer": tokenizer}
+    processor = cls.from_args_and_dict([pieces.get(name) for name in cls.get_attributes()], settings)
+    _complete(processor, config)
+    return processor
+
+
+def _class(model_type: str) -> type[ProcessorMixin]:
+    import transformers
+
+    name = PROCESSOR_MAPPING_NAMES.get(model_type)
+    if name is None:
+        raise ValueError(f"transformers has no processor for model_type {model_type}")
+    return getattr(transformers, name)
+
+
+def for_pictures(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The class without its processor of videos, which needs torchvision."""
+
+    def check(self: ProcessorMixin, name: str, argument: object) -> object:
+        return None if name == "video_processor" else cls.check_argument_for_proper_class(self, name, argument)
+
+    module = sys.modules[cls.__module__]
+    if getattr(module, "num2words", str) is None:  # SmolVLM's asks for the package and uses it for videos alone
+        module.num2words = str  # type: ignore[attr-defined]
+    return type(cls.__name__, (cls,), {"check_argument_for_proper_class": check})
+
+
+def _complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Set what snapshots of LLaVA from before 2024 leave out and `config.json` says."""
+    if getattr(processor, "patch_size", 0) is None:
+        processor.patch_size = config.vision_config.patch_size
+        processor.num_additional_image_tokens = 1  # CLIP's class token
+    if getattr(processor, "vision_feature_select_strategy", "") is None:
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+
+
+# ---- whether it fits the model
+
+
+def _mistakes(processor: ProcessorMixin, config: PreTrainedConfig, chat: str | None) -> Iterator[str]:
+    text = config.get_text_config()
+    index = int(config.image_token_id)
+    yield from vocabulary_mistakes(processor.tokenizer, text.vocab_size, ("", None))
+    yield from _chat_mistakes(processor, chat)
+    try:
+        row = pixel_rows(processor, Image.new("RGB", (20, 10), (200, 100, 0)))
+    except Exception as error:
+        yield f"the image processor fails on a picture ({first_line(error)})"
+        return
+    if not row.values.isfinite().all():
+        yield "the image processor makes pixels that are NaN or Inf (image_mean, image_std, rescale_factor)"
+    placeholder = Chat(processor, None).ids(decoded(row.further[TEXT][0]))
+    if index not in placeholder:
+        yield f"config.json: image_token_id is {index}, which the processor does not write for a picture"
+
+
+def _chat_mistakes(processor: ProcessorMixin, chat: str | None) -> Iterator[str]:
+    if chat is None:
+        return
+    if chat != TEMPLATE:
+        if chat.count(IMAGE) != 1 or chat.count(USER) != 1:
+            yield f"model.chat={chat!r} has not one {IMAGE} and one {USER}"
+        return
+    try:
+        text = Chat(processor, chat).around("a")
+    except Exception as error:
+        yield f"the chat template is missing or fails ({first_line(error)}); model.chat can be a text instead"
+        return
+    if text.count(processor.image_token) != 1:
+        yield "the chat template leaves the picture out"
