@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from blip2sweep.tasks.scenes import write_split
 from scripts.tiny.batches import BatchSpec
-from scripts.tiny.card import drop_table, measure, score_table, third_table, write_card
+from scripts.tiny.card import drop_off, drop_table, score_table, scores, third_table, write_card
 from scripts.tiny.evaluate import Split
 from scripts.tiny.loop import Settings, train
 from scripts.tiny.model import make_processor
@@ -75,7 +75,8 @@ def evaluate(folder: Path, shipped: Split, fresh_root: Path) -> dict[str, Any]:
     """Scores and drop-off of the saved model."""
     write_split(fresh_root, "val2014", N_VAL, FRESH_SEED)
     splits = {"shipped": shipped, "fresh": Split(fresh_root, "val2014")}
-    return measure({name: Blip2Runner(*load(folder), split) for name, split in splits.items()})
+    runners = {name: Blip2Runner(*load(folder), split) for name, split in splits.items()}
+    return {"scores": scores(runners), "cells": drop_off(runners["shipped"])}
 
 
 def card_facts(trained: Path, folder: Path, spec: BatchSpec) -> dict[str, object]:

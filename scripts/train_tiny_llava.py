@@ -4,7 +4,8 @@
     python scripts/train_tiny_llava.py --from outputs/tiny-llava/trained             # rescale, save, measure, card again
 
 Stages: train (`<out>/trained`, fp32; a killed run continues where it last saved, every 500 steps), rescale and bf16
-save with the log and SHA256SUMS (`<assets>/tiny-llava`), evaluation (`<out>/results.json`), card (`README.md` there).
+save with the log and SHA256SUMS (`<assets>/tiny-llava`), scores, sweeps of blip2sweep for the drop-off (`<out>/sweep-…`),
+card (`README.md` beside the model).
 The data is the one that scripts/train_tiny.py made (`<assets>/shapes`).
 """
 
@@ -24,11 +25,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from blip2sweep.tasks.scenes import write_split
 from scripts.tiny.batches import BatchSpec
-from scripts.tiny.card import drop_table, measure, score_table, third_table, write_card
+from scripts.tiny.card import drop_table, score_table, scores, third_table, write_card
 from scripts.tiny.evaluate import Split
 from scripts.tiny.loop import Settings, train
 from scripts.tiny.rescale import Knobs
 from scripts.tiny.ship import FRESH_SEED, load, plain_facts, proven, save, set_up, sha256
+from scripts.tiny_llava import sweep
 from scripts.tiny_llava.model import make_processor
 from scripts.tiny_llava.rescale import LlavaKnobs, rescale
 from scripts.tiny_llava.runner import LlavaRunner
@@ -79,6 +81,7 @@ def card_facts(trained: Path, folder: Path, spec: BatchSpec) -> dict[str, object
         "command": f"OMP_NUM_THREADS=1 python scripts/train_tiny_llava.py --steps {spec.steps} --seed {spec.seed}",
         "batch": spec.batch,
         "cool_steps": COOL_STEPS,
+        "sweeps": "\n".join(f"    … {' '.join(typed)}" for typed in sweep.commands()),
         "trained_sha256": sha256(trained / "model.safetensors"),
     }
 
@@ -92,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/tiny-llava"), help="training state and results")
     parser.add_argument("--assets", type=Path, default=ROOT / "blip2sweep" / "assets", help="where it goes")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the drop-off's sweeps")
     parser.add_argument("--from", dest="trained", type=Path, help="a trained fp32 folder: skip training")
     return parser.parse_args()
 
@@ -106,12 +110,13 @@ def main() -> None:
         train(LlavaTrainer(processor, spec, Settings()), processor, trained)
     shown = make_rescaled(trained, folder, args.assets)
     write_sums(trained, folder)
-    results = {**measure(runners(folder, args.assets, args.out / "fresh")), "proof": shown}
-    args.out.mkdir(parents=True, exist_ok=True)
+    scored = scores(runners(folder, args.assets, args.out / "fresh"))
+    swept = sweep.run(folder, args.out / f"sweep-{sha256(folder / 'model.safetensors')[:8]}", args.workers)
+    cells = list(sweep.cells(swept))
+    results = {"scores": scored, "cells": cells, "proof": shown}
     (args.out / "results.json").write_text(json.dumps(results) + "\n")
     write_card(folder / "README.md", CARD, card_facts(trained, folder, spec), results)
-    cells = results["cells"]
-    print(score_table(results["scores"]), drop_table(cells, "cider"), third_table(cells), sep="\n\n")
+    print(score_table(scored), drop_table(cells, "cider"), third_table(cells), sep="\n\n")
 
 
 if __name__ == "__main__":

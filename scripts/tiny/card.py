@@ -1,11 +1,10 @@
-"""The model card: measures what it states, then writes it. Every number comes from `measure`."""
+"""The model card: measures what it states, then writes it. Every number comes from a run."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -36,9 +35,10 @@ def _cells(runner: Runner) -> Iterator[tuple[tuple[str, ...], int, str, str]]:
             yield from (((part,), 4, "tensor", third) for third in THIRDS)
 
 
-def drop_off(runner: Runner, base: Predictions, progress: Callable[[str], None] = print) -> list[dict]:
-    """One row a cell: quantize, run, score against `base`, restore."""
-    split, before = runner.split, runner.split.score(base)
+def drop_off(runner: Runner, progress: Callable[[str], None] = print) -> list[dict]:
+    """One row a cell: quantize, run, score against the model as it stands, restore."""
+    split = runner.split
+    before = split.score(runner.run(runner.parts[-1:]))
     weights = copy.deepcopy(runner.model.state_dict())
     rows = []
     for parts, bits, strategy, third in _cells(runner):
@@ -68,15 +68,10 @@ def proof(trained: Runner, rescaled: Runner) -> dict[str, list]:
     return {"same": _same(trained.run(trained.parts), rescaled.run(rescaled.parts)), "changes": changes}
 
 
-def measure(runners: Mapping[str, Runner]) -> dict[str, Any]:
-    """Scores on every split and the drop-off on the first, of the model as shipped (bf16 values run in fp32)."""
-    scores: dict[str, dict] = {}
-    rows: list[dict] = []
-    for name, runner in runners.items():
-        predictions = runner.run(runner.parts[-1:])
-        scores[name] = summary(runner.split, runner.split.score(predictions))
-        rows = rows or drop_off(runner, predictions)
-    return {"scores": scores, "cells": rows}
+def scores(runners: Mapping[str, Runner]) -> dict[str, dict[str, list[float]]]:
+    """`summary` of every split, of the model as shipped (bf16 values run in fp32)."""
+    found = {name: runner.split.score(runner.run(runner.parts[-1:])) for name, runner in runners.items()}
+    return {name: summary(runners[name].split, score) for name, score in found.items()}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -105,13 +100,11 @@ def _interval(value: list[float]) -> str:
 
 def drop_table(cells: list[dict], metric: str) -> str:
     """Part and strategy down, bits across: loss in per cent with its interval."""
-    rows = []
-    for part in dict.fromkeys(cell["part"] for cell in cells):
-        for strategy in STRATEGIES:
-            key = {"part": part, "strategy": strategy, "third": "all"}
-            chosen = [cell for cell in cells if key.items() <= cell.items()]
-            rows.append([f"{part}, {strategy}", *(_interval(cell[metric]) for cell in chosen)])
-    return _table(["", *map(str, BITS)], rows)
+    whole = [cell for cell in cells if cell["third"] == "all"]
+    rows = {(cell["part"], cell["strategy"]): [f"{cell['part']}, {cell['strategy']}"] for cell in whole}
+    for cell in whole:
+        rows[cell["part"], cell["strategy"]].append(_interval(cell[metric]))
+    return _table(["", *dict.fromkeys(f"{cell['bits']:.0f}" for cell in whole)], list(rows.values()))
 
 
 def third_table(cells: list[dict]) -> str:
@@ -119,13 +112,13 @@ def third_table(cells: list[dict]) -> str:
     rows = []
     thirds = [cell for cell in cells if cell["third"] != "all"]
     for part in dict.fromkeys(cell["part"] for cell in thirds):
-        chosen = [cell for cell in thirds if cell["part"] == part]
-        rows.append([part, *(_interval(cell["cider"]) for cell in chosen)])
+        by_third = {cell["third"]: _interval(cell["cider"]) for cell in thirds if cell["part"] == part}
+        rows.append([part, *(by_third[third] for third in THIRDS)])
     return _table(["", *THIRDS], rows)
 
 
 def write_card(path: Path, template: Path, facts: dict[str, object], results: dict) -> None:
-    """Fill `template`; `facts` are its plain fields, `results` what `measure` and `proof` returned."""
+    """Fill `template`; `facts` are its plain fields, `results` what was measured."""
     same, changes = results["proof"]["same"], results["proof"]["changes"]
     n = results["proof"]["n"]
     path.write_text(
