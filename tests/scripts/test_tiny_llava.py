@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from scripts.tiny import loop, ship
 from scripts.tiny.batches import Batch, BatchSpec
 from scripts.tiny.evaluate import Split, vqa_accuracy
 from scripts.tiny.loop import Settings, train
+from scripts.tiny_llava import training
 from scripts.tiny_llava.model import CAPTION_REQUEST, PROMPT, make_processor
 from scripts.tiny_llava.rescale import rescale
 from scripts.tiny_llava.runner import LlavaRunner
@@ -137,8 +140,23 @@ def test_rescaling_leaves_the_function(processor: LlavaProcessor, split: Split) 
     assert not any(torch.equal(a, b) for a, b in pairs if a.ndim > 1)
 
 
-def _train(folder: Path, processor: LlavaProcessor) -> str:
-    train(LlavaTrainer(processor, SPEC, Settings(save_every=1)), processor, folder)
+def _train(folder: Path, processor: LlavaProcessor, spec: BatchSpec = SPEC) -> str:
+    train(LlavaTrainer(processor, spec, Settings(save_every=1)), processor, folder)
+    return ship.sha256(folder / "model.safetensors")
+
+
+def _train_until(step: int, folder: Path, processor: LlavaProcessor, spec: BatchSpec) -> str:
+    """As `_train`, killed before `step`."""
+    real = loop.batches
+
+    def killed(*given: object) -> Iterator[tuple[int, Batch]]:
+        yield from itertools.islice(real(*given), step)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "batches", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _train(folder, processor, spec)
     return ship.sha256(folder / "model.safetensors")
 
 
@@ -151,21 +169,19 @@ def test_training_repeats_bit_for_bit(trained: str, made: LlavaProcessor, tmp_pa
     assert _train(tmp_path / "again", made) == trained
 
 
-def test_a_killed_training_ends_with_the_same_bytes(
-    trained: str, made: LlavaProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = loop.batches
-
-    def killed(*given: object) -> Iterator[tuple[int, Batch]]:
-        yield next(real(*given))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "batches", killed)
-    with pytest.raises(KeyboardInterrupt):
-        _train(tmp_path, made)
-    assert ship.sha256(tmp_path / "model.safetensors") != trained
-    monkeypatch.undo()
+def test_a_killed_training_ends_with_the_same_bytes(trained: str, made: LlavaProcessor, tmp_path: Path) -> None:
+    assert _train_until(1, tmp_path, made, SPEC) != trained
     assert _train(tmp_path, made) == trained
+
+
+def test_a_longer_training_is_the_same_run_until_it_cools(
+    made: LlavaProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped run was begun for 7000 steps, and continued from its 5000th for 6000."""
+    monkeypatch.setattr(training, "COOL_STEPS", 2)
+    short, long = (dataclasses.replace(SPEC, steps=steps, ramp=2) for steps in (4, 5))
+    _train_until(3, tmp_path / "changed", made, long)
+    assert _train(tmp_path / "changed", made, short) == _train(tmp_path / "short", made, short)
 
 
 def test_what_ships_is_for_everyone_and_in_half_precision(
