@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "doctor",
         "importing",
         "metrics",
+        "models",
         "planning",
         "recipe",
         "reporting",
