@@ -43,7 +43,8 @@ MID: dict[str, Any] = {
     },
 }  # fmt: skip
 LLAVA = "llava-mid"
-RANDOM = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}  # name -> (whose anatomy, over its config)
+# name -> (whose anatomy, what stands over its config)
+RANDOM: dict[str, tuple[str, Mapping[str, Any]]] = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}
 
 
 def conf(name: str) -> dict[str, Any]:
