@@ -75,7 +75,9 @@ def _refuse_unfinished(table: pd.DataFrame) -> None:
             f"all {stale} finished cells were computed by an earlier version, and are not compared; right: the "
             f"same command again, which computes them anew"
         )
-    raise NothingToCompare(f"none of {len(table)} cells is finished; right: wait, or `blip2sweep status` for what failed")
+    raise NothingToCompare(
+        f"none of {len(table)} cells is finished; right: wait, or `blip2sweep status` for what failed"
+    )
 
 
 def _has_steps(recipe_json: object) -> bool:

@@ -25,7 +25,11 @@ def report(sources: Sources, path: Path | None, png: bool, pdf: bool) -> list[st
                 for own in made for p in write_static(own.figures, own.folder, kind, own.metric)]  # fmt: skip
     size = path.stat().st_size / 1e6
     each = ", in a folder a model" if sources.several else ""
-    return [f"wrote {path} ({size:.1f} MB)", f"wrote {made[0].folder} (a CSV a figure{each})", *(f"wrote {p}" for p in pictures)]
+    return [
+        f"wrote {path} ({size:.1f} MB)",
+        f"wrote {made[0].folder} (a CSV a figure{each})",
+        *(f"wrote {p}" for p in pictures),
+    ]
 
 
 def _one_page(source: Source, path: Path) -> Written:
@@ -47,9 +51,5 @@ def send(sources: Sources, mode: str, project: str) -> str:
     settings = {"name": "wandb", "mode": mode, "project": project}
     output_dir, sweep = sources.selection.output_dir, find_sweep(sources.selection.output_dir, sources.selection.title)
     rows = track(output_dir, sweep, sources.table, settings)
-    again = (
-        f"; from a computer with network: wandb sync {output_dir}/wandb/offline-run-*"
-        if mode == "offline"
-        else ""
-    )
+    again = f"; from a computer with network: wandb sync {output_dir}/wandb/offline-run-*" if mode == "offline" else ""
     return f"{rows} rows of {sweep.name} are in W&B project {project} ({mode}){again}"

@@ -169,10 +169,10 @@ def _table(data: pd.DataFrame, metric: MetricText) -> str:
             "95 % interval", "bits/weight", "saved"]  # fmt: skip
     body = "".join(_line(_cells(r, sizes, several)) for r in data.head(MOST_ROWS).to_dict("records"))
     heads = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in head)
-    more = f"<p>The first {MOST_ROWS} of {len(data)} rows; all are in the data below.</p>" if len(data) > MOST_ROWS else ""
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{more}'
+    more = (
+        f"<p>The first {MOST_ROWS} of {len(data)} rows; all are in the data below.</p>" if len(data) > MOST_ROWS else ""
     )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
 def _line(texts: list[str]) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from blip2sweep.analysis.models import models_of
 from blip2sweep.reporting.comparison import drawn
+from blip2sweep.reporting.dropoff_roles import label as text
 from blip2sweep.reporting.metric_text import text_of_label
 from blip2sweep.reporting.panels import errors, panels, style
 
@@ -32,7 +33,12 @@ def draw_models(picture: Picture, data: pd.DataFrame, metric: str) -> None:
             i = models.index(str(model))
             x = line["width"].map(widths.index).to_numpy(float) + 0.06 * (i - (len(models) - 1) / 2)
             axis.errorbar(
-                x, line["drop"], yerr=errors(line, "drop", "drop_low", "drop_high"), capsize=2, label=str(model), **style(i)
+                x,
+                line["drop"],
+                yerr=errors(line, "drop", "drop_low", "drop_high"),
+                capsize=2,
+                label=text(str(model)),
+                **style(i),
             )
         axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
         axis.set(xlabel="bits", xlim=(-0.4, len(widths) - 0.6), ylim=(ends.max() + room, ends.min() - room))
