@@ -17,9 +17,11 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.models.part import ROLES
 from blip2sweep.recipe.part_bits import width_columns
 
-ALL = "all"
+ALL, UNKNOWN = "all", "unknown"
 # Cells of several models are of one report where these agree.
 ACROSS = ("dtype", "task", "backend")
+COLUMNS = ["role", "setting", "width", "model", "baseline", "value", "drop", "drop_low", "drop_high", "bits_per_weight",
+           "model_bytes", "saved_bytes", "images", "changed", "key"]  # fmt: skip
 GROUNDS = ("samples", "data", "data_images")  # what tells the samples that a model was scored on
 
 
@@ -55,18 +57,18 @@ def by_role(cells: pd.DataFrame, metric: str, draws: Draws | None, roles: Mappin
     curves = curves[~curves["point"]]
     named = [role_label(str(line), roles) for line in curves["line"]]
     curves = curves.assign(role=pd.Series(named, index=curves.index, dtype=object)).dropna(subset=["role"])
+    if curves.empty:
+        return pd.DataFrame(columns=COLUMNS)
     sign = -1 if METRICS[metric].higher_is_better else 1
     ends = [sign * (curves[f"retained{end}"].astype(float) - 100) for end in ("", "_low", "_high")]
     low, high = (pd.concat(ends[1:], axis=1).agg(end, axis=1) for end in ("min", "max"))
     sizes = cells.drop_duplicates("key").set_index("key").reindex(columns=["model_bytes"])["model_bytes"].astype(float)
     full = float(sizes.get(cells.loc[cells["part"] == "none", "key"].iloc[0], math.nan))
     size = curves["key"].map(sizes)
-    wanted = ["role", "setting", "width", "model", "baseline", "value", "drop", "drop_low", "drop_high",
-              "bits_per_weight", "model_bytes", "saved_bytes", "images", "changed", "key"]  # fmt: skip
     return curves.assign(
         model=str(cells["model"].iloc[0]), drop=ends[0], drop_low=low, drop_high=high, model_bytes=size,
         saved_bytes=full - size,
-    )[wanted].reset_index(drop=True)  # fmt: skip
+    )[COLUMNS].reset_index(drop=True)  # fmt: skip
 
 
 def role_label(line: str, roles: Mapping[str, str]) -> str | None:
@@ -94,7 +96,9 @@ def grounds(cells: pd.DataFrame, metric: str) -> tuple[str, ...]:
 
 
 def _text(value: object) -> str:
-    return "unknown" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or value is pd.NA or value != value:
+        return UNKNOWN
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def largest_group(kinds: Mapping[str, tuple[str, ...]]) -> list[str]:

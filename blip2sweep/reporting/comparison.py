@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.models import ALL, by_role, grounds, joined, largest_group, role_rank
+from blip2sweep.analysis.models import ALL, COLUMNS, UNKNOWN, by_role, grounds, joined, largest_group, role_rank
 from blip2sweep.models.part import ROLES
 from blip2sweep.reporting.figures import Figure, roles_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
@@ -20,6 +20,7 @@ from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.sources import Sources, listed
 
 MOST_ROWS = 400  # of the table that is there at once; the data below the figure has all
+ORDER = ("role", "setting", "width", "model")
 PROMPT = "prompt"  # the generation setting that each model has of its own
 
 
@@ -36,10 +37,16 @@ class Comparison:
 def compare(sources: Sources) -> Comparison:
     """The comparison of the models that were scored on the same samples."""
     kinds = {s.model: grounds(s.cells, s.metric) for s in sources.models}
-    group = [s for s in sources.models if s.model in largest_group(kinds)]
+    chosen = largest_group(kinds)
+    group = [s for s in sources.models if s.model in chosen]
     metric = metric_text(group[0].metric)
     rows = [by_role(s.cells, s.metric, s.draws, roles_of(s)) for s in group] if len(group) > 1 else []
-    data = _ordered(pd.concat(rows, ignore_index=True), [s.model for s in group]) if rows else pd.DataFrame()
+    rows = [own for own in rows if len(own)]
+    data = (
+        _ordered(pd.concat(rows, ignore_index=True), [s.model for s in group])
+        if rows
+        else pd.DataFrame(columns=COLUMNS)
+    )
     several = _of_several(data)
     notes = [*_grounds_notes(sources, group, kinds), *(_missing_roles(data, group) if len(group) > 1 else ())]
     caption = (
@@ -57,8 +64,9 @@ def drawn(data: pd.DataFrame) -> pd.DataFrame:
     """The rows of panels that have two models, and a drop."""
     if data.empty:
         return data
-    keep = pd.Series([place in _of_several(data) for place in zip(data["role"], data["setting"], strict=True)])
-    return data[keep.to_numpy() & data["drop"].notna().to_numpy()]
+    several = _of_several(data)
+    keep = [place in several for place in zip(data["role"], data["setting"], strict=True)]
+    return data[keep & data["drop"].notna().to_numpy()]
 
 
 def _of_several(data: pd.DataFrame) -> set[tuple[str, str]]:
@@ -66,17 +74,15 @@ def _of_several(data: pd.DataFrame) -> set[tuple[str, str]]:
     if data.empty:
         return set()
     models = data.dropna(subset=["drop"]).groupby(["role", "setting"])["model"].nunique()
-    return {(str(role), str(setting)) for role, setting in models[models > 1].index}  # type: ignore[misc]
+    return {(str(role), str(setting)) for role, setting in models[models > 1].index}
 
 
 def _ordered(data: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     """By role, setting, width from wide to narrow, and model."""
     ranks = sorted(data["role"].unique(), key=role_rank)
-    keys = pd.DataFrame({
-        "role": data["role"].map(ranks.index), "setting": data["setting"], "width": -data["width"],
-        "model": data["model"].map(models.index),
-    })  # fmt: skip
-    return data.loc[keys.sort_values(list(keys), kind="stable").index].reset_index(drop=True)
+    by = (data["role"].map(ranks.index), data["setting"], -data["width"], data["model"].map(models.index))
+    keys = pd.DataFrame(dict(zip(ORDER, by, strict=True)))
+    return data.loc[keys.sort_values([*ORDER], kind="stable").index].reset_index(drop=True)
 
 
 # ---- what is not compared
@@ -86,7 +92,9 @@ def _grounds_notes(sources: Sources, group: list[Source], kinds: Mapping[str, tu
     """Which models are compared on which samples, which not and why, and what differs in how they were asked."""
     names = [s.model for s in group]
     if len(group) > 1:
-        yield f"{listed(names)} were scored on the same {_on(group[0])}"
+        same = f"{listed(names)} were scored on the same {_on(group[0])}"
+        known = kinds[names[0]][2] != UNKNOWN
+        yield same if known else f"whether {same} is not known: their rows do not say"
         yield from _asked_differently(group)
     for source in (s for s in sources.models if s.model not in names):
         how = _difference(kinds[source.model], kinds[names[0]])
@@ -145,15 +153,18 @@ def _missing_roles(data: pd.DataFrame, group: list[Source]) -> Iterator[str]:
         base = source.cells.loc[source.cells["part"] == "none", source.metric].iloc[0]
         if not base > 0:
             yield f"{source.model}: its baseline's {metric_text(source.metric).label} is {base:g}, so no drop is a share of it"
-        yield from _missing_of(source.model, roles, data)
+        section = source.section
+        reasons = (section.get("not_addressable") if section else None) or {}
+        yield from _missing_of(source.model, roles, reasons, data)
 
 
-def _missing_of(model: str, roles: set[str], data: pd.DataFrame) -> Iterator[str]:
+def _missing_of(model: str, roles: set[str], reasons: Mapping[str, str], data: pd.DataFrame) -> Iterator[str]:
+    """roles: that the model has. reasons: {role: why it has none}."""
     own = set(data.loc[data["model"] == model, "role"])
     for role in (r for r in data["role"].unique() if r not in own):
         lacked = [w for w in role.partition(", ")[0].split(" + ") if w in ROLES and w not in roles]
-        why = f"it has no part of the role {listed(lacked)} that can be compressed" if lacked else "not run"
-        yield f"{role}: no line of {model} ({why})"
+        why = "; ".join(reasons.get(w) or f"it has no {w} part that can be compressed" for w in lacked)
+        yield f"{role}: no line of {model} ({why or 'not run'})"
     if ALL in own and roles != set(ROLES):
         yield f"all of {model} is {joined(roles)}"
 

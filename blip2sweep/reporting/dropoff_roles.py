@@ -49,7 +49,7 @@ def role_panels(cells: pd.DataFrame) -> list[PanelRow]:
         dict.fromkeys(rows.sort_values("model", key=lambda m: m.map(models_of(cells).index), kind="stable")["line"])
     )
     groups = rows.groupby(["task", "method"], sort=False, dropna=False)
-    return [_row(str(task), method, own, roles, curves) for (task, method), own in groups]  # type: ignore[misc]
+    return [_row(str(task), method, own, roles, curves) for (task, method), own in groups]
 
 
 def _row(task: str, method: object, own: pd.DataFrame, roles: list[str], curves: list[str]) -> PanelRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from blip2sweep.models.shipped import model_config, shipped_models
+from blip2sweep.reporting.sections import shipped_section
 
 DEFAULT = "tiny"
 EMBEDDED = "pkg://blip2sweep.assets/"
@@ -21,4 +21,5 @@ def embedded_note(models: Iterable[object]) -> str | None:
 
 
 def _is_embedded(name: str) -> bool:
-    return name in shipped_models() and str(model_config(name).get("path", "")).startswith(EMBEDDED)
+    section = shipped_section(name)
+    return section is not None and str(section.get("path")).startswith(EMBEDDED)

@@ -22,7 +22,8 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import PriceTable, Sizes, sizes_of
 from blip2sweep.reporting.rerun import context
-from blip2sweep.reporting.source import Source, model_parts
+from blip2sweep.reporting.sections import model_parts
+from blip2sweep.reporting.source import Source
 
 RUN = "python -m blip2sweep -m"
 

@@ -15,14 +15,14 @@ from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.reporting.sections import model_parts, shipped_section
 from blip2sweep.results.collect import collect
 from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
-from blip2sweep.results.planned import planned_models
 from blip2sweep.results.sweeps import Sweep, find_results
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
 
 
@@ -92,12 +92,15 @@ class Source:
         return cells, load_draws(self.output_dir, cells, self.metric)
 
     @cached_property
-    def anatomy(self) -> Anatomy | None:
-        """The anatomy of the model as planned, else of the shipped model of that name; None where neither is known."""
+    def section(self) -> ModelSection | None:
+        """The model's config as planned, else that of the shipped model of that name; None where neither is known."""
         job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
-        name = str(self.cells["model"].iloc[0])
-        config = job["model"] if job else (model_config(name) if name in shipped_models() else None)
-        return anatomy(config) if config else None
+        return job["model"] if job else shipped_section(self.model)
+
+    @cached_property
+    def anatomy(self) -> Anatomy | None:
+        """The anatomy of `section`; None where it is not known."""
+        return anatomy(self.section) if self.section else None
 
     @property
     def known_anatomy(self) -> Anatomy:
@@ -163,15 +166,6 @@ class Selection:
         return Source(
             self.output_dir, self.title, self.folder, table, cells, metric, draws, command, list(self.notes), only
         )
-
-
-def model_parts(output_dir: Path, name: str) -> list[str] | None:
-    """The names of a model's parts: as shipped, else as a sweep of the folder planned it. None where neither is."""
-    try:
-        config = model_config(name) if name in shipped_models() else planned_models(output_dir).get(name)
-        return list(anatomy(config).parts) if config else None
-    except UserError:
-        return None
 
 
 def load_source(

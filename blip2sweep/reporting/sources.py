@@ -45,7 +45,7 @@ class Sources:
         if not self.several:
             return self.models[0].heading
         cells = pd.concat([s.cells for s in self.models], ignore_index=True)
-        known = cells["samples"].unique() if "samples" in cells else []
+        known = cells["samples"].unique().tolist() if "samples" in cells else list[float]()
         samples = f"{int(known[0])} samples, " if len(known) == 1 and pd.notna(known[0]) and known[0] else ""
         return f"{listed(self.names)} on {cells['task'].iloc[0]}, {samples}{len(cells)} cells"
 
