@@ -70,9 +70,9 @@ def body(source: Source, made: list[Figure]) -> str:
     return filled("model.html", values)
 
 
-def packs(source: Source, made: list[Figure], end: str = "") -> str:
+def packs(source: Source, made: list[Figure], end: str = "", models: int = 1) -> str:
     """The elements with the data of one model's analysis. end: of their ids, where a page has several models."""
-    browser, metric = captions(source), metric_text(source.metric)
+    browser, metric = captions(source, models), metric_text(source.metric)
     data = {
         "metric": metric.label,
         "words": {"worse": metric.worse, "axis": metric.axis, "gain": metric.gain, "higher": metric.higher_is_better},

@@ -63,7 +63,7 @@ def models_page(sources: Sources, compared: Comparison, made: list[list[Figure]]
         "body": bodies[0],
     }
     ends = [f"-{i}" if i else "" for i in range(len(bodies))]
-    data = [packs(s, own, end) for s, own, end in zip(sources.models, made, ends, strict=True)]
+    data = [packs(s, own, end, len(bodies)) for s, own, end in zip(sources.models, made, ends, strict=True)]
     others = [f"<template data-body>{text}</template>" for text in bodies[1:]]
     seen = f'<script type="application/json" id="compared">{safe_json(_data(compared))}</script>'
     title = sources.models[0].title

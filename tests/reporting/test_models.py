@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis.models import largest_group, role_label
+from blip2sweep.analysis.models import by_role, largest_group, role_label
 from blip2sweep.commands.report import report
 from blip2sweep.errors import UserError
+from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.comparison import _missing_of, compare, drawn
 from blip2sweep.reporting.dropoff import draw_dropoff
 from blip2sweep.reporting.embedded import embedded_note
+from blip2sweep.reporting.figures import roles_of
 from blip2sweep.reporting.models_page import folder_names
 from blip2sweep.reporting.prices import terminal_prices
 from blip2sweep.reporting.source import load_source
@@ -67,6 +69,14 @@ def test_drops_are_shares_of_each_models_own_baseline(folder: Path, table: pd.Da
         assert (mine["drop_low"], mine["drop_high"]) == pytest.approx((100 - 100 * high, 100 - 100 * low))
     assert compared.notes == ["tiny and tiny-llava were scored on the same 60 samples of shapes_caption"]
     assert len(drawn(data)) == len(data) == 24
+
+
+def test_a_likelihood_rises(folder: Path, table: pd.DataFrame) -> None:
+    source = load_sources(folder / "outputs").models[0]
+    rises = by_role(source.cells, "nll", None, roles_of(source)).set_index("key")["drop"]
+    own = table.set_index("key").loc[rises.index]
+    assert rises.tolist() == pytest.approx((100 * own["drop_nll"] / own["baseline_nll"]).tolist())
+    assert rises.max() > 0
 
 
 @pytest.mark.parametrize(("line", "label"), [
@@ -229,6 +239,15 @@ def test_report_writes_one_page_and_a_folder_a_model(folder: Path) -> None:
 
 def test_folders_of_models_stay_inside_and_differ() -> None:
     assert folder_names(["a/b", "a_b", "..", "A_B", "é", "a b"]) == ["a_b", "a_b-2", "model", "A_B-3", "é", "a_b-4"]
+
+
+def test_models_share_the_room_for_outputs(folder: Path) -> None:
+    source = load_sources(folder / "outputs").models[0]
+    whole, shared = captions(source), captions(source, 250)
+    assert whole is not None
+    assert shared is not None
+    assert whole["left_out"] == 0
+    assert shared["left_out"] == len(source.cells) - 8
 
 
 # ---- the terminal
