@@ -10,20 +10,22 @@ import pandas as pd
 import pytest
 
 from blip2sweep.analysis.models import by_role, largest_group, role_label
+from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.commands.report import report
 from blip2sweep.errors import UserError
+from blip2sweep.reporting import models_page
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.comparison import _missing_of, compare, drawn
 from blip2sweep.reporting.dropoff import draw_dropoff
 from blip2sweep.reporting.embedded import embedded_note
-from blip2sweep.reporting.figures import roles_of
+from blip2sweep.reporting.figures import figures, roles_of
 from blip2sweep.reporting.models_page import folder_names
 from blip2sweep.reporting.prices import terminal_prices
 from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.sources import load_sources
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.terminal import short_table
-from tests.command_line import blip2sweep, refused
+from tests.command_line import blip2sweep
 from tests.reporting.two_models import BLIP2, LLAVA, cells, sweep
 from tests.synthetic import entry
 
@@ -200,17 +202,14 @@ def test_where_no_model_can_be_reported_every_reason_is_told(tmp_path: Path) -> 
         load_sources(tmp_path)
 
 
-def test_verbs_of_one_model_name_the_option(folder: Path) -> None:
-    for verb in (["recommend", "--max-drop", "5%"], ["suggest", "-n", "1"]):
-        refused(
-            blip2sweep(*verb, cwd=folder),
-            "cells of 2 kinds of model are not compared: tiny, tiny-llava",
-            "--model tiny",
-        )
-    ran = blip2sweep("recommend", "--max-drop", "50%", "--model", "tiny-llava", "--out", "r.yaml", cwd=folder)
-    assert ran.code == 0, ran.err
-    assert not any(part in ran.out for part in BLIP2)
-    assert "vision" in ran.out
+def test_verbs_about_one_model_name_the_option(folder: Path, tmp_path: Path) -> None:
+    """`recommend` and `suggest` read their cells as `load_source` does."""
+    with pytest.raises(UserError, match=r"cells of 2 kinds of model are not compared: tiny, tiny-llava .*--model tiny"):
+        load_source(folder / "outputs")
+    source = load_source(folder / "outputs", only={"model": "tiny-llava"})
+    said = "\n".join(run_recommend(source, None, "50%", tmp_path / "r.yaml", verify=False))
+    assert "vision" in said
+    assert not any(part in said for part in BLIP2)
 
 
 def test_one_model_of_a_sweep_of_several_has_its_own_parts_alone(folder: Path) -> None:
@@ -223,18 +222,27 @@ def test_one_model_of_a_sweep_of_several_has_its_own_parts_alone(folder: Path) -
 
 
 def test_report_writes_one_page_and_a_folder_a_model(folder: Path) -> None:
-    ran = blip2sweep("report", "--png", cwd=folder)
+    ran = blip2sweep("report", cwd=folder)
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[0] == "sweep planted: tiny and tiny-llava on shapes_caption, 60 samples, 26 cells"
     data = folder / "outputs/sweeps/planted/report-data"
     assert len(pd.read_csv(data / "models.csv")) == 24
-    assert sorted(p.name for p in data.iterdir()) == ["models.csv", "models.png", "tiny", "tiny-llava"]
-    for model in TWO:
-        assert len(pd.read_csv(data / model / "dropoff.csv")) == 12
-        assert (data / model / "dropoff.png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(p.name for p in data.iterdir()) == ["models.csv", "tiny", "tiny-llava"]
+    assert [len(pd.read_csv(data / model / "dropoff.csv")) for model in TWO] == [12, 12]
     text = (folder / "outputs/sweeps/planted/report.html").read_text()
     compared = json.loads(text.partition('id="compared">')[2].partition("</script>")[0])
     assert (compared["models"], compared["settings"]) == (["tiny", "tiny-llava"], ["rtn/channel"])
+
+
+def test_pictures_lie_where_their_csvs_do(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        models_page, "figures", lambda source: [f for f in figures(source) if f.name in ("dropoff", "map")]
+    )
+    monkeypatch.setattr(models_page, "body", lambda *rest: "")
+    monkeypatch.setattr(models_page, "packs", lambda *rest: "")
+    report(load_sources(folder / "outputs"), tmp_path / "mine.html", png=True, pdf=False)
+    wanted = [tmp_path / "mine-data" / place for place in ("models.png", "tiny/dropoff.png", "tiny-llava/dropoff.png")]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in wanted)
 
 
 def test_folders_of_models_stay_inside_and_differ() -> None:
