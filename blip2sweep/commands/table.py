@@ -10,7 +10,8 @@ from pathlib import Path
 
 from blip2sweep.console.printing import as_data, say, say_text
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.reporting.terminal import FORMATS, notes, print_table, render
+from blip2sweep.reporting.table_notes import notes
+from blip2sweep.reporting.terminal import FORMATS, print_table, render
 from blip2sweep.results.latest import ALL, newer_runs, not_scored, up_to_date
 from blip2sweep.results.sweeps import find_results
 from blip2sweep.results.table import older_rows
