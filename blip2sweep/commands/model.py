@@ -28,15 +28,15 @@ def _weights(model: ModelSection) -> str:
     return str(model.get("hub_id") or model.get("path"))
 
 
-def add(folder: Path, config_dir: Path | None, name: str | None) -> str:
+def add(folder: Path, config_dir: Path | None, name: str | None, partial: bool = False) -> str:
     """The YAML of a checkpoint; with `config_dir` it is written to config_dir/model/NAME.yaml, and what to type is returned.
 
-    Raises UserError, one line, where something stays unclear, and for a name that is taken.
+    partial: also of a model whose weights are mostly in no linear layer. Raises UserError, one line, where something stays unclear, and for a name that is taken.
     """
     target = None if config_dir is None else _free(config_dir, name or folder.absolute().name)
     from blip2sweep.models.discovery import propose
 
-    section = propose(folder, name)
+    section = propose(folder, name, partial)
     text = HEAD + yaml.safe_dump(section, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     if config_dir is None or target is None:
         return text

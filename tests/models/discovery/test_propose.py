@@ -94,15 +94,15 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "no features": ({"model_type": "fuyu"}, ("FuyuForCausalLM has no get_image_features",)),
     "no interface": ({"model_type": "florence2"}, ("takes no features of pictures (mm_encoder_outputs)",)),
     "quantized": (
-        {"model_type": "llava", "quantization_config": {"quant_method": "awq"}}, ("already quantized (config.json says awq)",)
+        {"model_type": "llava", "quantization_config": {"quant_method": "awq"}}, ("already quantized (config.json says quantization_config: awq)",)
     ),
-    "experts": (_moe, ("of the weights in its blocks are in linear layers",)),
+    "experts": (_moe, ("% of the weights in its blocks are in linear layers (--allow-partial",)),
     "two classes": (
         lambda: tf.Lfm2VlConfig(
             vision_config={"model_type": "siglip2_vision_model", **VISION}, text_config={"model_type": "lfm2", **TEXT,
             "layer_types": ["conv", "full_attention", "conv"]},
         ),
-        ("model.language_model.layers",),
+        ("model.language_model.layers: only some of its blocks have conv.in_proj",),
     ),
     "no processor": (
         lambda: tf.LlavaConfig(vision_config={"model_type": "clip_vision_model", **VISION}, text_config=TEXT),
