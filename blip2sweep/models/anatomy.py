@@ -12,7 +12,7 @@ from functools import cached_property
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy_config import check_parts, read_part
-from blip2sweep.models.architecture import Stage, stages
+from blip2sweep.models.architecture import Stage, family, stages
 from blip2sweep.models.part import Linear, Part
 from blip2sweep.models.places import places
 from blip2sweep.models.roles import check_names, own_names, spellings
@@ -158,7 +158,8 @@ def anatomy(model: ModelSection) -> Anatomy:
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
     order = stages(model)
     found = places(order, str(model["family"]), paths)
-    parts = {name: read_part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}
+    cross, sizes = family(model).behind_pictures, model["config"]
+    parts = {name: read_part(name, place, model["parts"][name], sizes, cross) for name, place in found.items()}
     check_names(str(model["name"]), parts)
     tied = tuple(tuple(names) for names in model.get("tied") or ())
     return Anatomy(model["name"], parts, order, tied, model.get("not_addressable") or {})

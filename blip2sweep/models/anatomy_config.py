@@ -125,8 +125,13 @@ def _size_mistakes(expression: object, sizes: object) -> Iterator[str]:
 # ---- the parts
 
 
-def read_part(name: str, place: Place, section: PartSection, sizes: Mapping[str, object]) -> Part:
-    """A part of a checked config. sizes: the `config` of the model, whose fields the sizes of layers name."""
+def read_part(
+    name: str, place: Place, section: PartSection, sizes: Mapping[str, object], behind_pictures: Collection[str] = ()
+) -> Part:
+    """A part of a checked config.
+
+    sizes: the `config` of the model, whose fields the sizes of layers name. behind_pictures: of its family.
+    """
     stacks: list[Stack] = []
     for stack in place.stacks:
         stacks.append(_stack(stack, section["stacks"][stack], sum(s.n for s in stacks), sizes))
@@ -139,7 +144,8 @@ def read_part(name: str, place: Place, section: PartSection, sizes: Mapping[str,
                 (unread if dead else linears).append(x)
     folds = tuple(_fold(f) for f in section.get("folds") or ())
     role = section.get("role") or place.role
-    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, place.last, tuple(unread))
+    reads_text = place.last and not any(s.path in behind_pictures for s in stacks)
+    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, reads_text, tuple(unread))
 
 
 def _stack(name: str, entry: StackSection, first: int, sizes: Mapping[str, object]) -> Stack:

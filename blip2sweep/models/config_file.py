@@ -35,6 +35,8 @@ def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedCon
         for name in REDIRECTS
         if data.get(name)
     ]
+    if data.get("auto_map"):
+        wrong.append("config.json: auto_map names code of the folder's own (trust_remote_code), which is never run")
     if data.get("model_type") != model_type:
         return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {model_type}"]
     try:

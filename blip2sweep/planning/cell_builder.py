@@ -16,7 +16,8 @@ from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
-from blip2sweep.tasks.generation import resolve_generation
+from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.task import task_of
 
 
 class CellBuilder:
@@ -35,6 +36,7 @@ class CellBuilder:
         _check_requests(model, task)
         request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
         generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
+        self._once("texts", [*request, task_config, model.image_token], lambda a: _check_texts(task, generation, a[-1]))
         check_packed(recipe, model.dtypes, config["calibration"]["upstream"])
         backend = chosen_backend(config.get("backend"), recipe)
         samples = self._calibration(config, model, recipe, task)
@@ -88,6 +90,19 @@ def _with_content(config: Mapping[str, Any]) -> TaskData:
     return task
 
 
+def _check_texts(task: TaskData, generation: Generation, token: str | None) -> None:
+    """Raise UserError where a prompt, or the text of a sample, holds what stands for a picture. token: None is nothing."""
+    own, prompt = task_of(task.kind), generation.prompt or ""
+    if token and token in prompt:
+        raise UserError(f"generation.prompt={prompt!r}: holds {token}, which stands for the picture; right: without it")
+    held = [s.id for s in task.samples if token and token in own.prompt(s, prompt)]
+    if held:
+        raise UserError(
+            f"task {task.name}: {token} stands for the picture, and the texts of {len(held)} samples hold it, such as that "
+            f"of {held[0]}; right: samples without it"
+        )
+
+
 def _hashed(samples: Calibration) -> Calibration:
     """The samples with their identity computed, so that its errors are raised here."""
     assert samples.identity
@@ -107,7 +122,7 @@ def _check_requests(model: Model, task: TaskData) -> None:
 
 def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split: TaskData, model: Model) -> None:
     """Raise UserError when calibration without images cannot reach a part that is measured."""
-    text_parts = [part.name for part in model.anatomy.parts.values() if _reads_text_alone(part, model)]
+    text_parts = [part.name for part in model.anatomy.parts.values() if part.reads_text]
     need_images = [part.name for part in measured if part.name not in text_parts]
     if config["text_only"] and need_images:
         others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
@@ -120,9 +135,3 @@ def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split:
             f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
             f"calibration.text_only=true"
         )
-
-
-def _reads_text_alone(part: Part, model: Model) -> bool:
-    """Whether a part can be measured on texts without pictures."""
-    pictured = family(model.config).behind_pictures
-    return part.reads_text and not any(stack.path in pictured for stack in part.stacks)

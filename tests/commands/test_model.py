@@ -8,13 +8,24 @@ import pandas as pd
 import pytest
 import yaml
 
+from blip2sweep.commands import model
 from blip2sweep.commands.model import add, known
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.discovery.child import answer
 from blip2sweep.models.linear_share import linear_share
-from tests.checkpoints import fails
+from blip2sweep.planning.cell_builder import CellBuilder
+from tests.checkpoints import believe, fails
 from tests.command_line import blip2sweep, refused
+from tests.composing import composer
 from tests.models.discovery.made import write, write_whole
+
+
+@pytest.fixture
+def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's answer, without a child."""
+    monkeypatch.setattr(model, "ask", lambda _, folder, question, *__: answer(folder, question))
+
 
 FEW = ("task.limit=4", "generation.max_new_tokens=3")
 
@@ -25,7 +36,7 @@ def test_the_list_has_each_model() -> None:
     assert lines["tiny"] == ["blip-2", "pkg://blip2sweep.assets/tiny"]
 
 
-def test_without_a_folder_it_prints(tmp_path: Path) -> None:
+def test_without_a_folder_it_prints(tmp_path: Path, asked_here: None) -> None:
     text = add(write("vipllava", tmp_path / "vip"), None, "mine")
     assert yaml.safe_load(text)["name"] == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["vip"]
@@ -67,22 +78,22 @@ def test_what_it_wrote_runs(tmp_path: Path) -> None:
     assert "linear_share" not in rows
 
 
-def test_a_mixture_of_experts_only_when_it_is_asked_for(tmp_path: Path) -> None:
-    write_whole("qwen3_vl_moe", tmp_path / "moe")
-    add(tmp_path / "moe", tmp_path / "site", None, partial=True)
+def test_a_mixture_of_experts_only_when_it_is_asked_for(tmp_path: Path, asked_here: None) -> None:
+    folder = write_whole("qwen3_vl_moe", tmp_path / "moe")
+    with fails("moe", "of the weights in its blocks are in linear layers", "--allow-partial"):
+        add(folder, tmp_path / "site", None)
+    assert not (tmp_path / "site").exists()
+    add(folder, tmp_path / "site", None, partial=True)
     section = yaml.safe_load((tmp_path / "site" / "model" / "moe.yaml").read_text())
-    inside = 3 * 16 * 3 * 64 * 64 + 3 * 16 * 64  # experts and routers of three blocks
-    shape = anatomy(section)
+    assert section["allow_partial"] is True
+    shape, inside = anatomy(section), 3 * 16 * 3 * 64 * 64 + 3 * 16 * 64  # experts and routers of three blocks
     blocks = sum(x.weights for p in shape.parts.values() for x in p.linears if x.stack != "merger")
     share = blocks / (blocks + inside)
-    assert linear_share(inspect(tmp_path / "moe").tensors, shape) == pytest.approx(share)
-    words = ("--config-dir", "site", "-m", "model=moe", "part=language", "quant.bits=2", *FEW)
-    told = refused(
-        blip2sweep(*words, "model.allow_partial=false", cwd=tmp_path),
-        f"{share:.1%} of the weights",
-        "allow_partial=true",
-    )
-    ran = blip2sweep(*words, "sweep_name=moe", cwd=tmp_path)
-    assert ran.code == 0, ran.err
-    rows = pd.read_parquet(tmp_path / "outputs" / "sweeps" / "moe" / "table.parquet")
-    assert rows["linear_share"].tolist() == pytest.approx([share] * 2, abs=1e-4)
+    assert linear_share(inspect(folder).tensors, shape) == pytest.approx(share)
+    believe(folder, section)
+    config = composer().config(("part=language", "quant.bits=2", "task.limit=2"))
+    columns = CellBuilder()({**config, "model": section}).columns()
+    assert columns["linear_share"] == pytest.approx(share, abs=1e-4)
+    with fails("model moe", f"{share:.1%} of the weights", "right: model.allow_partial=true"):
+        CellBuilder()({**config, "model": {**section, "allow_partial": False}})
+    assert "linear_share" not in CellBuilder()(config).columns()

@@ -18,12 +18,14 @@ from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
+from blip2sweep.models.architecture import family
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.text import Ids
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.tasks import Generation, TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.generation import resolve_generation
 from blip2sweep.tasks.sample import Sample
 from tests.apply.calibration.folding import fold
 from tests.apply.calibration.test_calibration import made, samples
@@ -311,3 +313,24 @@ def test_errors_propagate_to_the_logits_once(loaded: Loaded) -> None:
         rows = propagation.compare(plain, propagation.states(loaded, chosen))
     assert [r["part"] for r in rows if r["block"] is None] == ["llm"]
     assert {r["part"] for r in rows if r["snr_db"] is None} == {"vit"}  # its blocks before the change
+
+
+def test_image_tokens_are_told_apart_where_a_stream_has_them(loaded: Loaded) -> None:
+    """The Q-Former and BERT read pictures by cross-attention: none of their own tokens is a picture's."""
+    parts = loaded.anatomy.parts
+    assert [part.name for part in parts.values() if part.reads_text] == (["llm"] if "qformer" in parts else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("instructblip-vicuna-7b", "caption", Generation("A short image caption.", 5, 80, 10, 1.0)),
+        ("instructblip-flan-t5-xl", "vqa", Generation("Question: {} Short Answer:", 5, 10, 1, -1.0)),
+        ("blip-image-captioning-large", "caption", Generation("a picture of", 3, 16, 1, 1.0)),
+        ("blip-vqa-base", "vqa", Generation("{}", 3, 9, None, 1.0)),
+    ],
+)
+def test_released_models_are_asked_as_their_authors_ask(name: str, kind: str, expected: Generation) -> None:
+    model = conf(f"model/{name}")
+    found, _ = resolve_generation(conf("generation/paper"), kind, str(family(model).presets), model["prompts"])
+    assert found == expected

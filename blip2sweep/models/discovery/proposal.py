@@ -17,6 +17,7 @@ from blip2sweep.models.discovery.proof import NotProven, Small, behind, chat_of,
 from blip2sweep.models.discovery.sizes import Expressions
 from blip2sweep.models.discovery.tree import Found, linear_share, lists
 from blip2sweep.models.fields import factors, field, nested
+from blip2sweep.models.image_text.adapter import TOKEN
 from blip2sweep.models.image_text.chat import TEMPLATE
 from blip2sweep.models.image_text.processor import read_processor
 from blip2sweep.models.linear_share import LEAST
@@ -59,7 +60,7 @@ def _propose(folder: Path, name: str | None, partial: bool) -> JsonObject:
     config, cls = read(folder)
     full, found, share = _tree(folder, cls, config, partial)
     small_config = _narrowed(folder, config)
-    template, processor = _processor(folder, config)
+    template, processor = _processor(folder, config, next(f.path for f in found if f.role == VISION))
     model = random_model(cls, small_config)
     _, narrow = _lists(folder, model)
     try:
@@ -76,7 +77,7 @@ def _propose(folder: Path, name: str | None, partial: bool) -> JsonObject:
     own: JsonObject = {
         "name": name or re.sub(r"[^\w.-]", "-", folder_name(folder)), "path": str(folder.absolute()),
         "architecture": "image_text", "family": "decoder", "dtype": dtype(configs[0]),
-        **({"chat": chat} if chat else {}), "prompts": PROMPTS, **({"adapter": adapter} if adapter else {}),
+        **({"chat": chat} if chat else {}), "prompts": PROMPTS, "adapter": {**adapter, TOKEN: processor.image_token},
         "config": _config(configs[0], parts), "parts": parts,
     }  # fmt: skip
     tied = _tied(full)
@@ -112,11 +113,11 @@ def _narrowed(folder: Path, config: PreTrainedConfig) -> PreTrainedConfig:
         raise refusal(folder, [f"no small model of its structure can be made ({first_line(error)})"]) from error
 
 
-def _processor(folder: Path, config: PreTrainedConfig):  # type: ignore[no-untyped-def]
+def _processor(folder: Path, config: PreTrainedConfig, blocks: str):  # type: ignore[no-untyped-def]
     """(chat, processor): with the checkpoint's chat template where it has one."""
     wrong = list[str]()
     for chat in (TEMPLATE, None):
-        processor, wrong = read_processor(folder, config, chat)
+        processor, wrong = read_processor(folder, config, chat, blocks)
         if processor is not None and not wrong:
             return chat, processor
     raise refusal(folder, wrong)
