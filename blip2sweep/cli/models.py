@@ -29,6 +29,9 @@ def add(
         Path | None, typer.Option(help="Write DIR/model/NAME.yaml there; without it the YAML is printed.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; the folder's by default.")] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Also where most weights in blocks are in no linear layer.")
+    ] = False,
 ) -> None:
     """Propose a YAML for a checkpoint that no model of conf/model fits.
 
@@ -42,4 +45,4 @@ def add(
     """
     from blip2sweep.commands.model import add as run
 
-    say_text(run(folder, config_dir, name))
+    say_text(run(folder, config_dir, name, allow_partial))

@@ -107,6 +107,7 @@ class Cell:
             "weights": self.model.fingerprint[:12],
             "revision": self.model.revision,
             "dtype": self.model.dtype,
+            **({} if self.model.linear_share is None else {"linear_share": round(self.model.linear_share, 4)}),
             "task": self.task.name,
             "samples": len(self.task.samples),
             "data": digest([self.task.fingerprint, self.task.content])[:12],

@@ -12,6 +12,8 @@ BLOCKS = 4  # so that the first and last blocks differ from those in the middle
 DEPTH = ("num_hidden_layers", "num_layers", "depth", "n_layers", "num_encoder_layers")
 HEADS = ("num_attention_heads", "num_heads", "n_heads", "attention_heads")
 WIDTH = ("embed_dim", "d_model", "hidden_size", "n_embd", "width", "dim")  # the first that a section has is its own
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+OF_EXPERTS = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts_per_tok": 2}
 INNER = ("intermediate_size", "ffn_dim", "d_ff", "mlp_dim", "encoder_ffn_dim")
 OF_WIDTH = re.compile(r"hidden|embed|width|dim|size|intermediate|ffn")
 KEPT = re.compile(r"vocab|image_size|patch|window|token|merge|position|tile|crop|kernel|stride|chunk|buffer|channels")
@@ -91,6 +93,8 @@ def _section(section: Mapping[str, object], sizes: Sizes, known: Mapping[int, in
     own |= {k: BLOCKS for k in DEPTH if k in own} | {k: sizes.heads for k in HEADS if k in own}
     own |= {named: sizes.width} if named else {}
     own |= {k: sizes.inner for k in INNER if isinstance(own.get(k), int)}
+    own |= {k: 8 for k in EXPERTS if isinstance(own.get(k), int)}
+    own |= {k: v for k, v in OF_EXPERTS.items() if isinstance(own.get(k), int)}
     own |= {"head_dim": sizes.head} if isinstance(section.get("head_dim"), int) else {}
     if isinstance(pairs, int):
         own["num_key_value_heads"] = sizes.heads if pairs == heads else 1 if pairs == 1 else sizes.heads // 2

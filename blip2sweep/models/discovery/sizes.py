@@ -8,6 +8,7 @@ from blip2sweep.models.fields import factors, field, size
 from blip2sweep.models.part import LANGUAGE, VISION
 
 INNER = ("text_config", "vision_config")
+DEPTH = ("num_hidden_layers", "depth", "num_layers", "n_layers")
 FIRST = ("hidden_size", "intermediate_size", "embed_dim", "num_hidden_layers", "depth")
 
 
@@ -25,6 +26,11 @@ class Expressions:
         """
         fits = [x for x in self._known if all(_value(x, c) == v for c, v in zip(self.configs, values, strict=True))]
         return min(fits, key=lambda x: (_foreign(x, role), x.count("*") + x.count("/")), default=values[0])
+
+    def depth(self, values: Sequence[int], role: str) -> int | str:
+        """The field that counts the blocks of a list; the number itself where there is none."""
+        found = self(values, role)
+        return found if str(found).endswith(DEPTH) else values[0]
 
 
 def _foreign(expression: str, role: str) -> int:

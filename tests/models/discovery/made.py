@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import transformers as tf
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast, ProcessorMixin
 
+from blip2sweep.models.discovery.proof import random_model
 from blip2sweep.models.image_text.processor import for_pictures
 from tests.image_text import (
     AXES,
@@ -60,6 +61,11 @@ def _glm(t: PreTrainedTokenizerFast) -> ProcessorMixin:
     return for_pictures(tf.Glm4vProcessor)(images, t, None)
 
 
+def _qwen3(t: PreTrainedTokenizerFast) -> ProcessorMixin:
+    images = tf.Qwen2VLImageProcessorPil(patch_size=8, min_pixels=16 * 16, max_pixels=64 * 64)
+    return for_pictures(tf.Qwen3VLProcessor)(images, t, None)
+
+
 GLM = ("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>")
 AYA = ("<|IMG_PATCH|>", "<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>", "TILE", "TILE_GLOBAL")
 V = {"vocab_size": 280}
@@ -94,6 +100,13 @@ UNKNOWN: dict[str, Unknown] = {
         ),
         Small({}, GLM, _glm, {"image_token": GLM[0], "video_token": GLM[1]}, "".join((GLM[2], GLM[0], GLM[3]))),
     ),
+    "qwen3_vl_moe": Unknown(  # only with --allow-partial
+        lambda: tf.Qwen3VLMoeConfig(
+            **QWEN_IDS, text_config={**TEXT, **AXES, **V, "moe_intermediate_size": 64, "num_experts": 16},
+            vision_config={**QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+        ),
+        Small({}, QWEN, _qwen3, QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3]))),
+    ),
 }  # fmt: skip
 
 
@@ -105,6 +118,14 @@ def write(name: str, folder: Path) -> Path:
     made = small.processor(tokenizer(small))
     made.chat_template = CHAT.replace("IMAGE", small.placed or small.special[0])
     save(made, folder)
+    return folder
+
+
+def write_whole(name: str, folder: Path) -> Path:
+    """The folder with random weights."""
+    write(name, folder)
+    config = UNKNOWN[name].config()
+    random_model(tf.AutoModelForImageTextToText._model_mapping[type(config)], config).save_pretrained(folder)
     return folder
 
 
