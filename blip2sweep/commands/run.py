@@ -26,6 +26,7 @@ from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import failure_summary
 from blip2sweep.wire.lines import FailureLine
 from blip2sweep.wire.pack import JsonObject, Settings
+from blip2sweep.workers.signals import term_as_ctrl_c
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +83,10 @@ def run_sweep(
     if not plan.todo:
         sweep.write(output_dir)
         screen.print("nothing to run: every cell is in the ledger")
-    elif not launch(plan, sweep, output_dir):
-        return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
-    return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
+    with term_as_ctrl_c():
+        if plan.todo and not launch(plan, sweep, output_dir):
+            return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
+        return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
 
 
 def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tuple[Plan, Ledger]:

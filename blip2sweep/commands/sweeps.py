@@ -27,6 +27,7 @@ from blip2sweep.slurm.submit import write_merged
 from blip2sweep.wire.lines import FailureLine, ResultLine, StartLine
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.run_cell import MARKER
+from blip2sweep.workers.signals import term_as_ctrl_c
 
 
 def wait(output_dir: Path, name: str | None) -> None:
@@ -74,9 +75,10 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
     if folder_of := owner(output_dir, sweep):
         said = ", ".join(its_commands(sweep, again))
         tell(f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {said}")
-    if relaunch(again, sweep, output_dir, then_wait):
-        finish(output_dir, sweep)
-        check_all_done(output_dir, sweep)
+    with term_as_ctrl_c():
+        if relaunch(again, sweep, output_dir, then_wait):
+            finish(output_dir, sweep)
+            check_all_done(output_dir, sweep)
 
 
 def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:

@@ -466,7 +466,6 @@ def test_a_worker_whose_pack_is_damaged_says_so_in_one_line(
 
 def test_a_launch_whose_packs_cannot_be_read_is_not_noted(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "visible_gpus", list)
-    monkeypatch.setattr(local, "term_as_ctrl_c", lambda: None)
     monkeypatch.setattr(local, "write_packs", lambda *given: [outputs / "gone.json"])
     sweep = find_sweep(outputs, "first")
     with pytest.raises(UserError, match=r"gone\.json: cannot be read"):
