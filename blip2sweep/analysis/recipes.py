@@ -91,8 +91,8 @@ def _input_setting(inputs: InputEntry) -> str:
 
 
 def setting_name(recipe: Sequence[Entry]) -> str:
-    """The setting of a recipe. Of several, each with the parts or targets that have it, joined by ` + `:
-    `vision rtn/channel + language gptq/channel`."""
+    """The setting of a recipe. A recipe with several settings names the parts or targets of each, as in `vision
+    rtn/channel + language gptq/channel`."""
     by_setting: dict[str, list[Entry]] = {}
     for entry in recipe:
         by_setting.setdefault(setting_of(entry), []).append(entry)

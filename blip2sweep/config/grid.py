@@ -1,4 +1,4 @@
-"""A sweep's overrides become one override list for each cell: products, studies, and `each`."""
+"""Expands a sweep's overrides into one override list for each cell: products, studies and `each`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Job = tuple[str, ...]  # overrides of one cell
 
 
 class Composed(Protocol):
-    """What `each` and studies need of a job's config."""
+    """The parts of a job's config that `each` and studies read."""
 
     def value(self, job: Job, key: str) -> object: ...
     def anatomy(self, job: Job) -> Anatomy: ...
@@ -36,14 +36,14 @@ def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
 
 
 def _anatomies(jobs: Iterable[Job], composed: Composed) -> Iterator[Anatomy]:
-    """The anatomies of a sweep's models. A model without one is left to planning, which refuses it."""
+    """The anatomies of a sweep's models. A model without an anatomy is left out; planning refuses it."""
     for chosen in dict.fromkeys(tuple(o for o in job if o.startswith(("model=", "model."))) for job in jobs):
         with contextlib.suppress(UserError):
             yield composed.anatomy(chosen)
 
 
 def product(overrides: Sequence[Override], options: Callable[[str], list[str]]) -> list[Job]:
-    """Every combination of the swept values. A key given twice counts once, with its last values."""
+    """Every combination of the swept values. Of a key that is given twice only the last values count."""
     axes: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()

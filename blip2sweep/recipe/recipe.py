@@ -1,7 +1,5 @@
-"""A resolved recipe:
-
-the entries of its steps in order. It is kept part by part, so that a grid shares the work of parts.
-"""
+"""A resolved recipe: the entries of its steps, in order. It is kept part by part, so that the cells of a grid share the
+work of parts."""
 
 from __future__ import annotations
 

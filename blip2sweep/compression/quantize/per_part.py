@@ -20,11 +20,11 @@ class Own(NamedTuple):
 
 
 def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
-    """{addressable part:
+    """{addressable part: its own options and target}. The options of a stack are one level deeper, as in
+    `per_part.language.encoder.bits`.
 
-    its own knobs and target}. A stack's keys are one level deeper: `per_part.language.encoder.bits`.
-
-    names: what `part` names. part: the value of `part`, for messages. Raises UserError for a part outside `part`.
+    names: the parts that `part` names. part: the value of `part`, for messages. Raises UserError for a part outside
+    `part`.
     """
     found: dict[str, Own] = {}
     without = of_no_part(per_part, anatomy)

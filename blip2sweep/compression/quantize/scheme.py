@@ -145,10 +145,8 @@ class Scheme:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What calibration measures for it:
-
-        `hessian` or `ranges` for the method, `ranges` for a static range of the inputs.
-        """
+        """What calibration measures for this scheme: `hessian` or `ranges` for the method, and `ranges` for a static
+        range of the inputs."""
         own, inputs = METHODS[self.weights.method].calibrates, self.input_activations
         static = {"ranges"} if inputs is not None and not inputs.dynamic else set()
         return frozenset({own} | static if own else static)
