@@ -49,7 +49,7 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes:
     jobs = [c.job() for c in plan.todo]
     count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
-    _packs(make_packs(jobs, count), seconds, "worker")
+    _packs(make_packs(jobs, count), seconds, "worker", processes)
 
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:

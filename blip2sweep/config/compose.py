@@ -7,10 +7,10 @@ against the typed config. The configs of cells are then made by setting values i
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
@@ -27,6 +27,9 @@ from blip2sweep.config.schema import GROUPS, OPEN
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.own_folder import OwnFolders
+from blip2sweep.models.shipped import shipped_models
+from blip2sweep.wire.model_section import ModelSection
 
 Choice = tuple[str, ...]  # overrides that choose from groups
 
@@ -42,6 +45,14 @@ def folders(config: DictConfig) -> list[Path]:
     """The folders with the user's own YAML and, beside it, Python files: `--config-dir` and `hydra.searchpath`."""
     sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
     return [Path(s.path) for s in sources if s.schema == "file"]
+
+
+def with_own_folder(config: dict[str, Any], typed: Iterable[Override], own: OwnFolders) -> dict[str, Any]:
+    """The config of a cell, with the model of a folder where one is typed and no model is named."""
+    keys = {override.key_or_group for override in typed}
+    if "model" in keys:
+        return config
+    return {**config, "model": own.settled(config["model"], {key for key in keys if key.startswith("model.")})}
 
 
 class Composer:
@@ -73,7 +84,14 @@ class Composer:
             if text not in choice:
                 path, value = self._value(choice, text)
                 config = _with(config, path, value)
-        return config
+        return with_own_folder(config, [self._override(o) for o in job], self._own)
+
+    @cached_property
+    def _own(self) -> OwnFolders:
+        return OwnFolders(lambda: [n for n in self.options("model") if n not in shipped_models()], self._named)
+
+    def _named(self, name: str) -> ModelSection:
+        return cast("ModelSection", self._base((f"model={name}",))[1]["model"])
 
     def value(self, job: Job, key: str) -> object:
         """The value of a top-level key in the config of one cell."""

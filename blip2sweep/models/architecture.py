@@ -78,7 +78,7 @@ class Family(NamedTuple):
     the reference. Without a picture and a question that stack would read the same tokens every time. presets: the
     family in conf/generation whose presets it takes; None where they have its own name. behind_pictures: lists of
     blocks in the last stage that read pictures by cross-attention: they cannot run without one, and none of their own
-    tokens is a picture's.
+    tokens is a picture's (`Part.reads_text`).
     """
 
     stacks: tuple[str, ...]

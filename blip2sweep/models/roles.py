@@ -57,7 +57,8 @@ def own_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
     role = word.partition(".")[0]
     if role in ROLES and not anatomy.role(role):
         has = ", ".join(f"{p.name} ({p.role})" for p in anatomy.parts.values())
-        raise MissingRole(f"{where}: model {anatomy.model} has no part of the role {role}; its parts: {has}")
+        why = f" ({reason})" if (reason := anatomy.not_addressable.get(role)) else ""
+        raise MissingRole(f"{where}: model {anatomy.model} has no part of the role {role}{why}; its parts: {has}")
     raise UserError(
         f"{where}: model {anatomy.model} has no part '{word}'; {nearest(word, [*anatomy.spellings, 'all', 'none'])}"
     )

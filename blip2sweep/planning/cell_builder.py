@@ -107,7 +107,7 @@ def _check_requests(model: Model, task: TaskData) -> None:
 
 def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split: TaskData, model: Model) -> None:
     """Raise UserError when calibration without images cannot reach a part that is measured."""
-    text_parts = [part.name for part in model.anatomy.parts.values() if _reads_text_alone(part, model)]
+    text_parts = [part.name for part in model.anatomy.parts.values() if part.reads_text]
     need_images = [part.name for part in measured if part.name not in text_parts]
     if config["text_only"] and need_images:
         others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
@@ -120,9 +120,3 @@ def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split:
             f"read the same few tokens every time; right: calibration=task, or questions: calibration=vqav2 "
             f"calibration.text_only=true"
         )
-
-
-def _reads_text_alone(part: Part, model: Model) -> bool:
-    """Whether a part can be measured on texts without pictures."""
-    pictured = family(model.config).behind_pictures
-    return part.reads_text and not any(stack.path in pictured for stack in part.stacks)

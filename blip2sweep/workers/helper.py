@@ -6,6 +6,7 @@ The descriptor is the end of a pipe to the worker. The worker alone writes to th
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from multiprocessing.connection import Connection
 
@@ -50,7 +51,7 @@ class Runner:
 
 def main(argv: list[str]) -> int:
     """Serve from the command line."""
-    end_with_parent()
+    end_with_parent(signal.SIGKILL)
     with Connection(int(argv[0])) as connection:
         serve(connection)
     return 0

@@ -127,7 +127,7 @@ class Helper:
         """Start the process. It loads the model with its first share."""
         self._connection, theirs = Pipe()
         command = [sys.executable, "-m", "blip2sweep.workers.helper", str(theirs.fileno())]
-        with theirs, _blocked(signal.SIGUSR2, signal.SIGINT):
+        with theirs, _blocked(signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):
             self._process = subprocess.Popen(command, env={**os.environ, **self.env}, pass_fds=[theirs.fileno()])
         self.busy = self._announced = False
         self._connection.send(self.settings)
@@ -189,8 +189,8 @@ def _environment(gpus: Sequence[str], rank: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _blocked(*signals: signal.Signals) -> Iterator[None]:
-    """A process that is started in it never gets these signals, which a job's processes get together. This process gets
-    them afterwards."""
+    """A process that is started in it never gets these signals, which all processes of a job or terminal get together. This
+    process gets them afterwards, and ends the other."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield

@@ -83,10 +83,10 @@ def term_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def end_with_parent() -> None:
-    """On Linux: have the kernel send TERM when the supervisor ends, so that no worker runs without one."""
+def end_with_parent(signum: int = signal.SIGTERM) -> None:
+    """On Linux: have the kernel send a signal when the parent ends, so that no worker runs without its supervisor."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signum)  # PR_SET_PDEATHSIG
 
 
 def had_whole_wall_time(start: float) -> bool:

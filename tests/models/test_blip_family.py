@@ -311,3 +311,19 @@ def test_errors_propagate_to_the_logits_once(loaded: Loaded) -> None:
         rows = propagation.compare(plain, propagation.states(loaded, chosen))
     assert [r["part"] for r in rows if r["block"] is None] == ["llm"]
     assert {r["part"] for r in rows if r["snr_db"] is None} == {"vit"}  # its blocks before the change
+
+
+def test_the_weight_of_image_tokens_counts_where_a_stream_has_them(
+    planned: Callable[..., list[dict[str, Any]]], loaded: Loaded
+) -> None:
+    """The Q-Former and BERT read pictures by cross-attention: none of their own tokens is a picture's."""
+    found = {}
+    for part in loaded.anatomy.parts.values():
+        words = (f"part={part.name}", "quant=gptq", "quant.bits=4")
+        keys = [planned(*words, f"calibration.image_token_weight={w}")[0]["key"] for w in (1, 2)]
+        found[part.name] = keys[0] != keys[1]
+    assert (
+        found == {"vit": False, "qformer": False, "llm": "qformer" in found}
+        if "qformer" in found
+        else not any(found.values())
+    )

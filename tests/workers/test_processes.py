@@ -246,7 +246,10 @@ def test_a_worker_that_is_stopped_ends_its_processes_at_once(tmp_path: Path) -> 
         time.sleep(0.02)
     pid = lines(tmp_path, "started")[0]["pid"]
     (helper,) = helpers(pid)
-    helper.send_signal(signal.SIGUSR2)  # as Slurm sends it to every process of a job
+    for signum in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):  # as every process of a job gets them
+        helper.send_signal(signum)
+    time.sleep(0.2)
+    assert helper.is_running()
     supervisor.stop()
     helper.wait(timeout=10)
     thread.join(timeout=20)

@@ -99,7 +99,13 @@ def from_bytes(payload: bytes, device: torch.device) -> dict[str, Prepared]:
 def to_file(path: Path, layers: Mapping[str, Prepared]) -> None:
     """A safetensors file with the layers as JSON in its header. Raises OSError where the disk refuses."""
     stored, tensors = _split(layers)
-    named = {f"{i:06}": x.detach().cpu().contiguous() for i, x in enumerate(tensors)}
+    named: dict[str, Tensor] = {}
+    stored_at: set[int] = set()
+    for i, x in enumerate(tensors):
+        held = x.detach().cpu().contiguous()
+        place = held.untyped_storage().data_ptr()
+        named[f"{i:06}"] = held.clone() if place in stored_at else held  # layers may share a tensor; a file may not
+        stored_at.add(place)
     try:
         save_file(named, path, metadata={"layers": json.dumps(stored)})
     except SafetensorError as error:

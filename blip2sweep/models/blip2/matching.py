@@ -134,8 +134,9 @@ class QueryMatcher:
         return out.last_hidden_state[:, : queries.shape[1]]
 
     @torch.inference_mode()
-    def logits(self, output: Tensor) -> Tensor:
+    def logits(self, output: object) -> Tensor:
         """(pairs, 1, 2): whether they match."""
+        assert isinstance(output, Tensor)
         return self._projected(self.model.itm_head, output).mean(1, keepdim=True)
 
     def _queries(self, rows: int) -> Tensor:

@@ -12,19 +12,17 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "features": ("list", "stacked"),
     "first_position": (0, 1),
     "token_types": ("image", "prefix"),
-    "beams": (True, False),
 }
 
 
 class Adapter(NamedTuple):
     """features: whether the features of pictures are given as a list or as one tensor. first_position: the number of the
-    first token. token_types: which tokens of a prompt have type 1 where the forward takes `token_type_ids`: those of
-    the picture, or none (the prompt is a prefix). beams: whether `generate` of transformers repeats features rightly."""
+    first token. token_types: which tokens have type 1 where the forward takes `token_type_ids`: those of the picture,
+    or those behind the prompt, which is a prefix that is read in both directions."""
 
     features: str = "list"
     first_position: int = 0
     token_types: str = "image"
-    beams: bool = True
 
     @classmethod
     def of(cls, model: ModelSection) -> Adapter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.text import Ids, Prompt
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ class Chat:
     def around(self, user: str) -> str:
         """The text that the model reads, with the picture's token where the picture is.
 
-        Raises ValueError where a user's text holds that token.
+        Raises UserError where a user's text holds that token.
         """
         token = self.processor.image_token
         if token in user:
-            raise ValueError(f"a text with the picture's token {token} in it: {user[:80]!r}")
+            raise UserError(f"a text holds {token}, which stands for the picture: {user[:80]!r}; right: a text without it")
         if self.chat != TEMPLATE:
             return self.chat.replace(IMAGE, token).replace(USER, user)
         content = [{"type": "image"}, *([{"type": "text", "text": user}] if user else [])]

@@ -1,0 +1,57 @@
+"""The sizes of layers as products of fields of the config, so that a YAML fits checkpoints of other sizes too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from blip2sweep.models.fields import field, size
+
+INNER = ("text_config", "vision_config")
+FIRST = ("hidden_size", "intermediate_size", "embed_dim", "num_hidden_layers", "depth")
+
+
+class Expressions:
+    """Finds the expression that has a number in each of several configs, written out (models/written_out.py)."""
+
+    def __init__(self, configs: Sequence[Mapping[str, object]]) -> None:
+        self.configs = configs
+        self._known = dict.fromkeys(_candidates(configs[0]))
+
+    def __call__(self, values: Sequence[int], prefer: str) -> int | str:
+        """The expression of `values`, one for each config; the number itself where there is none.
+
+        prefer: the section whose fields are tried first.
+        """
+        fits = [x for x in self._known if all(_value(x, c) == v for x_, c, v in self._with(x, values))]
+        return min(fits, key=lambda x: (x.count("*") + x.count("/"), not x.startswith(prefer)), default=values[0])
+
+    def _with(self, x: str, values: Sequence[int]) -> Iterator[tuple[str, Mapping[str, object], int]]:
+        yield from ((x, config, value) for config, value in zip(self.configs, values, strict=True))
+
+
+def _value(expression: str, config: Mapping[str, object]) -> int | None:
+    try:
+        return size(expression, config)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _candidates(config: Mapping[str, object]) -> Iterator[str]:
+    inner = [name for name in INNER if isinstance(config.get(name), Mapping)]
+    plain = [f"{s}.{k}" for s in inner for k in (*FIRST, *_numbers(config[s])) if field(f"{s}.{k}", config)]
+    yield from plain
+    top = list(_numbers(config))
+    yield from top
+    for s in inner:
+        for heads in ("num_attention_heads", "num_heads", "num_key_value_heads"):
+            yield f"{s}.{heads}*{s}.head_dim"
+            yield f"{s}.{heads}*{s}.hidden_size/{s}.num_attention_heads"
+    widths = [name for name in plain if name.endswith(("hidden_size", "embed_dim", "intermediate_size"))]
+    yield from (f"{n}*{name}" for name in widths for n in (2, 3, 4))
+    merges = [n for n in (*plain, *top) if n.endswith(("merge_size", "scale_factor", "downsample_factor"))]
+    yield from (f"{m}*{m}*{name}" for m in merges for name in widths)
+
+
+def _numbers(section: object) -> Iterator[str]:
+    if isinstance(section, Mapping):
+        yield from (k for k, v in section.items() if isinstance(v, int) and not isinstance(v, bool) and v > 1)
