@@ -59,7 +59,7 @@ class Weights:
             return replace(self, strategy="channel", group_size=None, static_groups=None)
         return self
 
-    def said_once(self, layer: Traits, folded: bool = True) -> Weights:
+    def canonical(self, layer: Traits, folded: bool = True) -> Weights:
         """The form that identities have. Two schemes that make the same weights of a layer have one form.
 
         A knob that the layer cannot use has its default: a `block_size` beyond the row, `quantize_bias` without a bias,

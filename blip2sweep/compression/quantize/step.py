@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import METHODS, Method
-from blip2sweep.compression.quantize.folds import said_once
+from blip2sweep.compression.quantize.folds import canonical_schemes
 from blip2sweep.compression.quantize.resolve import resolve
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import Pair, Spec, Words
@@ -29,8 +29,8 @@ def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Scheme], ...]:
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
-    """{module path: scheme}. Knobs that decide nothing have one value (see `said_once`)."""
-    return said_once(part, layers_of(pairs))
+    """{module path: scheme}. Knobs that decide nothing have one value (see `canonical_schemes`)."""
+    return canonical_schemes(part, layers_of(pairs))
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:

@@ -32,7 +32,9 @@ class Chat:
         """
         token = self.processor.image_token
         if token in user:
-            raise UserError(f"a text holds {token}, which stands for the picture: {user[:80]!r}; right: a text without it")
+            raise UserError(
+                f"a text holds {token}, which stands for the picture: {user[:80]!r}; right: a text without it"
+            )
         if self.chat != TEMPLATE:
             return self.chat.replace(IMAGE, token).replace(USER, user)
         content = [{"type": "image"}, *([{"type": "text", "text": user}] if user else [])]
