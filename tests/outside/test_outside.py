@@ -309,7 +309,7 @@ WRONG = {
     "lacks": ("x = 1\n", "lacks METHOD; right: every name"),
     "apply": (METHOD.replace("def apply", "def apply_"), "lacks apply; right"),
     "other": (METHOD.replace('Method("toy_shift"', 'Method("shift"'), r"its METHOD is .*; right: METHOD = Method\('mine'"),
-    "knobs": (METHOD.replace('"toy_shift",', '"mine", knobs={"zeal": 1},'), "METHOD has knobs zeal; right: among group_size"),
+    "knobs": (METHOD.replace('"toy_shift",', '"mine", options={"zeal": 1},'), "METHOD has options zeal; right: among group_size"),
 }  # fmt: skip
 
 
@@ -377,6 +377,6 @@ def test_doctor_lists_what_there_is(
 
 
 def test_a_row_of_a_method_that_is_not_here_is_shown_all_the_same() -> None:
-    assert METHODS.known("gone").knobs == {}
+    assert METHODS.known("gone").options == {}
     with pytest.raises(KeyError):
         METHODS["gone"]

@@ -96,7 +96,7 @@ def _ordered(read: list[Read]) -> list[Read]:
 def canonical_schemes(part: Part, layers: Layers) -> dict[str, Words]:
     """{module path: scheme} as identities and stores have it.
 
-    Knobs that decide nothing have one value. So two recipes that make the same weights have one identity.
+    Options that decide nothing have one value. So two recipes that make the same weights have one identity.
     """
     folded = _folded(part, layers)
     return {x.path: _canonical(s, traits(x), x.path in folded).as_dict() for x, s in layers}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from blip2sweep.compression.quantize.options import Knob, Knobs, knobs_of, merged
+from blip2sweep.compression.quantize.options import Option, Options, merged, options_of
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import ROLES
 
 
 class Own(NamedTuple):
-    """What `per_part` says of one part: knobs, its own blocks and layers, and the config key it stands under."""
+    """What `per_part` says of one part: options, its own blocks and layers, and the config key it stands under."""
 
-    knobs: Knobs = ()
-    target: Knobs = ()
+    options: Options = ()
+    target: Options = ()
     where: str = ""
 
 
@@ -38,7 +38,7 @@ def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Ana
         own = _own(values, where)
         for name in meant:
             before = found.get(name, Own())
-            found[name] = Own(merged(before.knobs, own.knobs), merged(before.target, own.target), where)
+            found[name] = Own(merged(before.options, own.options), merged(before.target, own.target), where)
     return found
 
 
@@ -49,8 +49,8 @@ def _reaches(name: str, names: Sequence[str]) -> bool:
 
 def _own(values: Mapping[str, object], where: str) -> Own:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
-    target = tuple(Knob(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
-    return Own(knobs_of({k: v for k, v in values.items() if k not in places}, where), target)
+    target = tuple(Option(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
+    return Own(options_of({k: v for k, v in values.items() if k not in places}, where), target)
 
 
 def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -59,10 +59,10 @@ def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tu
             raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
         inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.spellings}
         yield str(name), {k: v for k, v in values.items() if k not in inner}
-        for stack, knobs in inner.items():
-            if not isinstance(knobs, Mapping):
-                raise UserError(f"per_part.{name}.{stack}={knobs}: right: per_part.{name}.{stack}.<knob>=<value>")
-            yield f"{name}.{stack}", knobs
+        for stack, options in inner.items():
+            if not isinstance(options, Mapping):
+                raise UserError(f"per_part.{name}.{stack}={options}: right: per_part.{name}.{stack}.<knob>=<value>")
+            yield f"{name}.{stack}", options
 
 
 def of_no_part(per_part: Mapping[str, object], anatomy: Anatomy) -> list[str]:

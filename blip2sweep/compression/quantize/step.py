@@ -29,7 +29,7 @@ def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Scheme], ...]:
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
-    """{module path: scheme}. Knobs that decide nothing have one value (see `canonical_schemes`)."""
+    """{module path: scheme}. Options that decide nothing have one value (see `canonical_schemes`)."""
     return canonical_schemes(part, layers_of(pairs))
 
 
@@ -74,7 +74,7 @@ def read(entry: Mapping[str, object]) -> Scheme:
 
 
 def text(entry: Mapping[str, object]) -> str:
-    """A scheme in words, for people: `rtn4/group32/sym`. Knobs are named where they are not the method's defaults."""
+    """A scheme in words, for people: `rtn4/group32/sym`. Options are named where they are not the method's defaults."""
     method, inputs = METHODS.known(str(entry["method"])), entry.get("input")
     only_width = len(method.bits) == 1
     pieces = [
@@ -91,4 +91,4 @@ def text(entry: Mapping[str, object]) -> str:
 
 
 def _further(method: Method) -> Iterable[tuple[str, object]]:
-    return ((k, v) for k, v in method.knobs.items() if k not in ("group_size", "symmetric"))
+    return ((k, v) for k, v in method.options.items() if k not in ("group_size", "symmetric"))
