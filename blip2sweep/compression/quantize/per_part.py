@@ -11,7 +11,7 @@ from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import ROLES
 
 
-class Own(NamedTuple):
+class PartOptions(NamedTuple):
     """What `per_part` says of one part: options, its own blocks and layers, and the config key it stands under."""
 
     options: Options = ()
@@ -19,14 +19,16 @@ class Own(NamedTuple):
     where: str = ""
 
 
-def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
+def read_per_part(
+    per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str
+) -> dict[str, PartOptions]:
     """{addressable part: its own options and target}. The options of a stack are one level deeper, as in
     `per_part.language.encoder.bits`.
 
     names: the parts that `part` names. part: the value of `part`, for messages. Raises UserError for a part outside
     `part`.
     """
-    found: dict[str, Own] = {}
+    found: dict[str, PartOptions] = {}
     without = of_no_part(per_part, anatomy)
     for word, values in _flat_parts(per_part, anatomy):
         if f"per_part.{word}.bits" in without:
@@ -35,10 +37,10 @@ def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Ana
         meant = [n for n in anatomy.own_names(word, where) if _reaches(n, names)]
         if not meant:
             raise UserError(f"{where}: outside part={part}, so it would do nothing; right: name {word} in part as well")
-        own = _own(values, where)
+        own = _part_options(values, where)
         for name in meant:
-            before = found.get(name, Own())
-            found[name] = Own(merged(before.options, own.options), merged(before.target, own.target), where)
+            before = found.get(name, PartOptions())
+            found[name] = PartOptions(merged(before.options, own.options), merged(before.target, own.target), where)
     return found
 
 
@@ -47,10 +49,10 @@ def _reaches(name: str, names: Sequence[str]) -> bool:
     return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
 
 
-def _own(values: Mapping[str, object], where: str) -> Own:
+def _part_options(values: Mapping[str, object], where: str) -> PartOptions:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
     target = tuple(Option(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
-    return Own(options_of({k: v for k, v in values.items() if k not in places}, where), target)
+    return PartOptions(options_of({k: v for k, v in values.items() if k not in places}, where), target)
 
 
 def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:

@@ -12,7 +12,7 @@ import yaml
 from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.options import Option, Options, Resolved, merged, options_of, resolve_options
-from blip2sweep.compression.quantize.per_part import Own, of_no_part, read_per_part
+from blip2sweep.compression.quantize.per_part import PartOptions, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
 from blip2sweep.errors import UserError, nearest
@@ -86,9 +86,11 @@ def _meant(word: str, where: str, names: Sequence[str], anatomy: Anatomy) -> Seq
     return [n for n in meant if n.partition(".")[0] in chosen] or meant
 
 
-def _of_part(config: Mapping[str, object], name: str, quant: Options, own: Mapping[str, Own]) -> Iterator[Selection]:
+def _of_part(
+    config: Mapping[str, object], name: str, quant: Options, own: Mapping[str, PartOptions]
+) -> Iterator[Selection]:
     """The selection of a part, and one for each of its stacks that `per_part` mentions."""
-    parent, mine = own.get(name.partition(".")[0], Own()), own.get(name, Own())
+    parent, mine = own.get(name.partition(".")[0], PartOptions()), own.get(name, PartOptions())
     common = {"blocks": str(config["blocks"]), "layers": str(config["layers"])}
     target = common | {k.name: str(k.value) for k in (*parent.target, *mine.target)}
     where = f"part={config['part']} " + " ".join(f"{k}={v}" for k, v in target.items())
@@ -108,7 +110,7 @@ def _written(target: Mapping[str, str]) -> Options:
 
 
 def _of_rule(
-    label: str, rule: object, quant: Options, own: Mapping[str, Own], names: Sequence[str], anatomy: Anatomy
+    label: str, rule: object, quant: Options, own: Mapping[str, PartOptions], names: Sequence[str], anatomy: Anatomy
 ) -> Iterator[Selection]:
     where = f"rules.{label}"
     if not isinstance(rule, Mapping) or not rule.get("target"):
@@ -117,7 +119,9 @@ def _of_rule(
     options = options_of({k: v for k, v in rule.items() if k != "target"}, where)
     typed = f"{where}.target={rule['target']}"
     for name in _meant(word, typed, names, anatomy):
-        base = merged(quant, own.get(name.partition(".")[0], Own()).options, own.get(name, Own()).options, options)
+        base = merged(
+            quant, own.get(name.partition(".")[0], PartOptions()).options, own.get(name, PartOptions()).options, options
+        )
         yield Selection(name, blocks, layers, base, typed, True, frozenset({f"{where}.target"}))
 
 
