@@ -99,7 +99,7 @@ def sites_of(text: object, anatomy: Anatomy, level: str, where: str) -> dict[str
         right = word if level == "part" else f"{word}:{blocks}"
         raise UserError(f"{where}={text}: such a step takes a whole {level}; right: {right}")
     found: dict[str, tuple[Site, ...]] = {}
-    for name in anatomy.own_names(word, f"{where}={text}"):
+    for name in anatomy.resolve_names(word, f"{where}={text}"):
         part = anatomy.parts[name.partition(".")[0]]
         own = sites(part, anatomy.mask(name, blocks, layers, f"{where}={text}"), level)
         found[part.name] = (*found.get(part.name, ()), *own)

@@ -13,7 +13,7 @@ from blip2sweep.config.overrides import normalise, parse, texts
 from blip2sweep.config.spelling import check_typed
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import own_keys
+from blip2sweep.models.roles import resolve_keys
 
 Job = tuple[str, ...]  # overrides of one cell
 
@@ -81,7 +81,7 @@ def _refuse_swallowed(job: Job, study: Sequence[Override], name: str, shapes: Se
 
 def _keys(key: str, shapes: Sequence[Anatomy]) -> set[str]:
     """A key, and its forms with the model's own names for parts."""
-    return {key, *(k for shape in shapes for k in own_keys(key.lstrip("+"), shape))}
+    return {key, *(k for shape in shapes for k in resolve_keys(key.lstrip("+"), shape))}
 
 
 # ---- each: one cell per block
@@ -112,7 +112,7 @@ def _each_block(job: Job, composed: Composed) -> Iterator[Job]:
 def _each_kept(job: Job, composed: Composed, word: str) -> Iterator[Job]:
     shape, rest = composed.anatomy(job), str(composed.value(job, "keep")).removeprefix(f"{word}:each")
     try:
-        names = shape.own_names(word, f"keep={word}:each")
+        names = shape.resolve_names(word, f"keep={word}:each")
     except MissingRole:
         yield job
         return

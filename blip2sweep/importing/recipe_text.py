@@ -99,7 +99,7 @@ def _setting(word: str, method: Method, piece: str, device: str) -> Entry:
 def _checked(entry: Entry, anatomy: Anatomy) -> list[Entry]:
     """The entry in the model's own names. Raises UserError for a target or method that does not exist."""
     word, blocks, layers = parse_target(str(entry["target"]), "target")
-    names = anatomy.own_names(word, f"target {entry['target']}")
+    names = anatomy.resolve_names(word, f"target {entry['target']}")
     for name in names:
         anatomy.mask(name, blocks, layers, f"target {entry['target']}")
     method = METHODS.get(str(entry.get("method")))

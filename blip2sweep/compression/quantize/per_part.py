@@ -34,7 +34,7 @@ def read_per_part(
         if f"per_part.{word}.bits" in without:
             continue
         where = f"per_part.{word}"
-        meant = [n for n in anatomy.own_names(word, where) if _reaches(n, names)]
+        meant = [n for n in anatomy.resolve_names(word, where) if _reaches(n, names)]
         if not meant:
             raise UserError(f"{where}: outside part={part}, so it would do nothing; right: name {word} in part as well")
         own = _part_options(values, where)

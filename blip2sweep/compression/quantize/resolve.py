@@ -81,7 +81,7 @@ def _of_config(config: Mapping[str, object], anatomy: Anatomy) -> Iterator[Selec
 
 def _meant(word: str, where: str, names: Sequence[str], anatomy: Anatomy) -> Sequence[str]:
     """The names that a word means. A role with several parts means those that `part` names, if it names any of them."""
-    meant = anatomy.own_names(word, where)
+    meant = anatomy.resolve_names(word, where)
     chosen = {name.partition(".")[0] for name in names}
     return [n for n in meant if n.partition(".")[0] in chosen] or meant
 
@@ -146,7 +146,7 @@ def _of_file(path: str, anatomy: Anatomy) -> Iterator[Selection]:
         word, blocks, layers = parse_target(entry["target"], where)
         check_spelling(anatomy, named := [*named, (where, word)])
         options = options_of(_settings(entry), where)
-        for name in anatomy.own_names(word, where):
+        for name in anatomy.resolve_names(word, where):
             yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
 
 
