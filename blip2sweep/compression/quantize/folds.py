@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme, Traits
-from blip2sweep.compression.step import Words
+from blip2sweep.compression.step import SpecFields
 from blip2sweep.models.part import Fold, Linear, Part
 
 Layers = Sequence[tuple[Linear, Scheme]]
@@ -93,7 +93,7 @@ def _ordered(read: list[Read]) -> list[Read]:
 # ---- what a layer gets, said once
 
 
-def canonical_schemes(part: Part, layers: Layers) -> dict[str, Words]:
+def canonical_schemes(part: Part, layers: Layers) -> dict[str, SpecFields]:
     """{module path: scheme} as identities and stores have it.
 
     Options that decide nothing have one value. So two recipes that make the same weights have one identity.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.stored import quantized
-from blip2sweep.compression.step import Site, Stored, Words
+from blip2sweep.compression.step import Site, SpecFields, Stored
 from blip2sweep.models.part import Linear
 
 
@@ -132,7 +132,7 @@ class Scheme:
     input_activations: Activations | None = None
     output_activations: None = None
 
-    def as_dict(self) -> Words:
+    def as_dict(self) -> SpecFields:
         """A plain dict without the null fields."""
         return {**self.fields()}
 
