@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from blip2sweep.outside import said
+from blip2sweep.outside import describe
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.wire.pack import CellJob, OutsideCode
@@ -44,4 +44,4 @@ def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
 
 def its_code(codes: Iterable[Mapping[str, OutsideCode]]) -> list[str]:
     """`code: …` of each file or package that packs name."""
-    return sorted({f"code: {said(full, code)}" for some in codes for full, code in some.items()})
+    return sorted({f"code: {describe(full, code)}" for some in codes for full, code in some.items()})

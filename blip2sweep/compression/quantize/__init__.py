@@ -111,7 +111,7 @@ class Methods(dict[str, Method]):
             return Method(name, tuple(range(1, 17)), ("",))
 
 
-def of_module(name: str, found: outside.Found) -> Method:
+def of_module(name: str, found: outside.OutsideModule) -> Method:
     """What a module from outside says of its method. Raises UserError where it lacks something."""
     method = getattr(found.having(("METHOD",)), "METHOD")  # noqa: B009
     if not isinstance(method, Method) or method.name != name:
