@@ -123,7 +123,7 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collectio
     old, new = set(there.keys), set(plan.cells)
     if old <= new:
         return f"sweep {name}: {len(old)} cells were there, {len(new - old)} added" if new - old else None
-    if sorted(words_of(there.command)) == sorted(words_of(own_command())):
+    if sorted(cell_overrides(there.command)) == sorted(cell_overrides(own_command())):
         return f"sweep {name}: {len(old - new)} of its {len(old)} cells have other keys now, and are replaced by {len(new - old)}"
     raise UserError(
         f"sweep_name={name}: in use for another grid, {len(old - new)} of whose {len(old)} cells are not in this one; "
@@ -147,7 +147,7 @@ def own_command() -> str:
     return shlex.join(sys.argv[1:])
 
 
-def words_of(command: str) -> list[str]:
+def cell_overrides(command: str) -> list[str]:
     """The words of a command that say which cells there are."""
     try:
         words = shlex.split(command)

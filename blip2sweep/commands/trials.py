@@ -16,7 +16,7 @@ from blip2sweep.metrics import METRICS
 
 
 class Trial(NamedTuple):
-    """What was asked for, the cell that it is, and its main metric; NaN where it has none."""
+    """What was requested for, the cell that it is, and its main metric; NaN where it has none."""
 
     overrides: tuple[str, ...]
     key: str | None
@@ -31,10 +31,10 @@ def direction(metric: str) -> str:
     return "maximize" if METRICS[metric].higher_is_better else "minimize"
 
 
-def check_direction(key: str, asked: object, metric: str) -> None:
+def check_direction(key: str, requested: object, metric: str) -> None:
     """Raise UserError for a search that would call the worst cell the best. key: the sweeper's setting that says so;
-    asked: a direction, or a list of them."""
-    words = [str(getattr(d, "name", d)) for d in (asked if isinstance(asked, list | tuple) else [asked])]
+    requested: a direction, or a list of them."""
+    words = [str(getattr(d, "name", d)) for d in (requested if isinstance(requested, list | tuple) else [requested])]
     right = direction(metric)
     if words != [right]:
         better = "higher" if right == "maximize" else "lower"
