@@ -103,10 +103,13 @@ class TaskData:
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
-    def words(self, said: Predictions) -> list[str]:
+    def readable_outputs(self, predictions: Predictions) -> list[str]:
         """The output for each sample as people read it; a choice is given by its text."""
-        known = {s.id: s.choices for s in self.samples} if said.choice else {}
-        return [known[i][int(word)] if known.get(i) else word for i, word in zip(said.id, said.outputs, strict=True)]
+        known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
+        return [
+            known[i][int(word)] if known.get(i) else word
+            for i, word in zip(predictions.id, predictions.outputs, strict=True)
+        ]
 
     @cached_property
     def images(self) -> dict[Id, Path]:
