@@ -16,7 +16,7 @@ from blip2sweep.metrics import METRICS
 
 
 class Trial(NamedTuple):
-    """What was requested for, the cell that it is, and its main metric; NaN where it has none."""
+    """The requested values, the cell that it is, and its main metric; NaN where it has none."""
 
     overrides: tuple[str, ...]
     key: str | None
