@@ -65,7 +65,7 @@ def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, A
 
 
 def _of_kind(by_kind: Mapping[str, Any], kind: str) -> Any:
-    """The entry of a kind of task, or of the kind whose presets fit it."""
+    """The entry for a kind of task. Without one, the entry for the kind whose presets fit it."""
     return by_kind.get(kind if kind in by_kind else task_of(kind).PRESET)
 
 
