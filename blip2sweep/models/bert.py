@@ -57,7 +57,7 @@ class Seen(EncoderDecoderCache):
 
 
 class Captioner(Opt):
-    """A `Language` (blip2sweep/models/architecture.py) that describes pictures. The text goes on after the prompt."""
+    """A `Language` (blip2sweep/models/language.py) that describes pictures. The text goes on after the prompt."""
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with [DEC] first, and no end."""

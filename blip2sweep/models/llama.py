@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Llama(Opt):
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with the BOS that the tokenizer sets: that of InstructBLIP's Vicuna is `</s>`."""

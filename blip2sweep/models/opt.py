@@ -32,7 +32,7 @@ def tokenizer_mistakes(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> Iterator
 
 
 class Opt:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
         self.base, self.model, self.tokens = base, base.model, base.inputs.tokens

@@ -25,7 +25,7 @@ READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by module path, s
 
 
 class T5:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
         self.base, self.model, self.tokens = base, base.model, base.inputs.tokens

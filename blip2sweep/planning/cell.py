@@ -85,6 +85,7 @@ class Cell:
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
+            **({"adapter": self.model.adapter} if self.model.adapter else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }

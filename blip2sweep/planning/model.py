@@ -37,6 +37,17 @@ class Model:
         return family(self.config).presets or str(self.config["family"])
 
     @property
+    def adapter(self) -> dict[str, object]:
+        """How its forward is called, where that is not the usual way; it changes what is computed."""
+        return {k: v for k, v in (self.config.get("adapter") or {}).items() if k != "image_token"}
+
+    @property
+    def image_token(self) -> str | None:
+        """What stands for a picture in a text. A sample's own text may not hold it."""
+        token = (self.config.get("adapter") or {}).get("image_token")
+        return None if token is None else str(token)
+
+    @property
     def dtype(self) -> str:
         """The table's column: `float32`, or `part:dtype` for each part when they differ."""
         names = list(dict.fromkeys(self.dtypes.values()))

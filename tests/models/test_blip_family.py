@@ -18,12 +18,14 @@ from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
+from blip2sweep.models.architecture import family
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.text import Ids
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.tasks import Generation, TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.generation import resolve_generation
 from blip2sweep.tasks.sample import Sample
 from tests.apply.calibration.folding import fold
 from tests.apply.calibration.test_calibration import made, samples
@@ -313,17 +315,22 @@ def test_errors_propagate_to_the_logits_once(loaded: Loaded) -> None:
     assert {r["part"] for r in rows if r["snr_db"] is None} == {"vit"}  # its blocks before the change
 
 
-def test_the_weight_of_image_tokens_counts_where_a_stream_has_them(
-    planned: Callable[..., list[dict[str, Any]]], loaded: Loaded
-) -> None:
+def test_image_tokens_are_told_apart_where_a_stream_has_them(loaded: Loaded) -> None:
     """The Q-Former and BERT read pictures by cross-attention: none of their own tokens is a picture's."""
-    found = {}
-    for part in loaded.anatomy.parts.values():
-        words = (f"part={part.name}", "quant=gptq", "quant.bits=4")
-        keys = [planned(*words, f"calibration.image_token_weight={w}")[0]["key"] for w in (1, 2)]
-        found[part.name] = keys[0] != keys[1]
-    assert (
-        found == {"vit": False, "qformer": False, "llm": "qformer" in found}
-        if "qformer" in found
-        else not any(found.values())
-    )
+    parts = loaded.anatomy.parts
+    assert [part.name for part in parts.values() if part.reads_text] == (["llm"] if "qformer" in parts else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("instructblip-vicuna-7b", "caption", Generation("A short image caption.", 5, 80, 10, 1.0)),
+        ("instructblip-flan-t5-xl", "vqa", Generation("Question: {} Short Answer:", 5, 10, 1, -1.0)),
+        ("blip-image-captioning-large", "caption", Generation("a picture of", 3, 16, 1, 1.0)),
+        ("blip-vqa-base", "vqa", Generation("{}", 3, 9, None, 1.0)),
+    ],
+)
+def test_released_models_are_asked_as_their_authors_ask(name: str, kind: str, expected: Generation) -> None:
+    model = conf(f"model/{name}")
+    found, _ = resolve_generation(conf("generation/paper"), kind, str(family(model).presets), model["prompts"])
+    assert found == expected

@@ -7,6 +7,8 @@ round them is found: every block still has its own after a calibration, and rows
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,23 +24,39 @@ from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import Generation, load_task
 from blip2sweep.tasks.calibration import Calibration, choose
+from tests import image_text
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
+from tests.miniatures import blip_config, instructblip_config, write_blip, write_instructblip
 
-GREEDY, BEAMS = Generation("a photo of", 1, 8), Generation("a photo of", 2, 8)
+GREEDY, BEAMS = Generation("Question: {} Answer:", 1, 6), Generation("Question: {} Answer:", 2, 6)
 Made = Callable[[], Loaded]
 
 
-@pytest.fixture(scope="module", params=["opt", "t5"])
+FAMILY: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
+    "blip2-t5": (t5_config(), write_t5),
+    "instructblip": (instructblip_config("llama"), partial(write_instructblip, family="llama")),
+    "blip-caption": (blip_config("blip-image-captioning-base"), partial(write_blip, name="blip-image-captioning-base")),
+    "blip-vqa": (blip_config("blip-vqa-base"), partial(write_blip, name="blip-vqa-base")),
+}
+
+
+@pytest.fixture(scope="module", params=["blip2-opt", *FAMILY, *image_text.SMALL])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Loads a miniature of an architecture."""
     torch.set_num_threads(1)
-    if request.param == "opt":
+    name, folder = request.param, tmp_path_factory.mktemp("model")
+    if name == "blip2-opt":
         return lambda: load(tiny_config(), TINY)
-    folder = write_t5(tmp_path_factory.mktemp("t5"))
-    return lambda: load(t5_config(), folder)
+    if name in FAMILY:
+        config, write = FAMILY[name]
+        path = write(folder)
+        return lambda: load(config, path)
+    section = image_text.write(name, folder)
+    return lambda: load(section, folder)
 
 
 def blocks(loaded: Loaded) -> dict[str, nn.Module]:
-    paths = (f"{s.path}.{i}" for part in loaded.anatomy.parts.values() for s in part.stacks for i in range(s.n))
+    paths = (path for part in loaded.anatomy.parts.values() for s in part.stacks for path in s.block_paths)
     return {path: loaded.model.get_submodule(path) for path in paths}
 
 
@@ -57,14 +75,14 @@ def hooked(loaded: Loaded) -> Loaded:
 
 
 def rows(loaded: Loaded, generation: Generation) -> list[dict[str, Any]]:
-    task = load_task({**conf("task/shapes_caption"), "limit": 3})
+    task = load_task({**conf("task/shapes_vqa"), "limit": 2})
     return evaluate(loaded, task, generation).records
 
 
 def calibrated(loaded: Loaded) -> tuple[Recipe, dict[str, Any]]:
     """A recipe of all layers, and what calibration makes of it."""
-    task = {**conf("task/shapes_caption"), "split": "train2014"}
-    chosen = Calibration(task, choose(load_task(task), 4, 0), "task", 4, 0, "part", 1.0, False, None)
+    task = {**conf("task/shapes_vqa"), "split": "train2014"}
+    chosen = Calibration(task, choose(load_task(task), 2, 0), "task", 2, 0, "part", 1.0, False, None)
     memo = Memo(loaded.device, 0, 10**9)
     found = recipe(loaded.anatomy, "all", method="gptq")
     return found, Calibrator(loaded, "test", memo, Blocks(memo))(found, chosen)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blip2sweep.models.architecture import Language
 from blip2sweep.models.images import load_pixels
+from blip2sweep.models.language import Language
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
 from blip2sweep.models.ragged import Rows, joined

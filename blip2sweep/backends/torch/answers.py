@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.models.architecture import Prefilled
 from blip2sweep.models.images import Features
+from blip2sweep.models.language import Prefilled
 from blip2sweep.models.text import Ids, Likelihood, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample

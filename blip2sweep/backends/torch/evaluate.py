@@ -15,8 +15,8 @@ from blip2sweep.backends.torch.encode import Source, encode
 from blip2sweep.backends.torch.matches import Matches
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import Matcher
 from blip2sweep.models.images import Features, Images
+from blip2sweep.models.language import Matcher
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.text import Likelihood
 from blip2sweep.tasks.generation import Generation

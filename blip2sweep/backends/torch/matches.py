@@ -14,8 +14,8 @@ from torch import Tensor
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.models.architecture import Matcher
 from blip2sweep.models.images import Features
+from blip2sweep.models.language import Matcher
 from blip2sweep.tasks.task import candidates, reranked
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from blip2sweep.models.blip2.forward import Vision
 from blip2sweep.models.blip2.model import pixels
 
 if TYPE_CHECKING:
-    from blip2sweep.models.architecture import ImageStage, Language
+    from blip2sweep.models.architecture import ImageStage
+    from blip2sweep.models.language import Language
 
 __all__ = ["config_class", "config_mistakes", "image_stages", "language", "model_class", "pixels", "read_processor"]
 

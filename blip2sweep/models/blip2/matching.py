@@ -24,7 +24,8 @@ from blip2sweep.models.text import Ids, padded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from blip2sweep.models.architecture import ImageStage, Language
+    from blip2sweep.models.architecture import ImageStage
+    from blip2sweep.models.language import Language
     from blip2sweep.models.ragged import Rows
     from blip2sweep.tasks.generation import Generation
 
@@ -61,7 +62,7 @@ def language(model: Blip2ForImageTextRetrieval, processor: BlipProcessor, family
 
 
 class QueryMatcher:
-    """A `Matcher` (blip2sweep/models/architecture.py).
+    """A `Matcher` (blip2sweep/models/language.py).
 
     Texts are padded on the right: their positions are absolute.
     """

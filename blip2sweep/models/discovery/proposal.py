@@ -13,7 +13,7 @@ from transformers.utils import logging
 from blip2sweep.models.config_file import first_line
 from blip2sweep.models.discovery.classes import read, refusal
 from blip2sweep.models.discovery.narrow import BLOCKS, narrowed
-from blip2sweep.models.discovery.proof import NotProven, Small, behind, random_model
+from blip2sweep.models.discovery.proof import NotProven, Small, behind, chat_of, random_model
 from blip2sweep.models.discovery.sizes import Expressions
 from blip2sweep.models.discovery.tree import Found, linear_share, lists
 from blip2sweep.models.fields import factors, field, nested
@@ -39,6 +39,16 @@ ALWAYS = ("model_type", "image_token_id", "vision_feature_layer", "tie_word_embe
 
 
 def propose(folder: Path, name: str | None = None) -> JsonObject:
+    """See `_propose`. One thread is faster for models so small, and gives the same bits on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _propose(folder, name)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _propose(folder: Path, name: str | None) -> JsonObject:
     """The section `model` of a checkpoint. name: the folder's own by default.
 
     Raises UserError, all reasons in one line, where something stays unclear.
@@ -48,10 +58,11 @@ def propose(folder: Path, name: str | None = None) -> JsonObject:
     config, cls = read(folder)
     full, found = _tree(folder, cls, config)
     small_config = _narrowed(folder, config)
-    chat, processor = _processor(folder, config)
-    small = Small(random_model(cls, small_config), processor, chat)
-    _, narrow = _lists(folder, small.model)
+    template, processor = _processor(folder, config)
+    model = random_model(cls, small_config)
+    _, narrow = _lists(folder, model)
     try:
+        small = Small(model, processor, chat := chat_of(processor, template == TEMPLATE))
         dead = {one.path: behind(blocks, one) for one, blocks in small.unread(narrow)}
         found = [f for f in found if f.path in dead and dead[f.path][0] < (BLOCKS if f.n else 1)]
         (tower,) = [f for f in narrow if f.role == VISION]
@@ -118,14 +129,13 @@ def _parts(
     parts: dict[str, dict[str, dict[str, object]]] = {}
     for one in found:
         part = parts.setdefault(one.role, {"role": one.role, "stacks": {}, "layers": {}})  # type: ignore[dict-item]
-        prefer = "vision_config" if one.role == VISION else "text_config"
         unread, more = dead[one.path]
         stack = one.path.rpartition(".")[2] if one.n is None or one.role not in (VISION, LANGUAGE) else "blocks"
-        blocks = {} if one.n is None else {"blocks": expression([one.n, narrow[one.path].n or 1], prefer)}
+        blocks = {} if one.n is None else {"blocks": expression([one.n, narrow[one.path].n or 1], one.role)}
         part["stacks"][stack] = {"path": one.path, **blocks, **({"unread": unread} if unread else {})}
         for name, layer in one.layers.items():
             small = narrow[one.path].layers[name].shape
-            shape = [expression(list(both), prefer) for both in zip(layer.shape, small, strict=True)]
+            shape = [expression(list(both), one.role) for both in zip(layer.shape, small, strict=True)]
             entry = {"shape": shape, **({} if layer.bias else {"bias": False})}
             entry |= {"unread": more[name]} if name in more else {}
             _add(part["layers"], str(layer.kind), name, entry, stack)

@@ -62,7 +62,7 @@ def lists(model: PreTrainedModel) -> tuple[list[Found], list[str]]:
         layers, differ = _common(blocks)
         wrong += [f"{path}: only some of its blocks have {', '.join(differ)}"] if differ else []
         found.append(Found(role, path, len(blocks), layers))
-    found += _between(model, [f.path for f in found], tower, words)
+    found = [*_between(model, [f.path for f in found], tower, words), *found]
     return found, [*wrong, *_missing(found), *_unknown(found)]
 
 

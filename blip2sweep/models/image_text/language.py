@@ -32,8 +32,15 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 
+@dataclass
+class PictureFeatures(BaseModelOutputWithPooling):
+    """deepstack_features: a field, because accelerate copies an output to another device field by field."""
+
+    deepstack_features: list[list[Tensor]] | None = None
+
+
 class Decoder:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     tokens = 1024  # an upper estimate for a picture and a prompt
 
@@ -41,14 +48,14 @@ class Decoder:
         self.model, self.chat, self.adapter = model, chat, adapter
         self.base = Tokens(model, processor.tokenizer)
         self.image_token, self.text = int(model.config.image_token_id), model.config.get_text_config()
-        self.positions = Positions(model, adapter)
+        self.positions, self.end = Positions(model, adapter), chat.end(self.base.ends)
         self.known = inspect.signature(type(model).forward).parameters
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         return self.chat.prompts(texts)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        return self.chat.references(references, self.base.ends[0])
+        return self.chat.references(references, self.end)
 
     @torch.inference_mode()
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
@@ -94,7 +101,7 @@ class Decoder:
         """
         width = self.model.get_input_embeddings().weight.shape[1]
         each = [x.split(width, -1) for x in pictures.values.split(list(pictures.lengths or ()))]
-        out = BaseModelOutputWithPooling(pooler_output=[x[0] for x in each])
+        out = PictureFeatures(pooler_output=[x[0] for x in each])
         if len(each[0]) > 1:
             out.deepstack_features = [[x[level] for x in each] for level in range(1, len(each[0]))]
         if self.adapter.features == "stacked":

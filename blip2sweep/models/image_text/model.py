@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import ImageStage, Language
+from blip2sweep.models.architecture import ImageStage
 from blip2sweep.models.checkpoints import shown
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
@@ -18,6 +18,7 @@ from blip2sweep.models.image_text.language import Decoder
 from blip2sweep.models.image_text.pixels import pixel_rows
 from blip2sweep.models.image_text.processor import read_processor
 from blip2sweep.models.image_text.vision import Connector, Vision
+from blip2sweep.models.language import Language
 from blip2sweep.models.part import VISION
 from blip2sweep.models.ragged import Rows
 from blip2sweep.wire.model_section import ModelSection, StackSection

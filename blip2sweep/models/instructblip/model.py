@@ -19,7 +19,8 @@ from blip2sweep.models.text import Ids, LanguageModel, Prompt, padded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from blip2sweep.models.architecture import ImageStage, Language
+    from blip2sweep.models.architecture import ImageStage
+    from blip2sweep.models.language import Language
     from blip2sweep.models.ragged import Rows
 
 __all__ = ["config_class", "config_mistakes", "image_stages", "language", "model_class", "pixels", "read_processor"]
