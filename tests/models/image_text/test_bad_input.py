@@ -100,6 +100,11 @@ def test_a_text_around_the_users_has_one_place_for_each(chat: str, spoiled: Call
     assert "has not one {image} and one {}" in spoiled("llava-1.5-7b", lambda folder: None, chat=chat)
 
 
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm-256m", "qwen3-vl-2b"])
+def test_a_checkpoint_may_say_half_precision(name: str, spoiled: Callable[..., str]) -> None:
+    assert spoiled(name, of_config(dtype="bfloat16")) == ""
+
+
 def test_a_snapshot_without_patch_size_is_completed(spoiled: Callable[..., str]) -> None:
     """LLaVA's before 2024."""
 
