@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import transformers as tf
-from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, ProcessorMixin
@@ -255,27 +253,3 @@ def save(made: ProcessorMixin, folder: Path) -> None:
     own = {k: v for k, v in made.to_dict().items() if k not in made.get_attributes()}
     (folder / "processor_config.json").write_text(json.dumps(own))
     (folder / "chat_template.jinja").write_text(made.chat_template)
-
-
-def pictures(n: int = 3, seed: int = 0) -> list[Image.Image]:
-    """Pictures of different shapes."""
-    rng = np.random.default_rng(seed)
-    shapes = [(48, 64), (64, 43), (40, 40), (33, 80)]
-    return [Image.fromarray(rng.integers(0, 255, (*shapes[i % 4], 3), dtype=np.uint8)) for i in range(n)]
-
-
-def scenes(folder: Path, n: int = 10) -> Path:
-    """A task's folder of captions whose pictures have different shapes, for evaluation and for calibration."""
-    (folder / "annotations").mkdir(parents=True)
-    for split, first in (("val2014", 1), ("train2014", 101)):
-        (folder / split).mkdir()
-        ids = range(first, first + n)
-        names = {i: f"COCO_{split}_{i:012d}.png" for i in ids}
-        for i, image in zip(ids, pictures(n, seed=first), strict=True):
-            image.save(folder / split / names[i])
-        said = {
-            "images": [{"id": i, "file_name": names[i]} for i in ids],
-            "annotations": [{"id": i, "image_id": i, "caption": f"picture {i} " + "of it " * (i % 3)} for i in ids],
-        }
-        (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(said))
-    return folder

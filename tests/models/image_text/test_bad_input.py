@@ -19,9 +19,9 @@ from blip2sweep.models.checkpoints import inspect
 from blip2sweep.planning.cell_builder import _check_texts
 from blip2sweep.tasks import Generation, load_task
 from tests.checkpoints import conf, edit
-from tests.image_text import scenes
 from tests.models.image_text.made import FIRST, Made
 from tests.models.image_text.test_cells import planned
+from tests.ragged_pictures import scenes
 
 
 @pytest.fixture
