@@ -130,14 +130,9 @@ def _internvl(t: PreTrainedTokenizerFast) -> ProcessorMixin:
     return for_pictures(tf.InternVLProcessor)(images, t, None, image_seq_length=4)
 
 
-def _qwen2_5(t: PreTrainedTokenizerFast) -> ProcessorMixin:
+def _qwen(cls: type[ProcessorMixin]) -> Callable[[PreTrainedTokenizerFast], ProcessorMixin]:
     images = tf.Qwen2VLImageProcessorPil(patch_size=8, min_pixels=16 * 16, max_pixels=64 * 64)
-    return for_pictures(tf.Qwen2_5_VLProcessor)(images, t, None)
-
-
-def _qwen3(t: PreTrainedTokenizerFast) -> ProcessorMixin:
-    images = tf.Qwen2VLImageProcessorPil(patch_size=8, min_pixels=16 * 16, max_pixels=64 * 64)
-    return for_pictures(tf.Qwen3VLProcessor)(images, t, None)
+    return lambda t: for_pictures(cls)(images, t, None)
 
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
@@ -161,7 +156,7 @@ IDEFICS3 = Small(
 QWEN2_5 = Small(
     {**QWEN_IDS, "vision_config": {**QWEN_VISION, "window_size": 32, "fullatt_block_indexes": [1, 3]},
      "text_config": {**TEXT, **AXES, "tie_word_embeddings": False}},
-    QWEN, _qwen2_5, QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
+    QWEN, _qwen(tf.Qwen2_5_VLProcessor), QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
 )  # fmt: skip
 SMALL: dict[str, Small] = {
     "llava-1.5-7b": LLAVA,
@@ -200,7 +195,7 @@ SMALL: dict[str, Small] = {
     "qwen3-vl-2b": Small(
         {**QWEN_IDS, "vision_config": {**QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]},
          "text_config": {**TEXT, **AXES, "num_hidden_layers": 4, "tie_word_embeddings": False}},  # more than deepstack's
-        QWEN, _qwen3, QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
+        QWEN, _qwen(tf.Qwen3VLProcessor), QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
     ),
     # The same classes with other sizes.
     "llava-1.5-13b": LLAVA,
