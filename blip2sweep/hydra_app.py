@@ -51,7 +51,10 @@ def run_cell(config: DictConfig) -> float:
 
     from blip2sweep import outside
     from blip2sweep.commands.run_one import run_single
-    from blip2sweep.config.compose import folders
+    from blip2sweep.config.compose import folders, with_own_folder
+    from blip2sweep.config.overrides import parse
+    from blip2sweep.models.own_folder import OwnFolders
 
     outside.search(folders(OmegaConf.create({"hydra": HydraConfig.get()})))
-    return run_single(cast("dict[str, object]", OmegaConf.to_container(config, resolve=True)))
+    plain = cast("dict[str, object]", OmegaConf.to_container(config, resolve=True))
+    return run_single(with_own_folder(plain, parse(HydraConfig.get().overrides.task), OwnFolders()))

@@ -131,7 +131,7 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], objec
 
 def believe(folder: Path, model: Mapping[str, Any]) -> None:
     """Remember a verdict without mistakes, as if the folder had been whole when it was planned."""
-    name = digest(["verdict", verdict.identity(inspect(folder), model), verdict._versions()])
+    name = digest(["verdict", verdict.identity(inspect(folder), model), verdict.versions()])
     store = cache.of_user(STORE)
     assert store
     store.put(name, json.dumps({"beyond_half": []}).encode())

@@ -32,6 +32,10 @@ RUNNERS: Mapping[str, str] = {
 }
 
 
+class NoImage(UserError):
+    """None of a job's images could be read. Where several processes share a cell, the others may have some."""
+
+
 class Artifacts(TypedDict, total=False):
     """What is too long for a line of the ledger, by the folder it goes to."""
 
@@ -83,7 +87,10 @@ class Backend(Protocol):
         ...
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
-        """Run one cell. batch_size: replaces that of the settings. Any exception is the cell's failure."""
+        """Run one cell. batch_size: replaces that of the settings. Any exception is the cell's failure.
+
+        Its samples are those of `tasks.planned_task(job["task"])`: a process that shares the cell has some of them.
+        """
         ...
 
 

@@ -14,14 +14,8 @@ from blip2sweep.console.printing import say, say_text
 ResultsName = Annotated[
     str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")
 ]
-
-
 AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]
-
-
 Only = Annotated[str | None, typer.Option(help="Only cells of this one.")]
-
-
 Columns = Annotated[
     list[str] | None,
     typer.Option("--only", help="COLUMN=VALUE: only cells of this dtype, data, generation, weights, …."),
@@ -32,7 +26,7 @@ def table(
     sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
     format: Annotated[str, typer.Option("--format", "-f", help="rich, csv (all columns), md or latex.")] = "rich",
-    all_cells: Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")] = False,
+    all_cells: AllCells = False,
 ) -> None:
     """Print the table of a sweep."""
     from blip2sweep.commands.table import show_table

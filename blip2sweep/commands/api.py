@@ -20,7 +20,8 @@ from blip2sweep.running.local import run_local
 
 
 def run(overrides: str, more: Sequence[str], workers: int | None, config_dir: Path | None = None) -> pd.DataFrame:
-    """Run a sweep here. Returns its table, in which failed cells are rows too. Raises UserError for bad input."""
+    """Run a sweep on this machine. Returns its table, in which failed cells are rows too. Raises UserError for bad
+    input."""
     made, words = composer(config_dir), [normalise(word) for word in (*shlex.split(overrides), *more)]
     made.check(words)
     jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]

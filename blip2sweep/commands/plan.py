@@ -19,7 +19,7 @@ from blip2sweep.wire.pack import CellJob
 
 
 def describe(plan: Plan) -> None:
-    """Print the cells, the meaning of each, and what is skipped for which reason."""
+    """Print the cells, what each means, and what is skipped and why."""
     screen = console(soft_wrap=True)
     names: dict[str | None, str] = {}
     for key, job in zip(plan.keys, plan.jobs, strict=True):
@@ -43,15 +43,17 @@ def describe(plan: Plan) -> None:
         say(plan.earlier)
 
 
-def describe_local(plan: Plan, output_dir: Path, workers: int | None) -> None:
-    from blip2sweep.running.local import visible_gpus
+def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes: int) -> None:
+    from blip2sweep.running.local import worker_gpus
 
-    jobs, count = [c.job() for c in plan.todo], workers or max(1, len(visible_gpus()))
+    jobs = [c.job() for c in plan.todo]
+    count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
-    _packs(make_packs(jobs, count), seconds, "worker")
+    _packs(make_packs(jobs, count), seconds, "worker", processes)
 
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
+    from blip2sweep.slurm.settings import gpus_of
     from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
 
     jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
@@ -59,7 +61,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
         return
     seconds = expected_seconds(jobs, ledger)
     packs = slurm_packs(jobs, launcher, seconds)
-    _packs(packs, seconds, "pack", launcher.get("gpus_per_node") or 1, launcher.get("tasks_per_node") or 1)
+    _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
     size = array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     say_text(

@@ -1,4 +1,4 @@
-"""The verb `report`: from an output folder to a page, its CSVs and pictures, and what W&B is sent."""
+"""The command `report`: writes the page of an output folder, its CSVs and its pictures, and sends rows to W&B."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blip2sweep.results.sweeps import find_sweep
 
 
 def report(sources: Sources, path: Path | None, png: bool, pdf: bool) -> list[str]:
-    """Write the page, its CSVs and the pictures that were asked for. Says where they are."""
+    """Write the page, its CSVs and the requested pictures. Returns the lines that say where they are."""
     path = path or sources.selection.folder / "report.html"
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; right: the page's file, such as {path / 'report.html'}")
@@ -37,7 +37,7 @@ def _one_page(source: Source, path: Path) -> Written:
 
 
 def check_sending(mode: str, all_cells: bool) -> None:
-    """Refuse, before anything is written, what cannot be sent."""
+    """Refuse what cannot be sent, before anything is written."""
     if all_cells:
         raise UserError(
             "--wandb: rows are sent sweep by sweep, so not with --all; right: blip2sweep report SWEEP --wandb …"
@@ -47,7 +47,7 @@ def check_sending(mode: str, all_cells: bool) -> None:
 
 
 def send(sources: Sources, mode: str, project: str) -> str:
-    """Send a sweep's rows to W&B; what was sent before is left out."""
+    """Send the rows of a sweep to W&B. Rows that were sent before are left out."""
     settings = {"name": "wandb", "mode": mode, "project": project}
     output_dir, sweep = sources.selection.output_dir, find_sweep(sources.selection.output_dir, sources.selection.title)
     rows = track(output_dir, sweep, sources.table, settings)

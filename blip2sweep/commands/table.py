@@ -1,7 +1,4 @@
-"""`blip2sweep table`: what the journals have now.
-
-Where nothing is new since the tables were written, it reads those.
-"""
+"""`blip2sweep table`: prints what the journals hold now. Where nothing is new, it reads the tables that exist."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from blip2sweep.results.table import older_rows
 
 
 def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) -> None:
-    """Print a sweep's table, or that of the whole ledger."""
+    """Print the table of a sweep, or of the whole ledger."""
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
     found = None if all_cells else find_results(output_dir, name)

@@ -1,16 +1,16 @@
-"""Override lists -> plain dicts, fast.
+"""Composes the configs of a sweep: lists of overrides become plain dicts.
 
-Hydra composes once for each distinct choice of groups (40 ms); each distinct value override is checked once against the
-typed config; the cells themselves are made by setting values in plain dicts (microseconds).
+Hydra composes once for each distinct choice of groups, which takes 40 ms. Each distinct value override is checked once
+against the typed config. The configs of cells are then made by setting values in plain dicts, which takes microseconds.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
@@ -27,6 +27,9 @@ from blip2sweep.config.schema import GROUPS, OPEN
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.own_folder import OwnFolders
+from blip2sweep.models.shipped import shipped_models
+from blip2sweep.wire.model_section import ModelSection
 
 Choice = tuple[str, ...]  # overrides that choose from groups
 
@@ -39,13 +42,21 @@ class Value(NamedTuple):
 
 
 def folders(config: DictConfig) -> list[Path]:
-    """Where the user's own YAML is looked for, and Python files beside it: `--config-dir` and `hydra.searchpath`."""
+    """The folders with the user's own YAML and, beside it, Python files: `--config-dir` and `hydra.searchpath`."""
     sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
     return [Path(s.path) for s in sources if s.schema == "file"]
 
 
+def with_own_folder(config: dict[str, Any], typed: Iterable[Override], own: OwnFolders) -> dict[str, Any]:
+    """The config of a cell, with the model of a folder where one is typed and no model is named."""
+    keys = {override.key_or_group for override in typed}
+    if "model" in keys:
+        return config
+    return {**config, "model": own.settled(config["model"], {key for key in keys if key.startswith("model.")})}
+
+
 class Composer:
-    """Composes the cells of one command. What several cells share is composed once."""
+    """Composes the configs of the cells of one command. What several cells share is composed once."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader = loader
@@ -57,11 +68,11 @@ class Composer:
         outside.search(folders(master))
 
     def check(self, arguments: list[str]) -> None:
-        """Raises UserError for an argument that names no key or group, before anything is expanded."""
+        """Raise UserError for an argument that names no key or group, before anything is expanded."""
         check_keys(parse(arguments), self.options)
 
     def options(self, group: str) -> list[str]:
-        """The choices of a config group. Files whose name begins with `_` are pieces of others and no choices."""
+        """The choices of a config group. A file whose name begins with `_` is a piece of other files and no choice."""
         names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=self._searched)
         return [n for n in names if not n.startswith("_")]
 
@@ -73,7 +84,14 @@ class Composer:
             if text not in choice:
                 path, value = self._value(choice, text)
                 config = _with(config, path, value)
-        return config
+        return with_own_folder(config, [self._override(o) for o in job], self._own)
+
+    @cached_property
+    def _own(self) -> OwnFolders:
+        return OwnFolders(lambda: [n for n in self.options("model") if n not in shipped_models()], self._named)
+
+    def _named(self, name: str) -> ModelSection:
+        return cast("ModelSection", self._base((f"model={name}",))[1]["model"])
 
     def value(self, job: Job, key: str) -> object:
         """The value of a top-level key in the config of one cell."""
@@ -88,7 +106,7 @@ class Composer:
         return self._anatomies[name]
 
     def study(self, name: str) -> list[list[str]]:
-        """The override lists of a study. Raises UserError for a study of another form."""
+        """The override lists of a study. Raises UserError for a study that is not a list of them."""
         lists = self._base((f"study={name}",))[1]["study"]
         texts = isinstance(lists, list) and all(
             isinstance(x, list) and all(isinstance(o, str) for o in x) for x in lists
@@ -128,7 +146,7 @@ class Composer:
 
     @cached_property
     def _searched(self) -> list[str]:
-        """The overrides of hydra.searchpath, where the user's own models and tasks are."""
+        """The overrides of hydra.searchpath, which lists the folders with the user's own models and tasks."""
         return [o for o in self.master.hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath")]
 
     def _value(self, choice: Choice, text: str) -> Value:
@@ -150,7 +168,7 @@ class Composer:
 
 
 def _with(config: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
-    """A copy along the path, sharing everything else."""
+    """A copy of the config with one value set. Only the sections along the path are copied; all others are shared."""
     head, *rest = path
     inner = config.get(head)
     changed = _with(inner if isinstance(inner, Mapping) else {}, tuple(rest), value) if rest else value

@@ -12,10 +12,10 @@ from functools import cached_property
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy_config import check_parts, read_part
-from blip2sweep.models.architecture import Stage, stages
+from blip2sweep.models.architecture import Stage, family, stages
 from blip2sweep.models.part import Linear, Part
 from blip2sweep.models.places import places
-from blip2sweep.models.roles import check_names, own_names, spellings
+from blip2sweep.models.roles import check_names, resolve_names, spellings
 from blip2sweep.wire.model_section import ModelSection
 
 
@@ -23,13 +23,14 @@ from blip2sweep.wire.model_section import ModelSection
 class Anatomy:
     """All parts and stages of one model in the order of computation.
 
-    tied: groups of parameter names that are one tensor.
+    tied: groups of parameter names that are one tensor. not_addressable: {role: why the model has no part of it}.
     """
 
     model: str
     parts: dict[str, Part]
     stages: tuple[Stage, ...]
     tied: tuple[tuple[str, ...], ...] = ()
+    not_addressable: Mapping[str, str] = field(default_factory=dict)
     _masks: dict[tuple[str, str, str], tuple[bool, ...]] = field(default_factory=dict)
 
     @property
@@ -57,11 +58,11 @@ class Anatomy:
         if str(text) in ("all", "none"):
             return list(self.parts) if text == "all" else []
         words = str(text).split("+")
-        return list(dict.fromkeys(name for word in words for name in self.own_names(word, f"{where}={text}")))
+        return list(dict.fromkeys(name for word in words for name in self.resolve_names(word, f"{where}={text}")))
 
-    def own_names(self, word: str, where: str) -> tuple[str, ...]:
-        """The addressable names that one word of a union means (see `roles.own_names`)."""
-        return own_names(self, word, where)
+    def resolve_names(self, word: str, where: str) -> tuple[str, ...]:
+        """The addressable names that one word of a union means (see `roles.resolve_names`)."""
+        return resolve_names(self, word, where)
 
     def mask(self, part: str, blocks: str, layers: str, where: str = "") -> tuple[bool, ...]:
         """For each linear of the part, in the order of `Part.linears`, whether the target names it. Memoised.
@@ -157,6 +158,8 @@ def anatomy(model: ModelSection) -> Anatomy:
     paths = {name: {s: str(e["path"]) for s, e in spec["stacks"].items()} for name, spec in model["parts"].items()}
     order = stages(model)
     found = places(order, str(model["family"]), paths)
-    parts = {name: read_part(name, place, model["parts"][name], model["config"]) for name, place in found.items()}
+    cross, sizes = family(model).behind_pictures, model["config"]
+    parts = {name: read_part(name, place, model["parts"][name], sizes, cross) for name, place in found.items()}
     check_names(str(model["name"]), parts)
-    return Anatomy(model["name"], parts, order, tuple(tuple(names) for names in model.get("tied") or ()))
+    tied = tuple(tuple(names) for names in model.get("tied") or ())
+    return Anatomy(model["name"], parts, order, tied, model.get("not_addressable") or {})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from blip2sweep.errors import UserError
+from blip2sweep.models.fields import factors, field, size
 from blip2sweep.models.part import KINDS, ROLES, Fold, Linear, Part, Stack
 from blip2sweep.models.places import Place
-from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, Size, StackSection
+from blip2sweep.wire.model_section import FoldSection, LayerSection, PartSection, StackSection
 
 STACK, LAYER = {"path", "blocks", "unread"}, {"shape", "bias", "every", "stacks", "clip", "unpackable", "unread"}
 FOLD = {"before", "into", "piece", "output_of", "stacks"}
@@ -116,8 +116,8 @@ def _field_mistakes(entry: object, known: set[str], needed: set[str]) -> Iterato
 
 def _size_mistakes(expression: object, sizes: object) -> Iterator[str]:
     """The mistakes of a `Size`: its factors are positive integers, or dotted fields of the config that are such."""
-    for factor in (w.strip() for w in str(expression).split("*")):
-        value = factor if factor.isdigit() else _field(factor, sizes)
+    for factor in factors(expression):
+        value = factor if factor.isdigit() else field(factor, sizes)
         if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) < 1:
             yield f"={expression}: {factor} is {value}; right: a positive integer, or a field of config that is one"
 
@@ -125,8 +125,13 @@ def _size_mistakes(expression: object, sizes: object) -> Iterator[str]:
 # ---- the parts
 
 
-def read_part(name: str, place: Place, section: PartSection, sizes: Mapping[str, object]) -> Part:
-    """A part of a checked config. sizes: the `config` of the model, whose fields the sizes of layers name."""
+def read_part(
+    name: str, place: Place, section: PartSection, sizes: Mapping[str, object], behind_pictures: Collection[str] = ()
+) -> Part:
+    """A part of a checked config.
+
+    sizes: the `config` of the model, whose fields the sizes of layers name. behind_pictures: of its family.
+    """
     stacks: list[Stack] = []
     for stack in place.stacks:
         stacks.append(_stack(stack, section["stacks"][stack], sum(s.n for s in stacks), sizes))
@@ -139,7 +144,8 @@ def read_part(name: str, place: Place, section: PartSection, sizes: Mapping[str,
                 (unread if dead else linears).append(x)
     folds = tuple(_fold(f) for f in section.get("folds") or ())
     role = section.get("role") or place.role
-    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, place.last, tuple(unread))
+    reads_text = place.last and not any(s.path in behind_pictures for s in stacks)
+    return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, reads_text, tuple(unread))
 
 
 def _stack(name: str, entry: StackSection, first: int, sizes: Mapping[str, object]) -> Stack:
@@ -147,7 +153,7 @@ def _stack(name: str, entry: StackSection, first: int, sizes: Mapping[str, objec
     if "blocks" not in entry:
         return Stack(name, entry["path"], first, 1, whole=True)
     unread = entry.get("unread", 0)
-    return Stack(name, entry["path"], first, _size(entry["blocks"], sizes) - unread, unread)
+    return Stack(name, entry["path"], first, size(entry["blocks"], sizes) - unread, unread)
 
 
 def _fold(section: FoldSection) -> Fold:
@@ -164,9 +170,9 @@ def _block(
     layers: (kind, name inside the block, section).
     """
     for kind, name, entry in layers:
-        if stack.name not in entry.get("stacks", [stack.name]) or i % _size(entry.get("every", 1), sizes):
+        if stack.name not in entry.get("stacks", [stack.name]) or i % size(entry.get("every", 1), sizes):
             continue
-        rows, columns = (_size(x, sizes) for x in entry["shape"])
+        rows, columns = (size(x, sizes) for x in entry["shape"])
         yield (
             entry,
             Linear(
@@ -182,15 +188,3 @@ def _block(
                 unpackable=tuple(entry.get("unpackable", ())),
             ),
         )
-
-
-def _size(expression: Size, sizes: Mapping[str, object]) -> int:
-    factors = (word.strip() for word in str(expression).split("*"))
-    return math.prod(int(word) if word.isdigit() else int(str(_field(word, sizes))) for word in factors)
-
-
-def _field(dotted: str, sizes: object) -> object:
-    """The value of a dotted field of the config; None where there is none."""
-    for key in dotted.split("."):
-        sizes = sizes.get(key) if isinstance(sizes, Mapping) else None
-    return sizes

@@ -14,17 +14,26 @@ from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from PIL.Image import Image
-    from torch import Tensor, device
+    from torch import device
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from blip2sweep.models.language import Language
     from blip2sweep.models.ragged import Rows
-    from blip2sweep.models.text import Ids, Likelihood, Text
-    from blip2sweep.tasks.generation import Generation
+    from blip2sweep.tasks.task import RequestType
 
-ARCHITECTURES = {"blip2": "blip2sweep.models.blip2", "image_text": "blip2sweep.models.image_text"}
+ARCHITECTURES = {
+    "blip2": "blip2sweep.models.blip2",
+    "blip2_retrieval": "blip2sweep.models.blip2.retrieval",
+    "blip_caption": "blip2sweep.models.blip.caption",
+    "blip_vqa": "blip2sweep.models.blip.vqa",
+    "image_text": "blip2sweep.models.image_text",
+    "instructblip": "blip2sweep.models.instructblip",
+}
+WRITES: tuple[RequestType, ...] = ("generate", "likelihood", "choose")  # what a language model answers
 FIRST = "blip2"  # the architecture of packs that were written before configs named one
 
 
@@ -66,19 +75,23 @@ class Family(NamedTuple):
 
     stacks: its lists of blocks in the order of computation. prompt_alone: one of its stacks reads the prompt without
     the reference. Without a picture and a question that stack would read the same tokens every time. presets: the
-    family in conf/generation whose presets it takes; None where they have its own name.
+    family in conf/generation whose presets it takes; None where they have its own name. behind_pictures: lists of
+    blocks in the last stage that read pictures by cross-attention: they cannot run without one, and none of their own
+    tokens is a picture's (`Part.reads_text`).
     """
 
     stacks: tuple[str, ...]
     prompt_alone: bool = False
     presets: str | None = None
+    behind_pictures: tuple[str, ...] = ()
 
 
 class Architecture(Protocol):
     """The names of an architecture's module. Planning imports it, so those of this package import no torch.
 
     MODEL_TYPE: the `model_type` of config.json; None where the model config names one in its `config`. FAMILIES: its
-    language models by `model.family`. A model is a composed `model` section.
+    language models by `model.family`. A model is a composed `model` section. An architecture that answers other
+    requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them.
     """
 
     MODEL_TYPE: str | None
@@ -115,6 +128,12 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
 def implementation(model: Mapping[str, object]) -> Implementation:
     """What a worker runs of a model config. Raises UserError for an unknown architecture."""
     return architecture(model).implementation(model)
+
+
+def requests(model: Mapping[str, object]) -> Collection[RequestType]:
+    """The types of requests that a model answers."""
+    found: Collection[RequestType] = getattr(architecture(model), "REQUESTS", WRITES)
+    return found
 
 
 # ---- what a worker runs
@@ -165,60 +184,6 @@ class BlockStage(ImageStage, Protocol):
 
     def leave(self, state: Rows) -> Rows:
         """From the state after the last block to the stage's output."""
-
-
-class Prefilled(Protocol):
-    """Pictures and prompts that a language model has read.
-
-    Likelihoods may be computed any number of times before the text.
-    """
-
-    def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        """The likelihood of one reference for each row, given its picture and prompt.
-
-        references: token ids with their end; they may be empty.
-        """
-
-    def generate(self, generation: Generation) -> list[Text]:
-        """One text for each row, deterministically. Afterwards this cannot be used again."""
-
-
-class Language(Protocol):
-    """The last stage: a language model that reads rows of the stage before as pictures.
-
-    tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized (`row_bytes`).
-    """
-
-    tokens: int
-
-    def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
-        """Token ids of prompts, with the special tokens around them."""
-
-    def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        """Token ids of references, each with its end. prompted: whether a text stands before them."""
-
-    def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
-        """Read pictures and as many prompts, of any lengths. Raises RuntimeError for rows that are no pictures."""
-
-    def row_bytes(self, generation: Generation) -> int:
-        """The bytes of the keys and values of one row while it is written, all beams together."""
-
-    # For calibration and error propagation: one forward pass over rows of one length, as the model is trained.
-
-    def as_read(self, prompt: Ids, reference: Ids) -> Ids:
-        """The text behind the picture, in the stream of tokens that has pictures."""
-
-    def pictured(self, picture: Rows, text: Ids) -> list[bool]:
-        """For each token of that stream, whether it is one of the picture's. picture: one row. text: from `as_read`."""
-
-    def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> object:
-        """One pass over rows without padding. texts: from `as_read`. pictures: None leaves them out."""
-
-    def logits(self, output: object) -> Tensor:
-        """(rows, tokens, vocabulary) of the output of `read`."""
-
-    def in_stream(self, path: str) -> bool:
-        """Whether the inputs of the layer at `path` are tokens of the stream that has pictures."""
 
 
 class Implementation(Protocol):

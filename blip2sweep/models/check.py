@@ -18,7 +18,7 @@ from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import implementation
-from blip2sweep.models.checkpoints import ANSWER, Weights, inspect
+from blip2sweep.models.checkpoints import Weights, inspect, reply
 from blip2sweep.models.config_file import NOT_LOADED, first_line, generation_mistakes, read_config, read_object
 from blip2sweep.models.tensors import tensor_mistakes
 from blip2sweep.models.tree import verify
@@ -75,7 +75,7 @@ def main() -> None:
     model = question["model"]
     outside.take(model.get("outside") or {})
     found = mistakes(inspect(Path(question["folder"]), model.get("tied") or ()), model)
-    print(f"\n{ANSWER}{json.dumps(found)}", flush=True)
+    reply(found)
 
 
 if __name__ == "__main__":

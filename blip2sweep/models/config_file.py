@@ -35,6 +35,8 @@ def read_config(folder: Path, model_config: ModelSection) -> tuple[PreTrainedCon
         for name in REDIRECTS
         if data.get(name)
     ]
+    if data.get("auto_map"):
+        wrong.append("config.json: auto_map names code of the folder's own (trust_remote_code), which is never run")
     if data.get("model_type") != model_type:
         return None, [*wrong, f"config.json: model_type is {shown(data.get('model_type'))}, not {model_type}"]
     try:
@@ -82,11 +84,20 @@ def _differing(
     prefix: str, named: Mapping[str, object], expected: object, found: object
 ) -> Iterator[tuple[str, object, object]]:
     for field, value in named.items():
-        want, have = getattr(expected, field, None), getattr(found, field, None)
+        want, have = getattr(expected, field, None), _value(field, found)
         if isinstance(value, Mapping):
             yield from _differing(f"{prefix}{field}.", value, want, have)
         elif have != want:
             yield f"{prefix}{field}", have, want
+
+
+def _value(field: str, config: object) -> object:
+    """The value of a field; of a width of heads that a class has no field for, what its model makes of the others."""
+    found = getattr(config, field, None)
+    if found is None and field == "head_dim":
+        width, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+        return width // heads if isinstance(width, int) and isinstance(heads, int) else None
+    return found
 
 
 def _of_its_own(own: Implementation, config: PreTrainedConfig) -> Iterator[str]:

@@ -13,10 +13,11 @@ from torch import nn
 from transformers.utils import logging
 
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import ImageStage, Language, Processor, Stage, implementation, stage_of
+from blip2sweep.models.architecture import ImageStage, Processor, Stage, implementation, stage_of
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
 from blip2sweep.models.dtypes import stage_dtypes
+from blip2sweep.models.language import Language
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from blip2sweep.models.decoder import greedy, unchanged
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,14 +32,14 @@ def tokenizer_mistakes(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> Iterator
 
 
 class Opt:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
         self.base, self.model, self.tokens = base, base.model, base.inputs.tokens
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with BOS first, as the tokenizer sets it. Raises RuntimeError where it does not."""
-        ids, bos = self.base.ids(texts, add_special_tokens=True), self.base.tokenizer.bos_token_id
+        ids, bos = self.base.prompts(texts), self.base.tokenizer.bos_token_id
         if any(row[:1] != [bos] for row in ids):
             raise RuntimeError(f"the tokenizer sets no BOS token ({bos}) before a prompt, as OPT was trained with")
         return ids
@@ -71,7 +71,7 @@ class Opt:
 
     def as_read(self, prompt: Ids, reference: Ids) -> Ids:
         """Prompt and reference without its end."""
-        return prompt + reference[:-1]
+        return followed_by(prompt, reference[:-1])
 
     def pictured(self, picture: Rows, text: Ids) -> list[bool]:
         return self.base.inputs.pictured(text, picture.tokens(0))
@@ -85,7 +85,8 @@ class Opt:
         return self.model.get_output_embeddings()(output.last_hidden_state)
 
     def in_stream(self, path: str) -> bool:
-        return True
+        """Whether it is a layer of the language model: a Q-Former in its stage reads queries and a question."""
+        return path.startswith(f"{self.base.path}.")
 
 
 @dataclass(eq=False)
@@ -132,13 +133,13 @@ class Prefilled:
 
     def greedy(self, generation: Generation) -> list[Ids]:
         """Token ids (batch, max_new_tokens), padded."""
-        base, logits = self.language.base, self.language.model.get_output_embeddings()
+        first, base = self.language.model.get_output_embeddings()(self.hidden), self.language.base
+        return greedy(first, self.mask, self.cache, self.next, generation, base.ends, base.pad)
 
-        def step(tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-            return logits(self.language.hidden(mask, self.cache, input_ids=tokens)[:, -1])
-
-        first, pad = logits(self.hidden), base.pad
-        return greedy(first, self.mask, self.cache, step, generation, base.ends, pad)
+    def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        """The logits behind further tokens: a `Step` (decoder.py)."""
+        hidden = self.language.hidden(mask, self.cache, input_ids=tokens)[:, -1]
+        return self.language.model.get_output_embeddings()(hidden)
 
 
 def _all_but_the_last(cache: DynamicCache, beams: int) -> DynamicCache:

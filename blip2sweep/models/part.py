@@ -96,8 +96,8 @@ class Fold:
 class Part:
     """A piece of the model that is compressed on its own.
 
-    stage: the step of the forward pass that it belongs to. role: its purpose, one of ROLES. reads_text: whether its
-    stage is the language model's, which reads pictures and text. unread: layers that are in the model but whose outputs
+    stage: the step of the forward pass that it belongs to. role: its purpose, one of ROLES. reads_text: whether it
+    reads pictures and text as one stream, as a language model does. unread: layers that are in the model but whose outputs
     nothing reads. They cannot be addressed: a cell that changed only them would be the baseline.
     """
 

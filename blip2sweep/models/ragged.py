@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -40,15 +40,15 @@ class Rows:
         return self.values.shape[1] if self.lengths is None else self.lengths[row]
 
     def take(self, rows: slice | Sequence[int]) -> Rows:
-        """These rows in this order. A slice of dense rows is a view."""
+        """These rows in this order. A slice is a view, and so are ragged rows that follow each other."""
         further = {name: x[rows] for name, x in self.further.items()}
         if self.lengths is None:
             return Rows(self.values[rows], None, further)
         chosen = range(len(self))[rows] if isinstance(rows, slice) else rows
         starts = [0, *accumulate(self.lengths)]
-        entries = [i for row in chosen for i in range(starts[row], starts[row + 1])]
-        index = torch.tensor(entries, dtype=torch.long, device=self.values.device)
-        return Rows(self.values[index], tuple(self.lengths[row] for row in chosen), further)
+        runs = [self.values[starts[first] : starts[last + 1]] for first, last in _runs(chosen)]
+        values = runs[0] if len(runs) == 1 else torch.cat([self.values[:0], *runs])
+        return Rows(values, tuple(self.lengths[row] for row in chosen), further)
 
     def split(self, size: int) -> list[Rows]:
         """Runs of at most `size` rows."""
@@ -133,6 +133,17 @@ def _together(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tensors))
 
 
+def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of numbers that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for row in rows:
+        if runs and runs[-1][1] + 1 == row:
+            runs[-1] = (runs[-1][0], row)
+        else:
+            runs.append((row, row))
+    return runs
+
+
 def _cut(dense: Rows) -> Rows:
     """Dense rows as ragged ones of one length."""
     return Rows(dense.values.flatten(0, 1), (dense.values.shape[1],) * len(dense), dense.further)
@@ -145,4 +156,6 @@ def _restored(values: Tensor, header: Tensor, further: Sequence[Tensor]) -> Rows
 
 def _digest(x: Tensor) -> bytes:
     head = f"{tuple(x.shape)} {x.dtype}".encode()
-    return hashlib.sha256(head + x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()
+    content, values = hashlib.sha256(head), x.detach().cpu().contiguous()
+    content.update(values.view(-1).view(torch.uint8).numpy().data)  # read in place: it may be gigabytes
+    return content.digest()

@@ -25,14 +25,14 @@ READ_ENCODER = (".EncDecAttention.k", ".EncDecAttention.v")  # by module path, s
 
 
 class T5:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     def __init__(self, base: LanguageModel) -> None:
         self.base, self.model, self.tokens = base, base.model, base.inputs.tokens
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids with EOS last, as the tokenizer sets it."""
-        return self.base.ids(texts, add_special_tokens=True)
+        return self.base.prompts(texts)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         return self.base.with_ends(references)
@@ -68,7 +68,8 @@ class T5:
 
     def in_stream(self, path: str) -> bool:
         """Whether inputs are tokens of the encoder's stream. The decoder reads it in its cross-attention only."""
-        return not path.startswith(f"{self.base.path}.decoder.") or path.endswith(READ_ENCODER)
+        own, decoder = (path.startswith(f"{self.base.path}.{child}") for child in ("", "decoder."))
+        return own and (not decoder or path.endswith(READ_ENCODER))
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -25,6 +26,23 @@ class Prompt(list[int]):
     def __init__(self, ids: Sequence[int], text: str) -> None:
         super().__init__(ids)
         self.text = text
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of all that is read of it. Prompts that agree in these need no padding between them."""
+        return (len(self),)
+
+
+def lengths(prompt: Ids) -> tuple[int, ...]:
+    """The `lengths` of a prompt, which may be plain token ids."""
+    return prompt.lengths if isinstance(prompt, Prompt) else (len(prompt),)
+
+
+def followed_by(prompt: Ids, more: Ids) -> Ids:
+    """A prompt with further tokens, which carries what the prompt carries."""
+    longer = copy(prompt)
+    longer.extend(more)
+    return longer
 
 
 class Text(NamedTuple):
@@ -83,6 +101,11 @@ class Tokens:
             return []
         encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, return_attention_mask=False)
         return encoded.input_ids
+
+    def prompts(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of prompts, with the special tokens that the tokenizer sets around them."""
+        ids = self.ids(texts, add_special_tokens=True)
+        return [Prompt(row, text) for row, text in zip(ids, texts, strict=True)]
 
     def with_ends(self, references: Sequence[str]) -> list[Ids]:
         """Token ids of references, each with its end."""

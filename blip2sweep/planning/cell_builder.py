@@ -7,7 +7,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import family
+from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
@@ -16,7 +16,8 @@ from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
-from blip2sweep.tasks.generation import resolve_generation
+from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.task import task_of
 
 
 class CellBuilder:
@@ -32,8 +33,10 @@ class CellBuilder:
         recipe = resolve_recipe(config, model.anatomy)
         task_config = dict(config["task"])
         task = self._once("task", task_config, _with_content)
+        _check_requests(model, task)
         request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
         generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
+        self._once("texts", [*request, task_config, model.image_token], lambda a: _check_texts(task, generation, a[-1]))
         check_packed(recipe, model.dtypes, config["calibration"]["upstream"])
         backend = chosen_backend(config.get("backend"), recipe)
         samples = self._calibration(config, model, recipe, task)
@@ -87,20 +90,44 @@ def _with_content(config: Mapping[str, Any]) -> TaskData:
     return task
 
 
+def _check_texts(task: TaskData, generation: Generation, token: str | None) -> None:
+    """Raise UserError where a prompt, or the text of a sample, holds what stands for a picture. token: None is nothing."""
+    own, prompt = task_of(task.kind), generation.prompt or ""
+    if token and token in prompt:
+        raise UserError(f"generation.prompt={prompt!r}: holds {token}, which stands for the picture; right: without it")
+    held = [s.id for s in task.samples if token and token in own.prompt(s, prompt)]
+    if held:
+        raise UserError(
+            f"task {task.name}: {token} stands for the picture, and the texts of {len(held)} samples hold it, such as that "
+            f"of {held[0]}; right: samples without it"
+        )
+
+
 def _hashed(samples: Calibration) -> Calibration:
     """The samples with their identity computed, so that its errors are raised here."""
     assert samples.identity
     return samples
 
 
+def _check_requests(model: Model, task: TaskData) -> None:
+    """Raise UserError where the model does not answer what the task asks."""
+    asked, answered = task.rules.REQUESTS, requests(model.config)
+    wrong = [request for request in asked if request not in answered]
+    if wrong:
+        raise UserError(
+            f"task={task.name}: requests {', '.join(wrong)}, and model {model.name} answers {', '.join(answered)} alone; "
+            f"right: a model or a task of the other's kind"
+        )
+
+
 def _check_text_only(config: Mapping[str, Any], measured: Sequence[Part], split: TaskData, model: Model) -> None:
     """Raise UserError when calibration without images cannot reach a part that is measured."""
-    need_images = [part.name for part in measured if not part.reads_text]
+    text_parts = [part.name for part in model.anatomy.parts.values() if part.reads_text]
+    need_images = [part.name for part in measured if part.name not in text_parts]
     if config["text_only"] and need_images:
-        text_parts = "+".join(part.name for part in model.anatomy.parts.values() if part.reads_text)
+        others = f"part={'+'.join(text_parts)}, or " if text_parts else ""
         raise UserError(
-            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: "
-            f"part={text_parts}, or calibration=task"
+            f"calibration={config['name']}: has no images, which {need_images[0]} needs; right: {others}calibration=task"
         )
     if config["text_only"] and family(model.config).prompt_alone and not split.rules.ASKS:
         raise UserError(

@@ -53,7 +53,9 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
             answers = predictions_or_none(source.output_dir, stem(key, outputs))
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
             known[outputs] = (
-                _indexed(source.words(answers), single, texts, scores) if answers and answers.id == first.id else []
+                _indexed(source.readable_outputs(answers), single, texts, scores)
+                if answers and answers.id == first.id
+                else []
             )
         index.append(known[outputs])
     main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger

@@ -120,9 +120,9 @@ class Source:
         except UserError:
             return None
 
-    def words(self, predictions: Predictions) -> list[str]:
+    def readable_outputs(self, predictions: Predictions) -> list[str]:
         """The output for each sample as people read it, or the raw output where the task is not known."""
-        return self.task.words(predictions) if self.task else predictions.outputs
+        return self.task.readable_outputs(predictions) if self.task else predictions.outputs
 
 
 def pack_jobs(output_dir: Path) -> dict[str, CellJob]:

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from blip2sweep.console.remarks import remark
 from blip2sweep.files import write_atomic
-from blip2sweep.results.sample_rows import is_known
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders of parts: published, and not published yet
 ROWS = 200_000  # of a part, approximately
@@ -55,12 +54,12 @@ def cells_of(path: Path) -> list[str]:
     return []
 
 
-def columns_of(path: Path) -> list[str]:
-    """The columns of a part; empty when it is gone or damaged."""
+def columns_of(path: Path) -> pa.Schema:
+    """The columns of a part; none when it is gone or damaged."""
     try:
-        return list(pq.read_schema(path).names)
+        return pq.read_schema(path)
     except (OSError, pa.ArrowException):
-        return []
+        return pa.schema([])
 
 
 def rows_in(path: Path) -> int:
@@ -74,9 +73,7 @@ def rows_in(path: Path) -> int:
 def read_part(path: Path) -> pa.Table | None:
     """The rows of a part that `cells_of` found intact. None when another process removed it."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        if is_known(table):
-            return table
+        return pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         if _gone(error):
             return None

@@ -8,7 +8,8 @@ has them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ def rows_of(cell: Scored) -> pa.Table:
     scores = {m.name: m.each(cell.statistics[m.statistic]) for m in cell.metrics if m.per_sample}
     ids = {**_ids("id", cell.predictions.id), **_ids("image_id", cell.predictions.image_id)}
     found: dict[str, Any] = {"key": [cell.key] * n, **columns, **scores, **ids}
-    schema = schema_of(found)
+    schema = schema_of(dict.fromkeys(found, pa.float64()))
     return pa.table({name: found.get(name, [None] * n) for name in schema.names}, schema=schema)
 
 
@@ -45,23 +46,26 @@ def _ids(name: str, ids: Sequence[Id]) -> dict[str, list[Any]]:
     return {name: [None if isinstance(i, str) else i for i in ids], f"{name}_text": texts}
 
 
-def schema_of(names: Collection[str]) -> pa.Schema:
-    """SCHEMA, followed by the columns in `names` that it lacks. A column that predictions do not have is a metric,
-    float64."""
-    further = sorted(set(names) - set(SCHEMA.names))
-    return pa.schema([*SCHEMA, *(pa.field(n, FURTHER.get(n, pa.float64())) for n in further)])
+def schema_of(types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """SCHEMA, followed by the columns in `types` that it lacks.
+
+    types: of columns that predictions do not have. They are metrics, float64, or columns of a later version.
+    """
+    further = sorted(set(types) - set(SCHEMA.names))
+    return pa.schema([*SCHEMA, *(pa.field(n, FURTHER.get(n, types[n])) for n in further)])
 
 
-def is_known(table: pa.Table) -> bool:
-    """Whether the table has only columns that samples may have."""
-    known = {*SCHEMA.names, *FURTHER}
-    return all(f.name in known or f.type == pa.float64() for f in table.schema)
+def types_of(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
+    """{column: type} over all schemas. A column that is float64 only in some has the type of the others: an earlier
+    version wrote nulls of that type in the place of a column that it did not know."""
+    fields = sorted((f for schema in schemas for f in schema), key=lambda f: f.type != pa.float64())
+    return {f.name: f.type for f in fields}
 
 
-def together(tables: Sequence[pa.Table], columns: Collection[str] = ()) -> pa.Table:
+def together(tables: Sequence[pa.Table], columns: Mapping[str, pa.DataType] = MappingProxyType({})) -> pa.Table:
     """The tables as one, with the columns of all of them and of `columns`. A column that a table lacks is null
     there."""
-    schema = schema_of({*columns, *(name for table in tables for name in table.column_names)})
+    schema = schema_of(types_of([pa.schema(list(columns.items())), *(table.schema for table in tables)]))
     return pa.concat_tables([_with_all(table, schema) for table in tables])
 
 

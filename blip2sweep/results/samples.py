@@ -8,8 +8,9 @@ scorers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +30,7 @@ from blip2sweep.results.sample_parts import (
     rows_in,
     write_part,
 )
-from blip2sweep.results.sample_rows import SCHEMA, rows_of, together
+from blip2sweep.results.sample_rows import SCHEMA, rows_of, schema_of, together, types_of
 from blip2sweep.results.scored import Scored
 
 SMALL_PARTS = 200  # when more parts than this have under a quarter of ROWS, they are merged
@@ -100,15 +101,15 @@ def publish(output_dir: Path, entries: Mapping[str, str]) -> None:
 
 def _settle(output_dir: Path, entries: Mapping[str, str]) -> bool:
     """Remove entries that do not count or are held twice. True when something changed. A part that lacks columns of
-    other parts gets them, with nulls, because readers take the columns of the first part for those of all."""
+    other parts, or has them in another type, gets them, with nulls, because readers take the columns of the first part for those of all."""
     taken, changed = set[str](), False
     parts = {path: columns_of(path) for path in parts_of(output_dir)}
-    wanted = set(SCHEMA.names).union(*parts.values())
-    for path, names in parts.items():
+    wanted = types_of([schema_of(types_of(list(parts.values())))])
+    for path, columns in parts.items():
         cells = cells_of(path)
         keep = [c for c in cells if entries.get(key_of(c), c) == c != DAMAGED and key_of(c) not in taken]
         taken.update(map(key_of, keep))
-        if len(keep) < len(cells) or (names and not wanted <= set(names)):
+        if len(keep) < len(cells) or (len(columns) and types_of([columns]) != wanted):
             changed |= _rewrite(output_dir, [path], keep, wanted)
     return changed
 
@@ -136,7 +137,12 @@ def _merge(output_dir: Path, parts: Sequence[Path]) -> bool:
     return len(set(map(key_of, cells))) == len(cells) and _rewrite(output_dir, parts, cells)
 
 
-def _rewrite(output_dir: Path, parts: Sequence[Path], cells: Sequence[str], columns: Collection[str] = ()) -> bool:
+def _rewrite(
+    output_dir: Path,
+    parts: Sequence[Path],
+    cells: Sequence[str],
+    columns: Mapping[str, pa.DataType] = MappingProxyType({}),
+) -> bool:
     """Replace parts by one that holds only these cells, and has at least these columns. False when another process
     removed a part. A process that is killed in between leaves both the new part, hidden, and the old ones."""
     replacement = None

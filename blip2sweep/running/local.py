@@ -1,32 +1,39 @@
-"""Runs a sweep on this machine: N workers, each under a supervisor, with one GPU each where there are GPUs."""
+"""Runs a sweep on this machine: N workers, each under a supervisor, with GPUs of their own where there are GPUs."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from blip2sweep.errors import UserError
+from blip2sweep.machine.devices import VISIBLE, groups, visible_gpus
 from blip2sweep.machine.memory import WORKERS, WORKERS_ON_GPU
 from blip2sweep.planning.packs import make_packs, write_packs
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import QueueState
+from blip2sweep.wire.launcher import Launcher
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
-from blip2sweep.workers.signals import term_as_ctrl_c
 from blip2sweep.workers.supervisor import Supervisor
 
 
-def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: int | None) -> bool:
-    """Run the jobs and return when every worker has ended. Ctrl-C ends the workers; finished cells stay. Raises
-    UserError when the ledger cannot be written."""
-    term_as_ctrl_c()
-    gpus = visible_gpus()
+def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: int | None, processes: int = 1) -> bool:
+    """Run the jobs and return when every worker has ended. Ctrl-C ends the workers; finished cells stay.
+
+    workers: None: as many as the GPUs allow. processes: of each cell. Raises UserError when the ledger cannot be
+    written, and where the GPUs cannot be divided.
+    """
+    gpus = worker_gpus((j["model"] for j in jobs), workers, processes)
     packs = make_packs(jobs, workers or max(1, len(gpus)))
-    submission = Submission(new_run(), "local", {"workers": workers}, len(packs))
-    paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, sweep.settings)
+    asked: Launcher = {"workers": workers}
+    settings = sweep.settings
+    if processes > 1:
+        asked, settings = {**asked, "processes_per_cell": processes}, {**settings, "processes": processes}
+    submission = Submission(new_run(), "local", asked, len(packs))
+    paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, settings)
     # Each reads its pack here, so that an unreadable one is an error before the launch is recorded.
     supervisors = [
         _supervisor(i, path, sweep, submission.run, output_dir, gpus, len(paths)) for i, path in enumerate(paths)
@@ -35,6 +42,12 @@ def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: 
     sweep.write(output_dir)
     _supervise(supervisors, sweep, submission.run, output_dir)
     return True
+
+
+def worker_gpus(models: Iterable[ModelSection], workers: int | None, processes: int) -> list[str]:
+    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES has them; [] without GPUs. models: of the cells. Raises UserError
+    as `groups` does."""
+    return groups(visible_gpus(), workers, processes, spread=any(m.get("device_map") for m in models))
 
 
 def _supervise(supervisors: list[Supervisor], sweep: Sweep, run: str, output_dir: Path) -> None:
@@ -74,32 +87,22 @@ def _supervisor(
 ) -> Supervisor:
     log = sweep.logs(output_dir, run) / f"{i}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    return Supervisor(path, worker_env(i, gpus, count), log.open("ab"))
+    supervisor = Supervisor(path, {}, log.open("ab"))
+    supervisor.env = worker_env(i, gpus, count, supervisor.pack["settings"].get("processes", 1))
+    return supervisor
 
 
-def worker_env(i: int, gpus: list[str], count: int) -> dict[str, str]:
-    """The environment of worker i of `count`: one GPU, and an equal share of this machine's cores."""
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+def worker_env(i: int, gpus: list[str], count: int, processes: int = 1) -> dict[str, str]:
+    """The environment of worker i of `count`: its GPUs, and an equal share of this machine's cores for each of its
+    processes."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // (count * processes)))
     env = {
         **os.environ,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
         "TOKENIZERS_PARALLELISM": "false",
-        WORKERS: str(count),
+        WORKERS: str(count * processes),
     }
     if not gpus:
         return env
     shared = len(range(i % len(gpus), count, len(gpus)))  # workers take GPUs in turn
-    return {**env, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], WORKERS_ON_GPU: str(shared)}
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs' names for CUDA_VISIBLE_DEVICES, found without importing torch."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [g for g in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if g and g != "-1"]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=10
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    return {**env, VISIBLE: gpus[i % len(gpus)], WORKERS_ON_GPU: str(shared)}

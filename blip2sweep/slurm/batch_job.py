@@ -19,7 +19,8 @@ from pathlib import Path
 
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
-from blip2sweep.machine.memory import WORKERS_ON_GPU, workers_on_node
+from blip2sweep.machine.devices import VISIBLE
+from blip2sweep.machine.memory import WORKERS, WORKERS_ON_GPU, workers_on_node
 from blip2sweep.machine.processes import settle_user
 from blip2sweep.running.slurm_commands import query
 from blip2sweep.wire.pack import Settings
@@ -38,8 +39,10 @@ def main(argv: list[str]) -> int:
     """Run a pack. Returns the exit code of its worker."""
     settle_user()
     try:
-        supervisor = Supervisor(Path(argv[0]), task_env(), part=task_part())
+        supervisor = Supervisor(Path(argv[0]), {}, part=task_part())
         settings = supervisor.pack["settings"]
+        spread = any(job["model"].get("device_map") for job in supervisor.pack["cells"])
+        supervisor.env = task_env(settings.get("processes", 1), spread)
         listen(supervisor)
         variables = job_end(settings)
         os.environ.update(variables)
@@ -82,20 +85,30 @@ def task_part() -> str:
     return f"{os.environ.get('SLURM_PROCID', '0')}/{os.environ.get('SLURM_NTASKS', '1')}"
 
 
-def task_env() -> dict[str, str]:
-    """The worker's environment. Tasks that see the same GPUs take one each."""
-    env, gpus = dict(os.environ), [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
+def task_env(processes: int = 1, spread: bool = False) -> dict[str, str]:
+    """The worker's environment. Tasks that see the same GPUs take one each, or equal shares where a cell has several
+    processes or a model takes all GPUs that it sees (spread)."""
+    env, gpus = dict(os.environ), [g for g in os.environ.get(VISIBLE, "").split(",") if g]
     local, tasks = int(os.environ.get("SLURM_LOCALID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
-    if tasks > 1 and len(gpus) > 1:
-        env["CUDA_VISIBLE_DEVICES"] = gpus[local % len(gpus)]
+    if processes > 1:
+        env[WORKERS] = str(workers_on_node() * processes)
+    if tasks > 1 and len(gpus) > 1 and not ((processes > 1 or spread) and gpus_on_node() > len(gpus)):
+        size = max(1, len(gpus) // tasks) if processes > 1 or spread else 1
+        first = local * size % len(gpus)
+        env[VISIBLE] = ",".join(gpus[first : first + size])
     return {**env, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", WORKERS_ON_GPU: str(tasks_on_gpu(gpus))}
 
 
 def tasks_on_gpu(gpus: list[str]) -> int:
     """How many of the job's tasks use this task's GPU. With `gpus_per_task` each task sees one GPU only; the job's
     number of GPUs on the node tells that from one GPU for all tasks."""
+    return math.ceil(workers_on_node() / max(1, len(gpus), gpus_on_node()))
+
+
+def gpus_on_node() -> int:
+    """The GPUs of the job on this node, also those that this task does not see. 0 where Slurm does not say."""
     on_node = os.environ.get("SLURM_GPUS_ON_NODE", "")
-    return math.ceil(workers_on_node() / max(1, len(gpus), int(on_node) if on_node.isdigit() else 0))
+    return int(on_node) if on_node.isdigit() else 0
 
 
 # ---- wall time

@@ -16,11 +16,10 @@ from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import clusters_of, squeue
 from blip2sweep.running.slurm_commands import local_cluster, query, submission_env, surrounding_job
-from blip2sweep.slurm.settings import checked_launcher, with_time_to_work
+from blip2sweep.slurm.settings import check_gpus, checked_launcher, with_time_to_work
 from blip2sweep.slurm.submit import array_size, require, submit
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob, Settings
-from blip2sweep.workers.signals import term_as_ctrl_c
 
 
 def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> bool:
@@ -37,9 +36,9 @@ def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher:
 def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> Submission:
     """Write the packs and submit them. When Slurm refuses, everything that was written is removed, and UserError is
     raised."""
-    term_as_ctrl_c()
     require("sbatch", "scontrol")
     launcher = with_time_to_work(checked_launcher(launcher))
+    check_gpus(launcher, jobs)
     array_size(launcher)  # raises UserError when Slurm does not answer
     seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
     packs = slurm_packs(jobs, launcher, seconds)
@@ -48,7 +47,7 @@ def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launche
     old_file = path.read_bytes() if path.exists() else None
     sweep.submissions.append(submission)
     try:
-        settings = _with_wall_time(sweep.settings, launcher)
+        settings = _with_processes(_with_wall_time(sweep.settings, launcher), launcher)
         paths = write_packs(packs, sweep.folder(output_dir), sweep.name, submission.run, output_dir, settings, seconds)
         sweep.write(output_dir)
         submit(paths, submission, sweep, output_dir)
@@ -69,6 +68,11 @@ def _with_wall_time(settings: Settings, launcher: Launcher) -> Settings:
         "signal_delay_s": launcher.get("signal_delay_s"),
         "timeout_min": launcher.get("timeout_min"),
     }
+
+
+def _with_processes(settings: Settings, launcher: Launcher) -> Settings:
+    processes = launcher.get("processes_per_cell") or 1
+    return {**settings, "processes": processes} if processes > 1 else settings
 
 
 def withdraw(submission: Submission) -> None:

@@ -4,11 +4,13 @@ written."""
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 from blip2sweep.errors import UserError
+from blip2sweep.planning.processes import checked_processes
 from blip2sweep.wire.launcher import Launcher
+from blip2sweep.wire.pack import CellJob
 
 Given = Mapping[str, object]  # settings as the user wrote them, of any type
 
@@ -31,8 +33,45 @@ def checked_launcher(launcher: Given) -> Launcher:
     """The settings, with clusters under their own name. Raises UserError for settings that cannot work."""
     _check_text(launcher)
     _check_numbers(launcher)
+    checked_processes(launcher.get("processes_per_cell"))
     _check_shapes(launcher)
     return _with_clusters(launcher)
+
+
+def check_gpus(launcher: Launcher, jobs: Iterable[CellJob]) -> None:
+    """Raise UserError where the processes of a job cannot have equal numbers of its GPUs.
+
+    Each has one GPU; with `model.device_map` it has an equal share of them.
+    """
+    processes, tasks = launcher.get("processes_per_cell") or 1, launcher.get("tasks_per_node") or 1
+    gpus, needed = gpus_of(launcher), processes * tasks
+    spread = any(job["model"].get("device_map") for job in jobs)
+    if processes == 1 or gpus is None or gpus == needed or (spread and gpus and gpus % needed == 0):
+        return
+    more = f"gpus_per_node={needed}" + (" or a multiple, which model.device_map divides" if spread else "")
+    raise UserError(
+        f"hydra.launcher.processes_per_cell={processes}: {tasks} task{'s' * (tasks > 1)} of {processes} processes need "
+        f"{needed} GPUs a node, and {gpus} {'are' if gpus != 1 else 'is'} asked for; right: hydra.launcher.{more}"
+    )
+
+
+def gpus_of(launcher: Launcher) -> int | None:
+    """The GPUs of a job, as its settings ask for them. None where they do not say."""
+    by_task = _count(launcher.get("gpus_per_task"))
+    if by_task is not None:
+        return by_task * (launcher.get("tasks_per_node") or 1)
+    on_node = _count(launcher.get("gpus_per_node"))
+    return (
+        on_node
+        if on_node is not None
+        else _count(str(launcher.get("gres") or "").partition("gpu")[2].partition(",")[0])
+    )
+
+
+def _count(setting: int | str | None) -> int | None:
+    """The number of `4`, `a100:4` or `:a100:4`."""
+    last = str(setting).rpartition(":")[2]
+    return int(last) if last.isdigit() else None
 
 
 def with_time_to_work(launcher: Launcher) -> Launcher:

@@ -24,7 +24,7 @@ from blip2sweep.wire.launcher import Launcher
 from blip2sweep.workers.requeue import after_tasks, before_tasks
 
 # Settings for this package; all others are for sbatch, under submitit's names.
-OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout")
+OURS = ("pack_minutes", "max_packs", "wait", "max_num_timeout", "processes_per_cell")
 # Slurm's texts for a limit on queued jobs, which passes by itself. A too large wall time or memory never does; its text
 # also has the words "job submit limit", but none of these.
 LIMITS = re.compile(

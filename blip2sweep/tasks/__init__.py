@@ -45,7 +45,7 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:
     """The samples of a task as a job carries it, with `planned`: their fingerprint and the digest of the images'
-    content.
+    content. Of a job that has a `share`, those of that share.
 
     Raises UserError where the samples, or the code from outside that reads them, have changed since.
     """
@@ -59,4 +59,8 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
             f"task {found.name}: its annotations in {config['data_dir']} changed since it was planned; right: the same "
             f"command again, which plans them as they are now"
         )
-    return replace(found, planned=planned["images"])
+    whole = replace(found, planned=planned["images"])
+    if "share" not in config:
+        return whole
+    rank, count = (int(x) for x in config["share"].split("/"))
+    return whole.share(rank, count)

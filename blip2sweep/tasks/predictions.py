@@ -50,9 +50,26 @@ class Predictions:
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]]) -> Predictions:
-        """From one dict for each sample. Without samples the columns are those of texts."""
+        """The predictions from one dict for each sample. Without samples the columns are those of texts."""
         names = tuple(records[0]) if records else FIELDS
         return cls(**{name: [record[name] for record in records] for name in names})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions], ids: Sequence[Id]) -> Predictions:
+        """The predictions of several processes, which answered other samples each, in the order of `ids`.
+
+        Raises ValueError where a sample is answered twice or unknown, or where columns differ.
+        """
+        place = {sample: i for i, sample in enumerate(ids)}
+        found = [sample for part in parts for sample in part.id]
+        if len({*found}) < len(found) or not place.keys() >= {*found}:
+            raise ValueError("processes of one cell answered the same samples, or unknown ones")
+        if len({tuple(part.columns) for part in parts}) > 1:
+            raise ValueError("processes of one cell answered with other columns")
+        order = sorted(range(len(found)), key=lambda i: place[found[i]])
+        names = parts[0].columns
+        together = {name: [value for part in parts for value in part.columns[name]] for name in names}
+        return cls(**{name: [column[i] for i in order] for name, column in together.items()})  # type: ignore[arg-type]
 
     @property
     def columns(self) -> Mapping[str, Sequence[object]]:

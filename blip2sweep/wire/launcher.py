@@ -13,10 +13,13 @@ class Launcher(TypedDict, total=False):
     cpus_per_task: int
     stderr_to_stdout: bool
     workers: int | None  # of the local launcher: number of processes
+    processes_per_cell: int | None  # that share the samples of each cell
     partition: str | None
     clusters: str | None
     timeout_min: int
-    gpus_per_node: int | None
+    gpus_per_node: int | str | None
+    gpus_per_task: int | str | None
+    gres: str | None
     tasks_per_node: int
     nodes: int
     mem_gb: float

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
-Size = int | str  # a number, or a product of numbers and dotted fields of `config`: `3*vision_config.hidden_size`
+# A number, or numbers and dotted fields of `config` with * and /: `3*vision_config.hidden_size`. A product stands behind a /.
+Size = int | str
 
 
 class StackSection(TypedDict):

@@ -39,6 +39,7 @@ class TaskJob(TypedDict):
     on_bad_image: str
     nll_references: int
     planned: NotRequired[PlannedTask]
+    share: NotRequired[str]  # `rank/count`: of the images, of a process that shares the cell with others
 
 
 class GenerationJob(TypedDict):
@@ -73,10 +74,20 @@ class Columns(TypedDict):
     recipe: str
     recipe_json: str
     baseline: NotRequired[str]  # in the ledger, the key of the cell's baseline
+    linear_share: NotRequired[float]  # of the weights in blocks, what linear layers have; where it is less than half
     backend: NotRequired[str]  # where it is not torch
     outside: NotRequired[str]  # code that is no part of this package
     params: NotRequired[int]
     model_bytes: NotRequired[float]
+
+
+class Share(TypedDict):
+    """The part of a cell that one of its processes runs. folder: where the first process leaves what it calibrated; it is
+    removed when the cell is over."""
+
+    rank: int
+    count: int
+    folder: str
 
 
 class CellJob(TypedDict):
@@ -94,6 +105,7 @@ class CellJob(TypedDict):
     columns: Columns
     backend: NotRequired[BackendChoice]  # where it is not torch
     outside: NotRequired[dict[str, OutsideCode]]  # {group.name: code} that is no part of this package
+    share: NotRequired[Share]  # never on disk: a worker gives it to the processes of a cell
 
 
 # ---- a pack
@@ -113,6 +125,7 @@ class Settings(TypedDict, total=False):
     propagation: bool
     noise_floor: bool
     backend: BackendChoice  # of all cells in the pack; torch when absent
+    processes: int  # that share each cell; 1 when absent
     runner: str  # `module:Class`, in packs of version 0.1
     outside: dict[str, OutsideCode]  # of all cells of the sweep, for whoever reads its file; workers go by the cells'
     device: str

@@ -19,8 +19,9 @@ from blip2sweep.machine.processes import born
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import second_run, stem, write_predictions
 from blip2sweep.results.scoring_process import ScoringProcess
-from blip2sweep.wire.lines import AttemptId, Failure, Note
+from blip2sweep.wire.lines import AttemptId, Failure, Note, WorkerFailure
 from blip2sweep.wire.pack import CellJob, Columns, PackName
+from blip2sweep.workers.death import ProcessFailed
 from blip2sweep.workers.signals import Stop, Stopped
 
 MARKER = "[blip2sweep]"
@@ -167,8 +168,10 @@ class Scoring:
                 self.warn(f"done, not scored: {reason['error']}")
 
 
-def failure(error: BaseException) -> Failure:
+def failure(error: BaseException) -> Failure | WorkerFailure:
     """The fields of a `failed` line: kind, the message's first line, and the traceback."""
+    if isinstance(error, ProcessFailed):
+        return error.failure
     return {
         "kind": failure_kind(error),
         "error": (str(error).strip().split("\n") or [""])[0][:500] or type(error).__name__,

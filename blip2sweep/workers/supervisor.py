@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.wire.lines import AttemptId, Failure, StartLine, WorkerFailure
 from blip2sweep.wire.pack import CellJob
+from blip2sweep.workers.death import crash, remove_temporary
 from blip2sweep.workers.requeue import count_timeouts, requeue_count
 from blip2sweep.workers.run_cell import OUT_OF_TIME, columns
 from blip2sweep.workers.signals import had_whole_wall_time
@@ -77,7 +77,10 @@ class Supervisor:
         self.child = subprocess.Popen(command, env=self.env, stdout=self.log, stderr=self.log)
         if self.reason:  # `stop` was called between two children
             self.child.terminate()
-        return self.child.wait()
+        try:
+            return self.child.wait()
+        finally:
+            remove_temporary(self.child.pid)
 
     def _ended(self, code: int) -> int:
         """Requeue the cells that a killed child left, and record why the pack stopped. Returns the exit code."""
@@ -139,29 +142,3 @@ def _attempt_of(start: StartLine) -> AttemptId:
     """The fields by which the lines of an attempt name it."""
     sweep, run, attempt = start.get("sweep"), start.get("run"), start.get("attempt")
     return {"key": start["key"], "sweep": sweep, "run": run, "attempt": attempt, "job": start.get("job")}
-
-
-def crash(code: int) -> WorkerFailure:
-    """The fields of a `failed` line for a worker that died, from its exit code (negative: a signal, as in
-    subprocess)."""
-    what = f"killed by signal {-code}" if code < 0 else f"exited with code {code}"
-    killed_for_memory = code == -signal.SIGKILL and oom_kills() > 0
-    hint = " (out of host memory)" if killed_for_memory else " (out of host memory?)" if code == -signal.SIGKILL else ""
-    kind, signum = "oom" if killed_for_memory else "crash", -code if code < 0 else None
-    return {
-        "kind": kind,
-        "error": f"the worker process was {what}{hint}",
-        "traceback": "",
-        "fatal": True,
-        "signal": signum,
-    }
-
-
-def oom_kills() -> int:
-    """How many processes of this job's cgroup the kernel killed for memory; 0 when that is unknown."""
-    try:
-        group = next(x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::"))[4:]
-        events = Path(f"/sys/fs/cgroup/{group}/memory.events").read_text().split()
-        return int(events[events.index("oom_kill") + 1]) if group and "SLURM_JOB_ID" in os.environ else 0
-    except (OSError, StopIteration, ValueError):
-        return 0

@@ -31,6 +31,7 @@ from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
 from blip2sweep.wire.lines import StartLine, WorkerFailure, WorkerName
 from blip2sweep.wire.pack import CellJob, Pack
+from blip2sweep.workers.processes import Processes
 from blip2sweep.workers.run_cell import DeviceBroken, Scoring, run_cell, say, slurm_job
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
 
@@ -68,6 +69,8 @@ class Worker:
         try:
             code = self._cells()
         finally:
+            if isinstance(self.backend, Processes):
+                self.backend.close()
             scored = self._scoring.close(wait=code not in (STOPPED, BROKEN))
         return CELL_FAILED if code == 0 and not scored else code
 
@@ -160,7 +163,8 @@ class Worker:
     def _load_backend(self, job: CellJob) -> Backend:
         """The back end. It gets the list of the coming cells, so that it keeps what later cells share."""
         self._scoring.expect(job)
-        backend = load_backend(self.pack["settings"])
+        settings = self.pack["settings"]
+        backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
         backend.expect([j for j in todo if not self.ledger.done(j["key"])])
         return backend

@@ -18,16 +18,11 @@ class Search(Callback):
         """Exits with 2 where the settings are wrong, since Hydra turns other exceptions of a callback into warnings."""
         if _ours(config) or str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
             return
-        from blip2sweep.commands.trials import check_direction
         from blip2sweep.console.printing import say
         from blip2sweep.errors import UserError
 
-        key, asked = _direction_of(config.hydra.sweeper)
-        if key is None:
-            say("which way this sweeper searches is not known: its best may be the worst", err=True)
-            return
         try:
-            check_direction(key, asked, str(config.task.main_metric))
+            _check_direction(config)
         except UserError as error:
             say(f"error: {error}", err=True)
             raise SystemExit(2) from None
@@ -56,6 +51,23 @@ def _direction(metric: str) -> str:
     from blip2sweep.commands.trials import direction
 
     return direction(metric)
+
+
+def _check_direction(config: DictConfig) -> None:
+    """Raise UserError where the search would call the worst cell the best."""
+    from blip2sweep import outside
+    from blip2sweep.commands.trials import check_direction
+    from blip2sweep.config.compose import folders
+    from blip2sweep.console.printing import say
+    from blip2sweep.tasks.task import task_of
+
+    outside.search(folders(config))
+    task_of(str(config.task.kind))  # whose metrics are known from here on, to `${direction:METRIC}` too
+    key, asked = _direction_of(config.hydra.sweeper)
+    if key is None:
+        say("which way this sweeper searches is not known: its best may be the worst", err=True)
+    else:
+        check_direction(key, asked, str(config.task.main_metric))
 
 
 def _ours(config: DictConfig) -> bool:

@@ -61,12 +61,16 @@ class PackLauncher(Launcher):
         from blip2sweep.commands.run import failures, run_sweep
 
         assert self.composer is not None
-        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun)
+        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun, self.check)
         self.failed = failures(outcome)
         return outcome
 
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         """Run the open cells. Returns False where they were left running."""
+        raise NotImplementedError
+
+    def check(self, plan: Plan) -> None:
+        """Raise UserError where the plan cannot be run as this launcher is set."""
         raise NotImplementedError
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
@@ -77,8 +81,11 @@ class PackLauncher(Launcher):
 class LocalLauncher(PackLauncher):
     """Runs the jobs on this machine, sharing the loaded model between the cells of a worker."""
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, processes_per_cell: int | None = 1) -> None:
+        from blip2sweep.planning.processes import checked_processes
+
         super().__init__()
+        self.processes = checked_processes(processes_per_cell)
         if workers is not None and workers < 1:
             raise UserError(f"hydra.launcher.workers={workers}: right: 1 or more, or null for one a GPU")
         self.workers = workers
@@ -86,12 +93,19 @@ class LocalLauncher(PackLauncher):
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.running.local import run_local
 
-        return run_local([c.job() for c in plan.todo], sweep, output_dir, self.workers)
+        return run_local([c.job() for c in plan.todo], sweep, output_dir, self.workers, self.processes)
+
+    def check(self, plan: Plan) -> None:
+        from blip2sweep.planning.processes import check_divisible
+        from blip2sweep.running.local import worker_gpus
+
+        check_divisible(plan.todo, self.processes)
+        worker_gpus((c.model.config for c in plan.todo), self.workers, self.processes)
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
         from blip2sweep.commands.plan import describe_local
 
-        describe_local(plan, output_dir, self.workers)
+        describe_local(plan, output_dir, self.workers, self.processes)
 
 
 class SlurmLauncher(PackLauncher):
@@ -112,6 +126,13 @@ class SlurmLauncher(PackLauncher):
         from blip2sweep.slurm.launch import run_slurm
 
         return run_slurm([c.job() for c in plan.todo], sweep, output_dir, self.settings)
+
+    def check(self, plan: Plan) -> None:
+        from blip2sweep.planning.processes import check_divisible
+        from blip2sweep.slurm.settings import check_gpus
+
+        check_divisible(plan.todo, self.settings.get("processes_per_cell") or 1)
+        check_gpus(self.settings, [c.job() for c in plan.todo])
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
         from blip2sweep.commands.plan import describe_slurm

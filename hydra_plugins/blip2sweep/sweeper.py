@@ -59,6 +59,8 @@ class GridSweeper(Sweeper):
 
         assert self.composer is not None
         plan, _ = plan_sweep(made := jobs(lists, self.composer))
+        if isinstance(self.launcher, PackLauncher):
+            self.launcher.check(plan)
         describe(plan)
         if isinstance(self.launcher, PackLauncher):
             self.launcher.describe(plan, Path(made[0].config["output_dir"]))

@@ -21,6 +21,8 @@ class Flops(NamedTuple):
 
 def flops(config: Mapping[str, Any], new_tokens: int) -> Flops:
     """Matrix products of one image through the ViT, the Q-Former, and the language model (prefill and decoding)."""
+    if "qformer_config" not in config:
+        return _llava(config, new_tokens)
     v, q, t = config["vision_config"], config["qformer_config"], config["text_config"]
     seen = (v["image_size"] // v["patch_size"]) ** 2 + 1
     queries = config["num_query_tokens"]
@@ -34,7 +36,24 @@ def flops(config: Mapping[str, Any], new_tokens: int) -> Flops:
     return Flops(vision, bridge, language)
 
 
-def _blocks(tokens: int, context: int, width: int, inner: int, n: int) -> float:
+def blocks_read(config: Mapping[str, Any]) -> int:
+    """Blocks of the vision tower whose outputs are read: LLaVA's features are earlier states than the last."""
+    return int(config["vision_config"]["num_hidden_layers"] + 1 + config.get("vision_feature_layer", -1))
+
+
+def _llava(config: Mapping[str, Any], new_tokens: int) -> Flops:
+    """Tower, projector of two layers, and a language model whose MLP has a gate. The text of the prompt is left out."""
+    v, t = config["vision_config"], config["text_config"]
+    patches = (v["image_size"] // v["patch_size"]) ** 2
+    vision = _blocks(patches + 1, patches + 1, v["hidden_size"], v["intermediate_size"], blocks_read(config))
+    bridge = 2 * patches * t["hidden_size"] * (v["hidden_size"] + t["hidden_size"])
+    tokens = patches + new_tokens
+    language = _blocks(tokens, tokens, t["hidden_size"], 1.5 * t["intermediate_size"], t["num_hidden_layers"])
+    language += 2 * new_tokens * t["hidden_size"] * t["vocab_size"]
+    return Flops(vision, bridge, language)
+
+
+def _blocks(tokens: int, context: int, width: int, inner: float, n: int) -> float:
     """n transformer blocks: four projections, attention, two layers of the MLP."""
     return n * (2 * tokens * (4 * width**2 + 2 * width * inner) + 4 * tokens * context * width)
 

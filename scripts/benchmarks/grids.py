@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 Config = dict[str, Any]
 PARTS = ("vit", "qformer", "llm")
+ROLES = ("vision", "connector", "language")
 WIDTHS = ("3", "4", "8", "none")
 THIRDS = ("first", "middle", "last", "first+middle", "first+last", "middle+last", "all")
 
@@ -15,7 +17,7 @@ def grid(name: str, cells: int | None = None) -> list[Config]:
     """The recipe sections (part, blocks, layers, quant, per_part) of every cell; or of fewer or more cells of the grid."""
     if name == "seed_grid":
         return seed_grid(cells or 60)
-    return {"card": card, "part_wise": part_wise}[name]()[:cells]
+    return {"card": card, "part_wise": part_wise, "role_wise": role_wise}[name]()[:cells]
 
 
 def card() -> list[Config]:
@@ -24,10 +26,17 @@ def card() -> list[Config]:
 
 def part_wise() -> list[Config]:
     """Four widths a part, all combinations: 64 cells, the one that touches nothing being the baseline."""
-    return [
-        _cell(quant=_rtn("8"), per_part={p: {"bits": b} for p, b in zip(PARTS, widths, strict=True)})
-        for widths in itertools.product(WIDTHS, repeat=3)
-    ]
+    return [_each(PARTS, widths) for widths in itertools.product(WIDTHS, repeat=3)]
+
+
+def role_wise() -> list[Config]:
+    """Three widths a role, all combinations, for models whose parts are called after their roles: 27 cells with the
+    baseline."""
+    return [_each(ROLES, widths) for widths in itertools.product(("3", "4", "none"), repeat=3)]
+
+
+def _each(parts: Sequence[str], widths: Sequence[str]) -> Config:
+    return _cell(quant=_rtn("8"), per_part={p: {"bits": b} for p, b in zip(parts, widths, strict=True)})
 
 
 def seed_grid(cells: int = 60) -> list[Config]:

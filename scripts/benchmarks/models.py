@@ -24,6 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from scripts.benchmarks import llava
+from scripts.benchmarks.llava import LLAVA_MID
+
 if TYPE_CHECKING:
     from blip2sweep.wire.model_section import ModelSection
 
@@ -39,6 +42,9 @@ MID: dict[str, Any] = {
         "text_config": {"model_type": "opt", "hidden_size": 640, "ffn_dim": 2560, "num_hidden_layers": 8, "num_attention_heads": 8, "word_embed_proj_dim": 640, "vocab_size": 8192},
     },
 }  # fmt: skip
+LLAVA = "llava-mid"
+# name -> (whose anatomy, what stands over its config)
+RANDOM: dict[str, tuple[str, Mapping[str, Any]]] = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}
 
 
 def conf(name: str) -> dict[str, Any]:
@@ -58,15 +64,25 @@ def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_config(name: str) -> ModelSection:
     """The `model` section of a cell's config."""
-    base = _merged(conf("tiny"), MID) if name == "mid" else conf(name)
-    return cast("ModelSection", {"family": "opt", "device_map": None, "dtype_per_part": {}, **base})
+    of, own = RANDOM.get(name, (name, {}))
+    return cast("ModelSection", {"family": "opt", "device_map": None, "dtype_per_part": {}, **_merged(conf(of), own)})
+
+
+def text_of(config: Mapping[str, Any]) -> str:
+    """What the model reads with every image: its prompt for captions in its chat's text; empty for BLIP-2."""
+    prompt = (config.get("prompts") or {}).get("caption", "")
+    return str(config.get("chat") or "").replace("{image}", SPECIAL[-1]).replace("{}", prompt)
 
 
 def write_model(config: ModelSection, folder: Path, device: str) -> None:
     """A random checkpoint of the config's shapes, with a tokenizer of as many made-up words."""
+    shapes = cast("dict[str, Any]", config["config"])
+    tokenizer = _tokenizer(shapes["text_config"]["vocab_size"])
+    if config.get("architecture") == "image_text":
+        llava.write(config, tokenizer, folder, device)
+        return
     torch.manual_seed(0)
-    sizes = _with_initial_values(config["config"])
-    tokenizer = _tokenizer(sizes["text_config"]["vocab_size"])
+    sizes = _with_initial_values(shapes)
     with torch.device(device):
         model = Blip2ForConditionalGeneration(Blip2Config(**sizes, image_token_index=SPECIAL.index("<image>")))
     torch.nn.init.normal_(model.query_tokens)

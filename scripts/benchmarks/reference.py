@@ -17,7 +17,20 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
+from transformers import (
+    AutoConfig,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessorPil,
+    CLIPImageProcessorPil,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+CLASSES: dict[str, tuple[Any, Any, Any]] = {
+    "blip-2": (Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil),
+    "llava": (LlavaForConditionalGeneration, LlavaProcessor, CLIPImageProcessorPil),
+}
 
 SCORE = """
 import json, sys
@@ -59,30 +72,40 @@ def quantize(model: Any, recipe: Mapping[str, tuple[str, int]]) -> None:
             module.bias.copy_(minmax(module.bias.float(), bits))
 
 
+def loaded(folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
+    """(model, processor) of a checkpoint."""
+    model_class, processor_class, images = CLASSES[AutoConfig.from_pretrained(folder).model_type]
+    model = model_class.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    processor = processor_class.from_pretrained(folder, local_files_only=True)
+    processor.image_processor = images.from_pretrained(folder)  # the same pixels as ours
+    return model.to(device).eval(), processor
+
+
+def read(model: Any, processor: Any, image: Path, text: str) -> Any:
+    """What the model gets of an image and a text."""
+    inputs = processor(images=Image.open(image).convert("RGB"), text=text, return_tensors="pt")
+    return inputs.to(model.device, model.dtype)
+
+
 @torch.inference_mode()
-def caption(model: Any, processor: Any, image: Path, device: str, new_tokens: int) -> str:
-    """One image through the documented path of transformers."""
-    inputs = processor(images=Image.open(image).convert("RGB"), text="", return_tensors="pt").to(device, model.dtype)
+def caption(model: Any, processor: Any, image: Path, text: str, new_tokens: int) -> str:
+    """One image through the documented path of transformers. text: before the caption, with the image's token."""
+    inputs = read(model, processor, image, text)
     ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
     return str(processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]).strip()
 
 
 def cell(
     folder: Path, recipe: Mapping[str, tuple[str, int]], images: Sequence[Path], references: Sequence[Sequence[str]],
-    device: str, dtype: str, new_tokens: int, score: bool,
+    device: str, dtype: str, new_tokens: int, score: bool, text: str = "",
 ) -> tuple[list[str], dict[str, float]]:  # fmt: skip
     """(captions, seconds by step) of one cell."""
     clock = [time.perf_counter()]
-    model: Any = Blip2ForConditionalGeneration.from_pretrained(
-        folder, dtype=getattr(torch, dtype), local_files_only=True
-    )
-    model.to(device).eval()
-    processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
-    processor.image_processor = BlipImageProcessorPil.from_pretrained(folder)  # the same pixels as ours
+    model, processor = loaded(folder, device, dtype)
     clock.append(time.perf_counter())
     quantize(model, recipe)
     clock.append(time.perf_counter())
-    texts = [caption(model, processor, image, device, new_tokens) for image in images]
+    texts = [caption(model, processor, image, text, new_tokens) for image in images]
     clock.append(time.perf_counter())
     if score:
         data = json.dumps([texts, references])

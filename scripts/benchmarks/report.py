@@ -17,7 +17,7 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import read_predictions
 from blip2sweep.tasks import load_task
-from scripts.benchmarks import floor
+from scripts.benchmarks import bound, floor
 from scripts.benchmarks.ours import Setting
 from scripts.benchmarks.ties import NEAR_TIE, gaps
 from scripts.benchmarks.timing import Timed, layers
@@ -98,12 +98,13 @@ def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> di
     of the device, operations a second. Workers share the device, their seconds are summed."""
     sizes = cast("dict[str, Any]", given.model["config"])
     best, need = peak / mine["workers"], floor.flops(sizes, given.new_tokens)
-    blocks = sizes["vision_config"]["num_hidden_layers"]
+    blocks = floor.blocks_read(sizes)
     per_cell = images / max(1, mine["cells"])
     run = images - mine["hits_vision_blocks"] * per_cell / blocks
+    connector = "bridge" if "hits_bridge" in mine else "connector"
     work = {
         "vision": need.vision * run,
-        "bridge": need.bridge * (images - mine["hits_bridge"]),
+        connector: need.bridge * (images - mine[f"hits_{connector}"]),
         "language": need.language * (images - mine.get("hits_language", 0)),
     }
     found = {k: v / best / mine[f"seconds_{k}"] for k, v in work.items() if mine.get(f"seconds_{k}")}
@@ -139,6 +140,7 @@ def show(found: dict[str, Any]) -> None:
         f"  predictions: {agreement['differing']} of {agreement['captions']} differ; logit gaps{looked_at}, in roundings: "
         f"{', '.join(f'{v:.2g}' for v in agreement['gaps']) or 'none'}",
     ]
+    lines += bound.lines(found["bound"], mine["device"]) if "bound" in found else ()
     print("\n".join(lines))
 
 

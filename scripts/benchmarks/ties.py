@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
 
-from scripts.benchmarks.reference import quantize
+from scripts.benchmarks.reference import loaded, quantize, read
 
 # Roundings of the largest logit, each machine epsilon of it: what two orders of summing may make of a logit in a model of
 # some dozens of blocks, whose every output is rounded.
@@ -23,23 +21,18 @@ def gaps(given: Any, recipe: Mapping[str, tuple[str, int]], pairs: Sequence[tupl
     roundings of the largest one; in half precision a near-tie is a few of them, in float32 there should be no pair."""
     if not pairs:
         return []
-    model: Any = Blip2ForConditionalGeneration.from_pretrained(given.folder, dtype=getattr(torch, given.model["dtype"]))
-    model.to(given.device).eval()
+    model, processor = loaded(given.folder, given.device, given.model["dtype"])
     quantize(model, recipe)
-    processor = Blip2Processor.from_pretrained(given.folder)
-    processor.image_processor = BlipImageProcessorPil.from_pretrained(given.folder)
-    return [_gap(model, processor, *pair) for pair in pairs]
+    return [_gap(model, processor, given.text, *pair) for pair in pairs]
 
 
-def _gap(model: Any, processor: Any, image: Path, theirs: str, ours: str) -> float:
+def _gap(model: Any, processor: Any, text: str, image: Path, theirs: str, ours: str) -> float:
     end = [processor.tokenizer.eos_token_id]
     a, b = (processor.tokenizer(t, add_special_tokens=False).input_ids + end for t in (theirs, ours))
     same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
     if same is None:
         return 0.0
-    inputs = processor(images=Image.open(image).convert("RGB"), text="", return_tensors="pt").to(
-        model.device, model.dtype
-    )
+    inputs = read(model, processor, image, text)
     more = torch.tensor([a[:same]], dtype=torch.long, device=model.device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], more], 1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

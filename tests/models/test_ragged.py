@@ -36,6 +36,13 @@ def test_chosen_rows_are_the_chosen_ones(lengths: list[int], data: st.DataObject
     assert [rows.tokens(i) for i in range(len(rows))] == lengths
 
 
+def test_rows_that_follow_each_other_are_no_copy() -> None:
+    rows = ragged([2, 3, 1, 4])
+    for chosen in (slice(1, 3), [1, 2]):
+        assert rows.take(chosen).values.data_ptr() == rows.values[2:].data_ptr()
+    assert rows.take([]).values.shape == (0, 2)
+
+
 @given(LENGTHS, st.integers(1, 4))
 def test_what_was_split_is_joined_again(lengths: list[int], n: int) -> None:
     rows = ragged(lengths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -14,13 +14,16 @@ from hydra.core.global_hydra import GlobalHydra
 from blip2sweep import outside
 from blip2sweep.__main__ import main
 from blip2sweep.cache import disk as cache
+from blip2sweep.models.checkpoints import inspect
 from blip2sweep.outside import files
 from blip2sweep.outside.packages import packaged
 from blip2sweep.planning.packs import read_pack
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.scoring_service import Service
 from blip2sweep.wire.lines import Failure
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import TaskJob
+from blip2sweep.wire.scoring import ScoreRequest
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
 
@@ -42,7 +45,8 @@ class ScoringHere:
         pass
 
     def submit(self, key: str, name: str, task: TaskJob, baseline: str) -> None:
-        (answer,) = self._service([{"key": key, "name": name, "task": task, "baseline": baseline}])
+        request: ScoreRequest = {"key": key, "name": name, "task": task, "baseline": baseline}
+        (answer,) = self._service([request])
         assert answer["failure"] is None
 
     def unscored(self) -> Iterator[tuple[str, Failure]]:
@@ -52,11 +56,24 @@ class ScoringHere:
         self._service.close()
 
 
+def check_here(folder: Path, model: ModelSection) -> list[str]:
+    """In the place of the process that compares a checkpoint with its config."""
+    from blip2sweep.models.check import mistakes
+
+    return mistakes(inspect(folder, model.get("tied") or ()), model)
+
+
 @contextmanager
-def workers_here() -> Iterator[None]:
-    """Workers run and score in this process. What a supervisor does for one that dies is tested elsewhere."""
+def workers_here(but: Callable[[Supervisor], bool] = lambda supervisor: False) -> Iterator[None]:
+    """Workers run and score in this process, and checkpoints are checked in it.
+
+    but: which supervisors start a worker process all the same. What a supervisor does for a worker that dies is tested elsewhere.
+    """
+    in_a_process = Supervisor._run_child
 
     def run(supervisor: Supervisor) -> int:
+        if but(supervisor):
+            return in_a_process(supervisor)
         with closing(Journal(supervisor.output_dir)) as journal:
             return run_pack(read_pack(supervisor.path), journal)
 
@@ -67,6 +84,7 @@ def workers_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Supervisor, "_run_child", run)
         patch.setattr("blip2sweep.workers.run_cell.ScoringProcess", ScoringHere)
+        patch.setattr("blip2sweep.models.checkpoints.verdict._answer_of_child", check_here)
         yield
     torch.set_num_threads(threads)
 

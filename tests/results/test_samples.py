@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -268,3 +269,24 @@ def test_parts_of_before_text_ids_take_todays_columns(tmp_path: Path) -> None:
     publish(tmp_path, counting(a, b))
     assert said(tmp_path) == {a.key: ["yes"] * 3, b.key: ["yes"] * 3}
     assert rows(tmp_path)["id_text"].notna().sum() == 3
+
+
+def test_columns_of_a_later_version_keep_their_type(tmp_path: Path) -> None:
+    """In the parts of this version too, which have nulls there; also where those were written as float64 before."""
+    a, b, c = (cell(tmp_path, x * 12) for x in "abc")
+    for one in (a, b):
+        part(tmp_path, [one])
+    later, harmed = files(tmp_path, HIDDEN)
+    for path, column in ((later, pa.array(["x"] * 3)), (harmed, pa.nulls(3, pa.float64()))):
+        table = pq.read_table(path)
+        kept = table.append_column("later", column).replace_schema_metadata(table.schema.metadata)
+        pq.write_table(kept, path.with_name(f"{path.name.partition('.')[0]}.parquet"))
+        path.unlink()
+    part(tmp_path, [c])
+    publish(tmp_path, counting(a, b, c))
+    assert sorted(said(tmp_path)) == [a.key, b.key, c.key]
+    assert {str(pq.read_schema(p).field("later").type) for p in files(tmp_path, SHOWN)} == {"string"}
+    assert rows(tmp_path)["later"].value_counts().to_dict() == {"x": 3}
+    settled = files(tmp_path, SHOWN)
+    publish(tmp_path, counting(a, b, c))
+    assert files(tmp_path, SHOWN) == settled

@@ -19,15 +19,16 @@ from blip2sweep.compression.quantize import minmax, rtn
 from blip2sweep.compression.quantize.scheme import Weights
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.tree import verify
+from blip2sweep.planning.plan import Plan
 from blip2sweep.tasks import load_task
 from scripts import bench_methods
-from scripts.benchmarks import floor, grids, models, reference, report, timing
+from scripts.benchmarks import bound, floor, grids, models, reference, report, timing
 from scripts.benchmarks.ours import Setting, planned
 from tests.checkpoints import ROOT, build_meta, conf
 from tests.composing import jobs, plan
 
 
-@pytest.mark.parametrize(("name", "cells"), [("card", 9), ("part_wise", 64), ("seed_grid", 60)])
+@pytest.mark.parametrize(("name", "cells"), [("card", 9), ("part_wise", 64), ("seed_grid", 60), ("role_wise", 27)])
 def test_the_grids_have_as_many_cells_as_they_say(name: str, cells: int) -> None:
     made = grids.grid(name)
     assert len(made) == cells
@@ -62,6 +63,23 @@ def test_the_mid_size_model_has_the_anatomy_and_hundreds_of_megabytes() -> None:
     built = build_meta(config)
     verify(built, anatomy(config))
     assert 2e8 < 4 * sum(p.numel() for p in built.parameters()) < 8e8
+
+
+def test_the_mid_size_llava_has_576_tokens_a_picture() -> None:
+    config = models.model_config("llava-mid")
+    verify(build_meta(config), anatomy(config))
+    vision = config["config"]["vision_config"]
+    assert (vision["image_size"] // vision["patch_size"]) ** 2 == 576
+    assert models.text_of(config) == "word7 <image> word1 word2 word3 word4 word5 word6 word8"
+
+
+def test_the_arithmetic_of_llava_is_that_of_the_shapes() -> None:
+    """LLaVA-1.5's 303.5 M weights of a CLIP tower, less the unread block, and 6.48 G of Llama's blocks: two operations each
+    for every token, and the scores of attention."""
+    found = floor.flops(models.model_config("llava-1.5-7b")["config"], 1)
+    assert found.vision == pytest.approx(2 * 577 * 23 * 12 * 1024**2 + 23 * 4 * 577**2 * 1024, rel=1e-3)
+    assert found.bridge == pytest.approx(2 * 576 * 4096 * 5120)
+    assert found.language == pytest.approx(2 * 577 * 6.476e9 + 32 * 4 * 577**2 * 4096, rel=1e-3)
 
 
 def test_the_arithmetic_is_that_of_the_shapes() -> None:
@@ -139,6 +157,78 @@ def test_random_models_agree_on_cells_of_the_published_grid(tmp_path: Path) -> N
         texts |= set(theirs)
     assert len(texts) > 1
     assert all(texts)
+
+
+def small_llava() -> dict[str, Any]:
+    """The mid-size model of LLaVA's kind with few, narrow blocks and 16 tokens a picture."""
+    config = deepcopy(models.model_config("llava-mid"))
+    vision, text = config["config"]["vision_config"], config["config"]["text_config"]
+    vision |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+    vision |= {"image_size": 56}
+    text |= {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    text |= {"num_key_value_heads": 1, "head_dim": 24, "vocab_size": 500}
+    return config
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, Plan]:
+    """A setting on a small random model of LLaVA's kind, and its 27 cells."""
+    folder, config = tmp_path_factory.mktemp("llava"), small_llava()
+    models.write_model(config, folder / "model", "cpu")
+    task = models.write_images(folder / "images", 3)
+    section = {**config, "path": str(folder / "model"), "hub_id": None}
+    given = Setting(section, task, "cpu", 4, False, folder / "model", models.text_of(config))
+    return given, planned(given, grids.grid("role_wise"), folder)
+
+
+def test_models_of_llavas_kind_agree_with_plain_generate(llava: tuple[Setting, Plan]) -> None:
+    given, found = llava
+    samples, one, texts = load_task(given.task).samples, TorchBackend({"device": "cpu"}), set()
+    for cell in list(found.cells.values())[::9]:
+        theirs, _ = reference.cell(
+            given.folder,
+            timing.layers(given, cell),
+            [s.image for s in samples],
+            [],
+            "cpu",
+            "float32",
+            4,
+            False,
+            given.text,
+        )
+        assert one(cell.job()).predictions.text == theirs
+        texts |= set(theirs)
+    assert len(texts) > 1
+    assert all(texts)
+
+
+def test_the_bound_counts_what_recipes_have_in_common(llava: tuple[Setting, Plan]) -> None:
+    given, found = llava
+    assert bound.needed(given, found) == {"vision": 3, "connector": 9, "language": 27}
+    images = [s.image for s in load_task(given.task).samples]
+    measured = bound.costs(given.folder, images, given.text, "cpu", "float32", 4)
+    assert measured.keys() == {"load", "vision", "connector", "language"}
+    assert all(cost > 0 for cost in measured.values())
+
+
+def test_the_share_of_the_bound_is_what_stages_cost_against_what_ours_cost() -> None:
+    """10 cells of 2 images: load 1, vision 2 x 2 x .5, connector 0, language 10 x 2 x 1: 23 at least. Ours has 30 after its
+    start of 4, in half as many seconds."""
+    rounds = [{"load": 1.0, "vision": v, "connector": 0.0, "language": 1.0} for v in (0.4, 0.6)]
+    mine = {
+        "cells": 10, "device": "cpu", "seconds": 20.0, "before_first_cell": 3.0, "after_last_cell": 2.0, "in_cells": 14.0,
+        "own_cpu_seconds": 34.0, "cpu_before_first_cell": 4.0, "seconds_load": 0.5, "seconds_vision": 1.5,
+        "seconds_language": 10.0,
+    }  # fmt: skip
+    found = bound.against({"vision": 2, "connector": 4, "language": 10}, rounds, 2, mine, a_cell=4.6)
+    assert found["bound"] == pytest.approx(46 / 23)
+    assert found["share"] == pytest.approx(23 / 34)
+    assert found["rows"]["language"] == pytest.approx((20, 20))
+    assert found["rows"]["between cells"] == pytest.approx((0, 2))
+    assert found["rows"]["start"] == (0, 4)
+    assert any("68 % of it" in line for line in bound.lines(found, "cpu"))
+    on_gpu = bound.against({"vision": 2, "connector": 4, "language": 10}, rounds, 2, {**mine, "device": "H200"}, 4.6)
+    assert on_gpu["share"] == pytest.approx(23 / 18)
 
 
 def timed(cell: Any, images: int, generate: float) -> timing.Timed:

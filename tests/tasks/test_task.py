@@ -20,6 +20,7 @@ from blip2sweep.config.standalone import compose_cell
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Metric
 from blip2sweep.metrics.statistics import add_metrics
+from blip2sweep.models import architecture
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.metric_text import metric_text
@@ -50,6 +51,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The toys as an installed package would bring them."""
     composer()  # before another one takes Hydra's place in this process
     monkeypatch.setitem(FORMATS, "toy", "tests.toy.task")
+    monkeypatch.setattr(architecture, "WRITES", (*architecture.WRITES, "match"))  # as if tiny did what the dummy does
     for kind, module in TOYS.items():
         monkeypatch.setitem(KINDS, kind, module)
         add_metrics(task_of(kind).metrics())

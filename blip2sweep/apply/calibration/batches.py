@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from blip2sweep.models.architecture import Language
 from blip2sweep.models.images import load_pixels
+from blip2sweep.models.language import Language
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
 from blip2sweep.models.ragged import Rows, joined
-from blip2sweep.models.text import Ids
+from blip2sweep.models.text import Ids, lengths
 from blip2sweep.tasks.calibration import Calibration
 
 
@@ -90,9 +90,9 @@ class CalibrationBatches:
     def _groups(self) -> list[list[int]]:
         """Samples grouped by equal lengths, so that no batch has padding: padding would be measured as well."""
         prompts, references = self._texts
-        groups: dict[tuple[int, int, int], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for i, (p, r) in enumerate(zip(prompts, references, strict=True)):
-            groups.setdefault((self._tokens(i), len(p), len(r)), []).append(i)
+            groups.setdefault((self._tokens(i), *lengths(p), len(r)), []).append(i)
         return [g[k : k + self.size] for g in groups.values() for k in range(0, len(g), self.size)]
 
     def _language(self, group: Sequence[int]) -> Batch:

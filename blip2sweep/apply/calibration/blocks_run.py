@@ -82,8 +82,12 @@ class BlockRunner:
 
 @contextmanager
 def _stubbed(module: nn.Module, output: Callable[[], object]) -> Iterator[None]:
+    hooked = vars(module).get("forward")  # where accelerate keeps its own, which brings inputs to the block's device
     module.forward = lambda *args, **kwargs: output()
     try:
         yield
     finally:
-        del module.forward
+        if hooked is None:
+            del module.forward
+        else:
+            module.forward = hooked

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypedDict
 
 import torch
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from blip2sweep.cache.disk import Store
@@ -92,3 +94,26 @@ def from_bytes(payload: bytes, device: torch.device) -> dict[str, Prepared]:
     size = int.from_bytes(payload[:8], "little")
     named = load(payload[8 + size :])
     return _joined(json.loads(payload[8 : 8 + size]), tuple(named[k].to(device) for k in sorted(named)))
+
+
+def to_file(path: Path, layers: Mapping[str, Prepared]) -> None:
+    """A safetensors file with the layers as JSON in its header. Raises OSError where the disk refuses."""
+    stored, tensors = _split(layers)
+    named: dict[str, Tensor] = {}
+    stored_at: set[int] = set()
+    for i, x in enumerate(tensors):
+        held = x.detach().cpu().contiguous()
+        place = held.untyped_storage().data_ptr()
+        named[f"{i:06}"] = held.clone() if place in stored_at else held  # layers may share a tensor; a file may not
+        stored_at.add(place)
+    try:
+        save_file(named, path, metadata={"layers": json.dumps(stored)})
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error})") from error
+
+
+def from_file(path: Path, device: torch.device) -> dict[str, Prepared]:
+    """The inverse of `to_file`. device: of the tensors."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        tensors = tuple(file.get_tensor(name) for name in sorted(file.keys()))
+        return _joined(json.loads(file.metadata()["layers"]), tensors)

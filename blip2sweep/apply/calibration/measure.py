@@ -14,7 +14,7 @@ from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.folds import Call
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.statistics import Statistics
-from blip2sweep.models.architecture import Language
+from blip2sweep.models.language import Language
 from blip2sweep.models.part import Linear
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.models.architecture import Prefilled
 from blip2sweep.models.images import Features
+from blip2sweep.models.language import Prefilled
 from blip2sweep.models.text import Ids, Likelihood, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample
@@ -23,12 +23,13 @@ class Answer(NamedTuple):
     """The answer to a sample.
 
     text: None where none was requested. likelihood: summed over its targets, None where it has none. options: the
-    likelihood of each of its choices.
+    likelihood of each of its choices. scores: against each candidate, where a match was requested.
     """
 
     text: Text | None
     likelihood: Likelihood | None
     options: tuple[Likelihood, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 class Answers:

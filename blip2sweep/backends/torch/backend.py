@@ -14,6 +14,7 @@ from blip2sweep.apply.calibration import layers
 from blip2sweep.apply.packed import packed_layers, split
 from blip2sweep.apply.patch import Applied
 from blip2sweep.backends.backend import TORCH, Answered, Artifacts, SecondRun
+from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.activations import moved, remember_plain
 from blip2sweep.backends.torch.calibrate import prepare
 from blip2sweep.backends.torch.cost import cost_columns
@@ -91,6 +92,10 @@ class TorchBackend:
             self._tasks[name] = planned_task(job["task"])
         return self._tasks[name]
 
+    def _whole(self, job: CellJob) -> TaskData:
+        """The data of a job's task, also where this process has a share of it."""
+        return self.task(whole(job))
+
     def quantized(self, job: CellJob) -> Loaded:
         """The job's model with its recipe in it, until the next job."""
         state = self._loaded(job)
@@ -109,13 +114,13 @@ class TorchBackend:
     def _run(self, state: ModelState, job: CellJob, batch_size: int | None, began: float) -> Answered:
         loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
         if propagates:
-            remember_plain(state, job, self.task(job))
+            remember_plain(state, job, self._whole(job))
         recipe, packed = split(_recipe(state, job))
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
         with packed_layers(state.loaded, packed):
             evaluation = self._evaluate(state, job, batch_size, self.shared_work.of(state, job))
             noise = batch_size_noise(state, job, evaluation, lambda size: self._evaluate(state, job, size, None))
-            distances = moved(state, job, self.task(job)) if propagates else []
+            distances = moved(state, job, self._whole(job)) if propagates else []
             latency: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state) | latency
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
@@ -135,7 +140,9 @@ class TorchBackend:
         )
 
     def _propagates(self, job: CellJob) -> bool:
-        return bool(self.settings.get("propagation")) and job["key"] != job["baseline"]
+        """The first process of a cell measures the first samples of the whole task."""
+        first = "share" not in job or job["share"]["rank"] == 0
+        return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
         return state.patch.apply(recipe, prepare(state, job, recipe, self.device, self.shared_work.store))

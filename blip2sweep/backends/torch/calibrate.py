@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blip2sweep.apply.calibration import Blocks, Calibrator, origin, same_samples, warn_short
+from blip2sweep.backends.torch.handover import Handover
 from blip2sweep.backends.torch.model_state import ModelState
 from blip2sweep.backends.torch.provenance import computed_by
 from blip2sweep.cache.disk import Store
@@ -21,9 +22,17 @@ def prepare(state: ModelState, job: CellJob, recipe: Recipe, device: str, store:
     state.prepared = {}
     if job.get("calibration"):
         state.patch.apply(recipe.before)
-        state.prepared = _calibrator(state, job, device, store)(recipe, samples_of(state, job))
-        warn_short(state.prepared)
+        state.handover = Handover(job.get("share"), state.loaded.device)
+        state.prepared = state.handover(lambda: _calibrated(state, job, recipe, device, store))
     return state.prepared
+
+
+def _calibrated(
+    state: ModelState, job: CellJob, recipe: Recipe, device: str, store: Store | None
+) -> dict[str, Prepared]:
+    prepared = _calibrator(state, job, device, store)(recipe, samples_of(state, job))
+    warn_short(prepared)
+    return prepared
 
 
 def samples_of(state: ModelState, job: CellJob) -> Calibration:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from blip2sweep.backends.backend import NoImage
 from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
-from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import BlockStage, ImageStage
 from blip2sweep.models.images import Features, Images
 from blip2sweep.models.ragged import Rows, joined
@@ -20,7 +20,7 @@ START = Point("", 0, 0)  # before the first stage, where nothing is shared
 
 
 def encode(run: Run, task: TaskData, source: Source, shared: Shared | None) -> Features:
-    """The output of the last image stage for every distinct image. Raises UserError when no image could be read."""
+    """The output of the last image stage for every distinct image. Raises NoImage when none could be read."""
     if isinstance(source, Features):
         check_known(task, source)
         if source.after == run.loaded.images[-1].name:
@@ -85,7 +85,7 @@ class _Encoder:
             ids.extend(part.ids)
             bad.extend(part.bad)
         if not rows:
-            raise UserError(f"task {task.name}: none of its {len(task.images)} images could be read")
+            raise NoImage(f"task {task.name}: none of its {len(task.images)} images could be read")
         found = Features(tuple(ids), joined(rows), self.stages[-1].name, tuple(bad))
         if self.shared is not None:
             self.shared.hits |= _hits(self.stages, 0, [n / len(ids) for n in self.skipped])

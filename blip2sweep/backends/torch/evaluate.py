@@ -12,9 +12,11 @@ import torch
 from blip2sweep.backends.torch.answers import Answer, Answers
 from blip2sweep.backends.torch.batching import Clock, Run, image_batches, sequence_batches
 from blip2sweep.backends.torch.encode import Source, encode
+from blip2sweep.backends.torch.matches import Matches
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.errors import UserError
 from blip2sweep.models.images import Features, Images
+from blip2sweep.models.language import Matcher
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.text import Likelihood
 from blip2sweep.tasks.generation import Generation
@@ -57,10 +59,10 @@ def evaluate(
     start, and new ones are added.
 
     Raises UserError for an image that cannot be decoded, unless on_bad_image="skip", and for a task that requests a
-    match.
+    match of a model without.
     """
-    if "match" in task.rules.REQUESTS:
-        raise UserError(f"task {task.name}: asks for a match of pictures and texts, which no model here computes")
+    if "match" in task.rules.REQUESTS and not isinstance(loaded.language, Matcher):
+        raise UserError(f"task {task.name}: asks for a match of pictures and texts, which {loaded.anatomy.model} lacks")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
     images = image_batches(loaded, batch_size)
@@ -73,7 +75,12 @@ def evaluate(
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
-    answers = Answers(run, encoded, generation, task.rules, samples, nll_references).all(shared)
+    answers: list[Answer]
+    if isinstance(loaded.language, Matcher):
+        scores = Matches(run, encoded, task, samples, loaded.language).all(shared)
+        answers = [Answer(None, None, scores=tuple(row)) for row in scores]
+    else:
+        answers = Answers(run, encoded, generation, task.rules, samples, nll_references).all(shared)
     known |= {name: batches.size for name, batches in names.items() if batches.halvings}
     records = [record(s, a, task.rules.REQUESTS) for s, a in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
@@ -89,6 +96,7 @@ def record(sample: Sample, answer: Answer, requests: Sequence[RequestType]) -> d
         "tokens": text.tokens if text else None,
         "nll_sum": _finite(nll) if nll else None,
         "nll_tokens": nll.nll_tokens if nll else 0,
+        "scores": list(answer.scores),
         "choice": min(range(len(options)), key=lambda i: options[i].nll_sum, default=None),
         "option_nll": [_finite(x) for x in options],
         "option_tokens": [x.nll_tokens for x in options],

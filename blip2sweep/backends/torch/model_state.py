@@ -9,6 +9,7 @@ from blip2sweep.apply.calibration import Calibrator
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.answers import Answer
+from blip2sweep.backends.torch.handover import Handover
 from blip2sweep.backends.torch.sharing import AnswerCache
 from blip2sweep.cache.tensors import Memo, budgets
 from blip2sweep.compression.quantize.prepared import Prepared
@@ -35,6 +36,7 @@ class ModelState:
     weights: Memo  # quantized weights
     entries: Entries
     calibrator: Calibrator | None = None
+    handover: Handover = field(default_factory=Handover)  # of the current cell
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     plain: tuple[str, propagation.States] | None = None  # full precision's states, of which task and prompt
     prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the current cell

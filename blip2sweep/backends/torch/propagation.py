@@ -33,6 +33,7 @@ def first_samples(task: TaskData, config: Mapping[str, object], prompt: str | No
 def states(loaded: Loaded, chosen: Calibration) -> States:
     """The outputs of every block, and the logits, in host memory."""
     calibration_batches, found = CalibrationBatches(loaded, chosen), States()
+    *_, last = loaded.anatomy.parts.values()
     for part in loaded.anatomy.parts.values():
         blocks = [loaded.model.get_submodule(path) for s in part.stacks for path in s.block_paths]
         for b, batch in enumerate(calibration_batches.batches(part.stage)):
@@ -40,7 +41,7 @@ def states(loaded: Loaded, chosen: Calibration) -> States:
             output = batch.run()
             for hook in hooks:
                 hook.remove()
-            if part.reads_text:
+            if part is last and part.stage == loaded.anatomy.last_stage:
                 found[part.name, -1, b] = loaded.language.logits(output).float().cpu()
     return found
 

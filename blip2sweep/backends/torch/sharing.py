@@ -98,7 +98,8 @@ class Shared:
     def keep_output(self, features: Features) -> None:
         """Keep it in memory where a later cell wants it, and on disk for other jobs.
 
-        It is not put on disk where an image could not be read, because the image may be readable next time.
+        It is not put on disk where an image could not be read, because the image may be readable next time. What the disk
+        has no room for is not even copied.
         """
         assert features.rows is not None
         key = self.chain.output
@@ -106,7 +107,7 @@ class Shared:
         ids, bad = ids_as_tensor(features.ids), ids_as_tensor(features.bad)
         if self.memo.remaining_uses(key):
             self.memo.put(key, (ids, bad, *features.rows.tensors()))
-        if self.store is not None and not features.bad:
+        if self.store is not None and not features.bad and features.rows.values.nbytes <= self.store.budget:
             named = features.rows.everywhere(lambda x: x.cpu().contiguous()).named(OUTPUT)
             self.store.put(key, save({"ids": ids, "bad": bad, **named}))
 

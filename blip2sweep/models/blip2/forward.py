@@ -89,9 +89,13 @@ class QueriesFirst:
         ids, mask = padded(prompts, self.pad, left)
         if pictures is None:
             return embedding(ids.to(device)), mask.to(device)
-        features = self._projected(pictures.values, len(prompts)).to(device, embedding.weight.dtype)
+        features = self._projected(self.queries(pictures, prompts), len(prompts)).to(device, embedding.weight.dtype)
         picture_mask = torch.ones(features.shape[:2], dtype=torch.long)
         return torch.cat([features, embedding(ids.to(device))], 1), torch.cat([picture_mask, mask], 1).to(device)
+
+    def queries(self, pictures: Rows, prompts: Sequence[Ids]) -> Tensor:
+        """Query features (batch, num_query_tokens, width of the Q-Former). BLIP-2's are those of the stage before."""
+        return pictures.values
 
     def _projected(self, query_features: Tensor, rows: int) -> Tensor:
         """Query features in the width and dtype of the language model.

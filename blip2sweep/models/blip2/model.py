@@ -19,7 +19,8 @@ from blip2sweep.models.text import LanguageModel
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from blip2sweep.models.architecture import ImageStage, Language
+    from blip2sweep.models.architecture import ImageStage
+    from blip2sweep.models.language import Language
 
 __all__ = ["config_class", "config_mistakes", "image_stages", "language", "model_class", "pixels", "read_processor"]
 

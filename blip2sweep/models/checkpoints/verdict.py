@@ -11,21 +11,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 from blip2sweep import outside
 from blip2sweep.cache import disk as cache
 from blip2sweep.canonical import digest
-from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import FIRST, stage_of, stages
+from blip2sweep.models.checkpoints.child import LIMIT, ask
 from blip2sweep.models.checkpoints.content import STORE, Content
 from blip2sweep.models.checkpoints.folder import Weights, inspect
 from blip2sweep.models.checkpoints.headers import Header, shown
@@ -33,8 +30,6 @@ from blip2sweep.wire.model_section import ModelSection, PartSection
 from blip2sweep.wire.pack import JsonObject
 
 MODULE = "blip2sweep.models.check"  # the child
-ANSWER = "blip2sweep-verdict: "  # begins the line of its answer; libraries print lines as well
-LIMIT = 600.0  # seconds; importing torch from a cold network file system takes minutes
 LISTED = 20  # mistakes of a checkpoint that are listed; the others are counted
 # The fields of a model config that a verdict depends on: how the model is built and which names it has.
 FIELDS = ("name", "family", "config", "parts", "tied")
@@ -95,7 +90,7 @@ def _overflows(verdict: Verdict, model: ModelSection, half: Sequence[str]) -> It
 def _verdict(found: Weights, model: ModelSection) -> Verdict:
     if identity(found, model) == SHIPPED:
         return Verdict((), ())
-    name = digest(["verdict", identity(found, model), _versions()])
+    name = digest(["verdict", identity(found, model), versions()])
     store = cache.of_user(STORE)
     remembered = store.get(name) if store else None
     if remembered is not None:
@@ -132,12 +127,12 @@ def _question(model: ModelSection) -> JsonObject:
     if own == FIRST:
         return {k: model.get(k) for k in FIELDS}
     code = outside.codes([("architectures", own)])
-    further = {k: model[k] for k in FURTHER if model.get(k)}
+    further = {k: v for k in FURTHER if (v := model.get(k))}
     return {**{k: model.get(k) for k in FIELDS}, "architecture": own, **further, **({"outside": code} if code else {})}
 
 
 @functools.cache
-def _versions() -> list[str]:
+def versions() -> list[str]:
     """A digest of the code of all of `models/`, and the versions of the libraries whose rules it asks.
 
     A change of any of them makes new verdicts.
@@ -187,37 +182,5 @@ def _digest(header: Header, name: str) -> bytes:
 
 def _answer_of_child(folder: Path, question: JsonObject) -> list[str]:
     """The mistakes that the child finds. Raises UserError where it gives no answer."""
-    command = [sys.executable, "-m", MODULE]
-    quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    text = json.dumps({"folder": str(folder.absolute()), "model": question})
-    if sys.stderr.isatty():
-        say(f"checking {folder} once: names, shapes, config and tokenizer …", err=True)
-    try:
-        child = subprocess.run(
-            command, input=text, capture_output=True, text=True, errors="replace", timeout=LIMIT, check=False,
-            env={**os.environ, **quiet},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise _no_answer(folder, f"gave no answer in {LIMIT:.0f} s") from error
-    except OSError as error:
-        raise _no_answer(folder, f"cannot be started ({error.strerror})") from error
-    answers = [line.removeprefix(ANSWER) for line in child.stdout.splitlines() if line.startswith(ANSWER)]
-    try:
-        found = json.loads(answers[-1]) if answers and not child.returncode else None
-    except ValueError:  # the answer was cut off
-        found = None
-    if not isinstance(found, list):
-        errors = child.stderr.strip().splitlines()
-        raise _no_answer(folder, f"{_ended(child.returncode)} ({shown(errors[-1]) if errors else 'it said nothing'})")
-    return [str(mistake) for mistake in found]
-
-
-def _ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-
-
-def _no_answer(folder: Path, why: str) -> UserError:
-    return UserError(
-        f"{folder}: cannot be checked: python -m {MODULE} {why}; right: the same command again, on a machine where "
-        f"transformers can be imported"
-    )
+    found = ask(MODULE, folder, {"model": question}, "names, shapes, config and tokenizer", list, LIMIT)
+    return [str(mistake) for mistake in cast("list[object]", found)]

@@ -11,22 +11,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import Family, Implementation, Stage
 from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.wire.model_section import ModelSection, PartSection
 
 MODEL_TYPE = None  # `config.model_type` of the model's YAML
 FAMILIES = {"decoder": Family(())}
+CONNECTORS = ("model.multi_modal_projector", "model.connector", "model.image_newline")
 
 
 def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     """The stages, by the roles of the model's parts. What is in no tower and no connector is the language model's."""
     parts = cast("Mapping[str, PartSection]", model.get("parts") or {})
     vision, connector, language = (_stacks(parts, role) for role in (VISION, CONNECTOR, LANGUAGE))
+    if len(vision) != 1:
+        raise UserError(
+            f"model {model.get('name')}: {len(vision)} stacks of parts with the role vision; right: one, the list of "
+            f"blocks of the tower that sees pictures"
+        )
     towers = tuple(dict.fromkeys(".".join(path.split(".")[:2]) for path in vision))
     return (
         Stage(VISION, towers, vision, by_block=True),
-        Stage(CONNECTOR, connector, connector),
+        Stage(CONNECTOR, (*connector, *CONNECTORS), connector),
         Stage(LANGUAGE, ("",), language),
     )
 

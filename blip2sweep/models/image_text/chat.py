@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.text import Ids, Prompt
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 TEMPLATE = "template"
+ANSWER = "ANSWER"  # of an assistant, to see what a template sets behind it
 IMAGE, USER = "{image}", "{}"  # in a text: the picture's token, and the user's text
 
 
@@ -27,11 +29,13 @@ class Chat:
     def around(self, user: str) -> str:
         """The text that the model reads, with the picture's token where the picture is.
 
-        Raises ValueError where a user's text holds that token.
+        Raises UserError where a user's text holds that token.
         """
         token = self.processor.image_token
         if token in user:
-            raise ValueError(f"a text with the picture's token {token} in it: {user[:80]!r}")
+            raise UserError(
+                f"a text holds {token}, which stands for the picture: {user[:80]!r}; right: a text without it"
+            )
         if self.chat != TEMPLATE:
             return self.chat.replace(IMAGE, token).replace(USER, user)
         content = [{"type": "image"}, *([{"type": "text", "text": user}] if user else [])]
@@ -52,6 +56,20 @@ class Chat:
 
     def without_picture(self, prompt: Prompt) -> Ids:
         return self.ids(prompt.text.replace(self.processor.image_token, ""))
+
+    def end(self, ends: Sequence[int]) -> int:
+        """The token that ends an answer: the first of `ends` that the template sets behind one.
+
+        Where it sets none, the first. Gemma's list begins with the end of a document.
+        """
+        asked, said = ([{"type": "text", "text": text}] for text in ("a", ANSWER))
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        try:
+            text = self.processor.apply_chat_template(turns) if self.chat == TEMPLATE else ""
+        except Exception:  # a template that has no words for answers
+            text = ""
+        behind = self.tokenizer(text.rpartition(ANSWER)[2], add_special_tokens=False).input_ids
+        return next((token for token in behind if token in ends), ends[0])
 
     def references(self, texts: Sequence[str], end: int) -> list[Ids]:
         """Token ids of texts behind a prompt, each with its end.

@@ -7,6 +7,7 @@ with another number of placeholders than features is an error: transformers woul
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -31,8 +32,15 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 
+@dataclass
+class PictureFeatures(BaseModelOutputWithPooling):
+    """deepstack_features: a field, because accelerate copies an output to another device field by field."""
+
+    deepstack_features: list[list[Tensor]] | None = None
+
+
 class Decoder:
-    """A `Language` (blip2sweep/models/architecture.py)."""
+    """A `Language` (blip2sweep/models/language.py)."""
 
     tokens = 1024  # an upper estimate for a picture and a prompt
 
@@ -40,14 +48,14 @@ class Decoder:
         self.model, self.chat, self.adapter = model, chat, adapter
         self.base = Tokens(model, processor.tokenizer)
         self.image_token, self.text = int(model.config.image_token_id), model.config.get_text_config()
-        self.positions = Positions(model, adapter)
+        self.positions, self.end = Positions(model, adapter), chat.end(self.base.ends)
         self.known = inspect.signature(type(model).forward).parameters
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         return self.chat.prompts(texts)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        return self.chat.references(references, self.base.ends[0])
+        return self.chat.references(references, self.end)
 
     @torch.inference_mode()
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
@@ -68,8 +76,11 @@ class Decoder:
             )
         return ids
 
-    def inputs(self, pictures: Rows, rows: Sequence[Ids]) -> dict[str, Tensor]:
-        """Tokens and what the forward wants beside them, padded on the left."""
+    def inputs(self, pictures: Rows, rows: Sequence[Ids], written: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Tokens and what the forward wants beside them, padded on the left.
+
+        written: how many of the last tokens of each row stand behind its prompt; none by default.
+        """
         device = self.model.get_input_embeddings().weight.device
         ids, mask = (x.to(device) for x in padded(rows, self.base.pad, left=True))
         found = {"input_ids": ids, "attention_mask": mask}
@@ -77,20 +88,25 @@ class Decoder:
         if "mm_token_type_ids" in self.known:
             found["mm_token_type_ids"] = there
         if "token_type_ids" in self.known:
-            found["token_type_ids"] = there if self.adapter.token_types == "image" else torch.zeros_like(ids)
+            found["token_type_ids"] = there if self.adapter.token_types == "image" else _behind(ids, written)
         if "image_grid_thw" in self.known and "image_grid_thw" in pictures.further:
             found["image_grid_thw"] = pictures.further["image_grid_thw"].to(device)
         return found
 
     def features(self, pictures: Rows) -> dict[str, BaseModelOutputWithPooling]:
-        """`mm_encoder_outputs` of rows, made anew for each call: `generate` with beams changes it in place."""
+        """`mm_encoder_outputs` of rows, made anew for each call: `generate` with beams changes it in place.
+
+        Stacked features are (pictures or tiles, tokens, width). With beams `generate` finds the pictures of a text by
+        counting their tokens, so the entries have to be of one size and may be no longer than a picture.
+        """
         width = self.model.get_input_embeddings().weight.shape[1]
         each = [x.split(width, -1) for x in pictures.values.split(list(pictures.lengths or ()))]
-        out = BaseModelOutputWithPooling(pooler_output=[x[0] for x in each])
+        out = PictureFeatures(pooler_output=[x[0] for x in each])
         if len(each[0]) > 1:
             out.deepstack_features = [[x[level] for x in each] for level in range(1, len(each[0]))]
         if self.adapter.features == "stacked":
-            out.pooler_output = torch.cat(out.pooler_output)[None]
+            an_entry = math.gcd(*(len(x) for x in out.pooler_output))
+            out.pooler_output = torch.cat(out.pooler_output).unflatten(0, (-1, an_entry))
         return {"image": out}
 
     def row_bytes(self, generation: Generation) -> int:
@@ -119,9 +135,8 @@ class Decoder:
             rows = [self.chat.without_picture(p) for p in prompts]
         else:
             rows = [self._ids(pictures, i, p) for i, p in enumerate(prompts)]
-        inputs = self.inputs(
-            pictures or Rows(torch.empty(0)), [a + b[:-1] for a, b in zip(rows, references, strict=True)]
-        )
+        both = [a + b[:-1] for a, b in zip(rows, references, strict=True)]
+        inputs = self.inputs(pictures or Rows(torch.empty(0)), both, [len(b[:-1]) for b in references])
         more = {} if pictures is None else {"mm_encoder_outputs": self.features(pictures)}
         return self.model(**inputs, position_ids=self.positions(inputs).ids, use_cache=False, **more)
 
@@ -130,6 +145,12 @@ class Decoder:
 
     def in_stream(self, path: str) -> bool:
         return True
+
+
+def _behind(ids: Tensor, written: Sequence[int] | None) -> Tensor:
+    """1 for the last tokens of each row, as many as were written, and 0 for the others."""
+    count = torch.tensor(written or [0] * len(ids), device=ids.device)[:, None]
+    return (torch.arange(ids.shape[1], device=ids.device) >= ids.shape[1] - count).long()
 
 
 @dataclass(eq=False)
@@ -171,8 +192,10 @@ class Prefilled:
 
     @torch.inference_mode()
     def generate(self, generation: Generation) -> list[Text]:
-        rows = self._greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
-        return self.language.base.texts(rows)
+        return self.language.base.texts(self._written(generation))
+
+    def _written(self, generation: Generation) -> list[Ids]:
+        return self._greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
 
     def _greedy(self, generation: Generation) -> list[Ids]:
         def step(tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.architecture import ImageStage, Language
+from blip2sweep.models.architecture import ImageStage
 from blip2sweep.models.checkpoints import shown
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
@@ -18,9 +18,10 @@ from blip2sweep.models.image_text.language import Decoder
 from blip2sweep.models.image_text.pixels import pixel_rows
 from blip2sweep.models.image_text.processor import read_processor
 from blip2sweep.models.image_text.vision import Connector, Vision
+from blip2sweep.models.language import Language
 from blip2sweep.models.part import VISION
 from blip2sweep.models.ragged import Rows
-from blip2sweep.wire.model_section import ModelSection
+from blip2sweep.wire.model_section import ModelSection, StackSection
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,6 +46,12 @@ class ImageText:
                 f"model.config.model_type={model_type}: no image-text-to-text model of the installed transformers; "
                 f"right: the model_type of a config.json that AutoModelForImageTextToText loads"
             ) from error
+        kinds = getattr(self.model_class, "input_modalities", ("image",))
+        if "image" not in kinds:
+            taken = " and ".join([kinds] if isinstance(kinds, str) else kinds)
+            raise UserError(
+                f"model.config.model_type={model_type}: takes {taken} and no pictures; right: a model of pictures"
+            )
 
     def config_mistakes(self, config: PreTrainedConfig) -> Iterator[str]:
         image = getattr(config, "image_token_id", None)
@@ -52,17 +59,20 @@ class ImageText:
             yield f"config.json: image_token_id is {shown(image)}, not a token"
 
     def read_processor(self, folder: Path, config: PreTrainedConfig) -> tuple[ProcessorMixin | None, list[str]]:
-        return read_processor(folder, config, self.section.get("chat"))
+        return read_processor(folder, config, self.section.get("chat"), self._tower["path"])
 
     def pixels(self, processor: ProcessorMixin, image: Image) -> Rows:
         return pixel_rows(processor, image)
 
     def image_stages(self, model: PreTrainedModel, where: torch.device) -> tuple[ImageStage, ...]:
-        tower = [part for part in self.section["parts"].values() if part.get("role") == VISION]
-        (stack,) = (stack for part in tower for stack in part["stacks"].values())
-        blocks = model.get_submodule(stack["path"])
-        n = len(blocks) - int(stack.get("unread", 0))
+        blocks = model.get_submodule(self._tower["path"])
+        n = len(blocks) - int(self._tower.get("unread", 0))
         return Vision(model, where, list(blocks), n), Connector(model, where, list(blocks), n)
+
+    @property
+    def _tower(self) -> StackSection:
+        (stack,) = (s for p in self.section["parts"].values() if p.get("role") == VISION for s in p["stacks"].values())
+        return stack
 
     def language(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Language:
         return Decoder(model, processor, Chat(processor, self.section.get("chat")), self.adapter)

@@ -27,11 +27,10 @@ TILED = ("num_patches", "num_crops", "rows")  # what a processor says of each pi
 
 def pixel_rows(processor: ProcessorMixin, image: Image) -> Rows:
     """One row. Raises ValueError for a picture that the processor pads."""
-    made = dict(processor.image_processor([[image]] if _nested(processor) else [image], return_tensors="pt"))
+    made, text = _processed(processor, image)
     padding = made.get("pixel_attention_mask")
     if padding is not None and not bool(torch.as_tensor(padding).all()):
         raise ValueError("the image processor pads the picture, which no model here is told")
-    text = processor.replace_image_token(made, 0)
     values = made["pixel_values"]
     values = values[0] if values.dim() == 5 else values
     dense = values.dim() == 4 and made["pixel_values"].dim() == 4 and len(values) == 1 and not made.keys() & {*TILED}
@@ -40,9 +39,11 @@ def pixel_rows(processor: ProcessorMixin, image: Image) -> Rows:
     return Rows(values, None if dense else (len(values),), further)
 
 
-def _nested(processor: ProcessorMixin) -> bool:
-    """Whether the image processor takes a list of pictures for each text."""
-    return "rows" in inspect.getsource(type(processor).replace_image_token)
+def _processed(processor: ProcessorMixin, image: Image) -> tuple[dict[str, Tensor], str]:
+    """What the processor makes of a picture, with its own settings, and the text that it puts in place of its token."""
+    settings = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="pt")
+    made, (text,) = processor._process_images([image], **settings["images_kwargs"])
+    return dict(made), text
 
 
 def encoded(text: str) -> Tensor:

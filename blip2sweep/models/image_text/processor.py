@@ -13,6 +13,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from blip2sweep.models.config_file import first_line
 from blip2sweep.models.image_text.chat import IMAGE, TEMPLATE, USER, Chat
+from blip2sweep.models.image_text.counted import count_mistakes
 from blip2sweep.models.image_text.pixels import TEXT, decoded, pixel_rows
 from blip2sweep.models.processor import read_tokenizer, vocabulary_mistakes
 
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
 
 
-def read_processor(folder: Path, config: PreTrainedConfig, chat: str | None) -> tuple[ProcessorMixin | None, list[str]]:
-    """(processor, mistakes). chat: see `image_text.chat`. The processor is None where a piece of it cannot be read."""
+def read_processor(
+    folder: Path, config: PreTrainedConfig, chat: str | None, blocks: str
+) -> tuple[ProcessorMixin | None, list[str]]:
+    """(processor, mistakes). The processor is None where a piece of it cannot be read.
+
+    chat: see `image_text.chat`. blocks: the path of the vision tower's blocks.
+    """
     tokenizer, wrong = read_tokenizer(folder)
     images, more = _images(folder)
     wrong += more
@@ -31,7 +37,7 @@ def read_processor(folder: Path, config: PreTrainedConfig, chat: str | None) -> 
         processor = _made(folder, config, images, tokenizer)
     except Exception as error:  # of any kind: anybody may have written the files
         return None, [*wrong, f"the processor cannot be made ({first_line(error)})"]
-    return processor, [*wrong, *_mistakes(processor, config, chat)]
+    return processor, [*wrong, *_mistakes(processor, config, chat, blocks)]
 
 
 def _images(folder: Path) -> tuple[BaseImageProcessor | None, list[str]]:
@@ -86,9 +92,8 @@ def _complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
 # ---- whether it fits the model
 
 
-def _mistakes(processor: ProcessorMixin, config: PreTrainedConfig, chat: str | None) -> Iterator[str]:
-    text = config.get_text_config()
-    index = int(config.image_token_id)
+def _mistakes(processor: ProcessorMixin, config: PreTrainedConfig, chat: str | None, blocks: str) -> Iterator[str]:
+    text, index = config.get_text_config(), getattr(config, "image_token_id", None)
     yield from vocabulary_mistakes(processor.tokenizer, text.vocab_size, ("", None))
     yield from _chat_mistakes(processor, chat)
     try:
@@ -101,6 +106,8 @@ def _mistakes(processor: ProcessorMixin, config: PreTrainedConfig, chat: str | N
     placeholder = Chat(processor, None).ids(decoded(row.further[TEXT][0]))
     if index not in placeholder:
         yield f"config.json: image_token_id is {index}, which the processor does not write for a picture"
+    else:
+        yield from count_mistakes(config, blocks, row, placeholder.count(index))
 
 
 def _chat_mistakes(processor: ProcessorMixin, chat: str | None) -> Iterator[str]:

@@ -57,7 +57,8 @@ class Tower:
 
     def state(self, outputs: Mapping[int, Tensor], block: int, rows: Rows) -> Rows:
         """The state before `block`: the inverse of `outputs`. They stand side by side in the last dimension."""
-        kept = [outputs[i] for i in (block - 1, *(i for i in self.taps if i < block - 1))]
+        here = outputs[block - 1].device  # with a device_map blocks are on several
+        kept = [outputs[i].to(here) for i in (block - 1, *(i for i in self.taps if i < block - 1))]
         return Rows(kept[0] if len(kept) == 1 else torch.cat(kept, -1), rows.lengths, rows.further)
 
     @contextmanager

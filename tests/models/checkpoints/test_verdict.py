@@ -19,6 +19,7 @@ from blip2sweep.cache import disk as cache
 from blip2sweep.doctor.checks import examine_cell
 from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import check, inspect, verdict
+from blip2sweep.models.checkpoints.child import ANSWER
 from blip2sweep.models.load import load
 from blip2sweep.planning.cell_builder import CellBuilder
 from tests.checkpoints import (
@@ -396,7 +397,7 @@ def test_a_folder_that_changes_while_it_is_checked_is_refused(
 def test_a_verdict_of_other_code_is_made_anew(copy: Path, in_process: list[Path], monkeypatch: Any) -> None:
     content("generation_config.json", "{}")(copy)
     check(copy, tiny_config())
-    monkeypatch.setattr(verdict, "_versions", lambda: ["transformers 6"])
+    monkeypatch.setattr(verdict, "versions", lambda: ["transformers 6"])
     check(copy, tiny_config())
     assert len(in_process) == 2
 
@@ -412,9 +413,9 @@ NO_ANSWER = {
     "silence": ("exit 0", "ended with code 0 (it said nothing)"),
     "module that is not there": ("echo 'No module named transformers' >&2; exit 1", "(No module named transformers)"),
     "killed": ("kill -9 $$", "was killed by SIGKILL"),
-    "cut": (f"echo '{verdict.ANSWER}[\"config.js'", "ended with code 0"),
-    "no list": (f"echo '{verdict.ANSWER}7'", "ended with code 0"),
-    "said something, then failed": (f"echo '{verdict.ANSWER}[]'; exit 3", "ended with code 3"),
+    "cut": (f"echo '{ANSWER}[\"config.js'", "ended with code 0"),
+    "no list": (f"echo '{ANSWER}7'", "ended with code 0"),
+    "said something, then failed": (f"echo '{ANSWER}[]'; exit 3", "ended with code 3"),
     "no text": ("printf '\\377\\033[31m' >&2; exit 1", "\\x1b[31m"),
     "too long": ("exec sleep 60", "gave no answer in"),
 }
@@ -453,7 +454,7 @@ def test_the_command_says_all_of_it_in_one_line(tmp_path: Path, damaged: Path, m
     asked = {**composer().config(("part=none",))}
     asked["model"] = {**asked["model"], "path": str(damaged)}
     report = {line.name: line for line in examine_cell(asked)}
-    assert all(word in report["weights"].told for word in words)
+    assert all(word in report["weights"].message for word in words)
     assert (report["weights"].state, report["data"].state) == ("fail", "ok")
     assert not (tmp_path / "outputs").exists()
 

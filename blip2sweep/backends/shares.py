@@ -1,0 +1,140 @@
+"""A cell that several processes of one back end share: the job of each, and the answer of all.
+
+Each process answers all samples of its own images, so a picture is encoded by one process alone. The identity of the
+cell does not change. Like the batch size, the division changes which samples are computed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from blip2sweep.backends.backend import Answered, Artifacts, SecondRun
+from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.tasks.task import task_of
+from blip2sweep.wire.lines import Cost, Scalar
+from blip2sweep.wire.pack import CellJob, JsonObject, TaskJob
+
+LARGEST = ("peak_memory_bytes",)
+SMALLEST = ("batch_size", "sequence_batch_size")
+ADDED = ("oom_halvings",)
+SPEEDS = {"images_per_second": "image_id", "samples_per_second": "id"}  # {column: what of the predictions it counts}
+
+
+def is_divisible(job: CellJob) -> bool:
+    """Whether a cell is divided.
+
+    One with packed layers is not, because the speed of one process is measured in it. Nor is one of matches, where each
+    picture is compared with the texts of all samples.
+    """
+    matches = "match" in task_of(job["task"]["kind"]).REQUESTS
+    return not matches and not any(entry.get("packed") for entry in job["recipe"])
+
+
+def share_of(job: CellJob, rank: int, count: int, folder: Path) -> CellJob:
+    """The job of process `rank` of `count`."""
+    task: TaskJob = {**job["task"], "share": f"{rank}/{count}"}
+    return {**job, "task": task, "share": {"rank": rank, "count": count, "folder": str(folder)}}
+
+
+def whole(job: CellJob) -> CellJob:
+    """The cell that a job has a share of."""
+    if "share" not in job["task"]:
+        return job
+    task = {k: v for k, v in job["task"].items() if k != "share"}
+    return {**job, "task": task}  # type: ignore[typeddict-item]
+
+
+class Joiner:
+    """Joins answers. The samples of the last task are kept."""
+
+    def __init__(self) -> None:
+        self._task: tuple[TaskJob, TaskData] | None = None
+
+    def __call__(self, job: CellJob, answers: Sequence[Answered], count: int) -> Answered:
+        """The answer of a cell. answers: of its processes in order, without those that could read none of their images.
+
+        count: of all processes. Raises RuntimeError where the processes did not run the same model.
+        """
+        first, ids = answers[0], [s.id for s in self._of(job["task"]).samples]
+        if len({a.layers_changed for a in answers}) > 1:
+            changed = ", ".join(str(a.layers_changed) for a in answers)
+            raise RuntimeError(f"the processes of one cell changed {changed} layers, and not the same ones")
+        predictions = Predictions.joined([a.predictions for a in answers], ids)
+        cost = joined_cost(answers) | {"processes": count}
+        unread = len(self._of(job["task"]).images) - len({*predictions.image_id})
+        cost |= {"bad_images": unread} if "bad_images" in cost else {}
+        return Answered(
+            predictions, cost, first.layers_changed, first.provenance, _second([a.noise for a in answers], ids),
+            _by_name([a.calibration_noise for a in answers], ids), Artifacts(**first.artifacts),
+        )  # fmt: skip
+
+    def _of(self, task: TaskJob) -> TaskData:
+        if self._task is None or self._task[0] != task:
+            self._task = task, planned_task(task)
+        return self._task[1]
+
+
+# ---- second runs
+
+
+def _second(runs: Sequence[SecondRun | None], ids: Sequence[object]) -> SecondRun | None:
+    """The second run of all processes: outputs that differ are counted together."""
+    made = [run for run in runs if run is not None]
+    if not made:
+        return None
+    predictions = Predictions.joined([run.predictions for run in made], ids)  # type: ignore[arg-type]
+    flips = sum(int(str(run.summary["flips"])) for run in made)
+    told: JsonObject = {"flips": flips, "flip_rate": flips / max(1, len(predictions.id))}
+    return SecondRun(predictions, {**made[0].summary, **told})
+
+
+def _by_name(floors: Sequence[Mapping[str, SecondRun]], ids: Sequence[object]) -> dict[str, SecondRun]:
+    joined = {name: _second([floor.get(name) for floor in floors], ids) for name in floors[0]}
+    return {name: run for name, run in joined.items() if run is not None}
+
+
+# ---- cost
+
+
+def joined_cost(answers: Sequence[Answered]) -> Cost:
+    """The cost of all processes together, by column.
+
+    Seconds, also of the whole cell, and memory are those of the process that took most. Counts of what was known are added; shares and blocks
+    for each image are averaged. Other figures are the first process's.
+    """
+    names = dict.fromkeys(name for answered in answers for name in answered.cost)
+    cost = {name: _joined(name, [a.cost[name] for a in answers if name in a.cost]) for name in names}
+    for name, counted in SPEEDS.items():
+        if name in cost:
+            cost[name] = _speed(answers, name, counted)
+    return cost
+
+
+def _joined(name: str, values: Sequence[Scalar]) -> Scalar:
+    numbers = [v for v in values if isinstance(v, int | float)]
+    if name == "device":
+        return ", ".join(dict.fromkeys(str(v) for v in values))
+    if len(numbers) < len(values):
+        return values[0]
+    if name.startswith("seconds") or name in LARGEST:
+        return max(numbers)
+    if name in SMALLEST:
+        return min(numbers)
+    if name.startswith("hits_") and name != "hits_weights":
+        return _hits(name, numbers)
+    return sum(numbers) if name in ADDED else values[0]
+
+
+def _hits(name: str, numbers: Sequence[float]) -> float:
+    """Counts of what was known are whole numbers. Blocks for each image, and shares of images, are averages."""
+    counts = all(isinstance(n, int) for n in numbers) and not name.endswith("_blocks")
+    return sum(numbers) if counts else float(f"{sum(numbers) / len(numbers):.5g}")
+
+
+def _speed(answers: Sequence[Answered], name: str, counted: str) -> float | None:
+    """All that was computed, divided by the time of the slowest process. None where a process tells no speed."""
+    pairs = [(len({*getattr(a.predictions, counted)}), a.cost.get(name)) for a in answers]
+    times = [n / speed for n, speed in pairs if isinstance(speed, int | float) and speed]
+    return float(f"{sum(n for n, _ in pairs) / max(times):.5g}") if len(times) == len(pairs) else None

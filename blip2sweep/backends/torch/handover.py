@@ -1,0 +1,54 @@
+"""Weights that the first process of a cell calibrates, and the others take over: they are the same bit for bit.
+
+Calibrating in every process would take as long. On a device whose sums depend on chance the processes would then
+evaluate different models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from blip2sweep.apply.calibration.finished import from_file, to_file
+from blip2sweep.compression.quantize.prepared import Prepared
+from blip2sweep.wire.pack import Share
+
+POLL_SECONDS = 0.02
+
+
+class Handover:
+    """Of one cell. share: this process's; None where it runs the cell alone. device: of the tensors.
+
+    Each call is one calibration. All processes call it in the same order.
+    """
+
+    def __init__(self, share: Share | None = None, device: torch.device | None = None) -> None:
+        self.share, self.device, self.calls = share, device, 0
+
+    def __call__(self, calibrated: Callable[[], dict[str, Prepared]]) -> dict[str, Prepared]:
+        """What the first process of the cell has calibrated. calibrated: called in that process alone.
+
+        Raises RuntimeError where the first process ends before.
+        """
+        if self.share is None:
+            return calibrated()
+        path = Path(self.share["folder"]) / f"{self.calls}.safetensors"
+        self.calls += 1
+        return self._taken(path) if self.share["rank"] else _given(path, calibrated())
+
+    def _taken(self, path: Path) -> dict[str, Prepared]:
+        while not path.exists():
+            if not path.parent.exists():  # it is removed when the cell is over
+                raise RuntimeError("the first process of the cell ended before it had calibrated")
+            time.sleep(POLL_SECONDS)
+        return from_file(path, self.device or torch.device("cpu"))
+
+
+def _given(path: Path, prepared: dict[str, Prepared]) -> dict[str, Prepared]:
+    temporary = path.with_suffix(".tmp")
+    to_file(temporary, prepared)
+    temporary.replace(path)
+    return prepared

@@ -1,0 +1,161 @@
+"""A user's own folder in place of the default model: `model.path=FOLDER` alone. No torch here.
+
+Its parts, prompts and chat are those of the model of conf/model that fits, its sizes those of its config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from blip2sweep.errors import UserError
+from blip2sweep.models import fitting
+from blip2sweep.models.checkpoints import shown
+from blip2sweep.models.config_file import read_object
+from blip2sweep.models.dtypes import NAMES
+from blip2sweep.models.fields import field, named
+from blip2sweep.models.location import locate
+from blip2sweep.models.own_config import OwnConfig, read
+from blip2sweep.models.shipped import model_config, shipped_models
+from blip2sweep.wire.model_section import ModelSection
+
+Known = Mapping[str, ModelSection]  # models of conf/model and of the user's own folder, by name
+PLACES = ("model.path", "model.hub_id")
+SAID = ("model.config", "model.parts", "model.architecture", "model.family")  # who says these describes a model himself
+MINE = ("prompts", "adapter", "not_addressable")  # entries that the user sets stand over those of the model that fits
+
+
+class OwnFolders:
+    """The sections of the folders of one command. Each folder is read once, and its name belongs to it alone.
+
+    others: names of the user's own models. composed: the section of one of them.
+    """
+
+    def __init__(
+        self, others: Callable[[], Sequence[str]] = tuple, composed: Callable[[str], ModelSection] = model_config
+    ) -> None:
+        self._others, self._composed = others, composed
+        self._made: dict[Path, ModelSection | UserError | None] = {}
+        self._folders: dict[str, Path] = {}
+
+    def settled(self, section: ModelSection, typed: Collection[str]) -> ModelSection:
+        """The section `model` of a cell that names no model.
+
+        section: composed, with what the user typed. typed: the keys typed, such as `model.dtype`. It is returned as it
+        is where no folder is typed, where the folder has its architecture and sizes, and where the user describes the
+        model. Raises UserError, one line, for a folder that no known model fits.
+        """
+        if not set(PLACES) & set(typed) or any(key.startswith(SAID) for key in typed):
+            return section
+        folder = locate(section).folder
+        if folder not in self._made:
+            try:
+                self._made[folder] = self._named_alone(_own(section, folder, self._known), folder)
+            except UserError as error:  # an error is found once, too
+                self._made[folder] = error
+        found = self._made[folder]
+        if isinstance(found, UserError):
+            raise found.with_traceback(None)
+        return section if found is None else _over(section, typed, found)
+
+    @cached_property
+    def _known(self) -> Known:
+        shipped = {name: model_config(name) for name in shipped_models()}
+        return {**shipped, **{name: self._composed(name) for name in self._others()}}
+
+    def _named_alone(self, found: ModelSection | None, folder: Path) -> ModelSection | None:
+        first = self._folders.setdefault(found["name"], folder) if found else folder
+        if found and first.resolve() != folder.resolve():
+            raise UserError(
+                f"model.path={folder}: rows go by the name of a folder, and {first} has the name {found['name']} too; right: "
+                f"another name for one of them"
+            )
+        return found
+
+
+def _own(section: ModelSection, folder: Path, known: Known) -> ModelSection | None:
+    """The section of a folder. None where the folder has the architecture and sizes of `section`."""
+    data, _ = read_object(folder / "config.json")
+    models = {n: m for n, m in known.items() if data is not None and fitting.model_type(m) == data.get("model_type")}
+    if data is not None and _same(section, data, data) and len({m.get("architecture") for m in models.values()}) == 1:
+        return None
+    if data is not None and not models:
+        raise _no_model(folder, data, known)
+    own = read(folder, models)
+    if _same(section, own.data, own.full) and _class(own) in (None, own.classes.get(section["name"])):
+        return None
+    return _made(folder, own, models, known)
+
+
+def _same(section: ModelSection, data: Mapping[str, object], fields: Mapping[str, object]) -> bool:
+    """Whether config.json has the type and all sizes of a section."""
+    if data.get("model_type") != fitting.model_type(section):
+        return False
+    return all(field(path, fields) == value for path, value in named(section["config"]))
+
+
+def _class(own: OwnConfig) -> str | None:
+    """The class that config.json names, where the models of its type are of several classes."""
+    told = own.data.get("architectures")
+    first = told[0] if isinstance(told, list) and told else None
+    return str(first) if first in own.classes.values() and len(set(own.classes.values())) > 1 else None
+
+
+def _no_model(folder: Path, data: Mapping[str, object], known: Known) -> UserError:
+    types = ", ".join(sorted({fitting.model_type(m) for m in known.values()}))
+    code = "; it names code of its own (auto_map), which is never run" if data.get("auto_map") else ""
+    return UserError(
+        f"model.path={folder}: config.json: model_type is {shown(data.get('model_type'))}, and conf/model has {types}{code}; "
+        f"right: one of these, or `blip2sweep model add {folder}` for another image-text-to-text model"
+    )
+
+
+# ---- made of what is known
+
+
+def _made(folder: Path, own: OwnConfig, models: Known, known: Known) -> ModelSection:
+    wanted = _class(own)
+    fit = {n: m for n, m in models.items() if wanted in (None, own.classes[n])}
+    base, parts = fitting.parts(folder, own, fit, known)
+    config = fitting.sizes(base, parts, own)
+    new = {"config": config, "parts": parts, "tied": fitting.tied(base, own), "dtype": dtype(own.data), "hub_id": None}
+    return _renamed(ModelSection(**{**base, **new, "name": folder_name(folder)}), folder, known)  # type: ignore[typeddict-item]
+
+
+def folder_name(folder: Path) -> str:
+    """The name of a folder, or of the model whose snapshot in a Hugging Face cache it is."""
+    whole = folder.absolute()
+    hub = next((p.name for p in whole.parents if p.name.startswith("models--")), None)
+    return hub.rpartition("--")[2] if hub and whole.parent.name == "snapshots" else whole.name
+
+
+def _renamed(found: ModelSection, folder: Path, known: Known) -> ModelSection:
+    """With its parent's name before its own where a known model of other parts or sizes has that name."""
+    other = known.get(found["name"])
+    if other is None or (_sizes(other) == _sizes(found) and other["parts"] == found["parts"]):
+        return found
+    return ModelSection(**{**found, "name": f"{folder.absolute().parent.name}/{found['name']}"})
+
+
+def _sizes(model: ModelSection) -> dict[str, object]:
+    return dict(named(model["config"]))
+
+
+def dtype(config: Mapping[str, object]) -> str:
+    """The dtype that a config names, for the whole or for the language model; float32 where it names none of ours."""
+    text = config.get("text_config")
+    sections = [config, text if isinstance(text, Mapping) else {}]
+    told = [str(s.get(key)).removeprefix("torch.") for s in sections for key in ("dtype", "torch_dtype")]
+    return next((name for name in told if name in NAMES), "float32")
+
+
+def _over(section: ModelSection, typed: Collection[str], found: ModelSection) -> ModelSection:
+    """The section that was found, with what the user typed over it."""
+    heads = {key.split(".")[1] for key in typed}
+    mine: dict[str, object] = {k: v for k, v in section.items() if k in heads}
+    for name in MINE:
+        if isinstance(over := mine.get(name), Mapping):
+            mine[name] = {**cast("Mapping[str, object]", found.get(name) or {}), **over}
+    return ModelSection(**{**section, **found, **mine})  # type: ignore[typeddict-item]

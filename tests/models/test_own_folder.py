@@ -1,0 +1,214 @@
+"""`model.path=FOLDER` alone: the anatomy of a folder comes from its config.json and from the model of conf/model that fits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from blip2sweep.cache import disk as cache
+from blip2sweep.config.grid import expand
+from blip2sweep.models import own_config
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.config_file import read_config
+from blip2sweep.models.fitting import unread
+from blip2sweep.models.own_folder import OwnFolders, folder_name
+from blip2sweep.models.shipped import model_anatomy, model_config
+from blip2sweep.models.written_out import answer
+from blip2sweep.wire.model_section import ModelSection
+from tests.checkpoints import TINY, fails
+from tests.composing import composer
+
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 3,
+}
+LLAVA = {
+    "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "image_token_index": 7,
+    "vision_feature_layer": -2, "torch_dtype": "bfloat16", "vision_config": CLIP,
+    "text_config": {"model_type": "llama", "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+                    "num_attention_heads": 3, "vocab_size": 90},
+}  # fmt: skip
+T5 = {"model_type": "t5", "d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 3,
+      "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}  # fmt: skip
+Write = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's answer, without a child."""
+    monkeypatch.setattr(own_config, "ask", lambda _, folder, question, *__: answer(folder, question["models"]))
+    monkeypatch.setattr(cache, "of_user", lambda _: None)
+    monkeypatch.setitem(vars(composer()), "_own", OwnFolders())  # the names of folders are those of one command
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def one(config: Mapping[str, Any], name: str = "mine", **inner: Mapping[str, Any]) -> str:
+        whole = {**config, **{k: {**config[k], **v} for k, v in inner.items()}}
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(json.dumps(whole))
+        return str(tmp_path / name)
+
+    return one
+
+
+def section(path: str, *more: str) -> ModelSection:
+    return cast("ModelSection", composer().config((f"model.path={path}", *more))["model"])
+
+
+def test_a_llava_of_other_sizes(write: Write) -> None:
+    path = write(LLAVA)
+    found = section(path)
+    assert (found["name"], found["dtype"], found.get("path")) == ("mine", "bfloat16", path)
+    assert found.get("chat") == model_config("llava-1.5-7b").get("chat")
+    parts = anatomy(found).parts
+    assert [p.n_blocks for p in parts.values()] == [4, 1, 2]  # the fifth vision block is unread
+    sizes = {x.name: (x.out_features, x.in_features) for p in parts.values() for x in p.linears}
+    assert sizes["mlp.fc1"] == (64, 48)
+    assert sizes["linear_1"] == (24, 48)
+    assert sizes["self_attn.k_proj"] == (24, 24)  # the class of the config fills in heads and their width
+    config, wrong = read_config(Path(path), found)
+    assert config is not None
+    assert not wrong
+
+
+def test_what_is_typed_stands_over_the_folder(write: Write) -> None:
+    found = section(write(LLAVA), "model.dtype=float16", "model.chat=template", "model.name=named")
+    assert (found["name"], found["dtype"], found.get("chat")) == ("named", "float16", "template")
+
+
+@pytest.mark.parametrize(("layer", "n"), [(-1, 0), (-2, 1), (-3, 2), (4, 1), (5, 0), ([-2, -4], 1), ([1, 2], 3)])
+def test_unread_blocks_follow_the_state_that_is_read(write: Write, layer: int | list[int], n: int) -> None:
+    assert unread(layer, 5) == n
+    (vision,) = anatomy(section(write({**LLAVA, "vision_feature_layer": layer}))).role("vision")
+    assert (vision.n_blocks, vision.stacks[0].unread) == (5 - n, n)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_ties_follow_the_config(write: Write, tie: bool) -> None:
+    (group,) = section(write({**LLAVA, "tie_word_embeddings": tie})).get("tied") or [[]]
+    assert ("lm_head.weight" in group) == tie
+    tiny = json.loads((TINY / "config.json").read_text())
+    opt = section(write(tiny, "opt", text_config={"tie_word_embeddings": tie, "num_hidden_layers": 4}))
+    assert any("lm_head" in name for names in opt.get("tied") or () for name in names) == tie
+
+
+def test_a_blip_2_with_t5_or_of_other_depth(write: Write) -> None:
+    tiny = json.loads((TINY / "config.json").read_text())
+    t5 = section(write({**tiny, "text_config": T5}, "t5"))
+    assert t5["family"] == "t5"
+    assert [s.n for s in anatomy(t5).parts["llm"].stacks] == [2, 3]
+    assert t5["config"]["text_config"]["tie_word_embeddings"] is False  # type: ignore[index]
+    deep = anatomy(section(write(tiny, "deep", vision_config={"num_hidden_layers": 9})))
+    assert [p.n_blocks for p in deep.parts.values()] == [9, 6, 6]
+
+
+def test_the_sizes_of_flan_t5_xxl(write: Write) -> None:
+    known = model_config("blip2-flan-t5-xxl")
+    path = write({**known["config"], "model_type": "blip-2", "dtype": "float32"}, "fine-tuned")
+    found = section(path)
+    assert anatomy(found).parts == model_anatomy("blip2-flan-t5-xxl").parts
+    assert (found["name"], found["dtype"]) == ("fine-tuned", "float32")
+
+
+def test_the_fields_of_a_flat_config(write: Write) -> None:
+    text = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "vocab_size": 151936}  # fmt: skip
+    vision = {"depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 64}
+    path = write({"model_type": "qwen2_5_vl", "tie_word_embeddings": True, "vision_config": vision, **text})
+    found = section(path)
+    layer = anatomy(found).parts["language"].linears[0]
+    assert (layer.out_features, layer.in_features) == (64, 64)
+    assert not read_config(Path(path), found)[1]
+
+
+def test_a_copy_of_the_default_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_config, "ask", None)
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    assert section(str(copy)) == {**composer().config(())["model"], "path": str(copy)}
+
+
+def test_a_named_model_keeps_its_sizes(write: Write) -> None:
+    path = write(LLAVA)
+    assert section(path, "model=tiny") == {**composer().config(())["model"], "path": path}
+
+
+def test_several_folders_are_a_sweep(write: Write) -> None:
+    paths = [write(LLAVA, "a"), write(LLAVA, "b", vision_config={"num_hidden_layers": 3})]
+    made = composer()
+    jobs = expand([f"model.path={','.join(paths)}", "part=vision", "blocks=each"], made)
+    names = [made.config(job)["model"]["name"] for job in jobs]
+    assert names == ["a"] * 4 + ["b"] * 2
+
+
+def test_names() -> None:
+    snapshot = "/hub/models--llava-hf--llava-1.5-7b-hf/snapshots/abc"
+    assert folder_name(Path(snapshot)) == "llava-1.5-7b-hf"
+    assert folder_name(Path("a/b/")) == "b"
+
+
+def test_a_folder_with_the_name_of_a_known_model(write: Write) -> None:
+    assert section(write(LLAVA, "x/llava-1.5-7b"))["name"] == "x/llava-1.5-7b"
+    known = {**model_config("llava-1.5-7b")["config"], "dtype": "bfloat16"}
+    assert section(write(known, "y/llava-1.5-7b"))["name"] == "llava-1.5-7b"
+
+
+# ---- bad input
+
+
+def test_two_folders_of_one_name(write: Write) -> None:
+    made = composer()
+    made.config((f"model.path={write(LLAVA, 'a/run')}",))
+    with fails("b/run", "a/run has the name run too", "another name"):
+        made.config((f"model.path={write(LLAVA, 'b/run')}",))
+
+
+BAD: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
+    "unknown type": ({"model_type": "florence9"}, ("model_type is florence9", "llava", "blip2sweep model add")),
+    "text alone": ({"model_type": "llama"}, ("model_type is llama", "blip2sweep model add")),
+    "no type": ({}, ("model_type is None", "blip2sweep model add")),
+    "own code": ({"model_type": "mine", "auto_map": {"AutoModel": "x.Y"}}, ("auto_map", "never run")),
+    "language model": (
+        {**LLAVA, "text_config": {"model_type": "mamba"}},
+        ("text_config.model_type is mamba, a language model that no model of conf/model has (", "llama"),
+    ),
+    "of blip-2": (
+        {"model_type": "blip-2", "text_config": {"model_type": "gpt2"}}, ("text_config.model_type is gpt2", "(opt, t5)"),
+    ),
+    "both": (
+        {**LLAVA, "text_config": {"model_type": "mamba"}, "vision_config": {"model_type": "vit"}},
+        ("vision_config.model_type is vit", "; config.json: text_config.model_type is mamba"),
+    ),
+    "sizes": ({**LLAVA, "text_config": {"hidden_size": "x"}}, ("transformers cannot read it",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "told"), BAD.values(), ids=BAD)
+def test_a_folder_that_fits_no_model(write: Write, config: Mapping[str, Any], told: tuple[str, ...]) -> None:
+    with fails("model.path=", "mine", *told):
+        section(write(config))
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    with fails(f"model.path={tmp_path}", "config.json is missing", "right: a folder with config.json"):
+        section(str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("[]")
+    with fails("config.json: is a JSON list"):
+        section(str(other))
+
+
+def test_one_bad_folder_of_two(write: Write, tmp_path: Path) -> None:
+    made = composer()
+    with fails("model.path=", "nowhere", "no such folder"):
+        jobs = expand([f"model.path={write(LLAVA)},{tmp_path / 'nowhere'}"], made)
+        assert [made.config(job) for job in jobs]
