@@ -25,6 +25,7 @@ VERBS = (
     "report",
     "recommend",
     "suggest",
+    "model",
 )
 BAD_INPUT = 2
 

@@ -21,22 +21,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import torch
-import transformers
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
-
 from blip2sweep.tasks.scenes import write_split
 from scripts.tiny.batches import BatchSpec
-from scripts.tiny.card import drop_table, measure, proof, score_table, third_table, write_card
-from scripts.tiny.evaluate import Runner, Split
+from scripts.tiny.card import drop_off, drop_table, score_table, scores, third_table, write_card
+from scripts.tiny.evaluate import Split
+from scripts.tiny.loop import Settings, train
 from scripts.tiny.model import make_processor
 from scripts.tiny.rescale import Knobs, rescale
-from scripts.tiny.training import Settings, train
+from scripts.tiny.runner import Blip2Runner
+from scripts.tiny.ship import FRESH_SEED, load, plain_facts, proven, save, set_up
+from scripts.tiny.training import Blip2Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 N_VAL, N_TRAIN, FIRST_TRAIN_ID = 500, 256, 100_001
-VAL_SEED, TRAIN_SEED, FRESH_SEED = 2014, 2015, 888
+VAL_SEED, TRAIN_SEED = 2014, 2015
 RESCALE_SEED = 0
+CARD = ROOT / "scripts" / "tiny" / "card.md"
 KNOBS = {  # chosen on the shipped set: 8 bits free, 4-bit per-tensor costly, per-channel cheap, 2 bits gone
     "vit": Knobs(outliers=(0.1, 0.03, 5, 8), shift=3.5, mix=8),
     "qformer": Knobs(outliers=(0.15, 0.03, 5, 8), shift=1.5, mix=40),
@@ -61,52 +61,28 @@ def make_data(root: Path, spec: BatchSpec) -> None:
     (root / "README.md").write_text(SHAPES_README.format(**fields))
 
 
-def load(folder: Path) -> tuple[Blip2ForConditionalGeneration, Blip2Processor]:
-    """A model in fp32, whatever its file holds, and its processor."""
-    model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return model.float().eval(), Blip2Processor.from_pretrained(folder)
-
-
 def make_rescaled(trained: Path, folder: Path, split: Split) -> dict[str, list]:
-    """Rescale, save in bf16 with processor and `rescale.json`; returns the proof that the function stayed."""
-    (before, processor), (after, _) = load(trained), load(trained)
-    rescale(after, KNOBS, RESCALE_SEED)
-    proven = proof(Runner(before, processor, split), Runner(after, processor, split))
-    after.to(torch.bfloat16).save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone; a package is for everyone
-    processor.save_pretrained(folder)
+    """Rescale and save; returns the proof that the function stayed."""
+    before, after = Blip2Runner(*load(trained), split), Blip2Runner(*load(trained), split)
+    rescale(after.model, KNOBS, RESCALE_SEED)
+    shown = proven(before, after)
     knobs = {part: dataclasses.asdict(values) for part, values in KNOBS.items()}
-    (folder / "rescale.json").write_text(json.dumps({"seed": RESCALE_SEED, **knobs}) + "\n")
-    return {**proven, "n": [len(split.ids), len(split.questions)]}
+    save(after, folder, {"seed": RESCALE_SEED, **knobs})
+    return shown
 
 
 def evaluate(folder: Path, shipped: Split, fresh_root: Path) -> dict[str, Any]:
     """Scores and drop-off of the saved model."""
     write_split(fresh_root, "val2014", N_VAL, FRESH_SEED)
-    return measure(*load(folder), {"shipped": shipped, "fresh": Split(fresh_root, "val2014")})
+    splits = {"shipped": shipped, "fresh": Split(fresh_root, "val2014")}
+    runners = {name: Blip2Runner(*load(folder), split) for name, split in splits.items()}
+    return {"scores": scores(runners), "cells": drop_off(runners["shipped"])}
 
 
 def card_facts(trained: Path, folder: Path, spec: BatchSpec) -> dict[str, object]:
     """The plain fields of the card."""
-    model, processor = load(folder)
-    last = json.loads((trained / "log.jsonl").read_text().splitlines()[-1])
-    return {
-        "parameters": f"{model.num_parameters():,}",
-        "vocabulary": len(processor.tokenizer),
-        "size": f"{(folder / 'model.safetensors').stat().st_size:,}",
-        "fresh_seed": FRESH_SEED,
-        "command": f"OMP_NUM_THREADS=1 python scripts/train_tiny.py --steps {spec.steps} --seed {spec.seed}",
-        "steps": spec.steps,
-        "seed": spec.seed,
-        "cell_steps": spec.cell_steps,
-        "n_captions": spec.n_captions,
-        "n_questions": len(spec.slots),
-        "hard": f"{spec.hard_fraction:.0%}",
-        "minutes": f"{last['seconds'] / 60:.0f}",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "knobs": f"`{(folder / 'rescale.json').read_text().strip()}`",
-    }
+    command = f"OMP_NUM_THREADS=1 python scripts/train_tiny.py --steps {spec.steps} --seed {spec.seed}"
+    return {**plain_facts(trained, folder, spec), "command": command}
 
 
 def arguments() -> argparse.Namespace:
@@ -122,21 +98,19 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    torch.set_num_threads(1)  # another number of threads gives other weights
-    torch.use_deterministic_algorithms(True)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    set_up()
     spec = BatchSpec(seed=args.seed, steps=args.steps, cell_steps=args.cell_steps)
     folder, trained = args.assets / "tiny", args.trained or args.out / "trained"
     make_data(args.assets / "shapes", spec)
     if not args.trained:
-        train(make_processor(), spec, Settings(), trained)
+        processor = make_processor()
+        train(Blip2Trainer(processor, spec, Settings()), processor, trained)
     shipped = Split(args.assets / "shapes", "val2014")
-    proven = make_rescaled(trained, folder, shipped)
-    results = {**evaluate(folder, shipped, args.out / "fresh"), "proof": proven}
+    shown = make_rescaled(trained, folder, shipped)
+    results = {**evaluate(folder, shipped, args.out / "fresh"), "proof": shown}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(results) + "\n")
-    write_card(folder / "README.md", card_facts(trained, folder, spec), results)
+    write_card(folder / "README.md", CARD, card_facts(trained, folder, spec), results)
     cells = results["cells"]
     print(score_table(results["scores"]), drop_table(cells, "cider"), third_table(cells), sep="\n\n")
 

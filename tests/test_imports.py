@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "doctor",
         "importing",
         "metrics",
+        "models",
         "planning",
         "recipe",
         "reporting",
@@ -78,7 +79,7 @@ NO_TORCH = (
     "models/blip/caption.py", "models/blip/vqa.py", "models/blip2/__init__.py", "models/blip2/retrieval.py",
     "models/checkpoints", "models/dtypes.py", "models/image_text/__init__.py", "models/instructblip/__init__.py",
     "models/language.py", "models/location.py", "models/part.py", "models/places.py", "models/roles.py", "models/shipped.py",
-    "models/own_folder.py", "models/own_config.py", "models/fitting.py", "models/fields.py",
+    "models/own_folder.py", "models/own_config.py", "models/fitting.py", "models/fields.py", "models/linear_share.py",
 )  # fmt: skip
 TORCH_FILES = ("cache/tensors.py",)
 

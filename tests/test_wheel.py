@@ -41,7 +41,8 @@ def test_what_is_in_it(wheel: Path) -> None:
         "blip2sweep/conf/config.yaml", "blip2sweep/conf/__init__.py", "blip2sweep/conf/model/tiny.yaml",
         "blip2sweep/conf/hydra/launcher/local.yaml", "blip2sweep/conf/study/card.yaml",
         "hydra_plugins/blip2sweep/launchers.py", "blip2sweep/assets/tiny/model.safetensors",
-        "blip2sweep/assets/tiny/README.md", "blip2sweep/assets/shapes/annotations/captions_val2014.json",
+        "blip2sweep/assets/tiny/README.md", "blip2sweep/assets/tiny-llava/model.safetensors",
+        "blip2sweep/assets/tiny-llava/chat_template.jinja", "blip2sweep/assets/shapes/annotations/captions_val2014.json",
         "blip2sweep/assets/shapes/val2014/COCO_val2014_000000000001.jpg",
     ):  # fmt: skip
         assert needed in names, needed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blip2sweep.cli import results, running
+from blip2sweep.cli import models, results, running
 
 app = typer.Typer(
     add_completion=False,
@@ -30,3 +30,4 @@ app.command()(results.report)
 app.command()(results.recommend)
 app.command()(results.suggest)
 app.command()(results.quantize)
+app.add_typer(models.model, name="model")

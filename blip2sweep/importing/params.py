@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from blip2sweep.errors import UserError
 
-# Counted on the modules that transformers builds from conf/model; those of `tiny` on its weights
+# Counted on the modules that transformers builds from conf/model; those of `tiny` and `tiny-llava` on their weights
 # (tests/importing/test_table_csv.py).
 PARAMS = {
     "tiny": 1_005_056,
+    "tiny-llava": 678_208,
     "blip2-opt-2.7b": 3_744_761_856,
     "blip2-opt-2.7b-coco": 3_745_353_216,
     "blip2-opt-6.7b": 7_752_869_376,

@@ -85,6 +85,7 @@ class Cell:
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
+            **({"adapter": self.model.adapter} if self.model.adapter else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }
@@ -106,6 +107,7 @@ class Cell:
             "weights": self.model.fingerprint[:12],
             "revision": self.model.revision,
             "dtype": self.model.dtype,
+            **({} if self.model.linear_share is None else {"linear_share": round(self.model.linear_share, 4)}),
             "task": self.task.name,
             "samples": len(self.task.samples),
             "data": digest([self.task.fingerprint, self.task.content])[:12],

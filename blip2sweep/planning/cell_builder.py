@@ -16,7 +16,8 @@ from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
-from blip2sweep.tasks.generation import resolve_generation
+from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.task import task_of
 
 
 class CellBuilder:
@@ -35,6 +36,7 @@ class CellBuilder:
         _check_requests(model, task)
         request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
         generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
+        self._once("texts", [*request, task_config, model.image_token], lambda a: _check_texts(task, generation, a[-1]))
         check_packed(recipe, model.dtypes, config["calibration"]["upstream"])
         backend = chosen_backend(config.get("backend"), recipe)
         samples = self._calibration(config, model, recipe, task)
@@ -86,6 +88,19 @@ def _with_content(config: Mapping[str, Any]) -> TaskData:
     task = load_task(config)
     assert task.content  # computed at the first access
     return task
+
+
+def _check_texts(task: TaskData, generation: Generation, token: str | None) -> None:
+    """Raise UserError where a prompt, or the text of a sample, holds what stands for a picture. token: None is nothing."""
+    own, prompt = task_of(task.kind), generation.prompt or ""
+    if token and token in prompt:
+        raise UserError(f"generation.prompt={prompt!r}: holds {token}, which stands for the picture; right: without it")
+    held = [s.id for s in task.samples if token and token in own.prompt(s, prompt)]
+    if held:
+        raise UserError(
+            f"task {task.name}: {token} stands for the picture, and the texts of {len(held)} samples hold it, such as that "
+            f"of {held[0]}; right: samples without it"
+        )
 
 
 def _hashed(samples: Calibration) -> Calibration:

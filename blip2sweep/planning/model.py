@@ -9,6 +9,7 @@ from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
+from blip2sweep.models.linear_share import partial_share
 from blip2sweep.models.location import locate
 from blip2sweep.wire.model_section import ModelSection
 
@@ -25,6 +26,7 @@ class Model:
     params: int
     dtypes: dict[str, str]  # {part: name}
     stage_dtypes: dict[str, str]  # {stage: name}
+    linear_share: float | None = None  # of the weights in blocks; None where it is more than half
 
     @property
     def name(self) -> str:
@@ -35,6 +37,17 @@ class Model:
     def presets(self) -> str:
         """The kind of language model (`opt`, `t5`) whose generation presets apply."""
         return family(self.config).presets or str(self.config["family"])
+
+    @property
+    def adapter(self) -> dict[str, object]:
+        """How its forward is called, where that is not the usual way; it changes what is computed."""
+        return {k: v for k, v in (self.config.get("adapter") or {}).items() if k != "image_token"}
+
+    @property
+    def image_token(self) -> str | None:
+        """What stands for a picture in a text. A sample's own text may not hold it."""
+        token = (self.config.get("adapter") or {}).get("image_token")
+        return None if token is None else str(token)
 
     @property
     def dtype(self) -> str:
@@ -51,5 +64,7 @@ def planned_model(config: ModelSection) -> Model:
     location = locate(config)
     half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
     checked = checkpoints.check(location.folder, config, half)
-    own = ModelSection(**config)
-    return Model(own, layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes, by_stage)
+    own, share = ModelSection(**config), partial_share(checked.tensors, layout, config)
+    return Model(
+        own, layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes, by_stage, share
+    )

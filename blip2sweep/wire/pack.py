@@ -74,6 +74,7 @@ class Columns(TypedDict):
     recipe: str
     recipe_json: str
     baseline: NotRequired[str]  # in the ledger, the key of the cell's baseline
+    linear_share: NotRequired[float]  # of the weights in blocks, what linear layers have; where it is less than half
     backend: NotRequired[str]  # where it is not torch
     outside: NotRequired[str]  # code that is no part of this package
     params: NotRequired[int]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from blip2sweep.tasks import scenes
 
-from .model import EOS, N_QUERIES, PROMPT, model_caption
+from .words import EOS, Wording, plain_caption
 
 # Question slots of a scene. 'Other' questions learn slowest and need half of the ordinary slots.
 SLOT_TYPES = {"o": "other", "n": "number", "y": "yes/no", "r": "relation"}
@@ -31,7 +31,8 @@ class BatchSpec:
     batch: int = 32
     n_captions: int = 2
     slots: str = "onoyron"
-    hard_fraction: float = 0.75  # reached after half of the text steps; the first batches are easy
+    hard_fraction: float = 0.75  # reached after `ramp` text steps; the first batches are easy
+    ramp: int | None = None  # None: half of the text steps
 
     @property
     def n_segments(self) -> int:
@@ -59,9 +60,10 @@ class Batch(NamedTuple):
 
 
 def hard_fraction(spec: BatchSpec, step: int) -> float:
-    """Share of hard scenes at a step: none at first, then a ramp over the first half of the text steps."""
-    progress = (step - spec.cell_steps) / max(1, spec.steps - spec.cell_steps)
-    return spec.hard_fraction * min(1.0, max(0.0, 2 * progress))
+    """Share of hard scenes at a step: none at first, then a ramp over `ramp` text steps."""
+    text_step, text_steps = step - spec.cell_steps, max(1, spec.steps - spec.cell_steps)
+    progress = text_step / spec.ramp if spec.ramp else 2 * (text_step / text_steps)
+    return spec.hard_fraction * min(1.0, max(0.0, progress))
 
 
 def _cells(things: list[scenes.Thing]) -> np.ndarray:
@@ -73,20 +75,24 @@ def _cells(things: list[scenes.Thing]) -> np.ndarray:
     return table
 
 
-def _examples(things: list[scenes.Thing], rng: random.Random, spec: BatchSpec) -> list[tuple[str, str]]:
+def _examples(
+    things: list[scenes.Thing], rng: random.Random, spec: BatchSpec, wording: Wording
+) -> list[tuple[str, str]]:
     """Prompt and target of every segment of one scene: captions first, then one question a slot."""
-    pairs = [("", model_caption(caption)) for caption in scenes.captions(things, rng)[: spec.n_captions]]
+    captions = [plain_caption(caption) for caption in scenes.captions(things, rng)[: spec.n_captions]]
+    pairs = [(wording.caption, caption) for caption in captions]
     for slot in spec.slots:
         wanted = SLOT_TYPES[slot]
         relational = wanted == "relation"
         made = scenes.yes_no_question(things, rng, True) if relational else scenes.question(things, rng, wanted)
-        pairs.append((PROMPT.format(made.text), " " + made.answer))
-    return pairs
+        pairs.append((wording.question.format(made.text), made.answer))
+    return [(prompt, wording.target(prompt, text)) for prompt, text in pairs]
 
 
-def _pack(tokenizer: PreTrainedTokenizerFast, rows: list[list[tuple[str, str]]]) -> Text:
+def _pack(tokenizer: PreTrainedTokenizerFast, rows: list[list[tuple[str, str]]], wording: Wording) -> Text:
     """Tokenize and lay the segments of each row one after the other; positions restart at each segment."""
-    prompts = iter(tokenizer([prompt for row in rows for prompt, _ in row]).input_ids)
+    given = [prompt for row in rows for prompt, _ in row]
+    prompts = iter(tokenizer(given, add_special_tokens=wording.special).input_ids)
     targets = iter(tokenizer([target for row in rows for _, target in row], add_special_tokens=False).input_ids)
     tokens = [[(next(prompts), [*next(targets), EOS]) for _ in row] for row in rows]
     shape = (len(rows), max(sum(len(p) + len(t) for p, t in row) for row in tokens))
@@ -97,13 +103,13 @@ def _pack(tokenizer: PreTrainedTokenizerFast, rows: list[list[tuple[str, str]]])
             end = start + len(prompt) + len(target)
             text.ids[i, start:end] = prompt + target
             text.labels[i, start + len(prompt) - 1 : end - 1] = target
-            text.positions[i, start:end] = N_QUERIES + np.arange(end - start)
+            text.positions[i, start:end] = wording.first + np.arange(end - start)
             text.segments[i, start:end] = k
             start = end
     return text
 
 
-def make_batch(tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, step: int) -> Batch:
+def make_batch(tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, wording: Wording, step: int) -> Batch:
     """The batch of a step, from fresh scenes."""
     rng, nrng = random.Random(f"{spec.seed}-{step}"), np.random.default_rng([spec.seed, step])
     n = spec.cell_batch if step < spec.cell_steps else spec.batch
@@ -114,19 +120,22 @@ def make_batch(tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, step: int) -
     cells = np.stack([_cells(things) for things in drawn])
     if step < spec.cell_steps:
         return Batch(images, cells, None)
-    return Batch(images, cells, _pack(tokenizer, [_examples(things, rng, spec) for things in drawn]))
+    rows = [_examples(things, rng, spec, wording) for things in drawn]
+    return Batch(images, cells, _pack(tokenizer, rows, wording))
 
 
-def _feed(queue: mp.Queue, tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, first: int) -> None:
+def _feed(queue: mp.Queue, tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, wording: Wording, first: int) -> None:
     for step in range(first, spec.steps):
-        queue.put(make_batch(tokenizer, spec, step))
+        queue.put(make_batch(tokenizer, spec, wording, step))
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, first: int = 0) -> Iterator[tuple[int, Batch]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, spec: BatchSpec, wording: Wording, first: int = 0
+) -> Iterator[tuple[int, Batch]]:
     """Steps and batches from step `first` on, made ahead by a second process."""
     context = mp.get_context("fork")
     queue = context.Queue(12)
-    feeder = context.Process(target=_feed, args=(queue, tokenizer, spec, first), daemon=True)
+    feeder = context.Process(target=_feed, args=(queue, tokenizer, spec, wording, first), daemon=True)
     feeder.start()
     for step in range(first, spec.steps):
         yield step, queue.get()

@@ -1,21 +1,19 @@
-"""The model card: measures what it states, then writes it. Every number comes from `measure`."""
+"""The model card: measures what it states, then writes it. Every number comes from a run."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-from .evaluate import Predictions, Runner, Split, drops, summary
-from .quantize import PARTS, STRATEGIES, linears, quantize
+from .evaluate import Predictions, drops, summary
+from .quantize import STRATEGIES, linears, quantize
+from .runner import Runner
 
 BITS = (8, 6, 5, 4, 3, 2)
 THIRDS = ("first", "middle", "last")
-TEMPLATE = Path(__file__).with_name("card.md")
 SCORE_NAMES = {
     "cider": "CIDEr",
     "vqa": "VQA accuracy",
@@ -26,24 +24,25 @@ SCORE_NAMES = {
 }
 
 
-def _cells() -> Iterator[tuple[tuple[str, ...], int, str, str]]:
-    """Parts, bits, strategy and third of every cell of the card."""
-    for parts in [(part,) for part in PARTS] + [PARTS]:
+def _cells(runner: Runner) -> Iterator[tuple[tuple[str, ...], int, str, str]]:
+    """Parts, bits, strategy and third of every cell of the card; thirds of the parts that have any."""
+    for parts in [*((part,) for part in runner.parts), runner.parts]:
         for strategy in STRATEGIES:
             for bits in BITS:
                 yield parts, bits, strategy, "all"
-    for part in PARTS:
-        for third in THIRDS:
-            yield (part,), 4, "tensor", third
+    for part in runner.parts:
+        if len(runner.blocks(part)) >= len(THIRDS):
+            yield from (((part,), 4, "tensor", third) for third in THIRDS)
 
 
-def drop_off(runner: Runner, base: Predictions, progress: Callable[[str], None] = print) -> list[dict]:
-    """One row a cell: quantize, run, score against `base`, restore."""
-    split, before = runner.split, runner.split.score(base)
+def drop_off(runner: Runner, progress: Callable[[str], None] = print) -> list[dict]:
+    """One row a cell: quantize, run, score against the model as it stands, restore."""
+    split = runner.split
+    before = split.score(runner.run(runner.parts[-1:]))
     weights = copy.deepcopy(runner.model.state_dict())
     rows = []
-    for parts, bits, strategy, third in _cells():
-        layers = [linear for part in parts for linear in linears(runner.model, part, third)]
+    for parts, bits, strategy, third in _cells(runner):
+        layers = [linear for part in parts for linear in linears(runner.blocks(part), third)]
         quantize(layers, bits, strategy)
         result = drops(split, before, split.score(runner.run(parts)))
         runner.model.load_state_dict(weights)
@@ -52,14 +51,6 @@ def drop_off(runner: Runner, base: Predictions, progress: Callable[[str], None] 
         loss = f"CIDEr −{result['cider'][0]:.1f} %, VQA −{result['vqa'][0]:.1f} %"
         progress(f"{name} {third} {strategy} {bits} bit: {loss}")
     return rows
-
-
-@torch.inference_mode()
-def _probe(runner: Runner) -> tuple[torch.Tensor, torch.Tensor]:
-    """Query features of all images and first-token logits of 64 questions, to compare two models by."""
-    queries = runner.bridge(runner.vision())
-    inputs = runner.embed(queries[runner.split.rows[:64]], runner.prompts()[:64])
-    return queries, runner.model.language_model(**inputs).logits[:, -1]
 
 
 def _largest_change(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -73,22 +64,14 @@ def _same(a: Predictions, b: Predictions) -> list[int]:
 
 def proof(trained: Runner, rescaled: Runner) -> dict[str, list]:
     """How far rescaling changed the function, in fp32: identical outputs, relative change of features and logits."""
-    changes = [_largest_change(a, b) for a, b in zip(_probe(trained), _probe(rescaled), strict=True)]
-    return {"same": _same(trained.run(), rescaled.run()), "changes": changes}
+    changes = [_largest_change(a, b) for a, b in zip(trained.probe(), rescaled.probe(), strict=True)]
+    return {"same": _same(trained.run(trained.parts), rescaled.run(rescaled.parts)), "changes": changes}
 
 
-def measure(
-    model: Blip2ForConditionalGeneration, processor: Blip2Processor, splits: dict[str, Split]
-) -> dict[str, Any]:
-    """Scores on every split and the drop-off on the first, of the model as shipped (bf16 values run in fp32)."""
-    scores: dict[str, dict] = {}
-    rows: list[dict] = []
-    for name, split in splits.items():
-        runner = Runner(model, processor, split)
-        predictions = runner.run()
-        scores[name] = summary(split, split.score(predictions))
-        rows = rows or drop_off(runner, predictions)
-    return {"scores": scores, "cells": rows}
+def scores(runners: Mapping[str, Runner]) -> dict[str, dict[str, list[float]]]:
+    """`summary` of every split, of the model as shipped (bf16 values run in fp32)."""
+    found = {name: runner.split.score(runner.run(runner.parts[-1:])) for name, runner in runners.items()}
+    return {name: summary(runners[name].split, score) for name, score in found.items()}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -117,30 +100,29 @@ def _interval(value: list[float]) -> str:
 
 def drop_table(cells: list[dict], metric: str) -> str:
     """Part and strategy down, bits across: loss in per cent with its interval."""
-    rows = []
-    for part in (*PARTS, "all"):
-        for strategy in STRATEGIES:
-            key = {"part": part, "strategy": strategy, "third": "all"}
-            chosen = [cell for cell in cells if key.items() <= cell.items()]
-            rows.append([f"{part}, {strategy}", *(_interval(cell[metric]) for cell in chosen)])
-    return _table(["", *map(str, BITS)], rows)
+    whole = [cell for cell in cells if cell["third"] == "all"]
+    rows = {(cell["part"], cell["strategy"]): [f"{cell['part']}, {cell['strategy']}"] for cell in whole}
+    for cell in whole:
+        rows[cell["part"], cell["strategy"]].append(_interval(cell[metric]))
+    return _table(["", *dict.fromkeys(f"{cell['bits']:.0f}" for cell in whole)], list(rows.values()))
 
 
 def third_table(cells: list[dict]) -> str:
     """Part down, third across, at 4-bit per-tensor: CIDEr loss in per cent with its interval."""
     rows = []
-    for part in PARTS:
-        chosen = [cell for cell in cells if cell["part"] == part and cell["third"] != "all"]
-        rows.append([part, *(_interval(cell["cider"]) for cell in chosen)])
+    thirds = [cell for cell in cells if cell["third"] != "all"]
+    for part in dict.fromkeys(cell["part"] for cell in thirds):
+        by_third = {cell["third"]: _interval(cell["cider"]) for cell in thirds if cell["part"] == part}
+        rows.append([part, *(by_third[third] for third in THIRDS)])
     return _table(["", *THIRDS], rows)
 
 
-def write_card(path: Path, facts: dict[str, object], results: dict) -> None:
-    """Fill the template; `facts` are its plain fields, `results` what `measure` and `proof` returned."""
+def write_card(path: Path, template: Path, facts: dict[str, object], results: dict) -> None:
+    """Fill `template`; `facts` are its plain fields, `results` what was measured."""
     same, changes = results["proof"]["same"], results["proof"]["changes"]
     n = results["proof"]["n"]
     path.write_text(
-        TEMPLATE.read_text().format(
+        template.read_text().format(
             **facts,
             scores=score_table(results["scores"]),
             cider_drops=drop_table(results["cells"], "cider"),

@@ -1,28 +1,18 @@
-"""A small self-contained evaluation: staged inference, CIDEr, VQA accuracy, paired bootstrap clustered by image."""
+"""A small self-contained evaluation: files, CIDEr, VQA accuracy, paired bootstrap clustered by image."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image
 from pycocoevalcap.cider.cider import Cider
-from torch import Tensor
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from blip2sweep.tasks.scenes import ANSWER_TYPES
 
-from .model import PROMPT
-from .quantize import PARTS
-
 NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
-IMAGE_BATCH, TEXT_BATCH = 125, 128
-CAPTION_TOKENS, ANSWER_TOKENS = 32, 6
 RESAMPLES = 2000
 
 
@@ -80,72 +70,6 @@ class Split:
         _, cider = Cider().compute_score(self.references, results)
         vqa = [100 * vqa_accuracy(p, a) for p, a in zip(predictions.answers, self.answers, strict=True)]
         return Scores(np.asarray(cider), np.array(vqa))
-
-
-class Runner:
-    """Staged inference over a split; stages before the first touched part come from the untouched model's cache."""
-
-    def __init__(self, model: Blip2ForConditionalGeneration, processor: Blip2Processor, split: Split) -> None:
-        self.model, self.processor, self.split = model.eval(), processor, split
-        images = [Image.open(file).convert("RGB") for file in split.files]
-        self.pixels = processor(images=images, return_tensors="pt")["pixel_values"].float()
-        self.cache: dict[str, Tensor] = {}
-
-    @torch.inference_mode()
-    def vision(self) -> Tensor:
-        """(images, 37, width)"""
-        return torch.cat([self.model.vision_model(x).last_hidden_state for x in self.pixels.split(IMAGE_BATCH)])
-
-    @torch.inference_mode()
-    def bridge(self, features: Tensor) -> Tensor:
-        """(images, 12, width), in the language model's space."""
-        start = self.model.query_tokens
-        outputs = [
-            self.model.qformer(query_embeds=start.expand(len(x), -1, -1), encoder_hidden_states=x).last_hidden_state
-            for x in features.split(IMAGE_BATCH)
-        ]
-        return self.model.language_projection(torch.cat(outputs))
-
-    def embed(self, queries: Tensor, prompts: list[str]) -> dict[str, Tensor]:
-        """Inputs of the language model: query features, then the left-padded prompt."""
-        tokens = self.processor.tokenizer(prompts, padding=True, return_tensors="pt")
-        embeds = torch.cat([queries, self.model.get_input_embeddings()(tokens.input_ids)], 1)
-        ones = torch.ones(queries.shape[:2], dtype=torch.long)
-        return {"inputs_embeds": embeds, "attention_mask": torch.cat([ones, tokens.attention_mask], 1)}
-
-    @torch.inference_mode()
-    def language(self, queries: Tensor, prompts: list[str], max_new_tokens: int) -> list[str]:
-        """Greedy continuations; empty prompts make captions."""
-        tokenizer, texts = self.processor.tokenizer, []
-        for start in range(0, len(prompts), TEXT_BATCH):
-            batch = slice(start, start + TEXT_BATCH)
-            inputs = self.embed(queries[batch], prompts[batch])
-            ids = self.model.language_model.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-            )
-            texts += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        return texts
-
-    def prompts(self) -> list[str]:
-        return [PROMPT.format(question) for question in self.split.questions]
-
-    def _stage(self, name: str, fresh: bool, compute: Callable[[], Tensor]) -> Tensor:
-        if fresh:
-            return compute()
-        if name not in self.cache:
-            self.cache[name] = compute()
-        return self.cache[name]
-
-    def run(self, touched: Collection[str] = PARTS) -> Predictions:
-        """Captions and answers of the model as it stands, `touched` naming the parts that differ from the cache."""
-        vision = self._stage("vision", "vit" in touched, self.vision)
-        queries = self._stage("bridge", bool({"vit", "qformer"} & set(touched)), lambda: self.bridge(vision))
-        captions = self.language(queries, [""] * len(queries), CAPTION_TOKENS)
-        order = np.argsort([len(question) for question in self.split.questions], kind="stable")
-        prompts = self.prompts()
-        texts = self.language(queries[self.split.rows[order]], [prompts[k] for k in order], ANSWER_TOKENS)
-        answers = dict(zip(order.tolist(), texts, strict=True))
-        return Predictions(captions, [answers[k] for k in range(len(prompts))])
 
 
 def summary(split: Split, scores: Scores) -> dict[str, list[float]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import processors
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -19,43 +17,20 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from blip2sweep.tasks import scenes
 
+from .words import EOS, Wording, corpus, train_bpe
+
 N_QUERIES = 12
 WIDTH, DEPTH, HEADS, PATCH = 64, 6, 4, 8
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # OPT's ids 0..3; OPT begins and ends a text with </s>
-BOS = EOS = 2
 PROMPT = "Question: {} Answer:"
-
-
-def model_caption(caption: str) -> str:
-    """A reference caption as the model is to write it: BLIP-2 writes lower case and no full stop."""
-    return caption.lower().rstrip(".")
-
-
-def _corpus(n_scenes: int = 3000) -> list[str]:
-    rng, texts = random.Random(1), []
-    for _ in range(n_scenes):
-        things = scenes.scene(rng)
-        texts += [model_caption(caption) for caption in scenes.captions(things, rng)[:2]]
-        for answer_type in scenes.ANSWER_TYPES:
-            question = scenes.question(things, rng, answer_type)
-            texts.append(f"{PROMPT.format(question.text)} {question.answer}")
-    return texts
+WORDING = Wording(caption="", question=PROMPT, first=N_QUERIES, special=True)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE as OPT's, trained on the words of the scenes (about 430 tokens; it stops when nothing merges)."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(
-        _corpus(),
-        trainers.BpeTrainer(
-            vocab_size=512, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
-        ),
-    )
+    """Byte-level BPE as OPT's, trained on the words of the scenes."""
+    bpe = train_bpe(corpus(WORDING), SPECIAL_TOKENS)
     bpe.post_processor = processors.TemplateProcessing(
-        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", BOS)]
+        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", EOS)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
@@ -104,7 +79,7 @@ def make_config(processor: Blip2Processor) -> Blip2Config:
         max_position_embeddings=96,
         dropout=0.0,
         pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=BOS,
+        bos_token_id=EOS,
         eos_token_id=EOS,
     )
     return Blip2Config(

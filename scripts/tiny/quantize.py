@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import Blip2ForConditionalGeneration
 
-PARTS = ("vit", "qformer", "llm")
 STRATEGIES = ("tensor", "channel", "group")
 GROUP_SIZE = 32
 
 
-def blocks(model: Blip2ForConditionalGeneration, part: str) -> nn.ModuleList:
-    """The transformer blocks of a part."""
-    if part == "vit":
-        return model.vision_model.encoder.layers
-    return model.qformer.encoder.layer if part == "qformer" else model.language_model.model.decoder.layers
-
-
-def linears(model: nn.Module, part: str, third: str = "all") -> list[nn.Linear]:
-    """The linears inside a part's blocks, or inside its 'first', 'middle' or 'last' third (n//3, 2n//3)."""
-    stack = list(blocks(model, part))
-    a, b = len(stack) // 3, 2 * len(stack) // 3
-    chosen = {"all": stack, "first": stack[:a], "middle": stack[a:b], "last": stack[b:]}[third]
+def linears(blocks: list[nn.Module], third: str = "all") -> list[nn.Linear]:
+    """The linears of all blocks, or of their 'first', 'middle' or 'last' third (n//3, 2n//3)."""
+    a, b = len(blocks) // 3, 2 * len(blocks) // 3
+    chosen = {"all": blocks, "first": blocks[:a], "middle": blocks[a:b], "last": blocks[b:]}[third]
     return [module for block in chosen for module in block.modules() if isinstance(module, nn.Linear)]
 
 
@@ -48,11 +38,12 @@ def rtn(weight: Tensor, num_bits: int, group_size: int) -> Tensor:
 
 @torch.no_grad()
 def quantize(layers: list[nn.Linear], num_bits: int, strategy: str) -> None:
-    """`tensor`: min-max of weight and bias each; `channel`, `group`: RTN of the weight alone."""
+    """`tensor`: min-max of weight and of bias where there is one; `channel`, `group`: RTN of the weight alone."""
     for linear in layers:
         if strategy == "tensor":
             linear.weight.copy_(minmax(linear.weight, num_bits))
-            linear.bias.copy_(minmax(linear.bias, num_bits))
+            if linear.bias is not None:
+                linear.bias.copy_(minmax(linear.bias, num_bits))
         else:
             group_size = GROUP_SIZE if strategy == "group" else linear.in_features
             linear.weight.copy_(rtn(linear.weight, num_bits, group_size))

@@ -72,16 +72,18 @@ def roughen_norm(norm: nn.LayerNorm, readers: Linears, knobs: Knobs, generator: 
     scale_norm(norm, readers, draw_gains(knobs, generator))
 
 
-def mixing_matrix(condition: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Block-diagonal (width, width), one block a head, each of the given condition number; and its inverse."""
+def mixing_blocks(
+    condition: float, generator: torch.Generator, heads: int = HEADS
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Square matrices, one a head, each of the given condition number; and their inverses."""
     size = WIDTH // HEADS
     scale = torch.exp(torch.linspace(-0.5, 0.5, size) * math.log(condition))
     blocks, inverses = [], []
-    for _ in range(HEADS):
+    for _ in range(heads):
         left, right = (torch.linalg.qr(torch.randn(size, size, generator=generator))[0] for _ in range(2))
         blocks.append(left @ (scale[:, None] * right))
         inverses.append(right.T @ (left.T / scale[:, None]))
-    return torch.block_diag(*blocks), torch.block_diag(*inverses)
+    return blocks, inverses
 
 
 def _multiply(rows: Rows, matrix: Tensor) -> None:
@@ -92,15 +94,15 @@ def _multiply(rows: Rows, matrix: Tensor) -> None:
 def mix_heads(heads: Heads, out: nn.Linear, knobs: Knobs, generator: torch.Generator) -> None:
     """value → A value with out → out A⁻¹, and query → B query with key → B⁻ᵀ key: scores and outputs stay."""
     query, key, value = heads
-    matrix, inverse = mixing_matrix(knobs.mix, generator)
+    matrix, inverse = (torch.block_diag(*blocks) for blocks in mixing_blocks(knobs.mix, generator))
     _multiply(value, matrix)
     out.weight.copy_(out.weight @ inverse)
-    matrix, inverse = mixing_matrix(knobs.mix, generator)
+    matrix, inverse = (torch.block_diag(*blocks) for blocks in mixing_blocks(knobs.mix, generator))
     _multiply(query, matrix)
     _multiply(key, inverse.T)
 
 
-def _rows(linear: nn.Linear, part: int = 0) -> Rows:
+def rows_of(linear: nn.Linear, part: int = 0) -> Rows:
     """The `part`-th WIDTH rows of a linear, as views."""
     chosen = slice(part * WIDTH, (part + 1) * WIDTH)
     return linear.weight[chosen], linear.bias[chosen]
@@ -111,7 +113,7 @@ def _rescale_vit(model: Blip2ForConditionalGeneration, knobs: Knobs, generator: 
         attention = block.self_attn
         roughen_norm(block.layer_norm1, [attention.qkv], knobs, generator)
         roughen_norm(block.layer_norm2, [block.mlp.fc1], knobs, generator)
-        qkv = _rows(attention.qkv, 0), _rows(attention.qkv, 1), _rows(attention.qkv, 2)
+        qkv = rows_of(attention.qkv, 0), rows_of(attention.qkv, 1), rows_of(attention.qkv, 2)
         mix_heads(qkv, attention.projection, knobs, generator)
 
 
@@ -122,7 +124,7 @@ def _rescale_qformer(model: Blip2ForConditionalGeneration, knobs: Knobs, generat
     roughen_norm(model.vision_model.post_layernorm, readers, knobs, generator)
     for module in [layer.attention for layer in layers] + cross:
         inner = module.attention
-        qkv = _rows(inner.query), _rows(inner.key), _rows(inner.value)
+        qkv = rows_of(inner.query), rows_of(inner.key), rows_of(inner.value)
         mix_heads(qkv, module.output.dense, knobs, generator)
 
 
@@ -132,7 +134,7 @@ def _rescale_llm(model: Blip2ForConditionalGeneration, knobs: Knobs, generator: 
         query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
         roughen_norm(block.self_attn_layer_norm, [query, key, value], knobs, generator)
         roughen_norm(block.final_layer_norm, [block.fc1], knobs, generator)
-        mix_heads((_rows(query), _rows(key), _rows(value)), attention.out_proj, knobs, generator)
+        mix_heads((rows_of(query), rows_of(key), rows_of(value)), attention.out_proj, knobs, generator)
 
 
 @torch.no_grad()

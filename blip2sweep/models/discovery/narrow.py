@@ -11,7 +11,9 @@ from transformers import PreTrainedConfig
 BLOCKS = 4  # so that the first and last blocks differ from those in the middle
 DEPTH = ("num_hidden_layers", "num_layers", "depth", "n_layers", "num_encoder_layers")
 HEADS = ("num_attention_heads", "num_heads", "n_heads", "attention_heads")
-WIDTH = ("hidden_size", "d_model", "embed_dim", "n_embd", "width", "dim")
+WIDTH = ("embed_dim", "d_model", "hidden_size", "n_embd", "width", "dim")  # the first that a section has is its own
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+OF_EXPERTS = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts_per_tok": 2}
 INNER = ("intermediate_size", "ffn_dim", "d_ff", "mlp_dim", "encoder_ffn_dim")
 OF_WIDTH = re.compile(r"hidden|embed|width|dim|size|intermediate|ffn")
 KEPT = re.compile(r"vocab|image_size|patch|window|token|merge|position|tile|crop|kernel|stride|chunk|buffer|channels")
@@ -27,7 +29,10 @@ class Sizes(NamedTuple):
     head: int = 16
 
 
-TEXT, VISION = Sizes(64, 96, 4), Sizes(32, 48, 2)
+TEXT, VISION = (
+    Sizes(64, 112, 4),
+    Sizes(48, 80, 3),
+)  # none is a multiple of another, so that expressions are not mixed up
 
 
 def narrowed(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -51,7 +56,12 @@ def _widths(section: object, sizes: Sizes) -> dict[int, int]:
     if not isinstance(section, Mapping):
         return {}
     found = {section[k]: sizes.inner for k in INNER if isinstance(section.get(k), int)}
-    return found | {section[k]: sizes.width for k in WIDTH if isinstance(section.get(k), int)}
+    own = _width(section)
+    return found | ({section[own]: sizes.width} if own else {})
+
+
+def _width(section: Mapping[str, object]) -> str | None:
+    return next((k for k in WIDTH if isinstance(section.get(k), int)), None)
 
 
 def _depth(section: object) -> int | None:
@@ -68,7 +78,8 @@ def _within(key: str, value: object, known: Mapping[int, int]) -> object:
 def _section(section: Mapping[str, object], sizes: Sizes, known: Mapping[int, int]) -> dict[str, object]:
     depth, heads = _depth(section), next((section[k] for k in HEADS if isinstance(section.get(k), int)), None)
     pairs = section.get("num_key_value_heads")
-    width = next((section[k] for k in WIDTH if isinstance(section.get(k), int)), None)
+    named = _width(section)
+    width = section[named] if named else None
     before = section.get("head_dim") or (width // heads if isinstance(width, int) and isinstance(heads, int) else None)
     own: dict[str, object] = {}
     for key, value in section.items():
@@ -80,8 +91,10 @@ def _section(section: Mapping[str, object], sizes: Sizes, known: Mapping[int, in
         if key in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping) and isinstance(before, int):
             own[key] = _rope(value, sizes.head / before)
     own |= {k: BLOCKS for k in DEPTH if k in own} | {k: sizes.heads for k in HEADS if k in own}
-    own |= {k: sizes.width for k in WIDTH if isinstance(own.get(k), int)}
+    own |= {named: sizes.width} if named else {}
     own |= {k: sizes.inner for k in INNER if isinstance(own.get(k), int)}
+    own |= {k: 8 for k in EXPERTS if isinstance(own.get(k), int)}
+    own |= {k: v for k, v in OF_EXPERTS.items() if isinstance(own.get(k), int)}
     own |= {"head_dim": sizes.head} if isinstance(section.get("head_dim"), int) else {}
     if isinstance(pairs, int):
         own["num_key_value_heads"] = sizes.heads if pairs == heads else 1 if pairs == 1 else sizes.heads // 2

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from blip2sweep.models.discovery.tree import Found
 from blip2sweep.models.image_text.adapter import CHOICES, Adapter
-from blip2sweep.models.image_text.chat import Chat
+from blip2sweep.models.image_text.chat import IMAGE, TEMPLATE, USER, Chat
 from blip2sweep.models.image_text.language import Decoder
-from blip2sweep.models.image_text.pixels import Arguments, feature_rows, pixel_rows
+from blip2sweep.models.image_text.pixels import TEXT, Arguments, decoded, feature_rows, pixel_rows
 from blip2sweep.models.image_text.vision import Connector, Vision
 from blip2sweep.models.ragged import Rows, joined
+from blip2sweep.models.text import Prompt
 from blip2sweep.tasks.generation import Generation
 
 if TYPE_CHECKING:
@@ -41,6 +42,44 @@ def random_model(cls: type[PreTrainedModel], config: object) -> PreTrainedModel:
     return model
 
 
+def pictures() -> list[Image.Image]:
+    """One picture for each question, of different shapes."""
+    rng, shapes = np.random.default_rng(0), [(48, 64), (64, 43)]
+    return [Image.fromarray(rng.integers(0, 255, (*s, 3), dtype=np.uint8)) for s in shapes]
+
+
+def asked(processor: ProcessorMixin, chat: str | None, image: Image.Image, question: str) -> dict[str, Tensor]:
+    """What a processor makes by itself. A text that is neither a template nor nothing is what it writes by itself."""
+    text = Chat(processor, chat if chat == TEMPLATE else None).around(question)
+    bos = processor.tokenizer.bos_token
+    special = not (bos and text.startswith(bos))
+    made = processor(text=[text], images=[[image]], return_tensors="pt", add_special_tokens=special)
+    return {k: v for k, v in made.items() if isinstance(v, Tensor) and k != "labels"}
+
+
+def chat_of(processor: ProcessorMixin, template: bool) -> str | None:
+    """What stands around the user's text: the first of the template, nothing, and what the processor writes by itself that
+    gives the processor's own tokens. Raises NotProven where none does."""
+    for chat in (*([TEMPLATE] if template else []), None, _written(processor)):
+        if all(_same_tokens(processor, chat, *pair) for pair in zip(pictures(), QUESTIONS, strict=True)):
+            return chat
+    raise NotProven("the processor writes other tokens than its chat template, or than the picture and the text alone")
+
+
+def _same_tokens(processor: ProcessorMixin, chat: str | None, image: Image.Image, question: str) -> bool:
+    own = Chat(processor, chat)
+    (prompt,) = own.prompts([question])
+    ids = own.with_picture(cast("Prompt", prompt), decoded(pixel_rows(processor, image).further[TEXT][0]))
+    return list(ids) == asked(processor, chat, image, question)["input_ids"][0].tolist()
+
+
+def _written(processor: ProcessorMixin) -> str:
+    image, question = pictures()[0], "QUESTION"
+    ids = asked(processor, None, image, question)["input_ids"][0].tolist()
+    picture = decoded(pixel_rows(processor, image).further[TEXT][0])
+    return processor.tokenizer.decode(ids).replace(picture, IMAGE).replace(question, USER)
+
+
 @dataclass
 class Small:
     """A small random model with the checkpoint's own processor, and two questions about two pictures."""
@@ -50,18 +89,12 @@ class Small:
     chat: str | None
 
     def __post_init__(self) -> None:
-        rng = np.random.default_rng(0)
-        shapes = [(48, 64), (64, 43)]
-        self.images = [Image.fromarray(rng.integers(0, 255, (*s, 3), dtype=np.uint8)) for s in shapes]
+        self.images = pictures()
         self.rows = [pixel_rows(self.processor, image) for image in self.images]
 
     def inputs(self, i: int) -> dict[str, Tensor]:
         """What transformers' own processor makes of a picture and a question."""
-        text = Chat(self.processor, self.chat).around(QUESTIONS[i])
-        bos = self.processor.tokenizer.bos_token
-        special = not (bos and text.startswith(bos))
-        made = self.processor(text=[text], images=[[self.images[i]]], return_tensors="pt", add_special_tokens=special)
-        return {k: v for k, v in made.items() if isinstance(v, Tensor) and k != "labels"}
+        return asked(self.processor, self.chat, self.images[i], QUESTIONS[i])
 
     # ---- layers that reach nothing
 

@@ -13,12 +13,14 @@ from transformers.utils import logging
 from blip2sweep.models.config_file import first_line
 from blip2sweep.models.discovery.classes import read, refusal
 from blip2sweep.models.discovery.narrow import BLOCKS, narrowed
-from blip2sweep.models.discovery.proof import NotProven, Small, behind, random_model
+from blip2sweep.models.discovery.proof import NotProven, Small, behind, chat_of, random_model
 from blip2sweep.models.discovery.sizes import Expressions
 from blip2sweep.models.discovery.tree import Found, linear_share, lists
 from blip2sweep.models.fields import factors, field, nested
+from blip2sweep.models.image_text.adapter import TOKEN
 from blip2sweep.models.image_text.chat import TEMPLATE
 from blip2sweep.models.image_text.processor import read_processor
+from blip2sweep.models.linear_share import LEAST
 from blip2sweep.models.own_folder import dtype, folder_name
 from blip2sweep.models.part import LANGUAGE, ROLES, VISION
 from blip2sweep.models.written_out import written_out
@@ -27,7 +29,6 @@ from blip2sweep.wire.pack import JsonObject
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-LEAST_SHARE = 0.5  # of the weights inside blocks that are in linear layers
 # The prompts of conf/model/_prompts.yaml.
 PROMPTS = {
     "caption": "Provide a one-sentence caption for the provided image.",
@@ -38,20 +39,32 @@ NAMED = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", 
 ALWAYS = ("model_type", "image_token_id", "vision_feature_layer", "tie_word_embeddings")
 
 
-def propose(folder: Path, name: str | None = None) -> JsonObject:
-    """The section `model` of a checkpoint. name: the folder's own by default.
+def propose(folder: Path, name: str | None = None, partial: bool = False) -> JsonObject:
+    """See `_propose`. One thread is faster for models so small, and gives the same bits on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _propose(folder, name, partial)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _propose(folder: Path, name: str | None, partial: bool) -> JsonObject:
+    """The section `model` of a checkpoint. name: the folder's own by default. partial: take one whose weights are mostly in
+    no linear layer.
 
     Raises UserError, all reasons in one line, where something stays unclear.
     """
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     config, cls = read(folder)
-    full, found = _tree(folder, cls, config)
+    full, found, share = _tree(folder, cls, config, partial)
     small_config = _narrowed(folder, config)
-    chat, processor = _processor(folder, config)
-    small = Small(random_model(cls, small_config), processor, chat)
-    _, narrow = _lists(folder, small.model)
+    template, processor = _processor(folder, config, next(f.path for f in found if f.role == VISION))
+    model = random_model(cls, small_config)
+    _, narrow = _lists(folder, model)
     try:
+        small = Small(model, processor, chat := chat_of(processor, template == TEMPLATE))
         dead = {one.path: behind(blocks, one) for one, blocks in small.unread(narrow)}
         found = [f for f in found if f.path in dead and dead[f.path][0] < (BLOCKS if f.n else 1)]
         (tower,) = [f for f in narrow if f.role == VISION]
@@ -64,24 +77,26 @@ def propose(folder: Path, name: str | None = None) -> JsonObject:
     own: JsonObject = {
         "name": name or re.sub(r"[^\w.-]", "-", folder_name(folder)), "path": str(folder.absolute()),
         "architecture": "image_text", "family": "decoder", "dtype": dtype(configs[0]),
-        **({"chat": chat} if chat else {}), "prompts": PROMPTS, **({"adapter": adapter} if adapter else {}),
+        **({"chat": chat} if chat else {}), "prompts": PROMPTS, "adapter": {**adapter, TOKEN: processor.image_token},
         "config": _config(configs[0], parts), "parts": parts,
     }  # fmt: skip
     tied = _tied(full)
-    return {**own, **({"tied": tied} if tied else {})}
+    return {**own, **({"tied": tied} if tied else {}), **({"allow_partial": True} if share < LEAST else {})}
 
 
-def _tree(folder: Path, cls: type[PreTrainedModel], config: PreTrainedConfig) -> tuple[PreTrainedModel, list[Found]]:
+def _tree(
+    folder: Path, cls: type[PreTrainedModel], config: PreTrainedConfig, partial: bool
+) -> tuple[PreTrainedModel, list[Found], float]:
     try:
         with torch.device("meta"):
             model = cls(config)
     except Exception as error:  # a config of anybody's
         raise refusal(folder, [f"transformers cannot build the model ({first_line(error)})"]) from error
     share, found = _lists(folder, model)
-    if share < LEAST_SHARE:
-        told = f"{share:.0%} of the weights in its blocks are in linear layers, the others would be left alone"
+    if share < LEAST and not partial:
+        told = f"{share:.1%} of the weights in its blocks are in linear layers (--allow-partial takes it all the same)"
         raise refusal(folder, [told])
-    return model, found
+    return model, found, share
 
 
 def _lists(folder: Path, model: PreTrainedModel) -> tuple[float, list[Found]]:
@@ -98,11 +113,11 @@ def _narrowed(folder: Path, config: PreTrainedConfig) -> PreTrainedConfig:
         raise refusal(folder, [f"no small model of its structure can be made ({first_line(error)})"]) from error
 
 
-def _processor(folder: Path, config: PreTrainedConfig):  # type: ignore[no-untyped-def]
+def _processor(folder: Path, config: PreTrainedConfig, blocks: str):  # type: ignore[no-untyped-def]
     """(chat, processor): with the checkpoint's chat template where it has one."""
     wrong = list[str]()
     for chat in (TEMPLATE, None):
-        processor, wrong = read_processor(folder, config, chat)
+        processor, wrong = read_processor(folder, config, chat, blocks)
         if processor is not None and not wrong:
             return chat, processor
     raise refusal(folder, wrong)
@@ -118,14 +133,13 @@ def _parts(
     parts: dict[str, dict[str, dict[str, object]]] = {}
     for one in found:
         part = parts.setdefault(one.role, {"role": one.role, "stacks": {}, "layers": {}})  # type: ignore[dict-item]
-        prefer = "vision_config" if one.role == VISION else "text_config"
         unread, more = dead[one.path]
         stack = one.path.rpartition(".")[2] if one.n is None or one.role not in (VISION, LANGUAGE) else "blocks"
-        blocks = {} if one.n is None else {"blocks": expression([one.n, narrow[one.path].n or 1], prefer)}
+        blocks = {} if one.n is None else {"blocks": expression.depth([one.n, narrow[one.path].n or 1], one.role)}
         part["stacks"][stack] = {"path": one.path, **blocks, **({"unread": unread} if unread else {})}
         for name, layer in one.layers.items():
             small = narrow[one.path].layers[name].shape
-            shape = [expression(list(both), prefer) for both in zip(layer.shape, small, strict=True)]
+            shape = [expression(list(both), one.role) for both in zip(layer.shape, small, strict=True)]
             entry = {"shape": shape, **({} if layer.bias else {"bias": False})}
             entry |= {"unread": more[name]} if name in more else {}
             _add(part["layers"], str(layer.kind), name, entry, stack)

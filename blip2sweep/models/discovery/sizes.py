@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from blip2sweep.models.fields import field, size
+from blip2sweep.models.fields import factors, field, size
+from blip2sweep.models.part import LANGUAGE, VISION
 
 INNER = ("text_config", "vision_config")
+DEPTH = ("num_hidden_layers", "depth", "num_layers", "n_layers")
 FIRST = ("hidden_size", "intermediate_size", "embed_dim", "num_hidden_layers", "depth")
 
 
@@ -17,16 +19,24 @@ class Expressions:
         self.configs = configs
         self._known = dict.fromkeys(_candidates(configs[0]))
 
-    def __call__(self, values: Sequence[int], prefer: str) -> int | str:
+    def __call__(self, values: Sequence[int], role: str) -> int | str:
         """The expression of `values`, one for each config; the number itself where there is none.
 
-        prefer: the section whose fields are tried first.
+        role: of the part, whose own section is tried before fields of others.
         """
-        fits = [x for x in self._known if all(_value(x, c) == v for x_, c, v in self._with(x, values))]
-        return min(fits, key=lambda x: (x.count("*") + x.count("/"), not x.startswith(prefer)), default=values[0])
+        fits = [x for x in self._known if all(_value(x, c) == v for c, v in zip(self.configs, values, strict=True))]
+        return min(fits, key=lambda x: (_foreign(x, role), x.count("*") + x.count("/")), default=values[0])
 
-    def _with(self, x: str, values: Sequence[int]) -> Iterator[tuple[str, Mapping[str, object], int]]:
-        yield from ((x, config, value) for config, value in zip(self.configs, values, strict=True))
+    def depth(self, values: Sequence[int], role: str) -> int | str:
+        """The field that counts the blocks of a list; the number itself where there is none."""
+        found = self(values, role)
+        return found if str(found).endswith(DEPTH) else values[0]
+
+
+def _foreign(expression: str, role: str) -> int:
+    """How many fields are of another section than the role's; a connector stands between both."""
+    own = {VISION: "vision_config.", LANGUAGE: "text_config."}.get(role, "")
+    return sum(not name.startswith(own) for name in factors(expression) if not name.isdigit())
 
 
 def _value(expression: str, config: Mapping[str, object]) -> int | None:

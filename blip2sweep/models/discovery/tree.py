@@ -59,10 +59,10 @@ def lists(model: PreTrainedModel) -> tuple[list[Found], list[str]]:
         if len(classes) > 1:
             wrong.append(f"{path} has blocks of {len(classes)} classes ({', '.join(classes)})")
             continue
-        layers, differ = _common(blocks)
+        layers, differ = _common(list(blocks))
         wrong += [f"{path}: only some of its blocks have {', '.join(differ)}"] if differ else []
         found.append(Found(role, path, len(blocks), layers))
-    found += _between(model, [f.path for f in found], tower, words)
+    found = [*_between(model, [f.path for f in found], tower, words), *found]
     return found, [*wrong, *_missing(found), *_unknown(found)]
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 TEMPLATE = "template"
+ANSWER = "ANSWER"  # of an assistant, to see what a template sets behind it
 IMAGE, USER = "{image}", "{}"  # in a text: the picture's token, and the user's text
 
 
@@ -55,6 +56,20 @@ class Chat:
 
     def without_picture(self, prompt: Prompt) -> Ids:
         return self.ids(prompt.text.replace(self.processor.image_token, ""))
+
+    def end(self, ends: Sequence[int]) -> int:
+        """The token that ends an answer: the first of `ends` that the template sets behind one.
+
+        Where it sets none, the first. Gemma's list begins with the end of a document.
+        """
+        asked, said = ([{"type": "text", "text": text}] for text in ("a", ANSWER))
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        try:
+            text = self.processor.apply_chat_template(turns) if self.chat == TEMPLATE else ""
+        except Exception:  # a template that has no words for answers
+            text = ""
+        behind = self.tokenizer(text.rpartition(ANSWER)[2], add_special_tokens=False).input_ids
+        return next((token for token in behind if token in ends), ends[0])
 
     def references(self, texts: Sequence[str], end: int) -> list[Ids]:
         """Token ids of texts behind a prompt, each with its end.

@@ -48,14 +48,14 @@ class Decoder:
         self.model, self.chat, self.adapter = model, chat, adapter
         self.base = Tokens(model, processor.tokenizer)
         self.image_token, self.text = int(model.config.image_token_id), model.config.get_text_config()
-        self.positions = Positions(model, adapter)
+        self.positions, self.end = Positions(model, adapter), chat.end(self.base.ends)
         self.known = inspect.signature(type(model).forward).parameters
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         return self.chat.prompts(texts)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        return self.chat.references(references, self.base.ends[0])
+        return self.chat.references(references, self.end)
 
     @torch.inference_mode()
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:

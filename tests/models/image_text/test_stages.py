@@ -10,6 +10,7 @@ import torch
 
 from blip2sweep.apply.patch import Patch
 from blip2sweep.models.architecture import BlockStage
+from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.models.text import Text
 from blip2sweep.tasks.generation import Generation
@@ -81,6 +82,18 @@ def test_likelihoods_are_those_of_a_plain_forward(m: Made) -> None:
     for i, found in enumerate(language.prefill(m.features, prompts).likelihood(references)):
         assert found.nll_sum == pytest.approx(plain_nll(m, i, references[i]), rel=1e-5)
         assert found.nll_tokens == len(references[i])
+
+
+def test_an_answer_ends_as_the_template_ends_it(small: Callable[[str], Made]) -> None:
+    m = small("gemma-3-4b")
+    processor, own = m.loaded.processor, m.loaded.processor.chat_template
+    chat = Chat(processor, "template")
+    assert chat.end([2, 5]) == 2
+    processor.chat_template = "{% for m in messages %}{{ m['content'][0]['text'] }}<end_of_image>\n{% endfor %}"
+    try:
+        assert (chat.end([2, 5]), chat.end([2]), Chat(processor, "{image}{}").end([2, 5])) == (5, 2, 2)
+    finally:
+        processor.chat_template = own
 
 
 def test_one_pass_over_prompt_and_reference_is_that_of_the_likelihood(m: Made) -> None:

@@ -1,0 +1,150 @@
+"""What planning says of checkpoints and configs that are no image-text models, or do not fit. One line each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2sweep.errors import UserError
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.architecture import implementation
+from blip2sweep.models.check import mistakes
+from blip2sweep.models.checkpoints import inspect
+from blip2sweep.planning.cell_builder import _check_texts
+from blip2sweep.tasks import Generation, load_task
+from tests.checkpoints import conf, edit
+from tests.image_text import scenes
+from tests.models.image_text.made import FIRST, Made
+from tests.models.image_text.test_cells import planned
+
+
+@pytest.fixture
+def spoiled(small: Callable[[str], Made], tmp_path: Path) -> Callable[..., str]:
+    """The mistakes of a copy of a small checkpoint after a change of its folder, as one text."""
+
+    def one(name: str, change: Callable[[Path], object], **section: Any) -> str:
+        m = small(name)
+        folder = Path(shutil.copytree(m.section["path"], tmp_path / name))
+        change(folder)
+        found = mistakes(inspect(folder), {**m.section, **section})
+        assert all(x.isprintable() for x in found)
+        return "; ".join(found)
+
+    return one
+
+
+def of_processor(**fields: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "processor_config.json", **fields)
+
+
+def of_images(**fields: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "preprocessor_config.json", **fields)
+
+
+def of_config(**fields: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "config.json", **fields)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_whole_folder_has_no_mistakes(name: str, small: Callable[[str], Made]) -> None:
+    m = small(name)
+    assert mistakes(inspect(Path(m.section["path"]), m.section["tied"]), m.section) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("llava-1.5-7b", of_processor(patch_size=16), "4 placeholders for a picture of which the model makes 16"),
+        ("llava-v1.6-mistral-7b", of_processor(patch_size=16), "placeholders for a picture of which the model makes"),
+        ("llava-onevision-0.5b", of_images(image_grid_pinpoints=[[32, 32]]), "the model fails on what the processor makes"),
+        ("smolvlm-256m", of_processor(image_seq_len=5), "15 placeholders for a picture of which the model makes 12"),
+        ("internvl3-1b", of_processor(image_seq_length=256), "placeholders for a picture of which the model makes"),
+        ("gemma-3-4b", of_processor(image_seq_length=256), "256 placeholders for a picture of which the model makes 4"),
+        ("paligemma-3b-224", of_images(image_seq_length=256), "256 placeholders for a picture"),
+        ("qwen2.5-vl-3b", of_images(merge_size=1), "the model fails on what the processor makes of a picture"),
+        ("qwen3-vl-2b", of_images(patch_size=4), "the model fails on what the processor makes of a picture"),
+    ],
+)  # fmt: skip
+def test_placeholders_that_do_not_fit(
+    name: str, change: Callable[[Path], object], said: str, spoiled: Callable[..., str]
+) -> None:
+    assert said in spoiled(name, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "chat_template.jinja").unlink(), "the chat template is missing or fails"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{ messages[0]['role'] }}"), "leaves the picture out"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "the image processor cannot be read"),
+        (of_config(model_type="llama"), "model_type is llama, not qwen3_vl"),
+        (of_config(auto_map={"AutoModel": "modeling.Own"}), "auto_map names code of the folder's own (trust_remote_code)"),
+        (of_config(image_token_id=7), "image_token_id is 7, which the processor does not write for a picture"),
+        (of_config(image_token_id=None), "config.json: transformers cannot read it"),
+    ],
+)  # fmt: skip
+def test_folders_that_are_no_checkpoint_of_the_model(
+    change: Callable[[Path], object], said: str, spoiled: Callable[..., str]
+) -> None:
+    assert said in spoiled("qwen3-vl-2b", change)
+
+
+@pytest.mark.parametrize("chat", ["USER: {}", "{image}{image}{}", "{image}"])
+def test_a_text_around_the_users_has_one_place_for_each(chat: str, spoiled: Callable[..., str]) -> None:
+    assert "has not one {image} and one {}" in spoiled("llava-1.5-7b", lambda folder: None, chat=chat)
+
+
+def test_a_snapshot_without_patch_size_is_completed(spoiled: Callable[..., str]) -> None:
+    """LLaVA's before 2024."""
+
+    def older(folder: Path) -> None:
+        path = folder / "processor_config.json"
+        kept = {"patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"}
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in kept}))
+
+    assert spoiled("llava-1.5-7b", older) == ""
+
+
+@pytest.mark.parametrize(
+    ("model_type", "said"),
+    [
+        ("llama", "no image-text-to-text model of the installed transformers"),
+        ("instructblipvideo", "takes video and text and no pictures"),
+        ("internvl_chat", "no image-text-to-text model"),  # known to code of the hub alone
+    ],
+)
+def test_models_that_read_no_pictures(model_type: str, said: str) -> None:
+    section = conf("model/llava-1.5-7b")
+    with pytest.raises(UserError, match=said):
+        implementation({**section, "config": {**section["config"], "model_type": model_type}})
+
+
+def test_a_config_without_a_tower() -> None:
+    section = conf("model/llava-1.5-7b")
+    language = {k: v for k, v in section["parts"].items() if k != "vision"}
+    with pytest.raises(UserError, match="0 stacks of parts with the role vision"):
+        anatomy({**section, "parts": language})
+
+
+def test_an_adapter_that_nobody_knows() -> None:
+    section = {**conf("model/llava-1.5-7b"), "adapter": {"features": "tuple", "beam": 1, "image_token": 3}}
+    with pytest.raises(UserError, match=r"adapter.beam: unknown.*adapter.image_token=3.*adapter.features=tuple; right"):
+        implementation(section)
+
+
+def test_texts_that_hold_the_pictures_token(small: Callable[[str], Made], tmp_path: Path) -> None:
+    m, data = small("llava-1.5-7b"), scenes(tmp_path / "scenes", 2)
+    with pytest.raises(UserError, match=r"generation.prompt='a<image>': holds <image>"):
+        planned(m, data, "part=vision generation.prompt='a<image>'")
+    task = load_task({**conf("task/shapes_vqa"), "limit": 3})
+    asked = replace(task, samples=[replace(s, question="is <image> red?") for s in task.samples])
+    with pytest.raises(UserError, match=r"<image> stands for the picture, and the texts of 3 samples hold it"):
+        _check_texts(asked, Generation("{}", 1, 4), "<image>")
+    with pytest.raises(UserError, match="a text holds <image>, which stands for the picture"):
+        m.loaded.language.prompt_ids(["look: <image>"])

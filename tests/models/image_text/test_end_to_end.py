@@ -1,0 +1,66 @@
+"""A sweep over two image-text models by role, its report, and a checkpoint written of one cell: the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from blip2sweep.models.load import load
+from tests.checkpoints import believe
+from tests.command_line import blip2sweep
+from tests.image_text import write
+
+NAMES = {"splits": "smolvlm-256m", "stacked": "gemma-3-4b"}
+WORDS = ["task=shapes_vqa", "task.limit=4", "generation.max_new_tokens=4"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the YAML of both, and their checkpoints."""
+    folder = tmp_path_factory.mktemp("end-to-end")
+    (folder / "site" / "model").mkdir(parents=True)
+    for name, of in NAMES.items():
+        section = {**write(of, folder / name), "name": name}
+        (folder / "site" / "model" / f"{name}.yaml").write_text(yaml.safe_dump(section, sort_keys=False))
+        believe(folder / name, section)
+    return folder
+
+
+def test_two_models_are_compared_by_role(site: Path) -> None:
+    models = f"model={','.join(NAMES)}"
+    ran = blip2sweep("--config-dir", "site", "-m", models, "part=vision,connector,language", "quant.bits=3", *WORDS,
+                     "sweep_name=both", cwd=site)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "no part of the role connector (its projection is a bare" in " ".join(ran.err.split())
+    table = pd.read_parquet(site / "outputs" / "sweeps" / "both" / "table.parquet")
+    assert sorted(zip(table["model"], table["part"].fillna("none"), strict=True)) == [
+        *(("splits", part) for part in ("connector", "language", "none", "vision")),
+        *(("stacked", part) for part in ("language", "none", "vision")),
+    ]
+    assert set(table["status"]) == {"done"}
+    told = blip2sweep("report", "both", cwd=site)
+    assert told.code == 0, told.err
+    page = next((site / "outputs").rglob("*.html")).read_text()
+    assert "splits" in page
+    assert "stacked" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_becomes_a_checkpoint(site: Path, name: str) -> None:
+    written = site / f"{name}-rtn3"
+    ran = blip2sweep("quantize", "--config-dir", "site", f"model={name}", "part=language", "quant=rtn", "quant.bits=3",
+                     "--to", str(written), cwd=site)  # fmt: skip
+    assert ran.code == 0, ran.err
+    section = yaml.safe_load((site / "site" / "model" / f"{name}.yaml").read_text())
+    plain, again = (load({**section, "path": str(f)}, f) for f in (site / name, written))
+    layer = plain.anatomy.parts["language"].linears[0].path
+    assert all(len(row.unique()) <= 8 for row in again.model.get_submodule(layer).weight)
+    layer = plain.anatomy.parts["vision"].linears[0].path
+    assert torch.equal(again.model.get_submodule(layer).weight, plain.model.get_submodule(layer).weight)
+    # It says what the original says where it was not changed: the processor came along.
+    users = ["what is this?"]
+    assert again.language.prompt_ids(users) == plain.language.prompt_ids(users)
