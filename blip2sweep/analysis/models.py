@@ -36,9 +36,11 @@ def of_model(table: pd.DataFrame, model: str, parts: Collection[str] | None) -> 
     parts: the model's own, or None where they are not known. Then its parts are those that it or no other model has
     touched.
     """
-    own = table[table["model"].map(str) == model]
+    mine = table["model"].map(str) == model
+    own, others = table[mine], table[~mine]
+    if len(models_of(table)) == 1:  # a row that failed early may name no model
+        own, others = table, table.iloc[:0]
     if parts is None:
-        others = table[table["model"].map(str) != model]
         foreign = [c for c in width_columns(table) if own[c].isna().all() and others[c].notna().any()]
     else:
         foreign = [c for c in width_columns(table) if c.removeprefix("bits_") not in parts and own[c].isna().all()]

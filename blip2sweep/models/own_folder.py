@@ -79,14 +79,15 @@ def _own(section: ModelSection, folder: Path, known: Known) -> ModelSection | No
     """The section of a folder. None where the folder has the architecture and sizes of `section`."""
     data, _ = read_object(folder / "config.json")
     models = {n: m for n, m in known.items() if data is not None and fitting.model_type(m) == data.get("model_type")}
-    if data is not None and _same(section, data, data) and len({m.get("architecture") for m in models.values()}) == 1:
+    if data is not None and _same(section, data, data) and _told(data) in (None, _told_by(known[section["name"]])):
         return None
     if data is not None and not models:
         raise _no_model(folder, data, known)
     own = read(folder, models)
-    if _same(section, own.data, own.full) and _class(own) in (None, own.classes.get(section["name"])):
+    cls = _class(folder, own, section["name"])
+    if _same(section, own.data, own.full) and cls == own.classes.get(section["name"]):
         return None
-    return _made(folder, own, models, known)
+    return _made(folder, own, {n: m for n, m in models.items() if own.classes[n] == cls}, known)
 
 
 def _same(section: ModelSection, data: Mapping[str, object], fields: Mapping[str, object]) -> bool:
@@ -96,11 +97,29 @@ def _same(section: ModelSection, data: Mapping[str, object], fields: Mapping[str
     return all(field(path, fields) == value for path, value in named(section["config"]))
 
 
-def _class(own: OwnConfig) -> str | None:
-    """The class that config.json names, where the models of its type are of several classes."""
-    told = own.data.get("architectures")
-    first = told[0] if isinstance(told, list) and told else None
-    return str(first) if first in own.classes.values() and len(set(own.classes.values())) > 1 else None
+def _told(data: Mapping[str, object]) -> str | None:
+    """The class that a config.json names."""
+    told = data.get("architectures")
+    return str(told[0]) if isinstance(told, list) and told else None
+
+
+def _told_by(default: ModelSection) -> str | None:
+    return _told(read_object(locate(default).folder / "config.json")[0] or {})
+
+
+def _class(folder: Path, own: OwnConfig, default: str) -> str | None:
+    """The class of a folder: the one that config.json names, or where it names none of these the default model's.
+
+    Raises UserError where models of its type are of several classes and neither says which.
+    """
+    classes = list(dict.fromkeys(own.classes.values()))
+    if (told := _told(own.data)) in classes or len(classes) == 1:
+        return told if told in classes else classes[0]
+    if default not in own.classes:
+        raise UserError(
+            f"model.path={folder}: config.json: architectures names {shown(told)}; right: one of {', '.join(map(str, classes))}"
+        )
+    return own.classes[default]
 
 
 def _no_model(folder: Path, data: Mapping[str, object], known: Known) -> UserError:
@@ -116,9 +135,8 @@ def _no_model(folder: Path, data: Mapping[str, object], known: Known) -> UserErr
 
 
 def _made(folder: Path, own: OwnConfig, models: Known, known: Known) -> ModelSection:
-    wanted = _class(own)
-    fit = {n: m for n, m in models.items() if wanted in (None, own.classes[n])}
-    base, parts = fitting.parts(folder, own, fit, known)
+    """models: those of the folder's class."""
+    base, parts = fitting.parts(folder, own, models, known)
     config = fitting.sizes(base, parts, own)
     new = {"config": config, "parts": parts, "tied": fitting.tied(base, own), "dtype": dtype(own.data), "hub_id": None}
     return _renamed(ModelSection(**{**base, **new, "name": folder_name(folder)}), folder, known)  # type: ignore[typeddict-item]

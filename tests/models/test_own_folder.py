@@ -111,6 +111,44 @@ def test_a_blip_2_with_t5_or_of_other_depth(write: Write) -> None:
     assert [p.n_blocks for p in deep.parts.values()] == [9, 6, 6]
 
 
+@pytest.mark.parametrize(
+    ("cls", "model"), [("BlipForQuestionAnswering", "blip_vqa"), ("BlipForConditionalGeneration", "blip_caption")]
+)
+def test_classes_of_one_type(write: Write, cls: str, model: str) -> None:
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "encoder_hidden_size": 48,
+    }
+    vision = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    path = write({"model_type": "blip", "architectures": [cls], "text_config": text, "vision_config": vision})
+    found = section(path)
+    assert found.get("architecture") == model
+    assert anatomy(found).role("vision")[0].n_blocks == 3
+
+
+def test_instructblip_and_retrieval(write: Write) -> None:
+    tiny = json.loads((TINY / "config.json").read_text())
+    asking = {**tiny, "model_type": "instructblip", "architectures": ["InstructBlipForConditionalGeneration"]}
+    found = section(write({**asking, "text_config": T5}, "asking"))
+    assert (found.get("architecture"), found["family"]) == ("instructblip", "t5")
+    assert found["parts"]["qformer"]["layers"]["mlp"]["intermediate.dense"]["unread"] == 1
+    matching = section(write({**tiny, "architectures": ["Blip2ForImageTextRetrieval"]}, "matching"))
+    assert matching.get("architecture") == model_config("blip2-itm-vit-g").get("architecture")
+
+
+def test_a_tower_and_a_language_model_of_other_models(write: Write) -> None:
+    """LLaVA with the SigLIP tower and the Qwen2 that conf/model has behind other connectors."""
+    qwen = {**LLAVA["text_config"], "model_type": "qwen2", "num_attention_heads": 4, "num_key_value_heads": 2}
+    path = write({**LLAVA, "text_config": qwen, "vision_config": {**CLIP, "model_type": "siglip_vision_model"}})
+    found = section(path)
+    layer = {x.name: x for x in anatomy(found).parts["language"].linears}["self_attn.k_proj"]
+    assert (layer.out_features, layer.in_features, layer.bias) == (12, 24, True)
+    assert not read_config(Path(path), found)[1]
+
+
 def test_the_sizes_of_flan_t5_xxl(write: Write) -> None:
     known = model_config("blip2-flan-t5-xxl")
     path = write({**known["config"], "model_type": "blip-2", "dtype": "float32"}, "fine-tuned")
@@ -186,6 +224,10 @@ BAD: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "both": (
         {**LLAVA, "text_config": {"model_type": "mamba"}, "vision_config": {"model_type": "vit"}},
         ("vision_config.model_type is vit", "; config.json: text_config.model_type is mamba"),
+    ),
+    "two classes": (
+        {"model_type": "blip", "architectures": ["BlipModel"]},
+        ("architectures names BlipModel", "BlipForConditionalGeneration", "BlipForQuestionAnswering"),
     ),
     "sizes": ({**LLAVA, "text_config": {"hidden_size": "x"}}, ("transformers cannot read it",)),
 }  # fmt: skip

@@ -27,7 +27,7 @@ from blip2sweep.models.written_out import written_out
 from blip2sweep.wire.pack import JsonObject
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # The prompts of conf/model/_prompts.yaml.
 PROMPTS = {
@@ -62,6 +62,7 @@ def _propose(folder: Path, name: str | None, partial: bool) -> JsonObject:
     small_config = _narrowed(folder, config)
     template, processor = _processor(folder, config, next(f.path for f in found if f.role == VISION))
     model = random_model(cls, small_config)
+    _end(model, processor.tokenizer)
     _, narrow = _lists(folder, model)
     try:
         small = Small(model, processor, chat := chat_of(processor, template == TEMPLATE))
@@ -82,6 +83,13 @@ def _propose(folder: Path, name: str | None, partial: bool) -> JsonObject:
     }  # fmt: skip
     tied = _tied(full)
     return {**own, **({"tied": tied} if tied else {}), **({"allow_partial": True} if share < LEAST else {})}
+
+
+def _end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a small model the tokens that end and pad a text, which generation_config.json says for the checkpoint."""
+    settings = model.generation_config
+    settings.eos_token_id = tokenizer.eos_token_id if settings.eos_token_id is None else settings.eos_token_id
+    settings.pad_token_id = tokenizer.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
 
 
 def _tree(
