@@ -98,7 +98,7 @@ def _of_layer(name: str, w: torch.Tensor, statistics: Statistics) -> Callable[[]
 def _weights(name: str) -> Weights:
     method = METHODS[name]
     strategy = method.strategies[0]
-    knobs = {k: v for k, v in method.knobs.items() if k not in ("group_size", "static_groups")}
+    knobs = {k: v for k, v in method.options.items() if k not in ("group_size", "static_groups")}
     group = 64 if strategy == "group" else None
     return Weights(name, bits_of(name, 4), type=method.type, strategy=strategy, group_size=group, **knobs)
 

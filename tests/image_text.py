@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import transformers as tf
-from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, ProcessorMixin
@@ -132,14 +130,9 @@ def _internvl(t: PreTrainedTokenizerFast) -> ProcessorMixin:
     return for_pictures(tf.InternVLProcessor)(images, t, None, image_seq_length=4)
 
 
-def _qwen2_5(t: PreTrainedTokenizerFast) -> ProcessorMixin:
+def _qwen(cls: type[ProcessorMixin]) -> Callable[[PreTrainedTokenizerFast], ProcessorMixin]:
     images = tf.Qwen2VLImageProcessorPil(patch_size=8, min_pixels=16 * 16, max_pixels=64 * 64)
-    return for_pictures(tf.Qwen2_5_VLProcessor)(images, t, None)
-
-
-def _qwen3(t: PreTrainedTokenizerFast) -> ProcessorMixin:
-    images = tf.Qwen2VLImageProcessorPil(patch_size=8, min_pixels=16 * 16, max_pixels=64 * 64)
-    return for_pictures(tf.Qwen3VLProcessor)(images, t, None)
+    return lambda t: for_pictures(cls)(images, t, None)
 
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
@@ -163,7 +156,7 @@ IDEFICS3 = Small(
 QWEN2_5 = Small(
     {**QWEN_IDS, "vision_config": {**QWEN_VISION, "window_size": 32, "fullatt_block_indexes": [1, 3]},
      "text_config": {**TEXT, **AXES, "tie_word_embeddings": False}},
-    QWEN, _qwen2_5, QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
+    QWEN, _qwen(tf.Qwen2_5_VLProcessor), QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
 )  # fmt: skip
 SMALL: dict[str, Small] = {
     "llava-1.5-7b": LLAVA,
@@ -202,7 +195,7 @@ SMALL: dict[str, Small] = {
     "qwen3-vl-2b": Small(
         {**QWEN_IDS, "vision_config": {**QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]},
          "text_config": {**TEXT, **AXES, "num_hidden_layers": 4, "tie_word_embeddings": False}},  # more than deepstack's
-        QWEN, _qwen3, QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
+        QWEN, _qwen(tf.Qwen3VLProcessor), QWEN_NAMES, "".join((QWEN[2], QWEN[0], QWEN[3])),
     ),
     # The same classes with other sizes.
     "llava-1.5-13b": LLAVA,
@@ -255,27 +248,3 @@ def save(made: ProcessorMixin, folder: Path) -> None:
     own = {k: v for k, v in made.to_dict().items() if k not in made.get_attributes()}
     (folder / "processor_config.json").write_text(json.dumps(own))
     (folder / "chat_template.jinja").write_text(made.chat_template)
-
-
-def pictures(n: int = 3, seed: int = 0) -> list[Image.Image]:
-    """Pictures of different shapes."""
-    rng = np.random.default_rng(seed)
-    shapes = [(48, 64), (64, 43), (40, 40), (33, 80)]
-    return [Image.fromarray(rng.integers(0, 255, (*shapes[i % 4], 3), dtype=np.uint8)) for i in range(n)]
-
-
-def scenes(folder: Path, n: int = 10) -> Path:
-    """A task's folder of captions whose pictures have different shapes, for evaluation and for calibration."""
-    (folder / "annotations").mkdir(parents=True)
-    for split, first in (("val2014", 1), ("train2014", 101)):
-        (folder / split).mkdir()
-        ids = range(first, first + n)
-        names = {i: f"COCO_{split}_{i:012d}.png" for i in ids}
-        for i, image in zip(ids, pictures(n, seed=first), strict=True):
-            image.save(folder / split / names[i])
-        said = {
-            "images": [{"id": i, "file_name": names[i]} for i in ids],
-            "annotations": [{"id": i, "image_id": i, "caption": f"picture {i} " + "of it " * (i % 3)} for i in ids],
-        }
-        (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(said))
-    return folder

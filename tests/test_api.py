@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,9 @@ def test_packs_of_the_version_before_find_their_evaluator(name: str) -> None:
 
 def test_sweep_and_report_from_python(tmp_path: Path) -> None:
     words = ("part=none", "task.limit=8", f"output_dir={tmp_path / 'out'}", "sweep_name=s")
+    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     table = blip2sweep.sweep(words[0], *words[1:])
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert list(table["status"]) == ["done"]
     again = blip2sweep.sweep(words[0], *words[1:])
     assert list(again["key"]) == list(table["key"])

@@ -32,6 +32,10 @@ CALIBRATION = {
 DRAWN_ALIKE = ["calibration", "calibration_samples", "calibration_seed"]
 
 
+class NothingToCompare(UserError):
+    """The rows at hand lack what a comparison needs: a finished cell, a baseline, or a metric that is a number."""
+
+
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
     """The finished, current cells of a table that are quantized and nothing else, `with_recipe_features`.
 
@@ -39,37 +43,53 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     without finished cells, for one that mixes models, weights, dtypes, tasks, data, generation settings or back ends,
     for one with no baseline or several, and for one whose main metric is nowhere a number.
     """
-    if table.empty:
-        raise UserError("the ledger has no cell yet; right: run a sweep, or wait for its first cell")
-    stale = table["stale"].fillna(False).astype(bool) if "stale" in table else pd.Series(False, index=table.index)
-    done = table[(table["status"] == "done") & ~stale & ~table["recipe_json"].map(_has_steps).astype(bool)]
-    if done.empty and stale.any():
-        raise UserError(
-            f"all {int(stale.sum())} finished cells were computed by an earlier version, and are not compared; right: the "
-            f"same command again, which computes them anew"
-        )
+    done = finished(table)
     if done.empty:
-        raise UserError(f"none of {len(table)} cells is finished; right: wait, or `blip2sweep status` for what failed")
+        _refuse_unfinished(table)
     refuse_mixed(done)
     metric = main_metric(done)
     if metric is None:
-        raise UserError("no cell has a metric that is a number; right: `blip2sweep rescore`")
+        raise NothingToCompare("no cell has a metric that is a number; right: `blip2sweep rescore`")
     if not (done["part"] == "none").any() or f"drop_{metric}" not in done:
-        raise UserError(NO_BASELINE)
+        raise NothingToCompare(NO_BASELINE)
     _refuse_baselines(done)
     return with_recipe_features(done)
+
+
+def finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The finished, current cells that are quantized and nothing else."""
+    if table.empty:
+        return table
+    return table[(table["status"] == "done") & ~_stale(table) & ~table["recipe_json"].map(_has_steps).astype(bool)]
+
+
+def _stale(table: pd.DataFrame) -> pd.Series:
+    return table["stale"].fillna(False).astype(bool) if "stale" in table else pd.Series(False, index=table.index)
+
+
+def _refuse_unfinished(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise NothingToCompare("the ledger has no cell yet; right: run a sweep, or wait for its first cell")
+    if stale := int(_stale(table).sum()):
+        raise NothingToCompare(
+            f"all {stale} finished cells were computed by an earlier version, and are not compared; right: the "
+            f"same command again, which computes them anew"
+        )
+    raise NothingToCompare(
+        f"none of {len(table)} cells is finished; right: wait, or `blip2sweep status` for what failed"
+    )
 
 
 def _has_steps(recipe_json: object) -> bool:
     return any("step" in entry for entry in entries(recipe_json)) if isinstance(recipe_json, str) else False
 
 
-def refuse_mixed(table: pd.DataFrame) -> None:
-    """Raises UserError for cells that differ in a column of SAME.
+def refuse_mixed(table: pd.DataFrame, columns: Sequence[str] = SAME) -> None:
+    """Raises UserError for cells that differ in one of these columns.
 
     The message says which kinds there are, and how many.
     """
-    for column in (c for c in SAME if c in table):
+    for column in (c for c in columns if c in table):
         kinds = {str(v): own for v, own in table.groupby(table[column].map(str))}
         if len(kinds) > 1:
             names, counts = _kind_names(column, kinds), [str(len(own)) for own in kinds.values()]

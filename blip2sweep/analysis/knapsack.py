@@ -18,7 +18,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from blip2sweep.analysis.layer_groups import LayerGroups, layer_groups, noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.analysis.recipes import entries, one_scheme
-from blip2sweep.compression.quantize.step import read
+from blip2sweep.compression.quantize.step import from_entry
 from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
@@ -54,7 +54,7 @@ class Problem:
         """How many bits less the layers of a group need at a width than at 16 bits; 0 for the width 0."""
         if bits == 0:
             return 0
-        scheme = read({**self.scheme, "bits": bits})
+        scheme = from_entry({**self.scheme, "bits": bits})
         sized = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.groups.layers[group]]
         full = sum(x.weights + x.out_features * x.bias for x, _ in sized) * FLOAT_BITS
         return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in sized)

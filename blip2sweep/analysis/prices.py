@@ -98,19 +98,20 @@ def _states(setting: str, parts: tuple[str, ...], own: pd.DataFrame) -> States:
 def prices(
     cells: pd.DataFrame, metric: str, draws: Callable[[Sequence[str]], Draws | None], at: str | None = None
 ) -> pd.DataFrame:
-    """The steps of every setting, one row each. `kind`:
+    """One row for each step of every setting. The column `kind` says which steps they are:
 
-    - here: the steps of each part, narrower and wider, at one recipe: that of the cell `at` (a key), else that of the
-      smallest cell that loses at most 2 %. `beside` is the key of that cell. A step whose cell was not run has no
+    - here: the steps of each part, narrower and wider, from one recipe. The recipe is that of the cell `at` (a key), or of
+      the smallest cell that loses at most 2 %. `beside` is the key of that cell. A step whose cell was not run has no
       `key`.
-    - alone: the steps of each part with the others at 16 bits. They stand in for `here` where no cell of two parts was
-    run, or none beside that recipe.
-    - ladder: the way down from full precision. Each rung is the narrower cell that loses least for each byte among
-    those that were run; it may skip widths. The ladder ends where half of the baseline is lost.
+    - alone: the steps of each part with the others at 16 bits. They replace `here` where no cell of two parts was run, or
+      none beside that recipe.
+    - ladder: the way down from full precision. Each rung is the narrower cell that loses least for each byte among those
+      that were run; it may skip widths. The ladder ends where half of the baseline is lost.
 
-    `lost` is the metric that the narrower of the two cells loses, with its paired 95 % interval; `saved_bytes` is what
-    it saves. `price` is lost / saved_bytes, NaN where the interval covers 0. draws: gives the draws of the cells with
-    these keys, or None.
+    `lost` is the metric that the narrower of the two cells loses, with its paired 95 % interval. `saved_bytes` is what
+    it saves. `price` is lost / saved_bytes, NaN where the interval covers 0.
+
+    draws: returns the draws of the cells with these keys, or None.
     """
     found = [row for own in states(cells, metric) for row in _rows(own, at)]
     table = pd.DataFrame(found, columns=COLUMNS)

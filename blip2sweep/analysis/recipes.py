@@ -77,7 +77,7 @@ def setting_of(entry: Entry) -> str:
     inputs = entry.get("input")
     names = [entry["method"], f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
     names += ["sym"] if entry.get("symmetric") else []
-    defaults = METHODS.known(entry["method"]).knobs
+    defaults = METHODS.known(entry["method"]).options
     names += [f"{k}={v}" for k, v in entry.items() if k not in NAMED and v != defaults.get(k)]
     names += [_input_setting(inputs)] if inputs else []
     return "/".join(n for n in names if n)
@@ -91,8 +91,8 @@ def _input_setting(inputs: InputEntry) -> str:
 
 
 def setting_name(recipe: Sequence[Entry]) -> str:
-    """The setting of a recipe. Of several, each with the parts or targets that have it, joined by ` + `:
-    `vision rtn/channel + language gptq/channel`."""
+    """The setting of a recipe. A recipe with several settings names the parts or targets of each, as in `vision
+    rtn/channel + language gptq/channel`."""
     by_setting: dict[str, list[Entry]] = {}
     for entry in recipe:
         by_setting.setdefault(setting_of(entry), []).append(entry)
@@ -173,7 +173,7 @@ def _scheme_overrides(entry: Entry) -> list[str]:
     overrides = [f"quant={method.name}"]
     overrides += [f"quant.strategy={entry['strategy']}"] if entry.get("strategy") != method.strategies[0] else []
     known = ("target", "bits", "method", "strategy", "input")
-    overrides += [f"quant.{k}={_written(v)}" for k, v in entry.items() if k not in known and v != method.knobs.get(k)]
+    overrides += [f"quant.{k}={_written(v)}" for k, v in entry.items() if k not in known and v != method.options.get(k)]
     return overrides + [f"quant.input.{k}={_written(v)}" for k, v in (entry.get("input") or {}).items()]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from blip2sweep.backends.backend import Answered, Artifacts, SecondRun
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.tasks.task import task_of
 from blip2sweep.wire.lines import Cost, Scalar
 from blip2sweep.wire.pack import CellJob, JsonObject, TaskJob
 
@@ -22,8 +23,13 @@ SPEEDS = {"images_per_second": "image_id", "samples_per_second": "id"}  # {colum
 
 
 def is_divisible(job: CellJob) -> bool:
-    """Whether a cell is divided. One with packed layers is not, because the speed of one process is measured in it."""
-    return not any(entry.get("packed") for entry in job["recipe"])
+    """Whether a cell is divided.
+
+    One with packed layers is not, because the speed of one process is measured in it. Nor is one of matches, where each
+    picture is compared with the texts of all samples.
+    """
+    matches = "match" in task_of(job["task"]["kind"]).REQUESTS
+    return not matches and not any(entry.get("packed") for entry in job["recipe"])
 
 
 def share_of(job: CellJob, rank: int, count: int, folder: Path) -> CellJob:

@@ -104,14 +104,15 @@ def report(
     """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
     from blip2sweep.commands.report import check_sending, send
     from blip2sweep.commands.report import report as run
-    from blip2sweep.reporting.source import load_source, narrowing
+    from blip2sweep.reporting.source import narrowing
+    from blip2sweep.reporting.sources import load_sources
 
     if wandb:
         check_sending(wandb, all_cells)
-    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    say(*source.meant, *run(source, out, png, pdf))
+    sources = load_sources(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    say(*sources.meant, *run(sources, out, png, pdf))
     if wandb:
-        say_text(send(source, wandb, project))
+        say_text(send(sources, wandb, project))
 
 
 def recommend(

@@ -1,1 +1,1 @@
-"""One file a verb: what a command does from its arguments to what it prints."""
+"""One file for each command of the CLI: from its arguments to what it prints."""

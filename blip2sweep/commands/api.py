@@ -14,13 +14,14 @@ from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
 from blip2sweep.config.standalone import composer
 from blip2sweep.planning.plan import PlannedJob
-from blip2sweep.reporting.source import load_source
+from blip2sweep.reporting.sources import load_sources
 from blip2sweep.results.latest import read_table
 from blip2sweep.running.local import run_local
 
 
 def run(overrides: str, more: Sequence[str], workers: int | None, config_dir: Path | None = None) -> pd.DataFrame:
-    """Run a sweep here. Returns its table, in which failed cells are rows too. Raises UserError for bad input."""
+    """Run a sweep on this machine. Returns its table, in which failed cells are rows too. Raises UserError for bad
+    input."""
     made, words = composer(config_dir), [normalise(word) for word in (*shlex.split(overrides), *more)]
     made.check(words)
     jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
@@ -33,6 +34,6 @@ def run(overrides: str, more: Sequence[str], workers: int | None, config_dir: Pa
 
 def write_report(sweep: str | None, output_dir: Path, path: Path | None) -> Path:
     """Write the page. Returns its path."""
-    source = load_source(output_dir, sweep)
-    report(source, path, png=False, pdf=False)
-    return path or source.folder / "report.html"
+    sources = load_sources(output_dir, sweep)
+    report(sources, path, png=False, pdf=False)
+    return path or sources.selection.folder / "report.html"

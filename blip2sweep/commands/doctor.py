@@ -22,6 +22,6 @@ def print_checks(output_dir: Path, config: Mapping[str, Any] | None) -> int:
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
     for check in checks:
-        drawn.add_row(cell(check.state, COLOURS[check.state]), cell(check.name), cell(check.told))
+        drawn.add_row(cell(check.state, COLOURS[check.state]), cell(check.name), cell(check.message))
     console().print(drawn)
     return int(any(c.state == FAIL for c in checks))

@@ -49,7 +49,7 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.D
 
 
 def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> None:
-    """Raises SweepFailed with the summary by kind where a cell has no result. ledger: as `follow` left it."""
+    """Raise SweepFailed, with a summary by kind of failure, where a cell has no result. ledger: as `follow` left it."""
     status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
     gone = [k for k, state in status.states.items() if state != "done"]
     if gone:
@@ -76,9 +76,9 @@ def score_missing(output_dir: Path, sweep: Sweep) -> int:
 
 
 def why_lost(output_dir: Path, sweep: Sweep) -> str | None:
-    """Why workers failed: the last error in the logs of the newest launch that no cell wrote.
+    """Why workers failed: the last error in the logs of the newest launch that belongs to no cell.
 
-    It is a note that no worker ever wrote a line, where that is so. None where nothing explains it.
+    Where no worker ever wrote a line, a note says so. Returns None where nothing explains the failure.
     """
     run = sweep.runs[-1] if sweep.runs else ""
     if not run:

@@ -22,7 +22,7 @@ def import_what(
     metrics: str,
     options: Options,
 ) -> list[str]:
-    """Import, collect, and say what was found; how a file was read goes to stderr."""
+    """Import results, collect, and print what was found. How a file was read is printed to stderr."""
     if what not in KINDS:
         raise UserError(f"import {what}: unknown; {nearest(what, KINDS)}")
     if what == "csv":

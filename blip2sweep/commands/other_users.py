@@ -1,4 +1,4 @@
-"""A warning about another user's folder, since what its files say runs with the rights of whoever types the command."""
+"""Warns about the folder of another user. The code that its files name runs with the rights of the current user."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from blip2sweep.outside import said
+from blip2sweep.outside import describe
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.wire.pack import CellJob, OutsideCode
@@ -16,7 +16,7 @@ SHELL = ("setup", "teardown", "srun_args", "additional_parameters")
 
 
 def owner(output_dir: Path, sweep: Sweep) -> str | None:
-    """The other users that own files of a sweep, by name, or by number where they have none."""
+    """The other users who own files of a sweep: their names, or their numbers where they have no names."""
     folder = sweep.folder(output_dir)
     files = [folder / "sweep.json", *(pack_path(folder, s.run, i) for s in sweep.submissions for i in range(s.packs))]
     others = {p.stat().st_uid for p in files if p.exists()} - {os.geteuid()}
@@ -31,7 +31,7 @@ def user_name(uid: int) -> str:
 
 
 def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
-    """The `setup: …` and `backend: …` of the launch to be repeated, and the code from outside of its cells."""
+    """The `setup: …` and `backend: …` of the launch that would be repeated, and the code from outside of its cells."""
     launcher: Mapping[str, object] = sweep.submissions[-1].launcher if sweep.submissions else {}
     told = [f"{name}: {launcher[name]!r}" for name in SHELL if launcher.get(name)]
     jobs = list(jobs)
@@ -44,4 +44,4 @@ def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
 
 def its_code(codes: Iterable[Mapping[str, OutsideCode]]) -> list[str]:
     """`code: …` of each file or package that packs name."""
-    return sorted({f"code: {said(full, code)}" for some in codes for full, code in some.items()})
+    return sorted({f"code: {describe(full, code)}" for some in codes for full, code in some.items()})

@@ -19,7 +19,7 @@ from blip2sweep.wire.pack import CellJob
 
 
 def describe(plan: Plan) -> None:
-    """Print the cells, the meaning of each, and what is skipped for which reason."""
+    """Print the cells, what each means, and what is skipped and why."""
     screen = console(soft_wrap=True)
     names: dict[str | None, str] = {}
     for key, job in zip(plan.keys, plan.jobs, strict=True):

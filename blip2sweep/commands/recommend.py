@@ -53,7 +53,7 @@ def parse_drop(text: str) -> float:
 def run_recommend(
     source: Source, max_bytes: str | None, max_drop: str | None, path: Path | None, verify: bool
 ) -> list[str]:
-    """Choose a recipe and write its file. Returns lines on what to expect of it; with `verify`, it is run."""
+    """Choose a recipe and write its file. Returns lines on what to expect of it. verify: run the recipe too."""
     if not max_bytes and not max_drop:
         raise UserError("recommend: no budget given; right: --max-bytes 2GB, --max-drop 2%, or both")
     budget = parse_bytes(max_bytes) if max_bytes else None
@@ -89,7 +89,7 @@ def run_recommend(
 
 
 def _predicted_file(instead: Choice | None, path: Path, comments: Mapping[str, str]) -> list[str]:
-    """Write the file of a recipe that a prediction makes better, so that it can be run."""
+    """Write the file of a recipe whose prediction is better than every cell, so that it can be run."""
     if instead is None or instead.key is not None:
         return []
     other = path.with_stem(f"{path.stem}-predicted")
@@ -98,7 +98,7 @@ def _predicted_file(instead: Choice | None, path: Path, comments: Mapping[str, s
 
 
 def _origin(source: Source) -> str:
-    """Which cells were fitted, and which others competed."""
+    """The cells that predictions were fitted on, and the other cells that competed."""
     more = len(source.measured[0]) - len(source.cells)
     others = f", and {more} cells of other sweeps with the same baseline" if more else ""
     return f"{source.title}, {len(source.cells)} cells{others}"
@@ -158,7 +158,7 @@ def _other(choice: Choice, source: Source, than: int) -> str:
 
 
 def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
-    """A warning where the limit is not kept, or may not be kept."""
+    """A warning where the recipe exceeds the limit, or may exceed it."""
     if max_drop is None:
         return []
     if not choice.within:

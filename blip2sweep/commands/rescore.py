@@ -37,10 +37,10 @@ class Rescored:
 
 
 def rescore(output_dir: Path) -> str:
-    """Score every result whose statistics are missing or of another scorer version, then collect every sweep's table
-    too.
+    """Score every result whose statistics are missing or of another scorer version. Then write the tables of all
+    sweeps.
 
-    Says what it did. Raises UserError or SweepFailed when that is done and some could not be scored.
+    Prints what it did. At the end it raises UserError or SweepFailed if some results could not be scored.
     """
     ledger = Ledger(output_dir, measured=True)
     results = ledger.refresh().results()
@@ -63,8 +63,7 @@ def rescore(output_dir: Path) -> str:
 
 
 def score_results(output_dir: Path, results: Sequence[ResultLine], minutes: float | None = None) -> Rescored:
-    """Score those of these results that need it, in a process that is ended when it hangs. minutes: as ScoringProcess
-    takes them."""
+    """Score the results that need it, in a process that is ended when it hangs. minutes: as in ScoringProcess."""
     jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
     _tell_code(output_dir, [jobs[r["key"]] for r in results if r["key"] in jobs])
     failed = dict[str, Failure]()
@@ -86,7 +85,7 @@ def score_results(output_dir: Path, results: Sequence[ResultLine], minutes: floa
 
 
 def _tell_code(output_dir: Path, jobs: Sequence[CellJob]) -> None:
-    """Say which code from outside scores cells, where somebody else's packs name it."""
+    """Print which code from outside scores cells, where the packs of another user name it."""
     code = its_code(job["task"].get("planned", {}).get("outside", {}) for job in jobs)
     whose = sorted({name for s in list_sweeps(output_dir) if (name := owner(output_dir, s))}) if code else []
     if whose:
@@ -96,7 +95,7 @@ def _tell_code(output_dir: Path, jobs: Sequence[CellJob]) -> None:
 
 
 def _unknown(result: ResultLine) -> Failure:
-    """Why a result is not scored whose references nobody knows any more."""
+    """Why a result is not scored: nobody knows its references any more."""
     right = "its files imported again" if "imported" in result else "the command it came from, with --rerun"
     return {"kind": "bad_config", "error": f"{NO_PACK} it, which would name its task; right: {right}", "traceback": ""}
 

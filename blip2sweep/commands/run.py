@@ -1,4 +1,4 @@
-"""One command from jobs to table: plan, run, collect. What launchers call; a plain library function."""
+"""Plans, runs and collects a sweep. Launchers and the Python API call it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import failure_summary
 from blip2sweep.wire.lines import FailureLine
 from blip2sweep.wire.pack import JsonObject, Settings
+from blip2sweep.workers.signals import term_as_ctrl_c
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ Launch = Callable[[Plan, Sweep, Path], bool]  # runs what the plan has to do; Fa
 
 @dataclass
 class Outcome:
-    """What came of a sweep: value and error by job, in order."""
+    """The outcome of a sweep: the value and the error of each cell."""
 
     plan: Plan
     sweep: Sweep
@@ -46,7 +47,7 @@ class Outcome:
     detached: bool = False  # the jobs were left running
 
     def value(self, i: int) -> float:
-        """The main metric of job i; raises what befell it instead."""
+        """The main metric of job i. Raises UserError for a skipped job and SweepFailed for one without a result."""
         key = self.plan.keys[i]
         if key is None:
             raise UserError(self.plan.reasons[i])
@@ -61,10 +62,11 @@ def run_sweep(
     begun: set[Path] | None = None,
     check: Callable[[Plan], None] = lambda plan: None,
 ) -> Outcome:
-    """Plan the jobs, launch what is open, collect, print. All settings that are no cell's come from the first job.
+    """Plan the jobs, launch the cells without a result, collect and print. Settings that belong to no cell come from
+    the first job.
 
-    begun: the sweeps that whoever calls has launched before, of which there are more cells to come; is added to. check:
-    raises UserError where the plan cannot be launched, before anything is printed or written.
+    begun: the files of sweeps that the caller has launched before and goes on with; this sweep's file is added. check:
+    raises UserError for a plan that cannot be launched, before anything is printed or written.
     """
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
@@ -82,13 +84,14 @@ def run_sweep(
     if not plan.todo:
         sweep.write(output_dir)
         screen.print("nothing to run: every cell is in the ledger")
-    elif not launch(plan, sweep, output_dir):
-        return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
-    return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
+    with term_as_ctrl_c():
+        if plan.todo and not launch(plan, sweep, output_dir):
+            return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
+        return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
 
 
 def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tuple[Plan, Ledger]:
-    """Everything that can be wrong with a sweep is found here; nothing is written."""
+    """Make the plan and check all settings. Every error of a sweep is raised here, and nothing is written."""
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
     check_output_dir(output_dir)
@@ -106,9 +109,10 @@ def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tupl
 
 
 def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collection[Path] = ()) -> str | None:
-    """What becomes of a sweep of that name: a larger grid extends it. Raises UserError when it is another grid's.
+    """A message on what becomes of the existing sweep of that name: a larger grid extends it. None where there is none.
 
-    The command it came from may mean other cells than before: its data changed, or this is another version.
+    Raises UserError where the name belongs to another grid. The cells of the existing sweep may have other keys now,
+    because its data changed or because this is another version.
     """
     path = output_dir / "sweeps" / (name or "") / "sweep.json"
     if name is None or not path.exists() or path in begun:
@@ -121,7 +125,7 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collectio
     old, new = set(there.keys), set(plan.cells)
     if old <= new:
         return f"sweep {name}: {len(old)} cells were there, {len(new - old)} added" if new - old else None
-    if sorted(words_of(there.command)) == sorted(words_of(own_command())):
+    if sorted(cell_overrides(there.command)) == sorted(cell_overrides(own_command())):
         return f"sweep {name}: {len(old - new)} of its {len(old)} cells have other keys now, and are replaced by {len(new - old)}"
     raise UserError(
         f"sweep_name={name}: in use for another grid, {len(old - new)} of whose {len(old)} cells are not in this one; "
@@ -130,7 +134,8 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collectio
 
 
 def go_on(sweep: Sweep, output_dir: Path, begun: set[Path]) -> None:
-    """A sweeper that chooses cells by the results of others launches one sweep many times: it has all of their cells."""
+    """Add the cells of earlier launches to a sweep. A sweeper that chooses cells by their results launches one sweep
+    many times."""
     path = sweep.folder(output_dir) / "sweep.json"
     if path in begun and path.exists():
         there = read_sweep(path)
@@ -145,8 +150,8 @@ def own_command() -> str:
     return shlex.join(sys.argv[1:])
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a command that say which cells there are."""
+def cell_overrides(command: str) -> list[str]:
+    """The overrides of a command that say which cells there are."""
     try:
         words = shlex.split(command)
     except ValueError:  # an open quote, as a file's name may have one
@@ -155,7 +160,7 @@ def words_of(command: str) -> list[str]:
 
 
 def check_sizes(config: Config) -> None:
-    """Refuse a batch or a number of processes that cannot be."""
+    """Refuse a batch size, a time or a number of processes that is not positive."""
     if (batch := config.get("batch_size")) is not None and batch < 1:
         raise UserError(f"batch_size={batch}: right: a positive integer, or null to choose by device")
     if (minutes := config.get("scoring_minutes")) is not None and not minutes > 0:
@@ -185,7 +190,7 @@ def check_measured_by_torch(config: Config, plan: Plan) -> None:
 
 
 def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
-    """What workers are told besides the cells."""
+    """The settings that workers get besides the cells."""
     told: JsonObject = {
         "batch_size": config.get("batch_size"),
         "data_workers": config.get("data_workers") or 0,
@@ -198,7 +203,7 @@ def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
 
 
 def announce(plan: Plan, screen: Console) -> None:
-    """How many cells, and which are skipped and why."""
+    """Print how many cells there are, and which are skipped and why."""
     screen.print(plan.summary())
     if plan.earlier:
         screen.print(plan.earlier)
@@ -227,7 +232,7 @@ def failures(outcome: Outcome) -> str | None:
 
 
 def check_output_dir(output_dir: Path) -> None:
-    """Refuse an output_dir that is a file, or that cannot be written, before anything is made."""
+    """Refuse an output_dir that is a file or that cannot be written, before anything is created."""
     existing = next(p for p in [output_dir.absolute(), *output_dir.absolute().parents] if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"output_dir={output_dir}: {existing} is not a writable folder; right: a folder of yours")

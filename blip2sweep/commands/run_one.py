@@ -1,4 +1,4 @@
-"""One cell in this process, for launchers that are not ours: same ledger, same rows."""
+"""Runs one cell in this process, for launchers of other packages. The ledger and the rows are the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blip2sweep.workers.worker import may_live, run_pack
 
 
 def run_single(config: dict[str, Any]) -> float:
-    """Run the cell unless the ledger has it. Returns its main metric; raises what befell it."""
+    """Run the cell unless the ledger has it. Returns its main metric. Raises the cell's failure."""
     output_dir = Path(config["output_dir"])
     ledger = Ledger(output_dir).refresh()
     plan = make_plan([PlannedJob((), config)], ledger, config.get("rerun") or [])
@@ -40,7 +40,7 @@ def _run(jobs: list[CellJob], told: Settings, output_dir: Path) -> None:
 
 
 def in_hand(ledger: Ledger, key: str) -> bool:
-    """Done, or started by somebody who has not finished and may yet do so."""
+    """Whether the cell is done, or another process may still finish it."""
     attempts = ledger.attempts.get(key)
     return attempts is not None and (attempts.done or any(may_live(s) for s in attempts.open))
 

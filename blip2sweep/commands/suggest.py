@@ -1,4 +1,4 @@
-"""The verb `suggest`: recipe files of the cells that would teach the most about all the others."""
+"""The command `suggest`: writes recipe files of the cells whose results would teach the most about all others."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
 
 
 def candidates(problem: Problem, seed: int = 0) -> list[list[Entry]]:
-    """Recipes that combine what cells did to each part, and that were not run; 1500 of them at random where there are
-    more.
-    """
+    """Recipes that were not run and that combine what cells did to each part; at most 1500 of them, drawn at random."""
     pieces: dict[str, dict[str, list[Entry]]] = {p: {"[]": []} for p in problem.anatomy.parts}
     known = set()
     for text in problem.cells["recipe_json"]:

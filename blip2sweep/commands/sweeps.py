@@ -1,4 +1,4 @@
-"""`blip2sweep wait, retry, cancel, logs`: from any process, at any time, from the sweep's own files."""
+"""`blip2sweep wait, retry, cancel, logs`. They need only the files of a sweep, and may run in any process at any time."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from blip2sweep.slurm.submit import write_merged
 from blip2sweep.wire.lines import FailureLine, ResultLine, StartLine
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.run_cell import MARKER
+from blip2sweep.workers.signals import term_as_ctrl_c
 
 
 def wait(output_dir: Path, name: str | None) -> None:
@@ -53,8 +54,8 @@ def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) 
 
 
 def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
-    """Run again what has no result and no live job: everything, or only cells that failed in the ways given; and score
-    what is done and not scored."""
+    """Run again the cells without a result and without a live job, or only those that failed in the given ways. Then
+    score the cells that are done and not scored."""
     sweep = find_sweep(output_dir, name)
     status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
     kinds = failure_kinds(failed)
@@ -74,13 +75,14 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
     if folder_of := owner(output_dir, sweep):
         said = ", ".join(its_commands(sweep, again))
         tell(f"sweep {sweep.name} is {folder_of}'s: this runs what that folder says, as you: {said}")
-    if relaunch(again, sweep, output_dir, then_wait):
-        finish(output_dir, sweep)
-        check_all_done(output_dir, sweep)
+    with term_as_ctrl_c():
+        if relaunch(again, sweep, output_dir, then_wait):
+            finish(output_dir, sweep)
+            check_all_done(output_dir, sweep)
 
 
 def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
-    """What a sweep without a cell to run may lack yet."""
+    """Score what is done and not scored, for a sweep without a cell to run."""
     missing = unscored(output_dir, sweep, status.keys("done"))
     tell(f"sweep {sweep.name}: nothing to run again ({status.summary(len(missing))})")
     if status.queue.packs:  # who has them in hand scores them
@@ -97,10 +99,8 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
 
 
 def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) -> list[ResultLine]:
-    """Score results that have a score file of earlier scorers, which `finish` takes for scored.
-
-    Those that could not be.
-    """
+    """Score results that have a score file of earlier scorers; `finish` would count them as scored. Returns the results
+    that could not be scored."""
     from blip2sweep.commands.rescore import score_results
 
     scored_now = score_results(output_dir, results, sweep.settings.get("scoring_minutes"))
@@ -124,7 +124,7 @@ def failure_kinds(failed: str | None) -> set[str] | None:
 
 
 def relaunch(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, then_wait: bool) -> bool:
-    """As the sweep was last launched. False when the jobs were queued and left."""
+    """Run the jobs as the sweep was last launched. False when they were queued and left running."""
     from blip2sweep.running.local import run_local
     from blip2sweep.slurm.launch import run_slurm
 
@@ -167,14 +167,14 @@ def _end(pid: int) -> None:
 
 
 def mark_cancelled(sweep: Sweep) -> Sweep:
-    """Note it of every launch that was not cancelled before: it stays so when Slurm cannot be asked any more."""
+    """Mark every launch that is not yet marked as cancelled. The mark counts also when Slurm cannot be asked any more."""
     for submission in (s for s in sweep.submissions if s.cancelled is None):
         submission.cancelled = time.time()
     return sweep
 
 
 def _scancel(jobs: Collection[SlurmJob]) -> None:
-    """End jobs, each on its own cluster. Those that have ended already are no error."""
+    """End jobs, each on its own cluster. A job that has already ended is no error."""
     for cluster in {c for c, _ in jobs}:
         ids = sorted(job for c, job in jobs if c == cluster)
         for i in range(0, len(ids), 500):
@@ -219,7 +219,7 @@ def _attempt(
 
 
 def _lines(folder: Path, key: str) -> Iterator[str]:
-    """What the logs say from this cell's marker to the next cell's."""
+    """The lines of the logs from the marker of this cell to that of the next cell."""
     for path in sorted(p for p in folder.glob("*") if p.suffix in (".log", ".out", ".err")):
         inside = False
         for line in log_lines(path):

@@ -1,7 +1,4 @@
-"""`blip2sweep table`: what the journals have now.
-
-Where nothing is new since the tables were written, it reads those.
-"""
+"""`blip2sweep table`: prints what the journals hold now. Where nothing is new, it reads the tables that exist."""
 
 from __future__ import annotations
 
@@ -10,14 +7,15 @@ from pathlib import Path
 
 from blip2sweep.console.printing import as_data, say, say_text
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.reporting.terminal import FORMATS, notes, print_table, render
+from blip2sweep.reporting.table_notes import notes
+from blip2sweep.reporting.terminal import FORMATS, print_table, render
 from blip2sweep.results.latest import ALL, newer_runs, not_scored, up_to_date
 from blip2sweep.results.sweeps import find_results
 from blip2sweep.results.table import older_rows
 
 
 def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) -> None:
-    """Print a sweep's table, or that of the whole ledger."""
+    """Print the table of a sweep, or of the whole ledger."""
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
     found = None if all_cells else find_results(output_dir, name)

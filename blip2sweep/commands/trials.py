@@ -1,4 +1,4 @@
-"""A search by a sweeper that is not ours: which way its metric is better, and what it tried."""
+"""A search by a sweeper of another package: the direction of its metric, and its trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blip2sweep.metrics import METRICS
 
 
 class Trial(NamedTuple):
-    """What was asked for, the cell that it is, and its main metric; NaN where it has none."""
+    """One trial of a search. value: the main metric of its cell; NaN where it has none."""
 
     overrides: tuple[str, ...]
     key: str | None
@@ -31,10 +31,12 @@ def direction(metric: str) -> str:
     return "maximize" if METRICS[metric].higher_is_better else "minimize"
 
 
-def check_direction(key: str, asked: object, metric: str) -> None:
-    """Raise UserError for a search that would call the worst cell the best. key: the sweeper's setting that says so;
-    asked: a direction, or a list of them."""
-    words = [str(getattr(d, "name", d)) for d in (asked if isinstance(asked, list | tuple) else [asked])]
+def check_direction(key: str, requested: object, metric: str) -> None:
+    """Raise UserError for a search that would call the worst cell the best.
+
+    key: the sweeper's setting with the direction. requested: a direction, or a list of them.
+    """
+    words = [str(getattr(d, "name", d)) for d in (requested if isinstance(requested, list | tuple) else [requested])]
     right = direction(metric)
     if words != [right]:
         better = "higher" if right == "maximize" else "lower"
@@ -61,14 +63,15 @@ def _trials(outcome: Outcome) -> Iterator[Trial]:
 
 
 def best(tried: Sequence[Trial]) -> Trial | None:
-    """The best by the first trial's metric, the first of equals; None where none has a value."""
+    """The trial with the best value of the first trial's metric; the first of equal ones. None where no trial has a
+    value."""
     known = [t for t in tried if not math.isnan(t.value) and t.metric == tried[0].metric]
     sign = 1 if known and direction(known[0].metric) == "maximize" else -1
     return max(known, key=lambda t: sign * t.value, default=None)
 
 
 def print_trials(tried: Sequence[Trial], output_dir: Path) -> None:
-    """The rows of all that was tried, then the best of it."""
+    """Print a row for each trial, then the best one."""
     from blip2sweep.reporting.terminal import print_table
 
     table = pd.read_parquet(output_dir / "table.parquet", filters=[("key", "in", {t.key for t in tried if t.key})])

@@ -25,7 +25,7 @@ STEPS: dict[str, str] = {QUANTIZE: "blip2sweep.compression.quantize.step"}
 
 FLOAT_BITS = 16  # of a number that is not compressed
 
-Words = dict[str, object]  # a spec in the words of the config, as JSON
+SpecFields = dict[str, object]  # the fields of a spec, as JSON
 
 
 # ---- where
@@ -99,7 +99,7 @@ def sites_of(text: object, anatomy: Anatomy, level: str, where: str) -> dict[str
         right = word if level == "part" else f"{word}:{blocks}"
         raise UserError(f"{where}={text}: such a step takes a whole {level}; right: {right}")
     found: dict[str, tuple[Site, ...]] = {}
-    for name in anatomy.own_names(word, f"{where}={text}"):
+    for name in anatomy.resolve_names(word, f"{where}={text}"):
         part = anatomy.parts[name.partition(".")[0]]
         own = sites(part, anatomy.mask(name, blocks, layers, f"{where}={text}"), level)
         found[part.name] = (*found.get(part.name, ()), *own)
@@ -144,7 +144,7 @@ def plain(layer: Linear) -> Stored:
 class Spec(Protocol):
     """What happens to one site. Specs are frozen and hashable."""
 
-    def as_dict(self) -> Words:
+    def as_dict(self) -> SpecFields:
         """Its one canonical form."""
 
     @property
@@ -196,16 +196,16 @@ class Step(Protocol):
         UserError, one line, for options that are unknown or wrong, or that meet nothing.
         """
 
-    def identity(self, part: Part, pairs: Sequence[Pair]) -> Mapping[str, Words]:
+    def identity(self, part: Part, pairs: Sequence[Pair]) -> Mapping[str, SpecFields]:
         """{path of a site: spec} as keys have it. Two lists of pairs that do the same thing have one identity."""
 
-    def words(self, spec: Spec) -> Words:
+    def to_entry(self, spec: Spec) -> SpecFields:
         """The spec as a row's recipe has it."""
 
-    def read(self, words: Mapping[str, object]) -> Spec:
-        """The inverse of `words`. Raises UserError."""
+    def from_entry(self, entry: Mapping[str, object]) -> Spec:
+        """The inverse of `to_entry`. Raises UserError."""
 
-    def text(self, words: Mapping[str, object]) -> str:
+    def text(self, entry: Mapping[str, object]) -> str:
         """The spec in one word for people, such as `rtn4/channel`."""
 
     def apply(self, model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
@@ -220,6 +220,6 @@ def step(kind: str, where: str = "step") -> Step:
     return cast(Step, outside.module_of("compression", kind, STEPS, Step, f"{where}.{kind}: unknown step"))
 
 
-def as_dicts(pairs: Iterable[Pair]) -> dict[str, Words]:
+def as_dicts(pairs: Iterable[Pair]) -> dict[str, SpecFields]:
     """{path of a site: spec}: the `Step.identity` of a step whose specs each mean one thing."""
     return {site.path: spec.as_dict() for site, spec in pairs}

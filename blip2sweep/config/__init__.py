@@ -1,1 +1,1 @@
-"""What a user may say: the typed config, overrides, grids. The only room besides the doors that knows Hydra."""
+"""What a user may set: the typed config, overrides and grids. Besides the entry points, only this folder imports Hydra."""

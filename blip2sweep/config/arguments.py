@@ -1,7 +1,4 @@
-"""The arguments after `python -m blip2sweep`, turned into those of Hydra's main.
-
-Everything that is wrong with a word is said here.
-"""
+"""Turns the arguments of `python -m blip2sweep` into those of Hydra's main, and checks each of them."""
 
 from __future__ import annotations
 
@@ -22,7 +19,8 @@ MULTIRUN = ("-m", "--multirun")
 
 
 def arguments(words: Sequence[str]) -> list[str]:
-    """Hydra's flags first, as its parser needs them, then overrides; `--output-dir` and `--rerun` are overrides too."""
+    """Hydra's arguments: flags first, as its parser needs them, then overrides. `--output-dir` and `--rerun` become
+    overrides."""
     flags, overrides, again, rest = [], [], list[str](), list(words)
     while rest:
         word = rest.pop(0)
@@ -56,7 +54,7 @@ def _check_mode(overrides: Sequence[Override]) -> None:
 
 
 def _checked_flags(flags: Sequence[str], overrides: Sequence[Override]) -> Sequence[str]:
-    """Flags that Hydra takes. Raises UserError, one line, where its parser would print its usage."""
+    """The flags, checked. Raises UserError, one line, where Hydra's parser would print its usage."""
     names = {f.partition("=")[0] for f in flags}
     if names & set(SHOWS):  # of one cell, and `-m` is what is meant without it too
         flags = [f for f in flags if f not in MULTIRUN]

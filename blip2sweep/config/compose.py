@@ -1,7 +1,7 @@
-"""Override lists -> plain dicts, fast.
+"""Composes the configs of a sweep: lists of overrides become plain dicts.
 
-Hydra composes once for each distinct choice of groups (40 ms); each distinct value override is checked once against the
-typed config; the cells themselves are made by setting values in plain dicts (microseconds).
+Hydra composes once for each distinct choice of groups, which takes 40 ms. Each distinct value override is checked once
+against the typed config. The configs of cells are then made by setting values in plain dicts, which takes microseconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Value(NamedTuple):
 
 
 def folders(config: DictConfig) -> list[Path]:
-    """Where the user's own YAML is looked for, and Python files beside it: `--config-dir` and `hydra.searchpath`."""
+    """The folders with the user's own YAML and, beside it, Python files: `--config-dir` and `hydra.searchpath`."""
     sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
     return [Path(s.path) for s in sources if s.schema == "file"]
 
@@ -56,7 +56,7 @@ def with_own_folder(config: dict[str, Any], typed: Iterable[Override], own: OwnF
 
 
 class Composer:
-    """Composes the cells of one command. What several cells share is composed once."""
+    """Composes the configs of the cells of one command. What several cells share is composed once."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader = loader
@@ -68,11 +68,11 @@ class Composer:
         outside.search(folders(master))
 
     def check(self, arguments: list[str]) -> None:
-        """Raises UserError for an argument that names no key or group, before anything is expanded."""
+        """Raise UserError for an argument that names no key or group, before anything is expanded."""
         check_keys(parse(arguments), self.options)
 
     def options(self, group: str) -> list[str]:
-        """The choices of a config group. Files whose name begins with `_` are pieces of others and no choices."""
+        """The choices of a config group. A file whose name begins with `_` is a piece of other files and no choice."""
         names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=self._searched)
         return [n for n in names if not n.startswith("_")]
 
@@ -106,7 +106,7 @@ class Composer:
         return self._anatomies[name]
 
     def study(self, name: str) -> list[list[str]]:
-        """The override lists of a study. Raises UserError for a study of another form."""
+        """The override lists of a study. Raises UserError for a study that is not a list of them."""
         lists = self._base((f"study={name}",))[1]["study"]
         texts = isinstance(lists, list) and all(
             isinstance(x, list) and all(isinstance(o, str) for o in x) for x in lists
@@ -146,7 +146,7 @@ class Composer:
 
     @cached_property
     def _searched(self) -> list[str]:
-        """The overrides of hydra.searchpath, where the user's own models and tasks are."""
+        """The overrides of hydra.searchpath, which lists the folders with the user's own models and tasks."""
         return [o for o in self.master.hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath")]
 
     def _value(self, choice: Choice, text: str) -> Value:
@@ -168,7 +168,7 @@ class Composer:
 
 
 def _with(config: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
-    """A copy along the path, sharing everything else."""
+    """A copy of the config with one value set. Only the sections along the path are copied; all others are shared."""
     head, *rest = path
     inner = config.get(head)
     changed = _with(inner if isinstance(inner, Mapping) else {}, tuple(rest), value) if rest else value

@@ -1,4 +1,4 @@
-"""A sweep's overrides become one override list for each cell: products, studies, and `each`."""
+"""Expands a sweep's overrides into one override list for each cell: products, studies and `each`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from blip2sweep.config.overrides import normalise, parse, texts
 from blip2sweep.config.spelling import check_typed
 from blip2sweep.errors import MissingRole, UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import own_keys
+from blip2sweep.models.roles import resolve_keys
 
 Job = tuple[str, ...]  # overrides of one cell
 
 
 class Composed(Protocol):
-    """What `each` and studies need of a job's config."""
+    """The parts of a job's config that `each` and studies read."""
 
     def value(self, job: Job, key: str) -> object: ...
     def anatomy(self, job: Job) -> Anatomy: ...
@@ -36,14 +36,14 @@ def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
 
 
 def _anatomies(jobs: Iterable[Job], composed: Composed) -> Iterator[Anatomy]:
-    """The anatomies of a sweep's models. A model without one is left to planning, which refuses it."""
+    """The anatomies of a sweep's models. A model without an anatomy is left out; planning refuses it."""
     for chosen in dict.fromkeys(tuple(o for o in job if o.startswith(("model=", "model."))) for job in jobs):
         with contextlib.suppress(UserError):
             yield composed.anatomy(chosen)
 
 
 def product(overrides: Sequence[Override], options: Callable[[str], list[str]]) -> list[Job]:
-    """Every combination of the swept values. A key given twice counts once, with its last values."""
+    """Every combination of the swept values. Of a key that is given twice only the last values count."""
     axes: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -81,7 +81,7 @@ def _refuse_swallowed(job: Job, study: Sequence[Override], name: str, shapes: Se
 
 def _keys(key: str, shapes: Sequence[Anatomy]) -> set[str]:
     """A key, and its forms with the model's own names for parts."""
-    return {key, *(k for shape in shapes for k in own_keys(key.lstrip("+"), shape))}
+    return {key, *(k for shape in shapes for k in resolve_keys(key.lstrip("+"), shape))}
 
 
 # ---- each: one cell per block
@@ -112,7 +112,7 @@ def _each_block(job: Job, composed: Composed) -> Iterator[Job]:
 def _each_kept(job: Job, composed: Composed, word: str) -> Iterator[Job]:
     shape, rest = composed.anatomy(job), str(composed.value(job, "keep")).removeprefix(f"{word}:each")
     try:
-        names = shape.own_names(word, f"keep={word}:each")
+        names = shape.resolve_names(word, f"keep={word}:each")
     except MissingRole:
         yield job
         return

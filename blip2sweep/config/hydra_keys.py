@@ -1,4 +1,5 @@
-"""Settings of Hydra itself. A setting that nothing here reads is refused, so that none is dropped silently."""
+"""Checks the settings of Hydra itself. A setting that neither blip2sweep nor its launcher reads is refused, so that
+none is ignored silently."""
 
 from __future__ import annotations
 
@@ -21,10 +22,8 @@ RIGHT = {
 
 
 def check_hydra(config: DictConfig, also_used: tuple[str, ...]) -> None:
-    """Raises UserError, one line, for the first setting of a sweep that nothing would read.
-
-    also_used: keys that this sweeper and launcher read.
-    """
+    """Raise UserError, one line, for the first setting that a sweep would ignore. also_used: further keys that the
+    sweeper and the launcher read."""
     given = {o.lstrip("+~").partition("=")[0]: o for o in config.hydra.overrides.hydra}
     dropped = [key for key in given if not key.startswith((*USED, *also_used))]
     dropped += [k for k, own in _expected(config).items() if k not in also_used and _value(config, k) != own]

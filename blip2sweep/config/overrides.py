@@ -1,4 +1,4 @@
-"""Overrides as typed on the command line: normalised, and refused with one line when they name nothing."""
+"""Reads the overrides of the command line: normalises them, and refuses those that name no key or option."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ V = TypeVar("V")
 
 
 def normalise(argument: str) -> str:
-    """Spell one override as Hydra needs it.
+    """One override in the spelling that Hydra needs.
 
-    `+` adds nothing here, since unknown keys are refused, so it is dropped; `per_part`, `rules` and `dtype_per_part`
-    hold entries the user names, which Hydra only adds with `++`. Values of keys that hold a text are quoted where Hydra
-    would read a number, or nothing at all.
+    A leading `+` is dropped, because it adds nothing: unknown keys are refused. `per_part`, `rules` and
+    `dtype_per_part` hold entries that the user names, which Hydra adds only with `++`. A value of a key that holds a
+    text is quoted where Hydra would read it as a number, or could not read it.
     """
     found = OVERRIDE.match(argument)
     if not found or found["key"].startswith("hydra") or not found["rest"]:
@@ -56,7 +56,8 @@ _texts = cache(text_keys)
 
 
 def _as_text(value: str) -> str:
-    """A value, or several with commas, of a key that holds a text: `1e3` is no number there and `ü` a letter."""
+    """The value, or several values with commas, of a key that holds a text. `1e3` is not a number there, and `ü` is a
+    letter."""
     if re.search(r"[\\'\"()\[\]{}$]", value):  # Hydra's own quotes, functions and interpolations
         return value
     return ",".join(word if _means_itself(word) else quoted(word) for word in value.split(","))
@@ -73,7 +74,7 @@ def _means_itself(word: str) -> bool:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's own grammar; a syntax error becomes one line."""
+    """The overrides, parsed by Hydra's own grammar. A syntax error becomes a UserError of one line."""
     parsed = []
     for typed in overrides:
         try:
@@ -86,7 +87,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def in_quotes(text: str) -> str:
-    """How a text that Hydra would take apart (commas, brackets, …) is typed as one: in quotes that the shell leaves."""
+    """The text in quotes that the shell keeps. Hydra then reads commas and brackets in it as part of one text."""
     key, _, value = text.partition("=")
     if key.endswith(LISTS):
         return f"'{key}=[\"…\"]', a list with each text in quotes"
@@ -122,7 +123,8 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
 
 
 def _refuse_sweep(override: Override) -> None:
-    """A comma outside of quotes makes a sweep, and settings of Hydra's, the launcher's among them, are one a command."""
+    """Refuse several values for a setting of Hydra or of the launcher. A comma outside of quotes makes a sweep, and a
+    command has one such setting."""
     if override.is_sweep_override():
         text = str(override.input_line)
         right = "one of them" if "/" in override.key_or_group else in_quotes(text)
@@ -138,7 +140,7 @@ def _check_choice(override: Override, options: list[str]) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """One line for a complaint of Hydra's or OmegaConf's own."""
+    """The message of an error of Hydra or OmegaConf, in one line."""
     text = str(error).strip()
     found = re.search(
         r"Could not find '([^']+)/([^'/]+)'.*?Available options[^\n]*:\n(.*?)(?:Config search path|$)", text, re.DOTALL
@@ -157,14 +159,15 @@ def _nearest_key(key: str, keys: Iterable[str]) -> str:
 
 
 def values(override: Override) -> list[object]:
-    """The values of an override: one, or those of its sweep."""
+    """The values of an override: one value, or those of its sweep."""
     if not override.is_sweep_override():
         return [override.value()]
     return _listed(override, lambda: list(override.sweep_iterator()))
 
 
 def texts(override: Override, options: Callable[[str], list[str]]) -> list[str]:
-    """The values of an override as texts of Hydra's grammar. options: gives the choices of a group, for `glob`."""
+    """The values of an override as texts in Hydra's grammar. options: returns the choices of a group, which `glob`
+    needs."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     pattern, group = override.value(), override.key_or_group
@@ -174,7 +177,7 @@ def texts(override: Override, options: Callable[[str], list[str]]) -> list[str]:
 
 
 def _listed(override: Override, values: Callable[[], list[V]]) -> list[V]:
-    """The values of a sweep. Raises UserError where there is none, or where they cannot be listed."""
+    """The values of a sweep. Raises UserError where there are none, and where they cannot be listed."""
     text = override.input_line
     if isinstance(override.value(), Glob) and override.key_or_group not in GROUPS:
         raise UserError(

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 @dataclass
 class ModelConfig:
-    """A model: where its weights are, its dtypes, and its anatomy (see blip2sweep/models/anatomy.py)."""
+    """A model: the folder of its weights, its dtypes, and its anatomy (see blip2sweep/models/anatomy.py)."""
 
     name: str = MISSING
     path: str | None = None  # a folder in the Hugging Face layout, or pkg://package/folder
@@ -33,9 +33,8 @@ class ModelConfig:
 
 @dataclass
 class QuantConfig:
-    """Every quantization knob, null by default; a method's own defaults are in
-    blip2sweep/compression/quantize/__init__.py.
-    """
+    """Every option of quantization, null by default. The defaults of a method are in
+    blip2sweep/compression/quantize/__init__.py."""
 
     method: str | None = None
     bits: Any = None  # an integer, or none: left alone
@@ -57,7 +56,7 @@ class QuantConfig:
 
 @dataclass
 class InputConfig:
-    """How the inputs of the same layers are quantized, simulated."""
+    """How the inputs of the quantized layers are quantized. It is simulated."""
 
     bits: Any = None  # 2-8, or none
     strategy: str | None = None  # token (default) | tensor
@@ -67,7 +66,7 @@ class InputConfig:
 
 @dataclass
 class CalibrationConfig:
-    """The samples that calibrated methods measure; other methods ignore them."""
+    """The samples that calibrated methods measure. Other methods ignore them."""
 
     name: str = MISSING
     kind: str | None = None  # null: of the task itself (its train_split)
@@ -122,7 +121,7 @@ class BackendConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where rows are sent besides the ledger."""
+    """Where the rows are sent besides the ledger."""
 
     name: str | None = None  # wandb, or null
     mode: str = "online"  # online | offline

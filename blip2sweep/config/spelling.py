@@ -1,4 +1,4 @@
-"""Names and roles of parts in a command: a command calls each part by one of the two throughout."""
+"""Checks how a command names the parts of a model: each part by its name or by its role, and never by both."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from blip2sweep.models.roles import KEYED, check_spelling
 
 
 def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> None:
-    """Raise UserError, one line, where overrides call one part by its name and by its role. anatomies: of the models of
-    the sweep; not looked at where no role, or nothing but roles, is typed."""
+    """Raise UserError, one line, where overrides name one part by its name and by its role.
+
+    anatomies: of the models of the sweep. They are read only if the overrides contain both names and roles.
+    """
     words = [pair for override in overrides for pair in _words(override)]
     roles = {word.partition(".")[0] in ROLES for _, word in words}
     if len(roles) == 2:
@@ -23,7 +25,7 @@ def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> 
 
 
 def _words(override: Override) -> Iterator[tuple[str, str]]:
-    """(text, word for parts) of one override; of a sweep one pair for each value."""
+    """(text, word for parts) of one override, or of each value of a sweep."""
     key = override.key_or_group
     if key.startswith(KEYED):
         head = next(k for k in KEYED if key.startswith(k))

@@ -1,4 +1,4 @@
-"""One composed config outside Hydra's main, for verbs that need a model's or a task's section."""
+"""Composes one config outside of Hydra's main, for commands that need the section of a model or a task."""
 
 from __future__ import annotations
 

@@ -27,11 +27,11 @@ LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "hydra-core",
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report. state: ok, warn or fail; told: what was found and what to do."""
+    """One line of the report. state: ok, warn or fail; message: what was found and what to do."""
 
     name: str
     state: str
-    told: str
+    message: str
 
 
 def examine(output_dir: Path) -> list[Check]:
@@ -195,8 +195,8 @@ def _outside() -> Iterator[Check]:
     """What is no part of this package: entry points, and files of --config-dir. All of it is imported."""
     from blip2sweep.planning.outside_code import examined
 
-    for name, told, well in examined():
-        yield Check(name, OK if well else WARN, told)
+    for name, message, well in examined():
+        yield Check(name, OK if well else WARN, message)
 
 
 def _output(*command: str) -> str | None:

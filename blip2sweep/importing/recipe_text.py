@@ -53,12 +53,12 @@ def _entries(piece: str, anatomy: Anatomy, device: str) -> list[Entry]:
     found = re.fullmatch(r"(channel|tensor|group)(\d*)", rest[0] if rest else "")
     if not found or (found[1] == "group") != bool(found[2]):
         raise UserError(f"'{piece}' is no recipe; {RIGHT}")
-    defaults = {k: v for k, v in method.knobs.items() if k not in ("group_size", "static_groups")}
-    defaults |= {"symmetric": False} if "symmetric" in method.knobs else {}
+    defaults = {k: v for k, v in method.options.items() if k not in ("group_size", "static_groups")}
+    defaults |= {"symmetric": False} if "symmetric" in method.options else {}
     entry: Entry = {"target": target, "method": method.name, "bits": bits, "strategy": found[1], **defaults}
     if found[2]:
         entry |= {"group_size": int(found[2])}
-        entry |= {"static_groups": method.knobs["static_groups"]} if "static_groups" in method.knobs else {}
+        entry |= {"static_groups": method.options["static_groups"]} if "static_groups" in method.options else {}
     for word in rest[1:]:
         entry |= _setting(word, method, piece, device)
     return _checked(entry, anatomy)
@@ -82,24 +82,24 @@ def _setting(word: str, method: Method, piece: str, device: str) -> Entry:
     if found := INPUT.fullmatch(word):
         strategy, dynamic = ("tensor", False) if found[3] else ("token", True)
         return {"input": {"bits": int(found[1]), "strategy": strategy, "symmetric": not found[2], "dynamic": dynamic}}
-    if word == "sym" and "symmetric" in method.knobs:
+    if word == "sym" and "symmetric" in method.options:
         return {"symmetric": True}
     if name == "packed" and value in ("", "cpu", "cuda"):
         return {"packed": value or device}
-    if given and name in method.knobs and name in VALUES:
+    if given and name in method.options and name in VALUES:
         try:
             read = {"True": True, "False": False}.get(value, json.loads(value.lower()))
         except ValueError:
             read = value
         if VALUES[name][1](read):
-            return {name: float(read) if isinstance(method.knobs[name], float) else read}
+            return {name: float(read) if isinstance(method.options[name], float) else read}
     raise UserError(f"'{piece}': {method.name} has no '{word}'; {RIGHT}")
 
 
 def _checked(entry: Entry, anatomy: Anatomy) -> list[Entry]:
     """The entry in the model's own names. Raises UserError for a target or method that does not exist."""
     word, blocks, layers = parse_target(str(entry["target"]), "target")
-    names = anatomy.own_names(word, f"target {entry['target']}")
+    names = anatomy.resolve_names(word, f"target {entry['target']}")
     for name in names:
         anatomy.mask(name, blocks, layers, f"target {entry['target']}")
     method = METHODS.get(str(entry.get("method")))

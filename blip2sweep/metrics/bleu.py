@@ -22,7 +22,7 @@ class Bleu:
         self._most = [_maximum(ngram_counts(text) for text in texts) for texts in references]
 
     def __call__(self, pairs: Sequence[tuple[int, str]]) -> FloatArray:
-        """Rows for (sample index, tokenised caption) pairs: (len(pairs), 10) float64."""
+        """The rows of (sample index, tokenised caption) pairs: (len(pairs), 10) float64."""
         return np.array([self._row(index, caption) for index, caption in pairs], dtype=np.float64)
 
     def _row(self, index: int, caption: str) -> list[int]:

@@ -1,7 +1,8 @@
-"""BLEU, METEOR, ROUGE-L and CIDEr of captions, equal to pycocoevalcap 1.2's, as per-sample statistics.
+"""BLEU, METEOR, ROUGE-L and CIDEr of captions as per-sample statistics, equal to those of pycocoevalcap 1.2.
 
-The reference side (tokens, n-gram counts, document frequencies, TF-IDF vectors) is computed once a scorer; the
-statistics of a caption for a sample once for that pair: cells of a sweep share most of their captions.
+Each scorer computes what depends on the references once: tokens, n-gram counts, document frequencies, TF-IDF vectors.
+The statistics of a caption for a sample are computed once for that pair, because cells of a sweep share most of their
+captions.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class CaptionScorer:
         return {name: self._statistic(name, pairs) for name in self._rows}
 
     def prepare(self, captions: Sequence[str]) -> None:
-        """Tokenises captions of any number of cells in one JVM start, so that ``statistics`` need not."""
+        """Tokenise the captions of any number of cells in one JVM start, so that ``statistics`` need not."""
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._tokens]
         self._tokens.update(zip(new, tokenize(new), strict=True))
 

@@ -43,7 +43,7 @@ class Cider:
         self._samples = [self._sample(texts) for texts in counts]
 
     def __call__(self, pairs: Sequence[tuple[int, str]]) -> FloatArray:
-        """Rows for (sample index, tokenised caption) pairs: (len(pairs), 2) float64."""
+        """The rows of (sample index, tokenised caption) pairs: (len(pairs), 2) float64."""
         return np.array([(self.score(index, caption), 1.0) for index, caption in pairs])
 
     def score(self, index: int, caption: str) -> float:

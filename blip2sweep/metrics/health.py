@@ -1,4 +1,4 @@
-"""Statistics of outputs that need no reference: empty ones, lengths, and equality with the baseline's."""
+"""Statistics of outputs that need no references: empty outputs, lengths, and equality with the baseline's outputs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from blip2sweep.metrics.statistics import FloatArray
 
 
 def health_statistics(texts: Sequence[str]) -> dict[str, FloatArray]:
-    """``{"health": (n, 3)}``, float64: is it empty (0 or 1), its length in words, 1.
+    """``{"health": (n, 3)}``, float64, of n texts: whether it is empty (0 or 1), its length in words, and 1.
 
-    Empty is nothing but whitespace; words are split at whitespace, before any normalisation.
+    A text of nothing but whitespace is empty. Words are split at whitespace, before any normalisation.
     """
     words = np.array([len(text.split()) for text in texts], dtype=np.float64)
     return {"health": np.column_stack([words == 0, words, np.ones_like(words)])}

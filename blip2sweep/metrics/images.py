@@ -20,10 +20,8 @@ class Images:
     count: int
 
     def by_image(self, statistics: FloatArray) -> FloatArray:
-        """The rows of a statistic array (n, k) added up by image, (m, k).
-
-        Raises ValueError for another number of samples.
-        """
+        """The rows of a statistic array (n, k), summed by image: (m, k). Raises ValueError for another number of
+        samples."""
         if len(statistics) != len(self.image):
             raise ValueError(
                 f"statistics of {len(statistics)} samples, weights for {len(self.image)}; use the same set"

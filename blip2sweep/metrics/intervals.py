@@ -106,7 +106,7 @@ def few_changed(metric: Metric, baseline: FloatArray, statistics: FloatArray, im
 
 
 def effective(metric: Metric, base: FloatArray, cell: FloatArray) -> float:
-    """k, from arrays by image, (m, k) each; 0 where nothing changed."""
+    """The effective number of changed images, k, from arrays by image, (m, k) each. 0 where nothing changed."""
     return _effective(_moved(metric, base - cell, (base + cell) / 2))
 
 
@@ -118,7 +118,8 @@ def _effective(moves: FloatArray) -> float:
 def _counting(
     metric: Metric, baseline: FloatArray, statistics: FloatArray, images: Images | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Both by image, without images that the metric does not ask about, such as those without a question of its type."""
+    """Both arrays by image, without images that the metric does not count, such as those without a question of its
+    type."""
     if len(baseline) != len(statistics):
         raise ValueError(f"a baseline of {len(baseline)} samples, a cell of {len(statistics)}; use the same set")
     base, cell = (a if images is None else images.by_image(a) for a in (baseline, statistics))
@@ -143,7 +144,7 @@ def _drop(metric: Metric, base: FloatArray, cell: FloatArray, level: float, whol
 
 
 def _moved(metric: Metric, rows: FloatArray, at: FloatArray) -> FloatArray:
-    """What each row moves the metric by, (m,): its gradient at the sums of `at`, times the row."""
+    """What each row changes the metric by, (m,): the gradient at the sums of `at`, times the row."""
     total = at.sum(axis=0)
     if metric.ratio is not None:
         above, below = metric.ratio
@@ -179,10 +180,8 @@ def hall(value: float, influence: FloatArray, level: float = LEVEL) -> tuple[flo
 
 
 def poisson(moves: FloatArray, unit: float, level: float = LEVEL) -> tuple[float, float]:
-    """How far below and above the sum of `moves`, (m,), the ends of its interval are.
-
-    unit: what an average image has to lose.
-    """
+    """The distances from the sum of `moves`, (m,), down and up to the ends of its interval. unit: what an average image
+    can lose."""
     losses, gains = np.maximum(moves, 0), np.maximum(-moves, 0)
     lost, won = float(losses.sum()), float(gains.sum())
     (lost_low, lost_high), (won_low, won_high) = (_fay(x, max(unit, float(x.max())), level) for x in (losses, gains))
@@ -236,5 +235,5 @@ def unseen(m: int, level: float = LEVEL) -> float:
 
 
 def fewest_images(margin: float, level: float = LEVEL) -> int:
-    """How many images it takes before a loss of `margin` of the baseline could not have gone unseen: 185 for 2 %."""
+    """The number of images below which a loss of `margin` of the baseline could go unseen: 185 for 2 %."""
     return int(np.ceil(-np.log((1 - level) / 2) / margin))

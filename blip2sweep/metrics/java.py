@@ -20,7 +20,7 @@ _LINE_BREAKS = re.compile("[\x00\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
 
 
 class JavaError(RuntimeError):
-    """A Java program failed; the message is one line. That Java is missing is a UserError instead."""
+    """A Java program failed. The message is one line. Java that is not installed raises UserError instead."""
 
 
 def java_binary() -> str:
@@ -50,6 +50,6 @@ def one_line(text: str) -> str:
 
 
 def last_line(stderr: bytes) -> str:
-    """The last line of what a program said, for an error message."""
+    """The last line that a program wrote, for an error message."""
     lines = stderr.decode("utf-8", errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else ""

@@ -26,7 +26,7 @@ from blip2sweep.rows.fields import shown
 
 
 class Predictions(NamedTuple):
-    """What a model said: by "image_id" (captions) or "question_id" (answers), or both, id -> text."""
+    """The predicted texts, by "image_id" (captions), by "question_id" (answers), or by both: id -> text."""
 
     by: dict[str, dict[Id, str]]
 
@@ -38,7 +38,8 @@ class Captions(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """References of questions: question id -> people's answers, and -> the type of its answer, None where nobody said."""
+    """References of questions: question id -> people's answers, and question id -> type of the answer, None where the
+    file has none."""
 
     answers: dict[Id, Sequence[str]]
     answer_types: dict[Id, str | None]
@@ -112,9 +113,8 @@ def _references(path: Path, records: list[object], mistakes: Mistakes) -> Captio
 
 
 def spelt_like(ids: Mapping[Id, str], known: Collection[Id]) -> dict[Id, str]:
-    """Predictions with ids as the references have them: CSV has no numbers, and "42" is 42 where all ids are numbers.
-
-    Raises ValueError where two ids become one."""
+    """The predictions with ids of the same type as those of the references. CSV has no numbers, so "42" becomes 42
+    where all ids are numbers. Raises ValueError where two ids become one."""
     wanted, own = type(next(iter(known))), type(next(iter(ids)))
     if wanted is own:
         return dict(ids)
@@ -125,7 +125,7 @@ def spelt_like(ids: Mapping[Id, str], known: Collection[Id]) -> dict[Id, str]:
 
 
 def _number(text: str) -> Id:
-    """The integer that a text spells, as tables write it; any other text as it is."""
+    """The integer that a text spells in a table; any other text unchanged."""
     found = _NUMBER.fullmatch(text)
     return int(found[1]) if found else text
 
@@ -144,7 +144,7 @@ def _jsonl(path: Path) -> object:
 
 
 def _csv(path: Path) -> object:
-    """Everything as text: a model may well answer "NA" or "1.0"."""
+    """All columns as texts, because a model may answer "NA" or "1.0"."""
     csv.field_size_limit(2**31 - 1)
     try:
         lines = [x for x in csv.reader(io.StringIO(read_text(path, PREDICTION_FORMS), newline=""), strict=True) if x]

@@ -64,7 +64,7 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """1 where more is better, −1 where less is."""
+        """1 where a higher value is better, −1 where a lower one is."""
         return 1 if self.higher_is_better else -1
 
     @overload

@@ -85,7 +85,7 @@ def vqa_accuracy(answer: str, references: Sequence[str], literal_if_unanimous: b
 
 
 def rule_of(references: Iterable[Sequence[str]]) -> str:
-    """How these questions are scored, by their numbers of answers: LEAVE_ONE_OUT, EXACT_MATCH, or both with a count."""
+    """How questions with these numbers of answers are scored: LEAVE_ONE_OUT, EXACT_MATCH, or both with a count."""
     single = [len(truths) == 1 for truths in references]
     if all(single) or not any(single):
         return EXACT_MATCH if single and single[0] else LEAVE_ONE_OUT

@@ -15,7 +15,7 @@ from blip2sweep.models.anatomy_config import check_parts, read_part
 from blip2sweep.models.architecture import Stage, family, stages
 from blip2sweep.models.part import Linear, Part
 from blip2sweep.models.places import places
-from blip2sweep.models.roles import check_names, own_names, spellings
+from blip2sweep.models.roles import check_names, resolve_names, spellings
 from blip2sweep.wire.model_section import ModelSection
 
 
@@ -58,11 +58,11 @@ class Anatomy:
         if str(text) in ("all", "none"):
             return list(self.parts) if text == "all" else []
         words = str(text).split("+")
-        return list(dict.fromkeys(name for word in words for name in self.own_names(word, f"{where}={text}")))
+        return list(dict.fromkeys(name for word in words for name in self.resolve_names(word, f"{where}={text}")))
 
-    def own_names(self, word: str, where: str) -> tuple[str, ...]:
-        """The addressable names that one word of a union means (see `roles.own_names`)."""
-        return own_names(self, word, where)
+    def resolve_names(self, word: str, where: str) -> tuple[str, ...]:
+        """The addressable names that one word of a union means (see `roles.resolve_names`)."""
+        return resolve_names(self, word, where)
 
     def mask(self, part: str, blocks: str, layers: str, where: str = "") -> tuple[bool, ...]:
         """For each linear of the part, in the order of `Part.linears`, whether the target names it. Memoised.

@@ -31,7 +31,7 @@ def _parts(word: str, anatomy: Anatomy) -> tuple[str, ...]:
     where = f"model.dtype_per_part.{word}"
     if "." in word:
         raise UserError(f"{where}: no such part; {nearest(word, anatomy.parts)}")
-    return anatomy.own_names(word, where)
+    return anatomy.resolve_names(word, where)
 
 
 def stage_dtypes(model: ModelSection, anatomy: Anatomy) -> dict[str, str]:

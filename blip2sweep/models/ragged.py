@@ -157,5 +157,5 @@ def _restored(values: Tensor, header: Tensor, further: Sequence[Tensor]) -> Rows
 def _digest(x: Tensor) -> bytes:
     head = f"{tuple(x.shape)} {x.dtype}".encode()
     content, values = hashlib.sha256(head), x.detach().cpu().contiguous()
-    content.update(values.view(-1).view(torch.uint8).numpy())  # read in place: it may be gigabytes
+    content.update(values.view(-1).view(torch.uint8).numpy().data)  # read in place: it may be gigabytes
     return content.digest()

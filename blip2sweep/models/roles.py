@@ -46,7 +46,7 @@ def spellings(parts: Mapping[str, Part], addressable: Iterable[str]) -> dict[str
     return {**found, **{word: names for word, names in by_role.items() if word not in found}}
 
 
-def own_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
+def resolve_names(anatomy: Anatomy, word: str, where: str) -> tuple[str, ...]:
     """The addressable names that one word means: itself, or the parts that have the role.
 
     where: what was typed, for the message. Raises MissingRole where no part of the model has the role, UserError for a
@@ -80,7 +80,7 @@ def check_spelling(anatomy: Anatomy, spelled: Iterable[tuple[str, str]]) -> None
             )
 
 
-def own_keys(key: str, anatomy: Anatomy) -> tuple[str, ...]:
+def resolve_keys(key: str, anatomy: Anatomy) -> tuple[str, ...]:
     """The config keys that one key of `per_part` or `dtype_per_part` means, in the model's own names.
 
     Any other key is returned as it is.

@@ -16,13 +16,13 @@ from typing import cast
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.outside import files
 from blip2sweep.outside.files import remember, search
-from blip2sweep.outside.found import PAGE, Found, Name
+from blip2sweep.outside.outside_module import PAGE, Name, OutsideModule
 from blip2sweep.outside.packages import packaged
 from blip2sweep.wire.pack import OutsideCode
 
 __all__ = [
-    "PAGE", "Found", "codes", "find", "identity", "in_use", "listing", "members", "module_of", "names", "refuse_taken", "remember",
-    "require", "said", "search", "take",
+    "PAGE", "OutsideModule", "codes", "describe", "find", "identity", "in_use", "listing", "members", "module_of", "names", "refuse_taken", "remember",
+    "require", "search", "take",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def members(protocol: type) -> list[str]:
     return [name for name in dict.fromkeys(own) if not name.startswith("_")]
 
 
-def find(group: str, name: str) -> Found | None:
+def find(group: str, name: str) -> OutsideModule | None:
     """Who has a name that is not built in; None where nobody has. Raises UserError where several have it."""
     several = sorted(_all(group, name), key=lambda found: found.where)
     if len(several) > 1:
@@ -73,7 +73,7 @@ def names(group: str) -> list[str]:
     return sorted({name for own, name in (*files.known, *packaged()) if own == group})
 
 
-def _all(group: str, name: str) -> list[Found]:
+def _all(group: str, name: str) -> list[OutsideModule]:
     file = files.known.get((group, name))
     return [*([file] if file else []), *packaged().get((group, name), ())]
 
@@ -101,10 +101,10 @@ def require(codes: Mapping[str, OutsideCode]) -> None:
                 if "package" in code
                 else "--config-dir of its folder"
             )
-            raise UserError(f"{said(full, code)}: not known here; right: {right}")
+            raise UserError(f"{describe(full, code)}: not known here; right: {right}")
         if _identity(found.code) != _identity(code):
             raise UserError(
-                f"{said(full, code)}: planned with that, here is {found.where}; right: the one that was planned, or the same "
+                f"{describe(full, code)}: planned with that, here is {found.where}; right: the one that was planned, or the same "
                 f"command again"
             )
     required.update(codes)
@@ -125,14 +125,14 @@ def in_use() -> str:
     return json.dumps(identity(required), sort_keys=True) if required else ""
 
 
-def said(full: str, code: OutsideCode) -> str:
+def describe(full: str, code: OutsideCode) -> str:
     """`methods.mine of package toy 1.0`, `methods.mine of /site/methods/mine.py (sha256 1a2b3c4d5e6f)`."""
     if "file" in code:
         return f"{full} of {code['file']} (sha256 {code['sha256'][:12]})"
     return f"{full} of package {code['package']} {code['version']}"
 
 
-def listing() -> Iterator[tuple[str, Found]]:
+def listing() -> Iterator[tuple[str, OutsideModule]]:
     """(`group.name`, who has it) of all that is here."""
     for (group, name), found in sorted(files.known.items()):
         yield f"{group}.{name}", found

@@ -10,10 +10,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from blip2sweep.errors import UserError
-from blip2sweep.outside.found import GROUPS, Found, Name
+from blip2sweep.outside.outside_module import GROUPS, Name, OutsideModule
 from blip2sweep.wire.pack import OutsideCode
 
-known: dict[Name, Found] = {}
+known: dict[Name, OutsideModule] = {}
 imported: dict[Name, tuple[str, object]] = {}  # (sha256, module) of files; a process imports one of each name
 
 
@@ -26,14 +26,14 @@ def search(folders: Iterable[Path]) -> None:
                 known.setdefault((group, path.stem), _of_file((group, path.stem), path.absolute()))
 
 
-def _of_file(name: Name, path: Path, planned: str | None = None) -> Found:
+def _of_file(name: Name, path: Path, planned: str | None = None) -> OutsideModule:
     """planned: the only sha256 that is imported; None: that of the file as it is when it is first asked for."""
     read = cache(lambda: _checked(path, planned))
 
     def hashed() -> OutsideCode:
         return OutsideCode(file=str(path), sha256=hashlib.sha256(read()).hexdigest())
 
-    return Found(f"file {path}", lambda: _import_file(name, path, read()), hashed)
+    return OutsideModule(f"file {path}", lambda: _import_file(name, path, read()), hashed)
 
 
 def _checked(path: Path, planned: str | None) -> bytes:

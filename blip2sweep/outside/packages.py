@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blip2sweep.outside.found import GROUPS, Found, Name
+from blip2sweep.outside.outside_module import GROUPS, Name, OutsideModule
 from blip2sweep.wire.pack import OutsideCode
 
 if TYPE_CHECKING:
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 @cache
-def packaged() -> dict[Name, list[Found]]:
+def packaged() -> dict[Name, list[OutsideModule]]:
     """What installed packages bring; none is imported."""
     from importlib.metadata import entry_points
 
-    every, found = entry_points(), dict[Name, list[Found]]()
+    every, found = entry_points(), dict[Name, list[OutsideModule]]()
     for group in GROUPS:
         for point in every.select(group=f"blip2sweep.{group}"):
             found.setdefault((group, point.name), []).append(_of_package(point))
     return found
 
 
-def _of_package(point: EntryPoint) -> Found:
+def _of_package(point: EntryPoint) -> OutsideModule:
     dist = point.dist
     assert dist is not None
     where = f"package {dist.name} {dist.version}, entry point {point.group}: {point.name} = {point.value}"
-    return Found(where, point.load, lambda: _package_code(dist, point))
+    return OutsideModule(where, point.load, lambda: _package_code(dist, point))
 
 
 def _package_code(dist: Distribution, point: EntryPoint) -> OutsideCode:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.canonical import canonical_json, digest
-from blip2sweep.compression.step import Words
+from blip2sweep.compression.step import SpecFields
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import Stage
 from blip2sweep.models.part import Part
@@ -95,9 +95,9 @@ def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
 @lru_cache(maxsize=65536)
 def block_entries(part: PartRecipe) -> Blocks:
     """For each block a digest of {path of a site: spec}, of the entries whose first changed block it is."""
-    blocks: list[list[tuple[str, dict[str, Words]]]] = [[] for _ in range(part.part.n_blocks)]
+    blocks: list[list[tuple[str, dict[str, SpecFields]]]] = [[] for _ in range(part.part.n_blocks)]
     for entries, (kind, specs) in zip(part.steps, part.identities, strict=True):
-        own: dict[int, dict[str, Words]] = {}
+        own: dict[int, dict[str, SpecFields]] = {}
         for site, spec in entries.pairs:
             own.setdefault(spec.first_block(site), {})[site.path] = specs[site.path]
         for block, there in own.items():

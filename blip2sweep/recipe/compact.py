@@ -32,7 +32,7 @@ def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, object]]:
         by_spec.setdefault(spec, []).append(site)
     named = {} if kind == QUANTIZE else {"step": kind}
     return [
-        {**named, "target": f"{recipe.part.name}:{blocks}:{layers}", **step(kind).words(spec)}
+        {**named, "target": f"{recipe.part.name}:{blocks}:{layers}", **step(kind).to_entry(spec)}
         for spec, there in by_spec.items()
         for blocks, layers in _described(recipe.part, there)
     ]
@@ -129,7 +129,7 @@ def _expanded(kind: str, entries: Sequence[Mapping[str, object]], anatomy: Anato
     """{part: entries} of one step. Of two targets that name one site the last wins."""
     module, found = step(kind, "recipe"), {n: dict[str, Pair]() for n in anatomy.parts}
     for entry in entries:
-        spec = module.read({k: v for k, v in entry.items() if k not in ("target", "step")})
+        spec = module.from_entry({k: v for k, v in entry.items() if k not in ("target", "step")})
         for part, there in sites_of(entry["target"], anatomy, module.LEVEL, "recipe").items():
             found[part].update((site.path, (site, spec)) for site in there)
     return {n: Entries(kind, _in_order(anatomy.parts[n], own, module.LEVEL)) for n, own in found.items()}

@@ -1,7 +1,5 @@
-"""A resolved recipe:
-
-the entries of its steps in order. It is kept part by part, so that a grid shares the work of parts.
-"""
+"""A resolved recipe: the entries of its steps, in order. It is kept part by part, so that the cells of a grid share the
+work of parts."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Words, layers_in, step
+from blip2sweep.compression.step import QUANTIZE, Entries, Pair, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -55,7 +53,7 @@ class PartRecipe:
         return frozenset(s.weights.method for _, s in self.layers)
 
     @cached_property
-    def identities(self) -> tuple[tuple[str, Mapping[str, Words]], ...]:
+    def identities(self) -> tuple[tuple[str, Mapping[str, SpecFields]], ...]:
         """(kind, {path of a site: spec}) of each step, as keys have it."""
         return tuple((s.kind, step(s.kind).identity(self.part, s.pairs) if s.pairs else {}) for s in self.steps)
 
@@ -82,7 +80,7 @@ def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]
     return Entries(entries.kind, tuple((x, s) for x, s in pairs if s is not None), entries.used)
 
 
-def joined(steps: Iterable[tuple[str, Mapping[str, Words]]]) -> RecipeIdentity:
+def joined(steps: Iterable[tuple[str, Mapping[str, SpecFields]]]) -> RecipeIdentity:
     """The identities of steps as one map, as hashes have it.
 
     Quantization's is flat: {module path: scheme}. Where there are other steps, `@steps` lists all of them in order, and

@@ -29,19 +29,19 @@ def packed(data: object) -> str:
     return base64.b64encode(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)).decode()
 
 
-def captions(source: Source) -> dict[str, object] | None:
+def captions(source: Source, models: int = 1) -> dict[str, object] | None:
     """`{samples, cells, texts, scores, own, index, sign, left_out}`; None where no cell has outputs.
 
     texts[i]: the distinct outputs of sample i. scores[i]: their values of the main metric, where it has a meaning for
     one sample. index[c]: for cell c, the number of its text for each sample. sign: 1 where more is better. left_out:
-    the number of cells beyond MOST_CELLS. A likelihood does not follow from the output: then own[c] has the values of
+    the number of cells beyond MOST_CELLS; that many and THUMBNAILS are shared by the models of a page. A likelihood does not follow from the output: then own[c] has the values of
     cell c, and scores are empty.
     """
     rows = source.cells
     if source.draws is None or "predictions" not in rows:
         return None
     there = rows[rows["key"].isin(list(source.draws.arrays))]
-    own = there.iloc[(there["part"] != "none").argsort(kind="stable")].head(MOST_CELLS)  # the baseline first
+    own = there.iloc[(there["part"] != "none").argsort(kind="stable")].head(MOST_CELLS // models)  # the baseline first
     base = own.iloc[0]
     first = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
     texts: list[dict[str, int]] = [{} for _ in first.id]
@@ -53,7 +53,9 @@ def captions(source: Source) -> dict[str, object] | None:
             answers = predictions_or_none(source.output_dir, stem(key, outputs))
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
             known[outputs] = (
-                _indexed(source.words(answers), single, texts, scores) if answers and answers.id == first.id else []
+                _indexed(source.readable_outputs(answers), single, texts, scores)
+                if answers and answers.id == first.id
+                else []
             )
         index.append(known[outputs])
     main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
@@ -62,7 +64,7 @@ def captions(source: Source) -> dict[str, object] | None:
     values = (
         None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
     )
-    return {"cells": cells, "samples": _samples(source, first), "texts": [list(t) for t in texts], "scores": scores,
+    return {"cells": cells, "samples": _samples(source, first, THUMBNAILS // models), "texts": [list(t) for t in texts], "scores": scores,
             "own": values, "index": index, "sign": source.draws.metric.sign, "left_out": len(there) - len(own)}  # fmt: skip
 
 
@@ -92,8 +94,8 @@ def _number(value: float) -> float | None:
     return None if value != value else value
 
 
-def _samples(source: Source, first: Predictions) -> list[dict[str, object]]:
-    """Id, image, question, references and a thumbnail of each sample, as far as they are known."""
+def _samples(source: Source, first: Predictions, most: int) -> list[dict[str, object]]:
+    """Id, image, question and references of each sample, as far as they are known, and at most `most` thumbnails."""
     known = {s.id: s for s in source.task.samples} if source.task else {}
     given = source.folder / "references.json"
     references = _references(given) if given.exists() else {}
@@ -103,7 +105,7 @@ def _samples(source: Source, first: Predictions) -> list[dict[str, object]]:
         row: dict[str, object] = {"id": own, "image": image}
         if sample is not None:
             row |= {"question": sample.question, "references": list(sample.references)[:10]}
-            if len(pictures) < THUMBNAILS and image not in pictures:
+            if len(pictures) < most and image not in pictures:
                 pictures[image] = thumbnail(sample.image)
             row["thumb"] = pictures.get(image)
         elif image in references:

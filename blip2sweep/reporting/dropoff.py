@@ -15,15 +15,17 @@ from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
+from blip2sweep.reporting.dropoff_roles import Panel, PanelRow, role_panels
 from blip2sweep.reporting.metric_text import metric_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which every kind of colour vision can tell apart. Markers repeat what colours say.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_CURVES, MOST_PANELS = 14, 6
+MOST_CURVES, MOST_PANELS, MOST_ROWS = 14, 6, 4
 
 
 def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
@@ -39,23 +41,45 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    every = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))
-    panels = every[:MOST_PANELS]
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 4.2), squeeze=False, sharey=True)
-    for axis, (model, task, method) in zip(axes[0], panels, strict=True):
-        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & same(cells["method"], method)]
-        metric = chosen["metric"].iloc[0]
-        _panel(axis, chosen, metric)
-        axis.set_title(f"{model}, {task}, {method or 'several methods'}", fontsize=10)
-        axis.set_ylabel(metric_text(metric).axis)
-    if len(every) > len(panels):
-        figure.suptitle(f"the first {len(panels)} of {len(every)} panels; all are in the table", fontsize=8)
+    figure = _drawn(role_panels(cells) or [_method_panels(cells)])
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
     plt.close(figure)
     write_atomic(path, buffer.getvalue())
     return path
+
+
+def _drawn(rows: list[PanelRow]) -> Figure:
+    """The figure of these rows. Rows of a picture have one scale each."""
+    import matplotlib.pyplot as plt
+
+    across, down = len(rows[0].panels), min(len(rows), MOST_ROWS)
+    wide = 5.6 if not rows[0].curves else 4.0
+    figure, axes = plt.subplots(down, across, figsize=(wide * across, 4.2 * down), squeeze=False, sharey="row")
+    for row, line in zip(rows, axes, strict=False):
+        for panel, axis in zip(row.panels, line, strict=True):
+            if panel is None:
+                axis.set_visible(False)
+                continue
+            metric = panel.cells["metric"].iloc[0]
+            _panel(axis, panel.cells, metric, row.curves)
+            axis.set_title(panel.title, fontsize=10)
+            axis.set_ylabel(metric_text(metric).axis)
+    there, shown = sum(row.there for row in rows), sum(len(row.panels) for row in rows[:down])
+    if there > shown:
+        figure.suptitle(f"the first {shown} of {there} panels; all are in the table", fontsize=8)
+    return figure
+
+
+def _method_panels(cells: pd.DataFrame) -> PanelRow:
+    """A panel for each model, task and method."""
+    every = list(dict.fromkeys(zip(cells["model"], cells["task"], cells["method"], strict=True)))
+    panels = list[Panel | None]()
+    for model, task, method in every[:MOST_PANELS]:
+        chosen = cells[(cells["model"] == model) & (cells["task"] == task) & same(cells["method"], method)]
+        panels.append(Panel(f"{model}, {task}, {method or 'several methods'}", chosen))
+    return PanelRow(panels, len(every))
 
 
 def same(values: pd.Series, value: str | None) -> pd.Series:
@@ -93,12 +117,14 @@ def _curve_names(rows: pd.DataFrame) -> list[str]:
     return [" ".join(str(v) for v in values if pd.notna(v)) for values in named]
 
 
-def _panel(axis: Axes, cells: pd.DataFrame, metric: str) -> None:
+def _panel(axis: Axes, cells: pd.DataFrame, metric: str, named: list[str]) -> None:
+    """Draw a panel. named: all curves of the picture in their order; empty where the panel has its own."""
     widths = sorted(cells["bits"].unique())
     axis.axhline(100, color="0.5", linewidth=1, linestyle="--")
-    order = part_names(cells)  # as the report's colours
-    curves = sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
+    curves = named or _by_part(cells)
     for i, name in enumerate(curves[:MOST_CURVES]):
+        if not (cells["line"] == name).any():
+            continue
         own = cells[cells["line"] == name].sort_values("bits")
         # Widths are even steps on the axis. Curves are shifted a little so that their bars do not hide each other.
         x = own["bits"].map(widths.index).to_numpy(float) + 0.04 * (i - (min(len(curves), MOST_CURVES) - 1) / 2)
@@ -112,6 +138,12 @@ def _panel(axis: Axes, cells: pd.DataFrame, metric: str) -> None:
     axis.legend(
         frameon=False, fontsize=8, title=None if len(curves) <= MOST_CURVES else f"first {MOST_CURVES} of {len(curves)}"
     )
+
+
+def _by_part(cells: pd.DataFrame) -> list[str]:
+    """The names of the curves in the order of the report's colours."""
+    order = part_names(cells)
+    return sorted(dict.fromkeys(cells["line"]), key=lambda name: _place(name.split()[0], order))
 
 
 def _place(parts: str, order: list[str]) -> tuple[int, list[int]]:

@@ -8,6 +8,7 @@ import html
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.resources import files
@@ -18,6 +19,7 @@ import pandas as pd
 from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.captions import captions, packed
+from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.figures import Figure, figures, write_csvs
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.overview import sentences
@@ -25,7 +27,7 @@ from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
 
-SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "app.js")
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "models.js", "app.js")
 MOST_FAILURES = 200
 
 
@@ -39,8 +41,38 @@ def build_report(source: Source, path: Path) -> list[Figure]:
 
 def page(source: Source, made: list[Figure]) -> str:
     """The HTML of the page."""
-    template = _asset("page.html")
-    browser, metric = captions(source), metric_text(source.metric)
+    return whole_page(source.title, source.heading, body(source, made), packs(source, made))
+
+
+def whole_page(title: str, heading: str, main: str, data: str, links: str = "") -> str:
+    """The page around its content. title, heading: text; main, data, links: HTML."""
+    values = {
+        "title": html.escape(f"blip2sweep · {title}"),
+        "heading": html.escape(heading),
+        "style": asset("style.css"),
+        "links": links,
+        "main": main,
+        "data": data,
+        "plotly": _plotly(),
+        "scripts": "\n".join(asset(name) for name in SCRIPTS),
+    }
+    return filled("page.html", values)
+
+
+def body(source: Source, made: list[Figure]) -> str:
+    """The HTML of one model's analysis."""
+    values = {
+        "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
+        "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
+        "failures": _failures(source),
+        "how": _how(source),
+    }
+    return filled("model.html", values)
+
+
+def packs(source: Source, made: list[Figure], end: str = "", models: int = 1) -> str:
+    """The elements with the data of one model's analysis. end: of their ids, where a page has several models."""
+    browser, metric = captions(source, models), metric_text(source.metric)
     data = {
         "metric": metric.label,
         "words": {"worse": metric.worse, "axis": metric.axis, "gain": metric.gain, "higher": metric.higher_is_better},
@@ -50,21 +82,16 @@ def page(source: Source, made: list[Figure]) -> str:
         "figures": {f.name: records(f.data) for f in made},
         "cells": records(_cell_table(source)),
     }
-    values = {
-        "title": html.escape(f"blip2sweep · {source.title}"),
-        "heading": html.escape(source.heading),
-        "style": _asset("style.css"),
-        "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
-        "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
-        "failures": _failures(source),
-        "how": _how(source),
-        "data": safe_json(data),
-        "captions": packed(browser) if browser else "",
-        "plotly": _plotly(),
-        "scripts": "\n".join(_asset(name) for name in SCRIPTS),
-    }
-    # One pass: inserted text is not searched again, so no text of a sweep can name a part of the page.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+    return (
+        f'<script type="application/json" id="data{end}">{safe_json(data)}</script>\n'
+        f'<script type="text/plain" id="packed-captions{end}">{packed(browser) if browser else ""}</script>'
+    )
+
+
+def filled(name: str, values: Mapping[str, str]) -> str:
+    """A template of the page with its values, in one pass: inserted text is not searched again, so no text of a sweep
+    can name a part of the page."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], asset(name))
 
 
 def _base(source: Source) -> dict[str, object]:
@@ -98,7 +125,7 @@ def safe_json(data: object) -> str:
 
 
 @lru_cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     return (files("blip2sweep.reporting") / "page" / name).read_text(encoding="utf-8")
 
 
@@ -158,7 +185,7 @@ def _failures(source: Source) -> str:
 def _how(source: Source) -> str:
     """The list of what a reader needs to run the sweep again and to judge its numbers."""
     cells = source.cells
-    facts = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
+    facts: dict[str, str | None] = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
     for column in (
         "model",
         "weights",
@@ -183,7 +210,6 @@ def _how(source: Source) -> str:
         else "95 %, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
         "bands by max-T, B = 2000 resamples shared by all cells"
     )
-    if set(cells["model"]) == {"tiny"}:
-        facts["note"] = "model tiny is the embedded default: it proves the plumbing and ranks no methods for the world"
+    facts["note"] = embedded_note(set(cells["model"]))
     rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items() if v)
     return f"<dl>{rows}</dl>"

@@ -14,12 +14,15 @@ from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.grid import FREE
 from blip2sweep.analysis.main_metric import main_metric
+from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.analysis.prices import ALONE, HERE, LADDER, advised, prices, states
 from blip2sweep.analysis.recipes import entries, overrides_of, part_of
+from blip2sweep.console.printing import one_line
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import PriceTable, Sizes, sizes_of
 from blip2sweep.reporting.rerun import context
+from blip2sweep.reporting.sections import model_parts
 from blip2sweep.reporting.source import Source
 
 RUN = "python -m blip2sweep -m"
@@ -159,7 +162,19 @@ def ladder_sentence(found: pd.DataFrame, setting: str, sizes: Sizes, metric: Met
 
 
 def terminal_prices(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]:
-    """The lines for the terminal after a sweep; none where cells are of several kinds or have no steps to price."""
+    """The lines for the terminal after a sweep, of each model by itself; none where cells of a model are of several
+    kinds or have no steps to price."""
+    names = models_of(table)
+    if len(names) < 2:
+        return _prices_of(output_dir, table, command)
+    lines = list[str]()
+    for name in names:
+        own = _prices_of(output_dir, of_model(table, name, model_parts(output_dir, name)), command)
+        lines += [f"{one_line(name)}: {own[0]}", *own[1:]] if own else []
+    return lines
+
+
+def _prices_of(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]:
     try:
         cells = comparable(table)
     except UserError:

@@ -14,7 +14,7 @@ from blip2sweep.analysis.recipes import Entry, calibrates, part_of
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.roles import own_keys
+from blip2sweep.models.roles import resolve_keys
 from blip2sweep.reporting.source import Source
 from blip2sweep.results.sweeps import list_sweeps
 
@@ -81,7 +81,7 @@ def _kept_overrides(arguments: Sequence[str], row: Row, anatomy: Anatomy | None)
     """The overrides of KEPT, with the model's own names for its parts, as the rest of a suggested command has them."""
     for key, value in _overrides(arguments):
         if key.startswith(KEPT):
-            named = own_keys(key, anatomy) if anatomy else (key,)
+            named = resolve_keys(key, anatomy) if anatomy else (key,)
             yield from (f"{name}={_one(key, value, row)}" for name in named)
 
 

@@ -12,15 +12,17 @@ import pandas as pd
 from blip2sweep.analysis.cells import SAME, comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.main_metric import main_metric
+from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.reporting.sections import model_parts, shipped_section
 from blip2sweep.results.collect import collect
 from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
 from blip2sweep.results.sweeps import Sweep, find_results
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
 
 
@@ -42,6 +44,11 @@ class Source:
     command: str
     notes: list[str] = field(default_factory=list)
     only: dict[str, str] = field(default_factory=dict)  # what narrowed the table, by column
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(self.cells["model"].iloc[0])
 
     @property
     def selection(self) -> list[str]:
@@ -81,16 +88,19 @@ class Source:
         own = table[table["baseline"] == base] if "baseline" in table else table.iloc[:0]
         if set(own["key"]) <= set(self.cells["key"]):
             return self.cells, self.draws
-        cells = comparable(own)
+        cells = comparable(of_model(own, self.model, model_parts(self.output_dir, self.model)))
         return cells, load_draws(self.output_dir, cells, self.metric)
 
     @cached_property
-    def anatomy(self) -> Anatomy | None:
-        """The anatomy of the model as planned, else of the shipped model of that name; None where neither is known."""
+    def section(self) -> ModelSection | None:
+        """The model's config as planned, else that of the shipped model of that name; None where neither is known."""
         job = next((self.jobs[k] for k in self.cells["key"] if k in self.jobs), None)
-        name = str(self.cells["model"].iloc[0])
-        config = job["model"] if job else (model_config(name) if name in shipped_models() else None)
-        return anatomy(config) if config else None
+        return job["model"] if job else shipped_section(self.model)
+
+    @cached_property
+    def anatomy(self) -> Anatomy | None:
+        """The anatomy of `section`; None where it is not known."""
+        return anatomy(self.section) if self.section else None
 
     @property
     def known_anatomy(self) -> Anatomy:
@@ -110,9 +120,9 @@ class Source:
         except UserError:
             return None
 
-    def words(self, predictions: Predictions) -> list[str]:
+    def readable_outputs(self, predictions: Predictions) -> list[str]:
         """The output for each sample as people read it, or the raw output where the task is not known."""
-        return self.task.words(predictions) if self.task else predictions.outputs
+        return self.task.readable_outputs(predictions) if self.task else predictions.outputs
 
 
 def pack_jobs(output_dir: Path) -> dict[str, CellJob]:
@@ -121,6 +131,41 @@ def pack_jobs(output_dir: Path) -> dict[str, CellJob]:
     for folder in sorted((output_dir / "sweeps").glob("*/packs")):
         found |= sweep_jobs(folder.parent)
     return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows that a verb was asked for: of a sweep, or of the whole ledger where `found` is None."""
+
+    output_dir: Path
+    found: Sweep | None
+    table: pd.DataFrame
+    notes: list[str]
+    only: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        return self.found.name if self.found else ALL
+
+    @property
+    def folder(self) -> Path:
+        return self.found.folder(self.output_dir) if self.found else self.output_dir
+
+    def source(self, model: str | None = None) -> Source:
+        """The source of all rows, or of one model of several. Raises UserError where they cannot be compared."""
+        chosen = [model] if model is not None else models_of(self.table)
+        table, only = self.table, self.only
+        if len(chosen) == 1:
+            table = of_model(table, chosen[0], model_parts(self.output_dir, chosen[0]))
+        cells = comparable(table)
+        metric = main_metric(cells)
+        assert metric is not None
+        draws = load_draws(self.output_dir, cells, metric)
+        only = only if model is None else {"model": model, **only}
+        command = self.found.command if self.found else ""
+        return Source(
+            self.output_dir, self.title, self.folder, table, cells, metric, draws, command, list(self.notes), only
+        )
 
 
 def load_source(
@@ -134,17 +179,21 @@ def load_source(
     only: {column: value} narrows the cells, such as {"task": "vqav2"}. A run of one cell is the newest sweep only where
     there is no other. Raises UserError where nothing fits, and where cells cannot be compared (see `comparable`).
     """
+    return select(output_dir, sweep, all_cells, only).source()
+
+
+def select(
+    output_dir: Path,
+    sweep: str | None = None,
+    all_cells: bool = False,
+    only: dict[str, str | None] | None = None,
+) -> Selection:
+    """The rows of `load_source`, which may be of several models."""
     found = None if all_cells else find_results(output_dir, sweep)
     folder = found.folder(output_dir) if found else output_dir
     table = _narrowed(_collected(output_dir, found, folder), only or {})
-    cells = comparable(table)
-    metric = main_metric(cells)
-    assert metric is not None
-    draws = load_draws(output_dir, cells, metric)
-    title, command = (found.name, found.command) if found else (ALL, "")
     notes = newer_runs(output_dir, found) if found and sweep is None else []
-    narrowed = {c: v for c, v in (only or {}).items() if v is not None}
-    return Source(output_dir, title, folder, table, cells, metric, draws, command, notes, narrowed)
+    return Selection(output_dir, found, table, notes, {c: v for c, v in (only or {}).items() if v is not None})
 
 
 def _collected(output_dir: Path, found: Sweep | None, folder: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from blip2sweep.reporting.dropoff import COLOURS, MARKERS
 from blip2sweep.reporting.figures import Figure
 from blip2sweep.reporting.interaction import draw_panel
 from blip2sweep.reporting.metric_text import text_of_label
+from blip2sweep.reporting.models_picture import draw_models
 from blip2sweep.reporting.panels import HIGH, WIDE, columns, errors, left_out, legend, panels, style
 
 if TYPE_CHECKING:
@@ -192,5 +193,5 @@ def _methods(picture: Picture, data: pd.DataFrame, metric: str) -> None:
 
 DRAW: dict[str, Draw] = {
     "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "prices": _prices, "shapley": _shapley,
-    "methods": _methods,
+    "methods": _methods, "models": draw_models,
 }  # fmt: skip

@@ -13,12 +13,12 @@ from rich.cells import cell_len
 from rich.table import Table
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.main_metric import main_metric, metric_of, metrics_of
+from blip2sweep.analysis.main_metric import metric_of, metrics_of
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
-from blip2sweep.metrics import METRICS
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
-from blip2sweep.reporting.few_images import unseen_notes
+from blip2sweep.reporting.part_roles import by_role, names_differ, part_texts
+from blip2sweep.reporting.table_notes import notes
 from blip2sweep.results.sweeps import Sweep
 
 MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all rows
@@ -35,11 +35,13 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
 
     All values are texts.
     """
+    differ = names_differ(table)
+    table = by_role(table) if differ else table
     out = pd.DataFrame(index=table.index)
     for column in ("model", "dtype", "task", "samples"):
         if column in table and table[column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
-    out["part"] = table["part"]
+    out["part"] = part_texts(table) if differ else table["part"]
     out["bits"] = [_bits(row) for row in table.to_dict("records")]
     for column in ("blocks", "layers", "method", "strategy", "group_size"):
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
@@ -65,7 +67,7 @@ def print_sweep(table: pd.DataFrame, sweep: Sweep, output_dir: Path, picture: Pa
     if table.empty:
         screen.print("no rows yet")
         return
-    print_table(table.head(MOST_ROWS), f"sweep {sweep.name}")
+    print_table(by_role(table).head(MOST_ROWS), f"sweep {sweep.name}")
     if len(table) > MOST_ROWS:
         screen.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}")
     for line in [*notes(table), *_prices(table, sweep, output_dir)]:
@@ -122,36 +124,6 @@ def _beginnings(keys: pd.Series) -> pd.Series:
 def _width(short: pd.DataFrame) -> int:
     """Of the table as it is drawn: two blanks and a line a column."""
     return 1 + sum(3 + max(cell_len(str(v)) for v in [c, *short[c]]) for c in short)
-
-
-def notes(table: pd.DataFrame) -> list[str]:
-    """What a reader of the numbers must know."""
-    ends = [f"drop_{m}_low" for m in metrics_of(table)]
-    bounded = any(table[e].notna().any() for e in ends if e in table)
-    how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
-    lines = [f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"]
-    if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
-        rate, metric = table["noise_flip_rate"].max(), main_metric(table)
-        change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
-        by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
-        lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
-    if "noise_seed_flip_rate" in table and table["noise_seed_flip_rate"].notna().any():
-        rates = [f"{table[f'noise_{w}_flip_rate'].max():.1%}" for w in ("seed", "arithmetic")]
-        lines.append(
-            f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
-            f"holds; at most {rates[0]} / {rates[1]} of outputs"
-        )
-    lines += unseen_notes(table, metrics_of(table))
-    if "model" in table and "tiny" in set(table["model"]):
-        lines.append("model tiny is the embedded default: it proves the plumbing and ranks no methods for the world")
-    return lines
-
-
-def _drop_formula(table: pd.DataFrame) -> str:
-    metric = main_metric(table)
-    return (
-        "baseline − cell" if metric is None or METRICS[metric].higher_is_better else f"{metric} of the cell − baseline"
-    )
 
 
 def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:

@@ -32,6 +32,6 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
         after = predictions_or_none(source.output_dir, stem(key, by_key[key]["predictions"]))
         if after is None:
             continue
-        was, now = source.words(before)[i], source.words(after)[i]
+        was, now = source.readable_outputs(before)[i], source.readable_outputs(after)[i]
         listed.append([by_key[key]["recipe"], before.image_id[i], before.id[i], was, now, drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

@@ -203,8 +203,11 @@ def newer_single_runs(output_dir: Path, sweep: Sweep) -> list[str]:
 
 
 def outside_code(output_dir: Path) -> dict[str, OutsideCode]:
-    """The code from outside that sweeps were run with, the newest of each name. Files count only where the sweep is the user's own:
-    whoever makes a table runs nobody else's."""
+    """The code from outside that sweeps were run with, the newest of each name.
+
+    A file counts only if the sweep belongs to the current user, so that making a table never runs the code of another
+    user.
+    """
     found: dict[str, OutsideCode] = {}
     for sweep in list_sweeps(output_dir):
         if code := sweep.settings.get("outside"):

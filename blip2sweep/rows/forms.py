@@ -44,23 +44,23 @@ class Answers(NamedTuple):
 # ---- captions
 
 
-def image_rows(path: Path, found: Sequence[object], mistakes: Mistakes) -> list[Image]:
+def image_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> list[Image]:
     """`images` of a COCO captions file."""
     rows = RowList(path, "images", "id", mistakes)
-    images = rows.typed(found, Field("id", fields.ids), Field("file_name", fields.file_names))
+    images = rows.typed(objects, Field("id", fields.ids), Field("file_name", fields.file_names))
     _check_ids(rows, [(i, own) for i, own, _ in images], "every image once")
     return [Image(own, name) for _, own, name in images]
 
 
 def caption_rows(
-    path: Path, found: Sequence[object], mistakes: Mistakes, images: Sequence[Image] | None = None
+    path: Path, objects: Sequence[object], mistakes: Mistakes, images: Sequence[Image] | None = None
 ) -> dict[Id, list[str]]:
     """`annotations` of a COCO captions file: image id -> captions, in file order.
 
     images: the file's images, if it has any.
     """
     rows = RowList(path, "annotations", "image_id", mistakes)
-    captions = rows.typed(found, Field("image_id", fields.ids), Field("caption", fields.caption_texts))
+    captions = rows.typed(objects, Field("image_id", fields.ids), Field("caption", fields.caption_texts))
     ids = [(i, own) for i, own, _ in captions]
     known = dict.fromkeys(image.id for image in images or ())
     rows.check_one_kind(ids, known, "the ids of 'images'")
@@ -74,12 +74,12 @@ def caption_rows(
 
 
 def sentence_rows(
-    path: Path, found: Sequence[object], wanted: str, mistakes: Mistakes
+    path: Path, objects: Sequence[object], wanted: str, mistakes: Mistakes
 ) -> list[tuple[Image, list[str]]]:
     """`images` of a Karpathy file whose `split` is `wanted`, with the captions of each."""
     rows = RowList(path, "images", "cocoid", mistakes)
     images = rows.typed(
-        found,
+        objects,
         Field("cocoid", fields.ids),
         Field("filepath", fields.folder_names),
         Field("filename", fields.file_names),
@@ -95,10 +95,10 @@ def sentence_rows(
     ]
 
 
-def listed_captions(path: Path, found: Sequence[object], mistakes: Mistakes) -> dict[Id, list[str]]:
+def listed_captions(path: Path, objects: Sequence[object], mistakes: Mistakes) -> dict[Id, list[str]]:
     """A list of objects with `image_id` and `captions`: image id -> captions."""
     rows = RowList(path, "references", "image_id", mistakes)
-    captions = rows.typed(found, Field("image_id", fields.ids), Field("captions", fields.caption_lists))
+    captions = rows.typed(objects, Field("image_id", fields.ids), Field("captions", fields.caption_lists))
     _check_ids(rows, [(i, own) for i, own, _ in captions], "every image once, with all its captions")
     _check_words(rows, captions)
     return {own: texts for _, own, texts in captions}
@@ -114,11 +114,11 @@ def _check_words(rows: RowList, captions: Sequence[tuple[int, Id, list[str]]]) -
 # ---- questions
 
 
-def question_rows(path: Path, found: Sequence[object], mistakes: Mistakes) -> list[Question]:
+def question_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> list[Question]:
     """`questions` of a VQAv2 file."""
     rows = RowList(path, "questions", "question_id", mistakes)
     asked = rows.typed(
-        found, Field("question_id", fields.ids), Field("image_id", fields.ids), Field("question", fields.questions)
+        objects, Field("question_id", fields.ids), Field("image_id", fields.ids), Field("question", fields.questions)
     )
     _check_ids(rows, [(i, own) for i, own, *_ in asked], "every question once")
     RowList(path, "questions", "image_id", mistakes).check_one_kind([(i, image) for i, _, image, _ in asked])
@@ -126,7 +126,7 @@ def question_rows(path: Path, found: Sequence[object], mistakes: Mistakes) -> li
 
 
 def answer_rows(
-    path: Path, found: Sequence[object], mistakes: Mistakes, questions: Mapping[Id, Question] | None = None
+    path: Path, objects: Sequence[object], mistakes: Mistakes, questions: Mapping[Id, Question] | None = None
 ) -> dict[Id, Answers]:
     """`annotations` of a VQAv2 file by question id.
 
@@ -134,7 +134,7 @@ def answer_rows(
     """
     rows = RowList(path, "annotations", "question_id", mistakes)
     values = rows.typed(
-        found,
+        objects,
         Field("question_id", fields.ids),
         Field("answers", fields.answer_lists),
         Field("image_id", fields.ids_or_none, needed=False),
@@ -178,10 +178,10 @@ def _check_images(rows: RowList, given: Sequence[tuple[int, Answers]], questions
 # ---- predictions
 
 
-def prediction_rows(path: Path, found: Sequence[object], column: str, text: str, mistakes: Mistakes) -> dict[Id, str]:
+def prediction_rows(path: Path, objects: Sequence[object], column: str, text: str, mistakes: Mistakes) -> dict[Id, str]:
     """Predictions as a list of objects: id -> text. column, text: the names of the two fields."""
     rows = RowList(path, "predictions", column, mistakes)
-    predicted = rows.typed(found, Field(column, fields.ids), Field(text, fields.texts))
+    predicted = rows.typed(objects, Field(column, fields.ids), Field(text, fields.texts))
     _check_ids(rows, [(i, own) for i, own, _ in predicted], "one prediction each")
     return {own: words for _, own, words in predicted}
 

@@ -17,10 +17,8 @@ LONGEST = 4000  # digits; Python refuses to read longer integers unless it is to
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """No garbage collection while files are read.
-
-    Millions of new objects hold no garbage; the search takes half of the time.
-    """
+    """Turn garbage collection off while files are read. Millions of new objects hold no garbage, and the search for it
+    takes half of the time."""
     was = gc.isenabled()
     gc.disable()
     try:

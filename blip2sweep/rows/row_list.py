@@ -52,28 +52,30 @@ class RowList:
         return "" if own is None or isinstance(own, dict | list) else f" ({self.label} {shown(own)})"
 
     @overload
-    def typed(self, found: Sequence[object], a: Field[A], b: Field[B], /) -> list[tuple[int, A, B]]: ...
-    @overload
-    def typed(self, found: Sequence[object], a: Field[A], b: Field[B], c: Field[C], /) -> list[tuple[int, A, B, C]]: ...
+    def typed(self, objects: Sequence[object], a: Field[A], b: Field[B], /) -> list[tuple[int, A, B]]: ...
     @overload
     def typed(
-        self, found: Sequence[object], a: Field[A], b: Field[B], c: Field[C], d: Field[D], /
+        self, objects: Sequence[object], a: Field[A], b: Field[B], c: Field[C], /
+    ) -> list[tuple[int, A, B, C]]: ...
+    @overload
+    def typed(
+        self, objects: Sequence[object], a: Field[A], b: Field[B], c: Field[C], d: Field[D], /
     ) -> list[tuple[int, A, B, C, D]]: ...
     @overload
     def typed(
-        self, found: Sequence[object], a: Field[A], b: Field[B], c: Field[C], d: Field[D], e: Field[E], /
+        self, objects: Sequence[object], a: Field[A], b: Field[B], c: Field[C], d: Field[D], e: Field[E], /
     ) -> list[tuple[int, A, B, C, D, E]]: ...
 
-    def typed(self, found: Sequence[object], *wanted: Field[object]) -> Sequence[tuple[object, ...]]:
+    def typed(self, objects: Sequence[object], *wanted: Field[object]) -> Sequence[tuple[object, ...]]:
         """(index, a value a field) of every row without a mistake."""
         try:
-            columns = [field.check(_column(found, field)) for field in wanted]
+            columns = [field.check(_column(objects, field)) for field in wanted]
         except (Wrong, KeyError, TypeError, AttributeError):
-            return list(self._one_by_one(found, wanted))
-        return list(zip(range(len(found)), *columns, strict=True))
+            return list(self._one_by_one(objects, wanted))
+        return list(zip(range(len(objects)), *columns, strict=True))
 
-    def _one_by_one(self, found: Sequence[object], wanted: Sequence[Field[object]]) -> Iterator[tuple[object, ...]]:
-        for i, row in enumerate(found):
+    def _one_by_one(self, objects: Sequence[object], wanted: Sequence[Field[object]]) -> Iterator[tuple[object, ...]]:
+        for i, row in enumerate(objects):
             if type(row) is not dict:
                 needed = ", ".join(field.name for field in wanted if field.needed)
                 self.wrong(i, row, f"is {shown(row)}; right: an object with {needed}")
@@ -121,9 +123,9 @@ class RowList:
                 self.wrong_id(i, own, what)
 
 
-def _column(found: Sequence[object], field: Field[object]) -> list[object]:
+def _column(objects: Sequence[object], field: Field[object]) -> list[object]:
     """One field of all rows. Raises KeyError, TypeError or AttributeError where a row lacks it or is no object."""
-    rows = cast("Sequence[Row]", found)
+    rows = cast("Sequence[Row]", objects)
     return [row[field.name] for row in rows] if field.needed else [row.get(field.name) for row in rows]
 
 
@@ -131,10 +133,10 @@ def list_of(data: object, name: str, path: Path, right: str) -> list[object]:
     """The list `name` of a file. data: what the file holds, an object. Raises UserError where there is no such list."""
     if type(data) is not dict:
         raise UserError(f"{path}: holds {shown(data)}; right: an object with the list '{name}': {right}")
-    found = data.get(name)
-    if type(found) is not list:
-        what = f"'{name}' is {shown(found)}" if name in data else f"no list '{name}'"
+    objects = data.get(name)
+    if type(objects) is not list:
+        what = f"'{name}' is {shown(objects)}" if name in data else f"no list '{name}'"
         raise UserError(f"{path}: {what}; right: {right}")
-    if not found:
+    if not objects:
         raise UserError(f"{path}: the list '{name}' is empty; right: {right}")
-    return found
+    return objects

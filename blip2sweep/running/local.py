@@ -17,7 +17,6 @@ from blip2sweep.running.queue import QueueState
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob
-from blip2sweep.workers.signals import term_as_ctrl_c
 from blip2sweep.workers.supervisor import Supervisor
 
 
@@ -27,7 +26,6 @@ def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: 
     workers: None: as many as the GPUs allow. processes: of each cell. Raises UserError when the ledger cannot be
     written, and where the GPUs cannot be divided.
     """
-    term_as_ctrl_c()
     gpus = worker_gpus((j["model"] for j in jobs), workers, processes)
     packs = make_packs(jobs, workers or max(1, len(gpus)))
     asked: Launcher = {"workers": workers}

@@ -218,8 +218,10 @@ def advice(sweep: Sweep, status: Status) -> list[str]:
 
 
 def failure_summary(keys: Sequence[str], of: int, failures: Mapping[str, FailureLine], more: str | None = None) -> str:
-    """`2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`. keys: the cells without a result, at least one. more:
-    appended."""
+    """The text `2 of 10 cells failed: 1 oom, 1 lost; first (KEY): …`.
+
+    keys: the cells without a result, at least one. of: the number of cells. more: a text to append.
+    """
     kinds = Counter(failures[k]["kind"] if k in failures else "lost" for k in keys)
     counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     error = failures[keys[0]]["error"] if keys[0] in failures else "no result"

@@ -20,7 +20,6 @@ from blip2sweep.slurm.settings import check_gpus, checked_launcher, with_time_to
 from blip2sweep.slurm.submit import array_size, require, submit
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob, Settings
-from blip2sweep.workers.signals import term_as_ctrl_c
 
 
 def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> bool:
@@ -37,7 +36,6 @@ def run_slurm(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher:
 def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launcher: Launcher) -> Submission:
     """Write the packs and submit them. When Slurm refuses, everything that was written is removed, and UserError is
     raised."""
-    term_as_ctrl_c()
     require("sbatch", "scontrol")
     launcher = with_time_to_work(checked_launcher(launcher))
     check_gpus(launcher, jobs)

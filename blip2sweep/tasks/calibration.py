@@ -47,7 +47,7 @@ class Calibration:
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        """What determines the measurements: the samples themselves, whatever config chose them."""
+        """What determines the measurements: the samples themselves, whichever config chose them."""
         return {
             "semantics": SEMANTICS,
             "samples": self.data.fingerprint,
@@ -63,14 +63,12 @@ class Calibration:
 
     @property
     def arithmetic(self) -> dict[str, int]:
-        """What decides in which order sums are added up."""
+        """What determines the order in which sums are added up."""
         return {"threads": self.threads, "batch": self.batch}
 
     def measured(self, tells_tokens_apart: bool) -> dict[str, object]:
-        """What a part's measurements depend on, apart from upstream.
-
-        The weight of image tokens counts for the language part.
-        """
+        """What the measurements of a part depend on, besides upstream. The weight of image tokens counts for the
+        language part."""
         own = {k: v for k, v in self.identity.items() if k != "upstream"}
         return own if tells_tokens_apart else {**own, "image_token_weight": None}
 
@@ -145,10 +143,10 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
-    """Raises UserError where the split has an image that the task evaluates.
+    """Raise UserError where the split has an image that the task evaluates.
 
-    Image ids are compared, since they are COCO's in every folder. Generated scenes have ids of their own: between these
-    and others the pictures are compared.
+    Image ids are compared: they are COCO's ids in every folder. Generated scenes have ids of their own, so their
+    pictures are compared with those of other data.
     """
     shared = split.images.keys() & evaluated.images.keys()
     if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
@@ -159,7 +157,7 @@ def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskDa
 
 
 def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData) -> None:
-    """Raises UserError where a chosen picture is evaluated too, also under another id or name."""
+    """Raise UserError where a chosen picture is evaluated too, also under another id or name."""
     theirs = {f.digest for f in file_digests(list(evaluated.images.values()))} - {UNREADABLE}
     ours = file_digests(list(chosen.images.values()))
     _refuse_shared({i for i, f in zip(chosen.images, ours, strict=True) if f.digest in theirs}, where, evaluated)
@@ -215,7 +213,7 @@ def calibration(
 def prompt_of(
     generation: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None = None
 ) -> str | None:
-    """The prompt of the cell's preset for this kind of task, or its override where that fits the kind."""
+    """The prompt of the cell's preset for this kind of task, or the user's own prompt where it fits the kind."""
     try:
         return resolve_generation(generation, kind, family, prompts)[0].prompt
     except UserError:

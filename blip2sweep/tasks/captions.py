@@ -78,7 +78,8 @@ class Scorer:
         return self._of(predictions).statistics(predictions.outputs)
 
     def _of(self, predictions: Predictions) -> CaptionScorer:
-        """That of all samples, or one of its own where samples were skipped: document frequencies are the scored set's."""
+        """The scorer of all samples. Where samples were skipped, a scorer of the others, because document frequencies
+        belong to the scored set."""
         if len(predictions.id) == len(self.samples):
             return self._all
         ids = tuple(predictions.id)

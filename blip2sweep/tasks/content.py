@@ -62,7 +62,7 @@ def images_digest(images: Images, skip: bool = False) -> str:
 
 
 def joined(digests: Iterable[tuple[Id, str]]) -> str:
-    """sha256 (hex) over (image id, digest of its file) in order."""
+    """The sha256 (hex) over (image id, digest of its file), in order."""
     total = hashlib.sha256()
     for pair in digests:
         total.update(canonical_json(pair).encode() + b"\n")
@@ -117,7 +117,7 @@ def _changed(images: Images, found: Mapping[Id, str]) -> str:
 
 
 def file_digests(paths: Sequence[Path]) -> list[Hashed]:
-    """Of each file. Those that were hashed before, and have not changed since, are not opened."""
+    """The digest of each file. A file that was hashed before, and has not changed since, is not opened."""
     memory = _Memory()
     found = {path: memory.get(path) for path in paths}
     missing = [path for path, known in found.items() if known is None]
@@ -142,7 +142,7 @@ def _hashed_all(paths: Sequence[Path]) -> Iterator[Hashed]:
 
 
 def _hashed(path: Path) -> Hashed:
-    """Of one file, read again where it changes meanwhile."""
+    """The digest of one file. A file that changes meanwhile is read again."""
     try:
         for _ in range(TRIES):
             before, now = path.stat(), time.time_ns()
@@ -198,14 +198,15 @@ class _Memory:
             self._new.setdefault(folder, {})[name] = [*hashed.signature, hashed.digest]
 
     def doubt(self, paths: Iterable[Path]) -> None:
-        """Keep the last digests of these files, with a signature that no file has, so that they are read again."""
+        """Keep the last digests of these files with a signature that no file has, so that the files are read again."""
         for path in paths:
             if (known := self.last(path)) is not None:
                 self.put(path, Hashed(known, signature=(-1, -1, -1, -1)))
         self.save()
 
     def save(self) -> None:
-        """Add the new hashes to the stored ones. Of two runs that save at once, one will have to hash again."""
+        """Add the new hashes to the stored ones. Where two runs save at once, the hashes of one are lost and computed
+        again."""
         for folder, new in self._new.items():
             if self._store is not None:
                 text = json.dumps({**self._read(folder), **new}, separators=(",", ":"))

@@ -10,7 +10,7 @@ from blip2sweep.errors import UserError, nearest
 from blip2sweep.tasks.task import task_of
 
 ANY = "any"  # the family in presets that fits a family without presets of its own
-KNOBS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
+OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def resolve_generation(
     UserError naming the key that is wrong.
     """
     own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
-    given = {k: config[k] for k in KNOBS if config.get(k) is not None}
+    given = {k: config[k] for k in OPTIONS if config.get(k) is not None}
     values = {**own, **_preset(config, kind, family), **given}
     generation = Generation(
         prompt=_prompt(values.get("prompt"), kind),
@@ -65,7 +65,7 @@ def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, A
 
 
 def _of_kind(by_kind: Mapping[str, Any], kind: str) -> Any:
-    """The entry of a kind of task, or of the kind whose presets fit it."""
+    """The entry for a kind of task. Without one, the entry for the kind whose presets fit it."""
     return by_kind.get(kind if kind in by_kind else task_of(kind).PRESET)
 
 

@@ -50,7 +50,7 @@ class Predictions:
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]]) -> Predictions:
-        """From one dict for each sample. Without samples the columns are those of texts."""
+        """The predictions from one dict for each sample. Without samples the columns are those of texts."""
         names = tuple(records[0]) if records else FIELDS
         return cls(**{name: [record[name] for record in records] for name in names})
 

@@ -46,7 +46,7 @@ def metrics() -> Sequence[Metric]:
 
 
 class Scorer:
-    """Scores answers. It keeps nothing of the references."""
+    """Scores answers. It keeps no data of the references."""
 
     def __init__(self, data: TaskData) -> None:
         self._samples = {s.id: s for s in data.samples}

@@ -97,16 +97,19 @@ class TaskData:
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """What a row says of the task beside the columns that every row has. `main_metric` is one of them where a table
-        could not tell it from the metrics that there are."""
+        """The columns of a row about the task, besides those that every row has. `main_metric` is one of them where a
+        table could not infer it from the metrics of the row."""
         first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
-    def words(self, said: Predictions) -> list[str]:
-        """The output for each sample as people read it; a choice is given by its text."""
-        known = {s.id: s.choices for s in self.samples} if said.choice else {}
-        return [known[i][int(word)] if known.get(i) else word for i, word in zip(said.id, said.outputs, strict=True)]
+    def readable_outputs(self, predictions: Predictions) -> list[str]:
+        """The output for each sample as people read it. A choice is given by its text."""
+        known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
+        return [
+            known[i][int(word)] if known.get(i) else word
+            for i, word in zip(predictions.id, predictions.outputs, strict=True)
+        ]
 
     @cached_property
     def images(self) -> dict[Id, Path]:
@@ -127,7 +130,8 @@ def fingerprint(samples: Sequence[Sample], root: Path) -> str:
 
 
 def official(origin: str) -> str:
-    """What a file should be, for messages. origin: a key of ORIGIN, or where the file comes from in words."""
+    """A description of the expected file, for messages. origin: a key of ORIGIN, or a description of where the file
+    comes from."""
     return f"the official file, from {ORIGIN.get(origin, origin)}"
 
 
@@ -141,9 +145,9 @@ def image_path(root: Path, folder: str, name: str, where: Path) -> Path:
 
 
 def check_images(samples: Sequence[Sample], root: Path, where: Path, origin: str) -> None:
-    """Every image exists and stays in its folder: one directory listing a folder, no file is opened.
+    """Check that every image exists and stays in its folder. Each folder is listed once, and no file is opened.
 
-    A folder that the user linked to elsewhere is followed; a linked image may not leave it.
+    A folder that is a link is followed. An image that is a link may not lead out of its folder.
     """
     wanted: dict[Path, dict[str, Path]] = {}
     for image in {s.image_id: s.image for s in samples}.values():
@@ -170,7 +174,7 @@ def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is no folder. Reading it refuses whatever else is no file, such as a loop of links."""
+    """Whether an entry is not a folder. Reading it refuses anything else that is no file, such as a loop of links."""
     try:
         return not entry.is_dir()
     except OSError:
@@ -178,7 +182,7 @@ def _may_be_file(entry: os.DirEntry[str]) -> bool:
 
 
 def limited(found: list[T], limit: object) -> list[T]:
-    """The first `limit` entries, all where it is null. Raises UserError for a limit that is no positive integer."""
+    """The first `limit` values, or all where it is null. Raises UserError for a limit that is no positive integer."""
     if limit is None:
         return found
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:

@@ -42,13 +42,13 @@ class Format(Protocol):
 
 
 class TaskScorer(Protocol):
-    """Scores any cell of one task; what it makes of the references is made once."""
+    """Scores any cell of one task. What depends on the references alone is computed once."""
 
     def warm(self) -> None:
         """Prepare what takes seconds (references, tools) before there is anything to score."""
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
-        """Do once for several cells what costs as much for one, such as a start of the tokenizer."""
+        """Do the work that costs as much for several cells as for one, such as starting the tokenizer."""
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
         """{statistic: (n, k) float64} of the metrics that `Task.scores` names, in the order of the predictions, which
@@ -81,7 +81,7 @@ class Task(Protocol):
         """
 
     def columns(self, data: TaskData) -> dict[str, str]:
-        """What a row says of the task beside the columns that every row has."""
+        """The columns of a row about the task, besides those that every row has."""
 
     def scorer(self, data: TaskData) -> TaskScorer: ...
 
@@ -90,7 +90,7 @@ class Task(Protocol):
 
 
 def format_of(name: str) -> Format:
-    """Raises UserError naming `task.format` where there is none of that name."""
+    """The reader of a data format. Raises UserError naming `task.format` where there is none of that name."""
     return cast("Format", outside.module_of("tasks", name, FORMATS, Format, f"task.format={name}: unknown"))
 
 
@@ -117,13 +117,15 @@ def candidates(data: TaskData) -> tuple[str, ...]:
 
 
 def reranked(task: Task) -> int:
-    """How many of the best candidates are scored again, read together with the picture: its RERANKED, or none."""
+    """The number of best candidates that are scored again, read together with the picture: the task's RERANKED, or 0."""
     return int(getattr(task, "RERANKED", 0))
 
 
 def load_outside(kinds: Iterable[str] = ()) -> None:
-    """Have METRICS hold the metrics of kinds from outside: tables are made of cells of any task. One whose code is not here, or
-    broken, costs its own metrics alone."""
+    """Add the metrics of kinds from outside to METRICS, because a table may have cells of any task.
+
+    Code that is missing or broken costs only its own metrics.
+    """
     for kind in {*kinds, *KINDS} - BUILT_IN:
         with suppress(UserError):
             task_of(kind)

@@ -65,11 +65,22 @@ class Stop:
             self._interruptible = False
 
 
-def term_as_ctrl_c() -> None:
-    """Make TERM, which `blip2sweep cancel` sends, end a launching process as Ctrl-C does. `cancel` cannot send Ctrl-C's
-    own signal, because processes in the background of a script ignore it."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+@contextlib.contextmanager
+def term_as_ctrl_c() -> Iterator[None]:
+    """Make TERM, which `blip2sweep cancel` sends, raise KeyboardInterrupt inside. The handler of before comes back after.
+
+    `cancel` cannot send the signal of Ctrl-C, because processes in the background of a script ignore it. A thread other
+    than the main one may not change handlers, and changes none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        # None is a handler that C code installed. Python cannot install it again.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def end_with_parent(signum: int = signal.SIGTERM) -> None:

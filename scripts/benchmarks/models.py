@@ -43,7 +43,8 @@ MID: dict[str, Any] = {
     },
 }  # fmt: skip
 LLAVA = "llava-mid"
-RANDOM = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}  # name -> (whose anatomy, over its config)
+# name -> (whose anatomy, what stands over its config)
+RANDOM: dict[str, tuple[str, Mapping[str, Any]]] = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}
 
 
 def conf(name: str) -> dict[str, Any]:
@@ -75,12 +76,13 @@ def text_of(config: Mapping[str, Any]) -> str:
 
 def write_model(config: ModelSection, folder: Path, device: str) -> None:
     """A random checkpoint of the config's shapes, with a tokenizer of as many made-up words."""
-    tokenizer = _tokenizer(config["config"]["text_config"]["vocab_size"])
+    shapes = cast("dict[str, Any]", config["config"])
+    tokenizer = _tokenizer(shapes["text_config"]["vocab_size"])
     if config.get("architecture") == "image_text":
         llava.write(config, tokenizer, folder, device)
         return
     torch.manual_seed(0)
-    sizes = _with_initial_values(config["config"])
+    sizes = _with_initial_values(shapes)
     with torch.device(device):
         model = Blip2ForConditionalGeneration(Blip2Config(**sizes, image_token_index=SPECIAL.index("<image>")))
     torch.nn.init.normal_(model.query_tokens)

@@ -31,7 +31,7 @@ def test_parameters_are_those_of_the_module_tree(name: str) -> None:
 
     config = model_config(name)
     if config.get("path"):
-        assert PARAMS[name] == inspect(locate(config).folder, config["tied"]).params
+        assert PARAMS[name] == inspect(locate(config).folder, config.get("tied", [])).params
         return
     counted = {id(p): p.numel() for p in build_meta(config).parameters()}  # tied ones are one object
     assert PARAMS[name] == sum(counted.values())

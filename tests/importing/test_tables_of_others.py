@@ -232,7 +232,7 @@ def test_a_recipe_needs_no_library_to_be_read(tmp_path: Path, monkeypatch: pytes
     from blip2sweep.compression.quantize import Method, options, resolve
 
     monkeypatch.setattr(Method, "missing", property(lambda self: self.extra))
-    options.resolve_knobs.cache_clear()
+    options.resolve_options.cache_clear()
     resolve._entries.cache_clear()
     rows, _ = read(tmp_path, "part,bits,cider\nnone,,1\nllm,nf4,1\n")
     assert any("nf4" in r for r in rows)

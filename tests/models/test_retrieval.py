@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from blip2sweep.apply.patch import Patch
+from blip2sweep.backends.shares import is_divisible
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
 from blip2sweep.models.load import Loaded, load
@@ -121,6 +122,7 @@ def test_cells_share_work(loaded: Loaded, tmp_path: Path) -> None:
     jobs = planned(loaded, *words, "part=none,vision,connector", "quant.bits=2")
     alone = {key: told[0].scores for key, told in run(jobs, cache="off").items()}
     assert len({str(x) for x in alone.values()}) == 3
+    assert not any(map(is_divisible, jobs))  # each picture is compared with the texts of all
     for settings in ({"cache": "memory"}, {"cache": "disk", "cache_dir": str(tmp_path)}):
         for key, (predictions, _) in run(jobs, **settings).items():
             assert predictions.scores == [pytest.approx(row, abs=1e-5) for row in alone[key] or ()]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import blip2sweep
 from blip2sweep import outside
 from blip2sweep.commands.doctor import print_checks
 from blip2sweep.commands.other_users import its_code, its_commands
@@ -29,9 +28,10 @@ from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.sweeps import Sweep, find_sweep, outside_code
 from blip2sweep.tasks.task import _with_metrics
-from blip2sweep.wire.pack import pack_of
-from blip2sweep.workers.worker import run_pack
-from tests.command_line import blip2sweep, refused
+from blip2sweep.wire.pack import OutsideCode, pack_of
+from blip2sweep.workers.worker import CELL_FAILED, run_pack
+from tests.command_line import blip2sweep as command
+from tests.command_line import refused
 from tests.composing import plan
 from tests.outside.site import POINTS, TOYS, install, pretend, write_package
 from tests.outside.typed import forget, typed, workers_here
@@ -92,10 +92,11 @@ def packs(made: Plan, folder: Path) -> Path:
     return path
 
 
-def worker(pack: Path, **env: str) -> int:
-    """Run a pack in a process of its own."""
-    command = [sys.executable, "-m", "blip2sweep.workers.worker", str(pack)]
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, capture_output=True).returncode
+def run_again(pack: Path, output_dir: Path) -> int:
+    """Run a pack here, as a new process would, into another folder. The worker's exit code."""
+    forget()
+    with closing(Journal(output_dir)) as journal, workers_here():
+        return run_pack(pack_of({**json.loads(pack.read_text()), "output_dir": str(output_dir)}, "pack"), journal)
 
 
 def failures(output_dir: Path) -> list[str]:
@@ -107,9 +108,9 @@ def failures(output_dir: Path) -> list[str]:
 
 
 def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its workers are processes of their own. The pack of a light back end runs again: there, and without the package."""
+    """The worker of torch is a process of its own. The pack of the other back end runs here, and again without the package."""
     (tmp_path / "data").mkdir()
-    write_data(tmp_path / "data")
+    write_data(tmp_path / "data", 3)
     words = [
         "model=toy",
         f"model.path={write_model(tmp_path / 'weights')}",
@@ -122,7 +123,8 @@ def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path, monkeypatch: pytes
         here.setenv("PYTHONPATH", str(site))
         here.syspath_prepend(site)
         here.chdir(tmp_path)
-        typed(["--config-dir", str(TOYS / "conf"), "-m", *words])
+        with workers_here(but=lambda supervisor: "backend" not in supervisor.pack["settings"]):
+            typed(["--config-dir", str(TOYS / "conf"), "-m", *words])
     rows = pd.read_parquet(tmp_path / "outputs" / "sweeps" / "s" / "table.parquet")
     assert (rows["status"] == "done").all()
     assert rows["toy_accuracy"].notna().all()
@@ -137,14 +139,11 @@ def test_a_sweep_with_one_of_each(site: Path, tmp_path: Path, monkeypatch: pytes
     packs = sorted((tmp_path / "outputs" / "sweeps" / "s" / "packs").glob("*.json"))
     light = next(p for p in packs if json.loads(p.read_text())["settings"].get("backend"))
     assert len(packs) == 2
-    for where, env, code in (("there", {"PYTHONPATH": str(site)}, 0), ("absent", {}, 3)):
-        again = tmp_path / where
-        light.write_text(json.dumps({**json.loads(light.read_text()), "output_dir": str(again)}))
-        assert worker(light, **env) == code
-        told = failures(again)
-        assert len(told) == (0 if where == "there" else 2)
-        assert all(x.startswith("bad_config: ") for x in told)
-        assert all("blip2sweep-toys 1.0: not known here; right: pip install" in x for x in told)
+    assert run_again(light, tmp_path / "absent") == CELL_FAILED
+    told = failures(tmp_path / "absent")
+    assert len(told) == 2
+    assert all(x.startswith("bad_config: ") for x in told)
+    assert all("blip2sweep-toys 1.0: not known here; right: pip install" in x for x in told)
 
 
 def test_a_search_knows_which_way_a_metric_from_outside_is_better(
@@ -178,7 +177,7 @@ def test_keys_of_this_package_stay_and_a_version_makes_others(
     assert keys("quant.bits=2") == ours
     first = keys("quant.method=toy_shift")
     made = plan(*SMALL, "quant.method=toy_shift").cells[first[1]]
-    code = {"methods.toy_shift": {"package": "blip2sweep-toys", "version": "1.0"}}
+    code: dict[str, OutsideCode] = {"methods.toy_shift": {"package": "blip2sweep-toys", "version": "1.0"}}
     assert (made.identity["outside"], made.job()["outside"]) == (code, code)
     assert "outside" not in made.baseline().identity
     assert first[0] == ours[0]
@@ -229,17 +228,14 @@ def test_a_file_runs_from_a_pack_while_it_is_the_one_that_was_planned(put: Put, 
     put("methods", "toy_shift", METHOD)
     made = plan(*SMALL, "backend.name=parrot", "quant.method=toy_shift,rtn")
     pack = packs(made, tmp_path / "out")
-    assert worker(pack) == 0
+    assert run_again(pack, tmp_path / "out") == 0
     rows = collect(tmp_path / "out").set_index("method")
     assert rows["outside"].str.contains("backends.parrot sha256").all()
     assert list(rows.index[rows["outside"].str.contains("methods.toy_shift sha256")]) == ["toy_shift"]
     method = tmp_path / "own" / "methods" / "toy_shift.py"
     for name, change in (("changed", lambda: method.write_text(METHOD + "#")), ("gone", method.unlink)):
         change()
-        forget()
-        data = json.loads(pack.read_text())
-        with closing(Journal(tmp_path / name)) as journal:
-            assert run_pack(pack_of({**data, "output_dir": str(tmp_path / name)}, "pack"), journal) == 3
+        assert run_again(pack, tmp_path / name) == CELL_FAILED
         (told,) = failures(tmp_path / name)  # the two other cells are done
         right = {
             "changed": "changed since the cell was planned; right: the same",
@@ -256,7 +252,7 @@ def test_a_file_that_changed_after_it_was_imported_wants_a_new_process(put: Put)
         keys("quant.method=toy_shift")
 
 
-def test_the_scoring_process_holds_the_task_against_the_pack(tmp_path: Path) -> None:
+def test_the_scoring_process_holds_the_task_against_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the Python API too, whose tables have the task's metric."""
     (tmp_path / "data").mkdir()
     write_data(tmp_path / "data")
@@ -270,12 +266,11 @@ def test_the_scoring_process_holds_the_task_against_the_pack(tmp_path: Path) -> 
         (own / group / f"{name}.py").write_text((TOYS / f"{module}.py").read_text())
     (own / "task").mkdir()
     (own / "task" / "toy.yaml").write_text((TOYS / "conf" / "task" / "toy.yaml").read_text())
-    code = (
-        "import blip2sweep; t = blip2sweep.sweep('task=toy task.data_dir=data backend.name=parrot sweep_name=s part=vision',"
-        "config_dir='own'); print(t['toy_accuracy'].notna().all())"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout.strip().endswith("True"), ran.stderr
+    monkeypatch.chdir(tmp_path)
+    words = "task=toy task.data_dir=data backend.name=parrot sweep_name=s part=vision"
+    with workers_here():
+        assert blip2sweep.sweep(words, config_dir="own")["toy_accuracy"].notna().all()
+    forget()
     (own / "tasks" / "toy_choose.py").write_text((TOYS / "task.py").read_text() + "#")
     for scores in (tmp_path / "outputs" / "scores").glob("*.npz"):
         scores.unlink()
@@ -314,7 +309,7 @@ WRONG = {
     "lacks": ("x = 1\n", "lacks METHOD; right: every name"),
     "apply": (METHOD.replace("def apply", "def apply_"), "lacks apply; right"),
     "other": (METHOD.replace('Method("toy_shift"', 'Method("shift"'), r"its METHOD is .*; right: METHOD = Method\('mine'"),
-    "knobs": (METHOD.replace('"toy_shift",', '"mine", knobs={"zeal": 1},'), "METHOD has knobs zeal; right: among group_size"),
+    "knobs": (METHOD.replace('"toy_shift",', '"mine", options={"zeal": 1},'), "METHOD has options zeal; right: among group_size"),
 }  # fmt: skip
 
 
@@ -378,10 +373,10 @@ def test_doctor_lists_what_there_is(
     assert "warn methods.bad" in text
     for group, own in POINTS.items():
         assert all(f"ok {group}.{name} package blip2sweep-toys 1.0" in text for name in own)
-    refused(blip2sweep("doctor", "--config-dir", "nowhere", cwd=tmp_path), "--config-dir nowhere: no such folder")
+    refused(command("doctor", "--config-dir", "nowhere", cwd=tmp_path), "--config-dir nowhere: no such folder")
 
 
 def test_a_row_of_a_method_that_is_not_here_is_shown_all_the_same() -> None:
-    assert METHODS.known("gone").knobs == {}
+    assert METHODS.known("gone").options == {}
     with pytest.raises(KeyError):
         METHODS["gone"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from blip2sweep.results.scoring_service import Service
 from blip2sweep.wire.lines import Failure
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import TaskJob
+from blip2sweep.wire.scoring import ScoreRequest
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
 
@@ -45,7 +45,8 @@ class ScoringHere:
         pass
 
     def submit(self, key: str, name: str, task: TaskJob, baseline: str) -> None:
-        (answer,) = self._service([{"key": key, "name": name, "task": task, "baseline": baseline}])
+        request: ScoreRequest = {"key": key, "name": name, "task": task, "baseline": baseline}
+        (answer,) = self._service([request])
         assert answer["failure"] is None
 
     def unscored(self) -> Iterator[tuple[str, Failure]]:
@@ -63,10 +64,16 @@ def check_here(folder: Path, model: ModelSection) -> list[str]:
 
 
 @contextmanager
-def workers_here() -> Iterator[None]:
-    """Workers run and score in this process, and checkpoints are checked in it. What a supervisor does for one that dies is tested elsewhere."""
+def workers_here(but: Callable[[Supervisor], bool] = lambda supervisor: False) -> Iterator[None]:
+    """Workers run and score in this process, and checkpoints are checked in it.
+
+    but: which supervisors start a worker process all the same. What a supervisor does for a worker that dies is tested elsewhere.
+    """
+    in_a_process = Supervisor._run_child
 
     def run(supervisor: Supervisor) -> int:
+        if but(supervisor):
+            return in_a_process(supervisor)
         with closing(Journal(supervisor.output_dir)) as journal:
             return run_pack(read_pack(supervisor.path), journal)
 
@@ -86,7 +93,7 @@ def typed(words: Sequence[str]) -> str:
     """What `blip2sweep words` prints to stdout. The command must succeed."""
     forget()
     GlobalHydra.instance().clear()
-    out, on_term = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         for name in [k for k in os.environ if k.startswith(("BLIP2SWEEP_", "HYDRA_")) and k != cache.USER]:
             patch.delenv(name)
@@ -95,6 +102,5 @@ def typed(words: Sequence[str]) -> str:
         patch.setattr("sys.argv", ["blip2sweep", *words])
         with pytest.raises(SystemExit) as end:
             main(words)
-    signal.signal(signal.SIGTERM, on_term)  # a sweep takes it as Ctrl-C
     assert end.value.code == 0
     return out.getvalue()

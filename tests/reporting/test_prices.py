@@ -20,7 +20,7 @@ from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.prices import price_lines, price_tables, terminal_prices
 from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.static import write_static
-from blip2sweep.reporting.terminal import notes
+from blip2sweep.reporting.table_notes import notes
 from tests.synthetic import build, whole
 
 UNIONS = (["vit"], ["llm"], ["vit", "llm"])

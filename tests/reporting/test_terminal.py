@@ -10,7 +10,8 @@ import pytest
 
 from blip2sweep.reporting import terminal
 from blip2sweep.reporting.dropoff import draw_dropoff
-from blip2sweep.reporting.terminal import fitted, latex, notes, short_table
+from blip2sweep.reporting.table_notes import notes
+from blip2sweep.reporting.terminal import fitted, latex, short_table
 from tests.command_line import blip2sweep
 from tests.synthetic import build, entry
 

@@ -25,7 +25,7 @@ from blip2sweep import files as store
 from blip2sweep.backends.dummy import Dummy
 from blip2sweep.cache.disk import Store
 from blip2sweep.commands.rescore import rescore
-from blip2sweep.commands.run import words_of
+from blip2sweep.commands.run import cell_overrides
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import import_csv
@@ -466,7 +466,6 @@ def test_a_worker_whose_pack_is_damaged_says_so_in_one_line(
 
 def test_a_launch_whose_packs_cannot_be_read_is_not_noted(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "visible_gpus", list)
-    monkeypatch.setattr(local, "term_as_ctrl_c", lambda: None)
     monkeypatch.setattr(local, "write_packs", lambda *given: [outputs / "gone.json"])
     sweep = find_sweep(outputs, "first")
     with pytest.raises(UserError, match=r"gone\.json: cannot be read"):
@@ -476,10 +475,10 @@ def test_a_launch_whose_packs_cannot_be_read_is_not_noted(outputs: Path, monkeyp
 
 def test_a_command_with_an_open_quote_has_words(outputs: Path) -> None:
     """As an earlier version noted the name of an imported file."""
-    assert words_of("import csv anna's.csv") == ["import", "csv", "anna's.csv"]
+    assert cell_overrides("import csv anna's.csv") == ["import", "csv", "anna's.csv"]
     (outputs.parent / "anna's table.csv").write_text("part,bits,cider\nnone,,1.2\nvit,4,1.1\n")
     name = import_csv(outputs.parent / "anna's table.csv", outputs).name
-    assert words_of(find_sweep(outputs, name).command) == ["import", "csv", "anna's table.csv"]
+    assert cell_overrides(find_sweep(outputs, name).command) == ["import", "csv", "anna's table.csv"]
 
 
 def test_journals_that_may_not_be_read_are_named_by_makers_of_tables(

@@ -40,7 +40,7 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
 
 
 def implementation(model: Mapping[str, object]) -> Implementation:
-    return sys.modules[__name__]  # type: ignore[return-value]
+    return sys.modules[__name__]
 
 
 # ---- the model
@@ -164,7 +164,7 @@ class Sight:
     name = "sight"
 
     def __init__(self, eye: Tower, where: torch.device) -> None:
-        self.eye, self.where = eye, where
+        self.eye, self.where, self.dtype = eye, where, next(eye.parameters()).dtype
 
     @property
     def n_blocks(self) -> int:
@@ -175,7 +175,7 @@ class Sight:
 
     @torch.inference_mode()
     def enter(self, rows: Rows) -> Rows:
-        return rows.mapped(lambda x: self.eye.first(x.to(self.where, self.eye.first.weight.dtype)))
+        return rows.mapped(lambda x: self.eye.first(x.to(self.where, self.dtype)))
 
     @torch.inference_mode()
     def blocks(self, state: Rows, start: int, stop: int) -> Rows:

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blip2sweep.compression.step import Entries, Pair, Site, Spec, Stored, Words, as_dicts, sites_of
+from blip2sweep.compression.step import (
+    Entries,
+    Pair,
+    Site,
+    Spec,
+    SpecFields,
+    Stored,
+    as_dicts,
+    sites_of,
+)
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import Linear, Part
@@ -27,7 +36,7 @@ class Scale:
     factor: float
     needs: frozenset[str] = frozenset()
 
-    def as_dict(self) -> Words:
+    def as_dict(self) -> SpecFields:
         return {"factor": self.factor}
 
     def measured_on(self, digest: str) -> Scale:
@@ -46,7 +55,7 @@ def resolve(
     for name in options:
         if name not in OPTIONS:
             raise UserError(f"{where}.{name}: unknown option; {nearest(name, OPTIONS)}")
-    spec = read({"factor": options.get("factor")}, f"{where}.factor")
+    spec = from_entry({"factor": options.get("factor")}, f"{where}.factor")
     there = sites_of(options.get("target"), anatomy, LEVEL, f"{where}.target")
     used, made = frozenset(f"{where}.{k}" for k in options), dict[str, Entries]()
     for part, own in there.items():
@@ -54,23 +63,23 @@ def resolve(
     return made
 
 
-def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
+def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
     return as_dicts(pairs)
 
 
-def words(spec: Spec) -> Words:
+def to_entry(spec: Spec) -> SpecFields:
     return spec.as_dict()
 
 
-def read(words: Mapping[str, object], where: str = "factor") -> Scale:
-    factor = words.get("factor")
+def from_entry(entry: Mapping[str, object], where: str = "factor") -> Scale:
+    factor = entry.get("factor")
     if not isinstance(factor, int | float) or isinstance(factor, bool):
         raise UserError(f"{where}={factor}: right: a number such as 0.5")
     return Scale(float(factor))
 
 
-def text(words: Mapping[str, object]) -> str:
-    return f"scale{words['factor']}"
+def text(entry: Mapping[str, object]) -> str:
+    return f"scale{entry['factor']}"
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -22,15 +24,21 @@ ASKS = True
 COLORS = ("red", "green", "blue")
 
 
+class Row(TypedDict):
+    id: int
+    image: str
+    answer: str
+
+
 def write(root: Path, n: int = 6) -> Path:
     """A data folder: n pictures of one colour each, and two splits that ask for it."""
     for split, first in (("test", 0), ("train", n)):
         ids = range(first, first + n)
-        rows = [{"id": i, "image": f"{i}.png", "answer": COLORS[i % 3]} for i in ids]
+        rows = [Row(id=i, image=f"{i}.png", answer=COLORS[i % 3]) for i in ids]
         for row in rows:
-            picture = Image.new("RGB", (32, 32), str(row["answer"]))
-            picture.putpixel((0, 0), (int(row["id"]),) * 3)  # no two are the same
-            picture.save(root / str(row["image"]))
+            picture = Image.new("RGB", (32, 32), row["answer"])
+            picture.putpixel((0, 0), (row["id"],) * 3)  # no two are the same
+            picture.save(root / row["image"])
         (root / f"{split}.json").write_text(json.dumps(rows))
     return root
 
@@ -71,8 +79,8 @@ def metrics() -> Sequence[Metric]:
     def finish(sums: FloatArray) -> FloatArray:
         return sums[..., 0] / sums[..., 1]
 
-    more = {"label": "toy accuracy", "per_sample": True, "order": 2}
-    return [Metric("toy_accuracy", "toy", finish, True, "1", (0, 1), **more)]
+    toy = Metric("toy_accuracy", "toy", finish, True, "1", (0, 1))
+    return [replace(toy, label="toy accuracy", per_sample=True, order=2)]
 
 
 class Scorer:

@@ -79,7 +79,7 @@ class Calibrator:
 
 @contextmanager
 def understandable_oom() -> Iterator[None]:
-    """Out of memory becomes a MemoryError that names the knob to turn. The ledger calls it `oom`."""
+    """Out of memory becomes a MemoryError that names the setting to change. The ledger calls it `oom`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

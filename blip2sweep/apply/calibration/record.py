@@ -11,10 +11,10 @@ from blip2sweep.wire.lines import Cost
 
 
 def summary(prepared: Mapping[str, Prepared]) -> Cost:
-    """Columns of a row:
+    """The calibration columns of a row.
 
-    the fewest tokens of a layer, how many layers saw fewer than 4 tokens for each input, how many have a deficient
-    rank, the largest damping, and the mean relative output error.
+    They are the fewest tokens of a layer, the number of layers that saw fewer than 4 tokens for each input, the number
+    with a deficient rank, the largest damping, and the mean relative output error.
     """
     infos = [p.info for p in prepared.values()]
     if not infos:

@@ -28,12 +28,11 @@ def image_batches(loaded: Loaded, size: int | None) -> Batches:
 
 
 def sequence_batches(loaded: Loaded, generation: Generation) -> Batches:
-    """Batches of sequences:
+    """Batches of as many sequences as their keys and values leave room for, at most 512 on a CPU and 1024 on a GPU.
+    Each beam counts as one sequence.
 
-    as many as their keys and values leave room for, at most 512 or 1024, each beam counted as one.
-
-    The size depends only on the model, the generation settings and the size of the device. So a machine always chooses
-    the same.
+    The size depends only on the model, the generation settings and the size of the device, so that a machine always
+    chooses the same size.
     """
     on_cpu = loaded.device.type == "cpu"
     room = BYTES_CPU if on_cpu else int(SHARE_OF_DEVICE * torch.cuda.get_device_properties(loaded.device).total_memory)

@@ -28,11 +28,10 @@ REPEATS = 3
 
 
 def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Features) -> dict[str, float]:
-    """Bytes, peak bytes (CUDA) and seconds an image:
+    """Bytes, peak bytes (CUDA), and seconds an image. The seconds are measured one image at a time (median), and in a
+    batch of `batch_largest` (best of three).
 
-    one by one (median), and in a batch of `batch_largest` (best of three).
-
-    task: with distinct images. The peak is the model and what a run adds to it. Other tensors on the device, such as
+    task: its images are distinct. The peak is the model and what a run adds to it. Other tensors on the device, such as
     the originals of packed layers, do not count.
     """
     alone = [_timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]

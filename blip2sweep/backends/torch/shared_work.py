@@ -22,9 +22,10 @@ DISK_GB = 20.0
 
 
 class SharedWork:
-    """settings:
+    """Keeps what several cells of a worker share.
 
-    `cache` (disk, memory or off), `cache_dir`, `cache_gb` of the disk. task: returns the data of a job's task.
+    settings: `cache` (disk, memory or off), `cache_dir`, and `cache_gb`, the size of the disk cache. task: returns the
+    data of a job's task.
     """
 
     def __init__(self, settings: Settings, device: str, task: Callable[[CellJob], TaskData]) -> None:

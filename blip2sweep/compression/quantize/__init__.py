@@ -1,4 +1,4 @@
-"""What each method takes: widths, strategies and knobs. No torch here, so that planning can read it.
+"""What each method takes: widths, strategies and options. No torch here, so that planning can read it.
 
 One file a method holds the arithmetic, two verbs at most:
     apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
@@ -23,7 +23,7 @@ LOW_BITS = tuple(range(1, 9))
 UP_FROM_2 = tuple(range(2, 9))
 CHANNEL_FIRST = ("channel", "tensor", "group")
 # Of those that a method may take: each has its rules in `options.py` and its place in a scheme.
-KNOWN_KNOBS = (
+KNOWN_OPTIONS = (
     "group_size", "symmetric", "quantize_bias", "act_order", "static_groups", "damp", "block_size", "grid", "norm", "clip",
     "alpha",
 )  # fmt: skip
@@ -34,7 +34,7 @@ BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes
 class Method:
     """What one weight quantizer can do, and what it takes.
 
-    bits: its widths. strategies: how many weights share a scale; the first is the default. knobs: its further knobs
+    bits: its widths. strategies: how many weights share a scale; the first is the default. options: its further options
     with their defaults. type: of its codes, `int` or `float`. calibrates: what it measures of the layer's inputs,
     `hessian` or `ranges`. extra: the library it needs, which has an extra of that name.
 
@@ -52,7 +52,7 @@ class Method:
     name: str
     bits: tuple[int, ...]
     strategies: tuple[str, ...]
-    knobs: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     type: str = "int"
     calibrates: str | None = None
     extra: str | None = None
@@ -88,7 +88,7 @@ QUERIES_AND_KEYS = ("q", "k", "q_proj", "k_proj", "query", "key", "qkv")
 RTN = {"symmetric": False, "group_size": 128}
 GPTQ = {"act_order": False, "static_groups": True, "damp": 0.01, "block_size": 128}
 CODEBOOK: dict[str, Any] = {
-    "knobs": {"group_size": 64}, "type": "float", "extra": "bitsandbytes", "scale_bits": 32, "zero_point_bits": 0,
+    "options": {"group_size": 64}, "type": "float", "extra": "bitsandbytes", "scale_bits": 32, "zero_point_bits": 0,
     "divides": True, "row_sizes": BLOCK_SIZES,
 }  # fmt: skip
 
@@ -111,13 +111,15 @@ class Methods(dict[str, Method]):
             return Method(name, tuple(range(1, 17)), ("",))
 
 
-def of_module(name: str, found: outside.Found) -> Method:
+def of_module(name: str, found: outside.OutsideModule) -> Method:
     """What a module from outside says of its method. Raises UserError where it lacks something."""
     method = getattr(found.having(("METHOD",)), "METHOD")  # noqa: B009
     if not isinstance(method, Method) or method.name != name:
         raise UserError(f"{found.where}: its METHOD is {method!r}; right: METHOD = Method({name!r}, bits, strategies)")
-    if unknown := sorted(method.knobs.keys() - KNOWN_KNOBS):
-        raise UserError(f"{found.where}: METHOD has knobs {', '.join(unknown)}; right: among {', '.join(KNOWN_KNOBS)}")
+    if unknown := sorted(method.options.keys() - KNOWN_OPTIONS):
+        raise UserError(
+            f"{found.where}: METHOD has options {', '.join(unknown)}; right: among {', '.join(KNOWN_OPTIONS)}"
+        )
     if method.folds or method.searches:
         raise UserError(
             f"{found.where}: METHOD has folds or searches, which are those of awq; right: a method with its own calibrated"

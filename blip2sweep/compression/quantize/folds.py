@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme, Traits
-from blip2sweep.compression.step import Words
+from blip2sweep.compression.step import SpecFields
 from blip2sweep.models.part import Fold, Linear, Part
 
 Layers = Sequence[tuple[Linear, Scheme]]
@@ -93,18 +93,18 @@ def _ordered(read: list[Read]) -> list[Read]:
 # ---- what a layer gets, said once
 
 
-def said_once(part: Part, layers: Layers) -> dict[str, Words]:
+def canonical_schemes(part: Part, layers: Layers) -> dict[str, SpecFields]:
     """{module path: scheme} as identities and stores have it.
 
-    Knobs that decide nothing have one value. So two recipes that make the same weights have one identity.
+    Options that decide nothing have one value. So two recipes that make the same weights have one identity.
     """
     folded = _folded(part, layers)
-    return {x.path: _once(s, traits(x), x.path in folded).as_dict() for x, s in layers}
+    return {x.path: _canonical(s, traits(x), x.path in folded).as_dict() for x, s in layers}
 
 
 @lru_cache(maxsize=65536)
-def _once(scheme: Scheme, layer: Traits, folded: bool) -> Scheme:
-    return replace(scheme, weights=scheme.weights.said_once(layer, folded))
+def _canonical(scheme: Scheme, layer: Traits, folded: bool) -> Scheme:
+    return replace(scheme, weights=scheme.weights.canonical(layer, folded))
 
 
 def traits(x: Linear) -> Traits:

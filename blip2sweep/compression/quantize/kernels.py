@@ -12,13 +12,13 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.part import Linear
 
 if TYPE_CHECKING:
-    from blip2sweep.compression.quantize.options import Knob
+    from blip2sweep.compression.quantize.options import Option
 
 
 class Kernel(NamedTuple):
     """One packed layer of a library.
 
-    symmetric: None where the method has no such knob. w8a8: whether it quantizes its input itself. group_sizes: those
+    symmetric: None where the method has no such option. w8a8: whether it quantizes its input itself. group_sizes: those
     it has, each of which must divide the row. dtype: the only one it computes in; None where it has no limit.
     """
 
@@ -47,18 +47,23 @@ W8A8 = Activations(8)  # per token, symmetric, dynamic: what torchao's int8 kern
 
 
 def resolve_packed(
-    knob: Knob | None, method: str, bits: int, strategy: str, extra: Mapping[str, object], inputs: Activations | None
+    option: Option | None,
+    method: str,
+    bits: int,
+    strategy: str,
+    extra: Mapping[str, object],
+    inputs: Activations | None,
 ) -> str | None:
     """The kind of device whose kernel is to run, or None.
 
     Raises UserError where no library has such a kernel for that device.
     """
-    if knob is None or knob.value in (False, "none"):
+    if option is None or option.value in (False, "none"):
         return None
-    typed = f"{knob.origin}={knob.value}"
-    if knob.value not in (True, *BOTH):
+    typed = f"{option.origin}={option.value}"
+    if option.value not in (True, *BOTH):
         raise UserError(f"{typed}: right: true, false, cpu or cuda")
-    device = this_device() if knob.value is True else str(knob.value)
+    device = this_device() if option.value is True else str(option.value)
     found = find_kernel(method, bits, strategy, extra, inputs)
     if found is None or device not in found.devices:
         what = " ".join(filter(None, [method, str(bits), strategy, "symmetric" if extra.get("symmetric") else ""]))
@@ -71,13 +76,13 @@ def resolve_packed(
 
 
 def find_kernel(
-    method: str, bits: int, strategy: str, knobs: Mapping[str, object], inputs: Activations | None
+    method: str, bits: int, strategy: str, options: Mapping[str, object], inputs: Activations | None
 ) -> Kernel | None:
     """The kernel that computes this, or None. A group of the row's length counts as `channel`."""
-    wanted = (method, bits, strategy, knobs.get("symmetric"), inputs)
+    wanted = (method, bits, strategy, options.get("symmetric"), inputs)
     for k in KERNELS:
         fits = wanted == (k.method, k.bits, k.strategy, k.symmetric, W8A8 if k.w8a8 else None)
-        if fits and (not k.group_sizes or knobs.get("group_size") in k.group_sizes):
+        if fits and (not k.group_sizes or options.get("group_size") in k.group_sizes):
             return k
     return None
 

@@ -1,4 +1,4 @@
-"""Knobs of the config (`quant`, `per_part`, `rules`) -> the scheme that they mean."""
+"""Options of the config (`quant`, `per_part`, `rules`) -> the scheme that they mean."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from blip2sweep import outside
-from blip2sweep.compression.quantize import KNOWN_KNOBS, METHODS, Method
+from blip2sweep.compression.quantize import KNOWN_OPTIONS, METHODS, Method
 from blip2sweep.compression.quantize.kernels import resolve_packed
 from blip2sweep.compression.quantize.scheme import Activations, Scheme, Weights
 from blip2sweep.errors import MissingExtra, UserError, nearest
 
 INPUT = ("input.bits", "input.strategy", "input.symmetric", "input.dynamic")
-KNOBS = (
-    "method", "bits", "strategy", *KNOWN_KNOBS, "packed", *INPUT,
+OPTIONS = (
+    "method", "bits", "strategy", *KNOWN_OPTIONS, "packed", *INPUT,
 )  # fmt: skip
 
 
-class Knob(NamedTuple):
+class Option(NamedTuple):
     """One value and the config key that set it, such as `per_part.vision.bits`."""
 
     name: str
@@ -26,7 +26,7 @@ class Knob(NamedTuple):
     origin: str
 
 
-Knobs = tuple[Knob, ...]
+Options = tuple[Option, ...]
 
 
 class Resolved(NamedTuple):
@@ -36,16 +36,16 @@ class Resolved(NamedTuple):
     used: frozenset[str]
 
 
-def knobs_of(values: Mapping[str, object], prefix: str) -> Knobs:
-    """The knobs of one section that are not null. Those of its section `input` are named `input.bits` and so on.
+def options_of(values: Mapping[str, object], prefix: str) -> Options:
+    """The options of one section that are not null. Those of its section `input` are named `input.bits` and so on.
 
     prefix: the config key of the section. Raises UserError for an unknown name.
     """
     flat = dict(_flat(values))
     for name in flat:
-        if name not in KNOBS:
-            raise UserError(f"{prefix}.{name}: unknown knob; {nearest(str(name), KNOBS)}")
-    return tuple(Knob(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
+        if name not in OPTIONS:
+            raise UserError(f"{prefix}.{name}: unknown knob; {nearest(str(name), OPTIONS)}")
+    return tuple(Option(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
 
 
 def _flat(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
@@ -56,20 +56,20 @@ def _flat(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
             yield str(name), value
 
 
-def merged(*layers: Knobs) -> Knobs:
-    """The knobs of all layers; of two with one name the later one."""
+def merged(*layers: Options) -> Options:
+    """The options of all layers; of two with one name the later one."""
     return tuple({k.name: k for layer in layers for k in layer}.values())
 
 
 @lru_cache(maxsize=4096)
-def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
-    """The scheme that these knobs mean, and the keys of those that determined it.
+def resolve_options(options: Options, runs: bool = True) -> Resolved:
+    """The scheme that these options mean, and the keys of those that determined it.
 
-    A knob that the method or its strategy does not use is dropped, and its key is not among the used ones. `bits=none`
+    An option that the method or its strategy does not use is dropped, and its key is not among the used ones. `bits=none`
     means left alone, and so does 16 where the method has no width of 16 bits. runs: the cell is computed here, so the
     method's library must be installed. Raises UserError naming the key that is wrong.
     """
-    given = {k.name: k for k in knobs}
+    given = {k.name: k for k in options}
     method = _method(given)
     bits = _bits(given.get("bits"))
     if bits is None or (bits == 16 and not method.has_bits(16)):
@@ -79,13 +79,13 @@ def resolve_knobs(knobs: Knobs, runs: bool = True) -> Resolved:
         raise UserError(
             f"{_name(given['bits'])}: {method.name} has no such width; right: {_widths(method.bits)} or none"
         )
-    extra = {k: _extra(given.get(k), k, default) for k, default in method.knobs.items() if _takes(strategy, k)}
+    extra = {k: _extra(given.get(k), k, default) for k, default in method.options.items() if _takes(strategy, k)}
     _check_order(given, extra)
     determining = tuple(extra)
     if method.searches and searches_nothing(extra):
         determining = tuple(k for k in extra if k != "norm")
         method = METHODS[method.searches]
-        extra = {k: v for k, v in extra.items() if k in method.knobs}
+        extra = {k: v for k, v in extra.items() if k in method.options}
     inputs = resolve_input(given)
     packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
     names = ("method", "bits", "strategy", *determining, *used_inputs(given, inputs), *(["packed"] if packed else []))
@@ -101,11 +101,11 @@ def searches_nothing(extra: Mapping[str, object]) -> bool:
     return extra.get("grid") == 1 and not extra.get("clip")
 
 
-def _takes(strategy: str, knob: str) -> bool:
-    return knob not in ("group_size", "static_groups") or strategy == "group"
+def _takes(strategy: str, option: str) -> bool:
+    return option not in ("group_size", "static_groups") or strategy == "group"
 
 
-def _check_order(given: Mapping[str, Knob], extra: Mapping[str, object]) -> None:
+def _check_order(given: Mapping[str, Option], extra: Mapping[str, object]) -> None:
     if extra.get("act_order") and extra.get("static_groups") is False:
         raise UserError(
             f"{_name(given['static_groups'])}: with act_order a group would hold columns from all over the row, which "
@@ -113,50 +113,50 @@ def _check_order(given: Mapping[str, Knob], extra: Mapping[str, object]) -> None
         )
 
 
-def _check_extra(given: Mapping[str, Knob], method: Method, used: frozenset[str]) -> None:
+def _check_extra(given: Mapping[str, Option], method: Method, used: frozenset[str]) -> None:
     if method.missing:
-        knob = given["method"]
+        option = given["method"]
         raise MissingExtra(
-            f"{_name(knob)}: needs {method.missing}, which is not installed; right: pip install "
+            f"{_name(option)}: needs {method.missing}, which is not installed; right: pip install "
             f"'blip2sweep[{method.missing}]'",
             used,
         )
 
 
-def _origins(given: Mapping[str, Knob], names: Iterable[str]) -> frozenset[str]:
+def _origins(given: Mapping[str, Option], names: Iterable[str]) -> frozenset[str]:
     return frozenset(given[n].origin for n in names if n in given)
 
 
-def _name(knob: Knob) -> str:
-    return f"{knob.origin}={knob.value}"
+def _name(option: Option) -> str:
+    return f"{option.origin}={option.value}"
 
 
-def _method(given: Mapping[str, Knob]) -> Method:
-    knob = given.get("method")
-    if knob is None:
+def _method(given: Mapping[str, Option]) -> Method:
+    option = given.get("method")
+    if option is None:
         raise UserError(f"quant.method is not set; right: one of {', '.join(sorted(METHODS))}")
     try:
-        return METHODS[str(knob.value)]
+        return METHODS[str(option.value)]
     except KeyError:
         known = [*METHODS, *outside.names("methods")]
-        raise UserError(f"{_name(knob)}: unknown method; {nearest(str(knob.value), known)}") from None
+        raise UserError(f"{_name(option)}: unknown method; {nearest(str(option.value), known)}") from None
 
 
-def _bits(knob: Knob | None) -> int | None:
+def _bits(option: Option | None) -> int | None:
     """A width, or None for `none`."""
-    if knob is None or str(knob.value).lower() == "none":
+    if option is None or str(option.value).lower() == "none":
         return None
-    if isinstance(knob.value, bool) or not str(knob.value).isdigit():
-        raise UserError(f"{_name(knob)}: not a bit width; right: an integer such as 4, or none")
-    return int(str(knob.value))
+    if isinstance(option.value, bool) or not str(option.value).isdigit():
+        raise UserError(f"{_name(option)}: not a bit width; right: an integer such as 4, or none")
+    return int(str(option.value))
 
 
-def _strategy(knob: Knob | None, method: Method) -> str:
-    if knob is None:
+def _strategy(option: Option | None, method: Method) -> str:
+    if option is None:
         return method.strategies[0]
-    if knob.value not in method.strategies:
-        raise UserError(f"{_name(knob)}: {method.name} takes {' or '.join(method.strategies)}")
-    return str(knob.value)
+    if option.value not in method.strategies:
+        raise UserError(f"{_name(option)}: {method.name} takes {' or '.join(method.strategies)}")
+    return str(option.value)
 
 
 def _widths(bits: Iterable[int]) -> str:
@@ -166,13 +166,13 @@ def _widths(bits: Iterable[int]) -> str:
     return ", ".join([run, *high])
 
 
-def _extra(knob: Knob | None, name: str, default: Any) -> Any:
-    if knob is None:
+def _extra(option: Option | None, name: str, default: Any) -> Any:
+    if option is None:
         return default
     wanted, right = VALUES[name]
-    if not right(knob.value):
-        raise UserError(f"{_name(knob)}: right: {wanted}")
-    return float(str(knob.value)) if isinstance(default, float) else knob.value
+    if not right(option.value):
+        raise UserError(f"{_name(option)}: right: {wanted}")
+    return float(str(option.value)) if isinstance(default, float) else option.value
 
 
 def _positive(value: object) -> bool:
@@ -201,7 +201,7 @@ VALUES: dict[str, tuple[str, Callable[[object], bool]]] = {
 # ---- input activations
 
 
-def resolve_input(given: Mapping[str, Knob]) -> Activations | None:
+def resolve_input(given: Mapping[str, Option]) -> Activations | None:
     """The quantizer of a layer's inputs. None where `input.bits` is not set, `none` or 16."""
     bits = _bits(given.get("input.bits"))
     if bits is None or bits == 16:
@@ -222,9 +222,9 @@ def resolve_input(given: Mapping[str, Knob]) -> Activations | None:
     return Activations(bits, strategy=strategy, symmetric=symmetric, dynamic=dynamic)
 
 
-def _flag(knob: Knob | None) -> bool:
-    return True if knob is None else _extra(knob, "symmetric", True)
+def _flag(option: Option | None) -> bool:
+    return True if option is None else _extra(option, "symmetric", True)
 
 
-def used_inputs(given: Mapping[str, Knob], inputs: Activations | None) -> tuple[str, ...]:
+def used_inputs(given: Mapping[str, Option], inputs: Activations | None) -> tuple[str, ...]:
     return INPUT if inputs else ("input.bits",) if "input.bits" in given else ()

@@ -5,40 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from blip2sweep.compression.quantize.options import Knob, Knobs, knobs_of, merged
+from blip2sweep.compression.quantize.options import Option, Options, merged, options_of
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import ROLES
 
 
-class Own(NamedTuple):
-    """What `per_part` says of one part: knobs, its own blocks and layers, and the config key it stands under."""
+class PartOptions(NamedTuple):
+    """What `per_part` says of one part: options, its own blocks and layers, and the config key it stands under."""
 
-    knobs: Knobs = ()
-    target: Knobs = ()
+    options: Options = ()
+    target: Options = ()
     where: str = ""
 
 
-def read_per_part(per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str) -> dict[str, Own]:
-    """{addressable part:
+def read_per_part(
+    per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str
+) -> dict[str, PartOptions]:
+    """{addressable part: its own options and target}. The options of a stack are one level deeper, as in
+    `per_part.language.encoder.bits`.
 
-    its own knobs and target}. A stack's keys are one level deeper: `per_part.language.encoder.bits`.
-
-    names: what `part` names. part: the value of `part`, for messages. Raises UserError for a part outside `part`.
+    names: the parts that `part` names. part: the value of `part`, for messages. Raises UserError for a part outside
+    `part`.
     """
-    found: dict[str, Own] = {}
+    found: dict[str, PartOptions] = {}
     without = of_no_part(per_part, anatomy)
     for word, values in _flat_parts(per_part, anatomy):
         if f"per_part.{word}.bits" in without:
             continue
         where = f"per_part.{word}"
-        meant = [n for n in anatomy.own_names(word, where) if _reaches(n, names)]
+        meant = [n for n in anatomy.resolve_names(word, where) if _reaches(n, names)]
         if not meant:
             raise UserError(f"{where}: outside part={part}, so it would do nothing; right: name {word} in part as well")
-        own = _own(values, where)
+        own = _part_options(values, where)
         for name in meant:
-            before = found.get(name, Own())
-            found[name] = Own(merged(before.knobs, own.knobs), merged(before.target, own.target), where)
+            before = found.get(name, PartOptions())
+            found[name] = PartOptions(merged(before.options, own.options), merged(before.target, own.target), where)
     return found
 
 
@@ -47,10 +49,10 @@ def _reaches(name: str, names: Sequence[str]) -> bool:
     return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
 
 
-def _own(values: Mapping[str, object], where: str) -> Own:
+def _part_options(values: Mapping[str, object], where: str) -> PartOptions:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
-    target = tuple(Knob(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
-    return Own(knobs_of({k: v for k, v in values.items() if k not in places}, where), target)
+    target = tuple(Option(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
+    return PartOptions(options_of({k: v for k, v in values.items() if k not in places}, where), target)
 
 
 def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -59,10 +61,10 @@ def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tu
             raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
         inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.spellings}
         yield str(name), {k: v for k, v in values.items() if k not in inner}
-        for stack, knobs in inner.items():
-            if not isinstance(knobs, Mapping):
-                raise UserError(f"per_part.{name}.{stack}={knobs}: right: per_part.{name}.{stack}.<knob>=<value>")
-            yield f"{name}.{stack}", knobs
+        for stack, options in inner.items():
+            if not isinstance(options, Mapping):
+                raise UserError(f"per_part.{name}.{stack}={options}: right: per_part.{name}.{stack}.<knob>=<value>")
+            yield f"{name}.{stack}", options
 
 
 def of_no_part(per_part: Mapping[str, object], anatomy: Anatomy) -> list[str]:

@@ -11,8 +11,8 @@ import yaml
 
 from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import traits
-from blip2sweep.compression.quantize.options import Knob, Knobs, Resolved, knobs_of, merged, resolve_knobs
-from blip2sweep.compression.quantize.per_part import Own, of_no_part, read_per_part
+from blip2sweep.compression.quantize.options import Option, Options, Resolved, merged, options_of, resolve_options
+from blip2sweep.compression.quantize.per_part import PartOptions, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
 from blip2sweep.errors import UserError, nearest
@@ -23,7 +23,7 @@ from blip2sweep.models.roles import check_spelling
 
 @dataclass(frozen=True)
 class Selection:
-    """The layers of a part that one piece of the config names, and their knobs. knobs: None leaves them alone again.
+    """The layers of a part that one piece of the config names, and their options. options: None leaves them alone again.
 
     name: an addressable part or stack. blocks, layers: the other words of the target. where: what was typed, for
     messages. refines: whether it changes only layers of earlier selections, of which it must meet at least one.
@@ -34,7 +34,7 @@ class Selection:
     name: str
     blocks: str
     layers: str
-    knobs: Knobs | None
+    options: Options | None
     where: str
     refines: bool = False
     origins: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ def _section(config: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 def _of_config(config: Mapping[str, object], anatomy: Anatomy) -> Iterator[Selection]:
     names, per_part = anatomy.part_names(str(config["part"])), _section(config, "per_part")
-    quant = knobs_of(_section(config, "quant"), "quant")
+    quant = options_of(_section(config, "quant"), "quant")
     own = read_per_part(per_part, names, anatomy, str(config["part"]))
     nothing = frozenset(of_no_part(per_part, anatomy))
     for name in names:
@@ -81,43 +81,47 @@ def _of_config(config: Mapping[str, object], anatomy: Anatomy) -> Iterator[Selec
 
 def _meant(word: str, where: str, names: Sequence[str], anatomy: Anatomy) -> Sequence[str]:
     """The names that a word means. A role with several parts means those that `part` names, if it names any of them."""
-    meant = anatomy.own_names(word, where)
+    meant = anatomy.resolve_names(word, where)
     chosen = {name.partition(".")[0] for name in names}
     return [n for n in meant if n.partition(".")[0] in chosen] or meant
 
 
-def _of_part(config: Mapping[str, object], name: str, quant: Knobs, own: Mapping[str, Own]) -> Iterator[Selection]:
+def _of_part(
+    config: Mapping[str, object], name: str, quant: Options, own: Mapping[str, PartOptions]
+) -> Iterator[Selection]:
     """The selection of a part, and one for each of its stacks that `per_part` mentions."""
-    parent, mine = own.get(name.partition(".")[0], Own()), own.get(name, Own())
+    parent, mine = own.get(name.partition(".")[0], PartOptions()), own.get(name, PartOptions())
     common = {"blocks": str(config["blocks"]), "layers": str(config["layers"])}
     target = common | {k.name: str(k.value) for k in (*parent.target, *mine.target)}
     where = f"part={config['part']} " + " ".join(f"{k}={v}" for k, v in target.items())
     origins = {"part"} | {k.origin for k in merged(_written(common), parent.target, mine.target)}
-    knobs = merged(quant, parent.knobs, mine.knobs)
-    yield Selection(name, target["blocks"], target["layers"], knobs, where, origins=frozenset(origins))
+    options = merged(quant, parent.options, mine.options)
+    yield Selection(name, target["blocks"], target["layers"], options, where, origins=frozenset(origins))
     for inner in (n for n in own if n.startswith(name + ".")):
         narrowed = {"blocks": "all", "layers": "all"} | {k.name: str(k.value) for k in own[inner].target}
         origins = {k.origin for k in own[inner].target}
-        stack_knobs = merged(quant, parent.knobs, own[inner].knobs)
+        stack_options = merged(quant, parent.options, own[inner].options)
         where = own[inner].where
-        yield Selection(inner, narrowed["blocks"], narrowed["layers"], stack_knobs, where, True, frozenset(origins))
+        yield Selection(inner, narrowed["blocks"], narrowed["layers"], stack_options, where, True, frozenset(origins))
 
 
-def _written(target: Mapping[str, str]) -> Knobs:
-    return tuple(Knob(key, value, key) for key, value in target.items())
+def _written(target: Mapping[str, str]) -> Options:
+    return tuple(Option(key, value, key) for key, value in target.items())
 
 
 def _of_rule(
-    label: str, rule: object, quant: Knobs, own: Mapping[str, Own], names: Sequence[str], anatomy: Anatomy
+    label: str, rule: object, quant: Options, own: Mapping[str, PartOptions], names: Sequence[str], anatomy: Anatomy
 ) -> Iterator[Selection]:
     where = f"rules.{label}"
     if not isinstance(rule, Mapping) or not rule.get("target"):
         raise UserError(f"{where}.target is not set; right: {where}.target=part:blocks:layers")
     word, blocks, layers = parse_target(rule["target"], f"{where}.target")
-    knobs = knobs_of({k: v for k, v in rule.items() if k != "target"}, where)
+    options = options_of({k: v for k, v in rule.items() if k != "target"}, where)
     typed = f"{where}.target={rule['target']}"
     for name in _meant(word, typed, names, anatomy):
-        base = merged(quant, own.get(name.partition(".")[0], Own()).knobs, own.get(name, Own()).knobs, knobs)
+        base = merged(
+            quant, own.get(name.partition(".")[0], PartOptions()).options, own.get(name, PartOptions()).options, options
+        )
         yield Selection(name, blocks, layers, base, typed, True, frozenset({f"{where}.target"}))
 
 
@@ -141,13 +145,13 @@ def _of_file(path: str, anatomy: Anatomy) -> Iterator[Selection]:
             )
         word, blocks, layers = parse_target(entry["target"], where)
         check_spelling(anatomy, named := [*named, (where, word)])
-        knobs = knobs_of(_settings(entry), where)
-        for name in anatomy.own_names(word, where):
-            yield Selection(name, blocks, layers, knobs, where, origins=frozenset({"recipe_file"}))
+        options = options_of(_settings(entry), where)
+        for name in anatomy.resolve_names(word, where):
+            yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
 
 
 def _settings(entry: Mapping[str, object]) -> dict[str, object]:
-    """The knobs of an entry. The digests of what was measured are left out: `calibration` makes them anew."""
+    """The options of an entry. The digests of what was measured are left out: `calibration` makes them anew."""
     inner = {k: {f: x for f, x in v.items() if f != "calibration"} for k, v in entry.items() if isinstance(v, Mapping)}
     return {k: inner.get(k, v) for k, v in entry.items() if k not in ("target", "calibration")}
 
@@ -187,9 +191,9 @@ def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> 
 
 
 def _resolved(selection: Selection) -> Resolved:
-    if selection.knobs is None:
+    if selection.options is None:
         return Resolved(None, selection.origins)
-    return resolve_knobs(selection.knobs, selection.runs)
+    return resolve_options(selection.options, selection.runs)
 
 
 def _hits(anatomy: Anatomy, selection: Selection, chosen: list[Resolved | None]) -> list[int]:
@@ -211,7 +215,7 @@ def _check_group_size(selection: Selection, resolved: Resolved, layers: Sequence
         return
     weights = resolved.scheme.weights
     size, method = weights.group_size, METHODS[weights.method]
-    given = next((k.origin for k in selection.knobs or () if k.name == "group_size"), None)
+    given = next((k.origin for k in selection.options or () if k.name == "group_size"), None)
     longest = max(x.in_features for x in layers)
     if size is not None and size > longest and not (given is None and method.divides):
         raise UserError(
@@ -242,6 +246,6 @@ def _scheme(resolved: Resolved | None, x: Linear) -> Scheme | None:
 
 
 def _used(resolved: Resolved, x: Linear) -> frozenset[str]:
-    """The config keys that determined a layer's scheme, without those of knobs that the layer cannot use."""
+    """The config keys that determined a layer's scheme, without those of options that the layer cannot use."""
     idle = resolved.scheme.weights.idle(traits(x)) if resolved.scheme else ()
     return frozenset(origin for origin in resolved.used if origin.rsplit(".", 1)[-1] not in idle)

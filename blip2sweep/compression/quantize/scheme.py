@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.stored import quantized
-from blip2sweep.compression.step import Site, Stored, Words
+from blip2sweep.compression.step import Site, SpecFields, Stored
 from blip2sweep.models.part import Linear
 
 
 class Traits(NamedTuple):
-    """What of a linear layer decides which knobs it can use.
+    """What of a linear layer decides which options it can use.
 
     in_features: the length of its rows. leaf: the last word of its name. clip: whether the model's YAML lets its range
     be clipped.
@@ -29,7 +29,7 @@ class Traits(NamedTuple):
 class Weights:
     """How the weights of one layer are quantized.
 
-    None: the method does not use the knob (see `compression.quantize.METHODS`).
+    None: the method does not use the option (see `compression.quantize.METHODS`).
 
     calibration: the digest of what the method measured (samples, seed, upstream). None for methods that see weights
     alone.
@@ -59,32 +59,32 @@ class Weights:
             return replace(self, strategy="channel", group_size=None, static_groups=None)
         return self
 
-    def said_once(self, layer: Traits, folded: bool = True) -> Weights:
+    def canonical(self, layer: Traits, folded: bool = True) -> Weights:
         """The form that identities have. Two schemes that make the same weights of a layer have one form.
 
-        A knob that the layer cannot use has its default: a `block_size` beyond the row, `quantize_bias` without a bias,
+        An option that the layer cannot use has its default: a `block_size` beyond the row, `quantize_bias` without a bias,
         `clip` on a layer that the method never clips, `grid` where nothing can absorb a scale (not `folded`). A method
         that neither scales nor clips becomes the one whose range it searches. A layer that only the model's YAML
         excepts from clipping has `clip=false`, because another model's layer of that name is clipped.
         """
         method = METHODS[self.method]
-        same = replace(self.for_row(layer.in_features), **{k: method.knobs[k] for k in self.idle(layer)})
+        same = replace(self.for_row(layer.in_features), **{k: method.options[k] for k in self.idle(layer)})
         if same.block_size is not None:
-            same = replace(same, block_size=_block_size(same, layer.in_features, method.knobs["block_size"]))
+            same = replace(same, block_size=_block_size(same, layer.in_features, method.options["block_size"]))
         if self._excepted(layer):
             same = replace(same, clip=False)
         if not method.folds:
             return same
         if (not folded or self.grid == 1) and not self.clips(layer):
             return replace(same, method=str(method.searches), grid=None, clip=None, calibration=None)
-        return same if folded else replace(same, grid=method.knobs["grid"])
+        return same if folded else replace(same, grid=method.options["grid"])
 
     def clips(self, layer: Traits) -> bool:
         """Whether the range of this layer is searched."""
         return bool(self.clip) and layer.clip and layer.leaf not in METHODS[self.method].unclipped
 
     def idle(self, layer: Traits) -> tuple[str, ...]:
-        """The knobs of the method that the layer cannot use."""
+        """The options of the method that the layer cannot use."""
         biases = ("quantize_bias",) if self.quantize_bias is not None and not layer.bias else ()
         unclipped = self._excepted(layer) or layer.leaf in METHODS[self.method].unclipped
         return (*biases, "clip") if unclipped else biases
@@ -92,7 +92,7 @@ class Weights:
     def _excepted(self, layer: Traits) -> bool:
         """Whether the model's YAML alone keeps the method from clipping the layer."""
         method = METHODS[self.method]
-        return "clip" in method.knobs and not layer.clip and layer.leaf not in method.unclipped
+        return "clip" in method.options and not layer.clip and layer.leaf not in method.unclipped
 
 
 def _block_size(weights: Weights, in_features: int, default: int) -> int:
@@ -132,7 +132,7 @@ class Scheme:
     input_activations: Activations | None = None
     output_activations: None = None
 
-    def as_dict(self) -> Words:
+    def as_dict(self) -> SpecFields:
         """A plain dict without the null fields."""
         return {**self.fields()}
 
@@ -145,10 +145,8 @@ class Scheme:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What calibration measures for it:
-
-        `hessian` or `ranges` for the method, `ranges` for a static range of the inputs.
-        """
+        """What calibration measures for this scheme: `hessian` or `ranges` for the method, and `ranges` for a static
+        range of the inputs."""
         own, inputs = METHODS[self.weights.method].calibrates, self.input_activations
         static = {"ranges"} if inputs is not None and not inputs.dynamic else set()
         return frozenset({own} | static if own else static)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import METHODS, Method
-from blip2sweep.compression.quantize.folds import said_once
+from blip2sweep.compression.quantize.folds import canonical_schemes
 from blip2sweep.compression.quantize.resolve import resolve
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import Pair, Spec, Words
+from blip2sweep.compression.step import Pair, Spec, SpecFields
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Linear, Part
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from blip2sweep.compression.undo import Undo
 
-__all__ = ["AFTER", "LEVEL", "SEMANTICS", "apply", "identity", "layers_of", "read", "resolve", "text", "words"]
+__all__ = ["AFTER", "LEVEL", "SEMANTICS", "apply", "from_entry", "identity", "layers_of", "resolve", "text", "to_entry"]
 
 LEVEL, AFTER, SEMANTICS = "layer", False, 1  # a method's own changes are counted by `Method.semantics`
 
@@ -28,9 +28,9 @@ def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Scheme], ...]:
     return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
 
-def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, Words]:
-    """{module path: scheme}. Knobs that decide nothing have one value (see `said_once`)."""
-    return said_once(part, layers_of(pairs))
+def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
+    """{module path: scheme}. Options that decide nothing have one value (see `canonical_schemes`)."""
+    return canonical_schemes(part, layers_of(pairs))
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
@@ -51,15 +51,15 @@ def scheme_of(spec: Spec) -> Scheme:
     return spec
 
 
-def words(spec: Spec) -> Words:
+def to_entry(spec: Spec) -> SpecFields:
     """A scheme in the words of the config: `bits` for num_bits, `input` for the activations, without types."""
     weights, *inputs = ({k: v for k, v in part.items() if k != "type"} for part in scheme_of(spec).fields().values())
     entry = {"method": weights.pop("method"), "bits": weights.pop("num_bits"), **weights}
     return {**entry, "input": {"bits": inputs[0].pop("num_bits"), **inputs[0]}} if inputs else entry
 
 
-def read(entry: Mapping[str, object]) -> Scheme:
-    """The inverse of `words`. Raises UserError for fields that make no scheme."""
+def from_entry(entry: Mapping[str, object]) -> Scheme:
+    """The inverse of `to_entry`. Raises UserError for fields that make no scheme."""
     weights, inputs = dict(entry), entry.get("input") or {}
     weights.pop("input", None)
     try:
@@ -74,7 +74,7 @@ def read(entry: Mapping[str, object]) -> Scheme:
 
 
 def text(entry: Mapping[str, object]) -> str:
-    """A scheme in words, for people: `rtn4/group32/sym`. Knobs are named where they are not the method's defaults."""
+    """A scheme in words, for people: `rtn4/group32/sym`. Options are named where they are not the method's defaults."""
     method, inputs = METHODS.known(str(entry["method"])), entry.get("input")
     only_width = len(method.bits) == 1
     pieces = [
@@ -91,4 +91,4 @@ def text(entry: Mapping[str, object]) -> str:
 
 
 def _further(method: Method) -> Iterable[tuple[str, object]]:
-    return ((k, v) for k, v in method.knobs.items() if k not in ("group_size", "symmetric"))
+    return ((k, v) for k, v in method.options.items() if k not in ("group_size", "symmetric"))

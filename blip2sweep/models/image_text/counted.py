@@ -59,7 +59,7 @@ def _features(model: PreTrainedModel, row: Rows) -> int:
 def _narrow(config: PreTrainedConfig, blocks: str) -> PreTrainedModel:
     """A model of the same pictures, grids and pooling whose vision blocks hand on what they get."""
     model_class: type[PreTrainedModel] = AutoModelForImageTextToText._model_mapping[type(config)]
-    model = model_class(_narrowed(config)).eval()
+    model = model_class(_narrowed(config)).float().eval()  # the config of a checkpoint may say another dtype
     for block in model.get_submodule(blocks):
         block.forward = _handed_on
     return model

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import ImageStage
 from blip2sweep.models.checkpoints import shown
+from blip2sweep.models.image_text import stages
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.image_text.language import Decoder
 from blip2sweep.models.image_text.pixels import pixel_rows
 from blip2sweep.models.image_text.processor import read_processor
-from blip2sweep.models.image_text.vision import Connector, Vision
+from blip2sweep.models.image_text.vision import Connector, Tower, Vision
 from blip2sweep.models.language import Language
 from blip2sweep.models.part import VISION
 from blip2sweep.models.ragged import Rows
@@ -67,7 +69,11 @@ class ImageText:
     def image_stages(self, model: PreTrainedModel, where: torch.device) -> tuple[ImageStage, ...]:
         blocks = model.get_submodule(self._tower["path"])
         n = len(blocks) - int(self._tower.get("unread", 0))
-        return Vision(model, where, list(blocks), n), Connector(model, where, list(blocks), n)
+        children = stages(cast("Mapping[str, object]", self.section))[1].children
+        behind = [m for path, held in model.named_modules() if path in children
+                  for m in (held if isinstance(held, nn.ModuleList) else [held])]  # fmt: skip
+        tower = Tower(model, where, list(blocks), n, behind)
+        return Vision(tower), Connector(tower)
 
     @property
     def _tower(self) -> StackSection:

@@ -32,11 +32,14 @@ class Tower:
     """The blocks of a vision tower and the pass through them.
 
     blocks: all. n: how many of them are read; what is behind only runs. taps: blocks whose outputs are read behind the
-    tower as well.
+    tower as well. behind: the modules that read states of the tower; their dtype may be another.
     """
 
-    def __init__(self, model: PreTrainedModel, where: torch.device, blocks: Sequence[nn.Module], n: int) -> None:
-        self.model, self.all, self.n = model, blocks, n
+    def __init__(
+        self, model: PreTrainedModel, where: torch.device, blocks: Sequence[nn.Module], n: int,
+        behind: Sequence[nn.Module],
+    ) -> None:  # fmt: skip
+        self.model, self.all, self.n, self.behind = model, blocks, n, behind
         self.arguments = Arguments(model, where)
         self.taps = [i for i in taps(model.config, len(blocks)) if i < n]
 
@@ -47,7 +50,10 @@ class Tower:
     def features(self, rows: Rows, pixels: bool) -> BaseModelOutputWithPooling:
         """One pass. pixels: whether the rows are pixels; otherwise they say only the pictures' shapes."""
         given = self.arguments(rows, self.dtype) if pixels else self.arguments.placeholders(rows, self.dtype)
-        return self.model.model.get_image_features(**given, return_dict=True)
+        with ExitStack() as stack:
+            for module in self.behind:
+                stack.callback(module.register_forward_pre_hook(_in_its_dtype).remove)
+            return self.model.model.get_image_features(**given, return_dict=True)
 
     def outputs(self, state: Rows, block: int) -> dict[int, Tensor]:
         """{block: its output} of a state before `block`: of the last one, and of earlier ones that are read later."""
@@ -98,8 +104,8 @@ class Vision:
 
     name = VISION
 
-    def __init__(self, model: PreTrainedModel, where: torch.device, blocks: Sequence[nn.Module], n: int) -> None:
-        self.tower, self.where = Tower(model, where, blocks, n), where
+    def __init__(self, tower: Tower) -> None:
+        self.tower = tower
 
     @property
     def n_blocks(self) -> int:
@@ -143,11 +149,16 @@ class Connector:
 
     name = CONNECTOR
 
-    def __init__(self, model: PreTrainedModel, where: torch.device, blocks: Sequence[nn.Module], n: int) -> None:
-        self.tower = Tower(model, where, blocks, n)
+    def __init__(self, tower: Tower) -> None:
+        self.tower = tower
 
     @torch.inference_mode()
     def run(self, rows: Rows) -> Rows:
         with self.tower.without(self.tower.outputs(rows, self.tower.n), self.tower.n):
             found = self.tower.features(rows, pixels=False)
         return feature_rows(found.pooler_output, getattr(found, "deepstack_features", None) or (), rows)
+
+
+def _in_its_dtype(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(x.to(dtype) for x in args)

@@ -10,7 +10,8 @@ button.addEventListener("click", () => { setTheme(theme() === "dark" ? "light" :
 
 // ---- cells
 const STEP = 100, BASELINE = "baseline";
-const cells = { rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: STEP, digits: digitsOf(REPORT.cells) };
+const allCells = () => ({ rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: STEP, digits: digitsOf(REPORT.cells) });
+let cells = allCells();
 const filterName = (value) => (value === "" ? BASELINE : String(value)); // the baseline has no parts; "" stands for all
 function cellTools() {
   const place = document.getElementById("cell-tools");
@@ -56,7 +57,8 @@ async function draw(name) {
 }
 
 async function drawAll() {
-  for (const name of Object.keys(FIGURES)) {
+  const first = (name) => Number(name === "models"); // what stands at the top of the page
+  for (const name of Object.keys(FIGURES).sort((a, b) => first(b) - first(a))) {
     if (document.getElementById("plot-" + name)) await draw(name);
   }
   document.body.dataset.drawn = String(Number(document.body.dataset.drawn || 0) + 1);
@@ -71,24 +73,41 @@ async function outputsInView(entries) {
   }
 }
 
-async function start() {
+// The data table below a figure is made when it is opened.
+function dataBelow(name) {
+  const place = document.getElementById("data-" + name);
+  if (place) place.closest("details").addEventListener("toggle", () => place.childElementCount || place.append(...dataTable(dataOf(name))));
+}
+
+let watcher = null;
+async function showModel() {
+  cells = allCells();
   cellTools();
   cellTable();
-  for (const [name, data] of Object.entries(REPORT.figures)) {
-    const place = document.getElementById("data-" + name);
-    if (place) place.closest("details").addEventListener("toggle", () => place.childElementCount || place.append(...dataTable(data)));
-  }
-  document.addEventListener("click", (e) => {
-    const name = e.target.dataset && e.target.dataset.csv;
-    if (name) save(name + ".csv", csv(name === "cells" ? REPORT.cells : REPORT.figures[name]));
-  });
+  Object.keys(REPORT.figures).forEach(dataBelow);
+  if (watcher) watcher.disconnect();
+  if (!broken && typeof Plotly === "undefined") await unpackPlotly();
+  await drawAll();
+  watcher = new IntersectionObserver(outputsInView, { rootMargin: "600px" });
+  watcher.observe(document.getElementById("captions"));
+}
+
+async function unpackPlotly() {
   try {
     document.head.append(element("script", { textContent: await unpack("packed-plotly") }));
   } catch (error) {
     broken = error;
   }
-  await drawAll();
-  new IntersectionObserver(outputsInView, { rootMargin: "600px" }).observe(document.getElementById("captions"));
+}
+
+async function start() {
+  keepBodies();
+  dataBelow("models");
+  document.addEventListener("click", (e) => {
+    const name = e.target.dataset && e.target.dataset.csv;
+    if (name) save(name + ".csv", csv(dataOf(name)));
+  });
+  await showModel();
   let waiting = null, wide = window.innerWidth;
   addEventListener("resize", () => {
     if (window.innerWidth === wide) return;

@@ -2,8 +2,8 @@
 let outputs = null;
 
 async function browser() {
-  const text = await unpack("packed-captions");
-  if (!text || outputs) return;
+  const model = chosen, text = await unpack("packed-captions" + ending(model));
+  if (!text || outputs || model !== chosen) return;
   outputs = JSON.parse(text);
   const place = document.getElementById("browser");
   place.replaceChildren();

@@ -1,7 +1,7 @@
 // Figures 1 to 3. Each draws from REPORT.figures.<name> and is drawn again when the theme or a choice changes.
 const FIGURES = {};
 const state = {};
-const KEPT = REPORT.words.higher ? "kept" : "of the baseline";
+const kept = () => (REPORT.words.higher ? "kept" : "of the baseline");
 const MOST_PANELS = 12, PANEL = { wide: 250, high: 300, double: 470, between: 78 }; // pixels
 
 function layout(more = {}) {
@@ -104,7 +104,7 @@ FIGURES.dropoff = function () {
       x, y: own.map((r) => r.retained), name: plain(line), legendgroup: line, showlegend: fresh(line), xaxis: "x" + axis(s), yaxis: "y" + axis(s),
       mode: "lines+markers", line: { color: colour(i), dash: DASHES[Math.floor(i / 7) % 4], width: 2 }, marker: { symbol: MARKERS[i % 7], size: 8, color: colour(i) },
       error_y: { ...bars(own, "retained", "retained_low", "retained_high"), color: colour(i) },
-      text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % ${KEPT}<br>${REPORT.words.worse} ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]${known(r.changed) ? `<br>${r.changed} of ${r.images} images changed` : ""}`),
+      text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % ${kept()}<br>${REPORT.words.worse} ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]${known(r.changed) ? `<br>${r.changed} of ${r.images} images changed` : ""}`),
       hoverinfo: "text",
     });
     // Further calibration seeds are points beside the line.
@@ -112,7 +112,7 @@ FIGURES.dropoff = function () {
     if (seeds.length) traces.push({
       x: seeds.map((r) => x[own.findIndex((o) => o.width === r.width)]), y: seeds.map((r) => r.retained), name: plain(line), legendgroup: line, showlegend: false,
       xaxis: "x" + axis(s), yaxis: "y" + axis(s), mode: "markers", marker: { symbol: MARKERS[i % 7] + "-open", size: 7, color: colour(i) },
-      text: seeds.map((r) => `${plain(r.line)}<br>calibration seed ${r.seed}, ${r.width} bits, ${number(r.retained, 1)} % ${KEPT}`), hoverinfo: "text",
+      text: seeds.map((r) => `${plain(r.line)}<br>calibration seed ${r.seed}, ${r.width} bits, ${number(r.retained, 1)} % ${kept()}`), hoverinfo: "text",
     });
   }));
   const noise = Math.max(0, ...shown.map((r) => (r.noise ? (100 * r.noise) / Math.abs(r.baseline) : 0)));

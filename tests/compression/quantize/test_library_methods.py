@@ -148,7 +148,7 @@ def test_no_weight_gives_nan(method: str, kind: str) -> None:
     w = {"zero": w * 0, "constant": w * 0 + 0.3, "huge": w * 1e30, "tiny": w * 1e-30, "normal": w}.get(kind, w)
     if kind == "zero row":
         w[3] = 0
-    defaults = {k: v for k, v in METHODS[method].knobs.items() if k != "group_size"}
+    defaults = {k: v for k, v in METHODS[method].options.items() if k != "group_size"}
     bits = 4 if METHODS[method].has_bits(4) else 8
     found = applied(method, w.clone(), num_bits=bits, strategy="group", group_size=64, **defaults)
     assert found.shape == w.shape
@@ -237,14 +237,14 @@ def test_what_does_not_fit_is_refused(words: list[str], match: str) -> None:
 @pytest.fixture
 def without_libraries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No extra is installed."""
-    from blip2sweep.compression.quantize.options import resolve_knobs
+    from blip2sweep.compression.quantize.options import resolve_options
     from blip2sweep.compression.quantize.resolve import _entries
 
     monkeypatch.setattr("blip2sweep.compression.quantize.find_spec", lambda name: None)
-    for memoised in (installed, resolve_knobs, _entries):
+    for memoised in (installed, resolve_options, _entries):
         memoised.cache_clear()
     yield
-    for memoised in (installed, resolve_knobs, _entries):
+    for memoised in (installed, resolve_options, _entries):
         memoised.cache_clear()
 
 

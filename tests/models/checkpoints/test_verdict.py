@@ -454,7 +454,7 @@ def test_the_command_says_all_of_it_in_one_line(tmp_path: Path, damaged: Path, m
     asked = {**composer().config(("part=none",))}
     asked["model"] = {**asked["model"], "path": str(damaged)}
     report = {line.name: line for line in examine_cell(asked)}
-    assert all(word in report["weights"].told for word in words)
+    assert all(word in report["weights"].message for word in words)
     assert (report["weights"].state, report["data"].state) == ("fail", "ok")
     assert not (tmp_path / "outputs").exists()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from blip2sweep.models.image_text.chat import TEMPLATE
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.ragged import Rows, joined
-from tests.image_text import pictures
+from tests.ragged_pictures import pictures
 
 # One model of each model_type; the other ones have the same classes.
 FIRST = (

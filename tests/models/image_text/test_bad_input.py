@@ -19,9 +19,9 @@ from blip2sweep.models.checkpoints import inspect
 from blip2sweep.planning.cell_builder import _check_texts
 from blip2sweep.tasks import Generation, load_task
 from tests.checkpoints import conf, edit
-from tests.image_text import scenes
 from tests.models.image_text.made import FIRST, Made
 from tests.models.image_text.test_cells import planned
+from tests.ragged_pictures import scenes
 
 
 @pytest.fixture
@@ -98,6 +98,11 @@ def test_folders_that_are_no_checkpoint_of_the_model(
 @pytest.mark.parametrize("chat", ["USER: {}", "{image}{image}{}", "{image}"])
 def test_a_text_around_the_users_has_one_place_for_each(chat: str, spoiled: Callable[..., str]) -> None:
     assert "has not one {image} and one {}" in spoiled("llava-1.5-7b", lambda folder: None, chat=chat)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm-256m", "qwen3-vl-2b"])
+def test_a_checkpoint_may_say_half_precision(name: str, spoiled: Callable[..., str]) -> None:
+    assert spoiled(name, of_config(dtype="bfloat16")) == ""
 
 
 def test_a_snapshot_without_patch_size_is_completed(spoiled: Callable[..., str]) -> None:

@@ -14,9 +14,9 @@ from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
 from tests import composing
 from tests.checkpoints import believe
-from tests.image_text import scenes
 from tests.in_process import told
 from tests.models.image_text.made import FIRST, Made
+from tests.ragged_pictures import scenes
 
 FIXED = ("task=shapes_caption", "task.limit=6", "generation.max_new_tokens=4", "quant.bits=3")
 SHARING = ("part=vision blocks=1", "part=vision blocks=1-2", "part=connector", "part=language quant.bits=2")

@@ -73,7 +73,7 @@ def test_the_dead_block_of_llava_is_not_addressable() -> None:
 
 def test_the_connector_of_gemma_says_why_it_is_none() -> None:
     with pytest.raises(MissingRole, match=r"no part of the role connector \(its projection is a bare parameter"):
-        anatomy(conf("model/gemma-3-4b")).own_names("connector", "part=connector")
+        anatomy(conf("model/gemma-3-4b")).resolve_names("connector", "part=connector")
 
 
 @pytest.mark.parametrize("name", SMALL)

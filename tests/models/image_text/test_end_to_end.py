@@ -42,11 +42,9 @@ def test_two_models_are_compared_by_role(site: Path) -> None:
         *(("stacked", part) for part in ("language", "none", "vision")),
     ]
     assert set(table["status"]) == {"done"}
-    told = blip2sweep("report", "both", cwd=site)
+    told = blip2sweep("report", "both", "--model", "splits", cwd=site)
     assert told.code == 0, told.err
-    page = next((site / "outputs").rglob("*.html")).read_text()
-    assert "splits" in page
-    assert "stacked" in page
+    assert "connector" in next((site / "outputs").rglob("*.html")).read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch
 from blip2sweep.apply.patch import Patch
 from blip2sweep.models.architecture import BlockStage
 from blip2sweep.models.image_text.chat import Chat
+from blip2sweep.models.load import load
+from blip2sweep.models.part import ROLES
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.models.text import Text
 from blip2sweep.tasks.generation import Generation
@@ -146,6 +149,19 @@ def test_what_can_be_addressed_reaches_the_answer_and_nothing_else_does(m: Made)
             weight.data = before + torch.randn(before.shape, generator=torch_seed)
             assert torch.equal(answer(), plain) == (layer in part.unread), layer.path
             weight.data = before
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16",) * 3, ("bfloat16", "float32", "bfloat16"), ("float32", "bfloat16", "float32")]
+)
+def test_parts_may_have_dtypes_of_their_own(m: Made, dtypes: tuple[str, str, str]) -> None:
+    roles = [(role, d) for role, d in zip(ROLES, dtypes, strict=True) if m.loaded.anatomy.role(role)]
+    section = {**m.section, "dtype": dtypes[1], "dtype_per_part": dict(roles)}
+    other = load(section, Path(m.section["path"]))
+    found = features(other, other.pixels(m.images[0]))
+    prompts, references = other.language.prompt_ids(USERS[:1]), other.language.reference_ids(REFERENCES[:1], True)
+    (likelihood,) = other.language.prefill(found, prompts).likelihood(references)
+    assert likelihood.nll_sum == pytest.approx(plain_nll(m, 0, references[0]), rel=0.1)
 
 
 def test_a_recipe_is_taken_back_bit_for_bit(m: Made) -> None:

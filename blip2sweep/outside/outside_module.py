@@ -15,7 +15,7 @@ PAGE = "docs/extending.md"
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class OutsideModule:
     """A name and who has it. where: for messages; source: imports the module; hashed: gives what keys and packs say of it."""
 
     where: str

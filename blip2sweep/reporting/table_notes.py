@@ -1,0 +1,64 @@
+"""The lines under a table: what a reader of its numbers must know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from blip2sweep.analysis.main_metric import main_metric, metrics_of
+from blip2sweep.analysis.models import models_of
+from blip2sweep.console.printing import one_line
+from blip2sweep.metrics import METRICS
+from blip2sweep.reporting.embedded import embedded_note
+from blip2sweep.reporting.few_images import unseen_notes
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """What a reader of the numbers must know. What is of one model of several begins with its name."""
+    ends = [f"drop_{m}_low" for m in metrics_of(table)]
+    bounded = any(table[e].notna().any() for e in ends if e in table)
+    how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
+    lines = [f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"]
+    names = models_of(table)
+    own = (
+        {m: _notes_of(table[table["model"].map(str) == m]) for m in names} if len(names) > 1 else {"": _notes_of(table)}
+    )
+    lines += _named(own)
+    return [*lines, *filter(None, [embedded_note(names)])]
+
+
+def _named(lines: Mapping[str, list[str]]) -> list[str]:
+    """The lines of each model behind its name; a line of several models stands once. One model needs no name."""
+    if len(lines) < 2:
+        return [line for own in lines.values() for line in own]
+    whose: dict[str, list[str]] = {}
+    for model, own in lines.items():
+        for line in own:
+            whose.setdefault(line, []).append(model)
+    return [f"{', '.join(map(one_line, models))}: {line}" for line, models in whose.items()]
+
+
+def _notes_of(table: pd.DataFrame) -> list[str]:
+    """The notes on the cells of one model."""
+    lines = list[str]()
+    if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
+        rate, metric = table["noise_flip_rate"].max(), main_metric(table)
+        change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
+        by = "" if math.isnan(change) else f", {metric} by {change:.4f}"
+        lines.append(f"noise floor: the baseline at another batch size changes {rate:.1%} of outputs{by}")
+    if "noise_seed_flip_rate" in table and table["noise_seed_flip_rate"].notna().any():
+        rates = [f"{table[f'noise_{w}_flip_rate'].max():.1%}" for w in ("seed", "arithmetic")]
+        lines.append(
+            f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
+            f"holds; at most {rates[0]} / {rates[1]} of outputs"
+        )
+    return lines + list(unseen_notes(table, metrics_of(table)))
+
+
+def _drop_formula(table: pd.DataFrame) -> str:
+    metric = main_metric(table)
+    return (
+        "baseline − cell" if metric is None or METRICS[metric].higher_is_better else f"{metric} of the cell − baseline"
+    )
