@@ -18,7 +18,7 @@ from blip2sweep.models.image_text.adapter import CHOICES, Adapter
 from blip2sweep.models.image_text.chat import IMAGE, TEMPLATE, USER, Chat
 from blip2sweep.models.image_text.language import Decoder
 from blip2sweep.models.image_text.pixels import TEXT, Arguments, decoded, feature_rows, pixel_rows
-from blip2sweep.models.image_text.vision import Connector, Vision
+from blip2sweep.models.image_text.vision import Connector, Tower, Vision
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.models.text import Prompt
 from blip2sweep.tasks.generation import Generation
@@ -122,9 +122,8 @@ class Small:
     def features(self, tower: Found, unread: int) -> list[Rows]:
         """The features of each picture. Raises NotProven where stopping before a block changes a bit of them."""
         blocks = list(self.model.get_submodule(tower.path))
-        n = len(blocks) - unread
-        vision, connector = Vision(self.model, CPU, blocks, n), Connector(self.model, CPU, blocks, n)
-        return [self._checked(rows, vision, connector) for rows in self.rows]
+        own = Tower(self.model, CPU, blocks, len(blocks) - unread, behind=())  # all of it is float32
+        return [self._checked(rows, Vision(own), Connector(own)) for rows in self.rows]
 
     def _checked(self, rows: Rows, vision: Vision, connector: Connector) -> Rows:
         out = self.model.model.get_image_features(

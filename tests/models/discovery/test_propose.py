@@ -10,6 +10,7 @@ import pytest
 import transformers as tf
 
 from blip2sweep.models.anatomy import Anatomy, anatomy
+from blip2sweep.models.config_file import read_config
 from blip2sweep.models.discovery import propose
 from blip2sweep.wire.model_section import ModelSection
 from tests import image_text
@@ -64,6 +65,7 @@ def test_a_model_that_conf_does_not_have(name: str, right: tuple[int, int, Any, 
     adapter = {k: v for k, v in (found["adapter"] or {}).items() if k != "image_token"}
     assert (vision.n_blocks, linears, adapter, [s.path for s in connector.stacks]) == right
     assert found["name"] == name
+    assert not read_config(tmp_path / name, found)[1]
 
 
 def test_sizes_are_fields_of_the_config(tmp_path: Path) -> None:
