@@ -40,7 +40,11 @@ FAMILY: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["blip2-opt", *FAMILY, *image_text.SMALL])
+# One of each type of model.
+NEWER = {conf(f"model/{name}")["config"]["model_type"]: name for name in image_text.SMALL}.values()
+
+
+@pytest.fixture(scope="module", params=["blip2-opt", *FAMILY, *NEWER])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Loads a miniature of an architecture."""
     torch.set_num_threads(1)
@@ -68,8 +72,9 @@ def hooked(loaded: Loaded) -> Loaded:
         if path and not any(b == path or b.startswith(f"{path}.") or path.startswith(f"{b}.") for b in inner)
     }  # fmt: skip
     top = {p for p in outside if not any(p.startswith(f"{other}.") for other in outside)}
-    own = {name for name, _ in loaded.model.named_parameters(recurse=False)}
-    dispatch_model(loaded.model, dict.fromkeys([*inner, *top, *own], "cpu"), main_device="cpu", force_hooks=True)
+    placed = [*inner, *top]
+    own = {name for name, _ in loaded.model.named_parameters() if not name.startswith(tuple(f"{p}." for p in placed))}
+    dispatch_model(loaded.model, dict.fromkeys([*placed, *own], "cpu"), main_device="cpu", force_hooks=True)
     assert all("forward" in vars(block) for block in inner.values())
     return loaded
 
