@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -79,8 +78,19 @@ def metrics() -> Sequence[Metric]:
     def finish(sums: FloatArray) -> FloatArray:
         return sums[..., 0] / sums[..., 1]
 
-    toy = Metric("toy_accuracy", "toy", finish, True, "1", (0, 1))
-    return [replace(toy, label="toy accuracy", per_sample=True, order=2)]
+    return [
+        Metric(
+            "toy_accuracy",
+            "toy",
+            finish,
+            True,
+            "1",
+            (0, 1),
+            label="toy accuracy",
+            per_sample=True,
+            order=2,
+        )
+    ]
 
 
 class Scorer:
