@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from blip2sweep.errors import UserError
 
-# Counted on the modules that transformers builds from conf/model; those of `tiny` and `tiny-llava` on their weights
+# Counted on the modules that transformers builds from conf/model, with the ties that it says; those of `tiny` and
+# `tiny-llava` on their weights
 # (tests/importing/test_table_csv.py).
 PARAMS = {
     "tiny": 1_005_056,
@@ -12,8 +13,8 @@ PARAMS = {
     "blip2-opt-2.7b": 3_744_761_856,
     "blip2-opt-2.7b-coco": 3_745_353_216,
     "blip2-opt-6.7b": 7_752_869_376,
-    "blip2-flan-t5-xl": 3_876_648_448,
-    "blip2-flan-t5-xxl": 12_098_000_384,
+    "blip2-flan-t5-xl": 3_942_446_592,
+    "blip2-flan-t5-xxl": 12_229_596_672,
     "blip-image-captioning-base": 223_971_644,
     "blip-image-captioning-large": 446_290_492,
     "blip-vqa-base": 361_230_140,

@@ -33,11 +33,9 @@ def test_parameters_are_those_of_the_module_tree(name: str) -> None:
     if config.get("path"):
         assert PARAMS[name] == inspect(locate(config).folder, config.get("tied", [])).params
         return
-    model, tensor = build_meta(config), {n: min(group) for group in config.get("tied") or () for n in group}
-    if config.get("architecture", "blip2") == "blip2":
-        counted: dict[object, int] = {id(p): p.numel() for p in model.parameters()}  # tied ones are one object
-    else:  # transformers ties by default what conf/model and the files do not
-        counted = {tensor.get(path, path): p.numel() for path, p in model.named_parameters(remove_duplicate=False)}
+    tensor = {n: min(group) for group in config.get("tied") or () for n in group}
+    named = build_meta(config).named_parameters(remove_duplicate=False)  # transformers may tie what the files do not
+    counted = {tensor.get(path, path): p.numel() for path, p in named}
     assert PARAMS[name] == sum(counted.values())
 
 
