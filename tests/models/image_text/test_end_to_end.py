@@ -1,10 +1,9 @@
-"""A sweep over two image-text models by role, its report, and a checkpoint written of one cell: the command line."""
+"""A checkpoint written of one cell of an image-text model, by the command line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -15,7 +14,6 @@ from tests.command_line import blip2sweep
 from tests.image_text import write
 
 NAMES = {"splits": "smolvlm-256m", "stacked": "gemma-3-4b"}
-WORDS = ["task=shapes_vqa", "task.limit=4", "generation.max_new_tokens=4"]
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +26,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "site" / "model" / f"{name}.yaml").write_text(yaml.safe_dump(section, sort_keys=False))
         believe(folder / name, section)
     return folder
-
-
-def test_two_models_are_compared_by_role(site: Path) -> None:
-    models = f"model={','.join(NAMES)}"
-    ran = blip2sweep("--config-dir", "site", "-m", models, "part=vision,connector,language", "quant.bits=3", *WORDS,
-                     "sweep_name=both", cwd=site)  # fmt: skip
-    assert ran.code == 0, ran.err
-    assert "no part of the role connector (its projection is a bare" in " ".join(ran.err.split())
-    table = pd.read_parquet(site / "outputs" / "sweeps" / "both" / "table.parquet")
-    assert sorted(zip(table["model"], table["part"].fillna("none"), strict=True)) == [
-        *(("splits", part) for part in ("connector", "language", "none", "vision")),
-        *(("stacked", part) for part in ("language", "none", "vision")),
-    ]
-    assert set(table["status"]) == {"done"}
-    told = blip2sweep("report", "both", "--model", "splits", cwd=site)
-    assert told.code == 0, told.err
-    assert "connector" in next((site / "outputs").rglob("*.html")).read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
