@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,23 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     cache = Path(str(config["output_dir"])) / "cache"
     backend = TorchBackend({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
     loaded = backend.quantized(cell.job())
-    loaded.model.save_pretrained(to)
-    loaded.processor.save_pretrained(to)
-    write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
+    with _whole(to):
+        loaded.model.save_pretrained(to)
+        loaded.processor.save_pretrained(to)
+        write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
     again = shlex.quote(override("model.path", str(to)))
     return "\n".join([f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: {again} part=none"])
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Leaves a folder that was new or empty empty where the body fails."""
+    try:
+        yield
+    except BaseException:
+        for path in folder.glob("*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _check(cell: Cell, to: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from blip2sweep.models.processor import read_tokenizer, vocabulary_mistakes
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedTokenizerBase
+
+VIDEO = "video_processor"
 
 
 def read_processor(
@@ -70,14 +73,22 @@ def _class(model_type: str) -> type[ProcessorMixin]:
 
 def for_pictures(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """The class without its processor of videos, which needs torchvision."""
+    pieces = [name for name in cls.get_attributes() if name != VIDEO]
+    saved = type(cls.__name__, (cls,), {"get_attributes": classmethod(lambda own: pieces)})
 
     def check(self: ProcessorMixin, name: str, argument: object) -> object:
-        return None if name == "video_processor" else cls.check_argument_for_proper_class(self, name, argument)
+        return None if name == VIDEO else cls.check_argument_for_proper_class(self, name, argument)
+
+    def save(self: ProcessorMixin, folder: Path, **settings: object) -> object:  # transformers' own saves every piece
+        own = copy(self)
+        own.__class__ = saved
+        vars(own).pop(VIDEO, None)
+        return own.save_pretrained(folder, **settings)
 
     module = sys.modules[cls.__module__]
     if getattr(module, "num2words", str) is None:  # SmolVLM's asks for the package and uses it for videos alone
         module.num2words = str  # type: ignore[attr-defined]
-    return type(cls.__name__, (cls,), {"check_argument_for_proper_class": check})
+    return type(cls.__name__, (cls,), {"check_argument_for_proper_class": check, "save_pretrained": save})
 
 
 def _complete(processor: ProcessorMixin, config: PreTrainedConfig) -> None:

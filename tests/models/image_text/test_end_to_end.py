@@ -13,7 +13,7 @@ from tests.checkpoints import believe
 from tests.command_line import blip2sweep
 from tests.image_text import write
 
-NAMES = {"splits": "smolvlm-256m", "stacked": "gemma-3-4b"}
+NAMES = {"splits": "smolvlm-256m", "videos": "qwen2.5-vl-3b"}
 
 
 @pytest.fixture(scope="module")
