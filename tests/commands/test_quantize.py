@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
+from transformers import ProcessorMixin
 
 from blip2sweep.backends.torch.backend import TorchBackend
+from blip2sweep.commands.quantize import write_checkpoint
 from blip2sweep.models.load import load
 from tests.checkpoints import tiny_config
 from tests.command_line import blip2sweep, refused
-from tests.composing import plan, recipes
+from tests.composing import jobs, plan, recipes
 
 
 def test_a_checkpoint_holds_the_cells_weights_and_its_recipe(tmp_path: Path) -> None:
@@ -40,6 +43,20 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     refused(blip2sweep("quantize", "part=none", "--to", "x", cwd=tmp_path), "leaves every layer alone")
     refused(blip2sweep("quantize", "part=vti", "--to", "x", cwd=tmp_path), "part=vti")
     assert not (tmp_path / "x").exists()
+
+
+def test_nothing_is_left_of_a_checkpoint_that_could_not_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: ProcessorMixin, folder: Path) -> None:
+        assert any(folder.glob("*.safetensors"))
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ProcessorMixin, "save_pretrained", fails)
+    (job,) = [j for j in jobs("part=vit", "quant=rtn", "quant.bits=3") if j.config["part"] == "vit"]
+    with pytest.raises(OSError, match="disk full"):
+        write_checkpoint({**job.config, "output_dir": str(tmp_path)}, tmp_path / "to")
+    assert list((tmp_path / "to").iterdir()) == []
 
 
 def test_a_checkpoint_evaluates_to_the_cells_predictions(tmp_path: Path) -> None:

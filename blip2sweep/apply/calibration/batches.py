@@ -83,16 +83,27 @@ class CalibrationBatches:
         row = {image_id: i for i, image_id in enumerate(self.calibration.data.images)}
         return [row[s.image_id] for s in self.calibration.data.samples]
 
+    def _layout(self, sample: int, text: Ids) -> tuple[bool, ...]:
+        """For each token that is read of a sample, whether it is one of its picture's."""
+        if self.calibration.text_only:
+            return ()
+        return tuple(self.language.pictured(self._pictures.take([self._rows[sample]]), text))
+
     def _tokens(self, sample: int) -> int:
         """The number of tokens of the sample's picture."""
         return 0 if self.calibration.text_only else self._pictures.tokens(self._rows[sample])
 
     def _groups(self) -> list[list[int]]:
-        """Samples grouped by equal lengths, so that no batch has padding: padding would be measured as well."""
+        """Samples grouped by equal lengths and places of the picture's tokens.
+
+        So no batch has padding, which would be measured as well, and one row of token weights is all rows'. Pictures
+        of as many tokens may still differ in the text that the processor puts between their tiles.
+        """
         prompts, references = self._texts
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
         for i, (p, r) in enumerate(zip(prompts, references, strict=True)):
-            groups.setdefault((self._tokens(i), *lengths(p), len(r)), []).append(i)
+            layout = self._layout(i, self.language.as_read(p, r))
+            groups.setdefault((self._tokens(i), layout, *lengths(p), len(r)), []).append(i)
         return [g[k : k + self.size] for g in groups.values() for k in range(0, len(g), self.size)]
 
     def _language(self, group: Sequence[int]) -> Batch:
