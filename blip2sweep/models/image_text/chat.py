@@ -75,6 +75,7 @@ class Chat:
         """Token ids of texts behind a prompt, each with its end.
 
         They are cut out of the tokens of both, because many tokenizers write the first word of a text otherwise.
+        Raises UserError where the first token would begin inside the prompt.
         """
         before = self.around("").rstrip(" ")
         at_start = before[-1:].isspace() or before.endswith(tuple(self.tokenizer.all_special_tokens))
@@ -84,5 +85,8 @@ class Chat:
     def _behind(self, before: str, text: str) -> Ids:
         alone, both = self.ids(before), self.ids(before + text)
         if both[: len(alone)] != alone:
-            raise RuntimeError(f"the tokenizer joins the end of the prompt {before[-20:]!r} with a text behind it")
+            raise UserError(
+                f"the tokenizer joins the end of the prompt {before[-20:]!r} with the text {text[:20]!r} behind it; "
+                "right: a chat template, or model.chat, that ends in a special token or a line break"
+            )
         return both[len(alone) :]

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.config_file import first_line
 from blip2sweep.models.image_text.chat import IMAGE, TEMPLATE, USER, Chat
 from blip2sweep.models.image_text.counted import count_mistakes
@@ -58,6 +59,7 @@ def _made(
     settings, _ = cls.get_processor_dict(folder, local_files_only=True)
     pieces = {"image_processor": images, "tokenizer": tokenizer}
     processor = cls.from_args_and_dict([pieces.get(name) for name in cls.get_attributes()], settings)
+    processor.chat_template = processor.chat_template or tokenizer.chat_template  # older snapshots' stands there alone
     _complete(processor, config)
     return processor
 
@@ -122,6 +124,17 @@ def _mistakes(processor: ProcessorMixin, config: PreTrainedConfig, chat: str | N
 
 
 def _chat_mistakes(processor: ProcessorMixin, chat: str | None) -> Iterator[str]:
+    wrong = list(_template_mistakes(processor, chat))
+    yield from wrong
+    if wrong:
+        return
+    try:
+        Chat(processor, chat).references(["a"], 0)
+    except UserError as error:
+        yield str(error)
+
+
+def _template_mistakes(processor: ProcessorMixin, chat: str | None) -> Iterator[str]:
     if chat is None:
         return
     if chat != TEMPLATE:

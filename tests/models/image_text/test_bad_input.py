@@ -116,6 +116,26 @@ def test_a_snapshot_without_patch_size_is_completed(spoiled: Callable[..., str])
     assert spoiled("llava-1.5-7b", older) == ""
 
 
+def test_a_chat_template_may_stand_with_the_tokenizer(spoiled: Callable[..., str]) -> None:
+    def moved(folder: Path) -> None:
+        template = (folder / "chat_template.jinja").rename(folder / "kept").read_text()
+        edit(folder / "tokenizer_config.json", chat_template=template)
+
+    assert spoiled("qwen3-vl-2b", moved) == ""
+
+
+def test_a_tokenizer_that_joins_prompt_and_answer(spoiled: Callable[..., str]) -> None:
+    def joining(folder: Path) -> None:
+        rules = json.loads((folder / "tokenizer.json").read_text())
+        like = {**rules["added_tokens"][-1], "special": False}
+        rules["added_tokens"].append({**like, "id": len(rules["model"]["vocab"]), "content": "t: a"})
+        (folder / "tokenizer.json").write_text(json.dumps(rules))
+
+    said = spoiled("qwen3-vl-2b", joining)
+    assert "the tokenizer joins the end of the prompt" in said
+    assert "right: a chat template, or model.chat, that ends in a special token or a line break" in said
+
+
 @pytest.mark.parametrize(
     ("model_type", "said"),
     [
