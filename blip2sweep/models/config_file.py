@@ -108,18 +108,31 @@ def _of_its_own(own: Implementation, config: PreTrainedConfig) -> Iterator[str]:
 
 
 def generation_mistakes(folder: Path, config: PreTrainedConfig) -> list[str]:
-    """The mistakes of generation_config.json, where there is one."""
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return []
-    data, wrong = read_object(path)
-    return wrong + list(_tokens("generation_config.json: ", data or {}, config.get_text_config().vocab_size))
+    """The mistakes of generation_config.json, where there is one, and whether any file says what ends a text."""
+    path, text = folder / "generation_config.json", config.get_text_config()
+    data, wrong = read_object(path) if path.is_file() else ({}, [])
+    if data is not None and not end_tokens(data, config, text):
+        wrong.append(
+            "neither generation_config.json nor config.json has an eos_token_id, so nothing would end a text (right: "
+            "the number of the token that ends one, in generation_config.json)"
+        )
+    return wrong + list(_tokens("generation_config.json: ", data or {}, text.vocab_size))
+
+
+def end_tokens(*sections: object) -> list[int]:
+    """`eos_token_id` of the first section that has one."""
+    found = (_tokens_of(section, "eos_token_id") for section in sections)
+    return next(filter(None, found), [])
+
+
+def _tokens_of(section: object, name: str) -> list[int]:
+    value = section.get(name) if isinstance(section, dict) else getattr(section, name, None)
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _tokens(where: str, section: object, rows: int) -> Iterator[str]:
     """Special tokens beyond the `rows` of the embedding."""
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
-        value = section.get(name) if isinstance(section, dict) else getattr(section, name, None)
-        for token in value if isinstance(value, list) else [] if value is None else [value]:
+        for token in _tokens_of(section, name):
             if type(token) is not int or not 0 <= token < rows:
                 yield f"{where}{name} is {shown(token)}, the vocabulary has {rows} tokens"

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from blip2sweep.models.config_file import end_tokens
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -85,10 +87,11 @@ class Tokens:
     def ends(self) -> list[int]:
         """The tokens that end generation. The first one is the end of a reference.
 
-        BLIP-2's OPT models stop at a newline, which only the model's generation config says.
+        BLIP-2's OPT models stop at a newline, which only the model's generation config says. Of a whole model without
+        generation_config.json transformers does not look into the text config.
         """
-        end = self.model.generation_config.eos_token_id
-        return list(end) if isinstance(end, list) else [int(end)]
+        config = self.model.config
+        return list(end_tokens(self.model.generation_config, config, config.get_text_config()))
 
     @property
     def pad(self) -> int:

@@ -16,6 +16,7 @@ from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import implementation
 from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.load import load
 from blip2sweep.planning.cell_builder import _check_texts
 from blip2sweep.tasks import Generation, load_task
 from tests.checkpoints import conf, edit
@@ -122,6 +123,26 @@ def test_a_chat_template_may_stand_with_the_tokenizer(spoiled: Callable[..., str
         edit(folder / "tokenizer_config.json", chat_template=template)
 
     assert spoiled("qwen3-vl-2b", moved) == ""
+
+
+def test_nothing_ends_a_text(spoiled: Callable[..., str]) -> None:
+    def endless(folder: Path) -> None:
+        (folder / "generation_config.json").unlink()
+        text = {**json.loads((folder / "config.json").read_text())["text_config"], "eos_token_id": None}
+        edit(folder / "config.json", text_config=text)
+
+    assert spoiled("smolvlm-256m", endless).endswith(
+        "; neither generation_config.json nor config.json has an eos_token_id, so nothing would end a text (right: the "
+        "number of the token that ends one, in generation_config.json)"
+    )
+
+
+def test_the_text_config_may_say_what_ends_a_text(small: Callable[[str], Made], tmp_path: Path) -> None:
+    section = small("llava-1.5-7b").section
+    folder = Path(shutil.copytree(section["path"], tmp_path / "copy"))
+    (folder / "generation_config.json").unlink()
+    assert mistakes(inspect(folder), section) == []
+    assert load(section, folder).language.reference_ids(["a"], True)[0][-1] == 2
 
 
 def test_a_tokenizer_that_joins_prompt_and_answer(spoiled: Callable[..., str]) -> None:
