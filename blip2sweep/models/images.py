@@ -46,10 +46,13 @@ class Features:
 
 
 class Row:
-    """One image: its id, the digest of its file, and its pixels (one row) or the reason why there are none."""
+    """One image: its id, the digest of its file, and its pixels (one row) or the reason why there are none.
 
-    def __init__(self, image_id: Id, digest: str, pixels: Rows | None, error: str = "") -> None:
-        self.image_id, self.digest, self.pixels, self.error = image_id, digest, pixels, error
+    bad: whether the file is the reason, and not the model's processor.
+    """
+
+    def __init__(self, image_id: Id, digest: str, pixels: Rows | None, error: str = "", bad: bool = False) -> None:
+        self.image_id, self.digest, self.pixels, self.error, self.bad = image_id, digest, pixels, error, bad
 
 
 class _Images(Dataset[Row]):
@@ -64,13 +67,22 @@ class _Images(Dataset[Row]):
         try:
             content = content_of(path)
             digest = hashlib.sha256(content).hexdigest()  # of the very bytes that are decoded
-            pixels = self.pixels(decode(content))
+            picture = decode(content)
         except MemoryError:  # not the image's fault
             raise
         except Exception as error:  # Pillow raises almost any error for a broken file
             why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
-            return Row(image_id, digest, None, f"{path}: not a readable image ({why})")
-        return Row(image_id, digest, pixels)
+            return Row(image_id, digest, None, f"{path}: not a readable image ({why})", bad=True)
+        try:
+            return Row(image_id, digest, self.pixels(picture))
+        except MemoryError:
+            raise
+        except Exception as error:  # handed over, because workers hand over no error of ours as it is
+            return Row(image_id, digest, None, f"{path}: the model's processor fails on this image ({_told(error)})")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def pixel_batches(
@@ -80,7 +92,7 @@ def pixel_batches(
     """Read, decode and preprocess images (id, path) in order. digests: receives the digests of the files by id.
 
     Raises UserError naming a file that cannot be decoded. With on_bad_image="skip" its id is listed under `bad`
-    instead.
+    instead. Raises UserError for an image on which the model's processor fails, in any case.
     """
     loader: Iterable[list[Row]] = DataLoader(
         _Images(images, loaded.pixels),
@@ -94,7 +106,10 @@ def pixel_batches(
 
 def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]) -> Features:
     digests.update((row.image_id, row.digest) for row in rows)
-    bad = [row for row in rows if row.pixels is None]
+    failed = [row for row in rows if row.pixels is None and not row.bad]
+    if failed:  # whatever on_bad_image says: a score without the images that a model does not take is no score
+        raise UserError(f"{failed[0].error}; right: a task without it, or another model")
+    bad = [row for row in rows if row.bad]
     if bad and on_bad_image != "skip":
         raise UserError(f"{bad[0].error}; right: an intact file, or task.on_bad_image=skip")
     good = [(row.image_id, row.pixels) for row in rows if row.pixels is not None]

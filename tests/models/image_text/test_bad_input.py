@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import implementation
 from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import load
 from blip2sweep.planning.cell_builder import _check_texts
 from blip2sweep.tasks import Generation, load_task
@@ -194,3 +196,19 @@ def test_texts_that_hold_the_pictures_token(small: Callable[[str], Made], tmp_pa
         _check_texts(asked, Generation("{}", 1, 4), "<image>")
     with pytest.raises(UserError, match="a text holds <image>, which stands for the picture"):
         m.loaded.language.prompt_ids(["look: <image>"])
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
+def test_a_picture_that_the_processor_does_not_take_is_no_bad_image(
+    on_bad_image: str, small: Callable[[str], Made], tmp_path: Path
+) -> None:
+    m, data = small("qwen3-vl-2b"), scenes(tmp_path / "scenes", 2)
+    task = load_task({**conf("task/shapes_caption"), "data_dir": str(data)})
+    path = list(task.images.values())[1]
+    Image.new("RGB", (900, 2)).save(path)
+    with pytest.raises(UserError) as told:
+        load_pixels(m.loaded, task, on_bad_image=on_bad_image)
+    said = str(told.value)
+    assert said.startswith(f"{path}: the model's processor fails on this image (ValueError: absolute aspect ratio")
+    assert said.endswith("; right: a task without it, or another model")
+    assert said.isprintable()
