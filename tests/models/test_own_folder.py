@@ -92,6 +92,15 @@ def test_unread_blocks_follow_the_state_that_is_read(write: Write, layer: int | 
     assert (vision.n_blocks, vision.stacks[0].unread) == (5 - n, n)
 
 
+@pytest.mark.parametrize(("heads", "folded"), [(4, True), (2, False)])
+def test_values_with_fewer_heads_absorb_no_scale(write: Write, heads: int, folded: bool) -> None:
+    """Whatever model the parts are lent from, `v_proj` is folded with `o_proj` only where their channels are the same."""
+    text = {"num_attention_heads": 4, "num_key_value_heads": heads}
+    language = anatomy(section(write(LLAVA, text_config=text))).parts["language"]
+    assert any(f.before == "self_attn.v_proj" for f in language.folds) == folded
+    assert {f.before for f in language.folds} >= {"input_layernorm", "post_attention_layernorm", "mlp.up_proj"}
+
+
 @pytest.mark.parametrize("tie", [True, False])
 def test_ties_follow_the_config(write: Write, tie: bool) -> None:
     (group,) = section(write({**LLAVA, "tie_word_embeddings": tie})).get("tied") or [[]]
