@@ -158,6 +158,30 @@ def test_a_tower_and_a_language_model_of_other_models(write: Write) -> None:
     assert not read_config(Path(path), found)[1]
 
 
+QWEN = {"model_type": "qwen2", "num_key_value_heads": 3}
+LLAMA_3 = {"vocab_size": 128320}
+
+
+@pytest.mark.parametrize("text", [QWEN, LLAMA_3], ids=["kind", "vocabulary"])
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_another_language_model_is_asked_as_its_own_template_says(
+    write: Write, text: Mapping[str, Any], file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(LLAVA, text_config=text)
+    (Path(path) / file).write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert section(path).get("chat") == "template"
+    assert f"{path}: another language model than that of llava-1.5-" in capsys.readouterr().err
+
+
+def test_the_chat_of_the_model_that_fits(write: Write) -> None:
+    """It stays for its own language model, whatever template the folder has; another kind cannot be asked in its words."""
+    vicuna = write(LLAVA, "vicuna", text_config={"vocab_size": 32064})
+    (Path(vicuna) / "chat_template.jinja").write_text("{{ messages }}")
+    assert section(vicuna).get("chat") == model_config("llava-1.5-7b").get("chat")
+    assert section(write(LLAVA, "qwen", text_config=QWEN)).get("chat") == "template"
+    assert section(write(LLAVA, "said", text_config=QWEN), "model.chat='{image}{}'").get("chat") == "{image}{}"
+
+
 def test_the_sizes_of_flan_t5_xxl(write: Write) -> None:
     known = model_config("blip2-flan-t5-xxl")
     path = write({**known["config"], "model_type": "blip-2", "dtype": "float32"}, "fine-tuned")
