@@ -12,10 +12,9 @@ import pytest
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.config.grid import expand
-from blip2sweep.models import own_config
+from blip2sweep.models import fitting, own_config
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.fitting import unread
 from blip2sweep.models.own_folder import OwnFolders, folder_name
 from blip2sweep.models.shipped import model_anatomy, model_config
 from blip2sweep.models.written_out import answer
@@ -87,9 +86,27 @@ def test_what_is_typed_stands_over_the_folder(write: Write) -> None:
 
 @pytest.mark.parametrize(("layer", "n"), [(-1, 0), (-2, 1), (-3, 2), (4, 1), (5, 0), ([-2, -4], 1), ([1, 2], 3)])
 def test_unread_blocks_follow_the_state_that_is_read(write: Write, layer: int | list[int], n: int) -> None:
-    assert unread(layer, 5) == n
+    assert fitting.unread(layer, 5) == n
     (vision,) = anatomy(section(write({**LLAVA, "vision_feature_layer": layer}))).role("vision")
     assert (vision.n_blocks, vision.stacks[0].unread) == (5 - n, n)
+
+
+@pytest.mark.parametrize("name", ["internvl3-1b", "llava-onevision-0.5b"])
+def test_models_that_read_the_last_state_have_folders_that_do_not(write: Write, name: str) -> None:
+    config = model_config(name)["config"]
+    own = [section(write({**config, "vision_feature_layer": i}, f"of{i}")) for i in (-1, -2)]
+    assert [anatomy(one).role("vision")[0].stacks[0].unread for one in own] == [0, 1]
+
+
+def test_a_model_whose_yaml_does_not_say_which_state_is_read() -> None:
+    shipped = model_config("internvl3-1b")
+    config = {k: v for k, v in shipped["config"].items() if k != "vision_feature_layer"}
+    base = ModelSection(**{**shipped, "config": config})  # type: ignore[typeddict-item]
+    full = {**config, "vision_feature_layer": -2}
+    own = own_config.OwnConfig(full, full, {})
+    _, parts = fitting.parts(Path("mine"), own, {"mine": base}, {"mine": base})
+    assert parts["vision"]["stacks"]["blocks"].get("unread") == 1
+    assert fitting.sizes(base, parts, own)["vision_feature_layer"] == -2
 
 
 @pytest.mark.parametrize(("heads", "folded"), [(4, True), (2, False)])
