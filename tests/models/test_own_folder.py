@@ -101,7 +101,7 @@ def test_models_that_read_the_last_state_have_folders_that_do_not(write: Write, 
 def test_a_model_whose_yaml_does_not_say_which_state_is_read() -> None:
     shipped = model_config("internvl3-1b")
     config = {k: v for k, v in shipped["config"].items() if k != "vision_feature_layer"}
-    base = ModelSection(**{**shipped, "config": config})  # type: ignore[typeddict-item]
+    base = ModelSection(**{**shipped, "config": config})
     full = {**config, "vision_feature_layer": -2}
     own = own_config.OwnConfig(full, full, {})
     _, parts = fitting.parts(Path("mine"), own, {"mine": base}, {"mine": base})
