@@ -23,7 +23,7 @@ from blip2sweep.errors import UserError
 
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
-SAME = ("model", "weights", "dtype", "task", "data", "generation", "backend")
+SAME = ("model", "weights", "dtype", "task", "data", "generation", "chat", "backend")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
 CALIBRATION = {
     "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",

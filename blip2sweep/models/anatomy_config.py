@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.fields import factors, field, size
@@ -142,7 +143,7 @@ def read_part(
             for entry, x in _block(s, i, layers, sizes):
                 dead = i >= s.n or i >= s.n - entry.get("unread", 0)
                 (unread if dead else linears).append(x)
-    folds = tuple(_fold(f) for f in section.get("folds") or ())
+    folds = tuple(f for s in section.get("folds") or () for f in _fitting(_fold(s), stacks, [*linears, *unread]))
     role = section.get("role") or place.role
     reads_text = place.last and not any(s.path in behind_pictures for s in stacks)
     return Part(name, place.stage, role, tuple(stacks), tuple(linears), folds, reads_text, tuple(unread))
@@ -160,6 +161,25 @@ def _fold(section: FoldSection) -> Fold:
     first, n = section.get("piece", (0, 1))
     into, stacks = tuple(section["into"]), tuple(section.get("stacks", ()))
     return Fold(section["before"], into, (first, n), section.get("output_of"), stacks)
+
+
+def _fitting(fold: Fold, stacks: Iterable[Stack], linears: Iterable[Linear]) -> Iterator[Fold]:
+    """The fold with the stacks where one scale fits both sides; none where it fits in no stack.
+
+    Under grouped-query attention `v_proj` writes fewer channels than `o_proj` reads, so it cannot absorb a scale of them.
+    """
+    layers = {(x.stack, x.name): x for x in linears}
+    own = [s.name for s in stacks if not fold.stacks or s.name in fold.stacks]
+    fit = tuple(name for name in own if _one_scale(fold, name, layers))
+    if fit:
+        yield fold if len(fit) == len(own) else replace(fold, stacks=fit)
+
+
+def _one_scale(fold: Fold, stack: str, layers: Mapping[tuple[str, str], Linear]) -> bool:
+    """Whether each layer that the fold scales reads as many channels as its linear layer before writes."""
+    before = layers.get((stack, fold.before))
+    into = [layers[stack, name] for name in fold.into if (stack, name) in layers]
+    return before is None or all(x.in_features * fold.piece[1] == before.out_features for x in into)
 
 
 def _block(

@@ -125,6 +125,18 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     return architecture(model).stages(model)
 
 
+def asked_as(model: Mapping[str, object]) -> dict[str, object]:
+    """How a model config has a model asked: what stands around a text, and what its forward wants otherwise.
+
+    It belongs to whatever the model computes of texts. Empty where the config says nothing, or what is usual.
+    """
+    from blip2sweep.models.image_text.adapter import Adapter
+
+    given, usual = cast("Mapping[str, object]", model.get("adapter") or {}), Adapter._field_defaults
+    adapter = {k: v for k, v in given.items() if k != "image_token" and v != usual.get(k)}
+    return {**({"chat": model["chat"]} if model.get("chat") else {}), **({"adapter": adapter} if adapter else {})}
+
+
 def implementation(model: Mapping[str, object]) -> Implementation:
     """What a worker runs of a model config. Raises UserError for an unknown architecture."""
     return architecture(model).implementation(model)

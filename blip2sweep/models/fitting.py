@@ -109,8 +109,8 @@ def _unknown(role: str, own: OwnConfig, base: ModelSection, known: Mapping[str, 
 
 
 def sizes(base: ModelSection, own_parts: Parts, own: OwnConfig) -> dict[str, object]:
-    """The `config` of a folder: the fields that the model's has or that parts name, with the folder's values."""
-    names = dict.fromkeys([*(path for path, _ in named(base["config"])), *_named_by(own_parts)])
+    """The `config` of a folder: the fields that the model's has or that its parts follow, with the folder's values."""
+    names = dict.fromkeys([*(path for path, _ in named(base["config"])), *_named_by(own_parts), DEPTH])
     values = {path: _value(path, own) for path in names}
     return nested({path: value for path, value in values.items() if value is not None})
 
@@ -138,7 +138,7 @@ def _value(path: str, own: OwnConfig) -> object:
 def _read_to(found: Parts, base: ModelSection, own: OwnConfig) -> Parts:
     """Parts whose last vision blocks are unread exactly where config.json reads an earlier state."""
     layer = own.full.get(DEPTH)
-    if DEPTH not in base["config"] or layer == base["config"][DEPTH]:
+    if layer is None or layer == base["config"].get(DEPTH):
         return found
     return {name: _unread(part, layer, own) if part.get("role") == VISION else part for name, part in found.items()}
 

@@ -1,6 +1,7 @@
 """A user's own folder in place of the default model: `model.path=FOLDER` alone. No torch here.
 
-Its parts, prompts and chat are those of the model of conf/model that fits, its sizes those of its config.json.
+Its parts, prompts and chat are those of the model of conf/model that fits, its sizes those of its config.json. With another
+language model than that one's, its chat is its own template.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
 from blip2sweep.models import fitting
 from blip2sweep.models.checkpoints import shown
@@ -18,12 +20,14 @@ from blip2sweep.models.dtypes import NAMES
 from blip2sweep.models.fields import field, named
 from blip2sweep.models.location import locate
 from blip2sweep.models.own_config import OwnConfig, read
+from blip2sweep.models.part import LANGUAGE
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.wire.model_section import ModelSection
 
 Known = Mapping[str, ModelSection]  # models of conf/model and of the user's own folder, by name
 PLACES = ("model.path", "model.hub_id")
 SAID = ("model.config", "model.parts", "model.architecture", "model.family")  # who says these describes a model himself
+TEMPLATE = "template"  # the checkpoint's own chat template
 MINE = ("prompts", "adapter", "not_addressable")  # entries that the user sets stand over those of the model that fits
 
 
@@ -139,7 +143,29 @@ def _made(folder: Path, own: OwnConfig, models: Known, known: Known) -> ModelSec
     base, parts = fitting.parts(folder, own, models, known)
     config = fitting.sizes(base, parts, own)
     new = {"config": config, "parts": parts, "tied": fitting.tied(base, own), "dtype": dtype(own.data), "hub_id": None}
+    if _asked_otherwise(folder, base, own):
+        new["chat"] = TEMPLATE
+        say(f"{folder}: another language model than that of {base['name']}, so its own chat template is used", err=True)
     return _renamed(ModelSection(**{**base, **new, "name": folder_name(folder)}), folder, known)  # type: ignore[typeddict-item]
+
+
+def _asked_otherwise(folder: Path, base: ModelSection, own: OwnConfig) -> bool:
+    """Whether the text that a model of conf/model gives as `chat` is not the folder's.
+
+    That text belongs to one language model. Another kind has a template of its own, and so may have another of the same
+    kind, which its vocabulary tells (Llama 3 in place of Vicuna).
+    """
+    if base.get("chat") in (None, TEMPLATE):
+        return False
+    fields = [f"{fitting.INNER[LANGUAGE]}.{name}" for name in ("model_type", "vocab_size")]
+    kind, words = (field(path, own.full) == field(path, base["config"]) for path in fields)
+    return not kind or (not words and _has_template(folder))
+
+
+def _has_template(folder: Path) -> bool:
+    """Whether a folder has a chat template, in a file of its own or in the settings of its tokenizer or processor."""
+    settings = (read_object(folder / name)[0] or {} for name in ("tokenizer_config.json", "processor_config.json"))
+    return any(folder.glob("chat_template*")) or any(one.get("chat_template") for one in settings)
 
 
 def folder_name(folder: Path) -> str:

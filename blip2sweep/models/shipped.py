@@ -27,6 +27,11 @@ def model_config(name: str) -> ModelSection:
     return cast("ModelSection", _composed(name))
 
 
+def shared(name: str) -> dict[str, object]:
+    """A file of conf/model that models have in common, such as `_prompts`."""
+    return _composed(name)
+
+
 @lru_cache
 def model_anatomy(name: str) -> Anatomy:
     return anatomy(model_config(name))

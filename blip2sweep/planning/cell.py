@@ -13,6 +13,7 @@ from typing import Any, cast
 from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.models.architecture import asked_as
 from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import backend_text
 from blip2sweep.planning.model import Model
@@ -84,8 +85,7 @@ class Cell:
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
             "generation": asdict(self.generation),
-            **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
-            **({"adapter": self.model.adapter} if self.model.adapter else {}),
+            **asked_as(self.model.config),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }
@@ -120,6 +120,7 @@ class Cell:
             **(self.calibration.columns() if self.calibration else {}),
             **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
+            **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
         }
         return cast("Columns", columns)
 

@@ -39,11 +39,6 @@ class Model:
         return family(self.config).presets or str(self.config["family"])
 
     @property
-    def adapter(self) -> dict[str, object]:
-        """How its forward is called, where that is not the usual way; it changes what is computed."""
-        return {k: v for k, v in (self.config.get("adapter") or {}).items() if k != "image_token"}
-
-    @property
     def image_token(self) -> str | None:
         """What stands for a picture in a text. A sample's own text may not hold it."""
         token = (self.config.get("adapter") or {}).get("image_token")

@@ -77,6 +77,7 @@ class Columns(TypedDict):
     linear_share: NotRequired[float]  # of the weights in blocks, what linear layers have; where it is less than half
     backend: NotRequired[str]  # where it is not torch
     outside: NotRequired[str]  # code that is no part of this package
+    chat: NotRequired[str]  # what stands around the user's text, where the model config says it
     params: NotRequired[int]
     model_bytes: NotRequired[float]
 

@@ -12,10 +12,9 @@ import pytest
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.config.grid import expand
-from blip2sweep.models import own_config
+from blip2sweep.models import fitting, own_config
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.fitting import unread
 from blip2sweep.models.own_folder import OwnFolders, folder_name
 from blip2sweep.models.shipped import model_anatomy, model_config
 from blip2sweep.models.written_out import answer
@@ -87,9 +86,36 @@ def test_what_is_typed_stands_over_the_folder(write: Write) -> None:
 
 @pytest.mark.parametrize(("layer", "n"), [(-1, 0), (-2, 1), (-3, 2), (4, 1), (5, 0), ([-2, -4], 1), ([1, 2], 3)])
 def test_unread_blocks_follow_the_state_that_is_read(write: Write, layer: int | list[int], n: int) -> None:
-    assert unread(layer, 5) == n
+    assert fitting.unread(layer, 5) == n
     (vision,) = anatomy(section(write({**LLAVA, "vision_feature_layer": layer}))).role("vision")
     assert (vision.n_blocks, vision.stacks[0].unread) == (5 - n, n)
+
+
+@pytest.mark.parametrize("name", ["internvl3-1b", "llava-onevision-0.5b"])
+def test_models_that_read_the_last_state_have_folders_that_do_not(write: Write, name: str) -> None:
+    config = model_config(name)["config"]
+    own = [section(write({**config, "vision_feature_layer": i}, f"of{i}")) for i in (-1, -2)]
+    assert [anatomy(one).role("vision")[0].stacks[0].unread for one in own] == [0, 1]
+
+
+def test_a_model_whose_yaml_does_not_say_which_state_is_read() -> None:
+    shipped = model_config("internvl3-1b")
+    config = {k: v for k, v in shipped["config"].items() if k != "vision_feature_layer"}
+    base = ModelSection(**{**shipped, "config": config})
+    full = {**config, "vision_feature_layer": -2}
+    own = own_config.OwnConfig(full, full, {})
+    _, parts = fitting.parts(Path("mine"), own, {"mine": base}, {"mine": base})
+    assert parts["vision"]["stacks"]["blocks"].get("unread") == 1
+    assert fitting.sizes(base, parts, own)["vision_feature_layer"] == -2
+
+
+@pytest.mark.parametrize(("heads", "folded"), [(4, True), (2, False)])
+def test_values_with_fewer_heads_absorb_no_scale(write: Write, heads: int, folded: bool) -> None:
+    """Whatever model the parts are lent from, `v_proj` is folded with `o_proj` only where their channels are the same."""
+    text = {"num_attention_heads": 4, "num_key_value_heads": heads}
+    language = anatomy(section(write(LLAVA, text_config=text))).parts["language"]
+    assert any(f.before == "self_attn.v_proj" for f in language.folds) == folded
+    assert {f.before for f in language.folds} >= {"input_layernorm", "post_attention_layernorm", "mlp.up_proj"}
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -147,6 +173,30 @@ def test_a_tower_and_a_language_model_of_other_models(write: Write) -> None:
     layer = {x.name: x for x in anatomy(found).parts["language"].linears}["self_attn.k_proj"]
     assert (layer.out_features, layer.in_features, layer.bias) == (12, 24, True)
     assert not read_config(Path(path), found)[1]
+
+
+QWEN = {"model_type": "qwen2", "num_key_value_heads": 3}
+LLAMA_3 = {"vocab_size": 128320}
+
+
+@pytest.mark.parametrize("text", [QWEN, LLAMA_3], ids=["kind", "vocabulary"])
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_another_language_model_is_asked_as_its_own_template_says(
+    write: Write, text: Mapping[str, Any], file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(LLAVA, text_config=text)
+    (Path(path) / file).write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert section(path).get("chat") == "template"
+    assert f"{path}: another language model than that of llava-1.5-" in capsys.readouterr().err
+
+
+def test_the_chat_of_the_model_that_fits(write: Write) -> None:
+    """It stays for its own language model, whatever template the folder has; another kind cannot be asked in its words."""
+    vicuna = write(LLAVA, "vicuna", text_config={"vocab_size": 32064})
+    (Path(vicuna) / "chat_template.jinja").write_text("{{ messages }}")
+    assert section(vicuna).get("chat") == model_config("llava-1.5-7b").get("chat")
+    assert section(write(LLAVA, "qwen", text_config=QWEN)).get("chat") == "template"
+    assert section(write(LLAVA, "said", text_config=QWEN), "model.chat='{image}{}'").get("chat") == "{image}{}"
 
 
 def test_the_sizes_of_flan_t5_xxl(write: Write) -> None:

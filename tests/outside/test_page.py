@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.image_text.adapter import CHOICES, Adapter
+from blip2sweep.models.image_text.chat import IMAGE, USER
+from blip2sweep.wire.model_section import ModelSection
 from tests.outside.site import PACKAGE, POINTS, TOYS
 from tests.outside.typed import typed, workers_here
 
@@ -108,6 +113,20 @@ def test_its_package_has_the_entry_points_that_are_tested() -> None:
         assert f'[project.entry-points."blip2sweep.{group}"]\n' in text
         name, module = next(iter(own.items()))
         assert f'{name} = "{PACKAGE}.{module}"' in text
+
+
+def test_its_model_of_the_adapter_can_be_planned() -> None:
+    """The YAML has the form of a model, its blocks that reach nothing are unread, and its adapter's entries are known."""
+    model = yaml.safe_load(written()["site/model/mine.yaml"])
+    assert set(model) <= set(ModelSection.__annotations__)
+    found = anatomy(model)
+    assert [(p.n_blocks, p.stacks[0].unread) for p in found.parts.values()] == [(4, 1), (2, 0)]
+    assert [len(p.folds) for p in found.parts.values()] == [1, 1]
+    assert set(found.not_addressable) == {"connector"}
+    assert Adapter.of(model).image_token == "<image>"
+    assert (IMAGE in model["chat"], USER in model["chat"]) == (True, True)
+    for entry in (*CHOICES, "image_token"):
+        assert f"`adapter.{entry}`" in PAGE.read_text()
 
 
 def test_lines_are_short() -> None:

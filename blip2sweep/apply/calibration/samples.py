@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from blip2sweep.errors import UserError
+from blip2sweep.models.architecture import asked_as
 from blip2sweep.models.images import preprocessing
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks import load_task
@@ -49,5 +50,5 @@ def origin(loaded: Loaded, job: CellJob, code: str) -> JsonObject:
     """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
     return {
         "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
-        "attention": loaded.attention, "device": loaded.device.type, "code": code,
+        "attention": loaded.attention, "device": loaded.device.type, "code": code, **asked_as(job["model"]),
     }  # fmt: skip

@@ -18,6 +18,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SIDE_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+    "qformer_tokenizer/*",
 )  # fmt: skip
 ADAPTERS = ("adapter_config.json", "adapter_model.*")
 QUANTIZED = ("quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json")

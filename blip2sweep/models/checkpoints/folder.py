@@ -41,7 +41,7 @@ class Weights:
         for chunk in (c for h in self.headers for c in (h.path.name.encode(), h.raw, *_hashed(h))):
             _add(total, chunk)
         for path in side_files(self.folder):
-            _add(total, path.name.encode())
+            _add(total, path.relative_to(self.folder).as_posix().encode())
             _add(total, read_bytes(path))
         return total.hexdigest()
 

@@ -23,17 +23,13 @@ from blip2sweep.models.image_text.processor import read_processor
 from blip2sweep.models.linear_share import LEAST
 from blip2sweep.models.own_folder import dtype, folder_name
 from blip2sweep.models.part import LANGUAGE, ROLES, VISION
+from blip2sweep.models.shipped import shared
 from blip2sweep.models.written_out import written_out
 from blip2sweep.wire.pack import JsonObject
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-# The prompts of conf/model/_prompts.yaml.
-PROMPTS = {
-    "caption": "Provide a one-sentence caption for the provided image.",
-    "vqa": "{}\nAnswer the question using a single word or phrase.",
-}
 NAMED = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
          "vocab_size", "depth", "image_size", "patch_size")  # fmt: skip
 ALWAYS = ("model_type", "image_token_id", "vision_feature_layer", "tie_word_embeddings")
@@ -74,11 +70,11 @@ def _propose(folder: Path, name: str | None, partial: bool) -> JsonObject:
         reason = str(error) if isinstance(error, NotProven) else f"its small model fails ({first_line(error)})"
         raise refusal(folder, [reason]) from error
     configs = [written_out(config), written_out(small_config)]
-    parts = _parts(found, {f.path: f for f in narrow}, dead, Expressions(configs), configs)
+    parts = _parts(found, {f.path: f for f in narrow}, dead, Expressions(configs))
     own: JsonObject = {
         "name": name or re.sub(r"[^\w.-]", "-", folder_name(folder)), "path": str(folder.absolute()),
         "architecture": "image_text", "family": "decoder", "dtype": dtype(configs[0]),
-        **({"chat": chat} if chat else {}), "prompts": PROMPTS, "adapter": {**adapter, TOKEN: processor.image_token},
+        **({"chat": chat} if chat else {}), "prompts": shared("_prompts")["prompts"], "adapter": {**adapter, TOKEN: processor.image_token},
         "config": _config(configs[0], parts), "parts": parts,
     }  # fmt: skip
     tied = _tied(full)
@@ -121,7 +117,7 @@ def _narrowed(folder: Path, config: PreTrainedConfig) -> PreTrainedConfig:
         raise refusal(folder, [f"no small model of its structure can be made ({first_line(error)})"]) from error
 
 
-def _processor(folder: Path, config: PreTrainedConfig, blocks: str):  # type: ignore[no-untyped-def]
+def _processor(folder: Path, config: PreTrainedConfig, blocks: str) -> tuple[str | None, ProcessorMixin]:
     """(chat, processor): with the checkpoint's chat template where it has one."""
     wrong = list[str]()
     for chat in (TEMPLATE, None):
@@ -136,7 +132,7 @@ def _processor(folder: Path, config: PreTrainedConfig, blocks: str):  # type: ig
 
 def _parts(
     found: Sequence[Found], narrow: Mapping[str, Found], dead: Mapping[str, tuple[int, dict[str, int]]],
-    expression: Expressions, configs: Sequence[JsonObject],
+    expression: Expressions,
 ) -> JsonObject:  # fmt: skip
     parts: dict[str, dict[str, dict[str, object]]] = {}
     for one in found:

@@ -328,6 +328,15 @@ def test_the_fingerprint_follows_the_files_that_change_predictions(copy: Path, n
     assert inspect(copy).fingerprint != inspect(TINY).fingerprint
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "qformer_tokenizer/tokenizer.json"])
+def test_the_fingerprint_follows_files_that_only_some_have(copy: Path, name: str) -> None:
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text("one")
+    one = inspect(copy).fingerprint
+    (copy / name).write_text("two")
+    assert len({one, inspect(copy).fingerprint, inspect(TINY).fingerprint}) == 3
+
+
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that are read for their content from now on."""
     found: list[Path] = []

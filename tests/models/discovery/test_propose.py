@@ -12,6 +12,7 @@ import transformers as tf
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.config_file import read_config
 from blip2sweep.models.discovery import propose
+from blip2sweep.models.shipped import model_config
 from blip2sweep.wire.model_section import ModelSection
 from tests import image_text
 from tests.checkpoints import fails
@@ -45,6 +46,7 @@ def test_a_known_model_is_what_conf_says(name: str, tmp_path: Path) -> None:
     for entry in ("features", "token_types", "image_token"):  # the first position moves nothing where positions turn
         assert (found.get("adapter") or {}).get(entry) == (section.get("adapter") or {}).get(entry)
     assert found["config"]["model_type"] == section["config"]["model_type"]
+    assert found.get("prompts") == model_config("llava-1.5-7b").get("prompts")  # those of conf/model/_prompts.yaml
 
 
 # (blocks of the tower that are read, all linears, adapter, modules of the connector)

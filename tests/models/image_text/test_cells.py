@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from blip2sweep.backends.torch.backend import TorchBackend
+from blip2sweep.models.architecture import asked_as
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
@@ -67,3 +68,28 @@ def test_every_part_is_calibrated(name: str, small: Callable[[str], Made], data:
     assert len({tuple(p.nll_sum) for p, _ in found.values()}) == len(CALIBRATED) + 1
     for key, (_, info) in found.items():
         assert info["layers_changed"] == plan.cells[key].columns()["layers_touched"]
+
+
+def test_blocks_calibrated_under_one_chat_are_not_taken_for_another(
+    small: Callable[[str], Made], data: Path, tmp_path: Path
+) -> None:
+    m = small("llava-1.5-7b")
+    cell = f"part=language quant=gptq {FEW} calibration=task"
+    chats = ["USER: {image}\n{} ASSISTANT:", "{image} Question: {} Answer:"]
+    alone, after = (dict[str, Any](), dict[str, Any]())
+    for i, chat in enumerate(chats):
+        other = m._replace(section={**m.section, "chat": chat})
+        plan = planned(other, data, cell)
+        alone |= ran(plan, cache="off")
+        after |= ran(plan, cache="disk", cache_dir=str(tmp_path / "cache"))
+        assert len(alone) == 2 * (i + 1)  # the baseline and the cell have keys of their own
+        assert {c.columns()["chat"] for c in plan.cells.values()} == {chat}
+    assert {k: p.hash for k, (p, _) in alone.items()} == {k: p.hash for k, (p, _) in after.items()}
+
+
+def test_only_what_is_unusual_is_part_of_an_identity() -> None:
+    usual = {"features": "list", "first_position": 0, "token_types": "image", "image_token": "<image>"}
+    assert asked_as({"adapter": usual}) == asked_as({}) == {}
+    assert asked_as({"adapter": {**usual, "first_position": 1}, "chat": "template"}) == {
+        "adapter": {"first_position": 1}, "chat": "template"
+    }  # fmt: skip
