@@ -21,6 +21,8 @@ SMALLEST = ("batch_size", "sequence_batch_size")
 ADDED = ("oom_halvings",)
 SPEEDS = {"images_per_second": "image_id", "samples_per_second": "id"}  # {column: what of the predictions it counts}
 
+ENDED = "ended"  # a file in the folder of a cell: its first process has ended its share, and calibrates nothing more
+
 
 def is_divisible(job: CellJob) -> bool:
     """Whether a cell is divided.

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from blip2sweep.errors import UserError
-from blip2sweep.machine.memory import free_host_bytes
 from blip2sweep.models.load import Loaded
+from blip2sweep.models.pixel_store import PixelStore
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.rows import Id
 from blip2sweep.tasks.content import READING, UNREADABLE, check_planned, content_of
@@ -124,80 +120,42 @@ class Images:
 
     The first pass decodes one batch ahead. At its end the content of all files is compared with what was planned. The
     pixels are kept: 4 bytes a value, 0.6 MB for an image of 224 x 224. They are in a memory-mapped temporary file where
-    they would take a large share of the free memory and the disk has room.
+    they would take a large share of the free memory and the disk has room. Rows that differ in length are not kept where
+    neither has room: each pass then decodes them again.
+
+    kept: all pixels, from the end of the first pass on.
     """
 
     def __init__(self, loaded: Loaded, task: TaskData, workers: int = 0, on_bad_image: str = "error") -> None:
         self.loaded, self.task, self.workers, self.on_bad_image = loaded, task, workers, on_bad_image
-        self._pixels: Features | None = None
+        self.kept: Features | None = None
+        self._has_room = True
 
     def batches(self, size: int) -> Iterator[Features]:
-        """Pixels in task order: batch by batch the first time, all at once afterwards.
+        """Pixels in task order: batch by batch the first time, all at once afterwards where they are kept.
 
         Raises UserError after the last batch where the files are not those that were planned. What was made of the
         batches must then be thrown away.
         """
-        if self._pixels is not None:
-            yield self._pixels
+        if self.kept is not None:
+            yield self.kept
             return
         files, digests = list(self.task.images.items()), dict[Id, str]()
         reading = pixel_batches(self.loaded, files, size, self.workers, self.on_bad_image, digests)
         ids: list[Id] = []
         bad: list[Id] = []
-        store = _PixelStore(len(self.task.images))
+        store = PixelStore(len(self.task.images))
         for part in _ahead(reading):
-            if part.rows is not None:
+            if part.rows is not None and self._has_room:
                 store.add(part.rows)
             ids.extend(part.ids)
             bad.extend(part.bad)
             yield part
         if self.task.planned is not None:
             check_planned(self.task.images, self.task.planned, digests, self.task.name)
-        self._pixels = Features(tuple(ids), store.rows(), bad=tuple(bad))
-
-
-class _PixelStore:
-    """Rows of at most n images.
-
-    Dense rows of one shape are written to their final place; others are joined at the end.
-    """
-
-    def __init__(self, n: int) -> None:
-        self.n, self.filled = n, 0
-        self._room: Tensor | None = None
-        self._parts: list[Rows] = []
-
-    def add(self, rows: Rows) -> None:
-        if not self._parts and self._room is None and rows.plain:
-            self._room = _allocated(self.n, rows.values)
-        if self._room is None or not rows.plain or rows.values.shape[1:] != self._room.shape[1:]:
-            self._parts = [*self._emptied(), rows]
-            return
-        self._room[self.filled : self.filled + len(rows)] = rows.values
-        self.filled += len(rows)
-
-    def _emptied(self) -> list[Rows]:
-        """All parts so far. The allocated room is given up."""
-        first = [] if self._room is None else [Rows(self._room[: self.filled])]
-        self._room = None
-        return [*first, *self._parts]
-
-    def rows(self) -> Rows | None:
-        parts = self._emptied()
-        return parts[0] if len(parts) == 1 else joined(parts) if parts else None
-
-
-def _allocated(n: int, like: Tensor) -> Tensor:
-    """Room for n images (n, …) with the dtype of `like`."""
-    shape, bytes_ = (n, *like.shape[1:]), n * like[:1].nbytes
-    if bytes_ < free_host_bytes() // 4:
-        return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_pinned())
-    with tempfile.NamedTemporaryFile(prefix="blip2sweep-pixels-") as file:  # mapped, so it may lose its name
-        try:
-            os.posix_fallocate(file.fileno(), 0, bytes_)  # on a full disk, writing a missing page ends the process
-        except OSError:
-            return torch.empty(shape, dtype=like.dtype)
-        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype).reshape(shape)
+        self._has_room &= store.kept
+        if self._has_room:
+            self.kept = Features(tuple(ids), store.rows(), bad=tuple(bad))
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
@@ -214,8 +172,15 @@ def load_pixels(
 ) -> Features:
     """The pixels of all distinct images of a task."""
     images = Images(loaded, task, workers, on_bad_image)
-    list(images.batches(batch_size))
-    return next(images.batches(batch_size))
+    parts = list(images.batches(batch_size))
+    return images.kept or _whole(parts)
+
+
+def _whole(parts: Sequence[Features]) -> Features:
+    """All parts as one."""
+    rows = [part.rows for part in parts if part.rows is not None]
+    ids, bad = (tuple(i for part in parts for i in getattr(part, name)) for name in ("ids", "bad"))
+    return Features(ids, joined(rows) if rows else None, bad=bad)
 
 
 def preprocessing(loaded: Loaded) -> JsonObject:

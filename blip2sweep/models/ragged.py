@@ -121,8 +121,15 @@ def joined(parts: Sequence[Rows]) -> Rows:
     further = {name: _together([p.further[name] for p in parts]) for name in parts[0].further}
     if len({p.values.shape[1:] for p in parts}) == 1 and all(p.lengths is None for p in parts):
         return Rows(torch.cat([p.values for p in parts]), None, further)
-    cut = [p if p.lengths is not None else _cut(p) for p in parts]
+    cut = [as_ragged(p) for p in parts]
     return Rows(torch.cat([p.values for p in cut]), tuple(n for p in cut for n in p.lengths or ()), further)
+
+
+def as_ragged(rows: Rows) -> Rows:
+    """The same rows with their lengths, which are equal where they were dense."""
+    if rows.lengths is not None:
+        return rows
+    return Rows(rows.values.flatten(0, 1), (rows.values.shape[1],) * len(rows), rows.further)
 
 
 def _together(tensors: Sequence[Tensor]) -> Tensor:
@@ -142,11 +149,6 @@ def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
         else:
             runs.append((row, row))
     return runs
-
-
-def _cut(dense: Rows) -> Rows:
-    """Dense rows as ragged ones of one length."""
-    return Rows(dense.values.flatten(0, 1), (dense.values.shape[1],) * len(dense), dense.further)
 
 
 def _restored(values: Tensor, header: Tensor, further: Sequence[Tensor]) -> Rows:

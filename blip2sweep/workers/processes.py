@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered, NoImage, load_backend
-from blip2sweep.backends.shares import Joiner, is_divisible, share_of
+from blip2sweep.backends.shares import ENDED, Joiner, is_divisible, share_of
 from blip2sweep.machine.devices import VISIBLE, divided, visible_gpus
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 from blip2sweep.wire.processes import Failed, Task
@@ -71,7 +71,7 @@ class Processes:
                 helper.send(share, batch_size)
             answers = [self._own(shares[0], batch_size, folder), *(helper.answer() for helper in self.helpers)]
         found = [a for a in answers if isinstance(a, Answered)]
-        failed = [a for a in answers if isinstance(a, Failed)]
+        failed = sorted((a for a in answers if isinstance(a, Failed)), key=lambda f: f.no_image)
         if wrong := next((f for f in failed if not f.no_image or not found), None):
             raise ProcessFailed(wrong.failure)
         return self.joined(job, found, self.count)
@@ -106,6 +106,7 @@ class Processes:
         try:
             return self.own(share, batch_size)
         except NoImage as error:  # the other processes may have readable ones
+            (folder / ENDED).touch()
             return Failed({"kind": "bad_config", "error": str(error), "traceback": ""}, no_image=True)
 
 

@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_pixels_in_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
     loaded, task = load(tiny_config(), TINY), load_task({**conf("task/shapes_caption"), "limit": 6})
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr("blip2sweep.models.images.free_host_bytes", lambda: 0)
+    monkeypatch.setattr("blip2sweep.models.pixel_store.free_host_bytes", lambda: 0)
     images = Images(loaded, task)
     first, second = (list(images.batches(4)) for _ in range(2))
     assert asked == [6 * 3 * 48 * 48 * 4]

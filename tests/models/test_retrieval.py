@@ -14,6 +14,7 @@ from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.shares import is_divisible
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.errors import UserError
+from blip2sweep.models.blip2.matching import QueryMatcher
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.recipe.chain import Prefixes
@@ -82,6 +83,21 @@ def test_the_batch_size_changes_no_score(loaded: Loaded, monkeypatch: pytest.Mon
     monkeypatch.setattr(matching, "RERANKED", again, raising=False)
     one, many = (scores(loaded, pictures(9), batch_size=n) for n in (1, 8))
     assert torch.allclose(one, many, rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_is_cut_where_positions_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the tokenizer cuts it: the special tokens around it stay. A tokenizer that ends earlier cuts earlier."""
+    language, last = loaded.language, loaded.model.config.qformer_config.max_position_embeddings
+    texts = ["a photo of " * 100, "a photo"]
+    for most in (last, 10):
+        monkeypatch.setattr(loaded.processor.tokenizer, "model_max_length", most if most < last else 10**30)
+        long, short = language.reference_ids(texts, False)
+        whole = loaded.processor.tokenizer(texts[0], return_attention_mask=False).input_ids
+        assert len(long) == most < len(whole)
+        assert (long[0], long[-1]) == (whole[0], whole[-1])
+        assert short == loaded.processor.tokenizer(texts[1]).input_ids
+        assert isinstance(language, QueryMatcher)
+        assert language.said([long, short]).isfinite().all()
 
 
 def test_every_layer_acts_on_contrast(loaded: Loaded) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from blip2sweep.backends.backend import Answered
+from blip2sweep.backends.backend import Answered, NoImage
 from blip2sweep.backends.dummy import Dummy
 from blip2sweep.backends.shares import Joiner, joined_cost
 from blip2sweep.planning.packs import read_pack, write_packs
@@ -25,7 +25,7 @@ from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.tasks import planned_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.scenes import write_split
-from blip2sweep.workers.death import temporary_prefix
+from blip2sweep.workers.death import ProcessFailed, temporary_prefix
 from blip2sweep.workers.processes import Processes
 from blip2sweep.workers.run_cell import failure
 from blip2sweep.workers.supervisor import Supervisor
@@ -106,6 +106,32 @@ def test_images_that_cannot_be_read_may_be_all_of_a_share(two: Processes, tmp_pa
     same_answers(both, one)
     assert both.id == [1, 2]
     assert other["cost"]["bad_images"] == rest["cost"]["bad_images"] == 2
+
+
+def test_a_first_process_without_pictures_lets_nobody_wait(two: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends before it has calibrated; the others are told."""
+    *_, job = jobs(*CALIBRATED, limit=4)
+    assert job["calibration"]
+
+    def unreadable(*_: object) -> Answered:
+        raise NoImage("no image of this share could be read")
+
+    monkeypatch.setattr(two, "own", unreadable)
+    told: list[str] = []
+
+    def run() -> None:
+        try:
+            two(job)
+        except ProcessFailed as error:
+            told.append(str(error))
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    running.join(timeout=60)
+    if running.is_alive():
+        two.helpers[0].end()
+    assert len(told) == 1
+    assert "the first process of the cell ended before it had calibrated" in told[0]
 
 
 def test_an_error_of_a_share_is_the_cells(two: Processes, tmp_path: Path) -> None:

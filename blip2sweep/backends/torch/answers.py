@@ -13,7 +13,7 @@ from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.images import Features
 from blip2sweep.models.language import Prefilled
-from blip2sweep.models.text import Ids, Likelihood, Text
+from blip2sweep.models.text import Ids, Likelihood, Prompt, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import Sample
 from blip2sweep.tasks.task import Task
@@ -73,7 +73,7 @@ class Answers:
         if shared is None:
             return self._computed()
         with self.run.clock.stage(self.stage):
-            question = [self.generation, self.rows, self.prompts, self.references]
+            question = [self.generation, self.rows, [_asked(p) for p in self.prompts], self.references]
             if any(self.options) or "generate" not in self.requests:
                 question += [self.requests, self.options]
             key = shared.language_key(self.pictures, question)
@@ -116,6 +116,11 @@ class Answers:
                 texts = prefilled.generate(self.generation)
         found = zip(texts, map(_summed, likelihoods), by_option, strict=True)
         return [Answer(*one) for one in found]
+
+
+def _asked(prompt: Ids) -> Ids | tuple[Ids, str]:
+    """All that may be read of a prompt: its token ids, and its text, which a model may read by another tokenizer."""
+    return (prompt, prompt.text) if isinstance(prompt, Prompt) else prompt
 
 
 def _likelihoods(prefilled: Prefilled, texts: Sequence[Sequence[Ids]]) -> list[tuple[Likelihood, ...]]:

@@ -13,7 +13,7 @@ import torch
 from blip2sweep.apply.calibration import layers
 from blip2sweep.apply.packed import packed_layers, split
 from blip2sweep.apply.patch import Applied
-from blip2sweep.backends.backend import TORCH, Answered, Artifacts, SecondRun
+from blip2sweep.backends.backend import TORCH, Answered, Artifacts, NoImage, SecondRun
 from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.activations import moved, remember_plain
 from blip2sweep.backends.torch.calibrate import prepare
@@ -21,7 +21,7 @@ from blip2sweep.backends.torch.cost import cost_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.latency import compared
 from blip2sweep.backends.torch.model_state import ModelState, load_state
-from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise
+from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
 from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Shared
@@ -118,7 +118,7 @@ class TorchBackend:
         recipe, packed = split(_recipe(state, job))
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
         with packed_layers(state.loaded, packed):
-            evaluation = self._evaluate(state, job, batch_size, self.shared_work.of(state, job))
+            evaluation = self._first(state, job, recipe, batch_size)
             noise = batch_size_noise(state, job, evaluation, lambda size: self._evaluate(state, job, size, None))
             distances = moved(state, job, self._whole(job)) if propagates else []
             latency: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
@@ -130,10 +130,22 @@ class TorchBackend:
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 
+    def _first(self, state: ModelState, job: CellJob, recipe: Recipe, batch_size: int | None) -> Evaluation:
+        """The run whose outputs are the cell's."""
+        try:
+            return self._evaluate(state, job, batch_size, self.shared_work.of(state, job))
+        except NoImage:  # the other processes of the cell may have readable ones
+            if self._has_floor(job):
+                hand_over(state, job, recipe)
+            raise
+
+    def _has_floor(self, job: CellJob) -> bool:
+        return bool(self.settings.get("noise_floor") and job.get("calibration"))
+
     def _calibration_noise(
         self, state: ModelState, job: CellJob, recipe: Recipe, packed: Recipe, first: Evaluation, batch_size: int | None
     ) -> dict[str, SecondRun]:
-        if not self.settings.get("noise_floor") or not job.get("calibration"):
+        if not self._has_floor(job):
             return {}
         return calibration_noise(
             state, job, recipe, packed, first, lambda: self._evaluate(state, job, batch_size, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from blip2sweep.apply.calibration.finished import from_file, to_file
+from blip2sweep.backends.shares import ENDED
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.wire.pack import Share
 
@@ -39,9 +40,15 @@ class Handover:
         self.calls += 1
         return self._taken(path) if self.share["rank"] else _given(path, calibrated())
 
+    @property
+    def gives(self) -> bool:
+        """Whether other processes wait for what this one calibrates."""
+        return self.share is not None and self.share["rank"] == 0
+
     def _taken(self, path: Path) -> dict[str, Prepared]:
         while not path.exists():
-            if not path.parent.exists():  # it is removed when the cell is over
+            ended = not path.parent.exists() or (path.parent / ENDED).exists()  # the folder goes when the cell is over
+            if ended and not path.exists():
                 raise RuntimeError("the first process of the cell ended before it had calibrated")
             time.sleep(POLL_SECONDS)
         return from_file(path, self.device or torch.device("cpu"))

@@ -60,6 +60,15 @@ def calibration_noise(
     return found
 
 
+def hand_over(state: ModelState, job: CellJob, recipe: Recipe) -> None:
+    """Make the calibrations of `calibration_noise` for the other processes of the cell, where this one has no outputs."""
+    if not state.handover.gives:
+        return
+    for other in variants(samples_of(state, job)).values():
+        state.patch.apply(recipe.before)
+        state.handover(partial(_calibrated, state, recipe, other))
+
+
 def _calibrated(state: ModelState, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
     assert state.calibrator is not None
     return state.calibrator(recipe, calibration)

@@ -101,8 +101,12 @@ class QueryMatcher:
         return [[] for _ in texts]
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        """Token ids with the special tokens that the tokenizer sets around them."""
-        return self.tokenizer(list(references), return_attention_mask=False).input_ids if references else []
+        """Token ids with the special tokens that the tokenizer sets around them. A text is cut where its positions end."""
+        if not references:
+            return []
+        longest = min(self.tokenizer.model_max_length, self.model.config.qformer_config.max_position_embeddings)
+        given = {"return_attention_mask": False, "truncation": True, "max_length": longest}
+        return self.tokenizer(list(references), **given).input_ids
 
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Never:
         raise RuntimeError("a retrieval model writes no text")

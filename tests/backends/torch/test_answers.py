@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 from transformers import DynamicCache
 
+from blip2sweep.backends.torch.answers import Answer, Answers
+from blip2sweep.backends.torch.batching import Batches, Clock, Run
 from blip2sweep.backends.torch.evaluate import evaluate
+from blip2sweep.backends.torch.sharing import AnswerCache
 from blip2sweep.compression.quantize.layer import input_quantizer
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations
 from blip2sweep.models.decoder import select
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.models.text import Prompt
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.tasks import Generation, load_task
+from blip2sweep.tasks.task import task_of
 from tests import composing
 from tests.checkpoints import TINY, conf, t5_config, tiny_config, write_t5
 from tests.in_process import own_text, run
+
+if TYPE_CHECKING:
+    from blip2sweep.backends.torch.sharing import Shared
+    from blip2sweep.models.ragged import Rows
 
 BEAMS = Generation("Question: {} Answer:", 3, 8, None, -1.0)
 
@@ -74,6 +83,30 @@ def t5_jobs(folder: Path, *words: str) -> list[dict[str, Any]]:
     configs = [{**j.config, "model": model} for j in composing.jobs("task=shapes_vqa", "task.limit=12", *words)]
     plan = make_plan([PlannedJob((), c) for c in configs], Ledger(Path("/nonexistent")).refresh())
     return sorted((c.job() for c in plan.cells.values()), key=Prefixes())
+
+
+def test_prompts_of_the_same_tokens_and_other_texts_share_no_answer(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may read the text by a second tokenizer, which knows more words. Prompts without a text go by tokens."""
+    data = load_task({**conf("task/shapes_vqa"), "limit": 2})
+    features = evaluate(loaded, data, BEAMS).features
+    run = Run(loaded, Batches(2), Batches(2), Clock(loaded.device))
+    questions: list[str] = []
+
+    class Stores:
+        answered, hits = AnswerCache[Answer](), dict[str, float]()
+
+        def language_key(self, _pictures: Rows, question: object) -> str:
+            questions.append(str(question))
+            return questions[-1]
+
+    monkeypatch.setattr(Answers, "_computed", lambda self: [Answer(None, None)] * len(self.prompts))
+    for prompt in (Prompt([5, 6], "one"), Prompt([5, 6], "other"), [5, 6]):
+        monkeypatch.setattr(loaded.language, "prompt_ids", lambda texts, p=prompt: [p] * len(texts))
+        Answers(run, features, BEAMS, task_of(data.kind), data.samples, 0).all(cast("Shared", Stores()))
+    assert len({*questions}) == 3
+    assert "[[5, 6], [5, 6]]" in questions[-1]
 
 
 # ---- a model on several devices, as far as a machine with one can tell: meta stands for the other

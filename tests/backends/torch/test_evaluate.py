@@ -273,7 +273,7 @@ def test_a_broken_image_is_named_or_skipped_and_counted(opt: Loaded, broken: Tas
 def test_images_are_read_once_and_mapped_where_memory_is_short(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     data, opened = task("caption", 10), []
     monkeypatch.setattr("blip2sweep.models.images.content_of", lambda path: opened.append(path) or path.read_bytes())
-    monkeypatch.setattr("blip2sweep.models.images.free_host_bytes", lambda: 0)
+    monkeypatch.setattr("blip2sweep.models.pixel_store.free_host_bytes", lambda: 0)
     images = Images(opt, data)
     first, second = (list(images.batches(4)) for _ in range(2))
     assert len(opened) == 10
