@@ -37,7 +37,7 @@ class CellBuilder:
         request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
         generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
         self._once("texts", [*request, task_config, model.image_token], lambda a: _check_texts(task, generation, a[-1]))
-        check_packed(recipe, model.dtypes, config["calibration"]["upstream"])
+        check_packed(recipe, model.dtypes, (config.get("calibration") or {}).get("upstream", "full"))
         backend = chosen_backend(config.get("backend"), recipe)
         samples = self._calibration(config, model, recipe, task)
         if samples is not None:

@@ -219,7 +219,8 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch
     config["vision_config"]["num_attention_heads"] = 3
     (model / "config.json").write_text(json.dumps(config))
     believe(model, tiny_config())
-    words = ["-m", "task.limit=6", "part=llm", "quant.bits=8", f"model.path={model},pkg://blip2sweep.assets/tiny"]
+    words = ["-m", "model=tiny", "task.limit=6", "part=llm", "quant.bits=8"]
+    words += [f"model.path={model},pkg://blip2sweep.assets/tiny"]
     ran = blip2sweep(*words, "sweep_name=half", cwd=tmp_path)
     assert ran.code == 1
     assert ran.err.strip().splitlines()[-1].startswith("error: 2 of 4 cells failed: 2 bad_config; first (")

@@ -59,7 +59,7 @@ def test_what_is_said_is_visible(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 PACKAGE = Path(printing.__file__).parents[1]
-SPEAKS = ("console/printing.py", "results/scoring_service.py", "models/check.py")
+SPEAKS = ("console/printing.py", "results/scoring_service.py", "models/checkpoints/child.py")
 
 
 def test_only_one_room_prints() -> None:
