@@ -106,7 +106,6 @@ def second_runs(output_dir: Path, name: str) -> dict[str, str]:
 
 # ---- statistics
 
-
 VARIANTS = "variants"
 
 
@@ -118,7 +117,7 @@ def score_folder(output_dir: Path, variant: str = "") -> Path:
 def known_variants(output_dir: Path) -> list[str]:
     """The suffixes of the variants that some cell of the output folder was scored by, besides the default."""
     folder = output_dir / VARIANTS
-    return sorted(f"_{name}" for name in os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+    return sorted(f"_{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def variants_of(output_dir: Path, name: str) -> list[str]:
