@@ -20,6 +20,8 @@ from tests.checkpoints import ROOT, TINY, believe, conf, edit, t5_config, tiny_c
 from tests.command_line import blip2sweep
 from tests.miniatures import blip_config, instructblip_config, write_blip, write_instructblip
 
+pytestmark = pytest.mark.thorough
+
 EMBEDDED = ("tiny", "tiny-llava")
 MATCHES = "blip2-itm-vit-g"  # it writes no text; tests/models/test_retrieval.py runs it
 WORDS = ("part=vision,connector,language", "quant.bits=3", "task.limit=2", "generation.max_new_tokens=3")

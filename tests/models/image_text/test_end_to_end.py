@@ -13,6 +13,8 @@ from tests.checkpoints import believe
 from tests.command_line import blip2sweep
 from tests.image_text import write
 
+pytestmark = pytest.mark.thorough
+
 NAMES = {"splits": "smolvlm-256m", "videos": "qwen2.5-vl-3b"}
 
 

@@ -21,6 +21,8 @@ from tests.checkpoints import recipe
 from tests.image_text import SMALL
 from tests.models.image_text.made import FIRST, USERS, Made, features, own_batch, plain_nll
 
+pytestmark = pytest.mark.thorough
+
 ALL = range(len(USERS))
 REFERENCES = ["a cat", "yes", "two dogs and a bird", "no"]
 RAGGED = {"llava-v1.6-mistral-7b", "llava-onevision-0.5b", "internvl3-1b", "qwen2.5-vl-3b", "qwen3-vl-2b"}
