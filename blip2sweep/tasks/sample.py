@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -69,6 +69,7 @@ class TaskData:
     on_bad_image: str = "error"
     planned: str | None = None
     main_metric: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
     def content(self) -> str:
