@@ -28,16 +28,21 @@ LENGTH = 28  # tokens of a caption at most; none of the scenes' is longer
 
 @dataclass(frozen=True)
 class Spec:
-    """n_scenes: that captions are drawn of. batch: pairs of contrast; the first `read` of them are also matched."""
+    """n_scenes: that captions are drawn of. batch: pairs of contrast; the first `read` of them are also matched.
+
+    hardness: how closely wrong partners are drawn by their contrast in the end; 0 draws any, as at first. Of the hardest
+    many are right: "there is one circle" is true of many scenes.
+    """
 
     seed: int = 0
-    steps: int = 1600
+    steps: int = 1400
     n_scenes: int = 12_000
-    batch: int = 96
+    batch: int = 64
     read: int = 32
     lr: float = 2e-3
     temperature: float = 0.07
     hard_fraction: float = 0.75
+    hardness: float = 0.6
 
 
 class Data:
@@ -103,7 +108,8 @@ def losses(model: Blip2ForImageTextRetrieval, spec: Spec, step: int, features: T
     targets = same.float() / same.sum(1, keepdim=True)
     both = [F.cross_entropy(x, targets, label_smoothing=0.1) for x in (similar, similar.T)]
     generator, n = torch.Generator().manual_seed(7 * step + spec.seed), spec.read
-    wrong = [_drawn(x[:n].detach(), same[:n], generator) for x in (similar, similar.T)]
+    hardness = spec.hardness * step / spec.steps
+    wrong = [_drawn(hardness * x[:n].detach(), same[:n], generator) for x in (similar, similar.T)]
     rows = torch.cat([torch.arange(n), torch.arange(n), wrong[1]])
     texts = torch.cat([torch.arange(n), wrong[0], torch.arange(n)])
     labels = torch.tensor([1] * n + [0] * 2 * n)
