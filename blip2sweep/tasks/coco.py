@@ -21,7 +21,7 @@ from blip2sweep.tasks.sample import (
 
 KARPATHY = "karpathy_"
 KARPATHY_SPLITS = ("train", "restval", "val", "test")
-KINDS: tuple[str, ...] = ("caption",)
+KINDS: tuple[str, ...] = ("caption", "retrieval")
 # The published study's images (its first 1000 of val2017): BLIP-2 saw most of them in pre-training.
 NOTES = {("val2017", 1000): "783 of these 1000 images are in the Karpathy train split: seen in pre-training"}
 

@@ -28,6 +28,9 @@ class Generation:
     length_penalty: float | None = None
 
 
+WRITES_NOTHING = Generation(None, 1, 1)  # of a task that only compares pictures and texts
+
+
 def resolve_generation(
     config: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None = None
 ) -> tuple[Generation, frozenset[str]]:
@@ -38,6 +41,8 @@ def resolve_generation(
     UserError naming the key that is wrong.
     """
     own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
+    if task_of(kind).REQUESTS == ("match",):
+        return WRITES_NOTHING, frozenset({"generation"})
     given = {k: config[k] for k in OPTIONS if config.get(k) is not None}
     values = {**own, **_preset(config, kind, family), **given}
     generation = Generation(

@@ -17,7 +17,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks import captions, coco, questions, vqav2
+    from blip2sweep.tasks import captions, coco, questions, retrieval, vqav2
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
 FORMATS = {"coco": "blip2sweep.tasks.coco", "vqav2": "blip2sweep.tasks.vqav2"}
-KINDS = {"caption": "blip2sweep.tasks.captions", "vqa": "blip2sweep.tasks.questions"}
+KINDS = {
+    "caption": "blip2sweep.tasks.captions",
+    "retrieval": "blip2sweep.tasks.retrieval",
+    "vqa": "blip2sweep.tasks.questions",
+}
 BUILT_IN = frozenset(KINDS)
+LEFT_OUT = -100.0  # the score of a candidate that is not among the best, as LAVIS has it (compute_sim_matrix)
 
 
 class Format(Protocol):
@@ -122,9 +127,15 @@ def candidates(data: TaskData) -> tuple[str, ...]:
     return tuple(found)
 
 
-def reranked(task: Task) -> int:
-    """The number of best candidates that are scored again, read together with the picture: the task's RERANKED, or 0."""
-    return int(getattr(task, "RERANKED", 0))
+def ranked(data: TaskData) -> int:
+    """How many of the best candidates of a picture, and of the best pictures of a candidate, are scored again, picture
+    and text read together: the setting `k` of the kinds that have it. 0: every pair is scored by contrast alone."""
+    return int(cast("int", data.settings.get("k", 0)))
+
+
+def longest_text(task: Task) -> int | None:
+    """The most tokens of a candidate, special ones included: the kind's MOST_TOKENS. None: as many as the model reads."""
+    return cast("int | None", getattr(task, "MOST_TOKENS", None))
 
 
 def load_outside(kinds: Iterable[str] = ()) -> None:
@@ -139,4 +150,4 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
     _formats: tuple[Format, ...] = (coco, vqav2)
-    _tasks: tuple[Task, ...] = (captions, questions)
+    _tasks: tuple[Task, ...] = (captions, questions, retrieval)
