@@ -132,6 +132,14 @@ def rankings(data: TaskData, predictions: Predictions, most: int = 5) -> list[Ra
     ]
 
 
+def readable(data: TaskData, predictions: Predictions) -> list[str]:
+    """The best captions of each picture, a line each, with a mark at those of the picture's own."""
+    return [
+        "\n".join(f"{'✓' if right else '·'} {text}" for text, right in ranking.captions)
+        for ranking in rankings(data, predictions)
+    ]
+
+
 def best_pictures(predictions: Predictions, most: int) -> dict[int, list[Id]]:
     """{number of a text: sample ids of its best pictures}, the best first; the later one of equals comes first."""
     found = Pairs.of_rows(predictions.asking or [], predictions.asking_scores or [])

@@ -131,7 +131,9 @@ class TaskData:
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
-        """The output for each sample as people read it. A choice is given by its text."""
+        """The output for each sample as people read it: of a choice its text, of a ranking what the kind writes."""
+        if readable := getattr(self.rules, "readable", None):
+            return list(readable(self, predictions))
         known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
         return [
             known[i][int(word)] if known.get(i) else word
