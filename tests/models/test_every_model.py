@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from blip2sweep.models.shipped import model_config, shipped_models
 from tests.checkpoints import ROOT, believe, edit
 from tests.command_line import blip2sweep
 from tests.small_models import RETRIEVAL, small
+from tests.toy.task import write as write_data
 
 EMBEDDED = ("tiny", "tiny-llava")
 WORDS = ("part=vision,connector,language", "quant.bits=3", "task.limit=2", "generation.max_new_tokens=3")
@@ -31,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("every-model")
     (folder / "site" / "model").mkdir(parents=True)
     for name in shipped_models():
-        if name in (*EMBEDDED, RETRIEVAL):
+        if name in EMBEDDED:
             continue
         section, write = small(name)
         write(folder / name)
@@ -42,9 +44,42 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def matches(site: Path) -> dict[str, str]:
+    """The environment of commands that know the task of matches of tests/toy."""
+    toys = ROOT / "tests" / "toy"
+    for of, name in (("tasks", "toy"), ("tasks", "toy_match"), ("task", "toy"), ("task", "toy_match")):
+        source = toys / {"toy": "task.py", "toy_match": "matching.py"}[name]
+        source = toys / "conf" / "task" / f"{name}.yaml" if of == "task" else source
+        (site / "site" / of).mkdir(exist_ok=True)
+        shutil.copy(source, site / "site" / of / f"{name}{source.suffix}")
+    (site / "data").mkdir()
+    write_data(site / "data")
+    return {"PYTHONPATH": str(ROOT)}
+
+
+def test_the_retrieval_model_is_swept_by_role_and_reported(site: Path, matches: dict[str, str]) -> None:
+    words = (
+        "part=vision,connector",
+        "quant.bits=3",
+        "task=toy_match",
+        f"task.data_dir={site / 'data'}",
+        'generation.prompt="Question: {} Answer:"',
+    )
+    ran = blip2sweep("--config-dir", "site", "-m", f"model=small-{RETRIEVAL}", *words, "sweep_name=match",
+                     cwd=site, env=matches)  # fmt: skip
+    assert ran.code == 0, ran.err
+    table = pd.read_parquet(site / "outputs" / "sweeps" / "match" / "table.parquet")
+    assert set(table["status"]) == {"done"}
+    assert sorted(table["part"].fillna("none")) == ["none", "qformer", "vit"]
+    assert table["toy_recall"].notna().all()
+    made = blip2sweep("report", "match", cwd=site, env=matches)
+    assert made.code == 0, made.err
+
+
 @pytest.mark.parametrize(("task", "kind"), [("shapes_vqa", "vqa"), ("shapes_caption", "caption")])
 def test_every_model_is_swept_by_role_and_reported(site: Path, task: str, kind: str) -> None:
-    asked = [n for n in shipped_models() if n != RETRIEVAL and _kind(n) == kind]
+    asked = [n for n in shipped_models() if _kind(n) == kind]
     names = [n if n in EMBEDDED else f"small-{n}" for n in asked]
     ran = blip2sweep("--config-dir", "site", "-m", f"model={','.join(names)}", f"task={task}", *WORDS,
                      f"sweep_name={kind}", "batch_size=2", cwd=site)  # fmt: skip
@@ -61,5 +96,7 @@ def test_every_model_is_swept_by_role_and_reported(site: Path, task: str, kind: 
 
 
 def _kind(name: str) -> str:
-    """What a model is asked here: questions, but captions where it answers none."""
+    """What a model is asked here: questions, but captions or matches where it answers none."""
+    if name == RETRIEVAL:
+        return "match"
     return "caption" if name.startswith("blip-image-captioning") else "vqa"
