@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "template"
 ANSWER = "ANSWER"  # of an assistant, to see what a template sets behind it
+SOME = "a"  # a user's text; where nothing stands behind it, an answer begins with a space
 IMAGE, USER = "{image}", "{}"  # in a text: the picture's token, and the user's text
 
 
@@ -71,13 +72,13 @@ class Chat:
         behind = self.tokenizer(text.rpartition(ANSWER)[2], add_special_tokens=False).input_ids
         return next((token for token in behind if token in ends), ends[0])
 
-    def references(self, texts: Sequence[str], end: int) -> list[Ids]:
-        """Token ids of texts behind a prompt, each with its end.
+    def references(self, texts: Sequence[str], end: int, prompted: bool) -> list[Ids]:
+        """Token ids of texts behind a prompt, each with its end. prompted: whether the user's text is not empty.
 
         They are cut out of the tokens of both, because many tokenizers write the first word of a text otherwise.
         Raises UserError where the first token would begin inside the prompt.
         """
-        before = self.around("").rstrip(" ")
+        before = self.around(SOME if prompted else "").rstrip(" ")
         at_start = before[-1:].isspace() or before.endswith(tuple(self.tokenizer.all_special_tokens))
         space = "" if at_start else " "
         return [[*self._behind(before, space + text), end] for text in texts]
