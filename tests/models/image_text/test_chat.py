@@ -10,9 +10,11 @@ from transformers import PreTrainedTokenizerFast, ProcessorMixin
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.image_text.chat import TEMPLATE, Chat
+from tests.image_text import CHAT as TEXTS
 from tests.image_text import processor
 
 END = 2
+CHAT = TEXTS.replace("IMAGE", "<image>")
 JOINED = (("c", "a"), ("ca", "t"), ("Ġ", "cat"), ("?", "a"), ("Ġ", "a"))
 WITHOUT_ANSWER = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}{% endfor %}"  # fmt: skip
 
@@ -57,3 +59,16 @@ def test_a_tokenizer_that_joins_a_prompt_with_its_answer() -> None:
         UserError, match="the tokenizer joins the end of the prompt '<image>a' with the text ' no' behind"
     ):
         own.references(["no"], END, True)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_day_of_a_template_is_always_the_same(named: bool) -> None:
+    made = joining()
+    today = (
+        "{%- set today = strftime_now('%Y-%m-%d') %}{{- 'It is ' + today + ', ' + strftime_now('%d %b %Y') + '. ' }}"
+    )
+    made.chat_template = {"default": today + CHAT} if named else today + CHAT
+    plain = Chat(processor("llava-1.5-7b"), TEMPLATE).around("a")
+    own = Chat(made, TEMPLATE)
+    assert own.around("a") == "It is 2024-07-26, 26 Jul 2024. " + plain
+    assert own.end([9, END]) == 9
