@@ -103,7 +103,9 @@ def test_the_batch_size_changes_no_score(loaded: Loaded) -> None:
 def test_equal_texts_tie_and_the_later_one_is_kept(loaded: Loaded) -> None:
     """A text is read once, so equal ones have equal scores, whatever stands beside them in a batch."""
     data = pictures(4)
-    data = replace(data, samples=tuple(replace(s, references=data.samples[i // 2].references) for i, s in enumerate(data.samples)))
+    data = replace(
+        data, samples=tuple(replace(s, references=data.samples[i // 2].references) for i, s in enumerate(data.samples))
+    )
     whole, _ = ranked(loaded, data, 4, batch_size=3)
     assert torch.equal(whole[:, [0, 2]], whole[:, [1, 3]])
     few, _ = ranked(loaded, data, 1)
