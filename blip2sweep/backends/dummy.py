@@ -107,4 +107,9 @@ def _match(sample: Sample, number: int, task: TaskData) -> dict[str, object]:
     scores = [float((number + i) % 7) for i in texts]
     asks = k and sample in task.samples[:k]
     asking = list(texts) if asks else []
-    return {"texts": list(texts[:k]), "scores": scores[: k or None], "asking": asking, "asking_scores": scores if asks else []}
+    return {
+        "texts": list(texts[:k]),
+        "scores": scores[: k or None],
+        "asking": asking,
+        "asking_scores": scores if asks else [],
+    }

@@ -131,7 +131,11 @@ class TaskData:
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
-        """The output for each sample as people read it. A choice is given by its text."""
+        """The output for each sample as people read it. A choice, and the best text of a ranking, are given as they are
+        written in the file."""
+        if predictions.texts is not None:
+            texts = [text for s in self.samples for text in s.references]
+            return [texts[int(word)] for word in predictions.outputs]
         known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
         return [
             known[i][int(word)] if known.get(i) else word

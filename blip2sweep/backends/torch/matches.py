@@ -72,7 +72,9 @@ class Matches:
     def _computed(self) -> list[Match]:
         with self.run.clock.stage(self.stage):
             similar = self._similar()
-            by_picture = self._ranked(similar) if self.k else [Match(row) for row in _all_numbers(similar[:, self.numbers])]
+            by_picture = (
+                self._ranked(similar) if self.k else [Match(row) for row in _all_numbers(similar[:, self.numbers])]
+            )
         return [by_picture[row] for row in self.rows]
 
     def _similar(self) -> Tensor:
