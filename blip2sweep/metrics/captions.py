@@ -8,18 +8,33 @@ captions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from blip2sweep.metrics.bleu import Bleu
 from blip2sweep.metrics.cider import Cider
-from blip2sweep.metrics.domains import DOMAIN_STATISTIC, DomainCider
+from blip2sweep.metrics.core import CAPTIONS
+from blip2sweep.metrics.domains import DOMAIN_CIDER, DOMAIN_STATISTIC, DomainCider
 from blip2sweep.metrics.meteor import Meteor, shared_meteor
+from blip2sweep.metrics.metric import FloatArray, Metric
 from blip2sweep.metrics.rouge import rouge_l
-from blip2sweep.metrics.statistics import METRICS, FloatArray
 from blip2sweep.metrics.tokenizer import TOKENIZERS
+from blip2sweep.metrics.variants import Declared, with_variants
 
-CAPTION_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
+TOKENIZER: Declared = {"tokenizer": tuple(TOKENIZERS)}  # the scoring setting of captions
+CAPTION_METRICS = tuple(m.name for m in CAPTIONS)
+
+
+def _told(metric: Metric) -> Metric:
+    """A metric without a tokenizer says so in its version and in words."""
+    if not metric.name.endswith("_none"):
+        return metric
+    version = metric.version.replace("ptb-3.4.1", "lower-1")
+    return replace(metric, version=version, label=metric.label.replace("(none)", "(no tokenizer)"))
+
+
+METRICS = tuple(_told(m) for m in with_variants((*CAPTIONS, *DOMAIN_CIDER), TOKENIZER))
 
 Pair = tuple[int, str]  # sample index, tokenised caption
 
@@ -48,7 +63,7 @@ class CaptionScorer:
         self._tokens: dict[str, str] = {}
         self._references = self._tokenised(references)
         self._meteor = meteor or shared_meteor()
-        names = {METRICS[name].statistic for name in metrics}
+        names = {m.statistic for m in CAPTIONS if m.name in metrics}
         self._rows = self._scorers(names | ({DOMAIN_STATISTIC} if domains else set()))
         self._cache: dict[str, dict[Pair, FloatArray]] = {name: {} for name in self._rows}
 

@@ -11,10 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from blip2sweep.metrics.cider import Cider
-from blip2sweep.metrics.statistics import FloatArray
+from blip2sweep.metrics.core import CAPTIONS
+from blip2sweep.metrics.metric import FloatArray, Metric, ratio
 
 DOMAINS = ("in-domain", "near-domain", "out-domain")
 DOMAIN_STATISTIC = "cider_domains"
+
+
+def _domain_cider(k: int, domain: str) -> Metric:
+    """CIDEr of the k-th domain: `cider_out_domain`. It details `cider`, so that no table is about it."""
+    name, cider = f"cider_{domain.replace('-', '_')}", CAPTIONS[-1]
+    return ratio(name, DOMAIN_STATISTIC, (2 * k, 2 * k + 1), True, cider.version, label=f"CIDEr, {domain}")
+
+
+DOMAIN_CIDER = tuple(_domain_cider(k, domain) for k, domain in enumerate(DOMAINS))
 
 
 class DomainCider:
@@ -37,8 +47,3 @@ class DomainCider:
             first = 2 * DOMAINS.index(domain)
             row[first : first + 2] = self._ciders[domain].score(self._place[index], caption), 1.0
         return rows
-
-
-def domain_metric(domain: str) -> str:
-    """The name of a domain's metric: `cider_out_domain`."""
-    return f"cider_{domain.replace('-', '_')}"

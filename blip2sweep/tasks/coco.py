@@ -11,14 +11,21 @@ from blip2sweep.metrics.domains import DOMAINS
 from blip2sweep.rows import Id, Image, Mistakes, caption_rows, domain_rows, image_rows, list_of, read_json
 from blip2sweep.rows.fields import shown
 from blip2sweep.tasks import karpathy
-from blip2sweep.tasks.data_files import annotation_file, image_folder
 from blip2sweep.tasks.karpathy import PREFIX
-from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
+from blip2sweep.tasks.sample import (
+    ORIGIN,
+    Sample,
+    annotation_files,
+    check_images,
+    image_path,
+    inside,
+    limited,
+    official,
+)
 
 KARPATHY_SPLITS = ("train", "restval", "val", "test")
 KINDS: tuple[str, ...] = ("caption",)
-OPTIONS: tuple[str, ...] = ("annotations", "images", "domain")
-
+OPTIONS: tuple[str, ...] = ("domain",)
 ALL = "all"
 NOCAPS = "nocaps.org, nocaps_val_4500_captions.json, and the images it names"
 # The published study's images (its first 1000 of val2017): BLIP-2 saw most of them in pre-training.
@@ -29,8 +36,8 @@ def read(
     root: Path,
     split: str,
     limit: int | None,
-    annotations: str | None = None,
-    images: str | None = None,
+    annotations: object = None,
+    images: object = None,
     domain: str | None = None,
 ) -> tuple[list[Sample], list[str]]:
     """The samples in file order, and notes.
@@ -41,12 +48,14 @@ def read(
     """
     if domain is not None and domain not in (ALL, *DOMAINS):
         raise UserError(f"task.domain={domain}: {nearest(domain, (ALL, *DOMAINS))}")
+    given = None if annotations is None else annotation_files(root, annotations, split)[0]
     if split.startswith(PREFIX):
-        return karpathy.from_file(_karpathy_file(root, split, annotations), root, split, limit, images), []
-    path = annotation_file(root, annotations, _right(domain)) if annotations else _captions_file(root, split)
-    samples = _samples(path, root, image_folder(root, images) if images else split, domain, limit)
+        return karpathy.from_file(given or _karpathy_file(root, split), root, split, limit, images), []
+    path = given or _captions_file(root, split)
+    folder = split if images is None else inside(root, images, "task.images")
+    samples = _samples(path, root, folder, domain, limit)
     check_images(samples, root, path, NOCAPS if domain else "coco")
-    note = None if annotations else NOTES.get((split, len(samples)))
+    note = None if given else NOTES.get((split, len(samples)))
     return samples, [note] if note else []
 
 
@@ -105,10 +114,8 @@ def _captions_file(root: Path, split: str) -> Path:
     raise UserError(f"task.split={split}: no annotation file {path}; {hint}; official files: {ORIGIN['coco']}")
 
 
-def _karpathy_file(root: Path, split: str, annotations: str | None) -> Path:
+def _karpathy_file(root: Path, split: str) -> Path:
     if split.removeprefix(PREFIX) not in KARPATHY_SPLITS:
         raise UserError(f"task.split={split}: unknown split; {nearest(split, [PREFIX + s for s in KARPATHY_SPLITS])}")
-    if annotations:
-        return annotation_file(root, annotations, official("karpathy"))
     path = root / "annotations" / "dataset_coco.json"
     return root / path.name if not path.is_file() and (root / path.name).is_file() else path

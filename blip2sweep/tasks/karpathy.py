@@ -7,19 +7,26 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Captioned, Mistakes, list_of, read_json, sentence_rows
-from blip2sweep.tasks.data_files import annotation_file, image_folder
-from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
+from blip2sweep.tasks.sample import (
+    ORIGIN,
+    Sample,
+    annotation_files,
+    check_images,
+    image_path,
+    inside,
+    limited,
+    official,
+)
 
 PREFIX = "karpathy_"
 KINDS: tuple[str, ...] = ("caption",)
-OPTIONS: tuple[str, ...] = ("annotations", "images")
 # Where the images are from, where it is another place than that of the captions.
 IMAGES = {"dataset_coco.json": "coco", "dataset_flickr30k.json": "shannon.cs.illinois.edu/DenotationGraph"}
 FILES = {"dataset_rsicd.json": "github.com/201528014227051/RSICD_optimal"}
 
 
 def read(
-    root: Path, split: str, limit: int | None, annotations: str | None = None, images: str | None = None
+    root: Path, split: str, limit: int | None, annotations: object = None, images: object = None
 ) -> tuple[list[Sample], list[str]]:
     """The samples of a split in file order; no notes.
 
@@ -27,11 +34,11 @@ def read(
     several. images: the folder of the images; by default the one that the file names, else the data folder itself.
     Captions that are copies of others stay.
     """
-    path = annotation_file(root, annotations, official(_origin(annotations))) if annotations else _only(root)
+    path = _only(root) if annotations is None else annotation_files(root, annotations, split)[0]
     return from_file(path, root, split, limit, images), []
 
 
-def from_file(path: Path, root: Path, split: str, limit: int | None, images: str | None) -> list[Sample]:
+def from_file(path: Path, root: Path, split: str, limit: int | None, images: object) -> list[Sample]:
     """The samples of a split of one Karpathy file. Raises UserError with a line a mistake."""
     rows = _rows(path)
     wanted = split.removeprefix(PREFIX)
@@ -54,13 +61,20 @@ def _rows(path: Path) -> list[Captioned]:
     return rows
 
 
-def _samples(root: Path, path: Path, rows: Sequence[Captioned], images: str | None) -> list[Sample]:
-    folders = {row.folder for row in rows}
-    inner = {f: image_folder(root, images, f or "") if images else f or "" for f in folders}
+def _samples(root: Path, path: Path, rows: Sequence[Captioned], images: object) -> list[Sample]:
+    inner = {folder: _folder(root, images, folder or "") for folder in {row.folder for row in rows}}
     return [
         Sample(row.id, row.id, image_path(root, inner[row.folder], row.name, path), None, tuple(row.captions))
         for row in rows
     ]
+
+
+def _folder(root: Path, images: object, own: str) -> str:
+    """The folder of images in `root`. own: the one that the file names, which is looked for below `images`."""
+    if images is None:
+        return own
+    given = inside(root, images, "task.images")
+    return f"{given}/{own}" if own and (root / given / own).is_dir() else given
 
 
 def _only(root: Path) -> Path:
@@ -74,4 +88,4 @@ def _only(root: Path) -> Path:
 
 
 def _origin(name: str) -> str:
-    return FILES.get(Path(name).name, "karpathy")
+    return FILES.get(name, "karpathy")
