@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.miniature_sets._karpathy import split_pictures, write_set
 from scripts.miniature_sets._pictures import pictures
-from scripts.miniature_sets.coco_caption import image
+from scripts.miniature_sets.coco_caption import _image as image
 
 COUNTS = {"train": 16, "test": 40}
 

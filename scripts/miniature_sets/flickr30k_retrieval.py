@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.miniature_sets._karpathy import split_pictures, write_set
 from scripts.miniature_sets._pictures import pictures
-from scripts.miniature_sets.flickr30k_caption import image
+from scripts.miniature_sets.flickr30k_caption import _image as image
 
 
 def write(folder: Path) -> None:
