@@ -7,7 +7,7 @@ not stable, so that its ties fall as they may): of equal scores the one that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -99,8 +99,9 @@ def recall_statistics(
     place = np.full(texts, -1)
     place[queries] = own
     of_text = best_ranks(asking, place, place, images, left_out)[queries]
-    columns = [of_image < cut for cut in CUTS] + [np.ones(images)]
-    columns += [np.bincount(own, of_text < cut, images) for cut in CUTS] + [last - first + 1]
+    found = [of_image < cut for cut in CUTS]
+    finding = [np.bincount(own, of_text < cut, images) for cut in CUTS]
+    columns = [*found, np.ones(images), *finding, last - first + 1]
     return {"recall": np.column_stack(columns).astype(np.float64)}
 
 
@@ -114,22 +115,21 @@ def _recall(cut: int, total: int) -> Callable[[FloatArray], FloatArray]:
 
 def _mean(sums: FloatArray) -> FloatArray:
     """LAVIS's r_mean: the mean of the six recalls."""
-    return sum(_recall(i, 3)(sums) + _recall(4 + i, 7)(sums) for i in range(3)) / 6
+    each = [_recall(start + i, start + 3)(sums) for start in (0, 4) for i in range(3)]
+    return np.asarray(np.mean(each, axis=0))
 
 
-def _metrics() -> tuple[Metric, ...]:
-    both = [("tr", 0, "image to text"), ("ir", 4, "text to image")]
-    return (
-        Metric("recall_mean", "recall", _mean, True, VERSION, label="mean recall", per_sample=True, of_output=False, order=10),
-        *(
-            Metric(
-                f"{name}_at_{cut}", "recall", _recall(start + i, start + 3), True, VERSION, (start + i, start + 3),
-                label=f"{name.upper()}@{cut} ({way})", per_sample=True, of_output=False, order=11 + start + i,
-            )
-            for name, start, way in both
-            for i, cut in enumerate(CUTS)
-        ),
+def _metrics() -> Iterator[Metric]:
+    yield Metric(
+        "recall_mean", "recall", _mean, True, VERSION, label="mean recall", per_sample=True, of_output=False, order=10
     )  # fmt: skip
+    for name, start, way in (("tr", 0, "image to text"), ("ir", 4, "text to image")):
+        for i, cut in enumerate(CUTS):
+            columns, order = (start + i, start + 3), 11 + start if cut == 1 else None
+            yield Metric(
+                f"{name}_at_{cut}", "recall", _recall(*columns), True, VERSION, columns, per_sample=True,
+                label=f"{name.upper()}@{cut} ({way})", unit=f"{name.upper()}@{cut}", of_output=False, order=order,
+            )  # fmt: skip
 
 
-METRICS: tuple[Metric, ...] = _metrics()
+METRICS: tuple[Metric, ...] = tuple(_metrics())

@@ -21,6 +21,7 @@ COLUMNS: dict[RequestType, tuple[str, ...]] = {
     "choose": ("choice", "option_nll", "option_tokens"),
 }
 FIELDS = (*SAMPLE, *COLUMNS["generate"])  # of texts; their hash is of all columns in this order
+SHOWN = 10
 RANKED = ("texts", "scores", "asking", "asking_scores")  # of a match, where only the best of either side are scored
 
 
@@ -98,13 +99,22 @@ class Predictions:
         if self.choice is not None:
             return [str(chosen) for chosen in self.choice]
         if self.texts is not None:
-            return [str(row[0]) if row else "" for row in self.rankings(1)]
+            return [str(text) for ((_, text),) in self.rankings(1)]
         return [str(max(range(len(row)), key=row.__getitem__)) for row in self.scores or ()]
 
-    def rankings(self, most: int) -> list[list[int]]:
-        """For each sample the numbers of its best candidates, the best first; the later one of equals comes first."""
+    def rankings(self, most: int) -> list[list[tuple[float, int]]]:
+        """For each sample (score, number) of its best candidates, the best first; the later one of equals comes first."""
         pairs = zip(self.texts or (), self.scores or (), strict=True)
-        return [[text for _, text in nlargest(most, zip(scores, texts, strict=True))] for texts, scores in pairs]
+        return [nlargest(most, zip(scores, texts, strict=True)) for texts, scores in pairs]
+
+    @property
+    def of_samples(self) -> Mapping[str, Sequence[object]]:
+        """`columns` as a table of samples has them: of a ranking the first SHOWN candidates of each sample, in order."""
+        if self.texts is None:
+            return self.columns
+        best = self.rankings(SHOWN)
+        texts, scores = ([[pair[i] for pair in row] for row in best] for i in (1, 0))
+        return {**{name: self.columns[name] for name in SAMPLE}, "texts": texts, "scores": scores}
 
 
 def columns_of(requests: Sequence[RequestType], ranked: bool = False) -> tuple[str, ...]:

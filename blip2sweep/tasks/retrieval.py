@@ -125,7 +125,7 @@ def rankings(data: TaskData, predictions: Predictions, most: int = 5) -> list[Ra
     rows = zip(predictions.id, predictions.rankings(most), strict=True)
     return [
         Ranking(
-            tuple((texts[j], own[i][0] <= j <= own[i][1]) for j in found),
+            tuple((texts[j], own[i][0] <= j <= own[i][1]) for _, j in found),
             tuple((texts[j], tuple(best.get(j, ()))) for j in range(own[i][0], own[i][1] + 1)),
         )
         for i, found in rows

@@ -102,7 +102,9 @@ def match(model: Blip2ForImageTextRetrieval, features: Tensor, ids: Tensor) -> T
     return logits
 
 
-def losses(model: Blip2ForImageTextRetrieval, spec: Spec, step: int, features: Tensor, ids: Tensor) -> dict[str, Tensor]:
+def losses(
+    model: Blip2ForImageTextRetrieval, spec: Spec, step: int, features: Tensor, ids: Tensor
+) -> dict[str, Tensor]:
     similar = contrast(model, features, ids) / spec.temperature
     same = (ids[:, None] == ids[None]).all(-1)  # equal captions of other scenes are no wrong partners
     targets = same.float() / same.sum(1, keepdim=True)
@@ -124,7 +126,9 @@ def _drawn(similar: Tensor, same: Tensor, generator: torch.Generator) -> Tensor:
 def train(model: Blip2ForImageTextRetrieval, data: Data, spec: Spec, log: Path) -> None:
     """Train in place: linear warm-up over 100 steps, then a cosine to zero. The log gets a line every 50 steps."""
     learning = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in learning if (p.ndim > 1) == wide], "weight_decay": 0.05 * wide} for wide in (True, False)]
+    groups = [
+        {"params": [p for p in learning if (p.ndim > 1) == wide], "weight_decay": 0.05 * wide} for wide in (True, False)
+    ]
     optimizer = torch.optim.AdamW(groups, lr=spec.lr, betas=(0.9, 0.98))
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, spec.steps))
     begin, cpu, means, lines = time.time(), time.process_time(), dict[str, float](), list[str]()

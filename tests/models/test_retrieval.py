@@ -85,11 +85,11 @@ def test_scores_are_those_of_the_models_forward(loaded: Loaded) -> None:
     assert (contrast.std(0) > 1e-3).all()
     for whole in ranked(loaded, data, 7, batch_size=4):  # of five texts and pictures
         assert torch.allclose(whole, matched + contrast, rtol=0, atol=1e-5)
-    for side, best in enumerate(ranked(loaded, data, 2)):
-        kept = best > LEFT_OUT
+    for side, few in enumerate(ranked(loaded, data, 2)):
+        kept = few > LEFT_OUT
         assert (kept.sum(1 - side) == 2).all()
         assert (contrast.masked_fill(~kept, 9).amin(1 - side) >= contrast.masked_fill(kept, -9).amax(1 - side)).all()
-        assert torch.allclose(best[kept], (matched + contrast)[kept], rtol=0, atol=1e-5)
+        assert torch.allclose(few[kept], (matched + contrast)[kept], rtol=0, atol=1e-5)
 
 
 def test_the_batch_size_changes_no_score(loaded: Loaded) -> None:
