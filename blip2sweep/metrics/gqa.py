@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from blip2sweep.metrics.statistics import FloatArray, Metric, quotient
+from blip2sweep.metrics.metric import FloatArray, Metric, quotient
 from blip2sweep.metrics.vqa import normalize_answer
 from blip2sweep.rows import Id
 
@@ -100,24 +100,24 @@ class GqaScorer:
 
     def __init__(self, asked: Mapping[Id, Asked], rule: str = RULES[0]) -> None:
         self._asked, self._said, self._gold = asked, _SAID[rule], cache(_GOLD[rule])
+        self._there = statistics_of(asked)
         self._row = {own: i for i, own in enumerate(asked)}
         self._listed = cache(lambda texts: frozenset(map(self._gold, texts)))
 
     def statistics(self, ids: Sequence[Id], answers: Sequence[str]) -> dict[str, FloatArray]:
         """{statistic: (n, k)} float64, as METRICS reads them. ids, answers: n questions and what was said.
 
-        `gqa_consistency` is there if the data has all entailed questions, `gqa_choices` if it has choices,
-        `gqa_distribution` if a question has a group.
+        Those of `statistics_of` are there.
         """
         asked, said = [self._asked[i] for i in ids], [self._said(text) for text in answers]
         right = np.array([a == self._gold(q.answer) for a, q in zip(said, asked, strict=True)], dtype=np.float64)
         masks = self._masks[:, [self._row[i] for i in ids]]
         found = {"gqa": np.stack([right * masks, masks], axis=1).reshape(2 * len(masks), len(ids)).T.copy()}
-        if has_entailed(self._asked):
+        if "gqa_consistency" in self._there:
             found["gqa_consistency"] = _consistency(ids, asked, right)
-        if has_choices(self._asked):
+        if "gqa_choices" in self._there:
             found["gqa_choices"] = self._choices(asked, said)
-        if has_groups(self._asked):
+        if "gqa_distribution" in self._there:
             found["gqa_distribution"] = self._distribution(asked, said)
         return found
 
@@ -139,7 +139,11 @@ class GqaScorer:
 
     def _distribution(self, asked: Sequence[Asked], said: Sequence[str]) -> FloatArray:
         """(n, 2): in each row the value of all and 1; 0 and 0 where no question has a group."""
-        grouped = [(q.group, self._gold(q.answer), a) for a, q in zip(said, asked, strict=True) if q.balanced and q.group is not None]
+        grouped = [
+            (q.group, self._gold(q.answer), a)
+            for a, q in zip(said, asked, strict=True)
+            if q.balanced and q.group is not None
+        ]
         if not grouped:
             return np.zeros((len(asked), 2))
         sizes = Counter(group for group, _, _ in grouped)
@@ -149,20 +153,18 @@ class GqaScorer:
         return np.tile([total / len(grouped) / 100, 1.0], (len(asked), 1))
 
 
-def has_entailed(asked: Mapping[Id, Asked]) -> bool:
-    """Whether balanced questions entail others, and the data has all of those."""
-    wanted = {e for own, q in asked.items() if q.balanced for e in q.entailed if e != own}
-    return bool(wanted) and wanted <= asked.keys()
-
-
-def has_choices(asked: Mapping[Id, Asked]) -> bool:
-    """Whether valid and plausible answers are known of every balanced question."""
-    return all(q.valid is not None and q.plausible is not None for q in asked.values() if q.balanced)
-
-
-def has_groups(asked: Mapping[Id, Asked]) -> bool:
-    """Whether a balanced question has a group."""
-    return any(q.balanced and q.group is not None for q in asked.values())
+def statistics_of(asked: Mapping[Id, Asked]) -> set[str]:
+    """The statistics that these questions have: consistency needs every question that a balanced one entails, choices
+    what is valid and plausible of each, the distribution a group."""
+    balanced = {own: q for own, q in asked.items() if q.balanced}
+    wanted = {e for own, q in balanced.items() for e in q.entailed if e != own}
+    there = {
+        "gqa": True,
+        "gqa_consistency": bool(wanted) and wanted <= asked.keys(),
+        "gqa_choices": bool(balanced) and all(q.valid is not None and q.plausible is not None for q in balanced.values()),
+        "gqa_distribution": any(q.group is not None for q in balanced.values()),
+    }
+    return {name for name, has in there.items() if has}
 
 
 def _consistency(ids: Sequence[Id], asked: Sequence[Asked], right: FloatArray) -> FloatArray:

@@ -42,8 +42,7 @@ class Metric:
     label: the name as people write it. unit: of a difference. per_sample: whether a value has a meaning for one sample;
     it is the value of a set with this sample alone (`each`). of_output: whether the value follows from the output; a
     likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
-    a metric that only details another. interval: whether resampled images give its interval; false of a value that is
-    no function of sums over images.
+    a metric that only details another.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Metric:
     per_sample: bool = False
     of_output: bool = True
     order: int | None = None
-    interval: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
@@ -105,12 +103,10 @@ def _ratio(
     name: str, statistic: str, columns: tuple[int, int], higher: bool, version: str, worst: float = 0.0, **more: Any
 ) -> Metric:
     """A metric that is the ratio of two sums."""
-    return Metric(name, statistic, quotient(*columns), higher, version, columns, worst, **more)
+    return Metric(name, statistic, _quotient(*columns), higher, version, columns, worst, **more)
 
 
-def quotient(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
-    """The `finish` of a ratio of two columns."""
-
+def _quotient(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
     def finish(sums: FloatArray) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return sums[..., numerator] / sums[..., denominator]

@@ -117,7 +117,9 @@ def _entailed(value: object) -> tuple[Id, ...]:
 
 def _program(value: object) -> Sequence[Step] | None:
     steps = value if type(value) is list else []
-    if value is not None and (steps is not value or not all(type(s) is dict and {"operation", "argument"} <= s.keys() for s in steps)):
+    if value is not None and (
+        steps is not value or not all(type(s) is dict and {"operation", "argument"} <= s.keys() for s in steps)
+    ):
         raise Wrong(f"is {shown(value)}; right: a list of objects with operation and argument")
     return None if value is None else cast("list[Step]", steps)
 
