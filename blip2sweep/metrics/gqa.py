@@ -24,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from blip2sweep.metrics.metric import FloatArray, Metric, quotient
+from blip2sweep.metrics.metric import FloatArray, Metric, ratio
+from blip2sweep.metrics.variants import with_variants
 from blip2sweep.metrics.vqa import normalize_answer
 from blip2sweep.rows import Id
 
 RULES = ("official", "lavis", "llava", "lmms")
+SCORING: Mapping[str, tuple[str, ...]] = {"rule": RULES}
 STRUCTURAL = ("verify", "query", "choose", "logical", "compare")
 SEMANTIC = ("rel", "attr", "obj", "cat", "global")
 STEPS = tuple(range(1, 10))
@@ -161,7 +163,8 @@ def statistics_of(asked: Mapping[Id, Asked]) -> set[str]:
     there = {
         "gqa": True,
         "gqa_consistency": bool(wanted) and wanted <= asked.keys(),
-        "gqa_choices": bool(balanced) and all(q.valid is not None and q.plausible is not None for q in balanced.values()),
+        "gqa_choices": bool(balanced)
+        and all(q.valid is not None and q.plausible is not None for q in balanced.values()),
         "gqa_distribution": any(q.group is not None for q in balanced.values()),
     }
     return {name for name, has in there.items() if has}
@@ -185,15 +188,15 @@ def _consistency(ids: Sequence[Id], asked: Sequence[Asked], right: FloatArray) -
 
 
 def _share(name: str, statistic: str, pair: int, **more: Any) -> Metric:
-    columns = (2 * pair, 2 * pair + 1)
-    return Metric(f"gqa_{name}", statistic, quotient(*columns), True, _VERSION, columns, **more)
+    return ratio(f"gqa_{name}", statistic, (2 * pair, 2 * pair + 1), True, _VERSION, **more)
 
 
-METRICS = (
+PLAIN = (
     _share("accuracy", "gqa", 0, label="GQA accuracy", per_sample=True, order=3),
     *(_share(name, "gqa", i) for i, name in enumerate(_COUNTED) if i),
     _share("consistency", "gqa_consistency", 0),
     _share("validity", "gqa_choices", 0),
     _share("plausibility", "gqa_choices", 1),
-    Metric("gqa_distribution", "gqa_distribution", quotient(0, 1), False, _VERSION, (0, 1), interval=False),
+    ratio("gqa_distribution", "gqa_distribution", (0, 1), False, _VERSION, interval=False),
 )
+METRICS = with_variants(PLAIN, SCORING)

@@ -14,7 +14,7 @@ from blip2sweep.metrics.gqa import steps_of
 from blip2sweep.rows import Id, Mistakes, read_json
 from blip2sweep.rows.fields import shown
 from blip2sweep.rows.gqa import GqaChoices, GqaQuestion, gqa_choices, gqa_rows
-from blip2sweep.tasks.sample import Sample, check_images, image_path, limited
+from blip2sweep.tasks.sample import Sample, annotation_files, check_images, image_path, inside, limited
 
 KINDS: tuple[str, ...] = ("gqa",)
 FOLDERS = ("", "questions1.2", "questions", "eval")  # of the data folder, as the archives are unpacked
@@ -23,13 +23,15 @@ RIGHT = f"GQA's file of questions with answers, such as testdev_balanced_questio
 
 
 def read(
-    root: Path, split: str, limit: int | None, annotations: str | None = None, images: str | None = None
+    root: Path, split: str, limit: int | None, annotations: object = None, images: object = None
 ) -> tuple[list[Sample], list[str]]:
     """Questions in file order, the first `limit` of them, each with its one answer; no notes.
 
     annotations: a questions file in place of the split's own. images: their folder, `images` by default.
     """
-    paths = [root / annotations] if annotations else list(_files(root, f"{split}_questions"))
+    own = annotations is None
+    paths = list(_files(root, f"{split}_questions")) if own else annotation_files(root, annotations, split)
+    folder = "images" if images is None else inside(root, images, "task.images")
     if not paths:
         there = sorted(p.stem.removesuffix("_questions") for f in FOLDERS for p in (root / f).glob("*_questions*"))
         raise UserError(
@@ -41,9 +43,7 @@ def read(
         _check_choices(paths[0], asked, choices, mistakes)
     mistakes.tell()
     chosen = limited(asked, limit)
-    files = {
-        i: image_path(root, images or "images", f"{i}.jpg", paths[0]) for i in dict.fromkeys(q.image_id for q in chosen)
-    }
+    files = {i: image_path(root, folder, f"{i}.jpg", paths[0]) for i in dict.fromkeys(q.image_id for q in chosen)}
     samples = [_sample(q, files[q.image_id], choices.get(q.id)) for q in chosen]
     check_images(samples, root, paths[0], FROM)
     return samples, []

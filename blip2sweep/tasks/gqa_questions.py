@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from blip2sweep.metrics.gqa import ANY_ATTRIBUTE, METRICS, RULES, Asked, GqaScorer, statistics_of
+from blip2sweep.metrics.gqa import ANY_ATTRIBUTE, PLAIN, Asked, GqaScorer, statistics_of
+from blip2sweep.metrics.gqa import SCORING as SCORING
 from blip2sweep.metrics.metric import FloatArray, Metric
 from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
-from blip2sweep.tasks.questions import check_prompt, prompt
+from blip2sweep.tasks.questions import check_prompt as check_prompt
+from blip2sweep.tasks.questions import prompt as prompt
 from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import RequestType
-
-__all__ = ["check_prompt", "prompt"]
 
 REQUESTS: tuple[RequestType, ...] = ("generate", "likelihood")
 PRESET = "vqa"
 ASKS = True
-SCORING: Mapping[str, tuple[str, ...]] = {"rule": RULES}
 
 
 def targets(sample: Sample, n: int) -> tuple[str, ...]:
@@ -28,7 +27,7 @@ def targets(sample: Sample, n: int) -> tuple[str, ...]:
 def scores(data: TaskData) -> tuple[str, ...]:
     """Consistency, distribution, validity and plausibility only where the data has what they need."""
     there = statistics_of(_asked(data))
-    return tuple(m.name + v.suffix for v in data.variants for m in METRICS if m.statistic in there)
+    return tuple(m.name + v.suffix for v in data.variants for m in PLAIN if m.statistic in there)
 
 
 def columns(data: TaskData) -> dict[str, str]:

@@ -17,7 +17,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks import captions, coco, questions, vqav2
+    from blip2sweep.tasks import captions, coco, gqa, gqa_questions, questions, vqav2
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 # choose: one of a sample's choices, by the likelihood of each.
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
-FORMATS = {"coco": "blip2sweep.tasks.coco", "vqav2": "blip2sweep.tasks.vqav2"}
-KINDS = {"caption": "blip2sweep.tasks.captions", "vqa": "blip2sweep.tasks.questions"}
+FORMATS = {
+    "coco": "blip2sweep.tasks.coco",
+    "gqa": "blip2sweep.tasks.gqa",
+    "vqav2": "blip2sweep.tasks.vqav2",
+}
+KINDS = {
+    "caption": "blip2sweep.tasks.captions",
+    "gqa": "blip2sweep.tasks.gqa_questions",
+    "vqa": "blip2sweep.tasks.questions",
+}
 BUILT_IN = frozenset(KINDS)
 
 
@@ -138,5 +146,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, vqav2)
-    _tasks: tuple[Task, ...] = (captions, questions)
+    _formats: tuple[Format, ...] = (coco, gqa, vqav2)
+    _tasks: tuple[Task, ...] = (captions, gqa_questions, questions)

@@ -68,9 +68,9 @@ def _questions(things: Sequence[Thing]) -> Iterator[Asked]:
         steps = (f"select: {shapes[0]} (0)", "exist: ?", f"select: {absent} (-)", "exist: ?", "and: ")
         yield Asked(f"Are there both a {shapes[0]} and a {absent}?", "no", "logical", "obj", "existAnd", steps)
     if len(things) > 1:
-        same, steps = things[0].color == things[1].color, ("select: shape (0,1)", "same color: ?")
+        same, program = things[0].color == things[1].color, ("select: shape (0,1)", "same color: ?")
         answer = "yes" if same else "no"
-        yield Asked("Do the first two shapes have the same color?", answer, "compare", "attr", "twoSame", steps)
+        yield Asked("Do the first two shapes have the same color?", answer, "compare", "attr", "twoSame", program)
 
 
 def _rows(image: str, first: int, asked: Sequence[Asked], everything: bool) -> dict[str, Row]:

@@ -69,11 +69,11 @@ def question(answer: str = "red", structural: str = "query", **more: Any) -> Ask
     [
         ("t-shirt", (1, 1, 1, 1)),
         ("T-shirt.", (0, 1, 1, 1)),
-        ("t-shirt .", (0, 0, 0, 0)),
+        ("t-shirt .", (0, 1, 0, 0)),
         ("tshirt", (0, 0, 0, 1)),
         ("t shirt", (0, 1, 0, 0)),
         ("the t-shirt", (0, 1, 0, 0)),
-        (" t-shirt", (0, 0, 0, 0)),
+        (" t-shirt", (0, 1, 0, 0)),
         ("", (0, 0, 0, 0)),
     ],
 )
