@@ -1,7 +1,7 @@
 """GQA: `testdev_balanced_questions.json`, `val_all_questions.json` with `val_choices.json`, `train_balanced_questions.json`.
 
-The questions of `val_all` entail each other, so that consistency can be measured; half of them are balanced. As GQA has it,
-there are no choices for testdev.
+Most questions of `val_all` are balanced, and some entail others of the file, so that consistency can be measured. As
+GQA has it, balanced files lack the others, and there are no choices for testdev.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from blip2sweep.tasks.scenes import COLORS, SHAPES, Thing
 from scripts.miniature_sets._pictures import pictures, write_json
 
 Row = dict[str, object]
-SPLITS = (("testdev_balanced", 12, False), ("val_all", 6, True), ("train_balanced", 16, False))
+SPLITS = (("testdev_balanced", 16, False), ("val_all", 6, True), ("train_balanced", 16, False))
+UNBALANCED = (1, 2)  # of the questions about one picture
 
 
 class Asked(NamedTuple):
@@ -74,11 +75,12 @@ def _questions(things: Sequence[Thing]) -> Iterator[Asked]:
 
 
 def _rows(image: str, first: int, asked: Sequence[Asked], everything: bool) -> dict[str, Row]:
-    """everything: the questions that are not balanced too, which are every second one."""
+    """everything: the questions that are not balanced too."""
     ids = [str(first + k) for k in range(len(asked))]
     return {
-        own: _row(image, question, ids[k : k + 1 + question.entails], not everything or k % 2 == 0)
+        own: _row(image, question, ids[k : k + 1 + question.entails], balanced=k not in UNBALANCED)
         for k, (own, question) in enumerate(zip(ids, asked, strict=True))
+        if everything or k not in UNBALANCED
     }
 
 
