@@ -32,8 +32,9 @@ class Metric:
     label: the name as people write it. unit: of a difference. per_sample: whether a value has a meaning for one sample;
     it is the value of a set with this sample alone (`each`). of_output: whether the value follows from the output; a
     likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
-    a metric that only details another. interval: whether resampled images give its interval; false of a value that is
-    no function of sums over images, which each row then holds.
+    a metric that only details another. plain: of a variant, the metric of the default settings (variants.py).
+    interval: whether resampled images give its interval; false of a value that is no function of sums over images,
+    which each row then holds.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Metric:
     per_sample: bool = False
     of_output: bool = True
     order: int | None = None
+    plain: str = ""
     interval: bool = True
 
     def __post_init__(self) -> None:
