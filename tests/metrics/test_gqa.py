@@ -114,8 +114,10 @@ def test_what_is_not_there_is_absent() -> None:
     """Of testdev_balanced: entailed questions that are not in it, and no choices file. Nothing is 0 instead."""
     asked: dict[int | str, Asked] = {1: question(entailed=(2,)), 3: question()}
     assert statistics_of(asked) == {"gqa"}
-    assert values(asked, {1: "red", 3: "red"}).keys().isdisjoint(
-        {"consistency", "validity", "plausibility", "distribution"}
+    assert (
+        values(asked, {1: "red", 3: "red"})
+        .keys()
+        .isdisjoint({"consistency", "validity", "plausibility", "distribution"})
     )
 
 
