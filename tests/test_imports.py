@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": {"errors"},
     "outside": {"errors", "wire"},
     "cache": set(),
+    "lmms": set(),  # a program of its own, for another environment
     "rows": set(),
     "metrics": {"rows"},
     "tasks": {"cache", "metrics", "rows"},

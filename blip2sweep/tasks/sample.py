@@ -41,7 +41,8 @@ class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
     answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
-    ones. details: further facts as JSON, such as OCR tokens or a domain.
+    ones. details: further facts as JSON, such as OCR tokens or a domain. scoring: facts that only scores read, from
+    a file that may come later; they are no part of the fingerprint.
     """
 
     id: Id
@@ -52,6 +53,7 @@ class Sample:
     answer_type: str | None = None
     choices: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
+    scoring: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
 
     @property
     def majority(self) -> str:
