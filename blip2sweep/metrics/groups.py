@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.metric import FloatArray, Metric, ratio
 
 
 def grouped(scores: FloatArray, masks: FloatArray) -> FloatArray:
@@ -26,50 +26,17 @@ def group_metrics(
 
     groups: {group: its label}.
     """
-    whole = share(name, statistic, 0, version, label=label, per_sample=True, order=order)
+    whole = ratio(name, statistic, (0, 1), True, version, label=label, per_sample=True, order=order)
     of_group = (
-        share(f"{name}_{group}", statistic, 2 * i, version, label=f"{label}, {own}")
+        ratio(f"{name}_{group}", statistic, (2 * i, 2 * i + 1), True, version, label=f"{label}, {own}")
         for i, (group, own) in enumerate(groups.items(), 1)
     )
     return (whole, *of_group)
 
 
-def share(
-    name: str,
-    statistic: str,
-    column: int,
-    version: str,
-    *,
-    label: str = "",
-    higher_is_better: bool = True,
-    per_sample: bool = False,
-    order: int | None = None,
-) -> Metric:
-    """The sum of a column as a share of the sum of the next one."""
-    return Metric(
-        name,
-        statistic,
-        quotient(column, column + 1),
-        higher_is_better,
-        version,
-        (column, column + 1),
-        0.0 if higher_is_better else 1.0,
-        label=label,
-        per_sample=per_sample,
-        order=order,
-    )
+def scored(name: str, groups: Sequence[str], masks: FloatArray) -> list[str]:
+    """The names of `group_metrics`: of all samples, and of the groups, of g, that some of n samples are of.
 
-
-def quotient(numerator: int, denominator: int) -> Callable[[FloatArray], FloatArray]:
-    """One sum divided by another, (..., k) -> (...); 0/0 is NaN."""
-
-    def finish(sums: FloatArray) -> FloatArray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return sums[..., numerator] / sums[..., denominator]
-
-    return finish
-
-
-def present(names: Sequence[str], masks: FloatArray) -> tuple[str, ...]:
-    """The groups, of g names, that some of the n samples are of. masks: (n, g)."""
-    return tuple(name for name, some in zip(names, masks.any(axis=0), strict=True) if some)
+    masks: (n, g).
+    """
+    return [name, *(f"{name}_{own}" for own, some in zip(groups, masks.any(axis=0), strict=True) if some)]

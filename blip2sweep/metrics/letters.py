@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.groups import group_metrics, share
-from blip2sweep.metrics.statistics import Metric
+from blip2sweep.metrics.groups import group_metrics
+from blip2sweep.metrics.metric import Metric, ratio
+from blip2sweep.metrics.variants import with_variants
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST = 5  # options of a ScienceQA question; LLaVA's script knows no further letter
@@ -78,8 +79,12 @@ def groups_of(details: Mapping[str, object]) -> list[bool]:
     return [*by_subject, bool(details.get("hint")), 1 <= year <= 6, 7 <= year <= 12]
 
 
-METRICS: tuple[Metric, ...] = (
+_LETTER = (
     *group_metrics("letter_accuracy", "letter", GROUPS, LETTER_VERSION, "letter accuracy", 22),
-    share("unread_rate", "letter_unread", 0, LETTER_VERSION, label="answers without a letter", higher_is_better=False),
-    *group_metrics("choice_accuracy", "choice", GROUPS, CHOICE_VERSION, "choice accuracy", 23),
+    ratio("unread_rate", "letter_unread", (0, 1), False, LETTER_VERSION, 1.0, label="answers without a letter"),
+)
+_CHOICE = group_metrics("choice_accuracy", "choice", GROUPS, CHOICE_VERSION, "choice accuracy", 23)
+METRICS: tuple[Metric, ...] = (
+    *with_variants(_LETTER, LETTER_SCORING),
+    *with_variants(_CHOICE, CHOICE_SCORING),
 )

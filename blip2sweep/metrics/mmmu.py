@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.groups import group_metrics, grouped, share
+from blip2sweep.metrics.groups import group_metrics, grouped
 from blip2sweep.metrics.letters import LETTERS
-from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.metric import FloatArray, Metric, ratio
+from blip2sweep.metrics.variants import with_variants
 
 SCORING = {"guess": ("seeded", "expected")}
 VERSION = "mmmu-bb91f23/1"
@@ -140,7 +141,8 @@ def mmmu_statistics(right: Sequence[float], guessed: Sequence[bool], masks: Floa
     return {"mmmu": grouped(np.asarray(right, dtype=np.float64), masks), "mmmu_guess": guesses}
 
 
-METRICS: tuple[Metric, ...] = (
+_PLAIN = (
     *group_metrics("mmmu_accuracy", "mmmu", GROUPS, VERSION, "MMMU accuracy", 24),
-    share("guess_rate", "mmmu_guess", 0, VERSION, label="guessed answers", higher_is_better=False),
+    ratio("guess_rate", "mmmu_guess", (0, 1), False, VERSION, 1.0, label="guessed answers"),
 )
+METRICS: tuple[Metric, ...] = with_variants(_PLAIN, SCORING)

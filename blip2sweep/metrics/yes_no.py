@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.groups import share
-from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.metric import FloatArray, Metric, ratio
+from blip2sweep.metrics.variants import with_variants
 
 YES, NO = "yes", "no"
 LABELS = (YES, NO)
@@ -82,25 +82,37 @@ def _mean_f1(sums: FloatArray) -> FloatArray:
     return np.where(count > 0, mean, _rate(F1)(sums))
 
 
-def _rated(name: str, pair: int, label: str, order: int | None = None) -> Metric:
-    pairs = (pair, pair + 1)
-    return Metric(name, STATISTIC, _rate(pair), True, VERSION, pairs, label=label, order=order)
-
-
 def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
-    """The metrics of all samples, or of a category. first: its first column."""
-    accuracy = share(
-        f"yes_no_accuracy{end}", STATISTIC, first + ACCURACY, VERSION, label=f"yes/no accuracy{told}",
-        per_sample=not end, order=None if end else 21,
-    )  # fmt: skip
-    rated = (("f1", F1, "F1"), ("precision", PRECISION, "precision"), ("recall", RECALL, "recall"))
-    others = (_rated(f"yes_no_{name}{end}", first + pair, f"{label}{told}") for name, pair, label in rated)
-    ratio = share(f"yes_ratio{end}", STATISTIC, first + SAID_YES, VERSION, label=f"yes ratio{told}")
-    return (accuracy, *others, ratio)
+    """The metrics of all samples, or of a category. first: its first column. end, told: what names and labels end in."""
+
+    def rated(name: str, pair: int, label: str) -> Metric:
+        at = first + pair
+        return Metric(f"yes_no_{name}{end}", STATISTIC, _rate(at), True, VERSION, (at, at + 1), label=f"{label}{told}")
+
+    def share(name: str, pair: int, label: str, **more: object) -> Metric:
+        at = (first + pair, first + pair + 1)
+        return ratio(f"{name}{end}", STATISTIC, at, True, VERSION, label=f"{label}{told}", **more)
+
+    return (
+        share("yes_no_accuracy", ACCURACY, "yes/no accuracy", per_sample=not end, order=None if end else 21),
+        rated("f1", F1, "F1"),
+        rated("precision", PRECISION, "precision"),
+        rated("recall", RECALL, "recall"),
+        share("yes_ratio", SAID_YES, "yes ratio"),
+    )
 
 
-METRICS: tuple[Metric, ...] = (
+_PLAIN = (
     Metric("yes_no_f1_mean", STATISTIC, _mean_f1, True, VERSION, label="F1, mean of the files", order=20),
     *_of(0, "", ""),
     *(m for i, c in enumerate(CATEGORIES, 1) for m in _of(WIDTH * i, f"_{c}", f", {c}")),
 )
+METRICS: tuple[Metric, ...] = with_variants(_PLAIN, SCORING)
+
+
+def scored(categories: Sequence[object]) -> list[str]:
+    """The metrics that samples of these categories have: of each category that is there, and of all."""
+    ends = ["", *(f"_{c}" for c in CATEGORIES if c in categories)]
+    names = (f"yes_no_{name}" for name in ("accuracy", "f1", "precision", "recall"))
+    own = [*names, "yes_ratio"]
+    return ["yes_no_f1_mean", *(name + end for end in ends for name in own)]

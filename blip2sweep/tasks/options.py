@@ -13,8 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.letters import LETTERS
+from blip2sweep.metrics.letters import LETTERS, groups_of
+from blip2sweep.metrics.metric import FloatArray
+from blip2sweep.rows import Id
 from blip2sweep.tasks.sample import Sample
 
 QUESTION = "{}"
@@ -62,3 +66,26 @@ def filled(template: str, parts: dict[str, str]) -> str:
         before, rest = rest.split(first, 1)
         done += before + parts[first]
     return done + rest
+
+
+def right_option(sample: Sample) -> int:
+    """The number of the right option: `answer` of the details, or else the first option that is a reference."""
+    told = sample.details.get("answer")
+    if isinstance(told, int):
+        return told
+    return next((i for i, text in enumerate(sample.choices) if text in sample.references), -1)
+
+
+class Known:
+    """What scoring needs of samples with options, by id."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._place = {s.id: i for i, s in enumerate(samples)}
+        self._right = [right_option(s) for s in samples]
+        self._counts = [len(s.choices) for s in samples]
+        self._masks = np.array([groups_of(s.details) for s in samples], dtype=np.float64)
+
+    def of(self, ids: Sequence[Id]) -> tuple[list[int], list[int], FloatArray]:
+        """The right option and the number of options of each sample, and the groups it is of, (n, g)."""
+        places = [self._place[i] for i in ids]
+        return [self._right[i] for i in places], [self._counts[i] for i in places], self._masks[places]
