@@ -35,7 +35,7 @@ GROUPS = {
 }
 LETTER_SCORING = {"rule": ("llava", "lmms")}
 CHOICE_SCORING = {"option_score": ("sum", "mean")}
-LETTER_VERSION, CHOICE_VERSION = "llava-1.5/lmms-eval-0.7.3/1", "1"
+VERSION = "llava-1.5/lmms-eval-0.7.3/1"
 
 
 def read_letter(text: str, options: int, rule: str = "llava") -> int | None:
@@ -79,12 +79,9 @@ def groups_of(details: Mapping[str, object]) -> list[bool]:
     return [*by_subject, bool(details.get("hint")), 1 <= year <= 6, 7 <= year <= 12]
 
 
-_LETTER = (
-    *group_metrics("letter_accuracy", "letter", GROUPS, LETTER_VERSION, "letter accuracy", 22),
-    ratio("unread_rate", "letter_unread", (0, 1), False, LETTER_VERSION, 1.0, label="answers without a letter"),
-)
-_CHOICE = group_metrics("choice_accuracy", "choice", GROUPS, CHOICE_VERSION, "choice accuracy", 23)
+_ACCURACY = group_metrics("option_accuracy", "option", GROUPS, VERSION, "option accuracy", 22)
+_UNREAD = ratio("unread_rate", "unread", (0, 1), False, VERSION, 1.0, label="answers without a letter")
 METRICS: tuple[Metric, ...] = (
-    *with_variants(_LETTER, LETTER_SCORING),
-    *with_variants(_CHOICE, CHOICE_SCORING),
+    *with_variants((*_ACCURACY, _UNREAD), LETTER_SCORING),
+    *with_variants(_ACCURACY, CHOICE_SCORING),
 )

@@ -37,7 +37,7 @@ def targets(sample: Sample, n: int) -> tuple[str, ...]:
 
 def scores(data: TaskData) -> tuple[str, ...]:
     masks = np.array([letters.groups_of(s.details) for s in data.samples])
-    own = groups.scored("choice_accuracy", tuple(letters.GROUPS), masks)
+    own = groups.scored("option_accuracy", tuple(letters.GROUPS), masks)
     return tuple(name + v.suffix for v in data.variants for name in own)
 
 
@@ -69,7 +69,7 @@ class Scorer:
             asked = zip(predictions.option_nll, predictions.option_tokens, strict=True)
             said = [letters.best_option(nll, tokens, v.values["option_score"]) for nll, tokens in asked]
             scored = np.array([float(a == b) for a, b in zip(said, right, strict=True)])
-            found["choice" + v.suffix] = groups.grouped(scored, masks)
+            found["option" + v.suffix] = groups.grouped(scored, masks)
         return found
 
 

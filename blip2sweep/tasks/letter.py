@@ -34,7 +34,7 @@ def targets(sample: Sample, n: int) -> tuple[str, ...]:
 
 def scores(data: TaskData) -> tuple[str, ...]:
     masks = np.array([letters.groups_of(s.details) for s in data.samples])
-    own = [*groups.scored("letter_accuracy", tuple(letters.GROUPS), masks), "unread_rate"]
+    own = [*groups.scored("option_accuracy", tuple(letters.GROUPS), masks), "unread_rate"]
     return tuple(name + v.suffix for v in data.variants for name in own)
 
 
@@ -66,8 +66,8 @@ class Scorer:
             said = [letters.read_letter(text, count, v.values["rule"]) for text, count in asked]
             scored = np.array([float(a == b) for a, b in zip(said, right, strict=True)])
             unread = np.array([float(x is None) for x in said])
-            found["letter" + v.suffix] = groups.grouped(scored, masks)
-            found["letter_unread" + v.suffix] = np.column_stack([unread, np.ones_like(unread)])
+            found["option" + v.suffix] = groups.grouped(scored, masks)
+            found["unread" + v.suffix] = np.column_stack([unread, np.ones_like(unread)])
         return found
 
 
