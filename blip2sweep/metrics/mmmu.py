@@ -48,7 +48,7 @@ _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answ
 _SENTENCES = re.compile(r"\.\s(?=[A-Z])|\n")
 _WITH_COMMAS = re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b")
 _SCIENTIFIC = re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+")
-_PLAIN = re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])")
+_DECIMAL = re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])")
 
 # ---- options
 
@@ -112,7 +112,7 @@ def _key_parts(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[str]:
-    return [number for form in (_WITH_COMMAS, _SCIENTIFIC, _PLAIN) for number in form.findall(text)]
+    return [number for form in (_WITH_COMMAS, _SCIENTIFIC, _DECIMAL) for number in form.findall(text)]
 
 
 def _normalized(text: str) -> list[str | float]:

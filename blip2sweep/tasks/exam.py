@@ -28,10 +28,10 @@ def check_prompt(prompt: str) -> None:
 
 
 def prompt(sample: Sample, template: str) -> str:
-    own = LETTER if sample.choices else SHORT
-    if options.names_options(template):
-        return options.worded(sample, template if sample.choices else SHORT)
-    return options.filled(template, {options.QUESTION: options.worded(sample, own)})
+    if sample.choices and options.names_options(template):
+        return options.worded(sample, template)
+    own = options.worded(sample, LETTER) if sample.choices else SHORT.replace("{}", sample.question or "")
+    return own if options.names_options(template) else options.filled(template, {options.QUESTION: own})
 
 
 def targets(sample: Sample, n: int) -> tuple[str, ...]:

@@ -25,8 +25,21 @@ if TYPE_CHECKING:
 # choose: one of a sample's choices, by the likelihood of each.
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
-FORMATS = {"coco": "blip2sweep.tasks.coco", "vqav2": "blip2sweep.tasks.vqav2"}
-KINDS = {"caption": "blip2sweep.tasks.captions", "vqa": "blip2sweep.tasks.questions"}
+FORMATS = {
+    "coco": "blip2sweep.tasks.coco",
+    "mmmu": "blip2sweep.tasks.mmmu",
+    "pope": "blip2sweep.tasks.pope",
+    "scienceqa": "blip2sweep.tasks.scienceqa",
+    "vqav2": "blip2sweep.tasks.vqav2",
+}
+KINDS = {
+    "caption": "blip2sweep.tasks.captions",
+    "choice": "blip2sweep.tasks.choice",
+    "exam": "blip2sweep.tasks.exam",
+    "letter": "blip2sweep.tasks.letter",
+    "vqa": "blip2sweep.tasks.questions",
+    "yes_no": "blip2sweep.tasks.yes_no",
+}
 BUILT_IN = frozenset(KINDS)
 
 

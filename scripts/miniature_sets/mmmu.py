@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from scripts.miniature_sets._pictures import Picture, pictures
-from scripts.miniature_sets._things import absent, there
+from scripts.miniature_sets._things import of_color
 
 SUBJECTS = ("Accounting", "Art", "Math")
 COUNTS = {"dev": 3, "validation": 8}
@@ -41,14 +41,12 @@ def _row(own: str, i: int, found: Sequence[Picture]) -> dict[str, object]:
     """Question i of a file: each fourth one wants a short answer, each fifth one has two pictures."""
     images = {f"image_{k}": _image(own, k, p) for k, p in enumerate(found[: 2 if i % 5 == 0 else 1], 1)}
     count = len(found[0].things)
-    question = "<image 1> How many things are in the picture?"
+    question = "How many shapes are there? <image 1>"
     options, answer, kind = list[str](), str(["3", "three"]) if count == 3 else str(count), "open"
     if i % 4:
-        right, rng = there(found[0])[0], random.Random(own)
-        options = [right, *absent(found[0], 3, rng)]
-        rng.shuffle(options)
-        answer, kind = LETTERS[options.index(right)], "multiple-choice"
-        question = f"Which of these is in the picture? {' '.join(f'<image {k}>' for k in range(1, len(images) + 1))}"
+        question, options, right = of_color(found[0], 4, random.Random(own))
+        answer, kind = LETTERS[right], "multiple-choice"
+        question += "".join(f" <image {k}>" for k in range(1, len(images) + 1))
     further = {"explanation": "", "img_type": "['Pictures']", "topic_difficulty": "Easy", "subfield": "Shapes"}
     return {"id": own, "question": question, "options": str(options), "answer": answer, "question_type": kind,
             **further, **images}  # fmt: skip

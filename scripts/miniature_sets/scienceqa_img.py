@@ -6,11 +6,11 @@ import random
 from pathlib import Path
 
 from scripts.miniature_sets._pictures import Picture, pictures, write_json
-from scripts.miniature_sets._things import absent, there
+from scripts.miniature_sets._things import of_color
 
 COUNTS = {"train": 12, "val": 3, "test": 18}
 SUBJECTS = ("natural science", "social science", "language science")
-HINTS = ("", "The picture shows some things on a dark ground.")
+HINTS = ("", "Look at the picture.")
 
 
 def write(folder: Path) -> None:
@@ -27,13 +27,10 @@ def write(folder: Path) -> None:
 
 
 def _problem(picture: Picture, i: int) -> dict[str, object]:
-    rng = random.Random(i)
-    right = there(picture)[0]
-    choices = [right, *absent(picture, 2 + i % 3, rng)]
-    rng.shuffle(choices)
-    further = {"task": "closed choice", "topic": "shapes", "category": "Shapes", "skill": "Name the thing", "lecture": ""}
+    question, choices, answer = of_color(picture, 2 + i % 3, random.Random(i))
+    further = {"task": "closed choice", "topic": "shapes", "category": "Shapes", "skill": "Name the color", "lecture": ""}
     return {
-        "question": "Which of these is in the picture?", "choices": choices, "answer": choices.index(right),
-        "hint": HINTS[i % 2], "grade": f"grade{1 + i % 12}", "subject": SUBJECTS[i % 3], **further,
-        "solution": f"There is {right}.",
+        "question": question, "choices": choices, "answer": answer,
+        "hint": HINTS[i % 2], "grade": f"grade{1 + i % 12}", "subject": SUBJECTS[i // 3 % 3], **further,
+        "solution": f"It is {choices[answer]}.",
     }  # fmt: skip
