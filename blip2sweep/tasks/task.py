@@ -17,7 +17,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks import captions, coco, questions, vqav2
+    from blip2sweep.tasks import (
+        captions, choice, coco, exam, karpathy, letter, mmmu, pope, questions, scienceqa, vqav2, yes_no,
+    )  # fmt: skip
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -27,6 +29,7 @@ RequestType = Literal["generate", "likelihood", "match", "choose"]
 
 FORMATS = {
     "coco": "blip2sweep.tasks.coco",
+    "karpathy": "blip2sweep.tasks.karpathy",
     "mmmu": "blip2sweep.tasks.mmmu",
     "pope": "blip2sweep.tasks.pope",
     "scienceqa": "blip2sweep.tasks.scienceqa",
@@ -151,5 +154,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, vqav2)
-    _tasks: tuple[Task, ...] = (captions, questions)
+    _formats: tuple[Format, ...] = (coco, karpathy, mmmu, pope, scienceqa, vqav2)
+    _tasks: tuple[Task, ...] = (captions, choice, exam, letter, questions, yes_no)
