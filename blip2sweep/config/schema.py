@@ -108,6 +108,7 @@ class TaskConfig:
     parse: Any = None
     rule: Any = None
     several_images: str | None = None  # mmmu: what becomes of questions with several pictures
+    subjects: Any = None  # mmmu: one or several, in place of all
     tokenizer: Any = None
 
 

@@ -39,4 +39,4 @@ def scored(name: str, groups: Sequence[str], masks: FloatArray) -> list[str]:
 
     masks: (n, g).
     """
-    return [name, *(f"{name}_{own}" for own, some in zip(groups, masks.any(axis=0), strict=True) if some)]
+    return [name, *(f"{name}_{own}" for own, some in zip(groups, masks.max(axis=0).tolist(), strict=True) if some)]

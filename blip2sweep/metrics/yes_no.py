@@ -89,17 +89,18 @@ def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
         at = first + pair
         return Metric(f"yes_no_{name}{end}", STATISTIC, _rate(at), True, VERSION, (at, at + 1), label=f"{label}{told}")
 
-    def share(name: str, pair: int, label: str, **more: object) -> Metric:
-        at = (first + pair, first + pair + 1)
-        return ratio(f"{name}{end}", STATISTIC, at, True, VERSION, label=f"{label}{told}", **more)
-
+    accuracy, said_yes = ((first + pair, first + pair + 1) for pair in (ACCURACY, SAID_YES))
+    order = None if end else 21
     return (
-        share("yes_no_accuracy", ACCURACY, "yes/no accuracy", per_sample=not end, order=None if end else 21),
+        ratio(
+            f"yes_no_accuracy{end}", STATISTIC, accuracy, True, VERSION, label=f"yes/no accuracy{told}",
+            per_sample=not end, order=order,
+        ),
         rated("f1", F1, "F1"),
         rated("precision", PRECISION, "precision"),
         rated("recall", RECALL, "recall"),
-        share("yes_ratio", SAID_YES, "yes ratio"),
-    )
+        ratio(f"yes_ratio{end}", STATISTIC, said_yes, True, VERSION, label=f"yes ratio{told}"),
+    )  # fmt: skip
 
 
 _PLAIN = (

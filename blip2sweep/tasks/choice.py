@@ -62,7 +62,8 @@ class Scorer:
         pass
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
-        assert predictions.option_nll is not None and predictions.option_tokens is not None
+        assert predictions.option_nll is not None
+        assert predictions.option_tokens is not None
         right, _, masks = self._known.of(predictions.id)
         found = dict[str, FloatArray]()
         for v in self._variants:

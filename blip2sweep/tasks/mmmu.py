@@ -19,10 +19,10 @@ from blip2sweep.metrics.mmmu import SUBJECTS
 from blip2sweep.rows import Mistakes, fields
 from blip2sweep.rows.fields import Wrong, shown
 from blip2sweep.rows.row_list import Field, RowList
-from blip2sweep.tasks.sample import Sample, image_path, limited
+from blip2sweep.tasks.sample import Sample, image_path, inside, limited
 
 KINDS: tuple[str, ...] = ("exam",)
-OPTIONS: tuple[str, ...] = ("several_images",)
+OPTIONS: tuple[str, ...] = ("several_images", "subjects")
 SPLITS = ("dev", "validation")  # the answers of `test` are held back
 RIGHT = "the parquet files of MMMU/MMMU on the Hugging Face Hub, a folder for each subject"
 FOLDER = "extracted_images"  # in the data folder, unless task.images names another
@@ -40,20 +40,20 @@ def read(
     root: Path,
     split: str,
     limit: int | None,
-    annotations: str | Sequence[str] | None = None,
-    images: str | None = None,
+    images: object = None,
     several_images: str | None = None,
+    subjects: object = None,
 ) -> tuple[list[Sample], list[str]]:
     """The questions of a split, subject by subject, the first `limit` of them, and how many name several pictures.
 
-    annotations: folders of subjects, in place of all. images: where the pictures are written. several_images: what
-    becomes of a question with several pictures: asked with its `first` one, as MMMU's own script does; `skip`; `error`.
+    images: the folder where the pictures are written. several_images: what becomes of a question with several pictures:
+    asked with its `first` one, as MMMU's own script does; `skip`; `error`. subjects: one or several, in place of all.
     """
     several = several_images or SEVERAL[0]
     if several not in SEVERAL:
         raise UserError(f"task.several_images={several}: right: {', '.join(SEVERAL)}")
     mistakes, found = Mistakes(), list[tuple[Path, Row]]()
-    for path in _files(root, split, annotations):
+    for path in _files(root, split, subjects):
         found += [(path, row) for row in _rows(path, mistakes)]
     _unique(found, mistakes)
     many = [(path, row) for path, row in found if len(_named(row)) > 1]
@@ -64,7 +64,8 @@ def read(
     if several == "skip":
         found = [(path, row) for path, row in found if len(_named(row)) < 2]
     chosen = limited(found, limit)
-    return _samples(root, images or FOLDER, chosen), _notes(several, len(many))
+    folder = FOLDER if images is None else inside(root, images, "task.images")
+    return _samples(root, folder, chosen), _notes(several, len(many))
 
 
 def _notes(several: str, many: int) -> list[str]:
@@ -75,19 +76,18 @@ def _notes(several: str, many: int) -> list[str]:
 # ---- files
 
 
-def _files(root: Path, split: str, annotations: str | Sequence[str] | None) -> list[Path]:
+def _files(root: Path, split: str, subjects: object) -> list[Path]:
     """The parquet files of a split, subject by subject in the order of the alphabet."""
     if split not in SPLITS:
         held = "its answers are held back" if split == "test" else "unknown split"
         raise UserError(f"task.split={split}: {held}; right: {' or '.join(SPLITS)}")
-    given = [annotations] if isinstance(annotations, str) else list(annotations or ())
-    unknown = [name for name in given if name not in SUBJECTS]
-    if unknown:
-        raise UserError(f"task.annotations={unknown[0]}: no subject of MMMU; {nearest(unknown[0], SUBJECTS)}")
-    subjects = sorted(given or SUBJECTS)
-    found = {name: sorted((root / name).glob(f"{split}-*.parquet")) for name in subjects}
+    given = [str(x) for x in subjects] if isinstance(subjects, list) else [] if subjects is None else [str(subjects)]
+    for name in given:
+        if name not in SUBJECTS:
+            raise UserError(f"task.subjects={name}: no subject of MMMU; {nearest(name, SUBJECTS)}")
+    found = {name: sorted((root / name).glob(f"{split}-*.parquet")) for name in sorted(given or SUBJECTS)}
     missing = [name for name, files in found.items() if not files]
-    if len(missing) == len(subjects) or (given and missing):
+    if len(missing) == len(found) or (given and missing):
         raise UserError(f"{root / missing[0]}: no {split}-*.parquet; right: {RIGHT}")
     return [path for files in found.values() for path in files]
 

@@ -15,7 +15,7 @@ from blip2sweep.metrics.yes_no import CATEGORIES, LABELS
 from blip2sweep.rows import Id, Mistakes, fields, parse, read_text
 from blip2sweep.rows.fields import Wrong, shown
 from blip2sweep.rows.row_list import Field, RowList
-from blip2sweep.tasks.sample import Sample, check_images, image_path, limited
+from blip2sweep.tasks.sample import Sample, annotation_files, check_images, image_path, inside, limited
 
 KINDS: tuple[str, ...] = ("yes_no",)
 ALL = "all"
@@ -37,8 +37,8 @@ def read(
     root: Path,
     split: str,
     limit: int | None,
-    annotations: str | Sequence[str] | None = None,
-    images: str | None = None,
+    annotations: object = None,
+    images: object = None,
 ) -> tuple[list[Sample], list[str]]:
     """The questions of a split in file order, the first `limit` of them; no notes.
 
@@ -50,23 +50,20 @@ def read(
     mistakes.tell()
     found = limited([(name, one) for name, rows in asked.items() for one in rows], limit)
     numbers = _numbers([one.name for _, one in found])
-    samples = [_sample(root, chosen[name], name, one, numbers.get(one.name), images) for name, one in found]
+    folder = None if images is None else inside(root, images, "task.images")
+    samples = [_sample(root, chosen[name], name, one, numbers.get(one.name), folder) for name, one in found]
     for name, path in chosen.items():
         check_images([s for s in samples if s.details["category"] == name], root, path, "coco")
     return samples, []
 
 
-def _paths(root: Path, split: str, annotations: str | Sequence[str] | None) -> dict[str, Path]:
+def _paths(root: Path, split: str, annotations: object) -> dict[str, Path]:
     """{category: file} of a split."""
     if split not in (*CATEGORIES, ALL):
         raise UserError(f"task.split={split}: unknown split; {nearest(split, [*CATEGORIES, ALL])}")
     names = CATEGORIES if split == ALL else (split,)
-    given = [annotations] if isinstance(annotations, str) else list(annotations or ())
-    if given and len(given) != len(names):
-        told = f"{len(given)} files for split {split}"
-        raise UserError(f"task.annotations: {told}; right: {len(names)}, of {', '.join(names)} in this order")
-    if given:
-        return {name: root / file for name, file in zip(names, given, strict=True)}
+    if annotations is not None:
+        return dict(zip(names, annotation_files(root, annotations, split, len(names)), strict=True))
     places = [root / "annotations", root / "coco", root]
     there = next((p for p in places if any((p / FILE.format(n)).is_file() for n in names)), places[0])
     return {name: there / FILE.format(name) for name in names}
@@ -87,7 +84,7 @@ def _rows(path: Path, mistakes: Mistakes) -> list[Asked]:
         Field("label", _labels),
     )
     rows.check_unique([(i, own) for i, own, *_ in found], "every question once")
-    return [Asked(*values) for _, *values in found]
+    return [Asked(own, name, question, label) for _, own, name, question, label in found]
 
 
 def _labels(column: list[object]) -> list[str]:

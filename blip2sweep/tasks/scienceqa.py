@@ -5,14 +5,14 @@ Questions without a picture are left out, as in every published ScienceQA-IMG.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Id, Mistakes, fields, read_json
 from blip2sweep.rows.fields import Wrong, shown
 from blip2sweep.rows.row_list import Field, RowList
-from blip2sweep.tasks.sample import Sample, check_images, image_path, limited
+from blip2sweep.tasks.sample import Sample, annotation_files, check_images, image_path, inside, limited
 
 KINDS: tuple[str, ...] = ("letter", "choice")
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
@@ -27,8 +27,8 @@ def read(
     root: Path,
     split: str,
     limit: int | None,
-    annotations: str | Sequence[str] | None = None,
-    images: str | None = None,
+    annotations: object = None,
+    images: object = None,
 ) -> tuple[list[Sample], list[str]]:
     """The problems of a split that have a picture, in the order of pid_splits.json, the first `limit` of them, and how
     many have none.
@@ -36,7 +36,7 @@ def read(
     split: a name of pid_splits.json: test, val, train, minival, minitest. annotations: the two files. images: the
     folder that has a folder for each split.
     """
-    problems, splits = _paths(root, annotations)
+    problems, splits = _paths(root, split, annotations)
     mistakes = Mistakes()
     known = _known(problems)
     ids = _ids(splits, split, known, problems, mistakes)
@@ -45,19 +45,19 @@ def read(
     mistakes.tell()
     if not found:
         raise UserError(f"task.split={split}: no problem of {problems} has a picture there; right: {RIGHT}")
-    home = images if images is not None else (problems.parent / "images").relative_to(root).as_posix()
+    own = (problems.parent / "images").relative_to(root).as_posix()
+    home = own if images is None else inside(root, images, "task.images")
     samples = limited([_sample(root, home, problems, i, p) for i, p in found.items()], limit)
     check_images(samples, root, problems, "github.com/lupantech/ScienceQA, tools/download.sh")
     left = len(ids) - len(pictured)
     return samples, [f"{left} of {len(ids)} questions have no picture and are left out"] if left else []
 
 
-def _paths(root: Path, annotations: str | Sequence[str] | None) -> tuple[Path, Path]:
-    given = [annotations] if isinstance(annotations, str) else list(annotations or ())
-    if given and len(given) != 2:
-        raise UserError(f"task.annotations: {len(given)} files; right: two, {PROBLEMS} and {SPLITS} in this order")
-    if given:
-        return root / given[0], root / given[1]
+def _paths(root: Path, split: str, annotations: object) -> tuple[Path, Path]:
+    """The files of the problems and of the splits."""
+    if annotations is not None:
+        problems, splits = annotation_files(root, annotations, split, 2)
+        return problems, splits
     places = [root, root / "data" / "scienceqa"]
     there = next((p for p in places if (p / PROBLEMS).is_file()), root)
     return there / PROBLEMS, there / SPLITS
@@ -143,7 +143,8 @@ def _texts_or_none(column: list[object]) -> list[str | None]:
 
 def _sample(root: Path, home: str, path: Path, own: str, problem: Problem) -> Sample:
     choices, answer = problem["choices"], problem["answer"]
-    assert isinstance(choices, tuple) and isinstance(answer, int)
+    assert isinstance(choices, tuple)
+    assert isinstance(answer, int)
     return Sample(
         id=own,
         image_id=own,

@@ -18,7 +18,18 @@ from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
     from blip2sweep.tasks import (
-        captions, choice, coco, exam, karpathy, letter, mmmu, pope, questions, scienceqa, vqav2, yes_no,
+        captions,
+        choice,
+        coco,
+        exam,
+        karpathy,
+        letter,
+        mmmu,
+        pope,
+        questions,
+        scienceqa,
+        vqav2,
+        yes_no,
     )  # fmt: skip
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData

@@ -23,12 +23,20 @@ def write(folder: Path) -> None:
             picture.save(folder / "images" / split / str(i) / "image.png")
     write_json(folder / "problems.json", problems)
     ids = {split: [i for i, own in problems.items() if own["split"] == split] for split in COUNTS}
-    write_json(folder / "pid_splits.json", {**ids, "trainval": [*ids["train"], *ids["val"]], "minitest": ids["test"][:6]})
+    write_json(
+        folder / "pid_splits.json", {**ids, "trainval": [*ids["train"], *ids["val"]], "minitest": ids["test"][:6]}
+    )
 
 
 def _problem(picture: Picture, i: int) -> dict[str, object]:
     question, choices, answer = of_color(picture, 2 + i % 3, random.Random(i))
-    further = {"task": "closed choice", "topic": "shapes", "category": "Shapes", "skill": "Name the color", "lecture": ""}
+    further = {
+        "task": "closed choice",
+        "topic": "shapes",
+        "category": "Shapes",
+        "skill": "Name the color",
+        "lecture": "",
+    }
     return {
         "question": question, "choices": choices, "answer": answer,
         "hint": HINTS[i % 2], "grade": f"grade{1 + i % 12}", "subject": SUBJECTS[i // 3 % 3], **further,
