@@ -58,7 +58,10 @@ BUILT_IN = frozenset(KINDS)
 
 
 class Format(Protocol):
-    """A reader of the files of one data format."""
+    """A reader of the files of one data format.
+
+    It may also have `OPTIONS`, its settings (settings.py); `ALL_SPLITS`, true where one file has all splits.
+    """
 
     KINDS: tuple[str, ...]  # of tasks that such files hold
 
