@@ -99,12 +99,16 @@ class TaskConfig:
     # Settings that some kinds and formats declare (blip2sweep/tasks/settings.py); Any: several values are allowed.
     annotations: Any = None  # a file, or files, in place of the format's own; in data_dir
     domain: str | None = None  # nocaps: all, or the domain whose images are read
+    guess: Any = None  # mmmu: what an answer without an option is worth
     images: str | None = None  # the folder of the images, in data_dir
     k: int | None = None  # retrieval: how many are ranked again
     lemmatize: Any = None
     ocr_tokens: Any = None
+    option_score: Any = None  # choice: what is compared of the options
     parse: Any = None
     rule: Any = None
+    several_images: str | None = None  # mmmu: what becomes of questions with several pictures
+    subjects: Any = None  # mmmu: one or several, in place of all
     tokenizer: Any = None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import captions, gqa, recall
+from blip2sweep.metrics import captions, gqa, letters, mmmu, recall, yes_no
 from blip2sweep.metrics.core import ANSWERS, CAPTIONS, EVERY_TASK, LAST
 from blip2sweep.metrics.metric import FloatArray, Metric
 
@@ -33,7 +33,10 @@ __all__ = [
 FAMILIES: tuple[tuple[Metric, ...], ...] = (
     captions.METRICS,
     gqa.METRICS,
+    letters.METRICS,
+    mmmu.METRICS,
     recall.METRICS,
+    yes_no.METRICS,
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*CAPTIONS, *ANSWERS, *EVERY_TASK)}

@@ -19,13 +19,20 @@ from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 if TYPE_CHECKING:
     from blip2sweep.tasks import (
         captions,
+        choice,
         coco,
+        exam,
         gqa,
         gqa_questions,
         karpathy,
+        letter,
+        mmmu,
+        pope,
         questions,
         retrieval,
+        scienceqa,
         vqav2,
+        yes_no,
     )
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
@@ -38,13 +45,20 @@ FORMATS = {
     "coco": "blip2sweep.tasks.coco",
     "gqa": "blip2sweep.tasks.gqa",
     "karpathy": "blip2sweep.tasks.karpathy",
+    "mmmu": "blip2sweep.tasks.mmmu",
+    "pope": "blip2sweep.tasks.pope",
+    "scienceqa": "blip2sweep.tasks.scienceqa",
     "vqav2": "blip2sweep.tasks.vqav2",
 }
 KINDS = {
     "caption": "blip2sweep.tasks.captions",
+    "choice": "blip2sweep.tasks.choice",
+    "exam": "blip2sweep.tasks.exam",
     "gqa": "blip2sweep.tasks.gqa_questions",
+    "letter": "blip2sweep.tasks.letter",
     "retrieval": "blip2sweep.tasks.retrieval",
     "vqa": "blip2sweep.tasks.questions",
+    "yes_no": "blip2sweep.tasks.yes_no",
 }
 BUILT_IN = frozenset(KINDS)
 LEFT_OUT = -100.0  # the score of a candidate that is not among the best, as LAVIS has it (compute_sim_matrix)
@@ -167,5 +181,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, gqa, karpathy, vqav2)
-    _tasks: tuple[Task, ...] = (captions, gqa_questions, questions, retrieval)
+    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, vqav2)
+    _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, letter, questions, retrieval, yes_no)
