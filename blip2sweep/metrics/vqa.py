@@ -26,7 +26,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from blip2sweep.metrics.statistics import FloatArray
+from blip2sweep.metrics.metric import FloatArray
 from blip2sweep.metrics.vqa_words import evalai_answer, normalize_answer, one_line, without_marks
 
 RULES = ("official", "lavis", "evalai")

@@ -86,6 +86,7 @@ class Cell:
             "nll_references": self.task_config["nll_references"],
             "generation": self.generation.as_dict(),
             **asked_as(self.model.config),
+            **({"settings": dict(self.task.settings)} if self.task.settings else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
         }
