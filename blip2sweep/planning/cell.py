@@ -6,7 +6,7 @@ prompt and generation. The spelling of the configuration, the machine, batch siz
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -84,7 +84,7 @@ class Cell:
             "kind": self.task.kind,
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
-            "generation": asdict(self.generation),
+            "generation": self.generation.as_dict(),
             **asked_as(self.model.config),
             **({"settings": dict(self.task.settings)} if self.task.settings else {}),
             **({"backend": backend} if backend else {}),
@@ -115,7 +115,7 @@ class Cell:
             "data_images": self.task.content[:12],
             "exif": READING["exif"],
             **self.task.columns,
-            "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
+            "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
@@ -135,7 +135,7 @@ class Cell:
             "model": self.model.config,
             "folder": str(self.model.folder),
             "task": cast("TaskJob", {**self.task_config, "planned": planned}),
-            "generation": cast("GenerationJob", asdict(self.generation)),
+            "generation": cast("GenerationJob", self.generation.as_dict()),
             "recipe": targets(self.recipe),
             "recipe_hash": self.recipe.hash,
             "baseline": self.baseline().key,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.tasks.question_text import QUESTIONS, RAW
 from blip2sweep.tasks.task import task_of
 
 ANY = "any"  # the family in presets that fits a family without presets of its own
-OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
+OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "question")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Generation:
     beam.
 
     The prompt of a task with questions has `{}` for the question. Lengths are in new tokens, without prompt and image.
+    question: how a question is rewritten before it stands in the prompt, one of QUESTIONS.
     """
 
     prompt: str | None
@@ -26,6 +28,11 @@ class Generation:
     max_new_tokens: int
     min_new_tokens: int | None = None
     length_penalty: float | None = None
+    question: str = RAW
+
+    def as_dict(self) -> dict[str, object]:
+        """The settings as JSON. `question` is there only where it rewrites something."""
+        return {k: v for k, v in asdict(self).items() if k != "question" or v != RAW}
 
 
 WRITES_NOTHING = Generation(None, 1, 1)  # of a task that only compares pictures and texts
@@ -51,12 +58,14 @@ def resolve_generation(
         max_new_tokens=_whole(values, "max_new_tokens", 1),
         min_new_tokens=_whole({"min_new_tokens": 0, **values}, "min_new_tokens", 0) or None,
         length_penalty=_length_penalty(values),
+        question=_question(values, kind),
     )
     least, most = generation.min_new_tokens or 0, generation.max_new_tokens
     if least > most:
         raise UserError(f"generation.min_new_tokens={least}: right: at most max_new_tokens={most}")
+    idle = () if task_of(kind).ASKS else ("question",)
     used = [k for k in given if k in ("prompt", "min_new_tokens") or getattr(generation, k) is not None]
-    return generation, frozenset({"generation", *(f"generation.{k}" for k in used)})
+    return generation, frozenset({"generation", *(f"generation.{k}" for k in used if k not in idle)})
 
 
 def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, Any]:
@@ -78,6 +87,13 @@ def _prompt(value: object, kind: str) -> str | None:
     text = str(value or "")
     task_of(kind).check_prompt(text)
     return text or None
+
+
+def _question(values: Mapping[str, object], kind: str) -> str:
+    value = values.get("question", RAW)
+    if value not in QUESTIONS:
+        raise UserError(f"generation.question={value}: right: {' or '.join(QUESTIONS)}")
+    return str(value) if task_of(kind).ASKS else RAW
 
 
 def _whole(values: Mapping[str, object], name: str, least: int) -> int:
