@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from blip2sweep.cache import disk as cache
+from blip2sweep.chat.client import Client
+from blip2sweep.chat.recipe import endpoint
 from blip2sweep.commands.finish import finish, why_lost
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
@@ -77,7 +79,9 @@ def run_sweep(
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
     go_on(sweep, output_dir, begun)
-    sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
+    with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
+    told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun)
+    sweep.settings, sweep.tracking = told, dict(config["tracking"])
     if code := {full: c for cell in plan.cells.values() for full, c in cell.outside.items()}:
         sweep.settings["outside"] = code
     sweep.submissions = submissions_of(output_dir, sweep.name)
@@ -103,6 +107,7 @@ def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tupl
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
     check_measured_by_torch(config, plan)
     check_noise_floor(config, plan)
+    check_chat(jobs, plan)
     if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
     return plan, ledger
@@ -198,8 +203,22 @@ def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
     }
     told |= cache.settings(config)
     told["scoring_minutes"] = config.get("scoring_minutes")
+    if asks_of(config):
+        told["chat"] = endpoint(config["chat"])
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     return cast("Settings", told)
+
+
+def asks_of(config: Config) -> bool:
+    """Whether a composed config names a chat model."""
+    return bool((config.get("chat") or {}).get("name"))
+
+
+def check_chat(jobs: Sequence[PlannedJob], plan: Plan) -> None:
+    """Refuse workers that are to ask a chat model and cannot, for want of an address or a key."""
+    if any(cell.chat for cell in plan.todo):
+        for config in (job.config for job in jobs if asks_of(job.config) and job.config["chat"]["online"]):
+            Client(endpoint(config["chat"]))
 
 
 def announce(plan: Plan, screen: Console) -> None:

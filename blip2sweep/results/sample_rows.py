@@ -27,7 +27,8 @@ SCHEMA = pa.schema(
         *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
     ]
 )
-FURTHER = {"scores": NUMBERS, "choice": pa.int64(), "option_nll": NUMBERS, "option_tokens": pa.list_(pa.int64())}
+FURTHER = {"scores": NUMBERS, "choice": pa.int64(), "option_nll": NUMBERS, "option_tokens": pa.list_(pa.int64()),
+           "answer": pa.string(), "context": pa.list_(pa.string())}  # fmt: skip
 
 
 def rows_of(cell: Scored) -> pa.Table:

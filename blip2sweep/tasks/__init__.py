@@ -11,6 +11,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.tasks.task import format_of, task_of
 
@@ -40,7 +41,10 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
     own = [str(config["note"])] if config.get("note") else []
     skip = str(config.get("on_bad_image", "error"))
     whole, main = fingerprint(samples, root), str(config.get("main_metric") or "")
-    return TaskData(str(config["name"]), kind, tuple(samples), whole, (*own, *notes), skip, main_metric=main)
+    variant = str(config.get("variant") or "")
+    return TaskData(
+        str(config["name"]), kind, tuple(samples), whole, (*own, *notes), skip, main_metric=main, variant=variant
+    )
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:
@@ -60,6 +64,8 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
             f"command again, which plans them as they are now"
         )
     whole = replace(found, planned=planned["images"])
+    if "round" in config:
+        whole = of_round(whole, config["round"])
     if "share" not in config:
         return whole
     rank, count = (int(x) for x in config["share"].split("/"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
@@ -13,12 +13,16 @@ ANY = "any"  # the family in presets that fits a family without presets of its o
 OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
 
 
+LATER = ("repetition_penalty",)
+
+
 @dataclass(frozen=True)
 class Generation:
     """The settings of deterministic decoding. A setting that nothing reads is null, such as a length penalty at one
     beam.
 
     The prompt of a task with questions has `{}` for the question. Lengths are in new tokens, without prompt and image.
+    repetition_penalty: of beam search, as in transformers; the in-context pipeline alone sets it.
     """
 
     prompt: str | None
@@ -26,6 +30,11 @@ class Generation:
     max_new_tokens: int
     min_new_tokens: int | None = None
     length_penalty: float | None = None
+    repetition_penalty: float | None = None
+
+    def as_json(self) -> dict[str, str | float | None]:
+        """All settings by name. Those that came later are there only where they are set, so that keys stay."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v is not None}
 
 
 def resolve_generation(

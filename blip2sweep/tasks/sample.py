@@ -58,7 +58,7 @@ class TaskData:
     """The samples of one task in file order. `fingerprint` is a sha256 over ids, questions, references, image names.
 
     planned: the digest that the images' content has to have, where a plan has said so: whoever decodes them compares.
-    main_metric: what `task.main_metric` says; empty of samples that nobody scores.
+    main_metric: what `task.main_metric` says; empty of samples that nobody scores. variant: of the in-context pipeline.
     """
 
     name: str
@@ -69,6 +69,7 @@ class TaskData:
     on_bad_image: str = "error"
     planned: str | None = None
     main_metric: str = ""
+    variant: str = ""
 
     @cached_property
     def content(self) -> str:

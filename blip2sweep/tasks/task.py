@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
 FORMATS = {"coco": "blip2sweep.tasks.coco", "vqav2": "blip2sweep.tasks.vqav2"}
-KINDS = {"caption": "blip2sweep.tasks.captions", "vqa": "blip2sweep.tasks.questions"}
+KINDS = {
+    "caption": "blip2sweep.tasks.captions",
+    "incontext": "blip2sweep.tasks.incontext",
+    "vqa": "blip2sweep.tasks.questions",
+}
 BUILT_IN = frozenset(KINDS)
 
 
@@ -119,6 +123,11 @@ def candidates(data: TaskData) -> tuple[str, ...]:
 def reranked(task: Task) -> int:
     """The number of best candidates that are scored again, read together with the picture: the task's RERANKED, or 0."""
     return int(getattr(task, "RERANKED", 0))
+
+
+def asks_chat(task: Task) -> bool:
+    """Whether a chat model gives the answers, from what the model says of the pictures: the task's CHAT."""
+    return bool(getattr(task, "CHAT", False))
 
 
 def load_outside(kinds: Iterable[str] = ()) -> None:
