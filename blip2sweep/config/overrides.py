@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from blip2sweep.config.schema import GROUPS, OF_THE_COMMAND, OPEN, known_keys, text_keys
+from blip2sweep.config.schema import GROUPS, OF_THE_COMMAND, OPEN, known_keys, list_keys, text_keys
 from blip2sweep.console.quoting import keys_override, quoted
 from blip2sweep.errors import UserError, nearest
 
@@ -110,7 +110,7 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
                 f"{override.input_line}: several values, and a sweep has one {key}; right: one value, in quotes where commas "
                 f"belong to it: '{key}=\"{whole}\"'"
             )
-        if isinstance(override.value(), list) and not override.is_sweep_override() and key.startswith(SINGLE):
+        if isinstance(override.value(), list) and not override.is_sweep_override() and _is_single(key):
             inner = override.get_value_element_as_str().strip("[]")
             raise UserError(
                 f"{override.input_line}: a list, and a cell has one value; right: -m {key}={inner} for a sweep"
@@ -120,6 +120,10 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
                 _check_choice(override, options(key))
         elif not key.startswith((*FREE, *OPEN)) and key not in keys:
             raise UserError(f"{override.input_line}: unknown key '{key}'; {_nearest_key(key, keys)}")
+
+
+def _is_single(key: str) -> bool:
+    return key.startswith(SINGLE) and key not in list_keys()
 
 
 def _refuse_sweep(override: Override) -> None:

@@ -96,6 +96,15 @@ class TaskConfig:
     nll_references: int = 1  # references scored under teacher forcing per sample; 0: none
     train_split: str | None = None  # where calibration=task takes its samples from
     note: str | None = None
+    # Settings that some kinds and formats declare (blip2sweep/tasks/settings.py); Any: several values are allowed.
+    annotations: Any = None  # a file, or files, in place of the format's own; in data_dir
+    images: str | None = None  # the folder of the images, in data_dir
+    k: int | None = None  # retrieval: how many are ranked again
+    lemmatize: Any = None
+    ocr_tokens: Any = None
+    parse: Any = None
+    rule: Any = None
+    tokenizer: Any = None
 
 
 @dataclass
@@ -207,6 +216,11 @@ def register() -> None:
 def known_keys() -> set[str]:
     """Every dotted key of the schema."""
     return set(_keys(Config(), ""))
+
+
+def list_keys() -> set[str]:
+    """Every dotted key of a task's settings whose value may be a list."""
+    return {f"task.{f.name}" for f in fields(TaskConfig) if f.type == "Any"}
 
 
 def text_keys() -> set[str]:

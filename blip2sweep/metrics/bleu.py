@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from blip2sweep.metrics.metric import FloatArray
 from blip2sweep.metrics.ngrams import Ngram, ngram_counts
-from blip2sweep.metrics.statistics import FloatArray
 
 
 class Bleu:

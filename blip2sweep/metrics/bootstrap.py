@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2sweep.metrics.images import Images, images
-from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.metric import FloatArray, Metric
 
 _ROWS_AT_ONCE = 250  # counts become floats in blocks: 2000 x 40,000 images would be 640 MB of them
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from blip2sweep.metrics.bleu import Bleu
 from blip2sweep.metrics.cider import Cider
+from blip2sweep.metrics.core import CAPTIONS
 from blip2sweep.metrics.meteor import Meteor, shared_meteor
+from blip2sweep.metrics.metric import FloatArray
 from blip2sweep.metrics.rouge import rouge_l
-from blip2sweep.metrics.statistics import METRICS, FloatArray
 from blip2sweep.metrics.tokenizer import tokenize
 
-CAPTION_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
+CAPTION_METRICS = tuple(m.name for m in CAPTIONS)
 
 Pair = tuple[int, str]  # sample index, tokenised caption
 
@@ -43,7 +44,7 @@ class CaptionScorer:
         self._tokens: dict[str, str] = {}
         self._references = self._tokenised(references)
         self._meteor = meteor or shared_meteor()
-        self._rows = self._scorers({METRICS[name].statistic for name in metrics})
+        self._rows = self._scorers({m.statistic for m in CAPTIONS if m.name in metrics})
         self._cache: dict[str, dict[Pair, FloatArray]] = {name: {} for name in self._rows}
 
     def statistics(self, candidates: Sequence[str]) -> dict[str, FloatArray]:

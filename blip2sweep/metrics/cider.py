@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from blip2sweep.metrics.metric import FloatArray
 from blip2sweep.metrics.ngrams import Ngram, ngram_counts
-from blip2sweep.metrics.statistics import FloatArray
 
 SIGMA = 6.0
 

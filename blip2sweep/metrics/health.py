@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.statistics import FloatArray
+from blip2sweep.metrics.metric import FloatArray
 
 
 def health_statistics(texts: Sequence[str]) -> dict[str, FloatArray]:

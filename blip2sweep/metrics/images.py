@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2sweep.metrics.statistics import FloatArray
+from blip2sweep.metrics.metric import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blip2sweep.metrics.images import Images
-from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.metric import FloatArray, Metric
 
 LEVEL = 0.95
 FEW = 30.0  # effective changed images, from which on images vouch for each other

@@ -13,8 +13,9 @@ from typing import IO
 
 import numpy as np
 
+from blip2sweep.metrics.core import METEOR_COLUMNS
 from blip2sweep.metrics.java import JAVA_FLAGS, JavaError, jar, java_binary, last_line, one_line
-from blip2sweep.metrics.statistics import METEOR_COLUMNS, FloatArray
+from blip2sweep.metrics.metric import FloatArray
 
 # Segments sent to METEOR before its answers are read: 100 bytes an answer stay below the 64 KiB of a pipe, so neither
 # side can block on a full pipe while the other one does.

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.statistics import FloatArray
+from blip2sweep.metrics.metric import FloatArray
 
 ANSWER_TYPES = ("yes/no", "number", "other")
 LEAVE_ONE_OUT, EXACT_MATCH = "leave_one_out", "exact_match"

@@ -90,6 +90,7 @@ class Cell:
             "nll_references": self.task_config["nll_references"],
             "generation": self.generation.as_json(),
             **asked_as(self.model.config),
+            **({"settings": dict(self.task.settings)} if self.task.settings else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
             **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),

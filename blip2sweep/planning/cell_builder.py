@@ -15,9 +15,10 @@ from blip2sweep.planning.chosen_chat import chosen_chat
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
-from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks import TaskData, load_task, with_scoring
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.settings import settled, task_settings, without_scoring
 from blip2sweep.tasks.task import task_of
 
 
@@ -32,12 +33,16 @@ class CellBuilder:
         cell that shares its cause."""
         model = self._once("model", config["model"], planned_model)
         recipe = resolve_recipe(config, model.anatomy)
-        task_config = dict(config["task"])
-        task = self._once("task", task_config, _with_content)
+        config = {**config, "task": settled(config["task"])}
+        task_config, task = config["task"], self._task(config["task"])
         _check_requests(model, task)
         request = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
         generation, used = self._once("generation", request, lambda a: resolve_generation(*a))
-        self._once("texts", [*request, task_config, model.image_token], lambda a: _check_texts(task, generation, a[-1]))
+        self._once(
+            "texts",
+            [*request, without_scoring(task_config), model.image_token],
+            lambda a: _check_texts(task, generation, a[-1]),
+        )
         check_packed(recipe, model.dtypes, (config.get("calibration") or {}).get("upstream", "full"))
         backend = chosen_backend(config.get("backend"), recipe)
         samples = self._calibration(config, model, recipe, task)
@@ -49,6 +54,13 @@ class CellBuilder:
         cell.check_outside()
         return cell
 
+    def _task(self, config: Mapping[str, Any]) -> TaskData:
+        """The task of a section. What differs in scoring alone is read once."""
+        self._once("settings", config, task_settings)
+        whole = self._once("task", without_scoring(config), _with_content)
+        found: TaskData = self._once("scored", config, lambda c: with_scoring(whole, c))
+        return found
+
     def _calibration(
         self, config: Mapping[str, Any], model: Model, recipe: Recipe, task: TaskData
     ) -> Calibration | None:
@@ -56,18 +68,16 @@ class CellBuilder:
         measured = measured_parts(recipe)
         if not measured:
             return None
-        section = config["calibration"]
+        section, evaluated = config["calibration"], without_scoring(config["task"])
         check(section)
-        split_config = self._once("split", [section, config["task"]], lambda both: settings(*both))
+        split_config = self._once("split", [section, evaluated], lambda both: settings(*both))
         split = self._once("samples", split_config, load_task)
         _check_text_only(section, measured, split, model)
-        self._once(
-            "disjoint", [split_config, config["task"]], lambda both: check_disjoint(split, both[0], task, both[1])
-        )
+        self._once("disjoint", [split_config, evaluated], lambda both: check_disjoint(split, both[0], task, both[1]))
         request = [section, split_config, config["generation"], model.presets, model.config.get("prompts")]
         samples = self._once("calibration", request, lambda a: _hashed(calibration(a[0], split, *a[1:])))
         if not section["text_only"]:
-            shared = [section["n_samples"], section["seed"], split_config, config["task"]]
+            shared = [section["n_samples"], section["seed"], split_config, evaluated]
             self._once("pictures", shared, lambda a: check_other_pictures(samples.data, a[2]["split"], task))
         return samples
 

@@ -13,9 +13,10 @@ from blip2sweep.rows import without_gc
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
-from blip2sweep.tasks.task import format_of, task_of
+from blip2sweep.tasks.settings import task_settings
+from blip2sweep.tasks.task import format_of
 
-__all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation"]
+__all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation", "with_scoring"]
 
 
 def load_task(config: Mapping[str, Any]) -> TaskData:
@@ -23,12 +24,8 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
 
     Raises UserError, one line, for anything missing, damaged or outside the data folder.
     """
-    kind, form = config["kind"], config["format"]
-    reader = format_of(str(form))
-    if kind not in reader.KINDS:
-        held = ", ".join(reader.KINDS)
-        raise UserError(f"task.kind={kind}: format {form} holds {held}; right: task.kind={held}")
-    task_of(kind)
+    kind, own = config["kind"], task_settings(config)
+    reader = format_of(str(config["format"]))
     if config.get("on_bad_image", "error") not in ("error", "skip"):
         raise UserError(f"task.on_bad_image={config['on_bad_image']}: right: error or skip")
     root = local_path(str(config["data_dir"]))
@@ -37,14 +34,17 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
             f"task.data_dir={config['data_dir']}: no such folder; right: the folder that holds annotations/ and images (official files: cocodataset.org, visualqa.org)"
         )
     with without_gc():
-        samples, notes = reader.read(root, str(config["split"]), config.get("limit"))
-    own = [str(config["note"])] if config.get("note") else []
+        samples, notes = reader.read(root, str(config["split"]), config.get("limit"), **own.reading)
+    told = [str(config["note"])] if config.get("note") else []
     skip = str(config.get("on_bad_image", "error"))
-    whole, main = fingerprint(samples, root), str(config.get("main_metric") or "")
-    variant = str(config.get("variant") or "")
-    return TaskData(
-        str(config["name"]), kind, tuple(samples), whole, (*own, *notes), skip, main_metric=main, variant=variant
-    )
+    whole, name, said = fingerprint(samples, root), str(config["name"]), (*told, *notes)
+    data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=own.identity)
+    return data.scored_by(own.scoring, str(config.get("main_metric") or ""))
+
+
+def with_scoring(data: TaskData, config: Mapping[str, Any]) -> TaskData:
+    """The samples of another task config that differs in scoring settings alone. Raises UserError as `load_task` does."""
+    return data.scored_by(task_settings(config).scoring, str(config.get("main_metric") or ""))
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:

@@ -18,6 +18,7 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.content import READING, UNREADABLE, file_digests
 from blip2sweep.tasks.generation import resolve_generation
 from blip2sweep.tasks.sample import TaskData, fingerprint
+from blip2sweep.tasks.settings import base
 
 UPSTREAM = ("part", "full", "model")
 SEMANTICS = 1  # raise it when the same choice is measured differently
@@ -116,17 +117,19 @@ class Calibration:
 
 
 def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task config of the split to draw from: the calibration's own, or the task's `train_split`."""
+    """The task config of the split to draw from: the calibration's own, or the task's `train_split`. `annotations` is kept
+    only where it names each split's own files, and no setting of a task in that of another."""
     if config.get("kind"):
         own = {k: config[k] for k in ("name", "kind", "format", "data_dir", "split")}
-        return {**task, **own, "limit": None, "note": None}
+        return {**base(task), **own, "limit": None, "note": None}
     split = config.get("split") or task.get("train_split")
     if not split:
         raise UserError(
             f"calibration={config['name']}: task {task['name']} names no train_split; right: task.train_split=…, or "
             f"calibration=coco"
         )
-    return {**task, "split": split, "limit": None, "note": None}
+    kept = {name: value for name, value in task.items() if name != "annotations" or "{split}" in str(value)}
+    return {**kept, "split": split, "limit": None, "note": None}
 
 
 def check(config: Mapping[str, Any]) -> None:

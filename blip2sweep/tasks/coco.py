@@ -8,7 +8,16 @@ from pathlib import Path
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Id, Image, Mistakes, caption_rows, image_rows, list_of, read_json, sentence_rows
 from blip2sweep.rows.fields import shown
-from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
+from blip2sweep.tasks.sample import (
+    ORIGIN,
+    Sample,
+    annotation_files,
+    check_images,
+    image_path,
+    inside,
+    limited,
+    official,
+)
 
 KARPATHY = "karpathy_"
 KARPATHY_SPLITS = ("train", "restval", "val", "test")
@@ -17,20 +26,28 @@ KINDS: tuple[str, ...] = ("caption",)
 NOTES = {("val2017", 1000): "783 of these 1000 images are in the Karpathy train split: seen in pre-training"}
 
 
-def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
+def read(
+    root: Path, split: str, limit: int | None, annotations: object = None, images: object = None
+) -> tuple[list[Sample], list[str]]:
     """The samples in file order, and notes.
 
-    split: `karpathy_test` and its like, or that of a captions file (`val2017`).
+    split: `karpathy_test` and its like, or that of a captions file (`val2017`). annotations: a file in place of the
+    official one. images: the folder of the images in `root`.
     """
-    reader = _karpathy if split.startswith(KARPATHY) else _captions
-    samples, where, origin = reader(root, split, limit)
+    reader, path = _karpathy if split.startswith(KARPATHY) else _captions, None
+    if annotations is not None:
+        (path,) = annotation_files(root, annotations, split)
+    folder = None if images is None else inside(root, images, "task.images")
+    samples, where, origin = reader(root, split, limit, path, folder)
     check_images(samples, root, where, origin)
     note = NOTES.get((split, len(samples)))
     return samples, [note] if note else []
 
 
-def _captions(root: Path, split: str, limit: int | None) -> tuple[list[Sample], Path, str]:
-    path = root / "annotations" / f"captions_{split}.json"
+def _captions(
+    root: Path, split: str, limit: int | None, path: Path | None, folder: str | None
+) -> tuple[list[Sample], Path, str]:
+    path = path or root / "annotations" / f"captions_{split}.json"
     if not path.is_file():
         raise UserError(_no_split(path, split))
     right, mistakes = official("coco"), Mistakes()
@@ -41,7 +58,7 @@ def _captions(root: Path, split: str, limit: int | None) -> tuple[list[Sample], 
         _captioned(path, images, captions, mistakes)
     mistakes.tell()
     chosen = limited([(image, captions[image.id]) for image in images], limit)
-    return _samples(root, path, split, chosen), path, "coco"
+    return _samples(root, path, split if folder is None else folder, chosen), path, "coco"
 
 
 def _captioned(path: Path, images: Sequence[Image], captions: dict[Id, list[str]], mistakes: Mistakes) -> None:
@@ -58,11 +75,13 @@ def _no_split(path: Path, split: str) -> str:
     return f"task.split={split}: no annotation file {path}; {nearest(split, known)}; official files: {ORIGIN['coco']}"
 
 
-def _karpathy(root: Path, split: str, limit: int | None) -> tuple[list[Sample], Path, str]:
+def _karpathy(
+    root: Path, split: str, limit: int | None, given: Path | None, folder: str | None
+) -> tuple[list[Sample], Path, str]:
     wanted = split.removeprefix(KARPATHY)
     if wanted not in KARPATHY_SPLITS:
         raise UserError(f"task.split={split}: unknown split; {nearest(split, [KARPATHY + s for s in KARPATHY_SPLITS])}")
-    path = root / "annotations" / "dataset_coco.json"
+    path = given or root / "annotations" / "dataset_coco.json"
     if not path.is_file() and (root / path.name).is_file():
         path = root / path.name
     right, mistakes = official("karpathy"), Mistakes()
@@ -70,7 +89,7 @@ def _karpathy(root: Path, split: str, limit: int | None) -> tuple[list[Sample], 
     mistakes.tell()
     if not images:
         raise UserError(f"task.split={split}: no image of {path} is in it; right: {right}")
-    return _samples(root, path, "", limited(images, limit)), path, "karpathy"
+    return _samples(root, path, folder or "", limited(images, limit)), path, "karpathy"
 
 
 def _samples(root: Path, path: Path, folder: str, found: Iterable[tuple[Image, list[str]]]) -> list[Sample]:

@@ -6,82 +6,78 @@ The text of a prediction is the chat model's reply as it is. How an answer is re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from blip2sweep.chat import parse
+from blip2sweep.metrics.in_context import FALLBACK, PARSE, fallback_statistics
 from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.variants import variants
 from blip2sweep.tasks import questions
 from blip2sweep.tasks.predictions import Predictions
-from blip2sweep.tasks.questions import check_prompt, prompt, targets
+from blip2sweep.tasks.questions import check_prompt, columns, prompt, targets
 from blip2sweep.tasks.sample import TaskData
 from blip2sweep.tasks.task import RequestType
 
-__all__ = [
-    "ASKS",
-    "CHAT",
-    "PRESET",
-    "REQUESTS",
-    "check_prompt",
-    "columns",
-    "metrics",
-    "prompt",
-    "scorer",
-    "scores",
-    "targets",
-]
+__all__ = ["ASKS", "PRESET", "REQUESTS", "check_prompt", "columns", "metrics", "prompt", "scorer", "scores", "targets"]
 
 REQUESTS: tuple[RequestType, ...] = ("generate", "likelihood")
 PRESET = "vqa"
 ASKS = True
 CHAT = True
-FALLBACK = "fallback_rate"
+SCORING = {**getattr(questions, "SCORING", {}), **PARSE}
+IDENTITY = ("variant",)  # of the pipeline, which a cell's job tells; it says how a reply is read
 
 
 def scores(data: TaskData) -> tuple[str, ...]:
-    return (*questions.scores(data), FALLBACK)
-
-
-def columns(data: TaskData) -> dict[str, str]:
-    return questions.columns(data)
+    names = (*questions.scores(_as_questions(data)), FALLBACK.name)
+    return tuple(name + suffix for _, suffix in _rules(data) for name in names)
 
 
 def metrics() -> Sequence[Metric]:
-    def finish(sums: FloatArray) -> FloatArray:
-        return sums[..., 0] / sums[..., 1]
+    return ()
 
-    label = "own answer used"
-    return [Metric(FALLBACK, FALLBACK, finish, False, "1", (0, 1), label=label, per_sample=True)]
+
+def _rules(data: TaskData) -> list[tuple[str, str]]:
+    """[(a chosen rule of reading, its suffix)]."""
+    return [(v.values["parse"], v.suffix) for v in variants(PARSE, data.scoring)]
+
+
+def _as_questions(data: TaskData) -> TaskData:
+    """The same questions as they are without a chat model, scored in the same ways."""
+    return replace(data, kind="vqa", scoring={k: v for k, v in data.scoring.items() if k not in PARSE}, settings={})
 
 
 def read(predictions: Predictions, variant: str, rule: str) -> tuple[Predictions, list[bool]]:
     """(the predictions with the answers that a rule reads from the replies, for which of them it took the vision-language
     model's own). variant: of the pipeline. rule: one of `parse.RULES`."""
-    assert predictions.text is not None
-    own = predictions.answer or [""] * len(predictions.text)
-    found = [parse.answer(*one, variant, rule) for one in zip(predictions.text, own, strict=True)]
-    refused = [parse.answer(reply, parse.OWN, variant, rule) == parse.OWN for reply in predictions.text]
-    return replace(predictions, text=found), refused
+    replies = predictions.text or []
+    own = predictions.answer or [""] * len(replies)
+    taken = [parse.answer(reply, parse.OWN, variant, rule) == parse.OWN for reply in replies]
+    found = [parse.answer(*one, variant, rule) for one in zip(replies, own, strict=True)]
+    return replace(predictions, text=found), taken
 
 
 class Scorer:
     """Scores the answers that are read from the replies."""
 
     def __init__(self, data: TaskData) -> None:
-        self.data, self._questions = data, questions.scorer(data)
+        self.data, self._questions = data, questions.scorer(_as_questions(data))
+        self.variant = str(data.settings.get("variant") or "caption")
 
     def warm(self) -> None:
         self._questions.warm()
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
-        pass
+        self._questions.prepare([read(p, self.variant, rule)[0] for p in predictions for rule, _ in _rules(self.data)])
 
-    def statistics(self, predictions: Predictions) -> Mapping[str, FloatArray]:
-        answers, refused = read(predictions, self.data.variant, "published")
-        taken = np.column_stack([np.array(refused, float), np.ones(len(refused))])
-        return {**self._questions.statistics(answers), FALLBACK: taken}
+    def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {}
+        for rule, suffix in _rules(self.data):
+            answers, taken = read(predictions, self.variant, rule)
+            own = {**self._questions.statistics(answers), FALLBACK.statistic: fallback_statistics(taken)}
+            found |= {name + suffix: statistic for name, statistic in own.items()}
+        return found
 
 
 def scorer(data: TaskData) -> Scorer:

@@ -6,17 +6,19 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.statistics import BUILT_IN, by_order
+from blip2sweep.metrics.statistics import BUILT_IN, METRICS, by_order
+from blip2sweep.metrics.variants import Variant, variants
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
+from blip2sweep.tasks.settings import declared
 from blip2sweep.tasks.task import Task, task_of
 
 if TYPE_CHECKING:
@@ -30,13 +32,15 @@ ORIGIN = {
     "vqav2": "visualqa.org/download.html",
 }
 
+NO_DETAILS: Mapping[str, object] = {}  # one for all samples, because a full split has 200,000
+
 
 @dataclass(frozen=True)
 class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
     answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
-    ones.
+    ones. details: further facts as JSON, such as OCR tokens or a domain.
     """
 
     id: Id
@@ -46,6 +50,7 @@ class Sample:
     references: tuple[str, ...]
     answer_type: str | None = None
     choices: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
 
     @property
     def majority(self) -> str:
@@ -58,7 +63,8 @@ class TaskData:
     """The samples of one task in file order. `fingerprint` is a sha256 over ids, questions, references, image names.
 
     planned: the digest that the images' content has to have, where a plan has said so: whoever decodes them compares.
-    main_metric: what `task.main_metric` says; empty of samples that nobody scores. variant: of the in-context pipeline.
+    main_metric: what `task.main_metric` says, of the first variant; empty of samples that nobody scores. scoring: the
+    chosen values of every scoring setting of the kind. settings: those that are part of the key.
     """
 
     name: str
@@ -69,13 +75,30 @@ class TaskData:
     on_bad_image: str = "error"
     planned: str | None = None
     main_metric: str = ""
-    variant: str = ""
+    scoring: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
     def content(self) -> str:
         """sha256 over ids and bytes of the images: as planned, else of the files as they are. Raises UserError where
         one cannot be read, unless such are skipped."""
         return self.planned or images_digest(self.images, self.on_bad_image == "skip")
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The combinations of the chosen scoring settings, the first values first; one without a suffix where there are
+        none."""
+        return variants(declared(self.rules), self.scoring)
+
+    def scored_by(self, scoring: Mapping[str, tuple[str, ...]], main_metric: str) -> TaskData:
+        """The same samples, scored in another way. main_metric: without the suffix of a variant."""
+        other = replace(self, scoring=scoring)
+        first = main_metric + other.variants[0].suffix
+        own = first if first == main_metric or first in other.rules.scores(other) else main_metric
+        other = replace(other, main_metric=own)
+        if "content" in vars(self):
+            vars(other)["content"] = self.content
+        return other
 
     def part(self, samples: Sequence[Sample]) -> TaskData:
         """The data of some samples. The images of all samples are checked against the plan."""
@@ -99,9 +122,12 @@ class TaskData:
     @cached_property
     def columns(self) -> dict[str, str]:
         """The columns of a row about the task, besides those that every row has. `main_metric` is one of them where a
-        table could not infer it from the metrics of the row."""
-        first = by_order(self.rules.scores(self))[:1]
+        table could not infer it from the metrics of the row. Of a variant it is always one, because other variants may
+        be scored later."""
+        scored = set(self.rules.scores(self))
+        first = by_order(m for m in METRICS if m in scored)[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
+        told &= not self.variants[0].suffix
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
@@ -120,12 +146,13 @@ class TaskData:
 
 def fingerprint(samples: Sequence[Sample], root: Path) -> str:
     """sha256 over (id, image id, image name in `root`, question, references, answer type) of the samples in order, and
-    over the choices of those that have some."""
+    over the choices and details of those that have some."""
     total = hashlib.sha256()
     names = {image: image.relative_to(root).as_posix() for image in {s.image_id: s.image for s in samples}.values()}
     for s in samples:
-        row = [s.id, s.image_id, names[s.image], s.question, list(s.references), s.answer_type]
+        row: list[object] = [s.id, s.image_id, names[s.image], s.question, list(s.references), s.answer_type]
         row += [list(s.choices)] if s.choices else []
+        row += [dict(s.details)] if s.details else []
         total.update(canonical_json(row).encode() + b"\n")
     return total.hexdigest()
 
@@ -143,6 +170,33 @@ def image_path(root: Path, folder: str, name: str, where: Path) -> Path:
     except Wrong as wrong:
         raise UserError(f"{where}: the image file {wrong}") from wrong
     return root / inner
+
+
+def inside(root: Path, given: object, field: str) -> str:
+    """A file or folder of the data as a name in `root`. given: relative to `root`, or absolute inside it. Raises
+    UserError naming the field for one outside, and for what is no name."""
+    if not isinstance(given, str) or not given:
+        raise UserError(f"{field}={given}: no name; right: a name in task.data_dir={root}")
+    path = Path(given)
+    name = path.relative_to(root) if path.is_absolute() and path.is_relative_to(root) else path
+    if name.is_absolute() or ".." in name.parts:
+        raise UserError(f"{field}={given}: outside of the data folder; right: a name in task.data_dir={root}")
+    return name.as_posix()
+
+
+def annotation_files(root: Path, given: object, split: str, count: int = 1) -> list[Path]:
+    """The files that `task.annotations` names in place of a format's own, `{split}` in them replaced by the split.
+
+    given: a name, or a list of `count` names. Raises UserError for another number, and for a file that is not there.
+    """
+    names = list(given) if isinstance(given, list | tuple) else [given]
+    if len(names) != count:
+        raise UserError(f"task.annotations={given}: {len(names)} files; right: {count} for this format")
+    field = "task.annotations"
+    paths = [root / inside(root, n.replace("{split}", split) if isinstance(n, str) else n, field) for n in names]
+    if lacking := [path for path in paths if not path.is_file()]:
+        raise UserError(f"{field}={given}: no such file {lacking[0]}; right: a file in task.data_dir={root}")
+    return paths
 
 
 def check_images(samples: Sequence[Sample], root: Path, where: Path, origin: str) -> None:

@@ -7,10 +7,9 @@ may hold one kind. Modules are imported when a task of theirs is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from blip2sweep import outside
@@ -40,9 +39,11 @@ class Format(Protocol):
 
     KINDS: tuple[str, ...]  # of tasks that such files hold
 
-    def read(self, root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
-        """The samples of a split in a data folder, in file order, the first `limit` of them, and notes. Raises
-        UserError with a line a mistake."""
+    @property
+    def read(self) -> Callable[..., tuple[list[Sample], list[str]]]:
+        """`read(root, split, limit, **options)`: the samples of a split in a data folder, in file order, the first
+        `limit` of them, and notes. options: the settings of `OPTIONS` that are set (settings.py). Raises UserError with
+        a line a mistake."""
 
 
 class TaskScorer(Protocol):
@@ -60,7 +61,12 @@ class TaskScorer(Protocol):
 
 
 class Task(Protocol):
-    """A kind of task: the requests for its samples, and the scoring of the outputs."""
+    """A kind of task: the requests for its samples, and the scoring of the outputs.
+
+    It may also have `SCORING`, `IDENTITY` and `check_settings(settings)`: its settings (settings.py); `candidates(data)`
+    and `RERANKED`: what `match` compares with; `scorer_versions(data)`, {statistic: version}: of what is installed
+    beside this package and changes a score.
+    """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
     PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
@@ -79,7 +85,7 @@ class Task(Protocol):
         """
 
     def scores(self, data: TaskData) -> tuple[str, ...]:
-        """The metrics, by name, that every scored cell has.
+        """The metrics, by name, that every scored cell has: those of the chosen variants (`data.variants`).
 
         Rules of scoring are metrics of their own: none is in a cell's key.
         """

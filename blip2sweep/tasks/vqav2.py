@@ -12,16 +12,35 @@ from pathlib import Path
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Answers, Id, Mistakes, Question, answer_rows, list_of, question_rows, read_json
 from blip2sweep.rows.fields import shown
-from blip2sweep.tasks.sample import ORIGIN, Sample, check_images, image_path, limited, official
+from blip2sweep.tasks.sample import (
+    ORIGIN,
+    Sample,
+    annotation_files,
+    check_images,
+    image_path,
+    inside,
+    limited,
+    official,
+)
 
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
 KINDS: tuple[str, ...] = ("vqa", "incontext")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[str]]:
-    """Questions in file order, the first `limit` of them, with people's answers as references; no notes."""
-    asked, answered = (root / "annotations" / name.format(split) for name in (QUESTIONS, ANNOTATIONS))
+def read(
+    root: Path, split: str, limit: int | None, annotations: object = None, images: object = None
+) -> tuple[list[Sample], list[str]]:
+    """Questions in file order, the first `limit` of them, with people's answers as references; no notes.
+
+    annotations: the question file and the annotation file in place of the official ones. images: the folder of the
+    images in `root`.
+    """
+    folder = split if images is None else inside(root, images, "task.images")
+    if annotations is not None:
+        asked, answered = annotation_files(root, annotations, split, 2)
+    else:
+        asked, answered = (root / "annotations" / name.format(split) for name in (QUESTIONS, ANNOTATIONS))
     if not asked.is_file():
         there = sorted(p.name.split("_")[3] for p in asked.parent.glob(QUESTIONS.format("*")))
         raise UserError(
@@ -30,8 +49,8 @@ def read(root: Path, split: str, limit: int | None) -> tuple[list[Sample], list[
     questions, answers = _read(asked, answered)
     questions = limited(questions, limit)
     ids = dict.fromkeys(q.image_id for q in questions)
-    images = {i: image_path(root, split, image_name(split, i), asked) for i in ids}
-    samples = [_sample(q, answers[q.id], images[q.image_id]) for q in questions]
+    paths = {i: image_path(root, folder, image_name(split, i), asked) for i in ids}
+    samples = [_sample(q, answers[q.id], paths[q.image_id]) for q in questions]
     check_images(samples, root, asked, "coco")
     return samples, []
 
