@@ -15,7 +15,7 @@ from rich.console import Console
 from blip2sweep.cache import disk as cache
 from blip2sweep.chat.client import Client
 from blip2sweep.chat.recipe import endpoint
-from blip2sweep.commands.finish import finish, why_lost
+from blip2sweep.commands.finish import ask_for, finish, why_lost
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
@@ -46,6 +46,7 @@ class Outcome:
     output_dir: Path
     values: dict[str, float]  # key -> main metric
     errors: dict[str, FailureLine]  # key -> last failure
+    waiting: Collection[str] = ()  # keys of cells that wait for a chat model
     detached: bool = False  # the jobs were left running
 
     def value(self, i: int) -> float:
@@ -54,7 +55,8 @@ class Outcome:
         if key is None:
             raise UserError(self.plan.reasons[i])
         if key not in self.values:
-            raise SweepFailed(f"cell {key}: " + (self.errors[key]["error"] if key in self.errors else "no result"))
+            why = f"waits for a chat model; right: {ask_for(self.sweep)}" if key in self.waiting else "no result"
+            raise SweepFailed(f"cell {key}: " + (self.errors[key]["error"] if key in self.errors else why))
         return self.values[key]
 
 
@@ -236,14 +238,17 @@ def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: pd.DataFrame) ->
     rows = {row["key"]: row for row in table.to_dict("records")}
     done = [c for c in plan.cells.values() if sweep.done(ledger, c.key)]
     values = {c.key: float(rows.get(c.key, {}).get(c.task_config["main_metric"], float("nan"))) for c in done}
-    return Outcome(plan, sweep, output_dir, values, errors)
+    waiting = [k for k, a in ledger.attempts.items() if a.waits and k not in values]
+    if waiting:
+        say(f"{len(waiting)} of {len(plan.cells)} cells wait for a chat model; right: {ask_for(sweep)}", err=True)
+    return Outcome(plan, sweep, output_dir, values, {k: e for k, e in errors.items() if k not in waiting}, waiting)
 
 
 def failures(outcome: Outcome) -> str | None:
     """`2 of 10 cells failed: 1 oom, 1 crash …`, or None."""
     if outcome.detached:
         return None
-    gone = [k for k in outcome.plan.cells if k not in outcome.values]
+    gone = [k for k in outcome.plan.cells if k not in outcome.values and k not in outcome.waiting]
     if not gone:
         missing = unscored(outcome.output_dir, outcome.sweep)
         return not_scored(outcome.output_dir, outcome.sweep, missing) if missing else None

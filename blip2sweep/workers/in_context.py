@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered
+from blip2sweep.canonical import canonical_json
 from blip2sweep.chat import pipeline
 from blip2sweep.chat.asking import Asking, Usage
 from blip2sweep.chat.client import Client
@@ -33,7 +36,7 @@ def run_in_context(job: CellJob, ask: Ask, output_dir: Path, settings: Settings)
 def in_context(job: CellJob, ask: Ask | None, output_dir: Path, asking: Asking, endpoint: Endpoint) -> Answered:
     """The answer of a cell. ask: None where there is no model. Raises as `run_in_context`, and Lacking where a round is
     missing that nobody can ask here."""
-    data = planned_task(job["task"])
+    data = read_task(job)
     rounds = CellRounds(job, data.samples, output_dir, ask)
     told = pipeline.run(job["chat"]["recipe"], asked_of(data), rounds, asking)
     own = rounds.answered[ANSWERS]
@@ -42,6 +45,16 @@ def in_context(job: CellJob, ask: Ask | None, output_dir: Path, asking: Asking, 
         **spent(asking.usage, endpoint),
     }
     return Answered(_predictions(data, told, own.predictions), cost, own.layers_changed, own.provenance)
+
+
+def read_task(job: CellJob) -> TaskData:
+    """The data of a cell. That of the last task is kept."""
+    return _read(canonical_json(job["task"]))
+
+
+@lru_cache(maxsize=1)
+def _read(task: str) -> TaskData:
+    return planned_task(json.loads(task))
 
 
 def asked_of(data: TaskData) -> list[str]:
