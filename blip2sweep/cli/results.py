@@ -47,11 +47,18 @@ def score(
     say_text(json.dumps(score_file(file, references, subset)))
 
 
-def rescore(output_dir: OutputDir = DEFAULT) -> None:
-    """Compute metrics that are missing, or of an older scorer, without inference."""
+def rescore(
+    sweep: Annotated[str | None, typer.Argument(help="A sweep whose cells alone are scored; all: every cell.")] = None,
+    output_dir: OutputDir = DEFAULT,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="task.rule=lavis: another rule of scoring, which the sweep asks for from now on."),
+    ] = None,
+) -> None:
+    """Compute metrics that are missing, of an older scorer, or of another rule, without inference."""
     from blip2sweep.commands.rescore import rescore as run
 
-    say_text(run(output_dir))
+    say_text(run(output_dir, sweep, settings or []))
 
 
 def import_results(

@@ -74,7 +74,7 @@ def score_missing(output_dir: Path, sweep: Sweep) -> int:
         from blip2sweep.commands.rescore import score_results
 
         try:
-            scored = score_results(output_dir, missing, sweep.settings.get("scoring_minutes"))
+            scored = score_results(output_dir, missing, sweep.asked(), sweep.settings.get("scoring_minutes"))
         except Exception as error:  # the table is written all the same, and the sweep then fails for want of scores
             tell(f"not scored: {' '.join(str(error).split())[:300]}")
         else:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,20 +44,22 @@ class Outcome:
     plan: Plan
     sweep: Sweep
     output_dir: Path
-    values: dict[str, float]  # key -> main metric
+    values: dict[str, float]  # key -> main metric, that of its first job
     errors: dict[str, FailureLine]  # key -> last failure
     waiting: Collection[str] = ()  # keys of cells that wait for a chat model
     detached: bool = False  # the jobs were left running
+    by_job: dict[int, float] = field(default_factory=dict)  # main metric of each job whose cell is done
 
     def value(self, i: int) -> float:
-        """The main metric of job i. Raises UserError for a skipped job and SweepFailed for one without a result."""
+        """The main metric of job i, by its own rule of scoring. Raises UserError for a skipped job and SweepFailed for
+        one without a result."""
         key = self.plan.keys[i]
         if key is None:
             raise UserError(self.plan.reasons[i])
         if key not in self.values:
             why = f"waits for a chat model; right: {ask_for(self.sweep)}" if key in self.waiting else "no result"
             raise SweepFailed(f"cell {key}: " + (self.errors[key]["error"] if key in self.errors else why))
-        return self.values[key]
+        return self.by_job[i]
 
 
 def run_sweep(
@@ -150,6 +152,7 @@ def go_on(sweep: Sweep, output_dir: Path, begun: set[Path]) -> None:
         sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
         sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
         sweep.single, sweep.created = False, there.created
+        sweep.scoring = [*there.scoring, *sweep.scoring]  # of a cell in both the newer one counts
     begun.add(path)
 
 
@@ -237,11 +240,18 @@ def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: pd.DataFrame) ->
     errors = {k: f[-1] for k, a in ledger.attempts.items() if (f := sweep.failures(a)) and not sweep.done(ledger, k)}
     rows = {row["key"]: row for row in table.to_dict("records")}
     done = [c for c in plan.cells.values() if sweep.done(ledger, c.key)]
-    values = {c.key: float(rows.get(c.key, {}).get(c.task_config["main_metric"], float("nan"))) for c in done}
+    values = {c.key: _number(rows, c.key, c.task.main_metric) for c in done}
     waiting = [k for k, a in ledger.attempts.items() if a.waits and k not in values]
     if waiting:
         say(f"{len(waiting)} of {len(plan.cells)} cells wait for a chat model; right: {ask_for(sweep)}", err=True)
-    return Outcome(plan, sweep, output_dir, values, {k: e for k, e in errors.items() if k not in waiting}, waiting)
+    errors = {k: e for k, e in errors.items() if k not in waiting}
+    asked = [(i, k, m) for i, (k, m) in enumerate(zip(plan.keys, plan.metrics, strict=True)) if k in values]
+    by_job = {i: _number(rows, str(key), str(metric)) for i, key, metric in asked}
+    return Outcome(plan, sweep, output_dir, values, errors, waiting, by_job=by_job)
+
+
+def _number(rows: Mapping[str, Mapping[Any, Any]], key: str, metric: str) -> float:
+    return float(rows.get(key, {}).get(metric, float("nan")))
 
 
 def failures(outcome: Outcome) -> str | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from blip2sweep.commands.run import settings
 from blip2sweep.metrics import METRICS
+from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.packs import make_pack
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_statistics
+from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.sweeps import new_run
 from blip2sweep.wire.pack import CellJob, Settings
 from blip2sweep.workers.worker import may_live, run_pack
@@ -29,7 +32,16 @@ def run_single(config: dict[str, Any]) -> float:
     # After the cell: by now the baseline of a sweep of our own has its own job.
     rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
     _run(rest, settings(config, {}), output_dir)
-    return _main_value(output_dir, key, ledger.refresh(), config["task"]["main_metric"])
+    _score_variants(plan.cells.values(), output_dir, ledger.refresh())
+    return _main_value(output_dir, key, ledger, plan.cells[key].task.main_metric)
+
+
+def _score_variants(cells: Iterable[Cell], output_dir: Path, ledger: Ledger) -> None:
+    """Score what another command has computed, and scored by other rules."""
+    for cell in cells:
+        result = ledger.attempts[cell.key].result if cell.key in ledger.attempts else None
+        if result and result["predictions"] and cell.task.scoring:
+            score_result(output_dir, predictions_name(result), Scorer(cell.task))
 
 
 def _run(jobs: list[CellJob], told: Settings, output_dir: Path) -> None:

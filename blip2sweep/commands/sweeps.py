@@ -103,7 +103,7 @@ def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) 
     that could not be scored."""
     from blip2sweep.commands.rescore import score_results
 
-    scored_now = score_results(output_dir, results, sweep.settings.get("scoring_minutes"))
+    scored_now = score_results(output_dir, results, sweep.asked(), sweep.settings.get("scoring_minutes"))
     if scored_now.failed:
         tell(scored_now.why_not)
     names = scored_names(output_dir)

@@ -57,9 +57,10 @@ def trials(outcomes: Sequence[Outcome]) -> list[Trial]:
 
 
 def _trials(outcome: Outcome) -> Iterator[Trial]:
-    for job, key in zip(outcome.plan.jobs, outcome.plan.keys, strict=True):
-        value = outcome.values.get(key, math.nan) if key else math.nan
-        yield Trial(job.overrides, key, str(job.config["task"]["main_metric"]), value)
+    plan = outcome.plan
+    for i, (job, key, metric) in enumerate(zip(plan.jobs, plan.keys, plan.metrics, strict=True)):
+        named = metric or str(job.config["task"]["main_metric"])
+        yield Trial(job.overrides, key, named, outcome.by_job.get(i, math.nan))
 
 
 def best(tried: Sequence[Trial]) -> Trial | None:

@@ -32,7 +32,7 @@ class Metric:
     label: the name as people write it. unit: of a difference. per_sample: whether a value has a meaning for one sample;
     it is the value of a set with this sample alone (`each`). of_output: whether the value follows from the output; a
     likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
-    a metric that only details another.
+    a metric that only details another. plain: of a variant, the metric of the default settings (variants.py).
     """
 
     name: str
@@ -47,6 +47,7 @@ class Metric:
     per_sample: bool = False
     of_output: bool = True
     order: int | None = None
+    plain: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)

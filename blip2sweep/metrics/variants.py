@@ -53,4 +53,4 @@ def _of(metric: Metric, variant: Variant) -> Metric:
     if not variant.suffix:
         return metric
     name, statistic = metric.name + variant.suffix, metric.statistic + variant.suffix
-    return replace(metric, name=name, statistic=statistic, label=f"{metric.label} ({variant.words})")
+    return replace(metric, name=name, statistic=statistic, label=f"{metric.label} ({variant.words})", plain=metric.name)

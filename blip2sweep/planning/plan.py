@@ -14,6 +14,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import MissingExtra, MissingRole, UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
+from blip2sweep.planning.scored_alike import scored_alike
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.table import older
 
@@ -33,9 +34,11 @@ class PlannedJob:
 
 @dataclass
 class Plan:
-    """What a sweep will do. `keys[i]` is the cell of job i, or None when it is skipped for the reason `reasons[i]`."""
+    """What a sweep will do. `keys[i]` is the cell of job i, or None when it is skipped for the reason `reasons[i]`;
+    `metrics[i]` is the main metric of job i, which jobs of one cell may score by different rules."""
 
     keys: list[str | None] = field(default_factory=list)
+    metrics: list[str | None] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     jobs: list[PlannedJob] = field(default_factory=list)
     cells: dict[str, Cell] = field(default_factory=dict)
@@ -87,7 +90,8 @@ def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] =
 
 def _add_cells(plan: Plan, resolved: Sequence[Cell | UserError]) -> None:
     """Fill the plan with the resolved cells, their baselines and the reasons of skipped jobs."""
-    cells = [c for c in resolved if isinstance(c, Cell)]
+    plan.metrics = [c.task.main_metric if isinstance(c, Cell) else None for c in resolved]
+    cells = scored_alike([c for c in resolved if isinstance(c, Cell)])
     baselines = {b.key: b for b in _baselines(cells)}
     plan.baselines = list(baselines)
     plan.cells = {**baselines, **{c.key: c for c in cells if c.key not in baselines}}

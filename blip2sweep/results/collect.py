@@ -17,6 +17,7 @@ from blip2sweep.files import sweep_up
 from blip2sweep.results.collector import Collector
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger, attempt_id, no_garbage
+from blip2sweep.results.predictions import known_variants, score_folder
 from blip2sweep.results.propagation import write_propagation
 from blip2sweep.results.samples import publish
 from blip2sweep.results.sweeps import Sweep, list_sweeps, outside_code
@@ -62,11 +63,12 @@ def _collect(
     made_from |= collector.close()
     if not ledger.unreadable:
         publish(output_dir, collector.entries)
-    table = build_table(ledger)
+    table = build_table(ledger, collector.variants)
     write_table(output_dir / "table.parquet", table, ledger, digest(made_from))
     results = [r for r in ledger.results() if r["predictions"]]
     write_propagation(output_dir, {predictions_name(r): r["key"] for r in results})
-    sweep_up([output_dir, *(output_dir / f for f in WRITTEN), *(output_dir / "sweeps").glob("*")])
+    folders = [*(output_dir / f for f in WRITTEN), *(score_folder(output_dir, v) for v in known_variants(output_dir))]
+    sweep_up([output_dir, *folders, *(output_dir / "sweeps").glob("*")])
     if sweep is None:
         return table
     return write_sweep(output_dir, table, sweep, ledger, made_from)

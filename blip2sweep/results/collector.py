@@ -13,6 +13,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, measure
 from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.predictions import listed_variants
 from blip2sweep.results.sample_parts import DAMAGED
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
 from blip2sweep.results.scored import Scored
@@ -27,13 +28,14 @@ LINES = 1000  # lines that one fsync makes durable
 class Collector:
     """Measures cells and writes their samples, where that was not done yet.
 
-    entries: {key: the name under which a part of samples.parquet holds the cell's samples that count}.
+    entries: {key: the name under which a part of samples.parquet holds the cell's samples that count}. variants: the
+    variants that cells were scored by when this began.
     """
 
     def __init__(self, output_dir: Path, ledger: Ledger, rescored: Collection[str]) -> None:
         self.output_dir, self.ledger, self.rescored = output_dir, ledger, set(rescored)
         self.entries: dict[str, str] = {}
-        self._contents = contents(output_dir)
+        self._contents, self.variants = contents(output_dir), listed_variants(output_dir)
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines = Baselines(output_dir, waiting=False)
         self._lines: list[JsonObject] = []
@@ -53,7 +55,7 @@ class Collector:
     def __call__(self, result: ResultLine) -> None:
         """Measure one result that has predictions, and write its samples, where needed. The ledger then holds the
         measurement."""
-        name, source = predictions_name(result), source_of(result, self.ledger)
+        name, source = predictions_name(result), source_of(result, self.ledger, self.variants)
         measured = self.ledger.attempts[result["key"]].measured
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
         if self.rescored and not self.rescored.isdisjoint((result["key"], result["columns"]["baseline"])):
@@ -98,7 +100,9 @@ class Collector:
 
     def _measure(self, cell: Scored, result: ResultLine, measured: dict[str, MeasuredLine], generation: int) -> None:
         base = self._baseline(result)
-        source = source_of(result, self.ledger)  # read after the baseline, which may have turned out to be damaged
+        source = source_of(
+            result, self.ledger, self.variants
+        )  # read after the baseline, which may have turned out to be damaged
         written = time.time()
         line = {"time": written, "key": cell.key, "source": source, "generation": generation, **measure(cell, base)}
         measured[source] = cast("MeasuredLine", line)

@@ -59,7 +59,8 @@ class DropWriter:
         """Write the cell's `measured` line. False when its scores or its baseline's are not complete."""
         if base is None or not complete(cell, base):
             return False
-        made_from = source(cell.name, existing_second_runs(self.output_dir, cell.name), self._results[key])
+        runs, read = existing_second_runs(self.output_dir, cell.name), {c.name: c.variants for c in (base.cell, cell)}
+        made_from = source(cell.name, runs, self._results[key], read.__getitem__)
         self._journal.write(EVENT, key=cell.key, source=made_from, **measure(cell, base))
         return True
 

@@ -8,13 +8,13 @@ baseline may have come later, the scorer may have been killed, or scorers may ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, paired_drop, same_as_baseline
 from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.predictions import SECOND, second_run, second_runs
+from blip2sweep.results.predictions import SECOND, second_run, second_runs, variants_of
 from blip2sweep.results.scored import SCORERS, Scored, scored_or_none
 from blip2sweep.wire.lines import Measured, Noise, ResultLine
 
@@ -35,34 +35,41 @@ class Baseline:
 
 
 class Baselines:
-    """Reads each baseline once. waiting: read a baseline again as long as its scores are not complete."""
+    """Reads each baseline once, and again when another variant of it was scored. waiting: also read a baseline again as
+    long as its scores are not complete."""
 
     def __init__(self, output_dir: Path, waiting: bool) -> None:
         self.output_dir, self.waiting = output_dir, waiting
-        self._known: dict[str, Baseline] = {}
+        self._known: dict[tuple[str, ...], Baseline] = {}
 
     def __call__(self, result: ResultLine | None) -> Baseline | None:
         """The baseline; None without a `result` line, and for an imported one without predictions."""
         if not result or not result["predictions"]:
             return None
         name = predictions_name(result)
-        if name not in self._known:
+        known = (name, *variants_of(self.output_dir, name))
+        if known not in self._known:
             baseline = Baseline(self.output_dir, result)
             if self.waiting and not baseline.current:
                 return baseline
-            self._known[name] = baseline
-        return self._known[name]
+            self._known[known] = baseline
+        return self._known[known]
 
 
-def source(name: str, runs: Mapping[str, int], baseline: ResultLine | None) -> str:
+def source(
+    name: str, runs: Mapping[str, int], baseline: ResultLine | None, variants: Callable[[str], Sequence[str]]
+) -> str:
     """Names what a measurement is made from: the predictions `name`, the baseline's predictions, the versions of
-    scorers and rules, and the second runs of both. runs: from `recorded_second_runs` or `existing_second_runs`.
+    scorers and rules, the second runs of both, and the variants that both were scored by. runs: from
+    `recorded_second_runs` or `existing_second_runs`. variants: gives those of predictions by name, besides the default.
 
     A cell that runs again gives the same predictions, but may have second runs now. Were they not part of the name, its
     noise floor would never be measured.
     """
     of_baseline = recorded_second_runs(baseline) if baseline else {}
-    all_runs = sorted({*runs.items(), *of_baseline.items()})
+    all_runs: list[object] = [*sorted({*runs.items(), *of_baseline.items()})]
+    of_both = variants(name), variants(predictions_name(baseline)) if baseline and baseline["predictions"] else []
+    all_runs += of_both if any(of_both) else []
     text = f"{name} {((baseline and baseline['predictions']) or '')[:12]} {MEASURES}"
     return f"{text} {digest(all_runs)[:8]}" if all_runs else text
 

@@ -13,7 +13,7 @@ import pandas as pd
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.results.collect import collect, unwritten_rows
-from blip2sweep.results.predictions import scored_names, stem
+from blip2sweep.results.predictions import known_variants, scored_names, stem
 from blip2sweep.results.sweeps import Sweep, newer_single_runs
 from blip2sweep.results.table_files import is_current
 
@@ -55,7 +55,8 @@ def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
     done = table[table["status"] == "done"]
     done = done[done["predictions"].notna()] if "predictions" in done else done.iloc[:0]
     own = set(done["main_metric"].dropna()) if "main_metric" in done else set()  # of tasks from outside
-    names, metrics = scored_names(output_dir), [m for m in (*METRICS, *sorted(own - METRICS.keys())) if m in done]
+    names = set[str]().union(*(scored_names(output_dir, v) for v in ("", *known_variants(output_dir))))
+    metrics = [m for m in (*METRICS, *sorted(own - METRICS.keys())) if m in done]
     absent = [
         stem(key, predictions) not in names for key, predictions in zip(done["key"], done["predictions"], strict=True)
     ]

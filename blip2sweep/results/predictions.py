@@ -1,4 +1,8 @@
-"""Predictions and their statistics on disk: `predictions/<key>-<hash>.json` and `scores/<key>-<hash>.npz`."""
+"""Predictions and their statistics on disk: `predictions/<key>-<hash>.json` and `scores/<key>-<hash>.npz`.
+
+Statistics of a variant, which another rule of scoring gives, are in a file of their own, `variants/<variant>/<key>-<hash>.npz`, together
+with those that every variant has. No process rewrites what another one has scored, and the names of files tell which variants a cell has.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ import io
 import os
 import zipfile
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +25,7 @@ from blip2sweep.files import read_json, write_atomic, write_noted
 from blip2sweep.metrics import METRICS
 from blip2sweep.tasks.predictions import Predictions
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 MARK = b"blip2sweep "  # in front of a score file's checksum
 RESCORE = "blip2sweep rescore"
 RECOMPUTE = "right: the command the cell came from, which computes it again"
@@ -100,10 +107,41 @@ def second_runs(output_dir: Path, name: str) -> dict[str, str]:
 # ---- statistics
 
 
-def scored_names(output_dir: Path) -> set[str]:
-    """The names of predictions that have a score file, without second runs."""
+VARIANTS = "variants"
+
+
+def score_folder(output_dir: Path, variant: str = "") -> Path:
+    """The folder of a variant's score files. variant: its suffix, such as `_lavis`; empty for the default."""
+    return output_dir / VARIANTS / variant[1:] if variant else output_dir / "scores"
+
+
+def known_variants(output_dir: Path) -> list[str]:
+    """The suffixes of the variants that some cell of the output folder was scored by, besides the default."""
     try:
-        files = os.listdir(output_dir / "scores")  # noqa: PTH208  # making 100,000 Paths takes a second
+        return sorted(f"_{name}" for name in os.listdir(output_dir / VARIANTS))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def variants_of(output_dir: Path, name: str) -> list[str]:
+    """The suffixes of the variants that have a score file of these predictions, besides the default."""
+    return [v for v in known_variants(output_dir) if (score_folder(output_dir, v) / f"{name}.npz").exists()]
+
+
+def listed_variants(output_dir: Path) -> dict[str, list[str]]:
+    """{name: `variants_of` it} of all predictions that have any."""
+    found: dict[str, list[str]] = {}
+    for variant in known_variants(output_dir):
+        for name in scored_names(output_dir, variant):
+            found.setdefault(name, []).append(variant)
+    return found
+
+
+def scored_names(output_dir: Path, variant: str = "") -> set[str]:
+    """The names of predictions that have a score file of a variant, by default of the default one, without second
+    runs."""
+    try:
+        files = os.listdir(score_folder(output_dir, variant))  # noqa: PTH208  # making 100,000 Paths takes a second
     except FileNotFoundError:
         return set()
     return {name.removesuffix(".npz") for name in files if SECOND not in name and name.endswith(".npz")}
@@ -114,15 +152,25 @@ def scorer_version(statistic: str) -> str:
     return "; ".join(dict.fromkeys(m.version for m in METRICS.values() if m.statistic == statistic))
 
 
-def write_statistics(output_dir: Path, name: str, statistics: dict[str, NDArray[np.float64]]) -> None:
-    """Write statistic arrays, (n, k) float64 by name, each with the version of its scorer."""
+def write_statistics(
+    output_dir: Path,
+    name: str,
+    statistics: Mapping[str, NDArray[np.float64]],
+    variant: str = "",
+    installed: Mapping[str, str] = NOTHING,
+) -> None:
+    """Write statistic arrays, (n, k) float64 by name, each with the version of its scorer.
+
+    installed: {statistic: version} of what is installed beside this package and changes it.
+    """
     buffer = io.BytesIO()
-    arrays = {f"{s}|{scorer_version(s)}": a.astype(np.float64) for s, a in statistics.items()}
+    versions = {s: "|".join(filter(None, (s, scorer_version(s), installed.get(s)))) for s in statistics}
+    arrays = {versions[s]: a.astype(np.float64) for s, a in statistics.items()}
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = MARK + b"0" * 8  # ends the file; the zeros are replaced by its checksum
     data = buffer.getvalue()[:-8]
-    write_atomic(output_dir / "scores" / f"{name}.npz", data + b"%08x" % zlib.crc32(data))
+    write_atomic(score_folder(output_dir, variant) / f"{name}.npz", data + b"%08x" % zlib.crc32(data))
 
 
 def _archive(data: bytes) -> io.BytesIO:
@@ -144,22 +192,50 @@ def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64
 
 
 def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float64]], bool]:
-    """(`read_statistics`, whether there are arrays and all of them are current)."""
-    path = output_dir / "scores" / f"{name}.npz"
+    """(`read_statistics`, whether there are arrays and all of them are current), of all variants together."""
+    return together(read_variants(output_dir, name).values())
+
+
+def read_variants(output_dir: Path, name: str) -> dict[str, ScoreFile]:
+    """{variant: its score file} of those that there are, the default first."""
+    files = {v: read_variant(output_dir, name, v) for v in ("", *known_variants(output_dir))}
+    return {v: file for v, file in files.items() if file is not None}
+
+
+def together(files: Collection[ScoreFile]) -> tuple[dict[str, NDArray[np.float64]], bool]:
+    """(all statistics of these score files, whether there are any and all of them are current). What several variants
+    have is that of the first."""
+    statistics = {s: a for f in reversed([*files]) for s, a in f.statistics.items()}
+    return statistics, bool(files) and all(f.current for f in files)
+
+
+class ScoreFile(NamedTuple):
+    """What a score file holds. statistics: those of the current scorers; installed: {statistic: version} of what was
+    installed beside this package; current: whether there are arrays and all of them are current."""
+
+    statistics: dict[str, NDArray[np.float64]]
+    installed: dict[str, str]
+    current: bool
+
+
+def read_variant(output_dir: Path, name: str, variant: str = "") -> ScoreFile | None:
+    """The statistics of one variant; None where there is no file. A broken file is renamed, after a remark."""
+    path = score_folder(output_dir, variant) / f"{name}.npz"
     try:
         with np.load(_archive(path.read_bytes()), allow_pickle=False) as data:
-            arrays = {n.partition("|"): data[n] for n in data.files}
-        current = {s: a for (s, _, version), a in arrays.items() if version == scorer_version(s) and _is_array(a)}
-    except FileNotFoundError:
-        return {}, False
+            arrays = {(*n.split("|"), "", "")[:3]: data[n] for n in data.files}
+        current = {s: a for (s, version, _), a in arrays.items() if version == scorer_version(s) and _is_array(a)}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except Exception as error:  # damaged zip files raise errors of many kinds
         remark(
             f"{path}: cannot be read ({' '.join(str(error).split())[:100]}) and counts as not there; right: {RESCORE}"
         )
         if getattr(error, "errno", None) is None:  # the file was read, and is damaged
             _set_aside(path)
-        return {}, False
-    return current, bool(arrays) and len(current) == len(arrays)
+        return ScoreFile({}, {}, current=False)
+    installed = {s: extra for s, _, extra in arrays if extra}
+    return ScoreFile(current, installed, current=bool(arrays) and len(current) == len(arrays))
 
 
 def _is_array(array: NDArray[np.float64]) -> bool:

@@ -2,7 +2,7 @@
 
 Parts share one schema, whether a task numbers its samples or names them by texts. Ids that are texts are in `id_text`
 and `image_id_text`, with null in `id` and `image_id`; ids that are numbers the other way round. SCHEMA has the columns
-of text predictions. Columns of other requests, and metrics of tasks from outside, follow where some cell of the folder
+of text predictions. Columns of other requests, and metrics that are not of the core, follow where some cell of the folder
 has them.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from blip2sweep.metrics.statistics import BUILT_IN, METRICS
+from blip2sweep.metrics.statistics import CORE, METRICS
 from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
 
@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
     [
         *(("key", pa.string()), ("id", pa.int64()), ("image_id", pa.int64()), ("text", pa.string())),
         *(("tokens", pa.int64()), ("nll_sum", pa.float64()), ("nll_tokens", pa.int64())),
-        *((name, pa.float64()) for name in sorted(BUILT_IN) if METRICS[name].per_sample),
+        *((name, pa.float64()) for name in sorted(CORE) if METRICS[name].per_sample),
         *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
     ]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +13,27 @@ from blip2sweep.canonical import digest
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Images, Metric, images
-from blip2sweep.metrics.statistics import BUILT_IN
-from blip2sweep.results.predictions import key_of, read_predictions, read_scores, second_runs
+from blip2sweep.metrics.statistics import CORE
+from blip2sweep.results.predictions import key_of, read_predictions, read_variants, second_runs, together
 
-# Built-in metrics alone, which every process has. METRICS gets those of an outside task only when one of its tasks is
-# read.
-SCORERS = digest([[m.name, m.version] for m in METRICS.values() if m.name in BUILT_IN])[:8]
+# Core metrics alone, so that what other metrics are added to this package measures nothing again. METRICS gets those of
+# an outside task only when one of its tasks is read.
+SCORERS = digest([[name, METRICS[name].version] for name in CORE])[:8]
 
 
 class Scored:
     """One cell's predictions and statistics; sums by image are computed once.
 
-    current: whether there are statistics and all of them are of today's scorers. Raises UserError when the predictions
-    are missing or damaged.
+    current: whether there are statistics and all of them are of today's scorers. variants: those that were read, besides
+    the default. Raises UserError when the predictions are missing or damaged.
     """
 
     def __init__(self, output_dir: Path, name: str) -> None:
         self.output_dir, self.name, self.key = output_dir, name, key_of(name)
         self.predictions = read_predictions(output_dir, name)
-        self.statistics, self.current = read_scores(output_dir, name)
+        files = read_variants(output_dir, name)
+        self.statistics, self.current = together(files.values())
+        self.variants = [variant for variant in files if variant]
         self._by_image: dict[str, NDArray[np.float64]] = {}
 
     @functools.cached_property
@@ -42,9 +45,8 @@ class Scored:
 
     @property
     def scored(self) -> str:
-        """A digest of the scorers' versions; empty for a cell without statistics."""
-        outside = [[m.name, m.version] for m in self.metrics if m.name not in BUILT_IN]
-        return digest([SCORERS, sorted(self.statistics), *outside])[:8] if self.statistics else ""
+        """A digest of the versions of the cell's scorers; empty for a cell without statistics."""
+        return scorers(self.metrics, self.statistics) if self.statistics else ""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -67,6 +69,12 @@ class Scored:
     def images(self) -> Images:
         """The samples grouped by image."""
         return images(self.predictions.image_id)
+
+
+def scorers(metrics: Iterable[Metric], statistics: Iterable[str]) -> str:
+    """A digest of the versions of these metrics. Of core metrics it has all, whichever a cell has."""
+    others = [[m.name, m.version] for m in metrics if m.name not in CORE]
+    return digest([SCORERS, sorted(statistics), *others])[:8]
 
 
 def scored_or_none(output_dir: Path, name: str) -> Scored | None:

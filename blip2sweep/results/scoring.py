@@ -3,7 +3,8 @@ are the same for every task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from blip2sweep.metrics import METRICS, health_statistics, nll_statistics
 from blip2sweep.results.predictions import (
+    ScoreFile,
     predictions_or_none,
     read_predictions,
-    read_scores,
+    read_variant,
     second_runs,
     write_statistics,
 )
@@ -23,18 +25,25 @@ from blip2sweep.tasks.predictions import Predictions
 Statistics = dict[str, NDArray[np.float64]]
 
 
-class Scorer:
-    """Scores the cells of one task."""
+class VariantScorer:
+    """Scores the cells of one task by one variant of its settings."""
 
     def __init__(self, task: TaskData) -> None:
         self.task = task
         self._own = task.rules.scorer(task)
 
-    @property
+    @cached_property
     def names(self) -> set[str]:
         """The names of the statistics that every cell of the task has."""
         health = {"health"} if "generate" in self.task.rules.REQUESTS else set()
         return health | {METRICS[m].statistic for m in self.task.rules.scores(self.task)}
+
+    @cached_property
+    def installed(self) -> Mapping[str, str]:
+        """{statistic: version} of what is installed beside this package and changes a score."""
+        versions: Callable[[TaskData], Mapping[str, str]] | None
+        versions = getattr(self.task.rules, "scorer_versions", None)
+        return versions(self.task) if versions else {}
 
     def warm(self) -> None:
         """Start what takes seconds to start, before there is a cell to score."""
@@ -47,6 +56,33 @@ class Scorer:
     def statistics(self, predictions: Predictions) -> Statistics:
         """{name: (n, k) float64}, in the order of the predictions."""
         return {**_health(predictions), **_nll(predictions), **self._own.statistics(predictions)}
+
+    def holds(self, file: ScoreFile | None) -> bool:
+        """Whether a score file has everything that would be computed now."""
+        if file is None or not file.current or not self.names.issubset(file.statistics):
+            return False
+        return all(file.installed.get(s) == self.installed.get(s) for s in file.statistics)
+
+
+class Scorer:
+    """Scores the cells of one task by every chosen variant of its settings. variants: {suffix: scorer}."""
+
+    def __init__(self, task: TaskData) -> None:
+        self.variants = {v.suffix: VariantScorer(task.scored_by_one(v)) for v in task.variants}
+
+    def warm(self) -> None:
+        """Start what takes seconds to start, before there is a cell to score."""
+        for own in self.variants.values():
+            own.warm()
+
+    def prepare(self, predictions: Sequence[Predictions]) -> None:
+        """Do the work that several cells can share, such as tokenizing, before `statistics` is called for each."""
+        for own in self.variants.values():
+            own.prepare(predictions)
+
+    def statistics(self, predictions: Predictions) -> Statistics:
+        """{name: (n, k) float64} of all variants, in the order of the predictions."""
+        return {s: a for own in self.variants.values() for s, a in own.statistics(predictions).items()}
 
 
 def _health(predictions: Predictions) -> Statistics:
@@ -63,8 +99,8 @@ def _nll(predictions: Predictions) -> Statistics:
 
 
 def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
-    """Write the statistics of a cell's predictions, unless statistics of the current scorers exist. True when they were
-    written.
+    """Write the statistics of a cell's predictions, of every variant that has none of the current scorers. True when
+    some were written.
 
     Second runs come first: whoever sees a scored cell may then rely on its noise floor. Raises UserError for damaged
     predictions.
@@ -75,12 +111,11 @@ def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
 
 
 def _score(output_dir: Path, name: str, scorer: Scorer, read: Callable[[Path, str], Predictions | None]) -> bool:
-    """Score one run, read by `read`. True when its statistics were written."""
-    statistics, current = read_scores(output_dir, name)
-    if current and scorer.names.issubset(statistics):
-        return False
-    predictions = read(output_dir, name)
+    """Score one run, read by `read`. True when statistics were written."""
+    missing = {v: own for v, own in scorer.variants.items() if not own.holds(read_variant(output_dir, name, v))}
+    predictions = read(output_dir, name) if missing else None
     if predictions is None:
         return False
-    write_statistics(output_dir, name, scorer.statistics(predictions))
+    for variant, own in missing.items():
+        write_statistics(output_dir, name, own.statistics(predictions), variant, own.installed)
     return True

@@ -21,6 +21,7 @@ from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.lines import FailureLine
 from blip2sweep.wire.pack import JsonObject, OutsideCode, Settings
+from blip2sweep.wire.scoring import Asked
 
 
 class JobArray(TypedDict):
@@ -73,6 +74,7 @@ class Sweep:
     settings: Settings = field(default_factory=lambda: Settings())  # what workers get besides the cells
     foreign: str | None = None  # the name of another package's launcher; None for ours
     single: bool | None = None  # whether the command asked for one cell; None in files of earlier versions
+    scoring: list[Asked] = field(default_factory=list)  # of cells that are scored by other than default settings
     submissions: list[Submission] = field(default_factory=list)
 
     def folder(self, output_dir: Path) -> Path:
@@ -81,7 +83,22 @@ class Sweep:
 
     def write(self, output_dir: Path) -> None:
         """Write sweep.json. Raises UserError when the disk refuses."""
-        write_json(self.folder(output_dir) / "sweep.json", asdict(self))
+        data = asdict(self)
+        if not self.scoring:
+            del data["scoring"]
+        write_json(self.folder(output_dir) / "sweep.json", data)
+
+    def asked(self) -> dict[str, Asked]:
+        """{key: how it is to be scored} of the cells in `scoring`."""
+        return {key: asked for asked in self.scoring for key in asked["keys"]}
+
+    def wanted(self) -> dict[str, set[str]]:
+        """{variant: keys of the cells that are to be scored by it}, by suffix."""
+        asked, found = self.asked(), dict[str, set[str]]()
+        for key in self.keys:
+            for variant in asked[key]["variants"] if key in asked else [""]:
+                found.setdefault(variant, set()).add(key)
+        return found
 
     @property
     def of_one_cell(self) -> bool:
@@ -142,7 +159,7 @@ def read_sweep(path: Path) -> Sweep:
         launches = [Submission(**_known(s, Submission.__dataclass_fields__)) for s in data.get("submissions", [])]
         sweep = Sweep(**_known({**data, "submissions": launches}, Sweep.__dataclass_fields__))
         valid = _is_sweep(sweep)
-    except (AttributeError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         valid = False
     if not valid:
         raise UserError(f"{path}: not what a sweep's file says; right: an unchanged copy")
@@ -166,7 +183,9 @@ def _is_sweep(sweep: Sweep) -> bool:
     launches = sweep.submissions
     texts += tuple(t for s in launches for t in (s.run, s.kind, s.host, s.user))
     numbers = (sweep.created, *(n for s in launches for n in (s.created, s.pid, s.packs)))
+    texts += tuple(t for a in sweep.scoring for t in (a["main_metric"], *a["variants"], *a["keys"]))
     objects = (sweep.rerun, sweep.tracking, sweep.settings, *(s.launcher for s in launches), *sweep.skipped)
+    objects += tuple(a["settings"] for a in sweep.scoring)
     arrays = [a for s in launches for a in s.arrays]
     return (
         all(isinstance(t, str) for t in texts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from blip2sweep.metrics import METRICS
@@ -21,23 +21,29 @@ from blip2sweep.results import drops
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
+from blip2sweep.results.predictions import listed_variants
 from blip2sweep.wire.lines import ResultLine
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, object]  # {column: value}
+Variants = Mapping[str, Sequence[str]]  # {name of predictions: variants that they were scored by, besides the default}
 TORCH = "torch"  # the back end of results that name none
 
 
-def build_table(ledger: Ledger) -> pd.DataFrame:
+def build_table(ledger: Ledger, variants: Variants | None = None) -> pd.DataFrame:
     """All cells of the ledger, in the order they ended. A cell without a baseline has no drops. A cell that was never
-    measured has no metrics."""
+    measured has no metrics.
+
+    variants: of scores, as they were when cells were measured; by default as they are now.
+    """
     import pandas as pd  # imported late: planning and status only use `older`
 
     _recipe_semantics.cache_clear()
+    there = listed_variants(ledger.output_dir) if variants is None else variants
     rows, with_roles = (
-        (_row(key, attempts, ledger) for key, attempts in _ordered(ledger)),
+        (_row(key, attempts, ledger, there) for key, attempts in _ordered(ledger)),
         RoleColumns(lambda: planned_models(ledger.output_dir)),
     )
     table = pd.DataFrame([with_roles(r) for r in rows if r])
@@ -61,12 +67,12 @@ def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     )
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger) -> Row | None:
+def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants) -> Row | None:
     """The row of a cell; None for a cell that neither is done nor failed."""
     if attempts.result is None:
         return _failed_row(key, attempts)
     result = attempts.result
-    measured = attempts.measured.get(source_of(result, ledger))
+    measured = attempts.measured.get(source_of(result, ledger, variants))
     return {
         "key": key,
         "status": "done",
@@ -118,13 +124,13 @@ def _recipe_semantics(recipe_json: str) -> int:
     return semantics((e["method"] for e in entries if "step" not in e), (e["step"] for e in entries if "step" in e))
 
 
-def source_of(result: ResultLine, ledger: Ledger) -> str:
+def source_of(result: ResultLine, ledger: Ledger, variants: Variants) -> str:
     """The name of what the result's measurement has to be made from, as the ledger is now. Empty for a result without
-    predictions."""
+    predictions. variants: from `listed_variants`."""
     if not result["predictions"]:  # imported scores may come without outputs
         return ""
     name, second_runs = predictions_name(result), drops.recorded_second_runs(result)
-    return drops.source(name, second_runs, baseline_of(result, ledger))
+    return drops.source(name, second_runs, baseline_of(result, ledger), lambda n: variants.get(n, ()))
 
 
 def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:

@@ -19,6 +19,8 @@ from blip2sweep.recipe.part_bits import ROLES
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.results.drops import MEASURES
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.main_metrics import with_main_metrics
+from blip2sweep.results.predictions import known_variants, score_folder
 from blip2sweep.results.sweeps import Sweep
 
 State = dict[str, object]  # sizes, times and versions of what tables are made from
@@ -32,7 +34,11 @@ def is_current(path: Path, output_dir: Path, sweep: Sweep | None) -> bool:
     except (OSError, pa.ArrowException):
         return False
     current = state(output_dir)
-    return bool(made == digest([current, sweep.keys] if sweep else current).encode())
+    return bool(made == (_made_from(current, sweep) if sweep else digest(current)).encode())
+
+
+def _made_from(current: State, sweep: Sweep) -> str:
+    return digest([current, sweep.keys, sweep.scoring] if sweep.scoring else [current, sweep.keys])
 
 
 def state(output_dir: Path) -> State:
@@ -43,7 +49,11 @@ def state(output_dir: Path) -> State:
         os.scandir(output_dir / "journals") as entries,
     ):  # the ledger reports what is unreadable
         journals = {e.name: e.stat().st_size for e in entries if e.name.endswith(".jsonl")}
-        changed = [p.stat().st_mtime_ns for f in ("predictions", "scores") if (p := output_dir / f).exists()]
+        folders = [
+            output_dir / "predictions",
+            *(score_folder(output_dir, v) for v in ("", *known_variants(output_dir))),
+        ]
+        changed = [folder.stat().st_mtime_ns for folder in folders if folder.exists()]
         return {
             **journals,
             "changed": changed,
@@ -58,7 +68,7 @@ def write_sweep(
     """Write a sweep's own table, selected from that of all cells. Returns its rows. made_from: the `state` before the
     ledger was read."""
     own = sweep_rows(table, sweep)
-    fingerprint = "" if made_from is None else digest([made_from, sweep.keys])
+    fingerprint = "" if made_from is None else _made_from(made_from, sweep)
     write_table(sweep.folder(output_dir) / "table.parquet", own, ledger, fingerprint)
     return own
 
@@ -82,11 +92,12 @@ def as_arrow(table: pd.DataFrame) -> pa.Table:
 
 
 def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """The rows of a sweep's keys, in the sweep's order."""
+    """The rows of a sweep's keys, in the sweep's order, with the main metric that the sweep wants."""
     if table.empty:
         return table
     order = {key: i for i, key in enumerate(sweep.keys)}
-    return table[table["key"].isin(order)].sort_values("key", key=lambda k: k.map(order)).reset_index(drop=True)
+    rows = table[table["key"].isin(order)].sort_values("key", key=lambda k: k.map(order)).reset_index(drop=True)
+    return with_main_metrics(rows, {key: asked["main_metric"] for key, asked in sweep.asked().items()})
 
 
 def write_parquet(path: Path, table: pa.Table, made_from: str = "") -> None:

@@ -8,27 +8,50 @@ from pathlib import Path
 
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import key_of, read_scores, scored_names
+from blip2sweep.results.predictions import key_of, read_scores, score_folder, scored_names
 from blip2sweep.results.sweeps import Sweep
+from blip2sweep.tasks.settings import suffixes
 from blip2sweep.wire.lines import ResultLine
+from blip2sweep.wire.pack import TaskJob
 
 NO_PACK = "no pack holds"  # part of the message about a cell that cannot be scored here
 
 
 def unscored(output_dir: Path, sweep: Sweep, done: Collection[str] | None = None) -> list[ResultLine]:
-    """The sweep's results that have predictions and no statistics. For a cell that was computed again the new result
-    counts.
+    """The sweep's results that have predictions and no statistics of a variant that it wants. For a cell that was
+    computed again the new result counts.
 
     done: the keys that have a result, where the caller knows them; lines of other keys are then not parsed.
     """
-    names = scored_names(output_dir)
-    candidates = ({*sweep.keys} - set(map(key_of, names))) | {*sweep.rerun}.intersection(sweep.keys)
+    wanted = _Wanted(output_dir, sweep)
+    candidates = wanted.lacking | {*sweep.rerun}.intersection(sweep.keys)
     if done is not None:
         candidates &= {*done}
     if not candidates:
         return []
     results = Ledger(output_dir, only=candidates).refresh().results()
-    return [r for r in results if r["predictions"] and predictions_name(r) not in names]
+    return [r for r in results if r["predictions"] and not wanted.has(r)]
+
+
+class _Wanted:
+    """The score files that a sweep wants, and those that there are. lacking: keys without one."""
+
+    def __init__(self, output_dir: Path, sweep: Sweep) -> None:
+        self._keys = sweep.wanted()
+        self._names = {variant: scored_names(output_dir, variant) for variant in self._keys}
+        there = {variant: set(map(key_of, names)) for variant, names in self._names.items()}
+        self.lacking = {key for variant, keys in self._keys.items() for key in keys - there[variant]}
+
+    def has(self, result: ResultLine) -> bool:
+        """Whether there is every file that is wanted of this result, which has predictions."""
+        key, name = result["key"], predictions_name(result)
+        return all(name in self._names[variant] for variant, keys in self._keys.items() if key in keys)
+
+
+def is_scored(output_dir: Path, name: str, task: TaskJob) -> bool:
+    """Whether predictions have a score file of every variant that a job names. Raises UserError for a task whose
+    scoring is not known here."""
+    return all((score_folder(output_dir, variant) / f"{name}.npz").exists() for variant in suffixes(task))
 
 
 def outdated(output_dir: Path, sweep: Sweep) -> list[ResultLine]:
@@ -56,15 +79,15 @@ def not_scored(output_dir: Path, sweep: Sweep, missing: list[ResultLine]) -> str
 
 def scoring(output_dir: Path, sweep: Sweep) -> str:
     """The line for following a sweep whose cells all have results and are not all scored."""
-    left = len({*sweep.keys} - set(map(key_of, scored_names(output_dir))))
+    left = len(_Wanted(output_dir, sweep).lacking)
     return f"every cell is done; {left} of {len(sweep.keys)} are being scored"
 
 
 def scored(output_dir: Path, sweep: Sweep) -> bool:
-    """Whether every cell has statistics. They are written after the result, while the next cell runs. For a cell that
-    was computed again the new result counts."""
-    names = scored_names(output_dir)
-    if not set(map(key_of, names)).issuperset(sweep.keys):
+    """Whether every cell has the statistics that the sweep wants. They are written after the result, while the next
+    cell runs. For a cell that was computed again the new result counts."""
+    wanted = _Wanted(output_dir, sweep)
+    if wanted.lacking:
         return False
     new_results = Ledger(output_dir, only=sweep.rerun).refresh().results() if sweep.rerun else []
-    return names.issuperset(predictions_name(r) for r in new_results if r["predictions"])
+    return all(wanted.has(r) for r in new_results if r["predictions"])

@@ -19,6 +19,7 @@ from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
 from blip2sweep.tasks.settings import declared
+from blip2sweep.tasks.settings import main_metric as of_variant
 from blip2sweep.tasks.task import Task, task_of
 
 if TYPE_CHECKING:
@@ -92,13 +93,15 @@ class TaskData:
 
     def scored_by(self, scoring: Mapping[str, tuple[str, ...]], main_metric: str) -> TaskData:
         """The same samples, scored in another way. main_metric: without the suffix of a variant."""
-        other = replace(self, scoring=scoring)
-        first = main_metric + other.variants[0].suffix
-        own = first if first == main_metric or first in other.rules.scores(other) else main_metric
-        other = replace(other, main_metric=own)
+        first = variants(declared(self.rules), scoring)[0]
+        other = replace(self, scoring=scoring, main_metric=of_variant(main_metric, first.suffix))
         if "content" in vars(self):
             vars(other)["content"] = self.content
         return other
+
+    def scored_by_one(self, variant: Variant) -> TaskData:
+        """The same samples, scored by one of the variants."""
+        return replace(self, scoring={name: (value,) for name, value in variant.values.items()})
 
     def part(self, samples: Sequence[Sample]) -> TaskData:
         """The data of some samples. The images of all samples are checked against the plan."""

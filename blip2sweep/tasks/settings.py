@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip2sweep.errors import UserError, UserErrors
-from blip2sweep.metrics.variants import Declared
+from blip2sweep.metrics.statistics import METRICS
+from blip2sweep.metrics.variants import Declared, Variant, variants
 from blip2sweep.tasks.task import Format, Task, format_of, task_of
 
 # Fields that every task has, of its section and of a job. All others are settings.
@@ -70,6 +71,22 @@ def without_scoring(config: Config) -> dict[str, Any]:
     """The section without scoring settings: what is read, and what a key may depend on."""
     names = declared(task_of(str(config["kind"])))
     return {name: value for name, value in config.items() if name not in names}
+
+
+def suffixes(config: Config) -> list[str]:
+    """The suffixes of the chosen variants of scoring, the first first. No module is imported for a section without
+    settings. Raises UserError as `task_settings` does."""
+    return [""] if BASE.issuperset(settled(config)) else [v.suffix for v in chosen_variants(config)]
+
+
+def chosen_variants(config: Config) -> list[Variant]:
+    """The chosen variants of scoring, the first first. Raises UserError as `task_settings` does."""
+    return variants(declared(task_of(str(config["kind"]))), task_settings(config).scoring)
+
+
+def main_metric(name: str, suffix: str) -> str:
+    """The main metric of a variant; the plain one where it has no variants, as the likelihood."""
+    return name + suffix if name + suffix in METRICS else name
 
 
 def settled(config: Config) -> dict[str, Any]:

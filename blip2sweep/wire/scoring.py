@@ -1,4 +1,4 @@
-"""The messages between a worker and its scoring process, one JSON line each."""
+"""The messages between a worker and its scoring process, one JSON line each; and what a sweep asks of scoring."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ class ScoreAnswer(TypedDict):
     key: str
     written: bool
     failure: Failure | None
+
+
+class Asked(TypedDict):
+    """How a sweep wants some of its cells scored, where that is not by the default of every scoring setting.
+
+    settings: {setting: values} of the task. variants: their suffixes, empty for the default. main_metric: that of the
+    first variant.
+    """
+
+    settings: dict[str, list[str]]
+    variants: list[str]
+    main_metric: str
+    keys: list[str]

@@ -29,6 +29,7 @@ from blip2sweep.machine.processes import exists, lives, settle_user
 from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
+from blip2sweep.results.unscored import is_scored
 from blip2sweep.wire.lines import StartLine, WorkerFailure, WorkerName
 from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.in_context import run_in_context
@@ -187,7 +188,7 @@ class Worker:
         assert result is not None
         assert result["predictions"] is not None
         name = stem(job["key"], result["predictions"])
-        if not (self.output_dir / "scores" / f"{name}.npz").exists() and not attempts.open:
+        if not attempts.open and not is_scored(self.output_dir, name, job["task"]):
             self._scoring(name, job)
 
 
