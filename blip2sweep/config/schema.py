@@ -118,6 +118,7 @@ class GenerationConfig:
     max_new_tokens: int | None = None
     min_new_tokens: int | None = None
     length_penalty: float | None = None
+    question: str | None = None  # raw | lavis; null: raw
 
 
 @dataclass

@@ -18,6 +18,7 @@ from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.tasks import TaskData, load_task, with_scoring
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.settings import settled, task_settings, without_scoring
 from blip2sweep.tasks.task import task_of
 
@@ -108,7 +109,8 @@ def _check_texts(task: TaskData, generation: Generation, token: str | None) -> N
     own, prompt = task_of(task.kind), generation.prompt or ""
     if token and token in prompt:
         raise UserError(f"generation.prompt={prompt!r}: holds {token}, which stands for the picture; right: without it")
-    held = [s.id for s in task.samples if token and token in own.prompt(s, prompt)]
+    texts = prompts(own, task.samples, prompt, generation.question) if token else [""] * len(task.samples)
+    held = [s.id for s, text in zip(task.samples, texts, strict=True) if token and token in text]
     if held:
         raise UserError(
             f"task {task.name}: {token} stands for the picture, and the texts of {len(held)} samples hold it, such as that "

@@ -61,6 +61,7 @@ class GenerationJob(TypedDict):
     max_new_tokens: int
     min_new_tokens: NotRequired[int | None]
     length_penalty: NotRequired[float | None]
+    question: NotRequired[str]
     repetition_penalty: NotRequired[float | None]
 
 

@@ -15,10 +15,11 @@ from blip2sweep.chat.client import Client
 from blip2sweep.chat.replies import Replies, Reply
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.tasks.question_text import RAW, prompts
 from blip2sweep.tasks.rounds import ANSWERS
 from blip2sweep.wire.chat import Endpoint
 from blip2sweep.wire.lines import Cost
-from blip2sweep.wire.pack import CellJob, Settings
+from blip2sweep.wire.pack import CellJob, GenerationJob, Settings
 from blip2sweep.workers.rounds import Ask, CellRounds
 
 MILLION = 1_000_000
@@ -38,7 +39,7 @@ def in_context(job: CellJob, ask: Ask | None, output_dir: Path, asking: Asking, 
     missing that nobody can ask here."""
     data = read_task(job)
     rounds = CellRounds(job, data.samples, output_dir, ask)
-    told = pipeline.run(job["chat"]["recipe"], asked_of(data), rounds, asking)
+    told = pipeline.run(job["chat"]["recipe"], asked_of(data, job["generation"]), rounds, asking)
     own = rounds.answered[ANSWERS]
     cost = {
         **_summed({name: answered.cost for name, answered in rounds.answered.items()}),
@@ -57,9 +58,9 @@ def _read(task: str) -> TaskData:
     return planned_task(json.loads(task))
 
 
-def asked_of(data: TaskData) -> list[str]:
-    """The questions as the chat model gets them."""
-    return [sample.question or "" for sample in data.samples]
+def asked_of(data: TaskData, generation: GenerationJob) -> list[str]:
+    """The questions as the chat model gets them: rewritten as in the prompt of the own answer."""
+    return prompts(data.rules, data.samples, "{}", generation.get("question", RAW))
 
 
 def _predictions(data: TaskData, told: pipeline.Told, own: Predictions) -> Predictions:

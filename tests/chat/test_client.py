@@ -105,7 +105,9 @@ def test_what_does_not_pass_is_one_line_after_the_last_try() -> None:
         ask(lambda body, number: Fails(raw=b"\xff\xfe\n\n not json"))
 
 
-@pytest.mark.parametrize(("status", "right"), [(401, "the endpoint's own key in OPENAI_API_KEY"), (404, "chat.base_url")])
+@pytest.mark.parametrize(
+    ("status", "right"), [(401, "the endpoint's own key in OPENAI_API_KEY"), (404, "chat.base_url")]
+)
 def test_what_cannot_pass_is_not_tried_again_and_shows_no_key(status: int, right: str) -> None:
     said = f'{{"error": {{"message": "Incorrect API key provided: {SECRET}"}}}}'.encode()
     with serving(lambda body, number: Fails(status, said)) as server, pytest.raises(ChatError) as found:
