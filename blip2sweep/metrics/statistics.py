@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import captions, gqa, letters, mmmu, recall, yes_no
+from blip2sweep.metrics import captions, gqa, in_context, letters, mmmu, recall, yes_no
 from blip2sweep.metrics.core import ANSWERS, CAPTIONS, EVERY_TASK, LAST
 from blip2sweep.metrics.metric import FloatArray, Metric
 
@@ -33,6 +33,7 @@ __all__ = [
 FAMILIES: tuple[tuple[Metric, ...], ...] = (
     captions.METRICS,
     gqa.METRICS,
+    in_context.METRICS,
     letters.METRICS,
     mmmu.METRICS,
     recall.METRICS,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         exam,
         gqa,
         gqa_questions,
+        incontext,
         karpathy,
         letter,
         mmmu,
@@ -55,6 +56,7 @@ KINDS = {
     "choice": "blip2sweep.tasks.choice",
     "exam": "blip2sweep.tasks.exam",
     "gqa": "blip2sweep.tasks.gqa_questions",
+    "incontext": "blip2sweep.tasks.incontext",
     "letter": "blip2sweep.tasks.letter",
     "retrieval": "blip2sweep.tasks.retrieval",
     "vqa": "blip2sweep.tasks.questions",
@@ -170,6 +172,11 @@ def longest_text(task: Task) -> int | None:
     return cast("int | None", getattr(task, "MOST_TOKENS", None))
 
 
+def asks_chat(task: Task) -> bool:
+    """Whether a chat model gives the answers, from what the model says of the pictures: the task's CHAT."""
+    return bool(getattr(task, "CHAT", False))
+
+
 def load_outside(kinds: Iterable[str] = ()) -> None:
     """Add the metrics of kinds from outside to METRICS, because a table may have cells of any task.
 
@@ -182,4 +189,4 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
     _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, vqav2)
-    _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, letter, questions, retrieval, yes_no)
+    _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)
