@@ -41,7 +41,8 @@ class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
     answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
-    ones. details: further facts as JSON, such as OCR tokens or a domain.
+    ones. details: further facts as JSON, such as OCR tokens or a domain. scoring: facts that only scores read, from
+    a file that may come later; they are no part of the fingerprint.
     """
 
     id: Id
@@ -52,6 +53,7 @@ class Sample:
     answer_type: str | None = None
     choices: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
+    scoring: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
 
     @property
     def majority(self) -> str:
@@ -133,7 +135,9 @@ class TaskData:
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
-        """The output for each sample as people read it. A choice is given by its text."""
+        """The output for each sample as people read it: of a choice its text, of a ranking what the kind writes."""
+        if readable := getattr(self.rules, "readable", None):
+            return list(readable(self, predictions))
         known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
         return [
             known[i][int(word)] if known.get(i) else word
@@ -189,15 +193,18 @@ def inside(root: Path, given: object, field: str) -> str:
 def annotation_files(root: Path, given: object, split: str, count: int = 1) -> list[Path]:
     """The files that `task.annotations` names in place of a format's own, `{split}` in them replaced by the split.
 
-    given: a name, or a list of `count` names. Raises UserError for another number, and for a file that is not there.
+    given: a name in the data folder or in its `annotations/`, or a list of `count` names. Raises UserError for another
+    number, and for a file that is not there.
     """
     names = list(given) if isinstance(given, list | tuple) else [given]
     if len(names) != count:
         raise UserError(f"task.annotations={given}: {len(names)} files; right: {count} for this format")
     field = "task.annotations"
-    paths = [root / inside(root, n.replace("{split}", split) if isinstance(n, str) else n, field) for n in names]
-    if lacking := [path for path in paths if not path.is_file()]:
-        raise UserError(f"{field}={given}: no such file {lacking[0]}; right: a file in task.data_dir={root}")
+    inner = [inside(root, n.replace("{split}", split) if isinstance(n, str) else n, field) for n in names]
+    paths = [root / n if (root / n).is_file() else root / "annotations" / n for n in inner]
+    if lacking := [name for name, path in zip(inner, paths, strict=True) if not path.is_file()]:
+        where = f"{lacking[0]} in task.data_dir={root}, nor in its folder annotations"
+        raise UserError(f"{field}={given}: no such file {where}; right: the name of a file there")
     return paths
 
 
