@@ -41,7 +41,8 @@ class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
     answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
-    ones. details: further facts as JSON, such as OCR tokens or a domain.
+    ones. details: further facts as JSON, such as OCR tokens or a domain. scoring: facts that only scores read, from
+    a file that may come later; they are no part of the fingerprint.
     """
 
     id: Id
@@ -52,6 +53,7 @@ class Sample:
     answer_type: str | None = None
     choices: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
+    scoring: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
 
     @property
     def majority(self) -> str:
@@ -134,7 +136,9 @@ class TaskData:
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
-        """The output for each sample as people read it. A choice is given by its text."""
+        """The output for each sample as people read it: of a choice its text, of a ranking what the kind writes."""
+        if readable := getattr(self.rules, "readable", None):
+            return list(readable(self, predictions))
         known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
         return [
             known[i][int(word)] if known.get(i) else word
