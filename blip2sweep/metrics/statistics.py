@@ -63,9 +63,10 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
 
 
 def by_order(names: Iterable[str]) -> list[str]:
-    """These metrics sorted by `order`. Unknown metrics, and those that no table may be about, are left out."""
-    known = {n: METRICS[n].order for n in dict.fromkeys(names) if n in METRICS}
-    return sorted((n for n, order in known.items() if order is not None), key=lambda n: known[n] or 0)
+    """These metrics sorted by `order`, those of one order as METRICS has them. Unknown metrics, and those that no table
+    may be about, are left out."""
+    place = {name: (metric.order, i) for i, (name, metric) in enumerate(METRICS.items()) if metric.order is not None}
+    return sorted({*names} & place.keys(), key=place.__getitem__)
 
 
 def main_metrics() -> list[str]:

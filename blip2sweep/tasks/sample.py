@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.statistics import BUILT_IN, METRICS, by_order
+from blip2sweep.metrics.statistics import BUILT_IN, by_order
 from blip2sweep.metrics.variants import Variant, variants
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
@@ -129,8 +129,7 @@ class TaskData:
         """The columns of a row about the task, besides those that every row has. `main_metric` is one of them where a
         table could not infer it from the metrics of the row. Of a variant it is always one, because other variants may
         be scored later."""
-        scored = set(self.rules.scores(self))
-        first = by_order(m for m in METRICS if m in scored)[:1]
+        first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         told &= not self.variants[0].suffix
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
