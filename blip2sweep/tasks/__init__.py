@@ -13,7 +13,7 @@ from blip2sweep.rows import without_gc
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
-from blip2sweep.tasks.settings import task_settings
+from blip2sweep.tasks.settings import named_main_metric, task_settings
 from blip2sweep.tasks.task import format_of
 
 __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation", "with_scoring"]
@@ -39,12 +39,12 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
     skip = str(config.get("on_bad_image", "error"))
     whole, name, said = fingerprint(samples, root), str(config["name"]), (*told, *notes)
     data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=own.identity)
-    return data.scored_by(own.scoring, str(config.get("main_metric") or ""))
+    return data.scored_by(own.scoring, named_main_metric(config))
 
 
 def with_scoring(data: TaskData, config: Mapping[str, Any]) -> TaskData:
     """The samples of another task config that differs in scoring settings alone. Raises UserError as `load_task` does."""
-    return data.scored_by(task_settings(config).scoring, str(config.get("main_metric") or ""))
+    return data.scored_by(task_settings(config).scoring, named_main_metric(config))
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:
