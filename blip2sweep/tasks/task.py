@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         scienceqa,
         vqav2,
         yes_no,
-    )  # fmt: skip
+    )
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 

@@ -109,7 +109,7 @@ def test_bad_files_of_pope(data: Path) -> None:
     path.write_text("\n")
     fails(data, "pope", "coco_pope_random.json: empty", split="random")
     path.write_text(json.dumps({"images": [], "annotations": []}))  # captions of COCO
-    fails(data, "pope", "has no 'question_id'", split="random")
+    fails(data, "pope", "its first line has the fields images, annotations; right: the official file", split="random")
     path.unlink()
     fails(data, "pope", "coco_pope_random.json: cannot be read", split="random")
     (data / "pope/val2014/COCO_val2014_000000001007.jpg").unlink()
