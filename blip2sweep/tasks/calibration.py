@@ -16,7 +16,8 @@ from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.rows import Id
 from blip2sweep.tasks.content import READING, UNREADABLE, file_digests
-from blip2sweep.tasks.generation import resolve_generation
+from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.question_text import RAW
 from blip2sweep.tasks.sample import TaskData, fingerprint
 from blip2sweep.tasks.settings import base
 from blip2sweep.tasks.task import format_of
@@ -29,7 +30,7 @@ BATCH = 32  # samples that run together
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """task: the config of the split; data: the chosen samples; prompt: as generation words it for their kind.
+    """task: the config of the split; data: the chosen samples; prompt, question: as generation words them for their kind.
 
     upstream: what the layers before a layer are while it is measured (see conf/calibration/task.yaml). threads, batch:
     CPU threads and samples at a time, which decide in what order sums are added up.
@@ -46,6 +47,7 @@ class Calibration:
     prompt: str | None
     threads: int = 1
     batch: int = BATCH
+    question: str = RAW
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -57,11 +59,16 @@ class Calibration:
             "pictures": None if self.text_only else READING,
             "kind": self.data.kind,
             "prompt": self.prompt,
+            **self._rewritten,
             "upstream": self.upstream,
             "image_token_weight": None if self.text_only else self.image_token_weight,
             "text_only": self.text_only,
             "arithmetic": self.arithmetic,
         }
+
+    @property
+    def _rewritten(self) -> dict[str, object]:
+        return {} if self.question == RAW else {"question": self.question}
 
     @property
     def arithmetic(self) -> dict[str, int]:
@@ -114,7 +121,7 @@ class Calibration:
             "threads",
         )
         planned = {k: self.identity[k] for k in ("samples", "images")}
-        return {k: getattr(self, k) for k in fields} | {"planned": planned}
+        return {k: getattr(self, k) for k in fields} | self._rewritten | {"planned": planned}
 
 
 def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,14 +225,13 @@ def calibration(
     fields = ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "threads")
     shared = {k: config[k] for k in fields}
     data = choose(split, config["n_samples"], config["seed"])
-    return Calibration(dict(task), data, prompt=prompt_of(generation, split.kind, family, prompts), **shared)
+    wording = _wording(generation, split.kind, family, prompts)
+    return Calibration(dict(task), data, prompt=wording.prompt, question=wording.question, **shared)
 
 
-def prompt_of(
-    generation: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None = None
-) -> str | None:
-    """The prompt of the cell's preset for this kind of task, or the user's own prompt where it fits the kind."""
+def _wording(generation: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None) -> Generation:
+    """The settings of the cell's preset for this kind of task, with the user's own prompt where it fits the kind."""
     try:
-        return resolve_generation(generation, kind, family, prompts)[0].prompt
+        return resolve_generation(generation, kind, family, prompts)[0]
     except UserError:
-        return resolve_generation({**generation, "prompt": None}, kind, family, prompts)[0].prompt
+        return resolve_generation({**generation, "prompt": None}, kind, family, prompts)[0]

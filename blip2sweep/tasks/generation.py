@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.tasks.question_text import QUESTIONS, RAW
 from blip2sweep.tasks.task import task_of
 
 ANY = "any"  # the family in presets that fits a family without presets of its own
-OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty")
+OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "question")
+LATER = {"question": RAW, "repetition_penalty": None}
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Generation:
     beam.
 
     The prompt of a task with questions has `{}` for the question. Lengths are in new tokens, without prompt and image.
+    question: how a question is rewritten before it stands in the prompt, one of QUESTIONS.
+    repetition_penalty: of beam search, as in transformers; rounds of the in-context pipeline alone set it.
     """
 
     prompt: str | None
@@ -26,6 +30,15 @@ class Generation:
     max_new_tokens: int
     min_new_tokens: int | None = None
     length_penalty: float | None = None
+    question: str = RAW
+    repetition_penalty: float | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """The settings as JSON. What came later is there only where it does something, so that keys stay."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v != LATER[k]}
+
+
+WRITES_NOTHING = Generation(None, 1, 1)  # of a task that only compares pictures and texts
 
 
 def resolve_generation(
@@ -38,6 +51,8 @@ def resolve_generation(
     UserError naming the key that is wrong.
     """
     own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
+    if task_of(kind).REQUESTS == ("match",):
+        return WRITES_NOTHING, frozenset({"generation"})
     given = {k: config[k] for k in OPTIONS if config.get(k) is not None}
     values = {**own, **_preset(config, kind, family), **given}
     generation = Generation(
@@ -46,12 +61,14 @@ def resolve_generation(
         max_new_tokens=_whole(values, "max_new_tokens", 1),
         min_new_tokens=_whole({"min_new_tokens": 0, **values}, "min_new_tokens", 0) or None,
         length_penalty=_length_penalty(values),
+        question=_question(values, kind),
     )
     least, most = generation.min_new_tokens or 0, generation.max_new_tokens
     if least > most:
         raise UserError(f"generation.min_new_tokens={least}: right: at most max_new_tokens={most}")
+    idle = () if task_of(kind).ASKS else ("question",)
     used = [k for k in given if k in ("prompt", "min_new_tokens") or getattr(generation, k) is not None]
-    return generation, frozenset({"generation", *(f"generation.{k}" for k in used)})
+    return generation, frozenset({"generation", *(f"generation.{k}" for k in used if k not in idle)})
 
 
 def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, Any]:
@@ -73,6 +90,13 @@ def _prompt(value: object, kind: str) -> str | None:
     text = str(value or "")
     task_of(kind).check_prompt(text)
     return text or None
+
+
+def _question(values: Mapping[str, object], kind: str) -> str:
+    value = values.get("question", RAW)
+    if value not in QUESTIONS:
+        raise UserError(f"generation.question={value}: right: {' or '.join(QUESTIONS)}")
+    return str(value) if task_of(kind).ASKS else RAW
 
 
 def _whole(values: Mapping[str, object], name: str, least: int) -> int:

@@ -265,13 +265,14 @@ def test_planning_opens_no_image(data: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("paper", "vqa", "opt", Generation("Question: {} Answer:", 5, 10, None, -1.0)),
         ("paper", "vqa", "t5", Generation("Question: {} Short answer:", 5, 10, None, -1.0)),
         ("lavis", "caption", "opt", Generation("a photo of", 5, 30, 8, 1.0)),
-        ("lavis", "vqa", "opt", Generation("Question: {} Short answer:", 5, 10, None, 0.0)),
-        ("lavis", "vqa", "t5", Generation("Question: {} Short answer:", 5, 10, None, 0.0)),
+        ("lavis", "vqa", "opt", Generation("Question: {} Short answer:", 5, 10, None, 0.0, "lavis")),
+        ("lavis", "vqa", "t5", Generation("Question: {} Short answer:", 5, 10, None, 0.0, "lavis")),
         ("seed", "caption", "opt", Generation(None, 1, 18)),
     ],
 )
 def test_presets(preset: str, kind: str, family: str, expected: Generation) -> None:
-    assert resolve_generation(conf(f"generation/{preset}"), kind, family) == (expected, frozenset({"generation"}))
+    read = {"generation", "generation.question"} if expected.question != "raw" else {"generation"}
+    assert resolve_generation(conf(f"generation/{preset}"), kind, family) == (expected, frozenset(read))
 
 
 def override(preset: str = "greedy", kind: str = "caption", **fields: Any) -> tuple[Generation, set[str]]:

@@ -10,11 +10,13 @@ from functools import reduce
 from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
+from blip2sweep.backends.torch.matches import Match
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.images import Features
 from blip2sweep.models.language import Prefilled
 from blip2sweep.models.text import Ids, Likelihood, Prompt, Text
 from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.sample import Sample
 from blip2sweep.tasks.task import Task
 
@@ -23,13 +25,13 @@ class Answer(NamedTuple):
     """The answer to a sample.
 
     text: None where none was requested. likelihood: summed over its targets, None where it has none. options: the
-    likelihood of each of its choices. scores: against each candidate, where a match was requested.
+    likelihood of each of its choices. match: its scores, where a match was requested.
     """
 
     text: Text | None
     likelihood: Likelihood | None
     options: tuple[Likelihood, ...] = ()
-    scores: tuple[float, ...] = ()
+    match: Match | None = None
 
 
 class Answers:
@@ -49,8 +51,7 @@ class Answers:
         self.language, self.stage = run.loaded.language, run.loaded.anatomy.last_stage
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
-        prompt = generation.prompt or ""
-        self.prompts = self.language.prompt_ids([task.prompt(s, prompt) for s in samples])
+        self.prompts = self.language.prompt_ids(prompts(task, samples, generation.prompt, generation.question))
         n = nll_references if "likelihood" in self.requests else 0
         self.references = self._reference_ids([task.targets(s, n) for s in samples])
         chosen_from = [s.choices if "choose" in self.requests else () for s in samples]
