@@ -6,7 +6,7 @@ prompt and generation. The spelling of the configuration, the machine, batch siz
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.architecture import asked_as
 from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import backend_text
+from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
 from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
@@ -25,6 +26,7 @@ from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation
+from blip2sweep.wire.chat import ChatRecipe
 from blip2sweep.wire.pack import (
     BackendChoice,
     CellJob,
@@ -42,6 +44,7 @@ class Cell:
     """One configuration of the grid, resolved.
 
     used: config keys that determine something about the cell. backend: None for torch, which an identity does not name.
+    chat: None of a task that asks no chat model.
     """
 
     model: Model
@@ -52,6 +55,7 @@ class Cell:
     used: frozenset[str]
     calibration: Calibration | None = None
     backend: BackendChoice | None = None
+    chat: ChatRecipe | None = None
 
     @cached_property
     def semantics(self) -> int:
@@ -84,11 +88,12 @@ class Cell:
             "kind": self.task.kind,
             "on_bad_image": self.task_config["on_bad_image"],
             "nll_references": self.task_config["nll_references"],
-            "generation": asdict(self.generation),
+            "generation": self.generation.as_dict(),
             **asked_as(self.model.config),
             **({"settings": dict(self.task.settings)} if self.task.settings else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
+            **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
         }
 
     @cached_property
@@ -115,13 +120,14 @@ class Cell:
             "data_images": self.task.content[:12],
             "exif": READING["exif"],
             **self.task.columns,
-            "generation": canonical_json({k: v for k, v in asdict(self.generation).items() if v is not None}),
+            "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
             **(self.calibration.columns() if self.calibration else {}),
             **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
+            **(chat_columns(self.chat) if self.chat else {}),
         }
         return cast("Columns", columns)
 
@@ -135,7 +141,7 @@ class Cell:
             "model": self.model.config,
             "folder": str(self.model.folder),
             "task": cast("TaskJob", {**self.task_config, "planned": planned}),
-            "generation": cast("GenerationJob", asdict(self.generation)),
+            "generation": cast("GenerationJob", self.generation.as_dict()),
             "recipe": targets(self.recipe),
             "recipe_hash": self.recipe.hash,
             "baseline": self.baseline().key,
@@ -146,4 +152,7 @@ class Cell:
             job["backend"] = self.backend
         if self.outside:
             job["outside"] = self.outside
+        if self.chat:
+            job["chat"] = chat_job(self.chat, self.identity)
+            job["task"]["variant"] = self.chat["variant"]
         return job

@@ -11,12 +11,14 @@ from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
+from blip2sweep.planning.chosen_chat import chosen_chat
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.tasks import TaskData, load_task, with_scoring
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.settings import settled, task_settings, without_scoring
 from blip2sweep.tasks.task import task_of
 
@@ -47,7 +49,9 @@ class CellBuilder:
         samples = self._calibration(config, model, recipe, task)
         if samples is not None:
             recipe = stamped(recipe, samples.digest)
-        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend)
+        chat, of_chat = self._once("chat", [config.get("chat"), task.kind], lambda a: chosen_chat(a[0], task))
+        used |= of_chat
+        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat)
         cell.check_outside()
         return cell
 
@@ -105,7 +109,8 @@ def _check_texts(task: TaskData, generation: Generation, token: str | None) -> N
     own, prompt = task_of(task.kind), generation.prompt or ""
     if token and token in prompt:
         raise UserError(f"generation.prompt={prompt!r}: holds {token}, which stands for the picture; right: without it")
-    held = [s.id for s in task.samples if token and token in own.prompt(s, prompt)]
+    texts = prompts(own, task.samples, prompt, generation.question) if token else [""] * len(task.samples)
+    held = [s.id for s, text in zip(task.samples, texts, strict=True) if token and token in text]
     if held:
         raise UserError(
             f"task {task.name}: {token} stands for the picture, and the texts of {len(held)} samples hold it, such as that "

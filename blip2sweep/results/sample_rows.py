@@ -33,6 +33,8 @@ FURTHER = {
     "choice": pa.int64(),
     "option_nll": NUMBERS,
     "option_tokens": pa.list_(pa.int64()),
+    "answer": pa.string(),
+    "context": pa.list_(pa.string()),
 }
 
 

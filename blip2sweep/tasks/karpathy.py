@@ -20,6 +20,7 @@ from blip2sweep.tasks.sample import (
 
 PREFIX = "karpathy_"
 KINDS: tuple[str, ...] = ("caption", "retrieval")
+ALL_SPLITS = True
 # Where the images are from, where it is another place than that of the captions.
 IMAGES = {"dataset_coco.json": "coco", "dataset_flickr30k.json": "shannon.cs.illinois.edu/DenotationGraph"}
 FILES = {"dataset_rsicd.json": "github.com/201528014227051/RSICD_optimal"}

@@ -32,8 +32,10 @@ class Predictions:
     text, tokens: the generated text and its number of tokens. nll_sum, nll_tokens: the negative log-likelihood of the
     targets in nats, and their tokens; None where it is not finite or not measured. scores: of each sample against each
     candidate of the task, or where `texts` is there against those that it numbers: the best of the sample by contrast.
-    asking: the candidates among whose best samples this one is; asking_scores: their scores. choice: the index of the likeliest of a sample's options. option_nll, option_tokens: the same
-    as nll of each option, so that other rules of choosing need no inference.
+    asking: the candidates among whose best samples this one is; asking_scores: their scores. choice: the index of the
+    likeliest of a sample's options. option_nll, option_tokens: the same as nll of each option, so that other rules of
+    choosing need no inference. answer, context: of the in-context pipeline, whose text is a chat model's reply as it is:
+    the model's own answer, and what it told of the picture.
     """
 
     id: list[Id]
@@ -49,6 +51,8 @@ class Predictions:
     choice: list[int] | None = None
     option_nll: list[list[float | None]] | None = None
     option_tokens: list[list[int]] | None = None
+    answer: list[str] | None = None
+    context: list[list[str]] | None = None
 
     def __post_init__(self) -> None:
         if len({len(column) for column in self.columns.values()}) > 1:

@@ -25,7 +25,7 @@ from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import LEFT_OUT, RequestType
 
 REQUESTS: tuple[RequestType, ...] = ("match",)
-PRESET = "caption"
+PRESET = ""
 ASKS = False
 IDENTITY = ("k",)  # settings of the task that change what is predicted
 MOST_WORDS, MOST_TOKENS = 50, 35  # of a text, as LAVIS cuts it: blip_caption, then the tokenizer
@@ -129,6 +129,14 @@ def rankings(data: TaskData, predictions: Predictions, most: int = 5) -> list[Ra
             tuple((texts[j], tuple(best.get(j, ()))) for j in range(own[i][0], own[i][1] + 1)),
         )
         for i, found in rows
+    ]
+
+
+def readable(data: TaskData, predictions: Predictions) -> list[str]:
+    """The best captions of each picture, a line each, with a mark at those of the picture's own."""
+    return [
+        "\n".join(f"{'✓' if right else '·'} {text}" for text, right in ranking.captions)
+        for ranking in rankings(data, predictions)
     ]
 
 

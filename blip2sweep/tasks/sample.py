@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.statistics import BUILT_IN, METRICS, by_order
+from blip2sweep.metrics.statistics import BUILT_IN, by_order
 from blip2sweep.metrics.variants import Variant, variants
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
+from blip2sweep.tasks.existence import missing_images
 from blip2sweep.tasks.settings import declared
 from blip2sweep.tasks.settings import main_metric as of_variant
 from blip2sweep.tasks.task import Task, task_of
@@ -41,7 +41,8 @@ class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
     answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
-    ones. details: further facts as JSON, such as OCR tokens or a domain.
+    ones. details: further facts as JSON, such as OCR tokens or a domain. scoring: facts that only scores read, from
+    a file that may come later; they are no part of the fingerprint.
     """
 
     id: Id
@@ -52,6 +53,7 @@ class Sample:
     answer_type: str | None = None
     choices: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
+    scoring: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
 
     @property
     def majority(self) -> str:
@@ -127,18 +129,15 @@ class TaskData:
         """The columns of a row about the task, besides those that every row has. `main_metric` is one of them where a
         table could not infer it from the metrics of the row. Of a variant it is always one, because other variants may
         be scored later."""
-        scored = set(self.rules.scores(self))
-        first = by_order(m for m in METRICS if m in scored)[:1]
+        first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         told &= not self.variants[0].suffix
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
-        """The output for each sample as people read it. A choice, and the best text of a ranking, are given as they are
-        written in the file."""
-        if predictions.texts is not None:
-            texts = [text for s in self.samples for text in s.references]
-            return [texts[int(word)] for word in predictions.outputs]
+        """The output for each sample as people read it: of a choice its text, of a ranking what the kind writes."""
+        if readable := getattr(self.rules, "readable", None):
+            return list(readable(self, predictions))
         known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
         return [
             known[i][int(word)] if known.get(i) else word
@@ -210,40 +209,14 @@ def annotation_files(root: Path, given: object, split: str, count: int = 1) -> l
 
 
 def check_images(samples: Sequence[Sample], root: Path, where: Path, origin: str) -> None:
-    """Check that every image exists and stays in its folder. Each folder is listed once, and no file is opened.
-
-    A folder that is a link is followed. An image that is a link may not lead out of its folder.
-    """
-    wanted: dict[Path, dict[str, Path]] = {}
-    for image in {s.image_id: s.image for s in samples}.values():
-        wanted.setdefault(image.parent, {})[image.name] = image
-    missing = [image for folder, names in wanted.items() for image in _missing(folder, names, where)]
-    if missing:
-        total, images = sum(map(len, wanted.values())), origin if origin != "karpathy" else "coco"
+    """Check that every image exists and stays in its folder (existence.py says which may lack)."""
+    named = {s.image_id: s.image for s in samples}.values()
+    if missing := missing_images(named, where):
+        total, images = len(set(named)), origin if origin != "karpathy" else "coco"
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {total} named by {where} are missing); "
             f"right: the images under {root}, from {ORIGIN.get(images, images)}"
         )
-
-
-def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]:
-    if not folder.is_dir():
-        return list(names.values())
-    with os.scandir(folder) as entries:
-        there = {e.name: e.is_symlink() for e in entries if e.name in names and _may_be_file(e)}
-    home = folder.resolve()
-    for name, image in names.items():
-        if there.get(name) and not Path(os.path.realpath(image)).is_relative_to(home):  # which no loop of links stops
-            raise UserError(f"{where}: image file '{image}' is a link out of {folder}; right: the image itself")
-    return [image for name, image in names.items() if name not in there]
-
-
-def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is not a folder. Reading it refuses anything else that is no file, such as a loop of links."""
-    try:
-        return not entry.is_dir()
-    except OSError:
-        return True
 
 
 def limited(found: list[T], limit: object) -> list[T]:

@@ -17,7 +17,24 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks import captions, coco, karpathy, questions, retrieval, vqav2
+    from blip2sweep.tasks import (
+        captions,
+        choice,
+        coco,
+        exam,
+        gqa,
+        gqa_questions,
+        incontext,
+        karpathy,
+        letter,
+        mmmu,
+        pope,
+        questions,
+        retrieval,
+        scienceqa,
+        vqav2,
+        yes_no,
+    )
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -25,18 +42,35 @@ if TYPE_CHECKING:
 # choose: one of a sample's choices, by the likelihood of each.
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
-FORMATS = {"coco": "blip2sweep.tasks.coco", "karpathy": "blip2sweep.tasks.karpathy", "vqav2": "blip2sweep.tasks.vqav2"}
+FORMATS = {
+    "coco": "blip2sweep.tasks.coco",
+    "gqa": "blip2sweep.tasks.gqa",
+    "karpathy": "blip2sweep.tasks.karpathy",
+    "mmmu": "blip2sweep.tasks.mmmu",
+    "pope": "blip2sweep.tasks.pope",
+    "scienceqa": "blip2sweep.tasks.scienceqa",
+    "vqav2": "blip2sweep.tasks.vqav2",
+}
 KINDS = {
     "caption": "blip2sweep.tasks.captions",
+    "choice": "blip2sweep.tasks.choice",
+    "exam": "blip2sweep.tasks.exam",
+    "gqa": "blip2sweep.tasks.gqa_questions",
+    "incontext": "blip2sweep.tasks.incontext",
+    "letter": "blip2sweep.tasks.letter",
     "retrieval": "blip2sweep.tasks.retrieval",
     "vqa": "blip2sweep.tasks.questions",
+    "yes_no": "blip2sweep.tasks.yes_no",
 }
 BUILT_IN = frozenset(KINDS)
 LEFT_OUT = -100.0  # the score of a candidate that is not among the best, as LAVIS has it (compute_sim_matrix)
 
 
 class Format(Protocol):
-    """A reader of the files of one data format."""
+    """A reader of the files of one data format.
+
+    It may also have `OPTIONS`, its settings (settings.py); `ALL_SPLITS`, true where one file has all splits.
+    """
 
     KINDS: tuple[str, ...]  # of tasks that such files hold
 
@@ -70,7 +104,7 @@ class Task(Protocol):
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
-    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
+    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind; empty: none do
     ASKS: bool  # whether prompts differ between samples; calibration on texts alone has nothing to measure where not
 
     def check_prompt(self, prompt: str) -> None:
@@ -138,6 +172,11 @@ def longest_text(task: Task) -> int | None:
     return cast("int | None", getattr(task, "MOST_TOKENS", None))
 
 
+def asks_chat(task: Task) -> bool:
+    """Whether a chat model gives the answers, from what the model says of the pictures: the task's CHAT."""
+    return bool(getattr(task, "CHAT", False))
+
+
 def load_outside(kinds: Iterable[str] = ()) -> None:
     """Add the metrics of kinds from outside to METRICS, because a table may have cells of any task.
 
@@ -149,5 +188,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, karpathy, vqav2)
-    _tasks: tuple[Task, ...] = (captions, questions, retrieval)
+    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, vqav2)
+    _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)

@@ -24,7 +24,7 @@ from blip2sweep.tasks.sample import (
 )
 
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
-KINDS: tuple[str, ...] = ("vqa",)
+KINDS: tuple[str, ...] = ("vqa", "incontext")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 

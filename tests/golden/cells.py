@@ -94,7 +94,8 @@ PLANNED: dict[str, Words] = {
     "half precision": ("model.dtype=bfloat16", "quant.bits=4"),
     "dtype_per_part": ("model.dtype=float16", "model.dtype_per_part.qformer=float32", "part=llm"),
     "generation paper": ("generation=paper", "task=shapes_vqa", "quant.bits=4"),
-    "generation lavis": ("generation=lavis", "task=shapes_vqa", "quant.bits=4"),
+    "generation lavis": ("generation=lavis", "generation.question=raw", "task=shapes_vqa", "quant.bits=4"),
+    "generation lavis questions": ("generation=lavis", "task=shapes_vqa", "quant.bits=4"),
     "generation seed": ("generation=seed", "quant.bits=4"),
     "generation knobs": ("generation.prompt='a photo of'", "generation.num_beams=3", "generation.max_new_tokens=9", "generation.min_new_tokens=2", "generation.length_penalty=-1", "part=none"),
     "task knobs": ("task.nll_references=2", "task.on_bad_image=skip", "part=none"),
@@ -114,6 +115,6 @@ PLANNED_T5: dict[str, Words] = {
     "t5 keep": ("part=all", "quant.bits=4", "keep=llm.encoder:0"),
     "t5 gptq": ("part=llm", "quant=gptq", "calibration.n_samples=16"),
     "t5 awq vqa": ("part=llm.encoder", "quant.method=awq", "task=shapes_vqa", "calibration.n_samples=16"),
-    "t5 lavis": ("generation=lavis", "task=shapes_vqa", "part=llm"),
+    "t5 lavis": ("generation=lavis", "generation.question=raw", "task=shapes_vqa", "part=llm"),
     "t5 packed": ("part=llm", "layers=attention", "quant=int8", "quant.packed=cpu"),
 }  # fmt: skip

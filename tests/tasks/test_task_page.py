@@ -32,6 +32,9 @@ def commands() -> Iterator[str]:
         yield from (line for line in lines if line.startswith("blip2sweep -m task="))
 
 
+COMMANDS = list(commands())
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page")
@@ -39,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", COMMANDS, ids=[f"{i}-{shlex.split(c)[2]}" for i, c in enumerate(COMMANDS)])
 def test_a_command_of_the_page_runs_on_its_miniature(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +61,7 @@ def test_a_command_of_the_page_runs_on_its_miniature(
 def test_every_task_has_a_section_or_is_embedded() -> None:
     told = set(re.findall(r"^### `?(\w+)`?", PAGE, re.MULTILINE))
     assert told <= TASKS
-    commanded = {name for command in commands() for name in re.findall(r"task=(\w+)", command)}
+    commanded = {name for command in COMMANDS for name in re.findall(r"task=(\w+)", command)}
     assert told <= commanded
 
 

@@ -16,6 +16,7 @@ from blip2sweep.models.part import Linear
 from blip2sweep.models.ragged import Rows, joined
 from blip2sweep.models.text import Ids, lengths
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.question_text import prompts
 
 
 class Batch(NamedTuple):
@@ -72,10 +73,10 @@ class CalibrationBatches:
     @cached_property
     def _texts(self) -> tuple[list[Ids], list[Ids]]:
         """The prompts and first targets of the samples, as token ids."""
-        prompt, data = self.calibration.prompt or "", self.calibration.data
-        prompts = self.language.prompt_ids([data.rules.prompt(s, prompt) for s in data.samples])
+        chosen, data = self.calibration, self.calibration.data
+        asked = prompts(data.rules, data.samples, chosen.prompt, chosen.question)
         answers = [data.rules.targets(s, 1)[0] for s in data.samples]
-        return prompts, self.language.reference_ids(answers, bool(prompt))
+        return self.language.prompt_ids(asked), self.language.reference_ids(answers, bool(chosen.prompt))
 
     @cached_property
     def _rows(self) -> list[int]:

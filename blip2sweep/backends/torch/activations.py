@@ -8,12 +8,13 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.question_text import RAW
 from blip2sweep.wire.pack import CellJob, JsonObject
 
 
 def remember_plain(state: ModelState, job: CellJob, task: TaskData) -> None:
     """Keep the outputs of full precision, before the recipe is in the model. Once for all cells of a task."""
-    name = canonical_json([job["task"], job["generation"]["prompt"]])
+    name = canonical_json([job["task"], *_wording(job)])
     if state.plain is None or state.plain[0] != name:
         state.patch.restore()
         with fixed_threads(1):  # as in calibration: unlike words, distances change with every rounding
@@ -28,4 +29,10 @@ def moved(state: ModelState, job: CellJob, task: TaskData) -> list[JsonObject]:
 
 
 def _first(job: CellJob, task: TaskData) -> Calibration:
-    return propagation.first_samples(task, job["task"], job["generation"]["prompt"])
+    prompt, question = _wording(job)
+    return propagation.first_samples(task, job["task"], prompt, question=question)
+
+
+def _wording(job: CellJob) -> tuple[str | None, str]:
+    """How the questions and prompts of a cell are worded."""
+    return job["generation"]["prompt"], job["generation"].get("question", RAW)

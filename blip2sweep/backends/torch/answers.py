@@ -16,6 +16,7 @@ from blip2sweep.models.images import Features
 from blip2sweep.models.language import Prefilled
 from blip2sweep.models.text import Ids, Likelihood, Prompt, Text
 from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.sample import Sample
 from blip2sweep.tasks.task import Task
 
@@ -50,8 +51,7 @@ class Answers:
         self.language, self.stage = run.loaded.language, run.loaded.anatomy.last_stage
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
-        prompt = generation.prompt or ""
-        self.prompts = self.language.prompt_ids([task.prompt(s, prompt) for s in samples])
+        self.prompts = self.language.prompt_ids(prompts(task, samples, generation.prompt, generation.question))
         n = nll_references if "likelihood" in self.requests else 0
         self.references = self._reference_ids([task.targets(s, n) for s in samples])
         chosen_from = [s.choices if "choose" in self.requests else () for s in samples]

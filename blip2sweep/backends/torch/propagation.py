@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from blip2sweep.apply.calibration.batches import CalibrationBatches
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.question_text import RAW
 from blip2sweep.tasks.sample import TaskData
 
 SAMPLES = 32
@@ -24,9 +25,12 @@ Place = tuple[str, int, int]  # part, block, batch; block -1: the logits
 States = dict[Place, Tensor]
 
 
-def first_samples(task: TaskData, config: Mapping[str, object], prompt: str | None, n: int = SAMPLES) -> Calibration:
-    """The first samples of the evaluated task, read with their references."""
-    return Calibration(dict(config), task.part(task.samples[:n]), "propagation", n, 0, "model", 1.0, False, prompt)
+def first_samples(
+    task: TaskData, config: Mapping[str, object], prompt: str | None, n: int = SAMPLES, question: str = RAW
+) -> Calibration:
+    """The first samples of the evaluated task, read with their references. prompt, question: as in Generation."""
+    own = task.part(task.samples[:n])
+    return Calibration(dict(config), own, "propagation", n, 0, "model", 1.0, False, prompt, question=question)
 
 
 @torch.inference_mode()
