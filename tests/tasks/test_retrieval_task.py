@@ -123,7 +123,7 @@ def test_predictions_come_back_and_are_joined(folder: Path, loaded: Loaded, tmp_
     best = [max(zip(s, t, strict=True))[1] for s, t in zip(said.scores or (), said.texts or (), strict=True)]
     assert said.outputs == [str(i) for i in best]
     texts = [text for s in data.samples for text in s.references]
-    assert data.readable_outputs(said) == [texts[i] for i in best]
+    assert [told.splitlines()[0][2:] for told in data.readable_outputs(said)] == [texts[i] for i in best]
 
 
 def test_rankings_are_for_people(folder: Path, loaded: Loaded) -> None:
