@@ -110,7 +110,7 @@ class Task(Protocol):
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
-    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
+    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind; empty: none do
     ASKS: bool  # whether prompts differ between samples; calibration on texts alone has nothing to measure where not
 
     def check_prompt(self, prompt: str) -> None:
