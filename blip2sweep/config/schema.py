@@ -98,6 +98,7 @@ class TaskConfig:
     note: str | None = None
     # Settings that some kinds and formats declare (blip2sweep/tasks/settings.py); Any: several values are allowed.
     annotations: Any = None  # a file, or files, in place of the format's own; in data_dir
+    domain: str | None = None  # nocaps: all, or the domain whose images are read
     images: str | None = None  # the folder of the images, in data_dir
     k: int | None = None  # retrieval: how many are ranked again
     lemmatize: Any = None

@@ -8,18 +8,33 @@ captions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from blip2sweep.metrics.bleu import Bleu
 from blip2sweep.metrics.cider import Cider
 from blip2sweep.metrics.core import CAPTIONS
+from blip2sweep.metrics.domains import DOMAIN_CIDER, DOMAIN_STATISTIC, DomainCider
 from blip2sweep.metrics.meteor import Meteor, shared_meteor
-from blip2sweep.metrics.metric import FloatArray
+from blip2sweep.metrics.metric import FloatArray, Metric
 from blip2sweep.metrics.rouge import rouge_l
-from blip2sweep.metrics.tokenizer import tokenize
+from blip2sweep.metrics.tokenizer import TOKENIZERS
+from blip2sweep.metrics.variants import Declared, with_variants
 
+TOKENIZER: Declared = {"tokenizer": tuple(TOKENIZERS)}  # the scoring setting of captions
 CAPTION_METRICS = tuple(m.name for m in CAPTIONS)
+
+
+def _told(metric: Metric) -> Metric:
+    """A metric without a tokenizer says so in its version and in words."""
+    if not metric.name.endswith("_none"):
+        return metric
+    version = metric.version.replace("ptb-3.4.1", "lower-1")
+    return replace(metric, version=version, label=metric.label.replace("(none)", "(no tokenizer)"))
+
+
+METRICS = tuple(_told(m) for m in with_variants((*CAPTIONS, *DOMAIN_CIDER), TOKENIZER))
 
 Pair = tuple[int, str]  # sample index, tokenised caption
 
@@ -28,8 +43,9 @@ class CaptionScorer:
     """Scores caption sets for one fixed list of n samples.
 
     references: n lists of one or more raw captions. metrics: which of CAPTION_METRICS will be asked for. meteor: the
-    METEOR process, by default the one shared by everything in this process. CIDEr's document frequencies are those of
-    these references, so scores of different sample sets are not comparable.
+    METEOR process, by default the one shared by everything in this process. tokenizer: of TOKENIZERS. domains: of each
+    sample, where they have some; `cider_domains` is a statistic then. CIDEr's document frequencies are those of these
+    references, so scores of different sample sets are not comparable.
 
     Raises ValueError for an unknown metric or a sample without references, UserError if Java is missing.
     """
@@ -39,12 +55,16 @@ class CaptionScorer:
         references: Sequence[Sequence[str]],
         metrics: Sequence[str] = CAPTION_METRICS,
         meteor: Meteor | None = None,
+        tokenizer: str = "ptb",
+        domains: Sequence[str] = (),
     ) -> None:
         _check(references, metrics)
+        self._tokenize, self._domains = TOKENIZERS[tokenizer], domains
         self._tokens: dict[str, str] = {}
         self._references = self._tokenised(references)
         self._meteor = meteor or shared_meteor()
-        self._rows = self._scorers({m.statistic for m in CAPTIONS if m.name in metrics})
+        names = {m.statistic for m in CAPTIONS if m.name in metrics}
+        self._rows = self._scorers(names | ({DOMAIN_STATISTIC} if domains else set()))
         self._cache: dict[str, dict[Pair, FloatArray]] = {name: {} for name in self._rows}
 
     def statistics(self, candidates: Sequence[str]) -> dict[str, FloatArray]:
@@ -61,7 +81,7 @@ class CaptionScorer:
     def prepare(self, captions: Sequence[str]) -> None:
         """Tokenise the captions of any number of cells in one JVM start, so that ``statistics`` need not."""
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._tokens]
-        self._tokens.update(zip(new, tokenize(new), strict=True))
+        self._tokens.update(zip(new, self._tokenize(new), strict=True))
 
     def _tokenised(self, references: Sequence[Sequence[str]]) -> list[list[str]]:
         self.prepare([text for texts in references for text in texts])
@@ -73,6 +93,7 @@ class CaptionScorer:
             "meteor": lambda: self._meteor_rows,
             "rouge_l": lambda: self._rouge_rows,
             "cider": lambda: Cider(self._references),
+            DOMAIN_STATISTIC: lambda: DomainCider(self._references, self._domains),
         }
         return {name: make() for name, make in makers.items() if name in names}
 

@@ -1,4 +1,4 @@
-"""Stanford's PTB tokenizer as pycocoevalcap runs it."""
+"""How captions become tokens: Stanford's PTB tokenizer as pycocoevalcap runs it, or none at all."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     if len(tokens) < len(lines) or any(line != "." for line in tokens[1 : len(lines) : 2]):
         raise JavaError(f"the PTB tokenizer lost step: {len(lines)} lines in, {len(tokens)} out")
     return [_without_punctuation(line) for line in tokens[: len(lines) : 2]]
+
+
+def lowered(texts: Sequence[str]) -> list[str]:
+    """n texts in lower case without the white space around them: what is scored where no tokenizer runs.
+
+    Words end at spaces, so that a full stop belongs to the word before it. Some studies score so, such as those of RSICD.
+    """
+    return [text.lower().strip() for text in texts]
+
+
+TOKENIZERS = {"ptb": tokenize, "none": lowered}
 
 
 def _run_tokenizer(text: str) -> str:

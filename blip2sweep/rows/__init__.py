@@ -13,10 +13,12 @@ reported at once. The rules:
 from blip2sweep.rows.fields import Id
 from blip2sweep.rows.forms import (
     Answers,
+    Captioned,
     Image,
     Question,
     answer_rows,
     caption_rows,
+    domain_rows,
     image_rows,
     listed_captions,
     own_predictions,
@@ -30,12 +32,14 @@ from blip2sweep.rows.row_list import list_of
 
 __all__ = [
     "Answers",
+    "Captioned",
     "Id",
     "Image",
     "Mistakes",
     "Question",
     "answer_rows",
     "caption_rows",
+    "domain_rows",
     "image_rows",
     "list_of",
     "listed_captions",

@@ -209,6 +209,7 @@ def _one_by_one(check: Callable[[object], T]) -> Check[T]:
 questions = _one_by_one(question)
 file_names = _one_by_one(file_name)
 folder_names = _one_by_one(folder_name)
+folder_names_or_none = _one_by_one(lambda value: None if value is None else folder_name(value))
 answer_lists = _one_by_one(answers)
 caption_lists = _one_by_one(captions)
 sentence_lists = _one_by_one(sentences)

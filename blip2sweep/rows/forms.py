@@ -6,7 +6,7 @@ their mistakes, so that a user sees the mistakes of every file at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,26 +73,41 @@ def caption_rows(
     return by_image
 
 
-def sentence_rows(
-    path: Path, objects: Sequence[object], wanted: str, mistakes: Mistakes
-) -> list[tuple[Image, list[str]]]:
-    """`images` of a Karpathy file whose `split` is `wanted`, with the captions of each."""
-    rows = RowList(path, "images", "cocoid", mistakes)
+def domain_rows(path: Path, objects: Sequence[object], known: Collection[str], mistakes: Mistakes) -> dict[Id, str]:
+    """`images` of a nocaps file: image id -> its domain, one of `known`."""
+    rows = RowList(path, "images", "id", mistakes)
+    domains = rows.typed(objects, Field("id", fields.ids), Field("domain", fields.texts))
+    for i, own, domain in domains:
+        if domain not in known:
+            rows.wrong_id(i, own, f"'domain' is {shown(domain)}; right: {', '.join(known)}")
+    return {own: domain for _, own, domain in domains}
+
+
+class Captioned(NamedTuple):
+    """An image of a Karpathy file. folder: that of its file, None where the file does not say."""
+
+    id: Id
+    folder: str | None
+    name: str
+    split: str
+    captions: list[str]
+
+
+def sentence_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> list[Captioned]:
+    """`images` of a Karpathy file. The id is the `cocoid`; the `imgid` in a file without any `cocoid`."""
+    column = "cocoid" if any(type(row) is dict and "cocoid" in row for row in objects) else "imgid"
+    rows = RowList(path, "images", column, mistakes)
     images = rows.typed(
         objects,
-        Field("cocoid", fields.ids),
-        Field("filepath", fields.folder_names),
+        Field(column, fields.ids),
+        Field("filepath", fields.folder_names_or_none, needed=False),
         Field("filename", fields.file_names),
         Field("split", fields.texts),
         Field("sentences", fields.sentence_lists),
     )
     _check_ids(rows, [(i, own) for i, own, *_ in images], "every image once")
     _check_words(rows, [(i, own, captions) for i, own, _, _, _, captions in images])
-    return [
-        (Image(own, f"{folder}/{name}"), captions)
-        for _, own, folder, name, split, captions in images
-        if split == wanted
-    ]
+    return [Captioned._make(row[1:]) for row in images]
 
 
 def listed_captions(path: Path, objects: Sequence[object], mistakes: Mistakes) -> dict[Id, list[str]]:

@@ -20,6 +20,7 @@ from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.question_text import RAW
 from blip2sweep.tasks.sample import TaskData, fingerprint
 from blip2sweep.tasks.settings import base
+from blip2sweep.tasks.task import format_of
 
 UPSTREAM = ("part", "full", "model")
 SEMANTICS = 1  # raise it when the same choice is measured differently
@@ -125,7 +126,7 @@ class Calibration:
 
 def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     """The task config of the split to draw from: the calibration's own, or the task's `train_split`. `annotations` is kept
-    only where it names each split's own files, and no setting of a task in that of another."""
+    only where it names the file of every split, and no setting of a task in that of another."""
     if config.get("kind"):
         own = {k: config[k] for k in ("name", "kind", "format", "data_dir", "split")}
         return {**base(task), **own, "limit": None, "note": None}
@@ -135,7 +136,8 @@ def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, An
             f"calibration={config['name']}: task {task['name']} names no train_split; right: task.train_split=…, or "
             f"calibration=coco"
         )
-    kept = {name: value for name, value in task.items() if name != "annotations" or "{split}" in str(value)}
+    every = "{split}" in str(task.get("annotations")) or getattr(format_of(str(task["format"])), "ALL_SPLITS", False)
+    kept = {name: value for name, value in task.items() if name != "annotations" or every}
     return {**kept, "split": split, "limit": None, "note": None}
 
 
@@ -155,15 +157,21 @@ def check(config: Mapping[str, Any]) -> None:
 def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
     """Raise UserError where the split has an image that the task evaluates.
 
-    Image ids are compared: they are COCO's ids in every folder. Generated scenes have ids of their own, so their
-    pictures are compared with those of other data.
+    Image ids are compared where both have ids of one origin. Else pictures of the same id are.
     """
     shared = split.images.keys() & evaluated.images.keys()
-    if len({str(c["data_dir"]).startswith("pkg://") for c in (config, task)}) == 2:
+    if _origin_of_ids(split, config) != _origin_of_ids(evaluated, task):
         both = list(shared)
         ours, theirs = (file_digests([data.images[i] for i in both]) for data in (split, evaluated))
         shared = {i for i, a, b in zip(both, ours, theirs, strict=True) if a.digest and a.digest == b.digest}
     _refuse_shared(shared, config["split"], evaluated)
+
+
+def _origin_of_ids(data: TaskData, config: Mapping[str, Any]) -> str:
+    """Whose ids the images have: COCO's, which the names of its files hold in every folder, or those of one folder."""
+    folder = str(config["data_dir"])
+    by_name = all(path.stem.endswith(f"{i:012d}") for i, path in data.images.items() if isinstance(i, int))
+    return "coco" if by_name and not folder.startswith("pkg://") else folder
 
 
 def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData) -> None:

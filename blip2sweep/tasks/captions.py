@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.captions import CAPTION_METRICS, CaptionScorer
+from blip2sweep.metrics.captions import CAPTION_METRICS, TOKENIZER, CaptionScorer
+from blip2sweep.metrics.domains import DOMAIN_CIDER, DOMAINS
 from blip2sweep.metrics.meteor import shared_meteor
 from blip2sweep.metrics.statistics import FloatArray, Metric
+from blip2sweep.metrics.variants import Declared
 from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.sample import Sample, TaskData
@@ -18,6 +20,9 @@ from blip2sweep.tasks.task import RequestType
 REQUESTS: tuple[RequestType, ...] = ("generate", "likelihood")
 PRESET = "caption"
 ASKS = False
+SCORING: Declared = TOKENIZER
+
+Scorers = dict[str, CaptionScorer]  # {suffix of a variant: its scorer}
 
 
 def check_prompt(prompt: str) -> None:
@@ -44,7 +49,9 @@ def caption_as_trained(caption: str) -> str:
 
 
 def scores(data: TaskData) -> tuple[str, ...]:
-    return CAPTION_METRICS
+    own = set(_domains(data.samples))
+    names = (*CAPTION_METRICS, *(m.name for d, m in zip(DOMAINS, DOMAIN_CIDER, strict=True) if d in own))
+    return tuple(name + variant.suffix for variant in data.variants for name in names)
 
 
 def columns(data: TaskData) -> dict[str, str]:
@@ -56,15 +63,15 @@ def metrics() -> Sequence[Metric]:
 
 
 class Scorer:
-    """Scores captions. References are tokenised once, and one METEOR process serves all cells."""
+    """Scores captions. References are tokenised once a tokenizer, and one METEOR process serves all cells."""
 
     def __init__(self, data: TaskData) -> None:
-        self.samples = data.samples
-        self._of_some: dict[tuple[Id, ...], CaptionScorer] = {}
+        self.samples, self.variants = data.samples, data.variants
+        self._of_some: dict[tuple[Id, ...], Scorers] = {}
 
     @cached_property
-    def _all(self) -> CaptionScorer:
-        return CaptionScorer([s.references for s in self.samples])
+    def _all(self) -> Scorers:
+        return self._scorers(self.samples)
 
     def warm(self) -> None:
         """Start METEOR, which takes some seconds."""
@@ -72,21 +79,35 @@ class Scorer:
         shared_meteor().statistics([["a"]], ["a"])
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
-        self._all.prepare([text for said in predictions for text in said.outputs])
+        texts = [text for said in predictions for text in said.outputs]
+        for own in self._all.values():
+            own.prepare(texts)
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
-        return self._of(predictions).statistics(predictions.outputs)
+        found = ((suffix, own.statistics(predictions.outputs)) for suffix, own in self._of(predictions).items())
+        return {name + suffix: array for suffix, arrays in found for name, array in arrays.items()}
 
-    def _of(self, predictions: Predictions) -> CaptionScorer:
-        """The scorer of all samples. Where samples were skipped, a scorer of the others, because document frequencies
+    def _of(self, predictions: Predictions) -> Scorers:
+        """The scorers of all samples. Where samples were skipped, scorers of the others, because document frequencies
         belong to the scored set."""
         if len(predictions.id) == len(self.samples):
             return self._all
         ids = tuple(predictions.id)
         if ids not in self._of_some:
             chosen = {s.id: s for s in self.samples}
-            self._of_some = {ids: CaptionScorer([chosen[i].references for i in ids])}  # cells skip the same samples
+            self._of_some = {ids: self._scorers([chosen[i] for i in ids])}  # cells skip the same samples
         return self._of_some[ids]
+
+    def _scorers(self, samples: Sequence[Sample]) -> Scorers:
+        references, domains = [s.references for s in samples], _domains(samples)
+        return {
+            v.suffix: CaptionScorer(references, tokenizer=v.values["tokenizer"], domains=domains) for v in self.variants
+        }
+
+
+def _domains(samples: Sequence[Sample]) -> list[str]:
+    """The domain of each sample; empty where they have none."""
+    return [str(s.details["domain"]) for s in samples if "domain" in s.details]
 
 
 def scorer(data: TaskData) -> Scorer:

@@ -190,15 +190,18 @@ def inside(root: Path, given: object, field: str) -> str:
 def annotation_files(root: Path, given: object, split: str, count: int = 1) -> list[Path]:
     """The files that `task.annotations` names in place of a format's own, `{split}` in them replaced by the split.
 
-    given: a name, or a list of `count` names. Raises UserError for another number, and for a file that is not there.
+    given: a name in the data folder or in its `annotations/`, or a list of `count` names. Raises UserError for another
+    number, and for a file that is not there.
     """
     names = list(given) if isinstance(given, list | tuple) else [given]
     if len(names) != count:
         raise UserError(f"task.annotations={given}: {len(names)} files; right: {count} for this format")
     field = "task.annotations"
-    paths = [root / inside(root, n.replace("{split}", split) if isinstance(n, str) else n, field) for n in names]
-    if lacking := [path for path in paths if not path.is_file()]:
-        raise UserError(f"{field}={given}: no such file {lacking[0]}; right: a file in task.data_dir={root}")
+    inner = [inside(root, n.replace("{split}", split) if isinstance(n, str) else n, field) for n in names]
+    paths = [root / n if (root / n).is_file() else root / "annotations" / n for n in inner]
+    if lacking := [name for name, path in zip(inner, paths, strict=True) if not path.is_file()]:
+        where = f"{lacking[0]} in task.data_dir={root}, nor in its folder annotations"
+        raise UserError(f"{field}={given}: no such file {where}; right: the name of a file there")
     return paths
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, CaptionScorer, JavaError, Meteor, meteor, tokenizer
+from blip2sweep.metrics.domains import DOMAINS
 from blip2sweep.metrics.java import java_binary
 from blip2sweep.metrics.statistics import FloatArray
 from tests.metrics.conftest import Pycocoevalcap
@@ -84,6 +85,47 @@ def test_equals_pycocoevalcap_on_random_text(size: int, pycocoevalcap: Pycocoeva
     references = [[_random_text(generator) for _ in range(generator.randint(1, 5))] for _ in range(size)]
     candidates = [generator.choice([_random_text(generator), references[i][0], ""]) for i in range(size)]
     _assert_equal(pycocoevalcap, references, candidates, CaptionScorer(references).statistics(candidates))
+
+
+ODD = ["A dog, a cat .", "dog.", "Two  spaces", "(round)", "ÉTÉ İ", "u.s.", "-", "Don't!", "\tA tab "]
+
+
+@pytest.mark.parametrize("size", [1, 40])
+def test_without_a_tokenizer_it_equals_pycocoevalcap_on_words_in_lower_case(
+    size: int, pycocoevalcap: Pycocoevalcap
+) -> None:
+    generator = random.Random(size)
+
+    def text() -> str:
+        return " ".join([*generator.choices(ODD, k=generator.randint(0, 2)), _random_text(generator).title()])
+
+    references = [[text() for _ in range(generator.randint(1, 5))] for _ in range(size)]
+    candidates = [generator.choice([text(), references[i][0].upper(), " "]) for i in range(size)]
+    _assert_equal(
+        pycocoevalcap,
+        [[said.lower().strip() for said in texts] for texts in references],
+        [said.lower().strip() for said in candidates],
+        CaptionScorer(references, tokenizer="none").statistics(candidates),
+    )
+
+
+def test_domains_are_scored_as_if_each_were_alone() -> None:
+    generator = random.Random(3)
+    references = [[_random_text(generator) for _ in range(3)] for _ in range(30)]
+    candidates = [generator.choice(references[i]) + " dog" for i in range(30)]
+    domains = [generator.choice(DOMAINS[1:]) for _ in range(30)]  # none of the first
+    scorer = CaptionScorer(references, ["cider"], tokenizer="none", domains=domains)
+    found = scorer.statistics(candidates)
+    assert found["cider_domains"].shape == (30, 6)
+    sums = found["cider_domains"].sum(0)
+    assert sums[:2].tolist() == [0, 0]
+    for k, domain in enumerate(DOMAINS[1:], 1):
+        own = [i for i in range(30) if domains[i] == domain]
+        alone = CaptionScorer([references[i] for i in own], ["cider"], tokenizer="none")
+        expected = alone.statistics([candidates[i] for i in own])["cider"]
+        np.testing.assert_array_equal(found["cider_domains"][own, 2 * k : 2 * k + 2], expected)
+        sliced = found["cider"][own]  # of the frequencies of all samples: another number
+        assert abs(sliced[:, 0].mean() - sums[2 * k] / sums[2 * k + 1]) > 1e-3
 
 
 def test_empty_captions_score_as_in_pycocoevalcap(pycocoevalcap: Pycocoevalcap) -> None:

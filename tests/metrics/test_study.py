@@ -26,3 +26,18 @@ def test_meteor_and_cider_of_all_shipped_cells(study: Path, study_references: li
             worst[column] = max(worst[column], abs(value - published.loc[config, column]))
     assert len(cells) == 300
     assert worst == {column: pytest.approx(0, abs=1e-9) for column in worst}
+
+
+# CIDEr, BLEU-4 and ROUGE-L of the baseline's captions, by tokenizer: pycocoevalcap with its PTB tokenizer, and its
+# scorers alone on texts in lower case (measured once by hand with pycocoevalcap 1.2).
+BASELINE = {"ptb": (1.2853, 0.3678, 0.5802), "none": (1.0707, 0.3452, 0.5498)}
+
+
+@pytest.mark.parametrize("tokenizer", BASELINE)
+def test_the_baseline_by_tokenizer(tokenizer: str, study: Path, study_references: list[list[str]]) -> None:
+    predictions = pd.read_parquet(study / "predictions.parquet")
+    captions = list(predictions.loc[predictions["config"] == 0, "caption"])
+    names = ("cider", "bleu_4", "rouge_l")
+    found = CaptionScorer(study_references, names, tokenizer=tokenizer).statistics(captions)
+    values = (METRICS[name].value(found[METRICS[name].statistic]) for name in names)
+    assert tuple(round(value, 4) for value in values) == BASELINE[tokenizer]

@@ -43,7 +43,7 @@ def test_references_of_the_same_skipped_samples_are_read_once(monkeypatch: pytes
     made: list[int] = []
 
     class Captions:
-        def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        def __init__(self, references: Sequence[Sequence[str]], **settings: Any) -> None:
             made.append(len(references))
 
         def statistics(self, texts: Sequence[str]) -> dict[str, Any]:
