@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         questions,
         retrieval,
         scienceqa,
+        textvqa,
+        vizwiz,
         vqav2,
         yes_no,
     )
@@ -49,6 +51,8 @@ FORMATS = {
     "mmmu": "blip2sweep.tasks.mmmu",
     "pope": "blip2sweep.tasks.pope",
     "scienceqa": "blip2sweep.tasks.scienceqa",
+    "textvqa": "blip2sweep.tasks.textvqa",
+    "vizwiz": "blip2sweep.tasks.vizwiz",
     "vqav2": "blip2sweep.tasks.vqav2",
 }
 KINDS = {
@@ -188,5 +192,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, vqav2)
+    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, textvqa, vizwiz, vqav2)
     _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)
