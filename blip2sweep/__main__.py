@@ -16,6 +16,7 @@ VERBS = (
     "cancel",
     "logs",
     "table",
+    "answers",
     "score",
     "rescore",
     "cache",
