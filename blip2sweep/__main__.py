@@ -27,6 +27,7 @@ VERBS = (
     "recommend",
     "suggest",
     "model",
+    "lmms",
 )
 BAD_INPUT = 2
 
