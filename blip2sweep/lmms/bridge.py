@@ -167,8 +167,8 @@ def read(path: Path, wanted: set[Any]) -> dict[Any, str]:
             f"{path}: cannot be read ({error}); right: a file of outputs/predictions, or id and text a line"
         ) from None
     if lacking := sorted(wanted - texts.keys(), key=str):
-        told = f"{lacking[0]!r} and {len(lacking) - 1} more"
-        raise Refused(f"{path}: no answer for {told}; right: answers to all {len(wanted)} samples")
+        told = f"no answer to {len(lacking)} of {len(wanted)} samples, such as {lacking[0]!r}"
+        raise Refused(f"{path}: {told}; right: an answer to each")
     return texts
 
 

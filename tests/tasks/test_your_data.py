@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "your_data.md"
 pytestmark = pytest.mark.xdist_group("java")  # one worker, so one METEOR
 
 
+@pytest.mark.thorough
 def test_the_page_does_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
