@@ -37,7 +37,12 @@ class Needs(NamedTuple):
 
 def _texts(value: object) -> tuple[str, ...]:
     """A text, or a list as `fields.answers` takes it."""
-    return (fields.text(value),) if isinstance(value, str) else fields.answers(value)
+    if isinstance(value, str):
+        return (fields.text(value),)
+    if not isinstance(value, list) or not value:
+        told = "an empty list" if value == [] else shown(value)
+        raise Wrong(f"is {told}; right: a text, or a list of one or more texts")
+    return fields.answers(value)
 
 
 def _captions(value: object) -> tuple[str, ...]:
