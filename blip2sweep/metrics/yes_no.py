@@ -91,9 +91,8 @@ def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
     right, order = quotient(*accuracy), None if end else 21
 
     def rated(name: str, pair: int, label: str) -> Metric:
-        at, whole = first + pair, f"{label}{told}"
-        own = f"yes_no_{name}{end}"
-        return Metric(own, STATISTIC, _rate(at), True, VERSION, (at, at + 1), label=whole, alone=right)
+        finish, own = _rate(first + pair), f"yes_no_{name}{end}"  # no `ratio`: what it is a share of changes with answers
+        return Metric(own, STATISTIC, finish, True, VERSION, label=f"{label}{told}", alone=right)
 
     return (
         ratio(
