@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from blip2sweep.errors import UserError, UserErrors
-from blip2sweep.metrics.captions import CaptionScorer
+from blip2sweep.metrics.captions import TOKENIZER, CaptionScorer
 from blip2sweep.metrics.health import health_statistics
 from blip2sweep.metrics.java import JavaError
 from blip2sweep.metrics.records import Captions, Predictions, Questions, read_predictions, read_references, spelt_like
@@ -22,7 +22,7 @@ NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 # The scoring settings of each form of references, as the kind of task with such references declares them.
-SETTINGS: Mapping[type[Captions] | type[Questions], Declared] = {Captions: {}, Questions: {}}
+SETTINGS: Mapping[type[Captions] | type[Questions], Declared] = {Captions: TOKENIZER, Questions: {}}
 
 
 def score_file(
@@ -93,7 +93,8 @@ def _task_statistics(
 ) -> dict[str, FloatArray]:
     """The statistics by one value of each setting, under their plain names."""
     if isinstance(references, Captions):
-        return CaptionScorer([references.captions[key] for key in ids]).statistics(texts)
+        captions = [references.captions[key] for key in ids]
+        return CaptionScorer(captions, tokenizer=scoring["tokenizer"]).statistics(texts)
     answers = [references.answers[key] for key in ids]
     return vqa_statistics(texts, answers, [references.answer_types[key] for key in ids])
 

@@ -105,6 +105,18 @@ def test_the_forms_that_predictions_come_in_are_one(tmp_path: Path, form: str) -
     )
 
 
+def test_captions_are_scored_by_each_tokenizer_that_is_named(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", PREDICTIONS), _write(tmp_path, "captions.json", CAPTIONS)
+    plain, both = score_file(*files), score_file(*files, scoring={"tokenizer": ["ptb", "none"]})
+    none = score_file(*files, scoring={"tokenizer": ["none"]})
+    assert {**plain, **none} == both
+    assert {c for c in none if c.startswith("bleu_1") or "cider" in c} == {"bleu_1_none", "cider_none"}
+    found = [row[name] for row, name in ((none, "bleu_1_none"), (plain, "bleu_1"))]
+    assert found == pytest.approx([2 / 3 * 0.5134171, 0.5134171])  # "runs." is another word than "runs"
+    with pytest.raises(UserError, match="--tokenizer pbt: captions are not scored so; right: ptb, none"):
+        score_file(*files, scoring={"tokenizer": ["pbt"]})
+
+
 def test_own_predictions_of_questions_go_by_question(tmp_path: Path) -> None:
     own = {"id": [10, 11], "image_id": [1, 1], "text": ["NA", "two"]}
     row = score_file(_write(tmp_path, "own.json", own), _write(tmp_path, "vqa.json", VQA))
