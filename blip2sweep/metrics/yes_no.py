@@ -91,7 +91,10 @@ def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
     right, order = quotient(*accuracy), None if end else 21
 
     def rated(name: str, pair: int, label: str) -> Metric:
-        finish, own = _rate(first + pair), f"yes_no_{name}{end}"  # no `ratio`: what it is a share of changes with answers
+        finish, own = (
+            _rate(first + pair),
+            f"yes_no_{name}{end}",
+        )  # no `ratio`: what it is a share of changes with answers
         return Metric(own, STATISTIC, finish, True, VERSION, label=f"{label}{told}", alone=right)
 
     return (
