@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import captions, in_context
+from blip2sweep.metrics import captions, in_context, vqa
 from blip2sweep.metrics.core import ANSWERS, CAPTIONS, EVERY_TASK, LAST
 from blip2sweep.metrics.metric import FloatArray, Metric
 
@@ -30,7 +30,7 @@ __all__ = [
 
 # The METRICS of each family's module, such as `gqa.METRICS`. One of a name that is there already is left out: a family
 # may give the variants of core metrics together with their defaults.
-FAMILIES: tuple[tuple[Metric, ...], ...] = (captions.METRICS, in_context.METRICS)
+FAMILIES: tuple[tuple[Metric, ...], ...] = (captions.METRICS, in_context.METRICS, vqa.METRICS)
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*CAPTIONS, *ANSWERS, *EVERY_TASK)}
 CORE = tuple(METRICS)  # one digest of their versions is in every measurement, so none is ever added here

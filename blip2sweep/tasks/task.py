@@ -17,7 +17,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks import captions, coco, karpathy, questions, vqav2
+    from blip2sweep.tasks import captions, coco, karpathy, questions, textvqa, vizwiz, vqav2
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 # choose: one of a sample's choices, by the likelihood of each.
 RequestType = Literal["generate", "likelihood", "match", "choose"]
 
-FORMATS = {"coco": "blip2sweep.tasks.coco", "karpathy": "blip2sweep.tasks.karpathy", "vqav2": "blip2sweep.tasks.vqav2"}
+FORMATS = {
+    "coco": "blip2sweep.tasks.coco",
+    "karpathy": "blip2sweep.tasks.karpathy",
+    "textvqa": "blip2sweep.tasks.textvqa",
+    "vizwiz": "blip2sweep.tasks.vizwiz",
+    "vqav2": "blip2sweep.tasks.vqav2",
+}
 KINDS = {
     "caption": "blip2sweep.tasks.captions",
     "incontext": "blip2sweep.tasks.incontext",
@@ -150,5 +156,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, karpathy, vqav2)
+    _formats: tuple[Format, ...] = (coco, karpathy, textvqa, vizwiz, vqav2)
     _tasks: tuple[Task, ...] = (captions, questions)
