@@ -19,7 +19,19 @@ from blip2sweep.tasks.questions import check_prompt, columns, prompt, targets
 from blip2sweep.tasks.sample import TaskData
 from blip2sweep.tasks.task import RequestType
 
-__all__ = ["ASKS", "PRESET", "REQUESTS", "check_prompt", "columns", "metrics", "prompt", "scorer", "scorer_versions", "scores", "targets"]
+__all__ = [
+    "ASKS",
+    "PRESET",
+    "REQUESTS",
+    "check_prompt",
+    "columns",
+    "metrics",
+    "prompt",
+    "scorer",
+    "scorer_versions",
+    "scores",
+    "targets",
+]
 
 REQUESTS: tuple[RequestType, ...] = ("generate", "likelihood")
 PRESET = "vqa"
