@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blip2sweep.commands.run import asks_of, check_chat, settings
+from blip2sweep.commands.run import asks_of, check_chat, check_measured_by_torch, settings
 from blip2sweep.config.overrides import check_keys, parse
 from blip2sweep.errors import UserError
 from blip2sweep.planning.cell import Cell
@@ -122,6 +122,13 @@ def test_a_task_that_asks_a_chat_model_needs_one_and_others_need_none() -> None:
         cell("task.parse=clever")
     with pytest.raises(UserError, match=r"task\.parse=sane: kind vqa"):
         plan("task=shapes_vqa", "task.parse=sane", "part=none")
+
+
+@pytest.mark.parametrize("name", ["propagation", "noise_floor"])
+def test_rounds_are_not_measured_block_by_block(name: str) -> None:
+    words = [*WORDS, f"analysis.{name}=true"]
+    with pytest.raises(UserError, match=rf"analysis\.{name}=true: cells that ask a chat model are not measured so"):
+        check_measured_by_torch(jobs(*words)[0].config, plan(*words))
 
 
 def test_a_sweep_has_one_endpoint() -> None:
