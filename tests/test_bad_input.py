@@ -46,6 +46,8 @@ CASES = {
     "a rule that meets nothing": (["part=vit", "rules.a.target=llm:all:fc2", "rules.a.bits=3"], ["meets no layer"]),
     "keep meets nothing": (["part=vit", "keep=llm:0"], ["keep=llm:0", "meets no layer"]),
     "recipe file missing": (["recipe_file=nope.yaml"], ["recipe_file=nope.yaml", "cannot be read"]),
+    "an unknown rule of scoring": (["task=shapes_vqa", "task.rule=[lavis,foo]"], ["task.rule=foo: kind vqa", "official, lavis, evalai"]),
+    "a rule of another kind": (["task.rule=lavis"], ["task.rule=lavis: kind caption", "right: task.rule=null"]),
     "data folder missing": (["task=coco_caption"], ["data/coco", "no such folder"]),
     "not in the cache": (["model=blip2-opt-2.7b"], ["Salesforce/blip2-opt-2.7b", "hf download"]),
     "dtype": (["model.dtype=int8"], ["model.dtype=int8", "bfloat16, float16, float32"]),

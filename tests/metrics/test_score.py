@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from blip2sweep.errors import UserError
+from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.metrics import score_file
 
 pytestmark = pytest.mark.xdist_group("java")
@@ -115,6 +115,22 @@ def test_captions_are_scored_by_each_tokenizer_that_is_named(tmp_path: Path) -> 
     assert found == pytest.approx([2 / 3 * 0.5134171, 0.5134171])  # "runs." is another word than "runs"
     with pytest.raises(UserError, match="--tokenizer pbt: captions are not scored so; right: ptb, none"):
         score_file(*files, scoring={"tokenizer": ["pbt"]})
+
+
+def test_references_of_nocaps_give_the_domains(tmp_path: Path) -> None:
+    images = [{"id": 1, "domain": "in-domain"}, {"id": 2, "domain": "out-domain"}, {"id": 3, "domain": "out-domain"}]
+    captions = [("a dog runs", 1), ("two cats sit on it", 2), ("two red cats", 2), ("a table", 3), ("a man", 3)]
+    nocaps = {"images": images, "annotations": [{"image_id": i, "caption": c} for c, i in captions]}
+    said = [{"image_id": i, "caption": f"two cats of {i}"} for i in (1, 2, 3)]
+    files = _write(tmp_path, "p.json", said), _write(tmp_path, "nocaps.json", nocaps)
+    row = score_file(*files, scoring={"tokenizer": ["ptb", "none"]})
+    alone = score_file(_write(tmp_path, "out.json", said[1:]), files[1], subset=True)
+    assert row["cider_out_domain"] == row["cider_out_domain_none"] == alone["cider_out_domain"] == alone["cider"]
+    assert (alone["cider_in_domain"], row["cider_near_domain"]) == (None, None)
+    assert row["cider"] != row["cider_out_domain"]
+    images[1]["domain"] = "far"
+    with pytest.raises(UserError, match=r"images\[1\] \(id 2\): 'domain' is 'far'; right: in-domain, near-domain"):
+        score_file(files[0], _write(tmp_path, "nocaps.json", nocaps))
 
 
 def test_own_predictions_of_questions_go_by_question(tmp_path: Path) -> None:
@@ -256,3 +272,31 @@ def test_bad_files_are_one_line(tmp_path: Path, case: str) -> None:
 def test_a_broken_parquet_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.parquet: cannot be read"):
         score_file(_write(tmp_path, "x.json", "").rename(tmp_path / "x.parquet"), _write(tmp_path, "r.json", CAPTIONS))
+
+
+def test_answers_by_several_rules_have_columns_of_their_own(tmp_path: Path) -> None:
+    """LAVIS's rule leaves "na" and "2" of people as they are, and normalises the answer."""
+    files = _write(tmp_path, "p.json", ANSWERS), _write(tmp_path, "r.json", VQA)
+    plain, both = score_file(*files), score_file(*files, scoring={"rule": ["official", "lavis"]})
+    assert {k: v for k, v in both.items() if not k.endswith("_lavis")} == plain
+    assert {k for k in both if k.endswith("_lavis")} == {f"{k}_lavis" for k in plain if k.startswith("vqa_accuracy")}
+    alone = score_file(*files, scoring={"rule": ["lavis"]})
+    assert alone["vqa_accuracy_lavis"] == both["vqa_accuracy_lavis"]
+    assert "vqa_accuracy" not in alone
+
+
+def test_captions_without_a_tokenizer(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", PREDICTIONS), _write(tmp_path, "r.json", COCO)
+    found = score_file(*files, scoring={"tokenizer": ["none"]})
+    assert {"cider_none", "bleu_4_none", "meteor_none", "mean_length"} <= found.keys()
+    assert "cider" not in found
+
+
+def test_settings_that_references_do_not_have_are_told_at_once(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", ANSWERS), _write(tmp_path, "r.json", VQA)
+    with pytest.raises(UserErrors) as told:
+        score_file(*files, scoring={"rule": ["lavi"], "tokenizer": ["none"]})
+    assert told.value.lines == (
+        "--tokenizer: questions have no such setting; right: without it",
+        "--rule lavi: questions are not scored so; right: official, lavis, evalai",
+    )
