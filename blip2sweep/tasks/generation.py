@@ -53,7 +53,7 @@ def resolve_generation(
     UserError naming the key that is wrong.
     """
     own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
-    if task_of(kind).REQUESTS == ("match",):
+    if not task_of(kind).PRESET:
         return WRITES_NOTHING, frozenset({"generation"})
     given = {k: config[k] for k in OPTIONS if config.get(k) is not None}
     values = {**own, **_preset(config, kind, family), **given}
