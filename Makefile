@@ -5,7 +5,7 @@ STUDY ?= $(BLIP2SWEEP_STUDY_DATA)
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help sweep report test lint format benchmark clean
+.PHONY: help sweep report test test-all lint format benchmark clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -18,7 +18,10 @@ report: $(VENV)/run  ## The report of the card's sweep; with STUDY=FOLDER that o
 	$(BIN)/python -m blip2sweep report card
 	$(if $(STUDY),$(BIN)/python -m blip2sweep import blip2-coco "$(STUDY)" && $(BIN)/python -m blip2sweep report blip2-coco)
 
-test: $(VENV)/dev  ## All tests
+test: $(VENV)/dev  ## The tests that need no service and no patience
+	$(BIN)/python -m pytest -m 'not thorough'
+
+test-all: $(VENV)/dev  ## All tests, as CI runs them
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev  ## ruff and mypy

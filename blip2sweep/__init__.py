@@ -14,16 +14,22 @@ __version__ = VERSION
 __all__ = ["__version__", "report", "sweep"]
 
 
-def sweep(overrides: str, *more: str, workers: int | None = None, config_dir: str | Path | None = None) -> pd.DataFrame:
+def sweep(
+    overrides: str,
+    *more: str,
+    workers: int | None = None,
+    config_dir: str | Path | None = None,
+    processes_per_cell: int | None = None,
+) -> pd.DataFrame:
     """Run a sweep on this machine as `python -m blip2sweep -m OVERRIDES` does. Returns the sweep's table, one row a cell.
 
     overrides: words of the command line, such as "quant.bits=2,4 part=vision,language"; more: further words, each of which may
     hold spaces. workers: processes; null: one a GPU. config_dir: a folder with YAML and Python files of your own
-    (docs/extending.md). Raises UserError for bad input.
+    (docs/extending.md). processes_per_cell: that share the images of each cell; None: 1. Raises UserError for bad input.
     """
     from blip2sweep.commands.api import run
 
-    return run(overrides, more, workers, None if config_dir is None else Path(config_dir))
+    return run(overrides, more, workers, None if config_dir is None else Path(config_dir), processes_per_cell)
 
 
 def report(sweep: str | None = None, output_dir: str | Path = "outputs", path: str | Path | None = None) -> Path:

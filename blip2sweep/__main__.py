@@ -13,6 +13,7 @@ VERBS = (
     "status",
     "wait",
     "retry",
+    "ask",
     "cancel",
     "logs",
     "table",

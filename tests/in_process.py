@@ -43,6 +43,7 @@ def own_text(loaded: Loaded, image: Path, prompt: str, generation: Generation) -
     batch = loaded.processor(images=Image.open(image).convert("RGB"), text=prompt, return_tensors="pt")
     assert (batch["input_ids"] == loaded.model.config.image_token_index).sum() == 12
     beams = {"length_penalty": generation.length_penalty} if generation.num_beams > 1 else {}
+    beams |= {"repetition_penalty": p} if (p := generation.repetition_penalty) else {}
     ids = loaded.model.generate(
         **batch, do_sample=False, num_beams=generation.num_beams, max_new_tokens=generation.max_new_tokens,
         min_new_tokens=generation.min_new_tokens, **beams,

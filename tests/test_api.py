@@ -56,3 +56,17 @@ def test_sweep_and_report_from_python(tmp_path: Path) -> None:
     assert page.read_text().startswith("<!doctype html>")
     with pytest.raises(UserError, match=r"quant\.bit"):
         blip2sweep.sweep("quant.bit=8", *words[1:])
+    with pytest.raises(UserError, match=r"processes_per_cell=0: right: 1 or more"):
+        blip2sweep.sweep(words[0], *words[1:], processes_per_cell=0)
+    with pytest.raises(UserError, match=r"processes_per_cell=9: task shapes_caption has 8 images"):
+        blip2sweep.sweep("part=vit", *words[1:3], "sweep_name=other", processes_per_cell=9)
+    assert not (tmp_path / "out" / "sweeps" / "other").exists()
+
+
+def test_the_processes_of_a_cell_are_asked_for_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(jobs: object, sweep: object, output_dir: object, workers: int, processes: int) -> bool:
+        raise RuntimeError(f"{workers} {processes}")
+
+    monkeypatch.setattr("blip2sweep.commands.api.run_local", started)
+    with pytest.raises(RuntimeError, match="1 2"):
+        blip2sweep.sweep("part=none", "task.limit=8", f"output_dir={tmp_path}", workers=1, processes_per_cell=2)

@@ -20,6 +20,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions, columns_of
 from blip2sweep.tasks.sample import Sample
+from blip2sweep.tasks.task import candidates, ranked
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
@@ -90,9 +91,25 @@ def _record(sample: Sample, key: str, task: TaskData) -> dict[str, object]:
         "tokens": tokens,
         "nll_sum": float(tokens),
         "nll_tokens": tokens,
-        "scores": [float((number + i) % 7) for i in range(len(task.samples) if "match" in requests else 0)],
+        **_match(sample, number, task),
         "choice": number % max(1, len(options)),
         "option_nll": [float((i - number) % len(options)) for i in options],
         "option_tokens": [1 for _ in options],
     }
-    return {name: known[name] for name in columns_of(requests)}
+    return {name: known[name] for name in columns_of(requests, ranked(task) > 0)}
+
+
+def _match(sample: Sample, number: int, task: TaskData) -> dict[str, object]:
+    """Scores where the task requests a match. Of a ranking, the first k texts and the first k pictures are the best."""
+    if "match" not in task.rules.REQUESTS:
+        return {}
+    texts, k = range(len(candidates(task))), ranked(task)
+    scores = [float((number + i) % 7) for i in texts]
+    asks = k and sample in task.samples[:k]
+    asking = list(texts) if asks else []
+    return {
+        "texts": list(texts[:k]),
+        "scores": scores[: k or None],
+        "asking": asking,
+        "asking_scores": scores if asks else [],
+    }

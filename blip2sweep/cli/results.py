@@ -58,11 +58,16 @@ def score(
     subset: Annotated[
         bool, typer.Option("--subset", help="Score the ids that the predictions have, as COCOEvalCap does.")
     ] = False,
+    rule: Annotated[str | None, typer.Option(help="Of answers: by which rule, or rules with commas.")] = None,
+    lemmatize: Annotated[str | None, typer.Option(help="Of answers: none, or spacy for lemmas of its model.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Of captions: by which tokenizer.")] = None,
 ) -> None:
     """Score any predictions file; prints one JSON object with the table's column names."""
     from blip2sweep.metrics import score_file
 
-    say_text(json.dumps(score_file(file, references, subset)))
+    chosen = {"rule": rule, "lemmatize": lemmatize, "tokenizer": tokenizer}
+    scoring = {name: [v.strip() for v in values.split(",")] for name, values in chosen.items() if values}
+    say_text(json.dumps(score_file(file, references, subset, scoring)))
 
 
 def rescore(

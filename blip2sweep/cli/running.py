@@ -71,6 +71,24 @@ def retry(
     run(output_dir, sweep, failed, then_wait)
 
 
+def ask(
+    sweep: SweepName = None,
+    output_dir: OutputDir = DEFAULT,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="The endpoint, in place of the sweep's chat.base_url.")
+    ] = None,
+) -> None:
+    """Ask the chat model what cells of a sweep wait for, on a machine with a network; no model is loaded.
+
+    Replies are kept one by one, so Ctrl-C loses none, and the same command goes on. Cells that then have all they need
+    are finished and scored; `blip2sweep retry` runs those that need the vision-language model again. The endpoint's key
+    is read from OPENAI_API_KEY.
+    """
+    from blip2sweep.commands.ask import ask as run
+
+    run(output_dir, sweep, base_url)
+
+
 def cancel(sweep: SweepName = None, output_dir: OutputDir = DEFAULT) -> None:
     """End a sweep's jobs; what is done is kept."""
     from blip2sweep.commands.sweeps import cancel as run

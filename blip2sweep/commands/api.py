@@ -14,20 +14,29 @@ from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
 from blip2sweep.config.standalone import composer
 from blip2sweep.planning.plan import PlannedJob
+from blip2sweep.planning.processes import checked_processes
 from blip2sweep.reporting.sources import load_sources
 from blip2sweep.results.latest import read_table
-from blip2sweep.running.local import run_local
+from blip2sweep.running.local import check_local, run_local
 
 
-def run(overrides: str, more: Sequence[str], workers: int | None, config_dir: Path | None = None) -> pd.DataFrame:
+def run(
+    overrides: str,
+    more: Sequence[str],
+    workers: int | None,
+    config_dir: Path | None = None,
+    processes_per_cell: int | None = None,
+) -> pd.DataFrame:
     """Run a sweep on this machine. Returns its table, in which failed cells are rows too. Raises UserError for bad
     input."""
+    processes = checked_processes(processes_per_cell)
     made, words = composer(config_dir), [normalise(word) for word in (*shlex.split(overrides), *more)]
     made.check(words)
     jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
     outcome = run_sweep(
         jobs,
-        lambda plan, sweep, output_dir: run_local([c.job() for c in plan.todo], sweep, output_dir, workers),
+        lambda plan, sweep, output_dir: run_local([c.job() for c in plan.todo], sweep, output_dir, workers, processes),
+        check=lambda plan: check_local(plan.todo, workers, processes),
     )
     return read_table(outcome.sweep.folder(outcome.output_dir) / "table.parquet")
 

@@ -14,6 +14,7 @@ from blip2sweep.results.ledger import Ledger, no_garbage
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import failure_summary, sweep_status
+from blip2sweep.wire.lines import WAITING
 from blip2sweep.workers.run_cell import MARKER
 
 if TYPE_CHECKING:
@@ -51,12 +52,19 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.D
 def check_all_done(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> None:
     """Raise SweepFailed, with a summary by kind of failure, where a cell has no result. ledger: as `follow` left it."""
     status = sweep_status(output_dir, sweep, ledger or Ledger(output_dir, only=sweep.keys, brief=True))
-    gone = [k for k, state in status.states.items() if state != "done"]
+    gone = [k for k, state in status.states.items() if state not in ("done", WAITING)]
+    if waiting := status.keys(WAITING):
+        tell(f"{len(waiting)} of {len(sweep.keys)} cells wait for a chat model; right: {ask_for(sweep)}")
     if gone:
         more = why_lost(output_dir, sweep) or f"right: `blip2sweep retry {sweep.name}` runs them again"
         raise SweepFailed(failure_summary(gone, len(sweep.keys), status.failures, more))
     if missing := unscored(output_dir, sweep):
         raise SweepFailed(not_scored(output_dir, sweep, missing))
+
+
+def ask_for(sweep: Sweep) -> str:
+    """What gives the cells of a sweep the replies that they wait for."""
+    return f"`blip2sweep ask {sweep.name}`, where there is a network"
 
 
 def score_missing(output_dir: Path, sweep: Sweep) -> int:

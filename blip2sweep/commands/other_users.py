@@ -39,6 +39,8 @@ def its_commands(sweep: Sweep, jobs: Iterable[CellJob]) -> list[str]:
     named += [job["backend"]["name"] for job in jobs if "backend" in job]
     backends = list(dict.fromkeys(named)) or ["torch"]
     code = its_code(job.get("outside", {}) for job in jobs)
+    chat = sweep.settings.get("chat") or {}
+    told += [f"requests to: {chat.get('base_url')!r}"] if chat.get("online") else []
     return [*(told or ["no setup"]), *(f"backend: {name!r}" for name in backends), *code]
 
 

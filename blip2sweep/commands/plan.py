@@ -48,7 +48,7 @@ def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes:
 
     jobs = [c.job() for c in plan.todo]
     count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
-    seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
+    seconds = expected_seconds(jobs, Ledger(output_dir).refresh(), processes)
     _packs(make_packs(jobs, count), seconds, "worker", processes)
 
 
@@ -59,7 +59,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
     if not jobs:
         return
-    seconds = expected_seconds(jobs, ledger)
+    seconds = expected_seconds(jobs, ledger, launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
     _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
     size = array_size(launcher)

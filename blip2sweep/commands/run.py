@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from blip2sweep.cache import disk as cache
-from blip2sweep.commands.finish import finish, why_lost
+from blip2sweep.chat.client import Client
+from blip2sweep.chat.recipe import endpoint
+from blip2sweep.commands.finish import ask_for, finish, why_lost
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
@@ -44,6 +46,7 @@ class Outcome:
     output_dir: Path
     values: dict[str, float]  # key -> main metric, that of its first job
     errors: dict[str, FailureLine]  # key -> last failure
+    waiting: Collection[str] = ()  # keys of cells that wait for a chat model
     detached: bool = False  # the jobs were left running
     by_job: dict[int, float] = field(default_factory=dict)  # main metric of each job whose cell is done
 
@@ -54,7 +57,8 @@ class Outcome:
         if key is None:
             raise UserError(self.plan.reasons[i])
         if key not in self.values:
-            raise SweepFailed(f"cell {key}: " + (self.errors[key]["error"] if key in self.errors else "no result"))
+            why = f"waits for a chat model; right: {ask_for(self.sweep)}" if key in self.waiting else "no result"
+            raise SweepFailed(f"cell {key}: " + (self.errors[key]["error"] if key in self.errors else why))
         return self.by_job[i]
 
 
@@ -79,7 +83,9 @@ def run_sweep(
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
     go_on(sweep, output_dir, begun)
-    sweep.settings, sweep.tracking = settings(config, sweep.rerun), dict(config["tracking"])
+    with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
+    told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun)
+    sweep.settings, sweep.tracking = told, dict(config["tracking"])
     if code := {full: c for cell in plan.cells.values() for full, c in cell.outside.items()}:
         sweep.settings["outside"] = code
     sweep.submissions = submissions_of(output_dir, sweep.name)
@@ -105,6 +111,7 @@ def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tupl
     plan = make_plan(jobs, ledger, config.get("rerun") or [])
     check_measured_by_torch(config, plan)
     check_noise_floor(config, plan)
+    check_chat(jobs, plan)
     if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
     return plan, ledger
@@ -201,8 +208,22 @@ def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
     }
     told |= cache.settings(config)
     told["scoring_minutes"] = config.get("scoring_minutes")
+    if asks_of(config):
+        told["chat"] = endpoint(config["chat"])
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     return cast("Settings", told)
+
+
+def asks_of(config: Config) -> bool:
+    """Whether a composed config names a chat model."""
+    return bool((config.get("chat") or {}).get("name"))
+
+
+def check_chat(jobs: Sequence[PlannedJob], plan: Plan) -> None:
+    """Refuse workers that are to ask a chat model and cannot, for want of an address or a key."""
+    if any(cell.chat for cell in plan.todo):
+        for config in (job.config for job in jobs if asks_of(job.config) and job.config["chat"]["online"]):
+            Client(endpoint(config["chat"]))
 
 
 def announce(plan: Plan, screen: Console) -> None:
@@ -220,9 +241,13 @@ def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: pd.DataFrame) ->
     rows = {row["key"]: row for row in table.to_dict("records")}
     done = [c for c in plan.cells.values() if sweep.done(ledger, c.key)]
     values = {c.key: _number(rows, c.key, c.task.main_metric) for c in done}
+    waiting = [k for k, a in ledger.attempts.items() if a.waits and k not in values]
+    if waiting:
+        say(f"{len(waiting)} of {len(plan.cells)} cells wait for a chat model; right: {ask_for(sweep)}", err=True)
+    errors = {k: e for k, e in errors.items() if k not in waiting}
     asked = [(i, k, m) for i, (k, m) in enumerate(zip(plan.keys, plan.metrics, strict=True)) if k in values]
     by_job = {i: _number(rows, str(key), str(metric)) for i, key, metric in asked}
-    return Outcome(plan, sweep, output_dir, values, errors, by_job=by_job)
+    return Outcome(plan, sweep, output_dir, values, errors, waiting, by_job=by_job)
 
 
 def _number(rows: Mapping[str, Mapping[Any, Any]], key: str, metric: str) -> float:
@@ -233,7 +258,7 @@ def failures(outcome: Outcome) -> str | None:
     """`2 of 10 cells failed: 1 oom, 1 crash …`, or None."""
     if outcome.detached:
         return None
-    gone = [k for k in outcome.plan.cells if k not in outcome.values]
+    gone = [k for k in outcome.plan.cells if k not in outcome.values and k not in outcome.waiting]
     if not gone:
         missing = unscored(outcome.output_dir, outcome.sweep)
         return not_scored(outcome.output_dir, outcome.sweep, missing) if missing else None

@@ -24,7 +24,7 @@ from blip2sweep.running.queue import SlurmJob, queue_state, queued_jobs, submitt
 from blip2sweep.running.slurm_commands import query
 from blip2sweep.running.status import UNKNOWN, Status, sweep_status
 from blip2sweep.slurm.submit import write_merged
-from blip2sweep.wire.lines import FailureLine, ResultLine, StartLine
+from blip2sweep.wire.lines import WAITING, FailureLine, ResultLine, StartLine
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.run_cell import MARKER
 from blip2sweep.workers.signals import term_as_ctrl_c
@@ -61,7 +61,7 @@ def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: boo
     kinds = failure_kinds(failed)
     if not status.queue.known:
         tell(f"warning: {UNKNOWN}, and is not run again")
-    keys = [k for k in status.keys("lost", "failed") if kinds is None or _kind(status, k) in kinds]
+    keys = [k for k in status.keys("lost", "failed", WAITING) if kinds is None or _kind(status, k) in kinds]
     if not keys:
         return _score_again(output_dir, sweep, status)
     tell(f"sweep {sweep.name}: running {len(keys)} cells again")
@@ -111,6 +111,8 @@ def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) 
 
 
 def _kind(status: Status, key: str) -> str:
+    if status.states[key] == WAITING:
+        return WAITING
     return status.failures[key]["kind"] if key in status.failures else "lost"
 
 

@@ -104,7 +104,7 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
         key = override.key_or_group
         if override.package is not None:
             raise UserError(f"{override.input_line}: packages (@) are not used here; right: {key}=…")
-        if override.is_sweep_override() and key.split(".")[0] in OF_THE_COMMAND:
+        if override.is_sweep_override() and {key, key.split(".")[0]}.intersection(OF_THE_COMMAND):
             whole = str(override.input_line).partition("=")[2].replace('"', "").replace("'", "")
             raise UserError(
                 f"{override.input_line}: several values, and a sweep has one {key}; right: one value, in quotes where commas "

@@ -99,12 +99,16 @@ class TaskConfig:
     # Settings that some kinds and formats declare (blip2sweep/tasks/settings.py); Any: several values are allowed.
     annotations: Any = None  # a file, or files, in place of the format's own; in data_dir
     domain: str | None = None  # nocaps: all, or the domain whose images are read
+    guess: Any = None  # mmmu: what an answer without an option is worth
     images: str | None = None  # the folder of the images, in data_dir
     k: int | None = None  # retrieval: how many are ranked again
     lemmatize: Any = None
     ocr_tokens: Any = None
+    option_score: Any = None  # choice: what is compared of the options
     parse: Any = None
     rule: Any = None
+    several_images: str | None = None  # mmmu: what becomes of questions with several pictures
+    subjects: Any = None  # mmmu: one or several, in place of all
     tokenizer: Any = None
 
 
@@ -120,6 +124,26 @@ class GenerationConfig:
     min_new_tokens: int | None = None
     length_penalty: float | None = None
     question: str | None = None  # raw | lavis; null: raw
+
+
+@dataclass
+class ChatConfig:
+    """The chat model of the in-context pipeline, and its endpoint, which is not part of a cell's identity."""
+
+    name: str | None = None
+    model: str | None = None
+    variant: str = "caption"  # caption | questions | noun
+    shots: int = 3  # worked examples before a question: 3 or 0
+    temperature: float | None = None  # null: as published, step by step
+    max_tokens: int | None = None  # null: as published
+    seed: int = 0  # where the temperature is above 0
+    base_url: str | None = None  # what stands before /chat/completions
+    online: bool = False  # whether workers ask themselves
+    timeout: float = 60.0  # seconds of silence
+    retries: int = 6
+    concurrency: int = 4  # requests at once
+    price_in: float | None = None  # of a million tokens
+    price_out: float | None = None
 
 
 @dataclass
@@ -157,6 +181,7 @@ class Config:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
@@ -180,12 +205,13 @@ class Config:
     rerun: list[str] = field(default_factory=list)
 
 
-GROUPS = ("model", "quant", "calibration", "task", "generation", "backend", "tracking", "study")
+GROUPS = ("model", "quant", "calibration", "task", "generation", "chat", "backend", "tracking", "study")
 # Their entries are named by the user, and checked where they are resolved.
 OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.", "backend.options.")
 # Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.
 OF_THE_COMMAND = ("output_dir", "sweep_name", "rerun", "batch_size", "data_workers", "cache", "cache_gb", "cache_memory_gb",
-                  "tracking", "analysis")  # fmt: skip
+                  "tracking", "analysis", *(f"chat.{key}" for key in (
+                      "base_url", "online", "timeout", "retries", "concurrency", "price_in", "price_out")))  # fmt: skip
 
 
 def register() -> None:

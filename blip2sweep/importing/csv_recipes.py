@@ -105,7 +105,7 @@ class LineRecipes:
         for name, value in settings.items():
             if f"quant.{name}" not in recipe.used and name != "method":
                 said = self.columns.quoted(name, given.get(name, str(value)))
-                raise UserError(f"{said}: {method} has no such knob here; right: blank")
+                raise UserError(f"{said}: {method} has no such option here; right: blank")
         return recipe
 
 

@@ -132,7 +132,7 @@ def _counting(
 def _drop(metric: Metric, base: FloatArray, cell: FloatArray, level: float, whole: float | None) -> Drop:
     values = metric.value(base), metric.value(cell)
     drop = metric.drop(*values)
-    if not len(base) or not np.isfinite(drop):
+    if not len(base) or not np.isfinite(drop) or not metric.interval:
         return Drop(drop, NAN, NAN)
     moves = metric.sign * _moved(metric, base - cell, (base + cell) / 2)
     if _effective(moves) < FEW:

@@ -33,6 +33,8 @@ class Metric:
     it is the value of a set with this sample alone (`each`). of_output: whether the value follows from the output; a
     likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
     a metric that only details another. plain: of a variant, the metric of the default settings (variants.py).
+    interval: whether resampled images give its interval; false of a value that is no function of sums over images,
+    which each row then holds.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Metric:
     of_output: bool = True
     order: int | None = None
     plain: str = ""
+    interval: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import captions, vqa
+from blip2sweep.metrics import captions, gqa, in_context, letters, mmmu, recall, vqa, yes_no
 from blip2sweep.metrics.core import ANSWERS, CAPTIONS, EVERY_TASK, LAST
 from blip2sweep.metrics.metric import FloatArray, Metric
 
@@ -30,7 +30,16 @@ __all__ = [
 
 # The METRICS of each family's module, such as `gqa.METRICS`. One of a name that is there already is left out: a family
 # may give the variants of core metrics together with their defaults.
-FAMILIES: tuple[tuple[Metric, ...], ...] = (captions.METRICS, vqa.METRICS)
+FAMILIES: tuple[tuple[Metric, ...], ...] = (
+    captions.METRICS,
+    gqa.METRICS,
+    in_context.METRICS,
+    letters.METRICS,
+    mmmu.METRICS,
+    recall.METRICS,
+    vqa.METRICS,
+    yes_no.METRICS,
+)
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*CAPTIONS, *ANSWERS, *EVERY_TASK)}
 CORE = tuple(METRICS)  # one digest of their versions is in every measurement, so none is ever added here
@@ -55,9 +64,10 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
 
 
 def by_order(names: Iterable[str]) -> list[str]:
-    """These metrics sorted by `order`. Unknown metrics, and those that no table may be about, are left out."""
-    known = {n: METRICS[n].order for n in dict.fromkeys(names) if n in METRICS}
-    return sorted((n for n, order in known.items() if order is not None), key=lambda n: known[n] or 0)
+    """These metrics sorted by `order`, those of one order as METRICS has them. Unknown metrics, and those that no table
+    may be about, are left out."""
+    place = {name: (metric.order, i) for i, (name, metric) in enumerate(METRICS.items()) if metric.order is not None}
+    return sorted({*names} & place.keys(), key=place.__getitem__)
 
 
 def main_metrics() -> list[str]:

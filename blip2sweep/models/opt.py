@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from blip2sweep.models.decoder import greedy, unchanged
+from blip2sweep.models.repetition import repetition
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Opt:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=True)
         cache = DynamicCache()
         hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
-        return Prefilled(self, embeds, mask, cache, hidden)
+        return Prefilled(self, prompts, embeds, mask, cache, hidden)
 
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
         """The last hidden state (batch, new tokens, width) after further tokens. Their keys and values join the cache.
@@ -94,6 +95,7 @@ class Prefilled:
     """Pictures and prompts that were read. cache: keys and values. hidden (batch, width): at the last token."""
 
     language: Opt
+    prompts: Sequence[Ids]
     embeds: Tensor
     mask: Tensor
     cache: DynamicCache
@@ -127,7 +129,7 @@ class Prefilled:
         out = self.language.model.generate(
             attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
             inputs_embeds=self.embeds, past_key_values=_all_but_the_last(self.cache, generation.num_beams),
-            **beams(generation),
+            **{**beams(generation), **repetition(generation, self.prompts, self.mask.device)},
         )  # fmt: skip
         return out.tolist()
 

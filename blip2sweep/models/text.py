@@ -168,4 +168,5 @@ def likelihoods(logits: Tensor, ids: Tensor, reference_mask: Tensor, references:
 def beams(generation: Generation) -> dict[str, float]:
     """The generation settings as arguments of `generate` of transformers."""
     settings: dict[str, float] = {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
-    return settings | {k: v for k in ("min_new_tokens", "length_penalty") if (v := getattr(generation, k)) is not None}
+    optional = ("min_new_tokens", "length_penalty", "repetition_penalty")
+    return settings | {k: v for k in optional if (v := getattr(generation, k)) is not None}

@@ -16,6 +16,7 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.architecture import asked_as
 from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import backend_text
+from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
 from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
@@ -25,6 +26,7 @@ from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation
+from blip2sweep.wire.chat import ChatRecipe
 from blip2sweep.wire.pack import (
     BackendChoice,
     CellJob,
@@ -42,6 +44,7 @@ class Cell:
     """One configuration of the grid, resolved.
 
     used: config keys that determine something about the cell. backend: None for torch, which an identity does not name.
+    chat: None of a task that asks no chat model.
     """
 
     model: Model
@@ -52,6 +55,7 @@ class Cell:
     used: frozenset[str]
     calibration: Calibration | None = None
     backend: BackendChoice | None = None
+    chat: ChatRecipe | None = None
 
     @cached_property
     def semantics(self) -> int:
@@ -89,6 +93,7 @@ class Cell:
             **({"settings": dict(self.task.settings)} if self.task.settings else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
+            **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
         }
 
     @cached_property
@@ -122,6 +127,7 @@ class Cell:
             **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
+            **(chat_columns(self.chat) if self.chat else {}),
         }
         return cast("Columns", columns)
 
@@ -146,4 +152,7 @@ class Cell:
             job["backend"] = self.backend
         if self.outside:
             job["outside"] = self.outside
+        if self.chat:
+            job["chat"] = chat_job(self.chat, self.identity)
+            job["task"]["variant"] = self.chat["variant"]
         return job

@@ -11,6 +11,7 @@ from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
+from blip2sweep.planning.chosen_chat import chosen_chat
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
@@ -48,7 +49,9 @@ class CellBuilder:
         samples = self._calibration(config, model, recipe, task)
         if samples is not None:
             recipe = stamped(recipe, samples.digest)
-        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend)
+        chat, of_chat = self._once("chat", [config.get("chat"), task.kind], lambda a: chosen_chat(a[0], task))
+        used |= of_chat
+        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat)
         cell.check_outside()
         return cell
 

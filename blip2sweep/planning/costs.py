@@ -14,27 +14,32 @@ from blip2sweep.wire.pack import CellJob, Columns
 SECONDS_PER_CELL, SECONDS_PER_SAMPLE_AND_PARAMETER = 1.0, 1e-11
 
 
-def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> dict[str, float]:
+def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, processes: int = 1) -> dict[str, float]:
     """{key: seconds}. The seconds are those of the cell's own last run; else the mean of cells with its model, task and
-    parts; else the mean of its model and task; else a guess."""
+    parts; else the mean of its model and task; else a guess.
+
+    processes: that share each cell. What a cell took is taken to fall with their number.
+    """
     known = measured_seconds(ledger)
     means = {name: fmean(times) for name, times in known.items()}
     return {
         j["key"]: next(
             (means[n] for n in (j["key"], *similarity_names(j["columns"])) if n in means), guess(j["columns"])
         )
+        / processes
         for j in jobs
     }
 
 
 def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:
-    """{name: seconds of every result}, for each name under which a similar cell looks."""
+    """{name: seconds that one process would take, of every result}, for each name under which a similar cell looks."""
     found: dict[str, list[float]] = {}
     for result in ledger.results():
-        seconds = (result.get("cost") or {}).get("seconds")
-        if isinstance(seconds, int | float):
+        cost = result.get("cost") or {}
+        seconds, processes = cost.get("seconds"), cost.get("processes", 1)
+        if isinstance(seconds, int | float) and isinstance(processes, int):
             for name in (result["key"], *similarity_names(result["columns"])):
-                found.setdefault(name, []).append(seconds)
+                found.setdefault(name, []).append(seconds * processes)
     return found
 
 

@@ -19,8 +19,8 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.table import older
 
 # Config keys that have to be used by at least one cell. All others (model, task, output_dir, …) are used by every cell.
-TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration")
-TRACKED_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "generation.", "calibration.")
+TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration", "chat")
+TRACKED_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "generation.", "calibration.", "chat.")
 OPTION_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "calibration")
 
 
@@ -100,10 +100,11 @@ def _add_cells(plan: Plan, resolved: Sequence[Cell | UserError]) -> None:
 
 
 def _baselines(cells: Iterable[Cell]) -> list[Cell]:
-    """The baselines of cells: one for each model, dtype, task, generation setting and back end."""
+    """The baselines of cells: one for each model, dtype, task, generation setting, back end and chat."""
     first_of: dict[tuple[int | str, ...], Cell] = {}
     for cell in cells:
-        first_of.setdefault((id(cell.model), id(cell.task), id(cell.generation), canonical_json(cell.backend)), cell)
+        asked = canonical_json([cell.backend, cell.chat])
+        first_of.setdefault((id(cell.model), id(cell.task), id(cell.generation), asked), cell)
     return [c.baseline() for c in first_of.values()]
 
 

@@ -15,6 +15,7 @@ from blip2sweep.analysis.cells import headline
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
+from blip2sweep.reporting.queries import lost_queries
 from blip2sweep.reporting.source import Source
 from blip2sweep.results.predictions import predictions_or_none, read_predictions, stem
 from blip2sweep.rows import Id
@@ -30,10 +31,11 @@ def packed(data: object) -> str:
 
 
 def captions(source: Source, models: int = 1) -> dict[str, object] | None:
-    """`{samples, cells, texts, scores, own, index, sign, left_out}`; None where no cell has outputs.
+    """`{samples, cells, texts, scores, own, index, sign, queries, left_out}`; None where no cell has outputs.
 
     texts[i]: the distinct outputs of sample i. scores[i]: their values of the main metric, where it has a meaning for
-    one sample. index[c]: for cell c, the number of its text for each sample. sign: 1 where more is better. left_out:
+    one sample. index[c]: for cell c, the number of its text for each sample. sign: 1 where more is better. queries[c]: of
+    a retrieval, the captions that lost their picture in cell c. left_out:
     the number of cells beyond MOST_CELLS; that many and THUMBNAILS are shared by the models of a page. A likelihood does not follow from the output: then own[c] has the values of
     cell c, and scores are empty.
     """
@@ -64,7 +66,8 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
     values = (
         None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
     )
-    return {"cells": cells, "samples": _samples(source, first, THUMBNAILS // models), "texts": [list(t) for t in texts], "scores": scores,
+    queries = lost_queries(source, first, list(zip(own["key"], own["predictions"], strict=True)))
+    return {"cells": cells, "queries": queries, "samples": _samples(source, first, THUMBNAILS // models), "texts": [list(t) for t in texts], "scores": scores,
             "own": values, "index": index, "sign": source.draws.metric.sign, "left_out": len(there) - len(own)}  # fmt: skip
 
 
@@ -105,6 +108,7 @@ def _samples(source: Source, first: Predictions, most: int) -> list[dict[str, ob
         row: dict[str, object] = {"id": own, "image": image}
         if sample is not None:
             row |= {"question": sample.question, "references": list(sample.references)[:10]}
+            row["choices"] = list(sample.choices) or None
             if len(pictures) < most and image not in pictures:
                 pictures[image] = thumbnail(sample.image)
             row["thumb"] = pictures.get(image)

@@ -6,7 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from blip2sweep.wire.lines import CellLine, FailureLine, MeasuredLine, RequeuedLine, ResultLine, StartLine, UnscoredLine
+from blip2sweep.wire.lines import (
+    WAITING,
+    CellLine,
+    FailureLine,
+    MeasuredLine,
+    RequeuedLine,
+    ResultLine,
+    StartLine,
+    UnscoredLine,
+)
 
 
 class KnownAttempts(TypedDict):
@@ -30,6 +39,9 @@ class Attempts:
     failures: list[FailureLine] = field(default_factory=list)
     measured: dict[str, MeasuredLine] = field(default_factory=dict)  # {source: the newest measurement}
     unscored: UnscoredLine | None = None  # why the newest attempt to score the cell failed
+    waiting: dict[str, RequeuedLine] = field(
+        default_factory=dict
+    )  # {attempt that stopped for want of replies: its end}
 
     @property
     def started(self) -> int:
@@ -41,6 +53,12 @@ class Attempts:
     def last_start(self) -> StartLine | None:
         """The newest start, by its time."""
         return max(self.starts.values(), key=lambda r: r["time"], default=None)
+
+    @property
+    def waits(self) -> RequeuedLine | None:
+        """The end of the newest attempt, where it stopped to wait for a chat model's replies."""
+        newest = self.last_start
+        return self.waiting.get(attempt_id(newest)) if newest and self.waiting else None
 
     @property
     def open(self) -> list[StartLine]:
@@ -95,6 +113,8 @@ class Attempts:
             self.failures = sorted([*self.failures, line], key=lambda r: r["time"])
         elif line["event"] == "requeued":
             self.ended.add(attempt_id(line))
+            if line.get("reason") == WAITING:
+                self.waiting[attempt_id(line)] = line
 
     def mark_missing(self, attempt: str) -> None:
         """Record that the predictions of this result are gone or damaged."""

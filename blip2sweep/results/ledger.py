@@ -26,7 +26,7 @@ from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
 
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
-FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "crash", "lost")
+FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "chat", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
 
 

@@ -27,12 +27,20 @@ SCHEMA = pa.schema(
         *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
     ]
 )
-FURTHER = {"scores": NUMBERS, "choice": pa.int64(), "option_nll": NUMBERS, "option_tokens": pa.list_(pa.int64())}
+FURTHER = {
+    "texts": pa.list_(pa.int64()),
+    "scores": NUMBERS,
+    "choice": pa.int64(),
+    "option_nll": NUMBERS,
+    "option_tokens": pa.list_(pa.int64()),
+    "answer": pa.string(),
+    "context": pa.list_(pa.string()),
+}
 
 
 def rows_of(cell: Scored) -> pa.Table:
     """One row for each sample."""
-    columns, n = cell.predictions.columns, len(cell.predictions.id)
+    columns, n = cell.predictions.of_samples, len(cell.predictions.id)
     scores = {m.name: m.each(cell.statistics[m.statistic]) for m in cell.metrics if m.per_sample}
     ids = {**_ids("id", cell.predictions.id), **_ids("image_id", cell.predictions.image_id)}
     found: dict[str, Any] = {"key": [cell.key] * n, **columns, **scores, **ids}

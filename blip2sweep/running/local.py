@@ -10,7 +10,9 @@ from pathlib import Path
 from blip2sweep.errors import UserError
 from blip2sweep.machine.devices import VISIBLE, groups, visible_gpus
 from blip2sweep.machine.memory import WORKERS, WORKERS_ON_GPU
+from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.packs import make_packs, write_packs
+from blip2sweep.planning.processes import check_divisible
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
 from blip2sweep.running.queue import QueueState
@@ -42,6 +44,13 @@ def run_local(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, workers: 
     sweep.write(output_dir)
     _supervise(supervisors, sweep, submission.run, output_dir)
     return True
+
+
+def check_local(cells: Iterable[Cell], workers: int | None, processes: int) -> None:
+    """Raise UserError where the cells or the GPUs cannot be divided among workers and processes."""
+    these = list(cells)
+    check_divisible(these, processes)
+    worker_gpus((c.model.config for c in these), workers, processes)
 
 
 def worker_gpus(models: Iterable[ModelSection], workers: int | None, processes: int) -> list[str]:

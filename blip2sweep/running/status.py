@@ -20,11 +20,11 @@ from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.queue import QueueState, queue_state
-from blip2sweep.wire.lines import FailureLine, ResultLine
+from blip2sweep.wire.lines import WAITING, FailureLine, ResultLine
 from blip2sweep.workers.worker import retry_mode
 
 UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
-STATES = ("done", "running", "queued", "lost", "failed")
+STATES = ("done", "running", "queued", WAITING, "lost", "failed")
 
 
 @dataclass
@@ -87,13 +87,15 @@ def _state(
     An open start may be that of a process that died. So a start of another launch, or of a job that waits for its
     requeue, does not make the cell running.
     """
-    runs = {s.get("run") for s in attempts.open}
+    runs, waits = {s.get("run") for s in attempts.open}, attempts.waits
     if (pack and queue.packs[pack] == "running" and pack[0] in runs) or (
         not queue.known and runs.intersection(sweep.runs)
     ):
         return "running"
-    if pack and retry_mode(attempts.failed_in(pack[:1])) != "skip":
+    if pack and not (waits and waits.get("run") == pack[0]) and retry_mode(attempts.failed_in(pack[:1])) != "skip":
         return "queued"
+    if waits:
+        return WAITING
     if failed:
         return "failed"
     return "lost" if queue.known else "queued"
@@ -212,6 +214,11 @@ def advice(sweep: Sweep, status: Status) -> list[str]:
     lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.queue.pending.most_common(3)]
     if status.settled and (when := sweep.submissions[-1].cancelled if sweep.submissions else None):
         lines.append(f"cancelled {time.strftime('%F %T', time.localtime(when))}")
+    if waiting := status.keys(WAITING):
+        lines.append(
+            f"{len(waiting)} cells wait for a chat model: `blip2sweep ask {sweep.name}` asks it, where there is a network; "
+            f"`blip2sweep retry {sweep.name}` then goes on with those that need the model again"
+        )
     if status.keys("lost", "failed"):
         lines.append(f"cells without a result and without a job: `blip2sweep retry {sweep.name}` runs them again")
     return lines

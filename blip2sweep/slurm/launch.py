@@ -40,7 +40,7 @@ def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launche
     launcher = with_time_to_work(checked_launcher(launcher))
     check_gpus(launcher, jobs)
     array_size(launcher)  # raises UserError when Slurm does not answer
-    seconds = expected_seconds(jobs, Ledger(output_dir).refresh())
+    seconds = expected_seconds(jobs, Ledger(output_dir).refresh(), launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
     submission = Submission(new_run(), "slurm", launcher, len(packs), cluster=local_cluster())
     before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"

@@ -11,6 +11,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.tasks.settings import task_settings
 from blip2sweep.tasks.task import format_of
@@ -63,6 +64,8 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
             f"command again, which plans them as they are now"
         )
     whole = replace(found, planned=planned["images"])
+    if "round" in config:
+        whole = of_round(whole, config["round"])
     if "share" not in config:
         return whole
     rank, count = (int(x) for x in config["share"].split("/"))

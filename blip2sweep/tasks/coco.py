@@ -24,7 +24,7 @@ from blip2sweep.tasks.sample import (
 )
 
 KARPATHY_SPLITS = ("train", "restval", "val", "test")
-KINDS: tuple[str, ...] = ("caption",)
+KINDS: tuple[str, ...] = ("caption", "retrieval")
 OPTIONS: tuple[str, ...] = ("domain",)
 ALL = "all"
 NOCAPS = "nocaps.org, nocaps_val_4500_captions.json, and the images it names"

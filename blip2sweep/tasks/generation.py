@@ -12,6 +12,7 @@ from blip2sweep.tasks.task import task_of
 
 ANY = "any"  # the family in presets that fits a family without presets of its own
 OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "question")
+LATER = {"question": RAW, "repetition_penalty": None}
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Generation:
 
     The prompt of a task with questions has `{}` for the question. Lengths are in new tokens, without prompt and image.
     question: how a question is rewritten before it stands in the prompt, one of QUESTIONS.
+    repetition_penalty: of beam search, as in transformers; rounds of the in-context pipeline alone set it.
     """
 
     prompt: str | None
@@ -29,10 +31,14 @@ class Generation:
     min_new_tokens: int | None = None
     length_penalty: float | None = None
     question: str = RAW
+    repetition_penalty: float | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """The settings as JSON. `question` is there only where it rewrites something."""
-        return {k: v for k, v in asdict(self).items() if k != "question" or v != RAW}
+        """The settings as JSON. What came later is there only where it does something, so that keys stay."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v != LATER[k]}
+
+
+WRITES_NOTHING = Generation(None, 1, 1)  # of a task that only compares pictures and texts
 
 
 def resolve_generation(
@@ -45,6 +51,8 @@ def resolve_generation(
     UserError naming the key that is wrong.
     """
     own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
+    if task_of(kind).REQUESTS == ("match",):
+        return WRITES_NOTHING, frozenset({"generation"})
     given = {k: config[k] for k in OPTIONS if config.get(k) is not None}
     values = {**own, **_preset(config, kind, family), **given}
     generation = Generation(

@@ -19,7 +19,7 @@ from blip2sweep.tasks.sample import (
 )
 
 PREFIX = "karpathy_"
-KINDS: tuple[str, ...] = ("caption",)
+KINDS: tuple[str, ...] = ("caption", "retrieval")
 ALL_SPLITS = True
 # Where the images are from, where it is another place than that of the captions.
 IMAGES = {"dataset_coco.json": "coco", "dataset_flickr30k.json": "shannon.cs.illinois.edu/DenotationGraph"}

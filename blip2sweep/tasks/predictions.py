@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any
 
 from blip2sweep.canonical import digest
@@ -20,6 +21,8 @@ COLUMNS: dict[RequestType, tuple[str, ...]] = {
     "choose": ("choice", "option_nll", "option_tokens"),
 }
 FIELDS = (*SAMPLE, *COLUMNS["generate"])  # of texts; their hash is of all columns in this order
+SHOWN = 10
+RANKED = ("texts", "scores", "asking", "asking_scores")  # of a match, where only the best of either side are scored
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,11 @@ class Predictions:
 
     text, tokens: the generated text and its number of tokens. nll_sum, nll_tokens: the negative log-likelihood of the
     targets in nats, and their tokens; None where it is not finite or not measured. scores: of each sample against each
-    candidate of the task. choice: the index of the likeliest of a sample's options. option_nll, option_tokens: the same
-    as nll of each option, so that other rules of choosing need no inference.
+    candidate of the task, or where `texts` is there against those that it numbers: the best of the sample by contrast.
+    asking: the candidates among whose best samples this one is; asking_scores: their scores. choice: the index of the
+    likeliest of a sample's options. option_nll, option_tokens: the same as nll of each option, so that other rules of
+    choosing need no inference. answer, context: of the in-context pipeline, whose text is a chat model's reply as it is:
+    the model's own answer, and what it told of the picture.
     """
 
     id: list[Id]
@@ -38,10 +44,15 @@ class Predictions:
     tokens: list[int] | None = None
     nll_sum: list[float | None] | None = None
     nll_tokens: list[int] | None = None
+    texts: list[list[int]] | None = None
     scores: list[list[float]] | None = None
+    asking: list[list[int]] | None = None
+    asking_scores: list[list[float]] | None = None
     choice: list[int] | None = None
     option_nll: list[list[float | None]] | None = None
     option_tokens: list[list[int]] | None = None
+    answer: list[str] | None = None
+    context: list[list[str]] | None = None
 
     def __post_init__(self) -> None:
         if len({len(column) for column in self.columns.values()}) > 1:
@@ -91,10 +102,26 @@ class Predictions:
             return self.text
         if self.choice is not None:
             return [str(chosen) for chosen in self.choice]
+        if self.texts is not None:
+            return [str(text) for ((_, text),) in self.rankings(1)]
         return [str(max(range(len(row)), key=row.__getitem__)) for row in self.scores or ()]
 
+    def rankings(self, most: int) -> list[list[tuple[float, int]]]:
+        """For each sample (score, number) of its best candidates, the best first; the later one of equals comes first."""
+        pairs = zip(self.texts or (), self.scores or (), strict=True)
+        return [nlargest(most, zip(scores, texts, strict=True)) for texts, scores in pairs]
 
-def columns_of(requests: Sequence[RequestType]) -> tuple[str, ...]:
-    """The columns of a cell with these requests, in their order."""
-    requested = {column for request in requests for column in COLUMNS[request]}
+    @property
+    def of_samples(self) -> Mapping[str, Sequence[object]]:
+        """`columns` as a table of samples has them: of a ranking the first SHOWN candidates of each sample, in order."""
+        if self.texts is None:
+            return self.columns
+        best = self.rankings(SHOWN)
+        texts, scores = ([[pair[i] for pair in row] for row in best] for i in (1, 0))
+        return {**{name: self.columns[name] for name in SAMPLE}, "texts": texts, "scores": scores}
+
+
+def columns_of(requests: Sequence[RequestType], ranked: bool = False) -> tuple[str, ...]:
+    """The columns of a cell with these requests, in their order. ranked: whether only the best of a match are scored."""
+    requested = {column for request in requests for column in COLUMNS[request]} | {*(RANKED if ranked else ())}
     return tuple(c for c in Predictions.__dataclass_fields__ if c in SAMPLE or c in requested)

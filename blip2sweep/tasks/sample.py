@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.statistics import BUILT_IN, METRICS, by_order
+from blip2sweep.metrics.statistics import BUILT_IN, by_order
 from blip2sweep.metrics.variants import Variant, variants
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
@@ -43,7 +43,8 @@ class Sample:
     """One thing to answer: an image id for captions, a question id for VQA. `image` is a path on this machine.
 
     answer_type: of a question, where its file says. choices: what there is to choose from; the references are the right
-    ones. details: further facts as JSON, such as OCR tokens or a domain.
+    ones. details: further facts as JSON, such as OCR tokens or a domain. scoring: facts that only scores read, from
+    a file that may come later; they are no part of the fingerprint.
     """
 
     id: Id
@@ -54,6 +55,7 @@ class Sample:
     answer_type: str | None = None
     choices: tuple[str, ...] = ()
     details: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
+    scoring: Mapping[str, object] = field(default_factory=lambda: NO_DETAILS, hash=False)
 
     @property
     def majority(self) -> str:
@@ -131,14 +133,15 @@ class TaskData:
         """The columns of a row about the task, besides those that every row has. `main_metric` is one of them where a
         table could not infer it from the metrics of the row. Of a variant it is always one, because other variants may
         be scored later."""
-        scored = set(self.rules.scores(self))
-        first = by_order(m for m in METRICS if m in scored)[:1]
+        first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         told &= not self.variants[0].suffix
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
 
     def readable_outputs(self, predictions: Predictions) -> list[str]:
-        """The output for each sample as people read it. A choice is given by its text."""
+        """The output for each sample as people read it: of a choice its text, of a ranking what the kind writes."""
+        if readable := getattr(self.rules, "readable", None):
+            return list(readable(self, predictions))
         known = {s.id: s.choices for s in self.samples} if predictions.choice else {}
         return [
             known[i][int(word)] if known.get(i) else word

@@ -24,7 +24,7 @@ from blip2sweep.tasks.task import Format, Task, format_of, task_of
 # Fields that every task has, of its section and of a job. All others are settings.
 BASE = frozenset(
     ("name", "kind", "format", "data_dir", "split", "limit", "on_bad_image", "main_metric", "nll_references",
-     "train_split", "note", "planned", "share")
+     "train_split", "note", "planned", "share", "round")
 )  # fmt: skip
 FILES = ("annotations", "images")
 Config = Mapping[str, Any]

@@ -17,7 +17,26 @@ from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import FloatArray, Metric, add_metrics
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks import captions, coco, karpathy, questions, textvqa, vizwiz, vqav2
+    from blip2sweep.tasks import (
+        captions,
+        choice,
+        coco,
+        exam,
+        gqa,
+        gqa_questions,
+        incontext,
+        karpathy,
+        letter,
+        mmmu,
+        pope,
+        questions,
+        retrieval,
+        scienceqa,
+        textvqa,
+        vizwiz,
+        vqav2,
+        yes_no,
+    )
     from blip2sweep.tasks.predictions import Predictions
     from blip2sweep.tasks.sample import Sample, TaskData
 
@@ -27,13 +46,28 @@ RequestType = Literal["generate", "likelihood", "match", "choose"]
 
 FORMATS = {
     "coco": "blip2sweep.tasks.coco",
+    "gqa": "blip2sweep.tasks.gqa",
     "karpathy": "blip2sweep.tasks.karpathy",
+    "mmmu": "blip2sweep.tasks.mmmu",
+    "pope": "blip2sweep.tasks.pope",
+    "scienceqa": "blip2sweep.tasks.scienceqa",
     "textvqa": "blip2sweep.tasks.textvqa",
     "vizwiz": "blip2sweep.tasks.vizwiz",
     "vqav2": "blip2sweep.tasks.vqav2",
 }
-KINDS = {"caption": "blip2sweep.tasks.captions", "vqa": "blip2sweep.tasks.questions"}
+KINDS = {
+    "caption": "blip2sweep.tasks.captions",
+    "choice": "blip2sweep.tasks.choice",
+    "exam": "blip2sweep.tasks.exam",
+    "gqa": "blip2sweep.tasks.gqa_questions",
+    "incontext": "blip2sweep.tasks.incontext",
+    "letter": "blip2sweep.tasks.letter",
+    "retrieval": "blip2sweep.tasks.retrieval",
+    "vqa": "blip2sweep.tasks.questions",
+    "yes_no": "blip2sweep.tasks.yes_no",
+}
 BUILT_IN = frozenset(KINDS)
+LEFT_OUT = -100.0  # the score of a candidate that is not among the best, as LAVIS has it (compute_sim_matrix)
 
 
 class Format(Protocol):
@@ -131,9 +165,20 @@ def candidates(data: TaskData) -> tuple[str, ...]:
     return tuple(found)
 
 
-def reranked(task: Task) -> int:
-    """The number of best candidates that are scored again, read together with the picture: the task's RERANKED, or 0."""
-    return int(getattr(task, "RERANKED", 0))
+def ranked(data: TaskData) -> int:
+    """How many of the best candidates of a picture, and of the best pictures of a candidate, are scored again, picture
+    and text read together: the setting `k` of the kinds that have it. 0: every pair is scored by contrast alone."""
+    return int(cast("int", data.settings.get("k", 0)))
+
+
+def longest_text(task: Task) -> int | None:
+    """The most tokens of a candidate, special ones included: the kind's MOST_TOKENS. None: as many as the model reads."""
+    return cast("int | None", getattr(task, "MOST_TOKENS", None))
+
+
+def asks_chat(task: Task) -> bool:
+    """Whether a chat model gives the answers, from what the model says of the pictures: the task's CHAT."""
+    return bool(getattr(task, "CHAT", False))
 
 
 def load_outside(kinds: Iterable[str] = ()) -> None:
@@ -147,5 +192,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, karpathy, textvqa, vizwiz, vqav2)
-    _tasks: tuple[Task, ...] = (captions, questions)
+    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, textvqa, vizwiz, vqav2)
+    _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)

@@ -27,7 +27,7 @@ from blip2sweep.tasks.sample import (
 )
 
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
-KINDS: tuple[str, ...] = ("vqa",)
+KINDS: tuple[str, ...] = ("vqa", "incontext")
 TEST = "test2015"
 UNSCORED = "no annotations: answered and not scored; `blip2sweep answers` writes them for the challenge's server"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

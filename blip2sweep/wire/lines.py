@@ -118,11 +118,15 @@ class FailureLine(Head, AttemptId, WorkerFailure):
     columns: NotRequired[Columns]
 
 
+WAITING = "waiting_for_chat"  # the reason of a cell that was given up until a chat model's replies are there
+
+
 class RequeuedLine(Head, AttemptId):
-    """A cell was given up and will be run again."""
+    """A cell was given up and will be run again. requests: the replies that a cell waits for, as far as they are known."""
 
     event: Literal["requeued"]
     reason: NotRequired[str | None]
+    requests: NotRequired[int]
 
 
 class Measured(TypedDict):

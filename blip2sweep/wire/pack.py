@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NotRequired, TypedDict, cast
 
 from blip2sweep.errors import UserError
+from blip2sweep.wire.chat import ChatJob, Endpoint
 from blip2sweep.wire.model_section import ModelSection
 
 JsonObject = dict[str, object]  # an object whose reader knows its fields, such as a composed section of the config
@@ -31,6 +32,14 @@ class PlannedTask(TypedDict):
     outside: NotRequired[dict[str, OutsideCode]]
 
 
+class RoundJob(TypedDict):
+    """What the model is asked in one round of a cell that asks several times. texts: of each sample in task order, what
+    replaces its question; without them each sample is asked as it is, or each picture once."""
+
+    name: str
+    texts: NotRequired[list[list[str]]]
+
+
 class TaskJob(TypedDict):
     """A composed section `task`. Its other fields are for the task's own reader."""
 
@@ -40,6 +49,8 @@ class TaskJob(TypedDict):
     nll_references: int
     planned: NotRequired[PlannedTask]
     share: NotRequired[str]  # `rank/count`: of the images, of a process that shares the cell with others
+    variant: NotRequired[str]  # of the in-context pipeline, which says how replies are read
+    round: NotRequired[RoundJob]  # never on disk: what a worker's back end is asked
 
 
 class GenerationJob(TypedDict):
@@ -51,6 +62,7 @@ class GenerationJob(TypedDict):
     min_new_tokens: NotRequired[int | None]
     length_penalty: NotRequired[float | None]
     question: NotRequired[str]
+    repetition_penalty: NotRequired[float | None]
 
 
 class BackendChoice(TypedDict):
@@ -79,6 +91,8 @@ class Columns(TypedDict):
     backend: NotRequired[str]  # where it is not torch
     outside: NotRequired[str]  # code that is no part of this package
     chat: NotRequired[str]  # what stands around the user's text, where the model config says it
+    chat_model: NotRequired[str]  # of the in-context pipeline
+    chat_variant: NotRequired[str]
     params: NotRequired[int]
     model_bytes: NotRequired[float]
 
@@ -107,6 +121,7 @@ class CellJob(TypedDict):
     columns: Columns
     backend: NotRequired[BackendChoice]  # where it is not torch
     outside: NotRequired[dict[str, OutsideCode]]  # {group.name: code} that is no part of this package
+    chat: NotRequired[ChatJob]  # of the in-context pipeline
     share: NotRequired[Share]  # never on disk: a worker gives it to the processes of a cell
 
 
@@ -128,6 +143,7 @@ class Settings(TypedDict, total=False):
     noise_floor: bool
     backend: BackendChoice  # of all cells in the pack; torch when absent
     processes: int  # that share each cell; 1 when absent
+    chat: Endpoint  # where cells with a chat model send their requests
     runner: str  # `module:Class`, in packs of version 0.1
     outside: dict[str, OutsideCode]  # of all cells of the sweep, for whoever reads its file; workers go by the cells'
     device: str

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered
+from blip2sweep.chat.asking import Lacking
+from blip2sweep.chat.client import ChatError
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.files import is_disk_full, write_noted
@@ -19,7 +21,7 @@ from blip2sweep.machine.processes import born
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import second_run, stem, write_predictions
 from blip2sweep.results.scoring_process import ScoringProcess
-from blip2sweep.wire.lines import AttemptId, Failure, Note, WorkerFailure
+from blip2sweep.wire.lines import WAITING, AttemptId, Failure, Note, WorkerFailure
 from blip2sweep.wire.pack import CellJob, Columns, PackName
 from blip2sweep.workers.death import ProcessFailed
 from blip2sweep.workers.signals import Stop, Stopped
@@ -41,7 +43,7 @@ class DeviceBroken(Exception):
 def run_cell(
     job: CellJob, run: Run, journal: Journal, pack: PackName, stop: Stop, ledger: Ledger | None = None
 ) -> str | None:
-    """The name of the committed predictions; None when the cell failed. ledger: shows what others did with the cell
+    """The name of the committed predictions; None when the cell failed or waits for a chat model. ledger: shows what others did with the cell
     meanwhile, which the result then says it replaces.
 
     Raises Stopped when the worker was asked to stop, and DeviceBroken when the process has to end.
@@ -64,6 +66,10 @@ def run_cell(
     except Stopped:
         give_up(job, common, journal, stop)
         raise
+    except Lacking as lacking:
+        journal.write("requeued", **common, reason=WAITING, requests=lacking.requests)
+        say(job["key"], f"waits for {lacking.requests} replies of {job['chat']['recipe']['model']}")
+        return None
     except Exception as error:  # a failed cell becomes a row; the other cells go on
         # Slurm signals every process of a job. An error after that, as of a data loader's child that ended first, is
         # not the cell's own.
@@ -180,7 +186,9 @@ def failure(error: BaseException) -> Failure | WorkerFailure:
 
 
 def failure_kind(error: BaseException) -> str:
-    """`oom`, `disk_full`, `bad_config` or `crash`."""
+    """`oom`, `disk_full`, `bad_config`, `chat` or `crash`."""
+    if isinstance(error, ChatError):
+        return "chat"
     if is_out_of_memory(error):
         return "oom"
     if is_disk_full(error):

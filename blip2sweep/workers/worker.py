@@ -32,8 +32,10 @@ from blip2sweep.results.predictions import stem
 from blip2sweep.results.unscored import is_scored
 from blip2sweep.wire.lines import StartLine, WorkerFailure, WorkerName
 from blip2sweep.wire.pack import CellJob, Pack
+from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
-from blip2sweep.workers.run_cell import DeviceBroken, Scoring, run_cell, say, slurm_job
+from blip2sweep.workers.rounds import jobs_of
+from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, run_cell, say, slurm_job
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
@@ -113,13 +115,23 @@ class Worker:
         if (why := self._unusable.get(job["key"])) is not None:
             run_cell(job, partial(refuse, why), self.journal, self.pack, self.stop, self.ledger)
             return
-        backend = self.backend = self.backend or self._load_backend(job)
-        run = partial(backend, batch_size=self._half_batch() if half else None)
-        name = run_cell(job, run, self.journal, self.pack, self.stop, self.ledger)
+        name = run_cell(job, self._runner(job, half), self.journal, self.pack, self.stop, self.ledger)
         if name is not None:
             self._scoring(name, job)
-        self._warn_once(getattr(backend, "warning", None))  # which one from outside may lack
+        self._warn_once(getattr(self.backend, "warning", None))  # which one from outside may lack
         self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), time.monotonic() - start)
+
+    def _runner(self, job: CellJob, half: bool) -> Run:
+        """What runs a cell. One that asks a chat model may need no back end, where all rounds are known."""
+        size = self._half_batch() if half else None
+        if "chat" not in job:
+            return partial(self._ready(job), batch_size=size)
+        ask = lambda one: self._ready(job)(one, batch_size=size)  # noqa: E731
+        return partial(run_in_context, ask=ask, output_dir=self.output_dir, settings=self.pack["settings"])
+
+    def _ready(self, job: CellJob) -> Backend:
+        self.backend = self.backend or self._load_backend(job)
+        return self.backend
 
     def _half_batch(self) -> int:
         """The batch size after lack of memory."""
@@ -167,7 +179,7 @@ class Worker:
         settings = self.pack["settings"]
         backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
-        backend.expect([j for j in todo if not self.ledger.done(j["key"])])
+        backend.expect([asked for j in todo if not self.ledger.done(j["key"]) for asked in jobs_of(j)])
         return backend
 
     def _score_if_missing(self, job: CellJob, attempts: Attempts) -> None:

@@ -96,11 +96,9 @@ class LocalLauncher(PackLauncher):
         return run_local([c.job() for c in plan.todo], sweep, output_dir, self.workers, self.processes)
 
     def check(self, plan: Plan) -> None:
-        from blip2sweep.planning.processes import check_divisible
-        from blip2sweep.running.local import worker_gpus
+        from blip2sweep.running.local import check_local
 
-        check_divisible(plan.todo, self.processes)
-        worker_gpus((c.model.config for c in plan.todo), self.workers, self.processes)
+        check_local(plan.todo, self.workers, self.processes)
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
         from blip2sweep.commands.plan import describe_local

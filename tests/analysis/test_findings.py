@@ -12,7 +12,7 @@ from blip2sweep.reporting.source import load_source
 from scripts import study_findings
 from scripts.study_findings import Study
 
-pytestmark = pytest.mark.xdist_group("java")
+pytestmark = [pytest.mark.xdist_group("java"), pytest.mark.thorough]
 PAGE = Path(__file__).parents[2] / "docs/blip2-coco.md"
 
 

@@ -23,6 +23,8 @@ from blip2sweep.metrics import weights
 from blip2sweep.models.shipped import model_anatomy
 from tests.synthetic import build, whole
 
+pytestmark = pytest.mark.thorough
+
 TINY = model_anatomy("tiny")
 PARTS = (["vit"], ["llm"], ["qformer"], ["vit", "qformer", "llm"])
 

@@ -18,7 +18,7 @@ from blip2sweep.importing.study import Counts, honest_entries, read_study
 from blip2sweep.models.shipped import model_anatomy
 
 Imported = tuple[Path, Counts, pd.DataFrame]
-pytestmark = pytest.mark.xdist_group("java")
+pytestmark = [pytest.mark.xdist_group("java"), pytest.mark.thorough]
 
 
 def test_the_counts_come_out_of_the_data(imported: Imported) -> None:

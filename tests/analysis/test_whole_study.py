@@ -10,7 +10,7 @@ import pytest
 from blip2sweep.errors import UserError
 from blip2sweep.importing.study import Counts, read_study
 
-pytestmark = pytest.mark.xdist_group("java")
+pytestmark = [pytest.mark.xdist_group("java"), pytest.mark.thorough]
 
 
 @pytest.mark.parametrize(("change", "words"), [

@@ -70,6 +70,8 @@ def test_rows_say_which_back_end_and_are_not_compared(tmp_path: Path) -> None:
     guessed = expected_seconds([c.job() for c in plan(*WORDS).todo], ledger)
     measured = expected_seconds(jobs, ledger)
     assert all(measured[j["key"]] != guess for j, guess in zip(jobs, guessed.values(), strict=True))
+    halved = expected_seconds(jobs, ledger, processes=2)
+    assert halved == {key: seconds / 2 for key, seconds in measured.items()}
 
 
 def test_what_a_back_end_cannot_do_is_said_before_anything_runs(tmp_path: Path) -> None:

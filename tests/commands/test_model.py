@@ -20,6 +20,8 @@ from tests.command_line import blip2sweep, refused
 from tests.composing import composer
 from tests.models.discovery.made import write, write_whole
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from tests.checkpoints import tiny_config
 from tests.command_line import blip2sweep, refused
 from tests.composing import jobs, plan, recipes
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_checkpoint_holds_the_cells_weights_and_its_recipe(tmp_path: Path) -> None:
     words = ["part=llm", "quant=gptq", "quant.bits=3", "calibration.n_samples=8"]

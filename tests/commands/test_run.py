@@ -27,6 +27,8 @@ from tests.command_line import Ran, blip2sweep
 from tests.composing import plan
 from tests.synthetic import build, build_planned, whole
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["task.limit=24", "part=vit,llm", "quant.bits=2,8"]
 
 

@@ -33,6 +33,8 @@ from tests.command_line import blip2sweep
 from tests.composing import plan
 from tests.planning.test_packs import WORDS, sweep
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_device_beyond_use_ends_the_process_and_not_the_pack(tmp_path: Path) -> None:
     """After a device-side assert all that a process does on its GPU fails: the next cells get a new one."""

@@ -119,7 +119,7 @@ def test_options_settle_what_a_file_leaves_open(tmp_path: Path) -> None:
     ("recipe,part,bits,cider\nnone,vit,4,1\n", "contradicts the recipe none"),
     ("part,bits,strategy,group_size,cider\nnone,,,,1\nvit,4,channel,32,1\n", "channel and group_size 32 contradict"),
     ("part,bits,method,group_size,cider\nnone,,,,1\nvit,4,minmax,32,1\n", "line 3: .*minmax takes tensor"),
-    ("part,bits,method,symmetric,cider\nnone,,,,1\nvit,4,minmax,true,1\n", "line 3: symmetric true: minmax has no such knob"),
+    ("part,bits,method,symmetric,cider\nnone,,,,1\nvit,4,minmax,true,1\n", "line 3: symmetric true: minmax has no such option"),
     ("part,bits,method,cider\nnone,,,1\nvit,nf4,gptq,1\n", "line 3: method gptq and a width that says nf4"),
     ("part,bits,method,cider\nnone,,,1\nvit,4,gptr,1\n", "line 3: method gptr: no method of ours"),
     ("part,bits,cider\nnone,,1\nvit,2.5,1\n", "line 3: bits 2.5: no width"),

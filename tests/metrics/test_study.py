@@ -9,7 +9,7 @@ import pytest
 
 from blip2sweep.metrics import METRICS, CaptionScorer
 
-pytestmark = pytest.mark.xdist_group("java")
+pytestmark = [pytest.mark.xdist_group("java"), pytest.mark.thorough]
 
 
 def test_meteor_and_cider_of_all_shipped_cells(study: Path, study_references: list[list[str]]) -> None:

@@ -34,6 +34,8 @@ from tests.composing import jobs as composed
 from tests.in_process import run
 from tests.miniatures import DEC, blip_config, instructblip_config, write_blip, write_instructblip
 
+pytestmark = pytest.mark.thorough
+
 GREEDY, BEAMS = Generation("Question: {} Answer:", 1, 6), Generation("Question: {} Answer:", 3, 6, 2, -1.0)
 
 

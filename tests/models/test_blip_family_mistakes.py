@@ -41,6 +41,13 @@ def test_instructblip_without_its_second_tokenizer(tmp_path: Path) -> None:
     assert "qformer_tokenizer: the tokenizer is missing" in found(folder, model)
 
 
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_instructblip_whose_texts_nothing_ends(tmp_path: Path, family: str) -> None:
+    folder = write_instructblip(tmp_path / "m", family)
+    edit_section(folder / "config.json", "text_config", eos_token_id=None)
+    assert "text_config.eos_token_id is null, so nothing would end" in found(folder, instructblip_config(family))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -28,6 +28,8 @@ from tests import image_text
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.miniatures import blip_config, instructblip_config, write_blip, write_instructblip
 
+pytestmark = pytest.mark.thorough
+
 GREEDY, BEAMS = Generation("Question: {} Answer:", 1, 6), Generation("Question: {} Answer:", 2, 6)
 Made = Callable[[], Loaded]
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,31 +12,15 @@ import yaml
 
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.shipped import model_config, shipped_models
-from tests import image_text
-from tests.checkpoints import ROOT, TINY, believe, conf, edit, t5_config, tiny_config, write_t5
+from tests.checkpoints import ROOT, believe, edit
 from tests.command_line import blip2sweep
-from tests.miniatures import blip_config, instructblip_config, write_blip, write_instructblip
+from tests.small_models import RETRIEVAL, small
+from tests.toy.task import write as write_data
+
+pytestmark = pytest.mark.thorough
 
 EMBEDDED = ("tiny", "tiny-llava")
-MATCHES = "blip2-itm-vit-g"  # it writes no text; tests/models/test_retrieval.py runs it
 WORDS = ("part=vision,connector,language", "quant.bits=3", "task.limit=2", "generation.max_new_tokens=3")
-Made = tuple[Mapping[str, Any], Callable[[Path], object]]
-
-
-def small(name: str) -> Made:
-    """The `model` section of a model with small sizes, and what writes its checkpoint."""
-    if name in image_text.SMALL:
-        return image_text.small_config(name), partial(image_text.write, name)
-    if name.startswith("instructblip"):
-        family = str(model_config(name)["family"])
-        return instructblip_config(family), partial(write_instructblip, family=family)
-    if name.startswith("blip-"):
-        like = name.replace("large", "base")
-        return blip_config(like), partial(write_blip, name=like)
-    if "t5" in name:
-        return t5_config(), write_t5
-    own = {"config": tiny_config()["config"], "dtype": "float32", "hub_id": None}
-    return {**conf(f"model/{name}"), **own}, partial(shutil.copytree, TINY, dirs_exist_ok=True)
 
 
 def test_the_page_lists_every_model() -> None:
@@ -54,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("every-model")
     (folder / "site" / "model").mkdir(parents=True)
     for name in shipped_models():
-        if name in (*EMBEDDED, MATCHES):
+        if name in EMBEDDED:
             continue
         section, write = small(name)
         write(folder / name)
@@ -65,9 +46,42 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def matches(site: Path) -> dict[str, str]:
+    """The environment of commands that know the task of matches of tests/toy."""
+    toys = ROOT / "tests" / "toy"
+    for of, name in (("tasks", "toy"), ("tasks", "toy_match"), ("task", "toy"), ("task", "toy_match")):
+        source = toys / {"toy": "task.py", "toy_match": "matching.py"}[name]
+        source = toys / "conf" / "task" / f"{name}.yaml" if of == "task" else source
+        (site / "site" / of).mkdir(exist_ok=True)
+        shutil.copy(source, site / "site" / of / f"{name}{source.suffix}")
+    (site / "data").mkdir()
+    write_data(site / "data")
+    return {"PYTHONPATH": str(ROOT)}
+
+
+def test_the_retrieval_model_is_swept_by_role_and_reported(site: Path, matches: dict[str, str]) -> None:
+    words = (
+        "part=vision,connector",
+        "quant.bits=3",
+        "task=toy_match",
+        f"task.data_dir={site / 'data'}",
+        'generation.prompt="Question: {} Answer:"',
+    )
+    ran = blip2sweep("--config-dir", "site", "-m", f"model=small-{RETRIEVAL}", *words, "sweep_name=match",
+                     cwd=site, env=matches)  # fmt: skip
+    assert ran.code == 0, ran.err
+    table = pd.read_parquet(site / "outputs" / "sweeps" / "match" / "table.parquet")
+    assert set(table["status"]) == {"done"}
+    assert sorted(table["part"].fillna("none")) == ["none", "qformer", "vit"]
+    assert table["toy_recall"].notna().all()
+    made = blip2sweep("report", "match", cwd=site, env=matches)
+    assert made.code == 0, made.err
+
+
 @pytest.mark.parametrize(("task", "kind"), [("shapes_vqa", "vqa"), ("shapes_caption", "caption")])
 def test_every_model_is_swept_by_role_and_reported(site: Path, task: str, kind: str) -> None:
-    asked = [n for n in shipped_models() if n != MATCHES and _kind(n) == kind]
+    asked = [n for n in shipped_models() if _kind(n) == kind]
     names = [n if n in EMBEDDED else f"small-{n}" for n in asked]
     ran = blip2sweep("--config-dir", "site", "-m", f"model={','.join(names)}", f"task={task}", *WORDS,
                      f"sweep_name={kind}", "batch_size=2", cwd=site)  # fmt: skip
@@ -84,5 +98,7 @@ def test_every_model_is_swept_by_role_and_reported(site: Path, task: str, kind: 
 
 
 def _kind(name: str) -> str:
-    """What a model is asked here: questions, but captions where it answers none."""
+    """What a model is asked here: questions, but captions or matches where it answers none."""
+    if name == RETRIEVAL:
+        return "match"
     return "caption" if name.startswith("blip-image-captioning") else "vqa"

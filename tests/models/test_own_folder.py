@@ -22,6 +22,8 @@ from blip2sweep.wire.model_section import ModelSection
 from tests.checkpoints import TINY, fails
 from tests.composing import composer
 
+pytestmark = pytest.mark.thorough
+
 CLIP = {
     "model_type": "clip_vision_model",
     "hidden_size": 48,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,19 +15,20 @@ from torch import Tensor, nn
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.shares import is_divisible
 from blip2sweep.backends.torch.evaluate import evaluate
+from blip2sweep.backends.torch.matches import best, cut, short
 from blip2sweep.errors import UserError
 from blip2sweep.models.blip2.matching import QueryMatcher
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.tasks import Generation, TaskData, coco, load_task
-from blip2sweep.tasks.task import KINDS, candidates
+from blip2sweep.tasks.predictions import RANKED
+from blip2sweep.tasks.task import KINDS, LEFT_OUT, candidates
 from tests.apply.calibration.test_calibration import made, samples
 from tests.checkpoints import TINY, believe, conf, recipe, tiny_config
 from tests.composing import jobs as composed
 from tests.in_process import run
 from tests.miniatures import retrieval_config, write_retrieval
-from tests.toy import matching
 
 NONE = Generation(None, 1, 1)
 
@@ -62,27 +65,81 @@ def scores(loaded: Loaded, data: TaskData, **settings: Any) -> Tensor:
     return torch.tensor([r["scores"] for r in evaluate(loaded, data, NONE, **settings).records])
 
 
+def ranked(loaded: Loaded, data: TaskData, k: int, **settings: Any) -> tuple[Tensor, Tensor]:
+    """(pictures, texts) of what the pictures ask, and of what the texts ask; LEFT_OUT where a pair was not scored."""
+    data = replace(data, settings={"k": k})
+    told = [torch.full((len(data.samples), len(candidates(data))), LEFT_OUT) for _ in range(2)]
+    for row, record in enumerate(evaluate(loaded, data, NONE, **settings).records):
+        assert tuple(record) == ("id", "image_id", *RANKED)
+        for side, texts, values in ((0, "texts", "scores"), (1, "asking", "asking_scores")):
+            assert record[texts] == sorted(record[texts])
+            told[side][row, record[texts]] = torch.tensor(record[values])
+    return told[0], told[1]
+
+
 @torch.inference_mode()
-def test_scores_are_those_of_the_models_forward(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_those_of_the_models_forward(loaded: Loaded) -> None:
     data = pictures(5)
     contrast, matched = own(loaded, data, False), own(loaded, data, True)
     assert torch.allclose(scores(loaded, data, batch_size=3), contrast, rtol=0, atol=1e-5)
     assert (contrast.std(0) > 1e-3).all()
-    monkeypatch.setattr(matching, "RERANKED", 5, raising=False)
-    assert torch.allclose(scores(loaded, data, batch_size=4), matched + contrast, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(matching, "RERANKED", 2, raising=False)
-    best = scores(loaded, data)
-    kept = best > -100
-    assert (kept.sum(1) == 2).all()
-    assert (contrast.masked_fill(~kept, 9).amin(1) >= contrast.masked_fill(kept, -9).amax(1)).all()
-    assert torch.allclose(best[kept], (matched + contrast)[kept], rtol=1e-5, atol=1e-5)
+    for whole in ranked(loaded, data, 7, batch_size=4):  # of five texts and pictures
+        assert torch.allclose(whole, matched + contrast, rtol=0, atol=1e-5)
+    for side, few in enumerate(ranked(loaded, data, 2)):
+        kept = few > LEFT_OUT
+        assert (kept.sum(1 - side) == 2).all()
+        assert (contrast.masked_fill(~kept, 9).amin(1 - side) >= contrast.masked_fill(kept, -9).amax(1 - side)).all()
+        assert torch.allclose(few[kept], (matched + contrast)[kept], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("again", [0, 3])
-def test_the_batch_size_changes_no_score(loaded: Loaded, monkeypatch: pytest.MonkeyPatch, again: int) -> None:
-    monkeypatch.setattr(matching, "RERANKED", again, raising=False)
+def test_the_batch_size_changes_no_score(loaded: Loaded) -> None:
     one, many = (scores(loaded, pictures(9), batch_size=n) for n in (1, 8))
     assert torch.allclose(one, many, rtol=1e-5, atol=1e-5)
+    for k in (2, 9):
+        few, more = (ranked(loaded, pictures(9), k, batch_size=n) for n in (1, 8))
+        assert all(torch.allclose(a, b, rtol=0, atol=1e-5) for a, b in zip(few, more, strict=True))
+
+
+def test_equal_texts_tie_and_the_later_one_is_kept(loaded: Loaded) -> None:
+    """A text is read once, so equal ones have equal scores, whatever stands beside them in a batch."""
+    data = pictures(4)
+    data = replace(
+        data, samples=tuple(replace(s, references=data.samples[i // 2].references) for i, s in enumerate(data.samples))
+    )
+    whole, _ = ranked(loaded, data, 4, batch_size=3)
+    assert torch.equal(whole[:, [0, 2]], whole[:, [1, 3]])
+    few, _ = ranked(loaded, data, 1)
+    assert (few > LEFT_OUT).sum(0)[[0, 2]].tolist() == [0, 0]
+    assert (few > LEFT_OUT).sum() == 4
+
+
+def test_candidates_are_kept_in_the_order_of_a_reversed_argsort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    similar = torch.randint(0, 4, (600, 9), generator=generator).float()
+    for k in (1, 4, 9, 20):
+        assert best(similar, k).tolist() == np.argsort(similar.numpy(), axis=1, kind="stable")[:, ::-1][:, :k].tolist()
+    columns = torch.tensor([3, 3, 0])
+    assert best(similar, 2, columns).tolist() == best(similar[:, columns], 2).tolist()
+
+
+def test_a_short_number_is_the_same_float32() -> None:
+    numbers = torch.cat([torch.randn(999, generator=torch.Generator().manual_seed(0)), torch.tensor([1e-9, -100.0])])
+    told = short(numbers)
+    assert torch.equal(torch.tensor(told, dtype=torch.float32), numbers)
+    assert len(str(told)) < 0.7 * len(str(numbers.tolist()))
+
+
+def test_long_texts_keep_their_end() -> None:
+    assert cut([[1, 2, 3], [1, 4, 5, 6, 3]], 4) == [[1, 2, 3], [1, 4, 5, 3]]
+    assert cut([[1, 2, 3]], None) == [[1, 2, 3]]
+
+
+def test_a_model_without_numbers_ranks_nothing(loaded: Loaded) -> None:
+    head, data = loaded.model.itm_head, pictures(3)
+    kept = head.bias.data
+    head.bias.data = torch.full_like(kept, float("nan"))
+    assert all((side == LEFT_OUT).all() for side in ranked(loaded, data, 2))
+    head.bias.data = kept
 
 
 def test_a_text_is_cut_where_positions_end(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

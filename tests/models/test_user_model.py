@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from tests.checkpoints import t5_config, write_t5
 from tests.command_line import blip2sweep
 from tests.miniatures import instructblip_config, write_instructblip
+
+pytestmark = pytest.mark.thorough
 
 
 def test_a_t5_checkpoint_runs_end_to_end(tmp_path: Path) -> None:

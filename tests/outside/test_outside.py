@@ -38,6 +38,8 @@ from tests.outside.typed import forget, typed, workers_here
 from tests.toy.architecture import write as write_model
 from tests.toy.task import write as write_data
 
+pytestmark = pytest.mark.thorough
+
 Put = Callable[..., None]
 METHOD = (TOYS / "method.py").read_text()
 SMALL = ("task=shapes_vqa", "task.limit=4", "part=vision")

@@ -21,6 +21,8 @@ from blip2sweep.wire.model_section import ModelSection
 from tests.outside.site import PACKAGE, POINTS, TOYS
 from tests.outside.typed import typed, workers_here
 
+pytestmark = pytest.mark.thorough
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "extending.md"
 BLOCK = re.compile(r"(?:`(?P<file>[\w./-]+)`(?: \(continued\))?\n\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)  # fmt: skip
 MODULES = {"toy_shift": "method", "scale": "step", "parrot": "backend"}

@@ -97,7 +97,7 @@ def test_a_blip2_has_the_three_roles_and_derives_them_where_none_is_written(mode
 def test_both_spellings_are_one_recipe(model: str, said: dict[str, Any]) -> None:
     shape = model_anatomy(model)
     if "coder" in str(said) and model == "tiny":
-        with pytest.raises(UserError, match=r"language.(en|de)coder|encoder: unknown knob"):
+        with pytest.raises(UserError, match=r"language.(en|de)coder|encoder: unknown option"):
             resolved(shape, **said)
         return
     role, own = resolved(shape, **said), resolved(shape, **in_own_names(said))

@@ -13,7 +13,7 @@ from blip2sweep.reporting.sources import load_sources
 from tests.reporting.browser import chromium, errors, open_report, requests, wait
 from tests.reporting.two_models import BLIP2, LLAVA, cells, sweep
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.thorough]
 HOSTILE = "</script><img src=x onerror='window.hacked=1'>{{scripts}}"
 PLOT = "document.getElementById('plot-models')"
 

@@ -13,7 +13,7 @@ from blip2sweep.reporting.source import Source, load_source
 from tests.reporting.browser import chromium, errors, open_report, requests, wait
 from tests.synthetic import HOSTILE, build, grid
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.thorough]
 SIX = ("dropoff", "frontier", "blocks", "map", "shapley", "methods")
 
 

@@ -14,7 +14,7 @@ from tests.reporting.browser import chromium, errors, open_report, wait
 from tests.reporting.test_figures import many, rewrite, without_cider
 from tests.synthetic import HOSTILE, build, entry, grid, whole
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.thorough]
 # Pairs of panels of one figure whose areas overlap, of all figures; and what sticks out of the page.
 OVERLAPS = """return [...document.querySelectorAll('.plot')].filter(p => p._fullLayout).flatMap(p => {
   const l = p._fullLayout, axes = Object.keys(l._plots).map(id => l._plots[id]).map(s => [s.xaxis.domain, s.yaxis.domain]);

@@ -22,6 +22,8 @@ from blip2sweep.results.sweeps import find_sweep
 from tests.command_line import blip2sweep
 from tests.synthetic import build, whole
 
+pytestmark = pytest.mark.thorough
+
 wandb = pytest.importorskip("wandb")
 
 

@@ -23,6 +23,8 @@ from blip2sweep.results.table_files import is_current
 from tests.composing import plan
 from tests.results.test_scoring_process import jobs, run
 
+pytestmark = pytest.mark.thorough
+
 SMALL, LARGE = ("part=vit", "quant.bits=2,4"), ("part=vit", "quant.bits=2,4,8")
 
 

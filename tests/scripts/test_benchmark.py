@@ -27,6 +27,8 @@ from scripts.benchmarks.ours import Setting, planned
 from tests.checkpoints import ROOT, build_meta, conf
 from tests.composing import jobs, plan
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize(("name", "cells"), [("card", 9), ("part_wise", 64), ("seed_grid", 60), ("role_wise", 27)])
 def test_the_grids_have_as_many_cells_as_they_say(name: str, cells: int) -> None:

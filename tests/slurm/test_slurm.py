@@ -16,7 +16,7 @@ from blip2sweep.slurm.submit import array_size
 from tests.command_line import refused
 from tests.slurm.cluster import SLURM, TASK, TEN, Bench, check, slurm, until
 
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.thorough]
 
 
 def test_the_cards_sweep_on_two_nodes_with_a_gpu_each_worker(bench: Bench) -> None:

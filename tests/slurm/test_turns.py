@@ -9,7 +9,7 @@ import pytest
 
 from tests.slurm.cluster import TEN, Bench, check, go_on_now, pending, slurm, until
 
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.thorough]
 ONE = "hydra.launcher.max_packs=1"
 TWO_TASKS = [ONE, "hydra.launcher.gpus_per_node=2", "hydra.launcher.tasks_per_node=2"]
 NEARLY_OVER = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=15"]  # USR2 now is one for wall time

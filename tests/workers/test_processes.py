@@ -34,6 +34,8 @@ from tests.composing import plan
 from tests.in_process import jobs, told
 from tests.in_process import run as alone
 
+pytestmark = pytest.mark.thorough
+
 TORCH: dict[str, Any] = {"device": "cpu", "threads": 1, "propagation": True}
 CAPTIONS = ("task=shapes_caption", "part=vision,language", "quant.bits=3")
 CALIBRATED = ("task=shapes_vqa", "part=language", "quant=gptq,awq", "quant.bits=3", "calibration.n_samples=8")

@@ -26,6 +26,8 @@ from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep
 from tests.planning.test_packs import jobs, sweep
 
+pytestmark = pytest.mark.thorough
+
 SETTINGS = {"signal_delay_s": 5, "max_num_timeout": 1}
 
 

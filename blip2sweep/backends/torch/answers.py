@@ -10,6 +10,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from blip2sweep.backends.torch.batching import Run
+from blip2sweep.backends.torch.matches import Match
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.images import Features
 from blip2sweep.models.language import Prefilled
@@ -24,13 +25,13 @@ class Answer(NamedTuple):
     """The answer to a sample.
 
     text: None where none was requested. likelihood: summed over its targets, None where it has none. options: the
-    likelihood of each of its choices. scores: against each candidate, where a match was requested.
+    likelihood of each of its choices. match: its scores, where a match was requested.
     """
 
     text: Text | None
     likelihood: Likelihood | None
     options: tuple[Likelihood, ...] = ()
-    scores: tuple[float, ...] = ()
+    match: Match | None = None
 
 
 class Answers:

@@ -140,7 +140,7 @@ class TorchBackend:
             raise
 
     def _has_floor(self, job: CellJob) -> bool:
-        return bool(self.settings.get("noise_floor") and job.get("calibration"))
+        return bool(self.settings.get("noise_floor") and job.get("calibration")) and "round" not in job["task"]
 
     def _calibration_noise(
         self, state: ModelState, job: CellJob, recipe: Recipe, packed: Recipe, first: Evaluation, batch_size: int | None
@@ -152,8 +152,8 @@ class TorchBackend:
         )
 
     def _propagates(self, job: CellJob) -> bool:
-        """The first process of a cell measures the first samples of the whole task."""
-        first = "share" not in job or job["share"]["rank"] == 0
+        """The first process of a cell measures the first samples of the whole task. Rounds of a cell are not measured."""
+        first = ("share" not in job or job["share"]["rank"] == 0) and "round" not in job["task"]
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:

@@ -22,7 +22,7 @@ from blip2sweep.models.text import Likelihood
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import columns_of
 from blip2sweep.tasks.sample import Sample, TaskData
-from blip2sweep.tasks.task import RequestType
+from blip2sweep.tasks.task import ranked
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,18 @@ def evaluate(
     samples = [s for s in task.samples if s.image_id not in bad]
     answers: list[Answer]
     if isinstance(loaded.language, Matcher):
-        scores = Matches(run, encoded, task, samples, loaded.language).all(shared)
-        answers = [Answer(None, None, scores=tuple(row)) for row in scores]
+        found = Matches(run, encoded, task, samples, loaded.language).all(shared)
+        answers = [Answer(None, None, match=match) for match in found]
     else:
         answers = Answers(run, encoded, generation, task.rules, samples, nll_references).all(shared)
     known |= {name: batches.size for name, batches in names.items() if batches.halvings}
-    records = [record(s, a, task.rules.REQUESTS) for s, a in zip(samples, answers, strict=True)]
+    columns = columns_of(task.rules.REQUESTS, ranked(task) > 0)
+    records = [record(s, a, columns) for s, a in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
 
 
-def record(sample: Sample, answer: Answer, requests: Sequence[RequestType]) -> dict[str, Any]:
-    """The answer to a sample in the columns of its task's requests."""
+def record(sample: Sample, answer: Answer, names: Sequence[str]) -> dict[str, Any]:
+    """The answer to a sample in these columns."""
     text, nll, options = answer.text, answer.likelihood, answer.options
     known = {
         "id": sample.id,
@@ -96,12 +97,12 @@ def record(sample: Sample, answer: Answer, requests: Sequence[RequestType]) -> d
         "tokens": text.tokens if text else None,
         "nll_sum": _finite(nll) if nll else None,
         "nll_tokens": nll.nll_tokens if nll else 0,
-        "scores": list(answer.scores),
+        **(answer.match._asdict() if answer.match else {}),
         "choice": min(range(len(options)), key=lambda i: options[i].nll_sum, default=None),
         "option_nll": [_finite(x) for x in options],
         "option_tokens": [x.nll_tokens for x in options],
     }
-    return {name: known[name] for name in columns_of(requests)}
+    return {name: known[name] for name in names}
 
 
 def _finite(nll: Likelihood) -> float | None:

@@ -44,7 +44,7 @@ def options_of(values: Mapping[str, object], prefix: str) -> Options:
     flat = dict(_flat(values))
     for name in flat:
         if name not in OPTIONS:
-            raise UserError(f"{prefix}.{name}: unknown knob; {nearest(str(name), OPTIONS)}")
+            raise UserError(f"{prefix}.{name}: unknown option; {nearest(str(name), OPTIONS)}")
     return tuple(Option(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
 
 

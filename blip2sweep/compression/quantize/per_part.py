@@ -1,4 +1,4 @@
-"""`per_part.<part>.<knob>`: what the config says of one part alone, or of all parts of a role."""
+"""`per_part.<part>.<option>`: what the config says of one part alone, or of all parts of a role."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def _part_options(values: Mapping[str, object], where: str) -> PartOptions:
 def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:
     for name, values in per_part.items():
         if not isinstance(values, Mapping):
-            raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<knob>=<value>")
+            raise UserError(f"per_part.{name}={values}: right: per_part.{name}.<option>=<value>")
         inner = {k: v for k, v in values.items() if f"{name}.{k}" in anatomy.spellings}
         yield str(name), {k: v for k, v in values.items() if k not in inner}
         for stack, options in inner.items():
             if not isinstance(options, Mapping):
-                raise UserError(f"per_part.{name}.{stack}={options}: right: per_part.{name}.{stack}.<knob>=<value>")
+                raise UserError(f"per_part.{name}.{stack}={options}: right: per_part.{name}.{stack}.<option>=<value>")
             yield f"{name}.{stack}", options
 
 

@@ -11,6 +11,7 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Proces
 from blip2sweep.models.blip2.forward import Bridge, QueriesFirst, Vision
 from blip2sweep.models.blip2.processor import read_processor
 from blip2sweep.models.checkpoints import shown
+from blip2sweep.models.config_file import end_tokens
 from blip2sweep.models.opt import Opt
 from blip2sweep.models.ragged import Rows
 from blip2sweep.models.t5 import T5
@@ -31,6 +32,8 @@ LANGUAGES: dict[str, type[Opt] | type[T5]] = {"opt": Opt, "t5": T5}
 def config_mistakes(config: Blip2Config) -> Iterator[str]:
     if type(config.image_token_index) is not int:
         yield f"config.json: image_token_index is {shown(config.image_token_index)}, not a token"
+    if not end_tokens(config.text_config):  # `generate` of the language model asks no other file
+        yield "config.json: text_config.eos_token_id is null, so nothing would end a text (right: the token that ends one)"
 
 
 def pixels(processor: Blip2Processor, image: Image) -> Rows:

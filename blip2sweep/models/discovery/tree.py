@@ -62,8 +62,10 @@ def lists(model: PreTrainedModel) -> tuple[list[Found], list[str]]:
         layers, differ = _common(list(blocks))
         wrong += [f"{path}: only some of its blocks have {', '.join(differ)}"] if differ else []
         found.append(Found(role, path, len(blocks), layers))
-    found = [*_between(model, [f.path for f in found], tower, words), *found]
-    return found, [*wrong, *_missing(found), *_unknown(found)]
+    between = _between(model, [f.path for f in found], tower, words)
+    modules = [path for path in between if not isinstance(model.get_submodule(path), nn.Linear)]
+    found = [*(Found(CONNECTOR, path, None, _layers(model.get_submodule(path))) for path in modules), *found]
+    return found, [*wrong, *_missing(found), *_unknown(found), *_bare(model, between)]
 
 
 def _path(model: nn.Module, module: nn.Module) -> str | None:
@@ -112,15 +114,20 @@ def _kind(block: nn.Module, name: str) -> str | None:
     return "mlp" if MLP.search(f"{said} {owners[0]}") or NUMBERED.match(words[-1]) else None
 
 
-def _between(model: nn.Module, taken: Sequence[str], tower: str, words: str) -> Iterator[Found]:
+def _between(model: nn.Module, taken: Sequence[str], tower: str, words: str) -> list[str]:
     """The modules with linear layers that lie in no list, in no language model and not before the tower's blocks."""
     linears = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     loose = [n for n in linears if not any(n.startswith(t + ".") for t in taken) and not n.startswith(words + ".")]
-    roots = dict.fromkeys(_root(n, tower) for n in loose if not BEFORE.search(n))
-    for root in roots:
-        module = model.get_submodule(root)
-        if not isinstance(module, nn.Linear):  # the output layer, or one that no part can be made of
-            yield Found(CONNECTOR, root, None, _layers(module))
+    return list(dict.fromkeys(_root(n, tower) for n in loose if not BEFORE.search(n)))
+
+
+def _bare(model: PreTrainedModel, between: Sequence[str]) -> Iterator[str]:
+    """A part is made of the linears inside a module, so one that is a module by itself would be left out."""
+    head = model.get_output_embeddings()
+    for path in between:
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Linear) and module is not head:
+            yield f"{path} is a bare nn.Linear, of which no part can be made (its own part would be the linears inside it)"
 
 
 def _root(name: str, tower: str) -> str:

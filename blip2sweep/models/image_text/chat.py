@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from blip2sweep.errors import UserError
@@ -13,7 +14,18 @@ if TYPE_CHECKING:
 
 TEMPLATE = "template"
 ANSWER = "ANSWER"  # of an assistant, to see what a template sets behind it
+SOME = "a"  # a user's text; where nothing stands behind it, an answer begins with a space
 IMAGE, USER = "{image}", "{}"  # in a text: the picture's token, and the user's text
+
+# What a template asks for the day with. Predictions of one key are the same on every day, so it is always this one.
+CLOCK, DAY = "strftime_now", datetime(2024, 7, 26)
+PIECES = ("%d", "%b", "%B", "%Y", "%m", "%y", "%a", "%A", "%H", "%M", "%S")
+ON_A_DAY = (
+    f"{{% macro {CLOCK}(form) %}}{{{{ form"
+    + "".join(f".replace('{piece}', '{DAY.strftime(piece)}')" for piece in PIECES)
+    + " }}{% endmacro %}"
+)
+Turn = dict[str, object]
 
 
 class Chat:
@@ -39,7 +51,14 @@ class Chat:
         if self.chat != TEMPLATE:
             return self.chat.replace(IMAGE, token).replace(USER, user)
         content = [{"type": "image"}, *([{"type": "text", "text": user}] if user else [])]
-        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        return self._by_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def _by_template(self, turns: list[Turn], add_generation_prompt: bool = False) -> str:
+        """The turns in the checkpoint's template, in which the day is always the same one."""
+        named = self.processor.chat_template
+        own = named.get("default") if isinstance(named, dict) else named
+        pinned = {"chat_template": ON_A_DAY + own} if isinstance(own, str) and CLOCK in own else {}
+        return self.processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, **pinned)
 
     def prompts(self, users: Sequence[str]) -> list[Ids]:
         """One `Prompt` for each user's text. Its ids have one token for the picture, whatever the picture."""
@@ -63,21 +82,21 @@ class Chat:
         Where it sets none, the first. Gemma's list begins with the end of a document.
         """
         asked, said = ([{"type": "text", "text": text}] for text in ("a", ANSWER))
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        turns: list[Turn] = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
         try:
-            text = self.processor.apply_chat_template(turns) if self.chat == TEMPLATE else ""
+            text = self._by_template(turns) if self.chat == TEMPLATE else ""
         except Exception:  # a template that has no words for answers
             text = ""
         behind = self.tokenizer(text.rpartition(ANSWER)[2], add_special_tokens=False).input_ids
         return next((token for token in behind if token in ends), ends[0])
 
-    def references(self, texts: Sequence[str], end: int) -> list[Ids]:
-        """Token ids of texts behind a prompt, each with its end.
+    def references(self, texts: Sequence[str], end: int, prompted: bool) -> list[Ids]:
+        """Token ids of texts behind a prompt, each with its end. prompted: whether the user's text is not empty.
 
         They are cut out of the tokens of both, because many tokenizers write the first word of a text otherwise.
         Raises UserError where the first token would begin inside the prompt.
         """
-        before = self.around("").rstrip(" ")
+        before = self.around(SOME if prompted else "").rstrip(" ")
         at_start = before[-1:].isspace() or before.endswith(tuple(self.tokenizer.all_special_tokens))
         space = "" if at_start else " "
         return [[*self._behind(before, space + text), end] for text in texts]

@@ -55,7 +55,7 @@ class Decoder:
         return self.chat.prompts(texts)
 
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
-        return self.chat.references(references, self.end)
+        return self.chat.references(references, self.end, prompted)
 
     @torch.inference_mode()
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:

@@ -129,7 +129,8 @@ def _chat_mistakes(processor: ProcessorMixin, chat: str | None) -> Iterator[str]
     if wrong:
         return
     try:
-        Chat(processor, chat).references(["a"], 0)
+        for prompted in (False, True):
+            Chat(processor, chat).references(["a"], 0, prompted)
     except UserError as error:
         yield str(error)
 

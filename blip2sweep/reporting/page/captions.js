@@ -28,7 +28,7 @@ async function browser() {
     element("div", { className: "tools" }, which.label, sort.label, labelled("Find", find), element("button", { type: "button", onclick: seek }, "Find next"),
       element("button", { type: "button", id: "previous", onclick: () => step(-1) }, "← Previous"), element("button", { type: "button", id: "next", onclick: () => step(1) }, "Next →"), where),
     outputs.left_out ? element("p", { className: "missing" }, `${outputs.left_out} further cells are not in this page; their outputs are in samples.parquet.`) : "",
-    body,
+    body, ...lostQueries(base),
   );
   order.list = sorted("all", base);
   show();
@@ -55,8 +55,29 @@ function sampleView(i, base, all) {
   const told = element("div", {}, element("div", {}, `image ${sample.image}`));
   if (sample.question) told.append(element("div", { dir: "auto" }, sample.question));
   head.append(told);
-  if (sample.references) head.append(element("ul", { "aria-label": "References" }, ...sample.references.map((r) => element("li", { dir: "auto" }, r))));
+  if (sample.choices) head.append(element("ol", { "aria-label": "Choices" }, ...sample.choices.map((c) => element("li", { dir: "auto", className: (sample.references || []).includes(c) ? "right" : "" }, c))));
+  else if (sample.references) head.append(element("ul", { "aria-label": "References" }, ...sample.references.map((r) => element("li", { dir: "auto" }, r))));
   return [head, element("div", { className: "scroll", tabIndex: 0 }, grid(i, base, all))];
+}
+
+// Of a retrieval: the captions whose picture fell most in one cell, with the pictures found before and now.
+function lostQueries(base) {
+  if (!outputs.queries.some((list) => list.length)) return [];
+  const cells = outputs.cells.map((c, k) => [String(k), c.recipe]).filter(([k]) => Number(k) !== base && outputs.queries[k].length);
+  const body = element("div", { className: "scroll", id: "queries", tabIndex: 0 });
+  const show = (k) => body.replaceChildren(queryTable(outputs.queries[Number(k)]));
+  show(cells[0][0]);
+  return [element("h3", {}, "Captions that lost their picture"), element("div", { className: "tools" }, choice("Cell", cells, show, cells[0][0]).label), body];
+}
+
+function queryTable(list) {
+  const row = (q) => element("tr", {}, element("td", { dir: "auto" }, q.text), element("td", {}, picture(q.sample)), ...[q.before, q.now].map((found) => element("td", {}, ...found.map((i) => picture(i, i === q.sample)))));
+  return element("table", {}, element("thead", {}, element("tr", {}, ...["caption", "its picture", "found at the baseline", "found by the cell"].map((h) => element("th", { scope: "col" }, h)))), element("tbody", {}, ...list.map(row)));
+}
+
+function picture(i, right) {
+  const { image, thumb } = outputs.samples[i], label = `image ${image}${right ? ", the caption's own" : ""}`;
+  return thumb ? element("img", { src: thumb, alt: label, title: label, className: right ? "found right" : "found" }) : element("span", { className: "score" }, label);
 }
 
 // Parts down, widths across. Cells of several widths or lines come in a list below each part.

@@ -30,6 +30,8 @@ from tests.apply.calibration.folding import fold
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.composing import plan
 
+pytestmark = pytest.mark.thorough
+
 CALIBRATED = ["gptq", "awq", "awq_prescale", "smoothquant"]
 
 

@@ -26,6 +26,8 @@ from tests.apply.calibration.test_calibration import calibrator, samples
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
 from tests.composing import plan
 
+pytestmark = pytest.mark.thorough
+
 SHAPES = TINY.parent / "shapes"
 
 

@@ -51,7 +51,10 @@ def loaded(request: pytest.FixtureRequest, t5_folder: Path) -> Loaded:
     return load(tiny_config(), TINY) if request.param == "opt" else load(t5_config(), t5_folder)
 
 
-def test_beams_over_questions_of_different_lengths_are_those_of_model_generate(loaded: Loaded) -> None:
+@pytest.mark.parametrize("generation", [BEAMS, replace(BEAMS, repetition_penalty=2.0)])
+def test_beams_over_questions_of_different_lengths_are_those_of_model_generate(
+    loaded: Loaded, generation: Generation
+) -> None:
     data = load_task({**conf("task/shapes_vqa"), "limit": 9})
     longer = [
         replace(s, question="In this picture, " * (i % 3) + (s.question or "")) for i, s in enumerate(data.samples)
@@ -59,8 +62,8 @@ def test_beams_over_questions_of_different_lengths_are_those_of_model_generate(l
     data = replace(data, samples=tuple(longer))
     prompts = [f"Question: {s.question} Answer:" for s in data.samples]
     assert len({len(ids) for ids in loaded.language.prompt_ids(prompts)}) > 4
-    found = evaluate(loaded, data, BEAMS, batch_size=9)
-    alone = [own_text(loaded, s.image, p, BEAMS) for s, p in zip(data.samples, prompts, strict=True)]
+    found = evaluate(loaded, data, generation, batch_size=9)
+    alone = [own_text(loaded, s.image, p, generation) for s, p in zip(data.samples, prompts, strict=True)]
     assert [r["text"] for r in found.records] == alone
     assert len(set(alone)) > 2
 

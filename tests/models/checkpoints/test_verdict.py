@@ -168,6 +168,7 @@ MISTAKES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "vocabulary endless": (text(vocab_size=10**15), (EMBEDDING,)),
     "positions in config": (text(max_position_embeddings=50), ("embed_positions.weight is (98, 64)",)),
     "EOS beyond": (text(eos_token_id=500), ("text_config.eos_token_id is 500",)),
+    "no EOS": (text(eos_token_id=None), ("text_config.eos_token_id is null, so nothing would end a text",)),
     "no image token": (config(image_token_index=None), ("image_token_index is None",)),
     "another image token": (config(image_token_index=5), ("image_token_index is 5", "image token is 447")),
     "quantized": (config(quantization_config={"quant_method": "gptq", "bits": 4}), ("already quantized", "gptq")),

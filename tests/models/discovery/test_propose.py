@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import pytest
 import transformers as tf
+from torch import nn
+from transformers.models.llava import modeling_llava
 
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.config_file import read_config
@@ -124,6 +126,18 @@ def test_what_stays_unclear_is_refused(config: Any, told: tuple[str, ...], tmp_p
     else:
         only_config(tmp_path / "mine", made)  # type: ignore[arg-type]
     with fails(str(tmp_path / "mine"), "no YAML can be proposed", *told, "right: "):
+        propose(tmp_path / "mine")
+
+
+def test_a_connector_that_is_one_linear_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        modeling_llava, "LlavaMultiModalProjector",
+        lambda config: nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size),
+    )  # fmt: skip
+    image_text.write("llava-1.5-7b", tmp_path / "mine")
+    with fails(
+        "no YAML can be proposed", "model.multi_modal_projector is a bare nn.Linear, of which no part can be made"
+    ):
         propose(tmp_path / "mine")
 
 

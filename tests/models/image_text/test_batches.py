@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
@@ -15,6 +16,8 @@ from blip2sweep.tasks.calibration import Calibration, choose
 from tests.checkpoints import conf
 from tests.models.image_text.made import Made
 from tests.ragged_pictures import scenes
+
+pytestmark = pytest.mark.thorough
 
 
 def calibration(data: Path, weight: float) -> Calibration:

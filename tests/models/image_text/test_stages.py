@@ -20,6 +20,9 @@ from blip2sweep.tasks.generation import Generation
 from tests.checkpoints import recipe
 from tests.image_text import SMALL
 from tests.models.image_text.made import FIRST, USERS, Made, features, own_batch, plain_nll
+from tests.ragged_pictures import pictures
+
+pytestmark = pytest.mark.thorough
 
 ALL = range(len(USERS))
 REFERENCES = ["a cat", "yes", "two dogs and a bird", "no"]
@@ -68,13 +71,15 @@ def test_the_tower_may_be_entered_anywhere(m: Made) -> None:
 
 
 def test_a_batch_changes_nothing(m: Made) -> None:
-    """One row and all rows at once."""
+    """One row, and eight at once: eight pictures of other shapes and eight prompts of other lengths."""
     language, generation = m.loaded.language, Generation(None, 1, 8)
-    prompts, references = language.prompt_ids(USERS), language.reference_ids(REFERENCES, True)
-    many = language.prefill(m.features, prompts)
+    pixels = [m.loaded.pixels(image) for image in pictures(8)]
+    users, said = [*USERS, *(f"{text} again" for text in USERS)], [*REFERENCES, *reversed(REFERENCES)]
+    prompts, references = language.prompt_ids(users), language.reference_ids(said, True)
+    many = language.prefill(features(m.loaded, joined(pixels)), prompts)
     likelihoods, texts = many.likelihood(references), many.generate(generation)
-    for i in ALL:
-        one = language.prefill(m.features.take([i]), [prompts[i]])
+    for i, picture in enumerate(pixels):
+        one = language.prefill(features(m.loaded, picture), [prompts[i]])
         assert one.likelihood([references[i]])[0].nll_sum == pytest.approx(likelihoods[i].nll_sum, rel=1e-5)
         assert one.generate(generation) == [texts[i]]
 
