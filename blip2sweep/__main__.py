@@ -17,6 +17,7 @@ VERBS = (
     "cancel",
     "logs",
     "table",
+    "answers",
     "score",
     "rescore",
     "cache",

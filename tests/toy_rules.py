@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from blip2sweep.config.standalone import compose_cell
+from blip2sweep.config import standalone
+from blip2sweep.config.compose import Composer
 from blip2sweep.metrics import METRICS
 from blip2sweep.metrics.statistics import add_metrics
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
@@ -34,8 +36,8 @@ def toy_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         METRICS.pop(metric.name, None)
 
 
-def planned(folder: Path, *jobs: Sequence[str]) -> Plan:
-    """The plan of some lists of words against the ledger of a folder, on pictures in `data` beside it."""
+def asked(folder: Path, *jobs: Sequence[str]) -> list[PlannedJob]:
+    """Some lists of words, composed, on pictures beside the folder of results."""
     data = folder.parent / f"{folder.name}-data"
     if not data.exists():
         data.mkdir()
@@ -48,5 +50,14 @@ def planned(folder: Path, *jobs: Sequence[str]) -> Plan:
         f"output_dir={folder}",
         "backend=dummy",
     ]
-    made = [PlannedJob(tuple(words), compose_cell([*own, *words], CONF)) for words in jobs or ([],)]
-    return make_plan(made, Ledger(folder).refresh())
+    return [PlannedJob(tuple(words), _composer().config((*own, *words))) for words in jobs or ([],)]
+
+
+@functools.cache
+def _composer() -> Composer:
+    return standalone.composer(CONF)
+
+
+def planned(folder: Path, *jobs: Sequence[str]) -> Plan:
+    """Their plan against the ledger of the folder."""
+    return make_plan(asked(folder, *jobs), Ledger(folder).refresh())

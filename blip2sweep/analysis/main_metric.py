@@ -19,10 +19,20 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     """
     given = table[COLUMN] if COLUMN in table else pd.Series(None, index=table.index, dtype=object)
     named = [str(m) for m in given.dropna().unique() if m in table and table.loc[given == m, m].notna().any()]
-    rest = table[given.isna()]
-    found = [m for m in main_metrics() if m in rest and rest[m].notna().any()]
+    found = _inferred(table[given.isna()])
     ordered = [*by_order([*named, *found]), *(m for m in named if m not in by_order([m]))]
     return [m for m in ordered if m not in METRICS or METRICS[m].order != LAST] or ordered
+
+
+def _inferred(rows: pd.DataFrame) -> list[str]:
+    """The metrics that rows are about which name none: of each row the first by order that has a value. So a row that is
+    scored by several rules is about one of them."""
+    found, left = [], pd.Series(True, index=rows.index)
+    for metric in (m for m in main_metrics() if m in rows):
+        own = left & rows[metric].notna()
+        found += [metric] if own.any() else []
+        left &= ~own
+    return found
 
 
 def main_metric(table: pd.DataFrame) -> str | None:
@@ -37,3 +47,10 @@ def metric_of(row: Row, metrics: list[str]) -> str:
     """The one of these metrics that belongs to the task of a row."""
     own = row.get(COLUMN)
     return str(own) if own in metrics else next((m for m in metrics if not isnan(number(row, m))), metrics[0])
+
+
+def by_other_rules(table: pd.DataFrame, metric: str) -> list[str]:
+    """The same metric by other rules of scoring, as far as a table has values of it, the default first."""
+    plain = METRICS[metric].plain or metric if metric in METRICS else metric
+    same = (n for n, other in METRICS.items() if n != metric and (other.plain or n) == plain)
+    return [n for n in same if n in table and table[n].notna().any()]

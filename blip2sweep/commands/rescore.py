@@ -25,7 +25,6 @@ from blip2sweep.wire.lines import Failure, ResultLine
 from blip2sweep.wire.pack import CellJob
 from blip2sweep.wire.scoring import Asked
 
-
 BY_DEFAULT: Mapping[str, Asked | None] = MappingProxyType({})
 
 

@@ -123,6 +123,7 @@ class GenerationConfig:
     max_new_tokens: int | None = None
     min_new_tokens: int | None = None
     length_penalty: float | None = None
+    early_stopping: bool | None = None  # of beam search; null: the preset's, else false
     question: str | None = None  # raw | lavis; null: raw
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import captions, gqa, in_context, letters, mmmu, recall, yes_no
+from blip2sweep.metrics import captions, gqa, in_context, letters, mmmu, recall, vqa, yes_no
 from blip2sweep.metrics.core import ANSWERS, CAPTIONS, EVERY_TASK, LAST
 from blip2sweep.metrics.metric import FloatArray, Metric
 
@@ -37,6 +37,7 @@ FAMILIES: tuple[tuple[Metric, ...], ...] = (
     letters.METRICS,
     mmmu.METRICS,
     recall.METRICS,
+    vqa.METRICS,
     yes_no.METRICS,
 )
 
@@ -63,9 +64,10 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
 
 
 def by_order(names: Iterable[str]) -> list[str]:
-    """These metrics sorted by `order`. Unknown metrics, and those that no table may be about, are left out."""
-    known = {n: METRICS[n].order for n in dict.fromkeys(names) if n in METRICS}
-    return sorted((n for n, order in known.items() if order is not None), key=lambda n: known[n] or 0)
+    """These metrics sorted by `order`, those of one order as METRICS has them. Unknown metrics, and those that no table
+    may be about, are left out."""
+    place = {name: (metric.order, i) for i, (name, metric) in enumerate(METRICS.items()) if metric.order is not None}
+    return sorted({*names} & place.keys(), key=place.__getitem__)
 
 
 def main_metrics() -> list[str]:

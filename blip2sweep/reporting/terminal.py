@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.table import Table
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.main_metric import metric_of, metrics_of
+from blip2sweep.analysis.main_metric import by_other_rules, metric_of, metrics_of
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
@@ -47,7 +47,7 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
     metrics = metrics_of(table)
-    for metric in metrics:
+    for metric in dict.fromkeys(one for m in metrics for one in (m, *by_other_rules(table, m))):
         out[metric] = [_number(v, 3) for v in table[metric]]
     if metrics:
         out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics) for row in table.to_dict("records")], strict=True)

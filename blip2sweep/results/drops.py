@@ -61,7 +61,7 @@ def source(
 ) -> str:
     """Names what a measurement is made from: the predictions `name`, the baseline's predictions, the versions of
     scorers and rules, the second runs of both, and the variants that both were scored by. runs: from
-    `recorded_second_runs` or `existing_second_runs`. variants: gives those of predictions by name, besides the default.
+    `recorded_second_runs` or `existing_second_runs`. variants: gives `variants_of` predictions by name.
 
     A cell that runs again gives the same predictions, but may have second runs now. Were they not part of the name, its
     noise floor would never be measured.

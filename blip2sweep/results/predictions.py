@@ -1,7 +1,7 @@
 """Predictions and their statistics on disk: `predictions/<key>-<hash>.json` and `scores/<key>-<hash>.npz`.
 
-Statistics of a variant, which another rule of scoring gives, are in a file of their own, `variants/<variant>/<key>-<hash>.npz`, together
-with those that every variant has. No process rewrites what another one has scored, and the names of files tell which variants a cell has.
+Statistics by another rule of scoring are in a file of their own, `variants/<variant>/<key>-<hash>.npz`, with those that
+every variant has: no process rewrites what another one has scored, and names of files tell what a cell has.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -106,7 +106,6 @@ def second_runs(output_dir: Path, name: str) -> dict[str, str]:
 
 # ---- statistics
 
-
 VARIANTS = "variants"
 
 
@@ -117,24 +116,27 @@ def score_folder(output_dir: Path, variant: str = "") -> Path:
 
 def known_variants(output_dir: Path) -> list[str]:
     """The suffixes of the variants that some cell of the output folder was scored by, besides the default."""
-    try:
-        return sorted(f"_{name}" for name in os.listdir(output_dir / VARIANTS))  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    folder = output_dir / VARIANTS
+    return sorted(f"_{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def variants_of(output_dir: Path, name: str) -> list[str]:
-    """The suffixes of the variants that have a score file of these predictions, besides the default."""
-    return [v for v in known_variants(output_dir) if (score_folder(output_dir, v) / f"{name}.npz").exists()]
+    """The suffixes of the variants that have a score file of these predictions; none where that is the default alone."""
+    known = known_variants(output_dir)
+    return _unless_plain([v for v in ("", *known) if known and (score_folder(output_dir, v) / f"{name}.npz").exists()])
+
+
+def _unless_plain(variants: Sequence[str]) -> list[str]:
+    return list(variants) if any(variants) else []
 
 
 def listed_variants(output_dir: Path) -> dict[str, list[str]]:
     """{name: `variants_of` it} of all predictions that have any."""
-    found: dict[str, list[str]] = {}
-    for variant in known_variants(output_dir):
+    known, found = known_variants(output_dir), dict[str, list[str]]()
+    for variant in ("", *known) if known else ():
         for name in scored_names(output_dir, variant):
             found.setdefault(name, []).append(variant)
-    return found
+    return {name: own for name, variants in found.items() if (own := _unless_plain(variants))}
 
 
 def scored_names(output_dir: Path, variant: str = "") -> set[str]:
@@ -187,7 +189,7 @@ def _archive(data: bytes) -> io.BytesIO:
 
 def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64]]:
     """{statistic: (n, k) float64} of the current scorers' versions. Arrays of other versions, and broken files, count
-    as missing. A broken file is renamed, so that a look at the names alone shows that the cell is not scored."""
+    as missing."""
     return read_scores(output_dir, name)[0]
 
 
@@ -200,6 +202,11 @@ def read_variants(output_dir: Path, name: str) -> dict[str, ScoreFile]:
     """{variant: its score file} of those that there are, the default first."""
     files = {v: read_variant(output_dir, name, v) for v in ("", *known_variants(output_dir))}
     return {v: file for v, file in files.items() if file is not None}
+
+
+def variants_read(files: Mapping[str, ScoreFile]) -> list[str]:
+    """`variants_of` predictions with these files."""
+    return _unless_plain([*files])
 
 
 def together(files: Collection[ScoreFile]) -> tuple[dict[str, NDArray[np.float64]], bool]:
@@ -219,7 +226,8 @@ class ScoreFile(NamedTuple):
 
 
 def read_variant(output_dir: Path, name: str, variant: str = "") -> ScoreFile | None:
-    """The statistics of one variant; None where there is no file. A broken file is renamed, after a remark."""
+    """The statistics of one variant; None where there is no file. A broken file is renamed, so that a look at the names
+    alone shows that the cell is not scored."""
     path = score_folder(output_dir, variant) / f"{name}.npz"
     try:
         with np.load(_archive(path.read_bytes()), allow_pickle=False) as data:

@@ -14,7 +14,7 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Images, Metric, images
 from blip2sweep.metrics.statistics import CORE
-from blip2sweep.results.predictions import key_of, read_predictions, read_variants, second_runs, together
+from blip2sweep.results.predictions import key_of, read_predictions, read_variants, second_runs, together, variants_read
 
 # Core metrics alone, so that what other metrics are added to this package measures nothing again. METRICS gets those of
 # an outside task only when one of its tasks is read.
@@ -24,8 +24,8 @@ SCORERS = digest([[name, METRICS[name].version] for name in CORE])[:8]
 class Scored:
     """One cell's predictions and statistics; sums by image are computed once.
 
-    current: whether there are statistics and all of them are of today's scorers. variants: those that were read, besides
-    the default. Raises UserError when the predictions are missing or damaged.
+    current: whether there are statistics and all of them are of today's scorers. variants: those that were read; none
+    where that is the default alone. Raises UserError when the predictions are missing or damaged.
     """
 
     def __init__(self, output_dir: Path, name: str) -> None:
@@ -33,7 +33,7 @@ class Scored:
         self.predictions = read_predictions(output_dir, name)
         files = read_variants(output_dir, name)
         self.statistics, self.current = together(files.values())
-        self.variants = [variant for variant in files if variant]
+        self.variants = variants_read(files)
         self._by_image: dict[str, NDArray[np.float64]] = {}
 
     @functools.cached_property
@@ -75,6 +75,18 @@ def scorers(metrics: Iterable[Metric], statistics: Iterable[str]) -> str:
     """A digest of the versions of these metrics. Of core metrics it has all, whichever a cell has."""
     others = [[m.name, m.version] for m in metrics if m.name not in CORE]
     return digest([SCORERS, sorted(statistics), *others])[:8]
+
+
+def is_todays(scored: str, metrics: Iterable[str]) -> bool:
+    """Whether a measurement with these metrics and this digest is of today's scorers, as far as its metrics are known
+    here."""
+    return _is_todays(scored, tuple(metrics))
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_todays(scored: str, names: tuple[str, ...]) -> bool:
+    known = [m for m in METRICS.values() if m.name in names]
+    return len(known) < len(names) or scored == scorers(known, {m.statistic for m in known})
 
 
 def scored_or_none(output_dir: Path, name: str) -> Scored | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, object]  # {column: value}
-Variants = Mapping[str, Sequence[str]]  # {name of predictions: variants that they were scored by, besides the default}
+Variants = Mapping[str, Sequence[str]]  # from `listed_variants`
 TORCH = "torch"  # the back end of results that name none
 
 

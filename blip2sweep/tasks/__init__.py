@@ -10,6 +10,7 @@ from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
+from blip2sweep.tasks.existence import some_may_lack
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
@@ -33,10 +34,10 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
         raise UserError(
             f"task.data_dir={config['data_dir']}: no such folder; right: the folder that holds annotations/ and images (official files: cocodataset.org, visualqa.org)"
         )
-    with without_gc():
+    skip = str(config.get("on_bad_image", "error"))
+    with without_gc(), some_may_lack(skip == "skip"):
         samples, notes = reader.read(root, str(config["split"]), config.get("limit"), **own.reading)
     told = [str(config["note"])] if config.get("note") else []
-    skip = str(config.get("on_bad_image", "error"))
     whole, name, said = fingerprint(samples, root), str(config["name"]), (*told, *notes)
     data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=own.identity)
     return data.scored_by(own.scoring, named_main_metric(config))

@@ -25,7 +25,7 @@ from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import LEFT_OUT, RequestType
 
 REQUESTS: tuple[RequestType, ...] = ("match",)
-PRESET = "caption"
+PRESET = ""
 ASKS = False
 IDENTITY = ("k",)  # settings of the task that change what is predicted
 MOST_WORDS, MOST_TOKENS = 50, 35  # of a text, as LAVIS cuts it: blip_caption, then the tokenizer

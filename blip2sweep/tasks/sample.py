@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.statistics import BUILT_IN, METRICS, by_order
+from blip2sweep.metrics.statistics import BUILT_IN, by_order
 from blip2sweep.metrics.variants import Variant, variants
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
+from blip2sweep.tasks.existence import missing_images
 from blip2sweep.tasks.settings import declared
 from blip2sweep.tasks.settings import main_metric as of_variant
 from blip2sweep.tasks.task import Task, task_of
@@ -31,6 +31,8 @@ ORIGIN = {
     "coco": "cocodataset.org, Download, '2014/2017 Train/Val annotations' and images",
     "karpathy": "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
     "vqav2": "visualqa.org/download.html",
+    "textvqa": "textvqa.org/dataset",
+    "vizwiz": "vizwiz.org/tasks-and-datasets/vqa",
 }
 
 NO_DETAILS: Mapping[str, object] = {}  # one for all samples, because a full split has 200,000
@@ -97,6 +99,8 @@ class TaskData:
         """The same samples, scored in another way. main_metric: without the suffix of a variant."""
         first = variants(declared(self.rules), scoring)[0]
         other = replace(self, scoring=scoring, main_metric=of_variant(main_metric, first.suffix))
+        if not other.rules.scores(other):
+            other = replace(other, main_metric="")
         if "content" in vars(self):
             vars(other)["content"] = self.content
         return other
@@ -129,8 +133,7 @@ class TaskData:
         """The columns of a row about the task, besides those that every row has. `main_metric` is one of them where a
         table could not infer it from the metrics of the row. Of a variant it is always one, because other variants may
         be scored later."""
-        scored = set(self.rules.scores(self))
-        first = by_order(m for m in METRICS if m in scored)[:1]
+        first = by_order(self.rules.scores(self))[:1]
         told = not self.main_metric or (self.main_metric in first and self.main_metric in BUILT_IN)
         told &= not self.variants[0].suffix
         return {**self.rules.columns(self), **({} if told else {"main_metric": self.main_metric})}
@@ -210,40 +213,14 @@ def annotation_files(root: Path, given: object, split: str, count: int = 1) -> l
 
 
 def check_images(samples: Sequence[Sample], root: Path, where: Path, origin: str) -> None:
-    """Check that every image exists and stays in its folder. Each folder is listed once, and no file is opened.
-
-    A folder that is a link is followed. An image that is a link may not lead out of its folder.
-    """
-    wanted: dict[Path, dict[str, Path]] = {}
-    for image in {s.image_id: s.image for s in samples}.values():
-        wanted.setdefault(image.parent, {})[image.name] = image
-    missing = [image for folder, names in wanted.items() for image in _missing(folder, names, where)]
-    if missing:
-        total, images = sum(map(len, wanted.values())), origin if origin != "karpathy" else "coco"
+    """Check that every image exists and stays in its folder (existence.py says which may lack)."""
+    named = {s.image_id: s.image for s in samples}.values()
+    if missing := missing_images(named, where):
+        total, images = len(set(named)), origin if origin != "karpathy" else "coco"
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {total} named by {where} are missing); "
             f"right: the images under {root}, from {ORIGIN.get(images, images)}"
         )
-
-
-def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]:
-    if not folder.is_dir():
-        return list(names.values())
-    with os.scandir(folder) as entries:
-        there = {e.name: e.is_symlink() for e in entries if e.name in names and _may_be_file(e)}
-    home = folder.resolve()
-    for name, image in names.items():
-        if there.get(name) and not Path(os.path.realpath(image)).is_relative_to(home):  # which no loop of links stops
-            raise UserError(f"{where}: image file '{image}' is a link out of {folder}; right: the image itself")
-    return [image for name, image in names.items() if name not in there]
-
-
-def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is not a folder. Reading it refuses anything else that is no file, such as a loop of links."""
-    try:
-        return not entry.is_dir()
-    except OSError:
-        return True
 
 
 def limited(found: list[T], limit: object) -> list[T]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         questions,
         retrieval,
         scienceqa,
+        textvqa,
+        vizwiz,
         vqav2,
         yes_no,
     )
@@ -51,6 +53,8 @@ FORMATS = {
     "mmmu": "blip2sweep.tasks.mmmu",
     "pope": "blip2sweep.tasks.pope",
     "scienceqa": "blip2sweep.tasks.scienceqa",
+    "textvqa": "blip2sweep.tasks.textvqa",
+    "vizwiz": "blip2sweep.tasks.vizwiz",
     "vqav2": "blip2sweep.tasks.vqav2",
 }
 KINDS = {
@@ -106,7 +110,7 @@ class Task(Protocol):
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
-    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
+    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind; empty: none do
     ASKS: bool  # whether prompts differ between samples; calibration on texts alone has nothing to measure where not
 
     def check_prompt(self, prompt: str) -> None:
@@ -190,5 +194,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, gqa, jsonl, karpathy, mmmu, pope, scienceqa, vqav2)
+    _formats: tuple[Format, ...] = (coco, gqa, jsonl, karpathy, mmmu, pope, scienceqa, textvqa, vizwiz, vqav2)
     _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)

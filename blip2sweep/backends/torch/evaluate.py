@@ -82,8 +82,8 @@ def evaluate(
     else:
         answers = Answers(run, encoded, generation, task.rules, samples, nll_references).all(shared)
     known |= {name: batches.size for name, batches in names.items() if batches.halvings}
-    names = columns_of(task.rules.REQUESTS, ranked(task) > 0)
-    records = [record(s, a, names) for s, a in zip(samples, answers, strict=True)]
+    columns = columns_of(task.rules.REQUESTS, ranked(task) > 0)
+    records = [record(s, a, columns) for s, a in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
 
 
