@@ -27,12 +27,16 @@ MOST_CHOICES = 26  # each has a letter
 
 
 class Needs(NamedTuple):
-    """What the lines of a kind have. references: what their field may hold; main: the metric of a table about them."""
+    """What the lines of a kind have. references: what their field may hold; main: the metric of a table about them.
+
+    unscored: whether a file may have no references at all. It is answered and not scored.
+    """
 
     question: bool
     choices: bool
     references: Callable[[object], tuple[str, ...]]
     main: str
+    unscored: bool = False
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -79,7 +83,7 @@ OF_KIND: Mapping[str, Needs] = {
     "gqa": Needs(True, False, _one, "gqa_accuracy"),
     "letter": Needs(True, True, _choice, "option_accuracy"),
     "retrieval": Needs(False, False, _captions, "recall_mean"),
-    "vqa": Needs(True, False, _texts, "vqa_accuracy"),
+    "vqa": Needs(True, False, _texts, "vqa_accuracy", unscored=True),
     "yes_no": Needs(True, False, _yes_no, "yes_no_accuracy"),
 }
 KINDS: tuple[str, ...] = tuple(OF_KIND)
@@ -112,10 +116,11 @@ def _samples(root: Path, folder: str, path: Path, needs: Needs, mistakes: Mistak
     lines, objects = read_lines(path, RIGHT, mistakes)
     rows = LineList(path, "lines", "id", mistakes, lines)
     asked, answered = _name(objects, QUESTION), _name(objects, REFERENCES)
+    scored = not needs.unscored or any(name in row for row in objects for name in REFERENCES)
     objects = [_renamed(rows, i, row, (QUESTION, asked), (REFERENCES, answered)) for i, row in enumerate(objects)]
     main = rows.typed(
         objects, Field("id", fields.ids_or_none, False), Field("image", fields.file_names),
-        Field(asked, fields.questions, needs.question), Field(answered, _each(needs.references)),
+        Field(asked, fields.questions, needs.question), Field(answered, _each(needs.references if scored else _unread), scored),
         Field("choices", _each(_choices if needs.choices else _unread), needs.choices),
     )  # fmt: skip
     more = rows.typed(objects, Field("answer_type", fields.answer_types, False), Field("hint", _each(_hint), False))
@@ -128,7 +133,7 @@ def _samples(root: Path, folder: str, path: Path, needs: Needs, mistakes: Mistak
             image_id=name,
             image=image_path(root, folder, name, path),
             question=question,
-            references=(choices[right[i]],) if needs.choices else said,
+            references=(choices[right[i]],) if needs.choices else said or (),
             answer_type=answer_type,
             choices=choices or (),
             details=_details(right.get(i), hint),

@@ -116,6 +116,13 @@ def test_the_main_metric_follows_the_rule(data: Path) -> None:
     assert load(data, asked(), kind="gqa", main_metric="gqa_binary").main_metric == "gqa_binary"
 
 
+def test_questions_without_any_answer_are_asked_and_not_scored(data: Path) -> None:
+    rows = [{"image": f"{i}.png", "question": "What is it?"} for i in range(2)]
+    found = load(data, *rows)
+    assert [s.references for s in found.samples] == [(), ()]
+    assert found.rules.scores(found) == ()
+
+
 # ---- bad input
 
 
@@ -135,7 +142,7 @@ def fails(data: Path, told: str, *rows: Row | str, **fields: Any) -> None:
         (asked(question=""), "line 2: 'question' is ''; right: a question with words"),
         (asked(question=None), "line 2: 'question' is null; right: a text"),
         ({"image": "0.png", "answer": "b"}, "line 2: has no 'question'"),
-        ({"image": "0.png", "question": "?a"}, "line 2: has no 'answer'"),
+        ({"image": "0.png", "question": "?a"}, "line 2: has no 'answer'"),  # other lines have one
         (asked(answer=None), "line 2: 'answer' is null; right: a text, or a list of one or more texts"),
         (asked(answer=[]), "line 2: 'answer' is an empty list"),
         (asked(answer=["a", 1]), "line 2: 'answer' [1] is 1"),
