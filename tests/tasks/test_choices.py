@@ -357,3 +357,10 @@ def test_choices_do_not_depend_on_the_batch(data: Path) -> None:
     assert together.option_nll is not None
     for one, other in zip(alone.option_nll, together.option_nll, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_no_samples_at_all(data: Path, name: str) -> None:
+    """As where no image could be read."""
+    found = load(data, name)
+    assert {len(array) for array in found.rules.scorer(found).statistics(answered(found.part([]), [])).values()} == {0}
