@@ -20,6 +20,7 @@ from blip2sweep.tasks import TaskData, load_task, resolve_generation
 from blip2sweep.tasks.predictions import Predictions
 from scripts.miniatures import write
 from tests.checkpoints import conf
+from tests.command_line import blip2sweep, refused
 from tests.in_process import jobs, run
 
 NAMES = ("pope", "scienceqa_img", "mmmu")
@@ -131,6 +132,7 @@ def test_scienceqa_with_pictures_alone(data: Path) -> None:
     by_text = load(data, "scienceqa_img", kind="choice")
     assert by_text.rules.targets(by_text.samples[0], 1) == sample.references
     assert by_text.fingerprint == found.fingerprint
+    assert (found.columns["asks_for"], by_text.columns["asks_for"]) == ("letter", "choice")
     assert [s.id for s in load(data, "scienceqa_img", split="minitest").samples] == [s.id for s in found.samples[:4]]
 
 
@@ -234,6 +236,13 @@ def test_bad_files_of_mmmu(data: Path) -> None:
     fails(data, "mmmu", f"{path}: cannot be read")
     pq.write_table(pa.table({"id": ["a"], "caption": ["b"]}), path)
     fails(data, "mmmu", "no column question, options, answer, question_type, image_1")
+
+
+def test_the_command_line_says_it_in_one_line(data: Path) -> None:
+    words = ("-m", "task=pope", f"task.data_dir={data}/pope", "task.split=popular")
+    lines(data, "popular")[0].write_text("[]")
+    refused(blip2sweep(*words, cwd=data), "coco_pope_popular.json", "lines[0]: is a list; right: an object with")
+    assert not (data / "outputs").exists()
 
 
 # ---- prompts
@@ -348,3 +357,10 @@ def test_choices_do_not_depend_on_the_batch(data: Path) -> None:
     assert together.option_nll is not None
     for one, other in zip(alone.option_nll, together.option_nll, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_no_samples_at_all(data: Path, name: str) -> None:
+    """As where no image could be read."""
+    found = load(data, name)
+    assert {len(array) for array in found.rules.scorer(found).statistics(answered(found.part([]), [])).values()} == {0}
