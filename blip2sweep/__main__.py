@@ -17,6 +17,7 @@ VERBS = (
     "cancel",
     "logs",
     "table",
+    "answers",
     "score",
     "rescore",
     "cache",
@@ -27,6 +28,7 @@ VERBS = (
     "recommend",
     "suggest",
     "model",
+    "lmms",
 )
 BAD_INPUT = 2
 

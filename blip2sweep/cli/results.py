@@ -34,6 +34,24 @@ def table(
     show_table(output_dir, sweep, format, all_cells)
 
 
+def answers(
+    key: Annotated[str, typer.Argument(help="A cell's key, or its beginning.")],
+    form: Annotated[str, typer.Option(help="vqav2: question_id and answer; vizwiz: image and answer.")] = "vqav2",
+    processor: Annotated[str, typer.Option(help="none, or evalai: rewritten first, as LLaVA's scripts do.")] = "none",
+    fill: Annotated[
+        Path | None, typer.Option(help="A question file: an empty answer to each further question in it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; by default in OUTPUT_DIR/answers/.")
+    ] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Write a cell's answers as the server of a challenge reads them, such as VQAv2's test-dev."""
+    from blip2sweep.commands.answers import write_answers
+
+    say_text(write_answers(output_dir, key, form, processor, fill, out))
+
+
 def score(
     file: Annotated[Path, typer.Argument(help="Predictions: COCO or VQA results JSON, JSONL, CSV or parquet.")],
     references: Annotated[Path, typer.Option("--references", "-r", help="COCO captions or VQAv2 annotations JSON.")],
@@ -41,12 +59,13 @@ def score(
         bool, typer.Option("--subset", help="Score the ids that the predictions have, as COCOEvalCap does.")
     ] = False,
     rule: Annotated[str | None, typer.Option(help="Of answers: by which rule, or rules with commas.")] = None,
+    lemmatize: Annotated[str | None, typer.Option(help="Of answers: none, or spacy for lemmas of its model.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Of captions: by which tokenizer.")] = None,
 ) -> None:
     """Score any predictions file; prints one JSON object with the table's column names."""
     from blip2sweep.metrics import score_file
 
-    chosen = {"rule": rule, "tokenizer": tokenizer}
+    chosen = {"rule": rule, "lemmatize": lemmatize, "tokenizer": tokenizer}
     scoring = {name: [v.strip() for v in values.split(",")] for name, values in chosen.items() if values}
     say_text(json.dumps(score_file(file, references, subset, scoring)))
 

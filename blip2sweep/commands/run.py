@@ -189,9 +189,13 @@ def check_noise_floor(config: Config, plan: Plan) -> None:
 
 
 def check_measured_by_torch(config: Config, plan: Plan) -> None:
-    """Refuse measurements that a back end other than torch does not make."""
+    """Refuse measurements that a back end other than torch does not make, and that nobody makes of rounds."""
     chosen, backend = config.get("analysis") or {}, next((c.backend for c in plan.cells.values() if c.backend), None)
     asked = next((name for name in ("propagation", "noise_floor") if chosen.get(name)), None)
+    if asked and any(c.chat for c in plan.cells.values()):
+        raise UserError(
+            f"analysis.{asked}=true: cells that ask a chat model are not measured so; right: the same cells of task=okvqa"
+        )
     if asked and backend:
         raise UserError(
             f"analysis.{asked}=true: backend={backend['name']} does not measure it, so it would be ignored; "

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from blip2sweep.errors import UserError, UserErrors
-from blip2sweep.metrics.captions import CaptionScorer
+from blip2sweep.metrics import vqa
+from blip2sweep.metrics.captions import TOKENIZER, CaptionScorer
 from blip2sweep.metrics.health import health_statistics
 from blip2sweep.metrics.java import JavaError
+from blip2sweep.metrics.lemmas import lemmatised
 from blip2sweep.metrics.records import Captions, Predictions, Questions, read_predictions, read_references, spelt_like
 from blip2sweep.metrics.statistics import METRICS, FloatArray
 from blip2sweep.metrics.variants import Declared, Variant, variants
@@ -22,7 +24,7 @@ NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 # The scoring settings of each form of references, as the kind of task with such references declares them.
-SETTINGS: Mapping[type[Captions] | type[Questions], Declared] = {Captions: {}, Questions: {}}
+SETTINGS: Mapping[type[Captions] | type[Questions], Declared] = {Captions: TOKENIZER, Questions: vqa.SETTINGS}
 
 
 def score_file(
@@ -93,9 +95,11 @@ def _task_statistics(
 ) -> dict[str, FloatArray]:
     """The statistics by one value of each setting, under their plain names."""
     if isinstance(references, Captions):
-        return CaptionScorer([references.captions[key] for key in ids]).statistics(texts)
-    answers = [references.answers[key] for key in ids]
-    return vqa_statistics(texts, answers, [references.answer_types[key] for key in ids])
+        own = [references.captions[key] for key in ids]
+        return CaptionScorer(own, tokenizer=scoring["tokenizer"]).statistics(texts)
+    answers, types = [references.answers[key] for key in ids], [references.answer_types[key] for key in ids]
+    said = [lemmatised(text) for text in texts] if scoring["lemmatize"] == "spacy" else texts
+    return vqa_statistics(said, answers, types, scoring["rule"])
 
 
 def _texts(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics import captions, gqa, in_context, letters, mmmu, recall, yes_no
+from blip2sweep.metrics import captions, gqa, in_context, letters, mmmu, recall, vqa, yes_no
 from blip2sweep.metrics.core import ANSWERS, CAPTIONS, EVERY_TASK, LAST
 from blip2sweep.metrics.metric import FloatArray, Metric
 
@@ -37,6 +37,7 @@ FAMILIES: tuple[tuple[Metric, ...], ...] = (
     letters.METRICS,
     mmmu.METRICS,
     recall.METRICS,
+    vqa.METRICS,
     yes_no.METRICS,
 )
 

@@ -22,17 +22,35 @@ answer, else 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from blip2sweep.metrics.metric import FloatArray
+from blip2sweep.metrics.core import ANSWERS
+from blip2sweep.metrics.metric import FloatArray, Metric, ratio
+from blip2sweep.metrics.variants import Declared, with_variants
 from blip2sweep.metrics.vqa_words import evalai_answer, normalize_answer, one_line, without_marks
 
 RULES = ("official", "lavis", "evalai")
 ANSWER_TYPES = ("yes/no", "number", "other")
 UNANSWERABLE = "unanswerable"
 LEAVE_ONE_OUT, EXACT_MATCH = "leave_one_out", "exact_match"
+
+# The scoring settings of answers: whose rule, and whether nouns and verbs of the model's answer become lemmas.
+SETTINGS: Declared = {"rule": RULES, "lemmatize": ("none", "spacy")}
+_VERSIONS = {"official": ANSWERS[0].version, "lavis": "lavis-200ac17/1", "evalai": "evalai-c46b3b3/1"}
+_OF_UNANSWERABLE = ratio("vqa_accuracy_unanswerable", "vqa_unanswerable", (0, 1), True, ANSWERS[0].version)
+
+
+def _versioned(metric: Metric) -> Metric:
+    """The metric with the version of its own rule."""
+    rule = next((r for r in RULES[1:] if f"_{r}" in metric.name), RULES[0])
+    lemmas = "/lemmas-1" if metric.name.endswith("_spacy") else ""
+    return replace(metric, version=_VERSIONS[rule] + lemmas)
+
+
+METRICS = tuple(map(_versioned, with_variants((*ANSWERS, _OF_UNANSWERABLE), SETTINGS)))
 
 
 def vqa_accuracy(answer: str, references: Sequence[str], rule: str = "official") -> float:

@@ -16,7 +16,7 @@ from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import listed_variants
 from blip2sweep.results.sample_parts import DAMAGED
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
-from blip2sweep.results.scored import Scored
+from blip2sweep.results.scored import Scored, is_todays
 from blip2sweep.results.table import baseline_of, source_of
 from blip2sweep.results.table_files import State
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
@@ -62,7 +62,8 @@ class Collector:
             measured.pop(source, None)
         if source in measured:
             self.entries[result["key"]] = entry_name(name, measured[source]["scored"])
-            if self.entries[result["key"]] in self._contents:
+            todays = is_todays(measured[source]["scored"], measured[source]["metrics"])
+            if todays and self.entries[result["key"]] in self._contents:
                 return
         cell = self._read(result)
         if cell is None:

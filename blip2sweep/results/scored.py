@@ -77,6 +77,18 @@ def scorers(metrics: Iterable[Metric], statistics: Iterable[str]) -> str:
     return digest([SCORERS, sorted(statistics), *others])[:8]
 
 
+def is_todays(scored: str, metrics: Iterable[str]) -> bool:
+    """Whether a measurement with these metrics and this digest is of today's scorers, as far as its metrics are known
+    here."""
+    return _is_todays(scored, tuple(metrics))
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_todays(scored: str, names: tuple[str, ...]) -> bool:
+    known = [m for m in METRICS.values() if m.name in names]
+    return len(known) < len(names) or scored == scorers(known, {m.statistic for m in known})
+
+
 def scored_or_none(output_dir: Path, name: str) -> Scored | None:
     """The scored run; None, after a remark, when its predictions cannot be read."""
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, health_statistics, nll_statistics
 from blip2sweep.results.predictions import (
     ScoreFile,
@@ -111,11 +112,18 @@ def score_result(output_dir: Path, name: str, scorer: Scorer) -> bool:
 
 
 def _score(output_dir: Path, name: str, scorer: Scorer, read: Callable[[Path, str], Predictions | None]) -> bool:
-    """Score one run, read by `read`. True when statistics were written."""
-    missing = {v: own for v, own in scorer.variants.items() if not own.holds(read_variant(output_dir, name, v))}
-    predictions = read(output_dir, name) if missing else None
-    if predictions is None:
-        return False
-    for variant, own in missing.items():
-        write_statistics(output_dir, name, own.statistics(predictions), variant, own.installed)
-    return True
+    """Score one run, read by `read`. True when statistics were written. Raises the first error after all variants were
+    tried."""
+    written, failed, predictions = False, list[UserError](), None
+    for variant, own in scorer.variants.items():
+        try:
+            if own.holds(read_variant(output_dir, name, variant)):
+                continue
+            if predictions := predictions or read(output_dir, name):
+                write_statistics(output_dir, name, own.statistics(predictions), variant, own.installed)
+                written = True
+        except UserError as error:  # a variant that cannot be scored here costs itself alone
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return written

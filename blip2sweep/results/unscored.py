@@ -58,11 +58,17 @@ def outdated(output_dir: Path, sweep: Sweep) -> list[ResultLine]:
     """The sweep's results whose statistics are broken or of earlier scorers. Score files are opened only for cells that
     today's scorers did not measure."""
     from blip2sweep.results.drops import is_current_source
+    from blip2sweep.results.scored import is_todays
 
     ledger = Ledger(output_dir, only={*sweep.keys}, measured=True).refresh()
     results = [r for r in ledger.results() if r["predictions"]]
     names = {r["key"]: predictions_name(r) for r in results}
-    up_to_date = {k for k, n in names.items() if any(is_current_source(s, n) for s in ledger.attempts[k].measured)}
+    measured = {k: ledger.attempts[k].measured.items() for k in names}
+    up_to_date = {
+        k
+        for k, n in names.items()
+        if any(is_current_source(s, n) and is_todays(line["scored"], line["metrics"]) for s, line in measured[k])
+    }
     return [r for r in results if r["key"] not in up_to_date and not read_scores(output_dir, names[r["key"]])[1]]
 
 

@@ -14,7 +14,7 @@ from blip2sweep.tasks.existence import some_may_lack
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
-from blip2sweep.tasks.settings import task_settings
+from blip2sweep.tasks.settings import named_main_metric, task_settings
 from blip2sweep.tasks.task import format_of
 
 __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation", "with_scoring"]
@@ -40,12 +40,12 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
     told = [str(config["note"])] if config.get("note") else []
     whole, name, said = fingerprint(samples, root), str(config["name"]), (*told, *notes)
     data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=own.identity)
-    return data.scored_by(own.scoring, str(config.get("main_metric") or ""))
+    return data.scored_by(own.scoring, named_main_metric(config))
 
 
 def with_scoring(data: TaskData, config: Mapping[str, Any]) -> TaskData:
     """The samples of another task config that differs in scoring settings alone. Raises UserError as `load_task` does."""
-    return data.scored_by(task_settings(config).scoring, str(config.get("main_metric") or ""))
+    return data.scored_by(task_settings(config).scoring, named_main_metric(config))
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:

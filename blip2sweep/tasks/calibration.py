@@ -225,6 +225,11 @@ def calibration(
     fields = ("name", "n_samples", "seed", "upstream", "image_token_weight", "text_only", "threads")
     shared = {k: config[k] for k in fields}
     data = choose(split, config["n_samples"], config["seed"])
+    if unanswered := [s.id for s in data.samples if not data.rules.targets(s, 1)]:
+        raise UserError(
+            f"calibration={config['name']}: {task['name']} {task['split']} has no answers, such as to {unanswered[0]}; right: "
+            f"calibration.split= one with annotations"
+        )
     wording = _wording(generation, split.kind, family, prompts)
     return Calibration(dict(task), data, prompt=wording.prompt, question=wording.question, **shared)
 

@@ -1,12 +1,19 @@
-"""Questions: a short answer, compared with people's answers by the rule of VQAv2."""
+"""Questions: a short answer, compared with people's answers by the rules of VQA.
+
+Samples without references, as of a challenge's test split, are answered and not scored.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from blip2sweep.errors import UserError
-from blip2sweep.metrics.statistics import METRICS, FloatArray, Metric
-from blip2sweep.metrics.vqa import rule_of, vqa_statistics
+from blip2sweep.metrics.core import ANSWERS
+from blip2sweep.metrics.lemmas import lemmatised, lemmatiser_version, tagger
+from blip2sweep.metrics.metric import FloatArray, Metric
+from blip2sweep.metrics.variants import Declared
+from blip2sweep.metrics.vqa import SETTINGS, UNANSWERABLE, rule_of, vqa_statistics
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import RequestType
@@ -14,6 +21,7 @@ from blip2sweep.tasks.task import RequestType
 REQUESTS: tuple[RequestType, ...] = ("generate", "likelihood")
 PRESET = "vqa"
 ASKS = True
+SCORING: Declared = SETTINGS
 
 
 def check_prompt(prompt: str) -> None:
@@ -24,21 +32,42 @@ def check_prompt(prompt: str) -> None:
 
 
 def prompt(sample: Sample, template: str) -> str:
-    return template.replace("{}", sample.question or "")
+    return template.replace("{}", (sample.question or "") + _read_from_picture(sample))
+
+
+def _read_from_picture(sample: Sample) -> str:
+    """The OCR tokens behind a question, as LLaVA has them: between the question and the instruction."""
+    tokens = sample.details.get("ocr_tokens")
+    return f"\nReference OCR token: {', '.join(map(str, tokens))}" if isinstance(tokens, list) else ""
 
 
 def targets(sample: Sample, n: int) -> tuple[str, ...]:
     """The majority answer alone, since most other answers equal it."""
-    return (sample.majority,) if n else ()
+    return (sample.majority,) if n and sample.references else ()
 
 
 def scores(data: TaskData) -> tuple[str, ...]:
-    return tuple(m.name for m in METRICS.values() if m.statistic == "vqa")
+    if not _annotated(data):
+        return ()
+    names = [m.name for m in ANSWERS]
+    names += ["vqa_accuracy_unanswerable"] if any(s.answer_type == UNANSWERABLE for s in data.samples) else []
+    return tuple(name + variant.suffix for variant in data.variants for name in names)
 
 
 def columns(data: TaskData) -> dict[str, str]:
     """The column `vqa_rule`: how questions are scored, by their number of answers."""
-    return {"vqa_rule": rule_of([s.references for s in data.samples])}
+    return {"vqa_rule": rule_of([s.references for s in data.samples])} if _annotated(data) else {}
+
+
+def scorer_versions(data: TaskData) -> dict[str, str]:
+    """The version of the lemmatiser, of the statistics of answers that it changes."""
+    lemmas = [v.suffix for v in data.variants if v.values["lemmatize"] != "none"]
+    names = ("vqa", "vqa_unanswerable") if lemmas and _annotated(data) else ()
+    return {name + suffix: lemmatiser_version() for suffix in lemmas for name in names}
+
+
+def _annotated(data: TaskData) -> bool:
+    return any(s.references for s in data.samples)
 
 
 def metrics() -> Sequence[Metric]:
@@ -49,17 +78,35 @@ class Scorer:
     """Scores answers. It keeps no data of the references."""
 
     def __init__(self, data: TaskData) -> None:
+        self.data = data
         self._samples = {s.id: s for s in data.samples}
 
     def warm(self) -> None:
-        pass
+        """Load the lemmatiser, where one is asked for."""
+        if scorer_versions(self.data):
+            tagger()
 
     def prepare(self, predictions: Sequence[Predictions]) -> None:
         pass
 
+    @cached_property
+    def _scored(self) -> bool:
+        return _annotated(self.data)
+
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
-        samples = [self._samples[i] for i in predictions.id]
-        return vqa_statistics(predictions.outputs, [s.references for s in samples], [s.answer_type for s in samples])
+        samples = [self._samples[i] for i in predictions.id] if self._scored else []
+        found = dict[str, FloatArray]()
+        for variant in self.data.variants if samples else ():
+            own = _of(variant.values, predictions.outputs, samples)
+            found |= {name + variant.suffix: array for name, array in own.items()}
+        return found
+
+
+def _of(values: Mapping[str, str], outputs: Sequence[str], samples: Sequence[Sample]) -> dict[str, FloatArray]:
+    """The statistics of one variant."""
+    said = [lemmatised(text) for text in outputs] if values["lemmatize"] == "spacy" else outputs
+    references, types = [s.references for s in samples], [s.answer_type for s in samples]
+    return vqa_statistics(said, references, types, values["rule"])
 
 
 def scorer(data: TaskData) -> Scorer:

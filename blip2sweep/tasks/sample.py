@@ -31,6 +31,8 @@ ORIGIN = {
     "coco": "cocodataset.org, Download, '2014/2017 Train/Val annotations' and images",
     "karpathy": "cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
     "vqav2": "visualqa.org/download.html",
+    "textvqa": "textvqa.org/dataset",
+    "vizwiz": "vizwiz.org/tasks-and-datasets/vqa",
 }
 
 NO_DETAILS: Mapping[str, object] = {}  # one for all samples, because a full split has 200,000
@@ -97,6 +99,8 @@ class TaskData:
         """The same samples, scored in another way. main_metric: without the suffix of a variant."""
         first = variants(declared(self.rules), scoring)[0]
         other = replace(self, scoring=scoring, main_metric=of_variant(main_metric, first.suffix))
+        if not other.rules.scores(other):
+            other = replace(other, main_metric="")
         if "content" in vars(self):
             vars(other)["content"] = self.content
         return other

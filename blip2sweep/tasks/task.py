@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         gqa,
         gqa_questions,
         incontext,
+        jsonl,
         karpathy,
         letter,
         mmmu,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         questions,
         retrieval,
         scienceqa,
+        textvqa,
+        vizwiz,
         vqav2,
         yes_no,
     )
@@ -45,10 +48,13 @@ RequestType = Literal["generate", "likelihood", "match", "choose"]
 FORMATS = {
     "coco": "blip2sweep.tasks.coco",
     "gqa": "blip2sweep.tasks.gqa",
+    "jsonl": "blip2sweep.tasks.jsonl",
     "karpathy": "blip2sweep.tasks.karpathy",
     "mmmu": "blip2sweep.tasks.mmmu",
     "pope": "blip2sweep.tasks.pope",
     "scienceqa": "blip2sweep.tasks.scienceqa",
+    "textvqa": "blip2sweep.tasks.textvqa",
+    "vizwiz": "blip2sweep.tasks.vizwiz",
     "vqav2": "blip2sweep.tasks.vqav2",
 }
 KINDS = {
@@ -188,5 +194,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, vqav2)
+    _formats: tuple[Format, ...] = (coco, gqa, jsonl, karpathy, mmmu, pope, scienceqa, textvqa, vizwiz, vqav2)
     _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)

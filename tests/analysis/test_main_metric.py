@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis.main_metric import main_metric, metric_of, metrics_of
-from blip2sweep.metrics.statistics import by_order, main_metrics
+from blip2sweep.analysis.main_metric import by_other_rules, main_metric, metric_of, metrics_of
+from blip2sweep.metrics.statistics import CORE, METRICS, by_order, main_metrics
 from blip2sweep.reporting.terminal import short_table
 from tests.composing import plan
 
@@ -21,7 +22,7 @@ def table(**columns: list[Any]) -> pd.DataFrame:
 
 
 def test_the_order_of_the_metrics_decides_where_no_task_says() -> None:
-    assert main_metrics() == ["cider", "vqa_accuracy", "nll"]
+    assert [m for m in main_metrics() if m in CORE] == ["cider", "vqa_accuracy", "nll"]
     assert by_order(["nll", "meteor", "vqa_accuracy", "of nobody"]) == ["vqa_accuracy", "nll"]
     assert main_metric(table(nll=[1.0], meteor=[0.2], cider=[1.1])) == "cider"
     assert main_metric(table(nll=[1.0], cider=[NAN])) == "nll"
@@ -47,6 +48,24 @@ def test_what_a_task_says_goes_first(columns: dict[str, list[Any]], metrics: lis
 def test_each_row_has_its_own() -> None:
     rows = table(main_metric=["bleu_4", None], cider=[1.0, 1.1], bleu_4=[0.3, 0.4]).to_dict("records")
     assert [metric_of(r, ["cider", "bleu_4"]) for r in rows] == ["bleu_4", "cider"]
+
+
+def test_a_row_that_is_scored_by_several_rules_is_about_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default one, unless the row names another; the terminal shows the others beside it."""
+    plain = METRICS["vqa_accuracy"]
+    other = replace(plain, name="vqa_accuracy_mine", statistic="vqa_mine", plain="vqa_accuracy")
+    monkeypatch.setitem(METRICS, other.name, other)
+    both = {"vqa_accuracy": [0.5, 0.4], "vqa_accuracy_mine": [0.6, 0.5], "nll": [1.0, 2.0]}
+    assert metrics_of(table(**both)) == ["vqa_accuracy"]
+    assert metrics_of(table(**both, main_metric=["vqa_accuracy_mine"] * 2)) == ["vqa_accuracy_mine"]
+    mixed = table(**both, main_metric=["vqa_accuracy_mine", None])
+    found = metrics_of(mixed)
+    assert [metric_of(row, found) for row in mixed.to_dict("records")] == ["vqa_accuracy_mine", "vqa_accuracy"]
+    assert by_other_rules(mixed, "vqa_accuracy_mine") == ["vqa_accuracy"]
+    assert by_other_rules(table(vqa_accuracy=[0.5]), "vqa_accuracy") == []
+    rows = {"part": ["none", "vit"], "bits_vit": [NAN, 4.0], "bits_per_weight": [16.0, 8.0], "key": ["a", "b"]}
+    short = short_table(table(**rows, **both, main_metric=["vqa_accuracy_mine"] * 2))
+    assert [c for c in short if c.startswith("vqa")] == ["vqa_accuracy_mine", "vqa_accuracy"]
 
 
 def test_a_row_says_it_where_a_table_could_not_tell() -> None:

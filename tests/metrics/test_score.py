@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from blip2sweep.errors import UserError
+from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.metrics import score_file
 
 pytestmark = pytest.mark.xdist_group("java")
@@ -103,6 +103,18 @@ def test_the_forms_that_predictions_come_in_are_one(tmp_path: Path, form: str) -
         )
         == plain
     )
+
+
+def test_captions_are_scored_by_each_tokenizer_that_is_named(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", PREDICTIONS), _write(tmp_path, "captions.json", CAPTIONS)
+    plain, both = score_file(*files), score_file(*files, scoring={"tokenizer": ["ptb", "none"]})
+    none = score_file(*files, scoring={"tokenizer": ["none"]})
+    assert {**plain, **none} == both
+    assert {c for c in none if c.startswith("bleu_1") or "cider" in c} == {"bleu_1_none", "cider_none"}
+    found = [row[name] for row, name in ((none, "bleu_1_none"), (plain, "bleu_1"))]
+    assert found == pytest.approx([2 / 3 * 0.5134171, 0.5134171])  # "runs." is another word than "runs"
+    with pytest.raises(UserError, match="--tokenizer pbt: captions are not scored so; right: ptb, none"):
+        score_file(*files, scoring={"tokenizer": ["pbt"]})
 
 
 def test_own_predictions_of_questions_go_by_question(tmp_path: Path) -> None:
@@ -244,3 +256,31 @@ def test_bad_files_are_one_line(tmp_path: Path, case: str) -> None:
 def test_a_broken_parquet_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.parquet: cannot be read"):
         score_file(_write(tmp_path, "x.json", "").rename(tmp_path / "x.parquet"), _write(tmp_path, "r.json", CAPTIONS))
+
+
+def test_answers_by_several_rules_have_columns_of_their_own(tmp_path: Path) -> None:
+    """LAVIS's rule leaves "na" and "2" of people as they are, and normalises the answer."""
+    files = _write(tmp_path, "p.json", ANSWERS), _write(tmp_path, "r.json", VQA)
+    plain, both = score_file(*files), score_file(*files, scoring={"rule": ["official", "lavis"]})
+    assert {k: v for k, v in both.items() if not k.endswith("_lavis")} == plain
+    assert {k for k in both if k.endswith("_lavis")} == {f"{k}_lavis" for k in plain if k.startswith("vqa_accuracy")}
+    alone = score_file(*files, scoring={"rule": ["lavis"]})
+    assert alone["vqa_accuracy_lavis"] == both["vqa_accuracy_lavis"]
+    assert "vqa_accuracy" not in alone
+
+
+def test_captions_without_a_tokenizer(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", PREDICTIONS), _write(tmp_path, "r.json", COCO)
+    found = score_file(*files, scoring={"tokenizer": ["none"]})
+    assert {"cider_none", "bleu_4_none", "meteor_none", "mean_length"} <= found.keys()
+    assert "cider" not in found
+
+
+def test_settings_that_references_do_not_have_are_told_at_once(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", ANSWERS), _write(tmp_path, "r.json", VQA)
+    with pytest.raises(UserErrors) as told:
+        score_file(*files, scoring={"rule": ["lavi"], "tokenizer": ["none"]})
+    assert told.value.lines == (
+        "--tokenizer: questions have no such setting; right: without it",
+        "--rule lavi: questions are not scored so; right: official, lavis, evalai",
+    )

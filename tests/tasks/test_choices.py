@@ -109,7 +109,7 @@ def test_bad_files_of_pope(data: Path) -> None:
     path.write_text("\n")
     fails(data, "pope", "coco_pope_random.json: empty", split="random")
     path.write_text(json.dumps({"images": [], "annotations": []}))  # captions of COCO
-    fails(data, "pope", "has no 'question_id'", split="random")
+    fails(data, "pope", "its first line has the fields images, annotations; right: the official file", split="random")
     path.unlink()
     fails(data, "pope", "coco_pope_random.json: cannot be read", split="random")
     (data / "pope/val2014/COCO_val2014_000000001007.jpg").unlink()
@@ -331,7 +331,9 @@ def test_choices_by_two_scores_need_one_inference(data: Path) -> None:
     tokens = [[4 if i == first else 1 for i in range(counts[0])], [1] * counts[1]]
     nll[0] = [3.0 if i == first else 2.0 for i in range(counts[0])]
     ids = [s.id for s in found.samples]
-    said = Predictions(ids, ids, None, None, [1.0] * 2, [1] * 2, None, [0, 0], nll, tokens)
+    said = Predictions(
+        ids, ids, nll_sum=[1.0] * 2, nll_tokens=[1] * 2, choice=[0, 0], option_nll=nll, option_tokens=tokens
+    )
     values = scored(found, said)
     assert (values["option_accuracy"], values["option_accuracy_mean"]) == (0.5, 1.0)
 

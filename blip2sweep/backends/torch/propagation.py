@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.apply.calibration.batches import CalibrationBatches
+from blip2sweep.errors import UserError
 from blip2sweep.models.load import Loaded
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.question_text import RAW
@@ -29,6 +30,8 @@ def first_samples(
     task: TaskData, config: Mapping[str, object], prompt: str | None, n: int = SAMPLES, question: str = RAW
 ) -> Calibration:
     """The first samples of the evaluated task, read with their references. prompt, question: as in Generation."""
+    if not all(s.references for s in task.samples[:n]):
+        raise UserError(f"analysis.propagation: task {task.name} has no references to read; right: false")
     own = task.part(task.samples[:n])
     return Calibration(dict(config), own, "propagation", n, 0, "model", 1.0, False, prompt, question=question)
 

@@ -1,0 +1,73 @@
+"""Answers with their nouns and verbs as lemmas, as LAVIS scores OK-VQA, whose own answers are stemmed words.
+
+Follows `apply_lemmatizer` of LAVIS (lavis/models/blip2_models/blip2_t5.py): spaCy splits the stripped answer into tokens;
+nouns and verbs become their lemma, and all tokens are joined by one space, so that "u.s." becomes "u.s .".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from typing import Protocol, cast
+
+from blip2sweep.errors import UserError
+
+MODEL, DEFAULT = "BLIP2SWEEP_SPACY_MODEL", "en_core_web_sm"
+LEMMATISED = ("NOUN", "VERB")
+
+
+class Token(Protocol):
+    pos_: str
+    lemma_: str
+    text: str
+
+
+class Tagger(Protocol):
+    """A loaded spaCy pipeline. meta: its `lang`, `name` and `version`."""
+
+    meta: dict[str, object]
+
+    def __call__(self, text: str) -> Iterable[Token]: ...
+
+
+def lemmatised(answer: str) -> str:
+    """The answer as LAVIS compares it. Raises UserError where spaCy or its model is not installed."""
+    return _lemmatised(_named(), answer.strip())
+
+
+def lemmatiser_version() -> str:
+    """Model and spaCy with their versions, which decide what a lemma is: `en_core_web_sm-3.8.0/spacy-3.8.18`."""
+    told = tagger().meta
+    return f"{told['lang']}_{told['name']}-{told['version']}/spacy-{told['spacy']}"
+
+
+def tagger() -> Tagger:
+    """The pipeline that the environment variable MODEL names, or whose folder it is; else DEFAULT."""
+    return load(_named())
+
+
+def _named() -> str:
+    return os.environ.get(MODEL) or DEFAULT
+
+
+@cache
+def load(name: str) -> Tagger:
+    """A spaCy pipeline by its package or folder. Raises UserError where there is none."""
+    try:
+        import spacy
+    except ImportError:
+        raise UserError("task.lemmatize=spacy: no spaCy here; right: pip install 'blip2sweep[spacy]'") from None
+    try:
+        found = spacy.load(name)
+    except (OSError, ValueError) as error:
+        right = f"python -m spacy download {DEFAULT}, or {MODEL}=FOLDER of a pipeline"
+        raise UserError(f"task.lemmatize=spacy: no spaCy model {name}; right: {right}") from error
+    found.meta["spacy"] = spacy.__version__
+    return cast("Tagger", found)
+
+
+@lru_cache(2**17)
+def _lemmatised(model: str, answer: str) -> str:
+    """One answer at a time through the whole pipeline, as LAVIS does: without its parser a few lemmas differ."""
+    return " ".join(t.lemma_ if t.pos_ in LEMMATISED else t.text for t in load(model)(answer))
