@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from blip2sweep.commands.run import asks_of, check_chat, check_measured_by_torch, settings
+from blip2sweep.commands.run import settings
+from blip2sweep.commands.run_checks import asks_of, check_chat, check_measured_by_torch
 from blip2sweep.config.overrides import check_keys, parse
 from blip2sweep.errors import UserError
 from blip2sweep.planning.cell import Cell
