@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from blip2sweep.backends.dummy import Dummy
 from blip2sweep.backends.torch.evaluate import evaluate
-from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.shipped import model_config
-from blip2sweep.planning.cell_builder import CellBuilder
-from blip2sweep.planning.processes import check_divisible
 from blip2sweep.results.predictions import read_predictions, stem, write_predictions
 from blip2sweep.results.scoring import Scorer
-from blip2sweep.tasks import TaskData, load_task, planned_task
+from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.generation import WRITES_NOTHING
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.retrieval import candidates, rankings, text_as_read
 from scripts.miniatures import write
 from tests.checkpoints import ROOT, conf
-from tests.composing import jobs as composed
+from tests.command_line import blip2sweep
 from tests.metrics.test_recall import dense, kept, lavis
 
 ITM = ROOT / "blip2sweep/assets/tiny-itm"
@@ -141,7 +135,7 @@ def test_a_picture_that_cannot_be_read_asks_nothing(folder: Path, loaded: Loaded
     write(tmp_path, ("flickr30k_retrieval",))
     good = task(tmp_path)
     good.samples[3].image.write_bytes(b"no picture")
-    data = task(tmp_path, on_bad_image="skip")
+    data = task(tmp_path, on_bad_image="skip", k=50)
     said = answered(loaded, data, on_bad_image="skip")
     assert said.id == [s.id for i, s in enumerate(data.samples) if i != 3]
     assert {j for row in said.texts or () for j in row} & set(range(15, 20))  # its captions are still found
@@ -153,85 +147,30 @@ def test_texts_are_read_as_lavis_reads_them() -> None:
     assert text_as_read("word " * 60).split() == ["word"] * 50
 
 
-# ---- settings and keys
+# ---- from the command to the report
 
 
-def cells(folder: Path, *words: str) -> list[Any]:
-    given = ("model=tiny-itm", "task=flickr30k_retrieval", f"task.data_dir={folder / 'flickr30k_retrieval'}", *words)
-    return [CellBuilder()(job.config) for job in composed(*given)]
-
-
-def test_k_is_part_of_the_key_and_generation_is_not(folder: Path) -> None:
-    keys = [cell.key for cell in cells(folder, "task.k=4,5", "task.limit=6", "part=none")]
-    assert len(set(keys)) == 2
-    words = ("task.k=4", "task.limit=6", "part=none", "generation=paper")
-    assert [cell.key for cell in cells(folder, *words)] == keys[:1]
-
-
-@pytest.mark.parametrize("k", ["0", "-1", "null"])
-def test_k_is_a_positive_integer(folder: Path, k: str) -> None:
-    with pytest.raises(UserError, match=f"task.k={k.replace('null', 'None')}: right: a positive integer, such as 128"):
-        cells(folder, f"task.k={k}")
-
-
-def test_a_model_without_matching_is_refused_when_planned(folder: Path) -> None:
-    with pytest.raises(UserError, match="requests match, and model tiny answers generate, likelihood, choose alone"):
-        cells(folder, "model=tiny")
-
-
-def test_processes_do_not_share_a_cell(folder: Path) -> None:
-    with pytest.raises(UserError, match="compares every picture with every text; right: 1"):
-        check_divisible(cells(folder, "task.limit=6"), 2)
-
-
-def test_a_back_end_without_a_model_gives_the_same_columns(folder: Path) -> None:
-    job = cells(folder, "task.limit=6", "task.k=4", "part=none")[0].job()
-    said = Dummy({})(job).predictions
-    assert tuple(said.columns) == ("id", "image_id", "texts", "scores", "asking", "asking_scores")
-    assert all(0 <= x <= 1 for x in recalls(planned_task(job["task"]), said).values())
-
-
-def test_more_than_there_are_is_all_of_them(folder: Path, loaded: Loaded) -> None:
-    data = task(folder, limit=4)
-    more = replace(data, settings={"k": 20}), replace(data, settings={"k": 999})
-    assert len({answered(loaded, d).hash for d in more}) == 1
-
-
-# ---- files that do not fit
-
-
-def _without_sentences(images: list[dict[str, Any]]) -> None:
-    for image in images:
-        del image["sentences"]
-
-
-def _twice(images: list[dict[str, Any]]) -> None:
-    images[-1]["imgid"] = images[-2]["imgid"]
-
-
-def _silent(images: list[dict[str, Any]]) -> None:
-    images[-1]["sentences"] = []
-
-
-def _missing(images: list[dict[str, Any]]) -> None:
-    images[-1]["filename"] = "gone.jpg"
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (_without_sentences, "no image has 'sentences', so this is no Karpathy file"),
-        (_twice, "imgid"),
-        (_silent, "sentences"),
-        (_missing, "gone.jpg: no such image .1 of 40"),
-    ],
-)
-def test_files_that_do_not_fit(folder: Path, tmp_path: Path, change: Callable[..., None], told: str) -> None:
-    write(tmp_path, ("flickr30k_retrieval",))
-    path = tmp_path / "flickr30k_retrieval/dataset_flickr30k.json"
-    data = json.loads(path.read_text())
-    change(data["images"])
-    path.write_text(json.dumps(data))
-    with pytest.raises(UserError, match=told) as error:
-        task(tmp_path, limit=None)
-    assert len(str(error.value).splitlines()) == 1
+@pytest.mark.thorough
+def test_the_documented_command_gives_a_table_and_a_report(folder: Path, tmp_path: Path) -> None:
+    """The command of docs/tasks.md, with fewer pictures: quantization of each part, samples and page."""
+    page = (ROOT / "docs/tasks.md").read_text()
+    typed = next(line for line in page.splitlines() if line.startswith("blip2sweep -m task=flickr30k_retrieval"))
+    words = [w.replace("data/", f"{folder}/") for w in typed.split()[1:]]
+    ran = blip2sweep(*words, "task.limit=12", "sweep_name=found", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    table = pd.read_parquet(tmp_path / "outputs/sweeps/found/table.parquet").set_index(["part"])
+    assert sorted(table.index) == ["none", "qformer", "vit"]
+    assert (
+        table[["recall_mean", "tr_at_1", "ir_at_10", "drop_recall_mean_low", "drop_ir_at_1_high"]]
+        .notna()
+        .all(axis=None)
+    )
+    samples = pd.read_parquet(tmp_path / "outputs/samples.parquet")
+    assert {len(row) for row in samples["texts"]} == {len(row) for row in samples["scores"]} == {10}
+    assert samples.groupby("key")["tr_at_1"].mean().sort_index().tolist() == pytest.approx(
+        table.set_index("key")["tr_at_1"].sort_index().tolist()
+    )
+    assert "asking" not in samples
+    made = blip2sweep("report", "found", cwd=tmp_path)
+    assert made.code == 0, made.err
+    assert "mean recall" in (tmp_path / "outputs/sweeps/found/report.html").read_text()
