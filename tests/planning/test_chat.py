@@ -80,7 +80,18 @@ def test_other_tasks_know_nothing_of_a_chat() -> None:
     assert "chat" not in settings(jobs("task=shapes_vqa", "part=none")[0].config, {})
 
 
+def test_a_lemmatiser_counts_where_messages_tell_the_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2sweep.planning.chosen_chat.lemmatiser_version", lambda _: "tagger-1")
+    words = ("chat.variant=questions", "chat.lemmatize=spacy")
+    assert cell(*words).key != cell(words[0]).key
+    assert cell(*words).chat["lemmatiser"] == "tagger-1"  # type: ignore[index]
+    assert "lemmatiser" not in (cell(words[0]).chat or {})
+    with pytest.raises(UserError, match=r"chat\.lemmatize=spacy: used by no cell"):
+        cell("chat.lemmatize=spacy")
+
+
 WRONG = {
+    "chat.lemmatize=nltk": "chat.lemmatize=nltk: right: none or spacy",
     "chat.model=null": "chat.model: not set",
     "chat.variant=captions": "chat.variant=captions: unknown; did you mean 'caption'",
     "chat.shots=2": "chat.shots=2: right: 3 or 0",

@@ -175,6 +175,22 @@ def test_nothing_is_computed_twice_at_any_stop(tmp_path: Path, server: Server, a
     assert attempts(tmp_path, these[0]["key"]).waits is None
 
 
+def test_the_own_answer_is_told_as_planned(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip2sweep.planning.chosen_chat.lemmatiser_version", lambda _: "tagger-1")
+    monkeypatch.setattr(in_context, "lemmatiser_version", lambda _: "tagger-1")
+    monkeypatch.setattr(in_context, "lemmatised", lambda text: f"lemma of {text}")
+    these = jobs("part=none", "chat.variant=questions", "chat.lemmatize=spacy")
+    work(tmp_path, these, endpoint(server, online=True))
+    own = predictions(tmp_path, these[0]["key"]).answer or []
+    told = [str(body["messages"][1]["content"]) for body in server.requests if len(body["messages"]) > 2]
+    assert told
+    assert all("question answering model was 'lemma of " in text for text in told)
+    assert not any(text.startswith("lemma of ") for text in own)
+    monkeypatch.setattr(in_context, "lemmatiser_version", lambda _: "tagger-2")
+    with pytest.raises(UserError, match="tagger-2 here, planned with tagger-1"):
+        in_context.lemmatiser(these[0]["chat"]["recipe"])
+
+
 def test_asking_needs_no_model_and_no_worker_to_begin(tmp_path: Path, server: Server, asked_model: list[str]) -> None:
     these = jobs("part=none", "chat.variant=questions")
     launched(tmp_path, these, settings={"chat": endpoint(server)})
@@ -219,6 +235,30 @@ def test_a_damaged_round_is_computed_again(tmp_path: Path, server: Server, asked
     path.write_text(path.read_text()[:-9])
     work(tmp_path, these, endpoint(server, online=True), run="again")
     assert asked_model == ["answers", "captions", "captions"]
+
+
+def test_an_interrupt_loses_no_reply(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    these = jobs("part=none")
+    sweep = launched(tmp_path, these, settings={"chat": {**endpoint(server), "concurrency": 1}})
+    work(tmp_path, these, endpoint(server))
+    own = Client.__call__
+
+    def until_the_third(self: Client, request: Any) -> Any:
+        if len(server.requests) == 3:
+            raise KeyboardInterrupt
+        return own(self, request)
+
+    monkeypatch.setattr(Client, "__call__", until_the_third)
+    with pytest.raises(SystemExit) as ended:
+        ask(tmp_path, "first", None)
+    assert ended.value.code == 130
+    assert "3 replies are kept" in capsys.readouterr().err
+    monkeypatch.setattr(Client, "__call__", own)
+    ask(tmp_path, "first", None)
+    assert states(tmp_path, sweep) == ["done"]
+    assert len(server.requests) == len({json.dumps(body) for body in server.requests})
 
 
 # ---- what fails
