@@ -145,6 +145,15 @@ def test_steps_leave_the_last_query_out(program: list[tuple[str, str]], steps: i
 # ---- as metrics
 
 
+def test_the_drop_of_consistency_counts_what_only_one_side_got_right() -> None:
+    base, cell = (
+        np.array(rows, dtype=np.float64)
+        for rows in ([[1, 1], [0.5, 1], [0, 0], [0, 0]], [[1, 1], [0.5, 1], [0, 1], [0, 1]])
+    )
+    drop = paired_drop(METRICS["gqa_consistency"], base, cell, images(range(4)))
+    assert drop.drop == pytest.approx(0.75 - 0.375)
+
+
 def test_intervals_of_sums_and_none_of_the_distribution() -> None:
     asked: dict[int | str, Asked] = {i: question(group="color", entailed=(i ^ 1,)) for i in range(400)}
     ids, rng = list(asked), np.random.default_rng(0)
