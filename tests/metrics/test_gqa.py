@@ -171,6 +171,22 @@ def test_intervals_of_sums_and_none_of_the_distribution() -> None:
     assert math.isnan(drop.high)
 
 
+def test_a_drop_of_consistency_counts_what_only_the_cell_has_right() -> None:
+    """The questions that consistency is about are those that a model answers correctly: another cell, other questions."""
+    asked: dict[int | str, Asked] = {i: question(entailed=(i ^ 1,)) for i in range(80)}
+    ids = list(asked)
+    base, cell = (
+        GqaScorer(asked).statistics(ids, ["red" if i % 8 in right else "blue" for i in range(80)])["gqa_consistency"]
+        for right in ((0, 1, 2), (4, 6))
+    )
+    metric, grouped = METRICS["gqa_consistency"], images([i // 2 for i in range(80)])
+    drop = paired_drop(metric, base, cell, grouped)
+    assert drop.drop == pytest.approx(metric.value(base) - metric.value(cell))
+    few = paired_drop(metric, base[:8], cell[:8], images([i // 2 for i in range(8)]))
+    assert few.drop == pytest.approx(metric.value(base[:8]) - metric.value(cell[:8]))
+    assert few.low < few.drop < few.high
+
+
 def test_each_rule_has_columns_of_its_own() -> None:
     names = [m.name for m in OWN]
     assert len(names) == len(RULES) * len(PLAIN) == len(set(names))
