@@ -28,6 +28,7 @@ VERBS = (
     "recommend",
     "suggest",
     "model",
+    "lmms",
 )
 BAD_INPUT = 2
 

@@ -42,7 +42,9 @@ def own_text(loaded: Loaded, image: Path, prompt: str, generation: Generation) -
     """What transformers' documentation does: processor(images, text), then the whole model's generate."""
     batch = loaded.processor(images=Image.open(image).convert("RGB"), text=prompt, return_tensors="pt")
     assert (batch["input_ids"] == loaded.model.config.image_token_index).sum() == 12
-    beams = {"length_penalty": generation.length_penalty} if generation.num_beams > 1 else {}
+    beams: dict[str, object] = {}
+    if generation.num_beams > 1:
+        beams = {"length_penalty": generation.length_penalty, "early_stopping": bool(generation.early_stopping)}
     beams |= {"repetition_penalty": p} if (p := generation.repetition_penalty) else {}
     ids = loaded.model.generate(
         **batch, do_sample=False, num_beams=generation.num_beams, max_new_tokens=generation.max_new_tokens,

@@ -26,7 +26,7 @@ Small = tuple[Mapping[str, Any], Callable[[Path], object]]
 
 def small(name: str) -> Small:
     """The `model` section of a model with small sizes, and what writes its checkpoint."""
-    if name == RETRIEVAL:
+    if name.startswith(RETRIEVAL):
         return retrieval_config(), write_retrieval
     if name in image_text.SMALL:
         return image_text.small_config(name), partial(image_text.write, name)

@@ -45,9 +45,16 @@ class Told(NamedTuple):
     replies: list[Reply]
 
 
-def run(recipe: ChatRecipe, questions: Sequence[str], rounds: Rounds, ask: Ask) -> Told:
-    """The replies to all questions. Raises Lacking where it cannot go on here."""
-    return VARIANTS[recipe["variant"]](recipe, questions, rounds, ask)
+def run(
+    recipe: ChatRecipe, questions: Sequence[str], rounds: Rounds, ask: Ask, lemmas: Callable[[str], str] | None = None
+) -> Told:
+    """The replies to all questions. lemmas: what makes of an own answer that which messages tell; None leaves it.
+
+    Raises Lacking where it cannot go on here.
+    """
+    if recipe["variant"] == "questions":
+        return _questions(recipe, questions, rounds, ask, lemmas or str)
+    return (_caption if recipe["variant"] == "caption" else _noun)(recipe, questions, rounds, ask)
 
 
 def _caption(recipe: ChatRecipe, questions: Sequence[str], rounds: Rounds, ask: Ask) -> Told:
@@ -69,21 +76,20 @@ def _noun(recipe: ChatRecipe, questions: Sequence[str], rounds: Rounds, ask: Ask
     return Told(own, context, ask(_about(recipe, context, questions)))
 
 
-def _questions(recipe: ChatRecipe, questions: Sequence[str], rounds: Rounds, ask: Ask) -> Told:
+def _questions(
+    recipe: ChatRecipe, questions: Sequence[str], rounds: Rounds, ask: Ask, lemmas: Callable[[str], str]
+) -> Told:
     def listed() -> list[list[str]]:
         replies = ask([_request(recipe, "questions", messages.questions(q)) for q in questions])
         return [sub_questions(reply.text) for reply in replies]
 
     own, asked = _both(rounds.answers, listed)
-    answers = rounds.said("asked", asked)
+    answers, told = rounds.said("asked", asked), map(lemmas, own)
     requests = [
-        _request(recipe, "summary", messages.summary(*one)) for one in zip(asked, answers, questions, own, strict=True)
+        _request(recipe, "summary", messages.summary(*one)) for one in zip(asked, answers, questions, told, strict=True)
     ]
     context = [[f"{q} {a}" for q, a in zip(qs, found, strict=True)] for qs, found in zip(asked, answers, strict=True)]
     return Told(own, context, ask(requests))
-
-
-VARIANTS = {"caption": _caption, "questions": _questions, "noun": _noun}
 
 
 def _about(recipe: ChatRecipe, context: Sequence[Sequence[str]], questions: Sequence[str]) -> list[Request]:

@@ -16,16 +16,17 @@ IN_CONTEXT = "right: task=okvqa_incontext, or without chat"
 
 class Variant(NamedTuple):
     """steps: what the chat model is asked for. rounds: what the vision-language model is asked for, besides its own answer.
-    shots: whether there are worked examples to leave out."""
+    shots: whether there are worked examples to leave out. tells: whether messages have the own answer."""
 
     steps: tuple[str, ...]
     rounds: tuple[str, ...]
     shots: bool
+    tells: bool = False
 
 
 VARIANTS = {
     "caption": Variant(("context",), ("captions",), shots=True),
-    "questions": Variant(("questions", "summary"), ("asked",), shots=False),
+    "questions": Variant(("questions", "summary"), ("asked",), shots=False, tells=True),
     "noun": Variant(("noun", "context"), ("captions", "described"), shots=True),
 }
 # As published: (temperature, most tokens).
@@ -57,7 +58,11 @@ def resolved(config: Mapping[str, object]) -> tuple[ChatRecipe, frozenset[str]]:
     recipe = ChatRecipe(model=str(config["model"]), variant=name, shots=shots, steps=steps, messages=VERSION)
     drawn = any(s["temperature"] > 0 for s in steps.values())
     used = ["model", "variant", "temperature", "max_tokens", *ENDPOINT]
-    used += [*(["shots"] if variant.shots else []), *(["seed"] if drawn else [])]
+    used += [
+        *(["shots"] if variant.shots else []),
+        *(["seed"] if drawn else []),
+        *(["lemmatize"] if variant.tells else []),
+    ]
     return recipe, frozenset({"chat", *(f"chat.{key}" for key in used)})
 
 
@@ -90,6 +95,7 @@ def _mistakes(config: Mapping[str, object]) -> list[UserError]:
         ("temperature", lambda x: x is None or _number(x, 0, 2), "a number from 0 to 2, or null: as published"),
         ("max_tokens", lambda x: x is None or _whole(x, 1), "a positive integer, or null: as published"),
         ("seed", lambda x: _whole(x, 0), "an integer from 0 up"),
+        ("lemmatize", lambda x: x in ("none", "spacy"), "none or spacy"),
     ]
     return found + _failed(config, checks)
 

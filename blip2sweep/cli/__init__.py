@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blip2sweep.cli import models, results, running
+from blip2sweep.cli import lmms, models, results, running
 
 app = typer.Typer(
     add_completion=False,
@@ -33,3 +33,4 @@ app.command()(results.recommend)
 app.command()(results.suggest)
 app.command()(results.quantize)
 app.add_typer(models.model, name="model")
+app.add_typer(lmms.lmms, name="lmms")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,9 +12,17 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from blip2sweep.cache import disk as cache
-from blip2sweep.chat.client import Client
 from blip2sweep.chat.recipe import endpoint
 from blip2sweep.commands.finish import ask_for, finish, why_lost
+from blip2sweep.commands.run_checks import (
+    Config,
+    asks_of,
+    check_chat,
+    check_measured_by_torch,
+    check_noise_floor,
+    check_output_dir,
+    check_sizes,
+)
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
@@ -33,7 +40,6 @@ from blip2sweep.workers.signals import term_as_ctrl_c
 if TYPE_CHECKING:
     import pandas as pd
 
-Config = Mapping[str, Any]  # a composed config: any section may be asked for
 Launch = Callable[[Plan, Sweep, Path], bool]  # runs what the plan has to do; False: left running
 
 
@@ -169,36 +175,6 @@ def cell_overrides(command: str) -> list[str]:
     return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
-def check_sizes(config: Config) -> None:
-    """Refuse a batch size, a time or a number of processes that is not positive."""
-    if (batch := config.get("batch_size")) is not None and batch < 1:
-        raise UserError(f"batch_size={batch}: right: a positive integer, or null to choose by device")
-    if (minutes := config.get("scoring_minutes")) is not None and not minutes > 0:
-        raise UserError(f"scoring_minutes={minutes}: right: more than 0, or null for as long as the texts may take")
-    if (workers := config.get("data_workers") or 0) < 0:
-        raise UserError(f"data_workers={workers}: right: 0, or how many processes decode images")
-
-
-def check_noise_floor(config: Config, plan: Plan) -> None:
-    """Refuse to measure the noise floor of calibration where nothing is calibrated."""
-    if (config.get("analysis") or {}).get("noise_floor") and not any(c.calibration for c in plan.cells.values()):
-        raise UserError(
-            "analysis.noise_floor=true: no cell is calibrated, so it would be ignored; right: leave it out, or a method "
-            "that calibrates, such as quant=gptq"
-        )
-
-
-def check_measured_by_torch(config: Config, plan: Plan) -> None:
-    """Refuse measurements that a back end other than torch does not make."""
-    chosen, backend = config.get("analysis") or {}, next((c.backend for c in plan.cells.values() if c.backend), None)
-    asked = next((name for name in ("propagation", "noise_floor") if chosen.get(name)), None)
-    if asked and backend:
-        raise UserError(
-            f"analysis.{asked}=true: backend={backend['name']} does not measure it, so it would be ignored; "
-            f"right: backend=torch"
-        )
-
-
 def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
     """The settings that workers get besides the cells."""
     told: JsonObject = {
@@ -212,18 +188,6 @@ def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
         told["chat"] = endpoint(config["chat"])
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     return cast("Settings", told)
-
-
-def asks_of(config: Config) -> bool:
-    """Whether a composed config names a chat model."""
-    return bool((config.get("chat") or {}).get("name"))
-
-
-def check_chat(jobs: Sequence[PlannedJob], plan: Plan) -> None:
-    """Refuse workers that are to ask a chat model and cannot, for want of an address or a key."""
-    if any(cell.chat for cell in plan.todo):
-        for config in (job.config for job in jobs if asks_of(job.config) and job.config["chat"]["online"]):
-            Client(endpoint(config["chat"]))
 
 
 def announce(plan: Plan, screen: Console) -> None:
@@ -263,10 +227,3 @@ def failures(outcome: Outcome) -> str | None:
         missing = unscored(outcome.output_dir, outcome.sweep)
         return not_scored(outcome.output_dir, outcome.sweep, missing) if missing else None
     return failure_summary(gone, len(outcome.plan.cells), outcome.errors, why_lost(outcome.output_dir, outcome.sweep))
-
-
-def check_output_dir(output_dir: Path) -> None:
-    """Refuse an output_dir that is a file or that cannot be written, before anything is created."""
-    existing = next(p for p in [output_dir.absolute(), *output_dir.absolute().parents] if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"output_dir={output_dir}: {existing} is not a writable folder; right: a folder of yours")

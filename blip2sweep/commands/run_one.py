@@ -60,6 +60,8 @@ def in_hand(ledger: Ledger, key: str) -> bool:
 def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> float:
     attempts = ledger.attempts[key]
     if attempts.result is None:
-        raise RuntimeError(attempts.last_failure["error"] if attempts.last_failure else "no result")
+        waits = "waits for a chat model; right: chat.online=true, or a sweep of our own launcher"
+        why = waits if attempts.waits else "no result"
+        raise RuntimeError(attempts.last_failure["error"] if attempts.last_failure else why)
     statistics = read_statistics(output_dir, predictions_name(attempts.result))
     return METRICS[metric].value(statistics[METRICS[metric].statistic])

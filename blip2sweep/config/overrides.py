@@ -56,9 +56,9 @@ _texts = cache(text_keys)
 
 
 def _as_text(value: str) -> str:
-    """The value, or several values with commas, of a key that holds a text. `1e3` is not a number there, and `ü` is a
-    letter."""
-    if re.search(r"[\\'\"()\[\]{}$]", value):  # Hydra's own quotes, functions and interpolations
+    """The value, or several values with commas, of a key that holds a text. `1e3` is not a number there, `ü` is a letter,
+    and `{}` the place of a question."""
+    if re.search(r"[\\'\"()\[\]{}$]", value.replace("{}", "")):  # Hydra's own quotes, functions and interpolations
         return value
     return ",".join(word if _means_itself(word) else quoted(word) for word in value.split(","))
 

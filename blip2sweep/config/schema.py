@@ -123,6 +123,7 @@ class GenerationConfig:
     max_new_tokens: int | None = None
     min_new_tokens: int | None = None
     length_penalty: float | None = None
+    early_stopping: bool | None = None  # of beam search; null: the preset's, else false
     question: str | None = None  # raw | lavis; null: raw
 
 
@@ -137,6 +138,7 @@ class ChatConfig:
     temperature: float | None = None  # null: as published, step by step
     max_tokens: int | None = None  # null: as published
     seed: int = 0  # where the temperature is above 0
+    lemmatize: str = "none"  # none | spacy: the own answer that the questions variant tells the chat model
     base_url: str | None = None  # what stands before /chat/completions
     online: bool = False  # whether workers ask themselves
     timeout: float = 60.0  # seconds of silence

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from blip2sweep.errors import UserError
 
-# Counted on the modules that transformers builds from conf/model, with the ties that it says; those of `tiny` and
-# `tiny-llava` on their weights
+# Counted on the modules that transformers builds from conf/model, with the ties that it says; those of `tiny`,
+# `tiny-llava` and `tiny-itm` on their weights
 # (tests/importing/test_table_csv.py).
 PARAMS = {
     "tiny": 1_005_056,
     "tiny-llava": 678_208,
+    "tiny-itm": 697_922,
     "blip2-opt-2.7b": 3_744_761_856,
     "blip2-opt-2.7b-coco": 3_745_353_216,
     "blip2-opt-6.7b": 7_752_869_376,
@@ -19,6 +20,7 @@ PARAMS = {
     "blip-image-captioning-large": 446_290_492,
     "blip-vqa-base": 361_230_140,
     "blip2-itm-vit-g": 1_172_032_258,
+    "blip2-itm-vit-g-coco": 1_172_623_618,
     "gemma-3-4b": 4_300_079_472,
     "idefics3-8b": 8_462_086_384,
     "instructblip-flan-t5-xl": 4_022_969_088,

@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Write the samples of a task: one JSON object a line, and each picture once."""
     if folder.exists() and any(folder.iterdir()):
-        raise Refused([f"{folder}: is not empty; right: a new folder"])
+        raise Refused(f"{folder}: is not empty; right: a new folder")
     task = load(name, include_path, model_name)
     rows, pictures = samples(task, limit)
     (folder / IMAGES).mkdir(parents=True)
@@ -49,12 +49,8 @@ def export(
     settings = {
         k: v for k, v in (task.config.generation_kwargs or {}).items() if isinstance(v, (int, float, str, list))
     }
-    about: Row = {
-        "task": name,
-        "limit": limit,
-        "include_path": include_path and str(Path(include_path).resolve()),
-        "model_name": model_name,
-    }
+    path = include_path and str(Path(include_path).resolve())
+    about: Row = {"task": name, "limit": limit, "include_path": path, "model_name": model_name}
     about |= {"samples": digest(rows), "generation_kwargs": settings, "lmms_eval": installed()}
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(f"{len(rows)} samples with {len(pictures)} pictures in {folder}. Answer them with")
@@ -112,12 +108,9 @@ def score(
     answers = {file: read(file, {row["id"] for row in rows}) for file in files}
     task = load(about["task"], include_path or about["include_path"], about["model_name"])
     built = requests(task, about["limit"])
-    if digest(rows) != about["samples"] or [r.doc_id for r in built] != [row["id"] for row in rows]:
-        raise Refused(
-            [f"{folder}: not the samples of this task any more; right: export again, with the same lmms-eval"]
-        )
-    if any(request.arguments[0] != row["question"] for row, request in zip(rows, built, strict=True)):
-        raise Refused([f"{folder}: its prompts are not the task's any more; right: export again"])
+    asked = [(request.doc_id, request.arguments[0]) for request in built]
+    if digest(rows) != about["samples"] or asked != [(row["id"], row["question"]) for row in rows]:
+        raise Refused(f"{folder}: not the documents and prompts of this task any more; right: export again")
     task.args = SimpleNamespace(output_path=str(folder), log_samples=False, process_with_media=media)
     scored = {file: one(task, about["limit"], texts, media) for file, texts in answers.items()}
     for file, (values, _) in scored.items():
@@ -133,7 +126,7 @@ def exported(folder: Path) -> tuple[Row, list[Row]]:
         lines = (folder / SAMPLES).read_text(encoding="utf-8").split("\n")
         return json.loads((folder / ABOUT).read_text(encoding="utf-8")), [json.loads(x) for x in lines if x.strip()]
     except (OSError, ValueError) as error:
-        raise Refused([f"{folder}: cannot be read ({error}); right: a folder that export wrote"]) from None
+        raise Refused(f"{folder}: cannot be read ({error}); right: a folder that export wrote") from None
 
 
 def one(task: Any, limit: int | None, texts: Row, media: bool) -> tuple[Row, dict[Any, Row]]:
@@ -151,11 +144,8 @@ def one(task: Any, limit: int | None, texts: Row, media: bool) -> tuple[Row, dic
             for metric, share in task.process_results(docs[request.doc_id], [request.filtered_resps[name]]).items():
                 found.setdefault(metric, []).append(share)
                 shares.setdefault(request.doc_id, {})[f"{metric},{name}"] = share
-        values |= {
-            f"{metric},{name}": total(task, metric, listed)
-            for metric, listed in found.items()
-            if metric in task.aggregation()
-        }
+        summed = {metric: listed for metric, listed in found.items() if metric in task.aggregation()}
+        values |= {f"{metric},{name}": total(task, metric, listed) for metric, listed in summed.items()}
     return values, shares
 
 
@@ -169,22 +159,16 @@ def read(path: Path, wanted: set[Any]) -> dict[Any, str]:
     try:
         content = path.read_text(encoding="utf-8")
         listed = [json.loads(line) for line in content.split("\n") if line.strip()]
-        columns = (
-            listed[0]
-            if len(listed) == 1 and isinstance(listed[0].get("id"), list)
-            else {k: [r[k] for r in listed] for k in ("id", "text")}
-        )
-        texts = dict(zip(columns["id"], columns["text"], strict=True))
+        own = len(listed) == 1 and isinstance(listed[0].get("id"), list)
+        pairs = zip(listed[0]["id"], listed[0]["text"], strict=True) if own else [(r["id"], r["text"]) for r in listed]
+        texts = dict(pairs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise Refused(
-            [f"{path}: cannot be read ({error}); right: a file of outputs/predictions, or id and text a line"]
+            f"{path}: cannot be read ({error}); right: a file of outputs/predictions, or id and text a line"
         ) from None
     if lacking := sorted(wanted - texts.keys(), key=str):
-        raise Refused(
-            [
-                f"{path}: no answer for {lacking[0]!r} and {len(lacking) - 1} more; right: answers to all {len(wanted)} samples"
-            ]
-        )
+        told = f"no answer to {len(lacking)} of {len(wanted)} samples, such as {lacking[0]!r}"
+        raise Refused(f"{path}: {told}; right: an answer to each")
     return texts
 
 
@@ -197,12 +181,12 @@ def load(name: str, include_path: str | None, model_name: str | None) -> Any:
 
     manager = TaskManager("ERROR", include_path=include_path, model_name=model_name)
     if name not in manager.all_tasks:
-        raise Refused([f"{name}: lmms-eval has no task of this name; right: one of `lmms-eval --tasks list`"])
+        raise Refused(f"{name}: lmms-eval has no task of this name; right: one of `lmms-eval --tasks list`")
     (task,) = list(manager.load_task_or_group([name]).values())[:1]
     if isinstance(task, dict):
-        raise Refused([f"{name}: is a group; right: one of its tasks, {', '.join(map(str, task))}"])
+        raise Refused(f"{name}: is a group; right: one of its tasks, {', '.join(map(str, task))}")
     if task.OUTPUT_TYPE != "generate_until":
-        raise Refused([f"{name}: its output is {task.OUTPUT_TYPE}; right: a task with output_type: generate_until"])
+        raise Refused(f"{name}: its output is {task.OUTPUT_TYPE}; right: a task with output_type: generate_until")
     return task
 
 
@@ -226,7 +210,7 @@ def digest(rows: list[Row]) -> str:
 def refuse(wrong: list[str]) -> None:
     more = [f"and {len(wrong) - MOST} documents more"] if len(wrong) > MOST else []
     if wrong:
-        raise Refused([*wrong[:MOST], *more])
+        raise Refused(*wrong[:MOST], *more)
 
 
 def main() -> None:
@@ -248,7 +232,7 @@ def main() -> None:
     try:
         score(**given) if given.pop("verb") == "score" else export(given.pop("task"), **given)
     except Refused as refused:
-        print(*refused.args[0], sep="\n", file=sys.stderr)
+        print(*refused.args, sep="\n", file=sys.stderr)
         sys.exit(2)
 
 

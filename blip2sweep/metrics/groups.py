@@ -16,7 +16,7 @@ def grouped(scores: FloatArray, masks: FloatArray) -> FloatArray:
     """
     whole = np.column_stack([scores, np.ones_like(scores)])
     pairs = np.stack([scores[:, None] * masks, masks], axis=-1)
-    return np.concatenate([whole, pairs.reshape(len(scores), -1)], axis=1)
+    return np.concatenate([whole, pairs.reshape(len(scores), 2 * masks.shape[1])], axis=1)
 
 
 def group_metrics(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from blip2sweep.metrics.core import ANSWERS
 from blip2sweep.metrics.metric import FloatArray, ratio
-from blip2sweep.metrics.variants import with_variants
+from blip2sweep.metrics.variants import Declared, with_variants
+from blip2sweep.metrics.vqa import METRICS as ANSWERS
 
-PARSE = {"parse": ("published", "sane")}  # the rules by which an answer is read
+PARSE: Declared = {"parse": ("published", "sane")}  # the rules by which an answer is read
 FALLBACK = ratio(
     "fallback_rate", "fallback", (0, 1), False, "1", label="own answer used", unit="share of questions", per_sample=True
 )

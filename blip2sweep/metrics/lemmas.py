@@ -15,6 +15,7 @@ from blip2sweep.errors import UserError
 
 MODEL, DEFAULT = "BLIP2SWEEP_SPACY_MODEL", "en_core_web_sm"
 LEMMATISED = ("NOUN", "VERB")
+SETTING = "task.lemmatize"
 
 
 class Token(Protocol):
@@ -36,9 +37,13 @@ def lemmatised(answer: str) -> str:
     return _lemmatised(_named(), answer.strip())
 
 
-def lemmatiser_version() -> str:
-    """Model and spaCy with their versions, which decide what a lemma is: `en_core_web_sm-3.8.0/spacy-3.8.18`."""
-    told = tagger().meta
+def lemmatiser_version(setting: str = SETTING) -> str:
+    """Model and spaCy with their versions, which decide what a lemma is: `en_core_web_sm-3.8.0/spacy-3.8.18`. setting:
+    the config key that asks for it, for errors."""
+    try:
+        told = tagger().meta
+    except UserError as error:
+        raise UserError(str(error).replace(SETTING, setting)) from error
     return f"{told['lang']}_{told['name']}-{told['version']}/spacy-{told['spacy']}"
 
 

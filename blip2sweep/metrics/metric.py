@@ -34,7 +34,7 @@ class Metric:
     likelihood is of the references. order: the rank among the metrics that a table may be about, lowest first; None for
     a metric that only details another. plain: of a variant, the metric of the default settings (variants.py).
     interval: whether resampled images give its interval; false of a value that is no function of sums over images,
-    which each row then holds.
+    which each row then holds. alone: finishes the sums of one sample in `each`, where `finish` says nothing about one.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Metric:
     order: int | None = None
     plain: str = ""
     interval: bool = True
+    alone: Callable[[FloatArray], FloatArray] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
@@ -83,7 +84,7 @@ class Metric:
     def each(self, statistics: FloatArray) -> FloatArray:
         """The metric of each sample alone, (n,), from statistics (n, k). NaN where a sample has nothing to score."""
         with np.errstate(all="ignore"):
-            return self.finish(statistics)
+            return (self.alone or self.finish)(statistics)
 
 
 def ratio(

@@ -7,14 +7,17 @@ import io
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from blip2sweep.errors import UserError
+from blip2sweep.metrics.domains import DOMAINS
 from blip2sweep.rows import (
     Id,
     Mistakes,
     answer_rows,
     caption_rows,
+    domain_rows,
     listed_captions,
     own_predictions,
     parse,
@@ -32,9 +35,10 @@ class Predictions(NamedTuple):
 
 
 class Captions(NamedTuple):
-    """References of captions: image id -> one or more captions."""
+    """References of captions: image id -> one or more captions, and image id -> domain in a file of nocaps."""
 
     captions: dict[Id, list[str]]
+    domains: Mapping[Id, str] = MappingProxyType({})
 
 
 class Questions(NamedTuple):
@@ -97,19 +101,26 @@ def read_references(path: str | Path) -> Captions | Questions:
     records = content.get("annotations", content.get("references")) if isinstance(content, dict) else content
     if not isinstance(records, list) or not records:
         raise UserError(f"{path}: no list of references; right: {REFERENCE_FORMS}")
-    found = _references(path, records, mistakes)
+    found = _references(path, records, content.get("images") if isinstance(content, dict) else None, mistakes)
     mistakes.tell()
     return found
 
 
-def _references(path: Path, records: list[object], mistakes: Mistakes) -> Captions | Questions:
+def _references(path: Path, records: list[object], images: object, mistakes: Mistakes) -> Captions | Questions:
     first: Mapping[str, object] = next((r for r in records if isinstance(r, dict)), {})
     if "answers" in first or "question_id" in first:
         rows = answer_rows(path, records, mistakes)
         return Questions({i: a.answers for i, a in rows.items()}, {i: a.answer_type for i, a in rows.items()})
     if "captions" in first:
         return Captions(listed_captions(path, records, mistakes))
-    return Captions(caption_rows(path, records, mistakes))
+    return Captions(caption_rows(path, records, mistakes), _domains(path, images, mistakes))
+
+
+def _domains(path: Path, images: object, mistakes: Mistakes) -> dict[Id, str]:
+    """The domain of each image; empty where no image has one."""
+    if not isinstance(images, list) or not any(isinstance(row, dict) and "domain" in row for row in images):
+        return {}
+    return domain_rows(path, images, DOMAINS, mistakes)
 
 
 def spelt_like(ids: Mapping[Id, str], known: Collection[Id]) -> dict[Id, str]:

@@ -96,7 +96,8 @@ def _task_statistics(
     """The statistics by one value of each setting, under their plain names."""
     if isinstance(references, Captions):
         own = [references.captions[key] for key in ids]
-        return CaptionScorer(own, tokenizer=scoring["tokenizer"]).statistics(texts)
+        domains = [references.domains[key] for key in ids if key in references.domains]
+        return CaptionScorer(own, tokenizer=scoring["tokenizer"], domains=domains).statistics(texts)
     answers, types = [references.answers[key] for key in ids], [references.answer_types[key] for key in ids]
     said = [lemmatised(text) for text in texts] if scoring["lemmatize"] == "spacy" else texts
     return vqa_statistics(said, answers, types, scoring["rule"])

@@ -7,7 +7,8 @@ Two rules read an answer:
 - `lmms` follows lmms-eval 0.7.3 (tasks/pope/utils.py). The lower-cased answer without the blanks around it is "yes" or
   "no"; any other answer is wrong, and counts neither as found nor as missed. Its yes ratio is that of the **labels**.
 
-Where nothing is counted, the official code divides by zero, lmms-eval gives 0, and so does this module.
+Where nothing is counted, the official code divides by zero, lmms-eval gives 0, and so does this module. F1 of one
+sample would call a right no wrong: a sample alone has its accuracy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from blip2sweep.metrics.metric import FloatArray, Metric, ratio
+from blip2sweep.metrics.metric import FloatArray, Metric, quotient, ratio
 from blip2sweep.metrics.variants import with_variants
 
 YES, NO = "yes", "no"
@@ -28,6 +29,7 @@ VERSION = "pope-f3ec604/lmms-eval-0.7.3/1"
 # Columns: those of all samples, then those of each category. Each is a pair of what is counted and of how many.
 ACCURACY, PRECISION, RECALL, F1, SAID_YES = range(0, 10, 2)
 WIDTH = 10
+RIGHT = quotient(ACCURACY, ACCURACY + 1)
 
 
 def read_answer(text: str, rule: str = "official") -> str | None:
@@ -85,12 +87,16 @@ def _mean_f1(sums: FloatArray) -> FloatArray:
 def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
     """The metrics of all samples, or of a category. first: its first column. end, told: what names and labels end in."""
 
-    def rated(name: str, pair: int, label: str) -> Metric:
-        at = first + pair
-        return Metric(f"yes_no_{name}{end}", STATISTIC, _rate(at), True, VERSION, (at, at + 1), label=f"{label}{told}")
-
     accuracy, said_yes = ((first + pair, first + pair + 1) for pair in (ACCURACY, SAID_YES))
-    order = None if end else 21
+    right, order = quotient(*accuracy), None if end else 21
+
+    def rated(name: str, pair: int, label: str) -> Metric:
+        finish, own = (
+            _rate(first + pair),
+            f"yes_no_{name}{end}",
+        )  # no `ratio`: what it is a share of changes with answers
+        return Metric(own, STATISTIC, finish, True, VERSION, label=f"{label}{told}", alone=right)
+
     return (
         ratio(
             f"yes_no_accuracy{end}", STATISTIC, accuracy, True, VERSION, label=f"yes/no accuracy{told}",
@@ -104,7 +110,7 @@ def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
 
 
 _PLAIN = (
-    Metric("yes_no_f1_mean", STATISTIC, _mean_f1, True, VERSION, label="F1, mean of the files", order=20),
+    Metric("yes_no_f1_mean", STATISTIC, _mean_f1, True, VERSION, label="F1, mean of the files", order=20, alone=RIGHT),
     *_of(0, "", ""),
     *(m for i, c in enumerate(CATEGORIES, 1) for m in _of(WIDTH * i, f"_{c}", f", {c}")),
 )

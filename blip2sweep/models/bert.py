@@ -80,7 +80,7 @@ class Captioner(Opt):
         seen = Seen(*self.base.inputs.embed(pictures, prompts, left=False))
         ids, mask = padded([self.first(p) for p in prompts], self.base.pad, left=True)
         ids, mask = ids.to(seen.mask.device), mask.to(seen.mask.device)
-        return Written(self, prompts, ids, mask, seen, self.hidden(mask, seen, input_ids=ids)[:, -1])
+        return Written(self, ids, mask, seen, self.hidden(mask, seen, input_ids=ids)[:, -1])
 
     def hidden(self, mask: Tensor, cache: Seen, **tokens: Tensor) -> Tensor:
         """The last hidden state (batch, new tokens, width) behind the head's transform, before its words."""

@@ -55,7 +55,7 @@ class Opt:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=True)
         cache = DynamicCache()
         hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
-        return Prefilled(self, prompts, embeds, mask, cache, hidden)
+        return Prefilled(self, embeds, mask, cache, hidden, prompts)
 
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
         """The last hidden state (batch, new tokens, width) after further tokens. Their keys and values join the cache.
@@ -95,11 +95,11 @@ class Prefilled:
     """Pictures and prompts that were read. cache: keys and values. hidden (batch, width): at the last token."""
 
     language: Opt
-    prompts: Sequence[Ids]
     embeds: Tensor
     mask: Tensor
     cache: DynamicCache
     hidden: Tensor
+    prompts: Sequence[Ids] = ()
 
     @torch.inference_mode()
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.generation import Generation
 
 
-class OfPrompts(RepetitionPenaltyLogitsProcessor):  # type: ignore[misc]
+class OfPrompts(RepetitionPenaltyLogitsProcessor):
     """The penalty of transformers over prompt and text, as where `generate` gets the prompt's token ids.
 
     prompts: (beams of all rows, tokens) int64.

@@ -168,5 +168,5 @@ def likelihoods(logits: Tensor, ids: Tensor, reference_mask: Tensor, references:
 def beams(generation: Generation) -> dict[str, float]:
     """The generation settings as arguments of `generate` of transformers."""
     settings: dict[str, float] = {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens}
-    optional = ("min_new_tokens", "length_penalty", "repetition_penalty")
+    optional = ("min_new_tokens", "length_penalty", "repetition_penalty", "early_stopping")
     return settings | {k: v for k in optional if (v := getattr(generation, k)) is not None}

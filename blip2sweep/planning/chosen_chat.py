@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.chat.recipe import ROUNDS, VARIANTS, resolved
+from blip2sweep.metrics.lemmas import lemmatiser_version
 from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.task import asks_chat
 from blip2sweep.wire.chat import ChatJob, ChatRecipe
@@ -17,7 +18,11 @@ def chosen_chat(config: Mapping[str, object] | None, task: TaskData) -> tuple[Ch
     asks no chat model. Raises UserError for settings that are wrong."""
     if not asks_chat(task.rules):
         return None, frozenset()
-    return resolved(config or {})
+    section = config or {}
+    recipe, used = resolved(section)
+    if section["lemmatize"] == "spacy" and VARIANTS[recipe["variant"]].tells:
+        recipe["lemmatiser"] = lemmatiser_version("chat.lemmatize")
+    return recipe, used
 
 
 def rounds_of(recipe: ChatRecipe) -> dict[str, dict[str, object]]:

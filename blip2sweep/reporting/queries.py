@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from blip2sweep.tasks.retrieval import Ranking
 
 MOST, PICTURES, SEEN = 8, 5, 20  # queries a cell, pictures a query, and how far down a picture's place is looked for
+MOST_CELLS = 100  # the first ones
 
 
 class LostQuery(TypedDict):
@@ -36,7 +37,7 @@ def lost_queries(source: Source, first: Predictions, names: Sequence[tuple[str, 
         return []
     numbers = {sample: i for i, sample in enumerate(first.id)}
     before: list[Ranking] = ranked(source.task, first, SEEN)
-    found = [predictions_or_none(source.output_dir, stem(*name)) for name in names]
+    found = [predictions_or_none(source.output_dir, stem(*name)) for name in names[:MOST_CELLS]]
     return [
         _lost(before, ranked(source.task, said, SEEN), numbers) if said and said.id == first.id else []
         for said in found

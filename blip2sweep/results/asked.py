@@ -11,7 +11,14 @@ from typing import Any, cast
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.results.sweeps import Sweep
-from blip2sweep.tasks.settings import chosen_variants, declared, main_metric, task_settings, without_scoring
+from blip2sweep.tasks.settings import (
+    chosen_variants,
+    declared,
+    main_metric,
+    named_main_metric,
+    task_settings,
+    without_scoring,
+)
 from blip2sweep.tasks.task import task_of
 from blip2sweep.wire.lines import ResultLine
 from blip2sweep.wire.pack import CellJob, TaskJob
@@ -94,6 +101,6 @@ def _way(task: TaskJob, given: Mapping[str, list[str]]) -> Asked | None:
     return {
         "settings": chosen,
         "variants": variants,
-        "main_metric": main_metric(str(config["main_metric"]), variants[0]),
+        "main_metric": main_metric(named_main_metric(config), variants[0]),
         "keys": [],
     }

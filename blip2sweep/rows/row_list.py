@@ -40,7 +40,11 @@ class RowList:
 
     def wrong(self, i: int, row: object, what: str) -> None:
         """Note a mistake of row i."""
-        self.mistakes.add(self.path, f"{self.name}[{i}]{self._label(row)}", what)
+        self.mistakes.add(self.path, f"{self.place(i)}{self._label(row)}", what)
+
+    def place(self, i: int) -> str:
+        """Where row i stands in the file."""
+        return f"{self.name}[{i}]"
 
     def wrong_id(self, i: int, own: Hashable, what: str) -> None:
         """Note a mistake of row i, whose id was read."""
@@ -103,7 +107,7 @@ class RowList:
         first: dict[Hashable, int] = {}
         for i, own in ids:
             if own in first:
-                self.wrong_id(i, own, f"stands twice, first as {self.name}[{first[own]}]; right: {right}")
+                self.wrong_id(i, own, f"stands twice, first as {self.place(first[own])}; right: {right}")
             first.setdefault(own, i)
 
     def check_one_kind(self, ids: Sequence[tuple[int, Id]], like: Collection[Id] = (), whose: str = "") -> None:

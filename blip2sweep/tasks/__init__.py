@@ -10,10 +10,11 @@ from blip2sweep import outside
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
+from blip2sweep.tasks.existence import some_may_lack
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
-from blip2sweep.tasks.settings import task_settings
+from blip2sweep.tasks.settings import named_main_metric, task_settings
 from blip2sweep.tasks.task import format_of
 
 __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation", "with_scoring"]
@@ -33,18 +34,18 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
         raise UserError(
             f"task.data_dir={config['data_dir']}: no such folder; right: the folder that holds annotations/ and images (official files: cocodataset.org, visualqa.org)"
         )
-    with without_gc():
+    skip = str(config.get("on_bad_image", "error"))
+    with without_gc(), some_may_lack(skip == "skip"):
         samples, notes = reader.read(root, str(config["split"]), config.get("limit"), **own.reading)
     told = [str(config["note"])] if config.get("note") else []
-    skip = str(config.get("on_bad_image", "error"))
     whole, name, said = fingerprint(samples, root), str(config["name"]), (*told, *notes)
     data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=own.identity)
-    return data.scored_by(own.scoring, str(config.get("main_metric") or ""))
+    return data.scored_by(own.scoring, named_main_metric(config))
 
 
 def with_scoring(data: TaskData, config: Mapping[str, Any]) -> TaskData:
     """The samples of another task config that differs in scoring settings alone. Raises UserError as `load_task` does."""
-    return data.scored_by(task_settings(config).scoring, str(config.get("main_metric") or ""))
+    return data.scored_by(task_settings(config).scoring, named_main_metric(config))
 
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:

@@ -33,7 +33,8 @@ def check_prompt(prompt: str) -> None:
 
 
 def prompt(sample: Sample, template: str) -> str:
-    return template
+    """The sample's own prompt where it has one, as a user's data may."""
+    return template if sample.question is None else sample.question
 
 
 def targets(sample: Sample, n: int) -> tuple[str, ...]:

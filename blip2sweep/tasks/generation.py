@@ -11,8 +11,8 @@ from blip2sweep.tasks.question_text import QUESTIONS, RAW
 from blip2sweep.tasks.task import task_of
 
 ANY = "any"  # the family in presets that fits a family without presets of its own
-OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "question")
-LATER = {"question": RAW, "repetition_penalty": None}
+OPTIONS = ("prompt", "num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "early_stopping", "question")
+LATER = {"question": RAW, "repetition_penalty": None, "early_stopping": None}
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Generation:
     The prompt of a task with questions has `{}` for the question. Lengths are in new tokens, without prompt and image.
     question: how a question is rewritten before it stands in the prompt, one of QUESTIONS.
     repetition_penalty: of beam search, as in transformers; rounds of the in-context pipeline alone set it.
+    early_stopping: true where a beam search ends with as many whole texts as beams, and null where it looks for better.
     """
 
     prompt: str | None
@@ -32,6 +33,7 @@ class Generation:
     length_penalty: float | None = None
     question: str = RAW
     repetition_penalty: float | None = None
+    early_stopping: bool | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The settings as JSON. What came later is there only where it does something, so that keys stay."""
@@ -51,7 +53,7 @@ def resolve_generation(
     UserError naming the key that is wrong.
     """
     own = {"prompt": _of_kind(prompts, kind)} if prompts else {}
-    if task_of(kind).REQUESTS == ("match",):
+    if not task_of(kind).PRESET:
         return WRITES_NOTHING, frozenset({"generation"})
     given = {k: config[k] for k in OPTIONS if config.get(k) is not None}
     values = {**own, **_preset(config, kind, family), **given}
@@ -62,13 +64,15 @@ def resolve_generation(
         min_new_tokens=_whole({"min_new_tokens": 0, **values}, "min_new_tokens", 0) or None,
         length_penalty=_length_penalty(values),
         question=_question(values, kind),
+        early_stopping=_early_stopping(values),
     )
     least, most = generation.min_new_tokens or 0, generation.max_new_tokens
     if least > most:
         raise UserError(f"generation.min_new_tokens={least}: right: at most max_new_tokens={most}")
-    idle = () if task_of(kind).ASKS else ("question",)
-    used = [k for k in given if k in ("prompt", "min_new_tokens") or getattr(generation, k) is not None]
-    return generation, frozenset({"generation", *(f"generation.{k}" for k in used if k not in idle)})
+    idle = {"question": not task_of(kind).ASKS, "early_stopping": generation.num_beams == 1}
+    optional = ("prompt", "min_new_tokens", "early_stopping")
+    used = [k for k in given if not idle.get(k) and (k in optional or getattr(generation, k) is not None)]
+    return generation, frozenset({"generation", *(f"generation.{k}" for k in used)})
 
 
 def _preset(config: Mapping[str, Any], kind: str, family: str) -> Mapping[str, Any]:
@@ -112,3 +116,11 @@ def _length_penalty(values: Mapping[str, Any]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"generation.length_penalty={value}: right: a number such as -1, 0 or 1")
     return float(value) if values["num_beams"] > 1 else None
+
+
+def _early_stopping(values: Mapping[str, Any]) -> bool | None:
+    """True; null for false, the default, and at one beam, where transformers does not read it."""
+    value = values.get("early_stopping") or False
+    if not isinstance(value, bool):
+        raise UserError(f"generation.early_stopping={value}: right: true or false")
+    return True if value and values["num_beams"] > 1 else None

@@ -106,7 +106,7 @@ def _sample(question: GqaQuestion, image: Path, choices: GqaChoices | None) -> S
 
 
 def _details(question: GqaQuestion) -> dict[str, object]:
-    """What scores read of a question. Short keys of what most questions lack are left out."""
+    """What scores read of a question."""
     return {
         "semantic": question.types.semantic,
         "detailed": question.types.detailed,

@@ -19,19 +19,37 @@ from blip2sweep.tasks.questions import check_prompt, columns, prompt, targets
 from blip2sweep.tasks.sample import TaskData
 from blip2sweep.tasks.task import RequestType
 
-__all__ = ["ASKS", "PRESET", "REQUESTS", "check_prompt", "columns", "metrics", "prompt", "scorer", "scores", "targets"]
+__all__ = [
+    "ASKS",
+    "PRESET",
+    "REQUESTS",
+    "check_prompt",
+    "columns",
+    "metrics",
+    "prompt",
+    "scorer",
+    "scorer_versions",
+    "scores",
+    "targets",
+]
 
 REQUESTS: tuple[RequestType, ...] = ("generate", "likelihood")
 PRESET = "vqa"
 ASKS = True
 CHAT = True
-SCORING = {**getattr(questions, "SCORING", {}), **PARSE}
+SCORING = {**questions.SCORING, **PARSE}
 IDENTITY = ("variant",)  # of the pipeline, which a cell's job tells; it says how a reply is read
 
 
 def scores(data: TaskData) -> tuple[str, ...]:
     names = (*questions.scores(_as_questions(data)), FALLBACK.name)
     return tuple(name + suffix for _, suffix in _rules(data) for name in names)
+
+
+def scorer_versions(data: TaskData) -> dict[str, str]:
+    """The version of the lemmatiser, as `questions` has it."""
+    versions = questions.scorer_versions(_as_questions(data))
+    return {name + suffix: version for _, suffix in _rules(data) for name, version in versions.items()}
 
 
 def metrics() -> Sequence[Metric]:

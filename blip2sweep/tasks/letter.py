@@ -39,7 +39,8 @@ def scores(data: TaskData) -> tuple[str, ...]:
 
 
 def columns(data: TaskData) -> dict[str, str]:
-    return {}
+    """The column `asks_for`, because one data set may be asked for letters and for choices."""
+    return {"asks_for": "letter"}
 
 
 def metrics() -> Sequence[Metric]:

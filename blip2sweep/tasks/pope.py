@@ -75,6 +75,9 @@ def _rows(path: Path, mistakes: Mistakes) -> list[Asked]:
     objects = [parse(line, str(path), RIGHT, i) for i, line in enumerate(lines, 1) if line.strip()]
     if not objects:
         raise UserError(f"{path}: empty; right: {RIGHT}")
+    if isinstance(objects[0], dict) and not {"text", "label"} & objects[0].keys():
+        told = ", ".join(map(str, objects[0]))[:200] or "none"
+        raise UserError(f"{path}: its first line has the fields {told}; right: {RIGHT}")
     rows = RowList(path, "lines", "question_id", mistakes)
     found = rows.typed(
         objects,

@@ -25,7 +25,7 @@ from blip2sweep.tasks.sample import Sample, TaskData
 from blip2sweep.tasks.task import LEFT_OUT, RequestType
 
 REQUESTS: tuple[RequestType, ...] = ("match",)
-PRESET = "caption"
+PRESET = ""
 ASKS = False
 IDENTITY = ("k",)  # settings of the task that change what is predicted
 MOST_WORDS, MOST_TOKENS = 50, 35  # of a text, as LAVIS cuts it: blip_caption, then the tokenizer
@@ -122,21 +122,24 @@ def rankings(data: TaskData, predictions: Predictions, most: int = 5) -> list[Ra
     """The ranking of each sample, in the order of the predictions. Pictures that were not read are found by nobody."""
     texts = [text for s in data.samples for text in s.references]
     own, best = own_texts(data), best_pictures(predictions, most)
-    rows = zip(predictions.id, predictions.rankings(most), strict=True)
     return [
-        Ranking(
-            tuple((texts[j], own[i][0] <= j <= own[i][1]) for _, j in found),
-            tuple((texts[j], tuple(best.get(j, ()))) for j in range(own[i][0], own[i][1] + 1)),
-        )
-        for i, found in rows
+        Ranking(found, tuple((texts[j], tuple(best.get(j, ()))) for j in range(own[i][0], own[i][1] + 1)))
+        for i, found in zip(predictions.id, best_captions(data, predictions, most), strict=True)
     ]
+
+
+def best_captions(data: TaskData, predictions: Predictions, most: int = 5) -> list[tuple[tuple[str, bool], ...]]:
+    """For each sample its best captions, as (text, whether it is the picture's own), the best first."""
+    texts, own = [text for s in data.samples for text in s.references], own_texts(data)
+    rows = zip(predictions.id, predictions.rankings(most), strict=True)
+    return [tuple((texts[j], own[i][0] <= j <= own[i][1]) for _, j in found) for i, found in rows]
 
 
 def readable(data: TaskData, predictions: Predictions) -> list[str]:
     """The best captions of each picture, a line each, with a mark at those of the picture's own."""
     return [
-        "\n".join(f"{'✓' if right else '·'} {text}" for text, right in ranking.captions)
-        for ranking in rankings(data, predictions)
+        "\n".join(f"{'✓' if right else '·'} {text}" for text, right in found)
+        for found in best_captions(data, predictions)
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from blip2sweep.metrics.variants import Variant, variants
 from blip2sweep.rows import Id
 from blip2sweep.rows.fields import Wrong, file_name
 from blip2sweep.tasks.content import images_digest, planned_part
+from blip2sweep.tasks.existence import missing_images
 from blip2sweep.tasks.settings import declared
 from blip2sweep.tasks.settings import main_metric as of_variant
 from blip2sweep.tasks.task import Task, task_of
@@ -213,40 +213,14 @@ def annotation_files(root: Path, given: object, split: str, count: int = 1) -> l
 
 
 def check_images(samples: Sequence[Sample], root: Path, where: Path, origin: str) -> None:
-    """Check that every image exists and stays in its folder. Each folder is listed once, and no file is opened.
-
-    A folder that is a link is followed. An image that is a link may not lead out of its folder.
-    """
-    wanted: dict[Path, dict[str, Path]] = {}
-    for image in {s.image_id: s.image for s in samples}.values():
-        wanted.setdefault(image.parent, {})[image.name] = image
-    missing = [image for folder, names in wanted.items() for image in _missing(folder, names, where)]
-    if missing:
-        total, images = sum(map(len, wanted.values())), origin if origin != "karpathy" else "coco"
+    """Check that every image exists and stays in its folder (existence.py says which may lack)."""
+    named = {s.image_id: s.image for s in samples}.values()
+    if missing := missing_images(named, where):
+        total, images = len(set(named)), origin if origin != "karpathy" else "coco"
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {total} named by {where} are missing); "
             f"right: the images under {root}, from {ORIGIN.get(images, images)}"
         )
-
-
-def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]:
-    if not folder.is_dir():
-        return list(names.values())
-    with os.scandir(folder) as entries:
-        there = {e.name: e.is_symlink() for e in entries if e.name in names and _may_be_file(e)}
-    home = folder.resolve()
-    for name, image in names.items():
-        if there.get(name) and not Path(os.path.realpath(image)).is_relative_to(home):  # which no loop of links stops
-            raise UserError(f"{where}: image file '{image}' is a link out of {folder}; right: the image itself")
-    return [image for name, image in names.items() if name not in there]
-
-
-def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is not a folder. Reading it refuses anything else that is no file, such as a loop of links."""
-    try:
-        return not entry.is_dir()
-    except OSError:
-        return True
 
 
 def limited(found: list[T], limit: object) -> list[T]:

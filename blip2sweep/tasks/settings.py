@@ -4,7 +4,9 @@
   of the values may be chosen.
 - `IDENTITY` of a kind, names: changes predictions, so the key has it.
 - `OPTIONS` of a format, names: changes how files are read, and so the samples. Each that is set is an argument of
-  `read`. `annotations` and `images` are options of every format whose `read` has arguments of these names.
+  `read`. `annotations` and `images` are options of every format whose `read` has arguments of these names; one with an
+  argument `kind` is told the kind too.
+- `MAIN_METRIC` of a format, {kind: metric}: of a section whose `main_metric` is empty.
 
 A kind or a format without such settings has no such attribute.
 """
@@ -64,7 +66,14 @@ def task_settings(config: Config) -> Settings:
     if mistakes:
         raise UserErrors(mistakes) if len(mistakes) > 1 else UserError(mistakes[0])
     chosen = {name: _chosen(given.get(name)) or values[:1] for name, values in scoring.items()}
-    return Settings(chosen, identity, {name: given[name] for name in options if name in given})
+    told = {"kind": kind} if "kind" in _parameters(reader) else {}
+    return Settings(chosen, identity, {**told, **{name: given[name] for name in options if name in given}})
+
+
+def named_main_metric(config: Config) -> str:
+    """The main metric of a section, without the suffix of a variant; empty where nobody says one."""
+    known: Mapping[str, str] = getattr(format_of(str(config["format"])), "MAIN_METRIC", {})
+    return str(config.get("main_metric") or known.get(str(config["kind"]), ""))
 
 
 def without_scoring(config: Config) -> dict[str, Any]:
@@ -100,8 +109,12 @@ def base(config: Config) -> dict[str, Any]:
 
 
 def _options(reader: Format) -> tuple[str, ...]:
-    named = inspect.signature(reader.read).parameters
+    named = _parameters(reader)
     return tuple(dict.fromkeys([*getattr(reader, "OPTIONS", ()), *(name for name in FILES if name in named)]))
+
+
+def _parameters(reader: Format) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(reader.read).parameters
 
 
 def _chosen(value: object) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         gqa,
         gqa_questions,
         incontext,
+        jsonl,
         karpathy,
         letter,
         mmmu,
@@ -47,6 +48,7 @@ RequestType = Literal["generate", "likelihood", "match", "choose"]
 FORMATS = {
     "coco": "blip2sweep.tasks.coco",
     "gqa": "blip2sweep.tasks.gqa",
+    "jsonl": "blip2sweep.tasks.jsonl",
     "karpathy": "blip2sweep.tasks.karpathy",
     "mmmu": "blip2sweep.tasks.mmmu",
     "pope": "blip2sweep.tasks.pope",
@@ -108,7 +110,7 @@ class Task(Protocol):
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
-    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind
+    PRESET: str  # the kind of task whose generation presets fit where a preset names none for this kind; empty: none do
     ASKS: bool  # whether prompts differ between samples; calibration on texts alone has nothing to measure where not
 
     def check_prompt(self, prompt: str) -> None:
@@ -192,5 +194,5 @@ def load_outside(kinds: Iterable[str] = ()) -> None:
 
 
 if TYPE_CHECKING:  # mypy holds the modules to the protocols
-    _formats: tuple[Format, ...] = (coco, gqa, karpathy, mmmu, pope, scienceqa, textvqa, vizwiz, vqav2)
+    _formats: tuple[Format, ...] = (coco, gqa, jsonl, karpathy, mmmu, pope, scienceqa, textvqa, vizwiz, vqav2)
     _tasks: tuple[Task, ...] = (captions, choice, exam, gqa_questions, incontext, letter, questions, retrieval, yes_no)

@@ -24,7 +24,7 @@ class ChatRecipe(TypedDict):
     """What determines the replies of a cell. It is part of the cell's key; the endpoint is not.
 
     shots: worked examples before a question; null where the variant has none. steps: {what is asked: its sampling}.
-    messages: the version of their texts.
+    messages: the version of their texts. lemmatiser: its version, where the own answer that messages tell is lemmatised.
     """
 
     model: str
@@ -32,6 +32,7 @@ class ChatRecipe(TypedDict):
     shots: int | None
     steps: dict[str, Sampling]
     messages: int
+    lemmatiser: NotRequired[str]
 
 
 class ChatJob(TypedDict):

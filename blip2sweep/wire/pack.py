@@ -63,6 +63,7 @@ class GenerationJob(TypedDict):
     length_penalty: NotRequired[float | None]
     question: NotRequired[str]
     repetition_penalty: NotRequired[float | None]
+    early_stopping: NotRequired[bool | None]
 
 
 class BackendChoice(TypedDict):

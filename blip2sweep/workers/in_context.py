@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from blip2sweep.chat import pipeline
 from blip2sweep.chat.asking import Asking, Usage
 from blip2sweep.chat.client import Client
 from blip2sweep.chat.replies import Replies, Reply
+from blip2sweep.errors import UserError
+from blip2sweep.metrics.lemmas import lemmatised, lemmatiser_version
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.question_text import RAW, prompts
 from blip2sweep.tasks.rounds import ANSWERS
-from blip2sweep.wire.chat import Endpoint
+from blip2sweep.wire.chat import ChatRecipe, Endpoint
 from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import CellJob, GenerationJob, Settings
 from blip2sweep.workers.rounds import Ask, CellRounds
@@ -39,13 +41,25 @@ def in_context(job: CellJob, ask: Ask | None, output_dir: Path, asking: Asking, 
     missing that nobody can ask here."""
     data = read_task(job)
     rounds = CellRounds(job, data.samples, output_dir, ask)
-    told = pipeline.run(job["chat"]["recipe"], asked_of(data, job["generation"]), rounds, asking)
+    recipe = job["chat"]["recipe"]
+    told = pipeline.run(recipe, asked_of(data, job["generation"]), rounds, asking, lemmatiser(recipe))
     own = rounds.answered[ANSWERS]
     cost = {
         **_summed({name: answered.cost for name, answered in rounds.answered.items()}),
         **spent(asking.usage, endpoint),
     }
     return Answered(_predictions(data, told, own.predictions), cost, own.layers_changed, own.provenance)
+
+
+def lemmatiser(recipe: ChatRecipe) -> Callable[[str], str] | None:
+    """What lemmatises an own answer before the chat model is told of it; None where nothing does. Raises UserError where
+    it is not the one that was planned."""
+    planned = recipe.get("lemmatiser")
+    if planned is None:
+        return None
+    if (found := lemmatiser_version("chat.lemmatize")) != planned:
+        raise UserError(f"chat.lemmatize=spacy: {found} here, planned with {planned}; right: the same on both machines")
+    return lemmatised
 
 
 def read_task(job: CellJob) -> TaskData:

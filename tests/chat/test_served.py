@@ -16,11 +16,15 @@ from typing import NamedTuple
 import pytest
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from blip2sweep.backends.dummy import Dummy
 from blip2sweep.chat import messages
 from blip2sweep.chat.asking import Asking
 from blip2sweep.chat.client import ChatError, Client
 from blip2sweep.chat.replies import Replies, Request
+from blip2sweep.wire.pack import Settings
+from blip2sweep.workers.in_context import run_in_context
 from tests.checkpoints import TINY
+from tests.composing import plan
 
 for _name in ("fastapi", "uvicorn", "openai", "sse_starlette", "multipart"):
     pytest.importorskip(_name, reason="transformers serve needs it; it is one of the dev extras")
@@ -103,6 +107,19 @@ def test_a_real_server_replies_equally_each_time_and_counts_tokens(served: Serve
         assert text
         assert prompt > 50
         assert 0 < completion <= 6
+
+
+def test_a_cell_is_answered_by_a_real_server(served: Served, tmp_path: Path) -> None:
+    words = ("task=shapes_vqa", "task.kind=incontext", "chat=local", f"chat.model={served.model}", "task.limit=4")
+    (cell,) = plan(*words, "part=none", "backend=dummy").cells.values()
+    settings = Settings(chat={"base_url": served.url, "online": True, "timeout": 120.0, "retries": 1, "concurrency": 2})
+    answered = run_in_context(cell.job(), Dummy({}), tmp_path, settings)
+    assert len(answered.predictions.text or ()) == 4
+    assert all(0 < n <= 10 for n in answered.predictions.tokens or ())
+    assert answered.cost["chat_requests"] == 4
+    waiting = Settings(chat={"base_url": None, "online": False})
+    again = run_in_context(cell.job(), Dummy({}), tmp_path, waiting)  # all replies are there
+    assert again.predictions == answered.predictions
 
 
 def test_a_model_that_a_real_server_lacks_is_one_line(served: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from blip2sweep.config.overrides import normalise, parse
 from blip2sweep.errors import UserError
 from tests.composing import jobs, plan, recipes
 
@@ -156,3 +157,10 @@ def test_a_recipe_file_says_the_same_as_overrides(tmp_path) -> None:
     path.write_text("target: []")
     with pytest.raises(UserError, match="no list `targets`"):
         plan(f"recipe_file={path}")
+
+
+@pytest.mark.parametrize("prompt", ["{}", "Question: {} Answer:"])
+def test_the_place_of_a_question_needs_no_second_quotes(prompt: str) -> None:
+    """As a shell leaves generation.prompt='{}', which Hydra alone reads as an empty dict."""
+    (found,) = parse([normalise(f"generation.prompt={prompt}")])
+    assert found.value() == prompt

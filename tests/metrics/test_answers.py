@@ -123,3 +123,8 @@ def test_a_guess_is_of_the_sample_alone() -> None:
     drawn = [guess(f"validation_Art_{i}", 4) for i in range(400)]
     assert drawn == [guess(f"validation_Art_{i}", 4) for i in range(400)]
     assert all(80 <= drawn.count(k) <= 120 for k in range(4))
+
+
+def test_a_right_no_is_not_the_worst_of_samples() -> None:
+    sums = yes_no_statistics(["yes", "no", "no", "yes"], ["yes", "no", "yes", "no"], ["random"] * 4)
+    assert list(METRICS["yes_no_f1_mean"].each(sums)) == list(METRICS["yes_no_f1"].each(sums)) == [1, 1, 0, 0]

@@ -87,6 +87,19 @@ def test_equals_pycocoevalcap_on_random_text(size: int, pycocoevalcap: Pycocoeva
     _assert_equal(pycocoevalcap, references, candidates, CaptionScorer(references).statistics(candidates))
 
 
+@pytest.mark.parametrize("name", tokenizer.TOKENIZERS)
+def test_references_are_tokenised_once_and_captions_where_they_are_new(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[str]] = []
+    real = tokenizer.TOKENIZERS[name]
+    monkeypatch.setitem(tokenizer.TOKENIZERS, name, lambda texts: (given.append(list(texts)), real(texts))[1])
+    scorer = CaptionScorer([["A dog runs.", "the dog"], ["two cats"]], ["cider", "bleu_1"], tokenizer=name)
+    for captions in (["a cat", "two cats"], ["a cat", "a red cat"], ["a cat", "a cat"]):
+        scorer.statistics(captions)
+    assert given == [["A dog runs.", "the dog", "two cats"], ["a cat"], ["a red cat"], []]
+
+
 ODD = ["A dog, a cat .", "dog.", "Two  spaces", "(round)", "ÉTÉ İ", "u.s.", "-", "Don't!", "\tA tab "]
 
 

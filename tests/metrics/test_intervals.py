@@ -11,10 +11,13 @@ from scipy import stats
 
 from blip2sweep.metrics import METRICS, Images, changed_images, images, kept, paired_drop, vqa_statistics
 from blip2sweep.metrics.intervals import FEW, effective, fewest_images, hall, poisson, student_factor, unseen
-from blip2sweep.metrics.statistics import FloatArray
+from blip2sweep.metrics.statistics import CORE, FloatArray
+from blip2sweep.metrics.yes_no import CATEGORIES, yes_no_statistics
 from scripts.bench_intervals import Case, drawn_from, errors, vqa_cases
 
 CIDER, NLL = METRICS["cider"], METRICS["nll"]
+# The core metrics, and of each further family those that differ in how they are made; variants have the same arithmetic.
+NAMES = (*CORE, "yes_no_f1_mean", "yes_no_f1", "yes_no_accuracy", "option_accuracy", "mmmu_accuracy")
 THREE = -math.log(0.025)  # 3.69
 
 
@@ -40,6 +43,9 @@ def statistic(name: str, m: int, seed: int = 0) -> FloatArray:
         said = [right[(i + (rng.random() < 0.3)) % 4] for i in range(m)]
         truths = [[right[i % 4]] * 10 for i in range(m)]
         return vqa_statistics(said, truths, [kinds[i % 4] for i in range(m)])["vqa"]
+    if name == "yes_no":
+        said, labels = rng.choice(["yes", "no"], (2, m), p=(0.6, 0.4))
+        return yes_no_statistics(said.tolist(), labels.tolist(), [CATEGORIES[i % 3] for i in range(m)])
     if name in ("bleu", "meteor"):
         lengths = rng.integers(6, 12, m)
         share = rng.uniform(0.4, 0.9, m)
@@ -58,7 +64,7 @@ def statistic(name: str, m: int, seed: int = 0) -> FloatArray:
 # ---- by hand
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("m", [1, 2, 12, 60, 500])
 def test_where_nothing_changed_it_is_the_rule_of_three(name: str, m: int) -> None:
     """A cell equal to its baseline is not known to be so: 3.69/m of all images may break unseen, whatever the metric."""
@@ -72,7 +78,7 @@ def test_where_nothing_changed_it_is_the_rule_of_three(name: str, m: int) -> Non
     assert changed_images(metric, array, array, own) == 0
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_metric_widens_as_images_get_fewer_and_turns_with_its_sign(name: str) -> None:
     metric = METRICS[name]
     for m in (20, 300):

@@ -105,6 +105,34 @@ def test_the_forms_that_predictions_come_in_are_one(tmp_path: Path, form: str) -
     )
 
 
+def test_captions_are_scored_by_each_tokenizer_that_is_named(tmp_path: Path) -> None:
+    files = _write(tmp_path, "p.json", PREDICTIONS), _write(tmp_path, "captions.json", CAPTIONS)
+    plain, both = score_file(*files), score_file(*files, scoring={"tokenizer": ["ptb", "none"]})
+    none = score_file(*files, scoring={"tokenizer": ["none"]})
+    assert {**plain, **none} == both
+    assert {c for c in none if c.startswith("bleu_1") or "cider" in c} == {"bleu_1_none", "cider_none"}
+    found = [row[name] for row, name in ((none, "bleu_1_none"), (plain, "bleu_1"))]
+    assert found == pytest.approx([2 / 3 * 0.5134171, 0.5134171])  # "runs." is another word than "runs"
+    with pytest.raises(UserError, match="--tokenizer pbt: captions are not scored so; right: ptb, none"):
+        score_file(*files, scoring={"tokenizer": ["pbt"]})
+
+
+def test_references_of_nocaps_give_the_domains(tmp_path: Path) -> None:
+    images = [{"id": 1, "domain": "in-domain"}, {"id": 2, "domain": "out-domain"}, {"id": 3, "domain": "out-domain"}]
+    captions = [("a dog runs", 1), ("two cats sit on it", 2), ("two red cats", 2), ("a table", 3), ("a man", 3)]
+    nocaps = {"images": images, "annotations": [{"image_id": i, "caption": c} for c, i in captions]}
+    said = [{"image_id": i, "caption": f"two cats of {i}"} for i in (1, 2, 3)]
+    files = _write(tmp_path, "p.json", said), _write(tmp_path, "nocaps.json", nocaps)
+    row = score_file(*files, scoring={"tokenizer": ["ptb", "none"]})
+    alone = score_file(_write(tmp_path, "out.json", said[1:]), files[1], subset=True)
+    assert row["cider_out_domain"] == row["cider_out_domain_none"] == alone["cider_out_domain"] == alone["cider"]
+    assert (alone["cider_in_domain"], row["cider_near_domain"]) == (None, None)
+    assert row["cider"] != row["cider_out_domain"]
+    images[1]["domain"] = "far"
+    with pytest.raises(UserError, match=r"images\[1\] \(id 2\): 'domain' is 'far'; right: in-domain, near-domain"):
+        score_file(files[0], _write(tmp_path, "nocaps.json", nocaps))
+
+
 def test_own_predictions_of_questions_go_by_question(tmp_path: Path) -> None:
     own = {"id": [10, 11], "image_id": [1, 1], "text": ["NA", "two"]}
     row = score_file(_write(tmp_path, "own.json", own), _write(tmp_path, "vqa.json", VQA))

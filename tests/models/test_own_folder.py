@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from blip2sweep.cache import disk as cache
 from blip2sweep.config.grid import expand
 from blip2sweep.models import fitting, own_config
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.own_folder import OwnFolders, folder_name
+from blip2sweep.models.own_folder import folder_name
 from blip2sweep.models.shipped import model_anatomy, model_config
-from blip2sweep.models.written_out import answer
 from blip2sweep.wire.model_section import ModelSection
-from tests.checkpoints import TINY, fails
+from tests.checkpoints import TINY
 from tests.composing import composer
+from tests.models.own_folders import CLIP, LLAVA, T5, Write, asked_here, section, write
 
 pytestmark = pytest.mark.thorough
 
-CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 3,
-}
-LLAVA = {
-    "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "image_token_index": 7,
-    "vision_feature_layer": -2, "torch_dtype": "bfloat16", "vision_config": CLIP,
-    "text_config": {"model_type": "llama", "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-                    "num_attention_heads": 3, "vocab_size": 90},
-}  # fmt: skip
-T5 = {"model_type": "t5", "d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 3,
-      "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}  # fmt: skip
-Write = Callable[..., str]
-
-
-@pytest.fixture(autouse=True)
-def _asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child's answer, without a child."""
-    monkeypatch.setattr(own_config, "ask", lambda _, folder, question, *__: answer(folder, question["models"]))
-    monkeypatch.setattr(cache, "of_user", lambda _: None)
-    monkeypatch.setitem(vars(composer()), "_own", OwnFolders())  # the names of folders are those of one command
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def one(config: Mapping[str, Any], name: str = "mine", **inner: Mapping[str, Any]) -> str:
-        whole = {**config, **{k: {**config[k], **v} for k, v in inner.items()}}
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "config.json").write_text(json.dumps(whole))
-        return str(tmp_path / name)
-
-    return one
-
-
-def section(path: str, *more: str) -> ModelSection:
-    return cast("ModelSection", composer().config((f"model.path={path}", *more))["model"])
+__all__ = ["asked_here", "write"]  # fixtures
 
 
 def test_a_llava_of_other_sizes(write: Write) -> None:
@@ -249,60 +210,3 @@ def test_a_folder_with_the_name_of_a_known_model(write: Write) -> None:
     assert section(write(LLAVA, "x/llava-1.5-7b"))["name"] == "x/llava-1.5-7b"
     known = {**model_config("llava-1.5-7b")["config"], "dtype": "bfloat16"}
     assert section(write(known, "y/llava-1.5-7b"))["name"] == "llava-1.5-7b"
-
-
-# ---- bad input
-
-
-def test_two_folders_of_one_name(write: Write) -> None:
-    made = composer()
-    made.config((f"model.path={write(LLAVA, 'a/run')}",))
-    with fails("b/run", "a/run has the name run too", "another name"):
-        made.config((f"model.path={write(LLAVA, 'b/run')}",))
-
-
-BAD: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
-    "unknown type": ({"model_type": "florence9"}, ("model_type is florence9", "llava", "blip2sweep model add")),
-    "text alone": ({"model_type": "llama"}, ("model_type is llama", "blip2sweep model add")),
-    "no type": ({}, ("model_type is None", "blip2sweep model add")),
-    "own code": ({"model_type": "mine", "auto_map": {"AutoModel": "x.Y"}}, ("auto_map", "never run")),
-    "language model": (
-        {**LLAVA, "text_config": {"model_type": "mamba"}},
-        ("text_config.model_type is mamba, a language model that no model of conf/model has (", "llama"),
-    ),
-    "of blip-2": (
-        {"model_type": "blip-2", "text_config": {"model_type": "gpt2"}}, ("text_config.model_type is gpt2", "(opt, t5)"),
-    ),
-    "both": (
-        {**LLAVA, "text_config": {"model_type": "mamba"}, "vision_config": {"model_type": "vit"}},
-        ("vision_config.model_type is vit", "; config.json: text_config.model_type is mamba"),
-    ),
-    "two classes": (
-        {"model_type": "blip", "architectures": ["BlipModel"]},
-        ("architectures names BlipModel", "BlipForConditionalGeneration", "BlipForQuestionAnswering"),
-    ),
-    "sizes": ({**LLAVA, "text_config": {"hidden_size": "x"}}, ("transformers cannot read it",)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("config", "told"), BAD.values(), ids=BAD)
-def test_a_folder_that_fits_no_model(write: Write, config: Mapping[str, Any], told: tuple[str, ...]) -> None:
-    with fails("model.path=", "mine", *told):
-        section(write(config))
-
-
-def test_a_folder_without_config(tmp_path: Path) -> None:
-    with fails(f"model.path={tmp_path}", "config.json is missing", "right: a folder with config.json"):
-        section(str(tmp_path))
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "config.json").write_text("[]")
-    with fails("config.json: is a JSON list"):
-        section(str(other))
-
-
-def test_one_bad_folder_of_two(write: Write, tmp_path: Path) -> None:
-    made = composer()
-    with fails("model.path=", "nowhere", "no such folder"):
-        jobs = expand([f"model.path={write(LLAVA)},{tmp_path / 'nowhere'}"], made)
-        assert [made.config(job) for job in jobs]

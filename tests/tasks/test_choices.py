@@ -20,6 +20,7 @@ from blip2sweep.tasks import TaskData, load_task, resolve_generation
 from blip2sweep.tasks.predictions import Predictions
 from scripts.miniatures import write
 from tests.checkpoints import conf
+from tests.command_line import blip2sweep, refused
 from tests.in_process import jobs, run
 
 NAMES = ("pope", "scienceqa_img", "mmmu")
@@ -109,7 +110,7 @@ def test_bad_files_of_pope(data: Path) -> None:
     path.write_text("\n")
     fails(data, "pope", "coco_pope_random.json: empty", split="random")
     path.write_text(json.dumps({"images": [], "annotations": []}))  # captions of COCO
-    fails(data, "pope", "has no 'question_id'", split="random")
+    fails(data, "pope", "its first line has the fields images, annotations; right: the official file", split="random")
     path.unlink()
     fails(data, "pope", "coco_pope_random.json: cannot be read", split="random")
     (data / "pope/val2014/COCO_val2014_000000001007.jpg").unlink()
@@ -131,6 +132,7 @@ def test_scienceqa_with_pictures_alone(data: Path) -> None:
     by_text = load(data, "scienceqa_img", kind="choice")
     assert by_text.rules.targets(by_text.samples[0], 1) == sample.references
     assert by_text.fingerprint == found.fingerprint
+    assert (found.columns["asks_for"], by_text.columns["asks_for"]) == ("letter", "choice")
     assert [s.id for s in load(data, "scienceqa_img", split="minitest").samples] == [s.id for s in found.samples[:4]]
 
 
@@ -236,6 +238,13 @@ def test_bad_files_of_mmmu(data: Path) -> None:
     fails(data, "mmmu", "no column question, options, answer, question_type, image_1")
 
 
+def test_the_command_line_says_it_in_one_line(data: Path) -> None:
+    words = ("-m", "task=pope", f"task.data_dir={data}/pope", "task.split=popular")
+    lines(data, "popular")[0].write_text("[]")
+    refused(blip2sweep(*words, cwd=data), "coco_pope_popular.json", "lines[0]: is a list; right: an object with")
+    assert not (data / "outputs").exists()
+
+
 # ---- prompts
 
 
@@ -331,7 +340,9 @@ def test_choices_by_two_scores_need_one_inference(data: Path) -> None:
     tokens = [[4 if i == first else 1 for i in range(counts[0])], [1] * counts[1]]
     nll[0] = [3.0 if i == first else 2.0 for i in range(counts[0])]
     ids = [s.id for s in found.samples]
-    said = Predictions(ids, ids, None, None, [1.0] * 2, [1] * 2, None, [0, 0], nll, tokens)
+    said = Predictions(
+        ids, ids, nll_sum=[1.0] * 2, nll_tokens=[1] * 2, choice=[0, 0], option_nll=nll, option_tokens=tokens
+    )
     values = scored(found, said)
     assert (values["option_accuracy"], values["option_accuracy_mean"]) == (0.5, 1.0)
 
@@ -346,3 +357,10 @@ def test_choices_do_not_depend_on_the_batch(data: Path) -> None:
     assert together.option_nll is not None
     for one, other in zip(alone.option_nll, together.option_nll, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_no_samples_at_all(data: Path, name: str) -> None:
+    """As where no image could be read."""
+    found = load(data, name)
+    assert {len(array) for array in found.rules.scorer(found).statistics(answered(found.part([]), [])).values()} == {0}

@@ -17,6 +17,7 @@ from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.sample import TaskData
 from scripts.miniature_sets import gqa as miniature
 from tests.checkpoints import conf
+from tests.composing import plan
 from tests.outside.typed import typed, workers_here
 
 QUESTIONS = "{}_questions.json"
@@ -110,6 +111,13 @@ def test_a_choices_file_that_comes_later_changes_no_key(data: Path) -> None:
 def test_each_chosen_rule_is_scored(data: Path) -> None:
     found = scored(load_task(task(data, rule=["official", "llava", "lmms"])), lambda text: f"{text.capitalize()}.")
     assert [found[f"gqa_accuracy{rule}"] for rule in ("", "_llava", "_lmms")] == [0, 1, 1]
+
+
+def test_questions_are_reworded_as_lavis_does_and_rules_change_no_key(data: Path) -> None:
+    words = "part=none", "task=gqa", f"task.data_dir={data}"
+    (raw,), (lavis,) = (plan(*words, f"generation.question={q}").keys for q in ("raw", "lavis"))
+    assert raw != lavis
+    assert plan(*words, "task.rule=lavis,llava").keys[0] == raw
 
 
 # ---- bad input

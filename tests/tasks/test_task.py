@@ -211,7 +211,7 @@ def test_choices_are_in_the_fingerprint_where_there_are_some(tmp_path: Path) -> 
         assert load_task(config).fingerprint != before
 
 
-@pytest.mark.parametrize("name", ["shapes_caption", "shapes_vqa", "toy", "toy_match"])
+@pytest.mark.parametrize("name", ["shapes_caption", "shapes_retrieval", "shapes_vqa", "toy", "toy_match"])
 def test_a_metric_of_one_sample_is_that_of_a_set_of_it(tmp_path: Path, name: str) -> None:
     """The per-sample form and the corpus form, of every metric that has one, for every task."""
     task, said = _answered(tmp_path, name)

@@ -268,6 +268,8 @@ def test_planning_opens_no_image(data: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("lavis", "vqa", "opt", Generation("Question: {} Short answer:", 5, 10, None, 0.0, "lavis")),
         ("lavis", "vqa", "t5", Generation("Question: {} Short answer:", 5, 10, None, 0.0, "lavis")),
         ("seed", "caption", "opt", Generation(None, 1, 18)),
+        ("nocaps", "caption", "t5", Generation(None, 5, 80, 10, 1.0)),
+        ("rsicd", "caption", "opt", Generation(None, 5, 50, None, 1.0, early_stopping=True)),
     ],
 )
 def test_presets(preset: str, kind: str, family: str, expected: Generation) -> None:
@@ -294,6 +296,8 @@ def test_a_setting_overrides_the_preset_and_counts_as_used() -> None:
 
 def test_what_nothing_consumes_is_null_and_not_used() -> None:
     assert override(length_penalty=2.0) == (Generation(None, 1, 32), set())
+    assert override(early_stopping=True) == (Generation(None, 1, 32), set())
+    assert override("rsicd", early_stopping=False) == (Generation(None, 5, 50, None, 1.0), {"early_stopping"})
     assert override("paper", num_beams=1)[0].length_penalty is None
     assert override(num_beams=2, length_penalty=2)[0] == Generation(None, 2, 32, None, 2.0)
 
@@ -302,6 +306,7 @@ def test_what_nothing_consumes_is_null_and_not_used() -> None:
     ("fields", "match"),
     [
         ({"num_beams": 0}, "generation.num_beams=0"),
+        ({"early_stopping": "never"}, "generation.early_stopping=never: right: true or false"),
         ({"max_new_tokens": 0}, "generation.max_new_tokens=0"),
         ({"min_new_tokens": 99}, "generation.min_new_tokens=99: right: at most max_new_tokens=32"),
         ({"length_penalty": "long"}, "generation.length_penalty=long"),

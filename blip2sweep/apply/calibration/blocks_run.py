@@ -7,14 +7,15 @@ Memory holds one hidden state for each batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import torch
 from torch import nn
 
 from blip2sweep.models.part import Part
+from blip2sweep.models.stubbed import stubbed
 
 
 class _Done(Exception):
@@ -56,7 +57,7 @@ class BlockRunner:
     def _run(self, last: int, keep: bool) -> None:
         with ExitStack() as stack:
             for i in range(self._position):
-                stack.enter_context(_stubbed(self.blocks[i], partial(self._last_output, self._stack[i])))
+                stack.enter_context(stubbed(self.blocks[i], partial(self._last_output, self._stack[i])))
             outputs: list[dict[int, object]] = [dict(x) for x in self._outputs]
             for i in range(self._position, last + 1):
                 stack.callback(self.blocks[i].register_forward_hook(partial(self._after, i, last, outputs)).remove)
@@ -78,16 +79,3 @@ class BlockRunner:
         outputs[self.batch][self._stack[block]] = output
         if block == last:
             raise _Done
-
-
-@contextmanager
-def _stubbed(module: nn.Module, output: Callable[[], object]) -> Iterator[None]:
-    hooked = vars(module).get("forward")  # where accelerate keeps its own, which brings inputs to the block's device
-    module.forward = lambda *args, **kwargs: output()
-    try:
-        yield
-    finally:
-        if hooked is None:
-            del module.forward
-        else:
-            module.forward = hooked

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from blip2sweep.models.image_text.pixels import Arguments, feature_rows
 from blip2sweep.models.part import CONNECTOR, VISION
 from blip2sweep.models.ragged import Rows
+from blip2sweep.models.stubbed import stubbed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -73,7 +74,7 @@ class Tower:
         unread = range(self.n, len(self.all)) if block == self.n else ()
         with ExitStack() as stack:
             for i in (*range(block), *unread):
-                stack.enter_context(_putting_out(self.all[i], outputs.get(i, outputs[block - 1])))
+                stack.enter_context(stubbed(self.all[i], partial(outputs.get, i, outputs[block - 1])))
             yield
 
 
@@ -83,20 +84,6 @@ def taps(config: PreTrainedConfig, n: int) -> list[int]:
     chosen = getattr(config, "vision_feature_layer", None)
     several = [i if i >= 0 else n + 1 + i for i in chosen] if isinstance(chosen, list | tuple) else []
     return sorted({*deep, *(i - 1 for i in several if i > 0)})  # hidden state i is the output of block i - 1
-
-
-@contextmanager
-def _putting_out(module: nn.Module, output: Tensor) -> Iterator[None]:
-    """Inside, the module puts out a tensor, whatever it gets. The wrappers of transformers see it as its output."""
-    own = module.__dict__.get("forward")
-    module.forward = lambda *args, **kwargs: output
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 class Vision:

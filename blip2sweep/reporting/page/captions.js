@@ -63,7 +63,7 @@ function sampleView(i, base, all) {
 // Of a retrieval: the captions whose picture fell most in one cell, with the pictures found before and now.
 function lostQueries(base) {
   if (!outputs.queries.some((list) => list.length)) return [];
-  const cells = outputs.cells.map((c, k) => [String(k), c.recipe]).filter(([k]) => Number(k) !== base && outputs.queries[k].length);
+  const cells = outputs.cells.map((c, k) => [String(k), c.recipe]).filter(([k]) => Number(k) !== base && (outputs.queries[k] || []).length);
   const body = element("div", { className: "scroll", id: "queries", tabIndex: 0 });
   const show = (k) => body.replaceChildren(queryTable(outputs.queries[Number(k)]));
   show(cells[0][0]);

@@ -69,7 +69,13 @@ def texts(evaluation: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "generation", [CAPTION, replace(CAPTION, prompt="a photo of"), Generation(None, 3, 12, 4, -1.0)]
+    "generation",
+    [
+        CAPTION,
+        replace(CAPTION, prompt="a photo of"),
+        Generation(None, 3, 12, 4, -1.0),
+        Generation(None, 3, 30, None, 1.0, early_stopping=True),
+    ],
 )
 def test_captions_are_those_of_model_generate(loaded: Loaded, generation: Generation) -> None:
     data = task("caption", 6)

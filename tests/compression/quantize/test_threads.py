@@ -16,7 +16,7 @@ from blip2sweep.apply.calibration.folds import OutputError
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache.tensors import Memo
-from blip2sweep.commands.run import check_noise_floor
+from blip2sweep.commands.run_checks import check_noise_floor
 from blip2sweep.compression.quantize import METHODS, mse
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.statistics import Statistics
