@@ -75,7 +75,7 @@ def kept(
     """The ratio of a cell's metric and its baseline's, on the same images, with its interval; arguments as for
     `paired_drop`.
 
-    NaN where the baseline is not above 0. Never below 0. Of a model that says nothing 0 is kept, and what may be kept
+    NaN where the baseline is not above 0; NaN ends where the metric has no interval. Never below 0. Of a model that says nothing 0 is kept, and what may be kept
     on images that were not drawn has the width of the rule of three.
     """
     base, cell = _counting(metric, baseline, statistics, images)
@@ -83,6 +83,8 @@ def kept(
     if not whole > 0 or value != value:
         return Kept(NAN, NAN, NAN)
     ratio = value / whole
+    if not metric.interval:
+        return Kept(ratio, NAN, NAN)
     if effective(metric, base, cell) < FEW:
         found = _drop(metric, base, cell, level, None)
         low, high = sorted(1 - metric.sign * end / whole for end in (found.low, found.high))
