@@ -114,6 +114,7 @@ def spent(usage: Usage, endpoint: Endpoint) -> Cost:
         "chat_completion_tokens": usage.completion_tokens,
         "chat_cache_hits": usage.hits,
         "chat_hit_rate": usage.hits / usage.requests if usage.requests else None,
+        "chat_empty": usage.empty,
         "chat_seconds": round(usage.seconds, 3),
     }
     prices = endpoint.get("price_in"), endpoint.get("price_out")

@@ -291,8 +291,9 @@ def test_an_endpoint_that_gives_nothing_is_a_failed_cell_of_its_own_kind(
 def test_a_key_is_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     these = jobs("part=none")
     echoes = lambda body, number: Fails(401, SECRET.encode()) if number == 0 else Fails(400, SECRET.encode())  # noqa: E731
-    with serving(echoes) as bad, serving(reply) as good:
-        for run, server in (("a", bad), ("b", bad), ("c", good)):
+    raw = json.dumps({"headers": {"Authorization": f"Bearer {SECRET}"}}).encode()
+    with serving(echoes) as bad, serving(reply) as good, serving(lambda body, number: Fails(raw=raw)) as repeats:
+        for run, server in (("a", bad), ("b", bad), ("r", repeats), ("c", good)):
             work(tmp_path, these, endpoint(server, online=True), run=run)
         assert good.keys[0] == f"Bearer {SECRET}"
     launched(tmp_path, these, settings={"chat": endpoint(good)})
