@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
+from blip2sweep.chat.connection import opener
 from blip2sweep.chat.recipe import check_url
 from blip2sweep.chat.replies import Reply, Request
 from blip2sweep.errors import UserError
@@ -45,11 +46,6 @@ class _Passing(Exception):
         self.wait = wait
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: object, **more: object) -> None:
-        return None
-
-
 @dataclass
 class Client:
     """Asks one endpoint. stop: set by whoever gives up; waits then end at once."""
@@ -65,7 +61,8 @@ class Client:
             raise UserError(f"{KEY}: not set, and {self.url} needs it; right: export {KEY}=… in this shell")
         if not self._key.isascii() or not self._key.isprintable():
             raise UserError(f"{KEY}: has characters that no key has; right: the key alone")
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._timeout = self.endpoint.get("timeout") or 60.0
+        self._opener = opener()
 
     def __call__(self, request: Request) -> tuple[Reply, dict[str, object]]:
         """(the reply, what else the endpoint says of it). Raises ChatError where there is none after all tries."""
@@ -92,7 +89,7 @@ class Client:
     def _read(self, sent: urllib.request.Request) -> bytes:
         """The body of the response. Raises _Passing, or ChatError for what does not pass."""
         try:
-            with self._opener.open(sent, timeout=self.endpoint.get("timeout") or 60.0) as response:
+            with self._opener.open(sent, timeout=self._timeout) as response:
                 found: bytes = response.read(MOST_BYTES)
                 return found
         except urllib.error.HTTPError as error:
@@ -102,10 +99,10 @@ class Client:
                     raise _Passing(f"HTTP {error.code}{told}", retry_after(error.headers.get("Retry-After"))) from None
                 raise ChatError(f"{self.url}: HTTP {error.code}{told}{_right(error.code)}") from None
         except TimeoutError:
-            raise _Passing(f"silent for {self.endpoint.get('timeout')} s") from None
+            raise _Passing(f"no whole reply in {self._timeout} s") from None
         except (OSError, http.client.HTTPException) as error:
             if isinstance(getattr(error, "reason", None), TimeoutError):
-                raise _Passing(f"silent for {self.endpoint.get('timeout')} s") from None
+                raise _Passing(f"no whole reply in {self._timeout} s") from None
             reason = getattr(error, "reason", None) or error
             raise _Passing(self._clean(f"no answer ({reason or type(error).__name__})")) from None
 

@@ -18,7 +18,7 @@ from blip2sweep.chat.recipe import check_url
 from blip2sweep.chat.replies import Replies, Reply, Request
 from blip2sweep.errors import UserError
 from blip2sweep.wire.chat import Endpoint
-from tests.chat.server import Body, Fails, Script, serving
+from tests.chat.server import Body, Fails, Script, completion, serving
 
 SECRET = "sk-a-secret-of-this-test"
 QUICK = Endpoint(timeout=2.0, retries=2)
@@ -75,6 +75,15 @@ def test_what_passes_is_tried_again(name: str) -> None:
 
 def test_silence_is_tried_again() -> None:
     reply, requests = ask(first_fails(Fails(silent=0.6)), timeout=0.2)
+    assert (reply.text, requests) == ("a dog", 2)
+
+
+@pytest.mark.parametrize("in_head", [True, False])
+def test_a_reply_that_drips_is_tried_again(in_head: bool) -> None:
+    def script(body: Body, number: int) -> object:
+        return "a dog" if number else Fails(raw=completion("too late", body), drip=0.1, in_head=in_head)
+
+    reply, requests = ask(script, timeout=0.4)
     assert (reply.text, requests) == ("a dog", 2)
 
 
