@@ -97,5 +97,4 @@ class Asking:
             return there
         answered, told = client(request)
         reply = replace(answered, cell=self.cell)
-        self.replies.put(request, reply, told)
-        return reply
+        return self.replies.put(request, reply, told)

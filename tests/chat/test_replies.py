@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from blip2sweep.chat.asking import Asking, Lacking
 from blip2sweep.chat.client import ChatError
-from blip2sweep.chat.replies import Replies, Request
+from blip2sweep.chat.replies import Replies, Reply, Request
 from tests.chat.asking import asking, request
 from tests.chat.server import Body, Fails, serving
 
@@ -107,3 +108,38 @@ def test_a_reply_without_a_text_is_counted_and_says_why(tmp_path: Path) -> None:
     assert (one.usage.requests, one.usage.empty) == (3, 2)
     stored = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert sorted('"finish_reason":"content_filter"' in text for text in stored) == [False, True]
+
+
+def test_two_who_ask_at_once_rest_on_the_reply_that_came_first(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+
+    def drawn(body: Body, number: int) -> str:
+        both.wait(5)
+        return f"reply {number}"
+
+    found: dict[str, tuple[Asking, Reply]] = {}
+
+    def run(cell: str) -> None:
+        one = asking(tmp_path, server.url, cell)
+        found[cell] = one, one([request("x", 0.7)])[0]
+
+    with serving(drawn) as server:
+        threads = [threading.Thread(target=run, args=(cell,)) for cell in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(server.requests) == 2
+    assert len({reply for _, reply in found.values()} | {Replies(tmp_path).get(request("x", 0.7))}) == 1
+    assert sum(one.usage.hits for one, _ in found.values()) == 1
+    assert [p.suffix for p in tmp_path.rglob("*") if p.is_file()] == [".json"]
+
+
+def test_a_file_system_without_links_keeps_replies_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    replies = Replies(tmp_path)
+    assert replies.put(request("x"), Reply("first"), {}).text == "first"
+    assert replies.put(request("x"), Reply("second"), {}).text == "first"
