@@ -90,6 +90,18 @@ def test_a_sweep_over_rules_is_one_cell_with_a_score_by_each(tmp_path: Path) -> 
     assert json.loads(task)["rule"] == ["strict", "color"]
 
 
+@pytest.mark.parametrize("other", ["task.name=again", "task.main_metric=toy_half", "task.note=n", "task.data_dir={}/."])
+def test_rules_of_one_cell_that_is_asked_for_under_two_names(tmp_path: Path, other: str) -> None:
+    data = tmp_path.parent / f"{tmp_path.name}-data"
+    outcome, rows = swept(tmp_path, "s", ["task.rule=color"], ["task.rule=strict", other.format(data)])
+    assert len(rows) == 2
+    assert not any(math.isnan(outcome.value(i)) for i in (0, 1))
+    assert rows[["toy_right", "toy_right_color", "drop_toy_right", "drop_toy_right_color"]].notna().all(axis=None)
+    sweep = find_sweep(tmp_path, "s")
+    assert {tuple(sorted(asked["variants"])) for asked in sweep.asked().values()} == {("", "_color")}
+    assert sweep.asked().keys() == {*sweep.keys}
+
+
 def test_another_rule_scores_what_is_done_and_both_columns_survive(tmp_path: Path) -> None:
     _, first = swept(tmp_path, "first")
     computed, strict = results(tmp_path), first["toy_right"].tolist()
