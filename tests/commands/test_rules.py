@@ -125,6 +125,24 @@ def test_another_rule_scores_what_is_done_and_both_columns_survive(tmp_path: Pat
     assert list(table(tmp_path, "second")["main_metric"]) == ["toy_right_color"] * 2
 
 
+@pytest.mark.parametrize("order", [("color", "strict"), ("strict", "color")])
+def test_trials_of_one_cell_by_several_rules(tmp_path: Path, order: tuple[str, str]) -> None:
+    """A search launches one sweep many times; a trial's value is that of its own rule."""
+    begun = set[Path]()
+
+    def trial(rule: str) -> float:
+        (job,) = asked(tmp_path, [f"task.rule={rule}", "sweep_name=s"])
+        done = run_sweep([job], lambda plan, sweep, out: run_local([c.job() for c in plan.todo], sweep, out, 1), begun)
+        return done.value(0)
+
+    values = [trial(rule) for rule in order]
+    assert not any(map(math.isnan, values))
+    assert [trial(rule) for rule in order] == values
+    sweep = find_sweep(tmp_path, "s")
+    assert {variant: len(keys) for variant, keys in sweep.wanted().items()} == {"": 2, "_color": 2}
+    assert scored(tmp_path, sweep)
+
+
 def test_the_default_rule_of_what_another_rule_computed(tmp_path: Path) -> None:
     _, first = swept(tmp_path, "first", ["task.rule=color", "task.lemmatize=stem"])
     assert "toy_right" not in first
