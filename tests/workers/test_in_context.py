@@ -350,9 +350,13 @@ def test_what_the_chat_model_is_told_is_what_transformers_itself_generates(tmp_p
     assert own.predictions == alone.predictions
 
 
-def test_pictures_that_cannot_be_read_leave_the_other_answers(tmp_path: Path, server: Server) -> None:
+@pytest.mark.parametrize(("variant", "requests"), [("caption", 1), ("questions", 2), ("noun", 2)])
+def test_pictures_that_cannot_be_read_leave_the_other_answers(
+    tmp_path: Path, server: Server, variant: str, requests: int
+) -> None:
     write_split(tmp_path / "data", "val2014", 4, seed=1)
     words = ("part=none", f"task.data_dir={tmp_path / 'data'}", "task.limit=null", "task.on_bad_image=skip")
+    words = (*words, f"chat.variant={variant}", "generation.num_beams=1")
     bad = sorted((tmp_path / "data" / "val2014").iterdir())[1]
     bad.write_bytes(b"no picture")
     (job,) = jobs(*words, backend="torch")
@@ -362,5 +366,6 @@ def test_pictures_that_cannot_be_read_leave_the_other_answers(tmp_path: Path, se
     samples = [s for s in planned_task(job["task"]).samples if s.image != bad]
     assert found.predictions.id == [s.id for s in samples]
     assert found.cost["bad_images"] == 1
-    told = [text for (text,) in found.predictions.context or ()]
+    assert found.cost["chat_requests"] == requests * len(samples)  # none about the picture
+    told = [texts[0] for texts in found.predictions.context or ()]
     assert all(len(text) > len("a photo of ") for text in told)
