@@ -53,7 +53,7 @@ def _retained_ends(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, p
 
 def _bands(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
     low, high = (pd.Series(np.nan, index=out.index) for _ in range(2))
-    if draws is None:
+    if draws is None or not draws.metric.interval:
         return low, high
     for _, family in out[out["key"].isin(list(draws.arrays))].groupby("setting"):
         keys = list(family["key"])

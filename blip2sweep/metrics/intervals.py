@@ -75,7 +75,7 @@ def kept(
     """The ratio of a cell's metric and its baseline's, on the same images, with its interval; arguments as for
     `paired_drop`.
 
-    NaN where the baseline is not above 0. Never below 0. Of a model that says nothing 0 is kept, and what may be kept
+    NaN where the baseline is not above 0; NaN ends where the metric has no interval. Never below 0. Of a model that says nothing 0 is kept, and what may be kept
     on images that were not drawn has the width of the rule of three.
     """
     base, cell = _counting(metric, baseline, statistics, images)
@@ -83,6 +83,8 @@ def kept(
     if not whole > 0 or value != value:
         return Kept(NAN, NAN, NAN)
     ratio = value / whole
+    if not metric.interval:
+        return Kept(ratio, NAN, NAN)
     if effective(metric, base, cell) < FEW:
         found = _drop(metric, base, cell, level, None)
         low, high = sorted(1 - metric.sign * end / whole for end in (found.low, found.high))
@@ -125,7 +127,8 @@ def _counting(
     base, cell = (a if images is None else images.by_image(a) for a in (baseline, statistics))
     if metric.ratio is None:
         return base, cell
-    asked = base[:, metric.ratio[1]] > 0
+    weight = metric.ratio[1]  # which may differ between cells: consistency counts what is answered correctly
+    asked = (base[:, weight] > 0) | (cell[:, weight] > 0)
     return (base, cell) if asked.all() else (base[asked], cell[asked])
 
 

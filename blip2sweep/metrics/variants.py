@@ -50,7 +50,9 @@ def with_variants(metrics: Iterable[Metric], declared: Declared) -> tuple[Metric
 
 
 def _of(metric: Metric, variant: Variant) -> Metric:
+    """A metric by a variant; of one that is itself a variant, both sets of values are named together."""
     if not variant.suffix:
         return metric
     name, statistic = metric.name + variant.suffix, metric.statistic + variant.suffix
-    return replace(metric, name=name, statistic=statistic, label=f"{metric.label} ({variant.words})", plain=metric.name)
+    told = f"{metric.label[:-1]}, {variant.words})" if metric.plain else f"{metric.label} ({variant.words})"
+    return replace(metric, name=name, statistic=statistic, label=told, plain=metric.plain or metric.name)

@@ -21,8 +21,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from blip2sweep import outside
-from blip2sweep.backends.backend import Answered, Backend, load_backend
+from blip2sweep.backends.backend import Backend, load_backend
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.machine.processes import exists, lives, settle_user
@@ -35,7 +34,7 @@ from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
 from blip2sweep.workers.rounds import jobs_of
-from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, run_cell, say, slurm_job
+from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, slurm_job, unusable
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
@@ -190,20 +189,6 @@ class Worker:
         name = stem(job["key"], result["predictions"])
         if not attempts.open and not is_scored(self.output_dir, name, job["task"]):
             self._scoring(name, job)
-
-
-def unusable(job: CellJob) -> UserError | None:
-    """Why the code from outside that a cell was planned with cannot be run here."""
-    try:
-        outside.take(job.get("outside", {}))
-    except UserError as error:
-        return error
-    return None
-
-
-def refuse(why: UserError, job: CellJob) -> Answered:
-    """In the place of a back end."""
-    raise why
 
 
 def may_live(start: StartLine) -> bool:

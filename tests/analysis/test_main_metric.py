@@ -85,3 +85,10 @@ def test_the_terminal_shows_it() -> None:
     assert list(short["bleu_4"]) == ["0.400", "0.300"]
     assert list(short["drop"]) == ["–", "0.100"]
     assert "cider" not in short
+
+
+def test_rules_of_reading_and_of_scoring_are_of_one_metric() -> None:
+    rows = table(vqa_accuracy=[0.5], vqa_accuracy_lavis=[0.4], vqa_accuracy_sane=[0.3], vqa_accuracy_lavis_sane=[0.2])
+    others = ["vqa_accuracy", "vqa_accuracy_lavis", "vqa_accuracy_sane"]
+    assert sorted(by_other_rules(rows, "vqa_accuracy_lavis_sane")) == others
+    assert "vqa_accuracy_lavis_sane" in by_other_rules(rows, "vqa_accuracy")

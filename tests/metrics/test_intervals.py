@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,6 +169,14 @@ def test_a_likelihood_rises_and_a_cell_beside_a_cell_has_the_models_own_scale(ba
     collapsed = scores(np.full(400, 0.01))
     alone = paired_drop(CIDER, collapsed, collapsed)
     assert paired_drop(CIDER, collapsed, collapsed, whole=1.2).high == pytest.approx(120 * alone.high)
+
+
+@pytest.mark.parametrize("changed", [0, 5, 300])
+def test_what_is_no_function_of_sums_has_no_interval(base: FloatArray, changed: int) -> None:
+    alone, cell = replace(CIDER, interval=False), broken(base, changed)
+    drop, left = paired_drop(alone, base, cell), kept(alone, base, cell)
+    assert (drop.drop, left.kept) == (paired_drop(CIDER, base, cell).drop, kept(CIDER, base, cell).kept)
+    assert all(math.isnan(end) for end in (*drop[1:], *left[1:]))
 
 
 def test_what_may_go_unseen() -> None:

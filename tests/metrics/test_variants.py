@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blip2sweep.metrics.metric import ratio
+from blip2sweep.metrics.statistics import METRICS
 from blip2sweep.metrics.variants import variants, with_variants
 
 DECLARED = {"rule": ("official", "lavis", "evalai"), "lemmatize": ("none", "spacy")}
@@ -40,3 +41,11 @@ def test_every_possible_variant_of_a_metric() -> None:
         "VQA accuracy",
     )
     assert (last.plain, last.ratio, last.per_sample, last.order) == ("vqa_accuracy", (0, 1), True, 1)
+
+
+def test_a_variant_of_a_variant_is_one_of_the_same_metric() -> None:
+    """An answer is read from a reply by one rule, and scored by another."""
+    both = METRICS["vqa_accuracy_lavis_sane"]
+    assert (both.plain, both.label) == ("vqa_accuracy", "VQA accuracy (lavis, sane)")
+    assert METRICS["vqa_accuracy_sane"].label == "VQA accuracy (sane)"
+    assert not [m.name for m in METRICS.values() if ") (" in m.label or METRICS[m.plain or m.name].plain]
