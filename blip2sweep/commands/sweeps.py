@@ -16,7 +16,7 @@ from blip2sweep.errors import SweepFailed, UserError, nearest
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage
-from blip2sweep.results.predictions import scored_names
+from blip2sweep.results.score_folders import scored_names
 from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
 from blip2sweep.running.progress import follow

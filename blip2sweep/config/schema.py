@@ -86,8 +86,8 @@ class TaskConfig:
     """A data set and its kind of task."""
 
     name: str = MISSING
-    kind: str = MISSING  # caption | vqa
-    format: str = MISSING  # coco | vqav2
+    kind: str = MISSING  # of KINDS in blip2sweep/tasks/task.py
+    format: str = MISSING  # of FORMATS there
     data_dir: str = MISSING
     split: str = MISSING
     limit: int | None = None  # the first N samples in file order

@@ -13,9 +13,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, measure
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.results.predictions import listed_variants
 from blip2sweep.results.sample_parts import DAMAGED
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
+from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.scored import Scored, is_todays
 from blip2sweep.results.table import baseline_of, source_of
 from blip2sweep.results.table_files import State

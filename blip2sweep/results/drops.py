@@ -14,7 +14,8 @@ from pathlib import Path
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, paired_drop, same_as_baseline
 from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.predictions import SECOND, second_run, second_runs, variants_of
+from blip2sweep.results.predictions import second_run, second_runs
+from blip2sweep.results.score_folders import SECOND, variants_of
 from blip2sweep.results.scored import SCORERS, Scored, scored_or_none
 from blip2sweep.wire.lines import Measured, Noise, ResultLine
 

@@ -14,7 +14,8 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Images, Metric, images
 from blip2sweep.metrics.statistics import CORE
-from blip2sweep.results.predictions import key_of, read_predictions, read_variants, second_runs, together, variants_read
+from blip2sweep.results.predictions import key_of, read_predictions, read_variants, second_runs, together
+from blip2sweep.results.score_folders import variants_read
 
 # Core metrics alone, so that what other metrics are added to this package measures nothing again. METRICS gets those of
 # an outside task only when one of its tasks is read.

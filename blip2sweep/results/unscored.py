@@ -8,7 +8,8 @@ from pathlib import Path
 
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import key_of, read_scores, score_folder, scored_names
+from blip2sweep.results.predictions import key_of, read_scores
+from blip2sweep.results.score_folders import score_folder, scored_names
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks.settings import suffixes
 from blip2sweep.wire.lines import ResultLine

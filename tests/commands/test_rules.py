@@ -19,7 +19,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results import predictions as records
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import known_variants, scored_names
+from blip2sweep.results.score_folders import known_variants, scored_names
 from blip2sweep.results.sweeps import find_sweep
 from blip2sweep.results.unscored import scored, unscored
 from blip2sweep.running.local import run_local

@@ -11,15 +11,8 @@ import pytest
 
 from blip2sweep.metrics.statistics import CORE, METRICS, Metric
 from blip2sweep.results.drops import source
-from blip2sweep.results.predictions import (
-    listed_variants,
-    read_scores,
-    read_statistics,
-    scored_names,
-    stem,
-    variants_of,
-    write_predictions,
-)
+from blip2sweep.results.predictions import read_scores, read_statistics, stem, write_predictions
+from blip2sweep.results.score_folders import listed_variants, scored_names, variants_of
 from blip2sweep.results.scored import SCORERS, Scored, is_todays, scorers
 from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.unscored import is_scored
