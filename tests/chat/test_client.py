@@ -149,10 +149,16 @@ def test_an_endpoint_that_is_down_is_one_line() -> None:
         Client({**QUICK, "base_url": f"http://127.0.0.1:{port}/v1"})(request())
 
 
+NOWHERE = ("http://localhost/ü", "http://.ex/v1", "http://x:abc/v1", "http://x:0/v1", "http://x:70000/v1", "http://[::1/v1",
+           "http://ho st/v1", "http://localhost/v1\n", f"http://{'x' * 64}.org/v1", "http://münchen/v1")  # fmt: skip
+
+
 def test_an_address_is_checked_and_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in (None, "", "localhost:8000", "ftp://x/v1", "http://"):
+    for url in (None, "", "localhost:8000", "ftp://x/v1", "http://", *NOWHERE):
         with pytest.raises(UserError, match=r"chat\.base_url"):
             check_url(url)
+    for url in ("http://localhost:8000/v1", "https://a-b.my_host.org./v1", "http://[::1]:8000/v1", "http://10.0.0.1"):
+        assert check_url(url + "/") == url
     for url in ("http://me:hidden@host/v1", "https://host/v1?key=hidden"):
         with pytest.raises(UserError, match="OPENAI_API_KEY") as found:
             check_url(url)
