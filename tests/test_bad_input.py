@@ -54,7 +54,7 @@ CASES = {
     "a setting nothing consumes": (["generation.length_penalty=2"], ["length_penalty=2", "used by no cell"]),
     "a chat model for no task": (["chat=openai"], ["chat=openai: used by no cell"]),
     "no chat model": (["task.kind=incontext", "task=shapes_vqa"], ["chat=none: this task asks a chat model"]),
-    "a sweep to ask for that is not there": (["ask", "nobody"], ["nobody"]),
+    "a sweep to ask for that is not there": (["ask", "nobody"], ["no sweep here"]),
     "workers 0": (["hydra.launcher.workers=0"], ["hydra.launcher.workers=0"]),
     "not a Hydra override": (["quant.bits=[2"], ["quant.bits=[2"]),
     "a deletion": (["~quant.bits=4"], ["keys cannot be deleted"]),

@@ -29,9 +29,8 @@ from blip2sweep.running.status import sweep_status
 from blip2sweep.wire.chat import Endpoint
 from blip2sweep.wire.pack import CellJob, PackName
 from blip2sweep.workers.in_context import in_context
-from blip2sweep.workers.run_cell import run_cell
+from blip2sweep.workers.run_cell import run_cell, unusable
 from blip2sweep.workers.signals import Stop
-from blip2sweep.workers.worker import unusable
 
 
 @dataclass

@@ -86,8 +86,8 @@ class TaskConfig:
     """A data set and its kind of task."""
 
     name: str = MISSING
-    kind: str = MISSING  # caption | vqa
-    format: str = MISSING  # coco | vqav2
+    kind: str = MISSING  # of KINDS in blip2sweep/tasks/task.py
+    format: str = MISSING  # of FORMATS there
     data_dir: str = MISSING
     split: str = MISSING
     limit: int | None = None  # the first N samples in file order
@@ -141,7 +141,7 @@ class ChatConfig:
     lemmatize: str = "none"  # none | spacy: the own answer that the questions variant tells the chat model
     base_url: str | None = None  # what stands before /chat/completions
     online: bool = False  # whether workers ask themselves
-    timeout: float = 60.0  # seconds of silence
+    timeout: float = 60.0  # seconds for a whole reply
     retries: int = 6
     concurrency: int = 4  # requests at once
     price_in: float | None = None  # of a million tokens

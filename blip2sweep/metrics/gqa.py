@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from blip2sweep.metrics.metric import FloatArray, Metric, ratio
+from blip2sweep.metrics.metric import FloatArray, Metric, quotient, ratio
 from blip2sweep.metrics.variants import with_variants
 from blip2sweep.metrics.vqa import normalize_answer
 from blip2sweep.rows import Id
@@ -194,7 +194,8 @@ def _share(name: str, statistic: str, pair: int, **more: Any) -> Metric:
 PLAIN = (
     _share("accuracy", "gqa", 0, label="GQA accuracy", per_sample=True, order=3),
     *(_share(name, "gqa", i) for i, name in enumerate(_COUNTED) if i),
-    _share("consistency", "gqa_consistency", 0),
+    # No `ratio`: how many questions it is a share of changes with the answers.
+    Metric("gqa_consistency", "gqa_consistency", quotient(0, 1), True, _VERSION),
     _share("validity", "gqa_choices", 0),
     _share("plausibility", "gqa_choices", 1),
     ratio("gqa_distribution", "gqa_distribution", (0, 1), False, _VERSION, interval=False),

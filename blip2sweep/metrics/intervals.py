@@ -127,7 +127,8 @@ def _counting(
     base, cell = (a if images is None else images.by_image(a) for a in (baseline, statistics))
     if metric.ratio is None:
         return base, cell
-    asked = base[:, metric.ratio[1]] > 0
+    weight = metric.ratio[1]  # which may differ between cells: consistency counts what is answered correctly
+    asked = (base[:, weight] > 0) | (cell[:, weight] > 0)
     return (base, cell) if asked.all() else (base[asked], cell[asked])
 
 

@@ -90,7 +90,8 @@ def _key_twice(text: str, data: object) -> str | None:
     Counting the colons after keys is quick. Objects are looked at one by one only where the count differs from the
     number of keys, or where the text has keys whose colons cannot be counted that way.
     """
-    plain = '\\":' not in text and not SPACED.search(text)
+    spaced = any(f"{space}:" in text for space in " \t\n\r") and SPACED.search(text)
+    plain = '\\":' not in text and not spaced
     if plain and text.count('":') == _keys(data):
         return None
     found: list[str] = []

@@ -15,7 +15,7 @@ from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.tasks.settings import named_main_metric, task_settings
-from blip2sweep.tasks.task import format_of
+from blip2sweep.tasks.task import format_of, task_of
 
 __all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation", "with_scoring"]
 
@@ -39,7 +39,8 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
         samples, notes = reader.read(root, str(config["split"]), config.get("limit"), **own.reading)
     told = [str(config["note"])] if config.get("note") else []
     whole, name, said = fingerprint(samples, root), str(config["name"]), (*told, *notes)
-    data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=own.identity)
+    resolved = getattr(task_of(kind), "resolved_settings", lambda settings, _: settings)(own.identity, samples)
+    data = TaskData(name, kind, tuple(samples), whole, said, skip, settings=resolved)
     return data.scored_by(own.scoring, named_main_metric(config))
 
 

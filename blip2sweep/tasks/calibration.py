@@ -126,7 +126,8 @@ class Calibration:
 
 def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     """The task config of the split to draw from: the calibration's own, or the task's `train_split`. `annotations` is kept
-    only where it names the file of every split, and no setting of a task in that of another."""
+    only where it names the file of every split, `images` where it does not name the split that is evaluated, and no
+    setting of a task in that of another."""
     if config.get("kind"):
         own = {k: config[k] for k in ("name", "kind", "format", "data_dir", "split")}
         return {**base(task), **own, "limit": None, "note": None}
@@ -137,7 +138,9 @@ def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, An
             f"calibration=coco"
         )
     every = "{split}" in str(task.get("annotations")) or getattr(format_of(str(task["format"])), "ALL_SPLITS", False)
-    kept = {name: value for name, value in task.items() if name != "annotations" or every}
+    other = {"annotations"} if not every else set()
+    other |= {"images"} if str(task["split"]) in str(task.get("images")) else set()
+    kept = {name: value for name, value in task.items() if name not in other}
     return {**kept, "split": split, "limit": None, "note": None}
 
 
@@ -170,8 +173,8 @@ def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskDa
 def _origin_of_ids(data: TaskData, config: Mapping[str, Any]) -> str:
     """Whose ids the images have: COCO's, which the names of its files hold in every folder, or those of one folder."""
     folder = str(config["data_dir"])
-    by_name = all(path.stem.endswith(f"{i:012d}") for i, path in data.images.items() if isinstance(i, int))
-    return "coco" if by_name and not folder.startswith("pkg://") else folder
+    named = [path.stem.endswith(f"{i:012d}") for i, path in data.images.items() if isinstance(i, int)]
+    return "coco" if named and all(named) and not folder.startswith("pkg://") else folder
 
 
 def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData) -> None:

@@ -27,6 +27,11 @@ def some_may_lack(allowed: bool) -> Iterator[None]:
         _some_may_lack.reset(before)
 
 
+def may_lack() -> bool:
+    """Whether the data that is read now may lack some of its images."""
+    return _some_may_lack.get()
+
+
 def missing_images(images: Iterable[Path], where: Path) -> list[Path]:
     """The images that are not there; none where some may lack and some are there. Each folder is listed once.
 
@@ -37,7 +42,7 @@ def missing_images(images: Iterable[Path], where: Path) -> list[Path]:
     for image in images:
         wanted.setdefault(image.parent, {})[image.name] = image
     missing = [image for folder, names in wanted.items() for image in _missing(folder, names, where)]
-    return [] if _some_may_lack.get() and len(missing) < sum(map(len, wanted.values())) else missing
+    return [] if may_lack() and len(missing) < sum(map(len, wanted.values())) else missing
 
 
 def _missing(folder: Path, names: Mapping[str, Path], where: Path) -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from blip2sweep.canonical import canonical_json
 from blip2sweep.metrics.gqa import ANY_ATTRIBUTE, PLAIN, Asked, GqaScorer, statistics_of
 from blip2sweep.metrics.gqa import SCORING as SCORING
 from blip2sweep.metrics.metric import FloatArray, Metric
@@ -32,6 +34,17 @@ def scores(data: TaskData) -> tuple[str, ...]:
 
 def columns(data: TaskData) -> dict[str, str]:
     return {}
+
+
+def scorer_versions(data: TaskData) -> dict[str, str]:
+    """The digest of the choices, which may change while the samples stay, of the statistics of what is valid and
+    plausible."""
+    if "gqa_choices" not in statistics_of(_asked(data)):
+        return {}
+    total = hashlib.sha256()
+    for sample in data.samples:
+        total.update(canonical_json([sample.id, dict(sample.scoring)]).encode() + b"\n")
+    return {"gqa_choices" + v.suffix: total.hexdigest() for v in data.variants}
 
 
 def metrics() -> Sequence[Metric]:

@@ -1,7 +1,7 @@
 """MMMU: `SUBJECT/SPLIT-*.parquet` as on the Hub, with the pictures inside.
 
 A picture is written to a file once, named by the sha256 of its bytes, so that everything that reads pictures reads it
-too. Options are a Python list in a text, as the files have them.
+too. One without bytes is a missing file, if such may lack. Options are a Python list in a text, as the files have them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from blip2sweep.metrics.mmmu import SUBJECTS
 from blip2sweep.rows import Mistakes, fields
 from blip2sweep.rows.fields import Wrong, shown
 from blip2sweep.rows.row_list import Field, RowList
-from blip2sweep.tasks.sample import Sample, image_path, inside, limited
+from blip2sweep.tasks.existence import may_lack
+from blip2sweep.tasks.sample import Sample, check_images, image_path, inside, limited
 
 KINDS: tuple[str, ...] = ("exam",)
 OPTIONS: tuple[str, ...] = ("several_images", "subjects")
@@ -65,7 +66,9 @@ def read(
         found = [(path, row) for path, row in found if len(_named(row)) < 2]
     chosen = limited(found, limit)
     folder = FOLDER if images is None else inside(root, images, "task.images")
-    return _samples(root, folder, chosen), _notes(several, len(many))
+    samples = _samples(root, folder, chosen)
+    check_images(samples, root, root, "its parquet files")
+    return samples, _notes(several, len(many))
 
 
 def _notes(several: str, many: int) -> list[str]:
@@ -97,17 +100,13 @@ def _rows(path: Path, mistakes: Mistakes) -> list[Row]:
     rows = RowList(path, "rows", "id", mistakes)
     objects = _table(path)
     found = rows.typed(
-        objects,
-        Field("id", fields.texts),
-        Field("question", fields.questions),
-        Field("options", _option_lists),
-        Field("answer", fields.texts),
-        Field("question_type", fields.texts),
-    )
+        objects, Field("id", fields.texts), Field("question", fields.questions), Field("options", _option_lists),
+        Field("answer", fields.texts), Field("question_type", fields.texts),
+    )  # fmt: skip
     good = []
     for i, own, question, options, answer, kind in found:
         row: Row = {"id": own, "question": question, "options": options, "subject": path.parent.name}
-        what = _answer_wrong(kind, options, answer) or _pictures_wrong(objects[i])
+        what = _answer_wrong(kind, options, answer) or ("" if may_lack() else _pictures_wrong(objects[i]))
         if what:
             rows.wrong_id(i, own, what)
             continue
@@ -197,11 +196,16 @@ def _samples(root: Path, folder: str, chosen: Sequence[tuple[Path, Row]]) -> lis
         pictures = row["pictures"]
         assert isinstance(pictures, dict)
         content = _content(pictures["image_1"])
-        suffix = next((end for start, end in _SUFFIXES.items() if content.startswith(start)), ".img")
-        image = image_path(root, folder, hashlib.sha256(content).hexdigest()[:32] + suffix, path)
-        _write(image, content)
+        image = image_path(root, folder, _file_name(content) if content else f"{row['id']}.img", path)
+        if content:
+            _write(image, content)
         found.append(_sample(row, image))
     return found
+
+
+def _file_name(content: bytes) -> str:
+    suffix = next((end for start, end in _SUFFIXES.items() if content.startswith(start)), ".img")
+    return hashlib.sha256(content).hexdigest()[:32] + suffix
 
 
 def _write(image: Path, content: bytes) -> None:

@@ -60,6 +60,12 @@ def check_settings(settings: Mapping[str, object]) -> None:
         raise UserError(f"task.k={k}: right: a positive integer, such as 128: so many of each side's best are scored")
 
 
+def resolved_settings(settings: Mapping[str, object], samples: Sequence[Sample]) -> dict[str, object]:
+    """A k beyond what there is to find is all there is, so that it makes no key of its own."""
+    most = max(len(samples), sum(len(s.references) for s in samples))
+    return {**settings, "k": min(int(str(settings["k"])), most)}
+
+
 def scores(data: TaskData) -> tuple[str, ...]:
     return tuple(metric.name for metric in RECALLS)
 

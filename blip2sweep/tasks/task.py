@@ -104,9 +104,10 @@ class TaskScorer(Protocol):
 class Task(Protocol):
     """A kind of task: the requests for its samples, and the scoring of the outputs.
 
-    It may also have `SCORING`, `IDENTITY` and `check_settings(settings)`: its settings (settings.py); `candidates(data)`
-    and `RERANKED`: what `match` compares with; `scorer_versions(data)`, {statistic: version}: of what is installed
-    beside this package and changes a score.
+    It may also have `SCORING`, `IDENTITY` and `check_settings(settings)`: its settings (settings.py);
+    `resolved_settings(settings, samples)`: those of `IDENTITY` as the key has them; `candidates(data)`: what `match`
+    compares with; `readable(data, predictions)`: outputs as people read them; `scorer_versions(data)`, {statistic:
+    version}: of what is installed beside this package and changes a score.
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample

@@ -122,7 +122,7 @@ WAITING = "waiting_for_chat"  # the reason of a cell that was given up until a c
 
 
 class RequeuedLine(Head, AttemptId):
-    """A cell was given up and will be run again. requests: the replies that a cell waits for, as far as they are known."""
+    """A cell was given up and will be run again. requests: how many replies it waits for, as far as is known."""
 
     event: Literal["requeued"]
     reason: NotRequired[str | None]

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from blip2sweep import outside
 from blip2sweep.backends.backend import Answered
 from blip2sweep.chat.asking import Lacking
 from blip2sweep.chat.client import ChatError
@@ -43,8 +44,8 @@ class DeviceBroken(Exception):
 def run_cell(
     job: CellJob, run: Run, journal: Journal, pack: PackName, stop: Stop, ledger: Ledger | None = None
 ) -> str | None:
-    """The name of the committed predictions; None when the cell failed or waits for a chat model. ledger: shows what others did with the cell
-    meanwhile, which the result then says it replaces.
+    """The name of the committed predictions; None when the cell failed or waits for a chat model. ledger: shows what
+    others did with the cell meanwhile, which the result then says it replaces.
 
     Raises Stopped when the worker was asked to stop, and DeviceBroken when the process has to end.
     """
@@ -84,6 +85,20 @@ def run_cell(
     commit(job, common, answered, files, journal, ledger)
     say(job["key"], f"done in {time.monotonic() - start:.1f} s")
     return name
+
+
+def unusable(job: CellJob) -> UserError | None:
+    """Why the code from outside that a cell was planned with cannot be run here."""
+    try:
+        outside.take(job.get("outside", {}))
+    except UserError as error:
+        return error
+    return None
+
+
+def refuse(why: UserError, job: CellJob) -> Answered:
+    """In the place of a back end."""
+    raise why
 
 
 def write_files(output_dir: Path, name: str, answered: Answered) -> dict[str, Note]:

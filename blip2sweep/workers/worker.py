@@ -21,7 +21,6 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from blip2sweep import outside
 from blip2sweep.backends.backend import Answered, Backend, load_backend
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
@@ -35,7 +34,7 @@ from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
 from blip2sweep.workers.rounds import jobs_of
-from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, run_cell, say, slurm_job
+from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, slurm_job, unusable
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
@@ -126,8 +125,12 @@ class Worker:
         size = self._half_batch() if half else None
         if "chat" not in job:
             return partial(self._ready(job), batch_size=size)
-        ask = lambda one: self._ready(job)(one, batch_size=size)  # noqa: E731
+        ask = partial(self._round, batch_size=size)
         return partial(run_in_context, ask=ask, output_dir=self.output_dir, settings=self.pack["settings"])
+
+    def _round(self, job: CellJob, batch_size: int | None) -> Answered:
+        """What the back end says for a round. It is loaded when the first one is asked for."""
+        return self._ready(job)(job, batch_size=batch_size)
 
     def _ready(self, job: CellJob) -> Backend:
         self.backend = self.backend or self._load_backend(job)
@@ -190,20 +193,6 @@ class Worker:
         name = stem(job["key"], result["predictions"])
         if not attempts.open and not is_scored(self.output_dir, name, job["task"]):
             self._scoring(name, job)
-
-
-def unusable(job: CellJob) -> UserError | None:
-    """Why the code from outside that a cell was planned with cannot be run here."""
-    try:
-        outside.take(job.get("outside", {}))
-    except UserError as error:
-        return error
-    return None
-
-
-def refuse(why: UserError, job: CellJob) -> Answered:
-    """In the place of a back end."""
-    raise why
 
 
 def may_live(start: StartLine) -> bool:

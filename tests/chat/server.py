@@ -17,13 +17,18 @@ Script = Callable[[Body, int], object]  # (the request, its number) -> a text to
 
 @dataclass
 class Fails:
-    """A response that is none: an HTTP status, raw bytes, seconds of silence before it, or a cut connection."""
+    """A response that is none: an HTTP status, raw bytes, seconds of silence before it, or a cut connection.
+
+    drip: seconds between two pieces of the head (`in_head`) or of the body.
+    """
 
     status: int = 200
     raw: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     silent: float = 0.0
     cut: bool = False
+    drip: float = 0.0
+    in_head: bool = False
 
 
 def echo(body: Body, number: int) -> str:
@@ -61,8 +66,15 @@ def serving(script: Script = echo) -> Iterator[Endpoint]:
             for name, value in said.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(said.raw) + (50 if said.cut else 0)))
+            if said.in_head:
+                for _ in range(8):
+                    self.send_header("X-More", "x")
+                    self.flush_headers()
+                    time.sleep(said.drip)
             self.end_headers()
-            self.wfile.write(said.raw)
+            for start in range(0, len(said.raw), 20 if said.drip else len(said.raw)):
+                self.wfile.write(said.raw[start : start + 20] if said.drip else said.raw)
+                time.sleep(said.drip)
             self.close_connection = True
 
         def log_message(self, *args: object) -> None:

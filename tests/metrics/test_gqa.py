@@ -145,6 +145,15 @@ def test_steps_leave_the_last_query_out(program: list[tuple[str, str]], steps: i
 # ---- as metrics
 
 
+def test_the_drop_of_consistency_counts_what_only_one_side_got_right() -> None:
+    base, cell = (
+        np.array(rows, dtype=np.float64)
+        for rows in ([[1, 1], [0.5, 1], [0, 0], [0, 0]], [[1, 1], [0.5, 1], [0, 1], [0, 1]])
+    )
+    drop = paired_drop(METRICS["gqa_consistency"], base, cell, images(range(4)))
+    assert drop.drop == pytest.approx(0.75 - 0.375)
+
+
 def test_intervals_of_sums_and_none_of_the_distribution() -> None:
     asked: dict[int | str, Asked] = {i: question(group="color", entailed=(i ^ 1,)) for i in range(400)}
     ids, rng = list(asked), np.random.default_rng(0)
@@ -160,6 +169,22 @@ def test_intervals_of_sums_and_none_of_the_distribution() -> None:
     assert drop.drop > 0
     assert math.isnan(drop.low)
     assert math.isnan(drop.high)
+
+
+def test_a_drop_of_consistency_counts_what_only_the_cell_has_right() -> None:
+    """The questions that consistency is about are those that a model answers correctly: another cell, other questions."""
+    asked: dict[int | str, Asked] = {i: question(entailed=(i ^ 1,)) for i in range(80)}
+    ids = list(asked)
+    base, cell = (
+        GqaScorer(asked).statistics(ids, ["red" if i % 8 in right else "blue" for i in range(80)])["gqa_consistency"]
+        for right in ((0, 1, 2), (4, 6))
+    )
+    metric, grouped = METRICS["gqa_consistency"], images([i // 2 for i in range(80)])
+    drop = paired_drop(metric, base, cell, grouped)
+    assert drop.drop == pytest.approx(metric.value(base) - metric.value(cell))
+    few = paired_drop(metric, base[:8], cell[:8], images([i // 2 for i in range(8)]))
+    assert few.drop == pytest.approx(metric.value(base[:8]) - metric.value(cell[:8]))
+    assert few.low < few.drop < few.high
 
 
 def test_each_rule_has_columns_of_its_own() -> None:

@@ -14,7 +14,6 @@ from blip2sweep.tasks import TaskData, load_task
 from scripts.miniatures import write
 from tests.checkpoints import conf
 from tests.composing import plan
-from tests.in_process import jobs, run
 
 NAMES = ("coco_caption", "flickr30k_caption", "nocaps", "rsicd_caption")
 NOCAPS, FLICKR = "nocaps_val_4500_captions.json", "dataset_flickr30k.json"
@@ -232,20 +231,6 @@ def test_missing_images_are_counted(data: Path) -> None:
         refused(lambda name=name: load(data, name), f"no such image (1 of {count} named by")
         refused(lambda name=name: load(data, name, images="gone"), f"no such image ({count} of {count} named by")
     refused(lambda: load(data, "nocaps", images="../x"), "task.images=../x: outside of the data folder")
-
-
-def test_missing_images_are_skipped_and_counted_where_asked_for(data: Path) -> None:
-    folder = data / "nocaps" / "val"
-    first, *_, last = sorted(folder.iterdir())
-    for image in (first, last):
-        image.unlink()
-    words = ("task=nocaps", f"task.data_dir={data}/nocaps", "task.on_bad_image=skip", "part=none")
-    (job,) = jobs(*words)
-    predictions, told = run([job])[job["key"]]
-    assert (len(predictions.id), told["cost"]["bad_images"]) == (14, 2)
-    for image in folder.iterdir():
-        image.unlink()
-    refused(lambda: plan(*words), "no such image (16 of 16 named by")
 
 
 def test_a_folder_with_several_karpathy_files_needs_a_name(data: Path) -> None:

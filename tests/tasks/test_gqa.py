@@ -12,6 +12,8 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
+from blip2sweep.results.predictions import read_variant, write_predictions
+from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.sample import TaskData
@@ -118,6 +120,28 @@ def test_questions_are_reworded_as_lavis_does_and_rules_change_no_key(data: Path
     (raw,), (lavis,) = (plan(*words, f"generation.question={q}").keys for q in ("raw", "lavis"))
     assert raw != lavis
     assert plan(*words, "task.rule=lavis,llava").keys[0] == raw
+
+
+def test_other_choices_score_what_reads_them_again(data: Path, tmp_path: Path) -> None:
+    before = load_task(task(data, "val_all", rule=["official", "llava"]))
+    predictions = Predictions(
+        [s.id for s in before.samples], [s.image_id for s in before.samples], [s.references[0] for s in before.samples]
+    )
+    write_predictions(tmp_path, "a", predictions)
+    assert score_result(tmp_path, "a", Scorer(before))
+    again = load_task(task(data, "val_all", rule=["official", "llava"]))
+    assert not score_result(tmp_path, "a", Scorer(again))
+
+    choices = json.loads((data / "val_choices.json").read_text())
+    of_first = choices[str(before.samples[0].id)]
+    of_first["plausible"] = [*of_first["plausible"], "another"]
+    (data / "val_choices.json").write_text(json.dumps(choices))
+    after = load_task(task(data, "val_all", rule=["official", "llava"]))
+    assert after.fingerprint == before.fingerprint
+    scorers = Scorer(after).variants
+    held = {suffix: own.holds(read_variant(tmp_path, "a", suffix)) for suffix, own in scorers.items()}
+    assert held == {"": False, "_llava": False}
+    assert scorers["_llava"].installed.keys() == {"gqa_choices_llava"}
 
 
 # ---- bad input

@@ -35,6 +35,11 @@ def test_k_is_part_of_the_key_and_generation_is_not(folder: Path) -> None:
     assert [cell.key for cell in cells(folder, *words)] == keys[:1]
 
 
+def test_a_k_beyond_what_there_is_is_one_key(folder: Path) -> None:
+    keys = [cell.key for cell in cells(folder, "task.k=30,31,500", "task.limit=6", "part=none")]
+    assert len(set(keys)) == 1
+
+
 @pytest.mark.parametrize("k", ["0", "-1", "null"])
 def test_k_is_a_positive_integer(folder: Path, k: str) -> None:
     with pytest.raises(UserError, match=f"task.k={k.replace('null', 'None')}: right: a positive integer, such as 128"):

@@ -94,6 +94,12 @@ def test_calibration_takes_no_setting_of_another_task(tmp_path: Path) -> None:
     assert named["annotations"] == "{split}.json"
 
 
+@pytest.mark.parametrize(("images", "kept"), [("val2014", False), ("pictures/val2014", False), ("pictures", True)])
+def test_calibration_looks_for_the_pictures_of_its_own_split(tmp_path: Path, images: str, kept: bool) -> None:
+    task = {**section(tmp_path), "split": "val2014", "images": images, "train_split": "train2014"}
+    assert ("images" in split_settings({"name": "task"}, task)) is kept
+
+
 def test_annotations_and_images_in_place_of_a_formats_own(tmp_path: Path) -> None:
     config = conf("task/shapes_vqa")
     from blip2sweep.files import local_path

@@ -19,7 +19,7 @@ from tests.in_process import jobs, run
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "tasks.md").read_text()
 TASKS = {p.stem for p in (ROOT / "conf" / "task").glob("*.yaml")}
-EMBEDDED = {"shapes_caption", "shapes_vqa"}
+EMBEDDED = {"shapes_caption", "shapes_retrieval", "shapes_vqa"}
 SAMPLES = 4
 
 pytestmark = pytest.mark.xdist_group("java")  # one worker, so one METEOR
@@ -58,11 +58,23 @@ def test_a_command_of_the_page_runs_on_its_miniature(
         assert not math.isnan(values[data.main_metric])
 
 
-def test_every_task_has_a_section_or_is_embedded() -> None:
-    told = set(re.findall(r"^### `?(\w+)`?", PAGE, re.MULTILINE))
-    assert told <= TASKS
-    commanded = {name for command in COMMANDS for name in re.findall(r"task=(\w+)", command)}
-    assert told <= commanded
+def test_every_task_has_a_section_a_row_and_a_command() -> None:
+    sections = re.findall(r"^### `?(\w+)`?$", PAGE, re.MULTILINE)
+    assert set(sections) == TASKS - EMBEDDED
+    rows = "\n".join(re.findall(r"^\|([^|]*)\|", PAGE.split("\n## ")[0], re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", rows)) == TASKS
+    assert re.findall(r"\(#(\w+)\)", rows) == sections
+    assert {name for command in COMMANDS for name in re.findall(r"task=(\w+)", command)} >= TASKS - EMBEDDED
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda p: p.name)
+def test_every_block_of_code_is_closed(page: Path) -> None:
+    opened = None
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if fence := re.match(r" *```(.*)", line):
+            assert opened is None or not fence[1], f"{page.name}:{number}: the block of line {opened} is still open"
+            opened = number if opened is None else None
+    assert opened is None, f"{page.name}:{opened}"
 
 
 def test_lines_are_short() -> None:

@@ -148,6 +148,15 @@ def test_calibration_may_not_see_their_images_whatever_they_are_called(tmp_path:
     check_other_pictures(other, "train", evaluated)
 
 
+def test_equal_names_in_two_folders_are_other_pictures(tmp_path: Path) -> None:
+    roots = [named(tmp_path / folder) for folder in ("mine", "yours")]
+    mine, yours = (task(root) for root in roots)
+    for sample in yours.samples:
+        sample.image.write_bytes(sample.image.read_bytes() + b" ")
+    configs = [{**conf("task/shapes_caption"), "data_dir": str(root), "split": "train"} for root in roots]
+    check_disjoint(yours, configs[1], mine, configs[0])
+
+
 @pytest.mark.parametrize(
     ("image_id", "file"), [("a1", "a1.jpg"), ("a1.PNG", "a1.PNG"), ("42", "42.jpg"), ("in/a.b", "in/a.b.jpg")]
 )

@@ -143,6 +143,9 @@ def test_a_split_that_is_not_there(data: Path) -> None:
     refused(lambda: load(data, "vqav2", split="val2015"), "task.split=val2015: no question file")
     refused(lambda: load(data, "textvqa", split="vol"), "did you mean 'val'")
     refused(lambda: load(data, "vizwiz", split="vol"), "did you mean 'val'")
+    of_another = {"data_dir": str(data / "vqav2")}
+    refused(lambda: load(data, "textvqa", **of_another), f"no file {data}/vqav2/TextVQA_0.5.1_val.json; known: none;")
+    refused(lambda: load(data, "vizwiz", **of_another), "Annotations/val.json; known: test, train, val;")
 
 
 def test_questions_without_annotations_where_scores_are_wanted(data: Path) -> None:
