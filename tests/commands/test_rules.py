@@ -13,15 +13,17 @@ import pytest
 
 from blip2sweep.analysis.draws import load_draws
 from blip2sweep.commands.finish import check_all_done, finish
-from blip2sweep.commands.rescore import rescore
+from blip2sweep.commands.rescore import Rescored, rescore
 from blip2sweep.commands.run import Outcome, run_sweep
 from blip2sweep.commands.run_one import run_single
 from blip2sweep.commands.sweeps import retry
-from blip2sweep.errors import UserError
+from blip2sweep.commands.table import show_table
+from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results import predictions as records
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.lines import sealed
 from blip2sweep.results.score_folders import known_variants, scored_names
 from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.sweeps import find_sweep
@@ -168,6 +170,37 @@ def test_a_sweep_is_not_scored_while_a_variant_lacks(tmp_path: Path, capsys: pyt
     check_all_done(tmp_path, sweep)
     assert rules.SCORED == ["color"]
     assert table(tmp_path, "s")["toy_right_color"].notna().all()
+
+
+def test_table_names_what_lacks_one_of_the_wanted_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept(tmp_path, "s", ["task.rule=[strict,color]"])
+    swept(tmp_path, "strict")
+    (gone,) = sorted((tmp_path / "variants" / "color").iterdir())[:1]
+    gone.unlink()
+    for name, every, told in (("s", False, True), (None, True, True), ("strict", False, False)):
+        capsys.readouterr()
+        show_table(tmp_path, name, "csv", every)
+        said = f"1 of 2 cells is done and not scored, the first is {gone.name[:12]}"
+        assert (said in capsys.readouterr().err) == told
+
+
+def test_retry_fails_for_what_it_cannot_score_by_another_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cells that have no score file of the default rule, and one of earlier scorers of their own."""
+    swept(tmp_path, "s", ["task.rule=color"])
+    version = records.scorer_version
+    monkeypatch.setattr(records, "scorer_version", lambda s: "9" if "right" in s else version(s))
+    for journal in (tmp_path / "journals").iterdir():
+        kept = [x for x in journal.read_bytes().splitlines() if b'"event":"measured"' not in x]
+        lines = [{k: v for k, v in json.loads(x).items() if k not in ("n", "crc")} for x in kept]
+        journal.write_bytes(b"".join(sealed(r, i) for i, r in enumerate(lines)))
+    keys = {*find_sweep(tmp_path, "s").keys}
+    failed = Rescored(failed={k: {"kind": "bad_config", "error": "gone", "traceback": ""} for k in keys})
+    monkeypatch.setattr("blip2sweep.commands.rescore.score_results", lambda *given: failed)
+    monkeypatch.setattr("blip2sweep.running.queue.submitter_lives", lambda submission: False)  # it is this process
+    with pytest.raises(SweepFailed, match="2 of 2 cells are done and not scored"):
+        retry(tmp_path, "s", None, False)
 
 
 def test_rescore_asks_for_another_rule(tmp_path: Path) -> None:
