@@ -15,7 +15,7 @@ import socket
 import time
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from blip2sweep.errors import UserError
 from blip2sweep.machine.processes import exists
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "wekafs")
 SEAL = b'"crc":"'
 SEALED = len(SEAL) + 10  # bytes of `"crc":"1a2b3c4d"}`
@@ -38,6 +39,38 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises UserError, one line, and then leaves nothing half-written.
     """
+    _write(path, data, Path.replace)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file as `write_atomic` does, unless there is one; of several writers one makes it. Returns whether it was
+    written. On a file system without links the last writer's stays."""
+    try:
+        _write(path, data, _link)
+    except _Taken:
+        return False
+    return True
+
+
+class _Taken(Exception):
+    """A file is there."""
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise _Taken from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if path.exists():
+            raise _Taken from None
+        temporary.replace(path)
+
+
+def _write(path: Path, data: bytes, place: Callable[[Path, Path], object]) -> None:
+    """place: gives the temporary file its name."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         make_folder(path.parent)
@@ -45,14 +78,15 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        place(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # it may fail for the reason that is reported below
-            temporary.unlink()
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); right: a writable output_dir with space"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it may fail for the reason that is reported, or have its name
+            temporary.unlink()
 
 
 def make_folder(folder: Path) -> None:

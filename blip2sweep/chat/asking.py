@@ -22,7 +22,8 @@ class Lacking(Exception):
 
 @dataclass
 class Usage:
-    """What the requests of a cell took. hits: of them, those that were answered without asking for this cell."""
+    """What the requests of a cell took. hits: of them, those that were answered without asking for this cell.
+    empty: of them, those whose reply has no text, as after a filter or where all tokens went into thoughts."""
 
     requests: int = 0
     hits: int = 0
@@ -31,6 +32,7 @@ class Usage:
     asked_prompt_tokens: int = 0
     asked_completion_tokens: int = 0
     seconds: float = 0.0
+    empty: int = 0
     _seen: set[str] = field(default_factory=set)
 
     def add(self, request: Request, reply: Reply, cell: str) -> None:
@@ -38,6 +40,7 @@ class Usage:
         own = reply.cell == cell and request.key not in self._seen
         self._seen.add(request.key)
         self.requests, self.hits = self.requests + 1, self.hits + (not own)
+        self.empty += not reply.text.strip()
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
         if own:
@@ -94,5 +97,4 @@ class Asking:
             return there
         answered, told = client(request)
         reply = replace(answered, cell=self.cell)
-        self.replies.put(request, reply, told)
-        return reply
+        return self.replies.put(request, reply, told)

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
 from blip2sweep.chat.connection import opener
@@ -31,6 +31,7 @@ NEEDS_KEY = ("api.openai.com",)  # hosts that answer nobody without one
 AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled at each try
 LONGEST_ASKED = 600.0  # seconds that a Retry-After is followed
+SECRET = 8  # characters that a key has which is one
 MOST_BYTES = 4_000_000  # of a reply that is read
 
 
@@ -81,10 +82,20 @@ class Client:
         headers = {"Content-Type": "application/json", "User-Agent": "blip2sweep"}
         headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
         sent = urllib.request.Request(self.url, json.dumps(request.body).encode(), headers)
-        text, usage, told = _reply(self._read(sent))
-        counts = (usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
+        body = self._read(sent)
+        try:
+            found = _reply(body)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            shown = self._clean(body.decode(errors="replace"))[:80]
+            raise _Passing(f"no chat completion ({shown or 'nothing'})") from None
+        counts = (found.usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
         prompt, completion = (n if isinstance(n, int) else 0 for n in counts)
-        return Reply(text, prompt, completion, round(time.monotonic() - began, 3)), told
+        told: dict[str, object] = {
+            "answered_by": self._short(found.model),
+            "finish_reason": self._short(found.finish),
+            "time": time.time(),
+        }
+        return Reply(self._text(found.text), prompt, completion, round(time.monotonic() - began, 3)), told
 
     def _read(self, sent: urllib.request.Request) -> bytes:
         """The body of the response. Raises _Passing, or ChatError for what does not pass."""
@@ -119,23 +130,44 @@ class Client:
 
     def _clean(self, text: str) -> str:
         """One short line without the key."""
-        text = text.replace(self._key, "…") if self._key else text
-        return " ".join(text.split())[:200]
+        return " ".join(self._without_key(text).split())[:200]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "…") if self._key else text
+
+    def _text(self, text: str) -> str:
+        """What is kept of a reply. A key such as `none`, which endpoints on this machine take, is a word of replies."""
+        return self._without_key(text) if len(self._key) >= SECRET else text
+
+    def _short(self, told: object) -> str | None:
+        return self._clean(_whole(told)) if isinstance(told, str) else None
 
 
-def _reply(body: bytes) -> tuple[str, dict[str, object], dict[str, object]]:
-    """(text, usage, what else it says) of a response. Raises _Passing for what is no chat completion."""
-    try:
-        data = json.loads(body)
-        text = data["choices"][0]["message"]["content"]
-        if text is not None and not isinstance(text, str):
-            raise TypeError("content")
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        shown = " ".join(body[:80].decode(errors="replace").split())
-        raise _Passing(f"no chat completion ({shown or 'nothing'})") from None
+class _Completion(NamedTuple):
+    """text: empty where the endpoint gives none, as after a filter. finish: why it ends, as the endpoint says it."""
+
+    text: str
+    usage: dict[str, object]
+    finish: object
+    model: object
+
+
+def _reply(body: bytes) -> _Completion:
+    """The completion in a response. Raises ValueError and its like for what is none."""
+    data = json.loads(body)
+    choice = data["choices"][0]
+    text = choice["message"]["content"]
+    if text is not None and not isinstance(text, str):
+        raise TypeError("content")
     usage = data.get("usage")
-    told = {"answered_by": data.get("model"), "time": time.time()}
-    return text or "", usage if _is_object(usage) else {}, told
+    return _Completion(
+        _whole(text or ""), usage if _is_object(usage) else {}, choice.get("finish_reason"), data.get("model")
+    )
+
+
+def _whole(text: str) -> str:
+    """A text that can be written as UTF-8: half a surrogate pair, which JSON may have, becomes `?`."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _is_object(value: object) -> TypeGuard[dict[str, object]]:

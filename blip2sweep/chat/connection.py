@@ -30,7 +30,7 @@ class _Until(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("timed out")
         self._sock.settimeout(left if left < float("inf") else None)
-        found: int | None = self._sent.readinto(buffer)  # type: ignore[attr-defined]
+        found: int | None = self._sent.readinto(buffer)
         return found
 
     def close(self) -> None:

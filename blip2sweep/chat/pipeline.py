@@ -21,7 +21,7 @@ B = TypeVar("B")
 
 
 class Rounds(Protocol):
-    """What the vision-language model says of the pictures."""
+    """What the vision-language model says of the pictures that can be read. All questions are about such."""
 
     def answers(self) -> list[str]:
         """Its own answer to each question."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from blip2sweep.chat.messages import CAPTION_PROMPT, NOUN_PROMPT, SHOTS, VERSION
 from blip2sweep.errors import UserError, UserErrors, nearest
 from blip2sweep.wire.chat import ChatRecipe, Endpoint, Sampling
 
 ENDPOINT = ("base_url", "online", "timeout", "retries", "concurrency", "price_in", "price_out")
+PLAIN, LABEL = re.compile(r"[!-~]+"), re.compile(r"[\w-]{1,63}")  # an address, and a part of a host's name
 IN_CONTEXT = "right: task=okvqa_incontext, or without chat"
 
 
@@ -125,13 +127,28 @@ def check_url(url: object) -> str:
     right = "right: such as http://localhost:8000/v1, what stands before /chat/completions"
     if not isinstance(url, str) or not url:
         raise UserError(f"chat.base_url: not set; {right}")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # an open bracket
+        raise UserError(f"chat.base_url={url.rpartition('@')[2]}: no address of a server; {right}") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         told = f"{parts.scheme}://…@{parts.hostname}" if parts.username or parts.password else f"{url.split('?')[0]}?…"
         raise UserError(f"chat.base_url={told}: holds more than an address; {right}, and the key in OPENAI_API_KEY")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _is_server(parts):
         raise UserError(f"chat.base_url={url}: no address of a server; {right}")
+    if not PLAIN.fullmatch(url):
+        raise UserError(f"chat.base_url={url!r}: has characters that no address has; {right}")
     return url.rstrip("/")
+
+
+def _is_server(parts: SplitResult) -> bool:
+    """Whether an address names a host, and no port or one that there can be."""
+    try:
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    return port != 0 and (":" in host or all(LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")))
 
 
 def _failed(config: Mapping[str, object], checks: list[tuple[str, Callable[[object], bool], str]]) -> list[UserError]:

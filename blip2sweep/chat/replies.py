@@ -1,7 +1,7 @@
 """Replies of chat models on disk: one file a request, named by the sha256 of what determines the reply.
 
-Every cell and sweep of an output folder shares them. A file is written whole or not at all, so writers need no lock. One
-that is damaged counts as absent: the request is sent again.
+Every cell and sweep of an output folder shares them. A file is written whole or not at all, and the first
+writer's stays, so writers need no lock. One that is damaged counts as absent: the request is sent again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
-from blip2sweep.files import read_json, write_json
+from blip2sweep.files import json_bytes, read_json, write_atomic, write_new
 from blip2sweep.wire.chat import Message, Sampling
 
 FOLDER = ("cache", "chat")  # in the output_dir
@@ -66,9 +66,16 @@ class Replies:
         except (UserError, OSError, KeyError, TypeError):
             return None
 
-    def put(self, request: Request, reply: Reply, told: dict[str, object]) -> None:
-        """Store a reply. told: what else the endpoint says of it. Raises UserError when the disk refuses."""
-        write_json(self._path(request), {"request": request.body, "reply": reply.__dict__, **told})
+    def put(self, request: Request, reply: Reply, told: dict[str, object]) -> Reply:
+        """Store a reply, unless another process has stored one meanwhile. Returns the one that is stored, so that all who
+        ask rest on the same. told: what else the endpoint says of it. Raises UserError when the disk refuses."""
+        path, data = self._path(request), json_bytes({"request": request.body, "reply": reply.__dict__, **told})
+        if write_new(path, data):
+            return reply
+        if (there := self.get(request)) is not None:
+            return there
+        write_atomic(path, data)  # a damaged one
+        return self.get(request) or reply
 
     def _path(self, request: Request) -> Path:
         return self.folder / request.key[:2] / f"{request.key}.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.chat.client import Client
-from blip2sweep.chat.recipe import endpoint
+from blip2sweep.chat.recipe import ENDPOINT, endpoint
 from blip2sweep.errors import UserError
 from blip2sweep.planning.plan import Plan, PlannedJob
 
@@ -55,10 +55,21 @@ def asks_of(config: Config) -> bool:
 
 
 def check_chat(jobs: Sequence[PlannedJob], plan: Plan) -> None:
-    """Refuse workers that are to ask a chat model and cannot, for want of an address or a key."""
+    """Refuse jobs whose requests go to different endpoints, because a command has one; and workers that are to ask a chat
+    model and cannot, for want of an address or a key."""
+    asking = [job.config["chat"] for job in jobs if asks_of(job.config)]
+    for other in asking[1:]:
+        first, second = endpoint(asking[0]), endpoint(other)
+        if differ := [key for key in ENDPOINT if first.get(key) != second.get(key)]:
+            told = "; ".join(f"chat.{key}={first.get(key)} and {second.get(key)}" for key in differ)
+            raise UserError(
+                f"chat={asking[0]['name']},{other['name']}: all requests of a command go to one endpoint ({told}); right: "
+                f"one command an endpoint, or the same chat.{differ[0]} for all"
+            )
     if any(cell.chat for cell in plan.todo):
-        for config in (job.config for job in jobs if asks_of(job.config) and job.config["chat"]["online"]):
-            Client(endpoint(config["chat"]))
+        for config in asking:
+            if config["online"]:
+                Client(endpoint(config))
 
 
 def check_output_dir(output_dir: Path) -> None:

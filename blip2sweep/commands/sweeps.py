@@ -11,12 +11,13 @@ from pathlib import Path
 
 from blip2sweep.commands.finish import check_all_done, finish, log_lines
 from blip2sweep.commands.other_users import its_commands, owner
+from blip2sweep.commands.other_versions import of_other_versions
 from blip2sweep.console.printing import one_line, tell
 from blip2sweep.errors import SweepFailed, UserError, nearest
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage
-from blip2sweep.results.predictions import scored_names
+from blip2sweep.results.score_folders import scored_names
 from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
 from blip2sweep.running.progress import follow
@@ -89,6 +90,7 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
         return
     there = {r["key"] for r in missing}
     older = [r for r in outdated(output_dir, sweep) if r["key"] not in there]
+    older += of_other_versions(output_dir, sweep, {*sweep.keys} - there - {r["key"] for r in older})
     if not missing and not older:
         return
     tell(f"scoring {len(missing) + len(older)} cells that are done and not scored")

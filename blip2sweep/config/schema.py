@@ -141,7 +141,7 @@ class ChatConfig:
     lemmatize: str = "none"  # none | spacy: the own answer that the questions variant tells the chat model
     base_url: str | None = None  # what stands before /chat/completions
     online: bool = False  # whether workers ask themselves
-    timeout: float = 60.0  # seconds of silence
+    timeout: float = 60.0  # seconds for a whole reply
     retries: int = 6
     concurrency: int = 4  # requests at once
     price_in: float | None = None  # of a million tokens

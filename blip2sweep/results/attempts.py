@@ -39,9 +39,7 @@ class Attempts:
     failures: list[FailureLine] = field(default_factory=list)
     measured: dict[str, MeasuredLine] = field(default_factory=dict)  # {source: the newest measurement}
     unscored: UnscoredLine | None = None  # why the newest attempt to score the cell failed
-    waiting: dict[str, RequeuedLine] = field(
-        default_factory=dict
-    )  # {attempt that stopped for want of replies: its end}
+    waiting: dict[str, RequeuedLine] = field(default_factory=dict)  # {attempt that stopped for replies: its end}
 
     @property
     def started(self) -> int:

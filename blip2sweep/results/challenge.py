@@ -18,6 +18,7 @@ from blip2sweep.wire.pack import TaskJob
 T = TypeVar("T")
 Row = dict[str, Id]
 PROCESSORS: Mapping[str, Callable[[str], str]] = {"none": str, "evalai": evalai_answer}
+KIND = "vqa"  # whose outputs are the answers, word for word
 QUESTIONS = "the official question file"
 
 
@@ -37,12 +38,15 @@ def submission(
 
     form: `vqav2`, {"question_id", "answer"} each, or `vizwiz`, {"image", "answer"}. processor: `evalai` rewrites each
     answer first, as LLaVA's scripts do. fill: a question file; those of its questions that the task lacks get an empty
-    answer. Raises UserError for another form or processor, for outputs that are no texts, and for ids that the form
-    cannot hold.
+    answer. Raises UserError for another form or processor, for a task whose outputs are other texts or none, as a
+    chat model's replies, and for ids that the form cannot hold.
     """
     rewrite, row = _known(PROCESSORS, processor, "--processor"), _known(FORMS, form, "--form")
-    if predictions.text is None:
-        raise UserError(f"task {task['name']}: its outputs are no texts; right: a task that asks for answers")
+    if task["kind"] != KIND or predictions.text is None:
+        raise UserError(
+            f"task {task['name']}: its outputs, of kind {task['kind']}, are no answers that such a server reads; right: a "
+            f"cell of kind {KIND}"
+        )
     data = planned_task(cast("Mapping[str, Any]", task))
     said = dict(zip(predictions.id, predictions.text, strict=True))
     rows = [row(s, rewrite(said.get(s.id, ""))) for s in data.samples]

@@ -13,7 +13,8 @@ import pandas as pd
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.results.collect import collect, unwritten_rows
-from blip2sweep.results.predictions import known_variants, scored_names, stem
+from blip2sweep.results.predictions import stem
+from blip2sweep.results.score_folders import known_variants, scored_names
 from blip2sweep.results.sweeps import Sweep, newer_single_runs
 from blip2sweep.results.table_files import is_current
 

@@ -1,17 +1,15 @@
 """Predictions and their statistics on disk: `predictions/<key>-<hash>.json` and `scores/<key>-<hash>.npz`.
 
-Statistics by another rule of scoring are in a file of their own, `variants/<variant>/<key>-<hash>.npz`, with those that
-every variant has: no process rewrites what another one has scored, and names of files tell what a cell has.
+Statistics by another rule of scoring are in a file of their own (score_folders.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json, write_atomic, write_noted
 from blip2sweep.metrics import METRICS
+from blip2sweep.results.score_folders import SECOND, known_variants, score_folder
 from blip2sweep.tasks.predictions import Predictions
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -88,7 +87,6 @@ def predictions_or_none(output_dir: Path, name: str) -> Predictions | None:
 
 # ---- second runs, from which a noise floor is measured
 
-SECOND = "-noise"
 RECALIBRATIONS = ("seed", "arithmetic")  # what differs when a calibrated cell is calibrated a second time
 
 
@@ -105,48 +103,6 @@ def second_runs(output_dir: Path, name: str) -> dict[str, str]:
 
 
 # ---- statistics
-
-VARIANTS = "variants"
-
-
-def score_folder(output_dir: Path, variant: str = "") -> Path:
-    """The folder of a variant's score files. variant: its suffix, such as `_lavis`; empty for the default."""
-    return output_dir / VARIANTS / variant[1:] if variant else output_dir / "scores"
-
-
-def known_variants(output_dir: Path) -> list[str]:
-    """The suffixes of the variants that some cell of the output folder was scored by, besides the default."""
-    folder = output_dir / VARIANTS
-    return sorted(f"_{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def variants_of(output_dir: Path, name: str) -> list[str]:
-    """The suffixes of the variants that have a score file of these predictions; none where that is the default alone."""
-    known = known_variants(output_dir)
-    return _unless_plain([v for v in ("", *known) if known and (score_folder(output_dir, v) / f"{name}.npz").exists()])
-
-
-def _unless_plain(variants: Sequence[str]) -> list[str]:
-    return list(variants) if any(variants) else []
-
-
-def listed_variants(output_dir: Path) -> dict[str, list[str]]:
-    """{name: `variants_of` it} of all predictions that have any."""
-    known, found = known_variants(output_dir), dict[str, list[str]]()
-    for variant in ("", *known) if known else ():
-        for name in scored_names(output_dir, variant):
-            found.setdefault(name, []).append(variant)
-    return {name: own for name, variants in found.items() if (own := _unless_plain(variants))}
-
-
-def scored_names(output_dir: Path, variant: str = "") -> set[str]:
-    """The names of predictions that have a score file of a variant, by default of the default one, without second
-    runs."""
-    try:
-        files = os.listdir(score_folder(output_dir, variant))  # noqa: PTH208  # making 100,000 Paths takes a second
-    except FileNotFoundError:
-        return set()
-    return {name.removesuffix(".npz") for name in files if SECOND not in name and name.endswith(".npz")}
 
 
 def scorer_version(statistic: str) -> str:
@@ -193,6 +149,13 @@ def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64
     return read_scores(output_dir, name)[0]
 
 
+def read_statistic(output_dir: Path, name: str, statistic: str) -> tuple[NDArray[np.float64] | None, str]:
+    """(one of `read_statistics`, None where it is missing; the version of what was installed beside this package for it,
+    empty where it depends on nothing else)."""
+    files = read_variants(output_dir, name).values()
+    return together(files)[0].get(statistic), installed_for(files).get(statistic, "")
+
+
 def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float64]], bool]:
     """(`read_statistics`, whether there are arrays and all of them are current), of all variants together."""
     return together(read_variants(output_dir, name).values())
@@ -204,16 +167,18 @@ def read_variants(output_dir: Path, name: str) -> dict[str, ScoreFile]:
     return {v: file for v, file in files.items() if file is not None}
 
 
-def variants_read(files: Mapping[str, ScoreFile]) -> list[str]:
-    """`variants_of` predictions with these files."""
-    return _unless_plain([*files])
-
-
 def together(files: Collection[ScoreFile]) -> tuple[dict[str, NDArray[np.float64]], bool]:
     """(all statistics of these score files, whether there are any and all of them are current). What several variants
     have is that of the first."""
     statistics = {s: a for f in reversed([*files]) for s, a in f.statistics.items()}
     return statistics, bool(files) and all(f.current for f in files)
+
+
+def installed_for(files: Collection[ScoreFile]) -> dict[str, str]:
+    """{statistic: version of what was installed beside this package} of the statistics of `together` that depend on
+    it."""
+    owners = {s: f for f in reversed([*files]) for s in f.statistics}
+    return {s: version for s, f in owners.items() if (version := f.installed.get(s))}
 
 
 class ScoreFile(NamedTuple):

@@ -21,7 +21,7 @@ from blip2sweep.results import drops
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
-from blip2sweep.results.predictions import listed_variants
+from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.wire.lines import ResultLine
 
 if TYPE_CHECKING:

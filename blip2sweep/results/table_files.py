@@ -20,7 +20,7 @@ from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.results.drops import MEASURES
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.main_metrics import with_main_metrics
-from blip2sweep.results.predictions import known_variants, score_folder
+from blip2sweep.results.score_folders import known_variants, score_folder
 from blip2sweep.results.sweeps import Sweep
 
 State = dict[str, object]  # sizes, times and versions of what tables are made from

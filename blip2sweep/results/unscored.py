@@ -8,7 +8,8 @@ from pathlib import Path
 
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import key_of, read_scores, score_folder, scored_names
+from blip2sweep.results.predictions import key_of, read_scores
+from blip2sweep.results.score_folders import score_folder, scored_names
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks.settings import suffixes
 from blip2sweep.wire.lines import ResultLine
@@ -65,9 +66,7 @@ def outdated(output_dir: Path, sweep: Sweep) -> list[ResultLine]:
     names = {r["key"]: predictions_name(r) for r in results}
     measured = {k: ledger.attempts[k].measured.items() for k in names}
     up_to_date = {
-        k
-        for k, n in names.items()
-        if any(is_current_source(s, n) and is_todays(line["scored"], line["metrics"]) for s, line in measured[k])
+        k for k, n in names.items() if any(is_current_source(s, n) and is_todays(line) for s, line in measured[k])
     }
     return [r for r in results if r["key"] not in up_to_date and not read_scores(output_dir, names[r["key"]])[1]]
 

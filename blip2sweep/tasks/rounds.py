@@ -22,8 +22,9 @@ def of_round(data: TaskData, job: RoundJob) -> TaskData:
     15. Raises UserError where the texts are not those of these samples."""
     if job["name"] == ANSWERS:
         return data
-    made = _captions(data) if job["name"] == CAPTIONS else _texts(data, job)
-    return replace(data, samples=tuple(made))
+    made = tuple(_captions(data) if job["name"] == CAPTIONS else _texts(data, job))
+    asked = {s.image_id for s in made}
+    return replace(data, samples=made) if asked == data.images.keys() else data.part(made)
 
 
 def _captions(data: TaskData) -> Iterator[Sample]:

@@ -122,7 +122,7 @@ WAITING = "waiting_for_chat"  # the reason of a cell that was given up until a c
 
 
 class RequeuedLine(Head, AttemptId):
-    """A cell was given up and will be run again. requests: the replies that a cell waits for, as far as they are known."""
+    """A cell was given up and will be run again. requests: how many replies it waits for, as far as is known."""
 
     event: Literal["requeued"]
     reason: NotRequired[str | None]
@@ -139,6 +139,9 @@ class Measured(TypedDict):
     metrics: dict[str, list[float | None]]
     images: NotRequired[int]
     same: NotRequired[float]  # share of outputs equal to the baseline's
+    # {statistic: version} of what was installed beside this package, where it changes a score, of cell and baseline.
+    installed: NotRequired[dict[str, str]]
+    baseline_installed: NotRequired[dict[str, str]]
 
 
 class MeasuredLine(Head, Measured):

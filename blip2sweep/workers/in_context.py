@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from blip2sweep.chat.client import Client
 from blip2sweep.chat.replies import Replies, Reply
 from blip2sweep.errors import UserError
 from blip2sweep.metrics.lemmas import lemmatised, lemmatiser_version
+from blip2sweep.rows import Id
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.question_text import RAW, prompts
@@ -42,13 +43,19 @@ def in_context(job: CellJob, ask: Ask | None, output_dir: Path, asking: Asking, 
     data = read_task(job)
     rounds = CellRounds(job, data.samples, output_dir, ask)
     recipe = job["chat"]["recipe"]
-    told = pipeline.run(recipe, asked_of(data, job["generation"]), rounds, asking, lemmatiser(recipe))
+    asked = asked_of(data, job["generation"])
+    told = pipeline.run(recipe, [asked[i] for i in rounds.seen], rounds, asking, lemmatiser(recipe))
     own = rounds.answered[ANSWERS]
     cost = {
         **_summed({name: answered.cost for name, answered in rounds.answered.items()}),
         **spent(asking.usage, endpoint),
     }
-    return Answered(_predictions(data, told, own.predictions), cost, own.layers_changed, own.provenance)
+    return Answered(
+        _predictions([data.samples[i].id for i in rounds.seen], told, own.predictions),
+        cost,
+        own.layers_changed,
+        own.provenance,
+    )
 
 
 def lemmatiser(recipe: ChatRecipe) -> Callable[[str], str] | None:
@@ -77,9 +84,9 @@ def asked_of(data: TaskData, generation: GenerationJob) -> list[str]:
     return prompts(data.rules, data.samples, "{}", generation.get("question", RAW))
 
 
-def _predictions(data: TaskData, told: pipeline.Told, own: Predictions) -> Predictions:
-    """The chat model's replies, with all that the model itself said, for the samples whose picture could be read."""
-    place = {sample.id: i for i, sample in enumerate(data.samples)}
+def _predictions(seen: Sequence[Id], told: pipeline.Told, own: Predictions) -> Predictions:
+    """The chat model's replies, with all that the model itself said. seen: the samples that `told` is about."""
+    place = {sample: i for i, sample in enumerate(seen)}
     order = [place[i] for i in own.id]
     replies: list[Reply] = [told.replies[i] for i in order]
     return Predictions(
@@ -114,6 +121,7 @@ def spent(usage: Usage, endpoint: Endpoint) -> Cost:
         "chat_completion_tokens": usage.completion_tokens,
         "chat_cache_hits": usage.hits,
         "chat_hit_rate": usage.hits / usage.requests if usage.requests else None,
+        "chat_empty": usage.empty,
         "chat_seconds": round(usage.seconds, 3),
     }
     prices = endpoint.get("price_in"), endpoint.get("price_out")

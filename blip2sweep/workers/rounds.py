@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -59,25 +60,38 @@ class CellRounds:
     ask: Ask | None
     answered: dict[str, Answered] = field(default_factory=dict)
 
+    @cached_property
+    def seen(self) -> list[int]:
+        """The places of the samples that a chat model is asked about: without those whose picture could not be read, where
+        that is known. The methods below have a value for each of them."""
+        try:
+            said = self._by_id(ANSWERS)
+        except Lacking:
+            return list(range(len(self.samples)))
+        return [i for i, s in enumerate(self.samples) if s.id in said]
+
     def answers(self) -> list[str]:
+        places = self.seen
+        if ANSWERS not in self.answered:  # another process may write it from now on, but these places are not of it
+            raise Lacking(rounds=[ANSWERS])
         said = self._by_id(ANSWERS)
-        return [said.get(s.id, "") for s in self.samples]
+        return [said[self.samples[i].id] for i in places]
 
     def captions(self) -> list[str]:
         said = self._by_id(CAPTIONS)
-        return [said.get(s.image_id, "") for s in self.samples]
+        return [said[self.samples[i].image_id] for i in self.seen]
 
     def said(self, name: str, texts: Sequence[Sequence[str]]) -> list[list[str]]:
-        said = self._by_id(name, texts)
-        pairs = zip(self.samples, texts, strict=True)
-        return [[said.get(f"{i} of {s.id}", "") for i in range(len(own))] for s, own in pairs]
+        asked = dict(zip(self.seen, texts, strict=True))
+        said = self._by_id(name, [asked.get(i, ()) for i in range(len(self.samples))])
+        return [[said[f"{k} of {self.samples[i].id}"] for k in range(len(own))] for i, own in asked.items()]
 
     def _by_id(self, name: str, texts: Sequence[Sequence[str]] | None = None) -> dict[Id, str]:
         """{sample: text}, without samples whose picture could not be read."""
         if texts is not None and not any(texts):
             return {}
         job = round_job(self.job, name, texts)
-        found = read_round(self.output_dir, job["key"])
+        found = self.answered.get(name) or read_round(self.output_dir, job["key"])
         if found is None:
             if self.ask is None:
                 raise Lacking(rounds=[name])

@@ -44,8 +44,8 @@ class DeviceBroken(Exception):
 def run_cell(
     job: CellJob, run: Run, journal: Journal, pack: PackName, stop: Stop, ledger: Ledger | None = None
 ) -> str | None:
-    """The name of the committed predictions; None when the cell failed or waits for a chat model. ledger: shows what others did with the cell
-    meanwhile, which the result then says it replaces.
+    """The name of the committed predictions; None when the cell failed or waits for a chat model. ledger: shows what
+    others did with the cell meanwhile, which the result then says it replaces.
 
     Raises Stopped when the worker was asked to stop, and DeviceBroken when the process has to end.
     """

@@ -21,7 +21,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from blip2sweep.backends.backend import Backend, load_backend
+from blip2sweep.backends.backend import Answered, Backend, load_backend
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.machine.processes import exists, lives, settle_user
@@ -125,8 +125,12 @@ class Worker:
         size = self._half_batch() if half else None
         if "chat" not in job:
             return partial(self._ready(job), batch_size=size)
-        ask = lambda one: self._ready(job)(one, batch_size=size)  # noqa: E731
+        ask = partial(self._round, batch_size=size)
         return partial(run_in_context, ask=ask, output_dir=self.output_dir, settings=self.pack["settings"])
+
+    def _round(self, job: CellJob, batch_size: int | None) -> Answered:
+        """What the back end says for a round. It is loaded when the first one is asked for."""
+        return self._ready(job)(job, batch_size=batch_size)
 
     def _ready(self, job: CellJob) -> Backend:
         self.backend = self.backend or self._load_backend(job)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import socket
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,27 +12,12 @@ from pathlib import Path
 import pytest
 
 from blip2sweep.chat import client as clients
-from blip2sweep.chat.asking import Asking, Lacking
 from blip2sweep.chat.client import ChatError, Client, retry_after, waiting
 from blip2sweep.chat.recipe import check_url
-from blip2sweep.chat.replies import Replies, Reply, Request
+from blip2sweep.chat.replies import Reply
 from blip2sweep.errors import UserError
-from blip2sweep.wire.chat import Endpoint
+from tests.chat.asking import QUICK, SECRET, asking, request
 from tests.chat.server import Body, Fails, Script, completion, serving
-
-SECRET = "sk-a-secret-of-this-test"
-QUICK = Endpoint(timeout=2.0, retries=2)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "FIRST_WAIT", 0.01)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-
-
-def request(text: str = "What is it?", temperature: float = 0.0) -> Request:
-    sampling = {"temperature": temperature, "max_tokens": 5} | ({"seed": 3} if temperature else {})
-    return Request("m", [{"role": "user", "content": text}], sampling)  # type: ignore[arg-type]
 
 
 def first_fails(*fails: Fails) -> Script:
@@ -71,6 +56,28 @@ PASSING = {
 def test_what_passes_is_tried_again(name: str) -> None:
     reply, requests = ask(first_fails(PASSING[name], PASSING[name]))
     assert (reply.text, requests) == ("a dog", 3)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"choices": [{"message": {"content": f"Bearer {SECRET}"}, "finish_reason": SECRET}], "model": f"x {SECRET}"},
+        {"choices": [], "headers": {"Authorization": "x" * 32 + SECRET}},
+        {"choices": [{"message": {"content": [SECRET]}}], "x" * 39: SECRET},
+    ],
+)
+def test_a_success_that_repeats_the_key_shows_and_keeps_none(tmp_path: Path, said: object) -> None:
+    with serving(lambda body, number: Fails(raw=json.dumps(said).encode())) as server:
+        try:
+            shown = repr(asking(tmp_path, server.url)([request("x")]))
+        except ChatError as error:
+            shown = str(error)
+    assert SECRET[:6] not in "".join([shown, *(path.read_text() for path in tmp_path.rglob("*.json"))])
+
+
+def test_a_key_that_is_no_secret_is_a_word_of_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "dog")
+    assert ask(lambda body, number: "a dog")[0].text == "a dog"
 
 
 def test_silence_is_tried_again() -> None:
@@ -142,10 +149,16 @@ def test_an_endpoint_that_is_down_is_one_line() -> None:
         Client({**QUICK, "base_url": f"http://127.0.0.1:{port}/v1"})(request())
 
 
+NOWHERE = ("http://localhost/ü", "http://.ex/v1", "http://x:abc/v1", "http://x:0/v1", "http://x:70000/v1", "http://[::1/v1",
+           "http://ho st/v1", "http://localhost/v1\n", f"http://{'x' * 64}.org/v1", "http://münchen/v1")  # fmt: skip
+
+
 def test_an_address_is_checked_and_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in (None, "", "localhost:8000", "ftp://x/v1", "http://"):
+    for url in (None, "", "localhost:8000", "ftp://x/v1", "http://", *NOWHERE):
         with pytest.raises(UserError, match=r"chat\.base_url"):
             check_url(url)
+    for url in ("http://localhost:8000/v1", "https://a-b.my_host.org./v1", "http://[::1]:8000/v1", "http://10.0.0.1"):
+        assert check_url(url + "/") == url
     for url in ("http://me:hidden@host/v1", "https://host/v1?key=hidden"):
         with pytest.raises(UserError, match="OPENAI_API_KEY") as found:
             check_url(url)
@@ -157,87 +170,3 @@ def test_an_address_is_checked_and_holds_no_password(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
         Client({"base_url": "http://localhost:8000/v1"})
-
-
-# ---- many requests, and their store
-
-
-def asking(folder: Path, url: str, cell: str = "a") -> Asking:
-    return Asking(Replies(folder), cell, Client({**QUICK, "base_url": url}))
-
-
-def test_each_request_is_asked_once_in_a_folder(tmp_path: Path) -> None:
-    requests = [request(text) for text in ("x", "y", "x")]
-    with serving() as server:
-        first, second = asking(tmp_path, server.url), asking(tmp_path, server.url, "b")
-        replies = first(requests)
-        assert [r.text for r in second([*requests, request("z")])] == [*(r.text for r in replies), "z"]
-        assert sorted(b["messages"][0]["content"] for b in server.requests) == ["x", "y", "z"]
-    assert (first.usage.requests, first.usage.hits) == (3, 1)
-    assert (second.usage.requests, second.usage.hits) == (4, 3)
-    assert second.usage.prompt_tokens == 4
-    assert second.usage.asked_prompt_tokens == 1
-    again = Asking(Replies(tmp_path), "a")
-    assert again(requests) == replies
-    assert (again.usage.requests, again.usage.hits) == (3, 1)  # whose the replies are does not change
-
-
-def test_a_reply_depends_on_model_messages_sampling_and_seed_alone() -> None:
-    drawn = request(temperature=0.7)
-    other = [
-        Request("n", drawn.messages, drawn.sampling), request("?", 0.7), request(), request(temperature=0.2),
-        Request("m", drawn.messages, {**drawn.sampling, "seed": 4}),
-        Request("m", drawn.messages, {**drawn.sampling, "max_tokens": 6}),
-    ]  # fmt: skip
-    assert len({r.key for r in (drawn, *other)}) == 7
-    assert request().key == request().key
-
-
-@pytest.mark.parametrize("damage", ["cut", "other", "empty", "folder"])
-def test_a_damaged_reply_is_asked_again(tmp_path: Path, damage: str) -> None:
-    with serving() as server:
-        asking(tmp_path, server.url)([request("x")])
-        (path,) = tmp_path.rglob("*.json")
-        if damage == "folder":
-            path.unlink()
-        else:
-            text = path.read_text()
-            path.write_text({"cut": text[:40], "other": text.replace('"text":"x"', '"text":"?"'), "empty": ""}[damage])
-        assert asking(tmp_path, server.url)([request("x")])[0].text == "x"
-        assert len(server.requests) == 2
-    assert Replies(tmp_path).get(request("x")) is not None
-
-
-def test_without_a_network_what_is_missing_is_counted(tmp_path: Path) -> None:
-    with serving() as server:
-        asking(tmp_path, server.url)([request("x")])
-    with pytest.raises(Lacking) as found:
-        Asking(Replies(tmp_path), "b")([request(text) for text in "xyzz"])
-    assert found.value.requests == 2
-
-
-def test_what_came_before_a_failure_is_kept(tmp_path: Path) -> None:
-    def script(body: Body, number: int) -> object:
-        return Fails(400, b"no") if body["messages"][0]["content"] == "bad" else "fine"
-
-    with serving(script) as server:
-        one = asking(tmp_path, server.url)
-        one.concurrency = 1
-        with pytest.raises(ChatError):
-            one([request(text) for text in ("a", "b", "c", "bad")])
-        before = len(server.requests) - 1
-        assert len([*tmp_path.rglob("*.json")]) == before
-
-
-def test_several_askers_of_the_same_replies_do_no_harm(tmp_path: Path) -> None:
-    requests = [request(str(i)) for i in range(20)]
-    found: list[list[str]] = []
-    with serving() as server:
-        run = lambda: found.append([r.text for r in asking(tmp_path, server.url)(requests)])  # noqa: E731
-        threads = [threading.Thread(target=run) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert found == [[str(i) for i in range(20)]] * 3
-    assert len(server.requests) < 60

@@ -161,3 +161,14 @@ def test_workers_that_ask_need_an_address_and_a_key(monkeypatch: pytest.MonkeyPa
     offline = [*WORDS, "chat=openai"]
     check_chat(jobs(*offline), plan(*offline))
     assert asks_of(jobs(*offline)[0].config)
+
+
+def test_jobs_with_two_endpoints_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    both = [w if w != "chat=local" else "chat=openai,local" for w in WORDS]
+    said = r"chat=openai,local: .* one endpoint \(chat\.base_url=https://api\.openai\.com/v1 and http://localhost:8000/v1\)"
+    for words in (both, [*both, "chat.online=true"]):
+        with pytest.raises(UserError, match=said):
+            check_chat(jobs(*words), plan(*words))
+    same = [*both, "chat.base_url=http://localhost:8000/v1"]
+    check_chat(jobs(*same), plan(*same))

@@ -75,6 +75,13 @@ def test_what_is_refused(data: Path, name: str, options: Any, word: str) -> None
     assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["incontext", "caption"])
+def test_outputs_that_are_no_answers_are_refused(data: Path, kind: str) -> None:
+    task = section(data, "vqav2")
+    with pytest.raises(UserError, match=f"of kind {kind}, are no answers .*right: a cell of kind vqa"):
+        submission({**task, "kind": kind}, said(task), "vqav2")
+
+
 def test_a_question_file_of_something_else_is_refused(data: Path) -> None:
     task = section(data, "vqav2")
     with pytest.raises(UserError, match="has none of the task's questions"):

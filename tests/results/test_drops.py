@@ -26,13 +26,13 @@ from blip2sweep.results.drops import Baseline, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import (
     read_statistics,
-    scored_names,
     scorer_version,
     second_run,
     stem,
     write_predictions,
     write_statistics,
 )
+from blip2sweep.results.score_folders import scored_names
 from blip2sweep.results.scored import SCORERS, Scored
 from blip2sweep.tasks.predictions import Predictions
 from tests.results.test_scoring_process import jobs, run

@@ -21,7 +21,8 @@ from blip2sweep.planning.packs import pack_data, read_pack
 from blip2sweep.results import predictions as records
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.lines import sealed
-from blip2sweep.results.predictions import read_statistics, scored_names, write_predictions, write_statistics
+from blip2sweep.results.predictions import read_statistics, write_predictions, write_statistics
+from blip2sweep.results.score_folders import scored_names
 from blip2sweep.results.scoring_process import FEWEST_SECONDS, ScoringProcess, hanging_seconds
 from blip2sweep.results.sweeps import find_sweep
 from blip2sweep.results.unscored import scoring

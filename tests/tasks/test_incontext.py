@@ -10,6 +10,7 @@ import pytest
 from blip2sweep.metrics import METRICS
 from blip2sweep.results.scoring import Scorer
 from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks.content import images_digest
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.rounds import of_round
 from tests.checkpoints import conf
@@ -79,3 +80,15 @@ def test_rounds_ask_each_sample_each_picture_or_each_text_once() -> None:
     ]  # fmt: skip
     with pytest.raises(ValueError, match="2 samples were asked for asked, and it has 6"):
         of_round(task, {"name": "asked", "texts": [["a?"], ["b?"]]})
+
+
+def test_a_round_without_some_of_the_pictures_is_checked_against_its_own() -> None:
+    whole = data(limit=9)
+    planned = replace(whole, planned=whole.content)
+    first = next(iter(whole.images))
+    texts = [[] if s.image_id == first else ["a?"] for s in whole.samples]
+    asked = of_round(planned, {"name": "asked", "texts": texts})
+    assert first not in asked.images
+    assert asked.images
+    assert asked.planned == images_digest(asked.images)
+    assert of_round(planned, {"name": "captions"}).planned == planned.planned
