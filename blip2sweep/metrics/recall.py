@@ -7,14 +7,14 @@ not stable, so that its ties fall as they may): of equal scores the one that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blip2sweep.metrics.metric import FloatArray, Metric
+from blip2sweep.metrics.metric import FloatArray, Metric, quotient
 
 Ints = NDArray[np.int64]
 CUTS = (1, 5, 10)
@@ -105,17 +105,9 @@ def recall_statistics(
     return {"recall": np.column_stack(columns).astype(np.float64)}
 
 
-def _recall(cut: int, total: int) -> Callable[[FloatArray], FloatArray]:
-    def finish(sums: FloatArray) -> FloatArray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return sums[..., cut] / sums[..., total]
-
-    return finish
-
-
 def _mean(sums: FloatArray) -> FloatArray:
     """LAVIS's r_mean: the mean of the six recalls."""
-    each = [_recall(start + i, start + 3)(sums) for start in (0, 4) for i in range(3)]
+    each = [quotient(start + i, start + 3)(sums) for start in (0, 4) for i in range(3)]
     return np.asarray(np.mean(each, axis=0))
 
 
@@ -127,7 +119,7 @@ def _metrics() -> Iterator[Metric]:
         for i, cut in enumerate(CUTS):
             columns, order = (start + i, start + 3), 11 + start if cut == 1 else None
             yield Metric(
-                f"{name}_at_{cut}", "recall", _recall(*columns), True, VERSION, columns, per_sample=True,
+                f"{name}_at_{cut}", "recall", quotient(*columns), True, VERSION, columns, per_sample=True,
                 label=f"{name.upper()}@{cut} ({way})", unit=f"{name.upper()}@{cut}", of_output=False, order=order,
             )  # fmt: skip
 

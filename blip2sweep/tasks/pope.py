@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.metrics.yes_no import CATEGORIES, LABELS
-from blip2sweep.rows import Id, Mistakes, fields, parse, read_text
+from blip2sweep.rows import Id, Mistakes, fields
 from blip2sweep.rows.fields import Wrong, shown
-from blip2sweep.rows.row_list import Field, RowList
+from blip2sweep.rows.lines import LineList, read_lines
+from blip2sweep.rows.row_list import Field
 from blip2sweep.tasks.sample import Sample, annotation_files, check_images, image_path, inside, limited
 
 KINDS: tuple[str, ...] = ("yes_no",)
@@ -70,15 +71,12 @@ def _paths(root: Path, split: str, annotations: object) -> dict[str, Path]:
 
 
 def _rows(path: Path, mistakes: Mistakes) -> list[Asked]:
-    """The questions of a file. Raises UserError where a line is no JSON."""
-    lines = read_text(path, RIGHT).split("\n")  # not splitlines(): it also splits at characters that JSON allows
-    objects = [parse(line, str(path), RIGHT, i) for i, line in enumerate(lines, 1) if line.strip()]
-    if not objects:
-        raise UserError(f"{path}: empty; right: {RIGHT}")
-    if isinstance(objects[0], dict) and not {"text", "label"} & objects[0].keys():
+    """The questions of a file; mistakes are noted. Raises UserError where it cannot be read or holds something else."""
+    lines, objects = read_lines(path, RIGHT, mistakes)
+    if objects and not {"text", "label"} & objects[0].keys():
         told = ", ".join(map(str, objects[0]))[:200] or "none"
         raise UserError(f"{path}: its first line has the fields {told}; right: {RIGHT}")
-    rows = RowList(path, "lines", "question_id", mistakes)
+    rows = LineList(path, "lines", "question_id", mistakes, lines)
     found = rows.typed(
         objects,
         Field("question_id", fields.ids),

@@ -70,11 +70,11 @@ def test_bad_files_of_pope(data: Path) -> None:
         data, "random", {**rows[0], "label": "maybe"}, rows[1], rows[1], {"question_id": 9, "text": "?", "label": "no"}
     )
     fails(
-        data, "pope", "lines[0] (question_id 1): 'label' is 'maybe'; right: yes or no",
-        "lines[3] (question_id 9): has no 'image'", "lines[2] (question_id 2): stands twice", split="random",
+        data, "pope", "line 1 (question_id 1): 'label' is 'maybe'; right: yes or no",
+        "line 4 (question_id 9): has no 'image'", "line 3 (question_id 2): stands twice", split="random",
     )  # fmt: skip
     path.write_text('{"question_id": 1,\n')
-    fails(data, "pope", "not JSON at line 1", split="random")
+    fails(data, "pope", "line 1: not JSON", split="random")
     path.write_text("\n")
     fails(data, "pope", "coco_pope_random.json: empty", split="random")
     path.write_text(json.dumps({"images": [], "annotations": []}))  # captions of COCO
@@ -83,6 +83,18 @@ def test_bad_files_of_pope(data: Path) -> None:
     fails(data, "pope", "coco_pope_random.json: cannot be read", split="random")
     (data / "pope/val2014/COCO_val2014_000000001007.jpg").unlink()
     fails(data, "pope", "1 of 4 named by", split="popular")
+
+
+def test_every_bad_line_of_three_files_is_told(data: Path) -> None:
+    for name in ("random", "popular", "adversarial"):
+        path, rows = lines(data, name)
+        path.write_text("\n".join(["", '{"question_id": 1,', "5", json.dumps({**rows[0], "label": "?"})]))
+    told = [
+        f"coco_pope_{name}.json: line {line}"
+        for name in ("random", "popular", "adversarial")
+        for line in ("2: not JSON", "3: is 5; right: an object", "4 (question_id 1): 'label' is '?'")
+    ]
+    fails(data, "pope", *told)
 
 
 # ---- ScienceQA
@@ -209,5 +221,5 @@ def test_bad_files_of_mmmu(data: Path) -> None:
 def test_the_command_line_says_it_in_one_line(data: Path) -> None:
     words = ("-m", "task=pope", f"task.data_dir={data}/pope", "task.split=popular")
     lines(data, "popular")[0].write_text("[]")
-    refused(blip2sweep(*words, cwd=data), "coco_pope_popular.json", "lines[0]: is a list; right: an object with")
+    refused(blip2sweep(*words, cwd=data), "coco_pope_popular.json", "line 1: is a list; right: an object with")
     assert not (data / "outputs").exists()
