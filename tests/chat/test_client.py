@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,18 +81,17 @@ def test_a_key_that_is_no_secret_is_a_word_of_replies(monkeypatch: pytest.Monkey
     assert ask(lambda body, number: "a dog")[0].text == "a dog"
 
 
-def test_silence_is_tried_again() -> None:
-    reply, requests = ask(first_fails(Fails(silent=0.6)), timeout=0.2)
-    assert (reply.text, requests) == ("a dog", 2)
+LATE = [{"silent": 3.0}, {"drip": 0.2, "in_head": True}, {"drip": 0.2}]
 
 
-@pytest.mark.parametrize("in_head", [True, False])
-def test_a_reply_that_drips_is_tried_again(in_head: bool) -> None:
+@pytest.mark.parametrize("late", LATE, ids=["silence", "a head that drips", "a body that drips"])
+def test_a_reply_that_is_late_is_tried_again(late: dict[str, Any]) -> None:
     def script(body: Body, number: int) -> object:
-        return "a dog" if number else Fails(raw=completion("too late", body), drip=0.1, in_head=in_head)
+        return "a dog" if number else Fails(raw=completion("too late", body), **late)
 
-    reply, requests = ask(script, timeout=0.4)
-    assert (reply.text, requests) == ("a dog", 2)
+    reply, requests = ask(script, timeout=0.5, retries=9)
+    assert reply.text == "a dog"
+    assert requests >= 2  # on a busy machine a good reply may be late too
 
 
 def test_a_retry_after_is_followed() -> None:
@@ -142,11 +142,11 @@ def test_a_redirect_is_not_followed_because_the_key_would_go_along() -> None:
 
 
 def test_an_endpoint_that_is_down_is_one_line() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(ChatError, match=rf"127.0.0.1:{port}/v1/chat/completions: no answer .*refused.*, 3 times"):
-        Client({**QUICK, "base_url": f"http://127.0.0.1:{port}/v1"})(request())
+    with socket.socket() as taken:  # bound, so that nobody else gets the port; it does not listen
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(ChatError, match=rf"127.0.0.1:{port}/v1/chat/completions: no answer .*refused.*, 3 times"):
+            Client({**QUICK, "base_url": f"http://127.0.0.1:{port}/v1"})(request())
 
 
 NOWHERE = ("http://localhost/ü", "http://.ex/v1", "http://x:abc/v1", "http://x:0/v1", "http://x:70000/v1", "http://[::1/v1",

@@ -11,6 +11,7 @@ import pytest
 from blip2sweep.chat.asking import Asking, Lacking
 from blip2sweep.chat.client import ChatError
 from blip2sweep.chat.replies import Replies, Reply, Request
+from blip2sweep.errors import UserError
 from tests.chat.asking import asking, request
 from tests.chat.server import Body, Fails, serving
 
@@ -42,12 +43,12 @@ def test_a_reply_depends_on_model_messages_sampling_and_seed_alone() -> None:
     assert request().key == request().key
 
 
-@pytest.mark.parametrize("damage", ["cut", "other", "empty", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "other", "empty", "gone"])
 def test_a_damaged_reply_is_asked_again(tmp_path: Path, damage: str) -> None:
     with serving() as server:
         asking(tmp_path, server.url)([request("x")])
         (path,) = tmp_path.rglob("*.json")
-        if damage == "folder":
+        if damage == "gone":
             path.unlink()
         else:
             text = path.read_text()
@@ -55,6 +56,18 @@ def test_a_damaged_reply_is_asked_again(tmp_path: Path, damage: str) -> None:
         assert asking(tmp_path, server.url)([request("x")])[0].text == "x"
         assert len(server.requests) == 2
     assert Replies(tmp_path).get(request("x")) is not None
+
+
+def test_a_folder_in_the_place_of_a_reply_is_no_reply_and_is_named(tmp_path: Path) -> None:
+    with serving() as server:
+        asking(tmp_path, server.url)([request("x")])
+        (path,) = tmp_path.rglob("*.json")
+        path.unlink()
+        path.mkdir()
+        assert Replies(tmp_path).get(request("x")) is None
+        with pytest.raises(UserError, match=rf"{path.name}: cannot be written \(Is a directory\)"):
+            asking(tmp_path, server.url)([request("x")])
+    assert [*path.parent.iterdir()] == [path]  # nothing half-written
 
 
 def test_without_a_network_what_is_missing_is_counted(tmp_path: Path) -> None:
@@ -88,8 +101,12 @@ def test_several_askers_of_the_same_replies_do_no_harm(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert found == [[str(i) for i in range(20)]] * 3
-    assert len(server.requests) < 60
+        assert found == [[str(i) for i in range(20)]] * 3
+        asked = len(server.requests)
+        assert 20 <= asked <= 60  # 60 where they go on in step
+        run()
+        assert len(server.requests) == asked
+    assert found[-1] == found[0]
 
 
 def test_half_a_surrogate_pair_is_a_reply_that_can_be_kept(tmp_path: Path) -> None:

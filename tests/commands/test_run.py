@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.checkpoints import believe, tiny_config
 from tests.command_line import Ran, blip2sweep
 from tests.composing import plan
 from tests.synthetic import build, build_planned, whole
+from tests.waiting import ending, gone, wait_until
 
 pytestmark = pytest.mark.thorough
 
@@ -234,13 +234,12 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch
 
 def worker_pid(folder: Path, other_than: int | None = None) -> int:
     """Wait for a worker to have a cell in hand."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for attempts in Ledger(folder / "outputs").refresh().attempts.values():
-            if attempts.last_start and not attempts.done and attempts.last_start["pid"] != other_than:
-                return int(attempts.last_start["pid"])
-        time.sleep(0.05)
-    raise AssertionError("no cell was started")
+
+    def in_hand() -> list[int]:
+        begun = [a.last_start for a in Ledger(folder / "outputs").refresh().attempts.values() if not a.done]
+        return [start["pid"] for start in begun if start and start["pid"] != other_than]
+
+    return wait_until(in_hand)[0]
 
 
 def test_a_killed_worker_costs_at_most_the_cell_in_hand(tmp_path: Path) -> None:
@@ -254,9 +253,11 @@ def test_a_killed_worker_costs_at_most_the_cell_in_hand(tmp_path: Path) -> None:
         "quant.bits=8",
         "sweep_name=s",
     ]
-    sweep = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    os.kill(worker_pid(tmp_path), signal.SIGKILL)
-    _, err = sweep.communicate(timeout=240)
+    with ending(
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ) as sweep:
+        os.kill(worker_pid(tmp_path), signal.SIGKILL)
+        _, err = sweep.communicate(timeout=240)
     ledger = Ledger(tmp_path / "outputs").refresh()
     crashed = [a for a in ledger.attempts.values() if a.failures]
     assert [a.failures[0]["kind"] for a in crashed] == ["crash"]
@@ -278,11 +279,13 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up(tmp_path: Path) -> None:
         "quant.bits=8",
         "sweep_name=s",
     ]
-    sweep = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    first = worker_pid(tmp_path)
-    os.kill(first, signal.SIGKILL)
-    os.kill(worker_pid(tmp_path, other_than=first), signal.SIGKILL)
-    _, err = sweep.communicate(timeout=240)
+    with ending(
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ) as sweep:
+        first = worker_pid(tmp_path)
+        os.kill(first, signal.SIGKILL)
+        os.kill(worker_pid(tmp_path, other_than=first), signal.SIGKILL)
+        _, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 1
     assert "1 of 3 cells failed: 1 crash" in err
     again = blip2sweep(*command[3:], cwd=tmp_path)
@@ -293,15 +296,15 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "blip2sweep", "-m", "task.limit=100", "part=vit,llm,qformer", "quant.bits=3,8"]
-    sweep = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    pid = worker_pid(tmp_path)
-    sweep.send_signal(signal.SIGINT)
-    _, err = sweep.communicate(timeout=60)
+    with ending(
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ) as sweep:
+        pid = worker_pid(tmp_path)
+        sweep.send_signal(signal.SIGINT)
+        _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
     assert "the same command goes on" in err
-    time.sleep(0.5)
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    wait_until(lambda: gone(pid), 20)
 
 
 def test_predictions_on_disk_are_those_of_the_result_line(swept: tuple[Path, Ran]) -> None:

@@ -32,6 +32,7 @@ from blip2sweep.workers.signals import Stop, Stopped
 from tests.command_line import blip2sweep
 from tests.composing import plan
 from tests.planning.test_packs import WORDS, sweep
+from tests.waiting import ending, wait_until
 
 pytestmark = pytest.mark.thorough
 
@@ -209,13 +210,12 @@ def test_a_baseline_that_died_in_the_hand_of_another_is_run(tmp_path: Path) -> N
 def test_a_sweep_in_the_background_of_a_script_is_cancelled(tmp_path: Path) -> None:
     """A shell without job control has such processes ignore Ctrl-C."""
     words = [sys.executable, "-m", "blip2sweep", "-m", *WORDS, "sweep_name=s"]
-    env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
+    env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 120}'}
     command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
-    while not Ledger(tmp_path / "outputs").refresh().attempts:
-        time.sleep(0.05)
-    assert "cancelled" in blip2sweep("cancel", cwd=tmp_path).err
-    _, err = process.communicate(timeout=20)
+    with ending(subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)) as process:
+        wait_until(lambda: Ledger(tmp_path / "outputs").refresh().attempts)
+        assert "cancelled" in blip2sweep("cancel", cwd=tmp_path).err
+        _, err = process.communicate(timeout=25)
     assert process.returncode == 130, err
     assert "finished cells are kept" in err
     assert "5 lost" in blip2sweep("status", cwd=tmp_path).out

@@ -26,6 +26,7 @@ from blip2sweep.workers.signals import Stop
 from blip2sweep.workers.worker import CELL_FAILED, Worker, duration_group, retry_mode, run_pack
 from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
+from tests.waiting import ending, gone, wait_until
 
 CELLS = ["task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]
 WORDS = ["backend=dummy", *CELLS]
@@ -200,13 +201,11 @@ def test_term_gives_the_cell_up_and_leaves_nothing_behind(tmp_path: Path) -> Non
     made = jobs()
     (path,) = write_packs([made], tmp_path / "sweeps" / "s", "s", "r", tmp_path, {})
     env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 30}'}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "blip2sweep.workers.worker", str(path)], env=env, stderr=subprocess.DEVNULL
-    )
-    while not Ledger(tmp_path).refresh().attempts:
-        time.sleep(0.05)
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=20) == 4
+    command = [sys.executable, "-m", "blip2sweep.workers.worker", str(path)]
+    with ending(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)) as worker:
+        wait_until(lambda: Ledger(tmp_path).refresh().attempts)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=25) == 4
     (attempts,) = Ledger(tmp_path).refresh().attempts.values()
     assert attempts.open == []
     assert not attempts.done
@@ -227,14 +226,16 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up_and_the_rest_goes_on(tmp
 
 def test_the_submitter_killed_takes_its_workers_with_it_and_status_says_lost(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "blip2sweep", "-m", *WORDS, "sweep_name=s"]
-    env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 20}'}
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not Ledger(tmp_path / "outputs").refresh().attempts:
-        time.sleep(0.05)
-    assert "1 running" in blip2sweep("status", cwd=tmp_path).out
-    process.kill()
-    process.wait()
-    time.sleep(1)
+    env = {**os.environ, "BLIP2SWEEP_DUMMY": '{"seconds": 120}'}
+    quiet = subprocess.DEVNULL
+    with ending(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=quiet, stderr=quiet)) as process:
+        (begun,) = wait_until(lambda: Ledger(tmp_path / "outputs").refresh().attempts).values()
+        assert "1 running" in blip2sweep("status", cwd=tmp_path).out
+        process.kill()
+        process.wait()
+        assert begun.last_start
+        pid = begun.last_start["pid"]
+        wait_until(lambda: gone(pid), 30)  # long before its cell of 120 s would end
     seen = blip2sweep("status", cwd=tmp_path).out
     assert "5 lost" in seen
     assert "blip2sweep retry s" in seen

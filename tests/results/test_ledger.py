@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import read_json, write_atomic, write_json
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.lines import sealed
+from tests.waiting import ending, wait_until
 
 
 def test_a_result_counts_once_it_is_a_whole_line(tmp_path: Path) -> None:
@@ -82,16 +82,16 @@ for i in range(int(sys.argv[2])): journal.write("result", key=f"{sys.argv[3]}{i}
 
 def test_many_writers_at_once(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "50", name]) for name in "abcd"]
-    assert [w.wait() for w in writers] == [0] * 4
+    with contextlib.ExitStack() as stack:
+        assert [stack.enter_context(ending(w)).wait(timeout=120) for w in writers] == [0] * 4
     assert len(Ledger(tmp_path).refresh().results()) == 200
 
 
 def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "100000", "k"])
-    while not Ledger(tmp_path).refresh().results():
-        time.sleep(0.02)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
+    with ending(subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "100000", "k"])) as writer:
+        wait_until(lambda: Ledger(tmp_path).refresh().results())
+        writer.kill()
+        writer.wait()
     path = next((tmp_path / "journals").iterdir())
     whole = path.read_bytes().count(b"\n")
     assert len(Ledger(tmp_path).refresh().results()) == whole

@@ -33,6 +33,7 @@ from blip2sweep.workers.worker import run_pack
 from tests.composing import plan
 from tests.in_process import jobs, told
 from tests.in_process import run as alone
+from tests.waiting import running, wait_until
 
 pytestmark = pytest.mark.thorough
 
@@ -220,9 +221,10 @@ def test_a_killed_process_fails_the_cell_alone(
     monkeypatch.setenv("BLIP2SWEEP_DUMMY", json.dumps({"seconds": 0.4}))
     (made, path), before = dummies(tmp_path), left(os.getpid())
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill() -> None:
-        while len(killed) < 2:
+        while len(killed) < 2 and not ended.is_set():
             if len(lines(tmp_path, "started")) == len(killed) + 1 and (found := helpers(but=[*others, *killed])):
                 killed.append(found[0].pid)
                 found[0].kill()
@@ -231,7 +233,11 @@ def test_a_killed_process_fails_the_cell_alone(
     killer = threading.Thread(target=kill, daemon=True)
     with closing(Journal(tmp_path)) as journal:
         killer.start()
-        code = run_pack(read_pack(path), journal)
+        try:
+            code = run_pack(read_pack(path), journal)
+        finally:
+            ended.set()
+            killer.join(timeout=20)
     assert len(set(killed)) == 2
     failed = lines(tmp_path, "failed")
     assert [(f["kind"], f["fatal"], f["signal"]) for f in failed] == [("crash", True, 9)] * 2
@@ -247,17 +253,12 @@ def test_a_killed_process_fails_the_cell_alone(
 def test_nothing_outlives_a_killed_worker_and_its_pack_goes_on(tmp_path: Path) -> None:
     made, path = dummies(tmp_path)
     supervisor = Supervisor(path, {**os.environ, "BLIP2SWEEP_DUMMY": json.dumps({"seconds": 0.5})})
-    ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(supervisor.run()))
-    thread.start()
-    while not lines(tmp_path, "started"):
-        time.sleep(0.02)
-    pid = lines(tmp_path, "started")[0]["pid"]
-    (orphan,) = helpers(pid)
-    os.kill(pid, signal.SIGKILL)
-    orphan.wait(timeout=10)
-    thread.join(timeout=60)
-    assert ended == [0]
+    with running(supervisor) as ended:
+        pid = wait_until(lambda: lines(tmp_path, "started"))[0]["pid"]
+        (orphan,) = helpers(pid)
+        os.kill(pid, signal.SIGKILL)
+        orphan.wait(timeout=10)
+        assert wait_until(lambda: ended) == [0]
     assert left(pid) == []
     found = attempts(tmp_path)
     assert all(a.result for a in found.values())
@@ -268,20 +269,16 @@ def test_nothing_outlives_a_killed_worker_and_its_pack_goes_on(tmp_path: Path) -
 def test_a_worker_that_is_stopped_ends_its_processes_at_once(tmp_path: Path) -> None:
     _, path = dummies(tmp_path)
     supervisor = Supervisor(path, {**os.environ, "BLIP2SWEEP_DUMMY": json.dumps({"seconds": 30})})
-    thread = threading.Thread(target=supervisor.run)
-    thread.start()
-    while not lines(tmp_path, "started"):
-        time.sleep(0.02)
-    pid = lines(tmp_path, "started")[0]["pid"]
-    (helper,) = helpers(pid)
-    for signum in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):  # as every process of a job gets them
-        helper.send_signal(signum)
-    time.sleep(0.2)
-    assert helper.is_running()
-    supervisor.stop()
-    helper.wait(timeout=10)
-    thread.join(timeout=20)
-    assert not thread.is_alive()
+    with running(supervisor) as ended:
+        pid = wait_until(lambda: lines(tmp_path, "started"))[0]["pid"]
+        (helper,) = helpers(pid)
+        for signum in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):  # as every process of a job gets them
+            helper.send_signal(signum)
+        time.sleep(0.2)
+        assert helper.is_running()
+        supervisor.stop()
+        helper.wait(timeout=10)
+        assert wait_until(lambda: ended, 25) == [4]
     assert [x["reason"] for x in lines(tmp_path, "requeued")] == ["preempted"]
     assert left(pid) == []
 

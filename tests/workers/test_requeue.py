@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
 from tests.command_line import blip2sweep
 from tests.planning.test_packs import jobs, sweep
+from tests.waiting import ending, running, wait_until
 
 pytestmark = pytest.mark.thorough
 
@@ -56,16 +56,18 @@ class Job:
 
     def stopped(self, left: str, signum: int) -> tuple[bool, str]:
         """One turn that a signal ends with a cell in hand: whether another one is asked for, and what is said."""
-        begun = sum(a.started for a in Ledger(self.folder).refresh().attempts.values())
-        process = self.start(left)
-        while sum(a.started for a in Ledger(self.folder).refresh().attempts.values()) == begun:
-            time.sleep(0.05)
-        process.send_signal(signum)
-        if signum == signal.SIGUSR2:
-            self._end_cell()
-        _, err = process.communicate(timeout=40)
+        begun = self.starts()
+        with ending(self.start(left)) as process:
+            wait_until(lambda: self.starts() > begun)
+            process.send_signal(signum)
+            if signum == signal.SIGUSR2:
+                self._end_cell()
+            _, err = process.communicate(timeout=40)
         assert process.returncode == 4, err
         return self.again.exists(), err
+
+    def starts(self) -> int:
+        return sum(a.started for a in Ledger(self.folder).refresh().attempts.values())
 
     def _end_cell(self) -> None:
         """What the timer does near the end of wall time, sooner."""
@@ -107,8 +109,8 @@ def test_several_tasks_that_ran_out_of_time_together_are_one_timeout(tmp_path: P
 
 
 def test_a_signal_while_slurm_is_still_asked_for_the_time_loses_nothing(tmp_path: Path) -> None:
-    process = Job(tmp_path).start("", squeue="kill -USR2 $PPID; sleep 0.2; echo 1:00:00")
-    _, err = process.communicate(timeout=40)
+    with ending(Job(tmp_path).start("", squeue="kill -USR2 $PPID; sleep 0.2; echo 1:00:00")) as process:
+        _, err = process.communicate(timeout=40)
     assert (process.returncode, (tmp_path / "again").exists()) == (4, True), err
 
 
@@ -223,15 +225,11 @@ def test_a_cell_that_had_the_whole_wall_time_is_a_timeout_though_its_worker_had_
     monkeypatch.setenv("BLIP2SWEEP_DUMMY", '{"seconds": 30, "deaf": true}')
     monkeypatch.setattr("blip2sweep.workers.supervisor.STUCK_SECONDS", 0.5)
     supervisor = Supervisor(pack, dict(os.environ))
-    codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
-    thread.start()
-    while not Ledger(tmp_path).refresh().attempts:
-        time.sleep(0.05)
-    time.sleep(0.3)  # by now it hears nothing
-    supervisor.stop(signal.SIGTERM, "timeout")
-    thread.join(timeout=20)
-    assert codes == [4]
+    with running(supervisor) as codes:
+        wait_until(lambda: Ledger(tmp_path).refresh().attempts)
+        time.sleep(0.3)  # by now it hears nothing
+        supervisor.stop(signal.SIGTERM, "timeout")
+        assert wait_until(lambda: codes, 25) == [4]
     (attempts,) = Ledger(tmp_path).refresh().attempts.values()
     assert [f["kind"] for f in attempts.failures] == kinds
     assert attempts.open == []
