@@ -12,8 +12,9 @@ from scipy import stats
 
 from blip2sweep.metrics import METRICS, Images, changed_images, images, kept, paired_drop, vqa_statistics
 from blip2sweep.metrics.intervals import FEW, effective, fewest_images, hall, poisson, student_factor, unseen
-from blip2sweep.metrics.statistics import CORE, FloatArray
+from blip2sweep.metrics.statistics import CORE, FloatArray, Metric
 from blip2sweep.metrics.yes_no import CATEGORIES, yes_no_statistics
+from blip2sweep.tasks.task import KINDS, task_of
 from scripts.bench_intervals import Case, drawn_from, errors, vqa_cases
 
 CIDER, NLL = METRICS["cider"], METRICS["nll"]
@@ -90,6 +91,47 @@ def test_every_metric_widens_as_images_get_fewer_and_turns_with_its_sign(name: s
         assert back.drop == pytest.approx(-found.drop)
         assert back.low < back.drop < back.high
     assert METRICS[name].drop(1.0, 0.5) == (-0.5 if name in ("nll", "empty_rate") else 0.5)
+
+
+def columns_of(metric: Metric) -> int:
+    """The least number of columns that a metric's sums have."""
+    for k in range(1, 200):
+        try:
+            metric.finish(np.ones(k))
+        except (IndexError, ValueError):
+            continue
+        return k
+    raise AssertionError(metric.name)
+
+
+def counts(metric: Metric, m: int, seed: int) -> FloatArray:
+    """Random counts of m samples, each a share of another column; what is counted at all depends on the answers."""
+    if metric.statistic.startswith(("bleu", "meteor")):
+        return statistic(metric.statistic.removesuffix("_none"), m, seed)
+    rows = (np.random.default_rng(seed).random((m, columns_of(metric) + 1)) < 0.6).astype(float)
+    for above, below in [metric.ratio] if metric.ratio else [(i, i + 1) for i in range(0, rows.shape[1] - 1, 2)]:
+        rows[:, above] *= rows[:, below]
+    return rows
+
+
+@pytest.mark.parametrize("m", [12, 300])
+def test_a_drop_is_the_difference_of_the_two_values_of_every_metric_there_is(m: int) -> None:
+    """Also where the baseline counts other samples than the cell, as of a share whose denominator depends on answers."""
+    image = Images(np.arange(m) // 2, m // 2)
+    for kind in KINDS:
+        task_of(kind)
+    for metric in METRICS.values():
+        base, cell = (counts(metric, m, seed) for seed in (0, 1))
+        for own in (None, image):
+            found, values = paired_drop(metric, base, cell, own), (metric.value(base), metric.value(cell))
+            assert found.drop == pytest.approx(metric.drop(*values), abs=1e-12), metric.name
+            left = kept(metric, base, cell, own)
+            assert left.kept == pytest.approx(values[1] / values[0]), metric.name
+            if metric.interval:
+                assert found.low <= found.drop <= found.high, metric.name
+                assert found.low < found.high, metric.name
+            else:
+                assert math.isnan(found.low), metric.name
 
 
 def test_few_broken_images_by_hand(base: FloatArray) -> None:

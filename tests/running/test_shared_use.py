@@ -74,7 +74,7 @@ def test_a_sweeper_that_launches_its_sweep_again_extends_it(tmp_path: Path) -> N
     for each in made:
         assert name_in_use(tmp_path, "opt", each, begun) is None
         sweep = Sweep("opt", "-m", 0.0, list(each.cells), each.baselines)
-        go_on(sweep, tmp_path, begun)
+        go_on(sweep, each, tmp_path, begun)
         sweep.write(tmp_path)
     assert find_sweep(tmp_path, "opt").keys == list({**made[0].cells, **made[1].cells})
 
