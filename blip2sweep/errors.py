@@ -44,11 +44,12 @@ def unprintable(text: str) -> str | None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown name: the nearest known one, and all of them."""
+    """The tail of an error about an unknown name: the nearest known one, and all of them. A known name, whose file is
+    missing, is not meant instead of itself."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {', '.join(names)}"
+    hint = f"did you mean '{close[0]}'? " if close and close[0] != word else ""
+    return f"{hint}known: {', '.join(names) or 'none'}"
 
 
 class SweepFailed(Exception):

@@ -105,39 +105,39 @@ def captions() -> Iterator[tuple[str, float]]:
 
 
 def planned(folder: Path) -> float:
-    rng, kinds = random.Random(0), ("yes/no", "number", "other")
-    (folder / "annotations").mkdir()
-    (folder / "val2014").mkdir()
+    """Seconds to read VQAv2's val2014 in its full size."""
+    write_vqav2(folder)
+    section = {
+        "name": "vqav2", "kind": "vqa", "format": "vqav2", "data_dir": str(folder), "split": "val2014", "limit": None,
+        "main_metric": "vqa_accuracy",
+    }  # fmt: skip
+    return seconds(lambda: load_task(section))
+
+
+def write_vqav2(folder: Path) -> None:
+    for name in ("annotations", "val2014"):
+        (folder / name).mkdir()
     for i in range(IMAGES):
         (folder / "val2014" / f"COCO_val2014_{i:012d}.jpg").touch()
     ids: list[tuple[Id, Id]] = [(1000 * (i % IMAGES) + i // IMAGES, i % IMAGES) for i in range(QUESTIONS)]
+    asked = [{"question_id": q, "image_id": i, "question": "What is it?"} for q, i in ids]
+    for name, content in (
+        ("v2_OpenEnded_mscoco_val2014_questions.json", {"questions": asked}),
+        ("v2_mscoco_val2014_annotations.json", {"annotations": annotated(ids)}),
+    ):
+        (folder / "annotations" / name).write_text(json.dumps(content))
+
+
+def annotated(ids: list[tuple[Id, Id]]) -> list[dict[str, object]]:
+    rng, kinds = random.Random(0), ("yes/no", "number", "other")
     answers = [
         [{"answer_id": k + 1, "answer": said(rng), "answer_confidence": "yes"} for k in range(10)] for _ in range(500)
     ]
-    asks = [{"question_id": q, "image_id": i, "question": "What is it?"} for q, i in ids]
-    notes = [
-        {
-            "question_id": q,
-            "image_id": i,
-            "question_type": "what",
-            "answer_type": kinds[n % 3],
-            "multiple_choice_answer": "yes",
-            "answers": answers[n % 500],
-        }
+    same = {"question_type": "what", "multiple_choice_answer": "yes"}
+    return [
+        {**same, "question_id": q, "image_id": i, "answer_type": kinds[n % 3], "answers": answers[n % 500]}
         for n, (q, i) in enumerate(ids)
     ]
-    (folder / "annotations" / "v2_OpenEnded_mscoco_val2014_questions.json").write_text(json.dumps({"questions": asks}))
-    (folder / "annotations" / "v2_mscoco_val2014_annotations.json").write_text(json.dumps({"annotations": notes}))
-    section = {
-        "name": "vqav2",
-        "kind": "vqa",
-        "format": "vqav2",
-        "data_dir": str(folder),
-        "split": "val2014",
-        "limit": None,
-        "main_metric": "vqa_accuracy",
-    }
-    return seconds(lambda: load_task(section))
 
 
 def main() -> None:

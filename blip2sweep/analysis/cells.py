@@ -49,7 +49,10 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     refuse_mixed(done)
     metric = main_metric(done)
     if metric is None:
-        raise NothingToCompare("no cell has a metric that is a number; right: `blip2sweep rescore`")
+        raise NothingToCompare(
+            "no cell has a metric that is a number; right: `blip2sweep rescore`, or of a split without annotations "
+            "`blip2sweep answers`, which writes the answers"
+        )
     if not (done["part"] == "none").any() or f"drop_{metric}" not in done:
         raise NothingToCompare(NO_BASELINE)
     _refuse_baselines(done)

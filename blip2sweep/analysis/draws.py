@@ -28,7 +28,7 @@ from blip2sweep.metrics import (
     paired_drop,
     weights,
 )
-from blip2sweep.results.predictions import read_predictions, read_statistics, stem
+from blip2sweep.results.predictions import read_predictions, read_statistic, stem
 from blip2sweep.rows import Id
 
 Array = NDArray[np.float64]
@@ -120,21 +120,24 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str, resampled: bo
     if base.empty:
         return None
     statistic = METRICS[metric].statistic
-    loaded: dict[str, Array | None] = {}
+    loaded: dict[str, tuple[Array | None, str]] = {}
     arrays: dict[str, Array] = {}
+    versions: dict[str, str] = {}  # of what is installed beside this package; only equal ones are compared
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
-        # Equal outputs have equal scores, whichever cell they came from. A likelihood does not follow from the output.
-        name = stem(key, outputs) if not METRICS[metric].of_output else outputs
+        # Equal outputs have equal scores, whichever cell they came from. A likelihood does not follow from the output, and
+        # a variant may be scored with another version of what is installed.
+        name = stem(key, outputs) if METRICS[metric].plain or not METRICS[metric].of_output else outputs
         if name not in loaded:
-            loaded[name] = read_statistics(output_dir, stem(key, outputs)).get(statistic)
-        found = loaded[name]
+            loaded[name] = read_statistic(output_dir, stem(key, outputs), statistic)
+        found, versions[key] = loaded[name]
         if found is not None:
             arrays[key] = found
     first = base.iloc[0]
     if first["key"] not in arrays:
         return None
     predictions = read_predictions(output_dir, stem(first["key"], first["predictions"]))
-    same = {k: a for k, a in arrays.items() if len(a) == len(predictions.image_id)}
+    version, n = versions[first["key"]], len(predictions.image_id)
+    same = {k: a for k, a in arrays.items() if len(a) == n and versions[k] == version}
     sampled = resample_all(METRICS[metric], predictions.image_id, same) if resampled else {}
     return Draws(METRICS[metric], predictions.image_id, same, first["key"], sampled)
 

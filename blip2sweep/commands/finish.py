@@ -68,8 +68,13 @@ def ask_for(sweep: Sweep) -> str:
 
 
 def score_missing(output_dir: Path, sweep: Sweep) -> int:
-    """Score the results of workers that ended before they could score them. Returns the number of results."""
-    missing = unscored(output_dir, sweep)
+    """Score the results of workers that ended before they could score them, and those that are scored by a rule with
+    another version of what is installed. Returns the number of results."""
+    from blip2sweep.commands.other_versions import of_other_versions
+
+    lacking = unscored(output_dir, sweep)
+    there = {r["key"] for r in lacking}
+    missing = [*lacking, *of_other_versions(output_dir, sweep, sweep.asked().keys() - there)]
     if missing:
         from blip2sweep.commands.rescore import score_results
 

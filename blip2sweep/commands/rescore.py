@@ -63,7 +63,7 @@ def rescore(output_dir: Path, name: str | None = None, given: Sequence[str] = ()
     sweeps = list_sweeps(output_dir)
     outside.remember(outside_code(output_dir))
     chosen = sweeps if name in (None, ALL) else [find_sweep(output_dir, name)]
-    ask_for(output_dir, chosen, _jobs(output_dir), given)
+    ask_for(output_dir, chosen, jobs_of(output_dir), given)
     if name not in (None, ALL):
         results = [r for r in results if r["key"] in set(chosen[0].keys)]
     whose = sorted({name for s in sweeps if (name := owner(output_dir, s))})
@@ -95,7 +95,7 @@ def score_results(
     ScoringProcess.
     """
     results = sorted(results, key=lambda r: r["columns"].get("baseline") != r["key"])
-    jobs, process = _jobs(output_dir), ScoringProcess(output_dir, minutes)
+    jobs, process = jobs_of(output_dir), ScoringProcess(output_dir, minutes)
     _tell_code(output_dir, [jobs[r["key"]] for r in results if r["key"] in jobs])
     failed = dict[str, Failure]()
     for result in (r for r in results if r["predictions"]):
@@ -131,7 +131,7 @@ def _unknown(result: ResultLine) -> Failure:
     return {"kind": "bad_config", "error": f"{NO_PACK} it, which would name its task; right: {right}", "traceback": ""}
 
 
-def _jobs(output_dir: Path) -> dict[str, CellJob]:
+def jobs_of(output_dir: Path) -> dict[str, CellJob]:
     """{key: what a worker was told}, from the packs of every sweep."""
     paths = [p for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
     return {job["key"]: job for pack in whole_packs(paths) for job in pack["cells"]}

@@ -27,7 +27,7 @@ from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
-from blip2sweep.planning.sweep import new_sweep
+from blip2sweep.planning.sweep import asked_by_both, new_sweep
 from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
@@ -88,7 +88,7 @@ def run_sweep(
     screen = console(err=True)
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
-    go_on(sweep, output_dir, begun)
+    go_on(sweep, plan, output_dir, begun)
     with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
     told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun)
     sweep.settings, sweep.tracking = told, dict(config["tracking"])
@@ -148,7 +148,7 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collectio
     )
 
 
-def go_on(sweep: Sweep, output_dir: Path, begun: set[Path]) -> None:
+def go_on(sweep: Sweep, plan: Plan, output_dir: Path, begun: set[Path]) -> None:
     """Add the cells of earlier launches to a sweep. A sweeper that chooses cells by their results launches one sweep
     many times."""
     path = sweep.folder(output_dir) / "sweep.json"
@@ -158,7 +158,7 @@ def go_on(sweep: Sweep, output_dir: Path, begun: set[Path]) -> None:
         sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
         sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
         sweep.single, sweep.created = False, there.created
-        sweep.scoring = [*there.scoring, *sweep.scoring]  # of a cell in both the newer one counts
+        sweep.scoring = asked_by_both(there, plan)
     begun.add(path)
 
 

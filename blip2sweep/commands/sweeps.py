@@ -11,12 +11,11 @@ from pathlib import Path
 
 from blip2sweep.commands.finish import check_all_done, finish, log_lines
 from blip2sweep.commands.other_users import its_commands, owner
+from blip2sweep.commands.other_versions import of_other_versions
 from blip2sweep.console.printing import one_line, tell
 from blip2sweep.errors import SweepFailed, UserError, nearest
 from blip2sweep.planning.packs import sweep_jobs
-from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage
-from blip2sweep.results.score_folders import scored_names
 from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
 from blip2sweep.running.progress import follow
@@ -89,25 +88,27 @@ def _score_again(output_dir: Path, sweep: Sweep, status: Status) -> None:
         return
     there = {r["key"] for r in missing}
     older = [r for r in outdated(output_dir, sweep) if r["key"] not in there]
+    older += of_other_versions(output_dir, sweep, {*sweep.keys} - there - {r["key"] for r in older})
     if not missing and not older:
         return
     tell(f"scoring {len(missing) + len(older)} cells that are done and not scored")
-    failed = _score_older(output_dir, sweep, older) if older else []
+    failed = _score_older(output_dir, sweep, older) if older else set()
     finish(output_dir, sweep)
-    if left := [*unscored(output_dir, sweep), *failed]:
+    left = unscored(output_dir, sweep)
+    failed -= {r["key"] for r in left}
+    if left := [*left, *(r for r in older if r["key"] in failed)]:
         raise SweepFailed(not_scored(output_dir, sweep, left))
 
 
-def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) -> list[ResultLine]:
-    """Score results that have a score file of earlier scorers; `finish` would count them as scored. Returns the results
-    that could not be scored."""
+def _score_older(output_dir: Path, sweep: Sweep, results: Sequence[ResultLine]) -> set[str]:
+    """Score results that have score files of earlier scorers; `finish` would count them as scored. Returns the keys of
+    those that could not be scored."""
     from blip2sweep.commands.rescore import score_results
 
     scored_now = score_results(output_dir, results, sweep.asked(), sweep.settings.get("scoring_minutes"))
     if scored_now.failed:
         tell(scored_now.why_not)
-    names = scored_names(output_dir)
-    return [r for r in results if r["key"] in scored_now.failed and predictions_name(r) in names]
+    return {*scored_now.failed}
 
 
 def _kind(status: Status, key: str) -> str:

@@ -21,7 +21,7 @@ def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) ->
     found = None if all_cells else find_results(output_dir, name)
     table, said = up_to_date(output_dir, found)
     current, earlier = table[~table["stale"]], older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int)))
-    said += [*([earlier] if earlier else []), *not_scored(current, output_dir)]
+    said += [*([earlier] if earlier else []), *not_scored(current, output_dir, found)]
     newer = newer_runs(output_dir, found) if found and name is None else []
     if fmt != "rich":
         as_data()

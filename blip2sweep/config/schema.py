@@ -96,14 +96,15 @@ class TaskConfig:
     nll_references: int = 1  # references scored under teacher forcing per sample; 0: none
     train_split: str | None = None  # where calibration=task takes its samples from
     note: str | None = None
-    # Settings that some kinds and formats declare (blip2sweep/tasks/settings.py); Any: several values are allowed.
+    # Settings that some kinds and formats declare (blip2sweep/tasks/settings.py). Any: one value or a list of several; a
+    # structured config of OmegaConf cannot say `str | list[str]`. Values are checked there.
     annotations: Any = None  # a file, or files, in place of the format's own; in data_dir
     domain: str | None = None  # nocaps: all, or the domain whose images are read
     guess: Any = None  # mmmu: what an answer without an option is worth
     images: str | None = None  # the folder of the images, in data_dir
     k: int | None = None  # retrieval: how many are ranked again
     lemmatize: Any = None
-    ocr_tokens: Any = None
+    ocr_tokens: bool | None = None  # textvqa: whether the words in the images are read too
     option_score: Any = None  # choice: what is compared of the options
     parse: Any = None
     rule: Any = None

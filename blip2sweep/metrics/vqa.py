@@ -79,12 +79,13 @@ def vqa_statistics(
     references: Sequence[Sequence[str]],
     answer_types: Sequence[str | None],
     rule: str = "official",
+    unanswerable: bool = False,
 ) -> dict[str, FloatArray]:
     """``{"vqa": (n, 10)}``, float64: accuracy and 1, then both for yes/no, number, other and any other type (0 and 0 if
     not the type). Where a question is of the type "unanswerable", also ``{"vqa_unanswerable": (n, 2)}`` for it alone.
 
     answers: n raw answers. references: n lists of human answers. answer_types: n words, None where nobody said, which
-    counts for no type. Raises ValueError if the lengths differ or a question has no reference.
+    counts for no type. unanswerable: have that second statistic in any case. Raises ValueError if the lengths differ or a question has no reference.
     """
     _check(answers, references, answer_types)
     told = zip(answers, references, strict=True)
@@ -93,7 +94,7 @@ def vqa_statistics(
     known = [np.array(kinds == kind, dtype=np.float64) for kind in (*ANSWER_TYPES, None)]
     masks = [np.ones(len(accuracy)), *known[:-1], 1 - np.sum(known, axis=0)]
     found = {"vqa": _pairs(accuracy, masks)}
-    if UNANSWERABLE in answer_types:
+    if unanswerable or UNANSWERABLE in answer_types:
         found["vqa_unanswerable"] = _pairs(accuracy, [np.array(kinds == UNANSWERABLE, dtype=np.float64)])
     return found
 

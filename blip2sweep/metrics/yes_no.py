@@ -86,25 +86,21 @@ def _mean_f1(sums: FloatArray) -> FloatArray:
 
 def _of(first: int, end: str, told: str) -> tuple[Metric, ...]:
     """The metrics of all samples, or of a category. first: its first column. end, told: what names and labels end in."""
-
     accuracy, said_yes = ((first + pair, first + pair + 1) for pair in (ACCURACY, SAID_YES))
-    right, order = quotient(*accuracy), None if end else 21
-
-    def rated(name: str, pair: int, label: str) -> Metric:
-        finish, own = (
-            _rate(first + pair),
-            f"yes_no_{name}{end}",
-        )  # no `ratio`: what it is a share of changes with answers
-        return Metric(own, STATISTIC, finish, True, VERSION, label=f"{label}{told}", alone=right)
-
+    rated = (
+        # no `ratio`: what they are shares of changes with the answers
+        Metric(
+            f"yes_no_{name.lower()}{end}", STATISTIC, _rate(first + pair), True, VERSION, label=f"{name}{told}",
+            alone=quotient(*accuracy),
+        )
+        for name, pair in (("F1", F1), ("precision", PRECISION), ("recall", RECALL))
+    )  # fmt: skip
     return (
         ratio(
             f"yes_no_accuracy{end}", STATISTIC, accuracy, True, VERSION, label=f"yes/no accuracy{told}",
-            per_sample=not end, order=order,
+            per_sample=not end, order=None if end else 21,
         ),
-        rated("f1", F1, "F1"),
-        rated("precision", PRECISION, "precision"),
-        rated("recall", RECALL, "recall"),
+        *rated,
         ratio(f"yes_ratio{end}", STATISTIC, said_yes, True, VERSION, label=f"yes ratio{told}"),
     )  # fmt: skip
 

@@ -6,9 +6,10 @@ prompt and generation. The spelling of the configuration, the machine, batch siz
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
@@ -50,7 +51,7 @@ class Cell:
     model: Model
     recipe: Recipe
     task: TaskData
-    task_config: dict[str, Any]
+    task_config: Mapping[str, object]
     generation: Generation
     used: frozenset[str]
     calibration: Calibration | None = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
+from blip2sweep.canonical import canonical_json
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks import TaskData
+from blip2sweep.tasks.settings import declared
 from blip2sweep.wire.scoring import Asked
 
 
@@ -31,6 +34,31 @@ def _scoring(cells: Iterable[Cell]) -> list[Asked]:
         of_task.setdefault(id(cell.task), []).append(cell)
     asked = (_asked(own[0].task, [c.key for c in own]) for own in of_task.values())
     return [one for one in asked if one["variants"] != [""]]
+
+
+def asked_by_both(there: Sweep, plan: Plan) -> list[Asked]:
+    """How the cells of a sweep and of a further launch of it are to be scored: a cell of both by the rules of both.
+
+    The main metric is that of the launch. A cell without an entry is scored by default settings.
+    """
+    before, keys = there.asked(), {*there.keys}
+    with_rules = {key: cell.task for key, cell in plan.cells.items() if cell.task.scoring}
+    tasks = {key: _by_both(task, before.get(key)) if key in keys else task for key, task in with_rules.items()}
+    each = {**before, **{key: _asked(task, []) for key, task in tasks.items()}}
+    found: dict[str, Asked] = {}
+    for key, asked in each.items():
+        if asked["variants"] != [""]:
+            same = canonical_json([asked["settings"], asked["main_metric"]])
+            found.setdefault(same, {**asked, "keys": []})["keys"].append(key)
+    return list(found.values())
+
+
+def _by_both(task: TaskData, asked: Asked | None) -> TaskData:
+    """A task with the rules that were asked for before, too; None: the default ones."""
+    declares = declared(task.rules)
+    before = asked["settings"] if asked else {name: values[:1] for name, values in declares.items()}
+    both = {name: tuple(dict.fromkeys([*own, *before.get(name, ())])) for name, own in task.scoring.items()}
+    return replace(task, scoring=both)
 
 
 def _asked(task: TaskData, keys: list[str]) -> Asked:

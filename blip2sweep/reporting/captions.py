@@ -35,9 +35,9 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
 
     texts[i]: the distinct outputs of sample i. scores[i]: their values of the main metric, where it has a meaning for
     one sample. index[c]: for cell c, the number of its text for each sample. sign: 1 where more is better. queries[c]: of
-    a retrieval, the captions that lost their picture in cell c. left_out:
-    the number of cells beyond MOST_CELLS; that many and THUMBNAILS are shared by the models of a page. A likelihood does not follow from the output: then own[c] has the values of
-    cell c, and scores are empty.
+    a retrieval, the captions that lost their picture in cell c. left_out: the number of cells beyond MOST_CELLS; that
+    many and THUMBNAILS are shared by the models of a page. A likelihood does not follow from the output: then own[c] has
+    the values of cell c, and scores are empty.
     """
     rows = source.cells
     if source.draws is None or "predictions" not in rows:
@@ -67,7 +67,9 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
         None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
     )
     queries = lost_queries(source, first, list(zip(own["key"], own["predictions"], strict=True)))
-    return {"cells": cells, "queries": queries, "samples": _samples(source, first, THUMBNAILS // models), "texts": [list(t) for t in texts], "scores": scores,
+    first_shown = [i for lost in queries for q in lost for i in (q["sample"], *q["before"], *q["now"])]
+    samples = _samples(source, first, _pictured(first, first_shown, THUMBNAILS // models))
+    return {"cells": cells, "queries": queries, "samples": samples, "texts": [list(t) for t in texts], "scores": scores,
             "own": values, "index": index, "sign": source.draws.metric.sign, "left_out": len(there) - len(own)}  # fmt: skip
 
 
@@ -97,8 +99,14 @@ def _number(value: float) -> float | None:
     return None if value != value else value
 
 
-def _samples(source: Source, first: Predictions, most: int) -> list[dict[str, object]]:
-    """Id, image, question and references of each sample, as far as they are known, and at most `most` thumbnails."""
+def _pictured(first: Predictions, shown: Sequence[int], most: int) -> set[Id]:
+    """The images that get a thumbnail: those of the samples `shown`, then the others in file order."""
+    order = dict.fromkeys(first.image_id[i] for i in (*shown, *range(len(first.id))))
+    return set(list(order)[:most])
+
+
+def _samples(source: Source, first: Predictions, pictured: set[Id]) -> list[dict[str, object]]:
+    """Id, image, question and references of each sample, as far as they are known, and thumbnails of some images."""
     known = {s.id: s for s in source.task.samples} if source.task else {}
     given = source.folder / "references.json"
     references = _references(given) if given.exists() else {}
@@ -109,7 +117,7 @@ def _samples(source: Source, first: Predictions, most: int) -> list[dict[str, ob
         if sample is not None:
             row |= {"question": sample.question, "references": list(sample.references)[:10]}
             row["choices"] = list(sample.choices) or None
-            if len(pictures) < most and image not in pictures:
+            if image in pictured and image not in pictures:
                 pictures[image] = thumbnail(sample.image)
             row["thumb"] = pictures.get(image)
         elif image in references:

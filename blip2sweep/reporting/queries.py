@@ -11,7 +11,7 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
 
 if TYPE_CHECKING:
-    from blip2sweep.tasks.retrieval import Ranking
+    from blip2sweep.tasks.retrieval import Found
 
 MOST, PICTURES, SEEN = 8, 5, 20  # queries a cell, pictures a query, and how far down a picture's place is looked for
 MOST_CELLS = 100  # the first ones
@@ -32,23 +32,23 @@ def lost_queries(source: Source, first: Predictions, names: Sequence[tuple[str, 
 
     first: the baseline's predictions. names: (key, predictions) of each cell.
     """
-    ranked = getattr(source.task.rules, "rankings", None) if source.task else None
-    if ranked is None:
+    pictures = getattr(source.task.rules, "found_pictures", None) if source.task else None
+    if pictures is None:
         return []
     numbers = {sample: i for i, sample in enumerate(first.id)}
-    before: list[Ranking] = ranked(source.task, first, SEEN)
+    before: list[Found] = pictures(source.task, first, SEEN)
     found = [predictions_or_none(source.output_dir, stem(*name)) for name in names[:MOST_CELLS]]
     return [
-        _lost(before, ranked(source.task, said, SEEN), numbers) if said and said.id == first.id else []
+        _lost(before, pictures(source.task, said, SEEN), numbers) if said and said.id == first.id else []
         for said in found
     ]
 
 
-def _lost(before: Sequence[Ranking], now: Sequence[Ranking], numbers: Mapping[Id, int]) -> list[LostQuery]:
+def _lost(before: Sequence[Found], now: Sequence[Found], numbers: Mapping[Id, int]) -> list[LostQuery]:
     queries = [
         (_place(new, own) - _place(old, own), number, text, old, new)
         for (own, number), was, is_ in zip(numbers.items(), before, now, strict=True)
-        for (text, old), (_, new) in zip(was.pictures, is_.pictures, strict=True)
+        for (text, old), (_, new) in zip(was, is_, strict=True)
     ]
     worst = sorted((q for q in queries if q[0] > 0), key=lambda q: -q[0])[:MOST]
     return [

@@ -14,14 +14,18 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.few_images import unseen_notes
 
+NOT_SCORED = (
+    "nothing is scored here; right: `blip2sweep rescore`, or of a split without annotations `blip2sweep answers`"
+)
+
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What a reader of the numbers must know. What is of one model of several begins with its name."""
     ends = [f"drop_{m}_low" for m in metrics_of(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
     how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
-    lines = [f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"]
-    names = models_of(table)
+    scored = f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"
+    names, lines = models_of(table), [scored if metrics_of(table) else NOT_SCORED]
     own = (
         {m: _notes_of(table[table["model"].map(str) == m]) for m in names} if len(names) > 1 else {"": _notes_of(table)}
     )

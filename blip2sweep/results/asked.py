@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
@@ -33,7 +33,7 @@ def as_asked(task: TaskJob, asked: Asked | None) -> TaskJob:
     known here stays as it is; whoever scores it says so."""
     with suppress(UserError):
         settings = asked["settings"] if asked else {}
-        return cast("TaskJob", {**without_scoring(cast("Mapping[str, Any]", task)), **settings})
+        return cast("TaskJob", {**without_scoring(task), **settings})
     return task
 
 

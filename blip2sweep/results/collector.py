@@ -13,6 +13,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, measure
 from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.predictions import installed_for, read_variants
 from blip2sweep.results.sample_parts import DAMAGED
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
 from blip2sweep.results.score_folders import listed_variants
@@ -60,10 +61,11 @@ class Collector:
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
         if self.rescored and not self.rescored.isdisjoint((result["key"], result["columns"]["baseline"])):
             measured.pop(source, None)
+        if source in measured and self._scored_otherwise(result, measured[source]):
+            measured.pop(source)
         if source in measured:
             self.entries[result["key"]] = entry_name(name, measured[source]["scored"])
-            todays = is_todays(measured[source]["scored"], measured[source]["metrics"])
-            if todays and self.entries[result["key"]] in self._contents:
+            if is_todays(measured[source]) and self.entries[result["key"]] in self._contents:
                 return
         cell = self._read(result)
         if cell is None:
@@ -73,6 +75,20 @@ class Collector:
             self._samples.add(cell)
         if source not in measured or measured[source]["scored"] != cell.scored:
             self._measure(cell, result, measured, generation)
+
+    def _scored_otherwise(self, result: ResultLine, line: MeasuredLine) -> bool:
+        """Whether a cell or its baseline was scored since with another version of what is installed beside this package.
+        Score files are opened only where a score depends on that."""
+        told = line.get("installed", {}), line.get("baseline_installed", {})
+        if not any(told):
+            return False
+        now = (self._installed(r) for r in (result, baseline_of(result, self.ledger)))
+        return told != tuple(now)
+
+    def _installed(self, result: ResultLine | None) -> dict[str, str]:
+        if result is None or not result["predictions"]:
+            return {}
+        return installed_for(read_variants(self.output_dir, predictions_name(result)).values())
 
     def _read(self, result: ResultLine) -> Scored | None:
         """The scored cell. None when its predictions are damaged or cannot be read; the cell then has no row."""

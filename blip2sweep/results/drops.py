@@ -98,25 +98,34 @@ def measure(cell: Scored, baseline: Baseline | None) -> Measured:
     and for each metric [value], or with a baseline [value, baseline, drop, low, high, changed images]. low and high are
     the 95 % interval of `paired_drop`, over images; a positive drop is worse.
 
-    There are no drops when the baseline is missing, when it was scored on other samples, and when there are no samples.
+    There are no drops when the baseline is missing, when it was scored on other samples, and when there are no samples;
+    nor of a metric that the baseline lacks, or has by another version of what is installed beside this package.
     """
     ids = cell.predictions.id
     noise = (baseline.noise if baseline else {}) | calibration_noise(cell)
     scored, samples = cell.scored, len(ids)
+    alone = {m.name: [_number(cell.value(m))] for m in cell.metrics}
     if baseline is None or not ids or baseline.cell.predictions.id != ids:
-        alone = {m.name: [_number(cell.value(m))] for m in cell.metrics}
-        return {"scored": scored, "samples": samples, "noise": noise, "metrics": alone}
+        return _with_versions({"scored": scored, "samples": samples, "noise": noise, "metrics": alone}, cell, baseline)
     same = same_as_baseline(cell.predictions.outputs, baseline.cell.predictions.outputs)
-    metrics = {m.name: _compared(m, cell, baseline.cell) for m in cell.metrics}
-    counts = cell.images.count
-    return {"scored": scored, "samples": samples, "noise": noise, "images": counts, "same": same, "metrics": metrics}
+    metrics = alone | {m.name: _compared(m, cell, baseline.cell) for m in cell.comparable(baseline.cell)}
+    compared: Measured = {"scored": scored, "samples": samples, "noise": noise, "images": cell.images.count,
+                          "same": same, "metrics": metrics}  # fmt: skip
+    return _with_versions(compared, cell, baseline)
+
+
+def _with_versions(measured: Measured, cell: Scored, baseline: Baseline | None) -> Measured:
+    """A measurement with the versions of what was installed beside this package, where some score depends on it."""
+    if cell.installed:
+        measured["installed"] = cell.installed
+    if baseline is not None and baseline.cell.installed:
+        measured["baseline_installed"] = baseline.cell.installed
+    return measured
 
 
 def _compared(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
-    """[value, baseline, drop, low, high, changed images] of one metric; [value] when the baseline lacks the metric. The
-    baseline itself has drop 0, with an interval of no width."""
-    if metric.statistic not in baseline.statistics:
-        return [_number(cell.value(metric))]
+    """[value, baseline, drop, low, high, changed images] of one metric. The baseline itself has drop 0, with an interval
+    of no width."""
     by_image = baseline.by_image(metric), cell.by_image(metric)
     value = cell.value(metric)
     zero = value - value  # NaN when the value is NaN
@@ -155,8 +164,7 @@ def calibration_noise(cell: Scored) -> dict[str, float | None]:
 
 def _changes(first: Scored, second: Scored) -> dict[str, float | None]:
     """{metric: absolute difference of its value} between two runs."""
-    shared = [m for m in first.metrics if m.statistic in second.statistics]
-    return {m.name: _number(abs(first.value(m) - second.value(m))) for m in shared}
+    return {m.name: _number(abs(first.value(m) - second.value(m))) for m in first.comparable(second)}
 
 
 def columns(measured: Measured) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.results.collect import collect, unwritten_rows
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.score_folders import known_variants, scored_names
-from blip2sweep.results.sweeps import Sweep, newer_single_runs
+from blip2sweep.results.sweeps import Sweep, list_sweeps, newer_single_runs
 from blip2sweep.results.table_files import is_current
 
 ALL = "all cells"
@@ -50,17 +51,15 @@ def unwritable(error: UserError | PermissionError) -> bool:
     return isinstance(error, PermissionError) or getattr(error.__cause__, "errno", None) in UNWRITABLE
 
 
-def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
-    """A remark about cells that are done and have no statistics or no metric. Imported cells without predictions need
-    none."""
+def not_scored(table: pd.DataFrame, output_dir: Path, sweep: Sweep | None = None) -> list[str]:
+    """A remark about cells that are done and lack statistics, of a rule that the sweep wants or any metric. None: every
+    rule that some sweep wants. Imported cells without predictions need none."""
     done = table[table["status"] == "done"]
     done = done[done["predictions"].notna()] if "predictions" in done else done.iloc[:0]
     own = set(done["main_metric"].dropna()) if "main_metric" in done else set()  # of tasks from outside
-    names = set[str]().union(*(scored_names(output_dir, v) for v in ("", *known_variants(output_dir))))
+    has = _Scored(output_dir, [sweep] if sweep else list_sweeps(output_dir))
     metrics = [m for m in (*METRICS, *sorted(own - METRICS.keys())) if m in done]
-    absent = [
-        stem(key, predictions) not in names for key, predictions in zip(done["key"], done["predictions"], strict=True)
-    ]
+    absent = [not has(*one) for one in zip(done["key"], done["predictions"], strict=True)]
     bare = done[metrics].isna().all(axis=1).to_numpy() if metrics else np.zeros(len(done), bool)
     lacking = done[bare | np.array(absent, bool)]
     if lacking.empty:
@@ -69,6 +68,24 @@ def not_scored(table: pd.DataFrame, output_dir: Path) -> list[str]:
     return [
         f"{what}, the first is {lacking['key'].iloc[0]}; right: `blip2sweep retry` scores them, where nothing else is at it"
     ]
+
+
+class _Scored:
+    """Whether there is every score file that sweeps want of a cell; of a cell that none has, one of any rule."""
+
+    def __init__(self, output_dir: Path, sweeps: Sequence[Sweep]) -> None:
+        self._wanted: dict[str, set[str]] = {}
+        for sweep in sweeps:
+            for variant, keys in sweep.wanted().items():
+                self._wanted.setdefault(variant, set()).update(keys)
+        there = {"", *known_variants(output_dir), *self._wanted}
+        self._names = {variant: scored_names(output_dir, variant) for variant in there}
+
+    def __call__(self, key: str, predictions: str) -> bool:
+        name = stem(key, predictions)
+        wanted = [variant for variant, keys in self._wanted.items() if key in keys]
+        there = [name in self._names[variant] for variant in wanted or self._names]
+        return all(there) if wanted else any(there)
 
 
 def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:

@@ -174,6 +174,7 @@ def _is_measured(record: Record) -> bool:
     metrics = record.get("metrics")
     texts = all(isinstance(record.get(k), str) for k in ("source", "scored"))
     texts &= all(_whole(record[k]) for k in ("generation", "images") if k in record)
+    texts &= all(_scalars(record.get(k)) for k in ("installed", "baseline_installed"))
     numbers = texts and _whole(record.get("samples")) and _scalars(record.get("noise")) and _scalar(record.get("same"))
     return numbers and isinstance(metrics, dict) and all(_values(v) for v in metrics.values())
 

@@ -149,6 +149,13 @@ def read_statistics(output_dir: Path, name: str) -> dict[str, NDArray[np.float64
     return read_scores(output_dir, name)[0]
 
 
+def read_statistic(output_dir: Path, name: str, statistic: str) -> tuple[NDArray[np.float64] | None, str]:
+    """(one of `read_statistics`, None where it is missing; the version of what was installed beside this package for it,
+    empty where it depends on nothing else)."""
+    files = read_variants(output_dir, name).values()
+    return together(files)[0].get(statistic), installed_for(files).get(statistic, "")
+
+
 def read_scores(output_dir: Path, name: str) -> tuple[dict[str, NDArray[np.float64]], bool]:
     """(`read_statistics`, whether there are arrays and all of them are current), of all variants together."""
     return together(read_variants(output_dir, name).values())
@@ -165,6 +172,13 @@ def together(files: Collection[ScoreFile]) -> tuple[dict[str, NDArray[np.float64
     have is that of the first."""
     statistics = {s: a for f in reversed([*files]) for s, a in f.statistics.items()}
     return statistics, bool(files) and all(f.current for f in files)
+
+
+def installed_for(files: Collection[ScoreFile]) -> dict[str, str]:
+    """{statistic: version of what was installed beside this package} of the statistics of `together` that depend on
+    it."""
+    owners = {s: f for f in reversed([*files]) for s in f.statistics}
+    return {s: version for s, f in owners.items() if (version := f.installed.get(s))}
 
 
 class ScoreFile(NamedTuple):

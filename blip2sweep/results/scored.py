@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,17 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, Images, Metric, images
 from blip2sweep.metrics.statistics import CORE
-from blip2sweep.results.predictions import key_of, read_predictions, read_variants, second_runs, together
+from blip2sweep.results.predictions import (
+    NOTHING,
+    installed_for,
+    key_of,
+    read_predictions,
+    read_variants,
+    second_runs,
+    together,
+)
 from blip2sweep.results.score_folders import variants_read
+from blip2sweep.wire.lines import Measured
 
 # Core metrics alone, so that what other metrics are added to this package measures nothing again. METRICS gets those of
 # an outside task only when one of its tasks is read.
@@ -26,7 +35,8 @@ class Scored:
     """One cell's predictions and statistics; sums by image are computed once.
 
     current: whether there are statistics and all of them are of today's scorers. variants: those that were read; none
-    where that is the default alone. Raises UserError when the predictions are missing or damaged.
+    where that is the default alone. installed: {statistic: version} of what was installed beside this package and changes
+    it. Raises UserError when the predictions are missing or damaged.
     """
 
     def __init__(self, output_dir: Path, name: str) -> None:
@@ -34,7 +44,7 @@ class Scored:
         self.predictions = read_predictions(output_dir, name)
         files = read_variants(output_dir, name)
         self.statistics, self.current = together(files.values())
-        self.variants = variants_read(files)
+        self.variants, self.installed = variants_read(files), installed_for(files.values())
         self._by_image: dict[str, NDArray[np.float64]] = {}
 
     @functools.cached_property
@@ -47,7 +57,7 @@ class Scored:
     @property
     def scored(self) -> str:
         """A digest of the versions of the cell's scorers; empty for a cell without statistics."""
-        return scorers(self.metrics, self.statistics) if self.statistics else ""
+        return scorers(self.metrics, self.statistics, self.installed) if self.statistics else ""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -57,6 +67,12 @@ class Scored:
     def value(self, metric: Metric) -> float:
         """The metric over all samples."""
         return metric.value(self.statistics[metric.statistic])
+
+    def comparable(self, other: Scored) -> list[Metric]:
+        """The metrics that another run has too, scored with the same version of what is installed beside this
+        package."""
+        shared = [m for m in self.metrics if m.statistic in other.statistics]
+        return [m for m in shared if self.installed.get(m.statistic) == other.installed.get(m.statistic)]
 
     def by_image(self, metric: Metric) -> NDArray[np.float64]:
         """The metric's statistic summed by image, (m, k) for m images. Computed once for all metrics that share the
@@ -72,22 +88,25 @@ class Scored:
         return images(self.predictions.image_id)
 
 
-def scorers(metrics: Iterable[Metric], statistics: Iterable[str]) -> str:
-    """A digest of the versions of these metrics. Of core metrics it has all, whichever a cell has."""
+def scorers(metrics: Iterable[Metric], statistics: Iterable[str], installed: Mapping[str, str] = NOTHING) -> str:
+    """A digest of the versions of these metrics, and of what is installed beside this package and changes some. Of core
+    metrics it has all, whichever a cell has."""
+    others: list[object]
     others = [[m.name, m.version] for m in metrics if m.name not in CORE]
+    others += [dict(installed)] if installed else []
     return digest([SCORERS, sorted(statistics), *others])[:8]
 
 
-def is_todays(scored: str, metrics: Iterable[str]) -> bool:
-    """Whether a measurement with these metrics and this digest is of today's scorers, as far as its metrics are known
-    here."""
-    return _is_todays(scored, tuple(metrics))
+def is_todays(line: Measured) -> bool:
+    """Whether a measurement is of today's scorers, as far as its metrics are known here. What is installed beside this
+    package may have changed since: only who reads the task knows it."""
+    return _is_todays(line["scored"], tuple(line["metrics"]), tuple(line.get("installed", {}).items()))
 
 
 @functools.lru_cache(maxsize=1000)
-def _is_todays(scored: str, names: tuple[str, ...]) -> bool:
+def _is_todays(scored: str, names: tuple[str, ...], installed: tuple[tuple[str, str], ...]) -> bool:
     known = [m for m in METRICS.values() if m.name in names]
-    return len(known) < len(names) or scored == scorers(known, {m.statistic for m in known})
+    return len(known) < len(names) or scored == scorers(known, {m.statistic for m in known}, dict(installed))
 
 
 def scored_or_none(output_dir: Path, name: str) -> Scored | None:

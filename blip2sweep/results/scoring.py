@@ -20,10 +20,28 @@ from blip2sweep.results.predictions import (
     second_runs,
     write_statistics,
 )
-from blip2sweep.tasks import TaskData
+from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.pack import TaskJob
 
 Statistics = dict[str, NDArray[np.float64]]
+
+
+def installed_now(task: TaskData) -> Mapping[str, str]:
+    """{statistic: version} of what is installed beside this package and changes a score of the chosen variants."""
+    versions: Callable[[TaskData], Mapping[str, str]] | None = getattr(task.rules, "scorer_versions", None)
+    return versions(task) if versions else {}
+
+
+def versions_of(task: TaskJob) -> Mapping[str, str]:
+    """`installed_now` of a job's task; empty where it cannot be read here, and of code from outside, which is run to
+    score alone."""
+    if task.get("planned", {}).get("outside"):
+        return {}
+    try:
+        return installed_now(planned_task(task))
+    except UserError:
+        return {}
 
 
 class VariantScorer:
@@ -41,10 +59,8 @@ class VariantScorer:
 
     @cached_property
     def installed(self) -> Mapping[str, str]:
-        """{statistic: version} of what is installed beside this package and changes a score."""
-        versions: Callable[[TaskData], Mapping[str, str]] | None
-        versions = getattr(self.task.rules, "scorer_versions", None)
-        return versions(self.task) if versions else {}
+        """`installed_now` of the task."""
+        return installed_now(self.task)
 
     def warm(self) -> None:
         """Start what takes seconds to start, before there is a cell to score."""

@@ -66,9 +66,7 @@ def outdated(output_dir: Path, sweep: Sweep) -> list[ResultLine]:
     names = {r["key"]: predictions_name(r) for r in results}
     measured = {k: ledger.attempts[k].measured.items() for k in names}
     up_to_date = {
-        k
-        for k, n in names.items()
-        if any(is_current_source(s, n) and is_todays(line["scored"], line["metrics"]) for s, line in measured[k])
+        k for k, n in names.items() if any(is_current_source(s, n) and is_todays(line) for s, line in measured[k])
     }
     return [r for r in results if r["key"] not in up_to_date and not read_scores(output_dir, names[r["key"]])[1]]
 

@@ -44,7 +44,7 @@ def load_task(config: Mapping[str, Any]) -> TaskData:
     return data.scored_by(own.scoring, named_main_metric(config))
 
 
-def with_scoring(data: TaskData, config: Mapping[str, Any]) -> TaskData:
+def with_scoring(data: TaskData, config: Mapping[str, object]) -> TaskData:
     """The samples of another task config that differs in scoring settings alone. Raises UserError as `load_task` does."""
     return data.scored_by(task_settings(config).scoring, named_main_metric(config))
 

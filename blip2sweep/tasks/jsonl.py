@@ -129,17 +129,12 @@ def _samples(root: Path, folder: str, path: Path, needs: Needs, mistakes: Mistak
     mistakes.tell()
     return [
         Sample(
-            id=lines[i] if own is None else own,
-            image_id=name,
-            image=image_path(root, folder, name, path),
-            question=question,
-            references=(choices[right[i]],) if needs.choices else said or (),
-            answer_type=answer_type,
-            choices=choices or (),
-            details=_details(right.get(i), hint),
+            id=lines[i] if own is None else own, image_id=name, image=image_path(root, folder, name, path),
+            question=question, references=(choices[right[i]],) if needs.choices else said or (), answer_type=answer_type,
+            choices=choices or (), details=_details(right.get(i), hint),
         )
         for (i, own, name, question, said, choices), (_, answer_type, hint) in zip(main, more, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _details(right: int | None, hint: str | None) -> dict[str, object]:

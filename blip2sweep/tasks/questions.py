@@ -50,7 +50,7 @@ def scores(data: TaskData) -> tuple[str, ...]:
     if not _annotated(data):
         return ()
     names = [m.name for m in ANSWERS]
-    names += ["vqa_accuracy_unanswerable"] if any(s.answer_type == UNANSWERABLE for s in data.samples) else []
+    names += ["vqa_accuracy_unanswerable"] if _some_unanswerable(data) else []
     return tuple(name + variant.suffix for variant in data.variants for name in names)
 
 
@@ -68,6 +68,10 @@ def scorer_versions(data: TaskData) -> dict[str, str]:
 
 def _annotated(data: TaskData) -> bool:
     return any(s.references for s in data.samples)
+
+
+def _some_unanswerable(data: TaskData) -> bool:
+    return any(s.answer_type == UNANSWERABLE for s in data.samples)
 
 
 def metrics() -> Sequence[Metric]:
@@ -93,20 +97,28 @@ class Scorer:
     def _scored(self) -> bool:
         return _annotated(self.data)
 
+    @cached_property
+    def _unanswerable(self) -> bool:
+        """Whether the task has such a question. All of them may lack in the predictions, as bad images that were skipped,
+        and the statistic that `scores` promises is there all the same."""
+        return _some_unanswerable(self.data)
+
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
         samples = [self._samples[i] for i in predictions.id] if self._scored else []
         found = dict[str, FloatArray]()
         for variant in self.data.variants if samples else ():
-            own = _of(variant.values, predictions.outputs, samples)
+            own = _of(variant.values, predictions.outputs, samples, self._unanswerable)
             found |= {name + variant.suffix: array for name, array in own.items()}
         return found
 
 
-def _of(values: Mapping[str, str], outputs: Sequence[str], samples: Sequence[Sample]) -> dict[str, FloatArray]:
-    """The statistics of one variant."""
+def _of(
+    values: Mapping[str, str], outputs: Sequence[str], samples: Sequence[Sample], unanswerable: bool
+) -> dict[str, FloatArray]:
+    """The statistics of one variant. unanswerable: whether the task has questions of that type."""
     said = [lemmatised(text) for text in outputs] if values["lemmatize"] == "spacy" else outputs
     references, types = [s.references for s in samples], [s.answer_type for s in samples]
-    return vqa_statistics(said, references, types, values["rule"])
+    return vqa_statistics(said, references, types, values["rule"], unanswerable)
 
 
 def scorer(data: TaskData) -> Scorer:

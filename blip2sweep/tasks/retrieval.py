@@ -116,22 +116,29 @@ def own_texts(data: TaskData) -> dict[Id, tuple[int, int]]:
     return {s.id: (end - len(s.references), end - 1) for s, end in zip(data.samples, ends, strict=True)}
 
 
+Found = tuple[tuple[str, tuple[Id, ...]], ...]  # captions, each with sample ids
+
+
 class Ranking(NamedTuple):
     """What is found, for people: the best captions of a picture as (text, whether it is the picture's own), and for each
     caption of the picture's own (text, the best pictures' sample ids), the best first."""
 
     captions: tuple[tuple[str, bool], ...]
-    pictures: tuple[tuple[str, tuple[Id, ...]], ...]
+    pictures: Found
 
 
 def rankings(data: TaskData, predictions: Predictions, most: int = 5) -> list[Ranking]:
     """The ranking of each sample, in the order of the predictions. Pictures that were not read are found by nobody."""
-    texts = [text for s in data.samples for text in s.references]
-    own, best = own_texts(data), best_pictures(predictions, most)
-    return [
-        Ranking(found, tuple((texts[j], tuple(best.get(j, ()))) for j in range(own[i][0], own[i][1] + 1)))
-        for i, found in zip(predictions.id, best_captions(data, predictions, most), strict=True)
-    ]
+    both = zip(best_captions(data, predictions, most), found_pictures(data, predictions, most), strict=True)
+    return [Ranking(captions, pictures) for captions, pictures in both]
+
+
+def found_pictures(data: TaskData, predictions: Predictions, most: int) -> list[Found]:
+    """For each sample its own captions, each with the sample ids of its best pictures, the best first."""
+    texts, own = [text for s in data.samples for text in s.references], own_texts(data)
+    best = best_pictures(predictions, most)
+    ranges = (range(own[i][0], own[i][1] + 1) for i in predictions.id)
+    return [tuple((texts[j], tuple(best.get(j, ()))) for j in captions) for captions in ranges]
 
 
 def best_captions(data: TaskData, predictions: Predictions, most: int = 5) -> list[tuple[tuple[str, bool], ...]]:

@@ -18,6 +18,7 @@ KINDS: tuple[str, ...] = ("letter", "choice")
 PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
 RIGHT = "the official files problems.json and pid_splits.json, from github.com/lupantech/ScienceQA, data/scienceqa"
 OPTIONAL = ("hint", "subject", "grade")  # what is kept of a problem where it has one
+FIELDS = ("image", "question", "choices", "answer", "split", *OPTIONAL)
 MOST = 26  # options have one letter each
 
 Problem = Mapping[str, object]
@@ -99,24 +100,16 @@ def _problems(path: Path, chosen: Mapping[str, object], mistakes: Mistakes) -> d
     objects = [{**_problem(chosen, i), "id": i} for i in ids]
     rows = RowList(path, "problems", "id", mistakes)
     needed = rows.typed(
-        objects,
-        Field("image", fields.file_names),
-        Field("question", fields.questions),
-        Field("choices", _choice_lists),
-        Field("answer", _numbers),
-        Field("split", fields.texts),
-    )
+        objects, Field("image", fields.file_names), Field("question", fields.questions),
+        Field("choices", _choice_lists), Field("answer", _numbers), Field("split", fields.texts),
+    )  # fmt: skip
     hint, subject, grade = (Field(name, _texts_or_none, needed=False) for name in OPTIONAL)
-    extra = rows.typed(objects, hint, subject, grade)
-    further = {i: dict(zip(OPTIONAL, values, strict=True)) for i, *values in extra}
-    found = dict[str, Problem]()
-    for i, image, question, choices, answer, split in needed:
+    further = {i: values for i, *values in rows.typed(objects, hint, subject, grade)}
+    for i, _, _, choices, answer, _ in needed:
         if answer >= len(choices):
             what = f"'answer' is {answer} of {len(choices)} choices; right: a number from 0 to {len(choices) - 1}"
             rows.wrong(i, objects[i], what)
-        own = {"image": image, "question": question, "choices": choices, "answer": answer, "split": split}
-        found[ids[i]] = {**own, **further.get(i, {})}
-    return found
+    return {ids[i]: dict(zip(FIELDS, (*values, *further.get(i, ())), strict=False)) for i, *values in needed}
 
 
 def _choice_lists(column: list[object]) -> list[tuple[str, ...]]:

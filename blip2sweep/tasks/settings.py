@@ -16,7 +16,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.metrics.statistics import METRICS
@@ -29,7 +28,7 @@ BASE = frozenset(
      "train_split", "note", "planned", "share", "round")
 )  # fmt: skip
 FILES = ("annotations", "images")
-Config = Mapping[str, Any]
+Config = Mapping[str, object]  # a composed section `task`
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def named_main_metric(config: Config) -> str:
     return str(config.get("main_metric") or known.get(str(config["kind"]), ""))
 
 
-def without_scoring(config: Config) -> dict[str, Any]:
+def without_scoring(config: Config) -> dict[str, object]:
     """The section without scoring settings: what is read, and what a key may depend on."""
     names = declared(task_of(str(config["kind"])))
     return {name: value for name, value in config.items() if name not in names}
@@ -98,12 +97,12 @@ def main_metric(name: str, suffix: str) -> str:
     return name + suffix if name + suffix in METRICS else name
 
 
-def settled(config: Config) -> dict[str, Any]:
+def settled(config: Config) -> dict[str, object]:
     """The section without the settings that are null, so that a setting of one task changes no job of another."""
     return {name: value for name, value in config.items() if name in BASE or value is not None}
 
 
-def base(config: Config) -> dict[str, Any]:
+def base(config: Config) -> dict[str, object]:
     """The fields that every task has."""
     return {name: value for name, value in config.items() if name in BASE}
 

@@ -48,21 +48,7 @@ def write(folder: Path) -> None:
 def _questions(things: Sequence[Thing]) -> Iterator[Asked]:
     thing = next((t for t in things if [o.shape for o in things].count(t.shape) == 1), None)
     if thing is not None:
-        shape, color, at = thing.shape, thing.color, f"select: {thing.shape} (0)"
-        other = COLORS[(COLORS.index(color) + 1) % len(COLORS)]
-        yield Asked(
-            f"What color is the {shape}?", color, "query", "attr", "directWhich", (at, "query: color"), "color", 2
-        )
-        yield Asked(f"Is the {shape} {color}?", "yes", "verify", "attr", "verifyAttr", (at, f"verify color: {color}"))
-        yield Asked(f"Is there a {shape}?", "yes", "verify", "obj", "exist", (at, "exist: ?"))
-        yield Asked(
-            f"Is the {shape} {color} or {other}?",
-            color,
-            "choose",
-            "attr",
-            "chooseAttr",
-            (at, f"choose color: {color}|{other}"),
-        )
+        yield from _of_one(thing.shape, thing.color)
     shapes = sorted({t.shape for t in things})
     absent = next((s for s in SHAPES if s not in shapes), None)
     if absent is not None:
@@ -72,6 +58,16 @@ def _questions(things: Sequence[Thing]) -> Iterator[Asked]:
         same, program = things[0].color == things[1].color, ("select: shape (0,1)", "same color: ?")
         answer = "yes" if same else "no"
         yield Asked("Do the first two shapes have the same color?", answer, "compare", "attr", "twoSame", program)
+
+
+def _of_one(shape: str, color: str) -> Iterator[Asked]:
+    """Questions on the one thing of its shape."""
+    at, other = f"select: {shape} (0)", COLORS[(COLORS.index(color) + 1) % len(COLORS)]
+    which, either = (at, "query: color"), (at, f"choose color: {color}|{other}")
+    yield Asked(f"What color is the {shape}?", color, "query", "attr", "directWhich", which, "color", 2)
+    yield Asked(f"Is the {shape} {color}?", "yes", "verify", "attr", "verifyAttr", (at, f"verify color: {color}"))
+    yield Asked(f"Is there a {shape}?", "yes", "verify", "obj", "exist", (at, "exist: ?"))
+    yield Asked(f"Is the {shape} {color} or {other}?", color, "choose", "attr", "chooseAttr", either)
 
 
 def _rows(image: str, first: int, asked: Sequence[Asked], everything: bool) -> dict[str, Row]:

@@ -11,15 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep.analysis.draws import load_draws
 from blip2sweep.commands.finish import check_all_done, finish
-from blip2sweep.commands.rescore import rescore
+from blip2sweep.commands.rescore import Rescored, rescore
 from blip2sweep.commands.run import Outcome, run_sweep
 from blip2sweep.commands.run_one import run_single
-from blip2sweep.errors import UserError
+from blip2sweep.commands.sweeps import retry
+from blip2sweep.commands.table import show_table
+from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.results import predictions as records
+from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.lines import sealed
 from blip2sweep.results.score_folders import known_variants, scored_names
+from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.sweeps import find_sweep
 from blip2sweep.results.unscored import scored, unscored
 from blip2sweep.running.local import run_local
@@ -86,6 +92,18 @@ def test_a_sweep_over_rules_is_one_cell_with_a_score_by_each(tmp_path: Path) -> 
     assert json.loads(task)["rule"] == ["strict", "color"]
 
 
+@pytest.mark.parametrize("other", ["task.name=again", "task.main_metric=toy_half", "task.note=n", "task.data_dir={}/."])
+def test_rules_of_one_cell_that_is_asked_for_under_two_names(tmp_path: Path, other: str) -> None:
+    data = tmp_path.parent / f"{tmp_path.name}-data"
+    outcome, rows = swept(tmp_path, "s", ["task.rule=color"], ["task.rule=strict", other.format(data)])
+    assert len(rows) == 2
+    assert not any(math.isnan(outcome.value(i)) for i in (0, 1))
+    assert rows[["toy_right", "toy_right_color", "drop_toy_right", "drop_toy_right_color"]].notna().all(axis=None)
+    sweep = find_sweep(tmp_path, "s")
+    assert {tuple(sorted(asked["variants"])) for asked in sweep.asked().values()} == {("", "_color")}
+    assert sweep.asked().keys() == {*sweep.keys}
+
+
 def test_another_rule_scores_what_is_done_and_both_columns_survive(tmp_path: Path) -> None:
     _, first = swept(tmp_path, "first")
     computed, strict = results(tmp_path), first["toy_right"].tolist()
@@ -107,6 +125,24 @@ def test_another_rule_scores_what_is_done_and_both_columns_survive(tmp_path: Pat
     assert again["toy_right_color"].tolist() == second["toy_right_color"].tolist()
     assert rescore(tmp_path) == "scored 0 of 2 cells; the others were up to date"
     assert list(table(tmp_path, "second")["main_metric"]) == ["toy_right_color"] * 2
+
+
+@pytest.mark.parametrize("order", [("color", "strict"), ("strict", "color")])
+def test_trials_of_one_cell_by_several_rules(tmp_path: Path, order: tuple[str, str]) -> None:
+    """A search launches one sweep many times; a trial's value is that of its own rule."""
+    begun = set[Path]()
+
+    def trial(rule: str) -> float:
+        (job,) = asked(tmp_path, [f"task.rule={rule}", "sweep_name=s"])
+        done = run_sweep([job], lambda plan, sweep, out: run_local([c.job() for c in plan.todo], sweep, out, 1), begun)
+        return done.value(0)
+
+    values = [trial(rule) for rule in order]
+    assert not any(map(math.isnan, values))
+    assert [trial(rule) for rule in order] == values
+    sweep = find_sweep(tmp_path, "s")
+    assert {variant: len(keys) for variant, keys in sweep.wanted().items()} == {"": 2, "_color": 2}
+    assert scored(tmp_path, sweep)
 
 
 def test_the_default_rule_of_what_another_rule_computed(tmp_path: Path) -> None:
@@ -134,6 +170,37 @@ def test_a_sweep_is_not_scored_while_a_variant_lacks(tmp_path: Path, capsys: pyt
     check_all_done(tmp_path, sweep)
     assert rules.SCORED == ["color"]
     assert table(tmp_path, "s")["toy_right_color"].notna().all()
+
+
+def test_table_names_what_lacks_one_of_the_wanted_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept(tmp_path, "s", ["task.rule=[strict,color]"])
+    swept(tmp_path, "strict")
+    (gone,) = sorted((tmp_path / "variants" / "color").iterdir())[:1]
+    gone.unlink()
+    for name, every, told in (("s", False, True), (None, True, True), ("strict", False, False)):
+        capsys.readouterr()
+        show_table(tmp_path, name, "csv", every)
+        said = f"1 of 2 cells is done and not scored, the first is {gone.name[:12]}"
+        assert (said in capsys.readouterr().err) == told
+
+
+def test_retry_fails_for_what_it_cannot_score_by_another_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cells that have no score file of the default rule, and one of earlier scorers of their own."""
+    swept(tmp_path, "s", ["task.rule=color"])
+    version = records.scorer_version
+    monkeypatch.setattr(records, "scorer_version", lambda s: "9" if "right" in s else version(s))
+    for journal in (tmp_path / "journals").iterdir():
+        kept = [x for x in journal.read_bytes().splitlines() if b'"event":"measured"' not in x]
+        lines = [{k: v for k, v in json.loads(x).items() if k not in ("n", "crc")} for x in kept]
+        journal.write_bytes(b"".join(sealed(r, i) for i, r in enumerate(lines)))
+    keys = {*find_sweep(tmp_path, "s").keys}
+    failed = Rescored(failed={k: {"kind": "bad_config", "error": "gone", "traceback": ""} for k in keys})
+    monkeypatch.setattr("blip2sweep.commands.rescore.score_results", lambda *given: failed)
+    monkeypatch.setattr("blip2sweep.running.queue.submitter_lives", lambda submission: False)  # it is this process
+    with pytest.raises(SweepFailed, match="2 of 2 cells are done and not scored"):
+        retry(tmp_path, "s", None, False)
 
 
 def test_rescore_asks_for_another_rule(tmp_path: Path) -> None:
@@ -174,6 +241,50 @@ def test_another_version_of_what_is_installed_scores_again(tmp_path: Path, monke
     assert rescore(tmp_path).startswith("scored 2 of 2 cells")
     assert len(rules.SCORED) == 2  # the default variant does not depend on it
     assert rescore(tmp_path).startswith("scored 0 of 2")
+
+
+def test_scores_of_two_versions_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cell was scored again with another version: it has no drop until its baseline has that version too."""
+    outcome, first = swept(tmp_path, "s", ["task.lemmatize=[none,stem]"])
+    sweep, rows = find_sweep(tmp_path, "s"), rules.rows
+    assert first["drop_toy_right_stem"].notna().all()
+    monkeypatch.setitem(rules.MODEL, "version", "2.0")
+    monkeypatch.setattr(rules, "rows", lambda *given: rows(*given) * (0, 1, 0))
+    (key,) = {*sweep.keys} - {*sweep.baselines}
+    (name,) = (n for n in scored_names(tmp_path) if n.startswith(key))
+    assert score_result(tmp_path, name, Scorer(outcome.plan.cells[key].task))
+
+    cell, baseline = collect(tmp_path, sweep).set_index("key").loc[[key, *sweep.baselines]].to_dict("records")
+    assert cell["toy_right_stem"] == 0
+    assert math.isnan(cell["drop_toy_right_stem"])
+    assert math.isnan(cell["baseline_toy_right_stem"])
+    assert cell["drop_toy_right"] == first["drop_toy_right"][0]  # depends on nothing that is installed
+    assert baseline["drop_toy_right_stem"] == 0
+    samples = pd.read_parquet(tmp_path / "samples.parquet")
+    assert (samples.loc[samples["key"] == key, "toy_right_stem"] == 0).all()
+    assert load_draws(tmp_path, table(tmp_path, "s"), "toy_right_stem", resampled=False).arrays.keys() == {
+        *sweep.baselines
+    }
+
+    monkeypatch.setattr("blip2sweep.running.queue.submitter_lives", lambda submission: False)  # it is this process
+    rules.SCORED.clear()
+    retry(tmp_path, "s", None, False)
+    assert rules.SCORED == ["strict"]  # the baseline's
+    assert (table(tmp_path, "s")["drop_toy_right_stem"] == 0).all()
+    rules.SCORED.clear()
+    retry(tmp_path, "s", None, False)
+    assert not rules.SCORED
+
+
+def test_the_same_command_scores_again_what_another_version_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept(tmp_path, "s", ["task.lemmatize=stem"])
+    monkeypatch.setitem(rules.MODEL, "version", "2.0")
+    rules.SCORED.clear()
+    _, rows = swept(tmp_path, "t", ["task.lemmatize=stem"])
+    assert len(rules.SCORED) == 2
+    assert rows["drop_toy_right_stem"].notna().all()
 
 
 def test_a_changed_scorer_scores_every_variant_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

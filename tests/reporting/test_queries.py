@@ -10,18 +10,18 @@ import pytest
 from blip2sweep.reporting import queries
 from blip2sweep.reporting.source import Source
 from blip2sweep.tasks.predictions import Predictions
-from blip2sweep.tasks.retrieval import Ranking
+from blip2sweep.tasks.retrieval import Found
 
 BASE, CELL = (Predictions([7, 8], [7, 8], texts=[[0], [1]], scores=[[n], [n]]) for n in (1.0, 0.0))
-BEFORE = [Ranking((), (("a dog", (7, 8)),)), Ranking((), (("a cat", (8, 7)), ("a cow", (7, 8))))]
-NOW = [Ranking((), (("a dog", (8, 7)),)), Ranking((), (("a cat", (7,)), ("a cow", (7, 8))))]
+BEFORE: list[Found] = [(("a dog", (7, 8)),), (("a cat", (8, 7)), ("a cow", (7, 8)))]
+NOW: list[Found] = [(("a dog", (8, 7)),), (("a cat", (7,)), ("a cow", (7, 8)))]
 
 
 def source(rules: object) -> Source:
     return cast("Source", SimpleNamespace(output_dir=None, task=SimpleNamespace(rules=rules)))
 
 
-def ranked(_: object, said: Predictions, most: int) -> list[Ranking]:
+def ranked(_: object, said: Predictions, most: int) -> list[Found]:
     assert most == queries.SEEN
     return BEFORE if said is BASE else NOW
 
@@ -33,7 +33,7 @@ def _read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_those_whose_picture_fell_most_come_first() -> None:
-    lost = queries.lost_queries(source(SimpleNamespace(rankings=ranked)), BASE, [("c", "1")])
+    lost = queries.lost_queries(source(SimpleNamespace(found_pictures=ranked)), BASE, [("c", "1")])
     assert lost == [
         [
             {"sample": 1, "text": "a cat", "before": [1, 0], "now": [0]},  # not found at all any more
@@ -44,7 +44,7 @@ def test_those_whose_picture_fell_most_come_first() -> None:
 
 def test_other_samples_and_lost_files_have_none() -> None:
     names = [("o", "1"), ("gone", "1")]
-    assert queries.lost_queries(source(SimpleNamespace(rankings=ranked)), BASE, names) == [[], []]
+    assert queries.lost_queries(source(SimpleNamespace(found_pictures=ranked)), BASE, names) == [[], []]
 
 
 def test_a_task_that_ranks_nothing_has_none() -> None:

@@ -85,6 +85,10 @@ def test_the_drop_of_a_likelihood_is_a_rise(tmp_path: Path) -> None:
     assert notes(table.drop(columns="cider"))[0].startswith("drop: nll of the cell − baseline, positive is worse")
 
 
+def test_a_table_without_scores_says_what_to_do() -> None:
+    assert "`blip2sweep answers`" in notes(pd.DataFrame({"model": ["mine"], "part": ["none"]}))[0]
+
+
 def test_no_interval_is_claimed_where_there_is_none(tmp_path: Path) -> None:
     build(tmp_path, [[entry("vit:all:all", 4)]], n=40)
     table = pd.read_parquet(tmp_path / "table.parquet")

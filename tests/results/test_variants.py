@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.unscored import is_scored
 from blip2sweep.tasks import TaskData, load_task, planned_task
 from blip2sweep.tasks.settings import BASE
+from blip2sweep.wire.lines import Measured
 from tests.results.test_scoring import predictions
+from tests.toy import rules
 from tests.toy.task import write
 from tests.toy_rules import planned, toy_rules
 
@@ -104,6 +106,32 @@ def test_what_a_measurement_is_made_from_names_the_variants_of_both(tmp_path: Pa
     assert both.startswith(plain + " ")
 
 
+def line(scored: str, metrics: Sequence[str], **installed: str) -> Measured:
+    found: Measured = {"scored": scored, "samples": 1, "noise": {}, "metrics": {m: [0.5] for m in metrics}}
+    return {**found, "installed": installed} if installed else found
+
+
+def test_what_is_installed_is_part_of_what_a_cell_is_scored_by(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load_task(section(data, lemmatize=["none", "stem"]))
+    found, name = [], said(tmp_path, task)
+    for version in ("1.0", "2.0"):
+        monkeypatch.setitem(rules.MODEL, "version", version)
+        assert score_result(tmp_path, name, Scorer(task))
+        found.append(Scored(tmp_path, name))
+    one, other = found
+    assert one.installed == {"toy_right_stem": "stemmer 1.0"}
+    assert one.scored != other.scored
+    assert {m.name for m in one.metrics} - {m.name for m in one.comparable(other)} == {
+        "toy_right_stem",
+        "toy_half_stem",
+    }
+    names = [m.name for m in one.metrics]
+    assert is_todays(line(one.scored, names, **one.installed))
+    assert not is_todays(line(one.scored, names, **other.installed))
+
+
 def test_a_new_metric_of_the_package_measures_nothing_again(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,12 +140,12 @@ def test_a_new_metric_of_the_package_measures_nothing_again(
     score_result(tmp_path, name := said(tmp_path, task), Scorer(task))
     before = Scored(tmp_path, name)
     digest, names = before.scored, [m.name for m in before.metrics]
-    assert is_todays(digest, names)
+    assert is_todays(line(digest, names))
     new = Metric("new", "new", lambda sums: sums[..., 0], True, "1")
     monkeypatch.setitem(METRICS, "new", new)
     assert Scored(tmp_path, name).scored == digest
     assert "new" not in CORE
     assert scorers([], []) == scorers([METRICS["cider"]], [])  # one digest has all of the core
     assert SCORERS == "bb804719"  # of measurements there are: another one measures every cell again
-    assert is_todays("of whoever has it", ["a metric of code that is not here"])
-    assert not is_todays("other", names)
+    assert is_todays(line("of whoever has it", ["a metric of code that is not here"]))
+    assert not is_todays(line("other", names))

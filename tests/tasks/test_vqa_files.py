@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.results.scoring import VariantScorer
 from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.question_text import prompts
 from scripts.miniatures import write
 from tests.checkpoints import conf
@@ -124,6 +126,16 @@ def test_vizwiz_is_named_by_its_images(data: Path) -> None:
     assert load(data, "vizwiz", split="test").rules.scores(load(data, "vizwiz", split="test")) == ()
 
 
+def test_unanswerable_questions_that_were_all_skipped_leave_the_cell_scored(data: Path) -> None:
+    task = load(data, "vizwiz", on_bad_image="skip")
+    left = [s for s in task.samples if s.answer_type != "unanswerable"]
+    assert 0 < len(left) < len(task.samples)
+    own = VariantScorer(task)
+    found = own.statistics(Predictions([s.id for s in left], [s.image_id for s in left], ["a"] * len(left)))
+    assert {*own.names} <= {*found}
+    assert found["vqa_unanswerable_evalai"].tolist() == [[0, 0]] * len(left)
+
+
 # ---- what is refused
 
 
@@ -143,6 +155,9 @@ def test_a_split_that_is_not_there(data: Path) -> None:
     refused(lambda: load(data, "vqav2", split="val2015"), "task.split=val2015: no question file")
     refused(lambda: load(data, "textvqa", split="vol"), "did you mean 'val'")
     refused(lambda: load(data, "vizwiz", split="vol"), "did you mean 'val'")
+    of_another = {"data_dir": str(data / "vqav2")}
+    refused(lambda: load(data, "textvqa", **of_another), f"no file {data}/vqav2/TextVQA_0.5.1_val.json; known: none;")
+    refused(lambda: load(data, "vizwiz", **of_another), "Annotations/val.json; known: test, train, val;")
 
 
 def test_questions_without_annotations_where_scores_are_wanted(data: Path) -> None:
