@@ -26,6 +26,9 @@ T = TypeVar("T")
 MOST_CHOICES = 26  # each has a letter
 
 
+Said = tuple[str, ...] | int  # texts, or the number of a choice
+
+
 class Needs(NamedTuple):
     """What the lines of a kind have. references: what their field may hold; main: the metric of a table about them.
 
@@ -34,7 +37,7 @@ class Needs(NamedTuple):
 
     question: bool
     choices: bool
-    references: Callable[[object], tuple[str, ...]]
+    references: Callable[[object], Said]
     main: str
     unscored: bool = False
 
@@ -70,11 +73,9 @@ def _yes_no(value: object) -> tuple[str, ...]:
     return found
 
 
-def _choice(value: object) -> tuple[str, ...]:
-    """The text of the right choice, or its number as a text; which of both is seen beside the choices."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return _one(value)
-    return (str(value),)
+def _choice(value: object) -> Said:
+    """The text of the right choice, or its number."""
+    return value if type(value) is int else _one(value)
 
 
 OF_KIND: Mapping[str, Needs] = {
@@ -130,8 +131,8 @@ def _samples(root: Path, folder: str, path: Path, needs: Needs, mistakes: Mistak
     return [
         Sample(
             id=lines[i] if own is None else own, image_id=name, image=image_path(root, folder, name, path),
-            question=question, references=(choices[right[i]],) if needs.choices else said or (), answer_type=answer_type,
-            choices=choices or (), details=_details(right.get(i), hint),
+            question=question, answer_type=answer_type, choices=choices or (), details=_details(right.get(i), hint),
+            references=(choices[right[i]],) if needs.choices else said if isinstance(said, tuple) else (),
         )
         for (i, own, name, question, said, choices), (_, answer_type, hint) in zip(main, more, strict=True)
     ]  # fmt: skip
@@ -195,12 +196,14 @@ def _check_ids(rows: LineList, ids: Sequence[tuple[int, Id | None]]) -> None:
     rows.check_one_kind(given)
 
 
-def _right(rows: LineList, i: int, name: str, choices: Sequence[str], said: tuple[str, ...]) -> int:
-    """The number of the right choice: where the text is one of them, else where it is a number from 0 on."""
-    if said[0] in choices:
-        return choices.index(said[0])
-    if said[0].isascii() and said[0].isdigit() and int(said[0]) < len(choices):
-        return int(said[0])
-    what = f"'{name}' is {shown(said[0])}; right: one of the choices, or its number from 0 to {len(choices) - 1}"
+def _right(rows: LineList, i: int, name: str, choices: Sequence[str], said: Said) -> int:
+    """The number of the right choice. A number is that; a text is one of the choices, else such a number in quotes."""
+    own = said if isinstance(said, int) else said[0]
+    if own in choices:
+        return choices.index(str(own))
+    numbers: dict[int | str, int] = {key: n for n in range(len(choices)) for key in (n, str(n))}
+    if own in numbers:
+        return numbers[own]
+    what = f"'{name}' is {shown(own)}; right: one of the choices, or its number from 0 to {len(choices) - 1}"
     rows.wrong(i, {}, what)
     return 0

@@ -97,9 +97,12 @@ def test_a_choice_is_named_by_its_text_or_number(data: Path, kind: str, answer: 
     assert sample.details == {"answer": 1, "hint": "Look."}
 
 
-def test_a_number_that_is_a_choice_itself_is_its_text(data: Path) -> None:
-    row = {"image": "0.png", "question": "How many?", "choices": ["1", "0"], "answer": "0"}
-    assert load(data, row, kind="choice").samples[0].references == ("0",)
+@pytest.mark.parametrize(("answer", "right"), [("0", 2), (0, 0), ("3", 1), (3, 3), (2, 2)])
+def test_a_number_is_an_index_and_a_text_that_is_a_choice_is_its_text(data: Path, answer: object, right: int) -> None:
+    choices = ["2", "3", "0", "1"]
+    row = {"image": "0.png", "question": "How many?", "choices": choices, "answer": answer}
+    (sample,) = load(data, row, kind="choice").samples
+    assert (sample.references, sample.details["answer"]) == ((choices[right],), right)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -175,11 +178,18 @@ def test_a_wrong_line(data: Path, row: Row | str, told: str) -> None:
             {"choices": ["a", "b"]},
             "'answer' is 'a cross'; right: one of the choices, or its number from 0 to 1",
         ),
-        ("letter", {"choices": ["a", "b"], "answer": 2}, "'answer' is '2'; right: one of the choices"),
+        ("letter", {"choices": ["a", "b"], "answer": 2}, "'answer' is 2; right: one of the choices"),
+        ("letter", {"choices": ["a", "b"], "answer": -1}, "'answer' is -1; right: one of the choices"),
     ],
 )
 def test_what_a_kind_needs(data: Path, kind: str, fields: Row, told: str) -> None:
     fails(data, f"line 1: {told}", asked(**fields), kind=kind)
+
+
+@pytest.mark.parametrize(("mark", "told"), [("", "a number of more than 20 digits"), ('"', f"'{'1' * 57}' … (5000")])
+def test_a_number_of_very_many_digits(data: Path, mark: str, told: str) -> None:
+    row = json.dumps(asked(choices=["a", "b"], answer="?")).replace('"?"', mark + "1" * 5000 + mark)
+    fails(data, f"line 1: 'answer' is {told}", row, kind="choice")
 
 
 def test_all_mistakes_at_once_and_ids_that_are_doubled(data: Path) -> None:
