@@ -46,6 +46,15 @@ def columns(data: TaskData) -> dict[str, str]:
     return {"asks_for": "choice"}
 
 
+def readable(data: TaskData, predictions: Predictions) -> list[str]:
+    """The text of each option that is counted as chosen, by the first of the chosen `option_score`; empty where no option
+    has a finite likelihood."""
+    choices, score = {s.id: s.choices for s in data.samples}, data.variants[0].values["option_score"]
+    asked = zip(predictions.id, predictions.option_nll or (), predictions.option_tokens or (), strict=True)
+    best = [(choices[i], letters.best_option(nll, tokens, score)) for i, nll, tokens in asked]
+    return ["" if place is None else own[place] for own, place in best]
+
+
 def metrics() -> Sequence[Metric]:
     return ()
 

@@ -99,7 +99,8 @@ class TaskData:
         """The same samples, scored in another way. main_metric: without the suffix of a variant."""
         first = variants(declared(self.rules), scoring)[0]
         other = replace(self, scoring=scoring, main_metric=of_variant(main_metric, first.suffix))
-        if not other.rules.scores(other):
+        scores = other.rules.scores(other)
+        if other.main_metric not in scores and not by_order(scores):  # nothing that a table may be about
             other = replace(other, main_metric="")
         if "content" in vars(self):
             vars(other)["content"] = self.content

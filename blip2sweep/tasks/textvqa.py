@@ -6,11 +6,10 @@ They stand in the prompt behind the question.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.rows import Id, Mistakes, list_of, read_json
+from blip2sweep.rows import Mistakes, list_of, read_json
 from blip2sweep.rows.asked import Asked, ocr_rows, textvqa_rows
 from blip2sweep.rows.fields import shown
 from blip2sweep.tasks.sample import (
@@ -49,9 +48,8 @@ def read(
         raise UserError(f"task.ocr_tokens={ocr_tokens}: right: true or false")
     folder = FOLDERS.get(split, TRAIN) if images is None else inside(root, images, "task.images")
     path = annotation_files(root, annotations, split)[0] if annotations is not None else found(root, NAME, split)
-    asked, words = _read(path, root, split, bool(ocr_tokens))
-    asked = limited(asked, limit)
-    samples = [_sample(a, image_path(root, folder, image_name("", a.image_id), path), words) for a in asked]
+    asked = limited(_read(path, root, split, bool(ocr_tokens)), limit)
+    samples = [_sample(a, image_path(root, folder, image_name("", a.image_id), path)) for a in asked]
     check_images(samples, root, path, "textvqa")
     return samples, [] if samples[0].references else [UNSCORED]
 
@@ -69,23 +67,24 @@ def found(root: Path, name: str, split: str) -> Path:
     )
 
 
-def _read(path: Path, root: Path, split: str, with_words: bool) -> tuple[list[Asked], dict[Id, tuple[str, ...]]]:
-    """The questions, and the words of each image where they are wanted, checked together."""
-    right, mistakes, words = official("textvqa"), Mistakes(), dict[Id, tuple[str, ...]]()
+def _read(path: Path, root: Path, split: str, with_words: bool) -> list[Asked]:
+    """The questions, each with its words where they are wanted, checked together."""
+    right, mistakes = official("textvqa"), Mistakes()
     asked = textvqa_rows(path, list_of(read_json(path, right), "data", path, right), mistakes)
-    if with_words and all(a.tokens is not None for a in asked):
-        words = {a.image_id: a.tokens for a in asked if a.tokens is not None}
-    elif with_words:
+    if not with_words:
+        asked = [a._replace(tokens=None) for a in asked]
+    elif any(a.tokens is None for a in asked):
         read_from = found(root, OCR, split)
         words = ocr_rows(read_from, list_of(read_json(read_from, right), "data", read_from, right), mistakes)
         lacking = [i for i in dict.fromkeys(a.image_id for a in asked) if i not in words]
         if lacking and not mistakes.count:
             what = f"no image_id {shown(lacking[0])} ({len(lacking)} images of {path.name} lack their words)"
             mistakes.add(read_from, "data", f"{what}; right: the file of this split")
+        asked = [a._replace(tokens=words.get(a.image_id)) for a in asked]
     mistakes.tell()
-    return asked, words
+    return asked
 
 
-def _sample(asked: Asked, image: Path, words: Mapping[Id, tuple[str, ...]]) -> Sample:
-    details = {"ocr_tokens": list(words[asked.image_id])} if words else NO_DETAILS
+def _sample(asked: Asked, image: Path) -> Sample:
+    details = NO_DETAILS if asked.tokens is None else {"ocr_tokens": list(asked.tokens)}
     return Sample(asked.id, asked.image_id, image, asked.question, asked.answers or (), details=details)

@@ -118,6 +118,12 @@ def test_choices_by_two_scores_need_one_inference(data: Path) -> None:
     )
     values = scored(found, said)
     assert (values["option_accuracy"], values["option_accuracy_mean"]) == (0.5, 1.0)
+    by_mean = load(data, "scienceqa_img", kind="choice", option_score=["mean", "sum"], limit=2)
+    right = [s.references[0] for s in found.samples]
+    assert by_mean.readable_outputs(said) == right
+    assert found.readable_outputs(said)[0] == found.samples[0].choices[0 if first else 1]
+    said.option_nll[1] = [None] * counts[1]  # type: ignore[index]
+    assert by_mean.readable_outputs(said) == [right[0], ""]
 
 
 def test_choices_do_not_depend_on_the_batch(data: Path) -> None:

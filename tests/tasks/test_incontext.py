@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.content import images_digest
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.rounds import of_round
+from scripts.miniatures import write
 from tests.checkpoints import conf
 
 
@@ -55,6 +57,18 @@ def test_a_score_is_that_of_the_answers_alone() -> None:
     assert {*other} <= {*own}
     for name, statistic in other.items():
         np.testing.assert_array_equal(own[name], statistic)
+
+
+def test_replies_of_a_split_without_answers_have_no_main_metric(tmp_path: Path) -> None:
+    write(tmp_path, ("vqav2",))
+    config = {**conf("task/vqav2"), "data_dir": str(tmp_path / "vqav2"), "split": "test2015", "limit": 3}
+    task = load_task({**config, "kind": "incontext", "parse": ["sane", "published"]})
+    assert set(task.rules.scores(task)) == {"fallback_rate", "fallback_rate_sane"}
+    assert task.main_metric == ""
+    assert "main_metric" not in task.columns or task.columns["main_metric"] == ""
+    assert load_task({**config, "kind": "incontext"}).columns == {}
+    chosen = load_task({**config, "kind": "incontext", "main_metric": "fallback_rate"})
+    assert chosen.main_metric == "fallback_rate"
 
 
 def test_the_variant_says_how_a_last_reply_is_read() -> None:

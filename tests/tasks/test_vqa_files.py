@@ -109,6 +109,16 @@ def test_textvqa_takes_words_from_its_own_rows(data: Path) -> None:
     assert {str(s.details) for s in load(data, "textvqa", ocr_tokens=True).samples} == {"{'ocr_tokens': ['STOP']}"}
 
 
+def test_own_words_of_two_questions_on_one_image(data: Path) -> None:
+    def same_image(content: Content) -> None:
+        for number, row in enumerate(content["data"]):
+            row.update(image_id=content["data"][0]["image_id"], ocr_tokens=[f"word {number}"])
+
+    edit(data / "textvqa" / TEXTVQA, same_image)
+    found = load(data, "textvqa", ocr_tokens=True).samples
+    assert [s.details["ocr_tokens"] for s in found] == [[f"word {i}"] for i in range(len(found))]
+
+
 def test_rewriting_questions_leaves_their_words_alone(data: Path) -> None:
     read = load(data, "textvqa", ocr_tokens=True)
     words = "STOP, U.S."
