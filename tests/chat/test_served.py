@@ -25,6 +25,7 @@ from blip2sweep.wire.pack import Settings
 from blip2sweep.workers.in_context import run_in_context
 from tests.checkpoints import TINY
 from tests.composing import plan
+from tests.waiting import ending
 
 for _name in ("fastapi", "uvicorn", "openai", "sse_starlette", "multipart"):
     pytest.importorskip(_name, reason="transformers serve needs it; it is one of the dev extras")
@@ -56,24 +57,20 @@ def write_model(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = write_model(tmp_path_factory.mktemp("llama"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--device", "cpu", "--dtype", "float32",
-               "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    log = (folder / "log").open("wb")
-    server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}/v1/models", folder / "log")
-        yield Served(f"http://127.0.0.1:{port}/v1", str(folder))
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    with socket.socket() as held, (folder / "log").open("wb") as log:
+        # The port stays bound, so that no other test gets it; with REUSEADDR, which asyncio sets too, a server may share it.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        with ending(subprocess.Popen(command(port), env=env, stdout=log, stderr=log)) as server:
+            wait_for(server, f"http://127.0.0.1:{port}/v1/models", folder / "log")
+            yield Served(f"http://127.0.0.1:{port}/v1", str(folder))
+
+
+def command(port: int) -> list[str]:
+    return [sys.executable, "-m", "transformers.cli.transformers", "serve", "--device", "cpu", "--dtype", "float32",
+            "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
 
 
 def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
