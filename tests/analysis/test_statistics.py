@@ -110,6 +110,14 @@ def test_drop_off_is_what_was_planted(planted: tuple[pd.DataFrame, Draws]) -> No
     assert (curves["band_high"] >= curves["drop_high"] - 1e-9).mean() > 0.9
 
 
+def test_what_is_no_function_of_sums_has_no_band(planted: tuple[pd.DataFrame, Draws]) -> None:
+    cells, draws = planted
+    alone = replace(draws, metric=replace(draws.metric, interval=False))
+    curves = dropoff.dropoff(headline(cells), "cider", alone)
+    assert curves[["band_low", "band_high", "retained_low", "retained_high"]].isna().all(axis=None)
+    assert curves["retained"].notna().all()
+
+
 def test_what_is_left_of_nothing_is_nothing(planted: tuple[pd.DataFrame, Draws]) -> None:
     """The interval is that of the ratio: a drop in shares of a fixed baseline would leave less than nothing."""
     cells, draws = planted
