@@ -131,7 +131,7 @@ def opened(path: Path | None) -> Iterator[IO[str]]:
     except OSError as error:
         raise Refused(f"{path}: cannot be written ({error.strerror}); right: a new file in a folder") from None
     with file, ExitStack() as undo:
-        undo.callback(lambda: path and path.unlink())
+        undo.callback(path.unlink if path else file.close)
         yield file
         undo.pop_all()
 
