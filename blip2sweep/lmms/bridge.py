@@ -17,10 +17,12 @@ import inspect
 import io
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 SAMPLES, IMAGES, ABOUT = "samples.jsonl", "images", "lmms.json"
 Row = dict[Any, Any]  # JSON, or what a task of lmms-eval gives
@@ -34,53 +36,55 @@ class Refused(Exception):
 # ---- export
 
 
-def export(
-    name: str, folder: Path, limit: int | None = None, include_path: str | None = None, model_name: str | None = None
-) -> None:
+def export(name: str, folder: Path, limit: int | None, include_path: str | None, model_name: str | None) -> None:
     """Write the samples of a task: one JSON object a line, and each picture once."""
-    if folder.exists() and any(folder.iterdir()):
-        raise Refused(f"{folder}: is not empty; right: a new folder")
+    if limit is not None and limit < 1:
+        raise Refused(f"--limit {limit}: right: 1 or more documents")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise Refused(f"{folder}: is {'not empty' if folder.is_dir() else 'a file'}; right: a new folder")
     task = load(name, include_path, model_name)
-    rows, pictures = samples(task, limit)
-    (folder / IMAGES).mkdir(parents=True)
-    for file, content in pictures.items():
-        (folder / IMAGES / file).write_bytes(content)
-    (folder / SAMPLES).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings = {
-        k: v for k, v in (task.config.generation_kwargs or {}).items() if isinstance(v, (int, float, str, list))
-    }
-    path = include_path and str(Path(include_path).resolve())
-    about: Row = {"task": name, "limit": limit, "include_path": path, "model_name": model_name}
-    about |= {"samples": digest(rows), "generation_kwargs": settings, "lmms_eval": installed()}
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(rows)} samples with {len(pictures)} pictures in {folder}. Answer them with")
-    print(f"  blip2sweep -m task=jsonl task.data_dir={folder} {overrides(settings)}")
+    rows, pictures, note = samples(task, limit)
+    given: Row = task.config.generation_kwargs or {}
+    about: Row = {"task": name, "limit": limit, "model_name": model_name, "samples": digest(rows)}
+    about["include_path"] = include_path and str(Path(include_path).resolve())
+    about["generation_kwargs"] = {k: v for k, v in given.items() if isinstance(v, (int, float, str, list))}
+    about["lmms_eval"] = next((found.version for found in distributions(name="lmms-eval")), None)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    try:
+        (folder / IMAGES).mkdir(parents=True)
+        for file, content in {**pictures, SAMPLES: lines.encode(), ABOUT: json.dumps(about, indent=1).encode()}.items():
+            (folder / file).write_bytes(content)
+    except OSError as error:
+        raise Refused(f"{folder}: cannot be written ({error}); right: a new folder with space") from None
+    words, left = overrides(given)
+    told = [f"{len(rows)} samples with {len(pictures)} pictures in {folder}. Answer them with"]
+    print(*told, f"  blip2sweep -m task=jsonl task.data_dir={folder} {words}", *note, *left, sep="\n")
 
 
-def samples(task: Any, limit: int | None) -> tuple[list[Row], dict[str, bytes]]:
-    """The rows of all documents, and {file name: PNG} of their pictures. Raises Refused for what cannot be exchanged."""
+def samples(task: Any, limit: int | None) -> tuple[list[Row], dict[str, bytes], list[str]]:
+    """The rows of all documents, {file name: PNG} of their pictures, and a note. Raises Refused for what cannot be
+    exchanged. Answers are in all rows or in none, as blip2sweep reads them."""
     docs, rows, pictures, wrong = task.eval_docs, [], {}, []
     for request in requests(task, limit):
-        prompt, visuals = request.arguments[0], task.doc_to_visual(docs[request.doc_id]) or []
+        doc, where = docs[request.doc_id], f"document {request.doc_id}"
+        prompt, visuals = request.arguments[0], task.doc_to_visual(doc) or []
         if not isinstance(prompt, str) or not prompt.strip():
-            wrong.append(f"document {request.doc_id}: the prompt is {prompt!r:.60}; right: a text")
+            wrong.append(f"{where}: the prompt is {prompt!r:.60}; right: a text")
         elif len(visuals) != 1 or not hasattr(visuals[0], "convert"):
             kinds = ", ".join(type(v).__name__ for v in visuals) or "nothing"
-            wrong.append(f"document {request.doc_id}: shows {kinds}; right: a task with one picture a question")
+            wrong.append(f"{where}: shows {kinds}; right: a task with one picture a question")
         else:
-            content = png(visuals[0])
-            file = f"{hashlib.sha256(content).hexdigest()[:16]}.png"
-            pictures[file] = content
-            own = {"id": request.doc_id, "image": f"{IMAGES}/{file}", "question": prompt}
-            rows.append({**own, "answers": targets(task, docs[request.doc_id])})
-    refuse(wrong)
-    return rows, pictures
-
-
-def png(picture: Any) -> bytes:
-    out = io.BytesIO()
-    picture.convert("RGB").save(out, format="PNG")
-    return out.getvalue()
+            visuals[0].convert("RGB").save(out := io.BytesIO(), format="PNG")
+            file = f"{IMAGES}/{hashlib.sha256(out.getvalue()).hexdigest()[:16]}.png"
+            pictures[file] = out.getvalue()
+            own = {"id": request.doc_id, "image": file, "question": prompt}
+            rows.append({**own, "answers": targets(task, doc)})
+    if wrong or not rows:
+        raise Refused(*wrong or ["the task has no documents; right: one with samples"])
+    if not (bare := sum(not row["answers"] for row in rows)):
+        return rows, pictures, []
+    note = f"{bare} of {len(rows)} documents have no target: samples without answers, which blip2sweep does not score"
+    return [{k: v for k, v in row.items() if k != "answers"} for row in rows], pictures, [note]
 
 
 def targets(task: Any, doc: Any) -> list[str]:
@@ -88,36 +92,48 @@ def targets(task: Any, doc: Any) -> list[str]:
     found = task.doc_to_target(doc)
     listed = found if isinstance(found, (list, tuple)) else [found]
     texts = [text if isinstance(text, str) else json.dumps(text, default=str) for text in listed if text is not None]
-    return [text for text in texts if text.strip()] or ["-"]
+    return [text for text in texts if text.strip()]
 
 
-def overrides(settings: Row) -> str:
-    known = {"max_new_tokens": "generation.max_new_tokens", "num_beams": "generation.num_beams"}
-    told = [f"{key}={settings[name]}" for name, key in known.items() if isinstance(settings.get(name), int)]
-    return " ".join(["generation.prompt='{}'", *told])
+def overrides(settings: Row) -> tuple[str, list[str]]:
+    """The words of the command, and a line about the settings that are not among them."""
+    told = [name for name in ("max_new_tokens", "num_beams") if isinstance(settings.get(name), int)]
+    left = ", ".join(f"{name}={value!r:.60}" for name, value in settings.items() if name not in told)
+    words = ["generation.prompt='{}'", *(f"generation.{name}={settings[name]}" for name in told)]
+    return " ".join(words), [f"Not carried over: {left}"] if left else []
 
 
 # ---- score
 
 
-def score(
-    folder: Path, files: list[Path], output: Path | None = None, include_path: str | None = None, media: bool = False
-) -> None:
+def score(folder: Path, files: list[Path], output: Path | None, include_path: str | None, media: bool) -> None:
     """Print the scores of each file of answers, a JSON object a line, and write them with those of each document."""
-    about, rows = exported(folder)
-    answers = {file: read(file, {row["id"] for row in rows}) for file in files}
-    task = load(about["task"], include_path or about["include_path"], about["model_name"])
-    built = requests(task, about["limit"])
-    asked = [(request.doc_id, request.arguments[0]) for request in built]
-    if digest(rows) != about["samples"] or asked != [(row["id"], row["question"]) for row in rows]:
-        raise Refused(f"{folder}: not the documents and prompts of this task any more; right: export again")
-    task.args = SimpleNamespace(output_path=str(folder), log_samples=False, process_with_media=media)
-    scored = {file: one(task, about["limit"], texts, media) for file, texts in answers.items()}
-    for file, (values, _) in scored.items():
-        print(json.dumps({"file": str(file), **values}, default=str))
-    if output:
+    with opened(output) as out:
+        about, rows = exported(folder)
+        answers = {file: read(file, {row["id"] for row in rows}) for file in files}
+        task = load(about["task"], include_path or about["include_path"], about["model_name"])
+        asked = [(request.doc_id, request.arguments[0]) for request in requests(task, about["limit"])]
+        if digest(rows) != about["samples"] or asked != [(row["id"], row["question"]) for row in rows]:
+            raise Refused(f"{folder}: not the documents and prompts of this task any more; right: export again")
+        task.args = SimpleNamespace(output_path=str(folder), log_samples=False, process_with_media=media)
+        scored = {file: one(task, about["limit"], texts, media) for file, texts in answers.items()}
+        for file, (values, _) in scored.items():
+            print(json.dumps({"file": str(file), **values}, default=str))
         listed = [{"file": str(f), "metrics": values, "documents": docs} for f, (values, docs) in scored.items()]
-        output.write_text(json.dumps({**about, "scores": listed}, default=str, indent=1) + "\n", encoding="utf-8")
+        out.write(json.dumps({**about, "scores": listed}, default=str, indent=1) + "\n")
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[IO[str]]:
+    """A new file, made before the work whose result it gets, and removed where that fails."""
+    try:
+        file = path.open("x", encoding="utf-8") if path else io.StringIO()
+    except OSError as error:
+        raise Refused(f"{path}: cannot be written ({error.strerror}); right: a new file in a folder") from None
+    with file, ExitStack() as undo:
+        undo.callback(path.unlink if path else file.close)
+        yield file
+        undo.pop_all()
 
 
 def exported(folder: Path) -> tuple[Row, list[Row]]:
@@ -144,41 +160,46 @@ def one(task: Any, limit: int | None, texts: Row, media: bool) -> tuple[Row, dic
             for metric, share in task.process_results(docs[request.doc_id], [request.filtered_resps[name]]).items():
                 found.setdefault(metric, []).append(share)
                 shares.setdefault(request.doc_id, {})[f"{metric},{name}"] = share
-        summed = {metric: listed for metric, listed in found.items() if metric in task.aggregation()}
-        values |= {f"{metric},{name}": total(task, metric, listed) for metric, listed in summed.items()}
+        for metric, listed in found.items():
+            if add := task.aggregation().get(metric):
+                own = {"args": task.args} if "args" in inspect.signature(add).parameters else {}
+                values[f"{metric},{name}"] = add(listed, **own)
     return values, shares
-
-
-def total(task: Any, metric: str, shares: list[Any]) -> Any:
-    aggregate = task.aggregation()[metric]
-    return aggregate(shares, args=task.args) if "args" in inspect.signature(aggregate).parameters else aggregate(shares)
 
 
 def read(path: Path, wanted: set[Any]) -> dict[Any, str]:
     """{document: answer} of a file of outputs/predictions, or of JSON Lines with `id` and `text`."""
     try:
-        content = path.read_text(encoding="utf-8")
-        listed = [json.loads(line) for line in content.split("\n") if line.strip()]
-        own = len(listed) == 1 and isinstance(listed[0].get("id"), list)
-        pairs = zip(listed[0]["id"], listed[0]["text"], strict=True) if own else [(r["id"], r["text"]) for r in listed]
-        texts = dict(pairs)
+        listed = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        whole = len(listed) == 1 and isinstance(listed[0].get("id"), list)
+        columns = listed[0] if whole else {key: [row[key] for row in listed] for key in ("id", "text")}
+        pairs = list(zip(columns["id"], columns["text"], strict=True))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise Refused(
-            f"{path}: cannot be read ({error}); right: a file of outputs/predictions, or id and text a line"
-        ) from None
+        told = f"cannot be read ({error}); right: a file of outputs/predictions, or id and text a line"
+        raise Refused(f"{path}: {told}") from None
+    texts, wrong = dict[Any, str](), list[str]()
+    for own, text in pairs:
+        if type(own) not in (int, str) or own not in wanted:
+            wrong.append(f"{path}: id {own!r:.60}: is of no sample; right: answers to this export")
+            continue
+        if own in texts or not isinstance(text, str):
+            told = "stands twice; right: once" if own in texts else f"text is {text!r:.60}; right: a text"
+            wrong.append(f"{path}: id {own!r}: {told}")
+        texts[own] = text
     if lacking := sorted(wanted - texts.keys(), key=str):
         told = f"no answer to {len(lacking)} of {len(wanted)} samples, such as {lacking[0]!r}"
-        raise Refused(f"{path}: {told}; right: an answer to each")
+        wrong.append(f"{path}: {told}; right: an answer to each")
+    if wrong:
+        raise Refused(*wrong)
     return texts
-
-
-# ---- lmms-eval
 
 
 def load(name: str, include_path: str | None, model_name: str | None) -> Any:
     """A task of lmms-eval by its name. Raises Refused for a group, and for one whose output is no generated text."""
-    from lmms_eval.tasks import TaskManager
-
+    try:
+        from lmms_eval.tasks import TaskManager
+    except ImportError as error:
+        raise Refused(f"lmms-eval cannot be imported ({error}); right: an environment with it") from None
     manager = TaskManager("ERROR", include_path=include_path, model_name=model_name)
     if name not in manager.all_tasks:
         raise Refused(f"{name}: lmms-eval has no task of this name; right: one of `lmms-eval --tasks list`")
@@ -196,21 +217,8 @@ def requests(task: Any, limit: int | None) -> list[Any]:
     return list(task.instances)
 
 
-def installed() -> str | None:
-    try:
-        return version("lmms-eval")
-    except PackageNotFoundError:
-        return None
-
-
 def digest(rows: list[Row]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-
-
-def refuse(wrong: list[str]) -> None:
-    more = [f"and {len(wrong) - MOST} documents more"] if len(wrong) > MOST else []
-    if wrong:
-        raise Refused(*wrong[:MOST], *more)
 
 
 def main() -> None:
@@ -232,7 +240,8 @@ def main() -> None:
     try:
         score(**given) if given.pop("verb") == "score" else export(given.pop("task"), **given)
     except Refused as refused:
-        print(*refused.args, sep="\n", file=sys.stderr)
+        more = [f"and {len(refused.args) - MOST} more"] if len(refused.args) > MOST else []
+        print(*refused.args[:MOST], *more, sep="\n", file=sys.stderr)
         sys.exit(2)
 
 

@@ -40,6 +40,7 @@ def exported(place: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert "3 samples with 2 pictures in out" in done.stdout
     assert "task.data_dir=out generation.prompt='{}' generation.max_new_tokens=16\n" in done.stdout
+    assert "Not carried over: until=['x'], do_sample=False\n" in done.stdout
     return place / "out"
 
 
@@ -58,6 +59,15 @@ def test_export_writes_samples_that_jsonl_reads(exported: Path) -> None:
     assert len(found.images) == 2  # the first and the last show one picture
     about = json.loads((exported / "lmms.json").read_text())
     assert (about["task"], about["generation_kwargs"]["max_new_tokens"]) == ("colors", 16)
+
+
+@pytest.mark.parametrize(("unknown", "count"), [("red green yes", 3), ("green", 1)])
+def test_no_reference_is_made_up(place: Path, unknown: str, count: int) -> None:
+    done = run(place, "export", "colors", f"bare{count}", UNKNOWN=unknown)
+    assert f"\n{count} of 3 documents have no target: samples without answers" in done.stdout
+    found = load_task({**conf("task/shapes_vqa"), **conf("task/jsonl"), "data_dir": str(place / f"bare{count}")})
+    assert [s.references for s in found.samples] == [(), (), ()]
+    assert found.main_metric == ""  # no accuracy of nothing
 
 
 def test_scores_are_those_of_the_task(place: Path, exported: Path) -> None:
@@ -91,6 +101,41 @@ def test_what_cannot_be_exported(place: Path, task: str, told: str) -> None:
     assert not (place / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "told"),
+    [
+        (["out/samples.jsonl"], {}, "out/samples.jsonl: is a file; right: a new folder"),
+        (["out/samples.jsonl/new"], {}, "out/samples.jsonl/new: cannot be written"),
+        (["new", "--limit", "0"], {}, "--limit 0: right: 1 or more documents"),
+        (["new", "--limit", "-1"], {}, "--limit -1: right: 1 or more documents"),
+        (["new"], {"DOCUMENTS": "0"}, "the task has no documents"),
+        (["new"], {"PYTHONPATH": ""}, "lmms-eval cannot be imported (No module named 'lmms_eval')"),
+    ],
+)
+def test_export_refuses_in_one_line(
+    place: Path, exported: Path, words: list[str], env: dict[str, str], told: str
+) -> None:
+    done = run(place, "export", "colors", *words, **env)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(told)
+    assert not (place / "new").exists()
+
+
+def test_the_output_is_a_new_file_and_made_first(place: Path, exported: Path) -> None:
+    (place / "good.json").write_text('{"id": [0, 1, 2], "text": ["a", "b", "c"]}')
+    (place / "one.json").write_text('{"id": [0], "text": ["a"]}')
+    for output, answers, told in (
+        ("none/scores.json", "good.json", "none/scores.json: cannot be written (No such file or directory)"),
+        ("good.json", "good.json", "good.json: cannot be written (File exists); right: a new file"),
+        ("left.json", "one.json", "one.json: no answer to 2 of 3 samples"),
+    ):
+        done = run(place, "score", "out", answers, "--output", output)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.startswith(told)
+    assert (place / "good.json").read_text().startswith('{"id"')
+    assert not (place / "left.json").exists()
+
+
 def test_a_folder_with_something_in_it(place: Path, exported: Path) -> None:
     assert "out: is not empty" in run(place, "export", "colors", "out").stderr
 
@@ -108,6 +153,21 @@ def test_answers_that_do_not_fit(place: Path, exported: Path, content: str, told
     done = run(place, "score", "out", "bad.json")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"bad.json: {told}" in done.stderr
+
+
+def test_every_wrong_answer_is_a_line(place: Path, exported: Path) -> None:
+    rows = [(0, "a"), (0, "b"), (1, None), (7, "x"), ([], "x"), (True, "x")]
+    (place / "wrong.jsonl").write_text("\n".join(json.dumps({"id": i, "text": t}) for i, t in rows))
+    done = run(place, "score", "out", "wrong.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "wrong.jsonl: id 0: stands twice; right: once",
+        "wrong.jsonl: id 1: text is None; right: a text",
+        "wrong.jsonl: id 7: is of no sample; right: answers to this export",
+        "wrong.jsonl: id []: is of no sample; right: answers to this export",
+        "wrong.jsonl: id True: is of no sample; right: answers to this export",
+        "wrong.jsonl: no answer to 1 of 3 samples, such as 2; right: an answer to each",
+    ]
 
 
 def test_a_task_that_has_changed_since(place: Path, exported: Path) -> None:
