@@ -86,7 +86,7 @@ def steps_of(semantic: Sequence[Mapping[str, object]]) -> int:
 # The questions that each pair of columns of the statistic `gqa` counts: the score and 1 of a question, 0 and 0 of others.
 _COUNTED: Mapping[str, Callable[[Asked], bool]] = {
     "accuracy": lambda q: True,
-    "binary": lambda q: q.structural != "query",
+    "binary": lambda q: q.structural not in ("query", ""),  # an empty one was not said
     "open": lambda q: q.structural == "query",
     **{name: lambda q, name=name: q.structural == name for name in STRUCTURAL},  # type: ignore[misc]
     **{name: lambda q, name=name: q.semantic == name for name in SEMANTIC},  # type: ignore[misc]
@@ -168,6 +168,15 @@ def statistics_of(asked: Mapping[Id, Asked]) -> set[str]:
         "gqa_distribution": any(q.group is not None for q in balanced.values()),
     }
     return {name for name, has in there.items() if has}
+
+
+def scored(asked: Mapping[Id, Asked]) -> list[str]:
+    """The names of PLAIN that these questions have a value of: accuracy, the groups that some balanced question is of,
+    and those of the other statistics that are there."""
+    there = statistics_of(asked)
+    kinds = {(q.structural, q.semantic, q.steps): q for q in asked.values() if q.balanced}.values()
+    absent = {f"gqa_{name}" for name, counts in _COUNTED.items() if not any(map(counts, kinds))} - {"gqa_accuracy"}
+    return [m.name for m in PLAIN if m.statistic in there and m.name not in absent]
 
 
 def _consistency(ids: Sequence[Id], asked: Sequence[Asked], right: FloatArray) -> FloatArray:

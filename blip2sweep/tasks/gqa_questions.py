@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.metrics.gqa import ANY_ATTRIBUTE, PLAIN, Asked, GqaScorer, statistics_of
+from blip2sweep.metrics.gqa import ANY_ATTRIBUTE, Asked, GqaScorer, scored, statistics_of
 from blip2sweep.metrics.gqa import SCORING as SCORING
 from blip2sweep.metrics.metric import FloatArray, Metric
 from blip2sweep.rows import Id
@@ -27,9 +27,9 @@ def targets(sample: Sample, n: int) -> tuple[str, ...]:
 
 
 def scores(data: TaskData) -> tuple[str, ...]:
-    """Consistency, distribution, validity and plausibility only where the data has what they need."""
-    there = statistics_of(_asked(data))
-    return tuple(m.name + v.suffix for v in data.variants for m in PLAIN if m.statistic in there)
+    """Groups, consistency, distribution, validity and plausibility only where the data has what they need."""
+    own = scored(_asked(data))
+    return tuple(name + v.suffix for v in data.variants for name in own)
 
 
 def columns(data: TaskData) -> dict[str, str]:

@@ -32,7 +32,8 @@ Said = tuple[str, ...] | int  # texts, or the number of a choice
 class Needs(NamedTuple):
     """What the lines of a kind have. references: what their field may hold; main: the metric of a table about them.
 
-    unscored: whether a file may have no references at all. It is answered and not scored.
+    unscored: whether a file may have no references at all. It is answered and not scored. lone: whether a picture stands
+    on one line alone, because each line's picture competes with all others.
     """
 
     question: bool
@@ -40,6 +41,7 @@ class Needs(NamedTuple):
     references: Callable[[object], Said]
     main: str
     unscored: bool = False
+    lone: bool = False
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ OF_KIND: Mapping[str, Needs] = {
     "choice": Needs(True, True, _choice, "option_accuracy"),
     "gqa": Needs(True, False, _one, "gqa_accuracy"),
     "letter": Needs(True, True, _choice, "option_accuracy"),
-    "retrieval": Needs(False, False, _captions, "recall_mean"),
+    "retrieval": Needs(False, False, _captions, "recall_mean", lone=True),
     "vqa": Needs(True, False, _texts, "vqa_accuracy", unscored=True),
     "yes_no": Needs(True, False, _yes_no, "yes_no_accuracy"),
 }
@@ -126,6 +128,8 @@ def _samples(root: Path, folder: str, path: Path, needs: Needs, mistakes: Mistak
     )  # fmt: skip
     more = rows.typed(objects, Field("answer_type", fields.answer_types, False), Field("hint", _each(_hint), False))
     _check_ids(rows, [(i, own) for i, own, *_ in main])
+    if needs.lone:
+        _check_images_once(rows, [(i, name) for i, _, name, *_ in main])
     right = {i: _right(rows, i, answered, choices, said) for i, _, _, _, said, choices in main if needs.choices}
     mistakes.tell()
     return [
@@ -194,6 +198,14 @@ def _check_ids(rows: LineList, ids: Sequence[tuple[int, Id | None]]) -> None:
         rows.wrong(first, {}, "has no 'id', and other lines have one; right: an id on every line, or on none")
     rows.check_unique(given, "every id once")
     rows.check_one_kind(given)
+
+
+def _check_images_once(rows: LineList, images: Sequence[tuple[int, str]]) -> None:
+    first = dict[str, int]()
+    for i, name in images:
+        if first.setdefault(name, i) != i:
+            there = rows.place(first[name])
+            rows.wrong(i, {}, f"'image' is {shown(name)}, as on {there}; right: all captions of a picture on one line")
 
 
 def _right(rows: LineList, i: int, name: str, choices: Sequence[str], said: Said) -> int:

@@ -116,7 +116,13 @@ def test_every_kind_has_a_main_metric_of_its_own(data: Path, kind: str) -> None:
 
 def test_the_main_metric_follows_the_rule(data: Path) -> None:
     assert load(data, asked(), kind="gqa", rule="lmms").main_metric == "gqa_accuracy_lmms"
-    assert load(data, asked(), kind="gqa", main_metric="gqa_binary").main_metric == "gqa_binary"
+    assert load(data, asked(answer_type="verify"), kind="gqa", main_metric="gqa_binary").main_metric == "gqa_binary"
+
+
+def test_gqa_is_scored_by_the_types_that_lines_name(data: Path) -> None:
+    plain, typed = load(data, asked(), kind="gqa"), load(data, asked(), asked(1, answer_type="query"), kind="gqa")
+    assert plain.rules.scores(plain) == ("gqa_accuracy",)
+    assert set(typed.rules.scores(typed)) == {"gqa_accuracy", "gqa_open", "gqa_query"}
 
 
 def test_questions_without_any_answer_are_asked_and_not_scored(data: Path) -> None:
@@ -184,6 +190,12 @@ def test_a_wrong_line(data: Path, row: Row | str, told: str) -> None:
 )
 def test_what_a_kind_needs(data: Path, kind: str, fields: Row, told: str) -> None:
     fails(data, f"line 1: {told}", asked(**fields), kind=kind)
+
+
+def test_a_picture_that_is_looked_for_stands_on_one_line(data: Path) -> None:
+    rows = [{"image": f"{i}.png", "caption": text} for i, text in ((0, "a dot"), (1, "a cross"), (0, "a line"))]
+    fails(data, "line 3: 'image' is '0.png', as on line 1; right: all captions of a picture", *rows, kind="retrieval")
+    assert len(load(data, *rows, kind="caption").samples) == 3
 
 
 @pytest.mark.parametrize(("mark", "told"), [("", "a number of more than 20 digits"), ('"', f"'{'1' * 57}' … (5000")])
