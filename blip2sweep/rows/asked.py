@@ -25,33 +25,33 @@ class Asked(NamedTuple):
     tokens: tuple[str, ...] | None = None
 
 
-def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> list[Asked]:
-    """`data` of a TextVQA file."""
+def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unanswered: bool = False) -> list[Asked]:
+    """`data` of a TextVQA file. unanswered: whether it may be one without answers, as of a test split."""
     rows = RowList(path, "data", "question_id", mistakes)
     found = rows.typed(
         objects,
         Field("question_id", fields.ids),
         Field("image_id", fields.ids),
         Field("question", fields.questions),
-        Field("answers", _optional(fields.answers), needed=False),
+        Field("answers", _optional(_some_answers if unanswered else fields.answers), needed=False),
         Field("ocr_tokens", _optional(_words), needed=False),
     )
     asked = [Asked(own, image, text, answers, None, words) for _, own, image, text, answers, words in found]
-    return _checked(rows, asked, [row[0] for row in found])
+    return _checked(rows, asked, [row[0] for row in found], unanswered)
 
 
-def vizwiz_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> list[Asked]:
-    """The list that a VizWiz file is. A question has no id but its image's name."""
+def vizwiz_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unanswered: bool = False) -> list[Asked]:
+    """The list that a VizWiz file is. A question has no id but its image's name. unanswered: as of `textvqa_rows`."""
     rows = RowList(path, "", "image", mistakes)
     found = rows.typed(
         objects,
         Field("image", fields.file_names),
         Field("question", fields.questions),
-        Field("answers", _optional(fields.answers), needed=False),
+        Field("answers", _optional(_some_answers if unanswered else fields.answers), needed=False),
         Field("answer_type", fields.answer_types, needed=False),
     )
     asked = [Asked(image, image, text, answers, kind) for _, image, text, answers, kind in found]
-    return _checked(rows, asked, [row[0] for row in found])
+    return _checked(rows, asked, [row[0] for row in found], unanswered)
 
 
 def ocr_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> dict[Id, tuple[str, ...]]:
@@ -62,15 +62,24 @@ def ocr_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> dict[
     return {own: words for _, own, words in found}
 
 
-def _checked(rows: RowList, asked: list[Asked], places: Sequence[int]) -> list[Asked]:
-    """The rows, their ids compared. Either every question has answers, or none has."""
+def _checked(rows: RowList, asked: list[Asked], places: Sequence[int], unanswered: bool) -> list[Asked]:
+    """The rows, their ids compared. Every question has answers, or where that may be none has."""
     ids = [(i, a.id) for i, a in zip(places, asked, strict=True)]
     rows.check_unique(ids, "every question once")
     rows.check_one_kind(ids)
     without = [(i, a.id) for i, a in zip(places, asked, strict=True) if a.answers is None]
-    for i, own in without if len(without) < len(asked) else ():
-        rows.wrong_id(i, own, "has no 'answers', and other questions have; right: answers to all, or to none")
+    if len(without) < len(asked):
+        for i, own in without:
+            rows.wrong_id(i, own, "has no 'answers', and other questions have; right: answers to all, or to none")
+    elif asked and not unanswered and not rows.mistakes.count:
+        right = "the official file, or task.annotations=FILE for questions that are answered and not scored"
+        rows.mistakes.add(rows.path, rows.name or "the list", f"no question has 'answers'; right: {right}")
     return asked
+
+
+def _some_answers(column: list[object]) -> list[tuple[str, ...] | None]:
+    """Answers, of which an empty list is none."""
+    return _optional(fields.answers)([None if value == [] else value for value in column])
 
 
 def _words(value: object) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def read(
     images: object = None,
     ocr_tokens: object = None,
 ) -> tuple[list[Sample], list[str]]:
-    """Questions in file order, the first `limit` of them, with people's answers where the file has them.
+    """Questions in file order, the first `limit` of them, with people's answers. Those of a test split, and of a file that
+    `annotations` names, may have none.
 
     ocr_tokens: true reads the words in the images too.
     """
@@ -48,7 +49,8 @@ def read(
         raise UserError(f"task.ocr_tokens={ocr_tokens}: right: true or false")
     folder = FOLDERS.get(split, TRAIN) if images is None else inside(root, images, "task.images")
     path = annotation_files(root, annotations, split)[0] if annotations is not None else found(root, NAME, split)
-    asked = limited(_read(path, root, split, bool(ocr_tokens)), limit)
+    unanswered = annotations is not None or split.startswith("test")
+    asked = limited(_read(path, root, split, bool(ocr_tokens), unanswered), limit)
     samples = [_sample(a, image_path(root, folder, image_name("", a.image_id), path)) for a in asked]
     check_images(samples, root, path, "textvqa")
     return samples, [] if samples[0].references else [UNSCORED]
@@ -67,10 +69,10 @@ def found(root: Path, name: str, split: str) -> Path:
     )
 
 
-def _read(path: Path, root: Path, split: str, with_words: bool) -> list[Asked]:
+def _read(path: Path, root: Path, split: str, with_words: bool, unanswered: bool) -> list[Asked]:
     """The questions, each with its words where they are wanted, checked together."""
     right, mistakes = official("textvqa"), Mistakes()
-    asked = textvqa_rows(path, list_of(read_json(path, right), "data", path, right), mistakes)
+    asked = textvqa_rows(path, list_of(read_json(path, right), "data", path, right), mistakes, unanswered)
     if not with_words:
         asked = [a._replace(tokens=None) for a in asked]
     elif any(a.tokens is None for a in asked):

@@ -31,10 +31,11 @@ PLACES = ("Annotations", "annotations", "")  # of the unpacked archive, or witho
 def read(
     root: Path, split: str, limit: int | None, annotations: object = None, images: object = None
 ) -> tuple[list[Sample], list[str]]:
-    """Questions in file order, the first `limit` of them, with people's answers where the file has them."""
+    """Questions in file order, the first `limit` of them, with people's answers. Those of a test split, and of a file that
+    `annotations` names, may have none."""
     folder = split if images is None else inside(root, images, "task.images")
     path = annotation_files(root, annotations, split)[0] if annotations is not None else _found(root, split)
-    asked = limited(_read(path), limit)
+    asked = limited(_read(path, annotations is not None or split.startswith("test")), limit)
     samples = [_sample(a, image_path(root, folder, str(a.image_id), path)) for a in asked]
     check_images(samples, root, path, "vizwiz")
     return samples, [] if samples[0].references else [UNSCORED]
@@ -50,13 +51,13 @@ def _found(root: Path, split: str) -> Path:
     )
 
 
-def _read(path: Path) -> list[Asked]:
+def _read(path: Path, unanswered: bool) -> list[Asked]:
     right, mistakes = official("vizwiz"), Mistakes()
     content = read_json(path, right)
     if type(content) is not list or not content:
         held = "an empty list" if content == [] else shown(content)
         raise UserError(f"{path}: holds {held}; right: a list of questions: {right}")
-    asked = vizwiz_rows(path, content, mistakes)
+    asked = vizwiz_rows(path, content, mistakes, unanswered)
     mistakes.tell()
     return asked
 

@@ -178,6 +178,29 @@ def test_questions_without_annotations_where_scores_are_wanted(data: Path) -> No
     refused(lambda: load(data, "vizwiz"), *lines)
 
 
+ROWS = {"textvqa": (TEXTVQA, lambda c: c["data"]), "vizwiz": (VIZWIZ, lambda c: c)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_split_whose_answers_are_all_missing_is_refused_unless_its_file_is_given(data: Path, name: str) -> None:
+    file, rows = ROWS[name]
+    edit(data / name / file, lambda c: [row.pop("answers") for row in rows(c)])
+    refused(lambda: load(data, name), "no question has 'answers'; right: the official file, or task.annotations=FILE")
+    found = load(data, name, annotations=file)
+    assert {s.references for s in found.samples} == {()}
+    assert any("not scored" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_empty_list_of_answers_is_none_in_a_test_split(data: Path, name: str) -> None:
+    file, rows = ROWS[name]
+    test = file.replace("val", "test")
+    edit(data / name / test, lambda c: [row.update(answers=[]) for row in rows(c)])
+    assert {s.references for s in load(data, name, split="test").samples} == {()}
+    edit(data / name / file, lambda c: rows(c)[1].update(answers=[]))
+    refused(lambda: load(data, name), "'answers'")
+
+
 def test_doubled_ids_and_wrong_rows_are_said_all_at_once(data: Path) -> None:
     def twice(content: Content) -> None:
         content["data"][3]["question_id"] = content["data"][0]["question_id"]
