@@ -1,26 +1,25 @@
 """MMMU: `SUBJECT/SPLIT-*.parquet` as on the Hub, with the pictures inside.
 
-A picture is written to a file once, named by the sha256 of its bytes, so that everything that reads pictures reads it
-too. One without bytes is a missing file, if such may lack. Options are a Python list in a text, as the files have them.
+A picture is written to a file once (mmmu_pictures.py), so that everything that reads pictures reads it too. One
+without bytes is a missing file, if such may lack. Options are a Python list in a text, as the files have them.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.files import write_atomic
 from blip2sweep.metrics.letters import LETTERS
 from blip2sweep.metrics.mmmu import SUBJECTS
 from blip2sweep.rows import Mistakes, fields
 from blip2sweep.rows.fields import Wrong, shown
 from blip2sweep.rows.row_list import Field, RowList
 from blip2sweep.tasks.existence import may_lack
-from blip2sweep.tasks.sample import Sample, check_images, image_path, inside, limited
+from blip2sweep.tasks.mmmu_pictures import FIRST, Picture, contents, file_name, written
+from blip2sweep.tasks.sample import Sample, check_images, inside, limited
 
 KINDS: tuple[str, ...] = ("exam",)
 OPTIONS: tuple[str, ...] = ("several_images", "subjects")
@@ -30,8 +29,7 @@ FOLDER = "extracted_images"  # in the data folder, unless task.images names anot
 SEVERAL = ("first", "skip", "error")
 MULTIPLE, OPEN = "multiple-choice", "open"
 PICTURES = tuple(f"image_{i}" for i in range(1, 8))
-COLUMNS = ("id", "question", "options", "answer", "question_type", *PICTURES)
-_SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp"}
+COLUMNS = ("id", "question", "options", "answer", "question_type")  # without pictures
 _PLACE = re.compile(r"<image (\d)>")
 
 Row = dict[str, object]
@@ -47,7 +45,7 @@ def read(
 ) -> tuple[list[Sample], list[str]]:
     """The questions of a split, subject by subject, the first `limit` of them, and how many name several pictures.
 
-    images: the folder where the pictures are written. several_images: what becomes of a question with several pictures:
+    The pictures of those alone are read, and checked.     images: the folder where the pictures are written. several_images: what becomes of a question with several pictures:
     asked with its `first` one, as MMMU's own script does; `skip`; `error`. subjects: one or several, in place of all.
     """
     several = several_images or SEVERAL[0]
@@ -61,12 +59,14 @@ def read(
     for path, row in many if several == "error" else []:
         what = f"has {len(_named(row))} pictures; right: task.several_images=first or skip"
         mistakes.add(path, f"rows[] (id {shown(row['id'])})", what)
-    mistakes.tell()
     if several == "skip":
         found = [(path, row) for path, row in found if len(_named(row)) < 2]
     chosen = limited(found, limit)
+    pictures = _pictures(chosen, mistakes)
+    mistakes.tell()
     folder = FOLDER if images is None else inside(root, images, "task.images")
-    samples = _samples(root, folder, chosen)
+    files = written(root, folder, pictures, RIGHT)
+    samples = [_sample(row, file) for (_, row), file in zip(chosen, files, strict=True)]
     check_images(samples, root, root, "its parquet files")
     return samples, _notes(several, len(many))
 
@@ -106,12 +106,10 @@ def _rows(path: Path, mistakes: Mistakes) -> list[Row]:
     good = []
     for i, own, question, options, answer, kind in found:
         row: Row = {"id": own, "question": question, "options": options, "subject": path.parent.name}
-        what = _answer_wrong(kind, options, answer) or ("" if may_lack() else _pictures_wrong(objects[i]))
-        if what:
+        if what := _answer_wrong(kind, options, answer):
             rows.wrong_id(i, own, what)
             continue
-        pictures = {name: objects[i].get(name) for name in PICTURES}
-        good.append({**row, "answer": answer, "open": kind != MULTIPLE, "pictures": pictures})
+        good.append({**row, "answer": answer, "open": kind != MULTIPLE, "row": i})
     return good
 
 
@@ -125,7 +123,7 @@ def _table(path: Path) -> list[Row]:
     except Exception as error:  # it raises many kinds, all of them about this file
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read: {told}; right: {RIGHT}") from error
-    absent = [c for c in COLUMNS[:6] if c not in there]
+    absent = [c for c in (*COLUMNS, FIRST) if c not in there]
     if absent or not rows:
         told = f"no column {', '.join(absent)}" if absent else "no rows"
         raise UserError(f"{path}: {told}; right: {RIGHT}")
@@ -160,12 +158,6 @@ def _answer_wrong(kind: str, options: Sequence[str], answer: str) -> str:
     return "" if len(answer) == 1 and answer in letters else told
 
 
-def _pictures_wrong(row: Mapping[str, object]) -> str:
-    pictures = {"image_1", *_named(row)}
-    absent = [name for name in sorted(pictures) if not _content(row.get(name))]
-    return f"'{absent[0]}' holds no picture; right: an image with its bytes" if absent else ""
-
-
 def _unique(found: Sequence[tuple[Path, Row]], mistakes: Mistakes) -> None:
     first = dict[object, Path]()
     for path, row in found:
@@ -185,39 +177,21 @@ def _named(row: Mapping[str, object]) -> set[str]:
     return {f"image_{n}" for text in texts for n in _PLACE.findall(text) if f"image_{n}" in PICTURES}
 
 
-def _content(value: object) -> bytes:
-    content = value.get("bytes") if isinstance(value, dict) else value
-    return content if isinstance(content, bytes) else b""
-
-
-def _samples(root: Path, folder: str, chosen: Sequence[tuple[Path, Row]]) -> list[Sample]:
-    found = []
+def _pictures(chosen: Sequence[tuple[Path, Row]], mistakes: Mistakes) -> list[Picture]:
+    """The first picture of each question. Pictures that a question names and its row lacks are noted."""
+    files: dict[Path, dict[int, Row]] = {}
     for path, row in chosen:
-        pictures = row["pictures"]
-        assert isinstance(pictures, dict)
-        content = _content(pictures["image_1"])
-        image = image_path(root, folder, _file_name(content) if content else f"{row['id']}.img", path)
-        if content:
-            _write(image, content)
-        found.append(_sample(row, image))
+        files.setdefault(path, {})[int(str(row["row"]))] = row
+    found = []
+    for path, rows in files.items():
+        listed = RowList(path, "rows", "id", mistakes)
+        for i, held in contents(path, {i: {FIRST, *_named(row)} for i, row in rows.items()}, RIGHT):
+            own, first = str(rows[i]["id"]), held[FIRST]
+            absent = sorted(name for name, content in held.items() if not content)
+            if absent and not may_lack():
+                listed.wrong_id(i, own, f"'{absent[0]}' holds no picture; right: an image with its bytes")
+            found.append(Picture(path, i, file_name(first) if first else f"{own}.img", len(first)))
     return found
-
-
-def _file_name(content: bytes) -> str:
-    suffix = next((end for start, end in _SUFFIXES.items() if content.startswith(start)), ".img")
-    return hashlib.sha256(content).hexdigest()[:32] + suffix
-
-
-def _write(image: Path, content: bytes) -> None:
-    """Write a picture unless it is there. Its name is its content, so that what is there is the same."""
-    if image.is_file() and image.stat().st_size == len(content):
-        return
-    try:
-        write_atomic(image, content)
-    except UserError as error:
-        told = "the pictures inside the parquet files cannot be written here"
-        right = "a data folder that can be written once, or task.images=FOLDER, a folder in it"
-        raise UserError(f"{image.parent}: {told}; right: {right}") from error
 
 
 def _sample(row: Row, image: Path) -> Sample:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from blip2sweep.cache.disk import user_folder
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.metrics.statistics import BUILT_IN, by_order
@@ -159,7 +160,7 @@ def fingerprint(samples: Sequence[Sample], root: Path) -> str:
     """sha256 over (id, image id, image name in `root`, question, references, answer type) of the samples in order, and
     over the choices and details of those that have some."""
     total = hashlib.sha256()
-    names = {image: image.relative_to(root).as_posix() for image in {s.image_id: s.image for s in samples}.values()}
+    names = {image: _inner(root, image) for image in {s.image_id: s.image for s in samples}.values()}
     for s in samples:
         row: list[object] = [s.id, s.image_id, names[s.image], s.question, list(s.references), s.answer_type]
         row += [list(s.choices)] if s.choices else []
@@ -172,6 +173,19 @@ def official(origin: str) -> str:
     """A description of the expected file, for messages. origin: a key of ORIGIN, or a description of where the file
     comes from."""
     return f"the official file, from {ORIGIN.get(origin, origin)}"
+
+
+def _inner(root: Path, image: Path) -> str:
+    """The name of an image in the data folder, or in the user's for pictures, which has the same names."""
+    own = user_pictures()
+    home = own if own and image.is_relative_to(own) and not image.is_relative_to(root) else root
+    return image.relative_to(home).as_posix()
+
+
+def user_pictures() -> Path | None:
+    """The user's folder for pictures that data files have inside, where the data folder cannot be written."""
+    folder = user_folder()
+    return folder / "pictures" if folder else None
 
 
 def image_path(root: Path, folder: str, name: str, where: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.files import write_atomic
+from blip2sweep.tasks import mmmu, mmmu_pictures
 from scripts.miniatures import write
 from tests.choices import NAMES, Row, changed, data, load, written
 from tests.command_line import blip2sweep, refused
@@ -189,6 +192,55 @@ def test_several_right_short_answers(data: Path) -> None:
     assert (sample.references, sample.choices, sample.answer_type) == (("24/7", "3.429"), (), "open")
 
 
+def closed(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Folders that cannot be written."""
+
+    def write(path: Path, content: bytes) -> None:
+        if any(path.is_relative_to(folder) for folder in folders):
+            raise UserError(f"{path}: cannot be written")
+        write_atomic(path, content)
+
+    monkeypatch.setattr(mmmu_pictures, "write_atomic", write)
+
+
+def test_pictures_of_a_folder_that_cannot_be_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLIP2SWEEP_CACHE_DIR", str(tmp_path / "own"))
+    with monkeypatch.context() as patch:
+        closed(patch, data / "mmmu")
+        found = load(data, "mmmu", subjects="Art")
+        assert load(data, "mmmu", subjects="Art").samples == found.samples
+    assert {s.image.parent for s in found.samples} == {tmp_path / "own/pictures/extracted_images"}
+    assert not (data / "mmmu/extracted_images").exists()
+    shutil.rmtree(tmp_path / "own")
+    opened = load(data, "mmmu", subjects="Art")
+    assert {s.image.parent for s in opened.samples} == {data / "mmmu/extracted_images"}
+    assert (opened.fingerprint, opened.content) == (found.fingerprint, opened.content)
+    shutil.rmtree(data / "mmmu/extracted_images")
+    closed(monkeypatch, data / "mmmu", tmp_path / "own")
+    fails(data, "mmmu", "cannot be written here, nor into the data folder; right: a data folder", subjects="Art")
+
+
+def test_pictures_of_chosen_rows_alone_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[tuple[str, int, tuple[str, ...]]]()
+
+    def contents(path: Path, wanted: dict[int, set[str]], right: str) -> Iterator[tuple[int, dict[str, bytes]]]:
+        read.extend((path.parent.name, i, tuple(sorted(names))) for i, names in wanted.items())
+        return mmmu_pictures.contents(path, wanted, right)
+
+    monkeypatch.setattr(mmmu, "contents", contents)
+    whole = load(data, "mmmu", subjects="Art").samples
+    read.clear()
+    parquet(data, lambda rows: rows[7].update(image_1=None))  # which nobody asks
+    assert load(data, "mmmu", subjects="Art", limit=2).samples == whole[:2]
+    assert read == [("Art", 0, ("image_1",)), ("Art", 1, ("image_1",))]
+    left = load(data, "mmmu", subjects="Art", several_images="skip", limit=5).samples
+    assert [s.id for s in left] == [f"validation_Art_{i}" for i in (1, 2, 3, 4, 6)]
+    assert [s.image for s in left] == [whole[i].image for i in (0, 1, 2, 3, 5)]
+    fails(data, "mmmu", "rows[7] (id 'validation_Art_8'): 'image_1' holds no picture", subjects="Art")
+
+
 def test_bad_files_of_mmmu(data: Path) -> None:
     fails(data, "mmmu", "task.split=test: its answers are held back", split="test")
     fails(data, "mmmu", "task.subjects=Arts: no subject of MMMU", subjects=["Arts"])
@@ -209,8 +261,8 @@ def test_bad_files_of_mmmu(data: Path) -> None:
         data, "mmmu", f"rows[0] (id 'validation_Art_1'): 'options' is 'red, blue'; {told}",
         "rows[1] (id 'validation_Art_2'): 'answer' is 'E'; right: one of A, B, C, D",
         "rows[2] (id 'validation_Art_3'): 'answer' is '?'; right: a file with answers",
-        "rows[4] (id 'validation_Art_5'): 'image_2' holds no picture", "rows[6] (id 'validation_Art_7'): has 1 options",
-        "rows (id 'validation_Accounting_1'): stands twice, first in",
+        "rows[6] (id 'validation_Art_7'): has 1 options", "rows (id 'validation_Accounting_1'): stands twice, first in",
+        "rows[4] (id 'validation_Art_5'): 'image_2' holds no picture",
     )  # fmt: skip
     path.write_bytes(b"PAR1")
     fails(data, "mmmu", f"{path}: cannot be read")
