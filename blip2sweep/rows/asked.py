@@ -28,12 +28,13 @@ class Asked(NamedTuple):
 def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unanswered: bool = False) -> list[Asked]:
     """`data` of a TextVQA file. unanswered: whether it may be one without answers, as of a test split."""
     rows = RowList(path, "data", "question_id", mistakes)
+    answers: Callable[[object], tuple[str, ...] | None] = _some_answers if unanswered else fields.answers
     found = rows.typed(
         objects,
         Field("question_id", fields.ids),
         Field("image_id", fields.ids),
         Field("question", fields.questions),
-        Field("answers", _optional(_some_answers if unanswered else fields.answers), needed=False),
+        Field("answers", _optional(answers), needed=False),
         Field("ocr_tokens", _optional(_words), needed=False),
     )
     asked = [Asked(own, image, text, answers, None, words) for _, own, image, text, answers, words in found]
@@ -43,11 +44,12 @@ def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unan
 def vizwiz_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unanswered: bool = False) -> list[Asked]:
     """The list that a VizWiz file is. A question has no id but its image's name. unanswered: as of `textvqa_rows`."""
     rows = RowList(path, "", "image", mistakes)
+    answered: Callable[[object], tuple[str, ...] | None] = _some_answers if unanswered else fields.answers
     found = rows.typed(
         objects,
         Field("image", fields.file_names),
         Field("question", fields.questions),
-        Field("answers", _optional(_some_answers if unanswered else fields.answers), needed=False),
+        Field("answers", _optional(answered), needed=False),
         Field("answer_type", fields.answer_types, needed=False),
     )
     asked = [Asked(image, image, text, answers, kind) for _, image, text, answers, kind in found]
@@ -77,9 +79,9 @@ def _checked(rows: RowList, asked: list[Asked], places: Sequence[int], unanswere
     return asked
 
 
-def _some_answers(column: list[object]) -> list[tuple[str, ...] | None]:
+def _some_answers(value: object) -> tuple[str, ...] | None:
     """Answers, of which an empty list is none."""
-    return _optional(fields.answers)([None if value == [] else value for value in column])
+    return None if value == [] else fields.answers(value)
 
 
 def _words(value: object) -> tuple[str, ...]:
