@@ -48,8 +48,6 @@ def contents(path: Path, wanted: Mapping[int, Collection[str]], right: str) -> I
             start += len(batch)
             if start > max(wanted):
                 return
-    except UserError:
-        raise
     except Exception as error:  # it raises many kinds, all of them about this file
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read: {told}; right: {right}") from error
