@@ -250,7 +250,12 @@ def test_pictures_of_a_folder_that_cannot_be_written(
     assert (opened.fingerprint, opened.content) == (found.fingerprint, content)
     shutil.rmtree(data / "mmmu/extracted_images")
     closed(monkeypatch, data / "mmmu", tmp_path / "own")
-    fails(data, "mmmu", "cannot be written here, nor into the data folder; right: a data folder", subjects="Art")
+    fails(
+        data,
+        "mmmu",
+        "can be written neither into the data folder nor into the user's; right: a data folder",
+        subjects="Art",
+    )
 
 
 def test_pictures_of_chosen_rows_alone_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
