@@ -48,8 +48,6 @@ def contents(path: Path, wanted: Mapping[int, Collection[str]], right: str) -> I
             start += len(batch)
             if start > max(wanted):
                 return
-    except UserError:
-        raise
     except Exception as error:  # it raises many kinds, all of them about this file
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read: {told}; right: {right}") from error
@@ -98,6 +96,8 @@ def _write(homes: list[Path], folder: str, one: Picture, content: bytes) -> None
             if len(homes) > 1:
                 del homes[0]
                 continue
-            told = "the pictures inside the parquet files cannot be written here, nor into the data folder"
+            told = (
+                "the pictures inside the parquet files can be written neither into the data folder nor into the user's"
+            )
             right = "a data folder that can be written once, or BLIP2SWEEP_CACHE_DIR=FOLDER, one of your own"
             raise UserError(f"{image.parent}: {told}; right: {right}") from error

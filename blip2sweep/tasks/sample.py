@@ -177,9 +177,10 @@ def official(origin: str) -> str:
 
 def _inner(root: Path, image: Path) -> str:
     """The name of an image in the data folder, or in the user's for pictures, which has the same names."""
-    own = user_pictures()
-    home = own if own and image.is_relative_to(own) and not image.is_relative_to(root) else root
-    return image.relative_to(home).as_posix()
+    try:
+        return image.relative_to(root).as_posix()
+    except ValueError:
+        return image.relative_to(user_pictures() or root).as_posix()
 
 
 def user_pictures() -> Path | None:

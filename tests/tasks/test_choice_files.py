@@ -211,15 +211,21 @@ def test_pictures_of_a_folder_that_cannot_be_written(
         closed(patch, data / "mmmu")
         found = load(data, "mmmu", subjects="Art")
         assert load(data, "mmmu", subjects="Art").samples == found.samples
+        content = found.content
     assert {s.image.parent for s in found.samples} == {tmp_path / "own/pictures/extracted_images"}
     assert not (data / "mmmu/extracted_images").exists()
     shutil.rmtree(tmp_path / "own")
     opened = load(data, "mmmu", subjects="Art")
     assert {s.image.parent for s in opened.samples} == {data / "mmmu/extracted_images"}
-    assert (opened.fingerprint, opened.content) == (found.fingerprint, opened.content)
+    assert (opened.fingerprint, opened.content) == (found.fingerprint, content)
     shutil.rmtree(data / "mmmu/extracted_images")
     closed(monkeypatch, data / "mmmu", tmp_path / "own")
-    fails(data, "mmmu", "cannot be written here, nor into the data folder; right: a data folder", subjects="Art")
+    fails(
+        data,
+        "mmmu",
+        "can be written neither into the data folder nor into the user's; right: a data folder",
+        subjects="Art",
+    )
 
 
 def test_pictures_of_chosen_rows_alone_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
