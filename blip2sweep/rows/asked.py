@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from blip2sweep.rows import fields
-from blip2sweep.rows.fields import Id
+from blip2sweep.rows.fields import Check, Id, each_value
 from blip2sweep.rows.mistakes import Mistakes
 from blip2sweep.rows.row_list import Field, RowList
 
@@ -59,7 +59,7 @@ def vizwiz_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unans
 def ocr_rows(path: Path, objects: Sequence[object], mistakes: Mistakes) -> dict[Id, tuple[str, ...]]:
     """`data` of a file of OCR tokens: image id -> the words in it, in file order."""
     rows = RowList(path, "data", "image_id", mistakes)
-    found = rows.typed(objects, Field("image_id", fields.ids), Field("ocr_tokens", _each(_words)))
+    found = rows.typed(objects, Field("image_id", fields.ids), Field("ocr_tokens", each_value(_words)))
     rows.check_unique([(i, own) for i, own, _ in found], "every image once")
     return {own: words for _, own, words in found}
 
@@ -91,10 +91,6 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(map(fields.text, value))
 
 
-def _each(check: Callable[[object], T]) -> Callable[[list[object]], list[T]]:
-    return lambda column: [check(value) for value in column]
-
-
-def _optional(check: Callable[[object], T]) -> Callable[[list[object]], list[T | None]]:
+def _optional(check: Callable[[object], T]) -> Check[T | None]:
     """A check of a column whose rows may lack the field."""
-    return lambda column: [None if value is None else check(value) for value in column]
+    return each_value(lambda value: None if value is None else check(value))

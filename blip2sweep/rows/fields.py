@@ -21,6 +21,7 @@ LONGEST_ID = 500  # characters
 LONGEST_NAME = 255  # bytes of a file name; the limit of every file system in use
 LONGEST_PATH = 2000  # bytes
 MOST_WORDS, MOST_CHARACTERS = 500, 5000  # of a reference caption: METEOR's aligner gives up on long ones
+MOST_CHOICES = 26  # each has a letter
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}){0,5}", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -84,12 +85,17 @@ def caption(value: object) -> str:
     return words
 
 
+def _seen(words: str) -> bool:
+    """Whether a text has a visible character."""
+    return any(c.isprintable() and not c.isspace() for c in words)
+
+
 def question(value: object) -> str:
     """A text with at least one visible character."""
     if type(value) is str and value[:1].isalnum() and value.isascii():
         return value
     words = text(value)
-    if not any(c.isprintable() and not c.isspace() for c in words):
+    if not _seen(words):
         raise Wrong(f"is {shown(value)}; right: a question with words")
     return words
 
@@ -135,6 +141,18 @@ def answers(value: object) -> tuple[str, ...]:
     if found and type(value) is list and set(map(type, found)) == {str} and "".join(found).isascii():
         return tuple(found)
     return tuple(_each(value, "answer", "texts, or objects with 'answer'", True, text))
+
+
+def choices(value: object) -> tuple[str, ...]:
+    """What there is to choose from: texts with a visible character, of which each gets a letter."""
+    if type(value) is not list or not 2 <= len(value) <= MOST_CHOICES:
+        told = f"has {len(value)} entries" if type(value) is list else f"is {shown(value)}"
+        raise Wrong(f"{told}; right: a list of 2 to {MOST_CHOICES} texts")
+    found = tuple(map(text, value))
+    blank = next((i for i, words in enumerate(found) if not _seen(words)), None)
+    if blank is not None:
+        raise Wrong(f"[{blank}] is {shown(found[blank])}; right: a choice with a visible character")
+    return found
 
 
 def captions(value: object) -> list[str]:
@@ -202,14 +220,15 @@ def answer_types(column: list[object]) -> list[str | None]:
     return [answer_type(value) for value in column]
 
 
-def _one_by_one(check: Callable[[object], T]) -> Check[T]:
+def each_value(check: Callable[[object], T]) -> Check[T]:
+    """The check of a column by the check of one value."""
     return lambda column: [check(value) for value in column]
 
 
-questions = _one_by_one(question)
-file_names = _one_by_one(file_name)
-folder_names = _one_by_one(folder_name)
-folder_names_or_none = _one_by_one(lambda value: None if value is None else folder_name(value))
-answer_lists = _one_by_one(answers)
-caption_lists = _one_by_one(captions)
-sentence_lists = _one_by_one(sentences)
+questions = each_value(question)
+file_names = each_value(file_name)
+folder_names = each_value(folder_name)
+folder_names_or_none = each_value(lambda value: None if value is None else folder_name(value))
+answer_lists = each_value(answers)
+caption_lists = each_value(captions)
+sentence_lists = each_value(sentences)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.rows import fields
-from blip2sweep.rows.fields import Check, Id, Wrong, shown
+from blip2sweep.rows.fields import Id, Wrong, each_value, shown
 from blip2sweep.rows.mistakes import Mistakes
 from blip2sweep.rows.row_list import Field, RowList
 
-T = TypeVar("T")
 Step = Mapping[str, object]  # operation, argument
 LABEL = "questionId"  # as in the files of predictions; in this file it is the key
 
@@ -51,12 +50,12 @@ def gqa_rows(path: Path, data: object, right: str, mistakes: Mistakes) -> list[G
     rows = RowList(path, "questions", LABEL, mistakes)
     asked = rows.typed(
         objects, Field(LABEL, fields.ids), Field("imageId", fields.ids), Field("question", fields.questions),
-        Field("answer", fields.texts), Field("isBalanced", _each(_flag)),
+        Field("answer", fields.texts), Field("isBalanced", each_value(_flag)),
     )  # fmt: skip
     told = rows.typed(
-        [row for row in objects if type(row) is dict], Field("types", _each(_types)),
-        Field("groups", _each(_group), needed=False), Field("entailed", _each(_entailed), needed=False),
-        Field("semantic", _each(_program), needed=False),
+        [row for row in objects if type(row) is dict], Field("types", each_value(_types)),
+        Field("groups", each_value(_group), needed=False), Field("entailed", each_value(_entailed), needed=False),
+        Field("semantic", each_value(_program), needed=False),
     )  # fmt: skip
     RowList(path, "questions", "imageId", mistakes).check_one_kind([(i, image) for i, _, image, *_ in asked])
     return [
@@ -70,7 +69,7 @@ def gqa_choices(path: Path, data: object, right: str, mistakes: Mistakes) -> dic
     rows = RowList(path, "choices", LABEL, mistakes)
     listed = rows.typed(
         _objects(path, data, right),
-        Field(LABEL, fields.ids), Field("valid", _each(_texts)), Field("plausible", _each(_texts)),
+        Field(LABEL, fields.ids), Field("valid", each_value(_texts)), Field("plausible", each_value(_texts)),
     )  # fmt: skip
     return {own: GqaChoices(valid, plausible) for _, own, valid, plausible in listed}
 
@@ -84,10 +83,6 @@ def _objects(path: Path, data: object, right: str) -> list[object]:
 
 
 # ---- what a field may hold
-
-
-def _each(check: Callable[[object], T]) -> Check[T]:
-    return lambda column: [check(value) for value in column]
 
 
 def _flag(value: object) -> bool:

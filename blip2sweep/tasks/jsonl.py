@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Id, Mistakes, fields
-from blip2sweep.rows.fields import Check, Wrong, shown
+from blip2sweep.rows.fields import Wrong, each_value, shown
 from blip2sweep.rows.lines import LineList, read_lines
 from blip2sweep.rows.row_list import Field, Row
 from blip2sweep.tasks.sample import Sample, annotation_files, check_images, image_path, inside, limited
@@ -22,8 +22,6 @@ from blip2sweep.tasks.sample import Sample, annotation_files, check_images, imag
 RIGHT = 'JSON Lines, such as {"image": "cat.jpg", "question": "What is it?", "answers": ["cat"]} on each line'
 QUESTION = ("question", "prompt")
 REFERENCES = ("references", "answers", "captions", "answer", "caption")
-T = TypeVar("T")
-MOST_CHOICES = 26  # each has a letter
 
 
 Said = tuple[str, ...] | int  # texts, or the number of a choice
@@ -123,10 +121,12 @@ def _samples(root: Path, folder: str, path: Path, needs: Needs, mistakes: Mistak
     objects = [_renamed(rows, i, row, (QUESTION, asked), (REFERENCES, answered)) for i, row in enumerate(objects)]
     main = rows.typed(
         objects, Field("id", fields.ids_or_none, False), Field("image", fields.file_names),
-        Field(asked, fields.questions, needs.question), Field(answered, _each(needs.references if scored else _unread), scored),
-        Field("choices", _each(_choices if needs.choices else _unread), needs.choices),
+        Field(asked, fields.questions, needs.question), Field(answered, each_value(needs.references if scored else _unread), scored),
+        Field("choices", each_value(_choices if needs.choices else _unread), needs.choices),
     )  # fmt: skip
-    more = rows.typed(objects, Field("answer_type", fields.answer_types, False), Field("hint", _each(_hint), False))
+    more = rows.typed(
+        objects, Field("answer_type", fields.answer_types, False), Field("hint", each_value(_hint), False)
+    )
     _check_ids(rows, [(i, own) for i, own, *_ in main])
     if needs.lone:
         _check_images_once(rows, [(i, name) for i, _, name, *_ in main])
@@ -169,19 +169,12 @@ def _renamed(rows: LineList, i: int, row: Row, *same: tuple[Sequence[str], str])
 # ---- what a field may hold
 
 
-def _each(check: Callable[[object], T]) -> Check[T]:
-    return lambda column: [check(value) for value in column]
-
-
 def _unread(value: object) -> tuple[str, ...]:
     return ()
 
 
 def _choices(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 2 <= len(value) <= MOST_CHOICES:
-        told = f"has {len(value)} texts" if isinstance(value, list) else f"is {shown(value)}"
-        raise Wrong(f"{told}; right: a list of 2 to {MOST_CHOICES} texts")
-    found = tuple(map(fields.text, value))
+    found = fields.choices(value)
     if len({*found}) < len(found):
         raise Wrong("has a text twice; right: each choice once")
     return found

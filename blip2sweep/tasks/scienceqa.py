@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.rows import Id, Mistakes, fields, read_json
-from blip2sweep.rows.fields import Wrong, shown
+from blip2sweep.rows.fields import Wrong, each_value, shown
 from blip2sweep.rows.row_list import Field, RowList
 from blip2sweep.tasks.sample import Sample, annotation_files, check_images, image_path, inside, limited
 
@@ -19,7 +19,6 @@ PROBLEMS, SPLITS = "problems.json", "pid_splits.json"
 RIGHT = "the official files problems.json and pid_splits.json, from github.com/lupantech/ScienceQA, data/scienceqa"
 OPTIONAL = ("hint", "subject", "grade")  # what is kept of a problem where it has one
 FIELDS = ("image", "question", "choices", "answer", "split", *OPTIONAL)
-MOST = 26  # options have one letter each
 
 Problem = Mapping[str, object]
 
@@ -101,7 +100,7 @@ def _problems(path: Path, chosen: Mapping[str, object], mistakes: Mistakes) -> d
     rows = RowList(path, "problems", "id", mistakes)
     needed = rows.typed(
         objects, Field("image", fields.file_names), Field("question", fields.questions),
-        Field("choices", _choice_lists), Field("answer", _numbers), Field("split", fields.texts),
+        Field("choices", each_value(fields.choices)), Field("answer", _numbers), Field("split", fields.texts),
     )  # fmt: skip
     hint, subject, grade = (Field(name, _texts_or_none, needed=False) for name in OPTIONAL)
     further = {i: values for i, *values in rows.typed(objects, hint, subject, grade)}
@@ -110,17 +109,6 @@ def _problems(path: Path, chosen: Mapping[str, object], mistakes: Mistakes) -> d
             what = f"'answer' is {answer} of {len(choices)} choices; right: a number from 0 to {len(choices) - 1}"
             rows.wrong(i, objects[i], what)
     return {ids[i]: dict(zip(FIELDS, (*values, *further.get(i, ())), strict=False)) for i, *values in needed}
-
-
-def _choice_lists(column: list[object]) -> list[tuple[str, ...]]:
-    return [_choices(value) for value in column]
-
-
-def _choices(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 2 <= len(value) <= MOST:
-        told = f"has {len(value)} entries" if isinstance(value, list) else f"is {shown(value)}"
-        raise Wrong(f"{told}; right: a list of 2 to {MOST} texts")
-    return tuple(fields.texts(value))
 
 
 def _numbers(column: list[object]) -> list[int]:

@@ -131,6 +131,7 @@ def test_bad_files_of_scienceqa(data: Path) -> None:
         del content["20"]["answer"]
         content["22"]["choices"] = ["red"]
         content["23"]["hint"] = 5
+        content["25"]["choices"] = ["red", " "]
 
     changed(problems, wrong)
     changed(splits, lambda s: {**s, "test": [*s["test"], "16", "99"]})
@@ -139,7 +140,7 @@ def test_bad_files_of_scienceqa(data: Path) -> None:
         "problems[1] (id '17'): 'choices' is 'red, blue'; right: a list of 2 to 26 texts",
         "problems[2] (id '19'): 'answer' is 'B'; right: the number of the right choice",
         "problems[3] (id '20'): has no 'answer'", "problems[4] (id '22'): 'choices' has 1 entries",
-        "problems[5] (id '23'): 'hint' is 5; right: a text",
+        "problems[6] (id '25'): 'choices' [1] is ' '; right: a choice", "problems[5] (id '23'): 'hint' is 5; right: a text",
         "problems[0] (id '16'): 'answer' is 3 of 3 choices; right: a number from 0 to 2",
     )  # fmt: skip
     problems.write_text("[]")

@@ -177,8 +177,10 @@ def test_a_wrong_line(data: Path, row: Row | str, told: str) -> None:
         ("gqa", {"answer": ["a", "b"]}, "'answer' has 2 texts; right: one, which is compared letter by letter"),
         ("yes_no", {"answer": "Yes"}, "'answer' is 'Yes'; right: yes or no"),
         ("choice", {}, "has no 'choices'"),
-        ("choice", {"choices": ["a"]}, "'choices' has 1 texts; right: a list of 2 to 26 texts"),
+        ("choice", {"choices": ["a"]}, "'choices' has 1 entries; right: a list of 2 to 26 texts"),
         ("choice", {"choices": ["a", "a"]}, "'choices' has a text twice"),
+        ("choice", {"choices": ["a", ""]}, "'choices' [1] is ''; right: a choice with a visible character"),
+        ("letter", {"choices": [" \u200b", "a"]}, "'choices' [0] is ' \\u200b'; right: a choice with"),
         (
             "choice",
             {"choices": ["a", "b"]},
