@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol, cast
 
 from blip2sweep.errors import UserError
@@ -16,6 +18,7 @@ from blip2sweep.errors import UserError
 MODEL, DEFAULT = "BLIP2SWEEP_SPACY_MODEL", "en_core_web_sm"
 LEMMATISED = ("NOUN", "VERB")
 SETTING = "task.lemmatize"
+NO_SPACY = f"{SETTING}=spacy: no spaCy here; right: pip install 'blip2sweep[spacy]'"
 
 
 class Token(Protocol):
@@ -52,6 +55,20 @@ def tagger() -> Tagger:
     return load(_named())
 
 
+def check_installed() -> None:
+    """Raise UserError where spaCy or its model is not installed. It imports neither, and spaCy takes seconds."""
+    if find_spec("spacy") is None:
+        raise UserError(NO_SPACY)
+    name = _named()
+    if not Path(name).exists() and not (name.isidentifier() and find_spec(name)):
+        raise UserError(_no_model(name))
+
+
+def _no_model(name: str) -> str:
+    right = f"python -m spacy download {DEFAULT}, or {MODEL}=FOLDER of a pipeline"
+    return f"{SETTING}=spacy: no spaCy model {name}; right: {right}"
+
+
 def _named() -> str:
     return os.environ.get(MODEL) or DEFAULT
 
@@ -62,12 +79,11 @@ def load(name: str) -> Tagger:
     try:
         import spacy
     except ImportError:
-        raise UserError("task.lemmatize=spacy: no spaCy here; right: pip install 'blip2sweep[spacy]'") from None
+        raise UserError(NO_SPACY) from None
     try:
         found = spacy.load(name)
     except (OSError, ValueError) as error:
-        right = f"python -m spacy download {DEFAULT}, or {MODEL}=FOLDER of a pipeline"
-        raise UserError(f"task.lemmatize=spacy: no spaCy model {name}; right: {right}") from error
+        raise UserError(_no_model(name)) from error
     found.meta["spacy"] = spacy.__version__
     return cast("Tagger", found)
 

@@ -20,7 +20,7 @@ from blip2sweep.tasks.calibration import Calibration, calibration, check, check_
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.settings import settled, task_settings, without_scoring
-from blip2sweep.tasks.task import task_of
+from blip2sweep.tasks.task import check_installed, task_of
 
 
 class CellBuilder:
@@ -59,7 +59,7 @@ class CellBuilder:
         """The task of a section. What differs in scoring alone is read once."""
         self._once("settings", config, task_settings)
         whole = self._once("task", without_scoring(config), _with_content)
-        found: TaskData = self._once("scored", config, lambda c: with_scoring(whole, c))
+        found: TaskData = self._once("scored", config, lambda c: _scorable(with_scoring(whole, c)))
         return found
 
     def _calibration(
@@ -101,6 +101,12 @@ def _with_content(config: Mapping[str, Any]) -> TaskData:
     """The task with its images hashed. Raises UserError for an image that cannot be read."""
     task = load_task(config)
     assert task.content  # computed at the first access
+    return task
+
+
+def _scorable(task: TaskData) -> TaskData:
+    """The task, if it can be scored here as it is asked: a lack is told before inference, not after it."""
+    check_installed(task)
     return task
 
 

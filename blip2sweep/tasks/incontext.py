@@ -23,6 +23,7 @@ __all__ = [
     "ASKS",
     "PRESET",
     "REQUESTS",
+    "check_installed",
     "check_prompt",
     "columns",
     "metrics",
@@ -44,6 +45,11 @@ IDENTITY = ("variant",)  # of the pipeline, which a cell's job tells; it says ho
 def scores(data: TaskData) -> tuple[str, ...]:
     names = (*questions.scores(_as_questions(data)), FALLBACK.name)
     return tuple(name + suffix for _, suffix in _rules(data) for name in names)
+
+
+def check_installed(data: TaskData) -> None:
+    """Raise UserError where the lemmatiser is not here, as `questions` does."""
+    questions.check_installed(_as_questions(data))
 
 
 def scorer_versions(data: TaskData) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from blip2sweep.errors import UserError
+from blip2sweep.metrics import lemmas
 from blip2sweep.metrics.core import ANSWERS
 from blip2sweep.metrics.lemmas import lemmatised, lemmatiser_version, tagger
 from blip2sweep.metrics.metric import FloatArray, Metric
@@ -59,11 +60,17 @@ def columns(data: TaskData) -> dict[str, str]:
     return {"vqa_rule": rule_of([s.references for s in data.samples])} if _annotated(data) else {}
 
 
+def check_installed(data: TaskData) -> None:
+    """Raise UserError where a chosen way of scoring wants a lemmatiser that is not here."""
+    if _annotated(data) and any(v.values["lemmatize"] != "none" for v in data.variants):
+        lemmas.check_installed()
+
+
 def scorer_versions(data: TaskData) -> dict[str, str]:
     """The version of the lemmatiser, of the statistics of answers that it changes."""
-    lemmas = [v.suffix for v in data.variants if v.values["lemmatize"] != "none"]
-    names = ("vqa", "vqa_unanswerable") if lemmas and _annotated(data) else ()
-    return {name + suffix: lemmatiser_version() for suffix in lemmas for name in names}
+    suffixes = [v.suffix for v in data.variants if v.values["lemmatize"] != "none"]
+    names = ("vqa", "vqa_unanswerable") if suffixes and _annotated(data) else ()
+    return {name + suffix: lemmatiser_version() for suffix in suffixes for name in names}
 
 
 def _annotated(data: TaskData) -> bool:

@@ -107,7 +107,8 @@ class Task(Protocol):
     It may also have `SCORING`, `IDENTITY` and `check_settings(settings)`: its settings (settings.py);
     `resolved_settings(settings, samples)`: those of `IDENTITY` as the key has them; `candidates(data)`: what `match`
     compares with; `readable(data, predictions)`: outputs as people read them; `scorer_versions(data)`, {statistic:
-    version}: of what is installed beside this package and changes a score.
+    version}: of what is installed beside this package and changes a score; `check_installed(data)`: raises UserError
+    where that is not here, before anything runs.
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample
@@ -177,6 +178,13 @@ def ranked(data: TaskData) -> int:
 def longest_text(task: Task) -> int | None:
     """The most tokens of a candidate, special ones included: the kind's MOST_TOKENS. None: as many as the model reads."""
     return cast("int | None", getattr(task, "MOST_TOKENS", None))
+
+
+def check_installed(data: TaskData) -> None:
+    """Raise UserError where the chosen ways of scoring want what is not installed here. Nothing large is imported."""
+    check: Callable[[TaskData], None] | None = getattr(data.rules, "check_installed", None)
+    if check is not None:
+        check(data)
 
 
 def asks_chat(task: Task) -> bool:

