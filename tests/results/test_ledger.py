@@ -81,9 +81,10 @@ for i in range(int(sys.argv[2])): journal.write("result", key=f"{sys.argv[3]}{i}
 
 
 def test_many_writers_at_once(tmp_path: Path) -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "50", name]) for name in "abcd"]
+    command = [sys.executable, "-c", WRITER, str(tmp_path), "50"]
     with contextlib.ExitStack() as stack:
-        assert [stack.enter_context(ending(w)).wait(timeout=120) for w in writers] == [0] * 4
+        writers = [stack.enter_context(ending(subprocess.Popen([*command, name]))) for name in "abcd"]
+        assert [w.wait(timeout=120) for w in writers] == [0] * 4
     assert len(Ledger(tmp_path).refresh().results()) == 200
 
 
