@@ -33,7 +33,7 @@ def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unan
         Field("question_id", fields.ids),
         Field("image_id", fields.ids),
         Field("question", fields.questions),
-        Field("answers", _optional(_some_answers if unanswered else fields.answers), needed=False),
+        Field("answers", _answers(unanswered), needed=False),
         Field("ocr_tokens", _optional(_words), needed=False),
     )
     asked = [Asked(own, image, text, answers, None, words) for _, own, image, text, answers, words in found]
@@ -47,7 +47,7 @@ def vizwiz_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unans
         objects,
         Field("image", fields.file_names),
         Field("question", fields.questions),
-        Field("answers", _optional(_some_answers if unanswered else fields.answers), needed=False),
+        Field("answers", _answers(unanswered), needed=False),
         Field("answer_type", fields.answer_types, needed=False),
     )
     asked = [Asked(image, image, text, answers, kind) for _, image, text, answers, kind in found]
@@ -77,9 +77,13 @@ def _checked(rows: RowList, asked: list[Asked], places: Sequence[int], unanswere
     return asked
 
 
-def _some_answers(column: list[object]) -> list[tuple[str, ...] | None]:
+def _answers(unanswered: bool) -> Callable[[list[object]], list[tuple[str, ...] | None]]:
+    return _optional(_some_answers if unanswered else fields.answers)
+
+
+def _some_answers(value: object) -> tuple[str, ...] | None:
     """Answers, of which an empty list is none."""
-    return _optional(fields.answers)([None if value == [] else value for value in column])
+    return None if value == [] else fields.answers(value)
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -93,6 +97,6 @@ def _each(check: Callable[[object], T]) -> Callable[[list[object]], list[T]]:
     return lambda column: [check(value) for value in column]
 
 
-def _optional(check: Callable[[object], T]) -> Callable[[list[object]], list[T | None]]:
+def _optional(check: Callable[[object], T | None]) -> Callable[[list[object]], list[T | None]]:
     """A check of a column whose rows may lack the field."""
     return lambda column: [None if value is None else check(value) for value in column]
