@@ -28,13 +28,12 @@ class Asked(NamedTuple):
 def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unanswered: bool = False) -> list[Asked]:
     """`data` of a TextVQA file. unanswered: whether it may be one without answers, as of a test split."""
     rows = RowList(path, "data", "question_id", mistakes)
-    answers: Callable[[object], tuple[str, ...] | None] = _some_answers if unanswered else fields.answers
     found = rows.typed(
         objects,
         Field("question_id", fields.ids),
         Field("image_id", fields.ids),
         Field("question", fields.questions),
-        Field("answers", _optional(answers), needed=False),
+        Field("answers", _answers(unanswered), needed=False),
         Field("ocr_tokens", _optional(_words), needed=False),
     )
     asked = [Asked(own, image, text, answers, None, words) for _, own, image, text, answers, words in found]
@@ -44,12 +43,11 @@ def textvqa_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unan
 def vizwiz_rows(path: Path, objects: Sequence[object], mistakes: Mistakes, unanswered: bool = False) -> list[Asked]:
     """The list that a VizWiz file is. A question has no id but its image's name. unanswered: as of `textvqa_rows`."""
     rows = RowList(path, "", "image", mistakes)
-    answered: Callable[[object], tuple[str, ...] | None] = _some_answers if unanswered else fields.answers
     found = rows.typed(
         objects,
         Field("image", fields.file_names),
         Field("question", fields.questions),
-        Field("answers", _optional(answered), needed=False),
+        Field("answers", _answers(unanswered), needed=False),
         Field("answer_type", fields.answer_types, needed=False),
     )
     asked = [Asked(image, image, text, answers, kind) for _, image, text, answers, kind in found]
@@ -79,6 +77,10 @@ def _checked(rows: RowList, asked: list[Asked], places: Sequence[int], unanswere
     return asked
 
 
+def _answers(unanswered: bool) -> Check[tuple[str, ...] | None]:
+    return _optional(_some_answers if unanswered else fields.answers)
+
+
 def _some_answers(value: object) -> tuple[str, ...] | None:
     """Answers, of which an empty list is none."""
     return None if value == [] else fields.answers(value)
@@ -91,6 +93,6 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(map(fields.text, value))
 
 
-def _optional(check: Callable[[object], T]) -> Check[T | None]:
+def _optional(check: Callable[[object], T | None]) -> Check[T | None]:
     """A check of a column whose rows may lack the field."""
     return each_value(lambda value: None if value is None else check(value))

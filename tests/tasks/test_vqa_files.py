@@ -184,6 +184,8 @@ ROWS = {"textvqa": (TEXTVQA, lambda c: c["data"]), "vizwiz": (VIZWIZ, lambda c: 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_split_whose_answers_are_all_missing_is_refused_unless_its_file_is_given(data: Path, name: str) -> None:
     file, rows = ROWS[name]
+    plain = [s.references for s in load(data, name).samples]
+    assert [s.references for s in load(data, name, annotations=file).samples] == plain
     edit(data / name / file, lambda c: [row.pop("answers") for row in rows(c)])
     refused(lambda: load(data, name), "no question has 'answers'; right: the official file, or task.annotations=FILE")
     found = load(data, name, annotations=file)
