@@ -61,10 +61,7 @@ def evaluate(
     Raises UserError for an image that cannot be decoded, unless on_bad_image="skip", and for a task that requests a
     match of a model without.
     """
-    if "match" in task.rules.REQUESTS and not isinstance(loaded.language, Matcher):
-        raise UserError(f"task {task.name}: asks for a match of pictures and texts, which {loaded.anatomy.model} lacks")
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
+    _check(loaded, task, batch_size)
     images = image_batches(loaded, batch_size)
     sequences = images if batch_size else sequence_batches(loaded, generation)
     known = batch_sizes if batch_sizes is not None else {}
@@ -75,7 +72,6 @@ def evaluate(
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
-    answers: list[Answer]
     if isinstance(loaded.language, Matcher):
         found = Matches(run, encoded, task, samples, loaded.language).all(shared)
         answers = [Answer(None, None, match=match) for match in found]
@@ -85,6 +81,13 @@ def evaluate(
     columns = columns_of(task.rules.REQUESTS, ranked(task) > 0)
     records = [record(s, a, columns) for s, a in zip(samples, answers, strict=True)]
     return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
+
+
+def _check(loaded: Loaded, task: TaskData, batch_size: int | None) -> None:
+    if "match" in task.rules.REQUESTS and not isinstance(loaded.language, Matcher):
+        raise UserError(f"task {task.name}: asks for a match of pictures and texts, which {loaded.anatomy.model} lacks")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: right: a positive integer, or null to choose by device")
 
 
 def record(sample: Sample, answer: Answer, names: Sequence[str]) -> dict[str, Any]:
