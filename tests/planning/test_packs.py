@@ -28,6 +28,8 @@ from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
 from tests.waiting import ending, gone, wait_until
 
+pytestmark = pytest.mark.thorough
+
 CELLS = ["task=shapes_vqa", "task.limit=4", "part=vit,llm", "quant.bits=2,4"]
 WORDS = ["backend=dummy", *CELLS]
 

@@ -30,6 +30,8 @@ from tests.composing import plan, recipes
 from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, whole
 from tests.synthetic import source as synthetic_source
 
+pytestmark = pytest.mark.thorough
+
 PARTS = (["vit"], ["llm"], ["qformer"])
 EVERY = (*PARTS, ["vit", "llm"], ["vit", "qformer"], ["qformer", "llm"], ["vit", "qformer", "llm"])
 METHODS = {"rtn": (8, 6, 4, 3, 2), "gptq": (8, 4, 3, 2)}

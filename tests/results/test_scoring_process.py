@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from blip2sweep.metrics import METRICS
+from blip2sweep.metrics.tokenizer import TOKENIZERS
 from blip2sweep.planning.packs import pack_data
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_predictions, read_statistics, stem, write_predictions
@@ -118,7 +119,7 @@ def test_what_waits_is_tokenised_together(tmp_path: Path, monkeypatch: pytest.Mo
         ]
         write_predictions(tmp_path, name, Predictions.of(records))
     starts: list[int] = []
-    monkeypatch.setattr("blip2sweep.metrics.captions.tokenize", lambda texts: starts.append(len(texts)) or list(texts))
+    monkeypatch.setitem(TOKENIZERS, "ptb", lambda texts: starts.append(len(texts)) or list(texts))
     meteor = SimpleNamespace(statistics=lambda references, candidates: np.zeros((len(candidates), 21)))
     monkeypatch.setattr("blip2sweep.metrics.captions.shared_meteor", lambda: meteor)
     requests = [{"key": n, "name": n, "task": task, "baseline": "b"} for n in "abcd"]

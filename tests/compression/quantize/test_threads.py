@@ -38,6 +38,8 @@ from tests.checkpoints import TINY, conf, recipe, tiny_config
 from tests.composing import composer, plan
 from tests.in_process import jobs, run
 
+pytestmark = pytest.mark.thorough
+
 MACHINES = (1, 2, 4)  # threads that a machine is set to
 CALIBRATED = ("gptq", "awq", "awq_prescale", "smoothquant")
 STATIC = ("quant=rtn", "quant.bits=4", "quant.input.bits=4", "quant.input.strategy=tensor", "quant.input.dynamic=false")
