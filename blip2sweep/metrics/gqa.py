@@ -83,14 +83,19 @@ def steps_of(semantic: Sequence[Mapping[str, object]]) -> int:
 
 # ---- the statistics
 
+
+def _is(field: str, value: object) -> Callable[[Asked], bool]:
+    return lambda question: bool(getattr(question, field) == value)
+
+
 # The questions that each pair of columns of the statistic `gqa` counts: the score and 1 of a question, 0 and 0 of others.
 _COUNTED: Mapping[str, Callable[[Asked], bool]] = {
     "accuracy": lambda q: True,
     "binary": lambda q: q.structural not in ("query", ""),  # an empty one was not said
     "open": lambda q: q.structural == "query",
-    **{name: lambda q, name=name: q.structural == name for name in STRUCTURAL},  # type: ignore[misc]
-    **{name: lambda q, name=name: q.semantic == name for name in SEMANTIC},  # type: ignore[misc]
-    **{f"steps_{n}": lambda q, n=n: q.steps == n for n in STEPS},  # type: ignore[misc]
+    **{name: _is("structural", name) for name in STRUCTURAL},
+    **{name: _is("semantic", name) for name in SEMANTIC},
+    **{f"steps_{n}": _is("steps", n) for n in STEPS},
 }
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blip2sweep.errors import UserError, UserErrors
-from blip2sweep.tasks import TaskData, load_task
 from scripts.miniatures import write
-from tests.checkpoints import conf
 from tests.composing import plan
+from tests.data_files import edit, load, refused
 
 NAMES = ("coco_caption", "flickr30k_caption", "nocaps", "rsicd_caption")
 NOCAPS, FLICKR = "nocaps_val_4500_captions.json", "dataset_flickr30k.json"
@@ -24,27 +20,6 @@ Content = dict[str, Any]
 def data(tmp_path: Path) -> Path:
     write(tmp_path, NAMES)
     return tmp_path
-
-
-def load(data: Path, name: str, **fields: Any) -> TaskData:
-    return load_task({**conf(f"task/{name}"), "data_dir": str(data / name), **fields})
-
-
-def edit(path: Path, change: Callable[[Content], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def refused(act: Callable[[], object], *words: str) -> None:
-    """A line for each of the words, in their order, and no more lines."""
-    with pytest.raises(UserError) as caught:
-        act()
-    lines = caught.value.lines if isinstance(caught.value, UserErrors) else (str(caught.value),)
-    assert len(lines) == len(words), lines
-    for line, word in zip(lines, words, strict=True):
-        assert word in line
-        assert "\n" not in line
 
 
 # ---- what is read
