@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.compression.recover.options import Chosen, chosen
 from blip2sweep.compression.recover.spec import Recovery
-from blip2sweep.compression.step import Entries, Pair, Spec, SpecFields, as_dicts, parse_target
+from blip2sweep.compression.step import RECOVER, Entries, Pair, Spec, SpecFields, as_dicts, parse_target
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import VISION, Linear, Part
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from blip2sweep.compression.undo import Undo
 
 LEVEL, AFTER, SEMANTICS = "layer", True, 1
-KIND = "recover"
 
 
-def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = KIND, runs: bool = True) -> dict[str, Entries]:
+def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = RECOVER, runs: bool = True) -> dict[str, Entries]:
     """{part: entries} of the section `recover` of a cell's config; empty where it names no method.
 
     `merged` is decided later, where it is known what else is done to a layer (blip2sweep/recipe/recovered.py). Raises
@@ -44,7 +43,7 @@ def _entries(anatomy: Anatomy, target: str | None, options: Chosen, where: str) 
     """(part, entries). Memoised, so that the cells of a grid share their parts."""
     hit = _layers(anatomy, target, f"{where}.target")
     _check_rank([x for own in hit.values() for x in own], options.spec.rank, where)
-    return tuple((n, Entries(KIND, tuple((x, options.spec) for x in own), options.used)) for n, own in hit.items())
+    return tuple((n, Entries(RECOVER, tuple((x, options.spec) for x in own), options.used)) for n, own in hit.items())
 
 
 def _layers(anatomy: Anatomy, target: str | None, where: str) -> dict[str, tuple[Linear, ...]]:
