@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 LEVEL, AFTER, SEMANTICS = "layer", True, 1
 
 
-def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = RECOVER, runs: bool = True) -> dict[str, Entries]:
+def resolve(
+    config: Mapping[str, object], anatomy: Anatomy, where: str = RECOVER, runs: bool = True
+) -> dict[str, Entries]:
     """{part: entries} of the section `recover` of a cell's config; empty where it names no method.
 
     `merged` is decided later, where it is known what else is done to a layer (blip2sweep/recipe/recovered.py). Raises
@@ -86,7 +88,9 @@ def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
     """Put what training made into the layers. made: {path: what was trained for it}."""
-    raise NotImplementedError
+    from blip2sweep.compression.recover.adapters import put
+
+    put(model, layers_of(pairs), made, undo)
 
 
 # ---- in words
