@@ -13,7 +13,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.layer import exchange
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, step
+from blip2sweep.compression.step import QUANTIZE, RECOVER, step
 from blip2sweep.compression.undo import Undo
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
@@ -83,10 +83,13 @@ class Patch:
         self._before: str | None = None  # the name of the steps under the layers
         self._now: dict[str, _Layer] = {}
 
-    def apply(self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None) -> Applied:
+    def apply(
+        self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None, trained: Mapping[str, object] | None = None
+    ) -> Applied:  # fmt: skip
         """Put a recipe into the model. It is computed in float32 and cast back to each layer's dtype.
 
-        prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration).
+        prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration). trained: {path: what
+        recovery made of it} (blip2sweep/apply/recovery).
 
         Raises FloatingPointError naming a layer whose weights would not be finite, RuntimeError where the layers that
         differ are not those of the recipe, and UserError for a layer that device_map left off the device. The model is
@@ -97,7 +100,7 @@ class Patch:
             self._over.back()
             self._lay_under(recipe, ready)
             written, recalled = self._layers(recipe, ready)
-            self._lay_over(recipe, ready)
+            self._lay_over(recipe, ready, trained or {})
         except BaseException:
             self.restore()
             raise
@@ -185,15 +188,17 @@ class Patch:
             self._steps(recipe, range(len(recipe.before.kinds)), self._under, ready)
             self._before = name
 
-    def _lay_over(self, recipe: Recipe, ready: Mapping[str, Prepared]) -> None:
-        self._steps(recipe, range(len(recipe.before.kinds) + 1, len(recipe.kinds)), self._over, ready)
+    def _lay_over(self, recipe: Recipe, ready: Mapping[str, Prepared], trained: Mapping[str, object]) -> None:
+        first = len(recipe.before.kinds)
+        for i in range(first + (recipe.kinds[first : first + 1] == (QUANTIZE,)), len(recipe.kinds)):
+            self._steps(recipe, [i], self._over, trained if recipe.kinds[i] == RECOVER else ready)
 
-    def _steps(self, recipe: Recipe, which: Iterable[int], undo: Undo, ready: Mapping[str, Prepared]) -> None:
+    def _steps(self, recipe: Recipe, which: Iterable[int], undo: Undo, made: Mapping[str, object]) -> None:
         for i in which:
             pairs = recipe.step(i)
             if pairs:
                 before = {path: self._pointer(path) for path in self._everything}
-                step(recipe.kinds[i]).apply(self.loaded.model, pairs, undo, ready)
+                step(recipe.kinds[i]).apply(self.loaded.model, pairs, undo, made)
                 self._check_inside(recipe, i, before)
 
     def _check_inside(self, recipe: Recipe, i: int, before: Mapping[str, int]) -> None:
@@ -206,7 +211,7 @@ class Patch:
 
 def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:
     n = len(recipe.before.kinds)
-    pairs = recipe.step(n) if QUANTIZE in recipe.kinds else ()
+    pairs = recipe.step(n) if recipe.kinds[n : n + 1] == (QUANTIZE,) else ()
     return ((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, SpecFields, layers_in, step
+from blip2sweep.compression.step import QUANTIZE, RECOVER, Entries, Pair, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -143,8 +143,16 @@ class Recipe:
 
     @cached_property
     def before(self) -> Recipe:
-        """The steps before the first quantization: they are in the model while it is calibrated."""
-        n = self.kinds.index(QUANTIZE) if QUANTIZE in self.kinds else len(self.kinds)
+        """The steps before the first quantization, or before recovery: they are in the model while it is calibrated."""
+        return self._before(QUANTIZE, RECOVER)
+
+    @cached_property
+    def untrained(self) -> Recipe:
+        """The steps before recovery: they are in the model while it is trained."""
+        return self._before(RECOVER)
+
+    def _before(self, *kinds: str) -> Recipe:
+        n = next((i for i, kind in enumerate(self.kinds) if kind in kinds), len(self.kinds))
         return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in self.parts.items()})
 
     @cached_property

@@ -20,10 +20,10 @@ def prepare(state: ModelState, job: CellJob, recipe: Recipe, device: str, store:
     Layers are measured behind the steps that come before quantization. `state.prepared` is set to the result.
     """
     state.prepared = {}
+    state.handover = Handover(job.get("share"), state.loaded.device)
     if job.get("calibration"):
         state.patch.apply(recipe.before)
-        state.handover = Handover(job.get("share"), state.loaded.device)
-        state.prepared = state.handover(lambda: _calibrated(state, job, recipe, device, store))
+        state.prepared = state.handover.calibrated(lambda: _calibrated(state, job, recipe, device, store))
     return state.prepared
 
 

@@ -51,7 +51,7 @@ def calibration_noise(
     found = {}
     for name, other in variants(samples_of(state, job)).items():
         state.patch.apply(recipe.before)
-        state.patch.apply(recipe, state.handover(partial(_calibrated, state, recipe, other)))
+        state.patch.apply(recipe, state.handover.calibrated(partial(_calibrated, state, recipe, other)))
         with packed_layers(state.loaded, packed):
             second = evaluate()
         summary = {**other.arithmetic, "seed": other.seed, **_flips(first, second)}
@@ -66,7 +66,7 @@ def hand_over(state: ModelState, job: CellJob, recipe: Recipe) -> None:
         return
     for other in variants(samples_of(state, job)).values():
         state.patch.apply(recipe.before)
-        state.handover(partial(_calibrated, state, recipe, other))
+        state.handover.calibrated(partial(_calibrated, state, recipe, other))
 
 
 def _calibrated(state: ModelState, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:

@@ -50,9 +50,9 @@ def test_each_calibration_is_taken_over_in_turn(tmp_path: Path) -> None:
     def never() -> dict[str, Prepared]:
         raise AssertionError("calibrated twice")
 
-    taker = threading.Thread(target=lambda: found.extend(second(never) for _ in made))
+    taker = threading.Thread(target=lambda: found.extend(second.calibrated(never) for _ in made))
     taker.start()
-    assert all(first(lambda m=m: m) is m for m in made)  # type: ignore[misc]
+    assert all(first.calibrated(lambda m=m: m) is m for m in made)  # type: ignore[misc]
     taker.join(timeout=10)
     assert [list(f) for f in found] == [list(m) for m in made]
     assert all(same(f[path], m[path]) for f, m in zip(found, made, strict=True) for path in m)
@@ -77,12 +77,12 @@ def test_who_waits_for_a_process_that_ended_is_told(tmp_path: Path) -> None:
     Handover(share(0, tmp_path))(lambda: layers(0))
     (tmp_path / ENDED).touch()
     second = Handover(share(1, tmp_path))
-    assert second(dict).keys() == layers(0).keys()
+    assert second.calibrated(dict).keys() == layers(0).keys()
     told: list[str] = []
 
     def take() -> None:
         try:
-            second(dict)
+            second.calibrated(dict)
         except RuntimeError as error:
             told.append(str(error))
 
