@@ -60,7 +60,7 @@ class Handover:
         while not path.exists():
             ended = not path.parent.exists() or (path.parent / ENDED).exists()  # the folder goes when the cell is over
             if ended and not path.exists():
-                raise RuntimeError("the first process of the cell ended before it had calibrated or trained")
+                raise RuntimeError("the first process of the cell ended before it had calibrated")
             time.sleep(POLL_SECONDS)
 
 
