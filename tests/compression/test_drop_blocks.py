@@ -262,7 +262,7 @@ def test_values_of_texts_reach_planning_as_typed() -> None:
 
 
 def test_a_shell_needs_no_quotes(tmp_path: Path) -> None:
-    ran = blip2sweep("plan", "+drop_blocks=vision:2@middle+language:4-5,vit:each", "part=none", cwd=tmp_path)
+    ran = blip2sweep("plan", "+drop_blocks=vision:2@middle+language:4-5,vision:each", "part=none", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert "vit:2-3=dropped; llm:4-5=dropped" in ran.out
     assert "8 cells (1 baseline), 8 to run" in ran.out
