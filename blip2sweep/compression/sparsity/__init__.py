@@ -1,7 +1,5 @@
 """Weight sparsity: which weights of a layer become zero, and what that saves. Planning reads this, so no torch."""
 
-SPARSITY = "sparsity"  # the kind of step
-
 MAGNITUDE, WANDA = "magnitude", "wanda"
 METHODS = (MAGNITUDE, WANDA)
 
