@@ -107,7 +107,10 @@ def keep(memo: Memo, name: str, measured: Mapping[str, Measured]) -> None:
     for path, m in measured.items():
         s = m.sums
         counts = torch.tensor([s.tokens, s.weight, m.rank], dtype=torch.float64)
-        memo.put(f"{name} {path}", (counts, s.sum_abs, s.sum_squares, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
+        memo.put(
+            f"{name} {path}",
+            (counts, s.sum_abs, s.sum_squares, s.low, s.high, *([] if s.hessian is None else [s.hessian])),
+        )
 
 
 def _unpacked(layer: Linear, value: tuple[Tensor, ...], hessians: bool) -> Measured:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from blip2sweep.compression.sparsity import GROUP, ZEROS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from blip2sweep.compression.sparsity.spec import Sparse
 
 AT_ONCE = 2**24  # weights: sorting takes 16 bytes for each
-GROUP, ZEROS = 4, 2  # of 2:4
 BITS = 8
 
 

@@ -34,7 +34,9 @@ def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
 
 def _with_zeros(sparse: Sparse, in_features: int) -> SpecFields:
     fields = sparse.as_dict()
-    return {("zeros" if k == "ratio" else k): sparse.zeros(in_features) if k == "ratio" else v for k, v in fields.items()}
+    return {
+        ("zeros" if k == "ratio" else k): sparse.zeros(in_features) if k == "ratio" else v for k, v in fields.items()
+    }
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
