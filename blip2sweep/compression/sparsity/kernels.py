@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.kernels import this_device
@@ -13,6 +13,7 @@ from blip2sweep.models.part import Linear
 
 if TYPE_CHECKING:
     from blip2sweep.compression.quantize.options import Option
+    from blip2sweep.compression.quantize.scheme import Scheme
 
 DEVICE = "cuda"
 DTYPES = ("float16", "bfloat16")
@@ -38,13 +39,20 @@ def resolve_packed(option: Option | None, pattern: str) -> str | None:
     return DEVICE
 
 
-def check_packed(part: str, layers: Iterable[tuple[Linear, Sparse]], quantized: frozenset[str], dtype: str) -> None:
-    """Compare the packed layers of a part with the model.
+def check_packed(
+    part: str, layers: Iterable[tuple[Linear, Sparse]], quantized: Mapping[str, Scheme], dtype: str
+) -> None:
+    """Compare the sparse layers of a part with the model and with quantization.
 
-    quantized: the paths of the layers that are quantized too. dtype: the part's. Raises UserError for a layer that no
-    kernel can run.
+    quantized: {path: scheme} of the part's layers. dtype: the part's. Raises UserError for a layer that no kernel can
+    run.
     """
     for x, sparse in layers:
+        if x.path in quantized and quantized[x.path].weights.packed:
+            raise UserError(
+                f"quant.packed={quantized[x.path].weights.packed}: no packed kernel of {quantized[x.path].weights.method} skips "
+                f"zeros, and {x.path} is sparse; right: quant.packed=false, or sparsity=none"
+            )
         if sparse.packed:
             _check_layer(part, x, x.path in quantized, dtype)
 
