@@ -9,7 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, SpecFields, layers_in, step
+from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Spec, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -80,6 +80,13 @@ class PartRecipe:
     def only(self, wanted: Callable[[str], bool]) -> PartRecipe:
         """The same with only those steps whose kind is `wanted`."""
         return PartRecipe(self.part, tuple(s for s in self.steps if wanted(s.kind)))
+
+    def where(self, wanted: Callable[[Spec], bool]) -> PartRecipe:
+        """The same with only those pairs whose spec is `wanted`."""
+        kept = (
+            Entries(s.kind, tuple((site, spec) for site, spec in s.pairs if wanted(spec)), s.used) for s in self.steps
+        )
+        return PartRecipe(self.part, tuple(kept))
 
 
 def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]) -> Entries:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from blip2sweep.compression.quantize.scheme import Scheme
 
 DEVICE = "cuda"
+CAPABILITY = (8, 0)  # Ampere's, the first with sparse tensor cores
 DTYPES = ("float16", "bfloat16")
 # Rows and columns that the kernels of torch.sparse.SparseSemiStructuredTensor take whole multiples of (CUTLASS, which
 # is always there; cuSPARSELt takes smaller ones).
