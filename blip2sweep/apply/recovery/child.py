@@ -16,10 +16,11 @@ from blip2sweep.apply.recovery.course import Course, train
 from blip2sweep.apply.recovery.group import Accelerated
 from blip2sweep.apply.recovery.kept import to_file
 from blip2sweep.apply.recovery.progress import Checkpoints
-from blip2sweep.apply.recovery.several import FAILED, JOB, MADE, PREPARED, STOP
+from blip2sweep.apply.recovery.several import FAILED, JOB, MADE, MEASURED, STOP
 from blip2sweep.apply.recovery.teacher import teacher_of
 from blip2sweep.compression.recover import DISTILL
 from blip2sweep.compression.recover.spec import Recovery
+from blip2sweep.compression.step import QUANTIZE
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.machine.stopping import Stopped
@@ -70,7 +71,8 @@ def _trained(folder: Path, job: CourseJob, accelerator: Accelerator) -> Outcome:
     loaded = load(job["model"], Path(job["folder"]), device=str(accelerator.device))
     spec = Recovery(**job["spec"])  # type: ignore[arg-type]
     teacher = teacher_of(loaded, job["model"]) if spec.loss == DISTILL else None
-    Patch(loaded).apply(expand(job["recipe"], loaded.anatomy), from_file(folder / PREPARED, loaded.device))
+    measured = {p.name.partition(".")[0]: from_file(p, loaded.device) for p in folder.glob(f"*.{MEASURED}")}
+    Patch(loaded).apply(expand(job["recipe"], loaded.anatomy), measured.pop(QUANTIZE), measured)
     course = Course(spec, tuple(job["paths"]), planned_training(job["recovery"]))
     checkpoints = Checkpoints(Path(job["checkpoint"]) if job["checkpoint"] else None, job["name"])
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from blip2sweep.wire.model_section import ModelSection
     from blip2sweep.wire.pack import JsonObject, RecoveryJob
 
-JOB, PREPARED, MADE, STOP, FAILED = "job.json", "prepared.safetensors", "made", "stop", "failed.json"
+JOB, MEASURED, MADE, STOP, FAILED = "job.json", "measured.safetensors", "made", "stop", "failed.json"
 POLL_SECONDS = 0.05
 BLOCKED = (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)  # which all processes of a job or terminal get together
 
@@ -58,9 +58,9 @@ class _Failure(TypedDict):
 
 
 def train_together(
-    job: CourseJob, prepared: Mapping[str, Prepared], count: int, asked: Callable[[], bool]
+    job: CourseJob, measured: Mapping[str, Mapping[str, Prepared]], count: int, asked: Callable[[], bool]
 ) -> Outcome:  # fmt: skip
-    """What `count` processes have trained together. prepared: what calibration made of the layers.
+    """What `count` processes have trained together. measured: {kind of step: what calibration made of its layers}.
 
     Raises what a process raised, and Stopped after `asked`.
     """
@@ -68,7 +68,8 @@ def train_together(
     with tempfile.TemporaryDirectory(prefix="blip2sweep-recovery-") as name:
         folder = Path(name)
         (folder / JOB).write_text(json.dumps(job))
-        to_file(folder / PREPARED, prepared)
+        for kind, layers in measured.items():
+            to_file(folder / f"{kind}.{MEASURED}", layers)
         with _running(folder, count) as processes:
             _wait(folder, processes, asked)
         _check(folder, processes)

@@ -29,6 +29,7 @@ from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.backends.torch.threads import evaluation_threads
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
@@ -128,7 +129,7 @@ class TorchBackend:
             latency: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state) | state.recoveries.columns | latency
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
-        artifacts: Artifacts = {"layers": {**layers(state.prepared)}, "propagation": distances}
+        artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
             Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), self._provenance(state, job),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
@@ -162,8 +163,8 @@ class TorchBackend:
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        prepared = prepare(state, job, recipe.untrained, self.device, self.shared_work.store)
-        return state.patch.apply(recipe, prepared, self.recoverer(state, job, recipe, prepared))
+        prepared = prepare(state, job, recipe.until(RECOVER), self.device, self.shared_work.store)
+        return state.patch.apply(recipe, prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)})
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
         with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):

@@ -31,7 +31,7 @@ class Handover:
     def __init__(self, share: Share | None = None, device: torch.device | None = None) -> None:
         self.share, self.device, self.calls = share, device, 0
 
-    def __call__(
+    def shared(
         self, made: Callable[[], T], write: Callable[[Path, T], None], read: Callable[[Path, torch.device], T]
     ) -> T:
         """What the first process of the cell has calibrated or trained. made: called in that process alone.
@@ -47,9 +47,9 @@ class Handover:
             return read(path, self.device or torch.device("cpu"))
         return _given(path, made(), write)
 
-    def calibrated(self, made: Callable[[], dict[str, Prepared]]) -> dict[str, Prepared]:
-        """What the first process of the cell has calibrated."""
-        return self(made, to_file, from_file)
+    def __call__(self, calibrated: Callable[[], dict[str, Prepared]]) -> dict[str, Prepared]:
+        """`shared` of what is calibrated."""
+        return self.shared(calibrated, to_file, from_file)
 
     @property
     def gives(self) -> bool:

@@ -22,10 +22,9 @@ from blip2sweep.backends.torch.model_state import ModelState
 from blip2sweep.backends.torch.provenance import computed_by
 from blip2sweep.cache.disk import Store
 from blip2sweep.canonical import digest
-from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.recover import DISTILL
 from blip2sweep.compression.recover.step import layers_of
-from blip2sweep.compression.step import RECOVER
+from blip2sweep.compression.step import QUANTIZE, RECOVER
 from blip2sweep.errors import UserError
 from blip2sweep.machine import stopping
 from blip2sweep.recipe import Recipe
@@ -53,10 +52,11 @@ class Recoverer:
     def __init__(self, settings: Settings, device: str, store: Store | None, remember: bool) -> None:
         self.settings, self.device, self.store, self.remember = settings, device, store, remember
 
-    def __call__(
-        self, state: ModelState, job: CellJob, recipe: Recipe, prepared: Mapping[str, Prepared]
-    ) -> Mapping[str, object]:
-        """{path: what was trained for the layer}; empty for a cell without recovery. The recipe is not in the model."""
+    def __call__(self, state: ModelState, job: CellJob, recipe: Recipe) -> Mapping[str, object]:
+        """{path: what was trained for the layer}; empty for a cell without recovery.
+
+        What calibration made of the cell is in the state. The model has any recipe in it, before and after.
+        """
         state.recoveries.columns = {}
         pairs = [pair for i, kind in enumerate(recipe.kinds) if kind == RECOVER for pair in layers_of(recipe.step(i))]
         if not pairs:
@@ -66,9 +66,9 @@ class Recoverer:
         known = self._known(state, name)
 
         def found() -> Outcome:
-            return known or self._trained(state, job, recipe, spec, paths, prepared, name)
+            return known or self._trained(state, job, recipe, spec, paths, name)
 
-        outcome = state.handover(found, to_file, from_file)
+        outcome = state.handover.shared(found, to_file, from_file)
         if known is None:
             self._keep(state, name, outcome)
         state.recoveries.columns = _columns(outcome, known is not None, time.monotonic() - began)
@@ -82,7 +82,7 @@ class Recoverer:
         options = {k: v for k, v in spec.training().items() if k != "trained_on"}
         came_from = origin(state.loaded, job, computed_by(self.device))
         samples = {k: v for k, v in _section(job).items() if k != "task"}
-        return digest([came_from, recipe.untrained.hash, options, list(paths), samples, libraries])
+        return digest([came_from, recipe.until(RECOVER).hash, options, list(paths), samples, libraries])
 
     def _known(self, state: ModelState, name: str) -> Outcome | None:
         found = state.recoveries.outcomes.get(name)
@@ -111,29 +111,27 @@ class Recoverer:
     # ---- training
 
     def _trained(
-        self, state: ModelState, job: CellJob, recipe: Recipe, spec: Recovery, paths: tuple[str, ...],
-        prepared: Mapping[str, Prepared], name: str,
+        self, state: ModelState, job: CellJob, recipe: Recipe, spec: Recovery, paths: tuple[str, ...], name: str
     ) -> Outcome:  # fmt: skip
         check_learns(state.loaded)
         if spec.processes > 1:
-            return self._together(job, recipe, spec, paths, prepared, name)
+            return self._together(state, job, recipe, spec, paths, name)
         teacher = _teacher(state, job) if spec.loss == DISTILL else None
         course = Course(spec, paths, planned_training(_section(job)))
         pixels = self._pixels(state, course)
-        state.patch.apply(recipe.untrained, prepared)
+        state.patch.apply(recipe.until(RECOVER), state.prepared, state.made)
         return train(state.loaded, course, teacher, Alone(), self._checkpoints(name), pixels)
 
     def _together(
-        self, job: CellJob, recipe: Recipe, spec: Recovery, paths: tuple[str, ...],
-        prepared: Mapping[str, Prepared], name: str,
+        self, state: ModelState, job: CellJob, recipe: Recipe, spec: Recovery, paths: tuple[str, ...], name: str
     ) -> Outcome:  # fmt: skip
         path = self._checkpoints(name).path
         whole: CourseJob = {
-            "model": job["model"], "folder": job["folder"], "device": self.device, "recipe": targets(recipe.untrained),
+            "model": job["model"], "folder": job["folder"], "device": self.device, "recipe": targets(recipe.until(RECOVER)),
             "recovery": _section(job), "spec": spec.fields(), "paths": list(paths),
             "checkpoint": str(path) if path else None, "name": name, "parent": os.getpid(),
         }  # fmt: skip
-        return train_together(whole, prepared, spec.processes, stopping.asked)
+        return train_together(whole, {QUANTIZE: state.prepared, **state.made}, spec.processes, stopping.asked)
 
     def _pixels(self, state: ModelState, course: Course) -> Features:
         """The pixels of the training images, decoded once for all cells that train on them."""

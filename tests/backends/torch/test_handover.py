@@ -50,9 +50,9 @@ def test_each_calibration_is_taken_over_in_turn(tmp_path: Path) -> None:
     def never() -> dict[str, Prepared]:
         raise AssertionError("calibrated twice")
 
-    taker = threading.Thread(target=lambda: found.extend(second.calibrated(never) for _ in made))
+    taker = threading.Thread(target=lambda: found.extend(second(never) for _ in made))
     taker.start()
-    assert all(first.calibrated(lambda m=m: m) is m for m in made)  # type: ignore[misc]
+    assert all(first(lambda m=m: m) is m for m in made)  # type: ignore[misc]
     taker.join(timeout=10)
     assert [list(f) for f in found] == [list(m) for m in made]
     assert all(same(f[path], m[path]) for f, m in zip(found, made, strict=True) for path in m)
@@ -60,7 +60,7 @@ def test_each_calibration_is_taken_over_in_turn(tmp_path: Path) -> None:
 
 def test_alone_nothing_is_written(tmp_path: Path) -> None:
     made = layers(0)
-    assert Handover().calibrated(lambda: made) is made
+    assert Handover()(lambda: made) is made
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,20 +69,20 @@ def test_who_waits_for_what_never_comes_is_told(tmp_path: Path) -> None:
     folder.mkdir()
     threading.Timer(0.1, shutil.rmtree, (folder,)).start()
     with pytest.raises(RuntimeError, match="the first process of the cell ended before it had calibrated"):
-        Handover(share(1, folder)).calibrated(lambda: {})
+        Handover(share(1, folder))(lambda: {})
 
 
 def test_who_waits_for_a_process_that_ended_is_told(tmp_path: Path) -> None:
     """What was given before is taken all the same."""
-    Handover(share(0, tmp_path)).calibrated(lambda: layers(0))
+    Handover(share(0, tmp_path))(lambda: layers(0))
     (tmp_path / ENDED).touch()
     second = Handover(share(1, tmp_path))
-    assert second.calibrated(dict).keys() == layers(0).keys()
+    assert second(dict).keys() == layers(0).keys()
     told: list[str] = []
 
     def take() -> None:
         try:
-            second.calibrated(dict)
+            second(dict)
         except RuntimeError as error:
             told.append(str(error))
 
@@ -125,4 +125,4 @@ def test_a_noise_floor_is_that_of_the_processes_with_readable_pictures(tmp_path:
 
 def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"0\.tmp"):
-        Handover(share(0, tmp_path / "absent")).calibrated(lambda: layers(0))
+        Handover(share(0, tmp_path / "absent"))(lambda: layers(0))
