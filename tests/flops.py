@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ class Counted(Clock):
     the blocks stubbed, so tokens are made of placeholders for pixels, and mergers between blocks run in both stages.
     """
 
-    flops: Counter[str] = Counter()
+    flops: ClassVar[Counter[str]] = Counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
