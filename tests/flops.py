@@ -73,11 +73,9 @@ def told(
     loaded: Loaded, section: ModelSection, evaluation: Evaluation, recipe: Recipe | None = None
 ) -> dict[str, float]:
     """The columns of an evaluation."""
-    parts = {n: p for n, p in loaded.anatomy.parts.items()}
-    own = recipe or Recipe.untouched(parts)
-    return {
-        k: float(str(v)) for k, v in flop_columns(evaluation.asked, own, section, loaded.model.config.to_dict()).items()
-    }
+    own = recipe or Recipe.untouched(loaded.anatomy.parts)
+    found = flop_columns(evaluation.asked, own, section, loaded.model.config.to_dict())
+    return {name: float(str(value)) for name, value in found.items()}
 
 
 def check(flops: Counter[str], columns: dict[str, float], pictures: int, answers: int) -> None:

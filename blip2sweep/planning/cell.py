@@ -22,6 +22,7 @@ from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
+from blip2sweep.recipe.params import param_columns
 from blip2sweep.recipe.semantics import semantics
 from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
@@ -124,6 +125,7 @@ class Cell:
             "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params),
+            **param_columns(self.recipe, self.model.params, self.model.role_params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
             **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
