@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError
 
@@ -22,11 +23,17 @@ def visible_gpus() -> list[str]:
     return [str(i) for i, line in enumerate(_nvidia_smi("-L")) if line.startswith("GPU ")]
 
 
-def gpu_names() -> list[str]:
-    """The names of this machine's kinds of GPU, as torch has them too; [] where none is visible."""
-    if not visible_gpus():
-        return []
-    return list(dict.fromkeys(line.strip() for line in _nvidia_smi("--query-gpu=name", "--format=csv,noheader")))
+class Devices(NamedTuple):
+    """The names of a machine's devices, as torch has them too. gpus: of each kind once; empty where none is visible."""
+
+    gpus: tuple[str, ...]
+    cpu: str
+
+
+def devices_here() -> Devices:
+    """The devices of this machine."""
+    listed = _nvidia_smi("--query-gpu=name", "--format=csv,noheader") if visible_gpus() else []
+    return Devices(tuple(dict.fromkeys(line.strip() for line in listed)), cpu_name())
 
 
 def _nvidia_smi(*asked: str) -> list[str]:
@@ -39,7 +46,7 @@ def _nvidia_smi(*asked: str) -> list[str]:
 
 
 @lru_cache
-def cpu_name() -> str | None:
+def cpu_name() -> str:
     """The processor's name where Linux says it, otherwise its architecture.
 
     Kernels are chosen by it and round differently.
@@ -48,7 +55,7 @@ def cpu_name() -> str | None:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    return platform.machine() or None
+    return platform.machine() or "cpu"
 
 
 def divided(gpus: Sequence[str], count: int) -> list[str]:

@@ -6,10 +6,11 @@ images, and for the largest batch that was measured there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 
 from blip2sweep.results.attempts import Attempts, latency_order
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.sweeps import Sweep
 from blip2sweep.wire.lines import LatencyLine, UntimedLine
 
 LOST, PREEMPTED = "lost", "preempted"  # kinds of `untimed` lines
@@ -27,8 +28,8 @@ def columns(attempts: Attempts) -> Row:
     largest = [x for x in alike[-1:] if x["batch"] > 1]
     found: Row = {k: v for x in alone for k, v in _numbers(x).items()}
     found |= {f"{k}_batch": v for x in largest for k, v in _numbers(x).items()}
-    sizes = {"latency_batch": x["batch"] for x in largest}
-    return {**found, **sizes, "latency_device": there[0], "latency_threads": there[1]}
+    found |= {"latency_batch": largest[0]["batch"]} if largest else {}
+    return {**found, "latency_device": there[0], "latency_threads": there[1]}
 
 
 def _numbers(line: LatencyLine) -> Row:
@@ -68,10 +69,25 @@ def was_tried(attempts: Attempts, run: str) -> bool:
     return len(kinds) > 2 * kinds.count(PREEMPTED)
 
 
-def untimed(ledger: Ledger, keys: Iterable[str], runs: Collection[str]) -> dict[str, UntimedLine | None]:
-    """{key: why it is not timed, where these launches know it} of cells that are done and have no latency."""
-    there = ((key, ledger.attempts[key]) for key in keys if ledger.done(key))
-    return {key: _why(attempts, runs) for key, attempts in there if not attempts.latency}
+def left_to_time(ledger: Ledger, sweep: Sweep) -> list[str]:
+    """The keys of cells that the newest launch of a sweep has not timed yet, of those that it was to time."""
+    attempts, run = ledger.attempts, sweep.runs[-1] if sweep.runs else ""
+    return [k for k in sweep.settings.get("latency", ()) if k not in attempts or not is_timed_in(attempts[k], run)]
+
+
+def untimed(ledger: Ledger, sweep: Sweep) -> dict[str, UntimedLine | None]:
+    """{key: why not, where a launch of the sweep knows it} of cells that are done, were to be timed, and are not."""
+    there = ((k, ledger.attempts[k]) for k in sweep.settings.get("latency", ()) if sweep.done(ledger, k))
+    return {key: _why(attempts, sweep.runs) for key, attempts in there if not attempts.latency}
+
+
+def not_timed(sweep: Sweep, missing: Mapping[str, UntimedLine | None]) -> str:
+    """`2 cells are done and not timed, the first is KEY (reason); right: …`. missing: what `untimed` returned, not
+    empty."""
+    (key, why), *_ = missing.items()
+    told = f" ({why['error']})" if why else ""
+    many = f"{len(missing)} cell{'s are' if len(missing) > 1 else ' is'} done and not timed"
+    return f"{many}, the first is {key}{told}; right: `blip2sweep retry {sweep.name}` times them"
 
 
 def _why(attempts: Attempts, runs: Collection[str]) -> UntimedLine | None:

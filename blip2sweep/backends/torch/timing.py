@@ -23,12 +23,10 @@ from blip2sweep.wire.pack import CellJob
 
 def device_name(device: str) -> str:
     """The name by which latencies are kept: of the GPU, or of the CPU."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name() or device
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
 
 
-def latency(
-    loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Side], most: int | None
-) -> list[Latency]:
+def latency(loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Side], most: int | None) -> list[Latency]:
     """The latency of a cell on the first images of its task, without the likelihood of references.
 
     most: images in a batch; None: `LARGEST`, or as many as there are. Raises NoImage where none can be read.

@@ -18,19 +18,7 @@ if TYPE_CHECKING:
 
     from blip2sweep.compression.undo import Undo
 
-__all__ = [
-    "AFTER",
-    "LEVEL",
-    "SEMANTICS",
-    "apply",
-    "from_entry",
-    "identity",
-    "layers_of",
-    "resolve",
-    "simulates",
-    "text",
-    "to_entry",
-]
+__all__ = ["AFTER", "LEVEL", "SEMANTICS", "apply", "from_entry", "identity", "layers_of", "resolve", "text", "to_entry"]
 
 LEVEL, AFTER, SEMANTICS = "layer", False, 1  # a method's own changes are counted by `Method.semantics`
 
@@ -53,11 +41,6 @@ def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str
     for x, scheme in layers_of(pairs):
         ready = made.get(x.path)
         exchange(x.path, model.get_submodule(x.path), scheme, undo, ready if isinstance(ready, Prepared) else None)
-
-
-def simulates(spec: Spec) -> str | None:
-    """See `Simulates` in blip2sweep/compression/step.py."""
-    return None if scheme_of(spec).weights.packed else "quantization without quant.packed is simulated"
 
 
 # ---- in words
