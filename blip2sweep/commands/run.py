@@ -207,7 +207,7 @@ def settings(config: Config, rerun: dict[str, list[str]], timed: Timed | None = 
 def announce(plan: Plan, screen: Console) -> None:
     """Print how many cells there are, and which are skipped and why."""
     for line in plan.remarks:
-        screen.print(line)
+        screen.print(line, soft_wrap=True)
     for i, reason in plan.reasons.items():
         screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
 

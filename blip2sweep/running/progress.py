@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from blip2sweep.console.printing import console
 from blip2sweep.files import on_network
-from blip2sweep.results.latency import left_to_time
+from blip2sweep.results.latency import left_to_time, not_timed, untimed
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import scored, scoring
@@ -39,6 +39,8 @@ def follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None = None, 
     status = _follow(output_dir, sweep, read_queue, ledger, screen)
     for line in warnings(ledger.refresh(), sweep):
         screen.print(f"warning: {line}", soft_wrap=True)
+    if missing := untimed(ledger, sweep):
+        screen.print(f"warning: {not_timed(sweep, missing)}", soft_wrap=True)
     return status
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+# The fields of a latency that tables use without a check.
+LATENCY = ("device", "threads", "batch", "ms_median", "ms_p90", "baseline_ms_median")
+
 
 class Latency(TypedDict):
     """A cell and its baseline at one batch size, in turns and in one process.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NotRequired, TypedDict, cast
 
-from blip2sweep.wire.latency import Latency
+from blip2sweep.wire.latency import LATENCY, Latency
 from blip2sweep.wire.pack import Columns, JsonObject
 
 Scalar = str | int | float | bool | None
@@ -215,7 +215,7 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "requeued": frozenset({"key", "time"}),
     "measured": frozenset({"key", "time", "source", "scored", "samples", "noise", "metrics"}),
     "unscored": frozenset({"key", "time"}),
-    "latency": frozenset({"key", "time", "run", "generation", *Latency.__required_keys__}),
+    "latency": frozenset({"key", "time", "run", "generation", "seconds", *LATENCY}),
     "untimed": frozenset({"key", "time", "run", "kind", "error"}),
     "worker": frozenset({"run", "pack"}),
 }

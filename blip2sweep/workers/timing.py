@@ -25,13 +25,12 @@ DIED: Failure = {"kind": LOST, "error": "the process ended while it timed the ce
 class Timing:
     """Times cells one after the other. Each try is in the ledger before it begins, so no cell ends two processes.
 
-    longest: seconds of the longest thing that this process did so far. warnings: what could not be timed.
+    longest: seconds of the longest thing that this process did so far.
     """
 
     def __init__(self, pack: Pack, journal: Journal, ledger: Ledger, stop: Stop, longest: float = 0.0) -> None:
         self.pack, self.journal, self.ledger, self.stop = pack, journal, ledger, stop
         self.longest = longest
-        self.warnings: list[str] = []
 
     def all(self, jobs: Iterable[CellJob], backend: Callable[[], Backend]) -> bool:
         """Time those of the cells that are done, and that this launch has neither timed nor tried to. False where too
@@ -53,7 +52,7 @@ class Timing:
         """Time one cell, unless another launch did so on this device and this one did not compute it.
 
         Raises Stopped when the worker was asked to stop, and DeviceBroken when the process has to end. All else that
-        goes wrong is in `warnings`, and where the disk allows in the ledger.
+        goes wrong is in the ledger, where the disk allows.
         """
         who: Timed = {"key": job["key"], "sweep": self.pack["sweep"], "run": self.pack["run"]}
         start = time.monotonic()
@@ -90,7 +89,6 @@ class Timing:
     def _fail(self, job: CellJob, who: Timed, error: Exception) -> None:
         told = failure(error)
         say(job["key"], f"not timed\n{traceback.format_exc()}")
-        self.warnings.append(f"cell {job['key']} is done and not timed: {told['error']}")
         self._give_up(who, {"kind": told["kind"], "error": told["error"], "traceback": told["traceback"]})
         if any(text in str(error) for text in BROKEN_DEVICE):
             raise DeviceBroken from error

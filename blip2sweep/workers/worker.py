@@ -95,8 +95,6 @@ class Worker:
         try:
             return 0 if timing.all(jobs, self._for_timing) else STOPPED
         finally:
-            for warning in timing.warnings:
-                self._warn(warning)
             if isinstance(self.backend, Processes):
                 self.backend.close()
 
