@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -82,6 +82,7 @@ def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = DROP, r
             for word in piece.blocks:
                 dropped.setdefault(part.name, set()).update(_blocks(anatomy, name, stacks, word, f"{where}={text}"))
     for name, blocks in dropped.items():
+        check_handed_on(anatomy, name, f"{where}={text}")
         check_some_left(anatomy.parts[name], blocks, f"{where}={text}")
     return {name: _entries(anatomy, name, frozenset(blocks), where) for name, blocks in dropped.items()}
 
@@ -90,8 +91,20 @@ def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = DROP, r
 def _entries(anatomy: Anatomy, name: str, blocks: frozenset[int], where: str) -> Entries:
     """The entries that leave these blocks of a part out. Memoised, so that cells share their parts."""
     part = anatomy.parts[name]
-    sites = [Block(s.block_path(i), i) for s in part.stacks for i in range(s.first, s.first + s.n) if i in blocks]
+    own = ((s, i) for s in part.stacks for i in range(s.first, s.first + s.n + s.unread))
+    sites = [Block(s.block_path(i), i) for s, i in own if i in blocks]
     return Entries(DROP, tuple((site, Dropped()) for site in sites), frozenset({where}))
+
+
+def check_handed_on(anatomy: Anatomy, name: str, where: str) -> None:
+    """Raise UserError for a part whose blocks put out something else than what they get."""
+    part = anatomy.parts[name]
+    if any(s.name == part.stage and not s.residual for s in anatomy.stages) or any(s.whole for s in part.stacks):
+        others = [p for p in anatomy.parts if p != name]
+        raise UserError(
+            f"{where}: {name} of {anatomy.model} is no list of blocks that add to what they get, so none can be left "
+            f"out; right: blocks of {' or '.join(others)}"
+        )
 
 
 def check_some_left(part: Part, blocks: set[int], where: str) -> None:
@@ -106,7 +119,7 @@ def _blocks(anatomy: Anatomy, name: str, stacks: Sequence[Stack], word: str, whe
     """The numbers in the part of the blocks that a word means in a part or stack."""
     count, at, order = word.partition("@")
     if not at:
-        yield from anatomy.blocks(name, word, where)
+        yield from _named(anatomy, name, word, where)
         return
     if order not in ORDERS:
         raise UserError(f"{where}: '{order}' is no order of blocks; {nearest(order, ORDERS)}")
@@ -116,6 +129,15 @@ def _blocks(anatomy: Anatomy, name: str, stacks: Sequence[Stack], word: str, whe
                 f"{where}: '{count}' is no number of blocks to drop; right: 1 to {s.n - 1}, as in 1@{order}"
             )
         yield from ordered(s, int(count), order, where)
+
+
+def _named(anatomy: Anatomy, name: str, word: str, where: str) -> frozenset[int]:
+    """The blocks of a word without an order. By its number a block can be dropped whose output nothing reads."""
+    part = anatomy.parts.get(name)
+    if part is None or len(part.stacks) > 1 or not re.fullmatch(r"[\d-]+", word):
+        return anatomy.blocks(name, word, where)
+    (stack,) = part.stacks
+    return replace(part, stacks=(replace(stack, n=stack.n + stack.unread, unread=0),)).blocks(word, where)
 
 
 def ordered(stack: Stack, count: int, order: str, where: str) -> range:
@@ -145,4 +167,8 @@ def text(entry: Mapping[str, object]) -> str:
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
-    raise NotImplementedError("dropping blocks")
+    """Drop the blocks. See blip2sweep/models/dropped.py for what runs in their place."""
+    from blip2sweep.models.dropped import changes
+
+    for change in changes(model, frozenset(site.path for site, _ in pairs)):
+        undo.attribute(*change)
