@@ -16,9 +16,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Block
 
+from blip2sweep.models.block_params import STAYS
 from blip2sweep.models.stubbed import handed_on
 
-CACHE_INDEX, BIAS = "layer_idx", "relative_attention_bias"
+CACHE_INDEX = "layer_idx"
 
 
 class Change(NamedTuple):
@@ -65,8 +66,8 @@ def _bias(blocks: Sequence[nn.Module], left: Sequence[nn.Module]) -> Iterator[Ch
     if not isinstance(blocks[0], T5Block) or blocks[0] is left[0]:
         return
     old, new = (block.layer[0].SelfAttention for block in (blocks[0], left[0]))
-    yield Change(new, "_modules", {**new._modules, BIAS: getattr(old, BIAS)})
-    yield Change(new, f"has_{BIAS}", True)
+    yield Change(new, "_modules", {**new._modules, STAYS: getattr(old, STAYS)})
+    yield Change(new, f"has_{STAYS}", True)
 
 
 def _renumbered(left: Sequence[nn.Module]) -> Iterator[Change]:

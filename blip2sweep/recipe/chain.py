@@ -94,17 +94,14 @@ def _stage_keys(key: str, stage: str, blocks: Blocks) -> tuple[str, ...]:
 
 @lru_cache(maxsize=65536)
 def block_entries(part: PartRecipe) -> Blocks:
-    """For each block a digest of {path of a site: spec}, of the entries whose first changed block it is.
-
-    Blocks whose outputs nothing reads are not among them.
-    """
+    """For each block a digest of {path of a site: spec}, of the entries whose first changed block it is."""
     blocks: list[list[tuple[str, dict[str, SpecFields]]]] = [[] for _ in range(part.part.n_blocks)]
     for entries, (kind, specs) in zip(part.steps, part.identities, strict=True):
         own: dict[int, dict[str, SpecFields]] = {}
         for site, spec in entries.pairs:
             own.setdefault(spec.first_block(site), {})[site.path] = specs[site.path]
         for block, there in own.items():
-            if block < len(blocks):
+            if block < len(blocks):  # a later one reaches nothing
                 blocks[block].append((kind, there))
     return tuple(digest(joined(steps))[:16] if steps else "" for steps in blocks)
 
