@@ -228,12 +228,17 @@ class Prefilled:
         return greedy(self.first, self.mask, self.cache, step, generation, language.base.ends, language.base.pad)
 
     def _by_beams(self, generation: Generation) -> list[Ids]:
-        """Text through `generate` of transformers, without the settings of the checkpoint's generation config."""
+        """Text through `generate` of transformers, without the settings of the checkpoint's generation config.
+
+        The cache is made here as for greedy decoding. transformers would make its entries of the kinds in the config, by
+        number, and where blocks are dropped others follow.
+        """
         language = self.language
         settings = GenerationConfig(
             eos_token_id=language.base.ends, pad_token_id=language.base.pad, **beams(generation)
         )
         out = language.model.generate(
-            **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings
+            **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings,
+            past_key_values=DynamicCache(),
         )  # fmt: skip
         return out[:, self.mask.shape[1] :].tolist()
