@@ -10,7 +10,7 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity, part_of
 from blip2sweep.models.anatomy import Anatomy
@@ -29,6 +29,7 @@ def sensitivity(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: 
     names the runs of one length (single blocks, thirds, …) in one kind of layers. `headline` marks one line for each
     kind, setting, width and part: the one that touches most, and of equal ones the one with the shortest runs.
     """
+    cells = quantized(cells)
     chosen = one_seed(cells)
     frame = pd.DataFrame([*_ones(chosen, metric, anatomy), *_left_out(cells, chosen, metric, anatomy)])
     if frame.empty:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.metrics import METRICS, Kept, fewest_images, unseen
 
@@ -20,12 +21,13 @@ CURVE = ["setting", "parts", "line"]  # columns that say which curve a cell is o
 def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
     """One row for each cell of one width: how much of the metric is retained, and the drop with its interval and band.
 
-    cells: as `comparable` gives them, or some of them. `retained` is in % of the baseline: below 100 where a cell is
+    cells: as `comparable` gives them, or some of them; those of further steps are left out. `retained` is in % of the baseline: below 100 where a cell is
     worse, or above 100 where lower is better. `images`: the number of images scored; `changed`: the number of those on
     which the cell differs from the baseline. The band is simultaneous over the given cells of one setting. Cells
     without outputs (imported scores) have NaN intervals; `retained` is NaN where the baseline is 0.
     Each curve has one row at each width, of the lowest calibration `seed`. Rows of other seeds have `point` set.
     """
+    cells = quantized(cells)
     rows = cells[cells["width"].notna()].copy()
     wanted = ["key", "setting", "line", "parts", "width", "seed", "bits_per_weight", metric, f"baseline_{metric}"]
     out = rows[wanted].rename(columns={metric: "value", f"baseline_{metric}": "baseline"})
