@@ -30,8 +30,16 @@ class MissingExtra(UserError):
         self.used = used
 
 
-class MissingRole(UserError):
-    """No part of the model has the role: in a grid that has other cells, its own are skipped with that reason."""
+class Absent(UserError):
+    """What is named is not there: in a grid that has other cells, its own are skipped with that reason."""
+
+
+class MissingRole(Absent):
+    """No part of the model has the role."""
+
+
+class DroppedTarget(Absent):
+    """All blocks of a target are dropped."""
 
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # C0, DEL, C1, and what some take for the end of a line

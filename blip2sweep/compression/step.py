@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
     from blip2sweep.compression.undo import Undo
 
-QUANTIZE = "quantize"
+DROP, SPARSITY, QUANTIZE, RECOVER = "drop_blocks", "sparsity", "quantize", "recover"
 # Kinds in the order in which they are applied; imported when a recipe has one.
-STEPS: dict[str, str] = {QUANTIZE: "blip2sweep.compression.quantize.step"}
+STEPS: dict[str, str] = {
+    DROP: "blip2sweep.compression.drop_blocks",
+    SPARSITY: "blip2sweep.compression.sparsity.step",
+    QUANTIZE: "blip2sweep.compression.quantize.step",
+    RECOVER: "blip2sweep.compression.recover.step",
+}
 
 FLOAT_BITS = 16  # of a number that is not compressed
 

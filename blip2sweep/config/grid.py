@@ -32,7 +32,7 @@ def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
     typed = parse(arguments)
     jobs = [job for outer in product(typed, composed.options) for job in _studied(outer, composed)]
     check_typed(typed, _anatomies(jobs, composed))
-    return [cell for job in jobs for cell in _each(job, composed)]
+    return [cell for job in jobs for dropped in _each_dropped(job, composed) for cell in _each(dropped, composed)]
 
 
 def _anatomies(jobs: Iterable[Job], composed: Composed) -> Iterator[Anatomy]:
@@ -118,6 +118,29 @@ def _each_kept(job: Job, composed: Composed, word: str) -> Iterator[Job]:
         return
     for own, name in _single(shape, names, [word]).items():
         yield from (_with(job, keep=f"{own}:{i}{rest}") for i in range(shape.n_blocks(name)))
+
+
+def _each_dropped(job: Job, composed: Composed) -> Iterator[Job]:
+    """One job for each block, where `each` stands in `drop_blocks`."""
+    text = str(composed.value(job, "drop_blocks"))
+    pieces = text.split("+")
+    each = [i for i, piece in enumerate(pieces) if piece.rpartition(":")[2] == "each"]
+    word = next((p.rpartition(":")[0] for p in reversed(pieces[: each[0] + 1]) if ":" in p), "") if each else ""
+    if not word:  # planning refuses a text that begins with no part
+        yield job
+        return
+    if len(each) > 1:
+        raise UserError(f"drop_blocks={text}: `each` stands there twice; right: once, and a comma for another sweep")
+    shape = composed.anatomy(job)
+    try:
+        names = shape.resolve_names(word, f"drop_blocks={text}")
+    except MissingRole:
+        yield job
+        return
+    for own, name in _single(shape, names, [word]).items():
+        for i in range(shape.n_blocks(name)):
+            there = "+".join([*pieces[: each[0]], f"{own}:{i}", *pieces[each[0] + 1 :]])
+            yield _with(job, drop_blocks=there)
 
 
 def _single(shape: Anatomy, names: Iterable[str], words: Iterable[str]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from blip2sweep.config.schema_of_compression import QuantConfig, RecoverConfig, SparsityConfig
+
 
 @dataclass
 class ModelConfig:
@@ -29,39 +31,6 @@ class ModelConfig:
     adapter: dict[str, Any] = field(default_factory=dict)  # blip2sweep/models/image_text: how its model is called
     not_addressable: dict[str, str] = field(default_factory=dict)  # role -> why the model has no part of it
     allow_partial: bool = False  # sweep a model although most of its weights are in no linear layer
-
-
-@dataclass
-class QuantConfig:
-    """Every option of quantization, null by default. The defaults of a method are in
-    blip2sweep/compression/quantize/__init__.py."""
-
-    method: str | None = None
-    bits: Any = None  # an integer, or none: left alone
-    strategy: str | None = None  # tensor | channel | group
-    group_size: int | None = None
-    symmetric: bool | None = None
-    quantize_bias: bool | None = None  # minmax
-    act_order: bool | None = None  # gptq: columns of large inputs first
-    static_groups: bool | None = None  # gptq: scales of all groups set before the first column
-    damp: float | None = None  # gptq: share of the Hessian's mean diagonal added to it
-    block_size: int | None = None  # gptq: columns updated at once
-    grid: int | None = None  # mse, awq: how many candidates the search tries
-    norm: float | None = None  # mse: the power of the error that is minimised
-    clip: bool | None = None  # awq: search the range as well
-    alpha: float | None = None  # smoothquant: how much of the difficulty moves into the weights
-    packed: Any = None  # true, cpu, cuda: run the library's packed kernel, and measure it
-    input: InputConfig = field(default_factory=lambda: InputConfig())
-
-
-@dataclass
-class InputConfig:
-    """How the inputs of the quantized layers are quantized. It is simulated."""
-
-    bits: Any = None  # 2-8, or none
-    strategy: str | None = None  # token (default) | tensor
-    symmetric: bool | None = None  # default true
-    dynamic: bool | None = None  # token: true; tensor: false, the range of the calibration samples
 
 
 @dataclass
@@ -173,6 +142,7 @@ class AnalysisConfig:
 
     propagation: bool = False  # per block, how far activations moved from full precision's
     noise_floor: bool = False  # calibrated cells again, with another seed and with other arithmetic
+    latency: bool = False  # cells whose kernels really run are timed beside the baseline
 
 
 @dataclass
@@ -181,6 +151,8 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    recover: RecoverConfig = field(default_factory=RecoverConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -194,6 +166,7 @@ class Config:
     per_part: dict[str, Any] = field(default_factory=dict)
     rules: dict[str, Any] = field(default_factory=dict)
     keep: str | None = None
+    drop_blocks: str | None = None
     steps: dict[str, Any] = field(default_factory=dict)  # further compressions: {kind: its options}
     recipe_file: str | None = None
     study: Any = None
@@ -208,7 +181,19 @@ class Config:
     rerun: list[str] = field(default_factory=list)
 
 
-GROUPS = ("model", "quant", "calibration", "task", "generation", "chat", "backend", "tracking", "study")
+GROUPS = (
+    "model",
+    "quant",
+    "sparsity",
+    "recover",
+    "calibration",
+    "task",
+    "generation",
+    "chat",
+    "backend",
+    "tracking",
+    "study",
+)
 # Their entries are named by the user, and checked where they are resolved.
 OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.", "backend.options.")
 # Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hydra.core.override_parser.types import Override
 
@@ -30,7 +30,20 @@ def _words(override: Override) -> Iterator[tuple[str, str]]:
     if key.startswith(KEYED):
         head = next(k for k in KEYED if key.startswith(k))
         yield str(override.input_line).lstrip("+"), key.removeprefix(head)
-    elif key in ("part", "keep") or (key.startswith(("rules.", "steps.")) and key.endswith(".target")):
+    elif key in PARTS or (key.startswith(("rules.", "steps.")) and key.endswith(".target")):
         for value in values(override):
-            words = str(value).split("+") if key == "part" else [str(value).split(":")[0]]
+            words = PARTS.get(key, _before_colon)(str(value))
             yield from ((f"{key}={value}", word) for word in words if word not in ("all", "none", "None"))
+
+
+def _before_colon(text: str) -> list[str]:
+    return text.split(":")[0].split("+")
+
+
+# The words for parts in a value of a key.
+PARTS: dict[str, Callable[[str], list[str]]] = {
+    "part": lambda text: text.split("+"),
+    "keep": _before_colon,
+    "recover.target": _before_colon,
+    "drop_blocks": lambda text: [piece.rpartition(":")[0] for piece in text.split("+") if ":" in piece],
+}

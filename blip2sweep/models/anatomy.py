@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import DroppedTarget, UserError, nearest
 from blip2sweep.models.anatomy_config import check_parts, read_part
 from blip2sweep.models.architecture import Stage, family, stages
 from blip2sweep.models.part import Linear, Part
@@ -24,6 +24,7 @@ class Anatomy:
     """All parts and stages of one model in the order of computation.
 
     tied: groups of parameter names that are one tensor. not_addressable: {role: why the model has no part of it}.
+    dropped: {part: numbers of blocks} whose layers are left out of the parts (see `without`).
     """
 
     model: str
@@ -31,7 +32,9 @@ class Anatomy:
     stages: tuple[Stage, ...]
     tied: tuple[tuple[str, ...], ...] = ()
     not_addressable: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
     _masks: dict[tuple[str, str, str], tuple[bool, ...]] = field(default_factory=dict)
+    _without: dict[str, Anatomy] = field(default_factory=dict)
 
     @property
     def last_stage(self) -> str:
@@ -52,6 +55,20 @@ class Anatomy:
     def role(self, name: str) -> tuple[Part, ...]:
         """The parts that have a role, in the order of computation."""
         return tuple(p for p in self.parts.values() if p.role == name)
+
+    def without(self, dropped: Mapping[str, frozenset[int]]) -> Anatomy:
+        """The anatomy whose parts lack the layers of some blocks. Stacks and numbers of blocks stay. Memoised.
+
+        dropped: {part: numbers of blocks}.
+        """
+        named = {name: blocks for name, blocks in dropped.items() if blocks}
+        if not named:
+            return self
+        text = str(sorted((name, sorted(blocks)) for name, blocks in named.items()))
+        if text not in self._without:
+            parts = {n: p.without(named.get(n, frozenset())) for n, p in self.parts.items()}
+            self._without[text] = replace(self, parts=parts, dropped=named, _masks={}, _without={})
+        return self._without[text]
 
     def part_names(self, text: str, where: str = "part") -> list[str]:
         """`all`, `none`, or a union with `+` -> addressable names, in the order written, each once."""
@@ -80,14 +97,22 @@ class Anatomy:
         where = where or f"part={name} blocks={blocks} layers={layers}"
         names = chosen.layers(layers)
         if not names:
+            left = " in the blocks that drop_blocks leaves" if parent.name in self.dropped else ""
             raise UserError(
-                f"{where}: {name} of {self.model} has no layer '{layers}'; {nearest(layers, _words(chosen))}"
+                f"{where}: {name} of {self.model} has no layer '{layers}'{left}; {nearest(layers, _words(chosen))}"
             )
         selected = chosen.select(chosen.blocks(blocks, where), names)
         if not any(selected):
+            self._refuse_dropped(name, blocks, where)
             raise UserError(f"{where}: nothing matches in {name} of {self.model}: no '{layers}' in blocks {blocks}")
         inside = {x.path for x, hit in zip(chosen.linears, selected, strict=True) if hit}
         return tuple(x.path in inside for x in parent.linears)
+
+    def _refuse_dropped(self, name: str, blocks: str, where: str) -> None:
+        """Raise UserError where all blocks of a target are dropped."""
+        gone = self.dropped.get(name.partition(".")[0], frozenset())
+        if self.blocks(name, blocks, where) <= gone:
+            raise DroppedTarget(f"{where}: drop_blocks drops all of them; right: blocks of {name} that stay")
 
     def _stack_part(self, name: str) -> tuple[Part, Part]:
         """(whole part, the part to select in). For `llm.encoder` the second has only that stack, its blocks from 0."""
@@ -103,6 +128,12 @@ class Anatomy:
         return whole, replace(
             whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=()
         )
+
+    def blocks(self, name: str, text: str, where: str) -> frozenset[int]:
+        """The numbers in the part of the blocks that a text means in a part or stack (see `Part.blocks`)."""
+        whole, chosen = self._stack_part(name)
+        first = next(s.first for s in whole.stacks if s.name == chosen.stacks[0].name)
+        return frozenset(first + i for i in chosen.blocks(text, where))
 
     def n_blocks(self, name: str) -> int:
         return self._stack_part(name)[1].n_blocks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from blip2sweep.errors import UserError
@@ -122,6 +122,11 @@ class Part:
     def names(self) -> tuple[str, ...]:
         """The names of the layers inside a block, in order, each once."""
         return tuple(dict.fromkeys(x.name for x in self.linears))
+
+    def without(self, blocks: frozenset[int]) -> Part:
+        """The part without the layers of these blocks. Its stacks, and the numbers of its blocks, stay."""
+        left = tuple(x for x in self.linears if x.block not in blocks)
+        return self if len(left) == len(self.linears) else replace(self, linears=left)
 
     def blocks(self, text: str, where: str | None = None) -> frozenset[int]:
         """The block numbers of `all`, a third, an index, an inclusive range, or a union of these with `+`.

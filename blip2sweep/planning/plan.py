@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.errors import MissingExtra, MissingRole, UserError
+from blip2sweep.errors import Absent, MissingExtra, UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.planning.scored_alike import scored_alike
@@ -19,9 +19,11 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.table import older
 
 # Config keys that have to be used by at least one cell. All others (model, task, output_dir, …) are used by every cell.
-TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", "calibration", "chat")
-TRACKED_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "generation.", "calibration.", "chat.")
-OPTION_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "calibration")
+OPTIONAL = ("drop_blocks", "sparsity", "recover")  # steps that a cell may lack: `none` says so
+TRACKED = ("part", "blocks", "layers", "keep", "recipe_file", "quant", *OPTIONAL, "calibration", "chat")
+OPTIONS = ("quant.", "sparsity.", "recover.", "per_part.", "rules.", "steps.")
+TRACKED_SECTIONS = (*OPTIONS, "generation.", "calibration.", "chat.")
+OPTION_SECTIONS = (*OPTIONS, "sparsity", "recover", "calibration")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _full_key(short: str, plan: Plan) -> str:
 
 # ---- one list of overrides for each cell, for launchers of other packages
 
-RECIPE_SECTIONS = ("quant.", "per_part.", "rules.", "steps.", "calibration.")
+RECIPE_SECTIONS = (*OPTIONS, "calibration.")
 
 
 def single_overrides(plan: Plan) -> list[tuple[str, ...]]:
@@ -146,8 +148,8 @@ def _check_values(jobs: Sequence[PlannedJob], resolved: Sequence[Cell | UserErro
     installed."""
     outcomes: dict[str, str | UserError | None] = {}
     for job, cell in zip(jobs, resolved, strict=True):
-        # A cell that lacks the role does not tell whether its values are used.
-        for text in () if isinstance(cell, MissingRole) else job.overrides:
+        # A cell that lacks what is named does not tell whether its values are used.
+        for text in () if isinstance(cell, Absent) else job.overrides:
             if outcomes.get(text) != "used":
                 outcomes[text] = _use(text, cell) or outcomes.get(text)
     for text, outcome in outcomes.items():
@@ -172,6 +174,7 @@ def _use(text: str, cell: Cell | UserError) -> str | UserError | None:
     tracked = key in TRACKED or key.startswith(TRACKED_SECTIONS)
     if isinstance(cell, MissingExtra):
         tracked = key.startswith(OPTION_SECTIONS)
-    if not tracked or value == "null" or key in cell.used or any(u.startswith(key + ".") for u in cell.used):
+    nothing = value == "null" or (key in OPTIONAL and value == "none")
+    if not tracked or nothing or key in cell.used or any(u.startswith(key + ".") for u in cell.used):
         return "used"
     return None

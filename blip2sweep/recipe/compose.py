@@ -1,4 +1,4 @@
-"""Config -> recipe: quantization and the further steps that `steps` names. Each is resolved by its own module."""
+"""Config -> recipe. Each step is resolved by its own module: blocks are dropped first, so all others see what is left."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.compression.quantize.resolve import resolve
-from blip2sweep.compression.step import QUANTIZE, STEPS, Entries, step
+from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY, STEPS, Entries, step
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
-ORDERS = ("before", "after")  # of a step, relative to quantization
+ORDERS = ("before", "after")  # of a step from outside, relative to quantization
+# What the config says of the built-in kinds; they have no options under `steps`.
+KEYS = {
+    DROP: "drop_blocks=part:blocks",
+    SPARSITY: "sparsity=magnitude and sparsity.<option>",
+    QUANTIZE: "those of quant, per_part and rules",
+    RECOVER: "recover=lora and recover.<option>",
+}
 
 
 class _Made(NamedTuple):
@@ -28,12 +34,15 @@ def resolve_recipe(config: Mapping[str, object], anatomy: Anatomy, runs: bool = 
 
     Raises UserError, one line, when any part of the config would be ignored.
     """
-    quantized = resolve(config, anatomy, runs=runs)
-    chosen_by = frozenset({"recipe_file" if config.get("recipe_file") else "part"})
-    others = list(_others(config.get("steps"), anatomy, runs))
-    ordered = [*(m.entries for m in others if not m.after), quantized, *(m.entries for m in others if m.after)]
+    dropped = _built_in(DROP, config, anatomy, runs)
+    left = anatomy.without({n: frozenset(site.block for site, _ in e.pairs) for n, e in dropped.items()})
+    sparse, quantized, recovered = (_built_in(kind, config, left, runs) for kind in (SPARSITY, QUANTIZE, RECOVER))
+    others = list(_others(config.get("steps"), left, runs))
+    before, after = ([m.entries for m in others if m.after == late] for late in (False, True))
+    every = [dropped, sparse, *before, quantized, recovered, *after]
+    ordered = [entries for entries in every if entries]
     parts = {n: _part(anatomy, n, tuple(entries[n] for entries in ordered)) for n in anatomy.parts}
-    return Recipe(parts, chosen_by)
+    return Recipe(parts, frozenset({"recipe_file" if config.get("recipe_file") else "part"}))
 
 
 @lru_cache(maxsize=65536)
@@ -41,12 +50,23 @@ def _part(anatomy: Anatomy, name: str, steps: tuple[Entries, ...]) -> PartRecipe
     return PartRecipe(anatomy.parts[name], steps)
 
 
+def _built_in(kind: str, config: Mapping[str, object], anatomy: Anatomy, runs: bool) -> dict[str, Entries]:
+    """{part: entries} of a built-in step, of every part; empty where the config asks for nothing of it."""
+    found = step(kind).resolve(config, anatomy, "quant" if kind == QUANTIZE else kind, runs)
+    return {n: found.get(n) or _nothing(kind) for n in anatomy.parts} if found else {}
+
+
+@lru_cache
+def _nothing(kind: str) -> Entries:
+    return Entries(kind)
+
+
 def _others(options: object, anatomy: Anatomy, runs: bool) -> Iterator[_Made]:
     """The further steps, in the order of STEPS; those from outside by name. options: {kind: its options and `order`}."""
     given = options if isinstance(options, Mapping) else {}
     for kind in given:
-        if kind == QUANTIZE:
-            raise UserError("steps.quantize: is what quant, per_part and rules say; right: those")
+        if kind in KEYS:
+            raise UserError(f"steps.{kind}: a built-in step has no options here; right: {KEYS[kind]}")
         step(kind, "steps")
     for kind in (k for k in (*STEPS, *sorted(given.keys() - STEPS)) if given.get(k) is not None):
         yield _made(kind, canonical_json(given[kind]), anatomy, runs)

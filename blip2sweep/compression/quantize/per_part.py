@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Option, Options, merged, options_of
+from blip2sweep.compression.step import SPARSITY
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import ROLES
@@ -52,7 +53,8 @@ def _reaches(name: str, names: Sequence[str]) -> bool:
 def _part_options(values: Mapping[str, object], where: str) -> PartOptions:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
     target = tuple(Option(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
-    return PartOptions(options_of({k: v for k, v in values.items() if k not in places}, where), target)
+    own = {k: v for k, v in values.items() if k not in places and k != SPARSITY}
+    return PartOptions(options_of(own, where), target)
 
 
 def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:

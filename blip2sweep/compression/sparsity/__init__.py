@@ -1,0 +1,1 @@
+"""Weights that become zero: methods, options and entries. Planning reads this, so torch is not imported."""
