@@ -36,7 +36,7 @@ def sensitivity(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: 
         return frame
     frame = frame[frame.groupby([*FAMILY, "part", "line"])["first"].transform("nunique") > 1]
     frame = frame.sort_values([*FAMILY, "part", "line", "first"]).reset_index(drop=True)
-    return _with_intervals(_with_headline(frame), draws)
+    return with_intervals(_with_headline(frame), draws)
 
 
 class Blocks(NamedTuple):
@@ -126,7 +126,12 @@ def _with_headline(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="touched").assign(headline=main)
 
 
-def _with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
+def with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
+    """The rows with `low, high, band_low, band_high`; the band is simultaneous over one kind, setting and width.
+
+    frame: rows with `kind, setting, width, effect, key, other`, numbered from 0. An effect is the drop of the cell
+    `key`, or where there is an `other` the drop of that minus the drop of `key`.
+    """
     for column in ("low", "high", "band_low", "band_high"):
         frame[column] = np.nan
     if draws is None:

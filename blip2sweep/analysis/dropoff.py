@@ -38,18 +38,18 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     for name, column in (("images", "images"), ("changed", f"changed_{metric}")):
         out[name] = rows.get(column, pd.Series(np.nan, index=rows.index))
     out["retained"] = 100 * METRICS[metric].retained(level, out["drop"])
-    out["retained_low"], out["retained_high"] = _retained_ends(out, draws)
+    out["retained_low"], out["retained_high"] = retained_ends(out["key"], draws)
     out["band_low"], out["band_high"] = _bands(out, draws)
     out = out.sort_values([*CURVE, "width", "seed"]).reset_index(drop=True)
     return out.assign(point=out.duplicated([*CURVE, "width"]))
 
 
-def _retained_ends(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
-    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0."""
+def retained_ends(keys: pd.Series, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
+    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0. NaN without outputs."""
     found: dict[str, Kept] = {}
     if draws is not None:
-        found = {k: draws.kept(k) for k in set(out["key"]).intersection(draws.arrays)}
-    low, high = (out["key"].map({k: 100 * ends[i] for k, ends in found.items()}).astype(float) for i in (1, 2))
+        found = {k: draws.kept(k) for k in set(keys).intersection(draws.arrays)}
+    low, high = (keys.map({k: 100 * ends[i] for k, ends in found.items()}).astype(float) for i in (1, 2))
     return low, high
 
 

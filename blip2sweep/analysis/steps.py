@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from blip2sweep.analysis.recipes import Entry, entry_text, part_of, setting_name
-from blip2sweep.compression.step import QUANTIZE
+from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
 
-DROP, SPARSITY, RECOVER = "drop_blocks", "sparsity", "recover"
 NONE = "none"  # the kind of the baseline
 KINDS = {DROP: "drop blocks", SPARSITY: "sparse", QUANTIZE: "quantize"}
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "fine-tuning"}  # of recovery
@@ -68,23 +67,25 @@ def recipe_text(recipe: Iterable[Entry]) -> str:
 def _bits_text(recipe: Sequence[Entry]) -> str:
     """`rtn/channel 4 bits`, or the width of each target where they differ."""
     widths = list(dict.fromkeys(e["bits"] for e in recipe))
-    listed = str(widths[0]) if len(widths) == 1 else ", ".join(f"{_place(e)} {e['bits']}" for e in recipe)
+    listed = str(widths[0]) if len(widths) == 1 else ", ".join(f"{place(e)} {e['bits']}" for e in recipe)
     parts = "+".join(dict.fromkeys(part_of(e) for e in recipe))
-    return f"{parts} {setting_name(recipe)} {listed} bits" if len(widths) == 1 else f"{setting_name(recipe)} {listed} bits"
+    return (
+        f"{parts} {setting_name(recipe)} {listed} bits" if len(widths) == 1 else f"{setting_name(recipe)} {listed} bits"
+    )
 
 
 def _words(kind: str, recipe: Sequence[Entry]) -> str:
     """The entries of one further step: `without llm:4-5 qformer:3`, `wanda0.5 vit`, `lora r8 llm`."""
     if kind == DROP:
-        return f"without {' '.join(_place(e) for e in recipe)}"
+        return f"without {' '.join(place(e) for e in recipe)}"
     by_text: dict[str, list[str]] = {}
     for entry in recipe:
-        by_text.setdefault(entry_text(entry), []).append(_place(entry))
+        by_text.setdefault(entry_text(entry), []).append(place(entry))
     return ", ".join(f"{text} {' '.join(places)}" for text, places in by_text.items())
 
 
-def _place(entry: Mapping[str, object]) -> str:
-    """The target without `all`: `llm:4-5`, `vit`."""
+def place(entry: Mapping[str, object]) -> str:
+    """The target of an entry without `all`: `llm:4-5`, `vit`."""
     return ":".join(w for w in str(entry["target"]).split(":") if w != "all")
 
 
