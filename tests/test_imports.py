@@ -79,7 +79,7 @@ NO_TORCH = (
     "compression/step.py", "compression/drop_blocks.py", "compression/sparsity/__init__.py", "compression/sparsity/step.py",
     "compression/recover/__init__.py", "compression/recover/step.py", *(f"compression/quantize/{name}.py" for name in (
         "__init__", "folds", "kernels", "options", "per_part", "resolve", "scheme", "step", "stored")),
-    "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/blip/__init__.py",
+    "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/block_params.py", "models/blip/__init__.py",
     "models/blip/caption.py", "models/blip/vqa.py", "models/blip2/__init__.py", "models/blip2/retrieval.py",
     "models/checkpoints", "models/dtypes.py", "models/image_text/__init__.py", "models/image_text/adapter.py", "models/instructblip/__init__.py",
     "models/language.py", "models/location.py", "models/part.py", "models/places.py", "models/roles.py", "models/shipped.py",

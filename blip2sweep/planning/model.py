@@ -8,6 +8,7 @@ from pathlib import Path
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
+from blip2sweep.models.block_params import BlockParams, block_params
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.linear_share import partial_share
 from blip2sweep.models.location import locate
@@ -26,6 +27,7 @@ class Model:
     params: int
     dtypes: dict[str, str]  # {part: name}
     stage_dtypes: dict[str, str]  # {stage: name}
+    block_params: BlockParams  # {part: {number of a block: its parameters}}
     linear_share: float | None = None  # of the weights in blocks; None where it is more than half
 
     @property
@@ -59,7 +61,7 @@ def planned_model(config: ModelSection) -> Model:
     location = locate(config)
     half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
     checked = checkpoints.check(location.folder, config, half)
-    own, share = ModelSection(**config), partial_share(checked.tensors, layout, config)
     return Model(
-        own, layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes, by_stage, share
-    )
+        ModelSection(**config), layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes,
+        by_stage, block_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
+    )  # fmt: skip
