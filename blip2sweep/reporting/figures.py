@@ -1,4 +1,4 @@
-"""The data of the figures of a report: one frame for each.
+"""The figures of a report: one frame of data for each.
 
 It is written as CSV, and drawn by the page and matplotlib.
 """
@@ -6,7 +6,7 @@ It is written as CSV, and drawn by the page and matplotlib.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
@@ -22,37 +22,14 @@ from blip2sweep.analysis.recipes import part_names
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
-from blip2sweep.reporting.interaction import CONNECTOR, Layout, layouts, why_not
+from blip2sweep.reporting.figure import RUN, Figure, in_model_order, label, roles_of
+from blip2sweep.reporting.interaction import CONNECTOR, layouts, why_not
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.prices import price_tables
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 
-RUN = "python -m blip2sweep -m"
 MOST_REFUSALS, MOST_TABLES = 3, 4
-
-
-@dataclass
-class Figure:
-    """One figure: its data, and what to run where there are none."""
-
-    name: str
-    title: str
-    caption: str
-    data: pd.DataFrame
-    missing: str  # what to run where there is nothing to draw: overrides, and from `figures` a whole command
-    why: str = ""  # more on why there is nothing to draw
-    table: str = ""  # HTML above the picture
-    layouts: dict[str, Layout] = field(default_factory=dict)  # of the interaction map, by setting
-
-    @property
-    def empty(self) -> bool:
-        return self.data.empty
-
-
-def label(source: Source) -> str:
-    """The label of the main metric."""
-    return metric_text(source.metric).label
 
 
 def figures(source: Source) -> list[Figure]:
@@ -77,7 +54,7 @@ def _run(source: Source) -> str:
 
 def _dropoff(source: Source) -> Figure:
     data = dropoff(source.cells, source.metric, source.draws)
-    data, order = _in_model_order(source, data, "parts"), part_names(source.cells)
+    data, order = in_model_order(source, data, "parts"), part_names(source.cells)
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
     metric = metric_text(source.metric)
@@ -88,16 +65,6 @@ def _dropoff(source: Source) -> Figure:
         f"over images{floor}. One line a set of parts, a panel a method."
     )
     return Figure("dropoff", "Drop-off", caption, data, f"quant.bits=2,3,4,6,8 part={','.join(order)},all")
-
-
-def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows sorted by set of parts, single parts first in the model's order, so a part has one colour in all
-    figures.
-    """
-    order = part_names(source.cells)
-    rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
-    ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
-    return data.sort_values(column, key=lambda values: values.map(ranks), kind="stable").reset_index(drop=True)
 
 
 def _frontier(source: Source) -> Figure:
@@ -129,7 +96,7 @@ def _blocks(source: Source) -> Figure:
     found = source.anatomy
     data = sensitivity(source.cells, source.metric, source.draws, found) if found else pd.DataFrame()
     if len(data):
-        data = _in_model_order(source, data, "part")
+        data = in_model_order(source, data, "part")
     caption = (
         f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
         "simultaneous 95 % band over the blocks."
@@ -150,11 +117,6 @@ def _map(source: Source) -> Figure:
     if not found:
         return Figure("map", "Interaction map", caption, data.iloc[:0], missing, why_not(data, parts))
     return Figure("map", "Interaction map", caption, data, missing, layouts=found)
-
-
-def roles_of(source: Source) -> dict[str, str]:
-    """{part: role}; empty where the anatomy is not known."""
-    return {p.name: p.role for p in source.anatomy.parts.values()} if source.anatomy else {}
 
 
 def _prices(source: Source) -> Figure:
@@ -230,18 +192,3 @@ def _view3d(source: Source) -> Figure:
         "Every cell by the width of its parts (16: left alone), coloured by the metric, as in the published study."
     )
     return Figure("view3d", "All cells in 3-D", caption, data, "+study=part_wise")
-
-
-def write_csvs(made: list[Figure], folder: str) -> list[str]:
-    """Write one CSV for each figure. Returns their paths."""
-    from pathlib import Path
-
-    from blip2sweep.files import write_atomic
-    from blip2sweep.reporting.terminal import csv_text
-
-    paths = []
-    for figure in made:
-        path = Path(folder) / f"{figure.name}.csv"
-        write_atomic(path, csv_text(figure.data).encode())
-        paths.append(str(path))
-    return paths

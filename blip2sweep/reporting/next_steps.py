@@ -15,7 +15,7 @@ from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of, part_names
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, fewest_images
-from blip2sweep.reporting.figures import RUN
+from blip2sweep.reporting.figure import RUN
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 

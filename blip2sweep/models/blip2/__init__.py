@@ -6,7 +6,18 @@ from collections.abc import Iterator, Mapping
 
 from blip2sweep.models.architecture import Family, Implementation, Stage
 from blip2sweep.models.fields import size
-from blip2sweep.models.work import Asked, Product, Sizes, Work, decoder, encoder_decoder, linear, queries, tower, written
+from blip2sweep.models.work import (
+    Asked,
+    Product,
+    Sizes,
+    Work,
+    decoder,
+    encoder_decoder,
+    linear,
+    queries,
+    tower,
+    written,
+)
 
 MODEL_TYPE = "blip-2"
 FAMILIES = {
