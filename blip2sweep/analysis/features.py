@@ -11,7 +11,15 @@ import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.recipes import entries, part_of, setting_name
-from blip2sweep.analysis.steps import further_text, kinds_text, quantizers, setting_text
+from blip2sweep.analysis.steps import (
+    UNCOMPRESSED,
+    before_recovery,
+    further_text,
+    kinds_text,
+    quantizers,
+    recipe_text,
+    setting_text,
+)
 
 CALIBRATION = {
     "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",
@@ -24,10 +32,12 @@ def with_recipe_features(table: pd.DataFrame) -> pd.DataFrame:
     """The table with further columns, from its recipes and calibrations.
 
     `setting`, `line`, `width` (NaN where there are several), `parts` ('' for the baseline), `several_methods`, `further`
-    (what further steps do, '' where there are none) and `kind` are the fields of `RecipeFeatures`. `calibrated_on` has samples, upstream and seed in words, '' where nothing is
+    (what further steps do, '' where there are none), `kind` and `what` (all but the recovery, in words) are the fields of
+    `RecipeFeatures`. `calibrated_on` has samples, upstream and seed in words, '' where nothing is
     calibrated; `seed` is the calibration seed, NaN where there is none.
     """
-    known = [_features(str(r)) for r in table["recipe_json"]]
+    dropped = [str(d or "") if d == d else "" for d in table.get("blocks_dropped", pd.Series("", index=table.index))]
+    known = [_features(str(r), d) for r, d in zip(table["recipe_json"], dropped, strict=True)]
     columns = pd.DataFrame(known, columns=RecipeFeatures._fields, index=table.index)
     on, varied = _calibrations(table)
     columns["setting"] = [f"{s} {v}" if v else s for s, v in zip(columns["setting"], varied, strict=True)]
@@ -50,10 +60,11 @@ class RecipeFeatures(NamedTuple):
     several_methods: bool
     further: str
     kind: str
+    what: str
 
 
 @lru_cache(maxsize=65536)
-def _features(recipe_json: str) -> RecipeFeatures:
+def _features(recipe_json: str, dropped: str) -> RecipeFeatures:
     every = entries(recipe_json)
     recipe = quantizers(every)
     widths = {float(e["bits"]) for e in recipe}
@@ -61,8 +72,12 @@ def _features(recipe_json: str) -> RecipeFeatures:
     parts = "+".join(dict.fromkeys(part_of(e) for e in every))
     width = widths.pop() if len(widths) == 1 else math.nan
     several = len({e["method"] for e in recipe}) > 1
-    setting = setting_text(every) if len(recipe) < len(every) else setting_name(recipe)
-    return RecipeFeatures(setting, line or "none", width, parts, several, further_text(every), kinds_text(every))
+    setting = setting_text(every, dropped) if len(recipe) < len(every) else setting_name(recipe)
+    before = before_recovery(every)
+    what = recipe_text(before, dropped) if before else UNCOMPRESSED
+    return RecipeFeatures(
+        setting, line or "none", width, parts, several, further_text(every, dropped), kinds_text(every), what
+    )
 
 
 def _calibrations(table: pd.DataFrame) -> tuple[list[str], list[str]]:

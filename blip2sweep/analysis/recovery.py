@@ -15,10 +15,9 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import retained_ends
 from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity
-from blip2sweep.analysis.steps import METHODS, RECOVER, before_recovery, of_kind, place, recipe_text
+from blip2sweep.analysis.steps import METHODS, RECOVER, before_recovery, of_kind, place
 from blip2sweep.metrics import METRICS
 
-UNCOMPRESSED = "uncompressed"
 CURVE = ["what", "how"]  # columns that say which curve a cell is on
 SHOWN = ("method", "loss", "rank")  # `how` always tells them
 OWN = (
@@ -72,16 +71,16 @@ def _rows(
     row: Row, first: Row | None, recipe: Sequence[Entry], varied: Sequence[str], metric: str
 ) -> list[dict[str, object]]:
     before = before_recovery(recipe)
-    names = {"what": recipe_text(before) if before else UNCOMPRESSED, "how": how_text(recipe, varied)}
+    names = {"what": row["what"], "how": how_text(recipe, varied)}
     fields: Mapping[str, object] = of_kind(recipe, RECOVER)[0]
     steps, seed = fields.get("steps"), fields.get("seed")
-    after = {**names, **_measured(row, metric), "steps": steps, "seed": seed, "is_control": not before,
+    after = {**names, **measured(row, metric), "steps": steps, "seed": seed, "is_control": not before,
              "chosen": row.get("recover_steps"), "merged": row.get("merged")}  # fmt: skip
-    start = [] if first is None else [{**names, **_measured(first, metric), "steps": 0, "is_control": not before}]
+    start = [] if first is None else [{**names, **measured(first, metric), "steps": 0, "is_control": not before}]
     return [*start, after]
 
 
-def _measured(row: Row, metric: str) -> dict[str, object]:
+def measured(row: Row, metric: str) -> dict[str, object]:
     """Metric, losses and size of one cell. The losses against a control are NaN where there is none."""
     base = number(row, f"baseline_{metric}")
     columns = {"drop": f"drop_{metric}", "control": f"control_{metric}", "drop_control": f"drop_control_{metric}"}
@@ -107,6 +106,10 @@ def retained(metric: str, level: float, drop: float) -> float:
     return float(100 * METRICS[metric].retained(abs(level), drop))
 
 
+def _option(name: str, value: object) -> str:
+    return ("merged" if value else "unmerged") if name == "merged" else f"{name} {value}"
+
+
 def how_text(recipe: Sequence[Entry], varied: Sequence[str] = ()) -> str:
     """The recovery of a recipe without steps and seed: `LoRA r8 distill on qformer llm`.
 
@@ -117,6 +120,6 @@ def how_text(recipe: Sequence[Entry], varied: Sequence[str] = ()) -> str:
     words = [METHODS.get(str(first.get("method")), str(first.get("method")))]
     words += [f"r{first['rank']}"] if first.get("rank") else []
     words += [str(first["loss"])] if first.get("loss") else []
-    words += [f"{k} {first[k]}" for k in varied if first.get(k) is not None]
+    words += [_option(k, first[k]) for k in varied if first.get(k) is not None]
     again = ", quantized again" if len(recipe) > len(before_recovery(recipe)) + len(own) else ""
     return f"{' '.join(words)} on {' '.join(place(e) for e in own)}{again}"

@@ -10,7 +10,7 @@ from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
 
-NONE = "none"  # the kind of the baseline
+NONE, UNCOMPRESSED = "none", "uncompressed"  # the kind of the baseline; what a control is before its recovery
 KINDS = {DROP: "drop blocks", SPARSITY: "sparse", QUANTIZE: "quantize"}
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "fine-tuning"}  # of recovery
 
@@ -42,24 +42,28 @@ def _kind_word(entry: Entry) -> str:
     return METHODS.get(str(entry.get("method")), kind) if kind == RECOVER else KINDS.get(kind, kind)
 
 
-def setting_text(recipe: Sequence[Entry]) -> str:
-    """What all steps do in their order, without widths: `without llm:4-5 + rtn/channel + lora r8`."""
+def setting_text(recipe: Sequence[Entry], dropped: str = "") -> str:
+    """What all steps do in their order, without widths: `without llm:4-5 + rtn/channel + lora r8`.
+
+    dropped: the dropped blocks in words, where they are known better than by the targets.
+    """
     words = [
-        setting_name(list(own)) if kind == QUANTIZE else _words(kind, list(own))
+        setting_name(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
         for kind, own in groupby(recipe, kind_of)
     ]
     return " + ".join(words)
 
 
-def further_text(recipe: Iterable[Entry]) -> str:
+def further_text(recipe: Iterable[Entry], dropped: str = "") -> str:
     """What the further steps do, such as `without llm:4-5 + lora r8`; '' where a recipe quantizes alone."""
-    return " + ".join(_words(kind, list(own)) for kind, own in groupby(recipe, kind_of) if kind != QUANTIZE)
+    return " + ".join(_words(kind, list(own), dropped) for kind, own in groupby(recipe, kind_of) if kind != QUANTIZE)
 
 
-def recipe_text(recipe: Iterable[Entry]) -> str:
+def recipe_text(recipe: Iterable[Entry], dropped: str = "") -> str:
     """What all steps do, with widths: `without llm:4-5 + 4 bits + lora r8`; `nothing` for the baseline."""
     words = [
-        _bits_text(list(own)) if kind == QUANTIZE else _words(kind, list(own)) for kind, own in groupby(recipe, kind_of)
+        _bits_text(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
+        for kind, own in groupby(recipe, kind_of)
     ]
     return " + ".join(words) or "nothing"
 
@@ -74,10 +78,10 @@ def _bits_text(recipe: Sequence[Entry]) -> str:
     )
 
 
-def _words(kind: str, recipe: Sequence[Entry]) -> str:
+def _words(kind: str, recipe: Sequence[Entry], dropped: str) -> str:
     """The entries of one further step: `without llm:4-5 qformer:3`, `wanda0.5 vit`, `lora r8 llm`."""
     if kind == DROP:
-        return f"without {' '.join(place(e) for e in recipe)}"
+        return f"without {dropped or ' '.join(place(e) for e in recipe)}"
     by_text: dict[str, list[str]] = {}
     for entry in recipe:
         by_text.setdefault(entry_text(entry), []).append(place(entry))

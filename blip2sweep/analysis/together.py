@@ -17,7 +17,7 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import Entry, entries
-from blip2sweep.analysis.steps import DROP, SPARSITY, dropped_blocks, recipe_text
+from blip2sweep.analysis.steps import DROP, SPARSITY, dropped_blocks
 from blip2sweep.compression.step import QUANTIZE
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
@@ -118,7 +118,7 @@ def _compared(cell: _Cell, pieces: Sequence[_Cell], metric: str, draws: Draws | 
         sampled = draws.drop(cell.key) - draws.drops([c.key for c in pieces]).sum(axis=0)
         low, high = (float(end[0]) for end in percentile(sampled[None]))
     return {
-        "key": cell.key, "what": recipe_text(cell.recipe), "pieces": "; ".join(recipe_text(c.recipe) for c in pieces),
+        "key": cell.key, "what": cell.row["what"], "pieces": "; ".join(str(c.row["what"]) for c in pieces),
         "n": len(pieces), "together": whole, "sum": total, "excess": whole - total, "low": low, "high": high,
         "misleads": None if np.isnan(low) else not low <= 0 <= high,
     }  # fmt: skip

@@ -114,7 +114,12 @@ def queries(stack: str, config: Sizes, n: int, text: int = 0) -> Blocks:
     """A Q-Former. n: queries, which alone read the picture. text: tokens of the text that it reads beside them."""
     seen, cross = (square_patches(config) + 1 if n else 0), "crossattention.attention"
     keys = {f"{cross}.key": seen, f"{cross}.value": seen, f"{cross}.query": n, "crossattention.output.dense": n}
-    branches = {"intermediate_query.dense": n, "output_query.dense": n, "intermediate.dense": text, "output.dense": text}
+    branches = {
+        "intermediate_query.dense": n,
+        "output_query.dense": n,
+        "intermediate.dense": text,
+        "output.dense": text,
+    }
     return Blocks(stack, n + text, (n + text) ** 2, {**keys, **branches}, n * seen)
 
 

@@ -12,9 +12,9 @@ from itertools import combinations
 import pandas as pd
 
 from blip2sweep.analysis.blocks import sensitivity
-from blip2sweep.analysis.cells import entries, headline
+from blip2sweep.analysis.cells import entries, headline, quantized
 from blip2sweep.analysis.dropoff import dropoff
-from blip2sweep.analysis.frontier import SIZES, frontier
+from blip2sweep.analysis.frontier import COSTS, SIZES, frontier, over_all_kinds
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.prices import prices
@@ -28,13 +28,19 @@ from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.prices import price_tables
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.step_figures import step_figures
 
 MOST_REFUSALS, MOST_TABLES = 3, 4
 
 
 def figures(source: Source) -> list[Figure]:
-    """The figures of a report in their order, the 3-D view last."""
+    """The figures of a report in their order, the 3-D view last.
+
+    Where cells have further steps, their figures come first, and those without data last.
+    """
     made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _prices, _shapley, _methods, _view3d)]
+    if further := step_figures(source):
+        made = sorted([*further, *made], key=lambda f: f.empty)
     run = _run(source)
     return [replace(f, missing=f"{run} {f.missing}") for f in made]
 
@@ -70,7 +76,10 @@ def _dropoff(source: Source) -> Figure:
 def _frontier(source: Source) -> Figure:
     cells, draws = source.cells, source.draws
     known = [s for s in SIZES if s in cells and cells.loc[cells["part"] != "none", s].notna().any()]
-    made = [frontier(cells, source.metric, draws, size).assign(by=size) for size in known]
+    several = bool((cells["further"] != "").any())
+    known += [s for s in COSTS if several and s in cells and cells[s].nunique() > 1]
+    of = over_all_kinds if several else frontier
+    made = [of(cells, source.metric, draws, size).assign(by=size) for size in known]
     data = pd.concat(made, ignore_index=True) if made else pd.DataFrame()
     return Figure("frontier", "Frontier", _frontier_caption(source, data), data, "part=all quant.bits=2,3,4,6,8")
 
@@ -84,6 +93,8 @@ def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
             "better than it is. Hollow with a dot: no interval, so nothing is known of its difference to the baseline."
         )
     touched = source.cells[source.cells["part"] != "none"]
+    if (source.cells["further"] != "").any():
+        text += "A line a kind of compression; the broad one is the frontier over all kinds. "
     out = int((~touched["key"].isin(list(source.draws.arrays if source.draws else ()))).sum())
     left = f" {out} of {len(touched)} cells have no outputs and are left out." if out else ""
     return text + (
@@ -182,7 +193,7 @@ def _label(width: float, recipe_json: str) -> str:
 
 
 def _view3d(source: Source) -> Figure:
-    cells = source.cells
+    cells = quantized(source.cells)
     columns = [f"bits_{part}" for part in part_names(cells)][:3]
     data = cells[["key", "setting", "blocks", "layers", *columns, source.metric]].rename(
         columns={source.metric: "value"}

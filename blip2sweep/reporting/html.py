@@ -28,7 +28,7 @@ from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
 
-SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "models.js", "app.js")
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "app.js")
 MOST_FAILURES = 200
 
 

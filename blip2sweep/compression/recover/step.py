@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 LEVEL, AFTER, SEMANTICS = "layer", True, 1
 
 
-def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = RECOVER, runs: bool = True) -> dict[str, Entries]:
+def resolve(
+    config: Mapping[str, object], anatomy: Anatomy, where: str = RECOVER, runs: bool = True
+) -> dict[str, Entries]:
     """{part: entries} of the section `recover` of a cell's config; empty where it names no method.
 
     `merged` is decided later, where it is known what else is done to a layer (blip2sweep/recipe/recovered.py). Raises

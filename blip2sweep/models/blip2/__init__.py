@@ -44,9 +44,7 @@ def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[W
     yield from language_work(str(model["family"]), FAMILIES, config, n, asked)
 
 
-def language_work(
-    family: str, families: Mapping[str, Family], config: Sizes, n: int, asked: Asked
-) -> Iterator[Work]:
+def language_work(family: str, families: Mapping[str, Family], config: Sizes, n: int, asked: Asked) -> Iterator[Work]:
     """What a language model computes behind a projection of n queries. The first length of the prompt is its own."""
     read, behind = n + asked.prompt[0], written(asked, n + asked.prompt[0])
     width = "d_model" if family == "t5" else "hidden_size"

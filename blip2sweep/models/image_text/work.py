@@ -94,7 +94,9 @@ def _connector(parts: Mapping[str, PartSection], config: Sizes, patches: int) ->
     pooled = field("mm_tokens_per_image", config)
     if pooled is not None:
         own, text = (size(f"{name}.hidden_size", config) for name in ("vision_config", "text_config"))
-        per_picture = math.prod(a // b for a, b in zip(*(sides(config, x) for x in ("image_size", "patch_size")), strict=True))
+        per_picture = math.prod(
+            a // b for a, b in zip(*(sides(config, x) for x in ("image_size", "patch_size")), strict=True)
+        )
         yield Product(CONNECTOR, linear(patches // per_picture * int(str(pooled)), own, text))
     states = size("vision_config.hidden_size", config) * _levels(config)
     for part in parts.values():
