@@ -79,7 +79,14 @@ def build_steps(folder: Path, n: int = 200) -> None:
     with_controls(table).to_parquet(path)
     shutil.rmtree(folder / "journals")  # so that a report is made from this table
     weights = str(table["weights"].iloc[0]) if "weights" in table else None
-    told = {"model": "tiny", "weights": weights, "dtype": "float32", "calibration": "task", "samples": 32, "parts": INFLUENCE}
+    told = {
+        "model": "tiny",
+        "weights": weights,
+        "dtype": "float32",
+        "calibration": "task",
+        "samples": 32,
+        "parts": INFLUENCE,
+    }
     (folder / "influence").mkdir()
     (folder / "influence" / "abc.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
 

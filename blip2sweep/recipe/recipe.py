@@ -9,8 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, SpecFields, layers_in, step
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Spec, SpecFields, layers_in, step
+from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @

@@ -11,8 +11,8 @@ from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.options import Options, Resolved, merged, options_of, resolve_options
 from blip2sweep.compression.quantize.per_part import PartOptions, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
-from blip2sweep.compression.recipe_file import read
 from blip2sweep.compression.quantize.selection import Selection, hits, meant, of_keep, of_parts, section
+from blip2sweep.compression.recipe_file import read
 from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
