@@ -91,4 +91,4 @@ def _notes(cell: Cell) -> list[str]:
     inputs = any(s.input_activations for s in cell.recipe.schemes.values())
     told = ["note: the quantizers of inputs are in the recipe, not in the checkpoint"] if inputs else []
     steps = ", ".join(f"steps.{kind}" for kind in sorted(cell.recipe.further - STEPS.keys()))
-    return [*told, f"note: recipe_file= reads no such steps; give them again: {steps}"] if steps else told
+    return [*told, f"note: recipe_file= reads no steps from outside; give them again: {steps}"] if steps else told
