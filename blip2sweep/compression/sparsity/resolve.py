@@ -3,17 +3,18 @@ select."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Option, Options, options_of
 from blip2sweep.compression.quantize.per_part import read_per_part
 from blip2sweep.compression.quantize.selection import Selection, hits, of_keep, of_parts, section
+from blip2sweep.compression.recipe_file import read
 from blip2sweep.compression.sparsity import GROUP, METHODS, PATTERNS, RATIO, UNSTRUCTURED
 from blip2sweep.compression.sparsity.kernels import resolve_packed
 from blip2sweep.compression.sparsity.spec import Sparse
-from blip2sweep.compression.step import SPARSITY, Entries
+from blip2sweep.compression.step import SPARSITY, Entries, parse_target
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import Linear
@@ -35,27 +36,35 @@ def resolve(
 
     Raises UserError, one line, for options that are wrong, and for a layer that they cannot be applied to.
     """
-    common, per_part = options_of(section(config, where), where, OPTIONS), section(config, "per_part")
-    if config.get("recipe_file"):
-        return _beside_file(common, str(config["recipe_file"]))
-    if not (_given(common).get("method") or _mentioned(per_part)):
-        return {}
-    names = anatomy.part_names(str(config["part"]))
-    own = read_per_part(per_part, names, anatomy, str(config["part"]), _of_part)
-    selections = [*of_parts(config, names, common, own), *of_keep(config, names, anatomy)]
+    common = options_of(section(config, where), where, OPTIONS)
+    file = config.get("recipe_file")
+    selections = tuple(_of_file(str(file), common, anatomy) if file else _of_config(config, common, anatomy))
     by_part = {part: tuple(s for s in selections if s.name.partition(".")[0] == part) for part in anatomy.parts}
     found = {part: _entries(anatomy, part, own) for part, own in by_part.items()}
     return found if any(entries.pairs or entries.used for entries in found.values()) else {}
 
 
-def _beside_file(common: Options, path: str) -> dict[str, Entries]:
-    """Raise UserError where both the group and a recipe file say what becomes sparse."""
+def _of_config(config: Mapping[str, object], common: Options, anatomy: Anatomy) -> Iterator[Selection]:
+    per_part = section(config, "per_part")
+    if _given(common).get("method") or _mentioned(per_part):
+        names, part = anatomy.part_names(str(config["part"])), str(config["part"])
+        own = read_per_part(per_part, names, anatomy, part, _of_part)
+        yield from of_parts(config, names, common, own)
+        yield from of_keep(config, names, anatomy)
+
+
+def _of_file(path: str, common: Options, anatomy: Anatomy) -> Iterator[Selection]:
+    """The selections of a recipe file. Raises UserError where the group, too, says what becomes sparse."""
     method = _given(common).get("method")
-    if method is not None:
-        raise UserError(
-            f"{_name(method)}: recipe_file={path} names all layers of the recipe; right: entries with step: {SPARSITY} in it"
-        )
-    return {}
+    if method is not None and str(method.value).lower() != "none":
+        right = f"entries with step: {SPARSITY} in it"
+        raise UserError(f"{_name(method)}: recipe_file={path} names all layers of the recipe; right: {right}")
+    for where, kind, target, given in read(path):
+        if kind == SPARSITY:
+            word, blocks, layers = parse_target(target, where)
+            options = options_of(given, where, OPTIONS)
+            for name in anatomy.resolve_names(word, where):
+                yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
 
 
 def _mentioned(values: object) -> bool:
