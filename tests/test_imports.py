@@ -77,13 +77,13 @@ TORCH = ("apply", "backends/torch", "compression", "models")
 # Inside these: what planning reads.
 NO_TORCH = (
     "compression/step.py", "compression/drop_blocks.py", "compression/sparsity/__init__.py", "compression/sparsity/step.py",
-    "compression/recover/__init__.py", "compression/recover/step.py", *(f"compression/quantize/{name}.py" for name in (
+    *(f"compression/recover/{name}.py" for name in ("__init__", "options", "spec", "step")), *(f"compression/quantize/{name}.py" for name in (
         "__init__", "folds", "kernels", "options", "per_part", "resolve", "scheme", "step", "stored")),
     "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/block_params.py", "models/blip/__init__.py",
     "models/blip/caption.py", "models/blip/vqa.py", "models/blip2/__init__.py", "models/blip2/retrieval.py",
     "models/checkpoints", "models/dtypes.py", "models/image_text/__init__.py", "models/image_text/adapter.py", "models/instructblip/__init__.py",
-    "models/language.py", "models/location.py", "models/part.py", "models/places.py", "models/roles.py", "models/shipped.py",
-    "models/own_folder.py", "models/own_config.py", "models/fitting.py", "models/fields.py", "models/linear_share.py",
+    "models/image_text/work.py", "models/language.py", "models/location.py", "models/part.py", "models/places.py", "models/role_params.py", "models/roles.py", "models/shipped.py",
+    "models/own_folder.py", "models/own_config.py", "models/fitting.py", "models/fields.py", "models/linear_share.py", "models/work.py",
 )  # fmt: skip
 TORCH_FILES = ("cache/tensors.py",)
 
