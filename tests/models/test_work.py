@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -65,3 +66,18 @@ def test_flops_of_retrieval_are_those_that_torch_counts(tmp_path: Path, monkeypa
         columns = told(loaded, retrieval_config(), found)
         check(flops, columns, 4, 4)
         assert "tokens_written" not in columns
+
+
+@pytest.mark.parametrize("name", ["opt", "t5", "blip-vqa"])
+def test_flops_of_choices_are_those_that_torch_counts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, write = MODELS[name]
+    loaded = load(section(), write(tmp_path / "weights"))
+    task = load_task({**conf("task/shapes_vqa"), "limit": 2})
+    chosen = tuple(replace(s, choices=("red", "a big blue square")) for s in task.samples)
+    flops, found = counted(monkeypatch, loaded, replace(task, kind="choice", samples=chosen), Generation("{}", 1, 5))
+    columns = told(loaded, section(), found)
+    read = flops["language"] + flops.pop("likelihood")
+    check(flops + Counter(language=read - flops["language"]), columns, len(task.images), 2)
+    assert "tokens_written" not in columns
