@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.compression.step import DROP, STEPS
+from blip2sweep.compression.step import DROP
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
