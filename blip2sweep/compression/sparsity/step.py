@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from blip2sweep.compression.quantize.options import options_of
 from blip2sweep.compression.sparsity import UNSTRUCTURED
-from blip2sweep.compression.sparsity.resolve import resolve
+from blip2sweep.compression.sparsity.resolve import OPTIONS, resolve, resolve_options
 from blip2sweep.compression.sparsity.spec import Sparse
-from blip2sweep.compression.step import Pair, Spec, SpecFields
+from blip2sweep.compression.step import SPARSITY, Pair, Spec, SpecFields
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Linear, Part
 
@@ -55,11 +57,12 @@ def to_entry(spec: Spec) -> SpecFields:
 
 
 def from_entry(entry: Mapping[str, object]) -> Sparse:
-    """The inverse of `to_entry`. Raises UserError for fields that make no spec."""
-    try:
-        return Sparse(**entry)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise UserError(f"recipe entry {dict(entry)}: {error}") from error
+    """The inverse of `to_entry`. Options that are left out have their defaults. Raises UserError for what makes no spec."""
+    own, digest = {k: v for k, v in entry.items() if k != "calibration"}, entry.get("calibration")
+    spec = resolve_options(options_of(own, SPARSITY, OPTIONS)).spec
+    if spec is None or not isinstance(digest, str | None):
+        raise UserError(f"recipe entry {dict(entry)}: nothing becomes sparse; right: such as method: wanda, ratio: 0.5")
+    return replace(spec, calibration=digest)
 
 
 def text(entry: Mapping[str, object]) -> str:
