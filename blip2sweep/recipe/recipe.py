@@ -9,7 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, SpecFields, layers_in, step
+from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -26,18 +26,33 @@ class PartRecipe:
 
     @cached_property
     def layers(self) -> tuple[tuple[Linear, Scheme], ...]:
-        """(layer, scheme) of every layer that is quantized, in the anatomy's order."""
+        """(layer, scheme) of every layer that is quantized, in the anatomy's order. What is quantized twice is there once."""
         pairs = (pair for s in self.steps if s.kind == QUANTIZE for pair in s.pairs)
-        return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
+        typed = {x.path: (x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme)}
+        return tuple(typed.values())
 
     def touched(self) -> Iterator[tuple[Linear, Scheme]]:
         """An iterator over `layers`."""
         return iter(self.layers)
 
     @cached_property
+    def dropped(self) -> frozenset[int]:
+        """The numbers of the blocks that are left out."""
+        return frozenset(site.block for s in self.steps if s.kind == DROP for site, _ in s.pairs)
+
+    @cached_property
+    def left(self) -> Part:
+        """The part without the layers of dropped blocks: what all other steps see."""
+        return self.part.without(self.dropped)
+
+    def layers_in(self, kind: str, site: Site) -> Iterator[Linear]:
+        """The linear layers that a step of a kind changes in a site."""
+        return layers_in(self.part if kind == DROP else self.left, site)
+
+    @cached_property
     def touched_blocks(self) -> frozenset[int]:
         """The numbers of the blocks in which any step changes something."""
-        return frozenset(x.block for s in self.steps for site, _ in s.pairs for x in layers_in(self.part, site))
+        return frozenset(x.block for s in self.steps for site, _ in s.pairs for x in self.layers_in(s.kind, site))
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -69,15 +84,35 @@ class PartRecipe:
         """
         return PartRecipe(self.part, tuple(_changed(s, change) if s.kind == QUANTIZE else s for s in self.steps))
 
+    def measured_on(self, kind: str, digest: str) -> PartRecipe:
+        """The same with the name of what the specs of one kind of step are measured on."""
+        return PartRecipe(self.part, tuple(_measured(s, digest) if s.kind == kind else s for s in self.steps))
+
+    def pairs_of(self, kind: str) -> tuple[Pair, ...]:
+        """The pairs of all steps of a kind."""
+        return tuple(pair for s in self.steps if s.kind == kind for pair in s.pairs)
+
     def only(self, wanted: Callable[[str], bool]) -> PartRecipe:
         """The same with only those steps whose kind is `wanted`."""
         return PartRecipe(self.part, tuple(s for s in self.steps if wanted(s.kind)))
+
+    def where(self, wanted: Callable[[Spec], bool]) -> PartRecipe:
+        """The same with only those pairs whose spec is `wanted`."""
+        kept = (
+            Entries(s.kind, tuple((site, spec) for site, spec in s.pairs if wanted(spec)), s.used) for s in self.steps
+        )
+        return PartRecipe(self.part, tuple(kept))
 
 
 def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]) -> Entries:
     typed = ((x, s) for x, s in entries.pairs if isinstance(x, Linear) and isinstance(s, Scheme))
     pairs = ((x, change(x, s)) for x, s in typed)
     return Entries(entries.kind, tuple((x, s) for x, s in pairs if s is not None), entries.used)
+
+
+def _measured(entries: Entries, digest: str) -> Entries:
+    pairs = tuple((site, spec.measured_on(digest)) for site, spec in entries.pairs)
+    return Entries(entries.kind, pairs, entries.used)
 
 
 def joined(steps: Iterable[tuple[str, Mapping[str, SpecFields]]]) -> RecipeIdentity:
@@ -129,7 +164,8 @@ class Recipe:
     def layers_of(self, i: int) -> frozenset[str]:
         """The paths of the linear layers in the sites of the i-th step."""
         parts = [p for p in self.parts.values() if p.steps]
-        return frozenset(x.path for p in parts for site, _ in p.steps[i].pairs for x in layers_in(p.part, site))
+        kind = self.kinds[i]
+        return frozenset(x.path for p in parts for site, _ in p.steps[i].pairs for x in p.layers_in(kind, site))
 
     @cached_property
     def layers_of_further_steps(self) -> frozenset[str]:
@@ -144,8 +180,16 @@ class Recipe:
     @cached_property
     def before(self) -> Recipe:
         """The steps before the first quantization: they are in the model while it is calibrated."""
-        n = self.kinds.index(QUANTIZE) if QUANTIZE in self.kinds else len(self.kinds)
+        return self.until(QUANTIZE)
+
+    def until(self, kind: str) -> Recipe:
+        """The steps before the first one of a kind; all where there is none."""
+        n = self.kinds.index(kind) if kind in self.kinds else len(self.kinds)
         return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in self.parts.items()})
+
+    def only(self, kind: str) -> Recipe:
+        """The steps of one kind."""
+        return Recipe({name: p.only(kind.__eq__) for name, p in self.parts.items()})
 
     @cached_property
     def empty(self) -> bool:

@@ -137,6 +137,11 @@ def settings(config: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, An
             f"calibration={config['name']}: task {task['name']} names no train_split; right: task.train_split=…, or "
             f"calibration=coco"
         )
+    return of_split(task, split)
+
+
+def of_split(task: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The task's section with another split: all of its samples."""
     every = "{split}" in str(task.get("annotations")) or getattr(format_of(str(task["format"])), "ALL_SPLITS", False)
     other = {"annotations"} if not every else set()
     other |= {"images"} if str(task["split"]) in str(task.get("images")) else set()
@@ -157,17 +162,27 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"calibration.image_token_weight={config['image_token_weight']}: right: from 0 to 1000")
 
 
-def check_disjoint(split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any]) -> None:
-    """Raise UserError where the split has an image that the task evaluates.
+def check_disjoint(
+    split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any],
+    key: str = "calibration.split",
+) -> None:  # fmt: skip
+    """Raise UserError where the split has an image that the task evaluates. key: of the split, for the message."""
+    _refuse_shared(shared_images(split, config, evaluated, task), f"{key}={config['split']}", evaluated)
+
+
+def shared_images(
+    split: TaskData, config: Mapping[str, Any], other: TaskData, of_other: Mapping[str, Any]
+) -> Collection[Id]:
+    """Ids of the images that two data have both. config, of_other: their sections.
 
     Image ids are compared where both have ids of one origin. Else pictures of the same id are.
     """
-    shared = split.images.keys() & evaluated.images.keys()
-    if _origin_of_ids(split, config) != _origin_of_ids(evaluated, task):
-        both = list(shared)
-        ours, theirs = (file_digests([data.images[i] for i in both]) for data in (split, evaluated))
-        shared = {i for i, a, b in zip(both, ours, theirs, strict=True) if a.digest and a.digest == b.digest}
-    _refuse_shared(shared, config["split"], evaluated)
+    shared = split.images.keys() & other.images.keys()
+    if _origin_of_ids(split, config) == _origin_of_ids(other, of_other):
+        return shared
+    both = list(shared)
+    ours, theirs = (file_digests([data.images[i] for i in both]) for data in (split, other))
+    return {i for i, a, b in zip(both, ours, theirs, strict=True) if a.digest and a.digest == b.digest}
 
 
 def _origin_of_ids(data: TaskData, config: Mapping[str, Any]) -> str:
@@ -177,18 +192,23 @@ def _origin_of_ids(data: TaskData, config: Mapping[str, Any]) -> str:
     return "coco" if named and all(named) and not folder.startswith("pkg://") else folder
 
 
-def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData) -> None:
+def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData, key: str = "calibration.split") -> None:
     """Raise UserError where a chosen picture is evaluated too, also under another id or name."""
-    theirs = {f.digest for f in file_digests(list(evaluated.images.values()))} - {UNREADABLE}
+    _refuse_shared(same_pictures(chosen, evaluated), f"{key}={where}", evaluated)
+
+
+def same_pictures(chosen: TaskData, other: TaskData) -> set[Id]:
+    """Ids of the chosen pictures that other data have too, whatever their ids or names there."""
+    theirs = {f.digest for f in file_digests(list(other.images.values()))} - {UNREADABLE}
     ours = file_digests(list(chosen.images.values()))
-    _refuse_shared({i for i, f in zip(chosen.images, ours, strict=True) if f.digest in theirs}, where, evaluated)
+    return {i for i, f in zip(chosen.images, ours, strict=True) if f.digest in theirs}
 
 
 def _refuse_shared(shared: Collection[Id], where: str, evaluated: TaskData) -> None:
     if shared:
         raise UserError(
-            f"calibration.split={where}: {len(shared)} of its images are evaluated by task {evaluated.name}, such as "
-            f"{min(shared)}; right: a split that shares none"
+            f"{where}: {len(shared)} of its images are evaluated by task {evaluated.name}, such as {min(shared)}; right: "
+            f"a split that shares none"
         )
 
 
@@ -203,11 +223,11 @@ def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:
         )
     order = random.Random(seed).sample(range(len(split.samples)), len(split.samples))
     chosen = tuple(split.samples[i] for i in order[:n_samples])
-    whole = fingerprint(chosen, _root(split))
+    whole = fingerprint(chosen, root_of(split))
     return replace(split, samples=chosen, fingerprint=whole, on_bad_image="error", planned=None)
 
 
-def _root(split: TaskData) -> Path:
+def root_of(split: TaskData) -> Path:
     """The folder that image names are relative to: the one above their folder, or the common one of several folders."""
     folders = {s.image.parent for s in split.samples}
     return next(iter(folders)).parent if len(folders) == 1 else Path(os.path.commonpath(folders))
@@ -233,11 +253,11 @@ def calibration(
             f"calibration={config['name']}: {task['name']} {task['split']} has no answers, such as to {unanswered[0]}; right: "
             f"calibration.split= one with annotations"
         )
-    wording = _wording(generation, split.kind, family, prompts)
+    wording = worded(generation, split.kind, family, prompts)
     return Calibration(dict(task), data, prompt=wording.prompt, question=wording.question, **shared)
 
 
-def _wording(generation: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None) -> Generation:
+def worded(generation: Mapping[str, Any], kind: str, family: str, prompts: Mapping[str, str] | None) -> Generation:
     """The settings of the cell's preset for this kind of task, with the user's own prompt where it fits the kind."""
     try:
         return resolve_generation(generation, kind, family, prompts)[0]

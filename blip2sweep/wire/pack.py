@@ -73,6 +73,25 @@ class BackendChoice(TypedDict):
     options: NotRequired[JsonObject]
 
 
+class RecoveryJob(TypedDict):
+    """The samples that a cell's recovery is trained on, as `tasks.training.Training.job()` writes them. How it is trained
+    is in the recipe.
+
+    task: the composed section of the training split. without: ids of its images that are left out. holdout: the share of
+    the images whose loss chooses the step. prompt, question: as generation words them. planned: fingerprint of the
+    chosen samples, and digest of their images' content.
+    """
+
+    task: JsonObject
+    n_samples: int
+    seed: int
+    holdout: float
+    without: list[int | str]
+    prompt: str | None
+    question: str
+    planned: PlannedTask
+
+
 class Columns(TypedDict):
     """The identity and size columns of a cell's row. Rows have more: `bits_<part>`, sizes, calibration."""
 
@@ -88,6 +107,7 @@ class Columns(TypedDict):
     recipe: str
     recipe_json: str
     baseline: NotRequired[str]  # in the ledger, the key of the cell's baseline
+    control: NotRequired[str]  # in the ledger, the key of the cell's control, where it is recovered
     linear_share: NotRequired[float]  # of the weights in blocks, what linear layers have; where it is less than half
     backend: NotRequired[str]  # where it is not torch
     outside: NotRequired[str]  # code that is no part of this package
@@ -123,6 +143,8 @@ class CellJob(TypedDict):
     backend: NotRequired[BackendChoice]  # where it is not torch
     outside: NotRequired[dict[str, OutsideCode]]  # {group.name: code} that is no part of this package
     chat: NotRequired[ChatJob]  # of the in-context pipeline
+    control: NotRequired[str]  # the key of the uncompressed model with the same recovery
+    recovery: NotRequired[RecoveryJob]  # what it is trained on
     share: NotRequired[Share]  # never on disk: a worker gives it to the processes of a cell
 
 

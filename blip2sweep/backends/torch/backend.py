@@ -164,7 +164,7 @@ class TorchBackend:
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state) | against_bf16
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
-        artifacts: Artifacts = {"layers": {**layers(state.prepared)}, "propagation": distances}
+        artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
             Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), self._provenance(state, job),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
@@ -197,7 +197,8 @@ class TorchBackend:
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        return state.patch.apply(recipe, prepare(state, job, recipe, self.device, self.shared_work.store))
+        prepared = prepare(state, job, recipe, self.device, self.shared_work.store)
+        return state.patch.apply(recipe, prepared, state.made)
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
         with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):
