@@ -10,8 +10,6 @@ from functools import cached_property
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import (
-    DROP, QUANTIZE, RECOVER, STEPS, Entries, Pair, Site, Spec, SpecFields, layers_in, step,
-)  # fmt: skip
     DROP,
     QUANTIZE,
     RECOVER,
