@@ -1,19 +1,30 @@
 """Whole blocks that are left out: the first step of a recipe. Numbers of blocks stay those of the original model.
 
 `drop_blocks=connector:6-11+language:28-31`: pieces joined with `+`. `part:blocks` begins a part, a piece without a colon
-continues the part before it. `2@last` is two blocks of each stack in an order (ORDERS), resolved to numbers when a cell is
-planned; so one set of blocks has one key.
+continues the part before it. `2@last` is two blocks of each stack in an order (ORDERS). Planning makes numbers of it, so one
+set of blocks has one key.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from blip2sweep.compression.step import DROP, Block, Entries, Pair, Site, Spec, SpecFields, Stored, as_dicts
+from blip2sweep.compression.step import (
+    DROP,
+    Block,
+    Entries,
+    Pair,
+    Site,
+    Spec,
+    SpecFields,
+    Stored,
+    as_dicts,
+    parse_target,
+)
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import Linear, Part, Stack
@@ -27,6 +38,9 @@ LEVEL, AFTER, SEMANTICS = "block", False, 1
 INFLUENCE = "influence"
 ORDERS = ("first", "middle", "last", INFLUENCE)
 GRAMMAR = "part:blocks, such as language:28-31, connector:each or vision:2@middle, joined with +"
+
+Numbers = dict[str, frozenset[int]]  # {part: numbers of blocks}
+OrderOf = Callable[[Part, Stack], Sequence[int]]  # the numbers of a stack's blocks, those of least influence first
 
 
 @dataclass(frozen=True)
@@ -48,82 +62,123 @@ class Dropped:
         return Stored(0, 0, 0, 0, 0)
 
 
-class Piece(NamedTuple):
-    """One part of a text. part: the word for it. blocks: the words for its blocks, in their order."""
-
-    part: str
-    blocks: tuple[str, ...]
+# ---- words
 
 
-def parse(text: str, where: str = DROP) -> list[Piece]:
-    """The pieces of a text. Raises UserError, one line, for a text that begins with no part or has an empty piece."""
-    found: list[Piece] = []
+def parse(text: str) -> list[tuple[str, str]]:
+    """[(word for a part, word for blocks)] in the order written. Raises UserError, one line, for any other text."""
+    found: list[tuple[str, str]] = []
     for word in text.split("+"):
         part, colon, blocks = word.rpartition(":")
-        if not blocks or (colon and not part) or ":" in part or not (colon or found):
-            raise UserError(f"{where}={text}: '{word}' names no blocks of a part; right: {GRAMMAR}")
-        if colon:
-            found.append(Piece(part, (blocks,)))
-        else:
-            found[-1] = Piece(found[-1].part, (*found[-1].blocks, blocks))
+        part = part if colon else (found[-1][0] if found else "")
+        if not part or not blocks or ":" in part or part in ("all", "none"):
+            raise UserError(f"{DROP}={text}: '{word}' names no blocks of a part; right: {GRAMMAR}")
+        found.append((part, blocks))
     return found
 
 
-def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = DROP, runs: bool = True) -> dict[str, Entries]:
-    """{part: entries} of the config of a cell."""
-    text = config.get(where)
-    if text is None or str(text) == "none":
-        return {}
-    dropped: dict[str, set[int]] = {}
-    for piece in parse(str(text), where):
-        for name in anatomy.resolve_names(piece.part, f"{where}={text}"):
-            part = anatomy.parts[name.partition(".")[0]]
-            stacks = [s for s in part.stacks if name in (part.name, f"{part.name}.{s.name}")]
-            for word in piece.blocks:
-                dropped.setdefault(part.name, set()).update(_blocks(anatomy, name, stacks, word, f"{where}={text}"))
-    for name, blocks in dropped.items():
-        check_some_left(anatomy.parts[name], blocks, f"{where}={text}")
-    return {name: _entries(anatomy, name, frozenset(blocks), where) for name, blocks in dropped.items()}
+def asks_influence(text: object) -> bool:
+    """Whether blocks are chosen by a measurement."""
+    return text is not None and f"@{INFLUENCE}" in str(text)
 
 
-@lru_cache(maxsize=65536)
-def _entries(anatomy: Anatomy, name: str, blocks: frozenset[int], where: str) -> Entries:
-    """The entries that leave these blocks of a part out. Memoised, so that cells share their parts."""
-    part = anatomy.parts[name]
-    sites = [Block(s.block_path(i), i) for s in part.stacks for i in range(s.first, s.first + s.n) if i in blocks]
-    return Entries(DROP, tuple((site, Dropped()) for site in sites), frozenset({where}))
+def numbers(text: str, anatomy: Anatomy, order_of: OrderOf | None = None) -> Numbers:
+    """The blocks that a text means. order_of: by influence; None where nothing is measured.
+
+    Raises UserError, one line, for a part, block or order that is not there, and where a stack would have no block left.
+    """
+    where, found = f"{DROP}={text}", dict[str, set[int]]()
+    for word, blocks in parse(text):
+        for name in anatomy.resolve_names(word, where):
+            found.setdefault(name.partition(".")[0], set()).update(_blocks(anatomy, name, blocks, where, order_of))
+    check_left(anatomy, found, where)
+    return {part: frozenset(found[part]) for part in anatomy.parts if part in found}
 
 
-def check_some_left(part: Part, blocks: set[int], where: str) -> None:
-    """Raise UserError where a stack would have no block left."""
-    for s in part.stacks:
-        if blocks.issuperset(range(s.first, s.first + s.n)):
-            name = part.name if len(part.stacks) == 1 else f"{part.name}.{s.name}"
-            raise UserError(f"{where}: drops all {s.n} blocks of {name}; right: at least one stays")
-
-
-def _blocks(anatomy: Anatomy, name: str, stacks: Sequence[Stack], word: str, where: str) -> Iterator[int]:
+def _blocks(anatomy: Anatomy, name: str, word: str, where: str, order_of: OrderOf | None) -> Iterable[int]:
     """The numbers in the part of the blocks that a word means in a part or stack."""
     count, at, order = word.partition("@")
     if not at:
-        yield from anatomy.blocks(name, word, where)
-        return
+        _refuse_each(word, where)
+        return anatomy.blocks(name, word, where, unread=True)
     if order not in ORDERS:
         raise UserError(f"{where}: '{order}' is no order of blocks; {nearest(order, ORDERS)}")
-    for s in stacks:
-        if not re.fullmatch(r"[1-9]\d*", count) or int(count) >= s.n:
-            raise UserError(
-                f"{where}: '{count}' is no number of blocks to drop; right: 1 to {s.n - 1}, as in 1@{order}"
-            )
-        yield from ordered(s, int(count), order, where)
+    part = anatomy.parts[name.partition(".")[0]]
+    stacks = [s for s in part.stacks if name in (part.name, f"{part.name}.{s.name}")]
+    return [
+        number for s in stacks for number in _ordered(part, s, _count(count, s, order, where), order, where, order_of)
+    ]
 
 
-def ordered(stack: Stack, count: int, order: str, where: str) -> range:
-    """The first, middle or last `count` blocks of a stack, by their numbers in the part."""
+def _refuse_each(word: str, where: str) -> None:
+    if word == "each":
+        raise UserError(f"{where}: `each` is one cell per block, and this is one cell; right: numbers of blocks")
+
+
+def _count(word: str, stack: Stack, order: str, where: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", word) or int(word) >= stack.n:
+        most = f"a number from 1 to {stack.n - 1}, such as 1@{order}" if stack.n > 1 else "none: it has one block"
+        raise UserError(f"{where}: '{word}' of {stack.n} blocks cannot be dropped; right: {most}")
+    return int(word)
+
+
+def _ordered(part: Part, stack: Stack, count: int, order: str, where: str, order_of: OrderOf | None) -> Iterable[int]:
     if order == INFLUENCE:
-        raise UserError(f"{where}: the influence of blocks is not measured yet; right: first, middle or last")
+        if order_of is None:
+            raise UserError(f"{where}: influence is measured when a sweep is planned; right: numbers of blocks")
+        return order_of(part, stack)[:count]
     start = {"first": 0, "middle": (stack.n - count) // 2, "last": stack.n - count}[order]
     return range(stack.first + start, stack.first + start + count)
+
+
+def check_left(anatomy: Anatomy, dropped: Mapping[str, Iterable[int]], where: str) -> None:
+    """Raise UserError, one line, with every stack that would have no block left. dropped: {part: numbers of blocks}."""
+    stacks = [
+        (anatomy.parts[name], s, {*blocks}) for name, blocks in dropped.items() for s in anatomy.parts[name].stacks
+    ]
+    empty = [
+        f"all {s.n} blocks of {part.name}{f'.{s.name}' if len(part.stacks) > 1 else ''}"
+        for part, s, blocks in stacks
+        if blocks.issuperset(range(s.first, s.first + s.n))
+    ]
+    if empty:
+        raise UserError(f"{where}: drops {' and '.join(empty)}; right: at least one of them stays")
+
+
+# ---- entries
+
+
+def resolve(config: Mapping[str, object], anatomy: Anatomy, where: str = DROP, runs: bool = True) -> dict[str, Entries]:
+    """{part: entries} of the config of a cell, in which planning has written numbers for what was measured."""
+    text = config.get(where)
+    if text is None or str(text) == "none":
+        return {}
+    return {part: _entries(anatomy, part, blocks) for part, blocks in numbers(str(text), anatomy).items()}
+
+
+@lru_cache(maxsize=65536)
+def _entries(anatomy: Anatomy, name: str, blocks: frozenset[int]) -> Entries:
+    """Memoised, so that cells share their parts."""
+    pairs = tuple((site, Dropped()) for site in _sites(anatomy.parts[name], blocks))
+    return Entries(DROP, pairs, frozenset({DROP}))
+
+
+def _sites(part: Part, blocks: Iterable[int]) -> tuple[Block, ...]:
+    own = {i: s for s in part.stacks for i in range(s.first, s.first + s.n + s.unread)}
+    return tuple(Block(own[i].block_path(i), i) for i in sorted(blocks))
+
+
+def dropped_sites(target: object, anatomy: Anatomy, where: str) -> dict[str, tuple[Block, ...]]:
+    """{part: blocks} of a target `part:blocks`, as rows and recipe files have it."""
+    word, blocks, layers = parse_target(target, where)
+    if layers != "all":
+        raise UserError(f"{where}={target}: whole blocks are dropped; right: {word}:{blocks}")
+    found: dict[str, tuple[Block, ...]] = {}
+    for name in anatomy.resolve_names(word, where):
+        part = anatomy.parts[name.partition(".")[0]]
+        own = _sites(part, anatomy.blocks(name, blocks, f"{where}={target}", unread=True))
+        found[part.name] = (*found.get(part.name, ()), *own)
+    return found
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
@@ -142,6 +197,9 @@ def from_entry(entry: Mapping[str, object]) -> Dropped:
 
 def text(entry: Mapping[str, object]) -> str:
     return "dropped"
+
+
+# ---- the model
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:

@@ -129,11 +129,11 @@ class Anatomy:
             whole, name=name, stacks=alone, linears=tuple(_renumber(x, s.first) for x in own), folds=()
         )
 
-    def blocks(self, name: str, text: str, where: str) -> frozenset[int]:
+    def blocks(self, name: str, text: str, where: str, unread: bool = False) -> frozenset[int]:
         """The numbers in the part of the blocks that a text means in a part or stack (see `Part.blocks`)."""
         whole, chosen = self._stack_part(name)
         first = next(s.first for s in whole.stacks if s.name == chosen.stacks[0].name)
-        return frozenset(first + i for i in chosen.blocks(text, where))
+        return frozenset(first + i for i in chosen.blocks(text, where, unread))
 
     def n_blocks(self, name: str) -> int:
         return self._stack_part(name)[1].n_blocks

@@ -128,15 +128,16 @@ class Part:
         left = tuple(x for x in self.linears if x.block not in blocks)
         return self if len(left) == len(self.linears) else replace(self, linears=left)
 
-    def blocks(self, text: str, where: str | None = None) -> frozenset[int]:
+    def blocks(self, text: str, where: str | None = None, unread: bool = False) -> frozenset[int]:
         """The block numbers of `all`, a third, an index, an inclusive range, or a union of these with `+`.
 
-        where: what was typed, for the message. Raises UserError for any other word, and for a block that the part
-        lacks.
+        where: what was typed, for the message. unread: whether an index may be that of a block that nothing reads. Raises
+        UserError for any other word, and for a block that the part lacks.
         """
-        return frozenset().union(*(self._blocks_one(w, where or f"blocks={text}") for w in str(text).split("+")))
+        more = self.stacks[-1].unread if unread else 0
+        return frozenset().union(*(self._blocks_one(w, where or f"blocks={text}", more) for w in str(text).split("+")))
 
-    def _blocks_one(self, word: str, where: str) -> Iterable[int]:
+    def _blocks_one(self, word: str, where: str, more: int) -> Iterable[int]:
         if word == "all":
             return range(self.n_blocks)
         if word in THIRDS:
@@ -149,9 +150,11 @@ class Part:
                 f"a range such as 0-3, a union of these with '+', or each"
             )
         lo, hi = int(found[1]), int(found[2] or found[1])
-        if lo > hi or hi >= self.n_blocks:
+        if lo > hi or hi >= self.n_blocks + more:
             unread = "" if lo > hi or hi >= self.n_blocks + self.stacks[-1].unread else " (later ones reach nothing)"
-            raise UserError(f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks - 1}{unread}")
+            raise UserError(
+                f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks + more - 1}{unread}"
+            )
         return range(lo, hi + 1)
 
     def _check_thirds(self, word: str, where: str) -> None:

@@ -123,7 +123,7 @@ class Cell:
             **self.task.columns,
             "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
-            **recipe_columns(self.recipe, self.model.params),
+            **recipe_columns(self.recipe, self.model.params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
             **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
+from blip2sweep.compression.drop_blocks import asks_influence, numbers
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.chosen_chat import chosen_chat
+from blip2sweep.planning.influence import order_of
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
+from blip2sweep.recipe.compact import number_word
 from blip2sweep.tasks import TaskData, load_task, with_scoring
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
@@ -33,6 +36,8 @@ class CellBuilder:
         """The cell of a composed config. Raises UserError for a config that cannot be run; the same error for every
         cell that shares its cause."""
         model = self._once("model", config["model"], planned_model)
+        if asks_influence(config.get("drop_blocks")):
+            config = {**config, "drop_blocks": _by_influence(config, model)}
         recipe = resolve_recipe(config, model.anatomy)
         config = {**config, "task": settled(config["task"])}
         task_config, task = config["task"], self._task(config["task"])
@@ -95,6 +100,12 @@ class CellBuilder:
         if isinstance(found, UserError):
             raise found.with_traceback(None)
         return found
+
+
+def _by_influence(config: Mapping[str, Any], model: Model) -> str:
+    """`drop_blocks` with numbers in place of what is measured on calibration samples."""
+    found = numbers(config["drop_blocks"], model.anatomy, lambda part, stack: order_of(model, part, stack, config))
+    return "+".join(f"{part}:{number_word(blocks)}" for part, blocks in found.items())
 
 
 def _with_content(config: Mapping[str, Any]) -> TaskData:

@@ -101,7 +101,8 @@ def block_entries(part: PartRecipe) -> Blocks:
         for site, spec in entries.pairs:
             own.setdefault(spec.first_block(site), {})[site.path] = specs[site.path]
         for block, there in own.items():
-            blocks[block].append((kind, there))
+            if block < len(blocks):  # a later one reaches nothing
+                blocks[block].append((kind, there))
     return tuple(digest(joined(steps))[:16] if steps else "" for steps in blocks)
 
 

@@ -7,17 +7,20 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.compression.step import QUANTIZE
-from blip2sweep.recipe.compact import block_word, describe, kind_of, targets, text
+from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY, step
+from blip2sweep.models.block_params import BlockParams
+from blip2sweep.recipe.compact import block_word, describe, kind_of, number_word, targets, text
 from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.size import size
+from blip2sweep.recipe.size import NOTHING_KNOWN, size
 
 MIXED = "mixed"
 
 
-def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, object]:
-    """Columns of one recipe: those of quantization, which every row has, and those of the sizes.
+def recipe_columns(
+    recipe: Recipe, model_params: int, block_params: BlockParams = NOTHING_KNOWN
+) -> dict[str, object]:  # fmt: skip
+    """Columns of one recipe: those of quantization, which every row has, those of the other steps it has, and sizes.
 
     bits_<part> is the mean number of bits over the part's touched weights, so 4 means 4 for all of them. It is None
     where the part is left alone. bits_<role> is the same over all parts of a role. blocks, layers, method, … are one
@@ -40,7 +43,22 @@ def recipe_columns(recipe: Recipe, model_params: int) -> dict[str, object]:
         "input_bits": _one([_input_bits(e) for e in entries]),
         "recipe": text(listed),
         "recipe_json": canonical_json(listed),
-        **asdict(size(recipe, model_params)),
+        **_of_other_steps(recipe, listed),
+        **asdict(size(recipe, model_params, block_params)),
+    }
+
+
+def _of_other_steps(recipe: Recipe, listed: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """blocks_dropped, such as `vision:4-5 language:0` in the model's own names; sparsity and recover in a word; merged."""
+    by_kind: dict[str, list[Mapping[str, object]]] = {DROP: [], SPARSITY: [], RECOVER: []}
+    for entry in (e for e in listed if kind_of(e) in by_kind):
+        by_kind[kind_of(entry)].append(entry)
+    named = {n: number_word(p.dropped) for n, p in recipe.parts.items() if p.dropped}
+    words = {kind: [step(kind).text(e) for e in own] for kind, own in by_kind.items() if own}
+    return {
+        **({"blocks_dropped": " ".join(f"{n}:{blocks}" for n, blocks in named.items())} if named else {}),
+        **{kind: _one(words[kind]) for kind in (SPARSITY, RECOVER) if kind in words},
+        **({"merged": _one([e.get("merged") for e in by_kind[RECOVER]])} if RECOVER in words else {}),
     }
 
 
@@ -53,10 +71,10 @@ def _part_word(touched: dict[str, PartRecipe], recipe: Recipe) -> str:
 @lru_cache(maxsize=65536)
 def _blocks_and_layers(part: PartRecipe) -> tuple[str, str]:
     """(blocks, layers) of everything the recipe touches in a part, whatever the schemes."""
-    pairs = describe(part.part, [x for x, _ in part.touched()])
+    pairs = describe(part.left, [x for x, _ in part.touched()])
     if len(pairs) == 1:
         return pairs[0]
-    return block_word(part.part, {x.block for x, _ in part.touched()}), MIXED
+    return block_word(part.left, {x.block for x, _ in part.touched()}), MIXED
 
 
 def _agreed(by_part: dict[str, str]) -> str | None:

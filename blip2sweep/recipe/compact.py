@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations, groupby
 
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, Site, Spec, layers_in, sites, sites_of, step
+from blip2sweep.compression.drop_blocks import check_left, dropped_sites
+from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, sites, sites_of, step
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import KINDS, THIRDS, Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -34,15 +35,18 @@ def part_targets(recipe: PartRecipe, i: int) -> list[dict[str, object]]:
     return [
         {**named, "target": f"{recipe.part.name}:{blocks}:{layers}", **step(kind).to_entry(spec)}
         for spec, there in by_spec.items()
-        for blocks, layers in _described(recipe.part, there)
+        for blocks, layers in _described(recipe, kind, there)
     ]
 
 
-def _described(part: Part, there: Sequence[Site]) -> list[tuple[str, str]]:
+def _described(recipe: PartRecipe, kind: str, there: Sequence[Site]) -> list[tuple[str, str]]:
+    """[(blocks, layers)] of what one spec changes. Dropped blocks are always told by their numbers."""
+    if kind == DROP:
+        return [(number_word({site.block for site in there}), "all")]
     layers = [x for x in there if isinstance(x, Linear)]
     if layers:
-        return describe(part, layers)
-    return [(block_word(part, {x.block for site in there for x in layers_in(part, site)}), "all")]
+        return describe(recipe.left, layers)
+    return [(block_word(recipe.left, {x.block for site in there for x in recipe.layers_in(kind, site)}), "all")]
 
 
 def describe(part: Part, touched: Sequence[Linear]) -> list[tuple[str, str]]:
@@ -101,6 +105,11 @@ def block_word(part: Part, blocks: set[int], layers: str = "all") -> str:
     for word in BLOCK_WORDS if part.n_blocks > 1 else ("all",):
         if part.blocks(word) & having == blocks:
             return word
+    return number_word(blocks)
+
+
+def number_word(blocks: Iterable[int]) -> str:
+    """Numbers as indices and ranges joined with `+`."""
     return "+".join(f"{lo}-{hi}" if hi > lo else str(lo) for lo, hi in _runs(sorted(blocks)))
 
 
@@ -116,8 +125,16 @@ def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
 
 def expand(entries: Iterable[Mapping[str, object]], anatomy: Anatomy) -> Recipe:
     """The recipe of a list of targets: the inverse of `targets`."""
-    steps = [_expanded(kind, list(own), anatomy) for kind, own in groupby(entries, kind_of)]
+    left, steps = anatomy, list[dict[str, Entries]]()
+    for kind, own in groupby(entries, kind_of):
+        steps.append(expanded(kind, list(own), left))
+        left = left_by(left, steps[-1]) if kind == DROP else left
     return Recipe({n: PartRecipe(p, tuple(s[n] for s in steps)) for n, p in anatomy.parts.items()})
+
+
+def left_by(anatomy: Anatomy, dropped: Mapping[str, Entries]) -> Anatomy:
+    """The anatomy that the steps after `drop_blocks` see."""
+    return anatomy.without({n: frozenset(site.block for site, _ in e.pairs) for n, e in dropped.items()})
 
 
 def kind_of(entry: Mapping[str, object]) -> str:
@@ -125,21 +142,38 @@ def kind_of(entry: Mapping[str, object]) -> str:
     return str(entry.get("step", QUANTIZE))
 
 
-def _expanded(kind: str, entries: Sequence[Mapping[str, object]], anatomy: Anatomy) -> dict[str, Entries]:
-    """{part: entries} of one step. Of two targets that name one site the last wins."""
+def expanded(kind: str, entries: Sequence[Mapping[str, object]], anatomy: Anatomy) -> dict[str, Entries]:
+    """{part: entries} of one step. Of two targets that name one site the last wins.
+
+    An entry may say `where` it was read. Raises UserError, one line, for an entry that means nothing.
+    """
     module, found = step(kind, "recipe"), {n: dict[str, Pair]() for n in anatomy.parts}
     for entry in entries:
-        spec = module.from_entry({k: v for k, v in entry.items() if k not in ("target", "step")})
-        for part, there in sites_of(entry["target"], anatomy, module.LEVEL, "recipe").items():
+        where = str(entry.get("where", "recipe"))
+        spec = module.from_entry({k: v for k, v in entry.items() if k not in ("where", "target", "step")})
+        for part, there in _sites(kind, entry["target"], anatomy, module.LEVEL, where).items():
             found[part].update((site.path, (site, spec)) for site in there)
+    if kind == DROP:
+        check_left(anatomy, {n: {site.block for site, _ in own.values()} for n, own in found.items()}, "recipe")
     return {n: Entries(kind, _in_order(anatomy.parts[n], own, module.LEVEL)) for n, own in found.items()}
 
 
+def _sites(kind: str, target: object, anatomy: Anatomy, level: str, where: str) -> Mapping[str, Sequence[Site]]:
+    return dropped_sites(target, anatomy, where) if kind == DROP else sites_of(target, anatomy, level, where)
+
+
 def _in_order(part: Part, found: Mapping[str, Pair], level: str) -> tuple[Pair, ...]:
+    if level == "block":
+        return tuple(sorted(found.values(), key=lambda pair: pair[0].block))
     every = sites(part, [True] * len(part.linears), level) if found else ()
     return tuple(found[site.path] for site in every if site.path in found)
 
 
 def text(entries: Sequence[Mapping[str, object]]) -> str:
-    """A recipe in one line for people: `vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
-    return "; ".join(f"{e['target']}={step(kind_of(e)).text(e)}" for e in entries) or "none"
+    """A recipe in one line for people: `language:4-5=dropped; vision:all:all=rtn4/channel; language:0-3:mlp=rtn8/group32`."""
+    return "; ".join(f"{_place(e)}={step(kind_of(e)).text(e)}" for e in entries) or "none"
+
+
+def _place(entry: Mapping[str, object]) -> str:
+    """The target of an entry. Blocks are dropped whole, so their layers need no word."""
+    return str(entry["target"]).removesuffix(":all") if kind_of(entry) == DROP else str(entry["target"])

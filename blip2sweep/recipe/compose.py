@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.canonical import canonical_json
+from blip2sweep.compression.recipe_file import Listed, read
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY, STEPS, Entries, step
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.recipe.compact import expanded, left_by
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 ORDERS = ("before", "after")  # of a step from outside, relative to quantization
@@ -35,7 +37,7 @@ def resolve_recipe(config: Mapping[str, object], anatomy: Anatomy, runs: bool = 
     Raises UserError, one line, when any part of the config would be ignored.
     """
     dropped = _built_in(DROP, config, anatomy, runs)
-    left = anatomy.without({n: frozenset(site.block for site, _ in e.pairs) for n, e in dropped.items()})
+    left = left_by(anatomy, dropped)
     sparse, quantized, recovered = (_built_in(kind, config, left, runs) for kind in (SPARSITY, QUANTIZE, RECOVER))
     others = list(_others(config.get("steps"), left, runs))
     before, after = ([m.entries for m in others if m.after == late] for late in (False, True))
@@ -52,8 +54,35 @@ def _part(anatomy: Anatomy, name: str, steps: tuple[Entries, ...]) -> PartRecipe
 
 def _built_in(kind: str, config: Mapping[str, object], anatomy: Anatomy, runs: bool) -> dict[str, Entries]:
     """{part: entries} of a built-in step, of every part; empty where the config asks for nothing of it."""
+    path = config.get("recipe_file")
+    listed = [e for e in read(str(path)) if e.kind == kind] if path and kind != QUANTIZE else []
+    if listed:
+        _refuse_twice(kind, config, str(path))
+        return _of_file(listed, anatomy)
     found = step(kind).resolve(config, anatomy, "quant" if kind == QUANTIZE else kind, runs)
     return {n: found.get(n) or _nothing(kind) for n in anatomy.parts} if found else {}
+
+
+def _of_file(listed: Sequence[Listed], anatomy: Anatomy) -> dict[str, Entries]:
+    """{part: entries} of what a recipe file says of a further step."""
+    kind = listed[0].kind
+    text = canonical_json([{"where": e.where, "step": kind, "target": e.target, **e.options} for e in listed])
+    return _listed(kind, text, anatomy)
+
+
+@lru_cache(maxsize=4096)
+def _listed(kind: str, text: str, anatomy: Anatomy) -> dict[str, Entries]:
+    """text: the entries as JSON. Memoised, so that cells share their parts."""
+    made = expanded(kind, json.loads(text), anatomy)
+    return {n: Entries(kind, e.pairs, frozenset({"recipe_file"})) for n, e in made.items()}
+
+
+def _refuse_twice(kind: str, config: Mapping[str, object], path: str) -> None:
+    """Raise UserError where the config asks for a step that the recipe file has too."""
+    section = config.get(kind)
+    asked = section.get("method") if isinstance(section, Mapping) else section
+    if asked not in (None, "none"):
+        raise UserError(f"{kind}={asked}: recipe_file={path} has this step too; right: one of the two")
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, Entries, Pair, SpecFields, layers_in, step
+from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -35,9 +35,23 @@ class PartRecipe:
         return iter(self.layers)
 
     @cached_property
+    def dropped(self) -> frozenset[int]:
+        """The numbers of the blocks that are left out."""
+        return frozenset(site.block for s in self.steps if s.kind == DROP for site, _ in s.pairs)
+
+    @cached_property
+    def left(self) -> Part:
+        """The part without the layers of dropped blocks: what all other steps see."""
+        return self.part.without(self.dropped)
+
+    def layers_in(self, kind: str, site: Site) -> Iterator[Linear]:
+        """The linear layers that a step of a kind changes in a site."""
+        return layers_in(self.part if kind == DROP else self.left, site)
+
+    @cached_property
     def touched_blocks(self) -> frozenset[int]:
         """The numbers of the blocks in which any step changes something."""
-        return frozenset(x.block for s in self.steps for site, _ in s.pairs for x in layers_in(self.part, site))
+        return frozenset(x.block for s in self.steps for site, _ in s.pairs for x in self.layers_in(s.kind, site))
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -129,7 +143,8 @@ class Recipe:
     def layers_of(self, i: int) -> frozenset[str]:
         """The paths of the linear layers in the sites of the i-th step."""
         parts = [p for p in self.parts.values() if p.steps]
-        return frozenset(x.path for p in parts for site, _ in p.steps[i].pairs for x in layers_in(p.part, site))
+        kind = self.kinds[i]
+        return frozenset(x.path for p in parts for site, _ in p.steps[i].pairs for x in p.layers_in(kind, site))
 
     @cached_property
     def layers_of_further_steps(self) -> frozenset[str]:

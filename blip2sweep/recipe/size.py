@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from blip2sweep.compression.step import FLOAT_BITS, Spec, Stored, layers_in, plain
+from blip2sweep.compression.step import FLOAT_BITS, Spec, Stored, plain
+from blip2sweep.models.block_params import BlockParams
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+
+NOTHING_KNOWN: BlockParams = {}
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,31 @@ def part_bits(part: PartRecipe) -> PartBits:
 def stored(part: PartRecipe) -> dict[str, tuple[Linear, Stored]]:
     """{path: (layer, what it takes)} of the touched layers. Each step acts on what the steps before it left."""
     found: dict[str, tuple[Linear, Stored]] = {}
-    for site, spec in (pair for entries in part.steps for pair in entries.pairs):
-        for x in layers_in(part.part, site):
+    for kind, site, spec in ((entries.kind, *pair) for entries in part.steps for pair in entries.pairs):
+        for x in part.layers_in(kind, site):
             before = found[x.path][1] if x.path in found else plain(x)
             found[x.path] = (x, spec.stored(x, before))
     return found
 
 
-def size(recipe: Recipe, model_params: int) -> Size:
-    """The size of a model under a recipe. model_params: its parameters, tied ones counted once."""
+def other_dropped(recipe: Recipe, block_params: BlockParams) -> int:
+    """The parameters of dropped blocks that are in no linear layer of a part, such as those of norms."""
+    return sum(
+        block_params[name][block] - sum(x.weights + x.out_features * x.bias for x in p.part.linears if x.block == block)
+        for name, p in recipe.parts.items()
+        for block in p.dropped
+        if block in block_params.get(name, {})
+    )
+
+
+def size(recipe: Recipe, model_params: int, block_params: BlockParams = NOTHING_KNOWN) -> Size:
+    """The size of a model under a recipe.
+
+    model_params: its parameters, tied ones counted once. block_params: those of each block; of dropped blocks that are not
+    there only the linear layers are known to go.
+    """
     sums = PartBits(*(sum(column) for column in zip(*map(part_bits, recipe.parts.values()), strict=True)))
-    rest = model_params - sums.weights - sums.biases
+    rest = model_params - sums.weights - sums.biases - other_dropped(recipe, block_params)
     total = rest * FLOAT_BITS + sums.weight_bits + sums.bias_bits
     return Size(
         layers_touched=sums.layers,

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-
-import yaml
 
 from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import traits
 from blip2sweep.compression.quantize.options import Option, Options, Resolved, merged, options_of, resolve_options
 from blip2sweep.compression.quantize.per_part import PartOptions, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
+from blip2sweep.compression.recipe_file import read
 from blip2sweep.compression.step import QUANTIZE, Entries, parse_target
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import Linear
 from blip2sweep.models.roles import check_spelling
@@ -129,46 +127,15 @@ def _of_rule(
 
 
 def _of_file(path: str, anatomy: Anatomy) -> Iterator[Selection]:
-    """The selections of a recipe file, in order; of two that name one layer the last wins.
-
-    Its form: `targets: [{target: vision:all:all, method: rtn, bits: 4, …}, …]`.
-    """
+    """The selections of a recipe file, in order; of two that name one layer the last wins."""
     named: list[tuple[str, str]] = []
-    for i, entry in enumerate(_read_recipe(path)):
-        where = f"{path}: targets[{i}]"
-        if not isinstance(entry, Mapping) or "target" not in entry:
-            raise UserError(f"{where}: no target; right: target: part:blocks:layers, method: …, bits: …")
-        if "step" in entry:
-            kind = entry["step"]
-            raise UserError(
-                f"{where}: step {kind} has no place in a recipe file; right: steps.{kind}.target=… beside it"
-            )
-        word, blocks, layers = parse_target(entry["target"], where)
+    for where, kind, target, given in read(path):
+        word, blocks, layers = parse_target(target, where)
         check_spelling(anatomy, named := [*named, (where, word)])
-        options = options_of(_settings(entry), where)
-        for name in anatomy.resolve_names(word, where):
-            yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
-
-
-def _settings(entry: Mapping[str, object]) -> dict[str, object]:
-    """The options of an entry. The digests of what was measured are left out: `calibration` makes them anew."""
-    inner = {k: {f: x for f, x in v.items() if f != "calibration"} for k, v in entry.items() if isinstance(v, Mapping)}
-    return {k: inner.get(k, v) for k, v in entry.items() if k not in ("target", "calibration")}
-
-
-def _read_recipe(path: str) -> list[object]:
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(
-            f"recipe_file={path}: cannot be read ({error.strerror}); right: an existing YAML file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"recipe_file={path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(data, Mapping) or not isinstance(data.get("targets"), list):
-        keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
-        raise UserError(f"recipe_file={path}: no list `targets` (found: {keys}); {nearest('targets', ['targets'])}")
-    return data["targets"]
+        if kind == QUANTIZE:
+            options = options_of(given, where)
+            for name in anatomy.resolve_names(word, where):
+                yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
 
 
 # ---- selections -> schemes
