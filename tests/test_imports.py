@@ -77,7 +77,7 @@ TORCH = ("apply", "backends/torch", "compression", "models")
 # Inside these: what planning reads.
 NO_TORCH = (
     "compression/step.py", "compression/drop_blocks.py", "compression/sparsity/__init__.py", "compression/sparsity/step.py",
-    "compression/recover/__init__.py", "compression/recover/step.py", *(f"compression/quantize/{name}.py" for name in (
+    *(f"compression/recover/{name}.py" for name in ("__init__", "options", "spec", "step")), *(f"compression/quantize/{name}.py" for name in (
         "__init__", "folds", "kernels", "options", "per_part", "resolve", "scheme", "step", "stored")),
     "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/block_params.py", "models/blip/__init__.py",
     "models/blip/caption.py", "models/blip/vqa.py", "models/blip2/__init__.py", "models/blip2/retrieval.py",

@@ -28,7 +28,8 @@ def describe(plan: Plan) -> None:
     for column in ("key", "state", "recipe", "task", "overrides"):
         table.add_column(column, overflow="fold", no_wrap=column in ("key", "state"))
     for key, cell in plan.cells.items():
-        told = "baseline" if key in plan.baselines and key not in names else names.get(key, "")
+        added = {**dict.fromkeys(plan.controls, "control"), **dict.fromkeys(plan.baselines, "baseline")}
+        told = names.get(key) or added.get(key, "")
         table.add_row(
             *map(
                 shown_cell,

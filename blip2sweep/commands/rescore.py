@@ -103,7 +103,9 @@ def score_results(
         if predictions_or_none(output_dir, name) is None:
             continue
         if job is not None:
-            process.submit(job["key"], name, as_asked(job["task"], asked.get(job["key"])), job["baseline"])
+            process.submit(
+                job["key"], name, as_asked(job["task"], asked.get(job["key"])), job["baseline"], job.get("control")
+            )
         elif not read_scores(output_dir, name)[1]:
             failed[result["key"]] = _unknown(result)
     process.close()

@@ -23,10 +23,13 @@ from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
 from blip2sweep.recipe.semantics import semantics
+from blip2sweep.recipe.trained import control_of
+from blip2sweep.recipe.trained import stamped as trained
 from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.training import Training
 from blip2sweep.wire.chat import ChatRecipe
 from blip2sweep.wire.pack import (
     BackendChoice,
@@ -45,7 +48,7 @@ class Cell:
     """One configuration of the grid, resolved.
 
     used: config keys that determine something about the cell. backend: None for torch, which an identity does not name.
-    chat: None of a task that asks no chat model.
+    chat: None of a task that asks no chat model. training: the samples of a recipe that trains layers.
     """
 
     model: Model
@@ -57,6 +60,7 @@ class Cell:
     calibration: Calibration | None = None
     backend: BackendChoice | None = None
     chat: ChatRecipe | None = None
+    training: Training | None = None
 
     @cached_property
     def semantics(self) -> int:
@@ -67,7 +71,7 @@ class Cell:
     @cached_property
     def outside(self) -> dict[str, OutsideCode]:
         """The code it uses that is no part of this package."""
-        tasks = [self.task_config, *([self.calibration.task] if self.calibration else [])]
+        tasks = [self.task_config, *(x.task for x in (self.calibration, self.training) if x)]
         return outside_code.of_cell(self.model.config, tasks, self.recipe, self.backend)
 
     def check_outside(self) -> None:
@@ -105,7 +109,16 @@ class Cell:
     def baseline(self) -> Cell:
         """The cell with the empty recipe and the same model, dtypes, task, generation and back end."""
         untouched = Recipe.untouched({n: p.part for n, p in self.recipe.parts.items()})
-        return replace(self, recipe=untouched, used=frozenset(), calibration=None)
+        return replace(self, recipe=untouched, used=frozenset(), calibration=None, training=None)
+
+    @cached_property
+    def control(self) -> Cell | None:
+        """The cell of the uncompressed model with the same recovery; None where nothing is trained."""
+        if self.training is None:
+            return None
+        return replace(
+            self, recipe=trained(control_of(self.recipe), self.training.digest), used=frozenset(), calibration=None
+        )
 
     def columns(self) -> Columns:
         """The identity and size columns of the cell's row."""
@@ -125,6 +138,7 @@ class Cell:
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
+            **(self.training.columns() if self.training else {}),
             **({"backend": backend_text(self.backend)} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
@@ -151,6 +165,8 @@ class Cell:
         }
         if self.backend:
             job["backend"] = self.backend
+        if self.training and self.control:
+            job["recovery"], job["control"] = self.training.job(), self.control.key
         if self.outside:
             job["outside"] = self.outside
         if self.chat:

@@ -15,9 +15,12 @@ from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.chosen_chat import chosen_chat
 from blip2sweep.planning.influence import order_of
 from blip2sweep.planning.model import Model, planned_model
+from blip2sweep.planning.trained_on import training_of
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.recipe.compact import number_word
+from blip2sweep.recipe.trained import check_trainable, recovery_of
+from blip2sweep.recipe.trained import stamped as trained
 from blip2sweep.tasks import TaskData, load_task, with_scoring
 from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
 from blip2sweep.tasks.generation import Generation, resolve_generation
@@ -50,13 +53,18 @@ class CellBuilder:
             lambda a: _check_texts(task, generation, a[-1]),
         )
         check_packed(recipe, model.dtypes, (config.get("calibration") or {}).get("upstream", "full"))
+        check_trainable(recipe)
         backend = chosen_backend(config.get("backend"), recipe)
         samples = self._calibration(config, model, recipe, task)
         if samples is not None:
             recipe = stamped(recipe, samples.digest)
+        spec = recovery_of(recipe)
+        training = training_of(config, spec, model, task, samples, self._once) if spec else None
+        if training is not None:
+            recipe = trained(recipe, training.digest)
         chat, of_chat = self._once("chat", [config.get("chat"), task.kind], lambda a: chosen_chat(a[0], task))
         used |= of_chat
-        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat)
+        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat, training)
         cell.check_outside()
         return cell
 

@@ -45,12 +45,13 @@ class Plan:
     jobs: list[PlannedJob] = field(default_factory=list)
     cells: dict[str, Cell] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
+    controls: list[str] = field(default_factory=list)  # uncompressed models with the recovery of some cell
     done: set[str] = field(default_factory=set)
     earlier: str | None = None  # a remark about results that an earlier version computed
 
     @property
     def todo(self) -> list[Cell]:
-        """The cells to compute, baselines first."""
+        """The cells to compute, baselines first, then controls."""
         return [c for k, c in self.cells.items() if k not in self.done]
 
     @property
@@ -61,7 +62,8 @@ class Plan:
 
     def summary(self) -> str:
         """One line: the number of cells, and how many are merged, skipped, done and to run."""
-        counts = [f"{len(self.cells)} cells ({len(self.baselines)} baseline{'s' * (len(self.baselines) != 1)})"]
+        added = [(len(self.baselines), "baseline"), *([(len(self.controls), "control")] if self.controls else [])]
+        counts = [f"{len(self.cells)} cells ({', '.join(f'{n} {what}' + 's' * (n != 1) for n, what in added)})"]
         counts += [f"{self.merged} merged as duplicates"] if self.merged else []
         counts += [f"{len(self.reasons)} skipped"] if self.reasons else []
         counts += [f"{len(self.done)} already done"] if self.done else []
@@ -91,12 +93,14 @@ def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] =
 
 
 def _add_cells(plan: Plan, resolved: Sequence[Cell | UserError]) -> None:
-    """Fill the plan with the resolved cells, their baselines and the reasons of skipped jobs."""
+    """Fill the plan with the resolved cells, their baselines and controls, and the reasons of skipped jobs."""
     plan.metrics = [c.task.main_metric if isinstance(c, Cell) else None for c in resolved]
     cells = scored_alike([c for c in resolved if isinstance(c, Cell)])
     baselines = {b.key: b for b in _baselines(cells)}
-    plan.baselines = list(baselines)
-    plan.cells = {**baselines, **{c.key: c for c in cells if c.key not in baselines}}
+    controls = {c.key: c for cell in cells if (c := cell.control) is not None}
+    plan.baselines, plan.controls = list(baselines), list(controls)
+    added = {**baselines, **controls}
+    plan.cells = {**added, **{c.key: c for c in cells if c.key not in added}}
     plan.keys = [c.key if isinstance(c, Cell) else None for c in resolved]
     plan.reasons = {i: str(e) for i, e in enumerate(resolved) if isinstance(e, UserError)}
 
@@ -128,10 +132,12 @@ RECIPE_SECTIONS = (*OPTIONS, "calibration.")
 
 def single_overrides(plan: Plan) -> list[tuple[str, ...]]:
     """The overrides that each cell to run was requested with, in the order of `todo`. A baseline that no job requested
-    gets the overrides of a job that needs it, without those of the recipe."""
+    gets the overrides of a job that needs it, without those of the recipe. A control that no job requested has none: a
+    cell that needs it runs it, too (blip2sweep/commands/run_one.py)."""
     requested = {k: plan.jobs[i].overrides for i, k in reversed([*enumerate(plan.keys)]) if k}
     serves = {plan.cells[k].baseline().key: overrides for k, overrides in reversed(requested.items())}
-    return [requested.get(c.key) or _untouched(serves[c.key]) for c in plan.todo]
+    asked = (requested.get(c.key) or (serves.get(c.key) and _untouched(serves[c.key])) for c in plan.todo)
+    return [overrides for overrides in asked if overrides]
 
 
 def _untouched(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import expanded, left_by
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.recovered import settled
 
 ORDERS = ("before", "after")  # of a step from outside, relative to quantization
 # What the config says of the built-in kinds; they have no options under `steps`.
@@ -41,10 +42,17 @@ def resolve_recipe(config: Mapping[str, object], anatomy: Anatomy, runs: bool = 
     sparse, quantized, recovered = (_built_in(kind, config, left, runs) for kind in (SPARSITY, QUANTIZE, RECOVER))
     others = list(_others(config.get("steps"), left, runs))
     before, after = ([m.entries for m in others if m.after == late] for late in (False, True))
-    every = [dropped, sparse, *before, quantized, recovered, *after]
+    compressed = [made for made in (sparse, *before, quantized) if made]
+    recovered, again = settled(left.parts, recovered, compressed, _section(config))
+    every = [dropped, sparse, *before, quantized, recovered, again, *after]
     ordered = [entries for entries in every if entries]
     parts = {n: _part(anatomy, n, tuple(entries[n] for entries in ordered)) for n in anatomy.parts}
     return Recipe(parts, frozenset({"recipe_file" if config.get("recipe_file") else "part"}))
+
+
+def _section(config: Mapping[str, object]) -> Mapping[str, object]:
+    found = config.get(RECOVER)
+    return found if isinstance(found, Mapping) else {}
 
 
 @lru_cache(maxsize=65536)

@@ -26,9 +26,10 @@ class PartRecipe:
 
     @cached_property
     def layers(self) -> tuple[tuple[Linear, Scheme], ...]:
-        """(layer, scheme) of every layer that is quantized, in the anatomy's order."""
+        """(layer, scheme) of every layer that is quantized, in the anatomy's order. What is quantized twice is there once."""
         pairs = (pair for s in self.steps if s.kind == QUANTIZE for pair in s.pairs)
-        return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
+        typed = {x.path: (x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme)}
+        return tuple(typed.values())
 
     def touched(self) -> Iterator[tuple[Linear, Scheme]]:
         """An iterator over `layers`."""

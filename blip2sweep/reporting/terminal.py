@@ -51,6 +51,9 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
         out[metric] = [_number(v, 3) for v in table[metric]]
     if metrics:
         out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics) for row in table.to_dict("records")], strict=True)
+        against = [_to_control(row, metrics) for row in table.to_dict("records")]
+        if any(against):
+            out["drop to control"], out["its interval"] = zip(*(told or ("", "") for told in against), strict=True)
         floor = [_floor(row, metrics) for row in table.to_dict("records")]
         if any(floor):
             out["noise"] = floor
@@ -131,8 +134,8 @@ def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
     named = None if title is None else cell(title)
     drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
-        right = column in ("bits", "drop", "bits/weight", *main_metrics())
-        whole = column in ("key", "drop", "95 % interval")
+        right = column in ("bits", "drop", "drop to control", "bits/weight", *main_metrics())
+        whole = column in ("key", "drop", "95 % interval", "drop to control", "its interval")
         drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in short.itertuples(index=False):
         drawn.add_row(*map(cell, row))
@@ -197,6 +200,15 @@ def _drop(row: Row, metrics: list[str]) -> tuple[str, str]:
     if row["part"] == "none" or math.isnan(low):
         return "–" if row["part"] == "none" else "", ""
     return _number(number(row, f"drop_{metric}"), 3), f"{_number(low, 3)}…{_number(high, 3)}"
+
+
+def _to_control(row: Row, metrics: list[str]) -> tuple[str, str] | None:
+    """The drop against the uncompressed model with the same recovery, and its interval. None of a cell without one."""
+    metric = f"drop_control_{metric_of(row, metrics)}"
+    low, high = number(row, f"{metric}_low"), number(row, f"{metric}_high")
+    if math.isnan(low) or row.get("control") == row["key"]:
+        return None if math.isnan(low) else ("–", "")
+    return _number(number(row, metric), 3), f"{_number(low, 3)}…{_number(high, 3)}"
 
 
 def _floor(row: Row, metrics: list[str]) -> str:

@@ -18,7 +18,7 @@ from blip2sweep.results.sample_parts import DAMAGED
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.scored import Scored, is_todays
-from blip2sweep.results.table import baseline_of, source_of
+from blip2sweep.results.table import baseline_of, control_of, source_of
 from blip2sweep.results.table_files import State
 from blip2sweep.wire.lines import MeasuredLine, ResultLine
 from blip2sweep.wire.pack import JsonObject
@@ -59,7 +59,8 @@ class Collector:
         name, source = predictions_name(result), source_of(result, self.ledger, self.variants)
         measured = self.ledger.attempts[result["key"]].measured
         generation = 1 + measured[source].get("generation", 0) if source in measured else 0
-        if self.rescored and not self.rescored.isdisjoint((result["key"], result["columns"]["baseline"])):
+        read = (result["key"], result["columns"]["baseline"], result["columns"].get("control", ""))
+        if self.rescored and not self.rescored.isdisjoint(read):
             measured.pop(source, None)
         if source in measured and self._scored_otherwise(result, measured[source]):
             measured.pop(source)
@@ -79,10 +80,11 @@ class Collector:
     def _scored_otherwise(self, result: ResultLine, line: MeasuredLine) -> bool:
         """Whether a cell or its baseline was scored since with another version of what is installed beside this package.
         Score files are opened only where a score depends on that."""
-        told = line.get("installed", {}), line.get("baseline_installed", {})
+        told = (line.get("installed", {}), line.get("baseline_installed", {}), line.get("control_installed", {}))
         if not any(told):
             return False
-        now = (self._installed(r) for r in (result, baseline_of(result, self.ledger)))
+        read = (result, baseline_of(result, self.ledger), control_of(result, self.ledger))
+        now = (self._installed(r) for r in read)
         return told != tuple(now)
 
     def _installed(self, result: ResultLine | None) -> dict[str, str]:
@@ -105,25 +107,26 @@ class Collector:
         self.ledger.discard(result)
         self.entries[result["key"]] = DAMAGED
 
-    def _baseline(self, result: ResultLine) -> Baseline | None:
-        """The baseline of a result. None where its predictions are damaged, for this result and all that follow."""
-        result_line = baseline_of(result, self.ledger)
+    def _compared_with(self, line: ResultLine | None) -> Baseline | None:
+        """The baseline or control of a result, from its line. None where its predictions are damaged, for this result and
+        all that follow."""
         try:
-            return self._baselines(result_line)
+            return self._baselines(line)
         except UserError as error:
-            assert result_line is not None
-            self._discard(result_line, error)
+            assert line is not None
+            self._discard(line, error)
             return None
 
     def _measure(self, cell: Scored, result: ResultLine, measured: dict[str, MeasuredLine], generation: int) -> None:
-        base = self._baseline(result)
+        base = self._compared_with(baseline_of(result, self.ledger))
+        control = self._compared_with(control_of(result, self.ledger))
         source = source_of(
             result, self.ledger, self.variants
         )  # read after the baseline, which may have turned out to be damaged
-        written = time.time()
-        line = {"time": written, "key": cell.key, "source": source, "generation": generation, **measure(cell, base)}
+        told = measure(cell, base, control)
+        line = {"time": time.time(), "key": cell.key, "source": source, "generation": generation, **told}
         measured[source] = cast("MeasuredLine", line)
-        if complete(cell, base):
+        if complete(cell, base, control):
             self._lines.append(line)
         if len(self._lines) >= LINES:
             self._write()

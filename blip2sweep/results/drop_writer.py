@@ -23,17 +23,18 @@ class DropWriter:
         self.output_dir = output_dir
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
         self._baselines = Baselines(output_dir, waiting=True)
-        self._waiting: list[tuple[str, str]] = []  # (name of predictions, key of the baseline)
-        self._results: dict[str, ResultLine] = {}  # {key: result line} of baselines
+        # (name of predictions, keys of the baseline and of the control)
+        self._waiting: list[tuple[str, str, str | None]] = []
+        self._results: dict[str, ResultLine] = {}  # {key: result line} of baselines and controls
         self._ledgers: dict[str, Ledger] = {}
         self._looked: dict[str, float] = {}  # {key: when the last search failed}
 
-    def add(self, name: str, baseline: str) -> None:
-        """Measure the scored predictions `name` now, or once `baseline`, a key, is scored. Raises UserError, one line,
-        for a full disk."""
+    def add(self, name: str, baseline: str, control: str | None = None) -> None:
+        """Measure the scored predictions `name` now, or once `baseline` and `control`, keys, are scored. Raises UserError,
+        one line, for a full disk."""
         cell = Scored(self.output_dir, name)
-        if not self._measure(cell, baseline, self._baseline(baseline)):
-            self._waiting.append((name, baseline))
+        if not self._measure(cell, baseline, control):
+            self._waiting.append((name, baseline, control))
         self._samples.add(cell)
 
     def retry_waiting(self, now: bool = False) -> None:
@@ -41,27 +42,33 @@ class DropWriter:
         search was less than LOOK_SECONDS ago. Raises the first error after all cells were tried."""
         if now:
             self._looked.clear()
-        bases = {key: self._baseline(key) for key in {baseline for _, baseline in self._waiting}}
+        there = {key: self._baseline(key) for key in {key for _, *keys in self._waiting for key in keys if key}}
         waiting, self._waiting = self._waiting, []
         failed: Exception | None = None
-        for name, key in waiting:
-            if bases[key] is None:
-                self._waiting.append((name, key))
+        for name, key, control in waiting:
+            if there[key] is None or (control and there[control] is None):
+                self._waiting.append((name, key, control))
                 continue
             try:
-                self._measure(Scored(self.output_dir, name), key, bases[key])
+                self._measure(Scored(self.output_dir, name), key, control)
             except Exception as error:  # raised after the other cells; making tables meets it again
                 failed = failed or error
         if failed:
             raise failed
 
-    def _measure(self, cell: Scored, key: str, base: Baseline | None) -> bool:
-        """Write the cell's `measured` line. False when its scores or its baseline's are not complete."""
-        if base is None or not complete(cell, base):
+    def _measure(self, cell: Scored, key: str, control: str | None) -> bool:
+        """Write the cell's `measured` line. False when its scores, its baseline's or its control's are not complete.
+
+        key: of the baseline.
+        """
+        base, other = self._baseline(key), self._baseline(control) if control else None
+        if base is None or (control and other is None) or not complete(cell, base, other):
             return False
-        runs, read = existing_second_runs(self.output_dir, cell.name), {c.name: c.variants for c in (base.cell, cell)}
-        made_from = source(cell.name, runs, self._results[key], read.__getitem__)
-        self._journal.write(EVENT, key=cell.key, source=made_from, **measure(cell, base))
+        runs = existing_second_runs(self.output_dir, cell.name)
+        read = {c.name: c.variants for c in (base.cell, cell, *([other.cell] if other else []))}
+        of_control = self._results[control] if control else None
+        made_from = source(cell.name, runs, self._results[key], read.__getitem__, of_control)
+        self._journal.write(EVENT, key=cell.key, source=made_from, **measure(cell, base, other))
         return True
 
     def _baseline(self, key: str) -> Baseline | None:

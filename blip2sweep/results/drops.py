@@ -58,11 +58,13 @@ class Baselines:
 
 
 def source(
-    name: str, runs: Mapping[str, int], baseline: ResultLine | None, variants: Callable[[str], Sequence[str]]
-) -> str:
+    name: str, runs: Mapping[str, int], baseline: ResultLine | None, variants: Callable[[str], Sequence[str]],
+    control: ResultLine | None = None,
+) -> str:  # fmt: skip
     """Names what a measurement is made from: the predictions `name`, the baseline's predictions, the versions of
-    scorers and rules, the second runs of both, and the variants that both were scored by. runs: from
-    `recorded_second_runs` or `existing_second_runs`. variants: gives `variants_of` predictions by name.
+    scorers and rules, the second runs of both, the variants that both were scored by, and the control's predictions and
+    variants. runs: from `recorded_second_runs` or `existing_second_runs`. variants: gives `variants_of` predictions by
+    name.
 
     A cell that runs again gives the same predictions, but may have second runs now. Were they not part of the name, its
     noise floor would never be measured.
@@ -71,6 +73,8 @@ def source(
     all_runs: list[object] = [*sorted({*runs.items(), *of_baseline.items()})]
     of_both = variants(name), variants(predictions_name(baseline)) if baseline and baseline["predictions"] else []
     all_runs += of_both if any(of_both) else []
+    if control and control["predictions"]:
+        all_runs.append([control["predictions"][:12], *variants(predictions_name(control))])
     text = f"{name} {((baseline and baseline['predictions']) or '')[:12]} {MEASURES}"
     return f"{text} {digest(all_runs)[:8]}" if all_runs else text
 
@@ -93,14 +97,26 @@ def existing_second_runs(output_dir: Path, name: str) -> dict[str, int]:
     return {what: path.stat().st_mtime_ns for what, path in paths.items()}
 
 
-def measure(cell: Scored, baseline: Baseline | None) -> Measured:
+def measure(cell: Scored, baseline: Baseline | None, control: Baseline | None = None) -> Measured:
     """What the ledger keeps of a cell: the number of samples and images, the share of equal outputs, the noise floor,
     and for each metric [value], or with a baseline [value, baseline, drop, low, high, changed images]. low and high are
-    the 95 % interval of `paired_drop`, over images; a positive drop is worse.
+    the 95 % interval of `paired_drop`, over images; a positive drop is worse. With a control, of each metric [control,
+    drop, low, high] too.
 
     There are no drops when the baseline is missing, when it was scored on other samples, and when there are no samples;
-    nor of a metric that the baseline lacks, or has by another version of what is installed beside this package.
+    nor of a metric that the baseline lacks, or has by another version of what is installed beside this package. So it is
+    with the control.
     """
+    found = _against(cell, baseline)
+    if control is not None and cell.predictions.id and control.cell.predictions.id == cell.predictions.id:
+        both = cell.comparable(control.cell)
+        found["controlled"] = {m.name: _compared(m, cell, control.cell)[1:5] for m in both}
+    if control is not None and control.cell.installed:
+        found["control_installed"] = control.cell.installed
+    return found
+
+
+def _against(cell: Scored, baseline: Baseline | None) -> Measured:
     ids = cell.predictions.id
     noise = (baseline.noise if baseline else {}) | calibration_noise(cell)
     scored, samples = cell.scored, len(ids)
@@ -139,10 +155,10 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def complete(cell: Scored, baseline: Baseline | None) -> bool:
-    """Whether a measurement may be kept: the cell and its baseline have all scores, by today's scorers."""
+def complete(cell: Scored, *others: Baseline | None) -> bool:
+    """Whether a measurement may be kept: the cell, its baseline and its control have all scores, by today's scorers."""
     second_runs_current = all(second.current for second in cell.recalibrated.values())
-    return cell.current and second_runs_current and (baseline is None or baseline.current)
+    return cell.current and second_runs_current and all(other is None or other.current for other in others)
 
 
 def noise(first: Scored, second: Scored, result_noise: Noise) -> dict[str, float | None]:
@@ -176,7 +192,14 @@ def columns(measured: Measured) -> dict[str, float | None]:
         found |= {"same_as_baseline": measured["same"], "images": measured.get("images")}
     for metric, values in metrics:
         found.update(zip(_comparison_columns(metric), values[1:], strict=False))
+    for metric, values in measured.get("controlled", {}).items():
+        found.update(zip(_control_columns(metric), values, strict=True))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
+
+
+def _control_columns(metric: str) -> tuple[str, ...]:
+    drop = f"drop_control_{metric}"
+    return (f"control_{metric}", drop, f"{drop}_low", f"{drop}_high")
 
 
 def _comparison_columns(metric: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import orjson
@@ -26,6 +26,7 @@ NUMBER = b',"n":'
 TEXTS = ("sweep", "run", "attempt", "job", "code", "imported", "attention", "image_processor", "reason", "warning")
 LISTS = ("replaces", "starts")  # lists of attempts' ids
 LENGTHS = (1, 5, 6)  # values of one metric: alone; with a baseline and its drop; with the number of changed images too
+OF_CONTROL = 4  # values of one metric against a control: its own, the drop and its interval
 # Columns of a result that making tables uses without a check.
 COLUMNS = {"model": str, "dtype": str, "task": str, "part": str, "recipe": str, "recipe_json": str, "baseline": str,
            "data": str}  # fmt: skip
@@ -174,13 +175,15 @@ def _is_measured(record: Record) -> bool:
     metrics = record.get("metrics")
     texts = all(isinstance(record.get(k), str) for k in ("source", "scored"))
     texts &= all(_whole(record[k]) for k in ("generation", "images") if k in record)
-    texts &= all(_scalars(record.get(k)) for k in ("installed", "baseline_installed"))
+    texts &= all(_scalars(record.get(k)) for k in ("installed", "baseline_installed", "control_installed"))
     numbers = texts and _whole(record.get("samples")) and _scalars(record.get("noise")) and _scalar(record.get("same"))
-    return numbers and isinstance(metrics, dict) and all(_values(v) for v in metrics.values())
+    controlled = record.get("controlled", {})
+    known = isinstance(controlled, dict) and all(_values(v, (OF_CONTROL,)) for v in controlled.values())
+    return numbers and known and isinstance(metrics, dict) and all(_values(v) for v in metrics.values())
 
 
-def _values(values: object) -> bool:
-    return isinstance(values, list) and len(values) in LENGTHS and all(_number(v) or v is None for v in values)
+def _values(values: object, lengths: Sequence[int] = LENGTHS) -> bool:
+    return isinstance(values, list) and len(values) in lengths and all(_number(v) or v is None for v in values)
 
 
 def _scalars(values: object) -> bool:

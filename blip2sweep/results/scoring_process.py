@@ -53,10 +53,11 @@ class ScoringProcess:
         """Read a task's references and start METEOR before the first cell is done."""
         self._send({"task": task})
 
-    def submit(self, key: str, name: str, task: TaskJob, baseline: str) -> None:
-        """Request that the predictions `name` of cell `key` are scored, and measured against the cell with the key
-        `baseline`."""
-        self._send({"key": key, "name": name, "task": task, "baseline": baseline})
+    def submit(self, key: str, name: str, task: TaskJob, baseline: str, control: str | None = None) -> None:
+        """Request that the predictions `name` of cell `key` are scored, and measured against the cells with the keys
+        `baseline` and `control`."""
+        request: ScoreRequest = {"key": key, "name": name, "task": task, "baseline": baseline}
+        self._send({**request, "control": control} if control else request)
 
     def _send(self, request: ScoreRequest | WarmRequest) -> None:
         if self._process is None or self._process.poll() is not None:

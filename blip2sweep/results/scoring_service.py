@@ -2,7 +2,7 @@
 
 `python -m blip2sweep.results.scoring_service OUTPUT_DIR MINUTES` reads one JSON line for each request and answers each
 cell with a line (`wire/scoring.py`). Waiting requests are taken together, so that many cells cost one start of the
-tokenizer. One METEOR process serves all cells. Each scored cell is measured against its `baseline`. At the end of its
+tokenizer. One METEOR process serves all cells. Each scored cell is measured against its `baseline` and its `control`. At the end of its
 input the process finishes what it has.
 """
 
@@ -56,7 +56,9 @@ class Service:
             self.written = False
             failure = self._attempt(partial(self._score, request))
             if self.written:
-                self._optional(partial(self._drop_writer.add, request["name"], request["baseline"]))
+                self._optional(
+                    partial(self._drop_writer.add, request["name"], request["baseline"], request.get("control"))
+                )
             yield {"key": request["key"], "written": self.written, "failure": failure}
         self._optional(self._drop_writer.retry_waiting)
 

@@ -1,7 +1,8 @@
 """Makes the table from the ledger: one row for each cell, with metrics, paired drops and intervals.
 
 The columns are the cell's identity, its metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high`
-(95 %, paired, over images: metrics/intervals.py; a positive drop is worse). A task's main metric also has `changed_m`,
+(95 %, paired, over images: metrics/intervals.py; a positive drop is worse). A recovered cell has `control_m,
+drop_control_m, …` too, against the uncompressed model with the same recovery. A task's main metric also has `changed_m`,
 the number of images on which the cell differs. Then come output health, size, cost and provenance. Failed cells are
 rows too.
 """
@@ -130,12 +131,19 @@ def source_of(result: ResultLine, ledger: Ledger, variants: Variants) -> str:
     if not result["predictions"]:  # imported scores may come without outputs
         return ""
     name, second_runs = predictions_name(result), drops.recorded_second_runs(result)
-    return drops.source(name, second_runs, baseline_of(result, ledger), lambda n: variants.get(n, ()))
+    own = baseline_of(result, ledger), control_of(result, ledger)
+    return drops.source(name, second_runs, own[0], lambda n: variants.get(n, ()), own[1])
 
 
 def baseline_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
     """The `result` line of a result's baseline; None when the baseline is not done."""
     attempts = ledger.attempts.get(result["columns"]["baseline"])
+    return attempts.result if attempts else None
+
+
+def control_of(result: ResultLine, ledger: Ledger) -> ResultLine | None:
+    """The `result` line of a result's control; None for a cell without one, and when the control is not done."""
+    attempts = ledger.attempts.get(result["columns"].get("control", ""))
     return attempts.result if attempts else None
 
 

@@ -61,6 +61,10 @@ class Training:
             **({} if self.question == RAW else {"question": self.question}),
         }
 
+    def digest(self, reads: object) -> str:
+        """Twelve hex digits for the specs of recovery. reads: what else decides the training, as JSON."""
+        return digest([self.identity, reads])[:12]
+
     @cached_property
     def held_out_images(self) -> frozenset[Id]:
         """The first images of the draw, so that a larger draw holds out those of a smaller one too."""

@@ -139,9 +139,11 @@ class Measured(TypedDict):
     metrics: dict[str, list[float | None]]
     images: NotRequired[int]
     same: NotRequired[float]  # share of outputs equal to the baseline's
-    # {statistic: version} of what was installed beside this package, where it changes a score, of cell and baseline.
+    controlled: NotRequired[dict[str, list[float | None]]]  # {metric: [control, drop, low, high]}, against the control
+    # {statistic: version} of what was installed beside this package, where it changes a score, of cell, baseline and control.
     installed: NotRequired[dict[str, str]]
     baseline_installed: NotRequired[dict[str, str]]
+    control_installed: NotRequired[dict[str, str]]
 
 
 class MeasuredLine(Head, Measured):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from blip2sweep.wire.lines import Failure
 from blip2sweep.wire.pack import TaskJob
@@ -15,11 +15,13 @@ class WarmRequest(TypedDict):
 
 
 class ScoreRequest(WarmRequest):
-    """Score the predictions `name` of the cell `key`, and measure them against the cell with the key `baseline`."""
+    """Score the predictions `name` of the cell `key`, and measure them against the cells with the keys `baseline` and
+    `control`."""
 
     key: str
     name: str
     baseline: str
+    control: NotRequired[str]
 
 
 class ScoreAnswer(TypedDict):

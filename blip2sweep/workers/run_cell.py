@@ -147,8 +147,9 @@ def give_up(job: CellJob, common: AttemptId, journal: Journal, stop: Stop) -> No
 
 
 def columns(job: CellJob) -> Columns:
-    """The columns of the cell's row that are known before it runs, with its baseline's key."""
-    return {**job["columns"], "baseline": job["baseline"]}
+    """The columns of the cell's row that are known before it runs, with the keys of its baseline and its control."""
+    known: Columns = {**job["columns"], "baseline": job["baseline"]}
+    return {**known, "control": job["control"]} if "control" in job else known
 
 
 def say(key: str, what: str) -> None:
@@ -170,7 +171,7 @@ class Scoring:
 
     def __call__(self, name: str, job: CellJob) -> None:
         """Submit a cell's predictions."""
-        self.process.submit(job["key"], name, job["task"], job["baseline"])
+        self.process.submit(job["key"], name, job["task"], job["baseline"], job.get("control"))
         self._record_unscored()
 
     def close(self, wait: bool) -> bool:

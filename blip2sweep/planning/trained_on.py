@@ -1,0 +1,76 @@
+"""The training samples of a cell that is recovered, chosen while it is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from blip2sweep.compression.recover.spec import Recovery
+from blip2sweep.planning.model import Model
+from blip2sweep.tasks import TaskData, load_task
+from blip2sweep.tasks.calibration import Calibration, check_disjoint, check_other_pictures, same_pictures, shared_images
+from blip2sweep.tasks.settings import without_scoring
+from blip2sweep.tasks.training import (
+    Training,
+    check_kind,
+    check_learnable,
+    choose,
+    most_read,
+    split_section,
+    wording,
+)
+
+T = TypeVar("T")
+KEY = "recover.split"
+
+
+class Once(Protocol):
+    """`CellBuilder._once`: what is made of a section is made once."""
+
+    def __call__(self, kind: str, section: Any, make: Callable[[Any], T]) -> T: ...
+
+
+def training_of(
+    config: Mapping[str, Any], spec: Recovery, model: Model, task: TaskData, measured: Calibration | None, once: Once
+) -> Training:
+    """The training samples of a cell.
+
+    config: of the cell. spec: how its layers are trained. task: that is evaluated. measured: the calibration samples,
+    whose images are left out. Raises UserError, one line, where there are none, and where images are evaluated too.
+    """
+    check_kind(task)
+    recover, evaluated = config.get("recover") or {}, without_scoring(config["task"])
+    section = split_section(recover, evaluated)
+    split = once("samples", section, load_task)
+    once("train disjoint", [section, evaluated], lambda a: check_disjoint(split, a[0], task, a[1], KEY))
+    left_out = measured.job() if measured else None
+    words = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
+    own = [{k: recover.get(k) for k in ("n_samples", "split")}, spec.steps * spec.batch_size, spec.seed, spec.holdout]
+
+    def made(_: object) -> Training:
+        training = _chosen(own, section, split, measured)
+        prompt, question = wording(*words)
+        found = Training(**{**training, "prompt": prompt, "question": question})
+        check_other_pictures(found.data, section["split"], task, KEY)
+        assert check_learnable(found).identity
+        return found
+
+    return once("training", [own, section, evaluated, words, left_out], made)
+
+
+def _chosen(
+    own: list[Any], section: Mapping[str, Any], split: TaskData, measured: Calibration | None
+) -> dict[str, Any]:
+    """The fields of `Training` about the samples. Pictures that calibration measures under other ids are left out, too."""
+    recover, read, seed, holdout = own
+    without = set(shared_images(split, section, measured.data, measured.task)) if measured else set()
+    while True:
+        left = sum(s.image_id not in without for s in split.samples)
+        count = most_read(recover, split, left, read)
+        data = choose(split, count, seed, without)
+        others = same_pictures(data, measured.data) if measured else set()
+        if not others:
+            break
+        without |= others
+    found = {"task": dict(section), "data": data, "n_samples": count, "seed": seed, "holdout": holdout}
+    return {**found, "without": tuple(i for i in split.images if i in without)}

@@ -1,0 +1,140 @@
+"""A recipe whose layers are trained: what the training may not meet, the digest of what it depends on, and the control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.recover import LORA, QLORA
+from blip2sweep.compression.recover.spec import Recovery
+from blip2sweep.compression.recover.step import layers_of
+from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, Entries
+from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.models.part import Linear, Part
+from blip2sweep.recipe.recipe import PartRecipe, Recipe
+
+NF4 = "nf4"
+
+
+def recovery_of(recipe: Recipe) -> Recovery | None:
+    """How the layers of a recipe are trained; None where none are. `merged` is that of the first."""
+    return next((s for p in recipe.parts.values() for _, s in _trained(p)), None)
+
+
+@lru_cache(maxsize=65536)
+def _trained(part: PartRecipe) -> tuple[tuple[Linear, Recovery], ...]:
+    return tuple(pair for s in part.steps if s.kind == RECOVER for pair in layers_of(s.pairs))
+
+
+def without_recovery(recipe: Recipe) -> Recipe:
+    """The steps before recovery: what training begins with."""
+    n = recipe.kinds.index(RECOVER) if RECOVER in recipe.kinds else len(recipe.kinds)
+    return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in recipe.parts.items()})
+
+
+# ---- identity
+
+
+def stamped(recipe: Recipe, digest: Callable[[object], str]) -> Recipe:
+    """The recipe with `trained_on` in the specs of recovery.
+
+    It is a digest of the samples, of the steps before, and of all layers that are trained with a layer. digest: of the
+    samples and of what else is read, as JSON.
+    """
+    before = without_recovery(recipe)
+    layers = sorted(x.path for p in recipe.parts.values() for x, _ in _trained(p))
+    own = digest([None if before.empty else before.hash, layers])
+    return Recipe({n: _stamped(p, own) for n, p in recipe.parts.items()}, recipe.chosen_by)
+
+
+@lru_cache(maxsize=65536)
+def _stamped(part: PartRecipe, digest: str) -> PartRecipe:
+    return PartRecipe(part.part, tuple(_with_digest(s, digest) if s.kind == RECOVER else s for s in part.steps))
+
+
+def _with_digest(entries: Entries, digest: str) -> Entries:
+    pairs = tuple((x, s.measured_on(digest)) for x, s in layers_of(entries.pairs))
+    return Entries(entries.kind, pairs, entries.used)
+
+
+# ---- the control
+
+
+def control_of(recipe: Recipe) -> Recipe:
+    """The same recovery of the uncompressed model, not stamped; a function of the recipe alone.
+
+    Layers of dropped blocks are trained too where the recipe trains all others of that name. `qlora` is `lora` on
+    layers that nothing quantizes, and adapters are merged.
+    """
+    return Recipe({name: _control(part) for name, part in recipe.parts.items()})
+
+
+@lru_cache(maxsize=65536)
+def _control(part: PartRecipe) -> PartRecipe:
+    trained = _trained(part)
+    wanted = set(_paths(part.part, trained, {site.block for s in part.steps if s.kind == DROP for site, _ in s.pairs}))
+    spec = _uncompressed(trained[0][1]) if trained else None
+    pairs = tuple((x, spec) for x in part.part.linears if spec is not None and x.path in wanted)
+    return PartRecipe(part.part, (Entries(RECOVER, pairs),))
+
+
+def _uncompressed(spec: Recovery) -> Recovery:
+    method = LORA if spec.method == QLORA else spec.method
+    return replace(spec, method=method, merged=True if spec.has_adapters else None, trained_on=None)
+
+
+def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: set[int]) -> Iterator[str]:
+    for name in {x.name for x, _ in trained}:
+        own = {x.path for x, _ in trained if x.name == name}
+        every = {x.path for x in part.linears if x.name == name}
+        left = {x.path for x in part.linears if x.name == name and x.block not in dropped}
+        yield from every if own == left else own
+
+
+# ---- what cannot be trained
+
+
+def check_trainable(recipe: Recipe) -> None:
+    """Raise UserError, a line for each reason, where the recipe trains what cannot be trained."""
+    if recovery_of(recipe) is None:
+        return
+    first = next(i for i, p in enumerate(recipe.parts.values()) if _trained(p))
+    behind = list(recipe.parts.values())[first:]
+    found = [told for part in recipe.parts.values() for told in _packed(part)][:1]
+    found += [told for part in recipe.parts.values() for told in _without_nf4(part)][:1]
+    found += [told for part in behind for told in _rounded_inputs(part)][:1]
+    if found:
+        raise UserErrors(found) if len(found) > 1 else UserError(found[0])
+
+
+def _packed(part: PartRecipe) -> Iterator[str]:
+    packed = [site.path for s in part.steps for site, spec in s.pairs if _is_packed(spec)]
+    if packed:
+        yield f"{RECOVER}: {packed[0]} is packed, and packed kernels cannot be trained through; right: packed=null"
+
+
+def _is_packed(spec: object) -> bool:
+    return bool(spec.weights.packed if isinstance(spec, Scheme) else getattr(spec, "packed", None))
+
+
+def _without_nf4(part: PartRecipe) -> Iterator[str]:
+    first = next((s for s in part.steps if s.kind == QUANTIZE), Entries(QUANTIZE))
+    nf4 = {x.path for x, s in first.pairs if isinstance(s, Scheme) and s.weights.method == NF4}
+    others = [x.path for x, s in _trained(part) if s.method == QLORA and x.path not in nf4]
+    if others:
+        yield (
+            f"{RECOVER}.method={QLORA}: nf4 does not quantize {len(others)} layers of the target, such as {others[0]}; "
+            f"right: quant=nf4 with a part, blocks and layers that hold the target, a narrower {RECOVER}.target, or "
+            f"{RECOVER}={LORA}"
+        )
+
+
+def _rounded_inputs(part: PartRecipe) -> Iterator[str]:
+    rounded = [x.path for x, s in part.layers if s.input_activations is not None]
+    if rounded:
+        yield (
+            f"quant.input.bits: the inputs of {rounded[0]} are rounded, which has no gradient to train what comes before; "
+            f"right: input.bits=none with {RECOVER}"
+        )
