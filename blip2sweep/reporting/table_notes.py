@@ -68,7 +68,9 @@ def _further_notes(table: pd.DataFrame) -> Iterator[str]:
             "drop is against the baseline also where a row is recovered; drop to control is against the uncompressed model with the "
             "same recovery, a row of this table too, and what compression alone costs"
         )
-    merged = table["merged"].map(str).isin(["True", "mixed"]) if "merged" in table else pd.Series(False, index=table.index)
+    merged = (
+        table["merged"].map(str).isin(["True", "mixed"]) if "merged" in table else pd.Series(False, index=table.index)
+    )
     if "method" in table and table.loc[merged, "method"].notna().any():
         yield "merged: trained weights are on no grid of a quantizer, so they count 16 bits each"
 
