@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from blip2sweep.compression.quantize.kernels import Kernel, kernel_of
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE
+from blip2sweep.compression.sparsity import kernels as sparse_kernels
+from blip2sweep.compression.sparsity.spec import Sparse
+from blip2sweep.compression.step import QUANTIZE, SPARSITY, Spec
 from blip2sweep.compression.undo import Undo
 from blip2sweep.errors import UserError
 from blip2sweep.models.load import Loaded
@@ -22,28 +24,55 @@ OUTLIERS = 6.0  # inputs from this size on bitsandbytes int8 multiplies in 16 bi
 
 
 def split(recipe: Recipe) -> tuple[Recipe, Recipe]:
-    """(the recipe that is simulated, the recipe that is packed)."""
-    packed = {n: p.only(QUANTIZE.__eq__).requantized(lambda _, s: s if s.weights.packed else None)
-              for n, p in recipe.parts.items()}  # fmt: skip
+    """(the recipe that is simulated, the recipe that is packed).
+
+    A sparse layer that is packed is in both: its zeros are put in first.
+    """
+    kinds = (QUANTIZE, SPARSITY)
+    packed = {n: p.only(kinds.__contains__).where(_is_packed) for n, p in recipe.parts.items()}
     rest = {n: p.requantized(lambda _, s: None if s.weights.packed else s) for n, p in recipe.parts.items()}
     return Recipe(rest), Recipe(packed)
+
+
+def _is_packed(spec: Spec) -> bool:
+    return bool(spec.weights.packed if isinstance(spec, Scheme) else isinstance(spec, Sparse) and spec.packed)
 
 
 @contextmanager
 def packed_layers(loaded: Loaded, recipe: Recipe) -> Iterator[None]:
     """In it the recipe's layers are packed modules. Leaving it puts the originals back."""
+    pairs = [pair for part in recipe.parts.values() for s in part.steps for pair in s.pairs]
     with Undo() as undo:
-        for x, scheme in recipe.touched():
-            _exchange(loaded, x.path, scheme, undo)
+        for site, spec in pairs:
+            _exchange(loaded, site.path, spec, undo)
         yield
 
 
-def _exchange(loaded: Loaded, path: str, scheme: Scheme, undo: Undo) -> None:
+def _exchange(loaded: Loaded, path: str, spec: Spec, undo: Undo) -> None:
     module, device = loaded.model.get_submodule(path), loaded.device.type
     assert isinstance(module, nn.Linear)
-    if scheme.weights.packed != device:
-        raise UserError(f"quant.packed={scheme.weights.packed}: planned for that, and this worker has {device}")
-    undo.module(loaded.model, path, pack(module, scheme))
+    key, planned = ("quant", spec.weights.packed) if isinstance(spec, Scheme) else ("sparsity", sparse_kernels.DEVICE)
+    if planned != device:
+        raise UserError(f"{key}.packed={planned}: planned for that, and this worker has {device}")
+    undo.module(loaded.model, path, pack(module, spec) if isinstance(spec, Scheme) else pack_sparse(module))
+
+
+@torch.no_grad()
+def pack_sparse(module: nn.Linear) -> nn.Module:
+    """A copy of a linear layer whose weight torch's 2:4 kernels multiply. The original keeps its weight.
+
+    Raises UserError for a GPU without such kernels.
+    """
+    capability = torch.cuda.get_device_capability(module.weight.device)
+    if capability < sparse_kernels.CAPABILITY:
+        needed, found = (".".join(map(str, numbers)) for numbers in (sparse_kernels.CAPABILITY, capability))
+        raise UserError(
+            f"sparsity.packed=cuda: needs a GPU of compute capability {needed} or more, and this one has {found}"
+        )
+    own = copy.copy(module)
+    packed = torch.sparse.to_sparse_semi_structured(module.weight.data.contiguous())
+    own._parameters = {**module._parameters, "weight": nn.Parameter(packed, requires_grad=False)}
+    return own
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.cache.tensors import Memo
-from blip2sweep.canonical import canonical_json
+from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.compression.quantize.layer import exchange
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
@@ -18,6 +18,8 @@ from blip2sweep.compression.undo import Undo
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
+
+Made = Mapping[str, Mapping[str, Prepared]]  # {kind of step: {path: what was measured for the site}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,21 +85,24 @@ class Patch:
         self._before: str | None = None  # the name of the steps under the layers
         self._now: dict[str, _Layer] = {}
 
-    def apply(self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None) -> Applied:
+    def apply(
+        self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None, made: Made | None = None
+    ) -> Applied:
         """Put a recipe into the model. It is computed in float32 and cast back to each layer's dtype.
 
-        prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration).
+        prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration) for quantization. made: the
+        same for the other kinds of steps.
 
         Raises FloatingPointError naming a layer whose weights would not be finite, RuntimeError where the layers that
         differ are not those of the recipe, and UserError for a layer that device_map left off the device. The model is
         then as it was loaded.
         """
-        ready = prepared or {}
+        ready, others = prepared or {}, made or {}
         try:
             self._over.back()
-            self._lay_under(recipe, ready)
+            self._lay_under(recipe, others)
             written, recalled = self._layers(recipe, ready)
-            self._lay_over(recipe, ready)
+            self._lay_over(recipe, others)
         except BaseException:
             self.restore()
             raise
@@ -178,22 +183,22 @@ class Patch:
 
     # ---- the steps under and over them
 
-    def _lay_under(self, recipe: Recipe, ready: Mapping[str, Prepared]) -> None:
-        name = None if recipe.before.empty else recipe.before.hash
+    def _lay_under(self, recipe: Recipe, made: Made) -> None:
+        name = None if recipe.before.empty else _name(recipe.before, made)
         if name != self._before:
             self.restore()
-            self._steps(recipe, range(len(recipe.before.kinds)), self._under, ready)
+            self._steps(recipe, range(len(recipe.before.kinds)), self._under, made)
             self._before = name
 
-    def _lay_over(self, recipe: Recipe, ready: Mapping[str, Prepared]) -> None:
-        self._steps(recipe, range(len(recipe.before.kinds) + 1, len(recipe.kinds)), self._over, ready)
+    def _lay_over(self, recipe: Recipe, made: Made) -> None:
+        self._steps(recipe, range(len(recipe.before.kinds) + 1, len(recipe.kinds)), self._over, made)
 
-    def _steps(self, recipe: Recipe, which: Iterable[int], undo: Undo, ready: Mapping[str, Prepared]) -> None:
+    def _steps(self, recipe: Recipe, which: Iterable[int], undo: Undo, made: Made) -> None:
         for i in which:
-            pairs = recipe.step(i)
+            pairs, kind = recipe.step(i), recipe.kinds[i]
             if pairs:
                 before = {path: self._pointer(path) for path in self._everything}
-                step(recipe.kinds[i]).apply(self.loaded.model, pairs, undo, ready)
+                step(kind).apply(self.loaded.model, pairs, undo, made.get(kind, {}))
                 self._check_inside(recipe, i, before)
 
     def _check_inside(self, recipe: Recipe, i: int, before: Mapping[str, int]) -> None:
@@ -202,6 +207,12 @@ class Patch:
         outside = moved - recipe.layers_of(i)
         if outside:
             raise RuntimeError(f"layers written differ from the recipe: {sorted(outside)[:5]} …")
+
+
+def _name(before: Recipe, made: Made) -> str:
+    """The name of the steps that lie under the layers: other measurements of one recipe are another name."""
+    keys = [x.key for kind in before.kinds for x in made.get(kind, {}).values()]
+    return digest([before.hash, sorted(keys)]) if keys else before.hash
 
 
 def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:

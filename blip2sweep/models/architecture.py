@@ -47,14 +47,15 @@ class Stage(NamedTuple):
     children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in, and
     to the one of the longest path where several hold it (`stage_of`). The path "" holds all that no other does.
     stacks: paths of its lists of blocks, in their order. A part belongs to the stage that its stacks lie in. by_block:
-    a pass may stop between two of its blocks and go on from there (`BlockStage`). The last stage is the language
-    model's; the others see images alone.
+    a pass may stop between two of its blocks and go on from there (`BlockStage`). residual: its blocks add to what they
+    get, so a block can be left out. The last stage is the language model's; the others see images alone.
     """
 
     name: str
     children: tuple[str, ...]
     stacks: tuple[str, ...]
     by_block: bool = False
+    residual: bool = True
 
     def holds(self, path: str) -> bool:
         """Whether a module or parameter path is one of its children, or lies in one."""

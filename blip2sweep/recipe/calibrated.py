@@ -1,4 +1,4 @@
-"""Which layers of a recipe are measured. Their schemes get the digest of what they are measured on."""
+"""Which layers of a recipe are measured. Their specs get the digest of what they are measured on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Protocol
 from blip2sweep.compression.quantize import kernels
 from blip2sweep.compression.quantize.folds import folds_read
 from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.sparsity import kernels as sparse_kernels
+from blip2sweep.compression.sparsity.step import layers_of
+from blip2sweep.compression.step import DROP, SPARSITY
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -25,9 +28,15 @@ def part_calibrates(part: PartRecipe) -> bool:
     return any(calibrates(s) for s in {s for _, s in part.layers})
 
 
+@lru_cache(maxsize=65536)
+def part_norms(part: PartRecipe) -> bool:
+    """Whether the norms of inputs decide which weights of the part stay."""
+    return any(s.needs for s in {s for _, s in part.pairs_of(SPARSITY)})
+
+
 def measured_parts(recipe: Recipe) -> tuple[Part, ...]:
     """The parts with layers that are measured, in the model's order."""
-    return tuple(p.part for p in recipe.parts.values() if part_calibrates(p))
+    return tuple(p.part for p in recipe.parts.values() if part_calibrates(p) or part_norms(p))
 
 
 class Digest(Protocol):
@@ -37,16 +46,39 @@ class Digest(Protocol):
 
 
 def stamped(recipe: Recipe, digest: Digest) -> Recipe:
-    """The recipe with `calibration` in the schemes that are measured.
+    """The recipe with `calibration` in the specs that are measured.
 
     It is a digest of the samples, of the recipes of touched parts that are computed before, of the steps that come
     first, and of what the methods read of the anatomy. The config keys of calibration now choose the recipe too.
     """
-    parts: dict[str, PartRecipe] = {}
+    recipe, parts = _sparsity_stamped(recipe, digest), dict[str, PartRecipe]()
     for name, part in recipe.parts.items():
-        before = [p.hash for p in parts.values() if not p.empty]
+        before = [p.hash for p in parts.values() if beyond_sparsity(p)]
         parts[name] = _stamped(part, _digest(recipe, part, before, digest)) if part_calibrates(part) else part
     return Recipe(parts, recipe.chosen_by | _calibration_keys(recipe))
+
+
+def beyond_sparsity(part: PartRecipe) -> bool:
+    """Whether a part is changed by more than what is in the model while quantization is calibrated."""
+    return any(s.pairs for s in part.steps if s.kind not in (DROP, SPARSITY))
+
+
+def _sparsity_stamped(recipe: Recipe, digest: Digest) -> Recipe:
+    """The recipe with `calibration` in the specs of sparsity: the norms are measured first, behind dropped blocks."""
+    under, before, parts = recipe.until(SPARSITY), list[str](), dict[str, PartRecipe]()
+    for name, part in recipe.parts.items():
+        if part_norms(part):
+            blocks = {site.block for site, _ in part.pairs_of(SPARSITY)}
+            reads = None if under.empty else [under.hash]
+            part = _norms_stamped(part, digest(part.part.reads_text, before, len(blocks) > 1, reads))
+        own = part.only(SPARSITY.__eq__)
+        before, parts[name] = [*before, *([] if own.empty else [own.hash])], part
+    return Recipe(parts, recipe.chosen_by)
+
+
+@lru_cache(maxsize=65536)
+def _norms_stamped(part: PartRecipe, digest: str) -> PartRecipe:
+    return part.measured_on(SPARSITY, digest)
 
 
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:
@@ -131,4 +163,7 @@ def check_packed(recipe: Recipe, dtypes: Mapping[str, str], upstream: str = "ful
 
 @lru_cache(maxsize=65536)
 def _check_packed(part: PartRecipe, dtype: str) -> None:
+    sparse = layers_of(part.pairs_of(SPARSITY))
+    quantized = {x.path: s for x, s in part.layers}
     kernels.check_packed(part.part.name, part.layers, dtype)
+    sparse_kernels.check_packed(part.part.name, sparse, quantized, dtype)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, SpecFields, layers_in, step
+from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, SpecFields, layers_in, step
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -84,15 +84,35 @@ class PartRecipe:
         """
         return PartRecipe(self.part, tuple(_changed(s, change) if s.kind == QUANTIZE else s for s in self.steps))
 
+    def measured_on(self, kind: str, digest: str) -> PartRecipe:
+        """The same with the name of what the specs of one kind of step are measured on."""
+        return PartRecipe(self.part, tuple(_measured(s, digest) if s.kind == kind else s for s in self.steps))
+
+    def pairs_of(self, kind: str) -> tuple[Pair, ...]:
+        """The pairs of all steps of a kind."""
+        return tuple(pair for s in self.steps if s.kind == kind for pair in s.pairs)
+
     def only(self, wanted: Callable[[str], bool]) -> PartRecipe:
         """The same with only those steps whose kind is `wanted`."""
         return PartRecipe(self.part, tuple(s for s in self.steps if wanted(s.kind)))
+
+    def where(self, wanted: Callable[[Spec], bool]) -> PartRecipe:
+        """The same with only those pairs whose spec is `wanted`."""
+        kept = (
+            Entries(s.kind, tuple((site, spec) for site, spec in s.pairs if wanted(spec)), s.used) for s in self.steps
+        )
+        return PartRecipe(self.part, tuple(kept))
 
 
 def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]) -> Entries:
     typed = ((x, s) for x, s in entries.pairs if isinstance(x, Linear) and isinstance(s, Scheme))
     pairs = ((x, change(x, s)) for x, s in typed)
     return Entries(entries.kind, tuple((x, s) for x, s in pairs if s is not None), entries.used)
+
+
+def _measured(entries: Entries, digest: str) -> Entries:
+    pairs = tuple((site, spec.measured_on(digest)) for site, spec in entries.pairs)
+    return Entries(entries.kind, pairs, entries.used)
 
 
 def joined(steps: Iterable[tuple[str, Mapping[str, SpecFields]]]) -> RecipeIdentity:
@@ -160,8 +180,16 @@ class Recipe:
     @cached_property
     def before(self) -> Recipe:
         """The steps before the first quantization: they are in the model while it is calibrated."""
-        n = self.kinds.index(QUANTIZE) if QUANTIZE in self.kinds else len(self.kinds)
+        return self.until(QUANTIZE)
+
+    def until(self, kind: str) -> Recipe:
+        """The steps before the first one of a kind; all where there is none."""
+        n = self.kinds.index(kind) if kind in self.kinds else len(self.kinds)
         return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in self.parts.items()})
+
+    def only(self, kind: str) -> Recipe:
+        """The steps of one kind."""
+        return Recipe({name: p.only(kind.__eq__) for name, p in self.parts.items()})
 
     @cached_property
     def empty(self) -> bool:

@@ -17,7 +17,7 @@ from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.statistics import LayerInfo
 
-FIELDS = ("weight", "prescale", "low", "high")
+FIELDS = ("weight", "prescale", "low", "high", "kept")
 
 
 class StoredLayer(TypedDict):

@@ -97,7 +97,7 @@ def recall(memo: Memo, name: str, layers: Iterable[Linear], hessians: bool) -> d
     found: dict[str, Measured] = {}
     for x in layers:
         value = memo.get(f"{name} {x.path}")
-        if value is None or (hessians and len(value) < 5):
+        if value is None or (hessians and len(value) < 6):
             return None
         found[x.path] = _unpacked(x, value, hessians)
     return found
@@ -107,13 +107,17 @@ def keep(memo: Memo, name: str, measured: Mapping[str, Measured]) -> None:
     for path, m in measured.items():
         s = m.sums
         counts = torch.tensor([s.tokens, s.weight, m.rank], dtype=torch.float64)
-        memo.put(f"{name} {path}", (counts, s.sum_abs, s.low, s.high, *([] if s.hessian is None else [s.hessian])))
+        memo.put(
+            f"{name} {path}",
+            (counts, s.sum_abs, s.sum_squares, s.low, s.high, *([] if s.hessian is None else [s.hessian])),
+        )
 
 
 def _unpacked(layer: Linear, value: tuple[Tensor, ...], hessians: bool) -> Measured:
-    counts, sum_abs, low, high, *hessian = value
+    counts, sum_abs, sum_squares, low, high, *hessian = value
     tokens, weight, rank = counts.tolist()
     sums = replace(Statistics(1), in_features=layer.in_features, device=sum_abs.device)
-    sums.tokens, sums.weight, sums.sum_abs, sums.low, sums.high = int(tokens), weight, sum_abs, low, high
+    sums.tokens, sums.weight, sums.sum_abs, sums.sum_squares = int(tokens), weight, sum_abs, sum_squares
+    sums.low, sums.high = low, high
     sums.hessian = hessian[0] if hessians else None
     return Measured(sums, int(rank) if hessians else sums.rank())

@@ -9,7 +9,9 @@ from blip2sweep.backends.torch.provenance import computed_by
 from blip2sweep.cache.disk import Store
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.prepared import Prepared
+from blip2sweep.compression.step import SPARSITY
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.calibrated import part_calibrates, part_norms
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.wire.pack import CellJob
 
@@ -17,22 +19,32 @@ from blip2sweep.wire.pack import CellJob
 def prepare(state: ModelState, job: CellJob, recipe: Recipe, device: str, store: Store | None) -> dict[str, Prepared]:
     """{layer: weights that calibration made}; empty for a cell that calibrates nothing.
 
-    Layers are measured behind the steps that come before quantization. `state.prepared` is set to the result.
+    `state.prepared` is set to the result, and `state.made` to what is measured for the steps before quantization.
     """
-    state.prepared = {}
+    state.prepared, state.made = {}, {}
     if job.get("calibration"):
-        state.patch.apply(recipe.before)
         state.handover = Handover(job.get("share"), state.loaded.device)
-        state.prepared = state.handover(lambda: _calibrated(state, job, recipe, device, store))
+        _calibrator(state, job, device, store)
+        calibrate(state, recipe, samples_of(state, job))
+        warn_short(state.prepared)
     return state.prepared
 
 
-def _calibrated(
-    state: ModelState, job: CellJob, recipe: Recipe, device: str, store: Store | None
-) -> dict[str, Prepared]:
-    prepared = _calibrator(state, job, device, store)(recipe, samples_of(state, job))
-    warn_short(prepared)
-    return prepared
+def calibrate(state: ModelState, recipe: Recipe, samples: Calibration) -> None:
+    """Measure a recipe's layers on samples, and set `state.made` and `state.prepared`.
+
+    The norms for sparsity are measured behind the steps before it, all else behind the steps before quantization, which
+    are then in the model.
+    """
+    work = state.calibrator
+    assert work is not None
+    state.prepared, state.made = {}, {}
+    if any(map(part_norms, recipe.parts.values())):
+        state.patch.apply(recipe.until(SPARSITY))
+        state.made = {SPARSITY: state.handover(lambda: work.masks(recipe, samples))}
+    state.patch.apply(recipe.before, made=state.made)
+    if any(map(part_calibrates, recipe.parts.values())):
+        state.prepared = state.handover(lambda: work(recipe, samples))
 
 
 def samples_of(state: ModelState, job: CellJob) -> Calibration:
@@ -44,8 +56,7 @@ def samples_of(state: ModelState, job: CellJob) -> Calibration:
     return state.calibrations[name]
 
 
-def _calibrator(state: ModelState, job: CellJob, device: str, store: Store | None) -> Calibrator:
+def _calibrator(state: ModelState, job: CellJob, device: str, store: Store | None) -> None:
     if state.calibrator is None:
         came_from = origin(state.loaded, job, computed_by(device))
         state.calibrator = Calibrator(state.loaded, came_from, state.weights, Blocks(state.weights, store))
-    return state.calibrator

@@ -23,4 +23,4 @@ def cost_columns(evaluation: Evaluation, applied: Applied, state: ModelState) ->
     rest: Cost = {k: v for k, v in cost.items() if k not in NESTED}
     flat: Cost = {**stages, **hits, **rest, "bad_images": len(cost["bad_images"])}
     rounded: Cost = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in flat.items()}
-    return rounded | {"layers_written": applied.written, "hits_weights": applied.recalled} | summary(state.prepared)
+    return rounded | {"layers_written": applied.written, "hits_weights": applied.recalled} | summary(state.measured)

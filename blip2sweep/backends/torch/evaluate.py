@@ -75,6 +75,7 @@ def evaluate(
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
+    asked: AskedAll | None
     if isinstance(loaded.language, Matcher):
         matches = Matches(run, encoded, task, samples, loaded.language)
         scores = matches.all(shared)

@@ -40,10 +40,16 @@ class ModelState:
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     plain: tuple[str, propagation.States] | None = None  # full precision's states, of which task and prompt
     prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the current cell
+    made: dict[str, dict[str, Prepared]] = field(default_factory=dict)  # and for its steps before quantization, by kind
     origins: dict[str, JsonObject] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
     batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
+
+    @property
+    def measured(self) -> dict[str, Prepared]:
+        """{path: what calibration made of it last} of the current cell."""
+        return {path: x for made in (*self.made.values(), self.prepared) for path, x in made.items()}
 
 
 def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, remember: bool) -> ModelState:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from blip2sweep.apply.calibration import variants
 from blip2sweep.apply.packed import packed_layers
 from blip2sweep.backends.backend import SecondRun
-from blip2sweep.backends.torch.calibrate import samples_of
+from blip2sweep.backends.torch.calibrate import calibrate, samples_of
 from blip2sweep.backends.torch.evaluate import Evaluation
 from blip2sweep.backends.torch.model_state import ModelState
-from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.models.dtypes import HALF
 from blip2sweep.recipe import Recipe
-from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.lines import Flips
 from blip2sweep.wire.pack import CellJob
@@ -50,8 +47,8 @@ def calibration_noise(
     """
     found = {}
     for name, other in variants(samples_of(state, job)).items():
-        state.patch.apply(recipe.before)
-        state.patch.apply(recipe, state.handover(partial(_calibrated, state, recipe, other)))
+        calibrate(state, recipe, other)
+        state.patch.apply(recipe, state.prepared, state.made)
         with packed_layers(state.loaded, packed):
             second = evaluate()
         summary = {**other.arithmetic, "seed": other.seed, **_flips(first, second)}
@@ -65,13 +62,7 @@ def hand_over(state: ModelState, job: CellJob, recipe: Recipe) -> None:
     if not state.handover.gives:
         return
     for other in variants(samples_of(state, job)).values():
-        state.patch.apply(recipe.before)
-        state.handover(partial(_calibrated, state, recipe, other))
-
-
-def _calibrated(state: ModelState, recipe: Recipe, calibration: Calibration) -> dict[str, Prepared]:
-    assert state.calibrator is not None
-    return state.calibrator(recipe, calibration)
+        calibrate(state, recipe, other)
 
 
 def _flips(first: Evaluation, second: Evaluation) -> Flips:

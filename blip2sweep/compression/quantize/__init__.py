@@ -42,6 +42,8 @@ class Method:
     point when symmetric. prescale: whether it stores a 16-bit factor for each input. divides: whether a group must
     divide the row. row_sizes: the only group sizes that its library has.
 
+    keeps_zeros: whether `calibrated` takes `kept`, the weights of a sparse layer that may differ from zero.
+
     by_rows: whether scaling a row of the weight scales the result, unless one scale serves the whole tensor. What reads
     the row's output may then divide its own scale into it. folds: whether it has such a scale, which the `folds` of the
     model's YAML can absorb. unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
@@ -66,6 +68,7 @@ class Method:
     unclipped: tuple[str, ...] = ()
     searches: str | None = None
     semantics: int = 1
+    keeps_zeros: bool = False
 
     def has_bits(self, bits: int) -> bool:
         return bits in self.bits
@@ -151,7 +154,7 @@ METHODS = Methods({
         Method("fp4", (4,), ("group",), **CODEBOOK),
         Method("int8", (8,), ("channel",), extra="bitsandbytes", scale_bits=32, zero_point_bits=0),
         Method("float8", (8,), ("channel", "tensor"), type="float", extra="torchao", scale_bits=32, zero_point_bits=0),
-        Method("gptq", UP_FROM_2, CHANNEL_FIRST, RTN | GPTQ, calibrates="hessian", semantics=2),
+        Method("gptq", UP_FROM_2, CHANNEL_FIRST, RTN | GPTQ, calibrates="hessian", semantics=2, keeps_zeros=True),
         Method("awq", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": True}, calibrates="hessian", folds=True,
                unclipped=QUERIES_AND_KEYS, searches="rtn"),
         Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True,

@@ -3,6 +3,8 @@
 It minimises |W X - Q X|² for the X of the Hessian H = X Xᵀ. With U the upper Cholesky factor of H⁻¹, the error of
 column j is divided by U_jj and subtracted from the later columns along row j of U.
 
+The zeros of a sparse layer take up no error, as in llmcompressor: they are zero afterwards too.
+
 The float32 operations are in llmcompressor's order (0.14.0). So on a CPU the values are its own to the last bit. That
 matters because a column that rounds differently changes all later ones.
 """
@@ -102,14 +104,18 @@ class _Grid:
         return (codes - zero_point) * scale
 
 
-def quantize(weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | None = None) -> Tensor:
+def quantize(
+    weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | None = None, kept: Tensor | None = None
+) -> Tensor:
     """weight (out, in) float32 -> dequantized, same shape. upper (in, in): the factor of the Hessian, in `order`.
 
-    order: of the columns; None leaves them as they are.
+    order: of the columns; None leaves them as they are. kept (out, in) bool: the weights that may differ from zero;
+    None: all.
     """
     grid = _Grid(weight, weights)
     order = torch.arange(weight.shape[1]) if order is None else order.cpu()
     w, result = weight[:, order.to(weight.device)], torch.empty_like(weight)
+    there = None if kept is None else kept[:, order.to(weight.device)]
     groups = grid.group[order].tolist()
     block = _block_size(weights)
     for start in range(0, w.shape[1], block):
@@ -120,11 +126,17 @@ def quantize(weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | No
                 grid.set(groups[j], w[:, j : j + grid.size])
             value = grid.rounded(w[:, j], groups[j])
             error = (w[:, j] - value) / upper[j, j]
-            w[:, j:stop] -= error[:, None] * upper[j, j:stop]  # at once inside the block, and after it for the rest
+            # at once inside the block, and after it for the rest
+            w[:, j:stop] -= _taken_up(error[:, None] * upper[j, j:stop], there, j, stop)
             result[:, j], errors[:, j - start] = value, error
-        w[:, stop:] -= errors @ upper[start:stop, stop:]
+        w[:, stop:] -= _taken_up(errors @ upper[start:stop, stop:], there, stop, None)
     back = torch.argsort(order).to(weight.device)
     return result[:, back]
+
+
+def _taken_up(error: Tensor, kept: Tensor | None, start: int, stop: int | None) -> Tensor:
+    """The error that columns start:stop take up."""
+    return error if kept is None else error * kept[:, start:stop]
 
 
 def _block_size(weights: Weights) -> int:
@@ -133,8 +145,11 @@ def _block_size(weights: Weights) -> int:
     return block if weights.static_groups else -(-block // group) * group
 
 
-def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
-    """weight (out, in) float32 -> dequantized, same shape. info: damping, dead inputs and relative output error."""
+def calibrated(weight: Tensor, weights: Weights, statistics: Statistics, kept: Tensor | None = None) -> Result:
+    """weight (out, in) float32 -> dequantized, same shape. info: damping, dead inputs and relative output error.
+
+    kept (out, in) bool: the weights of a sparse layer that may differ from zero.
+    """
     assert statistics.hessian is not None
     assert weights.damp is not None
     hessian, order = statistics.hessian, None
@@ -142,6 +157,6 @@ def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Resu
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         hessian = hessian[order][:, order]
     factor = inverse_factor(hessian, weights.damp)
-    values = quantize(weight, factor.upper, weights, order)
+    values = quantize(weight, factor.upper, weights, order, kept)
     error = relative_error(values, weight, statistics.hessian)
     return Result(values, info={"damp": factor.damp, "dead": factor.dead, "error": error})

@@ -12,6 +12,7 @@ from blip2sweep.compression.quantize.activations import InputQuantizer
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.compression.undo import Undo
+from blip2sweep.compression.zeros import with_zeros
 from blip2sweep.errors import UserError
 
 Method = Callable[..., tuple[Tensor, Tensor | None]]
@@ -60,12 +61,12 @@ def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared
 
 @torch.no_grad()
 def quantized(path: str, module: nn.Linear, scheme: Scheme) -> tuple[Tensor, ...]:
-    """The weight and bias that the scheme's method makes of a layer."""
+    """The weight and bias that the scheme's method makes of a layer. The zeros of a sparse layer stay."""
     weight, bias = module.weight, module.bias
     method: Method = arithmetic(scheme.weights.method).apply
     # Copies: a method that works in place must not reach the original.
     new_weight, new_bias = method(_float_copy(weight), None if bias is None else _float_copy(bias), scheme.weights)
-    checked = [_checked(path, "weight", new_weight, weight)]
+    checked = [with_zeros(module, _checked(path, "weight", new_weight, weight))]
     if bias is not None:
         checked.append(_checked(path, "bias", new_bias, bias))
     return tuple(checked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -36,15 +36,15 @@ class Resolved(NamedTuple):
     used: frozenset[str]
 
 
-def options_of(values: Mapping[str, object], prefix: str) -> Options:
+def options_of(values: Mapping[str, object], prefix: str, known: Sequence[str] = OPTIONS) -> Options:
     """The options of one section that are not null. Those of its section `input` are named `input.bits` and so on.
 
-    prefix: the config key of the section. Raises UserError for an unknown name.
+    prefix: the config key of the section. known: the names that it may have. Raises UserError for any other name.
     """
     flat = dict(_flat(values))
     for name in flat:
-        if name not in OPTIONS:
-            raise UserError(f"{prefix}.{name}: unknown option; {nearest(str(name), OPTIONS)}")
+        if name not in known:
+            raise UserError(f"{prefix}.{name}: unknown option; {nearest(str(name), known)}")
     return tuple(Option(k, v, f"{prefix}.{k}") for k, v in flat.items() if v is not None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Option, Options, merged, options_of
@@ -20,14 +20,22 @@ class PartOptions(NamedTuple):
     where: str = ""
 
 
+Read = Callable[[Mapping[str, object], str], Options]  # the options of one kind of step in a part's section
+
+
+def of_quantization(values: Mapping[str, object], where: str) -> Options:
+    """All options of a part's section but those of sparsity."""
+    return options_of({k: v for k, v in values.items() if k != SPARSITY}, where)
+
+
 def read_per_part(
-    per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str
+    per_part: Mapping[str, object], names: list[str], anatomy: Anatomy, part: str, read: Read = of_quantization
 ) -> dict[str, PartOptions]:
     """{addressable part: its own options and target}. The options of a stack are one level deeper, as in
     `per_part.language.encoder.bits`.
 
-    names: the parts that `part` names. part: the value of `part`, for messages. Raises UserError for a part outside
-    `part`.
+    names: the parts that `part` names. part: the value of `part`, for messages. read: takes the options out of a part's
+    section without `blocks` and `layers`. Raises UserError for a part outside `part`.
     """
     found: dict[str, PartOptions] = {}
     without = of_no_part(per_part, anatomy)
@@ -38,7 +46,7 @@ def read_per_part(
         meant = [n for n in anatomy.resolve_names(word, where) if _reaches(n, names)]
         if not meant:
             raise UserError(f"{where}: outside part={part}, so it would do nothing; right: name {word} in part as well")
-        own = _part_options(values, where)
+        own = _part_options(values, where, read)
         for name in meant:
             before = found.get(name, PartOptions())
             found[name] = PartOptions(merged(before.options, own.options), merged(before.target, own.target), where)
@@ -50,11 +58,10 @@ def _reaches(name: str, names: Sequence[str]) -> bool:
     return name in names or name.partition(".")[0] in names or any(n.startswith(name + ".") for n in names)
 
 
-def _part_options(values: Mapping[str, object], where: str) -> PartOptions:
+def _part_options(values: Mapping[str, object], where: str, read: Read) -> PartOptions:
     places = {k: v for k, v in values.items() if k in ("blocks", "layers")}
     target = tuple(Option(k, str(v), f"{where}.{k}") for k, v in places.items() if v is not None)
-    own = {k: v for k, v in values.items() if k not in places and k != SPARSITY}
-    return PartOptions(options_of(own, where), target)
+    return PartOptions(read({k: v for k, v in values.items() if k not in places}, where), target)
 
 
 def _flat_parts(per_part: Mapping[str, object], anatomy: Anatomy) -> Iterator[tuple[str, Mapping[str, object]]]:

@@ -20,7 +20,7 @@ class Prepared:
 
     key: the name of everything that determined it. weight (out, in): in the layer's dtype, None where only the range of
     the input was measured. prescale (in), low and high (scalars): for the quantizer of the input. info: figures for the
-    record.
+    record. kept (out, ceil(in / 8)) uint8: which weights of a layer that is made sparse stay, eight of a row in a byte.
     """
 
     key: str
@@ -29,6 +29,7 @@ class Prepared:
     low: Tensor | None = None
     high: Tensor | None = None
     info: LayerInfo = field(default_factory=lambda: LayerInfo())
+    kept: Tensor | None = None
 
     def quantizer(self, activations: Activations) -> InputQuantizer:
         return InputQuantizer(activations, self.prescale, self.low, self.high)

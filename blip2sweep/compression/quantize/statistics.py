@@ -16,8 +16,8 @@ TOKENS_PER_INPUT = 4  # with fewer the second moment is poor
 class Statistics:
     """Sums over the inputs x (tokens, in) of a layer, added batch by batch, all float32.
 
-    hessian (in, in): Σ v x xᵀ, where v is the weight of a token. mean_abs (in): Σ v |x| / Σ v. low, high (in): the
-    range of each input. `add` raises FloatingPointError for inputs that are not finite.
+    hessian (in, in): Σ v x xᵀ, where v is the weight of a token. mean_abs (in): Σ v |x| / Σ v. sum_squares (in): Σ v x².
+    low, high (in): the range of each input. `add` raises FloatingPointError for inputs that are not finite.
     """
 
     in_features: int
@@ -27,11 +27,13 @@ class Statistics:
     weight: float = 0.0
     hessian: Tensor | None = None
     sum_abs: Tensor = field(init=False)
+    sum_squares: Tensor = field(init=False)
     low: Tensor = field(init=False)
     high: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.sum_abs = torch.zeros(self.in_features, device=self.device)
+        self.sum_squares = torch.zeros_like(self.sum_abs)
         self.low = torch.full_like(self.sum_abs, float("inf"))
         self.high = torch.full_like(self.sum_abs, float("-inf"))
         if self.with_hessian:
@@ -50,6 +52,7 @@ class Statistics:
         self.tokens += len(rows)
         self.weight += float(v.sum())
         self.sum_abs += v @ rows.abs()
+        self.sum_squares += v @ rows.square()
         self.low, self.high = self.low.minimum(rows.amin(0)), self.high.maximum(rows.amax(0))
         if self.hessian is not None:
             weighted = rows * v.sqrt()[:, None]
@@ -59,6 +62,11 @@ class Statistics:
     def mean_abs(self) -> Tensor:
         """(in): the mean absolute value of each input."""
         return self.sum_abs / max(self.weight, 1e-30)
+
+    @property
+    def norms(self) -> Tensor:
+        """(in): the norm ‖x‖₂ of each input over the tokens."""
+        return self.sum_squares.sqrt()
 
     @property
     def largest(self) -> Tensor:

@@ -1,48 +1,69 @@
-"""Sparsity as a step of a recipe: which weights of a linear layer become zero."""
+"""Sparsity as a step of a recipe: one mask for each linear layer. torch is imported only when it is applied."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from blip2sweep.compression.step import SPARSITY, Entries, Pair, Spec, SpecFields, as_dicts
+from blip2sweep.compression.sparsity import UNSTRUCTURED
+from blip2sweep.compression.sparsity.resolve import resolve
+from blip2sweep.compression.sparsity.spec import Sparse
+from blip2sweep.compression.step import Pair, Spec, SpecFields
 from blip2sweep.errors import UserError
-from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.part import Part
+from blip2sweep.models.part import Linear, Part
 
 if TYPE_CHECKING:
     from torch import nn
 
     from blip2sweep.compression.undo import Undo
 
+__all__ = ["AFTER", "LEVEL", "SEMANTICS", "apply", "from_entry", "identity", "layers_of", "resolve", "text", "to_entry"]
+
 LEVEL, AFTER, SEMANTICS = "layer", False, 1
 
 
-def resolve(
-    config: Mapping[str, object], anatomy: Anatomy, where: str = SPARSITY, runs: bool = True
-) -> dict[str, Entries]:
-    """{part: entries} of the config of a cell."""
-    section = config.get(where)
-    if not isinstance(section, Mapping) or section.get("method") is None:
-        return {}
-    raise UserError(f"{where}={section['method']}: not made yet; right: {where}=none")
+def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Sparse], ...]:
+    """The entries of a sparsity step, with their types."""
+    return tuple((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Sparse))
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
-    return as_dicts(pairs)
+    """{module path: spec}. Two ratios that leave as many zeros in a row are one, so the number stands in their place."""
+    return {x.path: _with_zeros(s, x.in_features) for x, s in layers_of(pairs)}
+
+
+def _with_zeros(sparse: Sparse, in_features: int) -> SpecFields:
+    fields = sparse.as_dict()
+    return {
+        ("zeros" if k == "ratio" else k): sparse.zeros(in_features) if k == "ratio" else v for k, v in fields.items()
+    }
+
+
+def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
+    """Put zeros into the layers' weights, which stay zero in later steps. made: {path: `Prepared`} of measured layers."""
+    from blip2sweep.compression.sparsity.layer import exchange
+
+    for x, sparse in layers_of(pairs):
+        exchange(x.path, model.get_submodule(x.path), sparse, undo, made.get(x.path))
+
+
+# ---- in words
 
 
 def to_entry(spec: Spec) -> SpecFields:
     return spec.as_dict()
 
 
-def from_entry(entry: Mapping[str, object]) -> Spec:
-    raise UserError(f"recipe entry {dict(entry)}: not made yet")
+def from_entry(entry: Mapping[str, object]) -> Sparse:
+    """The inverse of `to_entry`. Raises UserError for fields that make no spec."""
+    try:
+        return Sparse(**entry)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(f"recipe entry {dict(entry)}: {error}") from error
 
 
 def text(entry: Mapping[str, object]) -> str:
-    return str(entry.get("method"))
-
-
-def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
-    raise NotImplementedError
+    """A spec in one word, such as `wanda0.5` or `magnitude2of4`."""
+    unstructured = entry.get("pattern", UNSTRUCTURED) == UNSTRUCTURED
+    word = f"{entry['method']}{entry['ratio'] if unstructured else entry['pattern']}"
+    return f"{word}/packed" if entry.get("packed") else word

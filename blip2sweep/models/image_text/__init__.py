@@ -36,7 +36,7 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     towers = tuple(dict.fromkeys(".".join(path.split(".")[:2]) for path in vision))
     return (
         Stage(VISION, towers, vision, by_block=True),
-        Stage(CONNECTOR, (*connector, *CONNECTORS), connector),
+        Stage(CONNECTOR, (*connector, *CONNECTORS), connector, residual=False),
         Stage(LANGUAGE, ("",), language),
     )
 

@@ -1,0 +1,156 @@
+"""Config -> specs: the group `sparsity` and `per_part.<part>.sparsity`, for the layers that `part, blocks, layers, keep`
+select."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from blip2sweep.compression.quantize.options import Option, Options, options_of
+from blip2sweep.compression.quantize.per_part import read_per_part
+from blip2sweep.compression.quantize.selection import Selection, hits, of_keep, of_parts, section
+from blip2sweep.compression.sparsity import GROUP, METHODS, PATTERNS, RATIO, UNSTRUCTURED
+from blip2sweep.compression.sparsity.kernels import resolve_packed
+from blip2sweep.compression.sparsity.spec import Sparse
+from blip2sweep.compression.step import SPARSITY, Entries
+from blip2sweep.errors import UserError, nearest
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.part import Linear
+
+OPTIONS = ("method", "ratio", "pattern", "packed")
+
+
+class Resolved(NamedTuple):
+    """A spec and the config keys that determined it. The spec is None where the layer stays dense."""
+
+    spec: Sparse | None
+    used: frozenset[str]
+
+
+def resolve(
+    config: Mapping[str, object], anatomy: Anatomy, where: str = SPARSITY, runs: bool = True
+) -> dict[str, Entries]:
+    """{part: entries} of the config of a cell, empty where no layer is made sparse.
+
+    Raises UserError, one line, for options that are wrong, and for a layer that they cannot be applied to.
+    """
+    common, per_part = options_of(section(config, where), where, OPTIONS), section(config, "per_part")
+    if config.get("recipe_file"):
+        return _beside_file(common, str(config["recipe_file"]))
+    if not (_given(common).get("method") or _mentioned(per_part)):
+        return {}
+    names = anatomy.part_names(str(config["part"]))
+    own = read_per_part(per_part, names, anatomy, str(config["part"]), _of_part)
+    selections = [*of_parts(config, names, common, own), *of_keep(config, names, anatomy)]
+    by_part = {part: tuple(s for s in selections if s.name.partition(".")[0] == part) for part in anatomy.parts}
+    found = {part: _entries(anatomy, part, own) for part, own in by_part.items()}
+    return found if any(entries.pairs or entries.used for entries in found.values()) else {}
+
+
+def _beside_file(common: Options, path: str) -> dict[str, Entries]:
+    """Raise UserError where both the group and a recipe file say what becomes sparse."""
+    method = _given(common).get("method")
+    if method is not None:
+        raise UserError(
+            f"{_name(method)}: recipe_file={path} names all layers of the recipe; right: entries with step: {SPARSITY} in it"
+        )
+    return {}
+
+
+def _mentioned(values: object) -> bool:
+    """Whether `sparsity` stands anywhere in `per_part`."""
+    return isinstance(values, Mapping) and (SPARSITY in values or any(map(_mentioned, values.values())))
+
+
+def _of_part(values: Mapping[str, object], where: str) -> Options:
+    return options_of(section(values, SPARSITY), f"{where}.{SPARSITY}", OPTIONS)
+
+
+# ---- options -> spec
+
+
+@lru_cache(maxsize=4096)
+def resolve_options(options: Options) -> Resolved:
+    """The spec that these options mean. An option that it does not use is dropped, and its key is not among the used ones.
+
+    Raises UserError naming the key that is wrong.
+    """
+    given = _given(options)
+    method = given.get("method")
+    if method is None or str(method.value).lower() == "none":
+        return Resolved(None, _origins(given, ("method",)))
+    if method.value not in METHODS:
+        raise UserError(f"{_name(method)}: unknown method; {nearest(str(method.value), [*METHODS, 'none'])}")
+    pattern = _pattern(given.get("pattern"))
+    ratio, packed = _ratio(given.get("ratio")), resolve_packed(given.get("packed"), pattern)
+    names = ("method", "pattern", *(["packed"] if packed else []), *(["ratio"] if pattern == UNSTRUCTURED else []))
+    own = ratio if pattern == UNSTRUCTURED else None
+    return Resolved(Sparse(str(method.value), pattern, own, packed), _origins(given, names))
+
+
+def _given(options: Options) -> dict[str, Option]:
+    return {k.name: k for k in options}
+
+
+def _origins(given: Mapping[str, Option], names: Iterable[str]) -> frozenset[str]:
+    return frozenset(given[n].origin for n in names if n in given)
+
+
+def _name(option: Option) -> str:
+    return f"{option.origin}={option.value}"
+
+
+def _pattern(option: Option | None) -> str:
+    if option is not None and option.value not in PATTERNS:
+        raise UserError(f"{_name(option)}: right: {' or '.join(PATTERNS)}")
+    return UNSTRUCTURED if option is None else str(option.value)
+
+
+def _ratio(option: Option | None) -> float:
+    if option is None:
+        return RATIO
+    value = option.value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
+        raise UserError(f"{_name(option)}: right: a number between 0 and 1, such as 0.5")
+    return float(value)
+
+
+# ---- selections -> entries
+
+
+@lru_cache(maxsize=65536)
+def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> Entries:
+    layers = anatomy.parts[part].linears
+    chosen: list[Resolved | None] = [None] * len(layers)
+    for selection in selections:
+        resolved = _resolved(selection)
+        for i in hits(anatomy, selection, chosen):
+            _check_row(selection, resolved.spec, layers[i])
+            chosen[i] = resolved
+    pairs = tuple((x, r.spec) for x, r in zip(layers, chosen, strict=True) if r and r.spec)
+    used = frozenset().union(*(r.used for r in chosen if r))
+    return Entries(SPARSITY, pairs, used.union(*(s.origins for s in selections)) if pairs else used)
+
+
+def _resolved(selection: Selection) -> Resolved:
+    if selection.options is None:
+        return Resolved(None, selection.origins)
+    return resolve_options(selection.options)
+
+
+def _check_row(selection: Selection, spec: Sparse | None, x: Linear) -> None:
+    """Raise UserError for a row that the pattern does not fit, or of which no weight would become zero."""
+    if spec is None:
+        return
+    option = _given(selection.options or ()).get("pattern" if spec.structured else "ratio")
+    typed = _name(option) if option else f"{SPARSITY}.ratio (default)={RATIO}"
+    if spec.structured and x.in_features % GROUP:
+        raise UserError(
+            f"{typed}: {x.path} has rows of {x.in_features}, which {GROUP} does not divide; right: "
+            f"pattern={UNSTRUCTURED}, or keep={selection.name}:all:{x.leaf}"
+        )
+    if not spec.zeros(x.in_features):
+        raise UserError(
+            f"{typed}: leaves all {x.in_features} weights in a row of {x.path}; right: from {1 / x.in_features:.2g} up"
+        )
