@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 
 from blip2sweep.models.learning import inference
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
@@ -96,8 +97,10 @@ class Prefilled:
 
     @inference
     def generate(self, generation: Generation) -> list[Text]:
+        # A cache of our own: transformers makes one of as many entries as the encoder has blocks, which may be too few.
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         out = self.language.model.generate(
             attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
-            encoder_outputs=self.encoded, **beams(generation),
+            encoder_outputs=self.encoded, past_key_values=cache, **beams(generation),
         )  # fmt: skip
         return self.language.base.texts(out[:, 1:].tolist())  # the first is the start token

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from blip2sweep.models.architecture import Family, Implementation, Stage
+from blip2sweep.models.fields import size
+from blip2sweep.models.work import (
+    Asked,
+    Product,
+    Sizes,
+    Work,
+    decoder,
+    encoder_decoder,
+    linear,
+    queries,
+    tower,
+    written,
+)
 
 MODEL_TYPE = "blip-2"
 FAMILIES = {
@@ -21,6 +34,29 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
         Stage(BRIDGE, ("query_tokens", "qformer"), ("qformer.encoder.layer",)),
         Stage(LANGUAGE, ("language_projection", "language_model"), FAMILIES[str(model["family"])].stacks),
     )
+
+
+def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[Work]:
+    """See `models.architecture.work`."""
+    n = size("num_query_tokens", config)
+    yield from tower(VISION, "vision_model.encoder.layers", config)
+    yield queries("qformer.encoder.layer", config, n)
+    yield from language_work(FAMILIES[str(model["family"])].stacks, config, n, asked)
+
+
+def language_work(stacks: Sequence[str], config: Sizes, n: int, asked: Asked) -> Iterator[Work]:
+    """What a language model of one stack, or of an encoder and a decoder, computes behind a projection of n queries. The
+    first length of the prompt is its own."""
+    read, words = n + asked.prompt[0], size("text_config.vocab_size", config)
+    behind, two = written(asked, read), len(stacks) > 1
+    own = size("text_config.d_model" if two else "text_config.hidden_size", config)
+    yield Product(LANGUAGE, linear(n, size("qformer_config.hidden_size", config), own))
+    if two:
+        yield from encoder_decoder(stacks, read, asked)
+    else:
+        yield decoder(stacks[0], read, behind)
+    heads = asked.beams * asked.written + sum(asked.options) if two else behind.heads
+    yield Product(LANGUAGE, linear(heads, own, words))
 
 
 def implementation(model: Mapping[str, object]) -> Implementation:

@@ -47,7 +47,7 @@ class Tower:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.all[0].parameters()).dtype
+        return next(p.dtype for block in self.all for p in block.parameters())  # a dropped block has none
 
     def features(self, rows: Rows, pixels: bool) -> BaseModelOutputWithPooling:
         """One pass. pixels: whether the rows are pixels; otherwise they say only the pictures' shapes."""
