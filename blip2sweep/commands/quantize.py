@@ -74,8 +74,8 @@ def _check(cell: Cell, to: Path) -> None:
     if cell.backend:
         name = cell.backend["name"]
         raise UserError(f"quantize: backend={name} makes no checkpoint; right: backend=torch")
-    if any(s.weights.packed for s in cell.recipe.schemes.values()):
-        raise UserError("quantize: packed layers cannot be written; right: without quant.packed")
+    if any(entry.get("packed") for entry in targets(cell.recipe)):
+        raise UserError("quantize: packed layers cannot be written; right: without quant.packed and sparsity.packed")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: holds something already; right: a new or empty folder")
 
