@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.compression.step import DROP
+from blip2sweep.compression.recover.step import layers_of
+from blip2sweep.compression.step import DROP, RECOVER
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
@@ -76,8 +77,16 @@ def _check(cell: Cell, to: Path) -> None:
         raise UserError(f"quantize: backend={name} makes no checkpoint; right: backend=torch")
     if any(entry.get("packed") for entry in targets(cell.recipe)):
         raise UserError("quantize: packed layers cannot be written; right: without quant.packed and sparsity.packed")
+    if _has_adapters(cell.recipe):
+        raise UserError("quantize: adapters beside the layers are no part of a checkpoint; right: recover.merge=true")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: holds something already; right: a new or empty folder")
+
+
+def _has_adapters(recipe: Recipe) -> bool:
+    """Whether adapters stay beside their layers."""
+    steps = (recipe.step(i) for i, kind in enumerate(recipe.kinds) if kind == RECOVER)
+    return any(s.has_adapters and not s.merged for pairs in steps for _, s in layers_of(pairs))
 
 
 def _recipe(cell: Cell) -> JsonObject:
