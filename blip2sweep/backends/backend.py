@@ -15,6 +15,7 @@ from typing import Protocol, TypedDict, cast
 from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.latency import Latency
 from blip2sweep.wire.lines import Cost, Provenance
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
@@ -91,6 +92,26 @@ class Backend(Protocol):
 
         Its samples are those of `tasks.planned_task(job["task"])`: a process that shares the cell has some of them.
         """
+        ...
+
+
+class Times(Protocol):
+    """What a back end may have besides: it measures latency. Of one without no cell is timed (`analysis.latency`).
+
+    RUNS_ALL: whether the kernels of every recipe really run, as where the back end compiles them. torch's run where they
+    are not simulated (blip2sweep/recipe/simulated.py).
+    """
+
+    RUNS_ALL: bool
+
+    @property
+    def device_name(self) -> str:
+        """The name of the device it runs on, by which latencies are kept."""
+        ...
+
+    def measure(self, job: CellJob) -> Sequence[Latency]:
+        """Time a cell and its baseline in turns, at batch 1 and at the largest batch. Any exception is told, and the
+        cell stays done."""
         ...
 
 

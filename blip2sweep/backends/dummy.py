@@ -3,7 +3,8 @@
 Its answers depend on the cell alone. BLIP2SWEEP_DUMMY is JSON with its behaviour. `seconds`: for each cell. `slow`,
 `raise`, `exit`, `break`, `oom`: words in the recipes of cells that take ten times as long, raise an error, end the
 process, break the device for the rest of the process, or run out of memory unless the batch is halved. `warning`: a
-text. `deaf`: cells ignore TERM, like a long call outside of Python.
+text. `deaf`: cells ignore TERM, like a long call outside of Python. `untimed`: words in the recipes of cells that cannot
+be timed, and `dies_timed` of those whose timing ends the process. `timed_seconds`: for each.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from collections.abc import Sequence
 from blip2sweep.backends.backend import Answered
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.errors import UserError
+from blip2sweep.machine.devices import cpu_name
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions, columns_of
 from blip2sweep.tasks.sample import Sample
 from blip2sweep.tasks.task import candidates, ranked
+from blip2sweep.wire.latency import Latency
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 WORDS = ("yes", "no", "red", "blue", "green", "circle", "square", "2", "3", "a small red circle")
@@ -63,6 +66,24 @@ class Dummy:
         records = [_record(s, job["key"], self.task(job)) for s in self.task(job).samples]
         return Answered(Predictions.of(records), {"seconds": time.perf_counter() - start, "batch_size": batch_size})
 
+    # ---- latency
+
+    RUNS_ALL = False
+
+    @property
+    def device_name(self) -> str:
+        return str(self.behaviour.get("device_name", cpu_name()))
+
+    def measure(self, job: CellJob) -> list[Latency]:
+        recipe = job["columns"]["recipe"]
+        time.sleep(self.behaviour.get("timed_seconds", 0))
+        if self._listed("dies_timed", recipe):
+            os._exit(9)
+        if self._listed("untimed", recipe):
+            raise RuntimeError(f"told not to time {recipe}")
+        ms = 1.0 if job["key"] == job["baseline"] else 1.0 + int(digest(["latency", job["key"]])[:6], 16) / 2**24
+        return [_latency(self.device_name, batch, ms) for batch in (1, 8)]
+
     def _misbehave(self, recipe: str, batch_size: int | None) -> None:
         if self._listed("exit", recipe):
             os._exit(9)
@@ -77,6 +98,13 @@ class Dummy:
 
     def _listed(self, what: str, recipe: str) -> bool:
         return any(word in recipe for word in self.behaviour.get(what, ()))
+
+
+def _latency(device: str, batch: int, ms: float) -> Latency:
+    return {
+        "device": device, "threads": 1, "batch": batch, "runs": 4, "ms_median": ms / batch, "ms_p90": 1.5 * ms / batch,
+        "baseline_ms_median": 1.0 / batch, "baseline_ms_p90": 1.5 / batch, "seconds": 0.1,
+    }  # fmt: skip
 
 
 def _record(sample: Sample, key: str, task: TaskData) -> dict[str, object]:

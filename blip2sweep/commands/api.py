@@ -13,6 +13,7 @@ from blip2sweep.commands.run import run_sweep
 from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
 from blip2sweep.config.standalone import composer
+from blip2sweep.machine.devices import devices_here
 from blip2sweep.planning.plan import PlannedJob
 from blip2sweep.planning.processes import checked_processes
 from blip2sweep.reporting.sources import load_sources
@@ -35,8 +36,9 @@ def run(
     jobs = [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
     outcome = run_sweep(
         jobs,
-        lambda plan, sweep, output_dir: run_local([c.job() for c in plan.todo], sweep, output_dir, workers, processes),
-        check=lambda plan: check_local(plan.todo, workers, processes),
+        lambda plan, sweep, folder: run_local([c.job() for c in plan.to_launch], sweep, folder, workers, processes),
+        check=lambda plan: check_local(plan.to_launch, workers, processes),
+        devices=devices_here,
     )
     return read_table(outcome.sweep.folder(outcome.output_dir) / "table.parquet")
 

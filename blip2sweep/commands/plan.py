@@ -12,6 +12,7 @@ from blip2sweep.console.printing import console, say, say_text
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
 from blip2sweep.planning.plan import Plan
+from blip2sweep.planning.timing_costs import with_timing
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.running.status import duration
 from blip2sweep.wire.launcher import Launcher
@@ -39,17 +40,16 @@ def describe(plan: Plan) -> None:
     screen.print(table)
     for i, reason in plan.reasons.items():
         say(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
-    say(plan.summary())
-    if plan.earlier:
-        say(plan.earlier)
+    for line in plan.remarks:
+        say(line)
 
 
 def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes: int) -> None:
     from blip2sweep.running.local import worker_gpus
 
-    jobs = [c.job() for c in plan.todo]
+    jobs = [c.job() for c in plan.to_launch]
     count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
-    seconds = expected_seconds(jobs, Ledger(output_dir).refresh(), processes)
+    seconds = _expected(plan, jobs, output_dir, processes)
     _packs(make_packs(jobs, count), seconds, "worker", processes)
 
 
@@ -57,10 +57,10 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     from blip2sweep.slurm.settings import gpus_of
     from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
 
-    jobs, ledger = [c.job() for c in plan.todo], Ledger(output_dir).refresh()
+    jobs = [c.job() for c in plan.to_launch]
     if not jobs:
         return
-    seconds = expected_seconds(jobs, ledger, launcher.get("processes_per_cell") or 1)
+    seconds = _expected(plan, jobs, output_dir, launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
     _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
     size = array_size(launcher)
@@ -69,6 +69,13 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
         f"\nsbatch script (one array element a pack{arrays}):\n\n"
         + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
     )
+
+
+def _expected(plan: Plan, jobs: list[CellJob], output_dir: Path, processes: int) -> dict[str, float]:
+    """{key: seconds}, those of timing included."""
+    ledger = Ledger(output_dir).refresh()
+    seconds = expected_seconds(jobs, ledger, processes)
+    return with_timing(seconds, jobs, ledger, plan.timed.keys if plan.timed else (), plan.done)
 
 
 def _packs(packs: list[list[CellJob]], seconds: dict[str, float], word: str, gpus: int = 1, tasks: int = 1) -> None:

@@ -22,12 +22,15 @@ from blip2sweep.commands.run_checks import (
     check_noise_floor,
     check_output_dir,
     check_sizes,
+    times,
 )
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
+from blip2sweep.machine.devices import Devices
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.planning.sweep import asked_by_both, new_sweep
+from blip2sweep.planning.timed import Timed, check_some_timed, timed_cells
 from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
@@ -73,39 +76,46 @@ def run_sweep(
     launch: Launch,
     begun: set[Path] | None = None,
     check: Callable[[Plan], None] = lambda plan: None,
+    devices: Callable[[], Devices | None] = lambda: None,
 ) -> Outcome:
     """Plan the jobs, launch the cells without a result, collect and print. Settings that belong to no cell come from
     the first job.
 
     begun: the files of sweeps that the caller has launched before and goes on with; this sweep's file is added. check:
-    raises UserError for a plan that cannot be launched, before anything is printed or written.
+    raises UserError for a plan that cannot be launched, before anything is printed or written. devices: as `plan_sweep`
+    takes them.
     """
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
     begun = set() if begun is None else begun
-    plan, ledger = plan_sweep(jobs, begun)
+    plan, ledger = plan_sweep(jobs, begun, devices)
     check(plan)
     screen = console(err=True)
     announce(plan, screen)
     sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
     go_on(sweep, plan, output_dir, begun)
     with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
-    told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun)
+    told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun, plan.timed)
     sweep.settings, sweep.tracking = told, dict(config["tracking"])
     if code := {full: c for cell in plan.cells.values() for full, c in cell.outside.items()}:
         sweep.settings["outside"] = code
     sweep.submissions = submissions_of(output_dir, sweep.name)
-    if not plan.todo:
+    if not plan.to_launch:
         sweep.write(output_dir)
         screen.print("nothing to run: every cell is in the ledger")
     with term_as_ctrl_c():
-        if plan.todo and not launch(plan, sweep, output_dir):
+        if plan.to_launch and not launch(plan, sweep, output_dir):
             return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
         return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
 
 
-def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tuple[Plan, Ledger]:
-    """Make the plan and check all settings. Every error of a sweep is raised here, and nothing is written."""
+def plan_sweep(
+    jobs: Sequence[PlannedJob], begun: Collection[Path] = (), devices: Callable[[], Devices | None] = lambda: None
+) -> tuple[Plan, Ledger]:
+    """Make the plan and check all settings. Every error of a sweep is raised here, and nothing is written.
+
+    devices: gives those that the cells would be timed on, or None where that is not known here.
+    """
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
     check_output_dir(output_dir)
@@ -118,6 +128,9 @@ def plan_sweep(jobs: Sequence[PlannedJob], begun: Collection[Path] = ()) -> tupl
     check_measured_by_torch(config, plan)
     check_noise_floor(config, plan)
     check_chat(jobs, plan)
+    if times(config):
+        check_some_timed(plan)
+        plan.timed = timed_cells(plan, ledger, devices())
     if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
         say(told, err=True)
     return plan, ledger
@@ -175,7 +188,7 @@ def cell_overrides(command: str) -> list[str]:
     return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
-def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
+def settings(config: Config, rerun: dict[str, list[str]], timed: Timed | None = None) -> Settings:
     """The settings that workers get besides the cells."""
     told: JsonObject = {
         "batch_size": config.get("batch_size"),
@@ -187,14 +200,14 @@ def settings(config: Config, rerun: dict[str, list[str]]) -> Settings:
     if asks_of(config):
         told["chat"] = endpoint(config["chat"])
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
+    told |= {"latency": list(timed.keys)} if timed else {}
     return cast("Settings", told)
 
 
 def announce(plan: Plan, screen: Console) -> None:
     """Print how many cells there are, and which are skipped and why."""
-    screen.print(plan.summary())
-    if plan.earlier:
-        screen.print(plan.earlier)
+    for line in plan.remarks:
+        screen.print(line, soft_wrap=True)
     for i, reason in plan.reasons.items():
         screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
 

@@ -34,6 +34,11 @@ def check_noise_floor(config: Config, plan: Plan) -> None:
         )
 
 
+def times(config: Config) -> bool:
+    """Whether a composed config asks for latency."""
+    return bool((config.get("analysis") or {}).get("latency"))
+
+
 def check_measured_by_torch(config: Config, plan: Plan) -> None:
     """Refuse measurements that a back end other than torch does not make, and that nobody makes of rounds."""
     chosen, backend = config.get("analysis") or {}, next((c.backend for c in plan.cells.values() if c.backend), None)

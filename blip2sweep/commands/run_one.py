@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.commands.run import settings
+from blip2sweep.commands.run_checks import times
+from blip2sweep.machine.devices import devices_here
 from blip2sweep.metrics import METRICS
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.packs import make_pack
 from blip2sweep.planning.plan import PlannedJob, make_plan
+from blip2sweep.planning.timed import timed_cells
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_statistics
 from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.sweeps import new_run
 from blip2sweep.wire.pack import CellJob, Settings
-from blip2sweep.workers.worker import may_live, run_pack
+from blip2sweep.workers.attempts import may_live
+from blip2sweep.workers.worker import run_pack
 
 
 def run_single(config: dict[str, Any]) -> float:
@@ -25,13 +29,15 @@ def run_single(config: dict[str, Any]) -> float:
     output_dir = Path(config["output_dir"])
     ledger = Ledger(output_dir).refresh()
     plan = make_plan([PlannedJob((), config)], ledger, config.get("rerun") or [])
+    plan.timed = timed_cells(plan, ledger, devices_here()) if times(config) else None
     key = plan.keys[0]
     assert key is not None
     rerun = {key: sorted(ledger.attempts[key].results)} if ledger.done(key) else {}
-    _run([plan.cells[key].job()] if key not in plan.done else [], settings(config, rerun), output_dir)
+    told = settings(config, rerun, plan.timed)
+    _run([c.job() for c in plan.to_launch if c.key == key], told, output_dir)
     # After the cell: by now the baseline of a sweep of our own has its own job.
     rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
-    _run(rest, settings(config, {}), output_dir)
+    _run(rest, settings(config, {}, plan.timed), output_dir)
     _score_variants(plan.cells.values(), output_dir, ledger.refresh())
     return _main_value(output_dir, key, ledger, plan.cells[key].task.main_metric)
 

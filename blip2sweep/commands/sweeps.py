@@ -15,6 +15,7 @@ from blip2sweep.commands.other_versions import of_other_versions
 from blip2sweep.console.printing import one_line, tell
 from blip2sweep.errors import SweepFailed, UserError, nearest
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.results.latency import untimed
 from blip2sweep.results.ledger import FAILURES, Ledger, no_garbage
 from blip2sweep.results.sweeps import Sweep, find_sweep, list_sweeps
 from blip2sweep.results.unscored import not_scored, outdated, scored, unscored
@@ -53,17 +54,23 @@ def _wait(output_dir: Path, sweep: Sweep, ledger: Ledger, whole: Ledger | None) 
 
 
 def retry(output_dir: Path, name: str | None, failed: str | None, then_wait: bool) -> None:
-    """Run again the cells without a result and without a live job, or only those that failed in the given ways. Then
-    score the cells that are done and not scored."""
+    """Run again the cells without a result and without a live job, or only those that failed in the given ways; without
+    such ways also time what is done and was to be timed. Then score the cells that are done and not scored."""
     sweep = find_sweep(output_dir, name)
-    status = sweep_status(output_dir, sweep, Ledger(output_dir, only=sweep.keys, brief=True))
+    ledger = Ledger(output_dir, only=sweep.keys, brief=True)
+    status = sweep_status(output_dir, sweep, ledger)
     kinds = failure_kinds(failed)
     if not status.queue.known:
         tell(f"warning: {UNKNOWN}, and is not run again")
     keys = [k for k in status.keys("lost", "failed", WAITING) if kinds is None or _kind(status, k) in kinds]
-    if not keys:
+    late = [] if failed or status.queue else list(untimed(ledger, sweep))
+    if not keys and not late:
         return _score_again(output_dir, sweep, status)
-    tell(f"sweep {sweep.name}: running {len(keys)} cells again")
+    if keys:
+        tell(f"sweep {sweep.name}: running {len(keys)} cells again")
+    if late:
+        tell(f"sweep {sweep.name}: timing {len(late)} cells that are done and not timed")
+    keys += late
     jobs = sweep_jobs(sweep.folder(output_dir))
     absent = [k for k in keys if k not in jobs]
     if absent:

@@ -220,6 +220,14 @@ class Step(Protocol):
         """
 
 
+class Simulates(Protocol):
+    """`simulates`, which a step may have besides: of a step without it no latency is measured."""
+
+    def __call__(self, spec: Spec) -> str | None:
+        """Why a model with the spec in it does not take the time that it would take in use, in a few words for people.
+        None where its kernels really run."""
+
+
 def step(kind: str, where: str = "step") -> Step:
     """The module of a kind. where: the config key, for the message. Raises UserError for an unknown kind."""
     return cast(Step, outside.module_of("compression", kind, STEPS, Step, f"{where}.{kind}: unknown step"))

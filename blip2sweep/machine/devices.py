@@ -1,10 +1,15 @@
-"""Which GPUs there are, and how workers and their processes divide them. No torch here."""
+"""Which devices there are, their names, and how workers and their processes divide GPUs. No torch here."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import subprocess
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 from blip2sweep.errors import UserError
 
@@ -15,13 +20,42 @@ def visible_gpus() -> list[str]:
     """The GPUs' names for CUDA_VISIBLE_DEVICES, found without importing torch."""
     if VISIBLE in os.environ:
         return [g for g in os.environ[VISIBLE].split(",") if g and g != "-1"]
+    return [str(i) for i, line in enumerate(_nvidia_smi("-L")) if line.startswith("GPU ")]
+
+
+class Devices(NamedTuple):
+    """The names of a machine's devices, as torch has them too. gpus: of each kind once; empty where none is visible."""
+
+    gpus: tuple[str, ...]
+    cpu: str
+
+
+def devices_here() -> Devices:
+    """The devices of this machine."""
+    listed = _nvidia_smi("--query-gpu=name", "--format=csv,noheader") if visible_gpus() else []
+    return Devices(tuple(dict.fromkeys(line.strip() for line in listed)), cpu_name())
+
+
+def _nvidia_smi(*asked: str) -> list[str]:
+    """The lines of its answer; [] where there is none."""
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", timeout=10
-        ).stdout
+        said = subprocess.run(["nvidia-smi", *asked], capture_output=True, text=True, errors="replace", timeout=10)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    return said.stdout.splitlines()
+
+
+@lru_cache
+def cpu_name() -> str:
+    """The processor's name where Linux says it, otherwise its architecture.
+
+    Kernels are chosen by it and round differently.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine() or "cpu"
 
 
 def divided(gpus: Sequence[str], count: int) -> list[str]:

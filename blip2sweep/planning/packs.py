@@ -141,9 +141,17 @@ def write_packs(
     """Write the packs of one launch. Returns their paths, in order. Raises UserError when the disk refuses."""
     paths = [pack_path(folder, run, i) for i in range(len(packs))]
     for i, (path, jobs) in enumerate(zip(paths, packs, strict=True)):
-        rerun = {k: v for k, v in settings.get("rerun", {}).items() if k in {j["key"] for j in jobs}}
-        write_json(path, pack_data(jobs, sweep, run, output_dir, {**settings, "rerun": rerun}, i, seconds))
+        write_json(path, pack_data(jobs, sweep, run, output_dir, _of(jobs, settings), i, seconds))
     return paths
+
+
+def _of(jobs: Sequence[CellJob], settings: Settings) -> Settings:
+    """The settings with what they say of single cells cut to these jobs."""
+    keys = {j["key"] for j in jobs}
+    own: Settings = {**settings, "rerun": {k: v for k, v in settings.get("rerun", {}).items() if k in keys}}
+    if "latency" in settings:
+        own["latency"] = [k for k in settings["latency"] if k in keys]
+    return own
 
 
 def read_pack(path: Path) -> Pack:

@@ -15,6 +15,7 @@ from blip2sweep.errors import Absent, MissingExtra, UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.planning.scored_alike import scored_alike
+from blip2sweep.planning.timed import Timed
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.table import older
 
@@ -48,11 +49,18 @@ class Plan:
     controls: list[str] = field(default_factory=list)  # uncompressed models with the recovery of some cell
     done: set[str] = field(default_factory=set)
     earlier: str | None = None  # a remark about results that an earlier version computed
+    timed: Timed | None = None  # where latency is asked for
 
     @property
     def todo(self) -> list[Cell]:
         """The cells to compute, baselines first, then controls."""
         return [c for k, c in self.cells.items() if k not in self.done]
+
+    @property
+    def to_launch(self) -> list[Cell]:
+        """The cells to compute, and those that are done and only timed, baselines first."""
+        timed = set(self.timed.keys) if self.timed else set()
+        return [c for k, c in self.cells.items() if k not in self.done or k in timed]
 
     @property
     def merged(self) -> int:
@@ -67,7 +75,13 @@ class Plan:
         counts += [f"{self.merged} merged as duplicates"] if self.merged else []
         counts += [f"{len(self.reasons)} skipped"] if self.reasons else []
         counts += [f"{len(self.done)} already done"] if self.done else []
-        return ", ".join([*counts, f"{len(self.todo)} to run"])
+        counts += [f"{len(self.todo)} to run"]
+        return ", ".join([*counts, *([f"{len(self.timed.keys)} to time"] if self.timed else [])])
+
+    @property
+    def remarks(self) -> list[str]:
+        """The summary, which cells are timed, and what is said of results of earlier versions."""
+        return [self.summary(), *([self.timed.text()] if self.timed else []), *([self.earlier] if self.earlier else [])]
 
 
 def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] = ()) -> Plan:
@@ -131,12 +145,12 @@ RECIPE_SECTIONS = (*OPTIONS, "calibration.")
 
 
 def single_overrides(plan: Plan) -> list[tuple[str, ...]]:
-    """The overrides that each cell to run was requested with, in the order of `todo`. A baseline that no job requested
-    gets the overrides of a job that needs it, without those of the recipe. A control that no job requested has none: a
-    cell that needs it runs it, too (blip2sweep/commands/run_one.py)."""
+    """The overrides that each cell to run was requested with, in the order of `to_launch`. A baseline that no job
+    requested gets the overrides of a job that needs it, without those of the recipe. A control that no job requested has
+    none: a cell that needs it runs it, too (blip2sweep/commands/run_one.py)."""
     requested = {k: plan.jobs[i].overrides for i, k in reversed([*enumerate(plan.keys)]) if k}
     serves = {plan.cells[k].baseline().key: overrides for k, overrides in reversed(requested.items())}
-    asked = (requested.get(c.key) or (serves.get(c.key) and _untouched(serves[c.key])) for c in plan.todo)
+    asked = (requested.get(c.key) or (serves.get(c.key) and _untouched(serves[c.key])) for c in plan.to_launch)
     return [overrides for overrides in asked if overrides]
 
 

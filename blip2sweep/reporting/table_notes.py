@@ -58,7 +58,19 @@ def _notes_of(table: pd.DataFrame) -> list[str]:
             f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
             f"holds; at most {rates[0]} / {rates[1]} of outputs"
         )
-    return lines + list(unseen_notes(table, metrics_of(table)))
+    return [*lines, *_latency_notes(table), *unseen_notes(table, metrics_of(table))]
+
+
+def _latency_notes(table: pd.DataFrame) -> list[str]:
+    """What the times are, and where they were measured; nothing where there are none."""
+    timed = table[table["latency_ms_median"].notna()] if "latency_ms_median" in table else table.iloc[:0]
+    places = timed[["latency_device", "latency_threads"]].drop_duplicates() if len(timed) else timed
+    where = [f"{d}, {t:.0f} thread{'s' * (t != 1)}" for d, t in places.itertuples(index=False)]
+    if not where:
+        return []
+    lacking = "; other cells simulate their kernels, or were not timed" if len(timed) < len(table) else ""
+    several = " (compare rows of one device by ms; × is within a run)" if len(where) > 1 else ""
+    return [f"ms: median of one image alone on {' and '.join(where)}{several}; ×: of the baseline's in turns{lacking}"]
 
 
 def _drop_formula(table: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\te
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
-LEAST = ("bits/weight", "key")  # then metrics
+LEAST = ("ms", "× baseline", "bits/weight", "key")  # then metrics
 KEY_LETTERS = 6  # of a key where the whole has no room; a beginning names a cell if no other cell has it
 
 
@@ -58,6 +58,8 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
         if any(floor):
             out["noise"] = floor
     out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
+    if "latency_ms_median" in table:
+        out["ms"], out["× baseline"] = zip(*[_latency(row) for row in table.to_dict("records")], strict=True)
     if "status" in table and (table["status"] != "done").any():
         out["status"] = [_text(r.get("failure")) or "done" for r in table.to_dict("records")]
     out["key"] = table["key"]
@@ -134,7 +136,7 @@ def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
     named = None if title is None else cell(title)
     drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
-        right = column in ("bits", "drop", "drop to control", "bits/weight", *main_metrics())
+        right = column in ("bits", "drop", "drop to control", "bits/weight", "ms", "× baseline", *main_metrics())
         whole = column in ("key", "drop", "95 % interval", "drop to control", "its interval")
         drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in short.itertuples(index=False):
@@ -216,6 +218,11 @@ def _floor(row: Row, metrics: list[str]) -> str:
     metric = metric_of(row, metrics)
     changes = [number(row, f"noise_{what}_{metric}") for what in ("seed", "arithmetic")]
     return "" if all(map(math.isnan, changes)) else " / ".join(_number(c, 3) or "?" for c in changes)
+
+
+def _latency(row: Row) -> tuple[str, str]:
+    """Milliseconds of one image alone, and their ratio to the baseline's of the same run."""
+    return f"{number(row, 'latency_ms_median'):.3g}".replace("nan", ""), _number(number(row, "latency_ratio"), 2)
 
 
 def _number(value: float | None, digits: int) -> str:

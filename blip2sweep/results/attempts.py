@@ -10,12 +10,16 @@ from blip2sweep.wire.lines import (
     WAITING,
     CellLine,
     FailureLine,
+    LatencyLine,
     MeasuredLine,
     RequeuedLine,
     ResultLine,
     StartLine,
     UnscoredLine,
+    UntimedLine,
 )
+
+Place = tuple[str, int, int]  # where latency is measured: the device, threads of the CPU, images in a batch
 
 
 class KnownAttempts(TypedDict):
@@ -40,6 +44,8 @@ class Attempts:
     measured: dict[str, MeasuredLine] = field(default_factory=dict)  # {source: the newest measurement}
     unscored: UnscoredLine | None = None  # why the newest attempt to score the cell failed
     waiting: dict[str, RequeuedLine] = field(default_factory=dict)  # {attempt that stopped for replies: its end}
+    latency: dict[Place, LatencyLine] = field(default_factory=dict)  # the newest of each place
+    untimed: list[UntimedLine] = field(default_factory=list)  # tries to measure it
 
     @property
     def started(self) -> int:
@@ -113,6 +119,11 @@ class Attempts:
             self.ended.add(attempt_id(line))
             if line.get("reason") == WAITING:
                 self.waiting[attempt_id(line)] = line
+        elif line["event"] == "latency":
+            place = line["device"], line["threads"], line["batch"]
+            self.latency[place] = max(self.latency.get(place, line), line, key=latency_order)
+        elif line["event"] == "untimed":
+            self.untimed.append(line)
 
     def mark_missing(self, attempt: str) -> None:
         """Record that the predictions of this result are gone or damaged."""
@@ -152,6 +163,11 @@ def _recovered(failure: FailureLine, result: ResultLine) -> bool:
 def _generation(measured: MeasuredLine) -> tuple[int, str, float]:
     """The order of measurements from one source. The one whose writer knew the others counts."""
     return measured.get("generation", 0), measured["scored"], measured["time"] if "n" not in measured else 0.0
+
+
+def latency_order(line: LatencyLine) -> tuple[int, float, str, int]:
+    """The order of measurements: the one whose writer knew the others is newer. Then the clocks decide."""
+    return line["generation"], line["time"], line["host"], line["pid"]
 
 
 def attempt_id(line: StartLine | ResultLine | FailureLine | RequeuedLine) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.part_bits import RoleColumns, width_columns
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
-from blip2sweep.results import drops
+from blip2sweep.results import drops, latency
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
@@ -83,6 +83,7 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants) -> Ro
         **_published(result, ledger),
         **(drops.columns(measured) if measured else {}),
         **_run(result),
+        **latency.columns(attempts),
     }
 
 

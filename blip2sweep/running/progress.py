@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from blip2sweep.console.printing import console
 from blip2sweep.files import on_network
+from blip2sweep.results.latency import left_to_time, not_timed, untimed
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.unscored import scored, scoring
@@ -38,6 +39,8 @@ def follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None = None, 
     status = _follow(output_dir, sweep, read_queue, ledger, screen)
     for line in warnings(ledger.refresh(), sweep):
         screen.print(f"warning: {line}", soft_wrap=True)
+    if missing := untimed(ledger, sweep):
+        screen.print(f"warning: {not_timed(sweep, missing)}", soft_wrap=True)
     return status
 
 
@@ -53,7 +56,8 @@ def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger
             status = sweep_status(output_dir, sweep, ledger, now(), packs)
             done, failed = status.counts["done"], status.counts["failed"]
             bar.update(task, completed=done + failed, description=f"cells ({failed} failed)" if failed else "cells")
-            if done == len(sweep.keys) and scored(output_dir, sweep):
+            all_done = done == len(sweep.keys) and scored(output_dir, sweep)
+            if all_done and not (left := left_to_time(ledger, sweep)):
                 return status
             if now.fresh and (reason := stuck(status.queue)) != waiting:
                 waiting = reason
@@ -62,7 +66,8 @@ def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger
                 return settled(output_dir, sweep, ledger, status)
             if done == len(sweep.keys) and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
-                screen.print(scoring(output_dir, sweep))
+                timing = f"every cell is done and scored; {len(left)} are not timed yet" if all_done else None
+                screen.print(timing or scoring(output_dir, sweep))
             if not sys.stderr.isatty() and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
                 screen.print(status.summary())

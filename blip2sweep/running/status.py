@@ -15,13 +15,14 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
 from blip2sweep.planning.packs import pack_path
 from blip2sweep.recipe.semantics import semantics
+from blip2sweep.results.latency import not_timed, untimed
 from blip2sweep.results.ledger import PARTIAL, Attempts, Ledger
 from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.queue import QueueState, queue_state
 from blip2sweep.wire.lines import WAITING, FailureLine, ResultLine
-from blip2sweep.workers.worker import retry_mode
+from blip2sweep.workers.attempts import retry_mode
 
 UNKNOWN = "neither Slurm nor the host of the sweep could be asked: what is called running or queued may be lost"
 STATES = ("done", "running", "queued", WAITING, "lost", "failed")
@@ -136,12 +137,15 @@ def print_status(output_dir: Path, name: str | None) -> None:
     status = sweep_status(output_dir, sweep, ledger)
     missing = unscored(output_dir, sweep, status.keys("done"))
     say(f"sweep {sweep.name}: {status.summary(len(missing))}")
+    late = untimed(ledger, sweep)
+    untimed_line = [not_timed(sweep, late)] if late and not status.queue.packs else []
     unscored_line = [not_scored(output_dir, sweep, missing)] if missing and not status.queue.packs else []
     for line in [
         *pace(sweep, ledger, status),
         *by_kind(status),
         *warnings(ledger, sweep),
         *unscored_line,
+        *untimed_line,
         *advice(sweep, status),
         *earlier(ledger),
     ]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from blip2sweep.console.printing import tell
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import pack_path, slurm_packs, write_packs
+from blip2sweep.planning.timing_costs import with_timing
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Submission, Sweep, new_run
 from blip2sweep.running.progress import follow
@@ -40,7 +41,9 @@ def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launche
     launcher = with_time_to_work(checked_launcher(launcher))
     check_gpus(launcher, jobs)
     array_size(launcher)  # raises UserError when Slurm does not answer
-    seconds = expected_seconds(jobs, Ledger(output_dir).refresh(), launcher.get("processes_per_cell") or 1)
+    ledger, timed = Ledger(output_dir).refresh(), sweep.settings.get("latency", ())
+    seconds = expected_seconds(jobs, ledger, launcher.get("processes_per_cell") or 1)
+    seconds = with_timing(seconds, jobs, ledger, timed, [k for k in timed if sweep.done(ledger, k)])
     packs = slurm_packs(jobs, launcher, seconds)
     submission = Submission(new_run(), "slurm", launcher, len(packs), cluster=local_cluster())
     before, path = list(sweep.submissions), sweep.folder(output_dir) / "sweep.json"

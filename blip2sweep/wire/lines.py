@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NotRequired, TypedDict, cast
 
+from blip2sweep.wire.latency import LATENCY, Latency
 from blip2sweep.wire.pack import Columns, JsonObject
 
 Scalar = str | int | float | bool | None
@@ -162,6 +163,28 @@ class UnscoredLine(Head, Failure):
     key: str
 
 
+class Timed(TypedDict):
+    """The cell that a line of timing is about, and who timed it. A cell may be timed long after it was computed."""
+
+    key: str
+    sweep: str | None
+    run: str
+
+
+class LatencyLine(Head, Timed, Latency):
+    """How fast a cell is at one batch size. generation: as in a `measured` line."""
+
+    event: Literal["latency"]
+    generation: int
+
+
+class UntimedLine(Head, Timed, Failure):
+    """A cell that is done is not timed. kind: `lost` is written before every try, and stands where the process died in
+    it; `preempted` takes that back."""
+
+    event: Literal["untimed"]
+
+
 class WorkerName(TypedDict):
     """The worker that a `worker` line is about."""
 
@@ -182,7 +205,8 @@ class WorkerLine(Head, WorkerName):
     warning: NotRequired[str]
 
 
-CellLine = StartLine | ResultLine | FailureLine | RequeuedLine | MeasuredLine | UnscoredLine
+OfCell = StartLine | ResultLine | FailureLine | RequeuedLine | MeasuredLine | UnscoredLine
+CellLine = OfCell | LatencyLine | UntimedLine
 Line = CellLine | WorkerLine
 
 # {event: fields that the ledger uses without a check}.
@@ -193,6 +217,8 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "requeued": frozenset({"key", "time"}),
     "measured": frozenset({"key", "time", "source", "scored", "samples", "noise", "metrics"}),
     "unscored": frozenset({"key", "time"}),
+    "latency": frozenset({"key", "time", "run", "generation", "seconds", *LATENCY}),
+    "untimed": frozenset({"key", "time", "run", "kind", "error"}),
     "worker": frozenset({"run", "pack"}),
 }
 NOTHING: frozenset[str] = frozenset()

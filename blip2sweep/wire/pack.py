@@ -164,6 +164,7 @@ class Settings(TypedDict, total=False):
     scoring_minutes: float | None
     propagation: bool
     noise_floor: bool
+    latency: list[str]  # keys of the cells to time
     backend: BackendChoice  # of all cells in the pack; torch when absent
     processes: int  # that share each cell; 1 when absent
     chat: Endpoint  # where cells with a chat model send their requests

@@ -12,11 +12,10 @@ new process; 2 for bad input.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,25 +23,25 @@ from pathlib import Path
 from blip2sweep.backends.backend import Answered, Backend, load_backend
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
-from blip2sweep.machine.processes import exists, lives, settle_user
+from blip2sweep.machine.processes import settle_user
 from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.unscored import is_scored
-from blip2sweep.wire.lines import StartLine, WorkerFailure, WorkerName
+from blip2sweep.wire.lines import WorkerName
 from blip2sweep.wire.pack import CellJob, Pack
+from blip2sweep.workers.attempts import may_live, retry_mode
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
 from blip2sweep.workers.rounds import jobs_of
 from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, slurm_job, unusable
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
+from blip2sweep.workers.timing import MARGIN, Timing
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
-ATTEMPTS_PER_CELL = 2
 HALF_BATCH = 32  # the batch size after lack of memory, where it was automatic (64 on a CPU, 256 on a GPU)
 # Seconds to wait at the end for a cell that another worker is computing; longer where cells take longer.
 PATIENCE = 60.0
-MARGIN = 1.2  # a cell may take this many times the longest one before it
 
 
 def run_pack(pack: Pack, journal: Journal, stop: Stop | None = None) -> int:
@@ -69,27 +68,39 @@ class Worker:
         """The exit code, when everything is scored. A worker that is asked to stop does not wait for scores."""
         code = STOPPED
         try:
-            code = self._cells()
+            code = _guarded(self._cells)
         finally:
             if isinstance(self.backend, Processes):
                 self.backend.close()
             scored = self._scoring.close(wait=code not in (STOPPED, BROKEN))
-        return CELL_FAILED if code == 0 and not scored else code
+        if code in (STOPPED, BROKEN):
+            return code
+        return _guarded(self._time) or (code if scored else CELL_FAILED)
 
     def _cells(self) -> int:
         """Run all cells. Returns the exit code without regard to scores."""
         todo = deque(self.pack["cells"])
-        try:
-            while todo and not self.stop.reason:
-                if not self._step(todo.popleft(), todo):
-                    return STOPPED
-        except Stopped:
-            return STOPPED
-        except DeviceBroken:
-            return BROKEN
+        while todo and not self.stop.reason:
+            if not self._step(todo.popleft(), todo):
+                return STOPPED
         if todo:
             return STOPPED
         return CELL_FAILED if self.failed else 0
+
+    def _time(self) -> int:
+        """Time the cells of which latency is asked. Returns 0, or STOPPED where some are left for the next turn."""
+        asked = set(self.pack["settings"].get("latency", ()))
+        jobs = [j for j in self.pack["cells"] if j["key"] in asked and j["key"] not in self._unusable]
+        timing = Timing(self.pack, self.journal, self.ledger, self.stop, max(self._longest.values(), default=0.0))
+        try:
+            return 0 if timing.all(jobs, self._for_timing) else STOPPED
+        finally:
+            if isinstance(self.backend, Processes):
+                self.backend.close()
+
+    def _for_timing(self) -> Backend:
+        self.backend = self.backend or self._load_backend()
+        return self.backend.own if isinstance(self.backend, Processes) else self.backend
 
     def _step(self, job: CellJob, todo: deque[CellJob]) -> bool:
         """Run, skip or postpone one cell. False when it would not finish in the wall time that is left."""
@@ -133,7 +144,9 @@ class Worker:
         return self._ready(job)(job, batch_size=batch_size)
 
     def _ready(self, job: CellJob) -> Backend:
-        self.backend = self.backend or self._load_backend(job)
+        if self.backend is None:
+            self._scoring.expect(job)
+            self.backend = self._load_backend()
         return self.backend
 
     def _half_batch(self) -> int:
@@ -176,9 +189,8 @@ class Worker:
         """Whether the wall time that is left is enough. The first cell of a process always starts."""
         return not self._longest or self._longest.get(duration_group(job), 0.0) * MARGIN < seconds_left()
 
-    def _load_backend(self, job: CellJob) -> Backend:
+    def _load_backend(self) -> Backend:
         """The back end. It gets the list of the coming cells, so that it keeps what later cells share."""
-        self._scoring.expect(job)
         settings = self.pack["settings"]
         backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
@@ -195,22 +207,14 @@ class Worker:
             self._scoring(name, job)
 
 
-def may_live(start: StartLine) -> bool:
-    """Whether the process that started an attempt may still run. Processes of other hosts always may."""
-    if start["host"] != socket.gethostname():
-        return True
-    process = start.get("process")
-    return lives(start["pid"], process) if process else exists(start["pid"])
-
-
-def retry_mode(failures: Sequence[WorkerFailure]) -> str:
-    """How to run a cell after its failures in this run: `run`, `half` (with half the batch size) or `skip`."""
-    if not failures:
-        return "run"
-    last = failures[-1]
-    if len(failures) >= ATTEMPTS_PER_CELL or not (last.get("fatal") or last["kind"] == "oom"):
-        return "skip"
-    return "half" if last["kind"] == "oom" or last.get("signal") == 9 else "run"
+def _guarded(work: Callable[[], int]) -> int:
+    """The exit code of a piece of work, also where it is given up."""
+    try:
+        return work()
+    except Stopped:
+        return STOPPED
+    except DeviceBroken:
+        return BROKEN
 
 
 def worker_name(pack: Pack) -> WorkerName:

@@ -19,6 +19,7 @@ from blip2sweep.errors import UserError
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
     from blip2sweep.commands.run import Outcome
+    from blip2sweep.machine.devices import Devices
     from blip2sweep.planning.plan import Plan, PlannedJob
     from blip2sweep.results.sweeps import Sweep
 
@@ -61,7 +62,7 @@ class PackLauncher(Launcher):
         from blip2sweep.commands.run import failures, run_sweep
 
         assert self.composer is not None
-        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun, self.check)
+        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun, self.check, self.devices)
         self.failed = failures(outcome)
         return outcome
 
@@ -76,6 +77,10 @@ class PackLauncher(Launcher):
     def describe(self, plan: Plan, output_dir: Path) -> None:
         """Print how the plan would be run. Nothing is written."""
         raise NotImplementedError
+
+    def devices(self) -> Devices | None:
+        """Where cells would be timed. None where that is not known before they run."""
+        return None
 
 
 class LocalLauncher(PackLauncher):
@@ -93,17 +98,22 @@ class LocalLauncher(PackLauncher):
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.running.local import run_local
 
-        return run_local([c.job() for c in plan.todo], sweep, output_dir, self.workers, self.processes)
+        return run_local([c.job() for c in plan.to_launch], sweep, output_dir, self.workers, self.processes)
 
     def check(self, plan: Plan) -> None:
         from blip2sweep.running.local import check_local
 
-        check_local(plan.todo, self.workers, self.processes)
+        check_local(plan.to_launch, self.workers, self.processes)
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
         from blip2sweep.commands.plan import describe_local
 
         describe_local(plan, output_dir, self.workers, self.processes)
+
+    def devices(self) -> Devices | None:
+        from blip2sweep.machine.devices import devices_here
+
+        return devices_here()
 
 
 class SlurmLauncher(PackLauncher):
@@ -123,14 +133,14 @@ class SlurmLauncher(PackLauncher):
     def run(self, plan: Plan, sweep: Sweep, output_dir: Path) -> bool:
         from blip2sweep.slurm.launch import run_slurm
 
-        return run_slurm([c.job() for c in plan.todo], sweep, output_dir, self.settings)
+        return run_slurm([c.job() for c in plan.to_launch], sweep, output_dir, self.settings)
 
     def check(self, plan: Plan) -> None:
         from blip2sweep.planning.processes import check_divisible
         from blip2sweep.slurm.settings import check_gpus
 
-        check_divisible(plan.todo, self.settings.get("processes_per_cell") or 1)
-        check_gpus(self.settings, [c.job() for c in plan.todo])
+        check_divisible(plan.to_launch, self.settings.get("processes_per_cell") or 1)
+        check_gpus(self.settings, [c.job() for c in plan.to_launch])
 
     def describe(self, plan: Plan, output_dir: Path) -> None:
         from blip2sweep.commands.plan import describe_slurm

@@ -58,9 +58,10 @@ class GridSweeper(Sweeper):
         from blip2sweep.commands.run import plan_sweep
 
         assert self.composer is not None
-        plan, _ = plan_sweep(made := jobs(lists, self.composer))
-        if isinstance(self.launcher, PackLauncher):
-            self.launcher.check(plan)
+        own = self.launcher if isinstance(self.launcher, PackLauncher) else None
+        plan, _ = plan_sweep(made := jobs(lists, self.composer), devices=own.devices if own else lambda: None)
+        if own:
+            own.check(plan)
         describe(plan)
-        if isinstance(self.launcher, PackLauncher):
-            self.launcher.describe(plan, Path(made[0].config["output_dir"]))
+        if own:
+            own.describe(plan, Path(made[0].config["output_dir"]))

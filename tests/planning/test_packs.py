@@ -22,8 +22,9 @@ from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.lines import sealed
 from blip2sweep.slurm.batch_job import parse_left
 from blip2sweep.slurm.submit import refusal
+from blip2sweep.workers.attempts import retry_mode
 from blip2sweep.workers.signals import Stop
-from blip2sweep.workers.worker import CELL_FAILED, Worker, duration_group, retry_mode, run_pack
+from blip2sweep.workers.worker import CELL_FAILED, Worker, duration_group, run_pack
 from tests.command_line import Ran, blip2sweep, refused
 from tests.composing import plan
 from tests.waiting import ending, gone, wait_until

@@ -42,9 +42,9 @@ from blip2sweep.running import local
 from blip2sweep.running.queue import QueueState, submitter_lives
 from blip2sweep.running.status import sweep_status, warnings
 from blip2sweep.workers import worker
+from blip2sweep.workers.attempts import may_live
 from blip2sweep.workers.run_cell import failure_kind, run_cell
 from blip2sweep.workers.signals import Stop
-from blip2sweep.workers.worker import may_live
 from tests import ledgers
 from tests.command_line import blip2sweep
 from tests.composing import plan

@@ -5,8 +5,10 @@ From one cell to the next only what differs is computed: weights, blocks, stages
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -19,6 +21,7 @@ from blip2sweep.backends.torch.activations import moved, remember_plain
 from blip2sweep.backends.torch.calibrate import prepare
 from blip2sweep.backends.torch.cost import cost_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
+from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
 from blip2sweep.backends.torch.model_state import ModelState, load_state
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
@@ -26,6 +29,8 @@ from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.backends.torch.threads import evaluation_threads
+from blip2sweep.backends.torch.timing import device_name, latency
+from blip2sweep.backends.torch.turns import BASELINE, CELL, Side
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.errors import UserError
@@ -37,6 +42,7 @@ from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.latency import Latency
 from blip2sweep.wire.lines import Cost, Provenance
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
@@ -92,6 +98,41 @@ class TorchBackend:
             self._tasks[name] = planned_task(job["task"])
         return self._tasks[name]
 
+    # ---- latency
+
+    RUNS_ALL = False
+
+    @property
+    def device_name(self) -> str:
+        return device_name(self.device)
+
+    def measure(self, job: CellJob) -> list[Latency]:
+        """Time a cell and its baseline in turns. The model is then as it was loaded."""
+        state = self._loaded(job)
+        sides: dict[str, Side] = {CELL: partial(self._in_model, state, job)}
+        if job["key"] != job["baseline"]:
+            sides[BASELINE] = contextlib.nullcontext
+        try:
+            state.patch.restore()
+            return latency(state.loaded, job, self.task(job), sides, self.settings.get("batch_size"))
+        except Exception as error:
+            if is_out_of_memory(error):
+                self.state = None
+            raise
+
+    @contextlib.contextmanager
+    def _in_model(self, state: ModelState, job: CellJob) -> Iterator[None]:
+        """Inside, the job's recipe is in the model, as while the cell runs."""
+        recipe, packed = split(_recipe(state, job))
+        try:
+            self._apply(state, job, recipe)
+            with packed_layers(state.loaded, packed):
+                yield
+        finally:
+            state.patch.restore()
+
+    # ---- one cell
+
     def _whole(self, job: CellJob) -> TaskData:
         """The data of a job's task, also where this process has a share of it."""
         return self.task(whole(job))
@@ -115,14 +156,16 @@ class TorchBackend:
         loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
         if propagates:
             remember_plain(state, job, self._whole(job))
-        recipe, packed = split(_recipe(state, job))
+        planned = _recipe(state, job)
+        recipe, packed = split(planned)
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
         with packed_layers(state.loaded, packed):
             evaluation = self._first(state, job, recipe, batch_size)
             noise = batch_size_noise(state, job, evaluation, lambda size: self._evaluate(state, job, size, None))
             distances = moved(state, job, self._whole(job)) if propagates else []
-            latency: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
-        cost = cost_columns(evaluation, applied, state) | latency
+            against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
+        cost = cost_columns(evaluation, applied, state) | against_bf16
+        cost |= flop_columns(evaluation.asked, planned, job["model"], state.loaded.model.config.to_dict())
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(

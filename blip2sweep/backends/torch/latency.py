@@ -1,4 +1,4 @@
-"""Memory and speed of packed layers, compared with bf16 on the same device.
+"""Memory and speed of packed layers, compared with bf16 on the same device; and how one batch is timed.
 
 Other cells compute with dequantized weights, so they say nothing of memory or speed. A cell with `quant.packed` runs
 the real kernels and is measured.
@@ -34,9 +34,9 @@ def measured(loaded: Loaded, task: TaskData, generation: Generation, pixels: Fea
     task: its images are distinct. The peak is the model and what a run adds to it. Other tensors on the device, such as
     the originals of packed layers, do not count.
     """
-    alone = [_timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]
+    alone = [timed(loaded, task, generation, pixels, [s], 1)[0] for s in task.samples[: SINGLE + 1]]
     before = _reset_peak(loaded.device)
-    runs = [_timed(loaded, task, generation, pixels, task.samples, LARGEST) for _ in range(REPEATS)]
+    runs = [timed(loaded, task, generation, pixels, task.samples, LARGEST) for _ in range(REPEATS)]
     together, size = min(seconds for seconds, _ in runs) / len(task.samples), model_bytes(loaded.model)
     added = None if before is None else torch.cuda.max_memory_allocated(loaded.device) - before
     return {
@@ -56,7 +56,13 @@ def _reset_peak(device: torch.device) -> int | None:
     return torch.cuda.memory_allocated(device)
 
 
-def _timed(
+def first_images(task: TaskData) -> TaskData:
+    """The task with one sample of each of its first images, LARGEST at most."""
+    first = {s.image_id: s for s in reversed(task.samples)}
+    return replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
+
+
+def timed(
     loaded: Loaded, task: TaskData, generation: Generation, pixels: Features, samples: Sequence[Sample], batch: int
 ) -> tuple[float, int]:
     """(seconds, batch size). The size is at most the number of samples, and it is halved where memory ran out."""
@@ -74,9 +80,7 @@ def _timed(
 
 def compared(loaded: Loaded, job: CellJob, task: TaskData) -> dict[str, float]:
     """`measured` of a packed model and, in the same run, of the unquantized model in bf16 (`bf16_…`)."""
-    first = {s.image_id: s for s in reversed(task.samples)}
-    own = replace(task, samples=tuple(first[i] for i in list(task.images)[:LARGEST]), planned=None)
-    generation = Generation(**job["generation"])
+    own, generation = first_images(task), Generation(**job["generation"])
     found = measured(loaded, own, generation, load_pixels(loaded, own))
     config: ModelSection = {**job["model"], "dtype": "bfloat16", "dtype_per_part": {}}
     plain = load(config, Path(job["folder"]), device=loaded.device.type)

@@ -17,6 +17,7 @@ from blip2sweep import outside
 from blip2sweep import version as own_version
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.step import STEPS
+from blip2sweep.machine.devices import cpu_name
 from blip2sweep.recipe.semantics import SEMANTICS, semantics
 from blip2sweep.version import VERSION
 from blip2sweep.wire.lines import Provenance
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def provenance(loaded: Loaded) -> Provenance:
     """What ran: libraries, kind of CPU, attention implementation, image-processor back end, code revision."""
     return {
-        "cpu": cpu(),
+        "cpu": cpu_name(),
         "versions": versions(),
         "attention": _agreed(loaded.attention),
         "image_processor": loaded.image_processor_backend,
@@ -61,19 +62,6 @@ def versions() -> str:
         with contextlib.suppress(PackageNotFoundError):
             names.append(f"{extra} {version(extra)}")
     return f"blip2sweep {VERSION} {' '.join(names)} python {platform.python_version()}"
-
-
-@lru_cache
-def cpu() -> str | None:
-    """The processor's name where Linux says it, otherwise its architecture.
-
-    Kernels are chosen by it and round differently.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine() or None
 
 
 @lru_cache

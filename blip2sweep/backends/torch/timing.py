@@ -1,0 +1,53 @@
+"""What of the latency of a cell is torch's: its images, one timed batch of them, and where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from blip2sweep.backends.backend import NoImage
+from blip2sweep.backends.torch.latency import first_images, timed
+from blip2sweep.backends.torch.threads import evaluation_threads
+from blip2sweep.backends.torch.turns import Side, Where, in_turns
+from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.machine.devices import cpu_name
+from blip2sweep.machine.energy import Meter, cpu_meter, gpu_meter
+from blip2sweep.models.images import load_pixels
+from blip2sweep.models.load import Loaded
+from blip2sweep.tasks.generation import Generation
+from blip2sweep.tasks.sample import TaskData
+from blip2sweep.wire.latency import Latency
+from blip2sweep.wire.pack import CellJob
+
+
+def device_name(device: str) -> str:
+    """The name by which latencies are kept: of the GPU, or of the CPU."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
+
+
+def latency(loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Side], most: int | None) -> list[Latency]:
+    """The latency of a cell on the first images of its task, without the likelihood of references.
+
+    most: images in a batch; None: `LARGEST`, or as many as there are. Raises NoImage where none can be read.
+    """
+    own, generation = first_images(task), Generation(**job["generation"])
+    pixels = load_pixels(loaded, own, on_bad_image=job["task"]["on_bad_image"])
+    samples = [s for s in own.samples if s.image_id in pixels.ids]
+    if not samples:
+        raise NoImage(f"task {task.name}: none of its first {len(own.samples)} images can be read")
+    threads = evaluation_threads(job, loaded.device.type) or torch.get_num_threads()
+
+    def run(batch: int, i: int) -> tuple[float, int]:
+        start = i % (len(samples) - batch + 1)
+        with fixed_threads(threads):
+            return timed(loaded, own, generation, pixels, samples[start : start + batch], batch)
+
+    where = Where(device_name(str(loaded.device)), threads, _meter(loaded.device))
+    return in_turns(sides, run, min(most or len(samples), len(samples)), where)
+
+
+def _meter(device: torch.device) -> Meter | None:
+    if device.type != "cuda":
+        return cpu_meter()
+    return gpu_meter(f"GPU-{torch.cuda.get_device_properties(device).uuid}")

@@ -1,0 +1,116 @@
+"""Times a cell and its baseline in turns, in one process: what disturbs one of them disturbs the other too.
+
+The order of the turns is cell, baseline, baseline, cell and so on, after a turn of each that is not timed. In a turn
+single images are timed one by one, and then the largest batch. Pictures are read and preprocessed before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from blip2sweep.machine.energy import Meter
+from blip2sweep.wire.latency import Latency
+
+CELL, BASELINE = "cell", "baseline"
+FEWEST, MOST = 2, 6  # rounds; a round is a turn of each
+BUDGET = 60.0  # seconds after which no further round begins
+SINGLES, BATCHES = 8, 2  # timed in each turn
+COUNTED = 0.5  # seconds of a block below which a device's counter of energy is too coarse
+
+Run = Callable[[int, int], tuple[float, int]]  # answers the i-th batch of a size: (seconds, images that were together)
+Side = Callable[[], AbstractContextManager[None]]  # inside, the model is that of the cell, or of the baseline
+
+
+class Where(NamedTuple):
+    """What is said of the place: the device's name, the threads of the CPU, and its meter of energy."""
+
+    device: str
+    threads: int
+    meter: Meter | None
+
+
+@dataclass
+class Block:
+    """What was timed of one side at one batch size. seconds: of each batch. joules: of the turns that were long enough to
+    be counted, with their images."""
+
+    seconds: list[float] = field(default_factory=list)
+    joules: list[tuple[float, int]] = field(default_factory=list)
+
+
+Blocks = dict[tuple[str, int], Block]  # {(side, batch)}
+
+
+def in_turns(sides: Mapping[str, Side], run: Run, largest: int, where: Where) -> list[Latency]:
+    """The latency at batch 1 and at the largest batch, which is smaller than `largest` where memory ran out.
+
+    sides: `cell` and `baseline`; a baseline itself has `cell` alone.
+    """
+    began = time.perf_counter()
+    largest = min(_warm(side, run, largest) for side in sides.values())
+    blocks: Blocks = {}
+    for name, turns in itertools.groupby(_order(sides, began)):
+        with sides[name]():
+            run(1, 0)
+            for _ in turns:
+                _turn(blocks, name, run, largest, where.meter)
+    total = time.perf_counter() - began
+    return [_latency(blocks, batch, where, total) for batch in dict.fromkeys((1, largest))]
+
+
+def _warm(side: Side, run: Run, largest: int) -> int:
+    """A turn that is not timed. Returns the batch size that memory allows."""
+    with side():
+        run(1, 0)
+        return run(largest, 0)[1]
+
+
+def _order(sides: Mapping[str, Side], began: float) -> Iterator[str]:
+    names = [name for name in (CELL, BASELINE) if name in sides]
+    for i in range(MOST):
+        if i >= FEWEST and time.perf_counter() - began > BUDGET:
+            return
+        yield from reversed(names) if i % 2 else names
+
+
+def _turn(blocks: Blocks, name: str, run: Run, largest: int, meter: Meter | None) -> None:
+    for batch, count in {1: SINGLES, largest: BATCHES}.items():
+        block = blocks.setdefault((name, batch), Block())
+        before, done = meter() if meter else None, len(block.seconds)
+        new = [run(batch, i)[0] for i in range(done, done + count)]
+        after = meter() if meter else None
+        block.seconds += new
+        if before is not None and after is not None and sum(new) >= COUNTED:
+            block.joules.append((after - before, batch * count))
+
+
+def _latency(blocks: Blocks, batch: int, where: Where, seconds: float) -> Latency:
+    cell = blocks[CELL, batch]
+    baseline = blocks.get((BASELINE, batch), cell)
+    own, other = ([1000 * s / batch for s in x.seconds] for x in (cell, baseline))
+    found: Latency = {
+        "device": where.device, "threads": where.threads, "batch": batch, "runs": len(own),
+        "ms_median": statistics.median(own), "ms_p90": p90(own),
+        "baseline_ms_median": statistics.median(other), "baseline_ms_p90": p90(other), "seconds": seconds,
+    }  # fmt: skip
+    if cell.joules and baseline.joules:
+        found["joules"], found["baseline_joules"] = _an_image(cell), _an_image(baseline)
+    return found
+
+
+def _an_image(block: Block) -> float:
+    joules, images = (sum(column) for column in zip(*block.joules, strict=True))
+    return joules / images
+
+
+def p90(values: Sequence[float]) -> float:
+    """The 90th percentile, between the two values next to it, as numpy's default does."""
+    if len(values) < 2:
+        return values[0]
+    return statistics.quantiles(values, n=10, method="inclusive")[-1]
