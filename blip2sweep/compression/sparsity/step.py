@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.options import options_of
-from blip2sweep.compression.sparsity import UNSTRUCTURED
+from blip2sweep.compression.sparsity import METHODS, UNSTRUCTURED
 from blip2sweep.compression.sparsity.resolve import OPTIONS, resolve, resolve_options
 from blip2sweep.compression.sparsity.spec import Sparse
 from blip2sweep.compression.step import SPARSITY, Pair, Spec, SpecFields
@@ -57,12 +57,15 @@ def to_entry(spec: Spec) -> SpecFields:
 
 
 def from_entry(entry: Mapping[str, object]) -> Sparse:
-    """The inverse of `to_entry`. Options that are left out have their defaults. Raises UserError for what makes no spec."""
-    own, digest = {k: v for k, v in entry.items() if k != "calibration"}, entry.get("calibration")
-    spec = resolve_options(options_of(own, SPARSITY, OPTIONS)).spec
-    if spec is None or not isinstance(digest, str | None):
-        raise UserError(f"recipe entry {dict(entry)}: nothing becomes sparse; right: such as method: wanda, ratio: 0.5")
-    return replace(spec, calibration=digest)
+    """The inverse of `to_entry`. Raises UserError, one line, for options that make no spec."""
+    given = {k: v for k, v in entry.items() if k != "calibration"}
+    try:
+        spec = resolve_options(options_of(given, SPARSITY, OPTIONS)).spec
+    except TypeError as error:  # a list
+        raise UserError(f"step {SPARSITY}: {given}: {error}") from error
+    if spec is None:
+        raise UserError(f"step {SPARSITY}: no method; right: method: {' or '.join(METHODS)}")
+    return replace(spec, calibration=str(entry["calibration"])) if entry.get("calibration") else spec
 
 
 def text(entry: Mapping[str, object]) -> str:
