@@ -32,7 +32,9 @@ def test_shared_work_counts_for_every_cell() -> None:
 def test_tokens_written_are_those_of_the_texts_with_their_ends() -> None:
     (job,) = jobs("part=none", "generation.max_new_tokens=9", limit=6)
     predictions, found = run([job])[job["key"]]
-    assert found["cost"]["tokens_written"] == pytest.approx(sum(min(n + 1, 9) for n in predictions.tokens) / 6, rel=1e-4)
+    assert found["cost"]["tokens_written"] == pytest.approx(
+        sum(min(n + 1, 9) for n in predictions.tokens) / 6, rel=1e-4
+    )
 
 
 def test_dropped_blocks_lose_parameters_and_flops() -> None:
