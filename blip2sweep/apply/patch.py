@@ -13,13 +13,13 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.compression.quantize.layer import exchange
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, step
+from blip2sweep.compression.step import DROP, QUANTIZE, step
 from blip2sweep.compression.undo import Undo
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
 
-Made = Mapping[str, Mapping[str, Prepared]]  # {kind of step: {path: what was measured for the site}}
+Made = Mapping[str, Mapping[str, object]]  # {kind of step: {path: what was measured or trained for the site}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,7 @@ class Patch:
         self._everything = [x.path for part in loaded.anatomy.parts.values() for x in part.linears]
         self._under, self._over = Undo(), Undo()
         self._before: str | None = None  # the name of the steps under the layers
+        self._of_weights: str | None = None  # the same where these change weights; dropping blocks does not
         self._now: dict[str, _Layer] = {}
 
     def apply(
@@ -91,7 +92,7 @@ class Patch:
         """Put a recipe into the model. It is computed in float32 and cast back to each layer's dtype.
 
         prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration) for quantization. made: the
-        same for the other kinds of steps.
+        same for the other kinds of steps, and what recovery trained (blip2sweep/apply/recovery).
 
         Raises FloatingPointError naming a layer whose weights would not be finite, RuntimeError where the layers that
         differ are not those of the recipe, and UserError for a layer that device_map left off the device. The model is
@@ -124,7 +125,7 @@ class Patch:
         for path in reversed(list(self._now)):
             self._take_back(path)
         self._under.back()
-        self._before = None
+        self._before = self._of_weights = None
 
     def __enter__(self) -> Patch:
         return self
@@ -173,7 +174,7 @@ class Patch:
         now = self._now[layer.path] = _Layer(scheme, ready.key if ready else None)
         originals = [p.data for p in (module.weight, module.bias) if p is not None]
         calibrated = ready is not None and ready.weight is not None
-        name = weights_key(layer, scheme, self._before)
+        name = weights_key(layer, scheme, self._of_weights)
         found = None if calibrated or self.memo is None else self.memo.get(name)
         values = exchange(layer.path, module, scheme, now.undo, ready, found)
         now.changed = _differ(originals, values)
@@ -189,9 +190,12 @@ class Patch:
             self.restore()
             self._steps(recipe, range(len(recipe.before.kinds)), self._under, made)
             self._before = name
+            self._of_weights = name if recipe.before.further - {DROP} else None
 
     def _lay_over(self, recipe: Recipe, made: Made) -> None:
-        self._steps(recipe, range(len(recipe.before.kinds) + 1, len(recipe.kinds)), self._over, made)
+        first = len(recipe.before.kinds)
+        quantized = recipe.kinds[first : first + 1] == (QUANTIZE,)
+        self._steps(recipe, range(first + quantized, len(recipe.kinds)), self._over, made)
 
     def _steps(self, recipe: Recipe, which: Iterable[int], undo: Undo, made: Made) -> None:
         for i in which:
@@ -211,18 +215,18 @@ class Patch:
 
 def _name(before: Recipe, made: Made) -> str:
     """The name of the steps that lie under the layers: other measurements of one recipe are another name."""
-    keys = [x.key for kind in before.kinds for x in made.get(kind, {}).values()]
+    keys = [x.key for kind in before.kinds for x in made.get(kind, {}).values() if isinstance(x, Prepared)]
     return digest([before.hash, sorted(keys)]) if keys else before.hash
 
 
 def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:
     n = len(recipe.before.kinds)
-    pairs = recipe.step(n) if QUANTIZE in recipe.kinds else ()
+    pairs = recipe.step(n) if recipe.kinds[n : n + 1] == (QUANTIZE,) else ()
     return ((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
 
 def weights_key(layer: Linear, scheme: Scheme, before: str | None) -> str:
-    """The name of a layer's quantized weights. before: the name of the steps that lie under it."""
+    """The name of a layer's quantized weights. before: the name of the steps that change weights under it."""
     return canonical_json([layer.path, scheme.as_dict(), *([before] if before else [])])
 
 

@@ -10,7 +10,8 @@ from functools import lru_cache
 from itertools import combinations, groupby
 
 from blip2sweep.compression.drop_blocks import check_left, dropped_sites
-from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, sites, sites_of, step
+from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, Step, sites, sites_of, step
+from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import KINDS, THIRDS, Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -150,12 +151,20 @@ def expanded(kind: str, entries: Sequence[Mapping[str, object]], anatomy: Anatom
     module, found = step(kind, "recipe"), {n: dict[str, Pair]() for n in anatomy.parts}
     for entry in entries:
         where = str(entry.get("where", "recipe"))
-        spec = module.from_entry({k: v for k, v in entry.items() if k not in ("where", "target", "step")})
+        spec = _spec(module, entry, where)
         for part, there in _sites(kind, entry["target"], anatomy, module.LEVEL, where).items():
             found[part].update((site.path, (site, spec)) for site in there)
     if kind == DROP:
-        check_left(anatomy, {n: {site.block for site, _ in own.values()} for n, own in found.items()}, "recipe")
+        where = str(entries[-1].get("where", "recipe"))
+        check_left(anatomy, {n: {site.block for site, _ in own.values()} for n, own in found.items()}, where)
     return {n: Entries(kind, _in_order(anatomy.parts[n], own, module.LEVEL)) for n, own in found.items()}
+
+
+def _spec(module: Step, entry: Mapping[str, object], where: str) -> Spec:
+    try:
+        return module.from_entry({k: v for k, v in entry.items() if k not in ("where", "target", "step")})
+    except UserError as error:
+        raise UserError(f"{where}: {error}" if "where" in entry else str(error)) from error
 
 
 def _sites(kind: str, target: object, anatomy: Anatomy, level: str, where: str) -> Mapping[str, Sequence[Site]]:
