@@ -10,7 +10,7 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity, part_of
 from blip2sweep.models.anatomy import Anatomy
@@ -29,13 +29,14 @@ def sensitivity(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: 
     names the runs of one length (single blocks, thirds, …) in one kind of layers. `headline` marks one line for each
     kind, setting, width and part: the one that touches most, and of equal ones the one with the shortest runs.
     """
+    cells = quantized(cells)
     chosen = one_seed(cells)
     frame = pd.DataFrame([*_ones(chosen, metric, anatomy), *_left_out(cells, chosen, metric, anatomy)])
     if frame.empty:
         return frame
     frame = frame[frame.groupby([*FAMILY, "part", "line"])["first"].transform("nunique") > 1]
     frame = frame.sort_values([*FAMILY, "part", "line", "first"]).reset_index(drop=True)
-    return _with_intervals(_with_headline(frame), draws)
+    return with_intervals(_with_headline(frame), draws)
 
 
 class Blocks(NamedTuple):
@@ -125,7 +126,12 @@ def _with_headline(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="touched").assign(headline=main)
 
 
-def _with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
+def with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
+    """The rows with `low, high, band_low, band_high`; the band is simultaneous over one kind, setting and width.
+
+    frame: rows with `kind, setting, width, effect, key, other`, numbered from 0. An effect is the drop of the cell
+    `key`, or where there is an `other` the drop of that minus the drop of `key`.
+    """
     for column in ("low", "high", "band_low", "band_high"):
         frame[column] = np.nan
     if draws is None:

@@ -1,35 +1,28 @@
-"""The cells of a table that can be compared, with the features of their recipes in columns of their own.
+"""The cells of a table that can be compared.
 
-Terms of this room: a *setting* is a scheme without its width (`minmax/tensor`). A *line* is a recipe without its widths
-(`vision:all:all; language:all:mlp`). A drop-off *curve* is the cells of one setting and one line, ordered by width.
-Cells that differ in the calibration seed alone are points of one curve; other calibration samples make another setting.
+Terms of this room: a *setting* is a scheme without its width (`minmax/tensor`), and what further steps do beside it. A
+*line* is a recipe without its widths (`vision:all:all; language:all:mlp`). A drop-off *curve* is the cells of one
+setting and one line, ordered by width. Cells that differ in the calibration seed alone are points of one curve; other
+calibration samples make another setting. A *kind* is the kinds of compression of a recipe (`drop blocks + quantize`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import pandas as pd
 
-from blip2sweep.analysis.cell_row import Row
+from blip2sweep.analysis.features import with_recipe_features
 from blip2sweep.analysis.main_metric import main_metric
-from blip2sweep.analysis.recipes import entries, part_of, row_identity, setting_name
+from blip2sweep.analysis.recipes import entries, part_of, row_identity
 from blip2sweep.errors import UserError
 
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
 SAME = ("model", "weights", "dtype", "task", "data", "generation", "chat", "backend")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
-CALIBRATION = {
-    "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",
-    "calibration_data": "which were {}", "calibration_threads": "threads {}",
-}  # fmt: skip
-DRAWN_ALIKE = ["calibration", "calibration_samples", "calibration_seed"]
 
 
 class NothingToCompare(UserError):
@@ -37,11 +30,11 @@ class NothingToCompare(UserError):
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished, current cells of a table that are quantized and nothing else, `with_recipe_features`.
+    """The finished, current cells of a table, `with_recipe_features`.
 
-    Cells of other steps are left out, since every analysis goes by bits. Raises UserError, one line, for a table
-    without finished cells, for one that mixes models, weights, dtypes, tasks, data, generation settings or back ends,
-    for one with no baseline or several, and for one whose main metric is nowhere a number.
+    Cells of further steps are among them; `quantized` gives those that an analysis by bits can take. Raises UserError,
+    one line, for a table without finished cells, for one that mixes models, weights, dtypes, tasks, data, generation
+    settings or back ends, for one with no baseline or several, and for one whose main metric is nowhere a number.
     """
     done = finished(table)
     if done.empty:
@@ -60,10 +53,13 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def finished(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished, current cells that are quantized and nothing else."""
-    if table.empty:
-        return table
-    return table[(table["status"] == "done") & ~_stale(table) & ~table["recipe_json"].map(_has_steps).astype(bool)]
+    """The finished, current cells."""
+    return table if table.empty else table[(table["status"] == "done") & ~_stale(table)]
+
+
+def quantized(cells: pd.DataFrame) -> pd.DataFrame:
+    """The baseline and the cells that are quantized and nothing else. cells: as `comparable` gives them."""
+    return cells[cells["further"] == ""] if "further" in cells else cells
 
 
 def _stale(table: pd.DataFrame) -> pd.Series:
@@ -81,10 +77,6 @@ def _refuse_unfinished(table: pd.DataFrame) -> None:
     raise NothingToCompare(
         f"none of {len(table)} cells is finished; right: wait, or `blip2sweep status` for what failed"
     )
-
-
-def _has_steps(recipe_json: object) -> bool:
-    return any("step" in entry for entry in entries(recipe_json)) if isinstance(recipe_json, str) else False
 
 
 def refuse_mixed(table: pd.DataFrame, columns: Sequence[str] = SAME) -> None:
@@ -160,66 +152,6 @@ def _refuse_baselines(table: pd.DataFrame) -> None:
         )
 
 
-def with_recipe_features(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with further columns, from its recipes and calibrations.
-
-    `setting`, `line`, `width` (NaN where there are several), `parts` ('' for the baseline) and `several_methods` are
-    the fields of `RecipeFeatures`. `calibrated_on` has samples, upstream and seed in words, '' where nothing is
-    calibrated; `seed` is the calibration seed, NaN where there is none.
-    """
-    known = [_features(str(r)) for r in table["recipe_json"]]
-    columns = pd.DataFrame(known, columns=RecipeFeatures._fields, index=table.index)
-    on, varied = _calibrations(table)
-    columns["setting"] = [f"{s} {v}" if v else s for s, v in zip(columns["setting"], varied, strict=True)]
-    columns["seed"] = table.get("calibration_seed", pd.Series(math.nan, index=table.index))
-    columns["calibrated_on"] = [f"{w}, seed {s:g}" if s == s else w for w, s in zip(on, columns["seed"], strict=True)]
-    absent = {c: None for c in ("method", "blocks", "layers") if c not in table}  # a table leaves out what is null
-    return pd.concat([table.drop(columns=[c for c in columns if c in table]).assign(**absent), columns], axis=1)
-
-
-class RecipeFeatures(NamedTuple):
-    """Columns that a recipe determines. width: in bits, NaN where there are several. parts: joined by `+`."""
-
-    setting: str
-    line: str
-    width: float
-    parts: str
-    several_methods: bool
-
-
-@lru_cache(maxsize=65536)
-def _features(recipe_json: str) -> RecipeFeatures:
-    recipe = entries(recipe_json)
-    widths = {float(e["bits"]) for e in recipe}
-    line = "; ".join(e["target"] for e in recipe)
-    parts = "+".join(dict.fromkeys(part_of(e) for e in recipe))
-    width = widths.pop() if len(widths) == 1 else math.nan
-    return RecipeFeatures(setting_name(recipe), line or "none", width, parts, len({e["method"] for e in recipe}) > 1)
-
-
-def _calibrations(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """What each row was calibrated on, in words: all of it, and what of it differs between rows.
-
-    '' where nothing was.
-    """
-    frame = table.reindex(columns=list(CALIBRATION))
-    frame["calibration_data"] = _ambiguous_samples(table)
-    rows, varied = frame.to_dict("records"), [c for c in CALIBRATION if frame[c].nunique() > 1]
-    return [_calibration_text(r, list(CALIBRATION)) for r in rows], [_calibration_text(r, varied) for r in rows]
-
-
-def _ambiguous_samples(table: pd.DataFrame) -> pd.Series:
-    """The digest of the calibration samples where rows of one name, number and seed have several; else null."""
-    known = table.reindex(columns=[*DRAWN_ALIKE, "calibration_data"])
-    several = known.groupby(DRAWN_ALIKE, dropna=False)["calibration_data"].transform("nunique") > 1
-    return known["calibration_data"].where(several)
-
-
-def _calibration_text(row: Row, columns: Sequence[str]) -> str:
-    values = ((c, row[c]) for c in columns if row[c] is not None and row[c] is not pd.NA and row[c] == row[c])
-    return ", ".join(CALIBRATION[c].format(int(v) if isinstance(v, float) else v) for c, v in values)
-
-
 def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells of the lowest seed, among those that differ in the calibration seed alone."""
     rows = zip(cells["recipe_json"], cells["setting"], strict=True)
@@ -235,7 +167,8 @@ def headline(cells: pd.DataFrame) -> pd.DataFrame:
     Cells of some blocks alone are left out, since what one block tolerates says nothing of its part. All calibration
     seeds are in it.
     """
-    touched = cells[cells["width"].notna() & (cells["parts"] != "")]
+    touched = quantized(cells)
+    touched = touched[touched["width"].notna() & (touched["parts"] != "")]
     touched = touched[touched["recipe_json"].map(all_blocks).astype(bool)]
     if touched.empty:
         return touched

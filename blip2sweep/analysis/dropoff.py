@@ -9,6 +9,7 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.metrics import METRICS, Kept, fewest_images, unseen
 
@@ -20,12 +21,13 @@ CURVE = ["setting", "parts", "line"]  # columns that say which curve a cell is o
 def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
     """One row for each cell of one width: how much of the metric is retained, and the drop with its interval and band.
 
-    cells: as `comparable` gives them, or some of them. `retained` is in % of the baseline: below 100 where a cell is
+    cells: as `comparable` gives them, or some of them; those of further steps are left out. `retained` is in % of the baseline: below 100 where a cell is
     worse, or above 100 where lower is better. `images`: the number of images scored; `changed`: the number of those on
     which the cell differs from the baseline. The band is simultaneous over the given cells of one setting. Cells
     without outputs (imported scores) have NaN intervals; `retained` is NaN where the baseline is 0.
     Each curve has one row at each width, of the lowest calibration `seed`. Rows of other seeds have `point` set.
     """
+    cells = quantized(cells)
     rows = cells[cells["width"].notna()].copy()
     wanted = ["key", "setting", "line", "parts", "width", "seed", "bits_per_weight", metric, f"baseline_{metric}"]
     out = rows[wanted].rename(columns={metric: "value", f"baseline_{metric}": "baseline"})
@@ -36,18 +38,18 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     for name, column in (("images", "images"), ("changed", f"changed_{metric}")):
         out[name] = rows.get(column, pd.Series(np.nan, index=rows.index))
     out["retained"] = 100 * METRICS[metric].retained(level, out["drop"])
-    out["retained_low"], out["retained_high"] = _retained_ends(out, draws)
+    out["retained_low"], out["retained_high"] = retained_ends(out["key"], draws)
     out["band_low"], out["band_high"] = _bands(out, draws)
     out = out.sort_values([*CURVE, "width", "seed"]).reset_index(drop=True)
     return out.assign(point=out.duplicated([*CURVE, "width"]))
 
 
-def _retained_ends(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
-    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0."""
+def retained_ends(keys: pd.Series, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
+    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0. NaN without outputs."""
     found: dict[str, Kept] = {}
     if draws is not None:
-        found = {k: draws.kept(k) for k in set(out["key"]).intersection(draws.arrays)}
-    low, high = (out["key"].map({k: 100 * ends[i] for k, ends in found.items()}).astype(float) for i in (1, 2))
+        found = {k: draws.kept(k) for k in set(keys).intersection(draws.arrays)}
+    low, high = (keys.map({k: 100 * ends[i] for k, ends in found.items()}).astype(float) for i in (1, 2))
     return low, high
 
 

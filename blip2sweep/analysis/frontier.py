@@ -11,6 +11,8 @@ from blip2sweep.metrics import METRICS
 
 # Seconds are for one image; packed cells alone have them.
 SIZES = ("bits_per_weight", "model_bytes", "seconds_batch_1", "seconds_batch_largest")
+COSTS = ("params", "gflops", "latency_ms_median")  # what further steps change besides
+ALL = "all kinds"
 SHOWN = ("key", "setting", "line", "parts", "width", "seed", "bits_per_weight", "model_bytes", "held_out", "recipe")
 
 
@@ -20,7 +22,7 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     Cells with outputs are chosen on one half of the images, and `value, drop, low, high` are of the other half: the
     best of many looks too good on the images that chose it. `held_out` is True for these cells. Imported scores have
     one value, of all images. `like_baseline`: whether the drop's 95 % interval covers 0; None where there is no
-    interval. size: one of SIZES, or `latency` for the seconds that one image takes. Raises UserError where no cell has
+    interval. size: one of SIZES or COSTS, or `latency` for the seconds that one image takes. Raises UserError where no cell has
     that size.
     """
     size = _size(cells, size)
@@ -38,12 +40,22 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     return _shown(found, metric, draws, size)
 
 
+def over_all_kinds(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> pd.DataFrame:
+    """The frontier of each kind of compression, and behind them that of all kinds together.
+
+    The column `setting` names the kind. size: one of SIZES or COSTS.
+    """
+    kinds = frontier(cells.assign(setting=cells["kind"]), metric, draws, size)
+    return pd.concat([kinds, frontier(cells.assign(setting=ALL), metric, draws, size)], ignore_index=True)
+
+
 def _size(cells: pd.DataFrame, size: str) -> str:
     column = "seconds_batch_1" if size == "latency" else size
-    if column not in SIZES:
-        raise UserError(f"frontier: size {size} is unknown; {nearest(size, [*SIZES, 'latency'])}")
+    if column not in (*SIZES, *COSTS):
+        raise UserError(f"frontier: size {size} is unknown; {nearest(size, [*SIZES, *COSTS, 'latency'])}")
     if column not in cells or cells[column].isna().all():
-        raise UserError(f"frontier: no cell has {column}; right: cells of quant.packed=true, whose time is measured")
+        right = "analysis.latency=true" if column in COSTS else "cells of quant.packed=true, whose time is measured"
+        raise UserError(f"frontier: no cell has {column}; right: {right}")
     return column
 
 

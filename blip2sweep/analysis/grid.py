@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
-from blip2sweep.analysis.cells import all_blocks, one_seed
+from blip2sweep.analysis.cells import all_blocks, one_seed, quantized
 from blip2sweep.analysis.recipes import entries, part_names, part_of
 
 FREE = 16  # the width of a part that is left alone, in bits
@@ -21,7 +21,7 @@ def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     touched, in the layers of the largest such cell; so cells of the published study count although its quantizer did
     not reach all layers. Of cells that differ in the calibration seed alone, the one of the lowest seed is shown.
     """
-    parts = part_names(cells)
+    cells, parts = quantized(cells), part_names(cells)
     whole = {p: _largest(cells, p) for p in parts}
     rows = [r for row in one_seed(cells).to_dict("records") if (r := _grid_row(row, parts, whole, metric))]
     return pd.DataFrame(rows, columns=["key", "setting", *parts, "size", "value", "drop", "low", "high", "recipe"])

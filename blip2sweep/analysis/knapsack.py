@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.layer_groups import LayerGroups, layer_groups, noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.analysis.recipes import entries, one_scheme
@@ -73,8 +74,9 @@ class Problem:
 def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
     """One problem for each setting with at least FEWEST_CELLS cells. Raises UserError where there is none.
 
-    cells: see `predictable`. Recipes of several schemes are left out, since no choice of widths alone makes them.
+    cells: see `predictable`. Recipes of further steps and of several schemes are left out, since no choice of widths alone makes them.
     """
+    cells = quantized(cells)
     base = cells[cells["part"] == "none"].iloc[:1]
     found = []
     single = [one_scheme(entries(str(r))) for r in cells["recipe_json"]]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.paired import paired_interval
 from blip2sweep.analysis.recipes import Entry, entries
@@ -29,6 +30,7 @@ def matched(cells: pd.DataFrame, metric: str, draws: Draws | None, reference: st
     apart where there are several. Seeds are points; the interval does not hold the spread between them.
     """
     places: dict[str, list[_Cell]] = {}
+    cells = quantized(cells)
     for row in cells[(cells["part"] != "none") & ~cells["several_methods"]].to_dict("records"):
         cell = _Cell(row, entries(str(row["recipe_json"])))
         places.setdefault(_place(cell.recipe), []).append(cell)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import MARGIN
 from blip2sweep.analysis.grid import FREE, width_grid
@@ -75,7 +75,7 @@ def states(cells: pd.DataFrame, metric: str) -> list[States]:
 
     Empty where sizes, or the baseline's value, are unknown.
     """
-    chosen = one_seed(cells)
+    chosen = one_seed(quantized(cells))
     grid = width_grid(chosen, metric)
     sizes = chosen.set_index("key").get("model_bytes")
     if sizes is None or grid.empty:

@@ -10,8 +10,12 @@ from typing import Required, TypedDict, cast
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.step import QUANTIZE, step
+from blip2sweep.errors import UserError
+from blip2sweep.recipe.compact import kind_of
 from blip2sweep.recipe.part_bits import part_columns
 
+TRAINING = "training"  # what a recovery needs
 NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # `setting_of` names these itself
 
 
@@ -27,7 +31,8 @@ class InputEntry(TypedDict, total=False):
 class Entry(TypedDict, total=False):
     """One entry of a recipe's short form.
 
-    A method's own options are further fields; `step` is absent of a quantizer.
+    A method's own options are further fields; `step` is absent of a quantizer. The entry of another step has a target
+    and the fields of its spec, and neither width nor, as a rule, method.
     """
 
     step: str
@@ -65,8 +70,24 @@ def part_names(cells: pd.DataFrame) -> list[str]:
 
 def calibrates(entry: Entry) -> bool:
     """Whether its method, or a static range of its inputs, needs calibration samples."""
+    if is_further(entry):
+        return _further_calibrates(entry)
     inputs = entry.get("input")
     return bool(METHODS.known(entry["method"]).calibrates) or (inputs is not None and not inputs.get("dynamic", True))
+
+
+def is_further(entry: Mapping[str, object]) -> bool:
+    """Whether an entry is of a further step, so that it has no width."""
+    return kind_of(entry) != QUANTIZE
+
+
+def _further_calibrates(entry: Entry) -> bool:
+    """Whether a further step measures something. Training has samples of its own."""
+    spec = {k: v for k, v in entry.items() if k not in ("step", "target")}
+    try:
+        return bool(step(kind_of(entry)).from_entry(spec).needs - {TRAINING})
+    except UserError:  # of a module that is not here
+        return False
 
 
 # ---- settings
@@ -139,17 +160,29 @@ def by_recipe(cells: pd.DataFrame) -> dict[str, int]:
 
 def text_of(recipe: Sequence[Mapping[str, object]]) -> str:
     """A recipe for people: `vision:all:all=4`."""
-    return "; ".join(f"{e['target']}={e['bits']}" for e in recipe) or "the baseline"
+    return "; ".join(f"{e['target']}={_one_text(e)}" for e in recipe) or "the baseline"
+
+
+def _one_text(entry: Mapping[str, object]) -> object:
+    return entry_text(entry) if is_further(entry) else entry["bits"]
+
+
+def entry_text(entry: Mapping[str, object]) -> str:
+    """The spec of an entry in one word, such as `rtn4/channel`; its kind where the module of the step is not here."""
+    try:
+        return step(kind_of(entry)).text(entry)
+    except (UserError, KeyError):
+        return kind_of(entry)
 
 
 # ---- back to the config
 
 
 def overrides_of(recipe: Sequence[Entry]) -> list[str] | None:
-    """`part=vision+language quant=gptq …` without the width. None for a recipe of several schemes, or of several
-    targets in one part."""
+    """`part=vision+language quant=gptq …` without the width. None for a recipe of several schemes or of further steps,
+    and for several targets in one part."""
     parts = [part_of(e) for e in recipe]
-    if not recipe or not one_scheme(recipe) or len(set(parts)) < len(parts):
+    if not recipe or any(map(is_further, recipe)) or not one_scheme(recipe) or len(set(parts)) < len(parts):
         return None
     if any(e["target"].count(":") != 2 or "." in e["target"].partition(":")[0] for e in recipe):
         return None

@@ -17,7 +17,7 @@ import pandas as pd
 
 from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.cells import one_seed
+from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Array, Draws
 from blip2sweep.analysis.recipes import by_recipe, entries, part_of, restricted, text_of
 from blip2sweep.errors import UserError
@@ -114,6 +114,7 @@ def shapley_over_bits(cells: pd.DataFrame, metric: str, draws: Draws | None) -> 
 
     Of cells that differ in the calibration seed alone, the one of the lowest seed is shown.
     """
+    cells = quantized(cells)
     touched = one_seed(cells[cells["width"].notna()])
     most = touched["parts"].str.count(r"\+").max() if len(touched) else 0
     frames, refusals = [], []
@@ -128,6 +129,7 @@ def shapley_over_bits(cells: pd.DataFrame, metric: str, draws: Draws | None) -> 
 
 def additivity(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
     """The joint drop and the sum of the parts' single drops, for every cell whose single-part cells were run."""
+    cells = quantized(cells)
     known = by_recipe(cells)
     rows = [r for row in cells[cells["parts"].str.contains("+", regex=False)].to_dict("records")
             if (r := _additive(cells, known, metric, draws, row))]  # fmt: skip

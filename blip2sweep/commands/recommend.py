@@ -21,7 +21,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
-from blip2sweep.reporting.figures import label
+from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.prices import price_lines
 from blip2sweep.reporting.rerun import command_of, context
 from blip2sweep.reporting.source import Source, load_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from blip2sweep.errors import UserError
-from blip2sweep.reporting.figures import label
+from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.html import build_report
 from blip2sweep.reporting.models_page import Written, write_models_page
 from blip2sweep.reporting.source import Source

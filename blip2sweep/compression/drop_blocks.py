@@ -131,8 +131,24 @@ def _ordered(part: Part, stack: Stack, count: int, order: str, where: str, order
     return range(stack.first + start, stack.first + start + count)
 
 
+def _check_residual(anatomy: Anatomy, names: Iterable[str], where: str) -> None:
+    """Raise UserError for parts whose blocks put out something else than what they get with an addition."""
+    changing = {s.name for s in anatomy.stages if not s.residual}
+    wrong = [n for n in names if anatomy.parts[n].stage in changing or any(s.whole for s in anatomy.parts[n].stacks)]
+    if wrong:
+        right = " or ".join(n for n in anatomy.parts if n not in wrong)
+        raise UserError(
+            f"{where}: {' and '.join(wrong)} of {anatomy.model} is no list of blocks that add to what they get, so none "
+            f"of it can be left out; right: blocks of {right}"
+        )
+
+
 def check_left(anatomy: Anatomy, dropped: Mapping[str, Iterable[int]], where: str) -> None:
-    """Raise UserError, one line, with every stack that would have no block left. dropped: {part: numbers of blocks}."""
+    """Raise UserError, one line, for blocks that cannot be left out, and for every stack that would have none left.
+
+    dropped: {part: numbers of blocks}.
+    """
+    _check_residual(anatomy, (name for name, blocks in dropped.items() if blocks), where)
     stacks = [
         (anatomy.parts[name], s, {*blocks}) for name, blocks in dropped.items() for s in anatomy.parts[name].stacks
     ]
@@ -203,4 +219,8 @@ def text(entry: Mapping[str, object]) -> str:
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
-    raise NotImplementedError("dropping blocks")
+    """Drop the blocks. See blip2sweep/models/dropped.py for what runs in their place."""
+    from blip2sweep.models.dropped import changes
+
+    for change in changes(model, frozenset(site.path for site, _ in pairs)):
+        undo.attribute(*change)

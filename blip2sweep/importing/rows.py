@@ -82,14 +82,18 @@ class Source:
 class Recipes:
     """Entries (`{target, method, bits, …}`) -> recipe.
 
-    The recipes of a grid share their parts, so each is expanded once.
+    The recipes of a grid share their parts, so each is expanded once. A recipe with further steps is expanded whole,
+    since all its parts have the same steps.
     """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self._part = lru_cache(maxsize=None)(self._expanded)
+        self._whole = lru_cache(maxsize=None)(lambda text: expand(json.loads(text), anatomy))
 
     def __call__(self, entries: Sequence[Entry]) -> Recipe:
+        if any("step" in entry for entry in entries):
+            return self._whole(canonical_json(list(entries)))
         own: dict[str, list[Entry]] = {name: [] for name in self.anatomy.parts}
         for entry in entries:
             own[str(entry["target"]).partition(":")[0].partition(".")[0]].append(entry)

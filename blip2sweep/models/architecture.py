@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from blip2sweep.models.language import Language
     from blip2sweep.models.ragged import Rows
+    from blip2sweep.models.work import Asked, Work
     from blip2sweep.tasks.task import RequestType
 
 ARCHITECTURES = {
@@ -46,14 +47,15 @@ class Stage(NamedTuple):
     children: paths of the modules that compute it. A parameter belongs to the stage whose child it is or lies in, and
     to the one of the longest path where several hold it (`stage_of`). The path "" holds all that no other does.
     stacks: paths of its lists of blocks, in their order. A part belongs to the stage that its stacks lie in. by_block:
-    a pass may stop between two of its blocks and go on from there (`BlockStage`). The last stage is the language
-    model's; the others see images alone.
+    a pass may stop between two of its blocks and go on from there (`BlockStage`). residual: its blocks add to what they
+    get, so a block can be left out. The last stage is the language model's; the others see images alone.
     """
 
     name: str
     children: tuple[str, ...]
     stacks: tuple[str, ...]
     by_block: bool = False
+    residual: bool = True
 
     def holds(self, path: str) -> bool:
         """Whether a module or parameter path is one of its children, or lies in one."""
@@ -91,7 +93,8 @@ class Architecture(Protocol):
 
     MODEL_TYPE: the `model_type` of config.json; None where the model config names one in its `config`. FAMILIES: its
     language models by `model.family`. A model is a composed `model` section. An architecture that answers other
-    requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them.
+    requests than WRITES names them in REQUESTS; its last stage is then a `Matcher` where `match` is among them. One whose
+    FLOPs are known has a function `work` (see below).
     """
 
     MODEL_TYPE: str | None
@@ -146,6 +149,16 @@ def requests(model: Mapping[str, object]) -> Collection[RequestType]:
     """The types of requests that a model answers."""
     found: Collection[RequestType] = getattr(architecture(model), "REQUESTS", WRITES)
     return found
+
+
+def work(model: Mapping[str, object], config: Mapping[str, object], asked: Asked) -> tuple[Work, ...] | None:
+    """What a model computes of one sample (models/work.py); None where its architecture does not say.
+
+    config: the whole config, with all defaults. A model config has only the fields that it needs. An architecture says it by
+    a function `work` of the same arguments.
+    """
+    own = getattr(architecture(model), "work", None)
+    return None if own is None else tuple(own(model, config, asked))
 
 
 # ---- what a worker runs

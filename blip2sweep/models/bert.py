@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
+from blip2sweep.models.learning import inference
 from blip2sweep.models.llama import positions
 from blip2sweep.models.opt import Opt, Prefilled
 from blip2sweep.models.text import Ids, LanguageModel, Prompt, beams, padded
@@ -75,7 +76,7 @@ class Captioner(Opt):
         """What the decoder reads in one pass. text: from `as_read`."""
         return text
 
-    @torch.inference_mode()
+    @inference
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         seen = Seen(*self.base.inputs.embed(pictures, prompts, left=False))
         ids, mask = padded([self.first(p) for p in prompts], self.base.pad, left=True)
@@ -96,7 +97,7 @@ class Captioner(Opt):
 
     # ---- one pass over rows of one length
 
-    @torch.inference_mode()
+    @inference
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
         assert pictures is not None  # planning refuses texts alone
         seen = Seen(*self.base.inputs.embed(pictures, texts, left=False))

@@ -10,6 +10,7 @@ from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.part import Linear, Part, Stack
 
+STAYS = "relative_attention_bias"  # T5's, in the first block for all; the next one takes it over
 NUMBERED = re.compile(r"(?<=\.)\d+(?=\.)")
 
 BlockParams = Mapping[str, Mapping[int, int]]  # {part: {number of a block: its parameters}}
@@ -26,7 +27,8 @@ def block_params(
     and biases of its linear layers alone.
     """
     again = {name for group in tied for name in [n for n in group if n in tensors][1:]}
-    sizes = {n: math.prod(t.shape) for n, t in tensors.items() if t.dtype.startswith(("F", "BF")) and n not in again}
+    sizes = {n: math.prod(t.shape) for n, t in tensors.items()
+             if t.dtype.startswith(("F", "BF")) and n not in again and f".{STAYS}." not in n}  # fmt: skip
     blocks: dict[str, dict[int, dict[str, int]]] = {}
     for name, size in sizes.items():
         for found in NUMBERED.finditer(name):

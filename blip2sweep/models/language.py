@@ -29,6 +29,14 @@ class Prefilled(Protocol):
         """One text for each row, deterministically. Afterwards this cannot be used again."""
 
 
+@runtime_checkable
+class Learning(Prefilled, Protocol):
+    """What a language model has read, where it can be trained: inside of `learning` gradients go through all of it."""
+
+    def logits(self, references: Sequence[Ids]) -> Tensor:
+        """(tokens of all references, vocabulary): what `likelihood` is computed of."""
+
+
 class Language(Protocol):
     """The last stage: a language model that reads rows of the stage before as pictures.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from blip2sweep.models.learning import inference
 from blip2sweep.models.opt import Opt
 from blip2sweep.models.text import Ids
 
@@ -36,7 +36,7 @@ class Llama(Opt):
         new = next(iter(tokens.values())).shape[1]
         return super().hidden(mask, cache, position_ids=positions(mask)[:, -new:], **tokens)
 
-    @torch.inference_mode()
+    @inference
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
         embeds, mask = self.base.inputs.embed(pictures, texts, left=True)
         given = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions(mask)}

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from blip2sweep.models.decoder import greedy, unchanged
+from blip2sweep.models.learning import inference
 from blip2sweep.models.repetition import repetition
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
 
@@ -50,7 +51,7 @@ class Opt:
         space = " " if prompted else ""
         return self.base.with_ends([space + text for text in references])
 
-    @torch.inference_mode()
+    @inference
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=True)
         cache = DynamicCache()
@@ -77,7 +78,7 @@ class Opt:
     def pictured(self, picture: Rows, text: Ids) -> list[bool]:
         return self.base.inputs.pictured(text, picture.tokens(0))
 
-    @torch.inference_mode()
+    @inference
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
         embeds, mask = self.base.inputs.embed(pictures, texts, left=True)
         return self.model.model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
@@ -101,17 +102,15 @@ class Prefilled:
     hidden: Tensor
     prompts: Sequence[Ids] = ()
 
-    @torch.inference_mode()
+    @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, reference_mask = padded(references, self.language.base.pad, left=False)
-        logits = self._logits(ids.to(self.mask.device), reference_mask.to(self.mask.device))
-        return likelihoods(logits, ids, reference_mask, references)
+        own = padded(references, self.language.base.pad, left=False)
+        return likelihoods(self.logits(references), *own, references)
 
-    def _logits(self, ids: Tensor, reference_mask: Tensor) -> Tensor:
-        """Logits (tokens of all references, vocabulary).
-
-        Nothing follows a reference, so padding may stand on the right.
-        """
+    @inference
+    def logits(self, references: Sequence[Ids]) -> Tensor:
+        """Nothing follows a reference, so padding may stand on the right."""
+        ids, reference_mask = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
         hidden = self.hidden[:, None]
         if ids.shape[1] > 1:
             mask = torch.cat([self.mask, reference_mask[:, 1:]], 1)
@@ -119,7 +118,7 @@ class Prefilled:
                 hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
         return self.language.model.get_output_embeddings()(hidden[reference_mask.bool()])
 
-    @torch.inference_mode()
+    @inference
     def generate(self, generation: Generation) -> list[Text]:
         rows = self.greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
         return self.language.base.texts(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -20,3 +20,8 @@ def stubbed(module: nn.Module, output: Callable[[], object]) -> Iterator[None]:
             del module.forward
         else:
             module.forward = hooked
+
+
+def handed_on(*args: Tensor, **kwargs: Tensor) -> Tensor:
+    """The forward of a block that does nothing: it puts out the hidden states that it gets."""
+    return args[0] if args else kwargs["hidden_states"]

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 
+from blip2sweep.models.learning import inference
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class T5:
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         return self.base.with_ends(references)
 
-    @torch.inference_mode()
+    @inference
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         embeds, mask = self.base.inputs.embed(pictures, prompts, left=False)
         encoded = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask)
@@ -56,7 +58,7 @@ class T5:
     def pictured(self, picture: Rows, text: Ids) -> list[bool]:
         return self.base.inputs.pictured(text, picture.tokens(0))
 
-    @torch.inference_mode()
+    @inference
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
         embeds, mask = self.base.inputs.embed(pictures, texts, left=False)
         labels = torch.tensor(references, device=embeds.device)
@@ -80,22 +82,25 @@ class Prefilled:
     mask: Tensor
     encoded: ModelOutput
 
-    @torch.inference_mode()
+    @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        ids, reference_mask = padded(references, self.language.base.pad, left=False)
-        logits = self._logits(ids.to(self.mask.device))
-        return likelihoods(logits[reference_mask.bool().to(logits.device)], ids, reference_mask, references)
+        own = padded(references, self.language.base.pad, left=False)
+        return likelihoods(self.logits(references), *own, references)
 
-    def _logits(self, ids: Tensor) -> Tensor:
-        """Logits (rows, tokens, vocabulary). The decoder reads the references shifted right."""
-        model = self.language.model
-        shifted = model.prepare_decoder_input_ids_from_labels(ids)
-        return model(encoder_outputs=self.encoded, attention_mask=self.mask, decoder_input_ids=shifted).logits
+    @inference
+    def logits(self, references: Sequence[Ids]) -> Tensor:
+        """The decoder reads the references shifted right."""
+        model, (ids, own) = self.language.model, padded(references, self.language.base.pad, left=False)
+        shifted = model.prepare_decoder_input_ids_from_labels(ids.to(self.mask.device))
+        out = model(encoder_outputs=self.encoded, attention_mask=self.mask, decoder_input_ids=shifted).logits
+        return out[own.bool().to(out.device)]
 
-    @torch.inference_mode()
+    @inference
     def generate(self, generation: Generation) -> list[Text]:
+        # A cache of our own: transformers makes one of as many entries as the encoder has blocks, which may be too few.
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         out = self.language.model.generate(
             attention_mask=self.mask, do_sample=False, pad_token_id=self.language.base.pad,
-            encoder_outputs=self.encoded, **beams(generation),
+            encoder_outputs=self.encoded, past_key_values=cache, **beams(generation),
         )  # fmt: skip
         return self.language.base.texts(out[:, 1:].tolist())  # the first is the start token

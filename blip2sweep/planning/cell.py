@@ -22,6 +22,7 @@ from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
+from blip2sweep.recipe.params import param_columns
 from blip2sweep.recipe.semantics import semantics
 from blip2sweep.recipe.trained import control_of
 from blip2sweep.recipe.trained import stamped as trained
@@ -137,6 +138,7 @@ class Cell:
             "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
             **recipe_columns(self.recipe, self.model.params, self.model.block_params),
+            **param_columns(self.recipe, self.model.params, self.model.role_params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
             **(self.training.columns() if self.training else {}),
             **({"backend": backend_text(self.backend)} if self.backend else {}),

@@ -12,6 +12,7 @@ from blip2sweep.models.block_params import BlockParams, block_params
 from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
 from blip2sweep.models.linear_share import partial_share
 from blip2sweep.models.location import locate
+from blip2sweep.models.role_params import role_params
 from blip2sweep.wire.model_section import ModelSection
 
 
@@ -28,6 +29,7 @@ class Model:
     dtypes: dict[str, str]  # {part: name}
     stage_dtypes: dict[str, str]  # {stage: name}
     block_params: BlockParams  # {part: {number of a block: its parameters}}
+    role_params: dict[str, int]  # {role: its parameters}
     linear_share: float | None = None  # of the weights in blocks; None where it is more than half
 
     @property
@@ -63,5 +65,6 @@ def planned_model(config: ModelSection) -> Model:
     checked = checkpoints.check(location.folder, config, half)
     return Model(
         ModelSection(**config), layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes,
-        by_stage, block_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
+        by_stage, block_params(checked.tensors, layout, layout.tied),
+        role_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
     )  # fmt: skip

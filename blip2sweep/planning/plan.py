@@ -145,9 +145,9 @@ RECIPE_SECTIONS = (*OPTIONS, "calibration.")
 
 
 def single_overrides(plan: Plan) -> list[tuple[str, ...]]:
-    """The overrides that each cell to run was requested with, in the order of `to_launch`. A baseline that no job requested
-    gets the overrides of a job that needs it, without those of the recipe. A control that no job requested has none: a
-    cell that needs it runs it, too (blip2sweep/commands/run_one.py)."""
+    """The overrides that each cell to run was requested with, in the order of `to_launch`. A baseline that no job
+    requested gets the overrides of a job that needs it, without those of the recipe. A control that no job requested has
+    none: a cell that needs it runs it, too (blip2sweep/commands/run_one.py)."""
     requested = {k: plan.jobs[i].overrides for i, k in reversed([*enumerate(plan.keys)]) if k}
     serves = {plan.cells[k].baseline().key: overrides for k, overrides in reversed(requested.items())}
     asked = (requested.get(c.key) or (serves.get(c.key) and _untouched(serves[c.key])) for c in plan.to_launch)

@@ -60,7 +60,8 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
                 else []
             )
         index.append(known[outputs])
-    main = set(headline(rows)["key"]) or set(own["key"])  # blocks alone: all of them, there is nothing larger
+    main = {*headline(rows)["key"], *rows.loc[rows["further"] != "", "key"]}
+    main = main or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
               "main": r["key"] in main} for r in own.to_dict("records")]  # fmt: skip
     values = (

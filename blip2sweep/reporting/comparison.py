@@ -13,7 +13,7 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.models import ALL, COLUMNS, UNKNOWN, by_role, grounds, joined, largest_group, role_rank
 from blip2sweep.models.part import ROLES
-from blip2sweep.reporting.figures import Figure, roles_of
+from blip2sweep.reporting.figure import Figure, roles_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source

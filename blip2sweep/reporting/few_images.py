@@ -48,7 +48,7 @@ def baseline_beaten(table: pd.DataFrame, metric: str) -> str | None:
     """A note on a baseline that many cells beat significantly: three, and one in ten of those with an interval."""
     if f"drop_{metric}_high" not in table:
         return None
-    high = table.loc[table["part"] != "none", f"drop_{metric}_high"].dropna()
+    high = table.loc[_compressed(table), f"drop_{metric}_high"].dropna()
     better = int((high < 0).sum())
     if better < FEWEST_BETTER or better < SHARE_BETTER * len(high):
         return None
@@ -56,6 +56,12 @@ def baseline_beaten(table: pd.DataFrame, metric: str) -> str | None:
         f"{better} of {len(high)} cells are significantly better than the baseline in {metric}: no compression should be, so look at the "
         "baseline first (its prompt, generation settings and dtype) before any drop is believed"
     )
+
+
+def _compressed(table: pd.DataFrame) -> pd.Series:
+    """Whether rows are of compressed cells. Cells that were trained are left out, since training may beat the baseline."""
+    trained = table["recover"].notna() if "recover" in table else pd.Series(False, index=table.index)
+    return (table["part"] != "none") & ~trained
 
 
 def _changed(few: pd.DataFrame, column: str, n: int) -> str:

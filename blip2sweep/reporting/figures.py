@@ -1,4 +1,4 @@
-"""The data of the figures of a report: one frame for each.
+"""The figures of a report: one frame of data for each.
 
 It is written as CSV, and drawn by the page and matplotlib.
 """
@@ -6,15 +6,15 @@ It is written as CSV, and drawn by the page and matplotlib.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
 
 from blip2sweep.analysis.blocks import sensitivity
-from blip2sweep.analysis.cells import entries, headline
+from blip2sweep.analysis.cells import entries, headline, quantized
 from blip2sweep.analysis.dropoff import dropoff
-from blip2sweep.analysis.frontier import SIZES, frontier
+from blip2sweep.analysis.frontier import COSTS, SIZES, frontier, over_all_kinds
 from blip2sweep.analysis.grid import width_grid
 from blip2sweep.analysis.methods import matched
 from blip2sweep.analysis.prices import prices
@@ -22,42 +22,25 @@ from blip2sweep.analysis.recipes import part_names
 from blip2sweep.analysis.shapley import shapley_over_bits
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
-from blip2sweep.reporting.interaction import CONNECTOR, Layout, layouts, why_not
+from blip2sweep.reporting.figure import RUN, Figure, in_model_order, label, roles_of
+from blip2sweep.reporting.interaction import CONNECTOR, layouts, why_not
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.prices import price_tables
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.step_figures import step_figures
 
-RUN = "python -m blip2sweep -m"
 MOST_REFUSALS, MOST_TABLES = 3, 4
 
 
-@dataclass
-class Figure:
-    """One figure: its data, and what to run where there are none."""
-
-    name: str
-    title: str
-    caption: str
-    data: pd.DataFrame
-    missing: str  # what to run where there is nothing to draw: overrides, and from `figures` a whole command
-    why: str = ""  # more on why there is nothing to draw
-    table: str = ""  # HTML above the picture
-    layouts: dict[str, Layout] = field(default_factory=dict)  # of the interaction map, by setting
-
-    @property
-    def empty(self) -> bool:
-        return self.data.empty
-
-
-def label(source: Source) -> str:
-    """The label of the main metric."""
-    return metric_text(source.metric).label
-
-
 def figures(source: Source) -> list[Figure]:
-    """The figures of a report in their order, the 3-D view last."""
+    """The figures of a report in their order, the 3-D view last.
+
+    Where cells have further steps, their figures come first, and those without data last.
+    """
     made = [f(source) for f in (_dropoff, _frontier, _blocks, _map, _prices, _shapley, _methods, _view3d)]
+    if further := step_figures(source):
+        made = sorted([*further, *made], key=lambda f: f.empty)
     run = _run(source)
     return [replace(f, missing=f"{run} {f.missing}") for f in made]
 
@@ -77,7 +60,7 @@ def _run(source: Source) -> str:
 
 def _dropoff(source: Source) -> Figure:
     data = dropoff(source.cells, source.metric, source.draws)
-    data, order = _in_model_order(source, data, "parts"), part_names(source.cells)
+    data, order = in_model_order(source, data, "parts"), part_names(source.cells)
     main = set(headline(source.cells)["key"])
     data["headline"] = [k in main for k in data["key"]]
     metric = metric_text(source.metric)
@@ -90,20 +73,13 @@ def _dropoff(source: Source) -> Figure:
     return Figure("dropoff", "Drop-off", caption, data, f"quant.bits=2,3,4,6,8 part={','.join(order)},all")
 
 
-def _in_model_order(source: Source, data: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows sorted by set of parts, single parts first in the model's order, so a part has one colour in all
-    figures.
-    """
-    order = part_names(source.cells)
-    rank = {p: (p.count("+"), [order.index(w) for w in p.split("+")]) for p in data[column].unique()}
-    ranks = {p: i for i, p in enumerate(sorted(rank, key=lambda p: rank[p]))}
-    return data.sort_values(column, key=lambda values: values.map(ranks), kind="stable").reset_index(drop=True)
-
-
 def _frontier(source: Source) -> Figure:
     cells, draws = source.cells, source.draws
     known = [s for s in SIZES if s in cells and cells.loc[cells["part"] != "none", s].notna().any()]
-    made = [frontier(cells, source.metric, draws, size).assign(by=size) for size in known]
+    several = bool((cells["further"] != "").any())
+    known += [s for s in COSTS if several and s in cells and cells[s].nunique() > 1]
+    of = over_all_kinds if several else frontier
+    made = [of(cells, source.metric, draws, size).assign(by=size) for size in known]
     data = pd.concat(made, ignore_index=True) if made else pd.DataFrame()
     return Figure("frontier", "Frontier", _frontier_caption(source, data), data, "part=all quant.bits=2,3,4,6,8")
 
@@ -117,6 +93,8 @@ def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
             "better than it is. Hollow with a dot: no interval, so nothing is known of its difference to the baseline."
         )
     touched = source.cells[source.cells["part"] != "none"]
+    if (source.cells["further"] != "").any():
+        text += "A line a kind of compression; the broad one is the frontier over all kinds. "
     out = int((~touched["key"].isin(list(source.draws.arrays if source.draws else ()))).sum())
     left = f" {out} of {len(touched)} cells have no outputs and are left out." if out else ""
     return text + (
@@ -129,7 +107,7 @@ def _blocks(source: Source) -> Figure:
     found = source.anatomy
     data = sensitivity(source.cells, source.metric, source.draws, found) if found else pd.DataFrame()
     if len(data):
-        data = _in_model_order(source, data, "part")
+        data = in_model_order(source, data, "part")
     caption = (
         f"What blocks cost in {label(source)} when they alone are quantized, and what sparing them gives back. Shaded: "
         "simultaneous 95 % band over the blocks."
@@ -150,11 +128,6 @@ def _map(source: Source) -> Figure:
     if not found:
         return Figure("map", "Interaction map", caption, data.iloc[:0], missing, why_not(data, parts))
     return Figure("map", "Interaction map", caption, data, missing, layouts=found)
-
-
-def roles_of(source: Source) -> dict[str, str]:
-    """{part: role}; empty where the anatomy is not known."""
-    return {p.name: p.role for p in source.anatomy.parts.values()} if source.anatomy else {}
 
 
 def _prices(source: Source) -> Figure:
@@ -220,7 +193,7 @@ def _label(width: float, recipe_json: str) -> str:
 
 
 def _view3d(source: Source) -> Figure:
-    cells = source.cells
+    cells = quantized(source.cells)
     columns = [f"bits_{part}" for part in part_names(cells)][:3]
     data = cells[["key", "setting", "blocks", "layers", *columns, source.metric]].rename(
         columns={source.metric: "value"}
@@ -230,18 +203,3 @@ def _view3d(source: Source) -> Figure:
         "Every cell by the width of its parts (16: left alone), coloured by the metric, as in the published study."
     )
     return Figure("view3d", "All cells in 3-D", caption, data, "+study=part_wise")
-
-
-def write_csvs(made: list[Figure], folder: str) -> list[str]:
-    """Write one CSV for each figure. Returns their paths."""
-    from pathlib import Path
-
-    from blip2sweep.files import write_atomic
-    from blip2sweep.reporting.terminal import csv_text
-
-    paths = []
-    for figure in made:
-        path = Path(folder) / f"{figure.name}.csv"
-        write_atomic(path, csv_text(figure.data).encode())
-        paths.append(str(path))
-    return paths

@@ -20,14 +20,15 @@ from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.captions import captions, packed
 from blip2sweep.reporting.embedded import embedded_note
-from blip2sweep.reporting.figures import Figure, figures, write_csvs
+from blip2sweep.reporting.figure import Figure, write_csvs
+from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.overview import sentences
 from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
 
-SCRIPTS = ("common.js", "figures.js", "figures2.js", "captions.js", "models.js", "app.js")
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "app.js")
 MOST_FAILURES = 200
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from blip2sweep.analysis.models import models_of
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.comparison import Comparison, compare, drawn
-from blip2sweep.reporting.figures import Figure, figures, label, write_csvs
+from blip2sweep.reporting.figure import Figure, label, write_csvs
+from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import body, filled, packs, records, safe_json, whole_page
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.sources import Sources

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
-from blip2sweep.analysis.cells import headline
+from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, extending, lowest_safe
 from blip2sweep.analysis.knapsack import FEWEST_CELLS
 from blip2sweep.analysis.recipes import Entry, entries, has_width, overrides_of, part_names
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS, fewest_images
-from blip2sweep.reporting.figures import RUN
+from blip2sweep.reporting.figure import RUN
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 
@@ -113,7 +113,8 @@ def _command(source: Source, overrides: Sequence[str], recipes: Sequence[Sequenc
 
 def suggest_command(source: Source) -> str | None:
     """The command of `blip2sweep suggest`; None where there are too few cells to fit a predictor."""
-    most = source.cells.loc[source.cells["part"] != "none", "setting"].value_counts().max()
+    cells = quantized(source.cells)
+    most = cells.loc[cells["part"] != "none", "setting"].value_counts().max()
     if not most >= FEWEST_CELLS or not METRICS[source.metric].higher_is_better:
         return None
     return f"blip2sweep suggest {shlex.join([*source.selection, '--output-dir', str(source.output_dir)])}"

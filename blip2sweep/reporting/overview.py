@@ -15,7 +15,7 @@ from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
 from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.metrics import fewest_images
 from blip2sweep.reporting.few_images import baseline_beaten, few_changed
-from blip2sweep.reporting.figures import Figure
+from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.next_steps import next_steps, suggest_command
 from blip2sweep.reporting.price_table import sizes_of

@@ -13,7 +13,7 @@ import pandas as pd
 from blip2sweep.analysis.prices import HERE, LADDER
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.dropoff import COLOURS, MARKERS
-from blip2sweep.reporting.figures import Figure
+from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.interaction import draw_panel
 from blip2sweep.reporting.metric_text import text_of_label
 from blip2sweep.reporting.models_picture import draw_models

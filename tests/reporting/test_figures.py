@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from blip2sweep.reporting.captions import captions
-from blip2sweep.reporting.figures import Figure, figures
+from blip2sweep.reporting.figure import Figure
+from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import build_report
 from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.static import write_static

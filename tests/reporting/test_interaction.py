@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blip2sweep.reporting.figures import Figure
+from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.interaction import Layout, Panel, layouts, why_not
 from blip2sweep.reporting.static import write_static
 

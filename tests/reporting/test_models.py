@@ -18,7 +18,8 @@ from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.comparison import _missing_of, compare, drawn
 from blip2sweep.reporting.dropoff import draw_dropoff
 from blip2sweep.reporting.embedded import embedded_note
-from blip2sweep.reporting.figures import figures, roles_of
+from blip2sweep.reporting.figure import roles_of
+from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.models_page import folder_names
 from blip2sweep.reporting.prices import terminal_prices
 from blip2sweep.reporting.source import load_source

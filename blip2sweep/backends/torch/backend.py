@@ -21,6 +21,7 @@ from blip2sweep.backends.torch.activations import moved, remember_plain
 from blip2sweep.backends.torch.calibrate import prepare
 from blip2sweep.backends.torch.cost import cost_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
+from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
 from blip2sweep.backends.torch.model_state import ModelState, load_state
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
@@ -155,7 +156,8 @@ class TorchBackend:
         loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
         if propagates:
             remember_plain(state, job, self._whole(job))
-        recipe, packed = split(_recipe(state, job))
+        planned = _recipe(state, job)
+        recipe, packed = split(planned)
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
         with packed_layers(state.loaded, packed):
             evaluation = self._first(state, job, recipe, batch_size)
@@ -163,6 +165,7 @@ class TorchBackend:
             distances = moved(state, job, self._whole(job)) if propagates else []
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state) | against_bf16
+        cost |= flop_columns(evaluation.asked, planned, job["model"], state.loaded.model.config.to_dict())
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from blip2sweep.backends.torch.answers import Answer, Answers
+from blip2sweep.backends.torch.asked import AskedAll, of_answers, of_matches
 from blip2sweep.backends.torch.batching import Clock, Run, image_batches, sequence_batches
 from blip2sweep.backends.torch.encode import Source, encode
 from blip2sweep.backends.torch.matches import Matches
@@ -29,12 +30,14 @@ from blip2sweep.tasks.task import ranked
 class Evaluation:
     """records: the columns of `Predictions`, one dict for each sample, in task order. cost: by name.
 
-    features: what the language model saw, for further tasks on the same images.
+    features: what the language model saw, for further tasks on the same images. asked: what the samples had it read and
+    write.
     """
 
     records: list[dict[str, Any]]
     cost: dict[str, Any]
     features: Features
+    asked: AskedAll | None = None
 
 
 def evaluate(
@@ -72,15 +75,19 @@ def evaluate(
     encoded = encode(run, task, features or Images(loaded, task, workers, on_bad_image), shared)
     bad = set(encoded.bad)
     samples = [s for s in task.samples if s.image_id not in bad]
+    asked: AskedAll | None
     if isinstance(loaded.language, Matcher):
-        found = Matches(run, encoded, task, samples, loaded.language).all(shared)
-        answers = [Answer(None, None, match=match) for match in found]
+        matches = Matches(run, encoded, task, samples, loaded.language)
+        scores = matches.all(shared)
+        answers, asked = [Answer(None, None, match=match) for match in scores], of_matches(matches, scores)
     else:
-        answers = Answers(run, encoded, generation, task.rules, samples, nll_references).all(shared)
+        asking = Answers(run, encoded, generation, task.rules, samples, nll_references)
+        answers = asking.all(shared)
+        asked = of_answers(asking, answers)
     known |= {name: batches.size for name, batches in names.items() if batches.halvings}
     columns = columns_of(task.rules.REQUESTS, ranked(task) > 0)
     records = [record(s, a, columns) for s, a in zip(samples, answers, strict=True)]
-    return Evaluation(records, _cost(run, encoded, len(records), shared), encoded)
+    return Evaluation(records, _cost(run, encoded, len(records), shared), encoded, asked)
 
 
 def _check(loaded: Loaded, task: TaskData, batch_size: int | None) -> None:

@@ -88,7 +88,9 @@ def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:
     """Put what training made into the layers. made: {path: what was trained for it}."""
-    raise NotImplementedError
+    from blip2sweep.compression.recover.adapters import put
+
+    put(model, layers_of(pairs), made, undo)
 
 
 # ---- in words

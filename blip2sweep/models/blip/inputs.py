@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blip2sweep.models.learning import inference
 from blip2sweep.models.ragged import Rows
 from blip2sweep.models.text import Ids, padded
 
@@ -23,7 +24,7 @@ class PictureStates:
         self.features = 1 + (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
         self.tokens = self.features[0] + 32
 
-    @torch.inference_mode()
+    @inference
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
         """States (batch, tokens, width) and their mask.
 
@@ -48,7 +49,7 @@ class QuestionStates(PictureStates):
         super().__init__(model)
         self.pad = pad
 
-    @torch.inference_mode()
+    @inference
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
         states, seen = super().embed(pictures, prompts, left)
         ids, mask = padded(prompts, self.pad, left=False)

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from blip2sweep.models.architecture import Family, Implementation, Stage
+from blip2sweep.models.fields import size
+from blip2sweep.models.work import (
+    Asked,
+    Product,
+    Sizes,
+    Work,
+    decoder,
+    encoder_decoder,
+    linear,
+    queries,
+    tower,
+    written,
+)
 
 MODEL_TYPE = "blip-2"
 FAMILIES = {
@@ -21,6 +34,29 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
         Stage(BRIDGE, ("query_tokens", "qformer"), ("qformer.encoder.layer",)),
         Stage(LANGUAGE, ("language_projection", "language_model"), FAMILIES[str(model["family"])].stacks),
     )
+
+
+def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[Work]:
+    """See `models.architecture.work`."""
+    n = size("num_query_tokens", config)
+    yield from tower(VISION, "vision_model.encoder.layers", config)
+    yield queries("qformer.encoder.layer", config, n)
+    yield from language_work(str(model["family"]), FAMILIES, config, n, asked)
+
+
+def language_work(family: str, families: Mapping[str, Family], config: Sizes, n: int, asked: Asked) -> Iterator[Work]:
+    """What a language model computes behind a projection of n queries. The first length of the prompt is its own."""
+    read, behind = n + asked.prompt[0], written(asked, n + asked.prompt[0])
+    width = "d_model" if family == "t5" else "hidden_size"
+    own, words = size(f"text_config.{width}", config), size("text_config.vocab_size", config)
+    yield Product(LANGUAGE, linear(n, size("qformer_config.hidden_size", config), own))
+    if len(families[family].stacks) > 1:
+        yield from encoder_decoder(families[family].stacks, read, asked)
+        heads = asked.beams * asked.written + sum(asked.options)
+    else:
+        yield decoder(families[family].stacks[0], read, behind)
+        heads = behind.heads
+    yield Product(LANGUAGE, linear(heads, own, words))
 
 
 def implementation(model: Mapping[str, object]) -> Implementation:

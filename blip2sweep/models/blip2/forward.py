@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blip2sweep.models.blip2 import BRIDGE, VISION
+from blip2sweep.models.learning import inference
 from blip2sweep.models.ragged import Rows
 from blip2sweep.models.text import Ids, padded
 
@@ -34,19 +35,19 @@ class Vision:
     def run(self, rows: Rows) -> Rows:
         return self.leave(self.blocks(self.enter(rows), 0, self.n_blocks))
 
-    @torch.inference_mode()
+    @inference
     def enter(self, rows: Rows) -> Rows:
         dtype = self.tower.embeddings.patch_embedding.weight.dtype
         return Rows(self.tower.embeddings(rows.values.to(self.where, dtype, non_blocking=True)))
 
-    @torch.inference_mode()
+    @inference
     def blocks(self, state: Rows, start: int, stop: int) -> Rows:
         values = state.values
         for block in self.tower.encoder.layers[start:stop]:
             values = block(values)
         return Rows(values)
 
-    @torch.inference_mode()
+    @inference
     def leave(self, state: Rows) -> Rows:
         return Rows(self.tower.post_layernorm(state.values))
 
@@ -62,7 +63,7 @@ class Bridge:
     def __init__(self, model: Blip2ForConditionalGeneration) -> None:
         self.model = model
 
-    @torch.inference_mode()
+    @inference
     def run(self, rows: Rows) -> Rows:
         queries = self.model.query_tokens.expand(len(rows), -1, -1)
         out = self.model.qformer(query_embeds=queries, encoder_hidden_states=rows.values)
@@ -77,7 +78,7 @@ class QueriesFirst:
     def __init__(self, model: Blip2ForConditionalGeneration, pad: int) -> None:
         self.model, self.pad = model, pad
 
-    @torch.inference_mode()
+    @inference
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
         """Embeddings (batch, queries + longest prompt, width) and their mask (batch, same) int64.
 

@@ -13,8 +13,11 @@ from typing import cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import Family, Implementation, Stage
+from blip2sweep.models.image_text.work import work
 from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.wire.model_section import ModelSection, PartSection
+
+__all__ = ["FAMILIES", "MODEL_TYPE", "implementation", "stages", "work"]
 
 MODEL_TYPE = None  # `config.model_type` of the model's YAML
 FAMILIES = {"decoder": Family(())}
@@ -33,7 +36,7 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
     towers = tuple(dict.fromkeys(".".join(path.split(".")[:2]) for path in vision))
     return (
         Stage(VISION, towers, vision, by_block=True),
-        Stage(CONNECTOR, (*connector, *CONNECTORS), connector),
+        Stage(CONNECTOR, (*connector, *CONNECTORS), connector, residual=False),
         Stage(LANGUAGE, ("",), language),
     )
 

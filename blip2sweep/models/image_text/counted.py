@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from blip2sweep.models.config_file import first_line
 from blip2sweep.models.image_text.pixels import Arguments, feature_rows
+from blip2sweep.models.stubbed import handed_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -61,7 +61,7 @@ def _narrow(config: PreTrainedConfig, blocks: str) -> PreTrainedModel:
     model_class: type[PreTrainedModel] = AutoModelForImageTextToText._model_mapping[type(config)]
     model = model_class(_narrowed(config)).float().eval()  # the config of a checkpoint may say another dtype
     for block in model.get_submodule(blocks):
-        block.forward = _handed_on
+        block.forward = handed_on
     return model
 
 
@@ -78,7 +78,3 @@ def _narrowed(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def _known(fields: Mapping[str, object], section: Mapping[str, object]) -> dict[str, object]:
     return {k: v for k, v in fields.items() if k in section}
-
-
-def _handed_on(*args: Tensor, **kwargs: Tensor) -> Tensor:
-    return args[0] if args else kwargs["hidden_states"]

@@ -20,10 +20,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from blip2sweep.models.decoder import greedy, unchanged
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
-from blip2sweep.models.image_text.pixels import TEXT, decoded
+from blip2sweep.models.image_text.pixels import ENTRIES, ENTRY, GRID, TEXT, decoded
 from blip2sweep.models.image_text.positions import Positions
+from blip2sweep.models.learning import inference
 from blip2sweep.models.ragged import Rows
 from blip2sweep.models.text import Ids, Likelihood, Prompt, Text, Tokens, beams, likelihoods, padded
+from blip2sweep.models.work import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -50,6 +52,7 @@ class Decoder:
         self.image_token, self.text = int(model.config.image_token_id), model.config.get_text_config()
         self.positions, self.end = Positions(model, adapter), chat.end(self.base.ends)
         self.known = inspect.signature(type(model).forward).parameters
+        self._longer: dict[str, int] = {}  # {text of a picture: how many tokens it has besides its placeholder's}
 
     def prompt_ids(self, texts: Sequence[str]) -> list[Ids]:
         return self.chat.prompts(texts)
@@ -57,7 +60,7 @@ class Decoder:
     def reference_ids(self, references: Sequence[str], prompted: bool) -> list[Ids]:
         return self.chat.references(references, self.end, prompted)
 
-    @torch.inference_mode()
+    @inference
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
         inputs = self.inputs(pictures, [self._ids(pictures, i, p) for i, p in enumerate(prompts)])
         place, cache = self.positions(inputs), DynamicCache()
@@ -75,6 +78,20 @@ class Decoder:
                 f"{ids.count(self.image_token)} placeholders for {pictures.tokens(row)} features of a picture"
             )
         return ids
+
+    def asked(self, pictures: Rows, row: int, prompt: Ids) -> Asked | None:
+        """What is read of a picture and a prompt. None for pictures of a cache that does not say how many tiles they had.
+
+        The text of a picture begins and ends with special tokens, so its tokens are the same in every prompt.
+        """
+        further, text = pictures.further, decoded(pictures.further[TEXT][row])
+        if ENTRIES not in further:
+            return None
+        if text not in self._longer:
+            self._longer[text] = len(self.chat.with_picture(cast("Prompt", prompt), text)) - len(prompt)
+        n, entry = int(further[ENTRIES][row]), tuple(further[ENTRY][row].tolist())
+        grid = tuple(further[GRID][row].tolist()) if GRID in further else None
+        return Asked((len(prompt) + self._longer[text],), entries=n, entry=entry, grid=grid)
 
     def inputs(self, pictures: Rows, rows: Sequence[Ids], written: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Tokens and what the forward wants beside them, padded on the left.
@@ -128,7 +145,7 @@ class Decoder:
         behind = len(text) - len(self.chat.ids(prompt.text))
         return [x == self.image_token for x in own] + [False] * behind
 
-    @torch.inference_mode()
+    @inference
     def read(self, pictures: Rows | None, texts: Sequence[Ids], references: Sequence[Ids]) -> ModelOutput:
         prompts = [cast("Prompt", t) for t in texts]
         if pictures is None:
@@ -180,17 +197,23 @@ class Prefilled:
             input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self.cache, use_cache=True
         ).logits  # fmt: skip
 
-    @torch.inference_mode()
+    @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
+        own = padded(references, self.language.base.pad, left=False)
+        return likelihoods(self.logits(references), *own, references)
+
+    @inference
+    def logits(self, references: Sequence[Ids]) -> Tensor:
+        """(tokens of all references, vocabulary)."""
         ids, own = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
         logits = self.first[:, None]
         if ids.shape[1] > 1:
             with unchanged(self.cache):
                 mask = torch.cat([self.mask, own[:, 1:]], 1)
                 logits = torch.cat([logits, self._later(ids[:, :-1], mask, slice(None))], 1)
-        return likelihoods(logits[own.bool()], ids, own, references)
+        return logits[own.bool()]
 
-    @torch.inference_mode()
+    @inference
     def generate(self, generation: Generation) -> list[Text]:
         return self.language.base.texts(self._written(generation))
 
@@ -205,12 +228,17 @@ class Prefilled:
         return greedy(self.first, self.mask, self.cache, step, generation, language.base.ends, language.base.pad)
 
     def _by_beams(self, generation: Generation) -> list[Ids]:
-        """Text through `generate` of transformers, without the settings of the checkpoint's generation config."""
+        """Text through `generate` of transformers, without the settings of the checkpoint's generation config.
+
+        The cache is made here as for greedy decoding. transformers would make its entries of the kinds in the config, by
+        number, and where blocks are dropped others follow.
+        """
         language = self.language
         settings = GenerationConfig(
             eos_token_id=language.base.ends, pad_token_id=language.base.pad, **beams(generation)
         )
         out = language.model.generate(
-            **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings
+            **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings,
+            past_key_values=DynamicCache(),
         )  # fmt: skip
         return out[:, self.mask.shape[1] :].tolist()

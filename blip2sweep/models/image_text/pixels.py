@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedModel, ProcessorMixin
 
-TEXT, ENTRY = "text", "entry"  # names in `further`: the text of a picture, the shape of one entry of its row
-SIZES = ("image_sizes", "image_grid_thw")  # what models ask for besides pixels
+# Names in `further`: the text of a picture, the shape of one entry of its row, and how many entries its pixels have.
+TEXT, ENTRY, ENTRIES = "text", "entry", "entries"
+GRID = "image_grid_thw"
+SIZES = ("image_sizes", GRID)  # what models ask for besides pixels
 TILED = ("num_patches", "num_crops", "rows")  # what a processor says of each picture when it can cut it into tiles
 
 
@@ -35,7 +37,7 @@ def pixel_rows(processor: ProcessorMixin, image: Image) -> Rows:
     values = values[0] if values.dim() == 5 else values
     dense = values.dim() == 4 and made["pixel_values"].dim() == 4 and len(values) == 1 and not made.keys() & {*TILED}
     further = {name: torch.as_tensor(made[name]).reshape(1, -1) for name in SIZES if name in made}
-    further |= {TEXT: encoded(text), ENTRY: torch.tensor([values.shape[1:]])}
+    further |= {TEXT: encoded(text), ENTRY: torch.tensor([values.shape[1:]]), ENTRIES: torch.tensor([[len(values)]])}
     return Rows(values, None if dense else (len(values),), further)
 
 

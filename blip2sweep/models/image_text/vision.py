@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.models.image_text.pixels import Arguments, feature_rows
+from blip2sweep.models.learning import inference
 from blip2sweep.models.part import CONNECTOR, VISION
 from blip2sweep.models.ragged import Rows
 from blip2sweep.models.stubbed import stubbed
@@ -46,7 +47,7 @@ class Tower:
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.all[0].parameters()).dtype
+        return next(p.dtype for block in self.all for p in block.parameters())  # a dropped block has none
 
     def features(self, rows: Rows, pixels: bool) -> BaseModelOutputWithPooling:
         """One pass. pixels: whether the rows are pixels; otherwise they say only the pictures' shapes."""
@@ -105,7 +106,7 @@ class Vision:
         """The state before block 0 is the pixels: what makes tokens of them runs with the first block."""
         return rows
 
-    @torch.inference_mode()
+    @inference
     def blocks(self, state: Rows, start: int, stop: int) -> Rows:
         if start == stop:
             return state
@@ -139,7 +140,7 @@ class Connector:
     def __init__(self, tower: Tower) -> None:
         self.tower = tower
 
-    @torch.inference_mode()
+    @inference
     def run(self, rows: Rows) -> Rows:
         with self.tower.without(self.tower.outputs(rows, self.tower.n), self.tower.n):
             found = self.tower.features(rows, pixels=False)

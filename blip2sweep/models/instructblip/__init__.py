@@ -6,9 +6,12 @@ features are shared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from blip2sweep.models.architecture import Family, Implementation, Stage
+from blip2sweep.models.blip2 import VISION, language_work
+from blip2sweep.models.fields import size
+from blip2sweep.models.work import Asked, Sizes, Work, queries, tower
 
 MODEL_TYPE = "instructblip"
 QFORMER = "qformer.encoder.layer"
@@ -30,6 +33,14 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
         Stage("vision", ("vision_model",), ("vision_model.encoder.layers",), by_block=True),
         Stage("language", reading, (QFORMER, *FAMILIES[str(model["family"])].stacks)),
     )
+
+
+def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[Work]:
+    """See `models.architecture.work`. The second length of a prompt is that of the Q-Former's tokens."""
+    n = size("num_query_tokens", config)
+    yield from tower(VISION, "vision_model.encoder.layers", config)
+    yield queries(QFORMER, config, n, asked.prompt[1])
+    yield from language_work(str(model["family"]), FAMILIES, config, n, asked)
 
 
 def implementation(model: Mapping[str, object]) -> Implementation:

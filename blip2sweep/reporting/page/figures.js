@@ -128,16 +128,20 @@ FIGURES.dropoff = function () {
   return plot("dropoff", traces, { ...more, shapes });
 };
 
-const SIZES = { bits_per_weight: "bits per weight, whole model", model_bytes: "bytes, whole model", seconds_batch_1: "seconds an image, batch 1, packed", seconds_batch_largest: "seconds an image, largest batch, packed" };
+const SIZES = { bits_per_weight: "bits per weight, whole model", model_bytes: "bytes, whole model", seconds_batch_1: "seconds an image, batch 1, packed", seconds_batch_largest: "seconds an image, largest batch, packed", params: "parameters, whole model", gflops: "GFLOP an image", latency_ms_median: "ms an image, batch 1, median" };
+const ALL_KINDS = "all kinds";
 
 FIGURES.frontier = function () {
   const all = rows(REPORT.figures.frontier), sizes = distinct(all.map((r) => r.by));
   state.frontier = state.frontier || sizes[0];
   tools("frontier", "Size", sizes.map((s) => [s, SIZES[s]]));
-  const by = state.frontier, shown = all.filter((r) => r.by === by), settings = natural(shown.map((r) => r.setting));
+  const by = state.frontier, shown = all.filter((r) => r.by === by), settings = natural(shown.map((r) => r.setting)).sort((a, b) => (b === ALL_KINDS) - (a === ALL_KINDS));
   const face = (r) => (r.like_baseline === null ? "-open-dot" : r.like_baseline ? "-open" : "");
   const traces = settings.map((setting, i) => {
     const own = shown.filter((r) => r.setting === setting).sort((a, b) => a[by] - b[by]);
+    if (setting === ALL_KINDS) {
+      return { x: own.map((r) => r[by]), y: own.map((r) => r.value), name: ALL_KINDS, mode: "lines", line: { shape: "hv", color: css("--soft"), width: 7 }, opacity: 0.35, hoverinfo: "skip" };
+    }
     const bounds = (r) => (r.low === null ? "no interval" : `[${number(r.low)}, ${number(r.high)}]`);
     return {
       x: own.map((r) => r[by]), y: own.map((r) => r.value), name: plain(setting), mode: "lines+markers", line: { shape: "hv", color: colour(i), width: 2, dash: DASHES[i % 4] },

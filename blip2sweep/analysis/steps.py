@@ -1,0 +1,103 @@
+"""What a recipe does besides quantization, in words: dropped blocks, sparse weights, recovery, and steps from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from blip2sweep.analysis.recipes import Entry, entry_text, part_of, setting_name
+from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY
+from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.recipe.compact import kind_of
+
+NONE, UNCOMPRESSED = "none", "uncompressed"  # the kind of the baseline; what a control is before its recovery
+KINDS = {DROP: "drop blocks", SPARSITY: "sparse", QUANTIZE: "quantize"}
+METHODS = {"lora": "LoRA", "qlora": "QLoRA", "full": "fine-tuning"}  # of recovery
+
+
+def quantizers(recipe: Iterable[Entry]) -> list[Entry]:
+    """The entries of quantization."""
+    return of_kind(recipe, QUANTIZE)
+
+
+def of_kind(recipe: Iterable[Entry], *kinds: str) -> list[Entry]:
+    """The entries of some kinds of step."""
+    return [e for e in recipe if kind_of(e) in kinds]
+
+
+def before_recovery(recipe: Sequence[Entry]) -> list[Entry]:
+    """The entries of the steps before the recovery; all of them where nothing is recovered."""
+    kinds = [kind_of(e) for e in recipe]
+    return list(recipe[: kinds.index(RECOVER)] if RECOVER in kinds else recipe)
+
+
+def kinds_text(recipe: Iterable[Entry]) -> str:
+    """The kinds of compression in their order, such as `drop blocks + quantize + LoRA`."""
+    words = [next(iter(dict.fromkeys(map(_kind_word, own)))) for _, own in groupby(recipe, kind_of)]
+    return " + ".join(words) or NONE
+
+
+def _kind_word(entry: Entry) -> str:
+    kind = kind_of(entry)
+    return METHODS.get(str(entry.get("method")), kind) if kind == RECOVER else KINDS.get(kind, kind)
+
+
+def setting_text(recipe: Sequence[Entry], dropped: str = "") -> str:
+    """What all steps do in their order, without widths: `without llm:4-5 + rtn/channel + lora r8`.
+
+    dropped: the dropped blocks in words, where they are known better than by the targets.
+    """
+    words = [
+        setting_name(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
+        for kind, own in groupby(recipe, kind_of)
+    ]
+    return " + ".join(words)
+
+
+def further_text(recipe: Iterable[Entry], dropped: str = "") -> str:
+    """What the further steps do, such as `without llm:4-5 + lora r8`; '' where a recipe quantizes alone."""
+    return " + ".join(_words(kind, list(own), dropped) for kind, own in groupby(recipe, kind_of) if kind != QUANTIZE)
+
+
+def recipe_text(recipe: Iterable[Entry], dropped: str = "") -> str:
+    """What all steps do, with widths: `without llm:4-5 + 4 bits + lora r8`; `nothing` for the baseline."""
+    words = [
+        _bits_text(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
+        for kind, own in groupby(recipe, kind_of)
+    ]
+    return " + ".join(words) or "nothing"
+
+
+def _bits_text(recipe: Sequence[Entry]) -> str:
+    """`rtn/channel 4 bits`, or the width of each target where they differ."""
+    widths = list(dict.fromkeys(e["bits"] for e in recipe))
+    listed = str(widths[0]) if len(widths) == 1 else ", ".join(f"{place(e)} {e['bits']}" for e in recipe)
+    parts = "+".join(dict.fromkeys(part_of(e) for e in recipe))
+    return (
+        f"{parts} {setting_name(recipe)} {listed} bits" if len(widths) == 1 else f"{setting_name(recipe)} {listed} bits"
+    )
+
+
+def _words(kind: str, recipe: Sequence[Entry], dropped: str) -> str:
+    """The entries of one further step: `without llm:4-5 qformer:3`, `wanda0.5 vit`, `lora r8 llm`."""
+    if kind == DROP:
+        return f"without {dropped or ' '.join(place(e) for e in recipe)}"
+    by_text: dict[str, list[str]] = {}
+    for entry in recipe:
+        by_text.setdefault(entry_text(entry), []).append(place(entry))
+    return ", ".join(f"{text} {' '.join(places)}" for text, places in by_text.items())
+
+
+def place(entry: Mapping[str, object]) -> str:
+    """The target of an entry without `all`: `llm:4-5`, `vit`."""
+    return ":".join(w for w in str(entry["target"]).split(":") if w != "all")
+
+
+def dropped_blocks(recipe: Iterable[Entry], anatomy: Anatomy) -> dict[str, frozenset[int]]:
+    """{part: numbers of the blocks that are dropped}."""
+    found: dict[str, frozenset[int]] = {}
+    for entry in of_kind(recipe, DROP):
+        name, blocks = str(entry["target"]).split(":")[:2]
+        part = name.partition(".")[0]
+        found[part] = found.get(part, frozenset()) | anatomy.parts[part].blocks(blocks)
+    return found

@@ -1,0 +1,1 @@
+"""Training after compression: batches, loss, the loop and its checkpoints, one process or several."""

@@ -1,0 +1,29 @@
+"""The FLOPs of image-text models, whose pictures have tiles and patches, against torch's FlopCounterMode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from blip2sweep.tasks import Generation, TaskData, load_task
+from tests.checkpoints import conf
+from tests.flops import check, counted, told
+from tests.models.image_text.made import FIRST, Made
+from tests.ragged_pictures import scenes
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
+    """Four pictures of different shapes."""
+    folder = scenes(tmp_path_factory.mktemp("data") / "scenes", 4)
+    return load_task({**conf("task/shapes_caption"), "data_dir": str(folder)})
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_flops_are_those_that_torch_counts(
+    name: str, small: Callable[[str], Made], task: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = small(name)
+    flops, found = counted(monkeypatch, m.loaded, task, Generation("say it", 1, 4))
+    check(flops, told(m.loaded, m.section, found), len(task.images), len(task.samples))

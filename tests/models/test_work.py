@@ -1,0 +1,67 @@
+"""The FLOPs of every architecture of BLIP's family against torch's FlopCounterMode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from blip2sweep.models.load import load
+from blip2sweep.tasks import Generation, coco, load_task
+from blip2sweep.tasks.task import KINDS
+from tests.checkpoints import TINY, conf, t5_config, tiny_config, write_t5
+from tests.flops import check, counted, told
+from tests.miniatures import (
+    blip_config,
+    instructblip_config,
+    retrieval_config,
+    write_blip,
+    write_instructblip,
+    write_retrieval,
+)
+
+Write = Callable[[Path], Path]
+MODELS: dict[str, tuple[Callable[[], dict[str, Any]], Write]] = {
+    "opt": (tiny_config, lambda folder: TINY),
+    "t5": (t5_config, write_t5),
+    "instructblip-llama": (partial(instructblip_config, "llama"), partial(write_instructblip, family="llama")),
+    "instructblip-t5": (partial(instructblip_config, "t5"), partial(write_instructblip, family="t5")),
+    "blip-caption": (
+        partial(blip_config, "blip-image-captioning-base"), partial(write_blip, name="blip-image-captioning-base")
+    ),
+    "blip-vqa": (partial(blip_config, "blip-vqa-base"), partial(write_blip, name="blip-vqa-base")),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_flops_are_those_that_torch_counts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section, write = MODELS[name]
+    loaded = load(section(), write(tmp_path / "weights"))
+    kind = "caption" if name == "blip-caption" else "vqa"
+    task = load_task({**conf(f"task/shapes_{kind}"), "limit": 3})
+    flops, found = counted(monkeypatch, loaded, task, Generation("Question: {}" if kind == "vqa" else "a", 1, 5))
+    columns = told(loaded, section(), found)
+    check(flops, columns, len(task.images), 3)
+    assert columns["gflops"] == pytest.approx(sum(v for k, v in columns.items() if k.startswith("gflops_")))
+
+
+def test_flops_of_retrieval_are_those_that_torch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "match", "tests.toy.matching")
+    monkeypatch.setattr(coco, "KINDS", (*coco.KINDS, "match"))
+    loaded = load(retrieval_config(), write_retrieval(tmp_path / "weights"))
+    task = load_task({**conf("task/shapes_caption"), "limit": 4, "kind": "match", "main_metric": "toy_recall"})
+    for k in (0, 2):
+        flops, found = counted(monkeypatch, loaded, replace(task, settings={"k": k}), Generation(None, 1, 1))
+        columns = told(loaded, retrieval_config(), found)
+        check(flops, columns, 4, 4)
+        assert "tokens_written" not in columns
