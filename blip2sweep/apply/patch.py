@@ -13,7 +13,7 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.compression.quantize.layer import exchange
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import QUANTIZE, step
+from blip2sweep.compression.step import DROP, QUANTIZE, step
 from blip2sweep.compression.undo import Undo
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
@@ -83,6 +83,7 @@ class Patch:
         self._everything = [x.path for part in loaded.anatomy.parts.values() for x in part.linears]
         self._under, self._over = Undo(), Undo()
         self._before: str | None = None  # the name of the steps under the layers
+        self._of_weights: str | None = None  # the same where these change weights; dropping blocks does not
         self._now: dict[str, _Layer] = {}
 
     def apply(
@@ -124,7 +125,7 @@ class Patch:
         for path in reversed(list(self._now)):
             self._take_back(path)
         self._under.back()
-        self._before = None
+        self._before = self._of_weights = None
 
     def __enter__(self) -> Patch:
         return self
@@ -173,7 +174,7 @@ class Patch:
         now = self._now[layer.path] = _Layer(scheme, ready.key if ready else None)
         originals = [p.data for p in (module.weight, module.bias) if p is not None]
         calibrated = ready is not None and ready.weight is not None
-        name = weights_key(layer, scheme, self._before)
+        name = weights_key(layer, scheme, self._of_weights)
         found = None if calibrated or self.memo is None else self.memo.get(name)
         values = exchange(layer.path, module, scheme, now.undo, ready, found)
         now.changed = _differ(originals, values)
@@ -189,6 +190,7 @@ class Patch:
             self.restore()
             self._steps(recipe, range(len(recipe.before.kinds)), self._under, made)
             self._before = name
+            self._of_weights = name if recipe.before.further - {DROP} else None
 
     def _lay_over(self, recipe: Recipe, made: Made) -> None:
         first = len(recipe.before.kinds)
@@ -224,7 +226,7 @@ def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:
 
 
 def weights_key(layer: Linear, scheme: Scheme, before: str | None) -> str:
-    """The name of a layer's quantized weights. before: the name of the steps that lie under it."""
+    """The name of a layer's quantized weights. before: the name of the steps that change weights under it."""
     return canonical_json([layer.path, scheme.as_dict(), *([before] if before else [])])
 
 

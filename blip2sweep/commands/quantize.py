@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.compression.step import STEPS
+from blip2sweep.compression.step import DROP
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
+from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import targets, text
 from blip2sweep.wire.pack import JsonObject
 
@@ -23,21 +24,35 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     """Quantize the model of a composed config and write it to a folder. Returns what there is to say.
 
     The weights are dequantized, in the model's dtype: `model.path=FOLDER` evaluates to the same predictions as the
-    cell. Raises UserError where that cannot be: nothing quantized, packed layers, a folder that holds something.
+    cell. Where blocks are dropped, the checkpoint is that of a shorter model. Raises UserError where that cannot be:
+    nothing changed, packed layers, a set of blocks that transformers cannot leave out, a folder that holds something.
     """
     cell = CellBuilder()(config)
     _check(cell, to)
+    job = cell.job()
     from blip2sweep.backends.torch.backend import TorchBackend
+    from blip2sweep.compression.undo import Undo
+    from blip2sweep.models import shorter
+
+    if gone := _dropped(cell.recipe):
+        shorter.check(Path(job["folder"]), job["model"], gone)
 
     cache = Path(str(config["output_dir"])) / "cache"
     backend = TorchBackend({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
-    loaded = backend.quantized(cell.job())
-    with _whole(to):
+    loaded = backend.quantized(job)
+    with _whole(to), Undo() as undo:
+        for change in shorter.changes(loaded.model, job["model"]):
+            undo.attribute(*change)
         loaded.model.save_pretrained(to)
         loaded.processor.save_pretrained(to)
         write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
     again = shlex.quote(override("model.path", str(to)))
     return "\n".join([f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: {again} part=none"])
+
+
+def _dropped(recipe: Recipe) -> list[str]:
+    """The paths of the blocks that are left out."""
+    return [site.path for i, kind in enumerate(recipe.kinds) if kind == DROP for site, _ in recipe.step(i)]
 
 
 @contextmanager
@@ -75,5 +90,5 @@ def _recipe(cell: Cell) -> JsonObject:
 def _notes(cell: Cell) -> list[str]:
     inputs = any(s.input_activations for s in cell.recipe.schemes.values())
     told = ["note: the quantizers of inputs are in the recipe, not in the checkpoint"] if inputs else []
-    steps = ", ".join(f"steps.{kind}" for kind in sorted(cell.recipe.further - STEPS.keys()))
+    steps = ", ".join(f"steps.{kind}" for kind in sorted(cell.recipe.outside))
     return [*told, f"note: recipe_file= reads no steps from outside; give them again: {steps}"] if steps else told

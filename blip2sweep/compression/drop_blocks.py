@@ -90,6 +90,7 @@ def numbers(text: str, anatomy: Anatomy, order_of: OrderOf | None = None) -> Num
     where, found = f"{DROP}={text}", dict[str, set[int]]()
     for word, blocks in parse(text):
         for name in anatomy.resolve_names(word, where):
+            _check_residual(anatomy, [name.partition(".")[0]], where)
             found.setdefault(name.partition(".")[0], set()).update(_blocks(anatomy, name, blocks, where, order_of))
     check_left(anatomy, found, where)
     return {part: frozenset(found[part]) for part in anatomy.parts if part in found}

@@ -65,7 +65,7 @@ def _bias(blocks: Sequence[nn.Module], left: Sequence[nn.Module]) -> Iterator[Ch
     """T5's relative position bias is computed in the first block for all. The first one that is left takes it over."""
     if not isinstance(blocks[0], T5Block) or blocks[0] is left[0]:
         return
-    old, new = (block.layer[0].SelfAttention for block in (blocks[0], left[0]))
+    old, new = (block.get_submodule("layer.0.SelfAttention") for block in (blocks[0], left[0]))
     yield Change(new, "_modules", {**new._modules, STAYS: getattr(old, STAYS)})
     yield Change(new, f"has_{STAYS}", True)
 

@@ -7,15 +7,19 @@ checkpoint: what could not be loaded as it ran is refused, and never loaded with
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from blip2sweep.errors import UserError
+from blip2sweep.models.architecture import implementation
+from blip2sweep.models.config_file import read_config
 from blip2sweep.models.dropped import Change, hollow
+from blip2sweep.models.dropped import changes as dropped
 from blip2sweep.models.part import LANGUAGE, VISION
 from blip2sweep.wire.model_section import ModelSection
 
@@ -55,6 +59,19 @@ def changes(model: PreTrainedModel, section: ModelSection) -> Iterator[Change]:
         _check_layers(model)
 
 
+def check(folder: Path, section: ModelSection, paths: Collection[str]) -> None:
+    """The same question before weights are read. folder: of the checkpoint. paths: of the blocks that are dropped."""
+    config, wrong = read_config(folder, section)
+    if wrong or config is None:  # which loading tells
+        return
+    with torch.device("meta"):
+        model = implementation(section).model_class(config)
+    for change in dropped(model, paths):
+        setattr(*change)
+    for change in changes(model, section):
+        setattr(*change)
+
+
 def _lists(model: PreTrainedModel, section: ModelSection) -> Iterator[_List]:
     for part in section["parts"].values():
         for stack in part["stacks"].values():
@@ -76,7 +93,9 @@ def _check_counts(model: PreTrainedModel, section: ModelSection, lists: Sequence
 
 
 def _refused(why: str) -> UserError:
-    return UserError(f"a checkpoint of Hugging Face cannot hold the model without these blocks: {why}; {RIGHT}")
+    return UserError(
+        f"drop_blocks: a checkpoint of Hugging Face cannot hold the model without these blocks: {why}; {RIGHT}"
+    )
 
 
 # ---- what the config says by the number of a block

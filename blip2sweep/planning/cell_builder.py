@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
@@ -13,7 +14,7 @@ from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.chosen_chat import chosen_chat
-from blip2sweep.planning.influence import order_of
+from blip2sweep.planning.influence import USED, Values, asked_parts, influence, least_first
 from blip2sweep.planning.model import Model, planned_model
 from blip2sweep.planning.trained_on import training_of
 from blip2sweep.recipe import Recipe, resolve_recipe
@@ -39,8 +40,9 @@ class CellBuilder:
         """The cell of a composed config. Raises UserError for a config that cannot be run; the same error for every
         cell that shares its cause."""
         model = self._once("model", config["model"], planned_model)
-        if asks_influence(config.get("drop_blocks")):
-            config = {**config, "drop_blocks": _by_influence(config, model)}
+        drop, measured_by = config.get("drop_blocks"), frozenset[str]()
+        if asks_influence(drop):
+            config, measured_by = {**config, "drop_blocks": self._by_influence(config, model, str(drop))}, USED
         recipe = resolve_recipe(config, model.anatomy)
         config = {**config, "task": settled(config["task"])}
         task_config, task = config["task"], self._task(config["task"])
@@ -63,7 +65,7 @@ class CellBuilder:
         if training is not None:
             recipe = trained(recipe, training.digest)
         chat, of_chat = self._once("chat", [config.get("chat"), task.kind], lambda a: chosen_chat(a[0], task))
-        used |= of_chat
+        used |= of_chat | measured_by
         cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat, training)
         cell.check_outside()
         return cell
@@ -80,8 +82,26 @@ class CellBuilder:
     ) -> Calibration | None:
         """The samples that the recipe's calibrated layers are measured on. None when the recipe has no such layers."""
         measured = measured_parts(recipe)
-        if not measured:
-            return None
+        return self._samples(config, model, measured, task) if measured else None
+
+    def influence(self, config: Mapping[str, Any], model: Model, measured: Sequence[Part]) -> Values:
+        """The influence of blocks on the calibration samples of a cell. measured: the parts that are asked for."""
+        whole = {**config, "task": settled(config["task"])}
+        samples = self._samples(whole, model, measured, self._task(whole["task"]))
+        request = [model.config, model.fingerprint, samples.identity, str(config["output_dir"])]
+        found: Values = self._once("influence", request, lambda a: influence(model, samples, Path(a[-1])))
+        return found
+
+    def _by_influence(self, config: Mapping[str, Any], model: Model, text: str) -> str:
+        """`drop_blocks` with numbers in place of what is measured on calibration samples."""
+        values = self.influence(config, model, asked_parts(text, model.anatomy))
+        found = numbers(text, model.anatomy, lambda part, stack: least_first(values, part, stack))
+        return "+".join(f"{part}:{number_word(blocks)}" for part, blocks in found.items())
+
+    def _samples(
+        self, config: Mapping[str, Any], model: Model, measured: Sequence[Part], task: TaskData
+    ) -> Calibration:
+        """The calibration samples of a cell whose parts `measured` see them. config: its task is settled."""
         section, evaluated = config["calibration"], without_scoring(config["task"])
         check(section)
         split_config = self._once("split", [section, evaluated], lambda both: settings(*both))
@@ -89,7 +109,7 @@ class CellBuilder:
         _check_text_only(section, measured, split, model)
         self._once("disjoint", [split_config, evaluated], lambda both: check_disjoint(split, both[0], task, both[1]))
         request = [section, split_config, config["generation"], model.presets, model.config.get("prompts")]
-        samples = self._once("calibration", request, lambda a: _hashed(calibration(a[0], split, *a[1:])))
+        samples: Calibration = self._once("calibration", request, lambda a: _hashed(calibration(a[0], split, *a[1:])))
         if not section["text_only"]:
             shared = [section["n_samples"], section["seed"], split_config, evaluated]
             self._once("pictures", shared, lambda a: check_other_pictures(samples.data, a[2]["split"], task))
@@ -108,12 +128,6 @@ class CellBuilder:
         if isinstance(found, UserError):
             raise found.with_traceback(None)
         return found
-
-
-def _by_influence(config: Mapping[str, Any], model: Model) -> str:
-    """`drop_blocks` with numbers in place of what is measured on calibration samples."""
-    found = numbers(config["drop_blocks"], model.anatomy, lambda part, stack: order_of(model, part, stack, config))
-    return "+".join(f"{part}:{number_word(blocks)}" for part, blocks in found.items())
 
 
 def _with_content(config: Mapping[str, Any]) -> TaskData:

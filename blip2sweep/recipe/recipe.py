@@ -9,7 +9,19 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, Entries, Pair, Site, Spec, SpecFields, layers_in, step
+from blip2sweep.compression.step import (
+    DROP,
+    QUANTIZE,
+    RECOVER,
+    STEPS,
+    Entries,
+    Pair,
+    Site,
+    Spec,
+    SpecFields,
+    layers_in,
+    step,
+)
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -176,6 +188,11 @@ class Recipe:
         """The kinds of the steps that do something, without quantization."""
         steps = (s for p in self.parts.values() for s in p.steps)
         return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """The kinds of its steps that are no part of this package: recipe files have no place for them."""
+        return self.further - STEPS.keys()
 
     @cached_property
     def before(self) -> Recipe:

@@ -11,10 +11,13 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.planning.cell import Cell
+from blip2sweep.planning.costs import expected_seconds
+from blip2sweep.planning.packs import make_packs
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand, targets
-from blip2sweep.recipe.trained import control_of, recovery_of
+from blip2sweep.recipe.trained import control_of, recovery_of, training_name
 from blip2sweep.results.collect import collect
+from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.tasks.training import batch, planned_training
 from tests.composing import plan
 from tests.results.test_scoring_process import jobs, run
@@ -311,3 +314,47 @@ def test_rows_have_the_drop_against_both(tmp_path: Path) -> None:
     assert sum(x["event"] == "measured" for x in lines) == 4  # each once: whoever scored it, none was left to do
     again = collect(tmp_path).set_index("key")
     pd.testing.assert_frame_equal(rows, again)
+
+
+# ---- packs
+
+
+def test_what_cells_share_is_trained_in_one_pack_and_costs_once(tmp_path: Path) -> None:
+    words = (
+        "part=llm",
+        "quant.bits=4,none",
+        "recover=lora",
+        "recover.merge=true,false",
+        "recover.target=llm,qformer",
+        LIMIT,
+    )
+    these = [c.job() for c in plan(*words).todo]
+    names = {j["key"]: training_name(j["recipe"], j["columns"]) for j in these}
+    assert len(set(names.values()) - {""}) == 4
+    seconds = expected_seconds(these, Ledger(tmp_path))
+    plain = min(seconds.values())
+    for name in set(names.values()) - {""}:
+        own = sorted(seconds[k] for k, n in names.items() if n == name)
+        assert own[:-1] == pytest.approx([plain] * (len(own) - 1), rel=1e-4)
+        assert own[-1] > 1.01 * plain
+    packs = make_packs(these, 4, seconds)
+    assert sum(map(len, packs)) == len(these)
+    of_pack = [{names[j["key"]] for j in pack} - {""} for pack in packs]
+    assert sum(map(len, of_pack)) == 4
+
+
+def test_training_costs_what_it_took(tmp_path: Path) -> None:
+    these = [c.job() for c in plan("part=llm", "quant.bits=4,3", "recover=lora", "recover.steps=50,100", LIMIT).todo]
+    trained = [j for j in these if "recovery" in j]
+    done = next(j for j in trained if _steps(j) == 50 and j["control"] != j["key"])
+    journal = Journal(tmp_path)
+    cost = {"seconds": 12.0, "seconds_trained": 10.0, "seconds_recover": 10.0, "recover_steps": 40}
+    journal.write("result", key=done["key"], predictions=None, columns={**done["columns"], "baseline": ""}, cost=cost)
+    journal.close()
+    seconds = expected_seconds(these, Ledger(tmp_path).refresh())
+    assert seconds[done["key"]] == 2.0
+    assert {round(seconds[j["key"]], 6) for j in trained if _steps(j) == 100} == {22.0}
+
+
+def _steps(job: dict[str, Any]) -> int:
+    return next(int(e["steps"]) for e in job["recipe"] if e.get("step") == "recover")

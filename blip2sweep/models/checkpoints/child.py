@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from blip2sweep.console.printing import say
@@ -19,10 +20,14 @@ LIMIT = 600.0  # seconds; importing torch from a cold network file system takes 
 QUIET = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
-def ask(module: str, folder: Path, question: JsonObject, about: str, form: type, limit: float = LIMIT) -> object:
+def ask(
+    module: str, folder: Path, question: JsonObject, about: str, form: type, limit: float = LIMIT,
+    env: Mapping[str, str] = QUIET,
+) -> object:  # fmt: skip
     """What `python -m MODULE` answers. It reads {folder, **question} from stdin and prints one line: `reply`.
 
-    about: what is asked for, shown on a terminal. form: the type of the answer. Raises UserError where there is none.
+    about: what is asked for, shown on a terminal. form: the type of the answer. env: what its environment has besides.
+    Raises UserError where there is no answer.
     """
     if sys.stderr.isatty():
         say(f"checking {folder} once: {about} …", err=True)
@@ -30,7 +35,7 @@ def ask(module: str, folder: Path, question: JsonObject, about: str, form: type,
     try:
         child = subprocess.run(
             [sys.executable, "-m", module], input=text, capture_output=True, text=True, errors="replace",
-            timeout=limit, check=False, env={**os.environ, **QUIET},
+            timeout=limit, check=False, env={**os.environ, **env},
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise _no_answer(module, folder, f"gave no answer in {limit:.0f} s") from error
