@@ -68,6 +68,18 @@ def test_the_recipe_is_in_the_model_for_the_cells_turns_alone(
     assert [backend(job).predictions.hash for job in made] == before
 
 
+def test_what_is_made_for_the_recipe_is_made_once(
+    backend: TorchBackend, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibrated weights and adapters may be remembered nowhere (`cache=off`), and the model changes several times."""
+    calls, ready = list[str](), backend._ready
+    monkeypatch.setattr(
+        backend, "_ready", lambda state, job, recipe: calls.append(job["key"]) or ready(state, job, recipe)
+    )
+    backend.measure(made[1])
+    assert calls == [made[1]["key"]]
+
+
 def test_each_side_runs_the_same_batches(
     backend: TorchBackend, made: list[dict[str, Any]], seen: list[tuple[bool, int]]
 ) -> None:
