@@ -123,8 +123,7 @@ def without(loaded: Loaded, blocks: Blocks) -> Iterator[None]:
 def built_shorter(m: Small, folder: Path) -> Loaded:
     """The checkpoint of a model whose blocks are dropped, loaded as a user's folder is."""
     with Undo() as undo:
-        for change in shorter.changes(m.loaded.model, m.section):  # type: ignore[arg-type]
-            undo.attribute(*change)
+        [undo.attribute(*change) for change in shorter.changes(m.loaded.model, m.section)]  # type: ignore[arg-type]
         m.loaded.model.save_pretrained(folder)
         m.loaded.processor.save_pretrained(folder)
     known = {m.section["name"]: m.section}
@@ -165,8 +164,7 @@ def test_a_set_that_transformers_would_load_otherwise_is_refused(of_name: Callab
         shorter.check(m.folder / "whole", m.section, paths(blocks))  # type: ignore[arg-type]
     assert why in str(told.value)
     with without(m.loaded, blocks), Undo() as undo, pytest.raises(UserError, match=why):
-        for change in shorter.changes(m.loaded.model, m.section):  # type: ignore[arg-type]
-            undo.attribute(*change)
+        [undo.attribute(*change) for change in shorter.changes(m.loaded.model, m.section)]  # type: ignore[arg-type]
     assert snapshot(m.loaded) == before
     shorter.check(m.folder / "whole", m.section, paths(SHORTER[name.removeprefix("tower of ")]))  # type: ignore[arg-type]
 
