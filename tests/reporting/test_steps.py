@@ -11,6 +11,7 @@ import pytest
 
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.reporting.captions import captions
+from blip2sweep.reporting.dropoff import _drawable
 from blip2sweep.reporting.few_images import baseline_beaten
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.figures import figures
@@ -143,6 +144,14 @@ def test_without_an_anatomy_the_other_figures_are_there(source: Source, monkeypa
     assert found["importance"].empty
     assert found["together"].empty
     assert not found["recovery"].empty
+
+
+def test_curves_of_the_drop_off_picture_are_of_one_recipe(source: Source) -> None:
+    lines = _drawable(source.table).set_index("key")["line"]
+    (both,) = source.cells.loc[source.cells["kind"] == "drop blocks + quantize", "key"]
+    alone = source.cells.loc[source.cells["kind"].eq("quantize") & source.cells["part"].eq("all"), "key"]
+    assert lines[both] == "all all without llm:4-5"
+    assert set(lines[alone]) == {"all all"}
 
 
 @pytest.mark.thorough
