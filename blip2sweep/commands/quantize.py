@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.compression.step import DROP
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
@@ -52,7 +51,7 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
 
 def _dropped(recipe: Recipe) -> list[str]:
     """The paths of the blocks that are left out."""
-    return [site.path for i, kind in enumerate(recipe.kinds) if kind == DROP for site, _ in recipe.step(i)]
+    return [path for part in recipe.parts.values() for path in part.dropped_paths]
 
 
 @contextmanager
