@@ -17,7 +17,7 @@ from tests.synthetic import Entry, build, entry, whole
 ALONE = {
     "vit": [0.3, 0.05, 0.02, 0.01, 0.03, 0.2], "qformer": [0.01, 0.0, 0.02, 0.01, 0.4, 0.1], "llm": [0.5, 0.7, 0.3, 0.45, 0.02, 0.12],
 }  # fmt: skip
-INFLUENCE = {
+INFLUENCES = {
     "vit": [0.101, 0.018, 0.012, 0.026, 0.065, 0.151], "qformer": [0.119, 0.026, 0.115, 0.041, 0.266, 0.092],
     "llm": [0.219, 0.214, 0.075, 0.084, 0.047, 0.078],
 }  # fmt: skip
@@ -64,7 +64,7 @@ def recipes() -> list[list[Entry]]:
     cells += [[dropped(t)] for t in ("qformer:4-5", "llm:4-5", "vit:2-3", "llm:3-4")]
     cells += [[dropped("qformer:4-5"), dropped("llm:4-5")]]
     cells += [whole(parts, b) for b in (8, 4, 3)] + [[entry(f"{p}:{i}:all", 3)] for p in parts for i in range(6)]
-    cells += [[dropped("llm:4-5"), *whole(parts[:2], 4), entry("llm:0-3:all", 4)]]
+    cells += [[dropped("llm:4-5"), *whole(parts[:2], 4), entry("llm:all:all", 4)]]
     for steps in (50, 150, 500):
         cells += [[*before, recovered("qformer:all:all", steps)] for before in ([], [dropped("llm:4-5")])]
         cells += [[dropped("qformer:4-5"), recovered("llm:all:all", steps)], [recovered("llm:all:all", steps)]]
@@ -85,7 +85,7 @@ def build_steps(folder: Path, n: int = 200) -> None:
         "dtype": "float32",
         "calibration": "task",
         "samples": 32,
-        "parts": INFLUENCE,
+        "parts": INFLUENCES,
     }
     (folder / "influence").mkdir()
     (folder / "influence" / "abc.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))

@@ -37,7 +37,8 @@ def importance(
     part that matters most by this measure. The band is simultaneous over the blocks of a measure. influence: {part: a
     value for each block}. Empty where no block was dropped alone and no influence was measured.
     """
-    dropped = with_intervals(pd.DataFrame(list(_dropped(cells, metric, anatomy))), draws)
+    dropped = pd.DataFrame(list(_dropped(cells, metric, anatomy)))
+    dropped = with_intervals(dropped, draws) if len(dropped) else dropped
     told = [_named(dropped, DROP_ONE)] if len(dropped) else []
     told += [_influence(influence)] if influence else []
     if not told:

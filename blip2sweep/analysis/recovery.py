@@ -81,11 +81,13 @@ def _rows(
 
 
 def measured(row: Row, metric: str) -> dict[str, object]:
-    """Metric, losses and size of one cell. The losses against a control are NaN where there is none."""
+    """Metric, losses and size of one cell. What is against a control is NaN where there is none but the cell itself."""
     base = number(row, f"baseline_{metric}")
     columns = {"drop": f"drop_{metric}", "control": f"control_{metric}", "drop_control": f"drop_control_{metric}"}
     ends = {f"{n}_{end}": f"{c}_{end}" for n, c in columns.items() if n != "control" for end in ("low", "high")}
     found = {n: number(row, c) for n, c in {**columns, **ends}.items()}
+    if row.get("control") == row["key"]:
+        found |= {n: math.nan for n in found if "control" in n}
     shares = {
         "kept": retained(metric, base, found["drop"]),
         "kept_control": retained(metric, found["control"], found["drop_control"]),

@@ -30,7 +30,8 @@ Gone = frozenset[tuple[str, int]]  # (part, block)
 
 @dataclass(frozen=True)
 class _Cell:
-    """gone: the dropped blocks. lost: their layers. layers: {kind: {layer: its spec}} of the steps on layers."""
+    """gone: the dropped blocks. lost: their layers. layers: {kind: {layer: its spec}} of the steps on
+    layers that are left."""
 
     row: Row
     recipe: list[Entry]
@@ -73,7 +74,9 @@ def _cell(row: Mapping[Hashable, object], anatomy: Anatomy) -> _Cell:
         spec = str(sorted((k, v) for k, v in entry.items() if k != "target"))
         layers.setdefault(kind_of(entry), {}).update((path, spec) for path in _paths(str(entry["target"]), anatomy))
     lost = (x.path for name, p in anatomy.parts.items() for x in p.linears if (name, x.block) in gone)
-    return _Cell(row, recipe, gone, frozenset(lost), layers)
+    missing = frozenset(lost)
+    left = {kind: {path: spec for path, spec in own.items() if path not in missing} for kind, own in layers.items()}
+    return _Cell(row, recipe, gone, missing, left)
 
 
 def _paths(target: str, anatomy: Anatomy) -> Iterator[str]:

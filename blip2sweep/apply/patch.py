@@ -19,7 +19,7 @@ from blip2sweep.models.load import Loaded
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
 
-Made = Mapping[str, Mapping[str, Prepared]]  # {kind of step: {path: what was measured for the site}}
+Made = Mapping[str, Mapping[str, object]]  # {kind of step: {path: what was measured or trained for the site}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Patch:
         """Put a recipe into the model. It is computed in float32 and cast back to each layer's dtype.
 
         prepared: {path: what calibration made of the layer} (blip2sweep/apply/calibration) for quantization. made: the
-        same for the other kinds of steps.
+        same for the other kinds of steps, and what recovery trained (blip2sweep/apply/recovery).
 
         Raises FloatingPointError naming a layer whose weights would not be finite, RuntimeError where the layers that
         differ are not those of the recipe, and UserError for a layer that device_map left off the device. The model is
@@ -193,7 +193,9 @@ class Patch:
             self._of_weights = name if recipe.before.further - {DROP} else None
 
     def _lay_over(self, recipe: Recipe, made: Made) -> None:
-        self._steps(recipe, range(len(recipe.before.kinds) + 1, len(recipe.kinds)), self._over, made)
+        first = len(recipe.before.kinds)
+        quantized = recipe.kinds[first : first + 1] == (QUANTIZE,)
+        self._steps(recipe, range(first + quantized, len(recipe.kinds)), self._over, made)
 
     def _steps(self, recipe: Recipe, which: Iterable[int], undo: Undo, made: Made) -> None:
         for i in which:
@@ -213,13 +215,13 @@ class Patch:
 
 def _name(before: Recipe, made: Made) -> str:
     """The name of the steps that lie under the layers: other measurements of one recipe are another name."""
-    keys = [x.key for kind in before.kinds for x in made.get(kind, {}).values()]
+    keys = [x.key for kind in before.kinds for x in made.get(kind, {}).values() if isinstance(x, Prepared)]
     return digest([before.hash, sorted(keys)]) if keys else before.hash
 
 
 def _first_quantization(recipe: Recipe) -> Iterable[tuple[Linear, Scheme]]:
     n = len(recipe.before.kinds)
-    pairs = recipe.step(n) if QUANTIZE in recipe.kinds else ()
+    pairs = recipe.step(n) if recipe.kinds[n : n + 1] == (QUANTIZE,) else ()
     return ((x, s) for x, s in pairs if isinstance(x, Linear) and isinstance(s, Scheme))
 
 

@@ -19,6 +19,7 @@ from blip2sweep.wire.pack import CellJob, JsonObject, TaskJob
 LARGEST = ("peak_memory_bytes",)
 SMALLEST = ("batch_size", "sequence_batch_size")
 ADDED = ("oom_halvings",)
+MEANS = ("gflops", "tokens_written")  # over samples: what names of columns begin with
 SPEEDS = {"images_per_second": "image_id", "samples_per_second": "id"}  # {column: what of the predictions it counts}
 
 ENDED = "ended"  # a file in the folder of a cell: its first process has ended its share, and calibrates nothing more
@@ -104,14 +105,15 @@ def joined_cost(answers: Sequence[Answered]) -> Cost:
     """The cost of all processes together, by column.
 
     Seconds, also of the whole cell, and memory are those of the process that took most. Counts of what was known are added; shares and blocks
-    for each image are averaged. Other figures are the first process's.
+    for each image are averaged, and what is a mean over samples is one over all of them. Other figures are the first
+    process's.
     """
     names = dict.fromkeys(name for answered in answers for name in answered.cost)
     cost = {name: _joined(name, [a.cost[name] for a in answers if name in a.cost]) for name in names}
     for name, counted in SPEEDS.items():
         if name in cost:
             cost[name] = _speed(answers, name, counted)
-    return cost
+    return {name: _mean(answers, name) if name.startswith(MEANS) else value for name, value in cost.items()}
 
 
 def _joined(name: str, values: Sequence[Scalar]) -> Scalar:
@@ -140,3 +142,10 @@ def _speed(answers: Sequence[Answered], name: str, counted: str) -> float | None
     pairs = [(len({*getattr(a.predictions, counted)}), a.cost.get(name)) for a in answers]
     times = [n / speed for n, speed in pairs if isinstance(speed, int | float) and speed]
     return float(f"{sum(n for n, _ in pairs) / max(times):.5g}") if len(times) == len(pairs) else None
+
+
+def _mean(answers: Sequence[Answered], name: str) -> float | None:
+    """The mean over the samples of all processes. None where a process does not tell its own."""
+    pairs = [(len(a.predictions.id), a.cost.get(name)) for a in answers]
+    sums = [n * value for n, value in pairs if isinstance(value, int | float)]
+    return float(f"{sum(sums) / sum(n for n, _ in pairs):.7g}") if len(sums) == len(pairs) else None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blip2sweep.compression.step import DROP, STEPS
+from blip2sweep.compression.step import DROP
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
@@ -90,5 +90,5 @@ def _recipe(cell: Cell) -> JsonObject:
 def _notes(cell: Cell) -> list[str]:
     inputs = any(s.input_activations for s in cell.recipe.schemes.values())
     told = ["note: the quantizers of inputs are in the recipe, not in the checkpoint"] if inputs else []
-    steps = ", ".join(f"steps.{kind}" for kind in sorted(cell.recipe.further - STEPS.keys()))
+    steps = ", ".join(f"steps.{kind}" for kind in sorted(cell.recipe.outside))
     return [*told, f"note: recipe_file= reads no steps from outside; give them again: {steps}"] if steps else told

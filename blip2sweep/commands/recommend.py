@@ -13,7 +13,7 @@ import pandas as pd
 
 from blip2sweep.analysis.dropoff import too_few
 from blip2sweep.analysis.prices import prices
-from blip2sweep.analysis.recipes import text_of
+from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.console.quoting import override
@@ -140,13 +140,32 @@ def _drop_ends(key: str, choice: Choice, source: Source) -> str:
 
 def _summary(choice: Choice, source: Source) -> Iterator[str]:
     """The recipe, its size, what to expect, and what else to look at."""
-    yield from [f"{e['target']}: {e['method']} {e['bits']} bits" for e in choice.entries] or ["nothing is compressed"]
+    yield from [f"{e['target']}: {_what(e)}" for e in choice.entries] or ["nothing is compressed"]
     yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight"
     yield _expected(choice, source)
+    yield from _against_control(choice, source)
     if choice.unpredicted:
         yield f"only measured cells competed: {choice.unpredicted}"
     if choice.instead and choice.instead.entries:
         yield _other(choice.instead, source, choice.model_bytes)
+
+
+def _what(entry: Entry) -> str:
+    return entry_text(entry) if is_further(entry) else f"{entry['method']} {entry['bits']} bits"
+
+
+def _against_control(choice: Choice, source: Source) -> Iterator[str]:
+    """What a recovered cell loses against its control, on all images."""
+    cells, m = source.measured[0], source.metric
+    own = cells[cells["key"] == choice.key]
+    if own.empty or f"drop_control_{m}" not in own or own["control"].iloc[0] == choice.key:
+        return
+    drop, low, high = (float(own[f"drop_control_{m}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+    if drop == drop:
+        yield (
+            f"it is trained after compression; against the uncompressed model with the same recovery (cell {own['control'].iloc[0]}) "
+            f"the drop on all images is {drop:.4f} [{low:.4f}, {high:.4f}], and the limit is not about that one"
+        )
 
 
 def _other(choice: Choice, source: Source, than: int) -> str:

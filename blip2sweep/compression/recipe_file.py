@@ -1,7 +1,8 @@
 """Recipe files: `targets: [{target: vision:all:all, method: rtn, bits: 4, …}, {step: drop_blocks, target: language:4-5}, …]`.
 
 An entry without `step` is of quantization. The order of steps is fixed (see blip2sweep/compression/step.py), so that of the
-entries only decides which of two wins that name one layer.
+entries only decides which of two wins that name one layer. Where quantization stands before and behind `recover`, the trained
+layers are quantized again.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ from typing import NamedTuple
 
 import yaml
 
-from blip2sweep.compression.step import QUANTIZE, STEPS
+from blip2sweep.compression.step import QUANTIZE, RECOVER, STEPS
 from blip2sweep.errors import UserError, nearest
 
 MEASURED = ("calibration", "trained_on")  # digests of what was measured or trained on: made anew
 
 
 class Listed(NamedTuple):
-    """An entry. where: the file and index, for messages. options: without the target and what was measured."""
+    """An entry. where: the file and index, for messages. options: without the target and what was measured. again: whether it
+    is of the second quantization."""
 
     where: str
     kind: str
     target: str
     options: dict[str, object]
+    again: bool = False
 
 
 def read(path: str) -> list[Listed]:
     """The entries of a recipe file, in order. Raises UserError, one line, for a file that is no list of targets."""
-    return [_listed(f"{path}: targets[{i}]", entry) for i, entry in enumerate(_targets(path))]
+    found = [_listed(f"{path}: targets[{i}]", entry) for i, entry in enumerate(_targets(path))]
+    kinds = [e.kind for e in found]
+    if RECOVER not in kinds or QUANTIZE not in kinds[: kinds.index(RECOVER)]:
+        return found
+    return [e._replace(again=e.kind == QUANTIZE and i > kinds.index(RECOVER)) for i, e in enumerate(found)]
 
 
 def _listed(where: str, entry: object) -> Listed:

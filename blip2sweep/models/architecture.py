@@ -158,7 +158,7 @@ def work(model: Mapping[str, object], config: Mapping[str, object], asked: Asked
     a function `work` of the same arguments.
     """
     own = getattr(architecture(model), "work", None)
-    return None if own is None else tuple(own(model, config, asked))
+    return None if own is None else tuple(own(model, config, asked)) or None
 
 
 # ---- what a worker runs

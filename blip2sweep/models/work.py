@@ -4,8 +4,11 @@ One multiplication and one addition are two FLOPs. Counted are linear layers, th
 pixels, both products of attention, projections and heads: what torch's FlopCounterMode counts too. Norms, activations,
 softmax, embeddings, positions, pooling and the search among beams are not.
 
-A sample is read and answered alone, without padding, and nothing of it is known before: what cells or questions of one
-picture share counts for each of them.
+They are those of one picture, or of one question about one. It is read and answered alone, without padding, and nothing
+of it is known before: what cells or questions of a picture share counts for each of them. A text counts with its end.
+With beams the prompt is read once, and each further token is written by all of them. Where options are ranked, reading
+each of them is the answer. The likelihood of references is a measurement and counts nothing. In retrieval a picture is
+read alone, its share of all texts and its contrast with them are added, and the pairs that are read together.
 """
 
 from __future__ import annotations

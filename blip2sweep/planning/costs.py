@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from blip2sweep.planning.training_costs import training_seconds
 from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.wire.pack import CellJob, Columns
@@ -16,28 +17,34 @@ SECONDS_PER_CELL, SECONDS_PER_SAMPLE_AND_PARAMETER = 1.0, 1e-11
 
 def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, processes: int = 1) -> dict[str, float]:
     """{key: seconds}. The seconds are those of the cell's own last run; else the mean of cells with its model, task and
-    parts; else the mean of its model and task; else a guess.
+    parts; else the mean of its model and task; else a guess. Training comes on top of them, once for all cells that share
+    what is trained.
 
-    processes: that share each cell. What a cell took is taken to fall with their number.
+    processes: that share each cell. What a cell took is taken to fall with their number, but for training.
     """
-    known = measured_seconds(ledger)
+    known, training = measured_seconds(ledger), training_seconds(jobs, ledger)
     means = {name: fmean(times) for name, times in known.items()}
     return {
         j["key"]: next(
             (means[n] for n in (j["key"], *similarity_names(j["columns"])) if n in means), guess(j["columns"])
         )
         / processes
+        + training.get(j["key"], 0.0)
         for j in jobs
     }
 
 
 def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:
-    """{name: seconds that one process would take, of every result}, for each name under which a similar cell looks."""
+    """{name: seconds that one process would take, of every result}, for each name under which a similar cell looks.
+
+    Without those of training.
+    """
     found: dict[str, list[float]] = {}
     for result in ledger.results():
         cost = result.get("cost") or {}
-        seconds, processes = cost.get("seconds"), cost.get("processes", 1)
-        if isinstance(seconds, int | float) and isinstance(processes, int):
+        seconds, processes, trained = cost.get("seconds"), cost.get("processes", 1), cost.get("seconds_trained", 0.0)
+        if isinstance(seconds, int | float) and isinstance(processes, int) and isinstance(trained, int | float):
+            seconds = max(0.0, seconds - trained)
             for name in (result["key"], *similarity_names(result["columns"])):
                 found.setdefault(name, []).append(seconds * processes)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from blip2sweep.canonical import canonical_json
@@ -11,6 +12,7 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json, write_json
 from blip2sweep.recipe.chain import Prefixes
+from blip2sweep.recipe.trained import training_name
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob, JsonObject, Pack, PackFile, Settings, pack_of
 
@@ -53,13 +55,21 @@ def share(pack: Pack, part: str = "0/1") -> Pack:
 
 
 def _slices(ordered: Sequence[CellJob], costs: Sequence[float], count: int) -> list[list[CellJob]]:
-    """`count` runs of neighbours of about equal cost. Some are empty when there are few jobs."""
+    """`count` runs of neighbours of about equal cost. Some are empty when there are few jobs. Those that share what is
+    trained for them stay together: otherwise two processes would train it."""
     slices: list[list[CellJob]] = [[] for _ in range(count)]
     size, spent = sum(costs) / count, 0.0
-    for job, cost in zip(ordered, costs, strict=True):
-        slices[min(count - 1, int((spent + cost / 2) / size))].append(job)
+    for _, own in groupby(zip(ordered, costs, strict=True), lambda pair: _trained(pair[0])):
+        jobs, each = zip(*own, strict=True)
+        cost = sum(each)
+        slices[min(count - 1, int((spent + cost / 2) / size))] += jobs
         spent += cost
     return slices
+
+
+def _trained(job: CellJob) -> str:
+    """The name of what is trained for a job; its key where nothing is."""
+    return training_name(job["recipe"], job["columns"]) or job["key"]
 
 
 def pack_count(total: float, slots: int, pack_minutes: float, max_packs: int | None, cells: int) -> int:

@@ -151,7 +151,7 @@ def _scheme(scheme: Scheme, digest: str) -> Scheme:
 
 
 def check_packed(recipe: Recipe, dtypes: Mapping[str, str], upstream: str = "full") -> None:
-    """Compare packed layers with the model, and with what is measured.
+    """Compare packed and sparse layers with the model, and packed ones with what is measured.
 
     dtypes: {part: name}. upstream: of calibration. Raises UserError for a layer that no kernel can run, and for one
     that calibration would have to run.
@@ -164,6 +164,8 @@ def check_packed(recipe: Recipe, dtypes: Mapping[str, str], upstream: str = "ful
 @lru_cache(maxsize=65536)
 def _check_packed(part: PartRecipe, dtype: str) -> None:
     sparse = layers_of(part.pairs_of(SPARSITY))
+    for x, s in sparse:
+        s.check_row(x, f"{SPARSITY} {s.pattern if s.structured else s.ratio}")
     quantized = {x.path: s for x, s in part.layers}
     kernels.check_packed(part.part.name, part.layers, dtype)
     sparse_kernels.check_packed(part.part.name, sparse, quantized, dtype)

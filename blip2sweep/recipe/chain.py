@@ -20,6 +20,7 @@ from blip2sweep.models.architecture import Stage
 from blip2sweep.models.part import Part
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, joined
+from blip2sweep.recipe.trained import training_name
 from blip2sweep.wire.pack import CellJob
 
 Blocks = tuple[str, ...]  # for each block the digest of its recipe entries, "" where there are none
@@ -131,7 +132,8 @@ class Entries:
 class Prefixes:
     """Sort keys of cells, as `Cell.job()` gives these. In their order neighbours share the longest prefix.
 
-    What is left alone comes first. A worker then goes through the tree of prefixes depth first, and computes least.
+    What is left alone comes first. A worker then goes through the tree of prefixes depth first, and computes least. Cells
+    that share what is trained for them come together, behind those for which nothing is.
     """
 
     def __init__(self) -> None:
@@ -141,5 +143,6 @@ class Prefixes:
         model, columns = canonical_json(job["model"]), job["columns"]
         if model not in self._entries:
             self._entries[model] = Entries(anatomy(job["model"]))
-        blocks = self._entries[model](job["recipe"])
-        return (model, columns["weights"], columns["task"], columns["data"], *blocks.values(), columns["generation"])
+        blocks, trained = self._entries[model](job["recipe"]), training_name(job["recipe"], columns)
+        data = (columns["weights"], columns["task"], columns["data"])
+        return (model, *data, trained, *blocks.values(), columns["generation"])

@@ -9,6 +9,7 @@ from functools import lru_cache
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY, step
 from blip2sweep.models.block_params import BlockParams
+from blip2sweep.models.part import Linear
 from blip2sweep.recipe.compact import block_word, describe, kind_of, number_word, targets, text
 from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -27,7 +28,9 @@ def recipe_columns(
     word where the touched parts agree, else `mixed` or one word for each part.
     """
     touched = {n: p for n, p in recipe.parts.items() if not p.empty}
-    quantized = {n: p for n, p in touched.items() if p.layers}
+    quantized = {n: p for n, p in touched.items() if p.layers} or {
+        n: p for n, p in touched.items() if p.pairs_of(SPARSITY)
+    }
     listed = targets(recipe)
     entries = [e for e in listed if kind_of(e) == QUANTIZE]
     return {
@@ -70,11 +73,13 @@ def _part_word(touched: dict[str, PartRecipe], recipe: Recipe) -> str:
 
 @lru_cache(maxsize=65536)
 def _blocks_and_layers(part: PartRecipe) -> tuple[str, str]:
-    """(blocks, layers) of everything the recipe touches in a part, whatever the schemes."""
-    pairs = describe(part.left, [x for x, _ in part.touched()])
+    """(blocks, layers) of all that is quantized in a part, whatever the schemes; if nothing is, of what is made sparse."""
+    sparse = (site for site, _ in part.pairs_of(SPARSITY) if isinstance(site, Linear))
+    layers = [x for x, _ in part.touched()] or [*sparse]
+    pairs = describe(part.left, layers)
     if len(pairs) == 1:
         return pairs[0]
-    return block_word(part.left, {x.block for x, _ in part.touched()}), MIXED
+    return block_word(part.left, {x.block for x in layers}), MIXED
 
 
 def _agreed(by_part: dict[str, str]) -> str | None:

@@ -8,13 +8,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.canonical import canonical_json
+from blip2sweep.compression.quantize.resolve import resolve_again
 from blip2sweep.compression.recipe_file import Listed, read
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY, STEPS, Entries, step
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import expanded, left_by
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.recovered import settled
+from blip2sweep.recipe.recovered import asked, settled
 
 ORDERS = ("before", "after")  # of a step from outside, relative to quantization
 # What the config says of the built-in kinds; they have no options under `steps`.
@@ -43,16 +44,25 @@ def resolve_recipe(config: Mapping[str, object], anatomy: Anatomy, runs: bool = 
     others = list(_others(config.get("steps"), left, runs))
     before, after = ([m.entries for m in others if m.after == late] for late in (False, True))
     compressed = [made for made in (sparse, *before, quantized) if made]
-    recovered, again = settled(left.parts, recovered, compressed, _section(config))
+    path = str(config.get("recipe_file") or "")
+    merge, requantize = (None, True) if path and any(e.again for e in read(path)) else asked(config.get(RECOVER))
+    recovered, again = settled(left.parts, recovered, compressed, merge, requantize)
+    if path and requantize:
+        _check_again(again, path, left, runs)
     every = [dropped, sparse, *before, quantized, recovered, again, *after]
     ordered = [entries for entries in every if entries]
     parts = {n: _part(anatomy, n, tuple(entries[n] for entries in ordered)) for n in anatomy.parts}
     return Recipe(parts, frozenset({"recipe_file" if config.get("recipe_file") else "part"}))
 
 
-def _section(config: Mapping[str, object]) -> Mapping[str, object]:
-    found = config.get(RECOVER)
-    return found if isinstance(found, Mapping) else {}
+def _check_again(again: Mapping[str, Entries], path: str, anatomy: Anatomy, runs: bool) -> None:
+    """Raise UserError where a recipe file says of the second quantization what is not so."""
+    said = resolve_again(path, anatomy, runs)
+    if any(dict(said[n].pairs) != dict(again[n].pairs) for n in anatomy.parts):
+        raise UserError(
+            f"recipe_file={path}: quantizes otherwise after step {RECOVER} than before; right: the same entries, of all "
+            f"layers that are trained and quantized"
+        )
 
 
 @lru_cache(maxsize=65536)
@@ -88,9 +98,9 @@ def _listed(kind: str, text: str, anatomy: Anatomy) -> dict[str, Entries]:
 def _refuse_twice(kind: str, config: Mapping[str, object], path: str) -> None:
     """Raise UserError where the config asks for a step that the recipe file has too."""
     section = config.get(kind)
-    asked = section.get("method") if isinstance(section, Mapping) else section
-    if asked not in (None, "none"):
-        raise UserError(f"{kind}={asked}: recipe_file={path} has this step too; right: one of the two")
+    method = section.get("method") if isinstance(section, Mapping) else section
+    if method not in (None, "none"):
+        raise UserError(f"{kind}={method}: recipe_file={path} has this step too; right: one of the two")
 
 
 @lru_cache

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from blip2sweep.compression.step import DROP
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.size import stored
 
@@ -42,8 +41,7 @@ def param_columns(
 
 
 def _change(part: PartRecipe, blocks: Mapping[int, int]) -> Change:
-    dropped = {site.block for entries in part.steps if entries.kind == DROP for site, _ in entries.pairs}
-    lost, own = sum(blocks.get(block, 0) for block in dropped), _layer_change(part)
+    lost, own = sum(blocks.get(block, 0) for block in part.dropped), _layer_change(part)
     return Change(own.params - lost, own.nonzero - lost)
 
 

@@ -9,7 +9,19 @@ from functools import cached_property
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
-from blip2sweep.compression.step import DROP, QUANTIZE, Entries, Pair, Site, Spec, SpecFields, layers_in, step
+from blip2sweep.compression.step import (
+    DROP,
+    QUANTIZE,
+    RECOVER,
+    STEPS,
+    Entries,
+    Pair,
+    Site,
+    Spec,
+    SpecFields,
+    layers_in,
+    step,
+)
 from blip2sweep.models.part import Linear, Part
 
 STEPS_KEY = "@steps"  # beside module paths, none of which begins with @
@@ -177,14 +189,19 @@ class Recipe:
         steps = (s for p in self.parts.values() for s in p.steps)
         return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
 
+    @property
+    def outside(self) -> frozenset[str]:
+        """The kinds of its steps that are no part of this package: recipe files have no place for them."""
+        return self.further - STEPS.keys()
+
     @cached_property
     def before(self) -> Recipe:
-        """The steps before the first quantization: they are in the model while it is calibrated."""
-        return self.until(QUANTIZE)
+        """The steps before the first quantization, or before recovery: they are in the model while it is calibrated."""
+        return self.until(QUANTIZE, RECOVER)
 
-    def until(self, kind: str) -> Recipe:
-        """The steps before the first one of a kind; all where there is none."""
-        n = self.kinds.index(kind) if kind in self.kinds else len(self.kinds)
+    def until(self, *kinds: str) -> Recipe:
+        """The steps before the first one of these kinds; all where there is none."""
+        n = next((i for i, kind in enumerate(self.kinds) if kind in kinds), len(self.kinds))
         return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in self.parts.items()})
 
     def only(self, kind: str) -> Recipe:

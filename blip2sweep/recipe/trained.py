@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from blip2sweep.canonical import digest as digest_of
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.recover import LORA, QLORA
 from blip2sweep.compression.recover.spec import Recovery
@@ -14,6 +15,7 @@ from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, Entries
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.part import Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.wire.pack import Columns
 
 NF4 = "nf4"
 
@@ -26,6 +28,19 @@ def recovery_of(recipe: Recipe) -> Recovery | None:
 @lru_cache(maxsize=65536)
 def _trained(part: PartRecipe) -> tuple[tuple[Linear, Recovery], ...]:
     return tuple(pair for s in part.steps if s.kind == RECOVER for pair in layers_of(s.pairs))
+
+
+def training_name(entries: Sequence[Mapping[str, object]], columns: Columns) -> str:
+    """The name of what is trained for a cell: cells of one name share the trained tensors. Empty where nothing is.
+
+    entries: its recipe in short form. columns: of its row.
+    """
+    spec = next((e for e in entries if e.get("step") == RECOVER), None)
+    if spec is None:
+        return ""
+    own = {k: v for k, v in spec.items() if k not in ("step", "target", "merged")}
+    own["method"] = LORA if own["method"] == QLORA else own["method"]
+    return digest_of([columns["weights"], columns["dtype"], own])[:12]
 
 
 def without_recovery(recipe: Recipe) -> Recipe:

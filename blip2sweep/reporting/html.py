@@ -160,9 +160,20 @@ def _cell_table(source: Source) -> pd.DataFrame:
     m = source.metric
     wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": metric_text(m).worse,
               f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
-              f"noise_arithmetic_{m}": "noise, arithmetic", "bits_per_weight": "bits/weight",
+              f"noise_arithmetic_{m}": "noise, arithmetic", **_further_columns(source), "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
     return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
+
+
+def _further_columns(source: Source) -> dict[str, str]:
+    """The columns of the cell browser on further steps; none where no cell has one. The drop before them is against the
+    baseline."""
+    if not (source.cells["further"] != "").any():
+        return {}
+    m, metric = source.metric, metric_text(source.metric)
+    against = f"{metric.worse} against control"
+    return {"kind": "kind", f"drop_control_{m}": against, f"drop_control_{m}_low": "low, control", f"drop_control_{m}_high": "high, control",
+            "params": "parameters", "gflops": "GFLOP", "model_bytes": "bytes"}  # fmt: skip
 
 
 def _failures(source: Source) -> str:

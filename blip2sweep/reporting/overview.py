@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.cells import headline
+from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
 from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.metrics import fewest_images
@@ -21,6 +21,7 @@ from blip2sweep.reporting.next_steps import next_steps, suggest_command
 from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.prices import ladder_sentence, price_tables
 from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.steps_text import step_sentences
 
 BROKEN = 50.0  # % of the baseline
 MOST_SETTINGS, MOST_STEPS = 4, 2
@@ -34,13 +35,16 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
         return [
             f"The baseline's {metric.label} is {base:g}: there is nothing to lose, and no {metric.worse} means anything (blip2sweep doctor)."
         ]
+    further = step_sentences(source, figures)
+    if further and (quantized(source.cells)["part"] == "none").all():
+        return [*further, *_beaten(source)]  # nothing was quantized alone, so nothing goes by bits
     whole = headline(source.cells)
     curves = dropoff(whole, source.metric, source.draws)
     shapley, costs = (next(f for f in figures if f.name == name).data for name in ("shapley", "prices"))
     ordered = settings(curves)
     matters = _matters(curves, shapley, ordered, metric, base) + _costs(source, costs, ordered, metric)
     breaks = _breaks(curves, ordered, metric) + _reached(whole)
-    return [breaks, matters, _safe(curves, ordered), *_beaten(source), _next(source, curves)]
+    return [*further, breaks, matters, _safe(curves, ordered), *_beaten(source), _next(source, curves)]
 
 
 def settings(curves: pd.DataFrame) -> list[str]:

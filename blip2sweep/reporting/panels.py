@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 WIDE, HIGH = 9.0, 4.2  # inches
 MOST_PANELS, ACROSS = 12, 4
+LETTERS = 170  # of a line of the legend
 
 
 def panels(picture: Picture, values: Sequence[V]) -> Iterator[tuple[V, Axes]]:
@@ -78,7 +79,7 @@ def legend(picture: Picture) -> None:
         handles, labels = axis.get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True)) | named
     if named:
-        columns = min(len(named), 7)
+        columns = max(1, min(len(named), 7, LETTERS // (max(map(len, named)) + 6)))
         picture.legend(
             list(named.values()), list(named), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
         )

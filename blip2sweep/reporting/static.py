@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
+from blip2sweep.analysis.frontier import ALL
 from blip2sweep.analysis.prices import HERE, LADDER
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.dropoff import COLOURS, MARKERS
@@ -18,6 +19,7 @@ from blip2sweep.reporting.interaction import draw_panel
 from blip2sweep.reporting.metric_text import text_of_label
 from blip2sweep.reporting.models_picture import draw_models
 from blip2sweep.reporting.panels import HIGH, WIDE, columns, errors, left_out, legend, panels, style
+from blip2sweep.reporting.static_steps import draw_importance, draw_kinds, draw_recovery, draw_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 Draw = Callable[["Picture", pd.DataFrame, str], None]
 MOST_PLACES = 40
 SIZE_LABELS = {"bits_per_weight": "bits per weight, whole model", "model_bytes": "bytes, whole model",
-               "seconds_batch_1": "seconds an image, batch 1", "seconds_batch_largest": "seconds an image, largest batch"}  # fmt: skip
+               "seconds_batch_1": "seconds an image, batch 1", "seconds_batch_largest": "seconds an image, largest batch", "params": "parameters, whole model",
+               "gflops": "GFLOP an image", "latency_ms_median": "ms an image, batch 1, median"}  # fmt: skip
 
 
 def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -> list[Path]:
@@ -83,6 +86,9 @@ def _frontier(picture: Picture, data: pd.DataFrame, metric: str) -> None:
         shown = data[data["by"] == by]
         for i, (setting, own) in enumerate(shown.groupby("setting", sort=False)):
             own, colour = own.sort_values(by), COLOURS[i % len(COLOURS)]
+            if setting == ALL:  # the frontier over all kinds lies behind those of the kinds
+                axis.step(own[by], own["value"], where="post", color="0.8", linewidth=5, label=setting, zorder=0)
+                continue
             axis.step(own[by], own["value"], where="post", color=colour, label=setting)
             # Hollow: not distinguishable from the baseline. Hollow with a dot: there is no interval.
             faces = [colour if like is False else "none" for like in own["like_baseline"]]
@@ -194,4 +200,5 @@ def _methods(picture: Picture, data: pd.DataFrame, metric: str) -> None:
 DRAW: dict[str, Draw] = {
     "dropoff": _dropoff, "frontier": _frontier, "blocks": _blocks, "prices": _prices, "shapley": _shapley,
     "methods": _methods, "models": draw_models,
+    "kinds": draw_kinds, "importance": draw_importance, "recovery": draw_recovery, "together": draw_together,
 }  # fmt: skip

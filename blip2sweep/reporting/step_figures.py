@@ -28,14 +28,19 @@ def step_figures(source: Source) -> list[Figure]:
     """The figures of further steps; none where no cell has one."""
     if not (source.cells["further"] != "").any():
         return []
-    return [_kinds(source), _importance(source), _recovery(source), _together(source)]
+    blocks = _importance(source)
+    return [_kinds(source, blocks.data), blocks, _recovery(source), _together(source)]
 
 
-def _kinds(source: Source) -> Figure:
+def _kinds(source: Source, blocks: pd.DataFrame) -> Figure:
+    """All cells but those of single blocks, which the figure of these has."""
     data = every_kind(source.cells, source.metric, source.draws)
+    single = data["key"].isin(blocks["key"].dropna()) if len(blocks) else pd.Series(False, index=data.index)
+    left = f" The {int(single.sum())} cells of single blocks are in the next figure." if single.any() else ""
+    data = data[~single].reset_index(drop=True)
     caption = (
         f"What every cell keeps of {label(source)}, a line a recipe, before and after its recovery. Filled, with paired 95 % "
-        f"intervals over images: against the baseline. Hollow: against the control. {AGAINST}"
+        f"intervals over images: against the baseline. Hollow: against the control. {AGAINST}{left}"
     )
     return Figure("kinds", "All kinds of compression", caption, data, "part=all quant.bits=none,4")
 

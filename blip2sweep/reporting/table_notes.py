@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -46,7 +46,7 @@ def _named(lines: Mapping[str, list[str]]) -> list[str]:
 
 def _notes_of(table: pd.DataFrame) -> list[str]:
     """The notes on the cells of one model."""
-    lines = list[str]()
+    lines = list(_further_notes(table))
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()
@@ -71,6 +71,20 @@ def _latency_notes(table: pd.DataFrame) -> list[str]:
     lacking = "; other cells simulate their kernels, or were not timed" if len(timed) < len(table) else ""
     several = " (compare rows of one device by ms; × is within a run)" if len(where) > 1 else ""
     return [f"ms: median of one image alone on {' and '.join(where)}{several}; ×: of the baseline's in turns{lacking}"]
+
+
+def _further_notes(table: pd.DataFrame) -> Iterator[str]:
+    """What drops of rows with further steps are against, and what a size says of them."""
+    if any(table[c].notna().any() for c in table if str(c).startswith("drop_control_")):
+        yield (
+            "drop is against the baseline also where a row is recovered; drop to control is against the uncompressed model with the "
+            "same recovery, a row of this table too, and what compression alone costs"
+        )
+    merged = (
+        table["merged"].map(str).isin(["True", "mixed"]) if "merged" in table else pd.Series(False, index=table.index)
+    )
+    if "method" in table and table.loc[merged, "method"].notna().any():
+        yield "merged: trained weights are on no grid of a quantizer, so they count 16 bits each"
 
 
 def _drop_formula(table: pd.DataFrame) -> str:

@@ -27,6 +27,8 @@ TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\te
 FORMATS = ("rich", "csv", "md", "latex")
 # Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
 LEAST = ("ms", "× baseline", "bits/weight", "key")  # then metrics
+# Columns of further steps, where a row has one.
+FURTHER = {"blocks_dropped": "dropped", "sparsity": "sparsity", "recover": "recover", "merged": "merged"}
 KEY_LETTERS = 6  # of a key where the whole has no room; a beginning names a cell if no other cell has it
 
 
@@ -46,6 +48,9 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     for column in ("blocks", "layers", "method", "strategy", "group_size"):
         if column in table and table.loc[table["part"] != "none", column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
+    for column, name in FURTHER.items():
+        if column in table and table[column].notna().any():
+            out[name] = [_text(v) for v in table[column]]
     metrics = metrics_of(table)
     for metric in dict.fromkeys(one for m in metrics for one in (m, *by_other_rules(table, m))):
         out[metric] = [_number(v, 3) for v in table[metric]]

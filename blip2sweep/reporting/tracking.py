@@ -37,7 +37,7 @@ CONFIG = (
     "model", "weights", "revision", "dtype", "task", "samples", "data", "data_images", "exif", "generation", "semantics", "part", "blocks",
     "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
     "calibration_seed", "calibration_upstream", "calibration_threads", "calibration_data", "recover_samples", "recover_data",
-    "recipe", "baseline", "control",
+    "recipe", "baseline", "control", "blocks_dropped", "sparsity", "recover", "merged",
 )  # fmt: skip
 LEFT_OUT = ("key", "recipe_json")  # the run's id is the key, and `recipe` has the other
 

@@ -64,8 +64,8 @@ def run_cell(
             answered = run(job)
         name = stem(job["key"], answered.predictions.hash)
         files = write_files(output_dir, name, answered)
-    except Stopped:
-        give_up(job, common, journal, stop)
+    except Stopped as stopped:
+        give_up(job, common, journal, stop, stopped.goes_on)
         raise
     except Lacking as lacking:
         journal.write("requeued", **common, reason=WAITING, requests=lacking.requests)
@@ -136,10 +136,10 @@ def commit(
     )
 
 
-def give_up(job: CellJob, common: AttemptId, journal: Journal, stop: Stop) -> None:
+def give_up(job: CellJob, common: AttemptId, journal: Journal, stop: Stop, goes_on: bool = False) -> None:
     """Record that the cell was stopped. It is requeued, except when it ran out of wall time although it had nearly all
-    of a job's: then it failed."""
-    if stop.reason == "timeout" and stop.had_whole_wall_time:
+    of a job's: then it failed. goes_on: the next attempt begins where this one ended, so it may need several jobs."""
+    if stop.reason == "timeout" and stop.had_whole_wall_time and not goes_on:
         journal.write("failed", **common, columns=columns(job), **OUT_OF_TIME)
     else:
         journal.write("requeued", **common, reason=stop.reason)

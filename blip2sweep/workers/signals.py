@@ -11,16 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 
+from blip2sweep.machine import stopping
+from blip2sweep.machine.stopping import Stopped
+
 # Variables that the batch process sets: when the job's wall time ends (time.time() of this host), and its length in
 # seconds.
 END, WALL = "BLIP2SWEEP_JOB_END", "BLIP2SWEEP_JOB_SECONDS"
 WARNING = "BLIP2SWEEP_SIGNAL_DELAY"  # variable: how many seconds before the end Slurm sends USR2
 COARSE = 120.0  # seconds; Slurm may send the signal a minute early
 WHOLE = 0.8  # a cell that had this share of the wall time and did not finish will not finish after a requeue either
-
-
-class Stopped(BaseException):
-    """Raised to give up the current cell. It is not an Exception, so that no handler of a cell's errors catches it."""
 
 
 class Stop:
@@ -54,13 +53,15 @@ class Stop:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Raise Stopped inside when TERM comes, and at the start when it has come."""
+        """Raise Stopped inside when TERM comes, and at the start when it has come. Work that can go on later is told of
+        USR2 too, when it asks."""
         try:
             self._interruptible = True
             self.had_whole_wall_time = had_whole_wall_time(time.time())
             if self.now:
                 raise Stopped
-            yield
+            with stopping.told_by(lambda: self.reason is not None):
+                yield
         finally:
             self._interruptible = False
 

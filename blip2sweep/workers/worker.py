@@ -224,8 +224,9 @@ def worker_name(pack: Pack) -> WorkerName:
 
 
 def duration_group(job: CellJob) -> tuple[str, str]:
-    """The model and task. Cells that share them take about the same time."""
-    return job["columns"]["model"], job["columns"]["task"]
+    """The model and task, and whether something is trained. Cells that share them take about the same time."""
+    trained = " recover" if "recovery" in job else ""
+    return job["columns"]["model"], job["columns"]["task"] + trained
 
 
 def main(argv: list[str]) -> int:

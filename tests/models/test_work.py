@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from blip2sweep.apply.patch import apply
 from blip2sweep.models.load import load
+from blip2sweep.recipe import resolve_recipe
 from blip2sweep.tasks import Generation, coco, load_task
 from blip2sweep.tasks.task import KINDS
 from tests.checkpoints import TINY, conf, t5_config, tiny_config, write_t5
@@ -65,3 +68,34 @@ def test_flops_of_retrieval_are_those_that_torch_counts(tmp_path: Path, monkeypa
         columns = told(loaded, retrieval_config(), found)
         check(flops, columns, 4, 4)
         assert "tokens_written" not in columns
+
+
+@pytest.mark.parametrize("name", ["opt", "t5", "blip-vqa"])
+def test_flops_of_choices_are_those_that_torch_counts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, write = MODELS[name]
+    loaded = load(section(), write(tmp_path / "weights"))
+    task = load_task({**conf("task/shapes_vqa"), "limit": 2})
+    chosen = tuple(replace(s, choices=("red", "a big blue square")) for s in task.samples)
+    flops, found = counted(monkeypatch, loaded, replace(task, kind="choice", samples=chosen), Generation("{}", 1, 5))
+    columns = told(loaded, section(), found)
+    read = flops["language"] + flops.pop("likelihood")
+    check(flops + Counter(language=read - flops["language"]), columns, len(task.images), 2)
+    assert "tokens_written" not in columns
+
+
+DROPPED = {"opt": "vit:1+qformer:0-1+llm:3-5", "t5": "qformer:5+llm:1+3", "blip-vqa": "vit:0+llm:1+5"}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_flops_of_what_is_left_are_those_that_torch_counts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, write = MODELS[name]
+    loaded = load(section(), write(tmp_path / "weights"))
+    recipe = resolve_recipe({"drop_blocks": DROPPED[name], "part": "none"}, loaded.anatomy)
+    task = load_task({**conf("task/shapes_vqa"), "limit": 2})
+    with apply(loaded, recipe):
+        flops, found = counted(monkeypatch, loaded, task, Generation("{}", 1, 4))
+    check(flops, told(loaded, section(), found, recipe), len(task.images), 2)

@@ -147,8 +147,8 @@ def test_lines_of_another_rule_for_intervals_are_measured_again(
     for i, k in enumerate("ba"):
         result(tmp_path, journal, k * 12, "b" * 12, i)
 
-    def earlier(cell: Scored, baseline: Baseline | None) -> dict[str, Any]:
-        found = measure(cell, baseline)
+    def earlier(cell: Scored, baseline: Baseline | None, control: Baseline | None = None) -> dict[str, Any]:
+        found = measure(cell, baseline, control)
         metrics = {m: [*v[:3], v[2], v[2]] for m, v in found["metrics"].items()}
         return {k: v for k, v in found.items() if k != "images"} | {"metrics": metrics}
 

@@ -307,14 +307,14 @@ def answered(ids: list[int], **cost: Any) -> Answered:
 def test_costs_are_those_of_the_slowest_process_and_counts_are_added() -> None:
     fast = {"seconds": 1.0, "seconds_vision": 0.5, "hits_vision_blocks": 2, "hits_language": 3, "hits_disk": 1,
             "images_per_second": 4.0, "batch_size": 8, "oom_halvings": 1, "device": "a", "peak_memory_bytes": 5,
-            "hits_weights": 7, "hits_bridge": 0.5}  # fmt: skip
+            "hits_weights": 7, "hits_bridge": 0.5, "gflops_vision": 3.0, "tokens_written": 9.0}  # fmt: skip
     slow = {"seconds": 2.0, "seconds_vision": 0.2, "hits_vision_blocks": 4, "hits_language": 4, "images_per_second": 1.0,
             "batch_size": 4, "oom_halvings": 0, "device": "a", "peak_memory_bytes": 9, "hits_weights": 6,
-            "hits_bridge": 0.0}  # fmt: skip
-    assert joined_cost([answered([1, 2], **fast), answered([3, 4], **slow)]) == {
+            "hits_bridge": 0.0, "gflops_vision": 3.0, "tokens_written": 12.0}  # fmt: skip
+    assert joined_cost([answered([1, 2, 5, 6], **fast), answered([3, 4], **slow)]) == {
         "seconds": 2.0, "seconds_vision": 0.5, "hits_vision_blocks": 3.0, "hits_language": 7, "hits_disk": 1,
-        "images_per_second": 2.0, "batch_size": 4, "oom_halvings": 1, "device": "a", "peak_memory_bytes": 9,
-        "hits_weights": 7, "hits_bridge": 0.25,
+        "images_per_second": 3.0, "batch_size": 4, "oom_halvings": 1, "device": "a", "peak_memory_bytes": 9,
+        "hits_weights": 7, "hits_bridge": 0.25, "gflops_vision": 3.0, "tokens_written": 10.0,
     }  # fmt: skip
 
 

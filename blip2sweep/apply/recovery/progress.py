@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -87,7 +88,7 @@ class Checkpoints:
 
     def read(self, learner: Learner) -> Progress:
         """The progress of before, put into the learner; a new one where there is no whole checkpoint of this name."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return Progress()
         try:
             with safe_open(self.path, framework="pt", device="cpu") as file:
@@ -99,7 +100,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink()
 
 
 def _named(what: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -35,13 +35,15 @@ LEAST_SCALE = 1.0
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """trained: {path: what was made of the layer}. step: the one that was chosen. losses: {step: mean loss (nats a token)
-    of the held-out references}, empty where nothing is held out. seconds: of all attempts.
+    of the held-out references}, empty where nothing is held out. seconds: of all attempts. reproducible: whether
+    every operation has a deterministic kernel here.
     """
 
     trained: Mapping[str, Trained]
     step: int
     losses: Mapping[int, float]
     seconds: float
+    reproducible: bool = True
 
 
 class Trainer:

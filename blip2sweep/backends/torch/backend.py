@@ -26,6 +26,7 @@ from blip2sweep.backends.torch.latency import compared
 from blip2sweep.backends.torch.model_state import ModelState, load_state
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
 from blip2sweep.backends.torch.provenance import provenance
+from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_device
 from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.backends.torch.threads import evaluation_threads
@@ -33,6 +34,7 @@ from blip2sweep.backends.torch.timing import device_name, latency
 from blip2sweep.backends.torch.turns import BASELINE, CELL, Side
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.threads import fixed_threads
+from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
@@ -59,6 +61,7 @@ class TorchBackend:
         self.device = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.state: ModelState | None = None
         self.shared_work = SharedWork(settings, self.device, self.task)
+        self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
         self._tasks: dict[str, TaskData] = {}
         # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
         torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
@@ -73,6 +76,7 @@ class TorchBackend:
         return self.shared_work.warning
 
     def expect(self, jobs: Sequence[CellJob]) -> None:
+        prepare_device(jobs)
         self.shared_work.jobs = jobs
         if self.state is not None:
             self.shared_work.expect(self.state)
@@ -158,13 +162,14 @@ class TorchBackend:
             remember_plain(state, job, self._whole(job))
         planned = _recipe(state, job)
         recipe, packed = split(planned)
+        check_packed(recipe, packed)
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
         with packed_layers(state.loaded, packed):
             evaluation = self._first(state, job, recipe, batch_size)
             noise = batch_size_noise(state, job, evaluation, lambda size: self._evaluate(state, job, size, None))
             distances = moved(state, job, self._whole(job)) if propagates else []
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
-        cost = cost_columns(evaluation, applied, state) | against_bf16
+        cost = cost_columns(evaluation, applied, state) | state.recoveries.columns | against_bf16
         cost |= flop_columns(evaluation.asked, planned, job["model"], state.loaded.model.config.to_dict())
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
@@ -183,7 +188,8 @@ class TorchBackend:
             raise
 
     def _has_floor(self, job: CellJob) -> bool:
-        return bool(self.settings.get("noise_floor") and job.get("calibration")) and "round" not in job["task"]
+        asked = bool(self.settings.get("noise_floor") and job.get("calibration")) and "round" not in job["task"]
+        return asked and "recovery" not in job  # its adapter would belong to other weights
 
     def _calibration_noise(
         self, state: ModelState, job: CellJob, recipe: Recipe, packed: Recipe, first: Evaluation, batch_size: int | None
@@ -200,8 +206,8 @@ class TorchBackend:
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        prepared = prepare(state, job, recipe, self.device, self.shared_work.store)
-        return state.patch.apply(recipe, prepared, state.made)
+        prepared = prepare(state, job, recipe.until(RECOVER), self.device, self.shared_work.store)
+        return state.patch.apply(recipe, prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)})
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
         with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):

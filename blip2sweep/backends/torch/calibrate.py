@@ -22,8 +22,8 @@ def prepare(state: ModelState, job: CellJob, recipe: Recipe, device: str, store:
     `state.prepared` is set to the result, and `state.made` to what is measured for the steps before quantization.
     """
     state.prepared, state.made = {}, {}
+    state.handover = Handover(job.get("share"), state.loaded.device)
     if job.get("calibration"):
-        state.handover = Handover(job.get("share"), state.loaded.device)
         _calibrator(state, job, device, store)
         calibrate(state, recipe, samples_of(state, job))
         warn_short(state.prepared)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,7 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.wire.pack import Share
 
 POLL_SECONDS = 0.02
+T = TypeVar("T")
 
 
 class Handover:
@@ -29,33 +31,41 @@ class Handover:
     def __init__(self, share: Share | None = None, device: torch.device | None = None) -> None:
         self.share, self.device, self.calls = share, device, 0
 
-    def __call__(self, calibrated: Callable[[], dict[str, Prepared]]) -> dict[str, Prepared]:
-        """What the first process of the cell has calibrated. calibrated: called in that process alone.
+    def shared(
+        self, made: Callable[[], T], write: Callable[[Path, T], None], read: Callable[[Path, torch.device], T]
+    ) -> T:
+        """What the first process of the cell has calibrated or trained. made: called in that process alone.
 
-        Raises RuntimeError where the first process ends before.
+        write, read: a file with it. Raises RuntimeError where the first process ends before.
         """
         if self.share is None:
-            return calibrated()
+            return made()
         path = Path(self.share["folder"]) / f"{self.calls}.safetensors"
         self.calls += 1
-        return self._taken(path) if self.share["rank"] else _given(path, calibrated())
+        if self.share["rank"]:
+            self._wait(path)
+            return read(path, self.device or torch.device("cpu"))
+        return _given(path, made(), write)
+
+    def __call__(self, calibrated: Callable[[], dict[str, Prepared]]) -> dict[str, Prepared]:
+        """`shared` of what is calibrated."""
+        return self.shared(calibrated, to_file, from_file)
 
     @property
     def gives(self) -> bool:
         """Whether other processes wait for what this one calibrates."""
         return self.share is not None and self.share["rank"] == 0
 
-    def _taken(self, path: Path) -> dict[str, Prepared]:
+    def _wait(self, path: Path) -> None:
         while not path.exists():
             ended = not path.parent.exists() or (path.parent / ENDED).exists()  # the folder goes when the cell is over
             if ended and not path.exists():
                 raise RuntimeError("the first process of the cell ended before it had calibrated")
             time.sleep(POLL_SECONDS)
-        return from_file(path, self.device or torch.device("cpu"))
 
 
-def _given(path: Path, prepared: dict[str, Prepared]) -> dict[str, Prepared]:
+def _given(path: Path, made: T, write: Callable[[Path, T], None]) -> T:
     temporary = path.with_suffix(".tmp")
-    to_file(temporary, prepared)
+    write(temporary, made)
     temporary.replace(path)
-    return prepared
+    return made

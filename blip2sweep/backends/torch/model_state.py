@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blip2sweep.apply.calibration import Calibrator
 from blip2sweep.apply.patch import Patch
+from blip2sweep.apply.recovery.trainer import Outcome
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.answers import Answer
 from blip2sweep.backends.torch.handover import Handover
@@ -15,14 +16,26 @@ from blip2sweep.cache.tensors import Memo, budgets
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints import inspect
-from blip2sweep.models.images import Images
+from blip2sweep.models.images import Features, Images
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe.chain import Entries
 from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import CellJob, JsonObject
 
 GB = 10**9
 FEATURES, WEIGHTS = 0.6, 0.4  # shares of the memory that is kept for each
+
+
+@dataclass(eq=False)
+class Recoveries:
+    """What is kept of trainings: what they made, by name; the pixels of the last training samples, by their digest; the
+    uncompressed model. columns: of the current cell."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    pixels: tuple[str, Features] | None = None
+    teacher: Loaded | None = None
+    columns: Cost = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -41,6 +54,7 @@ class ModelState:
     plain: tuple[str, propagation.States] | None = None  # full precision's states, of which task and prompt
     prepared: dict[str, Prepared] = field(default_factory=dict)  # what calibration made of the current cell
     made: dict[str, dict[str, Prepared]] = field(default_factory=dict)  # and for its steps before quantization, by kind
+    recoveries: Recoveries = field(default_factory=Recoveries)
     origins: dict[str, JsonObject] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)

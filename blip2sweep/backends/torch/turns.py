@@ -1,7 +1,8 @@
 """Times a cell and its baseline in turns, in one process: what disturbs one of them disturbs the other too.
 
-The order of the turns is cell, baseline, baseline, cell and so on, after a turn of each that is not timed. In a turn
-single images are timed one by one, and then the largest batch. Pictures are read and preprocessed before.
+The order of the turns is cell, baseline, baseline, cell and so on. In a turn the largest batch is timed, and then single
+images one by one. Whenever the model changes, an image that is not timed comes first, and the first time also a batch.
+Pictures are read and preprocessed before.
 """
 
 from __future__ import annotations
@@ -53,22 +54,16 @@ def in_turns(sides: Mapping[str, Side], run: Run, largest: int, where: Where) ->
     sides: `cell` and `baseline`; a baseline itself has `cell` alone.
     """
     began = time.perf_counter()
-    largest = min(_warm(side, run, largest) for side in sides.values())
     blocks: Blocks = {}
     for name, turns in itertools.groupby(_order(sides, began)):
         with sides[name]():
             run(1, 0)
+            if (name, 1) not in blocks and (fits := run(largest, 0)[1]) < largest:
+                return in_turns(sides, run, fits, where)
             for _ in turns:
                 _turn(blocks, name, run, largest, where.meter)
     total = time.perf_counter() - began
     return [_latency(blocks, batch, where, total) for batch in dict.fromkeys((1, largest))]
-
-
-def _warm(side: Side, run: Run, largest: int) -> int:
-    """A turn that is not timed. Returns the batch size that memory allows."""
-    with side():
-        run(1, 0)
-        return run(largest, 0)[1]
 
 
 def _order(sides: Mapping[str, Side], began: float) -> Iterator[str]:
@@ -80,7 +75,7 @@ def _order(sides: Mapping[str, Side], began: float) -> Iterator[str]:
 
 
 def _turn(blocks: Blocks, name: str, run: Run, largest: int, meter: Meter | None) -> None:
-    for batch, count in {1: SINGLES, largest: BATCHES}.items():
+    for batch, count in {largest: BATCHES, 1: SINGLES}.items():
         block = blocks.setdefault((name, batch), Block())
         before, done = meter() if meter else None, len(block.seconds)
         new = [run(batch, i)[0] for i in range(done, done + count)]

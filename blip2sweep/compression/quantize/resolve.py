@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -28,7 +28,16 @@ def resolve(
     Raises UserError, one line, when any part of the config would be ignored.
     """
     from_file = bool(config.get("recipe_file"))
-    named = _of_file(str(config["recipe_file"]), anatomy) if from_file else _of_config(config, anatomy)
+    named = _of_file(str(config["recipe_file"]), anatomy, again=False) if from_file else _of_config(config, anatomy)
+    return _resolve(named, anatomy, runs)
+
+
+def resolve_again(path: str, anatomy: Anatomy, runs: bool = True) -> dict[str, Entries]:
+    """{part: entries} of the second quantization of a recipe file."""
+    return _resolve(_of_file(path, anatomy, again=True), anatomy, runs)
+
+
+def _resolve(named: Iterable[Selection], anatomy: Anatomy, runs: bool) -> dict[str, Entries]:
     selections = [s if runs else replace(s, runs=False) for s in named]
     own = {part: tuple(s for s in selections if s.name.partition(".")[0] == part) for part in anatomy.parts}
     return {part: _entries(anatomy, part, own[part]) for part in anatomy.parts}
@@ -65,14 +74,15 @@ def _of_rule(
 # ---- recipe files
 
 
-def _of_file(path: str, anatomy: Anatomy) -> Iterator[Selection]:
+def _of_file(path: str, anatomy: Anatomy, again: bool) -> Iterator[Selection]:
     """The selections of a recipe file, in order; of two that name one layer the last wins."""
     named: list[tuple[str, str]] = []
-    for where, kind, target, given in read(path):
-        word, blocks, layers = parse_target(target, where)
+    for entry in read(path):
+        where = entry.where
+        word, blocks, layers = parse_target(entry.target, where)
         check_spelling(anatomy, named := [*named, (where, word)])
-        if kind == QUANTIZE:
-            options = options_of(given, where)
+        if (entry.kind, entry.again) == (QUANTIZE, again):
+            options = options_of(entry.options, where)
             for name in anatomy.resolve_names(word, where):
                 yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
 

@@ -3,20 +3,19 @@ select."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Option, Options, options_of
 from blip2sweep.compression.quantize.per_part import read_per_part
 from blip2sweep.compression.quantize.selection import Selection, hits, of_keep, of_parts, section
-from blip2sweep.compression.sparsity import GROUP, METHODS, PATTERNS, RATIO, UNSTRUCTURED
+from blip2sweep.compression.sparsity import METHODS, PATTERNS, RATIO, UNSTRUCTURED
 from blip2sweep.compression.sparsity.kernels import resolve_packed
 from blip2sweep.compression.sparsity.spec import Sparse
 from blip2sweep.compression.step import SPARSITY, Entries
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.models.part import Linear
 
 OPTIONS = ("method", "ratio", "pattern", "packed")
 
@@ -35,27 +34,19 @@ def resolve(
 
     Raises UserError, one line, for options that are wrong, and for a layer that they cannot be applied to.
     """
-    common, per_part = options_of(section(config, where), where, OPTIONS), section(config, "per_part")
-    if config.get("recipe_file"):
-        return _beside_file(common, str(config["recipe_file"]))
-    if not (_given(common).get("method") or _mentioned(per_part)):
-        return {}
-    names = anatomy.part_names(str(config["part"]))
-    own = read_per_part(per_part, names, anatomy, str(config["part"]), _of_part)
-    selections = [*of_parts(config, names, common, own), *of_keep(config, names, anatomy)]
+    selections = tuple(_selections(config, options_of(section(config, where), where, OPTIONS), anatomy))
     by_part = {part: tuple(s for s in selections if s.name.partition(".")[0] == part) for part in anatomy.parts}
     found = {part: _entries(anatomy, part, own) for part, own in by_part.items()}
     return found if any(entries.pairs or entries.used for entries in found.values()) else {}
 
 
-def _beside_file(common: Options, path: str) -> dict[str, Entries]:
-    """Raise UserError where both the group and a recipe file say what becomes sparse."""
-    method = _given(common).get("method")
-    if method is not None:
-        raise UserError(
-            f"{_name(method)}: recipe_file={path} names all layers of the recipe; right: entries with step: {SPARSITY} in it"
-        )
-    return {}
+def _selections(config: Mapping[str, object], common: Options, anatomy: Anatomy) -> Iterator[Selection]:
+    per_part = section(config, "per_part")
+    if _given(common).get("method") or _mentioned(per_part):
+        names, part = anatomy.part_names(str(config["part"])), str(config["part"])
+        own = read_per_part(per_part, names, anatomy, part, _of_part)
+        yield from of_parts(config, names, common, own)
+        yield from of_keep(config, names, anatomy)
 
 
 def _mentioned(values: object) -> bool:
@@ -122,14 +113,17 @@ def _ratio(option: Option | None) -> float:
 @lru_cache(maxsize=65536)
 def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> Entries:
     layers = anatomy.parts[part].linears
-    chosen: list[Resolved | None] = [None] * len(layers)
+    chosen: list[tuple[Selection, Resolved] | None] = [None] * len(layers)
     for selection in selections:
         resolved = _resolved(selection)
         for i in hits(anatomy, selection, chosen):
-            _check_row(selection, resolved.spec, layers[i])
-            chosen[i] = resolved
-    pairs = tuple((x, r.spec) for x, r in zip(layers, chosen, strict=True) if r and r.spec)
-    used = frozenset().union(*(r.used for r in chosen if r))
+            chosen[i] = (selection, resolved)
+    made = [(x, *found) for x, found in zip(layers, chosen, strict=True) if found]
+    for x, selection, resolved in made:
+        if resolved.spec:
+            resolved.spec.check_row(x, _of_row(selection, resolved.spec))
+    pairs = tuple((x, resolved.spec) for x, _, resolved in made if resolved.spec)
+    used = frozenset().union(*(resolved.used for _, _, resolved in made))
     return Entries(SPARSITY, pairs, used.union(*(s.origins for s in selections)) if pairs else used)
 
 
@@ -139,18 +133,7 @@ def _resolved(selection: Selection) -> Resolved:
     return resolve_options(selection.options)
 
 
-def _check_row(selection: Selection, spec: Sparse | None, x: Linear) -> None:
-    """Raise UserError for a row that the pattern does not fit, or of which no weight would become zero."""
-    if spec is None:
-        return
+def _of_row(selection: Selection, spec: Sparse) -> str:
+    """What was typed for the number of zeros in a row."""
     option = _given(selection.options or ()).get("pattern" if spec.structured else "ratio")
-    typed = _name(option) if option else f"{SPARSITY}.ratio (default)={RATIO}"
-    if spec.structured and x.in_features % GROUP:
-        raise UserError(
-            f"{typed}: {x.path} has rows of {x.in_features}, which {GROUP} does not divide; right: "
-            f"pattern={UNSTRUCTURED}, or keep={selection.name}:all:{x.leaf}"
-        )
-    if not spec.zeros(x.in_features):
-        raise UserError(
-            f"{typed}: leaves all {x.in_features} weights in a row of {x.path}; right: from {1 / x.in_features:.2g} up"
-        )
+    return _name(option) if option else f"{SPARSITY}.ratio (default)={RATIO}"

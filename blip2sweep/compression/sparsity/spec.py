@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from blip2sweep.compression.sparsity import TWO_OF_FOUR, UNSTRUCTURED, WANDA
+from blip2sweep.compression.sparsity import GROUP, TWO_OF_FOUR, UNSTRUCTURED, WANDA
 from blip2sweep.compression.step import Site, SpecFields, Stored
+from blip2sweep.errors import UserError
 from blip2sweep.models.part import Linear
 
 NORMS = "norms"  # what has to be measured
@@ -40,6 +41,20 @@ class Sparse:
         """
         share = Fraction(1, 2) if self.ratio is None else Fraction(repr(self.ratio))
         return int(share * in_features)
+
+    def check_row(self, x: Linear, typed: str) -> None:
+        """Raise UserError for a row that the pattern does not fit, or of which no weight would become zero.
+
+        typed: what asked for the zeros, for the message.
+        """
+        if self.structured and x.in_features % GROUP:
+            raise UserError(
+                f"{typed}: {x.path} has rows of {x.in_features}, which {GROUP} does not divide; right: "
+                f"sparsity.pattern={UNSTRUCTURED}, or keep= the layers {x.leaf}"
+            )
+        if not self.zeros(x.in_features):
+            right = f"from {1 / x.in_features:.2g} up"
+            raise UserError(f"{typed}: leaves all {x.in_features} weights in a row of {x.path}; right: {right}")
 
     # ---- as the spec of a step (blip2sweep/compression/step.py)
 

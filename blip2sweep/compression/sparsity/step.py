@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blip2sweep.compression.sparsity import UNSTRUCTURED
-from blip2sweep.compression.sparsity.resolve import resolve
+from blip2sweep.compression.quantize.options import options_of
+from blip2sweep.compression.sparsity import METHODS, UNSTRUCTURED
+from blip2sweep.compression.sparsity.resolve import OPTIONS, resolve, resolve_options
 from blip2sweep.compression.sparsity.spec import Sparse
-from blip2sweep.compression.step import Pair, Spec, SpecFields
+from blip2sweep.compression.step import SPARSITY, Pair, Spec, SpecFields
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Linear, Part
 
@@ -55,11 +57,15 @@ def to_entry(spec: Spec) -> SpecFields:
 
 
 def from_entry(entry: Mapping[str, object]) -> Sparse:
-    """The inverse of `to_entry`. Raises UserError for fields that make no spec."""
+    """The inverse of `to_entry`. Raises UserError, one line, for options that make no spec."""
+    given = {k: v for k, v in entry.items() if k != "calibration"}
     try:
-        return Sparse(**entry)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise UserError(f"recipe entry {dict(entry)}: {error}") from error
+        spec = resolve_options(options_of(given, SPARSITY, OPTIONS)).spec
+    except TypeError as error:  # a list
+        raise UserError(f"step {SPARSITY}: {given}: {error}") from error
+    if spec is None:
+        raise UserError(f"step {SPARSITY}: no method; right: method: {' or '.join(METHODS)}")
+    return replace(spec, calibration=str(entry["calibration"])) if entry.get("calibration") else spec
 
 
 def text(entry: Mapping[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from blip2sweep.models.architecture import Family, Implementation, Stage
 from blip2sweep.models.fields import size
@@ -41,21 +41,21 @@ def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[W
     n = size("num_query_tokens", config)
     yield from tower(VISION, "vision_model.encoder.layers", config)
     yield queries("qformer.encoder.layer", config, n)
-    yield from language_work(str(model["family"]), FAMILIES, config, n, asked)
+    yield from language_work(FAMILIES[str(model["family"])].stacks, config, n, asked)
 
 
-def language_work(family: str, families: Mapping[str, Family], config: Sizes, n: int, asked: Asked) -> Iterator[Work]:
-    """What a language model computes behind a projection of n queries. The first length of the prompt is its own."""
-    read, behind = n + asked.prompt[0], written(asked, n + asked.prompt[0])
-    width = "d_model" if family == "t5" else "hidden_size"
-    own, words = size(f"text_config.{width}", config), size("text_config.vocab_size", config)
+def language_work(stacks: Sequence[str], config: Sizes, n: int, asked: Asked) -> Iterator[Work]:
+    """What a language model of one stack, or of an encoder and a decoder, computes behind a projection of n queries. The
+    first length of the prompt is its own."""
+    read, words = n + asked.prompt[0], size("text_config.vocab_size", config)
+    behind, two = written(asked, read), len(stacks) > 1
+    own = size("text_config.d_model" if two else "text_config.hidden_size", config)
     yield Product(LANGUAGE, linear(n, size("qformer_config.hidden_size", config), own))
-    if len(families[family].stacks) > 1:
-        yield from encoder_decoder(families[family].stacks, read, asked)
-        heads = asked.beams * asked.written + sum(asked.options)
+    if two:
+        yield from encoder_decoder(stacks, read, asked)
     else:
-        yield decoder(families[family].stacks[0], read, behind)
-        heads = behind.heads
+        yield decoder(stacks[0], read, behind)
+    heads = asked.beams * asked.written + sum(asked.options) if two else behind.heads
     yield Product(LANGUAGE, linear(heads, own, words))
 
 

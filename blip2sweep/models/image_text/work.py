@@ -11,21 +11,35 @@ from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.models.work import Asked, Blocks, Product, Sizes, Work, decoder, linear, written
 from blip2sweep.wire.model_section import PartSection, StackSection
 
-CLASS_TOKEN = ("clip_vision_model", "internvl_vision")  # towers whose tiles have one token more than patches
+# By `model_type`: what was held to torch's counter. Of other models nothing is said, because they may compute more than
+# linear layers of their blocks, such as experts or convolutions.
+MODELS = frozenset({"llava", "llava_next", "llava_onevision", "idefics3", "paligemma", "internvl", "gemma3", "qwen2_5_vl",
+                    "qwen3_vl"})  # fmt: skip
+TEXTS = frozenset({"llama", "mistral", "qwen2", "gemma", "gemma3_text", "qwen2_5_vl_text", "qwen3_vl_text"})
+# Towers, and the tokens of a tile beside its patches.
+TOWERS = {"clip_vision_model": 1, "internvl_vision": 1, "siglip_vision_model": 0, "idefics3_vision": 0,
+          "qwen2_5_vl_vision": 0, "qwen3_vl_vision": 0}  # fmt: skip
 WINDOW, WHOLE = "vision_config.window_size", "vision_config.fullatt_block_indexes"
 
 
 def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[Work]:
     """See `models.architecture.work`. The prompt's length is that of the whole stream."""
+    if not _known(config):
+        return
     parts = cast("Mapping[str, PartSection]", model["parts"])
-    patches = asked.entries * _patches(config, asked)
+    kept = _class_tokens(config) if field("vision_feature_select_strategy", config) == "full" else 0
     yield from _tower(_stacks(parts, VISION)[0], config, asked)
-    yield from _connector(parts, config, patches)
+    yield from _connector(parts, config, asked.entries * (_patches(config, asked) + kept))
     n, width = asked.prompt[0], size("text_config.hidden_size", config)
     behind = written(asked, n)
     for stack in _stacks(parts, LANGUAGE):
         yield decoder(str(stack["path"]), n, behind)
     yield Product(LANGUAGE, linear(behind.heads, width, size("text_config.vocab_size", config)))
+
+
+def _known(config: Sizes) -> bool:
+    known = ("model_type", MODELS), ("vision_config.model_type", TOWERS), ("text_config.model_type", TEXTS)
+    return all(field(name, config) in types for name, types in known)
 
 
 def _stacks(parts: Mapping[str, PartSection], role: str) -> list[StackSection]:
@@ -60,9 +74,12 @@ def _tower(stack: StackSection, config: Sizes, asked: Asked) -> Iterator[Work]:
         yield Blocks(str(stack["path"]), math.prod(asked.grid), frames * (rows * columns) ** 2, {}, 0,
                      _windowed(stack, config, asked.grid))  # fmt: skip
         return
-    kind = str(field("vision_config.model_type", config))
-    tokens = patches + (kind in CLASS_TOKEN)
+    tokens = patches + _class_tokens(config)
     yield Blocks(str(stack["path"]), asked.entries * tokens, asked.entries * tokens**2)
+
+
+def _class_tokens(config: Sizes) -> int:
+    return TOWERS[str(field("vision_config.model_type", config))]
 
 
 def _windowed(stack: StackSection, config: Sizes, grid: tuple[int, int, int]) -> dict[int, int]:

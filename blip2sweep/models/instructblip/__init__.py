@@ -40,7 +40,7 @@ def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[W
     n = size("num_query_tokens", config)
     yield from tower(VISION, "vision_model.encoder.layers", config)
     yield queries(QFORMER, config, n, asked.prompt[1])
-    yield from language_work(str(model["family"]), FAMILIES, config, n, asked)
+    yield from language_work(FAMILIES[str(model["family"])].stacks, config, n, asked)
 
 
 def implementation(model: Mapping[str, object]) -> Implementation:

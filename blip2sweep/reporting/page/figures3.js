@@ -77,7 +77,7 @@ FIGURES.recovery = function () {
     if (seeds.length) traces.push({ x: seeds.map(at), y: seeds.map((r) => r.kept), name, legendgroup: curve, showlegend: false, mode: "markers", marker: { symbol: MARKERS[i % 7] + "-open", size: 8, color: colour(i) }, text: seeds.map(text), hoverinfo: "text" });
   });
   const shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 100, y1: 100, line: { color: css("--soft"), dash: "dot", width: 1 } }];
-  return plot("recovery", traces, { shapes, xaxis: { title: { text: bytes ? `${base.unit}, whole model` : "training steps" }, zeroline: false, rangemode: bytes ? "normal" : "tozero" }, yaxis: { title: { text: REPORT.words.axis }, rangemode: "tozero" } });
+  return plot("recovery", traces, { shapes, xaxis: { title: { text: bytes ? `${base.unit}, whole model` : "training steps" }, zeroline: false }, yaxis: { title: { text: REPORT.words.axis }, rangemode: "tozero" } });
 };
 
 // The drop of pieces together against the sum of their single drops.

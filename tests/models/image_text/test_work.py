@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.role_params import role_params
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import conf
 from tests.flops import check, counted, told
@@ -27,3 +32,16 @@ def test_flops_are_those_that_torch_counts(
     m = small(name)
     flops, found = counted(monkeypatch, m.loaded, task, Generation("say it", 1, 4))
     check(flops, told(m.loaded, m.section, found), len(task.images), len(task.samples))
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_roles_have_their_parameters(name: str, small: Callable[[str], Made]) -> None:
+    """By the names of the files, which are not those of the modules, as by the modules'."""
+    m, expected = small(name), Counter[str]()
+    for path, parameter in m.loaded.model.named_parameters():
+        found = re.search(r"projector|connector|merger|newline", path), re.search(r"\bvis(ion_\w+|ual)\.", path)
+        expected["connector" if found[0] else "vision" if found[1] else "language"] += parameter.numel()
+    weights = inspect(Path(m.section["path"]))
+    told = role_params(weights.tensors, m.loaded.anatomy)
+    assert told == expected
+    assert sum(told.values()) == weights.params

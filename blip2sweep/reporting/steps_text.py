@@ -1,0 +1,128 @@
+"""The sentences of a report on further steps: which blocks matter, what a recovery gives back and against what, and where
+sums of single drops mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.importance import DROP_ONE, INFLUENCE, agreement
+from blip2sweep.reporting.figure import Figure
+from blip2sweep.reporting.metric_text import MetricText, metric_text
+from blip2sweep.reporting.source import Source
+
+MOST = 3  # recoveries that are described
+
+
+def step_sentences(source: Source, figures: Sequence[Figure]) -> list[str]:
+    """The sentences; none where no cell has further steps."""
+    frames = {f.name: f.data for f in figures}
+    if "kinds" not in frames:
+        return []
+    metric = metric_text(source.metric)
+    texts = [
+        _importance(frames["importance"], metric),
+        *_recovery(frames["recovery"], metric),
+        _together(frames["together"], metric),
+    ]
+    return [t for t in texts if t]
+
+
+# ---- blocks
+
+
+def _importance(data: pd.DataFrame, metric: MetricText) -> str:
+    """Of each part the blocks that cost least and most when left out, and how well other measures agree with that."""
+    alone = data[data["measure"] == DROP_ONE] if len(data) else data
+    if alone.empty:
+        return ""
+    parts = [(str(p), own.sort_values("effect").to_dict("records")) for p, own in alone.groupby("part", sort=False)]
+    clauses = [f"{part} least {_block(own[0])}, most {_block(own[-1])}" for part, own in parts if len(own) > 1]
+    named = [f"{part} {_block(own[0])}" for part, own in parts if len(own) == 1]
+    text = f"Left out alone, a block costs in {metric.label}: {'; '.join([*clauses, *named])}."
+    return text + _agreement(data)
+
+
+def _block(row: Row) -> str:
+    return f"block {row['block']} {_amount(row, 'effect', 'low', 'high')}"
+
+
+def _amount(row: Row, value: str, low: str, high: str, digits: int = 3) -> str:
+    ends = number(row, low), number(row, high)
+    bars = "" if ends[0] != ends[0] else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    return f"{number(row, value):.{digits}f}{bars}".replace("-", "−")
+
+
+def _agreement(data: pd.DataFrame) -> str:
+    """Rank correlations of influence with single drops."""
+    found = agreement(data)
+    own = found[(found["one"] == DROP_ONE) & (found["other"] == INFLUENCE)].dropna(subset=["rho"])
+    if own.empty:
+        return ""
+    listed = ", ".join(f"{r['part']} {r['rho']:.2f}" for r in own.to_dict("records")).replace("-", "−")
+    return f" Influence orders them alike to this degree (Spearman's rank correlation): {listed}."
+
+
+# ---- recovery
+
+
+def _recovery(data: pd.DataFrame, metric: MetricText) -> Iterator[str]:
+    """What the best recovery of each compressed model gives back, against the baseline and against its control."""
+    if data.empty:
+        return
+    after = data[(data["steps"] > 0) & ~data["is_control"].astype(bool)].dropna(subset=["kept"])
+    best = (
+        after.sort_values("drop")
+        .drop_duplicates("what")
+        .assign(tried=lambda own: own["what"].map(after["what"].value_counts()))
+    )
+    texts = [_recovered(row, data, metric) for row in best.head(MOST).to_dict("records")]
+    if texts:
+        more = f" {len(best) - MOST} more are in the figure." if len(best) > MOST else ""
+        yield f"Recovery: {'; '.join(texts)}.{more}"
+    if len(controls := data[data["is_control"].astype(bool) & (data["steps"] > 0)].dropna(subset=["kept"])):
+        ends = controls["kept"].min(), controls["kept"].max()
+        span = f"{ends[0]:.0f}" if round(ends[0]) == round(ends[1]) else f"{ends[0]:.0f} to {ends[1]:.0f}"
+        yield (
+            f"The controls, the uncompressed model with the same recovery, have {span} % of the baseline's {metric.label}. Losses are "
+            "told against the baseline unless they say control; only those against the control are due to compression alone."
+        )
+
+
+def _recovered(row: Row, data: pd.DataFrame, metric: MetricText) -> str:
+    start = data[(data["what"] == row["what"]) & (data["steps"] == 0)]
+    before = f"keeps {start['kept'].iloc[0]:.0f} % of {metric.label} untrained and " if len(start) else "keeps "
+    kept = f"{number(row, 'kept'):.0f} %{_percent(row)}"
+    of = f", the best of {row['tried']} recoveries" if number(row, "tried") > 1 else ""
+    text = f"{row['what']} {before}{kept} after {row['how']}, {number(row, 'steps'):g} steps{of}"
+    if number(row, "kept_control") != number(row, "kept_control"):
+        return f"{text} (of the baseline; it has no control)"
+    lost = _amount(row, "drop_control", "drop_control_low", "drop_control_high")
+    return f"{text} (of the baseline), {number(row, 'kept_control'):.0f} % of its control ({metric.worse} {lost})"
+
+
+def _percent(row: Row) -> str:
+    low, high = number(row, "kept_low"), number(row, "kept_high")
+    return "" if low != low else f" [{low:.0f}, {high:.0f}]"
+
+
+# ---- together
+
+
+def _together(data: pd.DataFrame, metric: MetricText) -> str:
+    """How many cells differ from the sum of their pieces, and the one that does most."""
+    known = data.dropna(subset=["excess"]) if len(data) else data
+    if known.empty:
+        return ""
+    sure = known[known["misleads"].eq(True)]
+    if sure.empty:
+        return f"Of {len(known)} cells whose pieces were run alone none differs significantly from the sum of their {metric.worse}s."
+    more, less = int((sure["excess"] > 0).sum()), int((sure["excess"] < 0).sum())
+    row = sure.sort_values("excess", key=abs).iloc[-1].to_dict()
+    return (
+        f"Sums of single {metric.worse}s mislead: of {len(known)} cells whose pieces were run alone {more} lose significantly more than the "
+        f"sum and {less} less. {row['what'][:1].upper()}{row['what'][1:]}: together {row['together']:.3f}, the sum {row['sum']:.3f}, "
+        f"difference {_amount(row, 'excess', 'low', 'high')}. Choose sets of blocks by running them."
+    )
