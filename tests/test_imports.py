@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "backends",
         "cache",
         "chat",
+        "compression",
         "config",
         "doctor",
         "importing",
