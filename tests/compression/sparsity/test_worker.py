@@ -23,6 +23,8 @@ from tests import composing
 from tests.checkpoints import fails, tiny_config
 from tests.in_process import jobs, run
 
+pytestmark = pytest.mark.thorough
+
 WORDS = (
     "part=vit",
     "blocks=3-4",
