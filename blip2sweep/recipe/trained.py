@@ -80,8 +80,9 @@ def _stamped(part: PartRecipe, digest: str) -> PartRecipe:
 
 
 def _with_digest(entries: Entries, digest: str) -> Entries:
-    pairs = tuple((x, s.measured_on(digest)) for x, s in layers_of(entries.pairs))
-    return Entries(entries.kind, pairs, entries.used)
+    layers = layers_of(entries.pairs)
+    specs = {s: s.measured_on(digest) for s in dict.fromkeys(s for _, s in layers)}
+    return Entries(entries.kind, tuple((x, specs[s]) for x, s in layers), entries.used)
 
 
 # ---- the control
