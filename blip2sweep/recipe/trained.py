@@ -25,6 +25,11 @@ def recovery_of(recipe: Recipe) -> Recovery | None:
     return next((s for p in recipe.parts.values() for _, s in _trained(p)), None)
 
 
+def has_adapters(recipe: Recipe) -> bool:
+    """Whether adapters stay beside their layers."""
+    return any(s.has_adapters and not s.merged for p in recipe.parts.values() for _, s in _trained(p))
+
+
 @lru_cache(maxsize=65536)
 def _trained(part: PartRecipe) -> tuple[tuple[Linear, Recovery], ...]:
     return tuple(pair for s in part.steps if s.kind == RECOVER for pair in layers_of(s.pairs))
@@ -43,12 +48,6 @@ def training_name(entries: Sequence[Mapping[str, object]], columns: Columns) -> 
     return digest_of([columns["weights"], columns["dtype"], own])[:12]
 
 
-def without_recovery(recipe: Recipe) -> Recipe:
-    """The steps before recovery: what training begins with."""
-    n = recipe.kinds.index(RECOVER) if RECOVER in recipe.kinds else len(recipe.kinds)
-    return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in recipe.parts.items()})
-
-
 # ---- identity
 
 
@@ -58,7 +57,7 @@ def stamped(recipe: Recipe, digest: Callable[[object], str]) -> Recipe:
     It is a digest of the samples, of the steps before, and of all layers that are trained with a layer. digest: of the
     samples and of what else is read, as JSON.
     """
-    before = without_recovery(recipe)
+    before = recipe.until(RECOVER)
     layers = sorted(x.path for p in recipe.parts.values() for x, _ in _trained(p))
     own = digest([None if before.empty else before.hash, layers])
     return Recipe({n: _stamped(p, own) for n, p in recipe.parts.items()}, recipe.chosen_by)
@@ -120,8 +119,22 @@ def check_trainable(recipe: Recipe) -> None:
     found = [told for part in recipe.parts.values() for told in _packed(part)][:1]
     found += [told for part in recipe.parts.values() for told in _without_nf4(part)][:1]
     found += [told for part in behind for told in _rounded_inputs(part)][:1]
+    found += _several_ways(recipe)
     if found:
         raise UserErrors(found) if len(found) > 1 else UserError(found[0])
+
+
+def _several_ways(recipe: Recipe) -> list[str]:
+    """Layers are trained together, so a recipe file may not train them by different options."""
+    specs = dict.fromkeys(
+        replace(s, merged=None, trained_on=None) for p in recipe.parts.values() for _, s in _trained(p)
+    )
+    ways = [" ".join(f"{k}={v}" for k, v in spec.fields().items()) for spec in specs]
+    if len(ways) < 2:
+        return []
+    return [
+        f"{RECOVER}: layers are trained in {len(ways)} ways ({ways[0]}; {ways[1]}); right: the same options for all"
+    ]
 
 
 def _packed(part: PartRecipe) -> Iterator[str]:
