@@ -195,4 +195,4 @@ def test_times_are_left_out_before_the_key(folder: Path) -> None:
     short = pd.DataFrame(
         {"part": ["vit"], "drop": ["0.1"], "ms": ["12.3"], "× baseline": ["0.50"], "key": ["0123456789ab"]}
     )
-    assert fitted(short, 40)[1] == ["ms", "× baseline"]
+    assert fitted(short, 25)[1] == ["ms", "× baseline"]
