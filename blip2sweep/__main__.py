@@ -23,6 +23,7 @@ VERBS = (
     "cache",
     "doctor",
     "import",
+    "influence",
     "quantize",
     "report",
     "recommend",

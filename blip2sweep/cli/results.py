@@ -197,3 +197,22 @@ def quantize(
 
     config = compose_cell(overrides, config_dir, {"output_dir": str(output_dir)})
     say_text(write_checkpoint(config, to))
+
+
+def influence(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="A cell, such as model=blip2-opt-2.7b task=coco_caption.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Say how much each block turns what passes through it; drop_blocks=part:2@influence chooses by it.
+
+    It is measured on the calibration samples, on a GPU where there is one, and kept in the output folder. A sweep that
+    asks for it measures it while it is planned; this measures it ahead, on another machine.
+    """
+    from blip2sweep.commands.influence import print_influence
+    from blip2sweep.config.standalone import compose_cell
+
+    config = compose_cell(overrides or [], config_dir, {"output_dir": str(output_dir)})
+    say(*print_influence(config))

@@ -15,7 +15,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import expanded, left_by
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.recovered import asked, settled
+from blip2sweep.recipe.recovered import Made, asked, settled
 
 ORDERS = ("before", "after")  # of a step from outside, relative to quantization
 # What the config says of the built-in kinds; they have no options under `steps`.
@@ -40,22 +40,30 @@ def resolve_recipe(config: Mapping[str, object], anatomy: Anatomy, runs: bool = 
     """
     dropped = _built_in(DROP, config, anatomy, runs)
     left = left_by(anatomy, dropped)
-    sparse, quantized, recovered = (_built_in(kind, config, left, runs) for kind in (SPARSITY, QUANTIZE, RECOVER))
+    sparse, quantized, trained = (_built_in(kind, config, left, runs) for kind in (SPARSITY, QUANTIZE, RECOVER))
     others = list(_others(config.get("steps"), left, runs))
     before, after = ([m.entries for m in others if m.after == late] for late in (False, True))
     compressed = [made for made in (sparse, *before, quantized) if made]
-    path = str(config.get("recipe_file") or "")
-    merge, requantize = (None, True) if path and any(e.again for e in read(path)) else asked(config.get(RECOVER))
-    recovered, again = settled(left.parts, recovered, compressed, merge, requantize)
-    if path and requantize:
-        _check_again(again, path, left, runs)
+    recovered, again = _recovery(config, trained, compressed, left, runs)
     every = [dropped, sparse, *before, quantized, recovered, again, *after]
     ordered = [entries for entries in every if entries]
     parts = {n: _part(anatomy, n, tuple(entries[n] for entries in ordered)) for n in anatomy.parts}
     return Recipe(parts, frozenset({"recipe_file" if config.get("recipe_file") else "part"}))
 
 
-def _check_again(again: Mapping[str, Entries], path: str, anatomy: Anatomy, runs: bool) -> None:
+def _recovery(
+    config: Mapping[str, object], trained: Made, compressed: Sequence[Made], anatomy: Anatomy, runs: bool
+) -> tuple[Made, Made]:
+    """Recovery with `merged`, and the second quantization. compressed: the steps before it."""
+    path = str(config.get("recipe_file") or "")
+    if not (path and any(e.again for e in read(path))):
+        return settled(anatomy.parts, trained, compressed, *asked(config.get(RECOVER)))
+    found = settled(anatomy.parts, trained, compressed, None, True)
+    _check_again(found[1], path, anatomy, runs)
+    return found
+
+
+def _check_again(again: Made, path: str, anatomy: Anatomy, runs: bool) -> None:
     """Raise UserError where a recipe file says of the second quantization what is not so."""
     said = resolve_again(path, anatomy, runs)
     if any(dict(said[n].pairs) != dict(again[n].pairs) for n in anatomy.parts):

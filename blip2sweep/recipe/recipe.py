@@ -190,6 +190,12 @@ class Recipe:
         return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
 
     @property
+    def dropped_paths(self) -> list[str]:
+        """The module paths of the blocks that are dropped."""
+        steps = (s for p in self.parts.values() for s in p.steps if s.kind == DROP)
+        return [site.path for s in steps for site, _ in s.pairs]
+
+    @property
     def outside(self) -> frozenset[str]:
         """The kinds of its steps that are no part of this package: recipe files have no place for them."""
         return self.further - STEPS.keys()

