@@ -82,7 +82,7 @@ def build_steps(folder: Path, n: int = 200) -> None:
     told = {
         "model": "tiny",
         "weights": weights,
-        "dtype": "float32",
+        "dtype": {"vision": "float32", "bridge": "float32", "language": "float32"},
         "calibration": "task",
         "samples": 32,
         "parts": INFLUENCES,

@@ -40,6 +40,10 @@ CASES = {
     "an option used by no cell of a sweep": (["-m", "quant.bits=2,4", "quant.quantize_bias=false"], ["used by no cell"]),
     "an option of no part": (["part=none", "quant.bits=3"], ["quant.bits=3: used by no cell"]),
     "group too large": (["quant.strategy=group", "quant.group_size=300"], ["group_size=300", "at most 256"]),
+    "latency of simulated cells alone": (
+        ["-m", "part=vit,llm", "quant.bits=2,4", "analysis.latency=true"],
+        ["analysis.latency=true: no cell", "(quantization is simulated without quant.packed)", "right: leave it out"],
+    ),
     "a study that would swallow": (["-m", "+study=card", "quant.bits=3"], ["study=card sets quant.bits itself"]),
     "unknown study": (["-m", "+study=crad"], ["did you mean 'card'"]),
     "a rule without target": (["rules.a.bits=3"], ["rules.a.target is not set"]),

@@ -48,6 +48,6 @@ def _row(row: Row, metric: str) -> dict[str, object]:
 
 
 def _how(recipe: list[Entry]) -> str:
-    """`LoRA r8 distill on llm, 150 steps`."""
+    """`LoRA r8 distill on language, 150 steps`."""
     own: list[Mapping[str, object]] = list(of_kind(recipe, RECOVER))
     return f"{how_text(recipe)}, {own[0].get('steps')} steps" if own else ""

@@ -113,7 +113,7 @@ def _option(name: str, value: object) -> str:
 
 
 def how_text(recipe: Sequence[Entry], varied: Sequence[str] = ()) -> str:
-    """The recovery of a recipe without steps and seed: `LoRA r8 distill on qformer llm`.
+    """The recovery of a recipe without steps and seed: `LoRA r8 distill on connector language`.
 
     varied: further options to tell.
     """

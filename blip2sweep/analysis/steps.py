@@ -43,7 +43,7 @@ def _kind_word(entry: Entry) -> str:
 
 
 def setting_text(recipe: Sequence[Entry], dropped: str = "") -> str:
-    """What all steps do in their order, without widths: `without llm:4-5 + rtn/channel + lora r8`.
+    """What all steps do in their order, without widths: `without language:4-5 + rtn/channel + lora r8`.
 
     dropped: the dropped blocks in words, where they are known better than by the targets.
     """
@@ -55,12 +55,12 @@ def setting_text(recipe: Sequence[Entry], dropped: str = "") -> str:
 
 
 def further_text(recipe: Iterable[Entry], dropped: str = "") -> str:
-    """What the further steps do, such as `without llm:4-5 + lora r8`; '' where a recipe quantizes alone."""
+    """What the further steps do, such as `without language:4-5 + lora r8`; '' where a recipe quantizes alone."""
     return " + ".join(_words(kind, list(own), dropped) for kind, own in groupby(recipe, kind_of) if kind != QUANTIZE)
 
 
 def recipe_text(recipe: Iterable[Entry], dropped: str = "") -> str:
-    """What all steps do, with widths: `without llm:4-5 + 4 bits + lora r8`; `nothing` for the baseline."""
+    """What all steps do, with widths: `without language:4-5 + 4 bits + lora r8`; `nothing` for the baseline."""
     words = [
         _bits_text(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
         for kind, own in groupby(recipe, kind_of)
@@ -79,7 +79,7 @@ def _bits_text(recipe: Sequence[Entry]) -> str:
 
 
 def _words(kind: str, recipe: Sequence[Entry], dropped: str) -> str:
-    """The entries of one further step: `without llm:4-5 qformer:3`, `wanda0.5 vit`, `lora r8 llm`."""
+    """The entries of one further step: `without language:4-5 connector:3`, `wanda0.5 vision`, `lora r8 language`."""
     if kind == DROP:
         return f"without {dropped or ' '.join(place(e) for e in recipe)}"
     by_text: dict[str, list[str]] = {}
@@ -89,7 +89,7 @@ def _words(kind: str, recipe: Sequence[Entry], dropped: str) -> str:
 
 
 def place(entry: Mapping[str, object]) -> str:
-    """The target of an entry without `all`: `llm:4-5`, `vit`."""
+    """The target of an entry without `all`: `language:4-5`, `vision`."""
     return ":".join(w for w in str(entry["target"]).split(":") if w != "all")
 
 

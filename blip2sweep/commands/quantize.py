@@ -14,8 +14,8 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
-from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import targets, text
+from blip2sweep.recipe.trained import has_adapters
 from blip2sweep.wire.pack import JsonObject
 
 
@@ -30,28 +30,20 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     _check(cell, to)
     job = cell.job()
     from blip2sweep.backends.torch.backend import TorchBackend
-    from blip2sweep.compression.undo import Undo
+    from blip2sweep.backends.torch.checkpoint import write_checkpoint
     from blip2sweep.models import shorter
 
-    if gone := _dropped(cell.recipe):
+    if gone := cell.recipe.dropped_paths:
         shorter.check(Path(job["folder"]), job["model"], gone)
 
     cache = Path(str(config["output_dir"])) / "cache"
     backend = TorchBackend({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
     loaded = backend.quantized(job)
-    with _whole(to), Undo() as undo:
-        for change in shorter.changes(loaded.model, job["model"]):
-            undo.attribute(*change)
-        loaded.model.save_pretrained(to)
-        loaded.processor.save_pretrained(to)
+    with _whole(to):
+        write_checkpoint(loaded, job["model"], to)
         write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
     again = shlex.quote(override("model.path", str(to)))
     return "\n".join([f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: {again} part=none"])
-
-
-def _dropped(recipe: Recipe) -> list[str]:
-    """The paths of the blocks that are left out."""
-    return [path for part in recipe.parts.values() for path in part.dropped_paths]
 
 
 @contextmanager
@@ -73,8 +65,10 @@ def _check(cell: Cell, to: Path) -> None:
     if cell.backend:
         name = cell.backend["name"]
         raise UserError(f"quantize: backend={name} makes no checkpoint; right: backend=torch")
-    if any(s.weights.packed for s in cell.recipe.schemes.values()):
-        raise UserError("quantize: packed layers cannot be written; right: without quant.packed")
+    if any(entry.get("packed") for entry in targets(cell.recipe)):
+        raise UserError("quantize: packed layers cannot be written; right: without quant.packed and sparsity.packed")
+    if has_adapters(cell.recipe):
+        raise UserError("quantize: adapters beside the layers are no part of a checkpoint; right: recover.merge=true")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"--to {to}: holds something already; right: a new or empty folder")
 

@@ -16,7 +16,7 @@ from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.chosen_chat import chosen_chat
 from blip2sweep.planning.influence import USED, Values, asked_parts, influence, least_first
 from blip2sweep.planning.model import Model, planned_model
-from blip2sweep.planning.trained_on import training_of
+from blip2sweep.planning.trained_on import training_of, used_of_samples
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.recipe.compact import number_word
@@ -64,6 +64,7 @@ class CellBuilder:
         training = training_of(config, spec, model, task, samples, self._once) if spec else None
         if training is not None:
             recipe = trained(recipe, training.digest)
+            used |= used_of_samples(config)
         chat, of_chat = self._once("chat", [config.get("chat"), task.kind], lambda a: chosen_chat(a[0], task))
         used |= of_chat | measured_by
         cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat, training)

@@ -58,6 +58,12 @@ def training_of(
     return once("training", [own, section, evaluated, words, left_out], made)
 
 
+def used_of_samples(config: Mapping[str, Any]) -> frozenset[str]:
+    """The config keys that choose training samples, also where a recipe file says how layers are trained."""
+    recover = config.get("recover") or {}
+    return frozenset(f"recover.{k}" for k in ("n_samples", "split", "data_dir") if recover.get(k) is not None)
+
+
 def _chosen(
     own: list[Any], section: Mapping[str, Any], split: TaskData, measured: Calibration | None
 ) -> dict[str, Any]:

@@ -52,11 +52,6 @@ class PartRecipe:
         """The numbers of the blocks that are left out."""
         return frozenset(site.block for site, _ in self.pairs_of(DROP))
 
-    @property
-    def dropped_paths(self) -> list[str]:
-        """The module paths of the blocks that are left out."""
-        return [site.path for site, _ in self.pairs_of(DROP)]
-
     @cached_property
     def left(self) -> Part:
         """The part without the layers of dropped blocks: what all other steps see."""
@@ -193,6 +188,12 @@ class Recipe:
         """The kinds of the steps that do something, without quantization."""
         steps = (s for p in self.parts.values() for s in p.steps)
         return frozenset(s.kind for s in steps if s.pairs and s.kind != QUANTIZE)
+
+    @property
+    def dropped_paths(self) -> list[str]:
+        """The module paths of the blocks that are dropped."""
+        steps = (s for p in self.parts.values() for s in p.steps if s.kind == DROP)
+        return [site.path for s in steps for site, _ in s.pairs]
 
     @property
     def outside(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.recover import LORA, QLORA
 from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.compression.recover.step import layers_of
-from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, Entries
+from blip2sweep.compression.step import QUANTIZE, RECOVER, Entries
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.part import Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -23,6 +23,11 @@ NF4 = "nf4"
 def recovery_of(recipe: Recipe) -> Recovery | None:
     """How the layers of a recipe are trained; None where none are. `merged` is that of the first."""
     return next((s for p in recipe.parts.values() for _, s in _trained(p)), None)
+
+
+def has_adapters(recipe: Recipe) -> bool:
+    """Whether adapters stay beside their layers."""
+    return any(s.has_adapters and not s.merged for p in recipe.parts.values() for _, s in _trained(p))
 
 
 @lru_cache(maxsize=65536)
@@ -43,12 +48,6 @@ def training_name(entries: Sequence[Mapping[str, object]], columns: Columns) -> 
     return digest_of([columns["weights"], columns["dtype"], own])[:12]
 
 
-def without_recovery(recipe: Recipe) -> Recipe:
-    """The steps before recovery: what training begins with."""
-    n = recipe.kinds.index(RECOVER) if RECOVER in recipe.kinds else len(recipe.kinds)
-    return Recipe({name: PartRecipe(p.part, p.steps[:n]) for name, p in recipe.parts.items()})
-
-
 # ---- identity
 
 
@@ -58,7 +57,7 @@ def stamped(recipe: Recipe, digest: Callable[[object], str]) -> Recipe:
     It is a digest of the samples, of the steps before, and of all layers that are trained with a layer. digest: of the
     samples and of what else is read, as JSON.
     """
-    before = without_recovery(recipe)
+    before = recipe.until(RECOVER)
     layers = sorted(x.path for p in recipe.parts.values() for x, _ in _trained(p))
     own = digest([None if before.empty else before.hash, layers])
     return Recipe({n: _stamped(p, own) for n, p in recipe.parts.items()}, recipe.chosen_by)
@@ -89,7 +88,7 @@ def control_of(recipe: Recipe) -> Recipe:
 @lru_cache(maxsize=65536)
 def _control(part: PartRecipe) -> PartRecipe:
     trained = _trained(part)
-    wanted = set(_paths(part.part, trained, {site.block for s in part.steps if s.kind == DROP for site, _ in s.pairs}))
+    wanted = set(_paths(part.part, trained, part.dropped))
     spec = _uncompressed(trained[0][1]) if trained else None
     pairs = tuple((x, spec) for x in part.part.linears if spec is not None and x.path in wanted)
     return PartRecipe(part.part, (Entries(RECOVER, pairs),))
@@ -100,7 +99,7 @@ def _uncompressed(spec: Recovery) -> Recovery:
     return replace(spec, method=method, merged=True if spec.has_adapters else None, trained_on=None)
 
 
-def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: set[int]) -> Iterator[str]:
+def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: frozenset[int]) -> Iterator[str]:
     for name in {x.name for x, _ in trained}:
         own = {x.path for x, _ in trained if x.name == name}
         every = {x.path for x in part.linears if x.name == name}
@@ -120,8 +119,22 @@ def check_trainable(recipe: Recipe) -> None:
     found = [told for part in recipe.parts.values() for told in _packed(part)][:1]
     found += [told for part in recipe.parts.values() for told in _without_nf4(part)][:1]
     found += [told for part in behind for told in _rounded_inputs(part)][:1]
+    found += _several_ways(recipe)
     if found:
         raise UserErrors(found) if len(found) > 1 else UserError(found[0])
+
+
+def _several_ways(recipe: Recipe) -> list[str]:
+    """Layers are trained together, so a recipe file may not train them by different options."""
+    specs = dict.fromkeys(
+        replace(s, merged=None, trained_on=None) for p in recipe.parts.values() for _, s in _trained(p)
+    )
+    ways = [" ".join(f"{k}={v}" for k, v in spec.fields().items()) for spec in specs]
+    if len(ways) < 2:
+        return []
+    return [
+        f"{RECOVER}: layers are trained in {len(ways)} ways ({ways[0]}; {ways[1]}); right: the same options for all"
+    ]
 
 
 def _packed(part: PartRecipe) -> Iterator[str]:

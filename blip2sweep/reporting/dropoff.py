@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which every kind of colour vision can tell apart. Markers repeat what colours say.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Columns of further steps, and what stands before their values in the name of a curve.
+FURTHER = {"blocks_dropped": "without ", "sparsity": "", "recover": ""}
 MOST_CURVES, MOST_PANELS, MOST_ROWS = 14, 6, 4
 
 
@@ -107,14 +109,22 @@ def _width(recipe_json: str) -> float:
 
 
 def _curve_names(rows: pd.DataFrame) -> list[str]:
-    """The name of each row's curve: `vision`, or `vision first mlp group32` where the sweep varies those too."""
+    """The name of each row's curve: `vision`, or `vision first mlp group32` where the sweep varies those too.
+
+    What further steps do is always in it: `language without language:4-5`.
+    """
     varied = [
         c
         for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
         if c in rows and rows[c].nunique() > 1
     ]
-    named = zip(*(rows[c] for c in ("part", *varied)), strict=True)
+    further = [_further(rows, c, before) for c, before in FURTHER.items() if c in rows]
+    named = zip(*(rows[c] for c in ("part", *varied)), *further, strict=True)
     return [" ".join(str(v) for v in values if pd.notna(v)) for values in named]
+
+
+def _further(rows: pd.DataFrame, column: str, before: str) -> list[str | None]:
+    return [f"{before}{v}" if pd.notna(v) else None for v in rows[column]]
 
 
 def _panel(axis: Axes, cells: pd.DataFrame, metric: str, named: list[str]) -> None:

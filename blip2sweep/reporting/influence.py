@@ -7,6 +7,7 @@ from typing import TypedDict, cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
+from blip2sweep.planning.influence import FOLDER
 from blip2sweep.reporting.source import Source
 
 
@@ -15,8 +16,7 @@ class Influence(TypedDict):
 
     model: str
     weights: str
-    dtype: str
-    samples: object
+    dtype: Mapping[str, str]  # of each stage
     parts: Mapping[str, Sequence[float]]
 
 
@@ -26,9 +26,10 @@ def influence_of(source: Source) -> dict[str, list[float]]:
     Of several measurements those in the source's dtype count before others, and then the last by name.
     """
     row = source.cells.iloc[0]
-    wanted = [(row.get(k), k) for k in ("model", "weights")]
-    found = [i for i in _files(source) if all(str(i.get(k)) == str(v) for v, k in wanted)]
-    best = max(found, key=lambda i: i.get("dtype") == row.get("dtype"), default=None)
+    weights, dtype = row.get("weights"), {str(row.get("dtype"))}  # the column has the first digits of the fingerprint
+    named = [i for i in _files(source) if i.get("model") == row["model"]]
+    found = [i for i in named if weights is None or str(i.get("weights")).startswith(str(weights))]
+    best = max(found, key=lambda i: set(i.get("dtype", {}).values()) == dtype, default=None)
     shape = source.anatomy
     if best is None or shape is None:
         return {}
@@ -39,11 +40,11 @@ def influence_of(source: Source) -> dict[str, list[float]]:
 def _files(source: Source) -> list[Influence]:
     """Every readable file, the last by name first."""
     found = []
-    for path in sorted((source.output_dir / "influence").glob("*.json"), reverse=True):
+    for path in sorted((source.output_dir / FOLDER).glob("*.json"), reverse=True):
         try:
             text = read_json(path)
         except UserError:
             continue
-        if isinstance(text, dict) and isinstance(text.get("parts"), dict):
+        if isinstance(text, dict) and all(isinstance(text.get(k), dict) for k in ("parts", "dtype")):
             found.append(cast("Influence", text))
     return found

@@ -39,14 +39,14 @@ def _importance(data: pd.DataFrame, metric: MetricText) -> str:
     if alone.empty:
         return ""
     parts = [(str(p), own.sort_values("effect").to_dict("records")) for p, own in alone.groupby("part", sort=False)]
-    clauses = [f"{part} least {_block(own[0])}, most {_block(own[-1])}" for part, own in parts if len(own) > 1]
-    named = [f"{part} {_block(own[0])}" for part, own in parts if len(own) == 1]
+    clauses = [f"{part} least ({_block(own[0])}) and most ({_block(own[-1])})" for part, own in parts if len(own) > 1]
+    named = [f"{part} ({_block(own[0])})" for part, own in parts if len(own) == 1]
     text = f"Left out alone, a block costs in {metric.label}: {'; '.join([*clauses, *named])}."
     return text + _agreement(data)
 
 
 def _block(row: Row) -> str:
-    return f"block {row['block']} {_amount(row, 'effect', 'low', 'high')}"
+    return f"block {row['block']}: {_amount(row, 'effect', 'low', 'high')}"
 
 
 def _amount(row: Row, value: str, low: str, high: str, digits: int = 3) -> str:

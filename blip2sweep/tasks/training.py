@@ -19,7 +19,7 @@ from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.question_text import RAW
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.tasks.task import asks_chat
-from blip2sweep.wire.pack import RecoveryJob
+from blip2sweep.wire.recovery import RecoveryJob
 
 SEMANTICS = 1  # raise it when the same choice is read differently
 MOST_TARGETS = 1000  # texts of one sample that are learnt

@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict, cast
 from blip2sweep.errors import UserError
 from blip2sweep.wire.chat import ChatJob, Endpoint
 from blip2sweep.wire.model_section import ModelSection
+from blip2sweep.wire.recovery import RecoveryJob as RecoveryJob
 
 JsonObject = dict[str, object]  # an object whose reader knows its fields, such as a composed section of the config
 
@@ -71,25 +72,6 @@ class BackendChoice(TypedDict):
 
     name: str
     options: NotRequired[JsonObject]
-
-
-class RecoveryJob(TypedDict):
-    """The samples that a cell's recovery is trained on, as `tasks.training.Training.job()` writes them. How it is trained
-    is in the recipe.
-
-    task: the composed section of the training split. without: ids of its images that are left out. holdout: the share of
-    the images whose loss chooses the step. prompt, question: as generation words them. planned: fingerprint of the
-    chosen samples, and digest of their images' content.
-    """
-
-    task: JsonObject
-    n_samples: int
-    seed: int
-    holdout: float
-    without: list[int | str]
-    prompt: str | None
-    question: str
-    planned: PlannedTask
 
 
 class Columns(TypedDict):

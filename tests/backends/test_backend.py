@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.analysis.cells import refuse_mixed
-from blip2sweep.backends.backend import BACKENDS, Backend, backend_class, identity_of
+from blip2sweep.backends.backend import BACKENDS, Backend, Times, backend_class, identity_of
 from blip2sweep.errors import UserError
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import make_packs, read_pack, write_packs
@@ -31,6 +31,14 @@ def test_a_back_end_takes_what_the_protocol_says(name: str) -> None:
         asked = list(inspect.signature(getattr(Backend, method)).parameters)
         assert list(inspect.signature(getattr(made, method)).parameters) == asked, method
     assert hasattr(made, "warning") or hasattr(made({}), "warning")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_back_end_that_measures_latency_has_all_of_that(name: str) -> None:
+    made = backend_class(name)
+    assert list(inspect.signature(made.measure).parameters) == list(inspect.signature(Times.measure).parameters)
+    assert isinstance(made.RUNS_ALL, bool)
+    assert isinstance(made({"device": "cpu"}).device_name, str)
 
 
 def test_torch_is_in_no_identity_and_any_other_back_end_is() -> None:

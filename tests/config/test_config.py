@@ -130,6 +130,23 @@ def test_studies_are_unions_and_part_of_the_language() -> None:
     assert not seed.reasons
 
 
+def test_the_study_of_pruning_is_sets_and_a_recovery_and_its_twin_has_the_same_shares() -> None:
+    real, tiny = jobs("study=rsicd_pruning"), jobs("study=shapes_pruning")
+    assert {(j.config["model"]["name"], j.config["task"]["name"]) for j in real} == {
+        ("blip2-opt-2.7b", "rsicd_caption")
+    }
+    assert [j.config["drop_blocks"] for j in real] == [
+        "connector:6-11", "connector:8-11", "language:28-31", *["connector:8-11+language:28-31"] * 2
+    ]  # fmt: skip
+    assert [j.config["recover"]["method"] for j in real] == [j.config["recover"]["method"] for j in tiny]
+    assert real[-1].config["recover"]["target"] == tiny[-1].config["recover"]["target"] == "language:all:attention"
+    made = plan("study=shapes_pruning")
+    assert len(made.cells) == 7  # a baseline and a control among them
+    assert [made.cells[k].columns().get("blocks_dropped") for k in made.keys if k][:4] == [
+        "qformer:3-5", "qformer:4-5", "llm:5", "qformer:4-5 llm:5"
+    ]  # fmt: skip
+
+
 def test_a_study_takes_model_and_task_from_the_command() -> None:
     assert {j.config["task"]["name"] for j in jobs("study=card", "task=shapes_vqa")} == {"shapes_vqa"}
 

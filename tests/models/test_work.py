@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from blip2sweep.apply.patch import apply
-from blip2sweep.models.load import load
+from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import resolve_recipe
 from blip2sweep.tasks import Generation, coco, load_task
 from blip2sweep.tasks.task import KINDS
@@ -41,19 +42,33 @@ MODELS: dict[str, tuple[Callable[[], dict[str, Any]], Write]] = {
 }  # fmt: skip
 
 
+Small = Callable[[str], tuple[dict[str, Any], Loaded]]
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The section and the model of a name, loaded once."""
+
+    @functools.cache
+    def one(name: str) -> tuple[dict[str, Any], Loaded]:
+        section, write = MODELS[name]
+        return section(), load(section(), write(tmp_path_factory.mktemp(name) / "weights"))
+
+    return one
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_flops_are_those_that_torch_counts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section, write = MODELS[name]
-    loaded = load(section(), write(tmp_path / "weights"))
+def test_flops_are_those_that_torch_counts(name: str, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    section, loaded = small(name)
     kind = "caption" if name == "blip-caption" else "vqa"
     task = load_task({**conf(f"task/shapes_{kind}"), "limit": 3})
     flops, found = counted(monkeypatch, loaded, task, Generation("Question: {}" if kind == "vqa" else "a", 1, 5))
-    columns = told(loaded, section(), found)
+    columns = told(loaded, section, found)
     check(flops, columns, len(task.images), 3)
     assert columns["gflops"] == pytest.approx(sum(v for k, v in columns.items() if k.startswith("gflops_")))
 
@@ -71,15 +86,12 @@ def test_flops_of_retrieval_are_those_that_torch_counts(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["opt", "t5", "blip-vqa"])
-def test_flops_of_choices_are_those_that_torch_counts(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    section, write = MODELS[name]
-    loaded = load(section(), write(tmp_path / "weights"))
+def test_flops_of_choices_are_those_that_torch_counts(name: str, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    section, loaded = small(name)
     task = load_task({**conf("task/shapes_vqa"), "limit": 2})
     chosen = tuple(replace(s, choices=("red", "a big blue square")) for s in task.samples)
     flops, found = counted(monkeypatch, loaded, replace(task, kind="choice", samples=chosen), Generation("{}", 1, 5))
-    columns = told(loaded, section(), found)
+    columns = told(loaded, section, found)
     read = flops["language"] + flops.pop("likelihood")
     check(flops + Counter(language=read - flops["language"]), columns, len(task.images), 2)
     assert "tokens_written" not in columns
@@ -90,12 +102,11 @@ DROPPED = {"opt": "vit:1+qformer:0-1+llm:3-5", "t5": "qformer:5+llm:1+3", "blip-
 
 @pytest.mark.parametrize("name", DROPPED)
 def test_flops_of_what_is_left_are_those_that_torch_counts(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section, write = MODELS[name]
-    loaded = load(section(), write(tmp_path / "weights"))
+    section, loaded = small(name)
     recipe = resolve_recipe({"drop_blocks": DROPPED[name], "part": "none"}, loaded.anatomy)
     task = load_task({**conf("task/shapes_vqa"), "limit": 2})
     with apply(loaded, recipe):
         flops, found = counted(monkeypatch, loaded, task, Generation("{}", 1, 4))
-    check(flops, told(loaded, section(), found, recipe), len(task.images), 2)
+    check(flops, told(loaded, section, found, recipe), len(task.images), 2)

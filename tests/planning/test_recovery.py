@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from blip2sweep.errors import UserError
 from blip2sweep.planning.cell import Cell
@@ -358,3 +359,17 @@ def test_training_costs_what_it_took(tmp_path: Path) -> None:
 
 def _steps(job: dict[str, Any]) -> int:
     return next(int(e["steps"]) for e in job["recipe"] if e.get("step") == "recover")
+
+
+# ---- recipe files
+
+
+@pytest.mark.parametrize(
+    "words", ["drop_blocks=llm:4 recover=lora quant.bits=4", "recover=lora recover.requantize=true quant.bits=4"]
+)
+def test_a_recipe_file_is_the_same_cell_with_the_same_control(words: str, tmp_path: Path) -> None:
+    made = cell(*words.split(), "recover.n_samples=64")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"targets": targets(made.recipe)}))
+    again = cell(f"recipe_file={tmp_path / 'mine.yaml'}", "recover.n_samples=64")
+    assert again.key == made.key
+    assert again.job()["control"] == made.job()["control"]

@@ -104,7 +104,10 @@ def _running(folder: Path, count: int) -> Iterator[list[subprocess.Popen[bytes]]
 
 
 def _started(folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
-    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    own = {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",  # asked for, and not used
+    }  # fmt: skip
     command = [sys.executable, "-m", "blip2sweep.apply.recovery.child", str(folder)]
     return subprocess.Popen(command, env={**os.environ, **own})
 

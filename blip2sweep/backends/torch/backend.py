@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from blip2sweep.apply.calibration import layers
 from blip2sweep.apply.packed import packed_layers, split
-from blip2sweep.apply.patch import Applied
+from blip2sweep.apply.patch import Applied, Made
 from blip2sweep.backends.backend import TORCH, Answered, Artifacts, NoImage, SecondRun
 from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.activations import moved, remember_plain
@@ -30,9 +30,10 @@ from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_d
 from blip2sweep.backends.torch.shared_work import SharedWork
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.backends.torch.threads import evaluation_threads
-from blip2sweep.backends.torch.timing import device_name, latency
+from blip2sweep.backends.torch.timing import device_name, in_model, latency
 from blip2sweep.backends.torch.turns import BASELINE, CELL, Side
 from blip2sweep.canonical import canonical_json
+from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
@@ -113,27 +114,18 @@ class TorchBackend:
     def measure(self, job: CellJob) -> list[Latency]:
         """Time a cell and its baseline in turns. The model is then as it was loaded."""
         state = self._loaded(job)
-        sides: dict[str, Side] = {CELL: partial(self._in_model, state, job)}
-        if job["key"] != job["baseline"]:
-            sides[BASELINE] = contextlib.nullcontext
         try:
+            recipe, packed = split(_recipe(state, job))
+            ready = self._ready(state, job, recipe)  # once: the model changes several times
+            sides: dict[str, Side] = {CELL: partial(in_model, state, recipe, packed, *ready)}
             state.patch.restore()
+            if job["key"] != job["baseline"]:
+                sides[BASELINE] = contextlib.nullcontext
             return latency(state.loaded, job, self.task(job), sides, self.settings.get("batch_size"))
         except Exception as error:
             if is_out_of_memory(error):
                 self.state = None
             raise
-
-    @contextlib.contextmanager
-    def _in_model(self, state: ModelState, job: CellJob) -> Iterator[None]:
-        """Inside, the job's recipe is in the model, as while the cell runs."""
-        recipe, packed = split(_recipe(state, job))
-        try:
-            self._apply(state, job, recipe)
-            with packed_layers(state.loaded, packed):
-                yield
-        finally:
-            state.patch.restore()
 
     # ---- one cell
 
@@ -206,8 +198,12 @@ class TorchBackend:
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
+        return state.patch.apply(recipe, *self._ready(state, job, recipe))
+
+    def _ready(self, state: ModelState, job: CellJob, recipe: Recipe) -> tuple[dict[str, Prepared], Made]:
+        """What calibration made of the layers, and what was made for the steps, as `Patch.apply` takes them."""
         prepared = prepare(state, job, recipe.until(RECOVER), self.device, self.shared_work.store)
-        return state.patch.apply(recipe, prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)})
+        return prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)}
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
         with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 
+from blip2sweep.apply.packed import packed_layers
+from blip2sweep.apply.patch import Made
 from blip2sweep.backends.backend import NoImage
 from blip2sweep.backends.torch.latency import first_images, timed
+from blip2sweep.backends.torch.model_state import ModelState
 from blip2sweep.backends.torch.threads import evaluation_threads
 from blip2sweep.backends.torch.turns import Side, Where, in_turns
+from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.machine.devices import cpu_name
 from blip2sweep.machine.energy import Meter, cpu_meter, gpu_meter
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import Loaded
+from blip2sweep.recipe import Recipe
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.sample import TaskData
 from blip2sweep.wire.latency import Latency
@@ -24,6 +30,20 @@ from blip2sweep.wire.pack import CellJob
 def device_name(device: str) -> str:
     """The name by which latencies are kept: of the GPU, or of the CPU."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
+
+
+@contextlib.contextmanager
+def in_model(
+    state: ModelState, recipe: Recipe, packed: Recipe, prepared: Mapping[str, Prepared], made: Made
+) -> Iterator[None]:
+    """Inside, a recipe is in the model, as while its cell runs. packed: its layers that are packed; the rest as
+    `Patch.apply` takes it."""
+    try:
+        state.patch.apply(recipe, prepared, made)
+        with packed_layers(state.loaded, packed):
+            yield
+    finally:
+        state.patch.restore()
 
 
 def latency(loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Side], most: int | None) -> list[Latency]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.recover.options import Chosen, chosen
 from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.compression.step import RECOVER, Entries, Pair, Spec, SpecFields, as_dicts, parse_target
-from blip2sweep.errors import UserError
+from blip2sweep.errors import MissingExtra, UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import VISION, Linear, Part
 
@@ -36,8 +37,19 @@ def resolve(
     options = chosen(section, where)
     if options is None:
         return {}
+    if runs:
+        _check_installed(options, where)
     target = section.get("target")
     return dict(_entries(anatomy, None if target is None else str(target), options, where))
+
+
+def _check_installed(options: Chosen, where: str) -> None:
+    if options.spec.has_adapters and not installed("peft"):
+        raise MissingExtra(
+            f"{where}={options.spec.method}: needs peft, which is not installed; right: pip install "
+            f"'blip2sweep[recover]', or {where}=full",
+            options.used,
+        )
 
 
 @lru_cache(maxsize=4096)

@@ -75,7 +75,7 @@ def resolve_options(options: Options) -> Resolved:
         raise UserError(f"{_name(method)}: unknown method; {nearest(str(method.value), [*METHODS, 'none'])}")
     pattern = _pattern(given.get("pattern"))
     ratio, packed = _ratio(given.get("ratio")), resolve_packed(given.get("packed"), pattern)
-    names = ("method", "pattern", *(["packed"] if packed else []), *(["ratio"] if pattern == UNSTRUCTURED else []))
+    names = ("method", "pattern", "packed", *(["ratio"] if pattern == UNSTRUCTURED else []))
     own = ratio if pattern == UNSTRUCTURED else None
     return Resolved(Sparse(str(method.value), pattern, own, packed), _origins(given, names))
 

@@ -87,7 +87,8 @@ def _windowed(stack: StackSection, config: Sizes, grid: tuple[int, int, int]) ->
     if field(WINDOW, config) is None:
         return {}
     whole = cast("Sequence[int]", field(WHOLE, config))
-    side = size(WINDOW, config) // sides(config, "patch_size")[0]
+    merged = size("vision_config.spatial_merge_size", config)
+    side = size(WINDOW, config) // merged // sides(config, "patch_size")[0] * merged
     frames, *lengths = grid
     rows, columns = (_cut(n, side) for n in lengths)
     pairs = frames * sum(r**2 for r in rows) * sum(c**2 for c in columns)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip2sweep.apply.calibration import Blocks, Calibrator, part_work, summary, warn_short
+from blip2sweep.apply.calibration import Blocks, Calibrator, part_inputs, summary, warn_short
 from blip2sweep.apply.calibration.batches import CalibrationBatches
 from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.measure import measure
@@ -287,7 +287,7 @@ def test_awq_scales_nothing_that_cannot_be_folded(opt: Loaded) -> None:
 
 def test_widths_and_group_sizes_share_one_pass(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    monkeypatch.setattr(part_work, "measure", lambda *a: passes.append(a[1]) or measure(*a))
+    monkeypatch.setattr(part_inputs, "measure", lambda *a: passes.append(a[1]) or measure(*a))
     work, chosen = calibrator(opt), samples(n=8, upstream="full")
     for bits in (2, 3, 4):
         work(recipe(opt.anatomy, "qformer", method="gptq", bits=bits), chosen)
@@ -342,7 +342,7 @@ def test_out_of_memory_says_which_knob_to_turn(opt: Loaded, monkeypatch: pytest.
     def full(*args: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(part_work, "measure", full)
+    monkeypatch.setattr(part_inputs, "measure", full)
     with pytest.raises(MemoryError, match=r"calibration\.n_samples"):
         made(opt, recipe(opt.anatomy, "vit", method="gptq"))
 

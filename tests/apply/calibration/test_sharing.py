@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from blip2sweep.apply.calibration import part_work
+from blip2sweep.apply.calibration import part_inputs
 from blip2sweep.apply.calibration import samples as job_module
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.backends.torch.batching import is_out_of_memory
@@ -156,7 +156,7 @@ def test_a_calibration_out_of_memory_frees_all_that_is_remembered(monkeypatch: p
     def full(*args: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(part_work, "measure", full)
+    monkeypatch.setattr(part_inputs, "measure", full)
     runner = TorchBackend({"device": "cpu"})
     with pytest.raises(MemoryError, match=r"calibration\.n_samples") as caught:
         runner(gptq_jobs("part=vit", "blocks=0")[0])

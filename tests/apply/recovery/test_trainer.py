@@ -20,10 +20,11 @@ from blip2sweep.compression.recover.adapters import Adapter, Tuned
 from blip2sweep.machine.stopping import Stopped
 from blip2sweep.models.images import Features
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.tasks.training import Training
 from tests.apply.recovery.made import asks, bits, fewer, paths_of, recovery, same, samples, state, trained
 from tests.checkpoints import TINY, conf, recipe
 
-SAMPLES = samples()
+SAMPLES, EVERY = samples(), samples(holdout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +44,18 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SHARE", 0)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(("method", "chosen"), [("lora", SAMPLES), ("lora", EVERY), ("full", EVERY)])
 def test_a_training_that_goes_on_makes_the_same_bits(
-    method: str, tiny: Loaded, pixels: Features, tmp_path: Path
+    method: str, chosen: Training, tiny: Loaded, pixels: Features, tmp_path: Path
 ) -> None:  # fmt: skip
     paths, spec, path = paths_of(tiny, "qformer"), recovery(method), tmp_path / "c.safetensors"
-    whole = trained(tiny, spec, paths, SAMPLES, pixels=pixels)
+    whole = trained(tiny, spec, paths, chosen, pixels=pixels)
     torch.manual_seed(5)  # nothing outside decides anything
     torch.set_num_threads(2)
     with pytest.raises(Stopped) as stopped:
-        trained(tiny, spec, paths, SAMPLES, path=path, pixels=pixels, asked=asks(2))
+        trained(tiny, spec, paths, chosen, path=path, pixels=pixels, asked=asks(2))
     assert stopped.value.goes_on
-    again = trained(tiny, spec, paths, SAMPLES, path=path, pixels=pixels)
+    again = trained(tiny, spec, paths, chosen, path=path, pixels=pixels)
     torch.set_num_threads(1)
     assert bits(again) == bits(whole)
     assert (again.step, again.losses) == (whole.step, whole.losses)
@@ -66,7 +67,7 @@ def test_a_training_that_died_goes_on_from_its_last_checkpoint(
     dies_at: int, tiny: Loaded, pixels: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, spec, path = paths_of(tiny, "qformer"), recovery(), tmp_path / "c.safetensors"
-    before, whole = state(tiny), trained(tiny, spec, paths, SAMPLES, pixels=pixels)
+    before, whole = state(tiny), trained(tiny, spec, paths, EVERY, pixels=pixels)
     own, made = Learner.step, []
 
     def dying(learner: Learner, gradients: list[torch.Tensor], number: int) -> bool:
@@ -78,10 +79,10 @@ def test_a_training_that_died_goes_on_from_its_last_checkpoint(
 
     monkeypatch.setattr(Learner, "step", dying)
     with pytest.raises(RuntimeError, match="died"):
-        trained(tiny, spec, paths, SAMPLES, path=path, pixels=pixels)
+        trained(tiny, spec, paths, EVERY, path=path, pixels=pixels)
     assert same(state(tiny), before)
     monkeypatch.setattr(Learner, "step", lambda *given: made.append(given[2]) or own(*given))
-    assert bits(trained(tiny, spec, paths, SAMPLES, path=path, pixels=pixels)) == bits(whole)
+    assert bits(trained(tiny, spec, paths, EVERY, path=path, pixels=pixels)) == bits(whole)
     assert made == [0, 1, 2, 3]
 
 
@@ -136,8 +137,7 @@ def test_the_step_with_the_least_held_out_loss_is_chosen(tiny: Loaded, pixels: F
 
 
 def test_without_held_out_images_the_last_step_counts(tiny: Loaded, pixels: Features) -> None:
-    every = samples(holdout=0.0)
-    outcome = trained(tiny, recovery(learning_rate=0.5, steps=2), paths_of(tiny, "qformer"), every)
+    outcome = trained(tiny, recovery(learning_rate=0.5, steps=2), paths_of(tiny, "qformer"), EVERY, pixels=pixels)
     assert (outcome.step, dict(outcome.losses)) == (2, {})
 
 

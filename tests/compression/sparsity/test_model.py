@@ -161,7 +161,7 @@ def test_upstream_says_what_is_sparse_before_a_layer(opt: Loaded) -> None:
 
 def test_recipes_one_after_the_other_are_each_from_scratch(loaded: Loaded) -> None:
     """Incrementally, with remembered weights and masks: the same tensors as a fresh model has."""
-    chosen, part = samples(n=4), "llm"
+    chosen, part = samples(n=2), "llm"
     recipes = [
         sparse(loaded.anatomy, part),
         sparse(loaded.anatomy, part, 4),
@@ -170,16 +170,16 @@ def test_recipes_one_after_the_other_are_each_from_scratch(loaded: Loaded) -> No
         sparse(loaded.anatomy, part, 4, method="magnitude", blocks="0"),
     ]
     expected = []
-    for recipe in recipes:
-        with applied(loaded, recipe, chosen):
-            expected.append(weights(loaded, recipe))
+    for made in recipes:
+        with applied(loaded, made, chosen):
+            expected.append(weights(loaded, made))
     work, patch = calibrator(loaded), Patch(loaded, Memo(torch.device("cpu"), 0, 10**9))
     with patch:
-        for i in (0, 1, 2, 3, 4, 3, 1, 0, 2, 4, 1):
+        for i in (0, 1, 2, 3, 4, 3, 0):
             patch.apply(recipes[i].until(SPARSITY))
-            made = {SPARSITY: work.masks(recipes[i], chosen)}
-            patch.apply(recipes[i].before, made=made)
-            patch.apply(recipes[i], work(recipes[i], chosen), made)
+            found = {SPARSITY: work.masks(recipes[i], chosen)}
+            patch.apply(recipes[i].before, made=found)
+            patch.apply(recipes[i], work(recipes[i], chosen), found)
             now = weights(loaded, recipes[i])
             assert all(torch.equal(now[path], expected[i][path]) for path in now), i
 
