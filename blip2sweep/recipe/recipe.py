@@ -203,7 +203,7 @@ class Recipe:
     @property
     def dropped_paths(self) -> list[str]:
         """The module paths of the blocks that are dropped."""
-        return [path for p in self.parts.values() for path in p.dropped_paths]
+        return [site.path for p in self.parts.values() for site, _ in p.pairs_of(DROP)]
 
     @property
     def outside(self) -> frozenset[str]:
