@@ -75,12 +75,9 @@ def test_columns_of_a_row() -> None:
     found = [recipe_columns(recipe(*chosen), 1_005_056) for chosen in EVERY]
     assert {c.get("blocks_dropped") for c in found} == {None, "vit:4-5 qformer:0"}
     assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4"}
-    assert {c.get("recover") for c in found} == {
-        None,
-        "lora r4 distill 150 steps",
-        "lora r8 150 steps",
-        "full 20 steps",
-    }
+    words = {str(c["recover"]).removesuffix(", off the grid") for c in found if "recover" in c}
+    assert words == {"lora r4 distill 150 steps", "lora r8 150 steps", "full 20 steps"}
+    assert sum("recover" in c for c in found) == len(EVERY) * 3 // 4
     mixed = recipe(sparse=SPARSE[1], per_part={"llm": {"sparsity": {"method": "magnitude"}}})
     assert recipe_columns(mixed, 1_005_056)["sparsity"] == "mixed"
 
