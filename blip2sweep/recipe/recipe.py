@@ -51,7 +51,12 @@ class PartRecipe:
     @cached_property
     def dropped(self) -> frozenset[int]:
         """The numbers of the blocks that are left out."""
-        return frozenset(site.block for s in self.steps if s.kind == DROP for site, _ in s.pairs)
+        return frozenset(site.block for site, _ in self.pairs_of(DROP))
+
+    @property
+    def dropped_paths(self) -> list[str]:
+        """The module paths of the blocks that are left out."""
+        return [site.path for site, _ in self.pairs_of(DROP)]
 
     @cached_property
     def left(self) -> Part:
@@ -203,8 +208,7 @@ class Recipe:
     @property
     def dropped_paths(self) -> list[str]:
         """The module paths of the blocks that are dropped."""
-        steps = (s for p in self.parts.values() for s in p.steps if s.kind == DROP)
-        return [site.path for s in steps for site, _ in s.pairs]
+        return [path for p in self.parts.values() for path in p.dropped_paths]
 
     @property
     def outside(self) -> frozenset[str]:

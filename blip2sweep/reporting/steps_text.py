@@ -87,8 +87,20 @@ def _recovery(data: pd.DataFrame, metric: MetricText) -> Iterator[str]:
         span = f"{ends[0]:.0f}" if round(ends[0]) == round(ends[1]) else f"{ends[0]:.0f} to {ends[1]:.0f}"
         yield (
             f"The controls, the uncompressed model with the same recovery, have {span} % of the baseline's {metric.label}. Losses are "
-            "told against the baseline unless they say control; only those against the control are due to compression alone."
+            "told against the baseline unless they say control; those against the control are what compression costs where both "
+            f"are trained alike.{_untrained(controls)}"
         )
+
+
+def _untrained(controls: pd.DataFrame) -> str:
+    """That no step of a control's training was better on the held-out images than none."""
+    none = int(controls["chosen"].astype(float).eq(0).sum())
+    if not none:
+        return ""
+    return (
+        f" For {none} of {len(controls)} controls held-out images chose step 0, so they are the baseline itself: no training helped there, "
+        "as where the model was trained on these images before."
+    )
 
 
 def _recovered(row: Row, data: pd.DataFrame, metric: MetricText) -> str:

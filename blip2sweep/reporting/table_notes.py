@@ -79,7 +79,7 @@ def _further_notes(table: pd.DataFrame) -> Iterator[str]:
     if any(table[c].notna().any() for c in table if str(c).startswith("drop_control_")):
         yield (
             "drop is against the baseline also where a row is recovered; drop to control is against the uncompressed model with the "
-            "same recovery, a row of this table too, and what compression alone costs"
+            "same recovery, a row of this table too, and what compression costs where both are trained alike"
         )
     if "recover" in table and table["recover"].map(str).str.endswith(OFF_GRID).any():
         yield f"{OFF_GRID}: trained weights are on no grid of a quantizer, so they count 16 bits each"
