@@ -38,7 +38,7 @@ CELLS = (
 )
 # Columns that say when, where and how fast it ran.
 OF_THE_RUN = re.compile(
-    r"(bf16_)?(seconds|hits|peak)(_.*)?|.*_per_second|host|finished|code|oom_halvings|layers_written|(bf16_)?.*speed.*"
+    r"(bf16_)?(seconds|hits|peak)(_.*)?|.*_per_second|host|finished|code|oom_halvings|layers_written|(latency|energy)_.*|(bf16_)?.*speed.*"
 )
 PROBE = "import blip2sweep, blip2sweep.conf, hydra_plugins.blip2sweep as p; print(blip2sweep.__file__, blip2sweep.conf.__file__, *p.__path__)"
 

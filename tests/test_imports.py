@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "backends",
         "cache",
         "chat",
+        "compression",
         "config",
         "doctor",
         "importing",
@@ -76,7 +77,8 @@ HYDRA = {"config", "hydra_app"}
 TORCH = ("apply", "backends/torch", "compression", "models")
 # Inside these: what planning reads.
 NO_TORCH = (
-    "compression/step.py", "compression/drop_blocks.py", "compression/sparsity/__init__.py", "compression/sparsity/step.py",
+    "compression/step.py", "compression/drop_blocks.py", *(f"compression/sparsity/{name}.py" for name in (
+        "__init__", "kernels", "resolve", "spec", "step")),
     *(f"compression/recover/{name}.py" for name in ("__init__", "options", "spec", "step")), *(f"compression/quantize/{name}.py" for name in (
         "__init__", "folds", "kernels", "options", "per_part", "resolve", "scheme", "step", "stored")),
     "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/block_params.py", "models/blip/__init__.py",

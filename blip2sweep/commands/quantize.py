@@ -30,7 +30,7 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     _check(cell, to)
     job = cell.job()
     from blip2sweep.backends.torch.backend import TorchBackend
-    from blip2sweep.backends.torch.checkpoint import write_checkpoint
+    from blip2sweep.backends.torch.checkpoint import write_model
     from blip2sweep.models import shorter
 
     if gone := cell.recipe.dropped_paths:
@@ -40,7 +40,7 @@ def write_checkpoint(config: Mapping[str, Any], to: Path) -> str:
     backend = TorchBackend({"cache": config.get("cache"), "cache_dir": str(cache), "cache_gb": config.get("cache_gb")})
     loaded = backend.quantized(job)
     with _whole(to):
-        write_checkpoint(loaded, job["model"], to)
+        write_model(loaded, job["model"], to)
         write_atomic(to / "recipe.yaml", yaml_text(_recipe(cell)).encode())
     again = shlex.quote(override("model.path", str(to)))
     return "\n".join([f"wrote {to}: {text(targets(cell.recipe))}", *_notes(cell), f"to evaluate it: {again} part=none"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.checkpoints.headers import Tensor
-from blip2sweep.models.part import ROLES
+from blip2sweep.models.part import CONNECTOR, ROLES
 
 Words = tuple[str, ...]
 
@@ -35,7 +35,7 @@ def _places(anatomy: Anatomy) -> Iterator[tuple[Words, str]]:
             yield from ((words, part.role) for words in (whole, whole[:1]))
     for stage in anatomy.stages:
         own = [p.role for p in anatomy.parts.values() if p.stage == stage.name]
-        role = stage.name if stage.name in ROLES else own[-1]
+        role = stage.name if stage.name in ROLES else (own[-1] if own else CONNECTOR)
         yield from ((_words(child), role) for child in stage.children)
 
 

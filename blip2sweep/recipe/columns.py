@@ -14,6 +14,7 @@ from blip2sweep.recipe.compact import block_word, describe, kind_of, number_word
 from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.size import NOTHING_KNOWN, size
+from blip2sweep.recipe.trained import on_grid
 
 MIXED = "mixed"
 
@@ -52,12 +53,17 @@ def recipe_columns(
 
 
 def _of_other_steps(recipe: Recipe, listed: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """blocks_dropped, such as `vision:4-5 language:0` in the model's own names; sparsity and recover in a word; merged."""
+    """blocks_dropped, such as `vision:4-5 language:0` in the model's own names; sparsity and recover in a word, merged.
+
+    recover says where trained layers are quantized again, and where they are no longer on a grid.
+    """
     by_kind: dict[str, list[Mapping[str, object]]] = {DROP: [], SPARSITY: [], RECOVER: []}
     for entry in (e for e in listed if kind_of(e) in by_kind):
         by_kind[kind_of(entry)].append(entry)
     named = {n: number_word(p.dropped) for n, p in recipe.parts.items() if p.dropped}
     words = {kind: [step(kind).text(e) for e in own] for kind, own in by_kind.items() if own}
+    if (grid := on_grid(recipe)) and RECOVER in words:
+        words[RECOVER] = [f"{word}, {grid}" for word in words[RECOVER]]
     return {
         **({"blocks_dropped": " ".join(f"{n}:{blocks}" for n, blocks in named.items())} if named else {}),
         **{kind: _one(words[kind]) for kind in (SPARSITY, RECOVER) if kind in words},

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize.scheme import Scheme
@@ -50,7 +51,12 @@ class PartRecipe:
     @cached_property
     def dropped(self) -> frozenset[int]:
         """The numbers of the blocks that are left out."""
-        return frozenset(site.block for s in self.steps if s.kind == DROP for site, _ in s.pairs)
+        return frozenset(site.block for site, _ in self.pairs_of(DROP))
+
+    @property
+    def dropped_paths(self) -> list[str]:
+        """The module paths of the blocks that are left out."""
+        return [site.path for site, _ in self.pairs_of(DROP)]
 
     @cached_property
     def left(self) -> Part:
@@ -82,7 +88,7 @@ class PartRecipe:
     @cached_property
     def identities(self) -> tuple[tuple[str, Mapping[str, SpecFields]], ...]:
         """(kind, {path of a site: spec}) of each step, as keys have it."""
-        return tuple((s.kind, step(s.kind).identity(self.part, s.pairs) if s.pairs else {}) for s in self.steps)
+        return tuple((s.kind, _identity(self.part, s) if s.pairs else {}) for s in self.steps)
 
     @cached_property
     def hash(self) -> str:
@@ -114,6 +120,16 @@ class PartRecipe:
             Entries(s.kind, tuple((site, spec) for site, spec in s.pairs if wanted(spec)), s.used) for s in self.steps
         )
         return PartRecipe(self.part, tuple(kept))
+
+
+_IDENTITIES: WeakKeyDictionary[Entries, Mapping[str, SpecFields]] = WeakKeyDictionary()
+
+
+def _identity(part: Part, entries: Entries) -> Mapping[str, SpecFields]:
+    """The identity of one step of a part. The recipes of a grid share their steps, so each is asked once."""
+    if entries not in _IDENTITIES:
+        _IDENTITIES[entries] = step(entries.kind).identity(part, entries.pairs)
+    return _IDENTITIES[entries]
 
 
 def _changed(entries: Entries, change: Callable[[Linear, Scheme], Scheme | None]) -> Entries:
@@ -192,8 +208,7 @@ class Recipe:
     @property
     def dropped_paths(self) -> list[str]:
         """The module paths of the blocks that are dropped."""
-        steps = (s for p in self.parts.values() for s in p.steps if s.kind == DROP)
-        return [site.path for s in steps for site, _ in s.pairs]
+        return [path for p in self.parts.values() for path in p.dropped_paths]
 
     @property
     def outside(self) -> frozenset[str]:

@@ -18,6 +18,7 @@ from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.wire.pack import Columns
 
 NF4 = "nf4"
+AGAIN, OFF_GRID = "requantized", "off the grid"
 
 
 def recovery_of(recipe: Recipe) -> Recovery | None:
@@ -48,6 +49,21 @@ def training_name(entries: Sequence[Mapping[str, object]], columns: Columns) -> 
     return digest_of([columns["weights"], columns["dtype"], own])[:12]
 
 
+def on_grid(recipe: Recipe) -> str:
+    """`requantized`, or OFF_GRID where trained weights have left the grid of a quantizer. Empty where neither is so."""
+    found = [_on_grid(part) for part in recipe.parts.values()]
+    return AGAIN if AGAIN in found else OFF_GRID if OFF_GRID in found else ""
+
+
+@lru_cache(maxsize=65536)
+def _on_grid(part: PartRecipe) -> str:
+    whole = {x.path for x, s in _trained(part) if s.merged or not s.has_adapters}
+    quantized = [{site.path for site, _ in s.pairs} for s in part.steps if s.kind == QUANTIZE]
+    again = quantized[1] if len(quantized) > 1 else set()
+    off = whole & quantized[0] - again if quantized else set()
+    return AGAIN if again else OFF_GRID if off else ""
+
+
 # ---- identity
 
 
@@ -69,8 +85,9 @@ def _stamped(part: PartRecipe, digest: str) -> PartRecipe:
 
 
 def _with_digest(entries: Entries, digest: str) -> Entries:
-    pairs = tuple((x, s.measured_on(digest)) for x, s in layers_of(entries.pairs))
-    return Entries(entries.kind, pairs, entries.used)
+    layers = layers_of(entries.pairs)
+    specs = {s: s.measured_on(digest) for s in dict.fromkeys(s for _, s in layers)}
+    return Entries(entries.kind, tuple((x, specs[s]) for x, s in layers), entries.used)
 
 
 # ---- the control

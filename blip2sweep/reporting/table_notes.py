@@ -11,6 +11,7 @@ from blip2sweep.analysis.main_metric import main_metric, metrics_of
 from blip2sweep.analysis.models import models_of
 from blip2sweep.console.printing import one_line
 from blip2sweep.metrics import METRICS
+from blip2sweep.recipe.trained import OFF_GRID
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.few_images import unseen_notes
 
@@ -80,11 +81,8 @@ def _further_notes(table: pd.DataFrame) -> Iterator[str]:
             "drop is against the baseline also where a row is recovered; drop to control is against the uncompressed model with the "
             "same recovery, a row of this table too, and what compression costs where both are trained alike"
         )
-    merged = (
-        table["merged"].map(str).isin(["True", "mixed"]) if "merged" in table else pd.Series(False, index=table.index)
-    )
-    if "method" in table and table.loc[merged, "method"].notna().any():
-        yield "merged: trained weights are on no grid of a quantizer, so they count 16 bits each"
+    if "recover" in table and table["recover"].map(str).str.endswith(OFF_GRID).any():
+        yield f"{OFF_GRID}: trained weights are on no grid of a quantizer, so they count 16 bits each"
 
 
 def _drop_formula(table: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import ProcessorMixin
 
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.commands.quantize import write_checkpoint
+from blip2sweep.errors import UserError
 from blip2sweep.models.load import load
 from tests.checkpoints import tiny_config
 from tests.command_line import blip2sweep, refused
@@ -71,3 +73,24 @@ def test_a_checkpoint_evaluates_to_the_cells_predictions(tmp_path: Path) -> None
     expected, found, other = (TorchBackend({"device": "cpu"})(job).predictions for job in (cell, whole, plain))
     assert found == expected
     assert found.text != other.text
+
+
+def test_a_model_without_some_blocks_is_written_as_a_shorter_one(tmp_path: Path) -> None:
+    words = ["drop_blocks=qformer:4-5+llm:0+3", "part=llm", "quant.bits=4"]
+    ran = blip2sweep("quantize", *words, "--to", str(tmp_path / "short"), cwd=tmp_path)
+    assert ran.code == 0, ran
+    told = json.loads((tmp_path / "short" / "config.json").read_text())
+    assert [told[s]["num_hidden_layers"] for s in ("vision_config", "qformer_config", "text_config")] == [6, 4, 4]
+    (cell,) = [c.job() for c in plan(*words, "task.limit=10").cells.values() if not c.recipe.empty]
+    (whole,) = [c.job() for c in plan(f"model.path={tmp_path / 'short'}", "part=none", "task.limit=10").cells.values()]
+    expected, found = (TorchBackend({"device": "cpu"})(job).predictions for job in (cell, whole))
+    assert found == expected
+    assert plan(f"recipe_file={tmp_path / 'short' / 'recipe.yaml'}").keys == plan(*words).keys
+
+
+def test_a_set_of_blocks_that_a_checkpoint_cannot_hold_is_refused(tmp_path: Path) -> None:
+    (job,) = jobs("drop_blocks=qformer:1", "part=none")
+    said = r"cannot hold the model without these blocks: .* would be drawn at random .*; right: other blocks"
+    with pytest.raises(UserError, match=said, check=lambda e: "\n" not in str(e)):
+        write_checkpoint({**job.config, "output_dir": str(tmp_path)}, tmp_path / "to")
+    assert not (tmp_path / "to").exists()

@@ -122,12 +122,18 @@ def without(loaded: Loaded, blocks: Blocks) -> Iterator[None]:
         yield
 
 
-def built_shorter(m: Small, folder: Path) -> Loaded:
-    """The checkpoint of a model whose blocks are dropped, loaded as a user's folder is."""
+def written(m: Small, folder: Path) -> None:
+    """The checkpoint of a model whose blocks are dropped."""
     with Undo() as undo:
-        [undo.attribute(*change) for change in shorter.changes(m.loaded.model, m.section)]  # type: ignore[arg-type]
+        for change in shorter.changes(m.loaded.model, m.section):  # type: ignore[arg-type]
+            undo.attribute(*change)
         m.loaded.model.save_pretrained(folder)
         m.loaded.processor.save_pretrained(folder)
+
+
+def built_shorter(m: Small, folder: Path) -> Loaded:
+    """The checkpoint of a model whose blocks are dropped, loaded as a user's folder is."""
+    written(m, folder)
     known = {m.section["name"]: m.section}
     told = answer(folder, known)  # type: ignore[arg-type]  # what planning asks of a child process
     own = OwnConfig(read_object(folder / "config.json")[0] or {}, told["config"], told["classes"])  # type: ignore[arg-type]
@@ -166,8 +172,9 @@ def test_a_set_that_transformers_would_load_otherwise_is_refused(of_name: Callab
     with pytest.raises(UserError, match="drop_blocks: a checkpoint of Hugging Face cannot hold", check=lambda e: "\n" not in str(e)) as told:  # fmt: skip
         shorter.check(m.folder / "whole", m.section, paths(blocks))  # type: ignore[arg-type]
     assert why in str(told.value)
-    with without(m.loaded, blocks), Undo() as undo, pytest.raises(UserError, match=why):
-        [undo.attribute(*change) for change in shorter.changes(m.loaded.model, m.section)]  # type: ignore[arg-type]
+    with without(m.loaded, blocks), pytest.raises(UserError, match=why):
+        written(m, m.folder / "refused")
+    assert not (m.folder / "refused").exists()
     assert snapshot(m.loaded) == before
     shorter.check(m.folder / "whole", m.section, paths(SHORTER[name.removeprefix("tower of ")]))  # type: ignore[arg-type]
 

@@ -373,3 +373,14 @@ def test_a_recipe_file_is_the_same_cell_with_the_same_control(words: str, tmp_pa
     again = cell(f"recipe_file={tmp_path / 'mine.yaml'}", "recover.n_samples=64")
     assert again.key == made.key
     assert again.job()["control"] == made.job()["control"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("recover=lora quant.bits=4", "lora r8 150 steps"), ("recover=lora quant.bits=none", "lora r8 150 steps"),
+     ("recover=lora quant.bits=4 recover.merge=true", "lora r8 150 steps, off the grid"),
+     ("recover=lora quant.bits=4 recover.requantize=true", "lora r8 150 steps, requantized"),
+     ("recover=full quant.bits=4 recover.loss=distill", "full distill 150 steps, off the grid")],
+)  # fmt: skip
+def test_a_row_says_how_it_was_recovered(words: str, told: str) -> None:
+    assert cell(*words.split()).columns()["recover"] == told  # type: ignore[typeddict-item]

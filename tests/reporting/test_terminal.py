@@ -160,3 +160,39 @@ def test_latex_and_markup_are_text() -> None:
     assert r"a\_b\{c\}\textbackslash{}d" in latex(pd.DataFrame({"part": ["a_b{c}\\d"]}))
     drawn = terminal.rich_table(pd.DataFrame({"part": ["[red]x"]}), "sweep csv-[bold]")
     assert str(drawn.title) == "sweep csv-[bold]"
+
+
+def timed(folder: Path, devices: list[str]) -> pd.DataFrame:
+    """The table with times of its first rows."""
+    table = pd.read_parquet(folder / "outputs/table.parquet")
+    left = [float("nan")] * (len(table) - len(devices))
+    return table.assign(
+        latency_ms_median=[12.345] * len(devices) + left, latency_ratio=[0.5] * len(devices) + left,
+        latency_device=devices + [None] * len(left), latency_threads=[1.0] * len(devices) + left,
+    )  # fmt: skip
+
+
+def test_times_stand_in_the_rows_that_have_them_and_their_note_says_where(folder: Path) -> None:
+    table = timed(folder, ["a gpu"])
+    short = short_table(table)
+    assert short[["ms", "× baseline"]].to_numpy().tolist()[:2] == [["12.3", "0.50"], ["", ""]]
+    (note,) = (line for line in notes(table) if line.startswith("ms:"))
+    assert note == (
+        "ms: median of one image alone on a gpu, 1 thread; ×: of the baseline's in turns; other cells simulate their "
+        "kernels, or were not timed"
+    )
+    several = next(line for line in notes(timed(folder, ["a gpu", "a cpu"])) if line.startswith("ms:"))
+    assert "on a gpu, 1 thread and a cpu, 1 thread (compare rows of one device by ms" in several
+
+
+def test_a_table_without_times_says_nothing_of_them(folder: Path) -> None:
+    table = pd.read_parquet(folder / "outputs/table.parquet")
+    assert not {"ms", "× baseline"} & set(short_table(table))
+    assert not any(line.startswith("ms:") for line in notes(table))
+
+
+def test_times_are_left_out_before_the_key(folder: Path) -> None:
+    short = pd.DataFrame(
+        {"part": ["vit"], "drop": ["0.1"], "ms": ["12.3"], "× baseline": ["0.50"], "key": ["0123456789ab"]}
+    )
+    assert fitted(short, 25)[1] == ["ms", "× baseline"]

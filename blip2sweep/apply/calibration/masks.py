@@ -70,5 +70,4 @@ class PartMasks:
 
 
 def _info(measured: Measured, seconds: float) -> LayerInfo:
-    sums = measured.sums
-    return {"tokens": sums.tokens, "rank": measured.rank, "inputs": sums.in_features, "seconds": seconds}
+    return {"tokens": measured.sums.tokens, "inputs": measured.sums.in_features, "seconds": seconds}

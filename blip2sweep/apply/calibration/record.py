@@ -14,16 +14,17 @@ def summary(prepared: Mapping[str, Prepared]) -> Cost:
     """The calibration columns of a row.
 
     They are the fewest tokens of a layer, the number of layers that saw fewer than 4 tokens for each input, the number
-    with a deficient rank, the largest damping, and the mean relative output error.
+    with a deficient rank, the largest damping, and the mean relative output error. Norms alone, as Wanda's, have no
+    rank and need no more tokens.
     """
     infos = [p.info for p in prepared.values()]
     if not infos:
         return {}
-    errors = [i["error"] for i in infos if "error" in i]
+    errors, second = [i["error"] for i in infos if "error" in i], [i for i in infos if "rank" in i]
     return {
         "calibration_tokens": min(i["tokens"] for i in infos),
-        "calibration_short": sum(short(i) for i in infos),
-        "calibration_deficient": sum(i["rank"] < i["inputs"] for i in infos),
+        "calibration_short": sum(short(i) for i in second),
+        "calibration_deficient": sum(i["rank"] < i["inputs"] for i in second),
         "calibration_damp": max((i["damp"] for i in infos if "damp" in i), default=None),
         "layer_error": sum(errors) / len(errors) if errors else None,
     }

@@ -10,7 +10,7 @@ from blip2sweep.models.load import Loaded
 from blip2sweep.wire.model_section import ModelSection
 
 
-def write_checkpoint(loaded: Loaded, section: ModelSection, to: Path) -> None:
+def write_model(loaded: Loaded, section: ModelSection, to: Path) -> None:
     """Write weights, config and processor. Where blocks are dropped, the checkpoint is that of a shorter model.
 
     section: the composed `model` section. Raises UserError, one line, where transformers could not load the model as it

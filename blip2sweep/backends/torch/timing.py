@@ -63,7 +63,8 @@ def latency(loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Si
         with fixed_threads(threads):
             return timed(loaded, own, generation, pixels, samples[start : start + batch], batch)
 
-    where = Where(device_name(str(loaded.device)), threads, _meter(loaded.device))
+    meter = None if job["model"].get("device_map") else _meter(loaded.device)  # of several GPUs one would be counted
+    where = Where(device_name(str(loaded.device)), threads, meter)
     return in_turns(sides, run, min(most or len(samples), len(samples)), where)
 
 

@@ -54,14 +54,16 @@ def in_turns(sides: Mapping[str, Side], run: Run, largest: int, where: Where) ->
     sides: `cell` and `baseline`; a baseline itself has `cell` alone.
     """
     began = time.perf_counter()
-    blocks: Blocks = {}
+    blocks, fits = Blocks(), largest
     for name, turns in itertools.groupby(_order(sides, began)):
         with sides[name]():
             run(1, 0)
             if (name, 1) not in blocks and (fits := run(largest, 0)[1]) < largest:
-                return in_turns(sides, run, fits, where)
+                break
             for _ in turns:
                 _turn(blocks, name, run, largest, where.meter)
+    if fits < largest:
+        return in_turns(sides, run, fits, where)
     total = time.perf_counter() - began
     return [_latency(blocks, batch, where, total) for batch in dict.fromkeys((1, largest))]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.recover.options import Chosen, chosen
 from blip2sweep.compression.recover.spec import Recovery
-from blip2sweep.compression.step import RECOVER, Entries, Pair, Spec, SpecFields, as_dicts, parse_target
+from blip2sweep.compression.step import RECOVER, Entries, Pair, Spec, SpecFields, parse_target
 from blip2sweep.errors import MissingExtra, UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import VISION, Linear, Part
@@ -94,8 +94,9 @@ def layers_of(pairs: Sequence[Pair]) -> tuple[tuple[Linear, Recovery], ...]:
 
 
 def identity(part: Part, pairs: Sequence[Pair]) -> dict[str, SpecFields]:
-    """{module path: spec}."""
-    return as_dicts(pairs)
+    """{module path: spec}. Layers with one spec share its form."""
+    known = {spec: spec.as_dict() for spec in dict.fromkeys(spec for _, spec in pairs)}
+    return {site.path: known[spec] for site, spec in pairs}
 
 
 def apply(model: nn.Module, pairs: Sequence[Pair], undo: Undo, made: Mapping[str, object]) -> None:

@@ -27,6 +27,7 @@ class Bench:
 
     @contextlib.contextmanager
     def side(self, name: str) -> Iterator[None]:
+        assert not self.now  # sides are never one inside the other
         self.now = name
         self.entered.append(name)
         yield

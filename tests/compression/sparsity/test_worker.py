@@ -23,25 +23,39 @@ from tests import composing
 from tests.checkpoints import fails, tiny_config
 from tests.in_process import jobs, run
 
-WORDS = ("part=vit", "blocks=3-4", "quant=gptq", "quant.bits=none,4", "calibration.n_samples=4")
+pytestmark = pytest.mark.thorough
+
+WORDS = (
+    "part=vit",
+    "blocks=3-4",
+    "quant=gptq",
+    "quant.bits=none,4",
+    "calibration.n_samples=4",
+    "drop_blocks=none,vit:1",
+)
 ONE = ("part=vit", "blocks=0-1", "quant=gptq", "quant.bits=4", "sparsity=wanda", "calibration.n_samples=2")
 
 
 def test_cells_share_what_is_alike_and_say_what_each_says_alone(tmp_path: Path) -> None:
-    """Masks, blocks and features in one process, then from the disk in another, against nothing shared."""
+    """Masks, blocks and features in one process, then from the disk in another, against nothing shared; also where a
+    block is dropped."""
     these = jobs(*WORDS, "sparsity=none,magnitude,wanda", limit=4)
     disk = {"cache": "disk", "cache_dir": str(tmp_path)}
     shared, again, alone = run(these, **disk), run(these[::-1], **disk), run(these, cache="off")
     expected = {k: p.hash for k, (p, _) in alone.items()}
     assert {k: p.hash for k, (p, _) in shared.items()} == expected
     assert {k: p.hash for k, (p, _) in again.items()} == expected
-    assert len(these) == 6  # one of them is the baseline
+    assert len(these) == 12  # one of them is the baseline
     assert sum(info["cost"].get("hits_vision_blocks", 0) for _, info in shared.values()) > 0
     for job in these:
         info = shared[job["key"]][1]
         measured = "wanda" in str(job["recipe"]) or "gptq" in str(job["recipe"])
-        assert info["layers_changed"] == (0 if job["key"] == job["baseline"] else 8)
+        compressed = any(word in str(job["recipe"]) for word in ("ratio", "bits"))
+        assert info["layers_changed"] == 8 * compressed + 4 * ("drop_blocks" in str(job["recipe"]))
         assert (info["cost"].get("calibration_tokens") is not None) is measured
+        assert bool(info["cost"].get("calibration_short")) is (
+            "gptq" in str(job["recipe"])
+        )  # norms need no more tokens
         assert len(info["layers"]) == (8 if measured else 0)
 
 
