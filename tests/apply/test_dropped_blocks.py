@@ -144,6 +144,18 @@ def test_layers_behind_dropped_blocks_are_calibrated_as_those_of_a_shorter_model
         assert torch.equal(prepared.weight, there.weight), path
 
 
+def test_what_lies_behind_a_part_is_not_in_the_name_of_its_calibration(unharmed: Loaded) -> None:
+    """Sets of blocks of a later part share the measured layers of the earlier ones."""
+    chosen, work, path = samples(n=4), calibrator(unharmed), "vision_model.encoder.layers.3.mlp.fc1"
+
+    def key(drop: str | None) -> str:
+        made = composed(unharmed, drop, "vit", method="gptq", bits=3)
+        with Patch(unharmed).apply(made.before):
+            return work(made, chosen)[path].key
+
+    assert key(None) == key("llm:0") == key("qformer:4-5+llm:1-2") != key("vit:2")
+
+
 def _renumbered(path: str, gone: dict[str, str]) -> str:
     """The path of a layer in the shorter model: one number less behind a block that is dropped."""
     part = "vit" if path.startswith("vision_model") else "llm"
