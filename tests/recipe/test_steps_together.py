@@ -93,7 +93,7 @@ def test_merged_is_told_of_each_layer() -> None:
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ({"step": "sparsity", "target": "vit:0", "ratio": 0.5}, "no method; right: method: magnitude or wanda"),
+        ({"step": "sparsity", "target": "vit:0", "ratio": 0.5}, "without a method; right: method: magnitude or wanda"),
         ({"step": "sparsity", "target": "vit:0", "method": "wanda", "ratio": 2}, "sparsity.ratio=2: right: a number"),
         ({"step": "sparsity", "target": "vit:0", "method": "wanda", "bits": 2}, "sparsity.bits: unknown option"),
         ({"step": "recover", "target": "vit:0", "method": "lora", "rank": 0}, "rank=0: right"),
