@@ -24,12 +24,13 @@ from blip2sweep.errors import UserError, nearest
 
 VERSION = 1  # of the format of entries; entries of another version are never read
 FOLDER = "cache"  # in the output_dir
+RECOVERY = "recovery"  # in it, checkpoints of trainings
 USER = "BLIP2SWEEP_CACHE_DIR"  # the folder of a user's stores, which all output_dirs share
 USER_BYTES = 10**9  # of each store of a user
 MODES = ("disk", "memory", "off")
 LARGEST_HEADER = 4096
 GOING_ON = "going on in memory. Right: a writable folder with space, or cache=memory"
-STALE = 3600.0  # seconds; an older temporary file was left by a killed writer
+STALE = 3600.0  # seconds; an older temporary file was left by a killed writer, an older checkpoint by a killed training
 
 
 class Info(NamedTuple):
@@ -95,8 +96,9 @@ class Store:
         return self.folder / f"{key}.entry"
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """(last use, bytes, path) of entries, and of temporary files that killed writers left."""
-        for pattern in ("*.entry", ".*.tmp"):
+        """(last use, bytes, path) of entries, of temporary files that killed writers left, and of checkpoints of
+        trainings that nothing goes on with."""
+        for pattern in ("*.entry", ".*.tmp", f"{RECOVERY}/*.safetensors"):
             for path in self.folder.glob(pattern):
                 with contextlib.suppress(OSError):  # another worker may have evicted it
                     stat = path.stat()

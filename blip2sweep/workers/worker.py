@@ -83,9 +83,7 @@ class Worker:
         while todo and not self.stop.reason:
             if not self._step(todo.popleft(), todo):
                 return STOPPED
-        if todo:
-            return STOPPED
-        return CELL_FAILED if self.failed else 0
+        return STOPPED if todo else CELL_FAILED if self.failed else 0
 
     def _time(self) -> int:
         """Time the cells of which latency is asked. Returns 0, or STOPPED where some are left for the next turn."""

@@ -18,7 +18,7 @@ import torch
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.cache import disk as cache
-from blip2sweep.cache.disk import Store
+from blip2sweep.cache.disk import RECOVERY, Store
 from blip2sweep.cache.tensors import Memo, size
 from blip2sweep.models.load import load
 from blip2sweep.recipe.chain import Prefixes
@@ -281,6 +281,16 @@ def test_the_least_recently_used_entry_goes_first(store: Store) -> None:
     assert store.info().bytes <= 3500
 
 
+def test_a_checkpoint_that_no_training_goes_on_with_is_cleared(store: Store) -> None:
+    old, new = (store.folder / RECOVERY / f"{name}.safetensors" for name in ("old", "new"))
+    old.parent.mkdir(parents=True)
+    for path in (old, new):
+        path.write_bytes(bytes(10))
+    os.utime(old, (1, 1))
+    assert store.clear().entries == 1
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     these = jobs(*GRIDS["parts"])[:4]
@@ -296,7 +306,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
 FULL = """
 import resource, sys, warnings
 from pathlib import Path
-from blip2sweep.cache.disk import Store
+from blip2sweep.cache.disk import RECOVERY, Store
 warnings.simplefilter("always")
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # the kernel refuses, as on a full disk
 store = Store(Path(sys.argv[1]), 10**9)
@@ -314,7 +324,7 @@ def test_a_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from blip2sweep.cache.disk import Store
+from blip2sweep.cache.disk import RECOVERY, Store
 store = Store(Path(sys.argv[1]), 10**9)
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):

@@ -27,6 +27,7 @@ from blip2sweep.recipe.chain import Prefixes
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.tasks import Generation, TaskData, load_task
 from tests import composing
+from tests.apply.recovery.made import paths_of, recovery, samples, trained
 from tests.checkpoints import believe, conf, recipe
 from tests.in_process import told
 from tests.toy.architecture import write
@@ -162,3 +163,10 @@ def test_an_architecture_that_nobody_knows_is_refused(planned: Made) -> None:
         architecture.stages({**conf("model/tiny"), "architecture": "tyo"})
     with pytest.raises(UserError, match=r"model.family=opt: unknown; known: toy"):
         architecture.stages({**conf("model/tiny"), "architecture": "toy"})
+
+
+def test_a_model_whose_passes_cannot_learn_is_told_so(loaded: Loaded) -> None:
+    with pytest.raises(
+        UserError, match=r"recover: toy has no logits to train on; right: an architecture whose passes can"
+    ):
+        trained(loaded, recovery(), paths_of(loaded, "talker"), samples("vqa"))

@@ -44,9 +44,9 @@ class ScoringHere:
     def warm(self, task: TaskJob) -> None:
         pass
 
-    def submit(self, key: str, name: str, task: TaskJob, baseline: str) -> None:
+    def submit(self, key: str, name: str, task: TaskJob, baseline: str, control: str | None = None) -> None:
         request: ScoreRequest = {"key": key, "name": name, "task": task, "baseline": baseline}
-        (answer,) = self._service([request])
+        (answer,) = self._service([{**request, "control": control} if control else request])
         assert answer["failure"] is None
 
     def unscored(self) -> Iterator[tuple[str, Failure]]:

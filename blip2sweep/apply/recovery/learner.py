@@ -74,10 +74,11 @@ class Learner:
 
     def step(self, gradients: Sequence[Tensor], number: int) -> bool:
         """Change the tensors. number: of the step, from 0. False where a gradient was not finite: nothing changes then."""
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        norms = [torch.linalg.vector_norm(g).cpu() for g in gradients]  # with a device_map they are on several
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         if not torch.isfinite(norm):
             return False
-        factor = torch.clamp(MOST_NORM / (norm + 1e-6), max=1.0)
+        factor = float(torch.clamp(MOST_NORM / (norm + 1e-6), max=1.0))
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.spec, number)
         for tensor, gradient in zip(self.tensors, gradients, strict=True):

@@ -20,6 +20,7 @@ from blip2sweep.models.text import Ids
 from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.training import Row, Training
 
+LEARNS = "right: an architecture whose passes can learn (docs/extending.md)"
 SIZE = 32  # pictures that untrained stages see at a time. It decides the last digits, so nothing chooses it
 
 
@@ -99,7 +100,8 @@ class Pictures:
             for stage in self.loaded.images[self.done :]:
                 rows = stage.run(rows)
             prefilled = self.loaded.language.prefill(rows, read.prompts)
-            assert isinstance(prefilled, Learning)
+            if not isinstance(prefilled, Learning):
+                raise UserError(f"recover: {self.loaded.anatomy.model} has no logits to train on; {LEARNS}")
             return prefilled.logits(read.references).float()
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blip2sweep.apply.recovery.lessons import Pictures, Texts
+from blip2sweep.apply.recovery.lessons import LEARNS, Pictures, Texts
 from blip2sweep.apply.recovery.loss import likelihood, of_batch
+from blip2sweep.errors import UserError
 from blip2sweep.machine import stopping
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.tasks.training import batch
@@ -97,6 +98,8 @@ class Trainer:
         teacher = self.teacher.logits if self.teacher else None
         read = whole.share(self.group.rank, self.group.count)
         loss = of_batch(self.spec, self.pictures.logits, teacher, read, len(whole.labels))
+        if not loss.requires_grad:
+            raise UserError(f"recover: no gradient reaches the layers of recover.target; {LEARNS}")
         (loss * self.learner.scale).backward()
         if not self.learner.step(self.group.added(self.learner.gradients()), step):
             self._overflow(step)

@@ -20,7 +20,7 @@ from blip2sweep.apply.recovery.several import CourseJob, train_together
 from blip2sweep.apply.recovery.teacher import teacher_of
 from blip2sweep.backends.torch.model_state import ModelState
 from blip2sweep.backends.torch.provenance import computed_by
-from blip2sweep.cache.disk import Store
+from blip2sweep.cache.disk import RECOVERY, Store
 from blip2sweep.canonical import digest
 from blip2sweep.compression.recover import DISTILL
 from blip2sweep.compression.recover.step import layers_of
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from blip2sweep.models.images import Features
     from blip2sweep.models.load import Loaded
 
-FOLDER = "recovery"  # of checkpoints, in the cache folder
 MOST = 4  # trainings that are kept in memory
 
 
@@ -106,7 +105,7 @@ class Recoverer:
 
     def _checkpoints(self, name: str) -> Checkpoints:
         folder = self.settings.get("cache_dir")
-        return Checkpoints(Path(folder) / FOLDER / f"{name}.safetensors" if folder else None, name)
+        return Checkpoints(Path(folder) / RECOVERY / f"{name}.safetensors" if folder else None, name)
 
     # ---- training
 

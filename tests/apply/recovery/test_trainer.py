@@ -10,6 +10,7 @@ import torch
 
 from blip2sweep.apply.patch import Patch
 from blip2sweep.apply.recovery import progress
+from blip2sweep.apply.recovery.kept import tensors
 from blip2sweep.apply.recovery.learner import Learner, rate
 from blip2sweep.apply.recovery.lessons import Pictures, Read, Texts, pixels_of
 from blip2sweep.apply.recovery.loss import of_batch
@@ -218,3 +219,33 @@ def test_gradients_that_are_not_finite_are_an_error(tiny: Loaded, pixels: Featur
         FloatingPointError, match=r"gradients of step 0 are not finite; right: a smaller recover.learning_rate"
     ):
         trained(tiny, spec, paths_of(tiny, "llm"), samples(holdout=0.0), pixels=broken)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_half_precision_is_trained_in_float32_and_kept_as_it_is(method: str, dtype: str) -> None:
+    loaded = load({**conf("model/tiny"), "dtype": dtype}, TINY)
+    before, paths = state(loaded), paths_of(loaded, "qformer")[:8]
+    with Learner(loaded.model, paths, recovery(method)) as learner:
+        assert {x.dtype for x in learner.tensors} == {torch.float32}
+        assert learner.scale == (4096 if dtype == "float16" else 1)
+    outcome = trained(loaded, recovery(method, steps=2), paths, samples(n=6, holdout=0.0))
+    assert {x.dtype for x in tensors(outcome.trained).values()} == {getattr(torch, dtype)}
+    assert same(state(loaded), before)
+
+
+def test_a_gradient_that_overflows_in_float16_costs_a_step_and_half_the_scale() -> None:
+    loaded = load({**conf("model/tiny"), "dtype": "float16"}, TINY)
+    paths = paths_of(loaded, "qformer")[:2]
+    own, scales = Learner.gradients, list[float]()
+
+    def overflowing(learner: Learner) -> list[torch.Tensor]:
+        scales.append(learner.scale)
+        found = own(learner)
+        return [x * math.inf for x in found] if len(scales) < 3 else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "gradients", overflowing)
+        outcome = trained(loaded, recovery(steps=4), paths, samples(n=6, holdout=0.0))
+    assert scales == [4096, 2048, 1024, 1024]
+    assert all(bool(torch.isfinite(x).all()) for x in tensors(outcome.trained).values())

@@ -13,6 +13,7 @@ from blip2sweep.apply.recovery.trainer import Trainer
 from blip2sweep.backends.shares import share_of
 from blip2sweep.backends.torch import recover
 from blip2sweep.backends.torch.backend import TorchBackend
+from blip2sweep.cache.disk import RECOVERY
 from blip2sweep.errors import UserError
 from blip2sweep.machine import stopping
 from tests.apply.recovery.made import asks
@@ -73,7 +74,7 @@ def test_a_cell_leaves_the_model_as_loaded() -> None:
 def test_what_was_trained_is_recalled_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (job,) = planned()
     first, cost = told_of(backend(cache="disk", cache_dir=str(tmp_path)), job)
-    assert not list((tmp_path / recover.FOLDER).glob("*"))  # a checkpoint is of no use any more
+    assert not list((tmp_path / RECOVERY).glob("*"))  # a checkpoint is of no use any more
     monkeypatch.setattr(Trainer, "__call__", _never)
     second, again = told_of(backend(cache="disk", cache_dir=str(tmp_path)), job)
     assert first == second
@@ -87,7 +88,7 @@ def test_a_stopped_cell_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     with stopping.told_by(asks(2)), pytest.raises(stopping.Stopped) as stopped:
         told_of(backend(cache="memory", cache_dir=str(tmp_path)), job)
     assert stopped.value.goes_on
-    (checkpoint,) = (tmp_path / recover.FOLDER).glob("*.safetensors")
+    (checkpoint,) = (tmp_path / RECOVERY).glob("*.safetensors")
     again, more = told_of(backend(cache="memory", cache_dir=str(tmp_path)), job)
     assert not checkpoint.exists()
     assert (again, more["cost"]["adapter"]) == (whole, cost["cost"]["adapter"])
@@ -98,7 +99,7 @@ def test_other_methods_train_and_change_their_layers(method: str) -> None:
     words = ["recover.target=qformer", *(["quant=nf4", "quant.bits=4"] if method == "qlora" else [])]
     (job,) = planned(*words, method=method)
     _, row = told_of(backend(), job)
-    assert row["layers_changed"] == 47
+    assert row["layers_changed"] == 48
     assert row["cost"]["recover_loss"] <= row["cost"]["recover_loss_before"]
 
 
@@ -124,7 +125,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     runner = backend(cache="memory", cache_dir=str(tmp_path))
     with stopping.told_by(lambda: True), pytest.raises(stopping.Stopped):
         runner(two)  # type: ignore[arg-type]
-    assert len(list((tmp_path / recover.FOLDER).glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / RECOVERY).glob("*.safetensors"))) == 1
     _, again = told_of(runner, two)
     assert again["cost"]["adapter"] == whole["cost"]["adapter"] != alone["cost"]["adapter"]
     ours, theirs = (_tensors(x) for x in (first, second))
