@@ -51,7 +51,6 @@ ALLOWED: dict[str, set[str]] = {
         "backends",
         "cache",
         "chat",
-        "compression",
         "config",
         "doctor",
         "importing",

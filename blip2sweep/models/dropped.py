@@ -11,6 +11,7 @@ Only the numbers by which attention finds its keys and values in a cache are new
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -66,7 +67,10 @@ def _bias(blocks: Sequence[nn.Module], left: Sequence[nn.Module]) -> Iterator[Ch
     if not isinstance(blocks[0], T5Block) or blocks[0] is left[0]:
         return
     old, new = (block.get_submodule("layer.0.SelfAttention") for block in (blocks[0], left[0]))
-    yield Change(new, "_modules", {**new._modules, STAYS: getattr(old, STAYS)})
+    bias, device = old.get_submodule(STAYS), next(new.parameters()).device
+    if next(bias.parameters()).device != device:  # a device_map has divided the blocks
+        bias = deepcopy(bias).to(device)
+    yield Change(new, "_modules", {**new._modules, STAYS: bias})
     yield Change(new, f"has_{STAYS}", True)
 
 

@@ -45,7 +45,12 @@ def training_of(
     once("train disjoint", [section, evaluated], lambda a: check_disjoint(split, a[0], task, a[1], KEY))
     left_out = measured.job() if measured else None
     words = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
-    own = [{k: recover.get(k) for k in ("n_samples", "split")}, spec.steps * spec.batch_size, spec.seed, spec.holdout]
+    own = [
+        {"n_samples": recover.get("n_samples"), "split": section["split"]},
+        spec.steps * spec.batch_size,
+        spec.seed,
+        spec.holdout,
+    ]
 
     def made(_: object) -> Training:
         training = _chosen(own, section, split, measured)

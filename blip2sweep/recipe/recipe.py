@@ -53,11 +53,6 @@ class PartRecipe:
         """The numbers of the blocks that are left out."""
         return frozenset(site.block for site, _ in self.pairs_of(DROP))
 
-    @property
-    def dropped_paths(self) -> list[str]:
-        """The module paths of the blocks that are left out."""
-        return [site.path for site, _ in self.pairs_of(DROP)]
-
     @cached_property
     def left(self) -> Part:
         """The part without the layers of dropped blocks: what all other steps see."""
@@ -208,7 +203,7 @@ class Recipe:
     @property
     def dropped_paths(self) -> list[str]:
         """The module paths of the blocks that are dropped."""
-        return [path for p in self.parts.values() for path in p.dropped_paths]
+        return [site.path for p in self.parts.values() for site, _ in p.pairs_of(DROP)]
 
     @property
     def outside(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.recover import LORA, QLORA
 from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.compression.recover.step import layers_of
-from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, Entries
+from blip2sweep.compression.step import QUANTIZE, RECOVER, Entries
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.part import Linear, Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -105,7 +105,7 @@ def control_of(recipe: Recipe) -> Recipe:
 @lru_cache(maxsize=65536)
 def _control(part: PartRecipe) -> PartRecipe:
     trained = _trained(part)
-    wanted = set(_paths(part.part, trained, {site.block for s in part.steps if s.kind == DROP for site, _ in s.pairs}))
+    wanted = set(_paths(part.part, trained, part.dropped))
     spec = _uncompressed(trained[0][1]) if trained else None
     pairs = tuple((x, spec) for x in part.part.linears if spec is not None and x.path in wanted)
     return PartRecipe(part.part, (Entries(RECOVER, pairs),))
@@ -116,7 +116,7 @@ def _uncompressed(spec: Recovery) -> Recovery:
     return replace(spec, method=method, merged=True if spec.has_adapters else None, trained_on=None)
 
 
-def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: set[int]) -> Iterator[str]:
+def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: frozenset[int]) -> Iterator[str]:
     for name in {x.name for x, _ in trained}:
         own = {x.path for x, _ in trained if x.name == name}
         every = {x.path for x in part.linears if x.name == name}

@@ -11,6 +11,7 @@ import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.recipes import Entry, calibrates, part_of
+from blip2sweep.analysis.steps import RECOVER, of_kind
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
@@ -29,6 +30,7 @@ KEPT = (
     "hydra.launcher",
     "tracking",
 )
+TRAINING = ("recover.n_samples", "recover.split", "recover.data_dir")  # of recipes that are trained: on what
 FOLDERS = ("--config-dir", "-cd")
 # Overrides whose value a row of the table has, so that the row's own can be chosen from several.
 COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "task.limit": "samples"}
@@ -48,7 +50,8 @@ def context(source: Source, recipes: Sequence[Sequence[Entry]], row: Row) -> lis
     if command.startswith("import"):
         arguments = [override(k, str(row[k])) for k in ("model", "task")]
     else:
-        arguments = [*_flags(_split(command)), *_kept_overrides(_split(command), row, source.anatomy)]
+        kept = (*KEPT, *(TRAINING if any(of_kind(listed, RECOVER) for listed in recipes) else ()))
+        arguments = [*_flags(_split(command)), *_kept_overrides(_split(command), row, source.anatomy, kept)]
     measured = [e for listed in recipes for e in listed if calibrates(e)]
     arguments += _calibration(_split(command), row, _reads(source, measured)) if measured else []
     return [*arguments, override("output_dir", str(source.output_dir))]
@@ -77,10 +80,13 @@ def _flags(arguments: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _kept_overrides(arguments: Sequence[str], row: Row, anatomy: Anatomy | None) -> Iterator[str]:
-    """The overrides of KEPT, with the model's own names for its parts, as the rest of a suggested command has them."""
+def _kept_overrides(
+    arguments: Sequence[str], row: Row, anatomy: Anatomy | None, kept: tuple[str, ...]
+) -> Iterator[str]:  # fmt: skip
+    """The overrides that are kept, with the model's own names for its parts, as the rest of a suggested command has
+    them."""
     for key, value in _overrides(arguments):
-        if key.startswith(KEPT):
+        if key.startswith(kept):
             named = resolve_keys(key, anatomy) if anatomy else (key,)
             yield from (f"{name}={_one(key, value, row)}" for name in named)
 

@@ -26,7 +26,7 @@ TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\te
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
-LEAST = ("ms", "× baseline", "bits/weight", "key")  # then metrics
+LEAST = ("ms", "× baseline", "merged", "bits/weight", "its interval", "key")  # then metrics
 # Columns of further steps, where a row has one.
 FURTHER = {"blocks_dropped": "dropped", "sparsity": "sparsity", "recover": "recover", "merged": "merged"}
 KEY_LETTERS = 6  # of a key where the whole has no room; a beginning names a cell if no other cell has it

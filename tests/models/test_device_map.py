@@ -20,6 +20,8 @@ from blip2sweep.apply.calibration import Blocks, Calibrator
 from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.cache.tensors import Memo
+from blip2sweep.compression.undo import Undo
+from blip2sweep.models import dropped
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import Generation, load_task
@@ -108,3 +110,23 @@ def test_rows_and_calibrations_are_those_of_one_device(made: Made) -> None:
         patch.apply(one, weights)
         other_patch.apply(other, others)
         assert rows(divided, GREEDY) == rows(plain, GREEDY)
+
+
+def test_blocks_are_dropped_and_put_back_with_their_hooks(made: Made) -> None:
+    """The last block of every list that has several; of the language model the first one."""
+    plain, divided = made(), hooked(made())
+    wrapped = {path: vars(block)["forward"] for path, block in blocks(divided).items()}
+    gone = {
+        s.block_paths[-1] for p in plain.anatomy.parts.values() for s in p.stacks if p.role != "connector" and s.n > 1
+    }
+    *_, last = plain.anatomy.parts.values()
+    gone = gone - {s.block_paths[-1] for s in last.stacks} | {s.block_paths[0] for s in last.stacks}
+    found = []
+    for loaded in (plain, divided):
+        with Undo() as undo:
+            for change in dropped.changes(loaded.model, gone):
+                undo.attribute(*change)
+            found.append(rows(loaded, GREEDY))
+    assert found[0] == found[1]
+    assert all(vars(block)["forward"] is wrapped[path] for path, block in blocks(divided).items())
+    assert rows(divided, GREEDY) == rows(plain, GREEDY)

@@ -14,6 +14,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import make_packs
+from blip2sweep.planning.plan import single_overrides
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand, targets
 from blip2sweep.recipe.trained import control_of, recovery_of, training_name
@@ -361,6 +362,15 @@ def _steps(job: dict[str, Any]) -> int:
     return next(int(e["steps"]) for e in job["recipe"] if e.get("step") == "recover")
 
 
+# ---- launchers of other packages
+
+
+def test_a_launcher_of_others_gets_no_control_that_nobody_asked_for() -> None:
+    """The job of a cell runs the control too, where nobody has (`run_one`)."""
+    made = plan(LIMIT, "recover=lora", "recover.steps=2", "quant.bits=4")
+    assert single_overrides(made) == [(LIMIT, "part=none"), (LIMIT, "recover=lora", "recover.steps=2", "quant.bits=4")]
+
+
 # ---- recipe files
 
 
@@ -373,6 +383,13 @@ def test_a_recipe_file_is_the_same_cell_with_the_same_control(words: str, tmp_pa
     again = cell(f"recipe_file={tmp_path / 'mine.yaml'}", "recover.n_samples=64")
     assert again.key == made.key
     assert again.job()["control"] == made.job()["control"]
+
+
+def test_layers_are_trained_together_so_by_the_same_options(tmp_path: Path) -> None:
+    listed = [{"step": "recover", "target": f"{part}:all:all", "method": "lora", "rank": rank}
+              for part, rank in (("qformer", 4), ("llm", 8))]  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"targets": listed}))
+    assert "layers are trained in 2 ways" in refused(f"recipe_file={tmp_path / 'mine.yaml'}")
 
 
 @pytest.mark.parametrize(

@@ -433,6 +433,10 @@ def test_what_a_sweep_varied_is_not_guessed(tmp_path: Path) -> None:
         "--config-dir", "site", "model=tiny", "task.limit=200", "tracking=wandb", f"output_dir={tmp_path}"
     ]  # fmt: skip
     assert np.isnan(row["seed"])
+    source.command = "-m recover=none,lora recover.n_samples=64 recover.rank=4,8"
+    trained = [{"step": "recover", "target": "llm:all:all", "method": "lora"}]
+    assert context(source, [trained], row) == ["recover.n_samples=64", f"output_dir={tmp_path}"]
+    assert context(source, [], row) == [f"output_dir={tmp_path}"]
     source.command = "-m generation=greedy,paper"
     with pytest.raises(UserError, match="the sweep varied generation=greedy,paper"):
         context(source, [], row)

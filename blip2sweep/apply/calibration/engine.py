@@ -111,13 +111,21 @@ class _Work:
     """
 
     def __init__(self, owner: Calibrator, kind: str, under: Recipe, calibration: Calibration) -> None:
-        self.owner, self.calibration, self.before = owner, calibration, [] if under.empty else [under.hash]
+        self.owner, self.calibration, self.under = owner, calibration, under
+        self.before = [] if under.empty else [under.hash]
         self.in_use, self.whole_model = calibration.upstream != "full", calibration.upstream == "model"
         self._batches = cache(partial(owner.calibration_batches, kind, calibration, [*self.before]))
 
     def inputs(self, part: PartRecipe) -> PartInputs:
-        measured_on = [self.owner.origin, self.calibration.measured(part.part.reads_text), self.before]
+        before = self.before if self.whole_model else self._under_and_before(part)
+        measured_on = [self.owner.origin, self.calibration.measured(part.part.reads_text), before]
         return PartInputs(self.owner.loaded, part, self.owner.memo, self._batches, digest(measured_on), self.in_use)
+
+    def _under_and_before(self, part: PartRecipe) -> list[str]:
+        """The name of the steps in a part and in those that are computed before it. Others change nothing that it gets."""
+        names = list(self.under.parts)
+        there = Recipe({n: self.under.parts[n] for n in names[: names.index(part.part.name) + 1]})
+        return [] if there.empty else [there.hash]
 
 
 @contextmanager

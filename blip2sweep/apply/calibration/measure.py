@@ -14,6 +14,7 @@ from blip2sweep.apply.calibration.blocks_run import BlockRunner
 from blip2sweep.apply.calibration.folds import Call
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.quantize.statistics import Statistics
+from blip2sweep.errors import UserError
 from blip2sweep.models.language import Language
 from blip2sweep.models.part import Linear
 
@@ -36,7 +37,8 @@ def measure(
 ) -> dict[str, Measured]:
     """{path: sums} of the layers of a block. Layers that read the same tensor share their sums.
 
-    Raises FloatingPointError naming a layer whose inputs are not finite.
+    Raises FloatingPointError naming a layer whose inputs are not finite, and UserError naming one that no sample
+    reaches.
     """
     runner.advance_to(block)
     inputs = _InputSums(runner, batches, language, hessians)
@@ -46,6 +48,10 @@ def measure(
             hook = module.register_forward_pre_hook(lambda m, args, x=x: inputs.add(x, m, args[0]))
             hooks.callback(hook.remove)
         runner.observe(block)
+    if missed := [x.path for x in layers if x.path not in inputs.leader]:
+        raise UserError(
+            f"{missed[0]}: no calibration sample reaches it; right: another calibration, or keep= the layer"
+        )
     known = {path: Measured(sums, sums.rank()) for path, sums in inputs.sums.items()}
     return {x.path: known[inputs.leader[x.path]] for x in layers}
 

@@ -64,7 +64,9 @@ def from_entry(entry: Mapping[str, object]) -> Sparse:
     except TypeError as error:  # a list
         raise UserError(f"step {SPARSITY}: {given}: {error}") from error
     if spec is None:
-        raise UserError(f"step {SPARSITY}: no method; right: method: {' or '.join(METHODS)}")
+        raise UserError(
+            f"step {SPARSITY}: nothing becomes sparse without a method; right: method: {' or '.join(METHODS)}"
+        )
     return replace(spec, calibration=str(entry["calibration"])) if entry.get("calibration") else spec
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from blip2sweep.apply.calibration.batches import CalibrationBatches
+from blip2sweep.apply.calibration.blocks_run import BlockRunner
+from blip2sweep.apply.calibration.measure import measure
 from blip2sweep.apply.patch import Patch
 from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo
@@ -21,7 +23,7 @@ from blip2sweep.models.load import Loaded, load
 from blip2sweep.tasks.calibration import Calibration
 from tests.apply.calibration.test_calibration import calibrator, samples
 from tests.apply.test_undo import identities, tensors
-from tests.checkpoints import TINY, t5_config, tiny_config, write_t5
+from tests.checkpoints import TINY, fails, t5_config, tiny_config, write_t5
 from tests.compression.sparsity.making import applied, masks, sparse, weights, zeros
 from tests.compression.sparsity.test_mask import numpy_wanda
 
@@ -222,6 +224,14 @@ def test_a_layer_that_was_not_measured_is_not_guessed(opt: Loaded) -> None:
     with pytest.raises(RuntimeError, match="wanda has not measured"):
         Patch(opt).apply(sparse(opt.anatomy, "vit"))
     assert identities(opt) == before
+
+
+def test_a_layer_that_no_sample_reaches_is_named(opt: Loaded) -> None:
+    part = opt.anatomy.parts["vit"]
+    batches = CalibrationBatches(opt, samples(n=2)).batches(part.stage)
+    runner, elsewhere = BlockRunner(opt.model, part, [b.run for b in batches]), part.linears[-1]
+    with fails(f"{elsewhere.path}: no calibration sample reaches it; right: another calibration"):
+        measure(runner, 0, [elsewhere], batches, opt.language, hessians=False)
 
 
 def test_a_layer_off_the_device_is_refused(opt: Loaded) -> None:

@@ -87,7 +87,7 @@ def test_a_recipe_file_says_what_becomes_sparse(tmp_path: Path) -> None:
     [
         ({"method": "wanda", "ratio": 2}, ("targets[0]: sparsity.ratio=2", "between 0 and 1")),
         ({"method": "wand"}, ("targets[0]: sparsity.method=wand: unknown method", "wanda")),
-        ({"ratio": 0.5}, ("targets[0]: step sparsity: no method", "magnitude or wanda")),
+        ({"ratio": 0.5}, ("targets[0]: step sparsity: nothing becomes sparse without a method", "magnitude or wanda")),
         ({"method": "wanda", "bits": 4}, ("targets[0]: sparsity.bits: unknown option",)),
         ({"method": "wanda", "ratio": [0.5]}, ("targets[0]: step sparsity", "unhashable")),
         ({"method": "wanda", "ratio": 0.001}, ("sparsity 0.001: leaves all 64 weights",)),
