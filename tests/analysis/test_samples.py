@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.analysis.cells import comparable
+from blip2sweep.analysis.recovery import recovery
 from blip2sweep.analysis.together import together
 from blip2sweep.models.shipped import model_anatomy
 from tests.synthetic_steps import build_steps
@@ -51,3 +52,35 @@ def test_a_cell_of_a_higher_seed_has_its_own_pieces(planted: pd.DataFrame) -> No
     alone, both = (four[four["kind"] == kind] for kind in ("quantize", "drop blocks + quantize"))
     seeds = [calibrated(alone, 8, s) for s in (0, 1)]
     assert len(steps_of(planted[planted["kind"] == "drop blocks"], *seeds, calibrated(both, 8, 1))) == 1
+
+
+# ---- recovery
+
+
+def learnt(planted: pd.DataFrame, *samples: tuple[int | None, str]) -> pd.DataFrame:
+    """The curve of one dropped model, one cell for each (number, digest) of training samples; sorted by steps."""
+    own = planted[(planted["what"] == "without qformer:4-5") & (planted["kind"] == "drop blocks + LoRA")]
+    numbers, digests = zip(*samples, strict=True)
+    cells = own.assign(recover_samples=numbers, recover_data=digests)
+    before = planted[planted["what"].eq("without qformer:4-5") & planted["kind"].eq("drop blocks")]
+    return recovery(pd.concat([before, cells], ignore_index=True), "cider", None)
+
+
+def test_cells_that_learnt_from_other_samples_are_on_other_curves(planted: pd.DataFrame) -> None:
+    one = learnt(planted, (64, "aa"), (64, "aa"), (64, "aa"))
+    assert (one["how"].unique().tolist(), one["steps"].tolist()) == (["LoRA r8 task on llm"], [0, 50, 150, 500])
+    found = learnt(planted, (64, "aa"), (512, "bb"), (512, "bb")).groupby("how")["steps"].apply(list)
+    assert found.to_dict() == {
+        "LoRA r8 task on llm, 64 samples": [0, 50], "LoRA r8 task on llm, 512 samples": [0, 150, 500],
+    }  # fmt: skip
+    found = learnt(planted, (64, "aa"), (64, "bb"), (64, "bb")).groupby("how")["steps"].apply(list)
+    assert found.to_dict() == {
+        "LoRA r8 task on llm, 64 samples aa": [0, 50], "LoRA r8 task on llm, 64 samples bb": [0, 150, 500],
+    }  # fmt: skip
+
+
+def test_a_seed_that_draws_other_samples_is_a_point_of_the_curve(planted: pd.DataFrame) -> None:
+    row = planted[planted["kind"] == "drop blocks + LoRA"].iloc[:1].assign(recover_samples=64, recover_data="aa")
+    seed = row.assign(key="seed", recipe_json=row["recipe_json"].str.replace('"seed":0', '"seed":7'), recover_data="bb")
+    found = recovery(pd.concat([row, seed], ignore_index=True), "cider", None)
+    assert (len(found["how"].unique()), found["point"].tolist()) == (1, [False, True])
