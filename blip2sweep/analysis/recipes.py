@@ -180,9 +180,12 @@ def entry_text(entry: Mapping[str, object]) -> str:
 
 def overrides_of(recipe: Sequence[Entry]) -> list[str] | None:
     """`part=vision+language quant=gptq …` without the width. None for a recipe of several schemes or of further steps,
-    and for several targets in one part."""
+    for several targets in one part, and for groups as long as the row, of which a recipe does not say the size."""
     parts = [part_of(e) for e in recipe]
     if not recipe or any(map(is_further, recipe)) or not one_scheme(recipe) or len(set(parts)) < len(parts):
+        return None
+    method = METHODS.known(recipe[0]["method"])
+    if "" not in method.strategies and recipe[0].get("strategy") not in method.strategies:
         return None
     if any(e["target"].count(":") != 2 or "." in e["target"].partition(":")[0] for e in recipe):
         return None

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import traits
+from blip2sweep.compression.quantize.kernels import groups_alone
 from blip2sweep.compression.quantize.options import Options, Resolved, merged, options_of, resolve_options
 from blip2sweep.compression.quantize.per_part import PartOptions, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
@@ -84,7 +85,27 @@ def _of_file(path: str, anatomy: Anatomy, again: bool) -> Iterator[Selection]:
         if (entry.kind, entry.again) == (QUANTIZE, again):
             options = options_of(entry.options, where)
             for name in anatomy.resolve_names(word, where):
-                yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
+                own = _in_groups(options, _longest(anatomy, name, blocks, layers, where), where)
+                yield Selection(name, blocks, layers, own, where, origins=frozenset({"recipe_file"}))
+
+
+def _longest(anatomy: Anatomy, name: str, blocks: str, layers: str, where: str) -> int:
+    """The longest row of a target; 0 where it meets nothing."""
+    linears, mask = anatomy.parts[name.partition(".")[0]].linears, anatomy.mask(name, blocks, layers, where)
+    return max((x.in_features for x, hit in zip(linears, mask, strict=True) if hit), default=0)
+
+
+def _in_groups(options: Options, row: int, where: str) -> Options:
+    """The options of an entry; `channel` is one group for each row where the method, or its kernel, has groups alone.
+
+    Recipes say `channel` of every group that is as long as the row (`Weights.for_row`). row: the longest of the target.
+    """
+    given = {k.name: k.value for k in options}
+    method = METHODS.known(str(given.get("method")))
+    alone = "channel" not in method.strategies or (given.get("packed") and groups_alone(method.name, given.get("bits")))
+    if given.get("strategy") != "channel" or "group" not in method.strategies or not alone or not row:
+        return options
+    return merged(options, options_of({"strategy": "group", "group_size": row}, where))
 
 
 # ---- selections -> schemes
