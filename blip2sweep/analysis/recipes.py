@@ -10,6 +10,7 @@ from typing import Required, TypedDict, cast
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.recipe_file import MEASURED
 from blip2sweep.compression.step import QUANTIZE, step
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.compact import kind_of
@@ -46,16 +47,17 @@ class Entry(TypedDict, total=False):
 
 
 def entries(recipe_json: str) -> list[Entry]:
-    """The entries of a row's `recipe_json`, without the digests of calibration samples.
+    """The entries of a row's `recipe_json`, without the digests of calibration samples and of training.
 
     A digest does not say what two cells have in common: that of the language model differs from those of the other
-    parts, and with upstream=model that of a part depends on the parts before it. The row's calibration columns say it.
+    parts, and with upstream=model that of a part depends on the parts before it. The row's calibration columns say it,
+    and those of the training samples.
     """
     return [cast("Entry", _undigested(e)) for e in json.loads(recipe_json)]
 
 
 def _undigested(entry: Mapping[str, object]) -> dict[str, object]:
-    return {k: _undigested(v) if isinstance(v, Mapping) else v for k, v in entry.items() if k != "calibration"}
+    return {k: _undigested(v) if isinstance(v, Mapping) else v for k, v in entry.items() if k not in MEASURED}
 
 
 def part_of(entry: Mapping[str, object]) -> str:

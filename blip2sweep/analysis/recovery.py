@@ -19,14 +19,12 @@ from blip2sweep.analysis.steps import METHODS, RECOVER, before_recovery, of_kind
 from blip2sweep.metrics import METRICS
 
 CURVE = ["what", "how"]  # columns that say which curve a cell is on
-SAMPLES = ["recover_samples", "recover_data"]  # columns of the training samples: their number and digest
 SHOWN = ("method", "loss", "rank")  # `how` always tells them
 OWN = (
     "step",
     "target",
     "steps",
     "seed",
-    "trained_on",
     *SHOWN,
 )  # what is a column of its own, or says nothing to people
 COLUMNS = ["key", *CURVE, "steps", "chosen", "seed", "merged", "model_bytes", "value", "kept", "kept_low", "kept_high",
@@ -47,37 +45,17 @@ def recovery(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFr
     trained = [bool(of_kind(r, RECOVER)) for r in recipes]
     if not any(trained):
         return pd.DataFrame(columns=COLUMNS)
+    varied = _varied([r for r, hit in zip(recipes, trained, strict=True) if hit])
     known, every = by_recipe(cells), cells.to_dict("records")
-    own = {str(row["key"]): r for row, r, hit in zip(every, recipes, trained, strict=True) if hit}
-    how, rows = _how(cells[trained], own), []
-    for row in (row for row, hit in zip(every, trained, strict=True) if hit):
-        recipe = own[str(row["key"])]
-        first = known.get(identity(before_recovery(recipe), str(row.get("calibrated_on", ""))))
-        rows += _rows(row, None if first is None else every[first], recipe, how[str(row["key"])], metric)
+    rows = []
+    for row, recipe, hit in zip(every, recipes, trained, strict=True):
+        if hit:
+            first = known.get(identity(before_recovery(recipe), str(row.get("calibrated_on", ""))))
+            rows += _rows(row, None if first is None else every[first], recipe, varied, metric)
     out = pd.DataFrame(rows).drop_duplicates([*CURVE, "steps", "key"])
     out["kept_low"], out["kept_high"] = retained_ends(out["key"], draws)
     out = out.sort_values([*CURVE, "steps", "seed"], kind="stable").reset_index(drop=True)
     return out.assign(point=out.duplicated([*CURVE, "steps"]))[COLUMNS]
-
-
-def _how(trained: pd.DataFrame, recipes: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
-    """{key: its `how`} of recovered cells. recipes: {key: entries}.
-
-    The number of training samples is told where it varies. Seeds draw other samples, so their digest is told only where
-    cells of one curve, seed and number have several.
-    """
-    varied, keys = _varied(list(recipes.values())), trained["key"].astype(str)
-    frame = trained.reindex(columns=["what", *SAMPLES]).assign(
-        how=[how_text(recipes[k], varied) for k in keys],
-        seed=[str(of_kind(recipes[k], RECOVER)[0].get("seed")) for k in keys],
-    )
-    alike = frame.groupby([*CURVE, "seed", SAMPLES[0]], dropna=False)[SAMPLES[1]].transform("nunique") > 1
-    told = alike | (frame[SAMPLES[0]].nunique() > 1)
-    rows = zip(frame["how"], frame[SAMPLES[0]], frame[SAMPLES[1]], told, alike, strict=True)
-    texts = (
-        f"{how}, {number:g} samples{f' {data}' * several}" if tell else how for how, number, data, tell, several in rows
-    )
-    return dict(zip(keys, texts, strict=True))
 
 
 def _varied(recipes: Sequence[Sequence[Entry]]) -> list[str]:
@@ -89,9 +67,12 @@ def _varied(recipes: Sequence[Sequence[Entry]]) -> list[str]:
     return [k for k, values in seen.items() if k not in OWN and len(values) > 1]
 
 
-def _rows(row: Row, first: Row | None, recipe: Sequence[Entry], how: str, metric: str) -> list[dict[str, object]]:
-    before = before_recovery(recipe)
-    names = {"what": row["what"], "how": how}
+def _rows(
+    row: Row, first: Row | None, recipe: Sequence[Entry], varied: Sequence[str], metric: str
+) -> list[dict[str, object]]:
+    before, learnt_from = before_recovery(recipe), row.get("learnt_from")
+    how = how_text(recipe, varied)
+    names = {"what": row["what"], "how": f"{how}, {learnt_from}" if learnt_from else how}
     fields: Mapping[str, object] = of_kind(recipe, RECOVER)[0]
     steps, seed = fields.get("steps"), fields.get("seed")
     after = {**names, **measured(row, metric), "steps": steps, "seed": seed, "is_control": not before,

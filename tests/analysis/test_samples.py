@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from blip2sweep.analysis.cells import comparable
+from blip2sweep.analysis.cells import comparable, one_seed
+from blip2sweep.analysis.features import with_recipe_features
 from blip2sweep.analysis.recovery import recovery
 from blip2sweep.analysis.together import together
 from blip2sweep.models.shipped import model_anatomy
@@ -63,7 +64,7 @@ def learnt(planted: pd.DataFrame, *samples: tuple[int | None, str]) -> pd.DataFr
     numbers, digests = zip(*samples, strict=True)
     cells = own.assign(recover_samples=numbers, recover_data=digests)
     before = planted[planted["what"].eq("without qformer:4-5") & planted["kind"].eq("drop blocks")]
-    return recovery(pd.concat([before, cells], ignore_index=True), "cider", None)
+    return recovery(with_recipe_features(pd.concat([before, cells], ignore_index=True)), "cider", None)
 
 
 def test_cells_that_learnt_from_other_samples_are_on_other_curves(planted: pd.DataFrame) -> None:
@@ -82,5 +83,20 @@ def test_cells_that_learnt_from_other_samples_are_on_other_curves(planted: pd.Da
 def test_a_seed_that_draws_other_samples_is_a_point_of_the_curve(planted: pd.DataFrame) -> None:
     row = planted[planted["kind"] == "drop blocks + LoRA"].iloc[:1].assign(recover_samples=64, recover_data="aa")
     seed = row.assign(key="seed", recipe_json=row["recipe_json"].str.replace('"seed":0', '"seed":7'), recover_data="bb")
-    found = recovery(pd.concat([row, seed], ignore_index=True), "cider", None)
+    found = recovery(with_recipe_features(pd.concat([row, seed], ignore_index=True)), "cider", None)
     assert (len(found["how"].unique()), found["point"].tolist()) == (1, [False, True])
+
+
+def test_recovered_cells_of_several_calibration_seeds_are_one(planted: pd.DataFrame) -> None:
+    """Calibration leaves other images to train on, so the digests differ; a cell of another split is another cell."""
+    row = planted[planted["kind"] == "drop blocks + LoRA"].iloc[:1]
+    seeds = [
+        row.assign(
+            key=f"{i}", calibration_seed=float(i), calibration_data=f"c{i}", recover_samples=64, recover_data=f"t{i}",
+            recipe_json=row["recipe_json"].str.replace('"seed":0', f'"seed":0,"trained_on":"d{i}"'),
+        )
+        for i in (0, 1)
+    ]  # fmt: skip
+    other = seeds[0].assign(key="other", recover_data="elsewhere")
+    for cells, left in (([seeds[1], seeds[0]], ["0"]), ([*seeds, other], ["0", "1", "other"])):
+        assert sorted(one_seed(with_recipe_features(pd.concat(cells, ignore_index=True)))["key"]) == left
