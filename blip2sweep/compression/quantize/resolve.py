@@ -115,14 +115,18 @@ def _in_groups(options: Options, row: int, where: str) -> Options:
 def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> Entries:
     layers = anatomy.parts[part].linears
     chosen: list[Resolved | None] = [None] * len(layers)
+    acting = list[Selection]()
     for selection in selections:
         met = hits(anatomy, selection, chosen)
+        if selection.options is None and not any((r := chosen[i]) and r.scheme for i in met):
+            continue  # it keeps what is left alone anyway, so it is not used here
+        acting.append(selection)
         resolved = _resolved(selection)
         for i in met:
             chosen[i] = resolved
         _check_group_size(selection, resolved, [layers[i] for i in met])
     alike = {(id(r), x.bias, x.leaf, x.clip): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
-    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in selections))
+    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in acting))
     schemes = ((x, _scheme(r, x)) for r, x in zip(chosen, layers, strict=True))
     return Entries(QUANTIZE, tuple((x, s) for x, s in schemes if s is not None), used)
 
