@@ -154,8 +154,9 @@ def _refuse_baselines(table: pd.DataFrame) -> None:
 
 def one_seed(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells of the lowest seed, among those that differ in the calibration seed alone."""
-    rows = zip(cells["recipe_json"], cells["setting"], strict=True)
-    same = pd.Series([row_identity(str(r), str(s)) for r, s in rows], index=cells.index, dtype=object)
+    learnt = cells.get("learnt_from", pd.Series("", index=cells.index))
+    rows = zip(cells["recipe_json"], cells["setting"], learnt, strict=True)
+    same = pd.Series([row_identity(str(r), str(s)) + str(on) for r, s, on in rows], index=cells.index, dtype=object)
     order = cells["seed"].sort_values(kind="stable").index
     first = ~same.loc[order].duplicated()
     return cells[first.reindex(cells.index)]

@@ -12,10 +12,12 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.recipes import entries, part_of, setting_name
 from blip2sweep.analysis.steps import (
+    RECOVER,
     UNCOMPRESSED,
     before_recovery,
     further_text,
     kinds_text,
+    of_kind,
     quantizers,
     recipe_text,
     setting_text,
@@ -34,7 +36,8 @@ def with_recipe_features(table: pd.DataFrame) -> pd.DataFrame:
     `setting`, `line`, `width` (NaN where there are several), `parts` ('' for the baseline), `several_methods`, `further`
     (what further steps do, '' where there are none), `kind` and `what` (all but the recovery, in words) are the fields of
     `RecipeFeatures`. `calibrated_on` has samples, upstream and seed in words, '' where nothing is
-    calibrated; `seed` is the calibration seed, NaN where there is none.
+    calibrated; `seed` is the calibration seed, NaN where there is none. `learnt_from` has the training samples of a
+    recovery in words where these vary, '' elsewhere.
     """
     dropped = [str(d or "") if d == d else "" for d in table.get("blocks_dropped", pd.Series("", index=table.index))]
     known = [_features(str(r), d) for r, d in zip(table["recipe_json"], dropped, strict=True)]
@@ -43,6 +46,7 @@ def with_recipe_features(table: pd.DataFrame) -> pd.DataFrame:
     columns["setting"] = [f"{s} {v}" if v else s for s, v in zip(columns["setting"], varied, strict=True)]
     columns["seed"] = table.get("calibration_seed", pd.Series(math.nan, index=table.index))
     columns["calibrated_on"] = [f"{w}, seed {s:g}" if s == s else w for w, s in zip(on, columns["seed"], strict=True)]
+    columns["learnt_from"] = _training(table)
     absent = {c: None for c in ("method", "blocks", "layers") if c not in table}  # a table leaves out what is null
     return pd.concat([table.drop(columns=[c for c in columns if c in table]).assign(**absent), columns], axis=1)
 
@@ -89,6 +93,25 @@ def _calibrations(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     frame["calibration_data"] = _ambiguous_samples(table)
     rows, varied = frame.to_dict("records"), [c for c in CALIBRATION if frame[c].nunique() > 1]
     return [_calibration_text(r, list(CALIBRATION)) for r in rows], [_calibration_text(r, varied) for r in rows]
+
+
+def _training(table: pd.DataFrame) -> list[str]:
+    """The training samples of each row: their number where it varies, and their digest where one draw gave several.
+
+    The seed of the recovery draws them, of images that calibration leaves.
+    """
+    known = table.reindex(columns=["recover_samples", "recover_data", "calibration_data"])
+    known["seed"] = [_recovery_seed(str(r)) for r in table["recipe_json"]]
+    draws = known.groupby(["recover_samples", "calibration_data", "seed"], dropna=False)["recover_data"]
+    several = (draws.transform("nunique") > 1).tolist()
+    told = known["recover_samples"].nunique() > 1
+    rows = zip(known["recover_samples"], known["recover_data"], several, strict=True)
+    return [f"{n:g} samples{f' {data}' * digest}" if n == n and (told or digest) else "" for n, data, digest in rows]
+
+
+@lru_cache(maxsize=65536)
+def _recovery_seed(recipe_json: str) -> str:
+    return "+".join(str(dict(e).get("seed")) for e in of_kind(entries(recipe_json), RECOVER))
 
 
 def _ambiguous_samples(table: pd.DataFrame) -> pd.Series:

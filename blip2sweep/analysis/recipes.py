@@ -10,6 +10,7 @@ from typing import Required, TypedDict, cast
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.recipe_file import MEASURED
 from blip2sweep.compression.step import QUANTIZE, step
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.compact import kind_of
@@ -46,16 +47,17 @@ class Entry(TypedDict, total=False):
 
 
 def entries(recipe_json: str) -> list[Entry]:
-    """The entries of a row's `recipe_json`, without the digests of calibration samples.
+    """The entries of a row's `recipe_json`, without the digests of calibration samples and of training.
 
     A digest does not say what two cells have in common: that of the language model differs from those of the other
-    parts, and with upstream=model that of a part depends on the parts before it. The row's calibration columns say it.
+    parts, and with upstream=model that of a part depends on the parts before it. The row's calibration columns say it,
+    and those of the training samples.
     """
     return [cast("Entry", _undigested(e)) for e in json.loads(recipe_json)]
 
 
 def _undigested(entry: Mapping[str, object]) -> dict[str, object]:
-    return {k: _undigested(v) if isinstance(v, Mapping) else v for k, v in entry.items() if k != "calibration"}
+    return {k: _undigested(v) if isinstance(v, Mapping) else v for k, v in entry.items() if k not in MEASURED}
 
 
 def part_of(entry: Mapping[str, object]) -> str:
@@ -180,9 +182,12 @@ def entry_text(entry: Mapping[str, object]) -> str:
 
 def overrides_of(recipe: Sequence[Entry]) -> list[str] | None:
     """`part=vision+language quant=gptq …` without the width. None for a recipe of several schemes or of further steps,
-    and for several targets in one part."""
+    for several targets in one part, and for groups as long as the row, of which a recipe does not say the size."""
     parts = [part_of(e) for e in recipe]
     if not recipe or any(map(is_further, recipe)) or not one_scheme(recipe) or len(set(parts)) < len(parts):
+        return None
+    method = METHODS.known(recipe[0]["method"])
+    if "" not in method.strategies and recipe[0].get("strategy") not in method.strategies:
         return None
     if any(e["target"].count(":") != 2 or "." in e["target"].partition(":")[0] for e in recipe):
         return None

@@ -25,7 +25,6 @@ OWN = (
     "target",
     "steps",
     "seed",
-    "trained_on",
     *SHOWN,
 )  # what is a column of its own, or says nothing to people
 COLUMNS = ["key", *CURVE, "steps", "chosen", "seed", "merged", "model_bytes", "value", "kept", "kept_low", "kept_high",
@@ -37,9 +36,10 @@ def recovery(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFr
     """One row for each recovered cell, and one at step 0 for the cell that it began from, where that was run.
 
     `what`: what was done before the recovery, *uncompressed* for a control. `how`: the recovery without its steps and
-    seed. `steps`: those trained; `chosen`: the one that held-out images chose. `kept`: in % of the baseline; its
-    interval is that of the ratio. `kept_control`: in % of the control. `drop_control`: control − cell, with its
-    interval. Each curve has one row at each number of steps, of the lowest seed; others have `point` set.
+    seed, with the training samples where these vary. `steps`: those trained; `chosen`: the one that held-out images
+    chose. `kept`: in % of the baseline; its interval is that of the ratio. `kept_control`: in % of the control.
+    `drop_control`: control − cell, with its interval. Each curve has one row at each number of steps, of the lowest
+    seed; others have `point` set.
     """
     recipes = [entries(str(r)) for r in cells["recipe_json"]]
     trained = [bool(of_kind(r, RECOVER)) for r in recipes]
@@ -70,8 +70,9 @@ def _varied(recipes: Sequence[Sequence[Entry]]) -> list[str]:
 def _rows(
     row: Row, first: Row | None, recipe: Sequence[Entry], varied: Sequence[str], metric: str
 ) -> list[dict[str, object]]:
-    before = before_recovery(recipe)
-    names = {"what": row["what"], "how": how_text(recipe, varied)}
+    before, learnt_from = before_recovery(recipe), row.get("learnt_from")
+    how = how_text(recipe, varied)
+    names = {"what": row["what"], "how": f"{how}, {learnt_from}" if learnt_from else how}
     fields: Mapping[str, object] = of_kind(recipe, RECOVER)[0]
     steps, seed = fields.get("steps"), fields.get("seed")
     after = {**names, **measured(row, metric), "steps": steps, "seed": seed, "is_control": not before,

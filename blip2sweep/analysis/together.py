@@ -16,8 +16,8 @@ from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Draws
-from blip2sweep.analysis.recipes import Entry, entries
-from blip2sweep.analysis.steps import DROP, SPARSITY, dropped_blocks
+from blip2sweep.analysis.recipes import Entry, calibrates, entries
+from blip2sweep.analysis.steps import DROP, SPARSITY, dropped_blocks, of_kind
 from blip2sweep.compression.step import QUANTIZE
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
@@ -47,6 +47,10 @@ class _Cell:
     def kinds(self) -> set[str]:
         return {kind_of(e) for e in self.recipe}
 
+    def measured_on(self, kind: str) -> str:
+        """The samples that a step was calibrated on, in words; '' where it calibrates nothing."""
+        return str(self.row["calibrated_on"]) if any(map(calibrates, of_kind(self.recipe, kind))) else ""
+
 
 def together(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: Anatomy) -> pd.DataFrame:
     """One row for each cell of several pieces that were all run alone: `by, key, what, pieces, n, together, sum, excess,
@@ -55,12 +59,14 @@ def together(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: Ana
     by: what the pieces are (*blocks*, *parts* or *steps*). pieces: in words, the keys being left out. together: the
     cell's drop; sum: of the drops of its n pieces; excess: together − sum, with the 95 % percentile interval of the
     shared resamples. misleads: whether the interval leaves out 0; None where there is none. A step on layers is the
-    same piece where it does the same to the layers that are left. Cells that are recovered are left out.
+    same piece where it does the same to the layers that are left, calibrated on the same samples. Cells that are
+    recovered are left out. Of cells that differ in the calibration seed alone the one of the lowest seed has a row.
     """
-    known = [_cell(row, anatomy) for row in one_seed(cells).to_dict("records")]
+    known = [_cell(row, anatomy) for row in cells.to_dict("records")]
     known = [c for c in known if c.recipe and c.kinds <= set(ADDED)]
+    chosen = set(one_seed(cells)["key"])
     rows = []
-    for cell in known:
+    for cell in (c for c in known if c.key in chosen):
         for by, pieces in _pieces(cell, known):
             rows.append({"by": by, **_compared(cell, pieces, metric, draws)})
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -105,9 +111,9 @@ def _pieces(cell: _Cell, known: Sequence[_Cell]) -> Iterator[tuple[str, list[_Ce
 
 
 def _alone(cell: _Cell, kind: str, known: Sequence[_Cell]) -> _Cell | None:
-    """The cell that does one step of another alone, to the same layers as far as these are left there."""
-    wanted = cell.layers[kind]
-    for other in (c for c in known if c.kinds == {kind}):
+    """The cell that does one step of another alone, on the same samples, to the same layers as far as these are left."""
+    wanted, on = cell.layers[kind], cell.measured_on(kind)
+    for other in (c for c in known if c.kinds == {kind} and c.measured_on(kind) == on):
         if {path: spec for path, spec in other.layers[kind].items() if path not in cell.lost} == wanted:
             return other
     return None

@@ -13,7 +13,8 @@ import pytest
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.prices import advised, prices, states
-from tests.synthetic import WEIGHTS, build, damage, whole
+from blip2sweep.analysis.recipes import overrides_of
+from tests.synthetic import WEIGHTS, build, damage, entry, whole
 
 PARTS = ("vit", "qformer", "llm")
 WIDTHS = (16, 8, 4, 3)
@@ -128,3 +129,9 @@ def test_without_outputs_a_price_has_no_interval(tmp_path: Path) -> None:
     run = table.dropna(subset=["key"])
     assert run["low"].isna().all()
     assert run["price"].notna().all()
+
+
+def test_groups_as_long_as_the_row_have_a_recipe_file_alone() -> None:
+    """The recipe says `channel` of them, which the method does not take, and not which size they had."""
+    listed: list[Any] = [entry("llm:all:all", 4, "nf4"), entry("llm:all:all", 4)]
+    assert [overrides_of([e]) for e in listed] == [None, ["part=llm", "quant=rtn"]]

@@ -161,6 +161,14 @@ def test_every_key_of_a_recipe_is_marked_used() -> None:
     assert "quant.group_size" not in cell.used
 
 
+@pytest.mark.parametrize("words", ["quant.bits=none drop_blocks=llm:4-5", "sparsity=magnitude quant.bits=none per_part.llm.sparsity.method=none"])  # fmt: skip
+def test_keep_of_what_is_left_alone_anyway_is_refused(words: str) -> None:
+    with pytest.raises(UserError, match=r"keep=llm.*:0: used by no cell, so it would be ignored"):
+        plan("part=qformer+llm", "keep=llm:0", *words.split())
+    assert len(plan("part=llm", "keep=llm:0", "quant.bits=none,4").keys) == 2  # one cell of the grid uses it
+    plan("part=llm", "keep=llm:0", "sparsity=magnitude", "quant.bits=none")
+
+
 def test_a_recipe_file_says_the_same_as_overrides(tmp_path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(

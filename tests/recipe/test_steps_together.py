@@ -71,6 +71,21 @@ def test_a_recipe_file_may_quantize_again(tmp_path: Path) -> None:
         resolve_recipe({"recipe_file": str(path)}, ANATOMY)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"method": "nf4"}, {"nf4/group64", "nf4/channel"}), ({"method": "fp4", "group_size": 128}, {"fp4/group128", "fp4/channel"}),
+     ({"method": "nf4", "packed": "cpu"}, {"nf4/group64/packed", "nf4/channel/packed"}),
+     ({"method": "rtn", "strategy": "group", "group_size": 64, "packed": "cuda"},
+      {"rtn4/group64/packed", "rtn4/channel/packed"})],
+)  # fmt: skip
+def test_a_group_as_long_as_the_row_is_read_back(tmp_path: Path, options: dict[str, Any], words: set[str]) -> None:
+    made = recipe(quant={"bits": 4, **options})
+    path, short = tmp_path / "r.yaml", targets(made)
+    assert {text([e]).partition("=")[2] for e in short} == words
+    path.write_text(yaml.safe_dump({"targets": short}))
+    assert resolve_recipe({"recipe_file": str(path)}, ANATOMY).hash == made.hash
+
+
 def test_columns_of_a_row() -> None:
     found = [recipe_columns(recipe(*chosen), 1_005_056) for chosen in EVERY]
     assert {c.get("blocks_dropped") for c in found} == {None, "vit:4-5 qformer:0"}

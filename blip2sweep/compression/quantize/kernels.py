@@ -87,6 +87,11 @@ def find_kernel(
     return None
 
 
+def groups_alone(method: str, bits: object) -> bool:
+    """Whether a method has kernels of this width, all of them for groups."""
+    return {k.strategy for k in KERNELS if (k.method, k.bits) == (method, bits)} == {"group"}
+
+
 def kernel_of(scheme: Scheme) -> Kernel:
     """The kernel of a packed scheme.
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from blip2sweep.compression.quantize import METHODS, Method
 from blip2sweep.compression.quantize.folds import traits
+from blip2sweep.compression.quantize.kernels import groups_alone
 from blip2sweep.compression.quantize.options import Options, Resolved, merged, options_of, resolve_options
 from blip2sweep.compression.quantize.per_part import PartOptions, of_no_part, read_per_part
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
@@ -84,7 +85,27 @@ def _of_file(path: str, anatomy: Anatomy, again: bool) -> Iterator[Selection]:
         if (entry.kind, entry.again) == (QUANTIZE, again):
             options = options_of(entry.options, where)
             for name in anatomy.resolve_names(word, where):
-                yield Selection(name, blocks, layers, options, where, origins=frozenset({"recipe_file"}))
+                own = _in_groups(options, _longest(anatomy, name, blocks, layers, where), where)
+                yield Selection(name, blocks, layers, own, where, origins=frozenset({"recipe_file"}))
+
+
+def _longest(anatomy: Anatomy, name: str, blocks: str, layers: str, where: str) -> int:
+    """The longest row of a target; 0 where it meets nothing."""
+    linears, mask = anatomy.parts[name.partition(".")[0]].linears, anatomy.mask(name, blocks, layers, where)
+    return max((x.in_features for x, hit in zip(linears, mask, strict=True) if hit), default=0)
+
+
+def _in_groups(options: Options, row: int, where: str) -> Options:
+    """The options of an entry; `channel` is one group for each row where the method, or its kernel, has groups alone.
+
+    Recipes say `channel` of every group that is as long as the row (`Weights.for_row`). row: the longest of the target.
+    """
+    given = {k.name: k.value for k in options}
+    method = METHODS.known(str(given.get("method")))
+    alone = "channel" not in method.strategies or (given.get("packed") and groups_alone(method.name, given.get("bits")))
+    if given.get("strategy") != "channel" or "group" not in method.strategies or not alone or not row:
+        return options
+    return merged(options, options_of({"strategy": "group", "group_size": row}, where))
 
 
 # ---- selections -> schemes
@@ -94,14 +115,18 @@ def _of_file(path: str, anatomy: Anatomy, again: bool) -> Iterator[Selection]:
 def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> Entries:
     layers = anatomy.parts[part].linears
     chosen: list[Resolved | None] = [None] * len(layers)
+    acting = list[Selection]()
     for selection in selections:
         met = hits(anatomy, selection, chosen)
+        if selection.options is None and not any((r := chosen[i]) and r.scheme for i in met):
+            continue  # it keeps what is left alone anyway, so it is not used here
+        acting.append(selection)
         resolved = _resolved(selection)
         for i in met:
             chosen[i] = resolved
         _check_group_size(selection, resolved, [layers[i] for i in met])
     alike = {(id(r), x.bias, x.leaf, x.clip): (r, x) for r, x in zip(chosen, layers, strict=True) if r}
-    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in selections))
+    used = frozenset().union(*(_used(r, x) for r, x in alike.values()), *(s.origins for s in acting))
     schemes = ((x, _scheme(r, x)) for r, x in zip(chosen, layers, strict=True))
     return Entries(QUANTIZE, tuple((x, s) for x, s in schemes if s is not None), used)
 

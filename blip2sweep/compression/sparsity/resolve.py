@@ -114,9 +114,13 @@ def _ratio(option: Option | None) -> float:
 def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> Entries:
     layers = anatomy.parts[part].linears
     chosen: list[tuple[Selection, Resolved] | None] = [None] * len(layers)
+    acting = list[Selection]()
     for selection in selections:
-        resolved = _resolved(selection)
-        for i in hits(anatomy, selection, chosen):
+        met, resolved = hits(anatomy, selection, chosen), _resolved(selection)
+        if selection.options is None and not any((r := chosen[i]) and r[1].spec for i in met):
+            continue  # it keeps what is left alone anyway, so it is not used here
+        acting.append(selection)
+        for i in met:
             chosen[i] = (selection, resolved)
     made = [(x, *found) for x, found in zip(layers, chosen, strict=True) if found]
     for x, selection, resolved in made:
@@ -124,7 +128,7 @@ def _entries(anatomy: Anatomy, part: str, selections: tuple[Selection, ...]) -> 
             resolved.spec.check_row(x, _of_row(selection, resolved.spec))
     pairs = tuple((x, resolved.spec) for x, _, resolved in made if resolved.spec)
     used = frozenset().union(*(resolved.used for _, _, resolved in made))
-    return Entries(SPARSITY, pairs, used.union(*(s.origins for s in selections)) if pairs else used)
+    return Entries(SPARSITY, pairs, used.union(*(s.origins for s in acting)) if pairs else used)
 
 
 def _resolved(selection: Selection) -> Resolved:
