@@ -96,8 +96,8 @@ def _with_digest(entries: Entries, digest: str) -> Entries:
 def control_of(recipe: Recipe) -> Recipe:
     """The same recovery of the uncompressed model, not stamped; a function of the recipe alone.
 
-    Layers of dropped blocks are trained too where the recipe trains all others of that name. `qlora` is `lora` on
-    layers that nothing quantizes, and adapters are merged.
+    Layers of dropped blocks are trained too where the recipe trains all others of that name in their stack. `qlora` is
+    `lora` on layers that nothing quantizes, and adapters are merged.
     """
     return Recipe({name: _control(part) for name, part in recipe.parts.items()})
 
@@ -117,11 +117,16 @@ def _uncompressed(spec: Recovery) -> Recovery:
 
 
 def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: frozenset[int]) -> Iterator[str]:
-    for name in {x.name for x, _ in trained}:
-        own = {x.path for x, _ in trained if x.name == name}
-        every = {x.path for x in part.linears if x.name == name}
-        left = {x.path for x in part.linears if x.name == name and x.block not in dropped}
+    """The stacks of a part have blocks of their own, so the layers of a name are compared within one stack."""
+    for name in {_name(x) for x, _ in trained}:
+        own = {x.path for x, _ in trained if _name(x) == name}
+        every = {x.path for x in part.linears if _name(x) == name}
+        left = {x.path for x in part.linears if _name(x) == name and x.block not in dropped}
         yield from every if own == left else own
+
+
+def _name(x: Linear) -> tuple[str, str]:
+    return x.stack, x.name
 
 
 # ---- what cannot be trained
