@@ -57,11 +57,26 @@ def on_grid(recipe: Recipe) -> str:
 
 @lru_cache(maxsize=65536)
 def _on_grid(part: PartRecipe) -> str:
-    whole = {x.path for x, s in _trained(part) if s.merged or not s.has_adapters}
-    quantized = [{site.path for site, _ in s.pairs} for s in part.steps if s.kind == QUANTIZE]
-    again = quantized[1] if len(quantized) > 1 else set()
-    off = whole & quantized[0] - again if quantized else set()
-    return AGAIN if again else OFF_GRID if off else ""
+    return AGAIN if _quantized(part)[1] else OFF_GRID if off_grid(part) else ""
+
+
+@lru_cache(maxsize=65536)
+def off_grid(part: PartRecipe) -> frozenset[str]:
+    """The paths of quantized layers whose weights training has changed, and which are not quantized again."""
+    first, again = _quantized(part)
+    return rewritten(part) & first - again
+
+
+@lru_cache(maxsize=65536)
+def rewritten(part: PartRecipe) -> frozenset[str]:
+    """The paths of the layers whose weights training has changed: no weight of these is on a grid, and none is zero."""
+    return frozenset(x.path for x, s in _trained(part) if s.merged or not s.has_adapters)
+
+
+def _quantized(part: PartRecipe) -> tuple[frozenset[str], frozenset[str]]:
+    """The paths of what is quantized, and of what is quantized again."""
+    each = [frozenset(site.path for site, _ in s.pairs) for s in part.steps if s.kind == QUANTIZE]
+    return each[0] if each else frozenset(), each[1] if len(each) > 1 else frozenset()
 
 
 # ---- identity

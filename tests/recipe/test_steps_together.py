@@ -74,12 +74,14 @@ def test_a_recipe_file_may_quantize_again(tmp_path: Path) -> None:
 def test_columns_of_a_row() -> None:
     found = [recipe_columns(recipe(*chosen), 1_005_056) for chosen in EVERY]
     assert {c.get("blocks_dropped") for c in found} == {None, "vit:4-5 qformer:0"}
-    assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4"}
+    assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4", "mixed"}
     assert {c.get("recover") for c in found} == {
         None,
         "lora r4 distill 150 steps",
         "lora r8 150 steps",
+        "lora r8 150 steps, off the grid",
         "full 20 steps",
+        "full 20 steps, off the grid",
     }
     mixed = recipe(sparse=SPARSE[1], per_part={"llm": {"sparsity": {"method": "magnitude"}}})
     assert recipe_columns(mixed, 1_005_056)["sparsity"] == "mixed"
