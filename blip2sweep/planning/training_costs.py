@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from blip2sweep.cache.disk import DISK
 from blip2sweep.compression.recover import DISTILL, LORA, QLORA
 from blip2sweep.compression.step import RECOVER
 from blip2sweep.recipe.trained import training_name
@@ -18,10 +19,14 @@ from blip2sweep.wire.pack import CellJob, Columns, JsonObject
 SECONDS_FORWARD, PASSES, OF_TEACHER = 2e-12, 3, 1
 
 
-def training_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> dict[str, float]:
-    """{key: seconds} of the jobs that train something. What several jobs share is counted for the first of them, and what
-    a cell of the ledger has trained for none: it is recalled."""
-    known, per_step = _measured(ledger.results())
+def training_seconds(jobs: Sequence[CellJob], ledger: Ledger, cache: str | None = None) -> dict[str, float]:
+    """{key: seconds} of the jobs that train something. What several jobs share is counted for the first of them.
+
+    cache: the setting of their workers, by default `disk`. What a cell of the ledger has trained is recalled from there,
+    and counted for none; with any other it is trained again.
+    """
+    trained, per_step = _measured(ledger.results())
+    known = trained if (cache or DISK) == DISK else set[str]()
     found: dict[str, float] = {}
     for job in jobs:
         name = training_name(job["recipe"], job["columns"])

@@ -367,6 +367,8 @@ def test_training_costs_what_it_took(tmp_path: Path) -> None:
     seconds = expected_seconds(these, Ledger(tmp_path).refresh())
     assert seconds[done["key"]] == 2.0
     assert {round(seconds[j["key"]], 6) for j in trained if _steps(j) == 100} == {22.0}
+    for cache in ("memory", "off"):  # nothing was kept for this cell, so it is trained again
+        assert expected_seconds(these, Ledger(tmp_path).refresh(), cache=cache)[done["key"]] == 12.0
 
 
 def _steps(job: dict[str, Any]) -> int:
