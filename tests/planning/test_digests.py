@@ -50,3 +50,12 @@ def test_sparse_weights_count_for_what_comes_behind_them() -> None:
         measured(f"{GPTQ} {words}") for words in ("", "sparsity=magnitude per_part.vit.sparsity.method=none")
     )
     assert {part for part in plain if plain[part] != sparse[part]} == {"qformer", "llm"}
+
+
+def test_the_control_of_all_that_is_left_is_that_of_the_whole_part() -> None:
+    """As docs/compression.md has it."""
+    words = "part=none recover=lora recover.n_samples=16"
+    left, whole = (cell(f"{words} drop_blocks=llm:4-5 recover.target={t}") for t in ("llm:0-3", "llm"))
+    assert left.key == whole.key
+    assert left.control is not None
+    assert left.control.key == cell(f"{words} recover.target=llm").key
