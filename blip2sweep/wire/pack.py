@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict, cast
 from blip2sweep.errors import UserError
 from blip2sweep.wire.chat import ChatJob, Endpoint
 from blip2sweep.wire.model_section import ModelSection
-from blip2sweep.wire.recovery import RecoveryJob as RecoveryJob
+from blip2sweep.wire.recovery import RecoveryJob
 
 JsonObject = dict[str, object]  # an object whose reader knows its fields, such as a composed section of the config
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from blip2sweep.apply.recovery.trainer import Outcome
     from blip2sweep.compression.quantize.prepared import Prepared
     from blip2sweep.wire.model_section import ModelSection
-    from blip2sweep.wire.pack import JsonObject, RecoveryJob
+    from blip2sweep.wire.pack import JsonObject
+    from blip2sweep.wire.recovery import RecoveryJob
 
 JOB, MEASURED, MADE, STOP, FAILED = "job.json", "measured.safetensors", "made", "stop", "failed.json"
 POLL_SECONDS = 0.05

@@ -31,7 +31,8 @@ from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import targets
 from blip2sweep.tasks.training import planned_training
 from blip2sweep.wire.lines import Cost
-from blip2sweep.wire.pack import CellJob, RecoveryJob, Settings
+from blip2sweep.wire.pack import CellJob, Settings
+from blip2sweep.wire.recovery import RecoveryJob
 
 if TYPE_CHECKING:
     from blip2sweep.apply.recovery.trainer import Outcome
