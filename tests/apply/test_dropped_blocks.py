@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,9 @@ from blip2sweep.apply.patch import Patch
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.cache.tensors import Memo
 from blip2sweep.compression.undo import Undo
+from blip2sweep.errors import UserError
 from blip2sweep.models import shorter
+from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.tasks import Generation, load_task
@@ -175,6 +178,16 @@ def test_what_is_shared_changes_no_token() -> None:
     assert sum(x >= 4 for x in skipped) == 9  # all but the first start behind block 3
     changed = {j["columns"]["recipe"]: shared[j["key"]][1]["layers_changed"] for j in these}
     assert changed["qformer:4-5=dropped"] == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "drop"), [("qwen3-vl-2b", "connector:3"), ("llava-1.5-7b", "connector:1@last"), ("smolvlm-256m", "vision:0+connector:0")]
+)  # fmt: skip
+def test_a_part_that_adds_to_nothing_is_refused(name: str, drop: str) -> None:
+    config = {"part": "none", "blocks": "all", "layers": "all", "quant": {}, "drop_blocks": drop}
+    said = f"drop_blocks={drop}: connector of {name} is no list of blocks .*; right: blocks of vision or language"
+    with pytest.raises(UserError, match=re.escape(said).replace(r"\.\*", ".*"), check=lambda e: "\n" not in str(e)):
+        resolve_recipe(config, anatomy(conf(f"model/{name}")))  # type: ignore[arg-type]
 
 
 @pytest.mark.thorough

@@ -75,14 +75,9 @@ def test_columns_of_a_row() -> None:
     found = [recipe_columns(recipe(*chosen), 1_005_056) for chosen in EVERY]
     assert {c.get("blocks_dropped") for c in found} == {None, "vit:4-5 qformer:0"}
     assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4", "mixed"}
-    assert {c.get("recover") for c in found} == {
-        None,
-        "lora r4 distill 150 steps",
-        "lora r8 150 steps",
-        "lora r8 150 steps, off the grid",
-        "full 20 steps",
-        "full 20 steps, off the grid",
-    }
+    words = {str(c["recover"]).removesuffix(", off the grid") for c in found if "recover" in c}
+    assert words == {"lora r4 distill 150 steps", "lora r8 150 steps", "full 20 steps"}
+    assert sum("recover" in c for c in found) == len(EVERY) * 3 // 4
     mixed = recipe(sparse=SPARSE[1], per_part={"llm": {"sparsity": {"method": "magnitude"}}})
     assert recipe_columns(mixed, 1_005_056)["sparsity"] == "mixed"
 
@@ -98,7 +93,7 @@ def test_merged_is_told_of_each_layer() -> None:
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ({"step": "sparsity", "target": "vit:0", "ratio": 0.5}, "no method; right: method: magnitude or wanda"),
+        ({"step": "sparsity", "target": "vit:0", "ratio": 0.5}, "without a method; right: method: magnitude or wanda"),
         ({"step": "sparsity", "target": "vit:0", "method": "wanda", "ratio": 2}, "sparsity.ratio=2: right: a number"),
         ({"step": "sparsity", "target": "vit:0", "method": "wanda", "bits": 2}, "sparsity.bits: unknown option"),
         ({"step": "recover", "target": "vit:0", "method": "lora", "rank": 0}, "rank=0: right"),

@@ -138,15 +138,6 @@ def _tensors(runner: TorchBackend) -> dict[str, torch.Tensor]:
     return tensors(outcome.trained)
 
 
-@pytest.mark.thorough
-def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    (job,) = planned("recover.processes=2")
-    job["recovery"]["planned"]["samples"] = "another"
-    monkeypatch.setattr(recover, "planned_training", _never)
-    with pytest.raises(UserError, match=r"training samples in .* changed since the cell was planned"):
-        told_of(backend(), job)
-
-
 def test_packed_layers_are_refused() -> None:
     (job,) = planned()
     recipe = [{**e, "packed": "cpu"} if "step" not in e else e for e in job["recipe"]]
