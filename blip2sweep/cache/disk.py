@@ -27,8 +27,7 @@ FOLDER = "cache"  # in the output_dir
 RECOVERY = "recovery"  # in it, checkpoints of trainings
 USER = "BLIP2SWEEP_CACHE_DIR"  # the folder of a user's stores, which all output_dirs share
 USER_BYTES = 10**9  # of each store of a user
-DISK = "disk"
-MODES = (DISK, "memory", "off")
+MODES = ("disk", "memory", "off")
 LARGEST_HEADER = 4096
 GOING_ON = "going on in memory. Right: a writable folder with space, or cache=memory"
 STALE = 3600.0  # seconds; an older temporary file was left by a killed writer, an older checkpoint by a killed training

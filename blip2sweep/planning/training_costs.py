@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from blip2sweep.cache.disk import DISK
 from blip2sweep.compression.recover import DISTILL, LORA, QLORA
 from blip2sweep.compression.step import RECOVER
 from blip2sweep.recipe.trained import training_name
@@ -17,6 +16,7 @@ from blip2sweep.wire.pack import CellJob, Columns, JsonObject
 # Of one sample and parameter in one step, where nothing is measured: forward, and twice as much backward. A teacher's
 # forward comes beside it.
 SECONDS_FORWARD, PASSES, OF_TEACHER = 2e-12, 3, 1
+DISK = "disk"  # the `cache` that keeps trained tensors for other workers
 
 
 def training_seconds(jobs: Sequence[CellJob], ledger: Ledger, cache: str | None = None) -> dict[str, float]:
