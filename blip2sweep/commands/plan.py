@@ -74,7 +74,8 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
 def _expected(plan: Plan, jobs: list[CellJob], output_dir: Path, processes: int) -> dict[str, float]:
     """{key: seconds}, those of timing included."""
     ledger = Ledger(output_dir).refresh()
-    seconds = expected_seconds(jobs, ledger, processes)
+    cache = next((j.config.get("cache") for j in plan.jobs), None)  # one for all
+    seconds = expected_seconds(jobs, ledger, processes, cache)
     return with_timing(seconds, jobs, ledger, plan.timed.keys if plan.timed else (), plan.done)
 
 

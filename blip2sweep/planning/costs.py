@@ -15,14 +15,17 @@ from blip2sweep.wire.pack import CellJob, Columns
 SECONDS_PER_CELL, SECONDS_PER_SAMPLE_AND_PARAMETER = 1.0, 1e-11
 
 
-def expected_seconds(jobs: Sequence[CellJob], ledger: Ledger, processes: int = 1) -> dict[str, float]:
+def expected_seconds(
+    jobs: Sequence[CellJob], ledger: Ledger, processes: int = 1, cache: str | None = None
+) -> dict[str, float]:
     """{key: seconds}. The seconds are those of the cell's own last run; else the mean of cells with its model, task and
     parts; else the mean of its model and task; else a guess. Training comes on top of them, once for all cells that share
     what is trained.
 
-    processes: that share each cell. What a cell took is taken to fall with their number, but for training.
+    processes: that share each cell. What a cell took is taken to fall with their number, but for training. cache: the
+    setting of the workers.
     """
-    known, training = measured_seconds(ledger), training_seconds(jobs, ledger)
+    known, training = measured_seconds(ledger), training_seconds(jobs, ledger, cache)
     means = {name: fmean(times) for name, times in known.items()}
     return {
         j["key"]: next(

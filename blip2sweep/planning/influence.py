@@ -65,7 +65,11 @@ def influence(model: Model, samples: Calibration, output_dir: Path) -> Values:
     if path.exists():
         return _read(path, parts)
     n = len(samples.data.samples)
-    say(f"measuring the influence of the blocks of {model.name} on {n} calibration samples, once: {path}", err=True)
+    say(
+        f"measuring the influence of the blocks of {model.name} on {n} calibration samples, once: {path} (recover may train "
+        f"on their images)",
+        err=True,
+    )
     question: JsonObject = {"model": model.config, "calibration": samples.job(), "parts": [p.name for p in parts]}
     code = _code(model, samples)
     asked = {**question, **({"outside": code} if code else {})}

@@ -15,7 +15,7 @@ from blip2sweep.tasks.training import (
     check_kind,
     check_learnable,
     choose,
-    most_read,
+    n_drawn,
     split_section,
     wording,
 )
@@ -47,7 +47,6 @@ def training_of(
     words = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
     own = [
         {"n_samples": recover.get("n_samples"), "split": section["split"]},
-        spec.steps * spec.batch_size,
         spec.seed,
         spec.holdout,
     ]
@@ -73,11 +72,11 @@ def _chosen(
     own: list[Any], section: Mapping[str, Any], split: TaskData, measured: Calibration | None
 ) -> dict[str, Any]:
     """The fields of `Training` about the samples. Pictures that calibration measures under other ids are left out, too."""
-    recover, read, seed, holdout = own
+    recover, seed, holdout = own
     without = set(shared_images(split, section, measured.data, measured.task)) if measured else set()
     while True:
         left = sum(s.image_id not in without for s in split.samples)
-        count = most_read(recover, split, left, read)
+        count = n_drawn(recover, split, left)
         data = choose(split, count, seed, without)
         others = same_pictures(data, measured.data) if measured else set()
         if not others:

@@ -16,12 +16,17 @@ from blip2sweep.wire.pack import CellJob, Columns, JsonObject
 # Of one sample and parameter in one step, where nothing is measured: forward, and twice as much backward. A teacher's
 # forward comes beside it.
 SECONDS_FORWARD, PASSES, OF_TEACHER = 2e-12, 3, 1
+DISK = "disk"  # the `cache` that keeps trained tensors for other workers
 
 
-def training_seconds(jobs: Sequence[CellJob], ledger: Ledger) -> dict[str, float]:
-    """{key: seconds} of the jobs that train something. What several jobs share is counted for the first of them, and what
-    a cell of the ledger has trained for none: it is recalled."""
-    known, per_step = _measured(ledger.results())
+def training_seconds(jobs: Sequence[CellJob], ledger: Ledger, cache: str | None = None) -> dict[str, float]:
+    """{key: seconds} of the jobs that train something. What several jobs share is counted for the first of them.
+
+    cache: the setting of their workers, by default `disk`. What a cell of the ledger has trained is recalled from there,
+    and counted for none; with any other it is trained again.
+    """
+    trained, per_step = _measured(ledger.results())
+    known = trained if (cache or DISK) == DISK else set[str]()
     found: dict[str, float] = {}
     for job in jobs:
         name = training_name(job["recipe"], job["columns"])

@@ -11,7 +11,7 @@ from blip2sweep.compression.quantize.folds import folds_read
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.sparsity import kernels as sparse_kernels
 from blip2sweep.compression.sparsity.step import layers_of
-from blip2sweep.compression.step import DROP, SPARSITY
+from blip2sweep.compression.step import DROP, RECOVER, SPARSITY
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Part
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
@@ -49,13 +49,21 @@ def stamped(recipe: Recipe, digest: Digest) -> Recipe:
     """The recipe with `calibration` in the specs that are measured.
 
     It is a digest of the samples, of the recipes of touched parts that are computed before, of the steps that come
-    first, and of what the methods read of the anatomy. The config keys of calibration now choose the recipe too.
+    first, and of what the methods read of the anatomy. What is trained afterwards is not in it. The config keys of
+    calibration now choose the recipe too.
     """
     recipe, parts = _sparsity_stamped(recipe, digest), dict[str, PartRecipe]()
     for name, part in recipe.parts.items():
-        before = [p.hash for p in parts.values() if beyond_sparsity(p)]
+        before = [p.hash for p in map(_untrained, parts.values()) if beyond_sparsity(p)]
         parts[name] = _stamped(part, _digest(recipe, part, before, digest)) if part_calibrates(part) else part
     return Recipe(parts, recipe.chosen_by | _calibration_keys(recipe))
+
+
+@lru_cache(maxsize=65536)
+def _untrained(part: PartRecipe) -> PartRecipe:
+    """A part as it is while calibration measures the parts behind it."""
+    kinds = [s.kind for s in part.steps]
+    return PartRecipe(part.part, part.steps[: kinds.index(RECOVER)]) if RECOVER in kinds else part
 
 
 def beyond_sparsity(part: PartRecipe) -> bool:
@@ -69,7 +77,8 @@ def _sparsity_stamped(recipe: Recipe, digest: Digest) -> Recipe:
     for name, part in recipe.parts.items():
         if part_norms(part):
             blocks = {site.block for site, _ in part.pairs_of(SPARSITY)}
-            reads = None if under.empty else [under.hash]
+            there = reaching(under, part.part)
+            reads = None if there.empty else [there.hash]
             part = _norms_stamped(part, digest(part.part.reads_text, before, len(blocks) > 1, reads))
         own = part.only(SPARSITY.__eq__)
         before, parts[name] = [*before, *([] if own.empty else [own.hash])], part
@@ -96,8 +105,18 @@ def _digest(recipe: Recipe, part: PartRecipe, before: Sequence[str], digest: Dig
 
 def _reads(recipe: Recipe, part: PartRecipe) -> object:
     """What else decides the measurements: the folds that are read, and the steps before quantization."""
-    read = _folds_read(part)
-    return read if recipe.before.empty else [read, recipe.before.hash]
+    read, there = _folds_read(part), reaching(recipe.before, part.part)
+    return read if there.empty else [read, there.hash]
+
+
+def reaching(under: Recipe, part: Part) -> Recipe:
+    """What of the steps before a measurement changes the inputs of a part: that in itself and in the parts before it.
+
+    A step from outside may do anything anywhere, so all steps count where there is one.
+    """
+    names = list(under.parts)
+    there = names if under.outside else names[: names.index(part.name) + 1]
+    return Recipe({name: under.parts[name] for name in there})
 
 
 @lru_cache(maxsize=65536)

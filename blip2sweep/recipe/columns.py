@@ -7,14 +7,14 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from blip2sweep.canonical import canonical_json
-from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY, step
+from blip2sweep.compression.step import QUANTIZE, RECOVER, SPARSITY, step
 from blip2sweep.models.block_params import BlockParams
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe.compact import block_word, describe, kind_of, number_word, targets, text
 from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.size import NOTHING_KNOWN, size
-from blip2sweep.recipe.trained import on_grid
+from blip2sweep.recipe.trained import on_grid, rewritten
 
 MIXED = "mixed"
 
@@ -55,20 +55,24 @@ def recipe_columns(
 def _of_other_steps(recipe: Recipe, listed: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """blocks_dropped, such as `vision:4-5 language:0` in the model's own names; sparsity and recover in a word, merged.
 
-    recover says where trained layers are quantized again, and where they are no longer on a grid.
+    recover says where trained layers are quantized again, and where they are no longer on a grid. sparsity is None
+    where training has filled all zeros.
     """
-    by_kind: dict[str, list[Mapping[str, object]]] = {DROP: [], SPARSITY: [], RECOVER: []}
-    for entry in (e for e in listed if kind_of(e) in by_kind):
-        by_kind[kind_of(entry)].append(entry)
     named = {n: number_word(p.dropped) for n, p in recipe.parts.items() if p.dropped}
-    words = {kind: [step(kind).text(e) for e in own] for kind, own in by_kind.items() if own}
-    if (grid := on_grid(recipe)) and RECOVER in words:
-        words[RECOVER] = [f"{word}, {grid}" for word in words[RECOVER]]
+    trained, grid = [e for e in listed if kind_of(e) == RECOVER], on_grid(recipe)
+    words = [step(RECOVER).text({**e, "merged": None}) + (f", {grid}" if grid else "") for e in trained]
     return {
         **({"blocks_dropped": " ".join(f"{n}:{blocks}" for n, blocks in named.items())} if named else {}),
-        **{kind: _one(words[kind]) for kind in (SPARSITY, RECOVER) if kind in words},
-        **({"merged": _one([e.get("merged") for e in by_kind[RECOVER]])} if RECOVER in words else {}),
+        **({SPARSITY: _one(_sparsity_words(recipe))} if SPARSITY in recipe.further else {}),
+        **({RECOVER: _one(words), "merged": _one([e.get("merged") for e in trained])} if trained else {}),
     }
+
+
+def _sparsity_words(recipe: Recipe) -> list[str | None]:
+    """A word for each way in which layers are sparse; None for layers whose zeros training has filled."""
+    sparse = step(SPARSITY)
+    pairs = [(site.path in rewritten(p), s) for p in recipe.parts.values() for site, s in p.pairs_of(SPARSITY)]
+    return [None if filled else sparse.text(sparse.to_entry(s)) for filled, s in dict.fromkeys(pairs)]
 
 
 def _part_word(touched: dict[str, PartRecipe], recipe: Recipe) -> str:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 
+from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.trained import off_grid
 from blip2sweep.wire.model_section import ModelSection
 
 _NAMED = re.compile(
@@ -38,7 +40,10 @@ def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str
 
 
 def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
-    """The mean number of bits over all touched weights of some parts. None where they are left alone."""
+    """The mean number of bits over all touched weights of some parts. None where they are left alone.
+
+    Weights that training has put off the grid count 16 bits, as in sizes.
+    """
     sums = [_sums(part) for part in parts]
     weights = sum(w for w, _ in sums)
     return sum(bits for _, bits in sums) / weights if weights else None
@@ -47,8 +52,9 @@ def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
 @lru_cache(maxsize=65536)
 def _sums(part: PartRecipe) -> tuple[int, int]:
     """(touched weights, their bits)."""
-    touched = list(part.touched())
-    return sum(x.weights for x, _ in touched), sum(x.weights * s.weights.num_bits for x, s in touched)
+    touched, off = list(part.touched()), off_grid(part)
+    bits = (x.weights * (FLOAT_BITS if x.path in off else s.weights.num_bits) for x, s in touched)
+    return sum(x.weights for x, _ in touched), sum(bits)
 
 
 def role_bits(recipe: Recipe) -> dict[str, float]:

@@ -57,11 +57,26 @@ def on_grid(recipe: Recipe) -> str:
 
 @lru_cache(maxsize=65536)
 def _on_grid(part: PartRecipe) -> str:
-    whole = {x.path for x, s in _trained(part) if s.merged or not s.has_adapters}
-    quantized = [{site.path for site, _ in s.pairs} for s in part.steps if s.kind == QUANTIZE]
-    again = quantized[1] if len(quantized) > 1 else set()
-    off = whole & quantized[0] - again if quantized else set()
-    return AGAIN if again else OFF_GRID if off else ""
+    return AGAIN if _quantized(part)[1] else OFF_GRID if off_grid(part) else ""
+
+
+@lru_cache(maxsize=65536)
+def off_grid(part: PartRecipe) -> frozenset[str]:
+    """The paths of quantized layers whose weights training has changed, and which are not quantized again."""
+    first, again = _quantized(part)
+    return rewritten(part) & first - again
+
+
+@lru_cache(maxsize=65536)
+def rewritten(part: PartRecipe) -> frozenset[str]:
+    """The paths of the layers whose weights training has changed: no weight of these is on a grid, and none is zero."""
+    return frozenset(x.path for x, s in _trained(part) if s.merged or not s.has_adapters)
+
+
+def _quantized(part: PartRecipe) -> tuple[frozenset[str], frozenset[str]]:
+    """The paths of what is quantized, and of what is quantized again."""
+    each = [frozenset(site.path for site, _ in s.pairs) for s in part.steps if s.kind == QUANTIZE]
+    return each[0] if each else frozenset(), each[1] if len(each) > 1 else frozenset()
 
 
 # ---- identity
@@ -96,8 +111,8 @@ def _with_digest(entries: Entries, digest: str) -> Entries:
 def control_of(recipe: Recipe) -> Recipe:
     """The same recovery of the uncompressed model, not stamped; a function of the recipe alone.
 
-    Layers of dropped blocks are trained too where the recipe trains all others of that name. `qlora` is `lora` on
-    layers that nothing quantizes, and adapters are merged.
+    Layers of dropped blocks are trained too where the recipe trains all others of that name in their stack. `qlora` is
+    `lora` on layers that nothing quantizes, and adapters are merged.
     """
     return Recipe({name: _control(part) for name, part in recipe.parts.items()})
 
@@ -117,11 +132,16 @@ def _uncompressed(spec: Recovery) -> Recovery:
 
 
 def _paths(part: Part, trained: tuple[tuple[Linear, Recovery], ...], dropped: frozenset[int]) -> Iterator[str]:
-    for name in {x.name for x, _ in trained}:
-        own = {x.path for x, _ in trained if x.name == name}
-        every = {x.path for x in part.linears if x.name == name}
-        left = {x.path for x in part.linears if x.name == name and x.block not in dropped}
+    """The stacks of a part have blocks of their own, so the layers of a name are compared within one stack."""
+    for name in {_name(x) for x, _ in trained}:
+        own = {x.path for x, _ in trained if _name(x) == name}
+        every = {x.path for x in part.linears if _name(x) == name}
+        left = {x.path for x in part.linears if _name(x) == name and x.block not in dropped}
         yield from every if own == left else own
+
+
+def _name(x: Linear) -> tuple[str, str]:
+    return x.stack, x.name
 
 
 # ---- what cannot be trained

@@ -42,7 +42,8 @@ def queue_sweep(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, launche
     check_gpus(launcher, jobs)
     array_size(launcher)  # raises UserError when Slurm does not answer
     ledger, timed = Ledger(output_dir).refresh(), sweep.settings.get("latency", ())
-    seconds = expected_seconds(jobs, ledger, launcher.get("processes_per_cell") or 1)
+    processes, cache = launcher.get("processes_per_cell") or 1, sweep.settings.get("cache")
+    seconds = expected_seconds(jobs, ledger, processes, cache)
     seconds = with_timing(seconds, jobs, ledger, timed, [k for k in timed if sweep.done(ledger, k)])
     packs = slurm_packs(jobs, launcher, seconds)
     submission = Submission(new_run(), "slurm", launcher, len(packs), cluster=local_cluster())

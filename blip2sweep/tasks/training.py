@@ -23,6 +23,9 @@ from blip2sweep.wire.recovery import RecoveryJob
 
 SEMANTICS = 1  # raise it when the same choice is read differently
 MOST_TARGETS = 1000  # texts of one sample that are learnt
+# Samples that are drawn where nothing else is said: as many as the default steps read. It is the same for all steps and
+# batch sizes, so that cells which differ in these are trained on one set.
+MOST_DRAWN = 4800
 
 
 class Row(NamedTuple):
@@ -141,10 +144,10 @@ def check_kind(data: TaskData) -> None:
         )
 
 
-def most_read(recover: Mapping[str, Any], split: TaskData, left: int, read: int) -> int:
-    """The number of samples to draw: `recover.n_samples`, by default all, but no more than training reads.
+def n_drawn(recover: Mapping[str, Any], split: TaskData, left: int) -> int:
+    """The number of samples to draw: `recover.n_samples`, by default all, but no more than MOST_DRAWN.
 
-    left: samples that may be drawn. read: rows that all steps read. Raises UserError where there are too few.
+    left: samples that may be drawn. Raises UserError where there are too few.
     """
     given = recover.get("n_samples")
     if not left:
@@ -156,7 +159,7 @@ def most_read(recover: Mapping[str, Any], split: TaskData, left: int, read: int)
         raise UserError(
             f"recover.n_samples={given}: {split.name} has {left} that calibration does not measure; right: at most as many"
         )
-    return int(given) if given is not None else min(left, read)
+    return int(given) if given is not None else min(left, MOST_DRAWN)
 
 
 def choose(split: TaskData, n_samples: int, seed: int, without: Collection[Id] = ()) -> TaskData:

@@ -134,7 +134,9 @@ def test_what_is_wrong_is_one_line(asked: list[object], tmp_path: Path, words: l
 def test_a_child_process_measures_it_and_a_verb_prints_it(opt: Loaded, tmp_path: Path) -> None:
     ran = blip2sweep("influence", "calibration.n_samples=8", cwd=tmp_path)
     assert ran.code == 0, ran
-    assert "measuring the influence of the blocks of tiny on 8 calibration samples, once" in " ".join(ran.err.split())
+    told = " ".join(ran.err.split())
+    assert "measuring the influence of the blocks of tiny on 8 calibration samples, once" in told
+    assert "recover may train on their images" in told
     (file,) = (tmp_path / "outputs" / "influence").iterdir()
     found = json.loads(file.read_text())["parts"]
     order = sorted(range(6), key=lambda i: found["vit"][i])

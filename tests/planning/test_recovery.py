@@ -20,7 +20,7 @@ from blip2sweep.recipe.compact import expand, targets
 from blip2sweep.recipe.trained import control_of, recovery_of, training_name
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.tasks.training import batch, planned_training
+from blip2sweep.tasks.training import MOST_DRAWN, batch, n_drawn, planned_training
 from tests.composing import plan
 from tests.results.test_scoring_process import jobs, run
 
@@ -232,9 +232,20 @@ def test_a_larger_draw_contains_the_smaller_one() -> None:
     assert large is not None
     assert large.data.samples[:40] == small.data.samples
     assert small.held_out_images < large.held_out_images
-    read = cell("recover=lora", "part=none", "recover.steps=2", "recover.batch_size=8").training
-    assert read is not None
-    assert read.n_samples == 16  # more are never read
+
+
+def test_cells_that_differ_in_steps_are_trained_on_one_set() -> None:
+    words = ("recover.steps=2", "recover.steps=500", "recover.steps=2 recover.batch_size=8", "recover.loss=distill")
+    made = [cell("recover=lora", "part=none", *w.split()) for w in words]
+    assert len({m.key for m in made}) == len(words)
+    assert len({m.columns()["recover_data"] for m in made}) == 1  # type: ignore[typeddict-item]
+    assert {m.columns()["recover_samples"] for m in made} == {256}  # type: ignore[typeddict-item]
+
+
+def test_a_large_split_is_not_drawn_whole() -> None:
+    split = cell("recover=lora", "part=none").training.data  # type: ignore[union-attr]
+    assert [n_drawn({}, split, left) for left in (100, 10**6)] == [100, MOST_DRAWN]
+    assert n_drawn({"n_samples": 9000}, split, 10**6) == 9000
 
 
 def test_batches_are_a_function_of_seed_and_step() -> None:
@@ -356,6 +367,8 @@ def test_training_costs_what_it_took(tmp_path: Path) -> None:
     seconds = expected_seconds(these, Ledger(tmp_path).refresh())
     assert seconds[done["key"]] == 2.0
     assert {round(seconds[j["key"]], 6) for j in trained if _steps(j) == 100} == {22.0}
+    for cache in ("memory", "off"):  # nothing was kept for this cell, so it is trained again
+        assert expected_seconds(these, Ledger(tmp_path).refresh(), cache=cache)[done["key"]] == 12.0
 
 
 def _steps(job: dict[str, Any]) -> int:

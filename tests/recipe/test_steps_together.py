@@ -89,7 +89,7 @@ def test_a_group_as_long_as_the_row_is_read_back(tmp_path: Path, options: dict[s
 def test_columns_of_a_row() -> None:
     found = [recipe_columns(recipe(*chosen), 1_005_056) for chosen in EVERY]
     assert {c.get("blocks_dropped") for c in found} == {None, "vit:4-5 qformer:0"}
-    assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4"}
+    assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4", "mixed"}
     words = {str(c["recover"]).removesuffix(", off the grid") for c in found if "recover" in c}
     assert words == {"lora r4 distill 150 steps", "lora r8 150 steps", "full 20 steps"}
     assert sum("recover" in c for c in found) == len(EVERY) * 3 // 4

@@ -20,7 +20,8 @@ from tests.in_process import jobs
 
 pytestmark = pytest.mark.thorough
 
-WORDS = ("part=qformer", "quant.bits=3", "recover=lora", "recover.target=qformer:0:attention", "recover.steps=3")
+WORDS = ("part=qformer", "quant.bits=3", "recover=lora", "recover.target=qformer:0:attention", "recover.steps=3",
+         "recover.n_samples=96")  # fmt: skip
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from blip2sweep.compression.undo import Undo
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.calibrated import beyond_sparsity, part_calibrates, part_norms
+from blip2sweep.recipe.calibrated import beyond_sparsity, part_calibrates, part_norms, reaching
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.wire.pack import JsonObject
 
@@ -117,15 +117,10 @@ class _Work:
         self._batches = cache(partial(owner.calibration_batches, kind, calibration, [*self.before]))
 
     def inputs(self, part: PartRecipe) -> PartInputs:
-        before = self.before if self.whole_model else self._under_and_before(part)
+        there = reaching(self.under, part.part)
+        before = self.before if self.whole_model else [] if there.empty else [there.hash]
         measured_on = [self.owner.origin, self.calibration.measured(part.part.reads_text), before]
         return PartInputs(self.owner.loaded, part, self.owner.memo, self._batches, digest(measured_on), self.in_use)
-
-    def _under_and_before(self, part: PartRecipe) -> list[str]:
-        """The name of the steps in a part and in those that are computed before it. Others change nothing that it gets."""
-        names = list(self.under.parts)
-        there = Recipe({n: self.under.parts[n] for n in names[: names.index(part.part.name) + 1]})
-        return [] if there.empty else [there.hash]
 
 
 @contextmanager

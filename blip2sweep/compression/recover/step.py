@@ -126,7 +126,8 @@ def from_entry(entry: Mapping[str, object]) -> Recovery:
 
 
 def text(entry: Mapping[str, object]) -> str:
-    """A spec in words, for people: `lora r8 distill 150 steps`."""
+    """A spec in words, for people: `lora r8 distill 150 steps merged`."""
     loss = [str(entry["loss"])] if entry.get("loss") not in (None, "task") else []
     rank = [f"r{entry['rank']}"] if "rank" in entry else []
-    return " ".join([str(entry["method"]), *rank, *loss, f"{entry.get('steps')} steps"])
+    merged = ["merged"] if entry.get("merged") else []
+    return " ".join([str(entry["method"]), *rank, *loss, f"{entry.get('steps')} steps", *merged])
