@@ -9,6 +9,7 @@ import pandas as pd
 
 from blip2sweep.analysis.main_metric import main_metric, metrics_of
 from blip2sweep.analysis.models import models_of
+from blip2sweep.analysis.steps import untrained
 from blip2sweep.console.printing import one_line
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.trained import OFF_GRID
@@ -93,6 +94,13 @@ def _further_notes(table: pd.DataFrame) -> Iterator[str]:
         yield (
             "drop is against the baseline also where a row is recovered; drop to control is against the uncompressed model with the "
             "same recovery, a row of this table too, and what compression costs where both are trained alike"
+        )
+    kept, plain = untrained(table)
+    if kept.any():
+        control = ", and a control is the baseline" if plain.any() else ""
+        yield (
+            f"kept 0: training did not help on held-out images in {kept.sum()} of {table['recover'].notna().sum()} recovered cells, "
+            f"so they are as before it{control}; recover.holdout=0 takes the last step"
         )
     if "recover" in table and table["recover"].map(str).str.endswith(OFF_GRID).any():
         yield f"{OFF_GRID}: trained weights are on no grid of a quantizer, so they count 16 bits each"

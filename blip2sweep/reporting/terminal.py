@@ -14,6 +14,7 @@ from rich.table import Table
 
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.main_metric import by_other_rules, metric_of, metrics_of
+from blip2sweep.analysis.steps import with_kept
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
@@ -39,7 +40,7 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     All values are texts.
     """
     differ = names_differ(table)
-    table = by_role(table) if differ else table
+    table = with_kept(by_role(table) if differ else table)
     out = pd.DataFrame(index=table.index)
     for column in ("model", "dtype", "task", "samples"):
         if column in table and table[column].nunique() > 1:
