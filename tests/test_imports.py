@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "chat": set(),
     "tasks": {"cache", "chat", "metrics", "rows"},
     "models": {"cache", "rows", "tasks"},
-    "compression": {"models"},
+    "compression": {"cache", "models"},
     "recipe": {"compression", "models"},
     "apply": {"cache", "compression", "models", "recipe", "tasks"},
     "backends": {"apply", "cache", "compression", "models", "recipe", "rows", "tasks"},

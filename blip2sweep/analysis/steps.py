@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from blip2sweep.analysis.recipes import Entry, entry_text, part_of, setting_name
+import pandas as pd
+
+from blip2sweep.analysis.recipes import Entry, entries, entry_text, part_of, setting_name
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
@@ -29,6 +31,24 @@ def before_recovery(recipe: Sequence[Entry]) -> list[Entry]:
     """The entries of the steps before the recovery; all of them where nothing is recovered."""
     kinds = [kind_of(e) for e in recipe]
     return list(recipe[: kinds.index(RECOVER)] if RECOVER in kinds else recipe)
+
+
+def with_kept(table: pd.DataFrame) -> pd.DataFrame:
+    """The table whose column `recover` says too which step held-out images chose: `lora r8 20 steps, kept 0`."""
+    if not {"recover", "recover_steps"} <= {*table}:
+        return table
+    pairs = zip(table["recover"], table["recover_steps"], strict=True)
+    return table.assign(recover=[f"{text}, kept {step:g}" if pd.notna(step) else text for text, step in pairs])
+
+
+def untrained(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """(whether held-out images chose step 0 for a row, whether it is uncompressed besides): then it is as the baseline."""
+    if not {"recover", "recover_steps", "recipe_json"} <= {*table}:
+        none = pd.Series(False, index=table.index)
+        return none, none
+    kept = table["recover"].notna() & table["recover_steps"].eq(0)
+    plain = [k and not before_recovery(entries(str(r))) for k, r in zip(kept, table["recipe_json"], strict=True)]
+    return kept, pd.Series(plain, index=table.index, dtype=bool)
 
 
 def kinds_text(recipe: Iterable[Entry]) -> str:

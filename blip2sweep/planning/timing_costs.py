@@ -10,7 +10,7 @@ from blip2sweep.wire.pack import CellJob
 
 # Images that are answered while a cell is timed, in the fewest rounds and in the most, and the seconds after which no
 # further round begins (blip2sweep/backends/torch/turns.py).
-FEWEST, MOST, BUDGET = 700, 1800, 60.0
+FEWEST, MOST, BUDGET = 950, 1800, 60.0
 
 
 def with_timing(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from blip2sweep.analysis.dropoff import MARGIN, too_few
+from blip2sweep.analysis.steps import untrained
 from blip2sweep.metrics import fewest_images, unseen
 
 FEWEST_BETTER, SHARE_BETTER = 3, 0.1
@@ -16,10 +17,11 @@ FEW_CHANGED = 10  # images; below that, images that were not drawn are most of t
 def unseen_notes(table: pd.DataFrame, metrics: Sequence[str]) -> Iterator[str]:
     """The notes on a table, one line each: few changed images, no safe width, a baseline that many cells beat.
 
-    table: of cells as `build_table` gives them.
+    table: of cells as `build_table` gives them. A control of which no training step was kept is the baseline by
+    construction, so that it changed no image hides nothing.
     """
     for metric in (m for m in metrics if f"changed_{m}" in table):
-        own = table[(table["part"] != "none") & table[f"changed_{metric}"].notna()]
+        own = table[(table["part"] != "none") & table[f"changed_{metric}"].notna() & ~untrained(table)[1]]
         if len(own):
             few, n = own[own[f"changed_{metric}"] < FEW_CHANGED], int(own["images"].min())
             which = f"{metric}: " if len(metrics) > 1 else ""

@@ -99,7 +99,7 @@ def _untrained(controls: pd.DataFrame) -> str:
         return ""
     return (
         f" For {none} of {len(controls)} controls held-out images chose step 0, so they are the baseline itself: no training helped there, "
-        "as where the model was trained on these images before."
+        "as where the model was trained on these images before. With recover.holdout=0 the last step is taken."
     )
 
 
@@ -108,7 +108,8 @@ def _recovered(row: Row, data: pd.DataFrame, metric: MetricText) -> str:
     before = f"keeps {start['kept'].iloc[0]:.0f} % of {metric.label} untrained and " if len(start) else "keeps "
     kept = f"{number(row, 'kept'):.0f} %{_percent(row)}"
     of = f", the best of {row['tried']} recoveries" if number(row, "tried") > 1 else ""
-    text = f"{row['what']} {before}{kept} after {row['how']}, {number(row, 'steps'):g} steps{of}"
+    chosen = f" (kept {number(row, 'chosen'):g})" if number(row, "chosen") == number(row, "chosen") else ""
+    text = f"{row['what']} {before}{kept} after {row['how']}, {number(row, 'steps'):g} steps{chosen}{of}"
     if number(row, "kept_control") != number(row, "kept_control"):
         return f"{text} (of the baseline; it has no control)"
     lost = _amount(row, "drop_control", "drop_control_low", "drop_control_high")

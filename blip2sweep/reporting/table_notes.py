@@ -9,12 +9,14 @@ import pandas as pd
 
 from blip2sweep.analysis.main_metric import main_metric, metrics_of
 from blip2sweep.analysis.models import models_of
+from blip2sweep.analysis.steps import untrained
 from blip2sweep.console.printing import one_line
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.trained import OFF_GRID
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.few_images import unseen_notes
 
+STEADY = 0.02  # what the times of one baseline may differ by, and rows still compare by their own
 NOT_SCORED = (
     "nothing is scored here; right: `blip2sweep rescore`, or of a split without annotations `blip2sweep answers`"
 )
@@ -70,8 +72,20 @@ def _latency_notes(table: pd.DataFrame) -> list[str]:
     if not where:
         return []
     lacking = "; other cells simulate their kernels, or were not timed" if len(timed) < len(table) else ""
-    several = " (compare rows of one device by ms; × is within a run)" if len(where) > 1 else ""
-    return [f"ms: median of one image alone on {' and '.join(where)}{several}; ×: of the baseline's in turns{lacking}"]
+    return [
+        f"ms: median of one image alone on {' and '.join(where)}; baseline ms: the baseline's in turns with that row, and not its "
+        f"own row's; × baseline: ms / baseline ms{_apart(timed)}{lacking}"
+    ]
+
+
+def _apart(timed: pd.DataFrame) -> str:
+    """How to compare rows, where the machine was not the same for all: another device, or another load."""
+    if "latency_ms_baseline" not in timed:
+        return ""
+    least, most = timed["latency_ms_baseline"].min(), timed["latency_ms_baseline"].max()
+    if not most > least * (1 + STEADY):
+        return ""
+    return f"; baseline ms is from {least:.4g} to {most:.4g}, so compare rows by ×, not by ms"
 
 
 def _further_notes(table: pd.DataFrame) -> Iterator[str]:
@@ -80,6 +94,13 @@ def _further_notes(table: pd.DataFrame) -> Iterator[str]:
         yield (
             "drop is against the baseline also where a row is recovered; drop to control is against the uncompressed model with the "
             "same recovery, a row of this table too, and what compression costs where both are trained alike"
+        )
+    kept, plain = untrained(table)
+    if kept.any():
+        control = ", and a control is the baseline" if plain.any() else ""
+        yield (
+            f"kept 0: training did not help on held-out images in {kept.sum()} of {table['recover'].notna().sum()} recovered cells, "
+            f"so they are as before it{control}; recover.holdout=0 takes the last step"
         )
     if "recover" in table and table["recover"].map(str).str.endswith(OFF_GRID).any():
         yield f"{OFF_GRID}: trained weights are on no grid of a quantizer, so they count 16 bits each"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.main_metric import by_other_rules, metric_of, metrics_of
+from blip2sweep.analysis.steps import with_kept
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
@@ -26,7 +27,8 @@ TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\te
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
-LEAST = ("ms", "× baseline", "merged", "bits/weight", "its interval", "key")  # then metrics
+LEAST = ("ms", "baseline ms", "× baseline", "merged", "bits/weight", "its interval", "key")  # then metrics
+RIGHT = ("bits", "drop", "drop to control", "bits/weight", "ms", "baseline ms", "× baseline")  # besides metrics
 # Columns of further steps, where a row has one.
 FURTHER = {"blocks_dropped": "dropped", "sparsity": "sparsity", "recover": "recover", "merged": "merged"}
 KEY_LETTERS = 6  # of a key where the whole has no room; a beginning names a cell if no other cell has it
@@ -38,7 +40,7 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     All values are texts.
     """
     differ = names_differ(table)
-    table = by_role(table) if differ else table
+    table = with_kept(by_role(table) if differ else table)
     out = pd.DataFrame(index=table.index)
     for column in ("model", "dtype", "task", "samples"):
         if column in table and table[column].nunique() > 1:
@@ -64,7 +66,8 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
             out["noise"] = floor
     out["bits/weight"] = [_number(v, 2) for v in table["bits_per_weight"]]
     if "latency_ms_median" in table:
-        out["ms"], out["× baseline"] = zip(*[_latency(row) for row in table.to_dict("records")], strict=True)
+        times = [_latency(row) for row in table.to_dict("records")]
+        out["ms"], out["baseline ms"], out["× baseline"] = zip(*times, strict=True)
     if "status" in table and (table["status"] != "done").any():
         out["status"] = [_text(r.get("failure")) or "done" for r in table.to_dict("records")]
     out["key"] = table["key"]
@@ -141,7 +144,7 @@ def rich_table(short: pd.DataFrame, title: str | None = None) -> Table:
     named = None if title is None else cell(title)
     drawn = Table(title=named, header_style="bold", row_styles=["", "dim"] if len(short) > 30 else None)
     for column in short:
-        right = column in ("bits", "drop", "drop to control", "bits/weight", "ms", "× baseline", *main_metrics())
+        right = column in (*RIGHT, *main_metrics())
         whole = column in ("key", "drop", "95 % interval", "drop to control", "its interval")
         drawn.add_column(str(column), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in short.itertuples(index=False):
@@ -225,9 +228,10 @@ def _floor(row: Row, metrics: list[str]) -> str:
     return "" if all(map(math.isnan, changes)) else " / ".join(_number(c, 3) or "?" for c in changes)
 
 
-def _latency(row: Row) -> tuple[str, str]:
-    """Milliseconds of one image alone, and their ratio to the baseline's of the same run."""
-    return f"{number(row, 'latency_ms_median'):.3g}".replace("nan", ""), _number(number(row, "latency_ratio"), 2)
+def _latency(row: Row) -> tuple[str, str, str]:
+    """Milliseconds of one image alone, those of the baseline in the same turns, and their ratio."""
+    own, base = (f"{number(row, f'latency_ms_{what}'):.4g}".replace("nan", "") for what in ("median", "baseline"))
+    return own, base, _number(number(row, "latency_ratio"), 2)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,7 +1,8 @@
 """The newest latency of a cell as columns of its row, and which cells were timed and which not.
 
 A row has the numbers of one device and one number of threads: those that were measured last. It has them for single
-images, and for the largest batch that was measured there.
+images, and for the largest batch that was measured there. The baseline in it is that of the same turns, which is not
+the row of the baseline: that was timed at another time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def _numbers(line: LatencyLine) -> Row:
     found: Row = {
         "latency_ms_median": line["ms_median"],
         "latency_ms_p90": line["ms_p90"],
+        "latency_ms_baseline": line["baseline_ms_median"],
         "latency_ratio": _ratio(line["ms_median"], line["baseline_ms_median"]),
     }
     if "joules" in line and "baseline_joules" in line:

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 
 from blip2sweep import outside
 from blip2sweep.backends.backend import Answered, Backend, NoImage, load_backend
+from blip2sweep.console import work_log
 from blip2sweep.wire.pack import Settings
 from blip2sweep.wire.processes import Failed, Task
 from blip2sweep.workers.run_cell import failure
@@ -52,6 +53,7 @@ class Runner:
 def main(argv: list[str]) -> int:
     """Serve from the command line."""
     end_with_parent(signal.SIGKILL)
+    work_log.to_stderr()
     with Connection(int(argv[0])) as connection:
         serve(connection)
     return 0

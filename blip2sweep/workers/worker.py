@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered, Backend, load_backend
+from blip2sweep.console import work_log
 from blip2sweep.console.printing import say as printed
 from blip2sweep.errors import UserError
 from blip2sweep.machine.processes import settle_user
@@ -236,6 +237,7 @@ def main(argv: list[str]) -> int:
     stop = Stop()
     stop.install()
     end_with_parent()
+    work_log.to_stderr()
     try:
         pack = share(read_pack(Path(argv[0])), *argv[1:2])
         with closing(Journal(Path(pack["output_dir"]))) as journal:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.thorough
 
 CELLS = ("backend=dummy", "task=shapes_vqa", "task.limit=4", "part=vit", "drop_blocks=none,vit:1", "quant.bits=none,4")
 SIMULATED = "not timed: 2 (quantization is simulated without quant.packed)"
-LATENCY = ("latency_ms_median", "latency_ms_p90", "latency_ratio")
+LATENCY = ("latency_ms_median", "latency_ms_p90", "latency_ms_baseline", "latency_ratio")
 
 
 def sweep(folder: Path, *words: str, name: str = "s", **behaviour: Any) -> Ran:

@@ -25,7 +25,7 @@ from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.terminal import short_table
 from tests.reporting.browser import chromium, errors, open_report, wait
 from tests.synthetic import build, whole
-from tests.synthetic_steps import INFLUENCES, build_steps
+from tests.synthetic_steps import INFLUENCES, build_steps, dropped, recovered
 
 FURTHER = ("kinds", "importance", "recovery", "together")
 
@@ -89,7 +89,7 @@ def test_sentences_say_which_blocks_matter_and_that_sums_mislead(source: Source,
     assert "and most (block 1: 0." in blocks
     assert "Influence orders them alike to this degree (Spearman's rank correlation): vit 0." in blocks
     assert "without qformer:4-5 keeps 3" in recovered
-    assert "the best of 3 recoveries" in recovered
+    assert "500 steps (kept 120), the best of 3 recoveries" in recovered
     assert controls.startswith("The controls, the uncompressed model with the same recovery, have 100 to 103 %")
     assert sums.startswith(
         "Sums of single drops mislead: of 7 cells whose pieces were run alone 6 lose significantly more"
@@ -221,6 +221,36 @@ def test_every_figure_is_drawn(page: Any, made: dict[str, Figure]) -> None:
             f"return document.getElementById('note-{name}').textContent"
         )
     assert errors(page) == []
+
+
+def test_the_step_that_was_kept_is_told_and_a_control_of_step_0_is_no_cell_that_changed_little(tmp_path: Path) -> None:
+    build(
+        tmp_path,
+        [[recovered("llm:all:all", 20)], [dropped("llm:5"), recovered("llm:all:all", 20)]],
+        values=lambda e: 0.5,
+        n=40,
+    )
+    table = load_source(tmp_path).table
+    trained = table["recipe_json"].str.contains('"recover"')
+    plain = trained & ~table["recipe_json"].str.contains("drop_blocks")
+    table = table.assign(
+        recover=["lora r8 20 steps" if t else None for t in trained],
+        recover_steps=[(0.0 if p else 12.0) if t else float("nan") for t, p in zip(trained, plain, strict=True)],
+        changed_cider=[0.0 if t else float("nan") for t in trained],
+    )
+    texts = dict(zip(table["key"], short_table(table)["recover"], strict=True))
+    assert {texts[k] for k in table.loc[plain, "key"]} == {"lora r8 20 steps, kept 0"}
+    assert sorted(texts.values()) == ["", "lora r8 20 steps, kept 0", "lora r8 20 steps, kept 12"]
+    assert table["recover"].dropna().eq("lora r8 20 steps").all()
+    told = "\n".join(notes(table))
+    assert (
+        "kept 0: training did not help on held-out images in 1 of 2 recovered cells, so they are as before it, and a control is the baseline"
+        in told
+    )
+    assert "recover.holdout=0 takes the last step" in told
+    assert f"cell {table.loc[trained & ~plain, 'key'].item()}: only 0 of 40 images changed" in told
+    assert str(table.loc[plain, "key"].item()) not in told
+    assert "kept 0" not in "\n".join(notes(table[~plain]))
 
 
 @pytest.mark.xdist_group("chromium")

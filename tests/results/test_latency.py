@@ -49,8 +49,9 @@ def attempts(folder: Path, **asked: Any) -> Attempts:
 def test_a_row_has_single_images_and_the_largest_batch_with_where_that_was(tmp_path: Path) -> None:
     write(Journal(tmp_path), measured(2.0), measured(1.0, 8), measured(0.5, 64))
     assert latency.columns(attempts(tmp_path)) == {
-        "latency_ms_median": 2.0, "latency_ms_p90": 4.0, "latency_ratio": 0.5,
-        "latency_ms_median_batch": 0.5, "latency_ms_p90_batch": 1.0, "latency_ratio_batch": 0.125,
+        "latency_ms_median": 2.0, "latency_ms_p90": 4.0, "latency_ms_baseline": 4.0, "latency_ratio": 0.5,
+        "latency_ms_median_batch": 0.5, "latency_ms_p90_batch": 1.0, "latency_ms_baseline_batch": 4.0,
+        "latency_ratio_batch": 0.125,
         "latency_batch": 64, "latency_device": "d", "latency_threads": 2,
     }  # fmt: skip
     assert latency.columns(Attempts()) == {}

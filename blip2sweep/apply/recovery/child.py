@@ -21,6 +21,7 @@ from blip2sweep.apply.recovery.teacher import teacher_of
 from blip2sweep.compression.recover import DISTILL
 from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.compression.step import QUANTIZE
+from blip2sweep.console import work_log
 from blip2sweep.errors import UserError
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.machine.stopping import Stopped
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 def main(folder: Path) -> int:
     """0 when all is trained, or when it was asked to stop; 1 when it failed, and why is in a file."""
     job = cast("CourseJob", json.loads((folder / JOB).read_text()))
+    if job["told"]:
+        work_log.to_stderr()
     try:
         outcome = _trained(folder, job, _together(folder, job["device"]))
     except Stopped:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from blip2sweep.apply.recovery.lessons import LEARNS, Pictures, Texts
 from blip2sweep.apply.recovery.loss import likelihood, of_batch
+from blip2sweep.apply.recovery.told import Told
 from blip2sweep.errors import UserError
 from blip2sweep.machine import stopping
 from blip2sweep.machine.memory import is_out_of_memory
@@ -56,6 +57,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.spec, self.texts, self.pictures, self.teacher = spec, texts, pictures, teacher
         self.learner, self.group, self.checkpoints = learner, group, checkpoints
+        self.told = Told(spec, texts, group)
 
     def __call__(self, asked: Callable[[], bool] = stopping.asked) -> Outcome:
         """Train from the last checkpoint on.
@@ -68,6 +70,7 @@ class Trainer:
 
     def _all(self, progress: Progress, asked: Callable[[], bool]) -> Outcome:
         began, before = time.monotonic(), progress.seconds
+        self.told.begins(progress)
         while True:
             if progress.step not in progress.losses and progress.step in self._measured:
                 self._measure(progress)
@@ -103,6 +106,7 @@ class Trainer:
         (loss * self.learner.scale).backward()
         if not self.learner.step(self.group.added(self.learner.gradients()), step):
             self._overflow(step)
+        self.told.learns(step + 1, loss)
 
     def _overflow(self, step: int) -> None:
         """In float16 the next loss is scaled less. Elsewhere a gradient that is not finite is an error."""
@@ -123,12 +127,14 @@ class Trainer:
         loss = float(found[0] / found[1])
         known = [x for x in progress.losses.values() if x == x]
         progress.losses[progress.step] = loss
+        self.told.measures(progress.step, loss)
         if progress.best is None or loss < min(known, default=float("inf")):
             progress.best_step, progress.best = progress.step, self.learner.copies()
 
     def _outcome(self, progress: Progress) -> Outcome:
         last: Sequence[Tensor] = self.learner.copies()
         best, step = (progress.best, progress.best_step) if progress.best else (last, progress.step)
+        self.told.keeps(step, progress.losses)
         return Outcome(self.learner.made(best), step, dict(progress.losses), progress.seconds)
 
 

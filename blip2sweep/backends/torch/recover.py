@@ -25,6 +25,7 @@ from blip2sweep.canonical import digest
 from blip2sweep.compression.recover import DISTILL
 from blip2sweep.compression.recover.step import layers_of
 from blip2sweep.compression.step import QUANTIZE, RECOVER
+from blip2sweep.console import work_log
 from blip2sweep.errors import UserError
 from blip2sweep.machine import stopping
 from blip2sweep.recipe import Recipe
@@ -130,6 +131,7 @@ class Recoverer:
             "model": job["model"], "folder": job["folder"], "device": self.device, "recipe": targets(recipe.until(RECOVER)),
             "recovery": _section(job), "spec": spec.fields(), "paths": list(paths),
             "checkpoint": str(path) if path else None, "name": name, "parent": os.getpid(),
+            "told": work_log.told(),
         }  # fmt: skip
         return train_together(whole, {QUANTIZE: state.prepared, **state.made}, spec.processes, stopping.asked)
 

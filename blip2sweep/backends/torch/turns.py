@@ -19,7 +19,7 @@ from blip2sweep.machine.energy import Meter
 from blip2sweep.wire.latency import Latency
 
 CELL, BASELINE = "cell", "baseline"
-FEWEST, MOST = 2, 6  # rounds; a round is a turn of each
+FEWEST, MOST = 3, 6  # rounds, a turn of each; of three turns one that is disturbed moves no median
 BUDGET = 60.0  # seconds after which no further round begins
 SINGLES, BATCHES = 8, 2  # timed in each turn
 COUNTED = 0.5  # seconds of a block below which a device's counter of energy is too coarse

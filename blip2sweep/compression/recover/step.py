@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from blip2sweep.compression.quantize import installed
 from blip2sweep.compression.recover.options import Chosen, chosen
+from blip2sweep.compression.recover.peft_here import lacking
 from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.compression.step import RECOVER, Entries, Pair, Spec, SpecFields, parse_target
 from blip2sweep.errors import MissingExtra, UserError
@@ -44,9 +44,9 @@ def resolve(
 
 
 def _check_installed(options: Chosen, where: str) -> None:
-    if options.spec.has_adapters and not installed("peft"):
+    if options.spec.has_adapters and (why := lacking()) is not None:
         raise MissingExtra(
-            f"{where}={options.spec.method}: needs peft, which is not installed; right: pip install "
+            f"{where}={options.spec.method}: needs peft, which {why}; right: pip install "
             f"'blip2sweep[recover]', or {where}=full",
             options.used,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from blip2sweep.apply.patch import Patch
-from blip2sweep.apply.recovery import progress
+from blip2sweep.apply.recovery import progress, told
 from blip2sweep.apply.recovery.kept import tensors
 from blip2sweep.apply.recovery.learner import Learner, rate
 from blip2sweep.apply.recovery.lessons import Pictures, Read, Texts, pixels_of
@@ -60,6 +61,30 @@ def test_a_training_that_goes_on_makes_the_same_bits(
     torch.set_num_threads(1)
     assert bits(again) == bits(whole)
     assert (again.step, again.losses) == (whole.step, whole.losses)
+
+
+def test_its_log_says_where_it_begins_goes_on_and_what_it_keeps(
+    tiny: Loaded, pixels: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = list[str]()
+    monkeypatch.setattr(told, "tell", lines.append)
+    paths, path = paths_of(tiny, "qformer"), tmp_path / "c.safetensors"
+    with pytest.raises(Stopped):
+        trained(tiny, recovery(), paths, SAMPLES, path=path, pixels=pixels, asked=asks(2))
+    assert lines[0] == "recover: begins: 4 steps of 4, 45 references, 15 held out"
+    lines.clear()
+    monkeypatch.setattr(told, "SECONDS", 0.0)
+    outcome = trained(tiny, recovery(), paths, SAMPLES, path=path, pixels=pixels)
+    assert lines[0] == "recover: goes on at step 2: 4 steps of 4, 45 references, 15 held out"
+    assert (
+        lines[-1]
+        == f"recover: keeps step {outcome.step} of 4, the least held-out loss, {outcome.losses[outcome.step]:.4f}"
+    )
+    assert f"recover: step 4 of 4, held-out loss {outcome.losses[4]:.4f}" in lines
+    assert re.fullmatch(r"recover: step 3 of 4, loss \d+\.\d{4}", next(x for x in lines if ", loss" in x))
+    lines.clear()
+    trained(tiny, recovery(steps=1), paths, EVERY, pixels=pixels)
+    assert lines[-1] == "recover: keeps step 1 of 1, the last: nothing is held out"
 
 
 @pytest.mark.usefixtures("always")

@@ -59,7 +59,7 @@ def test_the_recipe_is_in_the_model_for_the_cells_turns_alone(
 ) -> None:
     before = [backend(job).predictions.hash for job in made]
     found = backend.measure(made[1])
-    assert [quantized for quantized, _ in seen] == [True] * 4 + [False] * 6 + [True] * 3
+    assert [quantized for quantized, _ in seen] == [True] * 4 + [False] * 6 + [True] * 5 + [False] * 3
     images = len({s.image_id for s in backend.task(made[1]).samples})
     assert [x["batch"] for x in found] == [1, images]
     assert {(x["device"], x["threads"]) for x in found} == {(cpu_name(), torch.get_num_threads())}

@@ -72,7 +72,7 @@ def test_no_further_round_begins_after_the_budget(monkeypatch: pytest.MonkeyPatc
     bench = Bench()
     one, _ = bench()
     assert one["runs"] == turns.FEWEST * turns.SINGLES
-    assert bench.entered == [CELL, BASELINE, CELL]
+    assert bench.entered == [CELL, BASELINE, CELL, BASELINE]
 
 
 @pytest.mark.parametrize("fits", [{CELL: 4}, {BASELINE: 4}])
@@ -87,6 +87,18 @@ def test_a_baseline_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     one, _ = bench(only=(CELL,))
     assert one["baseline_ms_median"] == one["ms_median"]
     assert set(bench.entered) == {CELL}
+
+
+def test_one_disturbed_turn_moves_neither_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the fewest rounds: a turn of one side takes three times as long."""
+    monkeypatch.setattr(turns, "BUDGET", -1.0)
+    bench = Bench()
+    run = bench.run
+    monkeypatch.setattr(
+        bench, "run", lambda batch, i: (run(batch, i)[0] * (3 if bench.entered == [CELL] else 1), batch)
+    )
+    for x in bench():
+        assert x["ms_median"] / x["baseline_ms_median"] == pytest.approx(0.5)
 
 
 def test_one_image_has_one_batch_size() -> None:

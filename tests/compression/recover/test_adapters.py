@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from blip2sweep.compression.recover import peft_here
 from blip2sweep.compression.recover.adapters import Adapter, Trained, Tuned, factors, insert, put, scale
 from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.compression.undo import Undo
@@ -116,8 +118,40 @@ def test_what_peft_cannot_adapt_leaves_the_model_as_it_was(model: Small) -> None
 # ---- planning
 
 
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    peft_here.lacking.cache_clear()
+    yield
+    peft_here.lacking.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_broken_peft_is_one_line_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peft.py").write_text("from os import nothing_of_this_name")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("BLIP2SWEEP_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(
+        MissingExtra, match=r"^recover=lora: needs peft, which cannot be imported \(ImportError: cannot"
+    ) as said:
+        plan("recover=lora", "part=none")
+    assert "\n" not in str(said.value)
+    assert str(said.value).endswith("right: pip install 'blip2sweep[recover]', or recover=full")
+    assert plan("recover=full", "part=none").cells
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_that_peft_can_be_imported_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLIP2SWEEP_CACHE_DIR", str(tmp_path / "cache"))
+    answers = [None, "asked twice"]
+    monkeypatch.setattr(peft_here, "import_error", lambda: answers.pop(0))
+    assert peft_here.lacking() is None
+    peft_here.lacking.cache_clear()
+    assert peft_here.lacking() is None
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_an_absent_peft_is_one_line_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blip2sweep.compression.recover.step.installed", lambda name: name != "peft")
+    monkeypatch.setattr(peft_here, "installed", lambda name: name != "peft")
     with pytest.raises(
         MissingExtra, match=r"recover=lora: needs peft.*pip install 'blip2sweep\[recover\]', or recover=full$"
     ):
