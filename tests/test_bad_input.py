@@ -57,6 +57,37 @@ CASES = {
     "dtype": (["model.dtype=int8"], ["model.dtype=int8", "bfloat16, float16, float32"]),
     "a setting nothing consumes": (["generation.length_penalty=2"], ["length_penalty=2", "used by no cell"]),
     "a chat model for no task": (["chat=openai"], ["chat=openai: used by no cell"]),
+    "a ratio of 2of4": (
+        ["part=vit", "quant.bits=none", "sparsity=magnitude", "sparsity.pattern=2of4", "sparsity.ratio=0.7"],
+        ["sparsity.ratio=0.7: used by no cell", "2of4 always takes half of the weights"],
+    ),
+    "a temperature without a teacher": (
+        ["part=none", "recover=full", "recover.temperature=2"],
+        ["recover.temperature=2: used by no cell", "recover.loss=task has no teacher", "or recover.loss=distill"],
+    ),
+    "quantized again, and never before": (
+        ["part=none", "recover=lora", "recover.requantize=true"],
+        ["used by no cell", "nothing that is trained is quantized"],
+    ),
+    "an option of no recovery": (["part=none", "recover.rank=4"], ["nothing is trained", "or recover=lora"]),
+    "a split that is not there": (
+        ["part=none", "recover=full", "recover.split=nothere"], ["recover.split=nothere: no annotation file"]
+    ),
+    "more samples than there are": (
+        ["part=none", "recover=full", "recover.n_samples=10000000"],
+        ["recover.n_samples=10000000: shapes_caption has 256 samples; right: at most as many"],
+    ),
+    "blocks dropped per part": (
+        ["per_part.vision.drop_blocks=2"], ["per_part.vision.drop_blocks: is not set per part; right: drop_blocks=part:blocks"]
+    ),
+    "a recovery per part": (
+        ["per_part.vision.recover.rank=4"], ["per_part.vision.recover: is not set per part; right: recover.target=part"]
+    ),
+    "known options of a part": (["per_part.vit.foo=3"], ["per_part.vit.foo: unknown option", "sparsity.ratio"]),
+    "all that is quantized is dropped": (
+        ["part=vit", "blocks=4-5", "drop_blocks=vision:4-5"], ["drop_blocks drops all of them; right: blocks of vit that stay"]
+    ),
+    "two words for a part in drop_blocks": (["part=none", "drop_blocks=vision:4+vit:5"], ["right: one of the two words"]),
     "no chat model": (["task.kind=incontext", "task=shapes_vqa"], ["chat=none: this task asks a chat model"]),
     "a sweep to ask for that is not there": (["ask", "nobody"], ["no sweep here"]),
     "workers 0": (["hydra.launcher.workers=0"], ["hydra.launcher.workers=0"]),

@@ -22,6 +22,12 @@ def test_plan_says_what_it_does(words: list[str], tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_help_of_sweeps_lists_every_verb() -> None:
+    text = (Path(__file__).parent.parent / "conf/hydra/help/blip2sweep.yaml").read_text()
+    listed = text.partition("Verbs: blip2sweep ")[2].partition(";")[0].replace(",", " ").split()
+    assert set(listed) == {"plan", *VERBS}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.steps import UNCOMPRESSED
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.metrics import METRICS
 
@@ -43,8 +44,11 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
 def over_all_kinds(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str) -> pd.DataFrame:
     """The frontier of each kind of compression, and behind them that of all kinds together.
 
-    The column `setting` names the kind. size: one of SIZES or COSTS.
+    The column `setting` names the kind. A control whose training chose step 0 is the baseline, so it is left out. size:
+    one of SIZES or COSTS.
     """
+    if "recover_steps" in cells:
+        cells = cells[~(cells["what"].eq(UNCOMPRESSED) & cells["recover_steps"].astype(float).eq(0))]
     kinds = frontier(cells.assign(setting=cells["kind"]), metric, draws, size)
     return pd.concat([kinds, frontier(cells.assign(setting=ALL), metric, draws, size)], ignore_index=True)
 

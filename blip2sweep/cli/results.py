@@ -191,7 +191,7 @@ def quantize(
     config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
     output_dir: OutputDir = DEFAULT,
 ) -> None:
-    """Write one cell's quantized model as a safetensors checkpoint, with its recipe."""
+    """Write one cell's compressed model, quantized, pruned or sparse, as a safetensors checkpoint, with its recipe."""
     from blip2sweep.commands.quantize import write_checkpoint
     from blip2sweep.config.standalone import compose_cell
 

@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blip2sweep.planning.cell_builder import CellBuilder
-from blip2sweep.planning.influence import least_first, measurable
+from blip2sweep.planning.influence import check_words, least_first, measurable
 from blip2sweep.planning.model import planned_model
 
 
 def print_influence(config: Mapping[str, Any]) -> Iterator[str]:
-    """Lines, one for each stack of blocks. config: of one cell; its `drop_blocks` does not count."""
+    """Lines, one for each stack of blocks. config: of one cell; what it compresses does not change the values.
+
+    Raises UserError where planning would refuse what it says.
+    """
     model = planned_model(config["model"])
+    check_words(config, model.anatomy)
     parts = measurable(model.anatomy, bool(config["calibration"]["text_only"]))
     values = CellBuilder().influence(config, model, parts)
     yield "influence of each block (1 - cosine of its input and output), and the blocks from the least influence on"

@@ -96,6 +96,11 @@ def numbers(text: str, anatomy: Anatomy, order_of: OrderOf | None = None) -> Num
     return {part: frozenset(found[part]) for part in anatomy.parts if part in found}
 
 
+def check(text: str, anatomy: Anatomy) -> None:
+    """Raise UserError, one line, for what a text names wrongly, before anything is measured for it."""
+    numbers(text, anatomy, lambda part, stack: ())
+
+
 def _blocks(anatomy: Anatomy, name: str, word: str, where: str, order_of: OrderOf | None) -> Iterable[int]:
     """The numbers in the part of the blocks that a word means in a part or stack."""
     count, at, order = word.partition("@")

@@ -18,10 +18,12 @@ def check_typed(overrides: Sequence[Override], anatomies: Iterable[Anatomy]) -> 
     anatomies: of the models of the sweep. They are read only if the overrides contain both names and roles.
     """
     words = [pair for override in overrides for pair in _words(override)]
-    roles = {word.partition(".")[0] in ROLES for _, word in words}
-    if len(roles) == 2:
-        for anatomy in anatomies:
-            check_spelling(anatomy, words)
+    dropped = [pair for pair in words if pair[0].startswith("drop_blocks=")]
+    both = [[pair for pair in words if pair not in dropped], dropped]  # blocks are dropped whatever `part` names
+    mixed = [own for own in both if len({word.partition(".")[0] in ROLES for _, word in own}) == 2]
+    for anatomy in anatomies if mixed else ():
+        for own in mixed:
+            check_spelling(anatomy, own)
 
 
 def _words(override: Override) -> Iterator[tuple[str, str]]:

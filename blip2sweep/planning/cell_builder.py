@@ -8,6 +8,7 @@ from typing import Any
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.drop_blocks import asks_influence, numbers
+from blip2sweep.compression.drop_blocks import check as check_dropped
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
@@ -95,6 +96,7 @@ class CellBuilder:
 
     def _by_influence(self, config: Mapping[str, Any], model: Model, text: str) -> str:
         """`drop_blocks` with numbers in place of what is measured on calibration samples."""
+        check_dropped(text, model.anatomy)
         values = self.influence(config, model, asked_parts(text, model.anatomy))
         found = numbers(text, model.anatomy, lambda part, stack: least_first(values, part, stack))
         return "+".join(f"{part}:{number_word(blocks)}" for part, blocks in found.items())

@@ -12,7 +12,7 @@ from typing import cast
 
 from blip2sweep import outside
 from blip2sweep.canonical import digest
-from blip2sweep.compression.drop_blocks import INFLUENCE, parse
+from blip2sweep.compression.drop_blocks import INFLUENCE, check, parse
 from blip2sweep.console.printing import say
 from blip2sweep.errors import UserError
 from blip2sweep.files import make_folder, read_json, write_json
@@ -22,7 +22,7 @@ from blip2sweep.models.checkpoints import ask
 from blip2sweep.models.part import Part, Stack
 from blip2sweep.planning.model import Model
 from blip2sweep.planning.outside_code import of_cell
-from blip2sweep.recipe import Recipe
+from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.wire.pack import JsonObject, OutsideCode
 
@@ -47,6 +47,14 @@ def measurable(anatomy: Anatomy, text_only: bool) -> list[Part]:
     residual = {s.name for s in anatomy.stages if s.residual}
     lists = [p for p in anatomy.parts.values() if p.stage in residual and not any(s.whole for s in p.stacks)]
     return [p for p in lists if p.reads_text or not text_only]
+
+
+def check_words(config: Mapping[str, object], anatomy: Anatomy) -> None:
+    """Raise UserError for a compression that planning would refuse. config: of a cell."""
+    dropped = config.get("drop_blocks")
+    if dropped is not None and str(dropped) != "none":
+        check(str(dropped), anatomy)
+    resolve_recipe({**config, "drop_blocks": None}, anatomy, runs=False)
 
 
 def least_first(values: Values, part: Part, stack: Stack) -> list[int]:

@@ -16,6 +16,7 @@ from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.planning.scored_alike import scored_alike
 from blip2sweep.planning.timed import Timed
+from blip2sweep.planning.unused import why_unused
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.table import older
 
@@ -176,10 +177,9 @@ def _check_values(jobs: Sequence[PlannedJob], resolved: Sequence[Cell | UserErro
         if isinstance(outcome, UserError):
             raise outcome
         if outcome is None:
-            raise UserError(
-                f"{text}: used by no cell, so it would be ignored; right: leave it out, or choose a part, method or "
-                f"strategy that takes it"
-            )
+            config = next(job.config for job in jobs if text in job.overrides)
+            why = why_unused(text.lstrip("+").partition("=")[0], config)
+            raise UserError(f"{text}: used by no cell, so it would be ignored; {why}")
     invalid = next((e for e in resolved if isinstance(e, UserError)), None)
     if invalid is not None and all(isinstance(e, UserError) for e in resolved):
         raise invalid

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from blip2sweep.compression.recover.spec import Recovery
+from blip2sweep.errors import UserError
 from blip2sweep.planning.model import Model
 from blip2sweep.tasks import TaskData, load_task
 from blip2sweep.tasks.calibration import Calibration, check_disjoint, check_other_pictures, same_pictures, shared_images
@@ -41,7 +42,7 @@ def training_of(
     check_kind(task)
     recover, evaluated = config.get("recover") or {}, without_scoring(config["task"])
     section = split_section(recover, evaluated)
-    split = once("samples", section, load_task)
+    split = once("train split", [section, recover.get("split")], lambda a: _split(*a))
     once("train disjoint", [section, evaluated], lambda a: check_disjoint(split, a[0], task, a[1], KEY))
     left_out = measured.job() if measured else None
     words = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
@@ -60,6 +61,15 @@ def training_of(
         return found
 
     return once("training", [own, section, evaluated, words, left_out], made)
+
+
+def _split(section: Mapping[str, Any], typed: object) -> TaskData:
+    """The split to train on. Raises UserError that names the key which chose it."""
+    try:
+        return load_task(section)
+    except UserError as error:
+        key = KEY if typed else "task.train_split"
+        raise UserError(str(error).replace("task.split=", f"{key}=", 1)) from error
 
 
 def used_of_samples(config: Mapping[str, Any]) -> frozenset[str]:

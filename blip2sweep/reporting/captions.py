@@ -6,12 +6,14 @@ import base64
 import gzip
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from blip2sweep.analysis.cells import headline
+from blip2sweep.analysis.recipes import entries
+from blip2sweep.analysis.steps import quantizers
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
@@ -63,7 +65,7 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
     main = {*headline(rows)["key"], *rows.loc[rows["further"] != "", "key"]}
     main = main or set(own["key"])  # blocks alone: all of them, there is nothing larger
     cells = [{"key": r["key"], "parts": r["parts"] or "none", "width": _number(r["width"]), "recipe": r["recipe"],
-              "main": r["key"] in main} for r in own.to_dict("records")]  # fmt: skip
+              "main": r["key"] in main, **_unquantized(r)} for r in own.to_dict("records")]  # fmt: skip
     values = (
         None if of_text else [_single_scores(source, k) if i else [] for k, i in zip(own["key"], index, strict=True)]
     )
@@ -94,6 +96,12 @@ def _single_scores(source: Source, key: str) -> list[float | None]:
     assert source.draws is not None
     values = source.draws.metric.each(source.draws.arrays[key])
     return [None if np.isnan(v) else round(float(v), 3) for v in values]
+
+
+def _unquantized(row: Mapping[Hashable, object]) -> dict[str, bool]:
+    """Marks a cell that no step quantizes, so that it has no width at all rather than several."""
+    recipe = entries(str(row["recipe_json"]))
+    return {"unquantized": True} if recipe and not quantizers(recipe) else {}
 
 
 def _number(value: float) -> float | None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from blip2sweep.analysis.dropoff import MARGIN, too_few
-from blip2sweep.analysis.steps import untrained
+from blip2sweep.analysis.recipes import entries
+from blip2sweep.analysis.steps import quantizers, untrained
 from blip2sweep.metrics import fewest_images, unseen
 
 FEWEST_BETTER, SHARE_BETTER = 3, 0.1
@@ -25,14 +26,19 @@ def unseen_notes(table: pd.DataFrame, metrics: Sequence[str]) -> Iterator[str]:
         if len(own):
             few, n = own[own[f"changed_{metric}"] < FEW_CHANGED], int(own["images"].min())
             which = f"{metric}: " if len(metrics) > 1 else ""
-            lines = [*_few_notes(few, metric, n), *filter(None, [baseline_beaten(table, metric)])]
+            lines = [*_few_notes(few, metric, n, _has_widths(own)), *filter(None, [baseline_beaten(table, metric)])]
             yield from (which + line for line in lines)
 
 
-def _few_notes(few: pd.DataFrame, metric: str, n: int) -> Iterator[str]:
+def _has_widths(cells: pd.DataFrame) -> bool:
+    """Whether some cell is quantized."""
+    return "recipe_json" not in cells or any(quantizers(entries(str(r))) for r in cells["recipe_json"])
+
+
+def _few_notes(few: pd.DataFrame, metric: str, n: int, widths: bool) -> Iterator[str]:
     if len(few):
         yield f"{_changed(few, f'changed_{metric}', n)}: {unseen_share(n)}"
-    if n < fewest_images(MARGIN):
+    if widths and n < fewest_images(MARGIN):
         yield f"no width is called safe within {MARGIN:.0%}: {too_few(n, MARGIN)}"
 
 

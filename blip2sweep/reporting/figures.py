@@ -193,13 +193,16 @@ def _label(width: float, recipe_json: str) -> str:
 
 
 def _view3d(source: Source) -> Figure:
-    cells = quantized(source.cells)
+    cells, further = quantized(source.cells), bool((source.cells["further"] != "").any())
+    if further and (cells["part"] == "none").all():
+        cells = cells.iloc[:0]  # the baseline alone shows nothing of widths
     columns = [f"bits_{part}" for part in part_names(cells)][:3]
     data = cells[["key", "setting", "blocks", "layers", *columns, source.metric]].rename(
         columns={source.metric: "value"}
     )
     data[columns] = data[columns].fillna(16.0)
     caption = (
-        "Every cell by the width of its parts (16: left alone), coloured by the metric, as in the published study."
+        f"Every cell{' that is quantized and nothing else' if further else ''} by the width of its parts (16: left alone), "
+        "coloured by the metric, as in the published study."
     )
     return Figure("view3d", "All cells in 3-D", caption, data, "+study=part_wise")

@@ -21,7 +21,7 @@ from blip2sweep.reporting.next_steps import next_steps, suggest_command
 from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.prices import ladder_sentence, price_tables
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.steps_text import step_sentences
+from blip2sweep.reporting.steps_text import further_steps, step_sentences
 
 BROKEN = 50.0  # % of the baseline
 MOST_SETTINGS, MOST_STEPS = 4, 2
@@ -36,7 +36,7 @@ def sentences(source: Source, figures: list[Figure]) -> list[str]:
             f"The baseline's {metric.label} is {base:g}: there is nothing to lose, and no {metric.worse} means anything (blip2sweep doctor)."
         ]
     further = step_sentences(source, figures)
-    if further and (quantized(source.cells)["part"] == "none").all():
+    if further_steps(figures) and (quantized(source.cells)["part"] == "none").all():
         return [*further, *_beaten(source)]  # nothing was quantized alone, so nothing goes by bits
     whole = headline(source.cells)
     curves = dropoff(whole, source.metric, source.draws)

@@ -11,19 +11,26 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.importance import DROP_ONE, INFLUENCE, agreement
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.metric_text import MetricText, metric_text
+from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.source import Source
 
 MOST = 3  # recoveries that are described
 
 
+def further_steps(figures: Sequence[Figure]) -> bool:
+    """Whether some cell has further steps."""
+    return any(f.name == "kinds" for f in figures)
+
+
 def step_sentences(source: Source, figures: Sequence[Figure]) -> list[str]:
     """The sentences; none where no cell has further steps."""
-    frames = {f.name: f.data for f in figures}
-    if "kinds" not in frames:
+    if not further_steps(figures):
         return []
+    frames = {f.name: f.data for f in figures}
     metric = metric_text(source.metric)
     texts = [
         _importance(frames["importance"], metric),
+        _cheapest(source, frames["kinds"], metric),
         *_recovery(frames["recovery"], metric),
         _together(frames["together"], metric),
     ]
@@ -43,6 +50,22 @@ def _importance(data: pd.DataFrame, metric: MetricText) -> str:
     named = [f"{part} ({_block(own[0])})" for part, own in parts if len(own) == 1]
     text = f"Left out alone, a block costs in {metric.label}: {'; '.join([*clauses, *named])}."
     return text + _agreement(data)
+
+
+def _cheapest(source: Source, data: pd.DataFrame, metric: MetricText) -> str:
+    """The recipes of further steps, but those of single blocks, that cost least before any training."""
+    further = source.cells.loc[source.cells["further"] != "", "key"]
+    untrained = data[data["key"].isin(further) & (data["how"] == "")].dropna(subset=["drop"]) if len(data) else data
+    if untrained.empty:
+        return ""
+    size, least = sizes_of(source.cells), untrained.sort_values(["drop", "model_bytes"]).head(MOST)
+    listed = [
+        f"{r['what']} {_amount(r, 'drop', 'drop_low', 'drop_high')} at {size(number(r, 'model_bytes'))}"
+        for r in least.to_dict("records")
+    ]
+    return (
+        f"Of {len(untrained)} sets of steps without training, least in {metric.label} is lost by: {'; '.join(listed)}."
+    )
 
 
 def _block(row: Row) -> str:

@@ -156,9 +156,8 @@ def n_drawn(recover: Mapping[str, Any], split: TaskData, left: int) -> int:
             f"all of images that calibration measures); right: another recover.split, or a smaller calibration.n_samples"
         )
     if given is not None and given > left:
-        raise UserError(
-            f"recover.n_samples={given}: {split.name} has {left} that calibration does not measure; right: at most as many"
-        )
+        others = " that calibration does not measure" if left < len(split.samples) else ""
+        raise UserError(f"recover.n_samples={given}: {split.name} has {left} samples{others}; right: at most as many")
     return int(given) if given is not None else min(left, MOST_DRAWN)
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from blip2sweep.apply.influence import measure
+from blip2sweep.commands.influence import print_influence
+from blip2sweep.config.standalone import compose_cell
 from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.images import load_pixels
@@ -128,6 +130,30 @@ def test_a_damaged_file_is_said_in_one_line(asked: list[object], tmp_path: Path)
 def test_what_is_wrong_is_one_line(asked: list[object], tmp_path: Path, words: list[str], match: str) -> None:
     with pytest.raises(UserError, match=match, check=lambda e: "\n" not in str(e)):
         plan(*words, "part=none", f"output_dir={tmp_path}")
+
+
+@pytest.mark.parametrize("text", ["vit:2@influence+llm:99@influence", "vit:1@influence+llm:all"])
+def test_what_is_wrong_is_told_before_anything_is_measured(asked: list[object], tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="right: "):
+        plan(f"drop_blocks={text}", "part=none", f"output_dir={tmp_path}")
+    assert asked == []
+    assert not (tmp_path / "influence").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["part=none", "drop_blocks=foo"], "drop_blocks=foo: 'foo' names no blocks of a part"),
+        (["drop_blocks=vit:99@influence"], "'99' of 6 blocks cannot be dropped"),
+        (["part=vitt"], "no part 'vitt'"),
+    ],
+)
+def test_the_verb_refuses_what_planning_refuses(
+    asked: list[object], tmp_path: Path, words: list[str], match: str
+) -> None:
+    with pytest.raises(UserError, match=match):
+        list(print_influence(compose_cell(words, None, {"output_dir": str(tmp_path)})))
+    assert asked == []
 
 
 @pytest.mark.thorough

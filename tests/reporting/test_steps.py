@@ -84,10 +84,11 @@ def test_the_page_says_against_what_a_loss_is(source: Source, made: dict[str, Fi
 
 
 def test_sentences_say_which_blocks_matter_and_that_sums_mislead(source: Source, made: dict[str, Figure]) -> None:
-    blocks, recovered, controls, sums, *rest = sentences(source, list(made.values()))
+    blocks, cheapest, recovered, controls, sums, *rest = sentences(source, list(made.values()))
     assert "llm least (block 4: 0.0" in blocks
     assert "and most (block 1: 0." in blocks
     assert "Influence orders them alike to this degree (Spearman's rank correlation): vit 0." in blocks
+    assert cheapest.startswith("Of 6 sets of steps without training, least in CIDEr is lost by: without vit:2-3 0.")
     assert "without qformer:4-5 keeps 3" in recovered
     assert "500 steps (kept 120), the best of 3 recoveries" in recovered
     assert controls.startswith("The controls, the uncompressed model with the same recovery, have 100 to 103 %")
@@ -100,8 +101,49 @@ def test_sentences_say_which_blocks_matter_and_that_sums_mislead(source: Source,
 def test_where_nothing_was_quantized_nothing_is_said_of_bits(source: Source) -> None:
     own = some(source, "drop blocks")
     told = sentences(own, figures(own))
-    assert len(told) == 2
+    assert len(told) == 3
     assert "bits" not in " ".join(told)
+
+
+def test_sets_of_blocks_alone_are_told_and_have_no_figure_of_widths(source: Source) -> None:
+    sets = some(source, "drop blocks").cells
+    own = replace(source, cells=sets[sets["what"].isin(["uncompressed", "without llm:4-5", "without vit:2-3"])])
+    made = {f.name: f for f in figures(own)}
+    assert {n for n, f in made.items() if not f.empty} - {"importance"} == {"kinds", "frontier"}
+    told = sentences(own, list(made.values()))
+    assert any(
+        t.startswith("Of 2 sets of steps without training, least in CIDEr is lost by: without vit:2-3") for t in told
+    )
+    assert "bits" not in " ".join(told)
+
+
+def test_figures_of_widths_leave_out_further_steps(source: Source, made: dict[str, Figure]) -> None:
+    further = set(source.cells.loc[source.cells["further"] != "", "key"])
+    for name in ("view3d", "dropoff", "blocks", "map", "prices"):
+        assert not made[name].empty or name in ("map", "prices")
+        assert "key" not in made[name].data or not further & set(made[name].data["key"].dropna())
+    assert "Every cell that is quantized and nothing else by the width" in made["view3d"].caption
+
+
+def test_a_control_that_was_not_trained_is_no_point_of_the_frontier(source: Source, made: dict[str, Figure]) -> None:
+    assert "LoRA" in set(made["frontier"].data["setting"])
+    untrained = source.cells.assign(recover_steps=source.cells["recover_steps"].map(lambda s: s if s != s else 0.0))
+    (frontier,) = (f.data for f in figures(replace(source, cells=untrained)) if f.name == "frontier")
+    assert "LoRA" not in set(frontier["setting"])
+
+
+def test_what_has_no_width_is_not_called_mixed(source: Source) -> None:
+    found = captions(some(source, "drop blocks", "drop blocks + quantize"))
+    assert found is not None
+    told = {c["key"]: c.get("unquantized", False) for c in found["cells"]}  # type: ignore[attr-defined]
+    kinds = source.cells.set_index("key")["kind"]
+    assert {k for k, alone in told.items() if alone} == {k for k in told if kinds[k] == "drop blocks"}
+
+
+def test_notes_of_cells_without_widths_say_nothing_of_them(source: Source) -> None:
+    for kind, said in (("drop blocks", False), ("quantize", True)):
+        table = some(source, kind).cells.assign(images=20, changed_cider=12.0)
+        assert any("no width is called safe" in line for line in notes(table)) == said
 
 
 def test_cells_of_single_blocks_stand_in_one_figure_alone(made: dict[str, Figure]) -> None:

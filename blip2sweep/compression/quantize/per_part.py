@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from blip2sweep.compression.quantize.options import Option, Options, merged, options_of
-from blip2sweep.compression.step import SPARSITY
+from blip2sweep.compression.quantize.options import OPTIONS, Option, Options, merged, options_of
+from blip2sweep.compression.step import DROP, RECOVER, SPARSITY
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import ROLES
@@ -20,12 +20,22 @@ class PartOptions(NamedTuple):
     where: str = ""
 
 
+# Whole steps that name parts themselves, and what is right.
+NOT_PER_PART = {
+    DROP: "drop_blocks=part:blocks, pieces joined with +",
+    RECOVER: "recover.target=part:blocks:layers and recover.<option>, one recovery for all layers",
+}
+SPARSE_OPTIONS = ("method", "ratio", "pattern", "packed")
 Read = Callable[[Mapping[str, object], str], Options]  # the options of one kind of step in a part's section
 
 
 def of_quantization(values: Mapping[str, object], where: str) -> Options:
     """All options of a part's section but those of sparsity."""
-    return options_of({k: v for k, v in values.items() if k != SPARSITY}, where)
+    for key, right in NOT_PER_PART.items():
+        if key in values:
+            raise UserError(f"{where}.{key}: is not set per part; right: {right}")
+    known = (*OPTIONS, *(f"{SPARSITY}.{name}" for name in SPARSE_OPTIONS))
+    return options_of({k: v for k, v in values.items() if k != SPARSITY}, where, known)
 
 
 def read_per_part(

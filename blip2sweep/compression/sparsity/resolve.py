@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blip2sweep.compression.quantize.options import Option, Options, options_of
-from blip2sweep.compression.quantize.per_part import read_per_part
+from blip2sweep.compression.quantize.per_part import SPARSE_OPTIONS, read_per_part
 from blip2sweep.compression.quantize.selection import Selection, hits, of_keep, of_parts, section
 from blip2sweep.compression.sparsity import METHODS, PATTERNS, RATIO, UNSTRUCTURED
 from blip2sweep.compression.sparsity.kernels import resolve_packed
@@ -16,8 +16,6 @@ from blip2sweep.compression.sparsity.spec import Sparse
 from blip2sweep.compression.step import SPARSITY, Entries
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy
-
-OPTIONS = ("method", "ratio", "pattern", "packed")
 
 
 class Resolved(NamedTuple):
@@ -34,7 +32,7 @@ def resolve(
 
     Raises UserError, one line, for options that are wrong, and for a layer that they cannot be applied to.
     """
-    selections = tuple(_selections(config, options_of(section(config, where), where, OPTIONS), anatomy))
+    selections = tuple(_selections(config, options_of(section(config, where), where, SPARSE_OPTIONS), anatomy))
     by_part = {part: tuple(s for s in selections if s.name.partition(".")[0] == part) for part in anatomy.parts}
     found = {part: _entries(anatomy, part, own) for part, own in by_part.items()}
     return found if any(entries.pairs or entries.used for entries in found.values()) else {}
@@ -55,7 +53,7 @@ def _mentioned(values: object) -> bool:
 
 
 def _of_part(values: Mapping[str, object], where: str) -> Options:
-    return options_of(section(values, SPARSITY), f"{where}.{SPARSITY}", OPTIONS)
+    return options_of(section(values, SPARSITY), f"{where}.{SPARSITY}", SPARSE_OPTIONS)
 
 
 # ---- options -> spec

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.options import options_of
+from blip2sweep.compression.quantize.per_part import SPARSE_OPTIONS
 from blip2sweep.compression.sparsity import METHODS, UNSTRUCTURED
-from blip2sweep.compression.sparsity.resolve import OPTIONS, resolve, resolve_options
+from blip2sweep.compression.sparsity.resolve import resolve, resolve_options
 from blip2sweep.compression.sparsity.spec import Sparse
 from blip2sweep.compression.step import SPARSITY, Pair, Spec, SpecFields
 from blip2sweep.errors import UserError
@@ -60,7 +61,7 @@ def from_entry(entry: Mapping[str, object]) -> Sparse:
     """The inverse of `to_entry`. Raises UserError, one line, for options that make no spec."""
     given = {k: v for k, v in entry.items() if k != "calibration"}
     try:
-        spec = resolve_options(options_of(given, SPARSITY, OPTIONS)).spec
+        spec = resolve_options(options_of(given, SPARSITY, SPARSE_OPTIONS)).spec
     except TypeError as error:  # a list
         raise UserError(f"step {SPARSITY}: {given}: {error}") from error
     if spec is None:

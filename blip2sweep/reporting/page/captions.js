@@ -86,7 +86,8 @@ function grid(i, base, all) {
   const parts = distinct(cells.filter((c) => c.k !== base).map((c) => c.parts));
   const widths = distinct(cells.filter((c) => c.width !== null).map((c) => c.width)).sort(byNumber).reverse();
   const headings = ["part", ...widths.map((w) => `${w} bits`)];
-  if (cells.some((c) => c.width === null && c.k !== base)) headings.push("mixed");
+  const others = distinct(cells.filter((c) => c.width === null && c.k !== base).map((c) => (c.unquantized ? "not quantized" : "mixed")));
+  if (others.length) headings.push(others.join(", "));
   const line = (label, own) => element("tr", {}, element("th", { scope: "row" }, label), ...own);
   const body = [line("baseline", [element("td", { colSpan: headings.length - 1 }, said(base, i, base))])];
   for (const part of parts) {
