@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -16,38 +15,17 @@ from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
+from blip2sweep.commands.budget import parse_bytes, parse_drop
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
+from blip2sweep.metrics.intervals import Drop
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.prices import price_lines
 from blip2sweep.reporting.rerun import command_of, context
 from blip2sweep.reporting.source import Source, load_source
-
-POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
-
-def parse_bytes(text: str) -> int:
-    """`2GB`, `750 MB`, `123456` -> bytes, powers of ten; `2GiB` powers of 1024."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:([kmgt]?)b?|([kmgt])ib?)\s*", text.lower())
-    if not found:
-        raise UserError(f"--max-bytes {text}: not a size; right: 2GB, 1.5GiB or a number of bytes")
-    number, decimal, binary = found.groups()
-    return int(float(number) * (1024 ** POWERS[binary] if binary else 1000 ** POWERS[decimal or ""]))
-
-
-def parse_drop(text: str) -> float:
-    """`2%` or `0.02` -> share of the baseline, below 1."""
-    found = re.fullmatch(r"\s*(\d*\.?\d+)\s*(%?)\s*", text)
-    if not found:
-        raise UserError(f"--max-drop {text}: not a share; right: 2% or 0.02")
-    share = float(found[1]) / (100 if found[2] else 1)
-    if share >= 1:
-        meant = f"{found[1]}% or {float(found[1]) / 100:g}" if not found[2] and float(found[1]) < 100 else "2% or 0.02"
-        raise UserError(f"--max-drop {text}: the whole baseline or more; right: {meant}")
-    return share
 
 
 def run_recommend(
@@ -70,7 +48,9 @@ def run_recommend(
     write_atomic(path, recipe_file(choice, comments).encode())
     lines = [
         *_summary(choice, source),
+        *_of_others(choice, source),
         *_over_limit(choice, drop),
+        *_reaches(choice, drop, source),
         *_unseen(choice, drop, source),
         *_prices(choice, source),
         f"wrote {path}",
@@ -130,12 +110,16 @@ def _level(choice: Choice, source: Source) -> str:
 
 def _drop_ends(key: str, choice: Choice, source: Source) -> str:
     """The paired 95 % interval on the images that are reported."""
+    found = _paired(key, choice, source)
+    return f"[{found.low:.4f}, {found.high:.4f}]" if found else "without an interval (no outputs)"
+
+
+def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
+    """The drop of a cell on the images that are reported; None where it has no outputs."""
     draws = source.measured[1]
     if draws is None or key not in draws:
-        return "without an interval (no outputs)"
-    shown = draws.only([key]).on(draws.half(False)) if choice.held_out else draws
-    found = shown.paired(key)
-    return f"[{found.low:.4f}, {found.high:.4f}]"
+        return None
+    return (draws.only([key]).on(draws.half(False)) if choice.held_out else draws).paired(key)
 
 
 def _summary(choice: Choice, source: Source) -> Iterator[str]:
@@ -188,6 +172,21 @@ def _over_limit(choice: Choice, max_drop: float | None) -> list[str]:
     held_out, word = choice.drop / choice.baseline, "measured" if choice.key else "predicted"
     warning = f"on the other half {held_out:.1%} is {word}, above the limit of {max_drop:.1%}"
     return [warning] if held_out > max_drop else []
+
+
+def _of_others(choice: Choice, source: Source) -> list[str]:
+    """That the cell was run by another sweep."""
+    if choice.key is None or choice.key in set(source.cells["key"]):
+        return []
+    return [f"cell {choice.key} is none of {source.title}: another sweep with the same baseline ran it"]
+
+
+def _reaches(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
+    """That the interval of a cell which keeps the limit reaches beyond it."""
+    found = _paired(choice.key, choice, source) if choice.key and choice.entries and choice.within else None
+    if max_drop is None or found is None or not found.high / choice.baseline > max_drop:
+        return []
+    return [f"its interval reaches {found.high / choice.baseline:.1%}, beyond the limit of {max_drop:.1%}"]
 
 
 def _unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:

@@ -208,7 +208,7 @@ def test_a_table_says_what_its_drops_are_against(source: Source) -> None:
     told = " ".join(notes(table))
     assert "drop to control is against the uncompressed model with the same recovery" in told
     assert {"recover", "drop to control"} <= set(short_table(table))
-    assert "control" not in " ".join(notes(table[[c for c in table if "control" not in c]]))
+    assert "control" not in " ".join(notes(table[[c for c in table if "control" not in str(c)]]))
 
 
 def test_training_that_beats_the_baseline_is_no_reason_to_doubt_it(source: Source) -> None:
@@ -240,6 +240,24 @@ def test_a_recommended_recipe_has_its_steps_and_its_control(source: Source, tmp_
     assert any("against the uncompressed model with the same recovery (cell " in line for line in lines)
     assert "step: drop_blocks" in path.read_text()
     assert "step: recover" in path.read_text()
+
+
+def test_a_cell_of_another_sweep_and_an_interval_beyond_the_limit_are_told(source: Source, tmp_path: Path) -> None:
+    own = some(source, "drop blocks")
+    own.__dict__["measured"] = (source.cells, source.draws)
+    path = tmp_path / "recipe.yaml"
+    lines = run_recommend(own, "1.8MB", "10%", path, verify=False)
+    key = next(x for x in lines if x.startswith("measured, cell ")).split()[2].rstrip(":")
+    other = f"cell {key} is none of planted: another sweep with the same baseline ran it"
+    assert other in lines
+    assert other not in run_recommend(source, "1.8MB", "10%", path, verify=False)
+    assert own.draws is not None
+    half = own.draws.half(False)
+    high = source.draws.only([key]).on(half).paired(key).high  # type: ignore[union-attr]
+    share = high / own.draws.value(own.draws.baseline, half)
+    told = run_recommend(own, "1.8MB", f"{share - 0.0005:.5f}", path, verify=False)
+    assert f"its interval reaches {share:.1%}, beyond the limit of {share - 0.0005:.1%}" in told
+    assert not any(x.startswith("its interval reaches ") for x in lines)
 
 
 # ---- in a browser

@@ -17,7 +17,7 @@ from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
 from blip2sweep.analysis.layer_groups import noise
 from blip2sweep.analysis.predict import Mean
-from blip2sweep.commands.recommend import parse_bytes, parse_drop
+from blip2sweep.commands.budget import parse_bytes, parse_drop
 from blip2sweep.errors import UserError
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.planning.sweep import new_sweep
