@@ -24,7 +24,8 @@ from blip2sweep.recipe.compact import number_word
 from blip2sweep.recipe.trained import check_trainable, recovery_of
 from blip2sweep.recipe.trained import stamped as trained
 from blip2sweep.tasks import TaskData, load_task, with_scoring
-from blip2sweep.tasks.calibration import Calibration, calibration, check, check_disjoint, check_other_pictures, settings
+from blip2sweep.tasks.calibration import Calibration, calibration, check, settings
+from blip2sweep.tasks.disjoint import check_disjoint, check_other_pictures
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.settings import settled, task_settings, without_scoring

@@ -9,7 +9,8 @@ from blip2sweep.compression.recover.spec import Recovery
 from blip2sweep.errors import UserError
 from blip2sweep.planning.model import Model
 from blip2sweep.tasks import TaskData, load_task
-from blip2sweep.tasks.calibration import Calibration, check_disjoint, check_other_pictures, same_pictures, shared_images
+from blip2sweep.tasks.calibration import Calibration
+from blip2sweep.tasks.disjoint import check_disjoint, check_other_pictures, same_pictures, shared_images
 from blip2sweep.tasks.settings import without_scoring
 from blip2sweep.tasks.training import (
     Training,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,7 @@ from typing import Any
 
 from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
-from blip2sweep.rows import Id
-from blip2sweep.tasks.content import READING, UNREADABLE, file_digests
+from blip2sweep.tasks.content import READING
 from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.question_text import RAW
 from blip2sweep.tasks.sample import TaskData, fingerprint
@@ -160,56 +159,6 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"calibration.upstream={config['upstream']}: right: {', '.join(UPSTREAM)}")
     if not 0 <= config["image_token_weight"] <= 1000:
         raise UserError(f"calibration.image_token_weight={config['image_token_weight']}: right: from 0 to 1000")
-
-
-def check_disjoint(
-    split: TaskData, config: Mapping[str, Any], evaluated: TaskData, task: Mapping[str, Any],
-    key: str = "calibration.split",
-) -> None:  # fmt: skip
-    """Raise UserError where the split has an image that the task evaluates. key: of the split, for the message."""
-    _refuse_shared(shared_images(split, config, evaluated, task), f"{key}={config['split']}", evaluated)
-
-
-def shared_images(
-    split: TaskData, config: Mapping[str, Any], other: TaskData, of_other: Mapping[str, Any]
-) -> Collection[Id]:
-    """Ids of the images that two data have both. config, of_other: their sections.
-
-    Image ids are compared where both have ids of one origin. Else pictures of the same id are.
-    """
-    shared = split.images.keys() & other.images.keys()
-    if _origin_of_ids(split, config) == _origin_of_ids(other, of_other):
-        return shared
-    both = list(shared)
-    ours, theirs = (file_digests([data.images[i] for i in both]) for data in (split, other))
-    return {i for i, a, b in zip(both, ours, theirs, strict=True) if a.digest and a.digest == b.digest}
-
-
-def _origin_of_ids(data: TaskData, config: Mapping[str, Any]) -> str:
-    """Whose ids the images have: COCO's, which the names of its files hold in every folder, or those of one folder."""
-    folder = str(config["data_dir"])
-    named = [path.stem.endswith(f"{i:012d}") for i, path in data.images.items() if isinstance(i, int)]
-    return "coco" if named and all(named) and not folder.startswith("pkg://") else folder
-
-
-def check_other_pictures(chosen: TaskData, where: str, evaluated: TaskData, key: str = "calibration.split") -> None:
-    """Raise UserError where a chosen picture is evaluated too, also under another id or name."""
-    _refuse_shared(same_pictures(chosen, evaluated), f"{key}={where}", evaluated)
-
-
-def same_pictures(chosen: TaskData, other: TaskData) -> set[Id]:
-    """Ids of the chosen pictures that other data have too, whatever their ids or names there."""
-    theirs = {f.digest for f in file_digests(list(other.images.values()))} - {UNREADABLE}
-    ours = file_digests(list(chosen.images.values()))
-    return {i for i, f in zip(chosen.images, ours, strict=True) if f.digest in theirs}
-
-
-def _refuse_shared(shared: Collection[Id], where: str, evaluated: TaskData) -> None:
-    if shared:
-        raise UserError(
-            f"{where}: {len(shared)} of its images are evaluated by task {evaluated.name}, such as {min(shared)}; right: "
-            f"a split that shares none"
-        )
 
 
 def choose(split: TaskData, n_samples: int, seed: int) -> TaskData:

@@ -23,7 +23,8 @@ from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.worst import worst_samples
 from blip2sweep.results.predictions import read_predictions
 from blip2sweep.tasks import load_task
-from blip2sweep.tasks.calibration import check_disjoint, check_other_pictures, choose
+from blip2sweep.tasks.calibration import choose
+from blip2sweep.tasks.disjoint import check_disjoint, check_other_pictures
 from blip2sweep.tasks.scenes import write_split
 from tests.checkpoints import conf
 from tests.in_process import jobs, run

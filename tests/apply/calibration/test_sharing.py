@@ -20,7 +20,8 @@ from blip2sweep.models.blip2.forward import Vision
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe
 from blip2sweep.tasks import load_task
-from blip2sweep.tasks.calibration import Calibration, calibration, check_disjoint, choose
+from blip2sweep.tasks.calibration import Calibration, calibration, choose
+from blip2sweep.tasks.disjoint import check_disjoint
 from blip2sweep.tasks.sample import TaskData
 from tests.apply.calibration.test_calibration import calibrator, samples
 from tests.checkpoints import TINY, conf, recipe, t5_config, tiny_config, write_t5
