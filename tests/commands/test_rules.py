@@ -45,8 +45,8 @@ class Scoring(ScoringHere):
         super().__init__(output_dir, minutes)
         self.written: set[str] = set()
 
-    def submit(self, key: str, name: str, task: TaskJob, baseline: str) -> None:
-        super().submit(key, name, task, baseline)
+    def submit(self, key: str, name: str, task: TaskJob, baseline: str, control: str | None = None) -> None:
+        super().submit(key, name, task, baseline, control)
         self.written |= {key} if self._service.written else set()
 
 

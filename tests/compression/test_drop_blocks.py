@@ -238,7 +238,6 @@ def test_one_block_each_beside_dropped_ones_skips_those() -> None:
     ("words", "told"),
     [
         (["drop_blocks=vit:0+vision:1"], "vision and vit are one part"),
-        (["drop_blocks=vit:0", "part=vision"], "vision and vit are one part"),
         (["drop_blocks=[vit:0]"], "a list, and a cell has one value"),
         (["drop_blocks.vit=0"], "unknown key 'drop_blocks.vit'"),
         (["sparsity=none", "sparsity.ratio=0.5"], "sparsity.ratio=0.5: used by no cell"),
