@@ -98,11 +98,13 @@ def test_a_set_of_blocks_that_a_checkpoint_cannot_hold_is_refused(tmp_path: Path
 
 def test_a_recovered_checkpoint_evaluates_to_the_cells_predictions(tmp_path: Path) -> None:
     words = ["part=none", "drop_blocks=qformer:5", "recover=lora", "recover.steps=2", "recover.batch_size=4", "recover.n_samples=8",
-             "recover.n_samples=8", "recover.holdout=0"]  # fmt: skip
+             "recover.holdout=0"]  # fmt: skip
     ran = blip2sweep("quantize", *words, "--to", str(tmp_path / "recovered"), cwd=tmp_path)
     assert ran.code == 0, ran
     (cell,) = [c.job() for c in plan(*words, "task.limit=6").cells.values() if "drop_blocks" in str(c.job()["recipe"])]
-    (whole,) = [c.job() for c in plan(f"model.path={tmp_path / 'short'}", "part=none", "task.limit=6").cells.values()]
+    (whole,) = [
+        c.job() for c in plan(f"model.path={tmp_path / 'recovered'}", "part=none", "task.limit=6").cells.values()
+    ]
     first, second = (TorchBackend({"device": "cpu"})(job) for job in (cell, whole))  # type: ignore[arg-type]
     assert first.predictions.text == second.predictions.text
     assert first.predictions.nll_sum == pytest.approx(second.predictions.nll_sum, rel=1e-5)
