@@ -25,7 +25,7 @@ WRITING = (
     "blip2-opt-2.7b", "blip2-flan-t5-xl", "instructblip-vicuna-7b", "instructblip-flan-t5-xl",
     "blip-image-captioning-base", "blip-vqa-base", *FIRST,
 )  # fmt: skip
-QUICK = ("blip2-opt-2.7b", "blip2-flan-t5-xl", "blip-vqa-base", "qwen3-vl-2b")
+QUICK = ("blip2-opt-2.7b",)
 
 
 def small_model(name: str, folder: Path) -> Loaded:
