@@ -19,8 +19,7 @@ def mark(module: nn.Module, undo: Undo) -> None:
 
 def kept(module: nn.Module) -> Tensor | None:
     """(out, in) bool: the weights of a sparse layer that may differ from zero. None for any other layer."""
-    weight = module.weight
-    return weight.detach() != 0 if getattr(module, MARK, False) else None  # type: ignore[operator]
+    return module.get_parameter("weight").detach() != 0 if getattr(module, MARK, False) else None
 
 
 def with_zeros(module: nn.Module, values: Tensor) -> Tensor:

@@ -123,6 +123,7 @@ class TorchBackend:
                 sides[BASELINE] = contextlib.nullcontext
             return latency(state.loaded, job, self.task(job), sides, self.settings.get("batch_size"))
         except Exception as error:
+            state.patch.restore()
             if is_out_of_memory(error):
                 self.state = None
             raise
