@@ -47,5 +47,5 @@ $(VENV)/run: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev: $(VENV)/run
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,optuna,methods,recover]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,optuna,methods,recover,openvino,onnx,compressed-tensors]'
 	touch $@
