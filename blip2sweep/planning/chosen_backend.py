@@ -9,6 +9,7 @@ from blip2sweep.backends.backend import TORCH, identity_of
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import check_backend
 from blip2sweep.wire.pack import BackendChoice
 
 
@@ -16,10 +17,12 @@ def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> Backe
     """The composed section `backend`; None for torch, which an identity does not name.
 
     Raises UserError for an unknown name, for a back end that cannot be used here, and for packed layers on a back end
-    other than torch, which alone has the kernels.
+    other than torch, which alone has the kernels, and for layers that another back end's library rounds.
     """
     choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
-    if identity_of(choice) is None:
+    named = identity_of(choice)
+    check_backend(recipe, choice["name"])
+    if named is None:
         return None
     if any(scheme.weights.packed for scheme in recipe.schemes.values()):
         raise UserError(

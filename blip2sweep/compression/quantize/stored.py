@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def quantized(layer: Linear, w: Weights, before: Stored) -> Stored:
     """What the layer takes with codes instead of numbers. before: what it takes without them."""
     extra = scales(layer, w) * (METHODS[w.method].scale_bits + _zero_point_bits(w)) + _prescale_bits(layer, w)
+    extra += _shared_bits(layer, METHODS[w.method].shared_prescale)
     bias = layer.out_features * w.num_bits + 2 * FLOAT_BITS if layer.bias and w.quantize_bias else before.bias_bits
     return before._replace(value_bits=w.num_bits, extra_bits=before.extra_bits + extra, bias_bits=bias)
 
@@ -43,3 +44,18 @@ def _zero_point_bits(w: Weights) -> int:
 
 def _prescale_bits(layer: Linear, w: Weights) -> int:
     return layer.in_features * FLOAT_BITS if METHODS[w.method].prescale else 0
+
+
+# Of layers that read one tensor, those that follow the first.
+FOLLOWERS = ("k_proj", "v_proj", "key", "value", "k", "v", "up_proj")
+RANGE_BITS = 4 * 32  # of the inputs: as they come and as they are rounded
+
+
+def _shared_bits(layer: Linear, shared: str | None) -> int:
+    """What NNCF stores of the inputs of layers that read one tensor: a factor for each, and the range of W8A8.
+
+    AWQ has factors for what follows an activation function: there a row is longer than the layer's output.
+    """
+    if shared == "all":
+        return 0 if layer.leaf in FOLLOWERS else 32 * layer.in_features + RANGE_BITS
+    return 32 * layer.in_features if shared and layer.in_features > layer.out_features else 0
