@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,22 +15,25 @@ from blip2sweep.exporting.onnx_graphs.packing import bytes_tensor, codes_tensor,
 from blip2sweep.exporting.onnx_graphs.traced import DOMAIN, LINEAR
 
 MICROSOFT = "com.microsoft"
-FP32 = 1  # MatMulNBits' accuracy level at which inputs are not rounded to 8 bits
+FP32 = 1  # MatMulNBits' accuracy level where inputs are not rounded to 8 bits
 
 Stored = Callable[[str], torch.dtype | None]  # the dtype in which a path's weights are written; None: as they are
 
 
-def filled(traced: ir.Model, weights: Mapping[str, Tensor], codes: Mapping[str, Codes], stored: Stored) -> ir.Model:
+def filled(
+    traced: ir.Model, weights: Mapping[str, Tensor], codes: Mapping[str, Codes], stored: Stored,
+    left: Collection[str] = (),
+) -> ir.Model:  # fmt: skip
     """A copy of a traced graph with its weights.
 
-    weights: {path: tensor} of all that the graph reads but the weights of layers in `codes`. codes: {path of a linear
-    layer}; those that are not in this graph are left out. stored: weights are written in that dtype, and cast to their
-    own when the graph is loaded.
+    weights: {path: tensor} of all that the graph reads. codes: {path of a linear layer}, which stand in place of its
+    weight. stored: weights are written in that dtype, and cast to their own when the graph is loaded. left: paths of
+    layers that onnxruntime's own tools round afterwards: a MatMul of that name with a constant.
     """
     model = traced.clone()
-    fill = _Filling(model, weights, stored)
-    for node in [n for n in model.graph if n.domain == DOMAIN and n.op_type == LINEAR]:
-        fill.linear(node, codes.get(str(node.attributes["path"].as_string())))
+    fill = _Filling(model, weights, stored, left)
+    for path, node in layers_of(model).items():
+        fill.linear(path, node, codes.get(path))
     fill.rest()
     model.opset_imports.pop(DOMAIN, None)
     model.opset_imports[MICROSOFT] = 1
@@ -48,10 +51,10 @@ class _Filling:
     model: ir.Model
     weights: Mapping[str, Tensor]
     stored: Stored
+    left: Collection[str]
 
-    def linear(self, node: ir.Node, codes: Codes | None) -> None:
+    def linear(self, path: str, node: ir.Node, codes: Codes | None) -> None:
         """Exchange a `LINEAR` node for the operators that compute it."""
-        path = node.attributes["path"].as_string()
         x, weight, *bias = node.inputs
         assert x is not None and weight is not None
         made = self._float(path, node, x, weight) if codes is None else self._coded(path, node, x, codes)
@@ -72,6 +75,9 @@ class _Filling:
     # ---- layers
 
     def _float(self, path: str, node: ir.Node, x: ir.Value, weight: ir.Value) -> ir.Value:
+        if path in self.left:
+            constant = self._constant(f"{path}.turned", float_tensor(self.weights[f"{path}.weight"].T))
+            return self._node(node, "MatMul", (x, constant), name=path)
         turned = self._node(node, "Transpose", (weight,), {"perm": [1, 0]}, f"{path}.transpose")
         return self._node(node, "MatMul", (x, turned), name=path)
 
@@ -94,7 +100,11 @@ class _Filling:
         (out, row), bits = codes.values.shape, codes.bits
         size = codes.group_size or row
         blocks = packed(codes.values.view(out, row // size, size), bits)
-        inputs = [x, self._constant(f"{path}.codes", bytes_tensor(blocks)), self._number(f"{path}.scale", codes.scale, node)]
+        inputs = [
+            x,
+            self._constant(f"{path}.codes", bytes_tensor(blocks)),
+            self._number(f"{path}.scale", codes.scale, node),
+        ]
         zero = codes.zero_point
         if zero is not None and zero.is_floating_point():
             inputs.append(self._number(f"{path}.zero_point", zero, node))
