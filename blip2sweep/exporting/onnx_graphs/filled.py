@@ -56,7 +56,8 @@ class _Filling:
     def linear(self, path: str, node: ir.Node, codes: Codes | None) -> None:
         """Exchange a `LINEAR` node for the operators that compute it."""
         x, weight, *bias = node.inputs
-        assert x is not None and weight is not None
+        assert x is not None
+        assert weight is not None
         made = self._float(path, node, x, weight) if codes is None else self._coded(path, node, x, codes)
         if bias:
             assert bias[0] is not None
@@ -141,7 +142,9 @@ class _Filling:
 
     def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         tensor.name = name
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape([*tensor.shape]), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.model.graph.initializers[name] = value
         return value
 
