@@ -75,15 +75,22 @@ def write(made: Made, folder: Path) -> Written:
 
 def _write(graph: Graph, made: Made, codes: Mapping[str, Codes], by_library: Mapping[str, Scheme], folder: Path) -> Put:
     model = _traces(graph, canonical_json([made.job["model"], made.recipe.dropped_paths]))
-    layers, path = frozenset(layers_of(model)), folder / f"{graph.name}.onnx"
+    layers = frozenset(layers_of(model))
     stored, own = made.job["model"].get("stored"), _among(by_library, layers)
     dtype = DTYPES[str(stored)] if stored else None
     full = filled(model, weights_of(graph), _among(codes, layers), lambda _: dtype, own)
-    full.metadata_props[STATES] = json.dumps({s.past: [s.present, s.shape] for s in graph.states})
-    ir.save(full, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL)
+    path = save(full, graph, folder)
     if own:
         round_layers(path, own)
     return Put(payload_of(path), layers)
+
+
+def save(model: ir.Model, graph: Graph, folder: Path) -> Path:
+    """Write a filled graph to a folder, over what has its name there. Returns the path of its own file."""
+    path = folder / f"{graph.name}.onnx"
+    model.metadata_props[STATES] = json.dumps({s.past: [s.present, s.shape] for s in graph.states})
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL)
+    return path
 
 
 def _among(found: Mapping[str, T], paths: Collection[str]) -> dict[str, T]:
