@@ -16,11 +16,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from blip2sweep.apply.calibration import same_samples
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.exporting import nncf_ptq
+from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.nncf_inputs import GraphInputs, Item
 from blip2sweep.exporting.openvino_layers import compressed, multiplications
 from blip2sweep.models.graphs import Graph, Graphs
+from blip2sweep.recipe.back_end import left
 
 if TYPE_CHECKING:
     import nncf
@@ -45,6 +48,19 @@ class Group(NamedTuple):
 
     weights: Weights
     nodes: tuple[str, ...]
+
+
+def compress(made: Made, graphs: Graphs, models: Mapping[str, ov.Model]) -> dict[str, ov.Model]:
+    """{name: graph} with the layers of a cell compressed that its recipe leaves to NNCF. models: {name: graph}, with
+    states as inputs and outputs. They stay as they are."""
+    chosen = same_samples(made.job["calibration"]) if made.job["calibration"] else None
+
+    def inputs() -> GraphInputs:
+        assert chosen is not None
+        return GraphInputs(made.loaded, graphs, models, chosen)
+
+    whole_model = chosen is not None and chosen.upstream == "model"
+    return Compression(graphs, models, left(made.recipe), inputs, whole_model).all()
 
 
 @dataclass(eq=False)
