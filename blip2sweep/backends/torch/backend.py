@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from blip2sweep.apply.calibration import layers
+from blip2sweep.apply.coded import coded
 from blip2sweep.apply.packed import packed_layers, split
 from blip2sweep.apply.patch import Applied, Made
 from blip2sweep.backends.backend import TORCH, Answered, Artifacts, NoImage, SecondRun
@@ -37,6 +38,7 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
+from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
@@ -139,6 +141,13 @@ class TorchBackend:
         state = self._loaded(job)
         self._apply(state, job, _recipe(state, job))
         return state.loaded
+
+    def made(self, job: CellJob) -> ModelMade:
+        """The job's model with its recipe in it and its codes, to be written, until the next job."""
+        state = self._loaded(job)
+        recipe = _recipe(state, job)
+        codes, folds = coded(state.patch, recipe, *self._ready(state, job, recipe))
+        return ModelMade(state.loaded, recipe, codes, job, folds)
 
     def _loaded(self, job: CellJob) -> ModelState:
         name = canonical_json(job["model"])
