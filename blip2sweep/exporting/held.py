@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from blip2sweep.compression.quantize import METHODS, installed
+from blip2sweep.compression.quantize import METHODS, Method, installed
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER
 from blip2sweep.models.dtypes import NAMES
@@ -54,14 +54,18 @@ def each(layers: Layers, why: Callable[[Linear, Scheme], str | None]) -> Iterato
 
 def no_codes(weights: Weights) -> str | None:
     """Why a method's weights are no integers with a scale and an integer zero point."""
-    method, name = METHODS.get(weights.method), weights.method
-    if method is None or method.type != "int" or method.extra == "bitsandbytes" or method.name == "minmax":
-        return f"{name} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
-    if method.zero_point_bits is not None:
-        return f"{name} has zero points that are no integers; right: such as quant=rtn, mse, gptq or awq"
-    if method.prescale:
-        return f"{name} divides inputs by a vector of its own; right: such as quant=rtn, mse, gptq or awq"
-    return None
+    method, name, right = METHODS.get(weights.method), weights.method, "right: such as quant=rtn, mse, gptq or awq"
+    if method is not None and method.number_zero and method.scale_bits is None:
+        return f"{name} has zero points that are no integers; {right}"
+    if method is not None and method.prescale:
+        return f"{name} divides inputs by a vector of its own; {right}"
+    own = method is not None and method.type == "int" and method.scale_bits is None and not _of_a_backend(method)
+    return None if own else f"{name} makes no integer codes with scales; {right}"
+
+
+def _of_a_backend(method: Method) -> bool:
+    """Whether a back end's library rounds in its own way, as the methods of NNCF do."""
+    return bool(getattr(method, "backend", None))
 
 
 def connector(recipe: Recipe, library: str) -> Iterator[str]:

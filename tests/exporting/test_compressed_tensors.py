@@ -33,6 +33,7 @@ SLOW: Mapping[str, tuple[tuple[str, ...], str]] = {
     "one scale a tensor": (("part=llm", "quant.bits=6", "quant.strategy=tensor"), PLAIN),
     "gptq": (("part=llm", "quant=gptq", "quant.bits=3", *FEW), PLAIN),
     "gptq in groups by importance": (("part=vit", "quant=gptq", "quant.bits=4", *GROUPS, "quant.act_order=true", *FEW), PLAIN),
+    "awq": (("part=llm", "quant=awq", "quant.bits=3", *GROUPS, *FEW), PLAIN),
     "mse": (("part=vit+llm", "quant=mse", "quant.bits=3", *GROUPS), PLAIN),
     "blocks left out": (("part=llm", "quant.bits=4", "drop_blocks=qformer:4-5+llm:0+3"), PLAIN),
     "half precision": (("part=all", "quant.bits=4", *GROUPS, "model.dtype=bfloat16"), LOADER),
@@ -71,7 +72,7 @@ def one(job: CellJob, folder: Path) -> Exported:
     texts = backend(job).predictions.text
     weights = digests(backend.made(job).loaded.model)
     told = export(job, "compressed-tensors", folder, None, {"device": "cpu"})
-    return Exported(job, folder, told, weights, list(texts))
+    return Exported(job, folder, told, weights, list(texts or ()))
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,8 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Exported, 
 
 def check(cell: Exported, again: Found) -> None:
     assert again.texts == cell.texts
-    dropped = len(cell.weights) - len(again.weights)
-    if "drop_blocks" in str(cell.job["recipe"]):
-        assert dropped > 0
+    if "drop_blocks" in str(cell.job["recipe"]):  # the blocks that stay have other numbers there
+        assert set(again.weights.values()) < set(cell.weights.values())
     else:
         assert again.weights == cell.weights
 
@@ -155,7 +155,9 @@ def mistakes(words: Sequence[str], purpose: str | None = None) -> list[str]:
     return compressed_tensors.mistakes(resolve_recipe(job.config, layout), job.config["model"], purpose)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.thorough) if n == "adapters" else n for n in REFUSED]
+)
 def test_what_it_cannot_hold_is_one_line_each(name: str) -> None:
     words, told = REFUSED[name]
     found = mistakes(words)
@@ -166,4 +168,4 @@ def test_what_it_cannot_hold_is_one_line_each(name: str) -> None:
 def test_all_mistakes_are_told_at_once() -> None:
     words = ("part=all", "quant=hqq", "quant.bits=4", "per_part.llm.method=minmax", "per_part.vit.method=rtn", "per_part.vit.strategy=group",
              "per_part.vit.group_size=48")  # fmt: skip
-    assert len(mistakes(words)) == 3
+    assert [line.partition(" ")[0] for line in mistakes(words)] == ["group_size=48", "group_size=48", "hqq", "minmax"]
