@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import DROP, QUANTIZE
-from blip2sweep.exporting.held import each
+from blip2sweep.exporting.held import each, no_codes
 from blip2sweep.exporting.onnx_graphs.layouts import mistake
 from blip2sweep.exporting.openvino import of_model
 from blip2sweep.models.part import Linear
@@ -48,14 +48,10 @@ def _of_layer(layer: Linear, scheme: Scheme) -> str | None:
         return "inputs are quantized by torch alone; right: without quant.input"
     if method is not None and method.backend == RUNTIME:
         return None
-    if (
-        method is None
-        or method.backend
-        or method.type != "int"
-        or method.extra == "bitsandbytes"
-        or method.name == "minmax"
-    ):
-        return f"{own.method} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
+    number_zero = method is not None and method.number_zero and method.scale_bits is None
+    prescale = method is not None and method.prescale
+    if (why := no_codes(own)) and not number_zero and not prescale:  # of which there are operators
+        return why
     return mistake(own, layer.in_features)
 
 

@@ -19,7 +19,7 @@ FLOAT_ZERO_WIDTHS = (2, 4)  # for which MatMulNBits takes a zero point that is n
 
 def float_zero(weights: Weights) -> bool:
     """Whether a method's zero points are no integers."""
-    return METHODS[weights.method].zero_point_bits == 16
+    return METHODS[weights.method].number_zero
 
 
 def operator_of(bits: int, row: int, group_size: int | None, number_zero: bool, whole: bool = False) -> Operator | None:
