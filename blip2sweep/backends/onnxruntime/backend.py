@@ -7,13 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from blip2sweep.backends.backend import Asked
+from blip2sweep.backends.backend import Answered, Asked
 from blip2sweep.backends.graphs.backend import GraphBackend
+from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize import installed
 from blip2sweep.errors import MissingExtra, UserError, nearest
 from blip2sweep.exporting import onnx as form
-from blip2sweep.machine.devices import cpu_name
-from blip2sweep.wire.pack import BackendChoice, JsonObject
+from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject
 
 if TYPE_CHECKING:
     from blip2sweep.backends.graphs.worker import GraphWorker
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME, EXTRA, CUDA_PACKAGE = "onnxruntime", "onnx", "onnxruntime-gpu"
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+ALONE = '"ort_int8"'  # a method with inputs of 8 bits, as it stands in a recipe
 PROVIDERS = ("cpu", "cuda")
 LEVELS = ("none", "basic", "extended", "all")
 
@@ -52,15 +53,18 @@ class OnnxRuntime(GraphBackend):
         yield from cls.of_graphs(asked)
         yield from form.mistakes(asked.recipe, asked.model, None)
 
-    def make(self) -> GraphWorker:
-        import torch
+    def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
+        """Run one cell. Where inputs have the range of their tensor, each sample is a batch: its neighbours would change it."""
+        alone = ALONE in canonical_json(job["recipe"])
+        return self.worker(job, 1 if alone else batch_size)
 
+    def make(self) -> GraphWorker:
         from blip2sweep.backends.graphs.worker import GraphWorker
+        from blip2sweep.backends.torch.timing import device_name
 
         provider = options_of(self.settings["backend"]).provider
         libraries: JsonObject = {**{name: version_of(name) for name in LIBRARIES}, "graphs": form.VERSION}
-        where = torch.cuda.get_device_name() if provider == "cuda" and torch.cuda.is_available() else cpu_name()
-        return GraphWorker(self.settings, form, self._compiled, libraries, where)
+        return GraphWorker(self.settings, form, self._compiled, libraries, device_name(provider))
 
     def _compiled(self, folder: Path, names: Sequence[str]) -> Mapping[str, Session]:
         from blip2sweep.backends.graphs.worker import threads_of
