@@ -22,6 +22,7 @@ from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
 from blip2sweep.planning.held import held_columns
 from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import left, libraries
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
 from blip2sweep.recipe.params import param_columns
@@ -104,6 +105,7 @@ class Cell:
             **({"settings": dict(self.task.settings)} if self.task.settings else {}),
             **({"stored": self.model.narrowed} if self.model.narrowed else {}),
             **({"backend": backend} if backend else {}),
+            **({"libraries": rounded_by} if (rounded_by := libraries(self.recipe)) else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
             **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
         }
@@ -133,6 +135,15 @@ class Cell:
             self, recipe=trained(control_of(self.recipe), self.training.digest), used=frozenset(), calibration=None
         )
 
+    @cached_property
+    def beside(self) -> str | None:
+        """The key of torch's cell with the same recipe, or of its baseline where torch cannot have the recipe. None for a
+        cell of torch."""
+        if self.backend is None:
+            return None
+        same = self.baseline() if left(self.recipe) else self
+        return replace(same, backend=None).key
+
     def columns(self) -> Columns:
         """The identity and size columns of the cell's row."""
         columns = {
@@ -154,7 +165,7 @@ class Cell:
             **param_columns(self.recipe, self.model.params, self.model.role_params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
             **(self.training.columns() if self.training else {}),
-            **({"backend": backend_text(self.backend)} if self.backend else {}),
+            **({"backend": backend_text(self.backend), "beside": self.beside} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
             **(chat_columns(self.chat) if self.chat else {}),
