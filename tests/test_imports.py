@@ -87,7 +87,7 @@ NO_TORCH = (
     "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/block_params.py", "models/blip/__init__.py",
     "models/blip/caption.py", "models/blip/vqa.py", "models/blip2/__init__.py", "models/blip2/retrieval.py",
     "models/checkpoints", "models/dtypes.py", "models/image_text/__init__.py", "models/image_text/adapter.py", "models/instructblip/__init__.py",
-    "models/image_text/work.py", "models/graphs.py", "models/language.py", "models/location.py", "models/part.py", "models/places.py", "models/role_params.py", "models/roles.py", "models/shipped.py",
+    "models/image_text/work.py", "models/graphs/__init__.py", "models/language.py", "models/location.py", "models/part.py", "models/places.py", "models/role_params.py", "models/roles.py", "models/shipped.py",
     "models/own_folder.py", "models/own_config.py", "models/fitting.py", "models/fields.py", "models/linear_share.py", "models/work.py",
 )  # fmt: skip
 TORCH_FILES = ("cache/tensors.py",)
