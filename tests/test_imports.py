@@ -75,9 +75,10 @@ DOORS = (
     "sweep",
 )  # which may import every room; sweep: names of version 0.1
 HYDRA = {"config", "hydra_app"}
-TORCH = ("apply", "backends/torch", "compression", "exporting", "models")
+TORCH = ("apply", "backends/torch", "backends/graphs", "backends/openvino", "compression", "exporting", "models")
 # Inside these: what planning reads.
 NO_TORCH = (
+    "backends/graphs/backend.py", "backends/openvino/backend.py",
     "compression/step.py", "compression/drop_blocks.py", *(f"compression/sparsity/{name}.py" for name in (
         "__init__", "kernels", "resolve", "spec", "step")),
     *(f"compression/recover/{name}.py" for name in ("__init__", "options", "spec", "step")), *(f"compression/quantize/{name}.py" for name in (

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from blip2sweep.backends.backend import TORCH, identity_of
+from blip2sweep.backends.backend import TORCH, Asked, Refuses, backend_class, identity_of
 from blip2sweep.canonical import canonical_json
-from blip2sweep.errors import UserError
-from blip2sweep.recipe import Recipe
+from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.wire.pack import BackendChoice
 
 
-def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> BackendChoice | None:
+def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> BackendChoice | None:
     """The composed section `backend`; None for torch, which an identity does not name.
 
-    Raises UserError for an unknown name, for a back end that cannot be used here, and for packed layers on a back end
-    other than torch, which alone has the kernels.
+    Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, and for packed
+    layers on a back end other than torch, which alone has the kernels.
     """
     choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
     if identity_of(choice) is None:
         return None
-    if any(scheme.weights.packed for scheme in recipe.schemes.values()):
+    if any(scheme.weights.packed for scheme in asked.recipe.schemes.values()):
         raise UserError(
             f"backend={choice['name']}: quant.packed asks for kernels of torch; right: backend=torch, or no quant.packed"
         )
+    own = backend_class(choice["name"])
+    wrong = (
+        [f"backend={choice['name']}: {why}" for why in own.mistakes(choice, asked)] if isinstance(own, Refuses) else []
+    )
+    if wrong:
+        raise UserErrors(wrong) if len(wrong) > 1 else UserError(wrong[0])
     return choice
 
 

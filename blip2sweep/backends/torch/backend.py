@@ -37,6 +37,7 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
+from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
@@ -121,7 +122,8 @@ class TorchBackend:
             state.patch.restore()
             if job["key"] != job["baseline"]:
                 sides[BASELINE] = contextlib.nullcontext
-            return latency(state.loaded, job, self.task(job), sides, self.settings.get("batch_size"))
+            where = device_name(self.device)
+            return latency(lambda: state.loaded, job, self.task(job), sides, self.settings.get("batch_size"), where)
         except Exception as error:
             state.patch.restore()
             if is_out_of_memory(error):
@@ -133,6 +135,17 @@ class TorchBackend:
     def _whole(self, job: CellJob) -> TaskData:
         """The data of a job's task, also where this process has a share of it."""
         return self.task(whole(job))
+
+    def made(self, job: CellJob) -> ModelMade:
+        """The job's model with its recipe in it, to be written, until the next job."""
+        loaded = self.quantized(job)
+        return ModelMade(loaded, expand(job["recipe"], loaded.anatomy), {}, job)
+
+    def plain(self, job: CellJob) -> Loaded:
+        """The job's model as it was loaded, until the next job."""
+        state = self._loaded(job)
+        state.patch.restore()
+        return state.loaded
 
     def quantized(self, job: CellJob) -> Loaded:
         """The job's model with its recipe in it, until the next job."""

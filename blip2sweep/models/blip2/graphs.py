@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.blip2 import BRIDGE, LANGUAGE, VISION
+from blip2sweep.models.blip2 import BRIDGE, LANGUAGE, VISION, no_graphs
 from blip2sweep.models.blip2.forward import QueriesFirst
 from blip2sweep.models.dropped import hollow
 from blip2sweep.models.graphs import Graph, Graphs, Input, Session, Stages
@@ -28,8 +28,8 @@ ROWS = {0: "rows"}
 
 def graphs(model: Blip2ForConditionalGeneration, processor: Blip2Processor, family: str) -> Graphs:
     """See `HasGraphs`."""
-    if family != "opt":
-        raise UserError(f"a BLIP-2 model of family {family} has no graphs; right: one with OPT, or backend=torch")
+    if why := no_graphs({"family": family}):
+        raise UserError(why)
     size = model.config.vision_config.image_size
     n = 1 + (size // model.config.vision_config.patch_size) ** 2
     pixels, features = torch.zeros(2, 3, size, size), torch.zeros(2, n, model.config.vision_config.hidden_size)

@@ -82,5 +82,5 @@ def test_several_beams_and_other_families_are_refused(loaded: Loaded, own: Graph
     with pytest.raises(RuntimeError, match="graphs write with one beam, not 3"):
         evaluate(in_torch(loaded, own), data, replace(CAPTION, num_beams=3))
     t5 = load(t5_config(), write_t5(tmp_path))
-    with pytest.raises(UserError, match="family t5 has no graphs; right: one with OPT"):
+    with pytest.raises(UserError, match="no graphs of BLIP-2 with t5; right: with opt"):
         graphs(t5.model, t5.processor, t5.family)
