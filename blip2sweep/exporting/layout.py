@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -78,7 +78,7 @@ def laid_out(made: Made, rename: Rename = str) -> Iterator[Layout]:
 
 def _stored(model: PreTrainedModel, section: ModelSection) -> dict[str, torch.dtype]:
     """{name: dtype} of the parameters."""
-    asked = cast("str | None", section.get("stored"))
+    asked = section.get("stored")
     return {n: DTYPES[asked] if asked else p.dtype for n, p in model.named_parameters() if p.is_floating_point()}
 
 

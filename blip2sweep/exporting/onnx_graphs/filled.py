@@ -56,7 +56,8 @@ class _Filling:
     def linear(self, path: str, node: ir.Node, codes: Codes | None) -> None:
         """Exchange a `LINEAR` node for the operators that compute it."""
         x, weight, *bias = node.inputs
-        assert x is not None and weight is not None
+        assert x is not None
+        assert weight is not None
         made = self._float(path, node, x, weight) if codes is None else self._coded(path, node, x, codes)
         if bias:
             assert bias[0] is not None
