@@ -15,6 +15,7 @@ from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.architecture import asked_as
+from blip2sweep.models.dtypes import HALF_BITS
 from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import backend_text
 from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
@@ -66,8 +67,9 @@ class Cell:
     @cached_property
     def semantics(self) -> int:
         """The version of everything that computes this cell: of the package, its recipe's methods and further steps."""
-        methods = (m for part in self.recipe.parts.values() for m in part.methods)
-        return semantics(methods, self.recipe.further)
+        parts, numbers = self.recipe.parts.values(), self.model.numbers
+        half = (m for part in parts if numbers.bits_of(part.part) == HALF_BITS for m in part.methods)
+        return semantics((m for part in parts for m in part.methods), self.recipe.further, half)
 
     @cached_property
     def outside(self) -> dict[str, OutsideCode]:
@@ -97,6 +99,7 @@ class Cell:
             "generation": self.generation.as_dict(),
             **asked_as(self.model.config),
             **({"settings": dict(self.task.settings)} if self.task.settings else {}),
+            **({"stored": self.model.narrowed} if self.model.narrowed else {}),
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
             **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
@@ -128,6 +131,7 @@ class Cell:
             "weights": self.model.fingerprint[:12],
             "revision": self.model.revision,
             "dtype": self.model.dtype,
+            "stored": self.model.stored,
             **({} if self.model.linear_share is None else {"linear_share": round(self.model.linear_share, 4)}),
             "task": self.task.name,
             "samples": len(self.task.samples),
@@ -137,7 +141,7 @@ class Cell:
             **self.task.columns,
             "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
-            **recipe_columns(self.recipe, self.model.params, self.model.block_params),
+            **recipe_columns(self.recipe, self.model.numbers),
             **param_columns(self.recipe, self.model.params, self.model.role_params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
             **(self.training.columns() if self.training else {}),
