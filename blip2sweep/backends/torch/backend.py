@@ -43,6 +43,7 @@ from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
@@ -246,8 +247,9 @@ class TorchBackend:
 
 
 def _recipe(state: ModelState, job: CellJob) -> Recipe:
-    """The job's recipe, layer by layer. Raises RuntimeError where it is not the one that was planned."""
+    """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
+    that was planned."""
     recipe = expand(job["recipe"], state.loaded.anatomy)
     if not recipe.empty and recipe.hash != job["recipe_hash"]:
         raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
-    return recipe
+    return without(recipe)
