@@ -49,7 +49,7 @@ from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
-from blip2sweep.wire.lines import Cost, Provenance
+from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 
@@ -138,11 +138,6 @@ class TorchBackend:
         """The data of a job's task, also where this process has a share of it."""
         return self.task(whole(job))
 
-    def made(self, job: CellJob) -> ModelMade:
-        """The job's model with its recipe in it, to be written, until the next job."""
-        loaded = self.quantized(job)
-        return ModelMade(loaded, expand(job["recipe"], loaded.anatomy), {}, job)
-
     def plain(self, job: CellJob) -> Loaded:
         """The job's model as it was loaded, until the next job."""
         state = self._loaded(job)
@@ -189,7 +184,7 @@ class TorchBackend:
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
-            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), self._provenance(state, job),
+            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), provenance(state.loaded, self._threads(job)),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 
@@ -229,12 +224,15 @@ class TorchBackend:
         return prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)}
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
-        with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):
+        with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
                 batch_sizes=state.batch_sizes,
             )  # fmt: skip
+
+    def _threads(self, job: CellJob) -> int:
+        return evaluation_threads(job, self.device) or torch.get_num_threads()
 
     def _images(self, state: ModelState, job: CellJob) -> Images:
         """The task's images, decoded and preprocessed once for all cells of a model.
@@ -246,11 +244,6 @@ class TorchBackend:
             workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
             state.images = {name: Images(state.loaded, self.task(job), workers, skip)}
         return state.images[name]
-
-    def _provenance(self, state: ModelState, job: CellJob) -> Provenance:
-        threads = evaluation_threads(job, self.device) or torch.get_num_threads()
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {"threads": threads, "cpu_capability": capability, **provenance(state.loaded)}
 
 
 def _recipe(state: ModelState, job: CellJob) -> Recipe:

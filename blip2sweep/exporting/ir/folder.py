@@ -43,7 +43,7 @@ def write(made: Made, folder: Path) -> Written:
 
 def _check(made: Made) -> None:
     planned, found = made.recipe.schemes.keys(), made.codes.keys()
-    if found and planned != found:
+    if planned != found:
         example = next(iter(planned ^ found))
         raise RuntimeError(f"codes of {len(found)} layers for a recipe of {len(planned)}, such as {example}")
 
