@@ -24,13 +24,18 @@ def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> Backend
         raise UserError(
             f"backend={choice['name']}: quant.packed asks for kernels of torch; right: backend=torch, or no quant.packed"
         )
+    _check(choice, asked)
+    return choice
+
+
+def _check(choice: BackendChoice, asked: Asked) -> None:
+    """Raise UserError with all reasons why the back end cannot run the cell, where it says such."""
     own = backend_class(choice["name"])
-    wrong = (
-        [f"backend={choice['name']}: {why}" for why in own.mistakes(choice, asked)] if isinstance(own, Refuses) else []
-    )
+    wrong = list[str]()
+    if isinstance(own, Refuses):
+        wrong = [f"backend={choice['name']}: {why}" for why in own.mistakes(choice, asked)]
     if wrong:
         raise UserErrors(wrong) if len(wrong) > 1 else UserError(wrong[0])
-    return choice
 
 
 def backend_text(choice: BackendChoice) -> str:
