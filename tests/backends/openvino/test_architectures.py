@@ -22,7 +22,7 @@ GENERATION = Generation("Question: {} Answer:", 1, 6)
 QUICK = ("blip-vqa-base",)
 THOROUGH = (
     "blip-image-captioning-base", "llava-1.5-7b", "gemma-3-4b", "paligemma-3b-224", "internvl3-1b", "smolvlm-256m",
-    "llava-v1.6-mistral-7b", "llava-onevision-0.5b", "instructblip-vicuna-7b",
+    "llava-onevision-0.5b", "instructblip-vicuna-7b",
 )  # fmt: skip
 
 
