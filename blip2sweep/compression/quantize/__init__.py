@@ -41,9 +41,10 @@ class Method:
     `hessian` or `ranges`, or `graph` where a back end's library does it. extra: the extra that has its library. library:
     the module to import, where it is not called like the extra.
 
-    scale_bits, zero_point_bits: what is stored with each scale. None means as many bits as a code has, and no zero
-    point when symmetric. prescale: whether it stores a 16-bit factor for each input. divides: whether a group must
-    divide the row. row_sizes: the only group sizes that its library has.
+    scale_bits: of each scale, where its library or its arithmetic fixes them; None: those of the dtype in which the
+    model is stored. zero_point_bits: with each scale; None: as many as a code has, and none when symmetric. number_zero:
+    its zero point is a number instead, as wide as the scale. prescale: whether it stores a factor for each input.
+    divides: whether a group must divide the row. row_sizes: the only group sizes that its library has.
 
     keeps_zeros: whether `calibrated` takes `kept`, the weights of a sparse layer that may differ from zero.
 
@@ -65,8 +66,9 @@ class Method:
     extra: str | None = None
     library: str | None = None
     backend: str | None = None
-    scale_bits: int = 16
+    scale_bits: int | None = None
     zero_point_bits: int | None = None
+    number_zero: bool = False
     prescale: bool = False
     shared_prescale: bool = False
     divides: bool = False
@@ -158,11 +160,11 @@ def arithmetic(method: str) -> ModuleType:
 METHODS = Methods({
     m.name: m
     for m in (
-        # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Its minimum has 16 bits.
-        Method("minmax", (*LOW_BITS, 16), ("tensor",), {"quantize_bias": True}, zero_point_bits=16),
+        # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Scale and minimum are float32.
+        Method("minmax", (*LOW_BITS, 16), ("tensor",), {"quantize_bias": True}, scale_bits=32, number_zero=True),
         Method("rtn", LOW_BITS, CHANNEL_FIRST, RTN),
         Method("mse", LOW_BITS, CHANNEL_FIRST, RTN | {"grid": 100, "norm": 2.4}, searches="rtn"),
-        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", zero_point_bits=16, divides=True,
+        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", number_zero=True, divides=True,
                by_rows=False),  # its solver shrinks errors by an absolute threshold
         Method("nf4", (4,), ("group",), **CODEBOOK),
         Method("fp4", (4,), ("group",), **CODEBOOK),
