@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from blip2sweep.apply.calibration import layers
+from blip2sweep.apply.coded import coded
 from blip2sweep.apply.packed import packed_layers, split
 from blip2sweep.apply.patch import Applied, Made
 from blip2sweep.backends.backend import TORCH, Answered, Artifacts, NoImage, SecondRun
@@ -153,6 +154,13 @@ class TorchBackend:
         state = self._loaded(job)
         self._apply(state, job, _recipe(state, job))
         return state.loaded
+
+    def made(self, job: CellJob) -> ModelMade:
+        """The job's model with its recipe in it and its codes, to be written, until the next job."""
+        state = self._loaded(job)
+        recipe = _recipe(state, job)
+        codes, folds = coded(state.patch, recipe, *self._ready(state, job, recipe))
+        return ModelMade(state.loaded, recipe, codes, job, folds)
 
     def _loaded(self, job: CellJob) -> ModelState:
         name = canonical_json(job["model"])
