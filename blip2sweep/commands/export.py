@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from blip2sweep.compression.quantize import installed
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.exporting import Format, format_of
+from blip2sweep.exporting.held import lacks
 from blip2sweep.exporting.manifest import check_export, write_manifest
 from blip2sweep.exporting.whole import check_free, whole
 from blip2sweep.files import write_atomic
@@ -131,7 +131,7 @@ def _why_not(job: CellJob, form: str, purpose: str | None, written_by: Format) -
     extra, backend = written_by.EXTRA, job.get("backend", {}).get("name")
     purposes: Sequence[str] = getattr(written_by, "PURPOSES", ())
     wrong = []
-    if extra and not installed(extra.replace("-", "_")):
+    if extra and lacks(extra):
         wrong.append(f"needs {extra}, which is not installed; right: pip install 'blip2sweep[{extra}]'")
     if purpose is not None and purpose not in purposes:
         wrong.append(f"--for {purpose}: not known here; right: {', '.join(purposes) or 'without --for'}")
