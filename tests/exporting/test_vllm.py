@@ -66,7 +66,7 @@ def scheme_of(name: str, config: dict[str, Any]) -> object:
 
 @pytest.mark.thorough
 def test_names_are_those_of_vllms_modules(tmp_path: Path) -> None:
-    words = ("part=vit+llm", "quant.bits=4", *GROUPS, *SYMMETRIC, *HALF, "keep=vit:0+llm:1", "per_part.llm.bits=8")
+    words = ("part=vit+llm", "quant.bits=4", *GROUPS, *SYMMETRIC, *HALF, "keep=vit:0,llm:1", "per_part.llm.bits=8")
     job = job_of(*words)
     export(job, "compressed-tensors", tmp_path / "to", "vllm", {"device": "cpu"})
     config = json.loads((tmp_path / "to" / "config.json").read_text())["quantization_config"]

@@ -54,17 +54,25 @@ def test_a_folder_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_one_that_failed(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "deep" / "to") as folder:
-        (folder / "a").write_text("a")
-        raise ZeroDivisionError
+    def fails() -> None:
+        with whole(tmp_path / "deep" / "to") as folder:
+            (folder / "a").write_text("a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert list((tmp_path / "deep").iterdir()) == []
 
 
 def test_a_folder_that_was_filled_meanwhile_stays(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written"), whole(tmp_path / "to") as folder:
-        (folder / "a").write_text("a")
-        (tmp_path / "to").mkdir()
-        (tmp_path / "to" / "b").write_text("b")
+    def fails() -> None:
+        with whole(tmp_path / "to") as folder:
+            (folder / "a").write_text("a")
+            (tmp_path / "to").mkdir()
+            (tmp_path / "to" / "b").write_text("b")
+
+    with pytest.raises(UserError, match="cannot be written"):
+        fails()
     assert [p.name for p in (tmp_path / "to").iterdir()] == ["b"]
     assert [p.name for p in tmp_path.iterdir()] == ["to"]
 

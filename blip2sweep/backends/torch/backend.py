@@ -138,11 +138,6 @@ class TorchBackend:
         """The data of a job's task, also where this process has a share of it."""
         return self.task(whole(job))
 
-    def made(self, job: CellJob) -> ModelMade:
-        """The job's model with its recipe in it, to be written, until the next job."""
-        loaded = self.quantized(job)
-        return ModelMade(loaded, expand(job["recipe"], loaded.anatomy), {}, job)
-
     def plain(self, job: CellJob) -> Loaded:
         """The job's model as it was loaded, until the next job."""
         state = self._loaded(job)
