@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
@@ -105,8 +106,9 @@ def _compared(payload: int, expected: float | None) -> str:
 def recipe_of(job: CellJob) -> Recipe:
     """The recipe of a job. Raises UserError where this version means another one by its words."""
     recipe = expand(job["recipe"], anatomy(job["model"]))
-    columns = job["columns"]
-    now = semantics_of(targets(recipe), str(columns.get("stored") or columns["dtype"]))
+    columns: Mapping[str, object] = {**job["columns"]}
+    entries = cast("list[dict[str, str]]", targets(recipe))
+    now = semantics_of(entries, str(columns.get("stored") or columns["dtype"]))
     if (not recipe.empty and recipe.hash != job["recipe_hash"]) or now != columns["semantics"]:
         raise UserError(
             f"cell {job['key']} was planned by another version, which made other weights; right: the command of its sweep "
