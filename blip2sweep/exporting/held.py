@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from blip2sweep.compression.quantize import METHODS, Method, installed
+from blip2sweep.compression.quantize import METHODS, installed
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER
 from blip2sweep.models.dtypes import NAMES
@@ -59,13 +59,8 @@ def no_codes(weights: Weights) -> str | None:
         return f"{name} has zero points that are no integers; {right}"
     if method is not None and method.prescale:
         return f"{name} divides inputs by a vector of its own; {right}"
-    own = method is not None and method.type == "int" and method.scale_bits is None and not _of_a_backend(method)
+    own = method is not None and method.type == "int" and method.scale_bits is None and method.backend is None
     return None if own else f"{name} makes no integer codes with scales; {right}"
-
-
-def _of_a_backend(method: Method) -> bool:
-    """Whether a back end's library rounds in its own way, as the methods of NNCF do."""
-    return bool(getattr(method, "backend", None))
 
 
 def connector(recipe: Recipe, library: str) -> Iterator[str]:

@@ -53,7 +53,8 @@ def _as_inputs(model: ov.Model, wanted: set[str]) -> Item:
         constant = node.input_value(0).get_node()
         if constant.get_type_name() == "Constant" and _leads_to(node, wanted):
             name = f"{constant.get_friendly_name()}/queries"
-            parameter = ops.parameter(constant.get_output_shape(0), constant.get_element_type(), name)
+            parameter = ops.parameter(constant.get_output_shape(0), constant.get_element_type())
+            parameter.set_friendly_name(name)
             parameter.output(0).get_tensor().set_names({name})
             node.input(0).replace_source_output(parameter.output(0))
             model.add_parameters([parameter])
