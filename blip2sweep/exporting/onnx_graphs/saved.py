@@ -93,7 +93,7 @@ def _write(graph: Graph, made: Made, codes: Mapping[str, Codes], by_library: Map
     layers = frozenset(layers_of(model))
     stored, own = made.job["model"].get("stored"), _among(by_library, layers)
     dtype = DTYPES[str(stored)] if stored else None
-    full = filled(model, weights_of(graph), _among(codes, layers), lambda _: dtype, own)
+    full = filled(model, weights_of(graph), _among(codes, layers), dtype, own)
     path = save(full, graph, folder)
     if own:
         round_layers(path, own)
