@@ -5,7 +5,6 @@ They pack word by word in loops, as those programs do, and share no code with th
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,9 @@ from tests.checkpoints import TINY, edit
 
 LLM = "language_model.model.decoder.layers."
 Tensors = dict[str, Tensor]
-Layer = Callable[[Tensor], tuple[Tensors, Tensor]]  # weight (out, in) -> (its tensors by the ends of names, what they mean)
+Layer = Callable[
+    [Tensor], tuple[Tensors, Tensor]
+]  # weight (out, in) -> (its tensors by the ends of names, what they mean)
 SCALES = torch.bfloat16
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 

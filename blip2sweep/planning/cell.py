@@ -103,6 +103,8 @@ class Cell:
             **({"backend": backend} if backend else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
             **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
+            # A row names one baseline. So a cell that is compared with another one is another cell.
+            **({"original": self.original.fingerprint} if self.original else {}),
         }
 
     @cached_property
@@ -135,6 +137,7 @@ class Cell:
         columns = {
             "model": self.model.name,
             "weights": self.model.fingerprint[:12],
+            **({} if self.original is None else {"original": self.original.fingerprint[:12]}),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
             **({} if self.model.linear_share is None else {"linear_share": round(self.model.linear_share, 4)}),
@@ -164,7 +167,8 @@ class Cell:
         if own.held is None:
             return found
         plain = {**recipe_columns(self._untouched, own.params, own.block_params), "params": own.params}
-        return held_columns(own.held, self.recipe, own.anatomy, found, plain)
+        compared = self.original is not None
+        return held_columns(own.held, self.recipe, own.anatomy, found, plain, compared)
 
     def job(self) -> CellJob:
         """What a worker needs to run the cell, as JSON. It contains nothing of Hydra."""
