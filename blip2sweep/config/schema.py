@@ -23,6 +23,7 @@ class ModelConfig:
     family: str = MISSING  # of its language model; of blip2: opt | t5
     dtype: str = "float32"  # float32 | bfloat16 | float16
     dtype_per_part: dict[str, str] = field(default_factory=dict)
+    stored: str | None = None  # float16 | bfloat16: all numbers are rounded to it; null: stored as computed
     device_map: Any = None  # as in from_pretrained, for models larger than one GPU
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)

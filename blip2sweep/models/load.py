@@ -1,4 +1,5 @@
-"""Loads a checkpoint: safetensors only, each stage in its dtype, anatomy and processor checked."""
+"""Loads a checkpoint: safetensors only, each stage in its dtype and rounded to what is stored, anatomy and processor
+checked."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ from torch import nn
 from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import ImageStage, Processor, Stage, implementation, stage_of
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.dtypes import stage_dtypes
+from blip2sweep.models.dtypes import narrowed, stage_dtypes, stored_dtypes
 from blip2sweep.models.language import Language
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
@@ -38,7 +40,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Loaded:
     """A model ready to evaluate.
 
-    device: of its inputs. dtypes, attention: {stage: name}. pixels: turns an image into one row for the first stage.
+    device: of its inputs. dtypes, attention: {stage: name}. stored: the dtype to which weights were rounded; None where
+    they are as their dtype has them. pixels: turns an image into one row for the first stage.
     images: the stages before the last. language: the last stage.
     """
 
@@ -53,12 +56,13 @@ class Loaded:
     pixels: Callable[[Image], Rows]
     images: tuple[ImageStage, ...]
     language: Language
+    stored: str | None = None
 
 
 def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loaded:
     """Load the checkpoint in `folder` as `model_config` describes it.
 
-    It uses `dtype`, `dtype_per_part` ({part: dtype}) and `device_map` (through accelerate; otherwise `device`). Raises
+    It uses `dtype`, `dtype_per_part` ({part: dtype}), `stored` and `device_map` (through accelerate; otherwise `device`). Raises
     UserError for a folder without safetensors, a config.json or module tree that differs from conf/model, an unknown
     dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
     weights with NaN or Inf. Planning has checked all of it, but a folder may have changed since.
@@ -73,6 +77,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
         raise refused(folder, name, wrong)
     model = _read(weights, config, dtypes, model_config)
     cast(model, dtypes, parts.stages)
+    round_to(model, stored_dtypes(model_config, dtypes), parts.stages)
     _check_finite(model, folder, name)
     if not model_config.get("device_map"):
         model.to(device)
@@ -91,6 +96,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
         pixels=partial(own.pixels, processor),
         images=own.image_stages(model, model.device),
         language=own.language(model, processor, family),
+        stored=narrowed(model_config, dtypes),
     )
 
 
@@ -144,6 +150,17 @@ def cast(model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...])
     for name, tensor, dtype in _floating(model, dtypes, stages):
         if tensor.dtype != dtype:
             raise RuntimeError(f"{name} is {tensor.dtype} and not the {dtype} that was asked for")
+
+
+def round_to(model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, ...]) -> None:
+    """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in."""
+    for name, tensor, dtype in _floating(model, stored, stages):
+        if tensor.dtype != dtype:
+            if tensor.is_meta:
+                raise UserError(
+                    f"model.stored: {name} lies on no device; right: a model.device_map that holds all of it"
+                )
+            tensor.data = tensor.data.to(dtype).to(tensor.dtype)
 
 
 def _floating(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from blip2sweep.backends.backend import Asked
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.drop_blocks import asks_influence, numbers
 from blip2sweep.compression.drop_blocks import check as check_dropped
@@ -63,7 +64,8 @@ class CellBuilder:
         )
         check_packed(recipe, model.dtypes, (config.get("calibration") or {}).get("upstream", "full"))
         check_trainable(recipe)
-        backend = chosen_backend(config.get("backend"), recipe)
+        asked = Asked(recipe, model.config, generation, task.rules.REQUESTS)
+        backend = chosen_backend(config.get("backend"), asked)
         samples = self._calibration(config, model, recipe, task)
         if samples is not None:
             recipe = stamped(recipe, samples.digest)

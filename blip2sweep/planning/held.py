@@ -6,6 +6,7 @@ Such a model is evaluated as it is. Its widths are those of its files, and its s
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.block_params import names_in_files
 from blip2sweep.models.checkpoints import Weights, listed
+from blip2sweep.models.checkpoints.headers import BITS
 from blip2sweep.models.checkpoints.packed import Packed
 from blip2sweep.models.checkpoints.quantized import COMPRESSED
 from blip2sweep.models.part import ROLES, Linear, Part
@@ -29,12 +31,13 @@ MIXED = "mixed"
 class Held:
     """What a checkpoint holds. layers: {path in the model: its integers} of the parts' layers; others: those elsewhere.
 
-    bits: all that is stored in the files.
+    bits: all that is stored in the files. number_bits: of most of their numbers that are not quantized.
     """
 
     layers: Mapping[str, Packed]
     others: Sequence[Packed]
     bits: int
+    number_bits: int
 
     @property
     def all(self) -> Sequence[Packed]:
@@ -47,7 +50,11 @@ def held(weights: Weights, anatomy: Anatomy) -> Held | None:
         return None
     paths = names_in_files(weights.tensors, anatomy)
     inside = {paths[name]: x for name, x in weights.packed.items() if name in paths}
-    return Held(inside, [x for name, x in weights.packed.items() if name not in paths], weights.bits)
+    others = [x for name, x in weights.packed.items() if name not in paths]
+    packed, plain = {f"{name}.weight" for name in weights.packed}, Counter[int]()
+    for name, tensor in weights.tensors.items():
+        plain[BITS[tensor.dtype]] += 0 if name in packed else math.prod(tensor.shape)
+    return Held(inside, others, weights.bits, plain.most_common(1)[0][0])
 
 
 def check_untouched(own: Held, recipe: Recipe) -> None:

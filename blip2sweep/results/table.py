@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from blip2sweep.metrics import METRICS
-from blip2sweep.recipe.part_bits import RoleColumns, width_columns
-from blip2sweep.recipe.semantics import SEMANTICS, semantics
+from blip2sweep.recipe.old_sizes import OldSizes
+from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
+from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
 from blip2sweep.results import drops, latency
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
@@ -43,11 +44,10 @@ def build_table(ledger: Ledger, variants: Variants | None = None) -> pd.DataFram
 
     _recipe_semantics.cache_clear()
     there = listed_variants(ledger.output_dir) if variants is None else variants
-    rows, with_roles = (
-        (_row(key, attempts, ledger, there) for key, attempts in _ordered(ledger)),
-        RoleColumns(lambda: planned_models(ledger.output_dir)),
-    )
-    table = pd.DataFrame([with_roles(r) for r in rows if r])
+    rows = (_row(key, attempts, ledger, there) for key, attempts in _ordered(ledger))
+    anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
+    with_roles, sized = RoleColumns(anatomy_of), OldSizes(anatomy_of)
+    table = pd.DataFrame([sized(with_roles(r)) for r in rows if r])
     if "finished" in table:
         table["finished"] = pd.to_datetime(table["finished"], unit="s", utc=True)
     return _without_empty_columns(table) if len(table) else table
@@ -98,7 +98,8 @@ def is_stale(result: ResultLine) -> bool:
     """Whether this version would compute the cell's configuration differently. Imported results never count as
     stale."""
     columns = result["columns"]
-    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"]))
+    stored = str(columns.get("stored") or columns["dtype"])
+    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"], stored))
 
 
 def older(results: Iterable[ResultLine]) -> str | None:
@@ -113,17 +114,17 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
         return None
     n, numbers = sum(counts.values()), ", ".join(map(str, sorted(counts)))
     rows = f"{n} rows were" if n > 1 else "1 row was"
+    now = SEMANTICS if max(counts) < SEMANTICS else f"{SEMANTICS}, in half precision {ROUNDED}"
     return (
-        f"{rows} computed by an earlier version (semantics {numbers}, now {SEMANTICS}): not shown and not compared; the "
+        f"{rows} computed by an earlier version (semantics {numbers}, now {now}): not shown and not compared; the "
         f"same command computes them again, under new keys"
     )
 
 
 @functools.cache
-def _recipe_semantics(recipe_json: str) -> int:
-    """Today's semantics number of a recipe's methods and steps."""
-    entries = json.loads(recipe_json)
-    return semantics((e["method"] for e in entries if "step" not in e), (e["step"] for e in entries if "step" in e))
+def _recipe_semantics(recipe_json: str, stored: str) -> int:
+    """Today's semantics number of a recipe's methods and steps. stored: the column."""
+    return semantics_of(json.loads(recipe_json), stored)
 
 
 def source_of(result: ResultLine, ledger: Ledger, variants: Variants) -> str:

@@ -80,6 +80,7 @@ class Columns(TypedDict):
     model: str
     weights: str
     dtype: str
+    stored: NotRequired[str]  # rows of versions that counted everything at 16 bits have none
     task: str
     data: str
     samples: int

@@ -16,7 +16,7 @@ from blip2sweep.models.shipped import model_anatomy, model_config, shipped_model
 from blip2sweep.planning.costs import similarity_names
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
-from blip2sweep.recipe.part_bits import RoleColumns, part_columns
+from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, part_columns
 
 PLAIN: dict[str, Any] = {"part": "all", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": 4}}
 ROLES = ("vision", "connector", "language")
@@ -135,7 +135,7 @@ def test_a_role_with_two_parts_means_both() -> None:
     assert (columns["bits_encoder"], columns["bits_decoder"]) == (2, 6)
     assert columns["bits_language"] == pytest.approx(mean, rel=1e-12)
     older = {k: v for k, v in columns.items() if k not in ("bits_vision", "bits_connector", "bits_language")}
-    again = RoleColumns(lambda: {"mine": two_language_parts()})({"model": "mine", **older})
+    again = RoleColumns(Anatomies(lambda: {"mine": two_language_parts()}))({"model": "mine", **older})
     assert {**again, "bits_vision": 0, "bits_connector": 0} == {
         "model": "mine",
         **columns,
@@ -200,8 +200,8 @@ def test_costs_and_parts_know_nothing_of_the_columns_of_roles() -> None:
     older = {k: v for k, v in columns.items() if k not in ("bits_vision", "bits_connector", "bits_language")}
     assert similarity_names({**head, **columns}) == similarity_names({**head, **older})
     assert similarity_names({**head, **columns})[0] == "tiny float32 d 3 vit+llm [4.0, None, 4.0]"
-    filled = RoleColumns(dict)({"model": "tiny", **older})
-    assert filled == RoleColumns(dict)({"model": "tiny", **columns})
+    filled = RoleColumns(Anatomies(dict))({"model": "tiny", **older})
+    assert filled == RoleColumns(Anatomies(dict))({"model": "tiny", **columns})
     assert {k: v for k, v in filled.items() if v is not None} == {
         "model": "tiny",
         **{k: v for k, v in columns.items() if v is not None},
@@ -209,7 +209,7 @@ def test_costs_and_parts_know_nothing_of_the_columns_of_roles() -> None:
     at = list(filled).index("bits_llm")
     assert list(filled)[at : at + 4] == ["bits_llm", "bits_vision", "bits_connector", "bits_language"]
     assert filled["bits_connector"] is None
-    unknown = RoleColumns(dict)({"model": "of nobody", **older})
+    unknown = RoleColumns(Anatomies(dict))({"model": "of nobody", **older})
     assert [unknown[f"bits_{r}"] for r in ROLES] == [None] * 3
 
 
@@ -220,5 +220,5 @@ def test_a_row_of_a_model_whose_part_is_called_as_its_role_gets_the_others() -> 
     assert columns["bits_language"] is None
     older = {k: v for k, v in columns.items() if k != "bits_vision"}
     for row in (columns, older):
-        filled = RoleColumns(lambda: {"mine": config})({"model": "mine", **row})
+        filled = RoleColumns(Anatomies(lambda: {"mine": config}))({"model": "mine", **row})
         assert (filled["bits_vision"], filled["bits_connector"], filled["bits_language"]) == (4, None, None)

@@ -37,10 +37,12 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
+from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
@@ -121,7 +123,8 @@ class TorchBackend:
             state.patch.restore()
             if job["key"] != job["baseline"]:
                 sides[BASELINE] = contextlib.nullcontext
-            return latency(state.loaded, job, self.task(job), sides, self.settings.get("batch_size"))
+            where = device_name(self.device)
+            return latency(lambda: state.loaded, job, self.task(job), sides, self.settings.get("batch_size"), where)
         except Exception as error:
             state.patch.restore()
             if is_out_of_memory(error):
@@ -133,6 +136,17 @@ class TorchBackend:
     def _whole(self, job: CellJob) -> TaskData:
         """The data of a job's task, also where this process has a share of it."""
         return self.task(whole(job))
+
+    def made(self, job: CellJob) -> ModelMade:
+        """The job's model with its recipe in it, to be written, until the next job."""
+        loaded = self.quantized(job)
+        return ModelMade(loaded, expand(job["recipe"], loaded.anatomy), {}, job)
+
+    def plain(self, job: CellJob) -> Loaded:
+        """The job's model as it was loaded, until the next job."""
+        state = self._loaded(job)
+        state.patch.restore()
+        return state.loaded
 
     def quantized(self, job: CellJob) -> Loaded:
         """The job's model with its recipe in it, until the next job."""
@@ -232,8 +246,9 @@ class TorchBackend:
 
 
 def _recipe(state: ModelState, job: CellJob) -> Recipe:
-    """The job's recipe, layer by layer. Raises RuntimeError where it is not the one that was planned."""
+    """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
+    that was planned."""
     recipe = expand(job["recipe"], state.loaded.anatomy)
     if not recipe.empty and recipe.hash != job["recipe_hash"]:
         raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
-    return recipe
+    return without(recipe)
