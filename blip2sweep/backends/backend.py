@@ -7,10 +7,10 @@ a sweep is planned, so it imports its library only when it is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict, cast, runtime_checkable
 
 from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
@@ -19,10 +19,17 @@ from blip2sweep.wire.latency import Latency
 from blip2sweep.wire.lines import Cost, Provenance
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
+if TYPE_CHECKING:
+    from blip2sweep.recipe import Recipe
+    from blip2sweep.tasks.generation import Generation
+    from blip2sweep.wire.model_section import ModelSection
+
 TORCH = "torch"  # its cells have no back end in their identity
 BACKENDS: Mapping[str, str] = {
     TORCH: "blip2sweep.backends.torch.backend:TorchBackend",
     "dummy": "blip2sweep.backends.dummy:Dummy",
+    "openvino": "blip2sweep.backends.openvino.backend:OpenVino",
+    "onnxruntime": "blip2sweep.backends.onnxruntime.backend:OnnxRuntime",
 }
 # Their names in packs of version 0.1 (`runner` in their settings). To be removed on 2027-06-01.
 RUNNERS: Mapping[str, str] = {
@@ -115,6 +122,25 @@ class Times(Protocol):
         ...
 
 
+class Asked(NamedTuple):
+    """A cell as it is planned. requests: what its task asks of a model."""
+
+    recipe: Recipe
+    model: ModelSection
+    generation: Generation
+    requests: Collection[str]
+
+
+@runtime_checkable
+class Refuses(Protocol):
+    """What a back end may have besides: it cannot run every cell, and says so while a sweep is planned."""
+
+    @classmethod
+    def mistakes(cls, choice: BackendChoice, asked: Asked) -> Iterable[str]:
+        """Why it cannot run a cell, each in one sentence."""
+        ...
+
+
 def backend_class(name: str) -> type[Backend]:
     """The class of a back end. Raises UserError for an unknown name."""
     if name not in BACKENDS:
@@ -145,7 +171,7 @@ def identity_of(choice: BackendChoice) -> JsonObject | None:
             raise UserError(f"backend.options.{min(options)}: torch has no such option; right: leave it out")
         return None
     own = backend_class(choice["name"]).identity(choice)
-    return {**own, "options": options} if options else own
+    return {"options": options, **own} if options else own
 
 
 def choice_of(settings: Settings) -> BackendChoice:

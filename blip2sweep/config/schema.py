@@ -17,6 +17,7 @@ class ModelConfig:
 
     name: str = MISSING
     path: str | None = None  # a folder in the Hugging Face layout, or pkg://package/folder
+    original: str | None = None  # of a quantized checkpoint: the folder of what it was made from, or `config`
     hub_id: str | None = None  # looked up in the local Hugging Face cache; nothing is downloaded
     architecture: str = "blip2"  # how it is computed: blip2sweep/models/architecture.py
     family: str = MISSING  # of its language model; of blip2: opt | t5

@@ -161,6 +161,17 @@ def work(model: Mapping[str, object], config: Mapping[str, object], asked: Asked
     return None if own is None else tuple(own(model, config, asked)) or None
 
 
+def no_graphs(model: Mapping[str, object]) -> str | None:
+    """Why a model cannot be graphs (models/graphs), in one sentence; None where it can.
+
+    An architecture whose models can has a function `no_graphs` of the same argument.
+    """
+    own = getattr(architecture(model), "no_graphs", None)
+    name = str(model.get("architecture") or FIRST)
+    found: str | None = f"no graphs of architecture {name}; right: backend=torch" if own is None else own(model)
+    return found
+
+
 # ---- what a worker runs
 
 

@@ -24,16 +24,18 @@ ENDED_SHARE = 0.125
 
 # (tokens (rows, 1), mask (rows, all tokens), number of each row in the batch that was read) -> logits (rows, vocabulary)
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+Keep = Callable[[Tensor], None]  # (rows (n,) of those that are left)
 
 
 @torch.inference_mode()
 def greedy(
-    first: Tensor, mask: Tensor, cache: DynamicCache, step: Step, generation: Generation, ends: Sequence[int], pad: int
+    first: Tensor, mask: Tensor, keep: Keep, step: Step, generation: Generation, ends: Sequence[int], pad: int
 ) -> list[Ids]:
     """The likeliest token each time, until an end or max_new_tokens. Token ids (batch, max_new_tokens), padded.
 
-    first: logits (batch, vocabulary) behind the prompts. mask: of the prompts (batch, tokens) int64. cache: the keys
-    and values of the prompts; `step` adds those of the tokens it gets. ends: the tokens that end a text.
+    first: logits (batch, vocabulary) behind the prompts. mask: of the prompts (batch, tokens) int64. keep: drops
+    all other rows from the keys and values, to which `step` adds those of the tokens it gets. ends: the tokens that end
+    a text.
     """
     stops, logits = torch.tensor(ends, device=mask.device), first
     written = torch.full((len(mask), generation.max_new_tokens), pad, device=mask.device)
@@ -50,7 +52,7 @@ def greedy(
         if left <= (1 - ENDED_SHARE) * len(rows):
             stay = alive.nonzero()[:, 0]
             rows, tokens, mask, alive = rows[stay], tokens[stay], mask[stay], alive[stay]
-            select(cache, stay)
+            keep(stay)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         logits = step(tokens[:, None], mask, rows)
     return written.tolist()

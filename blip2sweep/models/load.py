@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers.utils import logging
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
@@ -23,6 +24,7 @@ from blip2sweep.models.language import Language
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify
+from blip2sweep.models.unpack import state_dict
 from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
@@ -117,13 +119,16 @@ def _read(
     names, device_map = set(dtypes.values()), model_config.get("device_map")
     common = DTYPES[names.pop()] if len(names) == 1 else torch.float32
     placed = {"device_map": device_map} if device_map else {}
+    unpacked = {"state_dict": state_dict(weights, common)} if weights.packed else {}
     model, report = implementation(model_config).model_class.from_pretrained(
-        weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
-        output_loading_info=True, ignore_mismatched_sizes=True, **placed,
+        None if unpacked else weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
+        output_loading_info=True, ignore_mismatched_sizes=True, **unpacked, **placed,
     )  # fmt: skip
     wrong = report_mistakes(report, weights.tensors, model, model_config)
     if wrong:
         raise refused(weights.folder, str(model_config["name"]), wrong)
+    if unpacked and (weights.folder / GENERATION_CONFIG_NAME).is_file():  # else read with the folder's weights
+        model.generation_config = GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
     return model
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from blip2sweep.models.decoder import greedy, unchanged
+from blip2sweep.models.decoder import greedy, select, unchanged
 from blip2sweep.models.learning import inference
 from blip2sweep.models.repetition import repetition
 from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
@@ -135,7 +136,7 @@ class Prefilled:
     def greedy(self, generation: Generation) -> list[Ids]:
         """Token ids (batch, max_new_tokens), padded."""
         first, base = self.language.model.get_output_embeddings()(self.hidden), self.language.base
-        return greedy(first, self.mask, self.cache, self.next, generation, base.ends, base.pad)
+        return greedy(first, self.mask, partial(select, self.cache), self.next, generation, base.ends, base.pad)
 
     def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """The logits behind further tokens: a `Step` (decoder.py)."""

@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from blip2sweep.backends.backend import TORCH, identity_of
+from blip2sweep.backends.backend import TORCH, Asked, Refuses, backend_class, identity_of
 from blip2sweep.canonical import canonical_json
-from blip2sweep.errors import UserError
-from blip2sweep.recipe import Recipe
+from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.recipe.back_end import check_backend
 from blip2sweep.wire.pack import BackendChoice
 
 
-def chosen_backend(config: Mapping[str, object] | None, recipe: Recipe) -> BackendChoice | None:
+def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> BackendChoice | None:
     """The composed section `backend`; None for torch, which an identity does not name.
 
-    Raises UserError for an unknown name, for a back end that cannot be used here, and for packed layers on a back end
-    other than torch, which alone has the kernels.
+    Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, and for packed
+    layers on a back end other than torch, which alone has the kernels, or layers that another's library rounds.
     """
     choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
-    if identity_of(choice) is None:
+    named = identity_of(choice)
+    check_backend(asked.recipe, choice["name"])
+    if named is None:
         return None
-    if any(scheme.weights.packed for scheme in recipe.schemes.values()):
+    if any(scheme.weights.packed for scheme in asked.recipe.schemes.values()):
         raise UserError(
             f"backend={choice['name']}: quant.packed asks for kernels of torch; right: backend=torch, or no quant.packed"
         )
+    _check(choice, asked)
     return choice
+
+
+def _check(choice: BackendChoice, asked: Asked) -> None:
+    """Raise UserError with all reasons why the back end cannot run the cell, where it says such."""
+    own = backend_class(choice["name"])
+    wrong = list[str]()
+    if isinstance(own, Refuses):
+        wrong = [f"backend={choice['name']}: {why}" for why in own.mistakes(choice, asked)]
+    if wrong:
+        raise UserErrors(wrong) if len(wrong) > 1 else UserError(wrong[0])
 
 
 def backend_text(choice: BackendChoice) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
@@ -15,8 +16,12 @@ from blip2sweep.models.dtypes import BITS, agreed, narrowed, part_dtypes, stage_
 from blip2sweep.models.linear_share import partial_share
 from blip2sweep.models.location import locate
 from blip2sweep.models.role_params import role_params, stage_params
+from blip2sweep.models.shipped import model_config, shipped_models
+from blip2sweep.planning.held import Held, held
 from blip2sweep.recipe.size import Numbers
 from blip2sweep.wire.model_section import ModelSection
+
+CONFIG = "config"  # as model.original: the weights that conf/model names
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,7 @@ class Model:
     narrowed: str | None  # the dtype to which weights are rounded; None where all are stored as computed
     role_params: dict[str, int]  # {role: its parameters}
     linear_share: float | None = None  # of the weights in blocks; None where it is more than half
+    held: Held | None = None  # of a checkpoint whose layers are integers already
 
     @property
     def name(self) -> str:
@@ -81,6 +87,7 @@ def planned_model(config: ModelSection) -> Model:
         _numbers(checked.tensors, layout, stored), dtypes, by_stage,
         agreed({name: stored[part.stage] for name, part in layout.parts.items()}), narrowed(config, by_stage),
         role_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
+        held(checked, layout),
     )  # fmt: skip
 
 
@@ -88,3 +95,30 @@ def _numbers(tensors: Mapping[str, Tensor], layout: Anatomy, stored: Mapping[str
     """stored: {stage: dtype name}."""
     params = stage_params(tensors, layout, layout.tied)
     return Numbers(params, {s: BITS[name] for s, name in stored.items()}, block_params(tensors, layout, layout.tied))
+
+
+def original_section(config: ModelSection) -> ModelSection | None:
+    """The section of the model that a quantized checkpoint was made from; None where `model.original` is not set.
+
+    `config` means the weights that conf/model names. Raises UserError where there are none.
+    """
+    told = config.get("original")
+    if not told:
+        return None
+    if told != CONFIG:
+        return ModelSection(**{**config, "path": str(told), "original": None})
+    if config["name"] not in shipped_models():
+        raise UserError(f"model.original={CONFIG}: conf/model has no {config['name']}; right: a folder")
+    own = model_config(config["name"])
+    return ModelSection(**{**config, "path": own.get("path"), "hub_id": own.get("hub_id"), "original": None})
+
+
+def check_original(model: Model, original: Model | None) -> None:
+    """Raise UserError for an original that means nothing: of a plain checkpoint, or one that is quantized itself."""
+    told = f"model.original={model.config.get('original')}"
+    if original is not None and model.held is None:
+        raise UserError(
+            f"{told}: {model.folder} is a plain checkpoint, its own baseline; right: without model.original"
+        )
+    if original is not None and original.held is not None:
+        raise UserError(f"{told}: {original.folder} is quantized itself; right: the checkpoint it was made from")

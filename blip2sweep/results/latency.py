@@ -40,6 +40,9 @@ def _numbers(line: LatencyLine) -> Row:
         "latency_ms_baseline": line["baseline_ms_median"],
         "latency_ratio": _ratio(line["ms_median"], line["baseline_ms_median"]),
     }
+    if "torch_ms_median" in line:
+        found |= {"latency_ms_torch": line["torch_ms_median"]}
+        found |= {"latency_ratio_torch": _ratio(line["ms_median"], line["torch_ms_median"])}
     if "joules" in line and "baseline_joules" in line:
         found |= {"energy_joules": line["joules"], "energy_ratio": _ratio(line["joules"], line["baseline_joules"])}
     return found

@@ -23,6 +23,8 @@ class Latency(TypedDict):
     ms_p90: float
     baseline_ms_median: float
     baseline_ms_p90: float
+    torch_ms_median: NotRequired[float]  # of the uncompressed model in torch, where another back end is timed
+    torch_ms_p90: NotRequired[float]
     joules: NotRequired[float]
     baseline_joules: NotRequired[float]
     seconds: float  # of the whole measurement, at all batch sizes

@@ -63,7 +63,7 @@ class ModelSection(TypedDict):
     question. chat: what stands around the user's text: `template` is the checkpoint's own chat template, anything else a
     text with {} for the user's and the picture's token; null is nothing. allow_partial: whether a model may be swept
     whose weights are mostly in no linear layer. stored: the dtype in which what is not quantized is written; null: that
-    of its stage.
+    of its stage. original: the folder of what a quantized checkpoint was made from.
     """
 
     name: str
@@ -73,6 +73,7 @@ class ModelSection(TypedDict):
     tied: NotRequired[Sequence[Sequence[str]] | None]
     architecture: NotRequired[str | None]
     path: NotRequired[str | None]
+    original: NotRequired[str | None]
     hub_id: NotRequired[str | None]
     revision: NotRequired[str | None]
     dtype: NotRequired[str]

@@ -12,15 +12,16 @@ NESTED = ("seconds", "hits", "seconds_total", "bad_images")
 
 
 def cost_columns(evaluation: Evaluation, applied: Applied, state: ModelState) -> Cost:
-    """The columns of a cell's cost.
+    """The columns of a cell's cost: those of its evaluation, layers written and recalled, and figures of calibration."""
+    weights: Cost = {"layers_written": applied.written, "hits_weights": applied.recalled}
+    return evaluation_columns(evaluation) | weights | summary(state.measured)
 
-    They are seconds and hits for each stage, the number of bad images, layers written and recalled, and figures of
-    calibration.
-    """
+
+def evaluation_columns(evaluation: Evaluation) -> Cost:
+    """Seconds and hits for each stage, and the number of bad images."""
     cost = evaluation.cost
     stages: Cost = {f"seconds_{stage}": seconds for stage, seconds in cost["seconds"].items()}
     hits: Cost = {f"hits_{stage}": n for stage, n in cost["hits"].items()}
     rest: Cost = {k: v for k, v in cost.items() if k not in NESTED}
     flat: Cost = {**stages, **hits, **rest, "bad_images": len(cost["bad_images"])}
-    rounded: Cost = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in flat.items()}
-    return rounded | {"layers_written": applied.written, "hits_weights": applied.recalled} | summary(state.measured)
+    return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in flat.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -46,12 +46,20 @@ def in_model(
         state.patch.restore()
 
 
-def latency(loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Side], most: int | None) -> list[Latency]:
+def latency(
+    current: Callable[[], Loaded],
+    job: CellJob,
+    task: TaskData,
+    sides: Mapping[str, Side],
+    most: int | None,
+    device: str,
+) -> list[Latency]:
     """The latency of a cell on the first images of its task, without the likelihood of references.
 
-    most: images in a batch; None: `LARGEST`, or as many as there are. Raises NoImage where none can be read.
+    current: the model of the side that has its turn. most: images in a batch; None: `LARGEST`, or as many as there are.
+    device: the name by which latencies are kept. Raises NoImage where no image can be read.
     """
-    own, generation = first_images(task), Generation(**job["generation"])
+    own, generation, loaded = first_images(task), Generation(**job["generation"]), current()
     pixels = load_pixels(loaded, own, on_bad_image=job["task"]["on_bad_image"])
     samples = [s for s in own.samples if s.image_id in pixels.ids]
     if not samples:
@@ -61,10 +69,10 @@ def latency(loaded: Loaded, job: CellJob, task: TaskData, sides: Mapping[str, Si
     def run(batch: int, i: int) -> tuple[float, int]:
         start = i % (len(samples) - batch + 1)
         with fixed_threads(threads):
-            return timed(loaded, own, generation, pixels, samples[start : start + batch], batch)
+            return timed(current(), own, generation, pixels, samples[start : start + batch], batch)
 
     meter = None if job["model"].get("device_map") else _meter(loaded.device)  # of several GPUs one would be counted
-    where = Where(device_name(str(loaded.device)), threads, meter)
+    where = Where(device, threads, meter)
     return in_turns(sides, run, min(most or len(samples), len(samples)), where)
 
 

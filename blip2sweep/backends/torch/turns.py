@@ -1,6 +1,6 @@
 """Times a cell and its baseline in turns, in one process: what disturbs one of them disturbs the other too.
 
-The order of the turns is cell, baseline, baseline, cell and so on. In a turn the largest batch is timed, and then single
+The order of the turns is cell, baseline, baseline, cell and so on, with torch behind the baseline. In a turn the largest batch is timed, and then single
 images one by one. Whenever the model changes, an image that is not timed comes first, and the first time also a batch.
 Pictures are read and preprocessed before.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from blip2sweep.machine.energy import Meter
 from blip2sweep.wire.latency import Latency
 
-CELL, BASELINE = "cell", "baseline"
+CELL, BASELINE, TORCH = "cell", "baseline", "torch"
 FEWEST, MOST = 3, 6  # rounds, a turn of each; of three turns one that is disturbed moves no median
 BUDGET = 60.0  # seconds after which no further round begins
 SINGLES, BATCHES = 8, 2  # timed in each turn
@@ -51,7 +51,8 @@ Blocks = dict[tuple[str, int], Block]  # {(side, batch)}
 def in_turns(sides: Mapping[str, Side], run: Run, largest: int, where: Where) -> list[Latency]:
     """The latency at batch 1 and at the largest batch, which is smaller than `largest` where memory ran out.
 
-    sides: `cell` and `baseline`; a baseline itself has `cell` alone.
+    sides: `cell` and `baseline`; a baseline itself has no `baseline`. `torch`: the uncompressed model in torch, where
+    another back end is timed.
     """
     began = time.perf_counter()
     blocks, fits = Blocks(), largest
@@ -69,7 +70,7 @@ def in_turns(sides: Mapping[str, Side], run: Run, largest: int, where: Where) ->
 
 
 def _order(sides: Mapping[str, Side], began: float) -> Iterator[str]:
-    names = [name for name in (CELL, BASELINE) if name in sides]
+    names = [name for name in (CELL, BASELINE, TORCH) if name in sides]
     for i in range(MOST):
         if i >= FEWEST and time.perf_counter() - began > BUDGET:
             return
@@ -96,6 +97,9 @@ def _latency(blocks: Blocks, batch: int, where: Where, seconds: float) -> Latenc
         "ms_median": statistics.median(own), "ms_p90": p90(own),
         "baseline_ms_median": statistics.median(other), "baseline_ms_p90": p90(other), "seconds": seconds,
     }  # fmt: skip
+    if plain := blocks.get((TORCH, batch)):
+        own = [1000 * s / batch for s in plain.seconds]
+        found["torch_ms_median"], found["torch_ms_p90"] = statistics.median(own), p90(own)
     if cell.joules and baseline.joules:
         found["joules"], found["baseline_joules"] = _an_image(cell), _an_image(baseline)
     return found

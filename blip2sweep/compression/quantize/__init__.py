@@ -4,6 +4,8 @@ One file a method holds the arithmetic, two verbs at most:
     apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
     calibrated(weight, weights, statistics) -> Result               methods that have seen the layer's inputs
 
+A method of a back end (`Method.backend`) has no such file: the library of that back end rounds the layers of its graphs.
+
 A method from outside is the same file with METHOD, its entry, in it.
 """
 
@@ -36,7 +38,8 @@ class Method:
 
     bits: its widths. strategies: how many weights share a scale; the first is the default. options: its further options
     with their defaults. type: of its codes, `int` or `float`. calibrates: what it measures of the layer's inputs,
-    `hessian` or `ranges`. extra: the library it needs, which has an extra of that name.
+    `hessian` or `ranges`, or `graph` where a back end's library does it. extra: the extra that has its library. library:
+    the module to import, where it is not called like the extra.
 
     scale_bits: of each scale, where its library or its arithmetic fixes them; None: those of the dtype in which the
     model is stored. zero_point_bits: with each scale; None: as many as a code has, and none when symmetric. number_zero:
@@ -47,7 +50,9 @@ class Method:
 
     by_rows: whether scaling a row of the weight scales the result, unless one scale serves the whole tensor. What reads
     the row's output may then divide its own scale into it. folds: whether it has such a scale, which the `folds` of the
-    model's YAML can absorb. unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
+    model's YAML can absorb. backend: the back end whose library rounds the layers, which torch leaves alone. shared_prescale:
+    whether that stores a float32 factor for each input, once for the layers that read one tensor, and the inputs' range.
+    unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
     adds others. searches: the method whose range it searches. It is that method where `grid` has one candidate and
     nothing is clipped. semantics: the number of the last change of its arithmetic (see blip2sweep/recipe/semantics.py).
     """
@@ -59,10 +64,13 @@ class Method:
     type: str = "int"
     calibrates: str | None = None
     extra: str | None = None
+    library: str | None = None
+    backend: str | None = None
     scale_bits: int | None = None
     zero_point_bits: int | None = None
     number_zero: bool = False
     prescale: bool = False
+    shared_prescale: bool = False
     divides: bool = False
     row_sizes: tuple[int, ...] = ()
     by_rows: bool = True
@@ -78,7 +86,7 @@ class Method:
     @property
     def missing(self) -> str | None:
         """The extra to install. None where its library is installed."""
-        return self.extra if self.extra and not installed(self.extra) else None
+        return self.extra if self.extra and not installed(self.library or self.extra) else None
 
 
 @cache
@@ -96,6 +104,15 @@ CODEBOOK: dict[str, Any] = {
     "options": {"group_size": 64}, "type": "float", "extra": "bitsandbytes", "scale_bits": 32, "zero_point_bits": 0,
     "divides": True, "row_sizes": BLOCK_SIZES,
 }  # fmt: skip
+
+OF_NNCF: dict[str, Any] = {
+    "extra": "openvino", "library": "nncf", "backend": "openvino", "scale_bits": 16, "divides": True, "by_rows": False,
+}  # fmt: skip
+OF_ORT: dict[str, Any] = {
+    "extra": "onnx", "library": "onnxruntime", "backend": "onnxruntime", "scale_bits": 32, "by_rows": False,
+}  # fmt: skip
+GROUP_FIRST, IN_GROUPS = ("group", "channel"), {"group_size": 128}
+MEASURED_IN_GROUPS: dict[str, Any] = {"options": {"symmetric": False, **IN_GROUPS}, "calibrates": "graph", **OF_NNCF}
 
 
 class Methods(dict[str, Method]):
@@ -161,6 +178,21 @@ METHODS = Methods({
                unclipped=QUERIES_AND_KEYS, searches="rtn"),
         Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True,
                searches="rtn"),
+        Method("nncf_int8_sym", (8,), ("channel",), zero_point_bits=0, **OF_NNCF),
+        Method("nncf_int8_asym", (8,), ("channel",), **OF_NNCF),
+        Method("nncf_int4_sym", (4,), GROUP_FIRST, IN_GROUPS, zero_point_bits=0, **OF_NNCF),
+        Method("nncf_int4_asym", (4,), GROUP_FIRST, IN_GROUPS, **OF_NNCF),
+        Method("nncf_nf4", (4,), GROUP_FIRST, IN_GROUPS, type="float", zero_point_bits=0, **OF_NNCF),
+        Method("nncf_awq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_awq_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_gptq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        # W8A8: inputs of one range, SmoothQuant (alpha), fast bias correction.
+        Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale=True,
+               **OF_NNCF | {"scale_bits": 32}),
+        # Inputs are int8 too, each in the range of its tensor when it comes. A zero point is stored though it is 0.
+        Method("ort_int8", (8,), ("channel",), zero_point_bits=8, **OF_ORT),
+        Method("ort_int4", (4,), ("group",), RTN, divides=True, row_sizes=(16, 32, 64, 128, 256), **OF_ORT),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 })  # fmt: skip

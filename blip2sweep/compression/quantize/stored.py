@@ -26,6 +26,7 @@ def quantized(layer: Linear, w: Weights, before: Stored) -> Stored:
     scale = method.scale_bits or before.number_bits
     prescale = layer.in_features * before.number_bits if method.prescale else 0
     extra = scales(layer, w) * (scale + _zero_point_bits(w, scale)) + prescale
+    extra += _shared_bits(layer, method.shared_prescale)
     bias = layer.out_features * w.num_bits + 2 * scale if layer.bias and w.quantize_bias else before.bias_bits
     return before._replace(value_bits=w.num_bits, extra_bits=before.extra_bits + extra, bias_bits=bias)
 
@@ -46,3 +47,13 @@ def _zero_point_bits(w: Weights, scale: int) -> int:
     if method.zero_point_bits is not None:
         return method.zero_point_bits
     return 0 if w.symmetric else w.num_bits
+
+
+# Of layers that read one tensor, those that follow the first.
+FOLLOWERS = ("k_proj", "v_proj", "key", "value", "k", "v", "up_proj")
+RANGE_BITS = 4 * 32  # of the inputs: the ends as they come, and as they are rounded
+
+
+def _shared_bits(layer: Linear, shared: bool) -> int:
+    """What is stored once for the inputs of layers that read one tensor: a factor for each, and their range."""
+    return 32 * layer.in_features + RANGE_BITS if shared and layer.leaf not in FOLLOWERS else 0

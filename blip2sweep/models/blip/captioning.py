@@ -8,6 +8,7 @@ import torch
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipProcessor
 
 from blip2sweep.models.bert import Captioner, TextDecoder
+from blip2sweep.models.blip import over_graphs
 from blip2sweep.models.blip.inputs import PictureStates
 from blip2sweep.models.blip.processor import config_mistakes, read_processor
 from blip2sweep.models.blip2.forward import Vision
@@ -15,9 +16,11 @@ from blip2sweep.models.blip2.model import pixels
 
 if TYPE_CHECKING:
     from blip2sweep.models.architecture import ImageStage
-    from blip2sweep.models.language import Language
+    from blip2sweep.models.graphs import Graphs
 
-__all__ = ["config_class", "config_mistakes", "image_stages", "language", "model_class", "pixels", "read_processor"]
+__all__ = [
+    "config_class", "config_mistakes", "graphs", "image_stages", "language", "model_class", "pixels", "read_processor",
+]  # fmt: skip
 
 config_class, model_class = BlipConfig, BlipForConditionalGeneration
 
@@ -26,5 +29,10 @@ def image_stages(model: BlipForConditionalGeneration, where: torch.device) -> tu
     return (Vision(model, where),)
 
 
-def language(model: BlipForConditionalGeneration, processor: BlipProcessor, family: str) -> Language:
+def language(model: BlipForConditionalGeneration, processor: BlipProcessor, family: str) -> Captioner:
     return Captioner(TextDecoder(model.text_decoder, processor.tokenizer, "text_decoder", PictureStates(model)))
+
+
+def graphs(model: BlipForConditionalGeneration, processor: BlipProcessor, family: str) -> Graphs:
+    """See `HasGraphs`."""
+    return over_graphs.captioning(model, language(model, processor, family))

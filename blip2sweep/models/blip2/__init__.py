@@ -24,6 +24,7 @@ FAMILIES = {
     "opt": Family(("language_model.model.decoder.layers",)),
     "t5": Family(("language_model.encoder.block", "language_model.decoder.block"), prompt_alone=True),
 }
+WITH_GRAPHS = ("opt",)  # families that models/blip2/graphs.py has
 VISION, BRIDGE, LANGUAGE = "vision", "bridge", "language"
 
 
@@ -57,6 +58,13 @@ def language_work(stacks: Sequence[str], config: Sizes, n: int, asked: Asked) ->
         yield decoder(stacks[0], read, behind)
     heads = asked.beams * asked.written + sum(asked.options) if two else behind.heads
     yield Product(LANGUAGE, linear(heads, own, words))
+
+
+def no_graphs(model: Mapping[str, object]) -> str | None:
+    """See `models.architecture.no_graphs`."""
+    if model["family"] in WITH_GRAPHS:
+        return None
+    return f"no graphs of BLIP-2 with {model['family']}; right: with {' or '.join(WITH_GRAPHS)}, or backend=torch"
 
 
 def implementation(model: Mapping[str, object]) -> Implementation:

@@ -9,6 +9,7 @@ import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
 
 from blip2sweep.models.blip2.forward import Bridge, QueriesFirst, Vision
+from blip2sweep.models.blip2.graphs import graphs
 from blip2sweep.models.blip2.processor import read_processor
 from blip2sweep.models.checkpoints import shown
 from blip2sweep.models.config_file import end_tokens
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from blip2sweep.models.architecture import ImageStage
     from blip2sweep.models.language import Language
 
-__all__ = ["config_class", "config_mistakes", "image_stages", "language", "model_class", "pixels", "read_processor"]
+__all__ = [
+    "config_class", "config_mistakes", "graphs", "image_stages", "language", "model_class", "pixels", "read_processor",
+]  # fmt: skip
 
 config_class, model_class = Blip2Config, Blip2ForConditionalGeneration
 LANGUAGES: dict[str, type[Opt] | type[T5]] = {"opt": Opt, "t5": T5}

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from blip2sweep.models.decoder import greedy, unchanged
+from blip2sweep.models.decoder import greedy, select, unchanged
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.image_text.pixels import ENTRIES, ENTRY, GRID, TEXT, decoded
@@ -225,7 +226,8 @@ class Prefilled:
             return self._later(tokens, mask, rows)[:, -1]
 
         language = self.language
-        return greedy(self.first, self.mask, self.cache, step, generation, language.base.ends, language.base.pad)
+        keep = partial(select, self.cache)
+        return greedy(self.first, self.mask, keep, step, generation, language.base.ends, language.base.pad)
 
     def _by_beams(self, generation: Generation) -> list[Ids]:
         """Text through `generate` of transformers, without the settings of the checkpoint's generation config.

@@ -29,10 +29,9 @@ class Input(NamedTuple):
 
 
 class State(NamedTuple):
-    """Keys or values that a graph reads and writes: an input `past` and an output `present` that is longer.
+    """Keys or values that a graph reads and writes: an input `past`, and an output `present` that holds it and more.
 
-    shape: of one row, without its rows: such as (heads, 0, width). The axis of 0 grows. A graph without further tokens in
-    a state (cross-attention) writes it once.
+    shape: of one row, such as (heads, 0, width). The axis of 0 grows by the tokens of each call. dtype float32.
     """
 
     past: str
@@ -42,10 +41,11 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """One graph. name: of its file, and of the stage that it computes. module: its path of a submodule of the model is
-    `paths[prefix] + …`, so that a layer of a recipe can be found again in the graph.
+    """One graph. name: of its file, and of the stage that it computes.
 
-    paths: {path of a submodule inside `module`: its path in the model}.
+    module: its forward takes the inputs and then the pasts, each in order, and returns a tuple of the outputs and then
+    the presents. paths: {path of a submodule inside `module`: its path in the model}, so that a layer of a recipe is
+    found again in the graph. What lies below such a submodule has the same path below both.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Graph:
 
 
 class Session(Protocol):
-    """A compiled graph. Tensors are on the CPU; floats are float32, token ids and masks int64."""
+    """A compiled graph. Tensors are on the CPU; floats are float32, token ids and masks int64, choices bool."""
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Outputs by name, without the states."""
 
     def start(self, rows: int) -> None:
-        """Empty the states of so many rows. Needed before the first call of a graph that has states."""
+        """Empty the states for so many rows. Needed before the first call of a graph that has states."""
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the states, in this order."""
@@ -93,4 +93,4 @@ class HasGraphs(Protocol):
     """An implementation (models/architecture.py) whose model can be graphs."""
 
     def graphs(self, model: PreTrainedModel, processor: Processor, family: str) -> Graphs:
-        """Raises UserError for a family that has no graphs."""
+        """The graphs of a model on the CPU, in float32. Raises UserError for a family that has none."""

@@ -1,0 +1,1 @@
+"""OpenVINO on a CPU: runs what `exporting/ir` writes."""

@@ -1,0 +1,84 @@
+"""OpenVINO's IR: a file of each graph, with the integers of the recipe in OpenVINO's own types. No torch here.
+
+What makes and writes it is in `exporting/ir`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.step import DROP, QUANTIZE
+from blip2sweep.models.architecture import no_graphs
+from blip2sweep.models.part import Linear
+from blip2sweep.recipe import Recipe
+from blip2sweep.wire.model_section import ModelSection
+
+if TYPE_CHECKING:
+    from blip2sweep.exporting import Written
+    from blip2sweep.exporting.made import Made
+
+EXTRA: str | None = "openvino"
+VERSION = 1  # of what is written of a model
+BITS = (1, 2, 3, 4, 6, 8)  # widths of which OpenVINO 2026.4 has a type that its CPU plugin reads
+FAST = (2, 4, 8)  # of these, what its kernels read as it is; the others become float32 when a graph is compiled
+FLOAT32 = "float32"
+
+
+def mistakes(recipe: Recipe, model: ModelSection, purpose: str | None) -> list[str]:
+    """Why OpenVINO cannot hold a recipe of a model. purpose: none is known."""
+    own = [f"openvino serves nothing by the name of {purpose}; right: without --for"] if purpose else []
+    return [*own, *of_model(model), *_of_recipe(recipe)]
+
+
+def of_model(model: ModelSection) -> Iterator[str]:
+    """Why a model cannot be graphs that compute in float32."""
+    if why := no_graphs(model):
+        yield why
+    given = [str(x) for x in (model.get("dtype_per_part") or {}).values() if x]
+    if others := sorted({str(model.get("dtype") or FLOAT32), *given} - {FLOAT32}):
+        yield (
+            f"graphs are made of float32, not of {', '.join(others)}; right: model.dtype=float32, with model.stored=float16 "
+            f"for files of 16 bits"
+        )
+    if model.get("device_map"):
+        yield "graphs are made in the CPU's memory; right: without model.device_map"
+
+
+def _of_recipe(recipe: Recipe) -> Iterator[str]:
+    if steps := sorted(recipe.further - {DROP, QUANTIZE}):
+        yield f"nothing of its own for what {', '.join(steps)} does to weights; right: without it"
+    found: dict[str, list[str]] = {}
+    for layer, scheme in recipe.touched():
+        for why in _of_layer(layer, scheme):
+            found.setdefault(why, []).append(layer.path)
+    for why, paths in found.items():
+        what, _, right = why.partition("; right: ")
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield f"{what} ({paths[0]}{others}); right: {right}"
+
+
+def _of_layer(layer: Linear, scheme: Scheme) -> Iterator[str]:
+    own, method = scheme.weights, METHODS.get(scheme.weights.method)
+    if method is not None and method.backend == EXTRA:
+        return  # NNCF makes them of the graphs
+    if method is None or method.type != "int" or method.extra == "bitsandbytes" or method.name == "minmax":
+        yield f"{own.method} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
+    elif own.num_bits not in BITS:
+        yield f"no type of {own.num_bits} bits; right: quant.bits of {', '.join(map(str, BITS))}"
+    if own.packed:
+        yield "packed layers are torch's; right: without quant.packed"
+    if scheme.input_activations:
+        yield "inputs are quantized by torch alone; right: without quant.input"
+    if own.group_size and layer.in_features % own.group_size:
+        yield f"group_size={own.group_size} does not divide rows of {layer.in_features}; right: a divisor"
+
+
+def write(made: Made, folder: Path, purpose: str | None) -> Written:
+    """Write the IR of a model, and what its processor needs. Raises RuntimeError where a layer is not as it was made."""
+    from blip2sweep.exporting.ir.folder import write as write_ir
+
+    return write_ir(made, folder)
