@@ -25,6 +25,7 @@ VERBS = (
     "import",
     "influence",
     "quantize",
+    "export",
     "report",
     "recommend",
     "suggest",

@@ -77,8 +77,8 @@ def layers(path: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 def theirs(weight: Tensor, hessian: Tensor, bits: int, symmetric: bool, group: int | None, order: bool) -> Tensor:
     """llmcompressor's values, with compressed-tensors' scales of the original weights."""
-    from compressed_tensors.quantization import QuantizationArgs  # type: ignore[import-not-found]
-    from compressed_tensors.quantization.utils import calculate_qparams  # type: ignore[import-not-found]
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.utils import calculate_qparams
     from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight  # type: ignore[import-not-found]
 
     args = QuantizationArgs(

@@ -21,7 +21,7 @@ from blip2sweep.errors import UserError
 
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
-SAME = ("model", "weights", "dtype", "task", "data", "generation", "chat", "backend")
+SAME = ("model", "weights", "dtype", "stored", "task", "data", "generation", "chat", "backend")
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
 
 
@@ -101,7 +101,7 @@ def _and(counts: Sequence[str], more: str) -> str:
 
 def _kind_names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
     """How people name a kind. The value itself (a hash, or settings) stands beside it where two names are equal."""
-    if column in ("model", "task", "dtype"):
+    if column in ("model", "task", "dtype", "stored"):
         return list(kinds)
     names = [_kind_name(own) for own in kinds.values()]
     return [f"{name} ({_difference(value, kinds)})" if names.count(name) > 1 else name

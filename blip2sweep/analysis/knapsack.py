@@ -7,6 +7,7 @@ estimate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,12 @@ from blip2sweep.analysis.layer_groups import LayerGroups, layer_groups, noise
 from blip2sweep.analysis.predict import Mean
 from blip2sweep.analysis.recipes import entries, one_scheme
 from blip2sweep.compression.quantize.step import from_entry
-from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.dtypes import BITS, of_part
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand
-from blip2sweep.recipe.size import bias_bits, size, weight_bits
+from blip2sweep.recipe.size import bias_bits, weight_bits
 
 Array = NDArray[np.float64]
 FEWEST_CELLS = 6
@@ -35,8 +36,9 @@ FEWEST_CELLS = 6
 class Problem:
     """Everything that the choice needs, for one setting.
 
-    scheme: the fields of its entries but target and bits. cells: the baseline, then those of the setting. params: the
-    number of parameters of the model. options: for each layer group the widths that were run, in bits; 0 is left alone.
+    scheme: the fields of its entries but target and bits. cells: the baseline, then those of the setting. params, full:
+    the parameters of the model, and its bits without compression. number_bits: {part: of a number that is not
+    quantized}. options: for each layer group the widths that were run, in bits; 0 is left alone.
     """
 
     setting: str
@@ -45,6 +47,8 @@ class Problem:
     groups: LayerGroups
     anatomy: Anatomy
     params: int
+    full: int
+    number_bits: Mapping[str, int]
     options: list[list[int]]
 
     def noise(self, widths: Sequence[int]) -> Array:
@@ -52,13 +56,14 @@ class Problem:
         return noise(np.array([widths], dtype=np.float64))
 
     def saved_bits(self, group: int, bits: int) -> int:
-        """How many bits less the layers of a group need at a width than at 16 bits; 0 for the width 0."""
+        """How many bits less the layers of a group need at a width than left alone; 0 for the width 0."""
         if bits == 0:
             return 0
+        number = self.number_bits[self.groups.parts[group]]
         scheme = from_entry({**self.scheme, "bits": bits})
         sized = [(x, type(scheme)(scheme.weights.for_row(x.in_features))) for x in self.groups.layers[group]]
-        full = sum(x.weights + x.out_features * x.bias for x, _ in sized) * FLOAT_BITS
-        return full - sum(weight_bits(x, s) + bias_bits(x, s) for x, s in sized)
+        full = sum(x.weights + x.out_features * x.bias for x, _ in sized) * number
+        return full - sum(weight_bits(x, s, number) + bias_bits(x, s, number) for x, s in sized)
 
     def recipe(self, widths: Sequence[int]) -> Recipe:
         """The recipe of one choice of widths."""
@@ -66,9 +71,13 @@ class Problem:
                   if b for t in names]  # fmt: skip
         return expand(chosen, self.anatomy)
 
+    def bits(self, widths: Sequence[int]) -> int:
+        """The size of the whole model at one choice of widths, in bits."""
+        return self.full - sum(self.saved_bits(j, b) for j, b in enumerate(widths))
+
     def bytes(self, widths: Sequence[int]) -> int:
-        """The size of the whole model at one choice of widths."""
-        return size(self.recipe(widths), self.params).model_bytes
+        """The same in bytes."""
+        return math.ceil(self.bits(widths) / 8)
 
 
 def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
@@ -86,11 +95,16 @@ def problems(cells: pd.DataFrame, anatomy: Anatomy) -> list[Problem]:
             scheme = {k: v for k, v in entries(own["recipe_json"].iloc[0])[0].items() if k not in ("target", "bits")}
             groups = layer_groups(chosen, anatomy)
             options = [sorted({int(b) for b in column}) for column in groups.widths.T]
-            params = round(int(base["model_bytes"].iloc[0]) * 8 / FLOAT_BITS)
-            found.append(Problem(str(setting), scheme, chosen, groups, anatomy, params, options))
+            found.append(Problem(str(setting), scheme, chosen, groups, anatomy, *_whole(base, anatomy), options))
     if not found:
         raise UserError(f"too few cells to fit a model: {len(cells)}; right: at least {FEWEST_CELLS} of one method")
     return found
+
+
+def _whole(base: pd.DataFrame, anatomy: Anatomy) -> tuple[int, int, dict[str, int]]:
+    """(parameters of the model, its bits, {part: bits of a number}). base: the row of the baseline."""
+    full, stored = int(base["model_bytes"].iloc[0]) * 8, str(base["stored"].iloc[0])
+    return round(full / base["bits_per_weight"].iloc[0]), full, {p: BITS[of_part(stored, p)] for p in anatomy.parts}
 
 
 def solve(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float | None) -> list[int]:
@@ -104,9 +118,8 @@ def solve(problem: Problem, mean: Mean, max_bytes: int | None, max_drop: float |
     scale = max(1.0, float(saved.max()))
     once = np.array([[float(j == k) for j, _ in pairs] for k in range(len(problem.options))])
     rules = [LinearConstraint(once, 1, 1)]
-    full = problem.params * FLOAT_BITS
     if max_bytes is not None:
-        rules.append(LinearConstraint(saved / scale, (full - max_bytes * 8) / scale, np.inf))
+        rules.append(LinearConstraint(saved / scale, (problem.full - max_bytes * 8) / scale, np.inf))
     if max_drop is not None:
         rules.append(LinearConstraint(cost, -np.inf, mean.noise_for(1 - max_drop)))
     # A tiny share of the size in the objective decides between recipes of equal noise, and one of the noise between

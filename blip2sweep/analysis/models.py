@@ -19,7 +19,7 @@ from blip2sweep.recipe.part_bits import width_columns
 
 ALL, UNKNOWN = "all", "unknown"
 # Cells of several models are of one report where these agree.
-ACROSS = ("dtype", "task", "backend")
+ACROSS = ("dtype", "stored", "task", "backend")
 COLUMNS = ["role", "setting", "width", "model", "baseline", "value", "drop", "drop_low", "drop_high", "bits_per_weight",
            "model_bytes", "saved_bytes", "images", "changed", "key"]  # fmt: skip
 GROUNDS = ("samples", "data", "data_images")  # what tells the samples that a model was scored on

@@ -23,7 +23,7 @@ BROKEN = 0.5  # of the baseline
 HERE, ALONE, LADDER = "here", "alone", "ladder"
 COLUMNS = ["kind", "setting", "part", "step", "now", "to", "lost", "low", "high", "saved_bytes", "price",
            "model_bytes", "value", "key", "beside"]  # fmt: skip
-Widths = tuple[float, ...]  # of each part, in bits; 16 where it is left alone
+Widths = tuple[float, ...]  # of each part, in bits; 16 stands for left alone
 
 
 class State(NamedTuple):
@@ -103,7 +103,7 @@ def prices(
     - here: the steps of each part, narrower and wider, from one recipe. The recipe is that of the cell `at` (a key), or of
       the smallest cell that loses at most 2 %. `beside` is the key of that cell. A step whose cell was not run has no
       `key`.
-    - alone: the steps of each part with the others at 16 bits. They replace `here` where no cell of two parts was run, or
+    - alone: the steps of each part with the others left alone. They replace `here` where no cell of two parts was run, or
       none beside that recipe.
     - ladder: the way down from full precision. Each rung is the narrower cell that loses least for each byte among those
       that were run; it may skip widths. The ladder ends where half of the baseline is lost.

@@ -25,7 +25,6 @@ from blip2sweep.console.quoting import yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import targets
-from blip2sweep.recipe.size import size
 
 
 @dataclass
@@ -195,9 +194,8 @@ def _choose(problem: Problem, halves: Holdout, max_bytes: int | None, max_drop: 
     recipe = problem.recipe(widths)
     retained, reach = 1 - second.lost(problem, widths), second.reach(problem, widths)
     value, low, high = (second.base * max(0.0, share) for share in (retained, retained - reach, retained + reach))
-    sized = size(recipe, problem.params)
     return Choice(problem.setting, first.lost(problem, widths), worst, max_drop is None or worst <= max_drop,
-                  cast("list[Entry]", targets(recipe)), sized.model_bytes, sized.bits_per_weight, value,
+                  cast("list[Entry]", targets(recipe)), problem.bytes(widths), problem.bits(widths) / problem.params, value,
                   second.base - value, second.base, held_out, low, high)  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from blip2sweep.analysis.holdout import Half
 from blip2sweep.analysis.knapsack import Problem, solve
 from blip2sweep.analysis.layer_groups import noise
 from blip2sweep.analysis.predict import fit_mean
-from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.errors import UserError
 
 Loss = Callable[[Problem, Sequence[int]], float]  # of a choice of widths, as a share of the baseline
@@ -49,7 +48,7 @@ def _widened(
     It ends where nothing is compressed, or where the size allows no more, at the latest.
     """
     saved = {(j, b): problem.saved_bits(j, b) for j, options in enumerate(problem.options) for b in options}
-    spare = float("inf") if max_bytes is None else max_bytes * 8 - problem.params * FLOAT_BITS
+    spare = float("inf") if max_bytes is None else max_bytes * 8 - problem.full
     while loss(problem, widths) > max_drop:
         room = spare + sum(saved[j, b] for j, b in enumerate(widths))
         wider = [(j, b) for j, b in saved if 0 < saved[j, widths[j]] - saved[j, b] <= room]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blip2sweep.cli import lmms, models, results, running
+from blip2sweep.cli import exports, lmms, models, results, running
 
 app = typer.Typer(
     add_completion=False,
@@ -32,6 +32,7 @@ app.command()(results.report)
 app.command()(results.recommend)
 app.command()(results.suggest)
 app.command()(results.quantize)
+app.command()(exports.export)
 app.command()(results.influence)
 app.add_typer(models.model, name="model")
 app.add_typer(lmms.lmms, name="lmms")

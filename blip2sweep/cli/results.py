@@ -154,15 +154,17 @@ def recommend(
     only: Columns = None,
     max_bytes: Annotated[str | None, typer.Option(help="Size of the whole model, such as 2GB.")] = None,
     max_drop: Annotated[str | None, typer.Option(help="Share of the baseline, such as 2%.")] = None,
+    ratio: Annotated[str | None, typer.Option(help="Times smaller than at 16 bits a number, such as 3.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The recipe file.")] = None,
     verify: Annotated[bool, typer.Option(help="Run the recipe and say what it scored.")] = False,
 ) -> None:
     """The best recipe under a budget: chosen on one half of the images, reported on the other."""
+    from blip2sweep.commands.budget import Budget
     from blip2sweep.commands.recommend import run_recommend
     from blip2sweep.reporting.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    lines = run_recommend(source, max_bytes, max_drop, out, verify)
+    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio), out, verify)
     say(*source.meant, *lines)
 
 

@@ -15,12 +15,13 @@ from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
-from blip2sweep.commands.budget import parse_bytes, parse_drop
+from blip2sweep.commands.budget import Budget
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
 from blip2sweep.metrics.intervals import Drop
+from blip2sweep.recipe.size import RATIO_BITS
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.prices import price_lines
@@ -28,14 +29,12 @@ from blip2sweep.reporting.rerun import command_of, context
 from blip2sweep.reporting.source import Source, load_source
 
 
-def run_recommend(
-    source: Source, max_bytes: str | None, max_drop: str | None, path: Path | None, verify: bool
-) -> list[str]:
+def run_recommend(source: Source, asked: Budget, path: Path | None, verify: bool) -> list[str]:
     """Choose a recipe and write its file. Returns lines on what to expect of it. verify: run the recipe too."""
-    if not max_bytes and not max_drop:
-        raise UserError("recommend: no budget given; right: --max-bytes 2GB, --max-drop 2%, or both")
-    budget = parse_bytes(max_bytes) if max_bytes else None
-    drop = parse_drop(max_drop) if max_drop else None
+    if not any(asked):
+        raise UserError("recommend: no budget given; right: --max-bytes 2GB, --ratio 3, --max-drop 2%, or several")
+    base = source.cells[source.cells["part"] == "none"].iloc[0]
+    budget, drop = asked.bytes(base["model_bytes"] * 8 / base["bits_per_weight"]), asked.drop()
     if verify:
         _check_can_run(source)
     if path is not None and path.is_dir():
@@ -43,8 +42,7 @@ def run_recommend(
     measured, draws = source.measured
     choice = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, measured)
     path = path or source.folder / "recommended.yaml"
-    comments = {"budget": " ".join(w for w in (max_bytes and f"--max-bytes {max_bytes}", max_drop and f"--max-drop {max_drop}") if w),
-            "from": _origin(source), "expected": _expected(choice, source)}  # fmt: skip
+    comments = {"budget": str(asked), "from": _origin(source), "expected": _expected(choice, source)}
     write_atomic(path, recipe_file(choice, comments).encode())
     lines = [
         *_summary(choice, source),
@@ -125,7 +123,8 @@ def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
 def _summary(choice: Choice, source: Source) -> Iterator[str]:
     """The recipe, its size, what to expect, and what else to look at."""
     yield from [f"{e['target']}: {_what(e)}" for e in choice.entries] or ["nothing is compressed"]
-    yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight"
+    ratio = f"ratio {RATIO_BITS / choice.bits_per_weight:.2f} to 16 bits a number"
+    yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight, {ratio}"
     yield _expected(choice, source)
     yield from _against_control(choice, source)
     if choice.unpredicted:

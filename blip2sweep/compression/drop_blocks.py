@@ -59,7 +59,7 @@ class Dropped:
         return site.block
 
     def stored(self, layer: Linear, before: Stored) -> Stored:
-        return Stored(0, 0, 0, 0, 0)
+        return Stored(0, 0, 0, 0, 0, before.number_bits)
 
 
 # ---- words

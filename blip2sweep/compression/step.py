@@ -28,7 +28,7 @@ STEPS: dict[str, str] = {
     RECOVER: "blip2sweep.compression.recover.step",
 }
 
-FLOAT_BITS = 16  # of a number that is not compressed
+FLOAT_BITS = 32  # of a number that is not compressed, as long as no dtype is known
 
 SpecFields = dict[str, object]  # the fields of a spec, as JSON
 
@@ -126,7 +126,8 @@ class Stored(NamedTuple):
     """What one linear layer takes.
 
     values: weights that are stored. value_bits: of each. extra_bits: of scales, zero points, indices and factors.
-    bias_bits: of the whole bias. flops: for each token.
+    bias_bits: of the whole bias. flops: for each token. number_bits: of a number that is not compressed, such as a
+    scale: those of the dtype in which the layer's stage is stored.
     """
 
     values: int
@@ -134,16 +135,17 @@ class Stored(NamedTuple):
     extra_bits: int
     bias_bits: int
     flops: int
+    number_bits: int = FLOAT_BITS
 
     @property
     def weight_bits(self) -> int:
         return self.values * self.value_bits + self.extra_bits
 
 
-def plain(layer: Linear) -> Stored:
-    """A layer without compression: 16 bits for each number, one multiplication and one addition for each weight."""
-    bias = layer.out_features * FLOAT_BITS if layer.bias else 0
-    return Stored(layer.weights, FLOAT_BITS, 0, bias, 2 * layer.weights)
+def plain(layer: Linear, number_bits: int = FLOAT_BITS) -> Stored:
+    """A layer without compression: number_bits for each number, one multiplication and one addition for each weight."""
+    bias = layer.out_features * number_bits if layer.bias else 0
+    return Stored(layer.weights, number_bits, 0, bias, 2 * layer.weights, number_bits)
 
 
 class Spec(Protocol):

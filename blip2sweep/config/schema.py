@@ -17,11 +17,13 @@ class ModelConfig:
 
     name: str = MISSING
     path: str | None = None  # a folder in the Hugging Face layout, or pkg://package/folder
+    original: str | None = None  # of a quantized checkpoint: the folder of what it was made from, or `config`
     hub_id: str | None = None  # looked up in the local Hugging Face cache; nothing is downloaded
     architecture: str = "blip2"  # how it is computed: blip2sweep/models/architecture.py
     family: str = MISSING  # of its language model; of blip2: opt | t5
     dtype: str = "float32"  # float32 | bfloat16 | float16
     dtype_per_part: dict[str, str] = field(default_factory=dict)
+    stored: str | None = None  # float16 | bfloat16: all numbers are rounded to it; null: stored as computed
     device_map: Any = None  # as in from_pretrained, for models larger than one GPU
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,9 @@ from blip2sweep.importing.rows import Recipes, untouched_recipe
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import MIXED, recipe_columns
+from blip2sweep.recipe.size import alike
 
+UNSIZED = alike(1, 16)  # of a recipe whose size is not asked for
 Cells = Mapping[str, str]  # column -> text
 
 
@@ -51,8 +53,8 @@ class LineRecipes:
         recipe = by_text if listed is None else recipe_of_json(listed, self._recipes)
         if recipe is None:
             return self._of_columns(given)
-        columns = recipe_columns(recipe, 1)
-        if by_text is not None and recipe_columns(by_text, 1)["recipe"] != columns["recipe"]:
+        columns = recipe_columns(recipe, UNSIZED)
+        if by_text is not None and recipe_columns(by_text, UNSIZED)["recipe"] != columns["recipe"]:
             raise UserError(f"recipe says {text} and recipe_json {columns['recipe']}; right: only one of them")
         for meaning, word in given.items():
             if not self._agrees(meaning, word, columns):

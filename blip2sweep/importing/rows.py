@@ -14,9 +14,11 @@ from typing import TypedDict, Unpack
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.files import write_atomic
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.dtypes import BITS
 from blip2sweep.recipe import PartRecipe, Recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand
+from blip2sweep.recipe.size import alike
 from blip2sweep.results.journal import note_closed, note_opened
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.sweeps import Sweep
@@ -55,13 +57,18 @@ class Result(Remarks):
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of imported rows, and what they have in common. params: number of parameters of the whole model."""
+    """The origin of imported rows, and what they have in common. params: number of parameters of the whole model.
+
+    stored: the dtype in which sizes count what is not quantized. Nobody says how such a model was written, and the key
+    does not have it.
+    """
 
     name: str
     model: str
     anatomy: Anatomy = field(repr=False)
     params: int
     identity: Mapping[str, object]  # task, data, generation, dtype, samples: columns that are in the key
+    stored: str = "float16"
 
     def key(self, recipe: Recipe) -> str:
         """12 hex digits, as for a cell.
@@ -75,8 +82,9 @@ class Source:
     def columns(self, recipe: Recipe) -> dict[str, object]:
         """The table's columns of a row, without metrics."""
         untouched = untouched_recipe(self.anatomy)
-        head = {"model": self.model, "weights": None, "revision": None, **self.identity, "semantics": SEMANTICS}
-        return {**head, **recipe_columns(recipe, self.params), "baseline": self.key(untouched)}
+        head = {"model": self.model, "weights": None, "revision": None, **self.identity, "stored": self.stored}
+        sized = recipe_columns(recipe, alike(self.params, BITS[self.stored]))
+        return {**head, "semantics": SEMANTICS, **sized, "baseline": self.key(untouched)}
 
 
 class Recipes:

@@ -29,15 +29,35 @@ def block_params(
     again = {name for group in tied for name in [n for n in group if n in tensors][1:]}
     sizes = {n: math.prod(t.shape) for n, t in tensors.items()
              if t.dtype.startswith(("F", "BF")) and n not in again and f".{STAYS}." not in n}  # fmt: skip
+    blocks = _lists(sizes)
+    return {p.name: dict(_of_part(p, blocks)) for p in anatomy.parts.values()}
+
+
+def names_in_files(tensors: Mapping[str, Tensor], anatomy: Anatomy) -> dict[str, str]:
+    """{name of a module in the files: its path in the model} of the linear layers of parts. tensors: as for
+    `block_params`."""
+    blocks, found = _lists({n: math.prod(t.shape) for n, t in tensors.items()}), dict[str, str]()
+    for part in anatomy.parts.values():
+        for stack in part.stacks:
+            layers = [x for x in (*part.linears, *part.unread) if x.stack == stack.name]
+            path = stack.path if stack.whole else _list_of(stack, layers, blocks) or stack.path
+            found |= {x.path.replace(stack.path, path, 1): x.path for x in layers}
+    return found
+
+
+Blocks = Mapping[str, Mapping[int, Mapping[str, int]]]  # {path of a list: {number: {name inside the block: numbers}}}
+
+
+def _lists(sizes: Mapping[str, int]) -> Blocks:
     blocks: dict[str, dict[int, dict[str, int]]] = {}
     for name, size in sizes.items():
         for found in NUMBERED.finditer(name):
             own = blocks.setdefault(name[: found.start() - 1], {}).setdefault(int(found[0]), {})
             own[name[found.end() + 1 :]] = size
-    return {p.name: dict(_of_part(p, blocks)) for p in anatomy.parts.values()}
+    return blocks
 
 
-def _of_part(part: Part, blocks: Mapping[str, Mapping[int, Mapping[str, int]]]) -> Iterator[tuple[int, int]]:
+def _of_part(part: Part, blocks: Blocks) -> Iterator[tuple[int, int]]:
     for stack in (s for s in part.stacks if not s.whole):
         layers = [x for x in (*part.linears, *part.unread) if x.stack == stack.name]
         there = blocks.get(_list_of(stack, layers, blocks), {})
@@ -47,9 +67,7 @@ def _of_part(part: Part, blocks: Mapping[str, Mapping[int, Mapping[str, int]]]) 
             yield number, sum(there[i].values()) if i in there else linear
 
 
-def _list_of(
-    stack: Stack, layers: Sequence[Linear], blocks: Mapping[str, Mapping[int, Mapping[str, int]]]
-) -> str:  # fmt: skip
+def _list_of(stack: Stack, layers: Sequence[Linear], blocks: Blocks) -> str:
     """The path of a stack in the files; empty where there is none."""
     if stack.path in blocks:
         return stack.path

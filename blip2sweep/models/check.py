@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from blip2sweep import outside
 from blip2sweep.errors import UserError
+from blip2sweep.models import unpack
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import implementation
 from blip2sweep.models.checkpoints import Weights, inspect, reply
@@ -49,6 +50,7 @@ def mistakes(weights: Weights, model_config: ModelSection) -> list[str]:
 
 def _of_tensors(weights: Weights, wanted: PreTrainedConfig, model_config: ModelSection) -> list[str]:
     wrong, model = tensor_mistakes(weights.tensors, wanted, model_config)
+    wrong += unpack.mistakes(weights)
     if model is not None and not wrong:
         try:
             verify(model, anatomy(model_config))

@@ -1,4 +1,5 @@
-"""Loads a checkpoint: safetensors only, each stage in its dtype, anatomy and processor checked."""
+"""Loads a checkpoint: safetensors only, each stage in its dtype and rounded to what is stored, anatomy and processor
+checked."""
 
 from __future__ import annotations
 
@@ -10,17 +11,20 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers.utils import logging
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import ImageStage, Processor, Stage, implementation, stage_of
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.dtypes import stage_dtypes
+from blip2sweep.models.dtypes import narrowed, stage_dtypes, stored_dtypes
 from blip2sweep.models.language import Language
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
 from blip2sweep.models.tree import verify
+from blip2sweep.models.unpack import state_dict
 from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
@@ -36,7 +40,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Loaded:
     """A model ready to evaluate.
 
-    device: of its inputs. dtypes, attention: {stage: name}. pixels: turns an image into one row for the first stage.
+    device: of its inputs. dtypes, attention: {stage: name}. stored: the dtype to which weights were rounded; None where
+    they are as their dtype has them. pixels: turns an image into one row for the first stage.
     images: the stages before the last. language: the last stage.
     """
 
@@ -51,12 +56,13 @@ class Loaded:
     pixels: Callable[[Image], Rows]
     images: tuple[ImageStage, ...]
     language: Language
+    stored: str | None = None
 
 
 def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loaded:
     """Load the checkpoint in `folder` as `model_config` describes it.
 
-    It uses `dtype`, `dtype_per_part` ({part: dtype}) and `device_map` (through accelerate; otherwise `device`). Raises
+    It uses `dtype`, `dtype_per_part` ({part: dtype}), `stored` and `device_map` (through accelerate; otherwise `device`). Raises
     UserError for a folder without safetensors, a config.json or module tree that differs from conf/model, an unknown
     dtype, a processor that would leave the image out, tensors that are missing, unknown or of another shape, and
     weights with NaN or Inf. Planning has checked all of it, but a folder may have changed since.
@@ -71,6 +77,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
         raise refused(folder, name, wrong)
     model = _read(weights, config, dtypes, model_config)
     cast(model, dtypes, parts.stages)
+    round_to(model, stored_dtypes(model_config, dtypes), parts.stages)
     _check_finite(model, folder, name)
     if not model_config.get("device_map"):
         model.to(device)
@@ -89,6 +96,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
         pixels=partial(own.pixels, processor),
         images=own.image_stages(model, model.device),
         language=own.language(model, processor, family),
+        stored=narrowed(model_config, dtypes),
     )
 
 
@@ -111,13 +119,16 @@ def _read(
     names, device_map = set(dtypes.values()), model_config.get("device_map")
     common = DTYPES[names.pop()] if len(names) == 1 else torch.float32
     placed = {"device_map": device_map} if device_map else {}
+    unpacked = {"state_dict": state_dict(weights, common)} if weights.packed else {}
     model, report = implementation(model_config).model_class.from_pretrained(
-        weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
-        output_loading_info=True, ignore_mismatched_sizes=True, **placed,
+        None if unpacked else weights.folder, config=config, dtype=common, use_safetensors=True, local_files_only=True,
+        output_loading_info=True, ignore_mismatched_sizes=True, **unpacked, **placed,
     )  # fmt: skip
     wrong = report_mistakes(report, weights.tensors, model, model_config)
     if wrong:
         raise refused(weights.folder, str(model_config["name"]), wrong)
+    if unpacked and (weights.folder / GENERATION_CONFIG_NAME).is_file():  # else read with the folder's weights
+        model.generation_config = GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
     return model
 
 
@@ -139,6 +150,17 @@ def cast(model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...])
     for name, tensor, dtype in _floating(model, dtypes, stages):
         if tensor.dtype != dtype:
             raise RuntimeError(f"{name} is {tensor.dtype} and not the {dtype} that was asked for")
+
+
+def round_to(model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, ...]) -> None:
+    """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in."""
+    for name, tensor, dtype in _floating(model, stored, stages):
+        if tensor.dtype != dtype:
+            if tensor.is_meta:
+                raise UserError(
+                    f"model.stored: {name} lies on no device; right: a model.device_map that holds all of it"
+                )
+            tensor.data = tensor.data.to(dtype).to(tensor.dtype)
 
 
 def _floating(

@@ -1,15 +1,18 @@
-"""How many parameters of a checkpoint belong to each role: everything, embeddings and heads included. No torch here."""
+"""How many parameters of a checkpoint belong to each role, and to each stage: everything, embeddings and heads included.
+No torch here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from blip2sweep.models.anatomy import Anatomy
+from blip2sweep.models.architecture import Stage
 from blip2sweep.models.checkpoints.headers import Tensor
-from blip2sweep.models.part import CONNECTOR, ROLES
+from blip2sweep.models.part import CONNECTOR, ROLES, Part
 
 Words = tuple[str, ...]
+Place = tuple[Words, str]  # a module, and the role or stage that it belongs to
 
 
 def role_params(tensors: Mapping[str, Tensor], anatomy: Anatomy, tied: Sequence[Sequence[str]] = ()) -> dict[str, int]:
@@ -19,33 +22,49 @@ def role_params(tensors: Mapping[str, Tensor], anatomy: Anatomy, tied: Sequence[
     the language model to the language model. tensors: of the files, by name. tied: groups of names that are one tensor,
     which counts once.
     """
+    places = _places(anatomy, lambda part: part.role, lambda stage: _role_of(stage, anatomy))
+    return _counts(tensors, list(places), ROLES, tied)
+
+
+def stage_params(tensors: Mapping[str, Tensor], anatomy: Anatomy, tied: Sequence[Sequence[str]] = ()) -> dict[str, int]:
+    """{stage: its parameters}, in the order of the stages; their sum is that of the checkpoint."""
+    places = _places(anatomy, lambda part: part.stage, lambda stage: stage.name)
+    return _counts(tensors, list(places), [s.name for s in anatomy.stages], tied)
+
+
+def _counts(
+    tensors: Mapping[str, Tensor], places: Sequence[Place], names: Sequence[str], tied: Sequence[Sequence[str]]
+) -> dict[str, int]:
     again = {name for group in tied for name in [n for n in group if n in tensors][1:]}
-    places, found = list(_places(anatomy)), dict.fromkeys(ROLES, 0)
+    found = dict.fromkeys(names, 0)
     for name, tensor in tensors.items():
         if tensor.dtype.startswith(("F", "BF")) and name not in again:
-            found[_role(tuple(name.split(".")), places)] += math.prod(tensor.shape)
-    return {role: n for role, n in found.items() if n}
+            found[_at(tuple(name.split(".")), places)] += math.prod(tensor.shape)
+    return {name: n for name, n in found.items() if n}
 
 
-def _places(anatomy: Anatomy) -> Iterator[tuple[Words, str]]:
-    """(words of a module's path, its role), parts before stages. Files may leave out the `model` that paths begin with."""
+def _role_of(stage: Stage, anatomy: Anatomy) -> str:
+    own = [p.role for p in anatomy.parts.values() if p.stage == stage.name]
+    return stage.name if stage.name in ROLES else (own[-1] if own else CONNECTOR)
+
+
+def _places(anatomy: Anatomy, of_part: Callable[[Part], str], of_stage: Callable[[Stage], str]) -> Iterator[Place]:
+    """Of parts before those of stages. Files may leave out the `model` that paths begin with."""
     for part in anatomy.parts.values():
         for stack in part.stacks:
             whole = _words(stack.path)
-            yield from ((words, part.role) for words in (whole, whole[:1]))
+            yield from ((words, of_part(part)) for words in (whole, whole[:1]))
     for stage in anatomy.stages:
-        own = [p.role for p in anatomy.parts.values() if p.stage == stage.name]
-        role = stage.name if stage.name in ROLES else (own[-1] if own else CONNECTOR)
-        yield from ((_words(child), role) for child in stage.children)
+        yield from ((_words(child), of_stage(stage)) for child in stage.children)
 
 
 def _words(path: str) -> Words:
     return tuple(path.removeprefix("model.").split(".")) if path else ()
 
 
-def _role(name: Words, places: Sequence[tuple[Words, str]]) -> str:
-    """The role of the longest place whose words stand together in a name; of equals the one that begins first."""
-    there = [(len(words), -at, role) for words, role in places if (at := _find(words, name)) is not None]
+def _at(name: Words, places: Sequence[Place]) -> str:
+    """What belongs to the longest place whose words stand together in a name; of equals the one that begins first."""
+    there = [(len(words), -at, what) for words, what in places if (at := _find(words, name)) is not None]
     return max(there, key=lambda place: place[:2])[2]
 
 

@@ -15,11 +15,14 @@ from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.architecture import asked_as
+from blip2sweep.models.dtypes import HALF_BITS
 from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import backend_text
 from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
+from blip2sweep.planning.held import held_columns
 from blip2sweep.planning.model import Model
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import left, libraries
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import targets
 from blip2sweep.recipe.params import param_columns
@@ -49,7 +52,8 @@ class Cell:
     """One configuration of the grid, resolved.
 
     used: config keys that determine something about the cell. backend: None for torch, which an identity does not name.
-    chat: None of a task that asks no chat model. training: the samples of a recipe that trains layers.
+    chat: None of a task that asks no chat model. training: the samples of a recipe that trains layers. original: what a
+    checkpoint that is quantized already is compared with; None: with itself.
     """
 
     model: Model
@@ -62,12 +66,14 @@ class Cell:
     backend: BackendChoice | None = None
     chat: ChatRecipe | None = None
     training: Training | None = None
+    original: Model | None = None
 
     @cached_property
     def semantics(self) -> int:
         """The version of everything that computes this cell: of the package, its recipe's methods and further steps."""
-        methods = (m for part in self.recipe.parts.values() for m in part.methods)
-        return semantics(methods, self.recipe.further)
+        parts, numbers = self.recipe.parts.values(), self.model.numbers
+        half = (m for part in parts if numbers.bits_of(part.part) == HALF_BITS for m in part.methods)
+        return semantics((m for part in parts for m in part.methods), self.recipe.further, half)
 
     @cached_property
     def outside(self) -> dict[str, OutsideCode]:
@@ -97,7 +103,9 @@ class Cell:
             "generation": self.generation.as_dict(),
             **asked_as(self.model.config),
             **({"settings": dict(self.task.settings)} if self.task.settings else {}),
+            **({"stored": self.model.narrowed} if self.model.narrowed else {}),
             **({"backend": backend} if backend else {}),
+            **({"libraries": rounded_by} if (rounded_by := libraries(self.recipe)) else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
             **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
         }
@@ -108,9 +116,15 @@ class Cell:
         return digest(self.identity)[:12]
 
     def baseline(self) -> Cell:
-        """The cell with the empty recipe and the same model, dtypes, task, generation and back end."""
-        untouched = Recipe.untouched({n: p.part for n, p in self.recipe.parts.items()})
-        return replace(self, recipe=untouched, used=frozenset(), calibration=None, training=None)
+        """The cell with the empty recipe and the same model, or its original, dtypes, task, generation and back end."""
+        model = self.original or self.model
+        return replace(
+            self, model=model, recipe=self._untouched, used=frozenset(), calibration=None, training=None, original=None
+        )
+
+    @property
+    def _untouched(self) -> Recipe:
+        return Recipe.untouched({n: p.part for n, p in self.recipe.parts.items()})
 
     @cached_property
     def control(self) -> Cell | None:
@@ -121,6 +135,15 @@ class Cell:
             self, recipe=trained(control_of(self.recipe), self.training.digest), used=frozenset(), calibration=None
         )
 
+    @cached_property
+    def beside(self) -> str | None:
+        """The key of torch's cell with the same recipe, or of its baseline where torch cannot have the recipe. None for a
+        cell of torch."""
+        if self.backend is None:
+            return None
+        same = self.baseline() if left(self.recipe) else self
+        return replace(same, backend=None).key
+
     def columns(self) -> Columns:
         """The identity and size columns of the cell's row."""
         columns = {
@@ -128,6 +151,7 @@ class Cell:
             "weights": self.model.fingerprint[:12],
             "revision": self.model.revision,
             "dtype": self.model.dtype,
+            "stored": self.model.stored,
             **({} if self.model.linear_share is None else {"linear_share": round(self.model.linear_share, 4)}),
             "task": self.task.name,
             "samples": len(self.task.samples),
@@ -137,16 +161,25 @@ class Cell:
             **self.task.columns,
             "generation": canonical_json({k: v for k, v in self.generation.as_dict().items() if v is not None}),
             "semantics": self.semantics,
-            **recipe_columns(self.recipe, self.model.params, self.model.block_params),
+            **self._recipe_columns(),
             **param_columns(self.recipe, self.model.params, self.model.role_params, self.model.block_params),
             **(self.calibration.columns() if self.calibration else {}),
             **(self.training.columns() if self.training else {}),
-            **({"backend": backend_text(self.backend)} if self.backend else {}),
+            **({"backend": backend_text(self.backend), "beside": self.beside} if self.backend else {}),
             **({"outside": outside_code.text(self.outside)} if self.outside else {}),
             **({"chat": self.model.config["chat"]} if self.model.config.get("chat") else {}),
             **(chat_columns(self.chat) if self.chat else {}),
         }
         return cast("Columns", columns)
+
+    def _recipe_columns(self) -> dict[str, object]:
+        """Of the recipe, and of what the checkpoint itself is quantized to."""
+        own = self.model
+        found = recipe_columns(self.recipe, own.numbers)
+        if own.held is None:
+            return found
+        plain = {**recipe_columns(self._untouched, own.numbers), "params": own.params}
+        return held_columns(own.held, self.recipe, own.anatomy, found, plain)
 
     def job(self) -> CellJob:
         """What a worker needs to run the cell, as JSON. It contains nothing of Hydra."""

@@ -16,10 +16,12 @@ from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.chosen_backend import chosen_backend
 from blip2sweep.planning.chosen_chat import chosen_chat
+from blip2sweep.planning.held import check_untouched
 from blip2sweep.planning.influence import USED, Values, asked_parts, influence, least_first
-from blip2sweep.planning.model import Model, planned_model
+from blip2sweep.planning.model import Model, check_original, original_section, planned_model
 from blip2sweep.planning.trained_on import training_of, used_of_samples
 from blip2sweep.recipe import Recipe, resolve_recipe
+from blip2sweep.recipe.back_end import check_text_only
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.recipe.compact import number_word
 from blip2sweep.recipe.trained import check_trainable, recovery_of
@@ -31,6 +33,7 @@ from blip2sweep.tasks.generation import Generation, resolve_generation
 from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.settings import settled, task_settings, without_scoring
 from blip2sweep.tasks.task import check_installed, task_of
+from blip2sweep.wire.model_section import ModelSection
 
 
 class CellBuilder:
@@ -46,7 +49,10 @@ class CellBuilder:
         drop, measured_by = config.get("drop_blocks"), frozenset[str]()
         if asks_influence(drop):
             config, measured_by = {**config, "drop_blocks": self._by_influence(config, model, str(drop))}, USED
+        original = self._original(config["model"], model)
         recipe = resolve_recipe(config, model.anatomy)
+        if model.held is not None:
+            check_untouched(model.held, recipe)
         config = {**config, "task": settled(config["task"])}
         task_config, task = config["task"], self._task(config["task"])
         _check_requests(model, task)
@@ -71,9 +77,18 @@ class CellBuilder:
             used |= used_of_samples(config)
         chat, of_chat = self._once("chat", [config.get("chat"), task.kind], lambda a: chosen_chat(a[0], task))
         used |= of_chat | measured_by
-        cell = Cell(model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat, training)
+        cell = Cell(
+            model, recipe, task, task_config, generation, used | recipe.used, samples, backend, chat, training, original
+        )
         cell.check_outside()
         return cell
+
+    def _original(self, section: ModelSection, model: Model) -> Model | None:
+        """The model that a quantized checkpoint is compared with; None where none is asked for."""
+        asked = original_section(section)
+        found: Model | None = self._once("model", asked, planned_model) if asked else None
+        check_original(model, found)
+        return found
 
     def _task(self, config: Mapping[str, Any]) -> TaskData:
         """The task of a section. What differs in scoring alone is read once."""
@@ -87,6 +102,8 @@ class CellBuilder:
     ) -> Calibration | None:
         """The samples that the recipe's calibrated layers are measured on. None when the recipe has no such layers."""
         measured = measured_parts(recipe)
+        if measured and config["calibration"]["text_only"]:
+            check_text_only(recipe, config["calibration"]["name"])
         return self._samples(config, model, measured, task) if measured else None
 
     def influence(self, config: Mapping[str, Any], model: Model, measured: Sequence[Part]) -> Values:

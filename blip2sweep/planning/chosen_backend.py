@@ -8,17 +8,21 @@ from typing import cast
 from blip2sweep.backends.backend import TORCH, Asked, Refuses, backend_class, identity_of
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.recipe.back_end import check_backend
 from blip2sweep.wire.pack import BackendChoice
 
 
 def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> BackendChoice | None:
     """The composed section `backend`; None for torch, which an identity does not name.
 
-    Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, and for packed
-    layers on a back end other than torch, which alone has the kernels.
+    Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, for packed
+    layers on a back end other than torch, which alone has the kernels, and for layers that another back end's library
+    rounds.
     """
     choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
-    if identity_of(choice) is None:
+    named = identity_of(choice)
+    check_backend(asked.recipe, choice["name"])
+    if named is None:
         return None
     if any(scheme.weights.packed for scheme in asked.recipe.schemes.values()):
         raise UserError(

@@ -92,7 +92,8 @@ def _about(model: Model, samples: Calibration) -> JsonObject:
     code = _code(model, samples)
     measured = {k: v for k, v in samples.measured(False).items() if k != "image_token_weight"}
     return {
-        "model": model.name, "weights": model.fingerprint, "dtype": model.stage_dtypes, **asked_as(model.config),
+        "model": model.name, "weights": model.fingerprint, "dtype": model.stage_dtypes,
+        **({"stored": model.narrowed} if model.narrowed else {}), **asked_as(model.config),
         "calibration": samples.name, "samples": samples.n_samples, "seed": samples.seed, "measured": measured,
         "semantics": SEMANTICS, **({"outside": outside.identity(code)} if code else {}),
     }  # fmt: skip

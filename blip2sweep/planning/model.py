@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import family
 from blip2sweep.models.block_params import BlockParams, block_params
-from blip2sweep.models.dtypes import part_dtypes, stage_dtypes
+from blip2sweep.models.checkpoints.headers import Tensor
+from blip2sweep.models.dtypes import BITS, agreed, narrowed, part_dtypes, stage_dtypes, stored_dtypes
 from blip2sweep.models.linear_share import partial_share
 from blip2sweep.models.location import locate
-from blip2sweep.models.role_params import role_params
+from blip2sweep.models.role_params import role_params, stage_params
+from blip2sweep.models.shipped import model_config, shipped_models
+from blip2sweep.planning.held import Held, held
+from blip2sweep.recipe.size import Numbers
 from blip2sweep.wire.model_section import ModelSection
+
+CONFIG = "config"  # as model.original: the weights that conf/model names
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +33,29 @@ class Model:
     folder: Path  # of the checkpoint
     revision: str | None
     fingerprint: str  # of the weights
-    params: int
+    numbers: Numbers  # of the checkpoint, by stage, and how wide they are stored
     dtypes: dict[str, str]  # {part: name}
     stage_dtypes: dict[str, str]  # {stage: name}
-    block_params: BlockParams  # {part: {number of a block: its parameters}}
+    stored: str  # the dtype in which what is not quantized is written; `part:dtype` for each part where they differ
+    narrowed: str | None  # the dtype to which weights are rounded; None where all are stored as computed
     role_params: dict[str, int]  # {role: its parameters}
     linear_share: float | None = None  # of the weights in blocks; None where it is more than half
+    held: Held | None = None  # of a checkpoint whose layers are integers already
 
     @property
     def name(self) -> str:
         """The name of the section `model`."""
         return str(self.config["name"])
+
+    @property
+    def params(self) -> int:
+        """Its parameters, tied ones once."""
+        return self.numbers.total
+
+    @property
+    def block_params(self) -> BlockParams:
+        """{part: {number of a block: its parameters}}"""
+        return self.numbers.blocks
 
     @property
     def presets(self) -> str:
@@ -51,8 +71,7 @@ class Model:
     @property
     def dtype(self) -> str:
         """The table's column: `float32`, or `part:dtype` for each part when they differ."""
-        names = list(dict.fromkeys(self.dtypes.values()))
-        return names[0] if len(names) == 1 else " ".join(f"{k}:{v}" for k, v in self.dtypes.items())
+        return agreed(self.dtypes)
 
 
 def planned_model(config: ModelSection) -> Model:
@@ -60,11 +79,46 @@ def planned_model(config: ModelSection) -> Model:
     cannot be loaded."""
     layout = anatomy(config)
     dtypes, by_stage = part_dtypes(config, layout), stage_dtypes(config, layout)
-    location = locate(config)
-    half = [stage for stage, dtype in by_stage.items() if dtype == "float16"]
+    stored, location = stored_dtypes(config, by_stage), locate(config)
+    half = [stage for stage, dtype in stored.items() if dtype == "float16"]
     checked = checkpoints.check(location.folder, config, half)
     return Model(
-        ModelSection(**config), layout, location.folder, location.revision, checked.fingerprint, checked.params, dtypes,
-        by_stage, block_params(checked.tensors, layout, layout.tied),
+        ModelSection(**config), layout, location.folder, location.revision, checked.fingerprint,
+        _numbers(checked.tensors, layout, stored), dtypes, by_stage,
+        agreed({name: stored[part.stage] for name, part in layout.parts.items()}), narrowed(config, by_stage),
         role_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
+        held(checked, layout),
     )  # fmt: skip
+
+
+def _numbers(tensors: Mapping[str, Tensor], layout: Anatomy, stored: Mapping[str, str]) -> Numbers:
+    """stored: {stage: dtype name}."""
+    params = stage_params(tensors, layout, layout.tied)
+    return Numbers(params, {s: BITS[name] for s, name in stored.items()}, block_params(tensors, layout, layout.tied))
+
+
+def original_section(config: ModelSection) -> ModelSection | None:
+    """The section of the model that a quantized checkpoint was made from; None where `model.original` is not set.
+
+    `config` means the weights that conf/model names. Raises UserError where there are none.
+    """
+    told = config.get("original")
+    if not told:
+        return None
+    if told != CONFIG:
+        return ModelSection(**{**config, "path": str(told), "original": None})
+    if config["name"] not in shipped_models():
+        raise UserError(f"model.original={CONFIG}: conf/model has no {config['name']}; right: a folder")
+    own = model_config(config["name"])
+    return ModelSection(**{**config, "path": own.get("path"), "hub_id": own.get("hub_id"), "original": None})
+
+
+def check_original(model: Model, original: Model | None) -> None:
+    """Raise UserError for an original that means nothing: of a plain checkpoint, or one that is quantized itself."""
+    told = f"model.original={model.config.get('original')}"
+    if original is not None and model.held is None:
+        raise UserError(
+            f"{told}: {model.folder} is a plain checkpoint, its own baseline; right: without model.original"
+        )
+    if original is not None and original.held is not None:
+        raise UserError(f"{told}: {original.folder} is quantized itself; right: the checkpoint it was made from")

@@ -14,6 +14,7 @@ from blip2sweep.compression.sparsity.step import layers_of
 from blip2sweep.compression.step import DROP, RECOVER, SPARSITY
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import Part
+from blip2sweep.recipe.back_end import is_left, left_of, rounds_others
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
 
 
@@ -32,6 +33,12 @@ def part_calibrates(part: PartRecipe) -> bool:
 def part_norms(part: PartRecipe) -> bool:
     """Whether the norms of inputs decide which weights of the part stay."""
     return any(s.needs for s in {s for _, s in part.pairs_of(SPARSITY)})
+
+
+@lru_cache(maxsize=65536)
+def _measured_here(part: PartRecipe) -> bool:
+    """Whether torch measures layers of the part, or norms: a back end's library measures its own."""
+    return part_norms(part) or any(calibrates(s) and not is_left(s) for s in {s for _, s in part.layers})
 
 
 def measured_parts(recipe: Recipe) -> tuple[Part, ...]:
@@ -91,16 +98,16 @@ def _norms_stamped(part: PartRecipe, digest: str) -> PartRecipe:
 
 
 def _calibration_keys(recipe: Recipe) -> frozenset[str]:
-    """The config keys that calibration uses. The weight of image tokens is used only when a part that reads text is
-    measured."""
+    """The config keys that calibration uses. The weight of image tokens is used only when torch measures a part that
+    reads text."""
     names = ("n_samples", "seed", "upstream", "threads", "split", "data_dir")
     keys = {"calibration", *(f"calibration.{k}" for k in names)}
-    reads_text = any(part.reads_text for part in measured_parts(recipe))
+    reads_text = any(p.part.reads_text and _measured_here(p) for p in recipe.parts.values())
     return frozenset(keys | ({"calibration.image_token_weight"} if reads_text else set()))
 
 
 def _digest(recipe: Recipe, part: PartRecipe, before: Sequence[str], digest: Digest) -> str:
-    return digest(part.part.reads_text, before, _deep(part), _reads(recipe, part))
+    return digest(part.part.reads_text and _measured_here(part), before, _deep(part), _reads(recipe, part))
 
 
 def _reads(recipe: Recipe, part: PartRecipe) -> object:
@@ -126,8 +133,10 @@ def _folds_read(part: PartRecipe) -> object:
 
 @lru_cache(maxsize=65536)
 def _deep(part: PartRecipe) -> bool:
-    """Whether layers of more than one block are touched. Layers of one block are measured together."""
-    return len({x.block for x, _ in part.touched()}) > 1
+    """Whether layers of more than one block are touched. Layers of one block are measured together, and so are all that a
+    back end's library measures, unless torch quantizes others of the part."""
+    alone = not _measured_here(part) and not rounds_others(part)
+    return not alone and len({x.block for x, _ in part.touched()}) > 1
 
 
 @lru_cache(maxsize=65536)
@@ -144,7 +153,9 @@ def _behind_packed(part: PartRecipe) -> bool:
 
 
 def _check_upstream(recipe: Recipe, upstream: str) -> None:
-    """Raise UserError where a packed layer comes before one that is measured: calibration cannot run packed layers."""
+    """Raise UserError where a packed layer comes before one that is measured: calibration cannot run packed layers. So it
+    is with what a back end's library rounds."""
+    _check_left(recipe, upstream)
     before = False
     for part in recipe.parts.values():
         across = before and upstream == "model" and part_calibrates(part)
@@ -154,6 +165,33 @@ def _check_upstream(recipe: Recipe, upstream: str) -> None:
                 f"precision while it is; right: calibration.upstream=full, or quant.packed=false"
             )
         before = before or _packs(part)
+
+
+@lru_cache(maxsize=65536)
+def _behind_left(part: PartRecipe) -> bool:
+    """Whether torch measures a layer in a later block than one that a back end's library rounds."""
+    blocks = [x.block for x, s in part.touched() if is_left(s)]
+    measured = [x.block for x, s in part.touched() if calibrates(s) and not is_left(s)]
+    return bool(blocks and measured) and min(blocks) < max(measured)
+
+
+def _check_left(recipe: Recipe, upstream: str) -> None:
+    """Raise UserError where layers are measured behind others that are not as `upstream` says: torch has those of the back
+    end's library in full precision, and the library has those of torch quantized."""
+    lefts, others = False, False  # in the parts before
+    for part in recipe.parts.values():
+        if (lefts and upstream == "model" and _measured_here(part)) or (upstream != "full" and _behind_left(part)):
+            _refuse(upstream, f"{part.part.name} is measured by torch behind layers that it does not round", "full")
+        if any(s.needs for s in left_of(part).values()):
+            if upstream != "model" and others:
+                _refuse(upstream, f"{part.part.name} is measured behind parts that torch has quantized", "model")
+            if upstream == "full" and rounds_others(part):
+                _refuse(upstream, f"{part.part.name} is measured among layers that torch has quantized", "part")
+        lefts, others = lefts or bool(left_of(part)), others or rounds_others(part)
+
+
+def _refuse(upstream: str, why: str, right: str) -> None:
+    raise UserError(f"calibration.upstream={upstream}: {why}; right: calibration.upstream={right}")
 
 
 @lru_cache(maxsize=65536)

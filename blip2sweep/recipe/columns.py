@@ -8,25 +8,22 @@ from functools import lru_cache
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.step import QUANTIZE, RECOVER, SPARSITY, step
-from blip2sweep.models.block_params import BlockParams
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe.compact import block_word, describe, kind_of, number_word, targets, text
 from blip2sweep.recipe.part_bits import mean_bits, role_bits
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.size import NOTHING_KNOWN, size
+from blip2sweep.recipe.size import Numbers, size
 from blip2sweep.recipe.trained import on_grid, rewritten
 
 MIXED = "mixed"
 
 
-def recipe_columns(
-    recipe: Recipe, model_params: int, block_params: BlockParams = NOTHING_KNOWN
-) -> dict[str, object]:  # fmt: skip
+def recipe_columns(recipe: Recipe, numbers: Numbers) -> dict[str, object]:
     """Columns of one recipe: those of quantization, which every row has, those of the other steps it has, and sizes.
 
     bits_<part> is the mean number of bits over the part's touched weights, so 4 means 4 for all of them. It is None
     where the part is left alone. bits_<role> is the same over all parts of a role. blocks, layers, method, … are one
-    word where the touched parts agree, else `mixed` or one word for each part.
+    word where the touched parts agree, else `mixed` or one word for each part. numbers: of the model without the recipe.
     """
     touched = {n: p for n, p in recipe.parts.items() if not p.empty}
     quantized = {n: p for n, p in touched.items() if p.layers} or {
@@ -36,8 +33,8 @@ def recipe_columns(
     entries = [e for e in listed if kind_of(e) == QUANTIZE]
     return {
         "part": _part_word(touched, recipe),
-        **{f"bits_{n}": mean_bits([p]) for n, p in recipe.parts.items()},
-        **role_bits(recipe),
+        **{f"bits_{n}": mean_bits([p], numbers) for n, p in recipe.parts.items()},
+        **role_bits(recipe, numbers),
         "blocks": _agreed({n: _blocks_and_layers(p)[0] for n, p in quantized.items()}),
         "layers": _agreed({n: _blocks_and_layers(p)[1] for n, p in quantized.items()}),
         "method": _one([e["method"] for e in entries]),
@@ -48,7 +45,7 @@ def recipe_columns(
         "recipe": text(listed),
         "recipe_json": canonical_json(listed),
         **_of_other_steps(recipe, listed),
-        **asdict(size(recipe, model_params, block_params)),
+        **asdict(size(recipe, numbers)),
     }
 
 

@@ -7,16 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 
-from blip2sweep.compression.step import FLOAT_BITS
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
+from blip2sweep.recipe.size import RATIO_BITS, Numbers, alike
 from blip2sweep.recipe.trained import off_grid
 from blip2sweep.wire.model_section import ModelSection
 
+AT_16 = alike(1, RATIO_BITS)  # as versions without roles counted what is not quantized
 _NAMED = re.compile(
     rf"(?:^|; )({'|'.join(ROLES)})[:.]"
 )  # a target in a recipe's text whose part has the name of a role
@@ -39,32 +40,32 @@ def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str
     return [c for c in found if (name := c.removeprefix("bits_")) not in ROLES or name in called]
 
 
-def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
+def mean_bits(parts: Iterable[PartRecipe], numbers: Numbers) -> float | None:
     """The mean number of bits over all touched weights of some parts. None where they are left alone.
 
-    Weights that training has put off the grid count 16 bits, as in sizes.
+    Weights that training has put off the grid count as many bits as the numbers of their stage, as in sizes.
     """
-    sums = [_sums(part) for part in parts]
+    sums = [_sums(part, numbers.bits_of(part.part)) for part in parts]
     weights = sum(w for w, _ in sums)
     return sum(bits for _, bits in sums) / weights if weights else None
 
 
 @lru_cache(maxsize=65536)
-def _sums(part: PartRecipe) -> tuple[int, int]:
+def _sums(part: PartRecipe, number_bits: int) -> tuple[int, int]:
     """(touched weights, their bits)."""
     touched, off = list(part.touched()), off_grid(part)
-    bits = (x.weights * (FLOAT_BITS if x.path in off else s.weights.num_bits) for x, s in touched)
+    bits = (x.weights * (number_bits if x.path in off else s.weights.num_bits) for x, s in touched)
     return sum(x.weights for x, _ in touched), sum(bits)
 
 
-def role_bits(recipe: Recipe) -> dict[str, float]:
+def role_bits(recipe: Recipe, numbers: Numbers) -> dict[str, float]:
     """{bits_<role>: mean width over its parts} of the roles that are touched."""
-    having = {role: mean_bits(p for p in recipe.parts.values() if p.part.role == role) for role in ROLES}
+    having = {role: mean_bits((p for p in recipe.parts.values() if p.part.role == role), numbers) for role in ROLES}
     return {f"bits_{role}": bits for role, bits in having.items() if bits is not None}
 
 
-class RoleColumns:
-    """Gives every row of a table a column `bits_<role>` for each role, also rows of versions without roles.
+class Anatomies:
+    """{name of a model: its anatomy, or None where it is not known}, for rows of a table.
 
     configs: gives {name: model config} of models that are not shipped. It is called once, and only where a row needs
     it.
@@ -73,6 +74,25 @@ class RoleColumns:
     def __init__(self, configs: Callable[[], Mapping[str, ModelSection]]) -> None:
         self._configs = cache(configs)
         self._known: dict[str, Anatomy | None] = {}
+
+    def __call__(self, model: str) -> Anatomy | None:
+        if model not in self._known:
+            self._known[model] = self._read(model)
+        return self._known[model]
+
+    def _read(self, model: str) -> Anatomy | None:
+        try:
+            config = model_config(model) if model in shipped_models() else self._configs().get(model)
+            return anatomy(config) if config else None
+        except UserError:
+            return None
+
+
+class RoleColumns:
+    """Gives every row of a table a column `bits_<role>` for each role, also rows of versions without roles."""
+
+    def __init__(self, anatomy_of: Callable[[str], Anatomy | None]) -> None:
+        self._anatomy_of = anatomy_of
 
     def __call__(self, columns: Mapping[str, object]) -> dict[str, object]:
         """The columns of a row, with those of the roles behind those of the parts.
@@ -94,21 +114,9 @@ class RoleColumns:
         return dict([*items[:last], *roles.items(), *items[last:]])
 
     def _roles(self, columns: Mapping[str, object], parts: list[str]) -> dict[str, object]:
-        shape = self._anatomy(str(columns["model"]))
+        shape = self._anatomy_of(str(columns["model"]))
         if shape is None or set(shape.parts) != set(parts):
             return {}
         if all(len(shape.role(role)) < 2 for role in ROLES):
             return {f"bits_{p.role}": columns[f"bits_{p.name}"] for p in shape.parts.values()}
-        return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape))}
-
-    def _anatomy(self, model: str) -> Anatomy | None:
-        if model not in self._known:
-            self._known[model] = self._read(model)
-        return self._known[model]
-
-    def _read(self, model: str) -> Anatomy | None:
-        try:
-            config = model_config(model) if model in shipped_models() else self._configs().get(model)
-            return anatomy(config) if config else None
-        except UserError:
-            return None
+        return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape), AT_16)}

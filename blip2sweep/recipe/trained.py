@@ -46,7 +46,9 @@ def training_name(entries: Sequence[Mapping[str, object]], columns: Columns) -> 
         return ""
     own = {k: v for k, v in spec.items() if k not in ("step", "target", "merged")}
     own["method"] = LORA if own["method"] == QLORA else own["method"]
-    return digest_of([columns["weights"], columns["dtype"], own])[:12]
+    stored = columns.get("stored", columns["dtype"])
+    further = [] if stored == columns["dtype"] else [stored]
+    return digest_of([columns["weights"], columns["dtype"], *further, own])[:12]
 
 
 def on_grid(recipe: Recipe) -> str:

@@ -33,7 +33,7 @@ KEPT = (
 TRAINING = ("recover.n_samples", "recover.split", "recover.data_dir")  # of recipes that are trained: on what
 FOLDERS = ("--config-dir", "-cd")
 # Overrides whose value a row of the table has, so that the row's own can be chosen from several.
-COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "task.limit": "samples"}
+COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "model.stored": "stored", "task.limit": "samples"}
 CALIBRATION = {
     "calibration": "calibration", "calibration.n_samples": "calibration_samples", "calibration.seed": "calibration_seed",
     "calibration.upstream": "calibration_upstream", "calibration.threads": "calibration_threads",

@@ -19,6 +19,7 @@ HEAD = re.compile(
 FILES = re.compile(rb'"predictions":(?:null|"([^"\\]*)")(?:,"files":(\{[^{}]*\}))?')
 KNOWN = re.compile(rb',("replaces":\[[^\[\]]*\],"starts":\[[^\[\]]*\])')
 SEMANTICS = re.compile(rb'"semantics":(\d+)')
+HALF = re.compile(rb'"(?:dtype|stored)":"[^"]*float16')
 
 
 def brief(head: re.Match[bytes], line: bytes) -> StartLine | ResultLine:
@@ -29,6 +30,7 @@ def brief(head: re.Match[bytes], line: bytes) -> StartLine | ResultLine:
         record["files"] = files[2]
         if known := KNOWN.match(line, files.end()):
             record |= orjson.loads(b"{" + known[1] + b"}")
+        record["half"] = HALF.search(line, files.end()) is not None
         record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
     known_fields: StartLine | ResultLine = record
     return known_fields

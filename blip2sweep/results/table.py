@@ -2,7 +2,8 @@
 
 The columns are the cell's identity, its metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high`
 (95 %, paired, over images: metrics/intervals.py; a positive drop is worse). A recovered cell has `control_m,
-drop_control_m, …` too, against the uncompressed model with the same recovery. A task's main metric also has `changed_m`,
+drop_control_m, …` too, against the uncompressed model with the same recovery. A cell of another back end than torch has
+`torch_m`, what torch's cell has. A task's main metric also has `changed_m`,
 the number of images on which the cell differs. Then come output health, size, cost and provenance. Failed cells are
 rows too.
 """
@@ -16,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from blip2sweep.metrics import METRICS
-from blip2sweep.recipe.part_bits import RoleColumns, width_columns
-from blip2sweep.recipe.semantics import SEMANTICS, semantics
+from blip2sweep.recipe.old_sizes import OldSizes
+from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
+from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
 from blip2sweep.results import drops, latency
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
@@ -43,11 +45,10 @@ def build_table(ledger: Ledger, variants: Variants | None = None) -> pd.DataFram
 
     _recipe_semantics.cache_clear()
     there = listed_variants(ledger.output_dir) if variants is None else variants
-    rows, with_roles = (
-        (_row(key, attempts, ledger, there) for key, attempts in _ordered(ledger)),
-        RoleColumns(lambda: planned_models(ledger.output_dir)),
-    )
-    table = pd.DataFrame([with_roles(r) for r in rows if r])
+    rows = (_row(key, attempts, ledger, there) for key, attempts in _ordered(ledger))
+    anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
+    with_roles, sized = RoleColumns(anatomy_of), OldSizes(anatomy_of)
+    table = pd.DataFrame([sized(with_roles(r)) for r in rows if r])
     if "finished" in table:
         table["finished"] = pd.to_datetime(table["finished"], unit="s", utc=True)
     return _without_empty_columns(table) if len(table) else table
@@ -82,9 +83,20 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants) -> Ro
         "stale": is_stale(result),
         **_published(result, ledger),
         **(drops.columns(measured) if measured else {}),
+        **_beside(result, ledger, variants),
         **_run(result),
         **latency.columns(attempts),
     }
+
+
+def _beside(result: ResultLine, ledger: Ledger, variants: Variants) -> Row:
+    """The metrics of the cell of torch beside one of another back end, as `torch_<metric>`: of the same recipe, or of the
+    baseline where torch cannot have the recipe. Empty where it is not done, or never measured."""
+    attempts = ledger.attempts.get(str(result["columns"].get("beside") or ""))
+    if attempts is None or attempts.result is None:
+        return {}
+    measured = attempts.measured.get(source_of(attempts.result, ledger, variants))
+    return {f"{TORCH}_{m}": values[0] for m, values in measured["metrics"].items()} if measured else {}
 
 
 def _identity(result: ResultLine) -> Row:
@@ -98,7 +110,8 @@ def is_stale(result: ResultLine) -> bool:
     """Whether this version would compute the cell's configuration differently. Imported results never count as
     stale."""
     columns = result["columns"]
-    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"]))
+    stored = str(columns.get("stored") or columns["dtype"])
+    return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"], stored))
 
 
 def older(results: Iterable[ResultLine]) -> str | None:
@@ -113,17 +126,17 @@ def older_rows(counts: Mapping[int, int]) -> str | None:
         return None
     n, numbers = sum(counts.values()), ", ".join(map(str, sorted(counts)))
     rows = f"{n} rows were" if n > 1 else "1 row was"
+    now = SEMANTICS if max(counts) < SEMANTICS else f"{SEMANTICS}, in half precision {ROUNDED}"
     return (
-        f"{rows} computed by an earlier version (semantics {numbers}, now {SEMANTICS}): not shown and not compared; the "
+        f"{rows} computed by an earlier version (semantics {numbers}, now {now}): not shown and not compared; the "
         f"same command computes them again, under new keys"
     )
 
 
 @functools.cache
-def _recipe_semantics(recipe_json: str) -> int:
-    """Today's semantics number of a recipe's methods and steps."""
-    entries = json.loads(recipe_json)
-    return semantics((e["method"] for e in entries if "step" not in e), (e["step"] for e in entries if "step" in e))
+def _recipe_semantics(recipe_json: str, stored: str) -> int:
+    """Today's semantics number of a recipe's methods and steps. stored: the column."""
+    return semantics_of(json.loads(recipe_json), stored)
 
 
 def source_of(result: ResultLine, ledger: Ledger, variants: Variants) -> str:

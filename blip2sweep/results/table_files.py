@@ -16,7 +16,7 @@ from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.files import write_atomic
 from blip2sweep.recipe.part_bits import ROLES
-from blip2sweep.recipe.semantics import SEMANTICS, semantics
+from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics
 from blip2sweep.results.drops import MEASURES
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.main_metrics import with_main_metrics
@@ -57,7 +57,7 @@ def state(output_dir: Path) -> State:
         return {
             **journals,
             "changed": changed,
-            "versions": [SEMANTICS, {m: semantics([m]) for m in METHODS}, MEASURES, ROLES],
+            "versions": [SEMANTICS, ROUNDED, {m: semantics([m]) for m in METHODS}, MEASURES, ROLES],
         }
     return {}
 

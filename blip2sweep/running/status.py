@@ -154,9 +154,10 @@ def print_status(output_dir: Path, name: str | None) -> None:
 
 def earlier(ledger: Ledger) -> list[str]:
     """A remark about results that an earlier version computed. The brief ledger knows only the semantics number of a
-    result; results with another number are read whole."""
+    result; results with another number are read whole, and those in half precision, of which some methods have
+    another."""
     current = semantics(METHODS)
-    other = {r["key"] for r in ledger.results() if _semantics(r) != current}
+    other = {r["key"] for r in ledger.results() if r.get("half") or _semantics(r) != current}
     remark_text = older(Ledger(ledger.output_dir, only=other).refresh().results()) if other else None
     return [remark_text] if remark_text else []
 

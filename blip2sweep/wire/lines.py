@@ -94,7 +94,8 @@ class ResultLine(Head, AttemptId, Run, Imported):
     replaces: NotRequired[list[str]]  # attempts whose results existed when this one was written
     starts: NotRequired[list[str]]  # the other attempts that existed then
     columns: Columns
-    semantics: NotRequired[int | None]  # in a brief record, the only column that is kept
+    semantics: NotRequired[int | None]  # in a brief record, the only column that is kept whole
+    half: NotRequired[bool]  # in a brief record: some part is computed or stored in half precision
 
 
 class Failure(TypedDict):

@@ -62,7 +62,8 @@ class ModelSection(TypedDict):
     not_addressable: {role: why the model has no part of it}. prompts: {kind of task: the user's text}, with {} for a
     question. chat: what stands around the user's text: `template` is the checkpoint's own chat template, anything else a
     text with {} for the user's and the picture's token; null is nothing. allow_partial: whether a model may be swept
-    whose weights are mostly in no linear layer.
+    whose weights are mostly in no linear layer. stored: the dtype in which what is not quantized is written; null: that
+    of its stage. original: the folder of what a quantized checkpoint was made from.
     """
 
     name: str
@@ -72,10 +73,12 @@ class ModelSection(TypedDict):
     tied: NotRequired[Sequence[Sequence[str]] | None]
     architecture: NotRequired[str | None]
     path: NotRequired[str | None]
+    original: NotRequired[str | None]
     hub_id: NotRequired[str | None]
     revision: NotRequired[str | None]
     dtype: NotRequired[str]
     dtype_per_part: NotRequired[Mapping[str, str | None] | None]
+    stored: NotRequired[str | None]
     device_map: NotRequired[str | Mapping[str, int | str] | None]
     adapter: NotRequired[Mapping[str, object] | None]
     not_addressable: NotRequired[Mapping[str, str] | None]

@@ -50,5 +50,6 @@ def origin(loaded: Loaded, job: CellJob, code: str) -> JsonObject:
     """Everything but recipe and samples that determines measurements, as JSON. code: semantics and versions."""
     return {
         "weights": job["columns"]["weights"], "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes,
-        "attention": loaded.attention, "device": loaded.device.type, "code": code, **asked_as(job["model"]),
+        "attention": loaded.attention, "device": loaded.device.type, "code": code,
+        **({"stored": loaded.stored} if loaded.stored else {}), **asked_as(job["model"]),
     }  # fmt: skip

@@ -37,6 +37,7 @@ def start(loaded: Loaded, task: TaskData, job: CellJob, code: str) -> JsonObject
         "weights": job["columns"]["weights"], "images": task.content, "on_bad_image": job["task"]["on_bad_image"],
         "preprocessing": preprocessing(loaded), "dtypes": loaded.dtypes, "attention": loaded.attention,
         "device": loaded.device.type, "code": code,
+        **({"stored": loaded.stored} if loaded.stored else {}),
     }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ One file a method holds the arithmetic, two verbs at most:
     apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
     calibrated(weight, weights, statistics) -> Result               methods that have seen the layer's inputs
 
+A method of a back end (`Method.backend`) has no such file: the library of that back end rounds the layers of its graphs.
+
 A method from outside is the same file with METHOD, its entry, in it.
 """
 
@@ -36,17 +38,21 @@ class Method:
 
     bits: its widths. strategies: how many weights share a scale; the first is the default. options: its further options
     with their defaults. type: of its codes, `int` or `float`. calibrates: what it measures of the layer's inputs,
-    `hessian` or `ranges`. extra: the library it needs, which has an extra of that name.
+    `hessian` or `ranges`, or `graph` where a back end's library does it. extra: the extra that has its library. library:
+    the module to import, where it is not called like the extra.
 
-    scale_bits, zero_point_bits: what is stored with each scale. None means as many bits as a code has, and no zero
-    point when symmetric. prescale: whether it stores a 16-bit factor for each input. divides: whether a group must
-    divide the row. row_sizes: the only group sizes that its library has.
+    scale_bits: of each scale, where its library or its arithmetic fixes them; None: those of the dtype in which the
+    model is stored. zero_point_bits: with each scale; None: as many as a code has, and none when symmetric. number_zero:
+    its zero point is a number instead, as wide as the scale. prescale: whether it stores a factor for each input.
+    divides: whether a group must divide the row. row_sizes: the only group sizes that its library has.
 
     keeps_zeros: whether `calibrated` takes `kept`, the weights of a sparse layer that may differ from zero.
 
     by_rows: whether scaling a row of the weight scales the result, unless one scale serves the whole tensor. What reads
     the row's output may then divide its own scale into it. folds: whether it has such a scale, which the `folds` of the
-    model's YAML can absorb. unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
+    model's YAML can absorb. backend: the back end whose library rounds the layers, which torch leaves alone. shared_prescale:
+    whether that stores a float32 factor for each input, once for the layers that read one tensor, and the inputs' range.
+    unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
     adds others. searches: the method whose range it searches. It is that method where `grid` has one candidate and
     nothing is clipped. semantics: the number of the last change of its arithmetic (see blip2sweep/recipe/semantics.py).
     """
@@ -58,9 +64,13 @@ class Method:
     type: str = "int"
     calibrates: str | None = None
     extra: str | None = None
-    scale_bits: int = 16
+    library: str | None = None
+    backend: str | None = None
+    scale_bits: int | None = None
     zero_point_bits: int | None = None
+    number_zero: bool = False
     prescale: bool = False
+    shared_prescale: bool = False
     divides: bool = False
     row_sizes: tuple[int, ...] = ()
     by_rows: bool = True
@@ -76,7 +86,7 @@ class Method:
     @property
     def missing(self) -> str | None:
         """The extra to install. None where its library is installed."""
-        return self.extra if self.extra and not installed(self.extra) else None
+        return self.extra if self.extra and not installed(self.library or self.extra) else None
 
 
 @cache
@@ -94,6 +104,12 @@ CODEBOOK: dict[str, Any] = {
     "options": {"group_size": 64}, "type": "float", "extra": "bitsandbytes", "scale_bits": 32, "zero_point_bits": 0,
     "divides": True, "row_sizes": BLOCK_SIZES,
 }  # fmt: skip
+
+OF_NNCF: dict[str, Any] = {
+    "extra": "openvino", "library": "nncf", "backend": "openvino", "scale_bits": 16, "divides": True, "by_rows": False,
+}  # fmt: skip
+GROUP_FIRST, IN_GROUPS = ("group", "channel"), {"group_size": 128}
+MEASURED_IN_GROUPS: dict[str, Any] = {"options": {"symmetric": False, **IN_GROUPS}, "calibrates": "graph", **OF_NNCF}
 
 
 class Methods(dict[str, Method]):
@@ -144,11 +160,11 @@ def arithmetic(method: str) -> ModuleType:
 METHODS = Methods({
     m.name: m
     for m in (
-        # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Its minimum has 16 bits.
-        Method("minmax", (*LOW_BITS, 16), ("tensor",), {"quantize_bias": True}, zero_point_bits=16),
+        # The published study's quantizer. 16 bits is a real quantizer here, not "left alone". Scale and minimum are float32.
+        Method("minmax", (*LOW_BITS, 16), ("tensor",), {"quantize_bias": True}, scale_bits=32, number_zero=True),
         Method("rtn", LOW_BITS, CHANNEL_FIRST, RTN),
         Method("mse", LOW_BITS, CHANNEL_FIRST, RTN | {"grid": 100, "norm": 2.4}, searches="rtn"),
-        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", zero_point_bits=16, divides=True,
+        Method("hqq", (1, 2, 3, 4, 5, 6, 8), ("channel", "group"), {"group_size": 64}, extra="hqq", number_zero=True, divides=True,
                by_rows=False),  # its solver shrinks errors by an absolute threshold
         Method("nf4", (4,), ("group",), **CODEBOOK),
         Method("fp4", (4,), ("group",), **CODEBOOK),
@@ -159,6 +175,18 @@ METHODS = Methods({
                unclipped=QUERIES_AND_KEYS, searches="rtn"),
         Method("awq_prescale", UP_FROM_2, CHANNEL_FIRST, RTN | {"grid": 20, "clip": False}, calibrates="hessian", prescale=True,
                searches="rtn"),
+        Method("nncf_int8_sym", (8,), ("channel",), zero_point_bits=0, **OF_NNCF),
+        Method("nncf_int8_asym", (8,), ("channel",), **OF_NNCF),
+        Method("nncf_int4_sym", (4,), GROUP_FIRST, IN_GROUPS, zero_point_bits=0, **OF_NNCF),
+        Method("nncf_int4_asym", (4,), GROUP_FIRST, IN_GROUPS, **OF_NNCF),
+        Method("nncf_nf4", (4,), GROUP_FIRST, IN_GROUPS, type="float", zero_point_bits=0, **OF_NNCF),
+        Method("nncf_awq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_awq_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_gptq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        # W8A8: inputs of one range, SmoothQuant (alpha), fast bias correction.
+        Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale=True,
+               **OF_NNCF | {"scale_bits": 32}),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 })  # fmt: skip

@@ -87,6 +87,7 @@ def resolve_options(options: Options, runs: bool = True) -> Resolved:
         method = METHODS[method.searches]
         extra = {k: v for k, v in extra.items() if k in method.options}
     inputs = resolve_input(given)
+    _check_backend(given, method, inputs)
     packed = resolve_packed(given.get("packed"), method.name, bits, strategy, extra, inputs)
     names = ("method", "bits", "strategy", *determining, *used_inputs(given, inputs), *(["packed"] if packed else []))
     used = _origins(given, names)
@@ -120,6 +121,14 @@ def _check_extra(given: Mapping[str, Option], method: Method, used: frozenset[st
             f"{_name(option)}: needs {method.missing}, which is not installed; right: pip install "
             f"'blip2sweep[{method.missing}]'",
             used,
+        )
+
+
+def _check_backend(given: Mapping[str, Option], method: Method, inputs: Activations | None) -> None:
+    """Raise UserError where a method of a back end is to have inputs that torch quantizes."""
+    if method.backend and inputs is not None:
+        raise UserError(
+            f"{_name(given['input.bits'])}: {method.backend} computes the layers of {method.name}; right: leave it out"
         )
 
 

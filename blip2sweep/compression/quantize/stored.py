@@ -1,9 +1,10 @@
 """The bits that a quantized layer takes: codes, scales, zero points, prescale, bias. Computed from shapes and schemes.
 
-A code has num_bits. Each tensor, channel or group has a scale of 16 bits (32 in bitsandbytes and torchao's float8). An
-asymmetric scheme has a zero point of num_bits with each scale (16 bits for min-max's minimum and HQQ's float). So 4
-bits in groups of 128 cost 4 + 16/128 + 4/128 = 4.156 bits a weight, or 4.125 when symmetric. NF4 in blocks of 64 costs
-4.5. A prescale costs 16 bits for each input.
+A code has num_bits. Each tensor, channel or group has a scale as wide as the numbers of its stage are stored (32 bits in
+bitsandbytes, torchao's float8 and min-max). An asymmetric scheme has a zero point of num_bits with each scale; min-max's
+minimum and HQQ's zero point are numbers, as wide as the scale. So where numbers have 16 bits, 4 bits in groups of 128
+cost 4 + 16/128 + 4/128 = 4.156 bits a weight, or 4.125 when symmetric. NF4 in blocks of 64 costs 4.5. A prescale is one
+number for each input.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import METHODS
-from blip2sweep.compression.step import FLOAT_BITS, Stored
+from blip2sweep.compression.step import Stored
 from blip2sweep.models.part import Linear
 
 if TYPE_CHECKING:
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 
 def quantized(layer: Linear, w: Weights, before: Stored) -> Stored:
     """What the layer takes with codes instead of numbers. before: what it takes without them."""
-    extra = scales(layer, w) * (METHODS[w.method].scale_bits + _zero_point_bits(w)) + _prescale_bits(layer, w)
-    bias = layer.out_features * w.num_bits + 2 * FLOAT_BITS if layer.bias and w.quantize_bias else before.bias_bits
+    method = METHODS[w.method]
+    scale = method.scale_bits or before.number_bits
+    prescale = layer.in_features * before.number_bits if method.prescale else 0
+    extra = scales(layer, w) * (scale + _zero_point_bits(w, scale)) + prescale
+    extra += _shared_bits(layer, method.shared_prescale)
+    bias = layer.out_features * w.num_bits + 2 * scale if layer.bias and w.quantize_bias else before.bias_bits
     return before._replace(value_bits=w.num_bits, extra_bits=before.extra_bits + extra, bias_bits=bias)
 
 
@@ -34,12 +39,21 @@ def scales(layer: Linear, weights: Weights) -> int:
     return layer.out_features * per_row
 
 
-def _zero_point_bits(w: Weights) -> int:
-    own = METHODS[w.method].zero_point_bits
-    if own is None:
-        return 0 if w.symmetric else w.num_bits
-    return own
+def _zero_point_bits(w: Weights, scale: int) -> int:
+    """The bits of one zero point. scale: those of a scale."""
+    method = METHODS[w.method]
+    if method.number_zero:
+        return scale
+    if method.zero_point_bits is not None:
+        return method.zero_point_bits
+    return 0 if w.symmetric else w.num_bits
 
 
-def _prescale_bits(layer: Linear, w: Weights) -> int:
-    return layer.in_features * FLOAT_BITS if METHODS[w.method].prescale else 0
+# Of layers that read one tensor, those that follow the first.
+FOLLOWERS = ("k_proj", "v_proj", "key", "value", "k", "v", "up_proj")
+RANGE_BITS = 4 * 32  # of the inputs: the ends as they come, and as they are rounded
+
+
+def _shared_bits(layer: Linear, shared: bool) -> int:
+    """What is stored once for the inputs of layers that read one tensor: a factor for each, and their range."""
+    return 32 * layer.in_features + RANGE_BITS if shared and layer.leaf not in FOLLOWERS else 0

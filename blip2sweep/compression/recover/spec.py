@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from blip2sweep.compression.recover import FULL, LORA, QLORA
-from blip2sweep.compression.step import FLOAT_BITS, Site, SpecFields, Stored, plain
+from blip2sweep.compression.step import Site, SpecFields, Stored, plain
 from blip2sweep.models.part import Linear
 
 TRAINING = "training"
@@ -65,7 +65,7 @@ class Recovery:
         return site.block
 
     def stored(self, layer: Linear, before: Stored) -> Stored:
-        """Unmerged, rank · (in + out) further numbers of 16 bits, and as many more multiplications and additions.
+        """Unmerged, rank · (in + out) further numbers, and as many more multiplications and additions.
 
         Merged or trained as a whole, the layer takes what it takes without compression: the result is on no grid, and
         no weight of it is zero.
@@ -73,6 +73,6 @@ class Recovery:
         if self.has_adapters and not self.merged:
             further = (self.rank or 0) * (layer.in_features + layer.out_features)
             return before._replace(
-                extra_bits=before.extra_bits + further * FLOAT_BITS, flops=before.flops + 2 * further
+                extra_bits=before.extra_bits + further * before.number_bits, flops=before.flops + 2 * further
             )
-        return plain(layer)
+        return plain(layer, before.number_bits)

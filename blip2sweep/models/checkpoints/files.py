@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints.headers import is_file, once, shown
+from blip2sweep.models.checkpoints.quantized import UNDERSTOOD, mistakes, quantized, quantized_in
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Small files beside the weights that change predictions.
@@ -86,8 +87,8 @@ def _beside(folder: Path) -> Iterator[str]:
         yield f"an adapter alone ({_some(adapter)}), without the model it belongs to"
     elif adapter:
         yield f"an adapter lies beside the model ({_some(adapter)}); it would not be applied"
-    for name in _named(folder, QUANTIZED):
-        yield f"already quantized ({name} lies beside the weights)"
+    for name in _named(folder, QUANTIZED) if quantized_in(folder) is None else ():
+        yield f"already quantized ({name} lies beside the weights, and config.json says nothing of it that is understood)"
 
 
 def _instead(folder: Path) -> str:
@@ -133,7 +134,9 @@ def _some(names: list[str]) -> str:
 
 
 def quantization(config: Mapping[str, object]) -> str | None:
-    """What config.json says of a quantization of the weights; None where it says nothing."""
+    """What config.json says of a quantization of the weights that is not understood here, and what is; else None."""
+    if quantized(config) is not None:
+        return None
     for place in ("", "text_config", "vision_config", "qformer_config"):
         section = config.get(place) if place else config
         for name in ("quantization_config", "compression_config"):
@@ -141,5 +144,6 @@ def quantization(config: Mapping[str, object]) -> str | None:
             if found:
                 fields = found if isinstance(found, Mapping) else {}
                 method = fields.get("quant_method") or fields.get("quant_type") or "method not named"
-                return f"{place + '.' if place else ''}{name}: {shown(method)}"
+                told = f"{place + '.' if place else ''}{name}: {shown(method)}"
+                return f"{told} ({'; '.join(mistakes(config))}; understood: {UNDERSTOOD})"
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,9 @@ from pathlib import Path
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints.content import Content, content, scan
 from blip2sweep.models.checkpoints.files import INDEX, read_index, side_files, weight_files
-from blip2sweep.models.checkpoints.headers import SHOWN, Header, Tensor, read_header, shown
+from blip2sweep.models.checkpoints.headers import BITS, SHOWN, Header, Tensor, read_header, shown
+from blip2sweep.models.checkpoints.packed import Packed, packed_layers, plain_tensors
+from blip2sweep.models.checkpoints.quantized import quantized_in
 
 WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is read each time, and not remembered
 
@@ -21,7 +23,9 @@ WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is read each time, a
 class Weights:
     """The weight files of a folder.
 
-    params: numbers in floating tensors, tied ones once. dtypes: of those tensors. tensors: all of them, by name.
+    params: numbers in floating tensors, tied ones once. dtypes: of those tensors. tensors: all of them, by name. Layers
+    that are stored as integers count, and are in `tensors`, as the plain weights that they mean; packed: {module: what
+    is stored of it}. bits: all that is stored, tied tensors once.
     """
 
     folder: Path
@@ -29,6 +33,8 @@ class Weights:
     tensors: dict[str, Tensor]
     params: int
     dtypes: tuple[str, ...]
+    packed: dict[str, Packed]
+    bits: int
 
     @cached_property
     def fingerprint(self) -> str:
@@ -58,7 +64,9 @@ def inspect(folder: Path, tied: Iterable[Sequence[str]] = ()) -> Weights:
     """
     headers = tuple(read_header(path) for path in weight_files(folder))
     _check_index(folder, headers)
-    entries = {name: tensor for h in headers for name, tensor in h.tensors.items()}
+    stored = {name: tensor for h in headers for name, tensor in h.tensors.items()}
+    packed = _packed(folder, headers, stored)
+    entries = plain_tensors(stored, packed)
     floating = {name: t for name, t in entries.items() if t.dtype.startswith(("F", "BF"))}
     again = {name for group in tied for name in [n for n in group if n in floating][1:]}
     return Weights(
@@ -67,7 +75,27 @@ def inspect(folder: Path, tied: Iterable[Sequence[str]] = ()) -> Weights:
         tensors=entries,
         params=sum(math.prod(t.shape) for name, t in floating.items() if name not in again),
         dtypes=tuple(sorted({t.dtype for t in floating.values()})),
+        packed=packed,
+        bits=sum(math.prod(t.shape) * BITS[t.dtype] for name, t in stored.items() if name not in again),
     )
+
+
+def _packed(folder: Path, headers: Sequence[Header], stored: Mapping[str, Tensor]) -> dict[str, Packed]:
+    """The layers that config.json says are integers; none where it says nothing that is understood."""
+    holder = {name: h for h in headers for name in h.tensors}
+    said = quantized_in(folder)
+    return packed_layers(stored, said, folder, lambda name: read_tensor(holder[name], name)) if said else {}
+
+
+def read_tensor(header: Header, name: str) -> bytes:
+    """The bytes of one tensor of a file. Raises UserError where it cannot be read."""
+    tensor = header.tensors[name]
+    try:
+        with header.path.open("rb") as file:
+            file.seek(header.data + tensor.start)
+            return file.read(tensor.end - tensor.start)
+    except OSError as error:
+        raise UserError(f"{header.path}: cannot be read ({error.strerror}); right: a file that can") from error
 
 
 def _check_index(folder: Path, headers: Sequence[Header]) -> None:

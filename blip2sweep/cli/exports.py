@@ -1,0 +1,42 @@
+"""The verb that hands a model out. No logic here: it reads its arguments and calls a library function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blip2sweep.cli.running import DEFAULT, OutputDir
+from blip2sweep.console.printing import say
+
+
+def export(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="A cell's key, or its beginning; or one cell as overrides, as quantize takes them."),
+    ] = None,
+    to: Annotated[
+        tuple[str, Path] | None,
+        typer.Option("--to", metavar="FORMAT DIR", help="compressed-tensors, openvino, onnx, …, and a new folder."),
+    ] = None,
+    purpose: Annotated[str | None, typer.Option("--for", help="Who is to serve it, such as vllm.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Only say whether an exported folder is as it was written.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Write a cell's model with its own integers in a format that others load or serve.
+
+    What the format cannot hold is said before anything is computed. The folder is written whole or not at all, with a
+    README.md that says how it is loaded.
+
+    \\b
+      blip2sweep export 49e82300 --to compressed-tensors out
+      blip2sweep export 49e82300 --to compressed-tensors out --for vllm
+      blip2sweep export part=language quant=gptq quant.bits=4 --to compressed-tensors out
+    """
+    from blip2sweep.commands.export import run_export
+
+    say(*run_export(words or [], to, purpose, check, config_dir, output_dir))

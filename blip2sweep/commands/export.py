@@ -1,0 +1,155 @@
+"""`blip2sweep export`: a cell's model in a format that others load or serve, whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from blip2sweep.compression.quantize import installed
+from blip2sweep.console.quoting import KEY, yaml_text
+from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.exporting import Format, format_of
+from blip2sweep.exporting.manifest import check_export, write_manifest
+from blip2sweep.exporting.whole import check_free, whole
+from blip2sweep.files import write_atomic
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.compact import expand, targets, text
+from blip2sweep.recipe.semantics import semantics
+from blip2sweep.results.sweeps import list_sweeps
+from blip2sweep.wire.pack import CellJob, JsonObject, Settings
+from blip2sweep.workers.run_cell import unusable
+
+OWN = {"openvino": "openvino", "onnxruntime": "onnx"}  # {back end: the format it runs}
+WITHIN = 0.01  # of the row's model_bytes, what the payload may differ
+
+
+def run_export(
+    words: Sequence[str], to: tuple[str, Path] | None, purpose: str | None, check: Path | None, config_dir: Path | None,
+    output_dir: Path,
+) -> list[str]:  # fmt: skip
+    """What the verb does. Returns what there is to say. Raises UserError for words that are no cell."""
+    if check is not None:
+        return [checked(check)]
+    if not words or to is None:
+        lacking = "no cell" if not words else "no --to"
+        raise UserError(f"export: {lacking}; right: such as blip2sweep export KEY --to compressed-tensors DIR")
+    format_of(to[0])
+    if is_key(words):
+        job, config = job_of_key(output_dir, words[0]), None
+    else:
+        from blip2sweep.config.standalone import compose_cell
+        from blip2sweep.planning.cell_builder import CellBuilder
+
+        config = compose_cell(words, config_dir, {"output_dir": str(output_dir)})
+        job = CellBuilder()(config).job()
+    settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
+    if config is not None:
+        settings |= Settings(cache=config.get("cache"), cache_gb=config.get("cache_gb"))
+    return export(job, *to, purpose, settings)
+
+
+def is_key(words: Sequence[str]) -> bool:
+    """Whether the words of the command are one key and no overrides."""
+    return len(words) == 1 and "=" not in words[0]
+
+
+def job_of_key(output_dir: Path, key: str) -> CellJob:
+    """The job of the cell whose key begins so, from the packs of all sweeps; the newest counts.
+
+    Raises UserError for a key of no or several cells, and for a cell that an earlier version planned otherwise.
+    """
+    if not KEY.fullmatch(key):
+        raise UserError(
+            f"{key}: no key and no override; right: the beginning of a key of `blip2sweep table`, or key=value"
+        )
+    found = {k: job for sweep in list_sweeps(output_dir) for k, job in sweep_jobs(sweep.folder(output_dir)).items()}
+    keys = sorted(k for k in found if k.startswith(key))
+    if len(keys) != 1:
+        many = f"{len(keys)} cells have such a key ({', '.join(keys[:4])})" if keys else "no pack holds such a cell"
+        raise UserError(f"{key}: {many} in {output_dir}; right: the beginning of one key of `blip2sweep table`")
+    return found[keys[0]]
+
+
+def export(job: CellJob, form: str, to: Path, purpose: str | None, settings: Settings) -> list[str]:
+    """Write a cell's model. Returns what there is to say.
+
+    form: a name of `exporting.FORMATS`. settings: of the torch back end, which makes the model. Raises UserError with all
+    that the format cannot hold, before anything is computed.
+    """
+    written_by, recipe = format_of(form), recipe_of(job)
+    _check(job, recipe, written_by, form, purpose)
+    check_free(to, "--to")
+    from blip2sweep.backends.torch.backend import TorchBackend
+
+    made = TorchBackend(settings).made(job)
+    with whole(to) as folder:
+        written = written_by.write(made, folder, purpose)
+        write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
+        manifest = write_manifest(folder, form, purpose, job, written.payload, written.around)
+    told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
+    sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
+    return [told, f"{sizes}; {_compared(written.payload, manifest['model_bytes'])}", *written.notes]
+
+
+def _compared(payload: int, expected: float | None) -> str:
+    if not expected:
+        return "the row has no model_bytes"
+    off = payload / expected - 1
+    told = f"{expected:,.0f} in the table, {off:+.2%}"
+    return told if abs(off) <= WITHIN else f"{told}: NOT what the row says; it is of an earlier version, or a defect"
+
+
+def recipe_of(job: CellJob) -> Recipe:
+    """The recipe of a job. Raises UserError where this version means another one by its words."""
+    recipe = expand(job["recipe"], anatomy(job["model"]))
+    now = semantics((m for part in recipe.parts.values() for m in part.methods), recipe.further)
+    if (not recipe.empty and recipe.hash != job["recipe_hash"]) or now != job["columns"]["semantics"]:
+        raise UserError(
+            f"cell {job['key']} was planned by another version, which made other weights; right: the command of its sweep "
+            f"again, and the key it then has"
+        )
+    return recipe
+
+
+def _check(job: CellJob, recipe: Recipe, written_by: Format, form: str, purpose: str | None) -> None:
+    """Raise UserError with all reasons why a cell cannot be exported."""
+    wrong = [*_why_not(job, form, purpose, written_by), *written_by.mistakes(recipe, job["model"], purpose)]
+    if why := unusable(job):
+        wrong.append(str(why))
+    if wrong:
+        raise UserErrors(f"--to {form}: {told.removeprefix('--to ')}" for told in wrong)
+    if gone := recipe.dropped_paths:
+        from blip2sweep.models import shorter
+
+        shorter.check(Path(job["folder"]), job["model"], gone)
+
+
+def _why_not(job: CellJob, form: str, purpose: str | None, written_by: Format) -> list[str]:
+    extra, backend = written_by.EXTRA, job.get("backend", {}).get("name")
+    purposes: Sequence[str] = getattr(written_by, "PURPOSES", ())
+    wrong = []
+    if extra and not installed(extra.replace("-", "_")):
+        wrong.append(f"needs {extra}, which is not installed; right: pip install 'blip2sweep[{extra}]'")
+    if purpose is not None and purpose not in purposes:
+        wrong.append(f"--for {purpose}: not known here; right: {', '.join(purposes) or 'without --for'}")
+    if backend is not None and OWN.get(str(backend)) != form:
+        right = f"--to {OWN[str(backend)]}" if backend in OWN else "a cell of backend=torch"
+        wrong.append(f"backend={backend} of this cell runs another format; right: {right}")
+    return wrong
+
+
+def _recipe(job: CellJob) -> JsonObject:
+    """What `recipe_file=` reads, and where the weights came from."""
+    columns: Mapping[str, object] = {**job["columns"]}
+    source = {name: columns.get(name) for name in ("model", "weights", "revision")}
+    measured = {k: v for k, v in columns.items() if re.match("calibration", k)} if job["calibration"] else None
+    return {"targets": job["recipe"], "source": source, "calibration": measured, "key": job["key"]}
+
+
+def checked(folder: Path) -> str:
+    """Whether an exported folder is as it was written. Raises UserError with all that is not."""
+    found = check_export(folder)
+    return f"{folder}: {found['format']} of cell {found['key']}, {len(found['files'])} files as they were written"

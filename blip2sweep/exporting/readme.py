@@ -1,0 +1,63 @@
+"""The README.md of an exported folder: what it is, and how it is loaded or served."""
+
+from __future__ import annotations
+
+from blip2sweep.exporting import vllm
+from blip2sweep.exporting.made import Made
+from blip2sweep.recipe.compact import targets, text
+
+VERSIONS = "transformers 5.23 and compressed-tensors 0.20"
+
+
+def head(made: Made, form: str) -> str:
+    """Title, and what was exported."""
+    job = made.job
+    return (
+        f"# {job['columns']['model']}, {text(targets(made.recipe))}\n\n"
+        f"Written by `blip2sweep export --to {form}`: cell {job['key']} (weights {job['columns']['weights']}). "
+        f"`recipe.yaml` has the recipe, `blip2sweep.json` what each file's content is.\n"
+    )
+
+
+def of_packed(made: Made, exact: bool, rounded: int, for_vllm: bool) -> str:
+    """Of a folder of compressed-tensors. exact: whether plain transformers makes the cell's weights. rounded: tensors
+    without codes that lose digits where they are stored."""
+    own = type(made.loaded.model).__name__
+    plain = [
+        "## transformers\n",
+        "```python",
+        f"from transformers import AutoProcessor, {own}",
+        "",
+        f'model = {own}.from_pretrained(".")' if exact else "from load import load\n\nmodel = load()",
+        'processor = AutoProcessor.from_pretrained(".")',
+        "```\n",
+        _why(exact),
+        f"Tried with {VERSIONS}, offline. The weights are then those of the cell, bit for bit.\n",
+    ]
+    if rounded:
+        plain.append(f"{rounded} tensors that are not quantized lost digits when they were stored: texts may differ.\n")
+    return "\n".join([head(made, "compressed-tensors"), *plain, *(_for_vllm(made) if for_vllm else ())])
+
+
+def _why(exact: bool) -> str:
+    dense = (
+        "`dequantize` of config.json's `quantization_config` makes dense weights while it loads: kept packed, transformers 5 "
+        "unpacks them in a hook of the whole model, and `generate`, which calls its submodules, meets layers without weights.\n"
+    )
+    if exact:
+        return dense
+    return (
+        f"{dense}\n`load.py` stands here because plain `from_pretrained` takes the first of several schemes for all layers, "
+        f"and computes weights in the dtype of the scales.\n"
+    )
+
+
+def _for_vllm(made: Made) -> list[str]:
+    return [
+        "## vLLM\n",
+        "```bash",
+        vllm.serve_command(made.job["model"]),
+        "```\n",
+        "Names and schemes are those that vLLM's own class of this model takes, by its code of release 0.11; it was not run "
+        "here. Its kernels compute in 16 bits, so some texts differ from the cell's.\n",
+    ]
