@@ -21,7 +21,7 @@ def test_metrics_of_torch_stand_beside_those_of_another_back_end(tmp_path: Path)
     launched(tmp_path, there)
     ran(tmp_path, there)
     score_results(tmp_path, Ledger(tmp_path).refresh().results())
-    assert not [c for c in collect(tmp_path) if c.startswith("torch_")]
+    assert not [c for c in collect(tmp_path) if str(c).startswith("torch_")]
     launched(tmp_path, here, "second")
     ran(tmp_path, here, "second")
     score_results(tmp_path, Ledger(tmp_path).refresh().results())
