@@ -27,8 +27,17 @@ TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\te
        "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
-LEAST = ("ms", "baseline ms", "× baseline", "merged", "bits/weight", "its interval", "key")  # then metrics
-RIGHT = ("bits", "drop", "drop to control", "bits/weight", "ms", "baseline ms", "× baseline")  # besides metrics
+LEAST = ("ms", "baseline ms", "× baseline", "merged", "in torch", "bits/weight", "its interval", "key")  # then metrics
+RIGHT = (
+    "bits",
+    "drop",
+    "in torch",
+    "drop to control",
+    "bits/weight",
+    "ms",
+    "baseline ms",
+    "× baseline",
+)  # besides metrics
 # Columns of further steps, where a row has one.
 FURTHER = {"blocks_dropped": "dropped", "sparsity": "sparsity", "recover": "recover", "merged": "merged"}
 KEY_LETTERS = 6  # of a key where the whole has no room; a beginning names a cell if no other cell has it
@@ -58,6 +67,9 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
         out[metric] = [_number(v, 3) for v in table[metric]]
     if metrics:
         out["drop"], out["95 % interval"] = zip(*[_drop(row, metrics) for row in table.to_dict("records")], strict=True)
+        beside = [number(row, f"torch_{metric_of(row, metrics)}") for row in table.to_dict("records")]
+        if not all(map(math.isnan, beside)):
+            out["in torch"] = [_number(v, 3) for v in beside]
         against = [_to_control(row, metrics) for row in table.to_dict("records")]
         if any(against):
             out["drop to control"], out["its interval"] = zip(*(told or ("", "") for told in against), strict=True)

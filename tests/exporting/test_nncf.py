@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ from blip2sweep.models.load import Loaded, load
 from blip2sweep.models.part import Linear
 from blip2sweep.planning.cell import Cell
 from blip2sweep.recipe.back_end import left
+from blip2sweep.wire.model_section import ModelSection
 from tests.checkpoints import TINY, tiny_config
 from tests.composing import plan
 
@@ -91,7 +94,7 @@ def toy() -> tuple[Graphs, ov.Model]:
 def scheme(method: str, **more: object) -> Scheme:
     own = METHODS[method]
     options = {k: v for k, v in own.options.items() if k != "group_size"}
-    return Scheme(Weights(method, own.bits[0], type=own.type, **{**options, **more}))  # type: ignore[arg-type]
+    return Scheme(Weights(method, own.bits[0], type=own.type, **{**options, **more}))
 
 
 def compress(toy: tuple[Graphs, ov.Model], schemes: Mapping[str, Scheme]) -> ov.Model:
@@ -192,7 +195,7 @@ def test_names_of_nodes_are_paths_of_the_model() -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    return load(tiny_config(), TINY)
+    return load(cast("ModelSection", tiny_config()), TINY)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,17 @@ def graphs(loaded: Loaded) -> Graphs:
 @pytest.fixture(scope="module")
 def models(graphs: Graphs) -> dict[str, ov.Model]:
     return {g.name: converted(g, {}) for g in graphs.graphs}
+
+
+@pytest.mark.thorough
+def test_nothing_is_reported_to_anybody() -> None:
+    code = (
+        "import blip2sweep.exporting.ir.convert, nncf, openvino.tools.ovc.telemetry_utils as ovc\n"
+        "from nncf.telemetry.wrapper import NNCFTelemetry, telemetry\n"
+        "print(ovc.tm.__name__, isinstance(telemetry, NNCFTelemetry))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split()[-2:] == ["openvino.tools.ovc.telemetry_stub", "False"]
 
 
 def cell(*words: str) -> Cell:

@@ -1,0 +1,35 @@
+"""What torch has stands beside a cell of another back end, where the ledger has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blip2sweep.commands.rescore import score_results
+from blip2sweep.reporting.terminal import short_table
+from blip2sweep.results.collect import collect
+from blip2sweep.results.ledger import Ledger
+from tests.ledgers import jobs, launched, ran
+
+WORDS = ("task=shapes_vqa", "task.limit=8", "part=llm", "quant.bits=4")
+
+
+@pytest.mark.thorough
+def test_metrics_of_torch_stand_beside_those_of_another_back_end(tmp_path: Path) -> None:
+    there, here = jobs("backend=dummy", *WORDS), jobs(*WORDS)
+    launched(tmp_path, there)
+    ran(tmp_path, there)
+    score_results(tmp_path, Ledger(tmp_path).refresh().results())
+    assert not [c for c in collect(tmp_path) if str(c).startswith("torch_")]
+    launched(tmp_path, here, "second")
+    ran(tmp_path, here, "second")
+    score_results(tmp_path, Ledger(tmp_path).refresh().results())
+    table = collect(tmp_path).set_index("key")
+    for job, own in zip(there, here, strict=True):
+        row = table.loc[job["key"]]
+        assert row["beside"] == own["key"]
+        assert row["torch_vqa_accuracy"] == table.loc[own["key"], "vqa_accuracy"]
+        assert row["baseline_vqa_accuracy"] == table.loc[there[0]["key"], "vqa_accuracy"]
+    assert table.loc[[j["key"] for j in here], "torch_vqa_accuracy"].isna().all()
+    assert "in torch" in short_table(table.reset_index())
