@@ -62,7 +62,8 @@ def _n_bits(path: Path, layers: Sequence[str], scheme: Scheme) -> None:
         config = DefaultWeightOnlyQuantConfig(
             block_size=size, is_symmetric=bool(w.symmetric), accuracy_level=FP32, bits=w.num_bits
         )
-        quantizer = MatMulNBitsQuantizer(model, nodes_to_include=own, algo_config=config)
+        others = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.name not in own]
+        quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config)
         quantizer.process()
         model = quantizer.model.model
     _resave(model, path)

@@ -185,6 +185,15 @@ def test_onnxruntime_rounds_exactly_the_layers_that_are_left_to_it(
     assert 1e-3 < (found - expected).abs().max() < close
 
 
+def test_each_layer_has_the_groups_of_its_own_scheme(graph: Graph, trace: ir.Model, tmp_path: Path) -> None:
+    path = save(filled(trace, weights_of(graph), {}, left={UP, DOWN}), graph, tmp_path)
+    rows, groups = Weights("ort_int4", 4, symmetric=True), Weights("ort_int4", 4, group_size=16, symmetric=True)
+    round_layers(path, {UP: Scheme(rows), DOWN: Scheme(groups)})
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    sizes = {a.i for n in nodes if n.op_type == "MatMulNBits" for a in n.attribute if a.name == "block_size"}
+    assert sizes == {32, 16}
+
+
 def test_a_layer_that_it_does_not_round_is_an_error(graph: Graph, trace: ir.Model, tmp_path: Path) -> None:
     path = save(filled(trace, weights_of(graph), {}), graph, tmp_path)
     with pytest.raises(RuntimeError, match=f"rounded 0 layers, not 1, such as {UP}"):
