@@ -32,4 +32,5 @@ def left_to_right(mask: Tensor, new: int) -> Tensor:
 def gaps(mask: Tensor, new: int) -> Tensor:
     """(new, all tokens) int64: by how many tokens each of the last `new` tokens stands behind each of all."""
     number = torch.arange(mask.shape[1], device=mask.device)
-    return number[mask.shape[1] - new :][:, None] - number[None]
+    own = torch.arange(new, device=mask.device) + (mask.shape[1] - new)  # a slice would have a length of its own
+    return own[:, None] - number[None]
