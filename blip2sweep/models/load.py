@@ -20,7 +20,7 @@ from blip2sweep.models.architecture import ImageStage, Processor, Stage, impleme
 from blip2sweep.models.block_params import names_in_files
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.dtypes import narrowed, stage_dtypes, stored_dtypes
+from blip2sweep.models.dtypes import STORED, narrowed, stage_dtypes, stored_dtypes
 from blip2sweep.models.language import Language
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
@@ -162,7 +162,8 @@ def _of_integers(weights: Weights, parts: Anatomy) -> set[str]:
 def round_to(
     model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, ...], integers: Collection[str] = ()
 ) -> None:
-    """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in.
+    """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in, and its module
+    has the other one as an attribute.
 
     integers: names of those that are stored as integers and scales, which mean what they mean.
     """
@@ -173,6 +174,7 @@ def round_to(
                     f"model.stored: {name} lies on no device; right: a model.device_map that holds all of it"
                 )
             tensor.data = tensor.data.to(dtype).to(tensor.dtype)
+            setattr(model.get_submodule(name.rpartition(".")[0]), STORED, dtype)
 
 
 def _floating(
