@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from blip2sweep.console.quiet import quiet
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.exporting import Format, format_of
@@ -83,10 +84,10 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, settings: Set
     written_by, recipe = format_of(form), recipe_of(job)
     _check(job, recipe, written_by, form, purpose)
     check_free(to, "--to")
-    from blip2sweep.backends.torch.backend import TorchBackend
+    with quiet(), whole(to) as folder:
+        from blip2sweep.backends.torch.backend import TorchBackend
 
-    made = TorchBackend(settings).made(job)
-    with whole(to) as folder:
+        made = TorchBackend(settings).made(job)
         written = written_by.write(made, folder, purpose)
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
         manifest = write_manifest(folder, form, purpose, job, written.payload, written.around)

@@ -73,6 +73,11 @@ def write(made: Made, folder: Path) -> Written:
     return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
 
 
+def write_graph(graph: Graph, made: Made, folder: Path) -> Put:
+    """Write one graph of a model without quantized layers."""
+    return _write(graph, made, {}, {}, folder)
+
+
 def _write(graph: Graph, made: Made, codes: Mapping[str, Codes], by_library: Mapping[str, Scheme], folder: Path) -> Put:
     model = _traces(graph, canonical_json([made.job["model"], made.recipe.dropped_paths]))
     layers = frozenset(layers_of(model))
