@@ -128,23 +128,23 @@ def ties(path: Path) -> None:
     print(SCHEME + "rounded otherwise, of; farthest from a tie | " + TOLD)
     for scheme in SCHEMES:
         seen: list[Tensor] = []
-        with patch.object(gptq._Grid, "rounded", in_rtns_order(gptq._Grid.rounded, seen)):
+        with patch.object(gptq._Grid, "encoded", in_rtns_order(gptq._Grid.encoded, seen)):
             told = row(path, scheme)
         distances = torch.cat(seen)
         otherwise = distances[distances.isfinite()]
         print(*scheme, "|", f"{len(otherwise)} {len(distances)}; {otherwise.max():.1e}", "|", told)
 
 
-def in_rtns_order(rounded: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:
-    """`_Grid.rounded` with rtn's codes. seen: each weight's distance from a tie, infinite where both orders agree."""
+def in_rtns_order(encoded: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:
+    """`_Grid.encoded` with rtn's codes. seen: each weight's distance from a tie, infinite where both orders agree."""
 
     def by_reciprocal(grid: gptq._Grid, column: Tensor, group: int) -> Tensor:
         scale, zero_point = grid.scale[:, group], grid.zero_point[:, group]
         unsigned = zero_point - (0 if grid.symmetric else grid.codes[0])
-        found = (rtn.encode(column, scale, unsigned, grid.bits, grid.symmetric) - unsigned) * scale
+        found = rtn.encode(column, scale, unsigned, grid.bits, grid.symmetric) - unsigned + zero_point
         place = column.double() / scale.double()
         distance = (place - place.floor() - 0.5).abs()
-        seen.append(distance.masked_fill(found == rounded(grid, column, group), float("inf")))
+        seen.append(distance.masked_fill(found == encoded(grid, column, group), float("inf")))
         return found
 
     return by_reciprocal

@@ -127,6 +127,11 @@ class Patch:
         self._under.back()
         self._before = self._of_weights = None
 
+    @property
+    def over(self) -> Undo:
+        """For changes over the layers. The next recipe takes them back."""
+        return self._over
+
     def __enter__(self) -> Patch:
         return self
 
@@ -173,7 +178,7 @@ class Patch:
         module = self._modules[layer.path]
         now = self._now[layer.path] = _Layer(scheme, ready.key if ready else None)
         originals = [p.data for p in (module.weight, module.bias) if p is not None]
-        calibrated = ready is not None and ready.weight is not None
+        calibrated = ready is not None and ready.has_weight
         name = weights_key(layer, scheme, self._of_weights)
         found = None if calibrated or self.memo is None else self.memo.get(name)
         values = exchange(layer.path, module, scheme, now.undo, ready, found)

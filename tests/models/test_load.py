@@ -6,6 +6,7 @@ import copy as copying
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import BlipImageProcessorPil
 
 from blip2sweep.apply.patch import apply
 from blip2sweep.compression.quantize import rtn
+from blip2sweep.compression.quantize.codes import Codes
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.load import Loaded, load
@@ -241,7 +243,7 @@ def test_a_layer_gets_what_its_method_computes_in_float32() -> None:
     wanted = recipe(half.anatomy, "vit", "0", "mlp", strategy="group", group_size=16)
     path, scheme = next(iter(wanted.schemes.items()))
     module = half.model.get_submodule(path)
-    expected = rtn.apply(module.weight.float(), None, scheme.weights)[0].bfloat16()
+    expected = rtn.quantize_dequantize(module.weight.float(), scheme.weights, torch.bfloat16).bfloat16()
     with apply(half, wanted):
         assert torch.equal(module.weight, expected)
 
@@ -280,7 +282,7 @@ class Boom(Exception):
 def test_a_failure_in_the_middle_leaves_the_model_as_it_was(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
-    real, seen = rtn.apply, []
+    real, seen = rtn.codes, []
     error = {
         "raise": Boom,
         "in place": Boom,
@@ -289,16 +291,18 @@ def test_a_failure_in_the_middle_leaves_the_model_as_it_was(
         "shape": RuntimeError,
     }
 
-    def broken(weight: Tensor, bias: Tensor | None, scheme: Any) -> tuple[Tensor, Tensor | None]:
+    def broken(weight: Tensor, scheme: Any, dtype: torch.dtype) -> Codes:
         seen.append(weight.shape)
         if len(seen) < 30:
-            return real(weight, bias, scheme)
+            return real(weight, scheme, dtype)
         if failure in ("raise", "in place"):
             weight.zero_()
             raise Boom
-        return {"nan": weight / 0 * 0, "overflow": weight * 1e39 * 1e39, "shape": weight[:1, :1]}[failure], bias
+        made = real(weight, scheme, dtype)
+        scale = {"nan": made.scale / 0 * 0, "overflow": made.scale * 1e39 * 1e39}.get(failure, made.scale)
+        return replace(made, scale=scale, values=made.values[:1, :1] if failure == "shape" else made.values)
 
-    monkeypatch.setattr(rtn, "apply", broken)
+    monkeypatch.setattr(rtn, "codes", broken)
     before, wanted = snapshot(loaded), recipe(loaded.anatomy)
     path = list(wanted.schemes)[29]
     with pytest.raises(error[failure], match=path if failure in ("nan", "overflow", "shape") else None):

@@ -95,7 +95,9 @@ def test_the_arithmetic_is_that_of_the_shapes() -> None:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_the_references_quantizers_are_ours(bits: int) -> None:
     weight, bias = torch.randn(48, 64), torch.randn(48)
-    assert torch.equal(reference.rtn(weight, bits), rtn.apply(weight, None, Weights("rtn", bits, symmetric=False))[0])
+    assert torch.equal(
+        reference.rtn(weight, bits), rtn.quantize_dequantize(weight, Weights("rtn", bits, symmetric=False))
+    )
     ours = minmax.apply(weight, bias, Weights("minmax", bits, strategy="tensor", quantize_bias=True))
     assert torch.equal(reference.minmax(weight, bits), ours[0])
     assert torch.equal(reference.minmax(bias, bits), ours[1])

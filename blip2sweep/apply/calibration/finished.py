@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,18 +14,26 @@ from torch import Tensor
 
 from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo
+from blip2sweep.compression.quantize.codes import Codes
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.statistics import LayerInfo
 
 FIELDS = ("weight", "prescale", "low", "high", "kept")
+CODES = ("values", "scale", "zero_point", "prescale")
 
 
 class StoredLayer(TypedDict):
-    """A layer as JSON. fields: those of FIELDS that it has; their tensors are stored beside it."""
+    """A layer as JSON. fields: those of FIELDS that it has; their tensors are stored beside it.
+
+    codes: of CODES, and bits and group_size: where it has codes.
+    """
 
     key: str
     info: LayerInfo
     fields: list[str]
+    codes: NotRequired[list[str]]
+    bits: NotRequired[int]
+    group_size: NotRequired[int | None]
 
 
 class Blocks:
@@ -70,23 +78,44 @@ def _split(layers: Mapping[str, Prepared]) -> tuple[dict[str, StoredLayer], tupl
         there = [f for f in FIELDS if getattr(layer, f) is not None]
         stored[path] = {"key": layer.key, "info": layer.info, "fields": there}
         tensors += [getattr(layer, f) for f in there]
+        if layer.codes is not None:
+            named = [f for f in CODES if getattr(layer.codes, f) is not None]
+            tensors += [getattr(layer.codes, f) for f in named]
+            stored[path] |= {"codes": named, "bits": layer.codes.bits, "group_size": layer.codes.group_size}
     return stored, tuple(tensors)
 
 
 def _joined(stored: Mapping[str, StoredLayer], tensors: tuple[Tensor, ...]) -> dict[str, Prepared]:
     rest = iter(tensors)
-    return {
-        path: Prepared(key=t["key"], info=t["info"], **{"weight": None, **{f: next(rest) for f in t["fields"]}})
-        for path, t in stored.items()
-    }
+    return {path: _layer(t, rest) for path, t in stored.items()}
+
+
+def _layer(t: StoredLayer, rest: Iterator[Tensor]) -> Prepared:
+    found = {"weight": None, **{f: next(rest) for f in t["fields"]}}
+    codes = None
+    if "codes" in t:
+        there: dict[str, Tensor | None] = {"zero_point": None, **{f: next(rest) for f in t["codes"]}}
+        codes = Codes(bits=t["bits"], group_size=t["group_size"], **there)  # type: ignore[arg-type]
+    return Prepared(key=t["key"], info=t["info"], codes=codes, **found)
 
 
 def to_bytes(layers: Mapping[str, Prepared]) -> bytes:
     """The length of a JSON header as 8 little-endian bytes, the header, and a safetensors file."""
     stored, tensors = _split(layers)
     head = json.dumps(stored).encode()
-    named = {f"{i:04}": x.detach().cpu().contiguous() for i, x in enumerate(tensors)}
-    return len(head).to_bytes(8, "little") + head + save(named)
+    return len(head).to_bytes(8, "little") + head + save(_named(tensors))
+
+
+def _named(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Tensors by number. Layers may share a tensor; a file may not."""
+    named: dict[str, Tensor] = {}
+    stored_at: set[int] = set()
+    for i, x in enumerate(tensors):
+        held = x.detach().cpu().contiguous()
+        place = held.untyped_storage().data_ptr()
+        named[f"{i:06}"] = held.clone() if place in stored_at else held
+        stored_at.add(place)
+    return named
 
 
 def from_bytes(payload: bytes, device: torch.device) -> dict[str, Prepared]:
@@ -99,15 +128,8 @@ def from_bytes(payload: bytes, device: torch.device) -> dict[str, Prepared]:
 def to_file(path: Path, layers: Mapping[str, Prepared]) -> None:
     """A safetensors file with the layers as JSON in its header. Raises OSError where the disk refuses."""
     stored, tensors = _split(layers)
-    named: dict[str, Tensor] = {}
-    stored_at: set[int] = set()
-    for i, x in enumerate(tensors):
-        held = x.detach().cpu().contiguous()
-        place = held.untyped_storage().data_ptr()
-        named[f"{i:06}"] = held.clone() if place in stored_at else held  # layers may share a tensor; a file may not
-        stored_at.add(place)
     try:
-        save_file(named, path, metadata={"layers": json.dumps(stored)})
+        save_file(_named(tensors), path, metadata={"layers": json.dumps(stored)})
     except SafetensorError as error:
         raise OSError(f"{path}: cannot be written ({error})") from error
 

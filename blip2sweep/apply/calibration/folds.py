@@ -43,7 +43,7 @@ def together(fold: Fold, members: Sequence[Member], output_error: Callable[[], f
     statistics = members[0].statistics
     assert statistics.hessian is not None
     error = (
-        awq.own_error(weights, schemes, statistics.hessian)
+        awq.own_error(weights, schemes, statistics.hessian, statistics.scale_dtype)
         if output_error is None
         else _error_of_scale(members, weights, output_error)
     )
@@ -74,7 +74,8 @@ def _error_of_scale(
     def error(s: Tensor) -> float:
         with Undo() as undo:
             for m, w in zip(members, weights, strict=True):
-                undo.data(m.module.weight, awq.scaled(w, s, m.scheme.weights).to(m.module.weight.dtype))
+                value = awq.scaled(w, s, m.scheme.weights, m.statistics.scale_dtype)
+                undo.data(m.module.weight, value.to(m.module.weight.dtype))
             return output_error()
 
     return error

@@ -18,6 +18,7 @@ from blip2sweep.apply.patch import Patch
 from blip2sweep.canonical import digest
 from blip2sweep.compression.quantize import METHODS, arithmetic
 from blip2sweep.compression.quantize.folds import folds, folds_of, traits
+from blip2sweep.compression.quantize.layer import scale_dtype
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.quantize.statistics import LayerInfo, Result
@@ -71,6 +72,8 @@ class PartWork:
         start = time.perf_counter()
         hessians = any("hessian" in s.needs for s in layers.values())
         measured = self.inputs.measured(block, layers, hessians)
+        for x in layers:
+            measured[x.path].sums.scale_dtype = scale_dtype(linear(self.loaded, x.path))
         results = self._folded(block, layers, touched, measured)
         for x, scheme in layers.items():
             if x.path not in results:
@@ -114,12 +117,13 @@ class PartWork:
         self, path: str, scheme: Scheme, result: Result, measured: Measured, key: str, seconds: float
     ) -> Prepared:
         inputs, sums = scheme.input_activations, measured.sums
-        weight = low = high = None
+        weight = codes = low = high = None
         if METHODS[scheme.weights.method].calibrates:
             module = linear(self.loaded, path)
             weight = with_zeros(module, result.weight.to(module.weight.dtype))
             if not torch.isfinite(weight).all():
                 raise FloatingPointError(f"{path}.weight: {scheme.weights.method} gave values that are not finite")
+            codes = None if result.codes is None else result.codes.with_zeros(kept(module))
         if inputs is not None and not inputs.dynamic:
             s = 1.0 if result.prescale is None else result.prescale
             low, high = (sums.low / s).amin(), (sums.high / s).amax()
@@ -130,7 +134,7 @@ class PartWork:
             **result.info,
             "seconds": seconds,
         }
-        return Prepared(key, weight, result.prescale, low, high, info)
+        return Prepared(key, None if codes else weight, result.prescale, low, high, info, codes=codes)
 
 
 def _result(layer: Linear, module: nn.Linear, weights: Weights, measured: Measured) -> Result:

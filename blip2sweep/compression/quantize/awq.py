@@ -8,11 +8,13 @@ Layers that read one tensor share one s, and the module before them absorbs it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from blip2sweep.compression.quantize import rtn
+from blip2sweep.compression.quantize.codes import as_stored, numbers
 from blip2sweep.compression.quantize.statistics import Result, Statistics, output_error, relative_error
 
 if TYPE_CHECKING:
@@ -31,14 +33,14 @@ class Scale(NamedTuple):
     error: float
 
 
-def search(mean_abs: Tensor, grid: int, error: Callable[[Tensor], float]) -> Scale:
+def search(mean_abs: Tensor, grid: int, error: Callable[[Tensor], float], dtype: torch.dtype = torch.float32) -> Scale:
     """The best of `grid` scales. mean_abs (in): of the inputs. error(s): the output error with Q(W s) / s in place.
 
-    r = 0 is round to nearest.
+    r = 0 is round to nearest. dtype: in which s is stored; float32 where it is not.
     """
     best: Scale | None = None
     for k in range(grid):
-        s = scale_at(mean_abs, k / grid)
+        s = as_stored(scale_at(mean_abs, k / grid), dtype)
         found = Scale(s, k / grid, error(s))
         if best is None or found.error < best.error:
             best = found
@@ -51,32 +53,39 @@ def scale_at(mean_abs: Tensor, ratio: float) -> Tensor:
     return s / (s.max() * s.min()).sqrt()
 
 
-def scaled(weight: Tensor, s: Tensor, weights: Weights) -> Tensor:
+def scaled(weight: Tensor, s: Tensor, weights: Weights, scale_dtype: torch.dtype = torch.float32) -> Tensor:
     """Q(W s) / s for a weight (out, in) and s (in): what the layer computes of its original inputs."""
-    return rtn.quantize_dequantize(weight * s, weights) / s
+    return rtn.quantize_dequantize(weight * s, weights, scale_dtype) / s
 
 
-def own_error(layers: Sequence[Tensor], weights: Sequence[Weights], hessian: Tensor) -> Callable[[Tensor], float]:
-    """error(s) over the outputs of layers that read one tensor, computed from its second moment `hessian` (in, in)."""
-    return lambda s: sum(output_error(scaled(w, s, x) - w, hessian) for w, x in zip(layers, weights, strict=True))
+def own_error(
+    layers: Sequence[Tensor], weights: Sequence[Weights], hessian: Tensor, dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], float]:
+    """error(s) over the outputs of layers that read one tensor, computed from its second moment `hessian` (in, in).
+
+    dtype: in which their scales are stored.
+    """
+    return lambda s: sum(
+        output_error(scaled(w, s, x, dtype) - w, hessian) for w, x in zip(layers, weights, strict=True)
+    )
 
 
-def clip(weight: Tensor, weights: Weights, hessian: Tensor) -> Tensor:
+def clip(weight: Tensor, weights: Weights, hessian: Tensor, scale_dtype: torch.dtype = torch.float32) -> Tensor:
     """A weight (out, in), already scaled, clamped to a smaller range where that lowers the output error.
 
     hessian (in, in): of the scaled inputs. The error is that of each group's own share of the output, as published.
     """
     result = weight.clone()
     if weights.strategy == "tensor":
-        return _clipped(weight, weights, hessian, whole=True)
+        return _clipped(weight, weights, hessian, scale_dtype, whole=True)
     size = weights.group_size or weight.shape[1]
     for start in range(0, weight.shape[1], size):
         part = slice(start, start + size)
-        result[:, part] = _clipped(weight[:, part], weights, hessian[part, part])
+        result[:, part] = _clipped(weight[:, part], weights, hessian[part, part], scale_dtype)
     return result
 
 
-def _clipped(rows: Tensor, weights: Weights, hessian: Tensor, whole: bool = False) -> Tensor:
+def _clipped(rows: Tensor, weights: Weights, hessian: Tensor, scale_dtype: torch.dtype, whole: bool = False) -> Tensor:
     """rows (out, n), clamped. Each row has its own scale, or all have one where `whole`."""
     largest = rows.abs().amax() if whole else rows.abs().amax(-1, keepdim=True)
     best, least = rows, rows[:, :1] * 0 + float("inf")
@@ -84,9 +93,8 @@ def _clipped(rows: Tensor, weights: Weights, hessian: Tensor, whole: bool = Fals
         limit = largest * (1 - step / CLIP_GRID)
         clamped = rows.clamp(-limit, limit)
         flat = clamped.reshape(1, -1) if whole else clamped
-        change = (
-            rtn.dequantize(rtn.quantize(flat, weights.num_bits, bool(weights.symmetric))).reshape(rows.shape) - rows
-        )
+        change = numbers(*rtn.quantize(flat, weights.num_bits, bool(weights.symmetric), scale_dtype))
+        change = change.reshape(rows.shape) - rows
         error = ((change @ hessian) * change).sum(-1, keepdim=True)
         error = error.sum().expand_as(least) if whole else error
         better = error < least
@@ -97,13 +105,14 @@ def _clipped(rows: Tensor, weights: Weights, hessian: Tensor, whole: bool = Fals
 def finish(weight: Tensor, scale: Scale, weights: Weights, statistics: Statistics, clips: bool) -> Result:
     """A layer with its scale. Its range is searched where `clips`."""
     assert statistics.hessian is not None
-    s = scale.s
+    s, dtype = scale.s, statistics.scale_dtype
     wide = weight * s
     if clips:
-        wide = clip(wide, weights, statistics.hessian / s[:, None] / s)
-    values = rtn.quantize_dequantize(wide, weights) / s
-    error = relative_error(values, weight, statistics.hessian)
-    return Result(values, info={"ratio": scale.ratio, "clip": clips, "error": error})
+        wide = clip(wide, weights, statistics.hessian / s[:, None] / s, dtype)
+    codes = replace(rtn.codes(wide, weights, dtype), prescale=s if scale.ratio else None)
+    result = Result.of(codes, info={"ratio": scale.ratio, "clip": clips})
+    result.info["error"] = relative_error(result.weight, weight, statistics.hessian)
+    return result
 
 
 def identity(weight: Tensor) -> Scale:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
-    """weight (out, in) float32 -> Q(W s) / s with the least output error, and the prescale s (in)."""
+    """The codes of W s with the least output error for a weight W (out, in) float32, and the prescale s (in)."""
     assert statistics.hessian is not None
     assert weights.grid
-    error = awq.own_error([weight], [weights], statistics.hessian)
-    best = awq.search(statistics.mean_abs, weights.grid, error)
+    dtype = statistics.scale_dtype
+    error = awq.own_error([weight], [weights], statistics.hessian, dtype)
+    best = awq.search(statistics.mean_abs, weights.grid, error, dtype)
     return replace(awq.finish(weight, best, weights, statistics, bool(weights.clip)), prescale=best.s)

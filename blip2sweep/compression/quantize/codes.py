@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,8 +38,35 @@ class Codes:
             return x
         return x.repeat_interleave(self.group_size, 1)[:, : self.values.shape[1]]
 
+    @property
+    def unscaled(self) -> Codes:
+        """Without the prescale: the weight for inputs that are divided by it already."""
+        return replace(self, prescale=None)
+
+    def with_zeros(self, kept: Tensor | None) -> Codes | None:
+        """With the code of zero wherever a weight does not stay. kept (out, in) bool; None: all stay.
+
+        None where a zero point lies between two codes.
+        """
+        if kept is None:
+            return self
+        zero = self.spread(self.zero)
+        if (zero != zero.round()).any():
+            return None
+        return replace(self, values=self.values.where(kept, zero.expand(self.values.shape).to(torch.uint8)))
+
 
 def dequantize(codes: Codes) -> Tensor:
     """`(code - zero point) * scale / prescale`, (out, in) float32: what the layer computes with inputs as they come."""
-    values = (codes.values.float() - codes.spread(codes.zero)) * codes.spread(codes.scale.float())
+    values = numbers(codes.values.float(), codes.spread(codes.scale.float()), codes.spread(codes.zero))
     return values if codes.prescale is None else values / codes.prescale.float()
+
+
+def numbers(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """The numbers that codes stand for. All are float32 and broadcast."""
+    return (values - zero_point) * scale
+
+
+def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float32 scale as it is read back from where it is stored, in float32. Only 16 bits round it."""
+    return x.to(dtype).float() if dtype.itemsize == 2 else x

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from blip2sweep.compression.quantize import rtn
+from blip2sweep.compression.quantize.codes import Codes, numbers
 from blip2sweep.compression.quantize.statistics import Result, Statistics, relative_error
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class _Grid:
     They are set once from the original weights, or when a group is reached.
     """
 
-    def __init__(self, weight: Tensor, weights: Weights) -> None:
+    def __init__(self, weight: Tensor, weights: Weights, scale_dtype: torch.dtype = torch.float32) -> None:
+        self.scale_dtype = scale_dtype
         self.bits, self.symmetric = weights.num_bits, bool(weights.symmetric)
         self.codes = rtn.code_range(self.bits, symmetric=True)  # always signed, as in compressed-tensors
         out, inn = weight.shape
@@ -88,31 +90,47 @@ class _Grid:
         """Set the grid of a group from its columns (out, n)."""
         rows = columns.reshape(1, -1) if self.whole else columns
         low, high = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
-        scale, _ = rtn.grid(low, high, self.bits, self.symmetric)
+        scale, _ = rtn.grid(low, high, self.bits, self.symmetric, self.scale_dtype)
         self.scale[:, group] = scale
         if not self.symmetric:
             self.zero_point[:, group] = (self.codes[0] - low / scale).clamp(*self.codes).round()
 
-    def rounded(self, column: Tensor, group: int) -> Tensor:
-        """A column (out) rounded to the grid: divided, shifted, then rounded, as compressed-tensors does.
+    def encoded(self, column: Tensor, group: int) -> Tensor:
+        """The signed codes of a column (out): divided, shifted, then rounded, as compressed-tensors does.
 
         `rtn.encode` multiplies by 1/scale and shifts last, which is torchao's order. The two differ at ties, and the
         largest weight of a symmetric row is a tie: it lies at ±(2^b - 1)/2 scales.
         """
         scale, zero_point = self.scale[:, group], self.zero_point[:, group]
-        codes = (column / scale + zero_point).clamp(*self.codes).round()
-        return (codes - zero_point) * scale
+        return (column / scale + zero_point).clamp(*self.codes).round()
+
+    def rounded(self, codes: Tensor, group: int) -> Tensor:
+        """The numbers of a column's codes."""
+        return numbers(codes, self.scale[:, group], self.zero_point[:, group])
+
+    def of(self, signed: Tensor) -> Codes:
+        """The codes of a whole weight, as they are stored. signed (out, in)."""
+        rows = slice(0, 1) if self.whole else slice(None)
+        zero_point = None if self.symmetric else (self.zero_point - self.codes[0])[rows]
+        size = self.size if self.scale.shape[1] > 1 else None
+        values, scale = (signed - self.codes[0]).to(torch.uint8), self.scale[rows].to(self.scale_dtype)
+        return Codes(values, scale, zero_point, self.bits, size)
 
 
 def quantize(
-    weight: Tensor, upper: Tensor, weights: Weights, order: Tensor | None = None, kept: Tensor | None = None
-) -> Tensor:
-    """weight (out, in) float32 -> dequantized, same shape. upper (in, in): the factor of the Hessian, in `order`.
+    weight: Tensor,
+    upper: Tensor,
+    weights: Weights,
+    order: Tensor | None = None,
+    kept: Tensor | None = None,
+    scale_dtype: torch.dtype = torch.float32,
+) -> Codes:
+    """The codes of a weight (out, in) float32. upper (in, in): the factor of the Hessian, in `order`.
 
     order: of the columns; None leaves them as they are. kept (out, in) bool: the weights that may differ from zero;
     None: all.
     """
-    grid = _Grid(weight, weights)
+    grid = _Grid(weight, weights, scale_dtype)
     order = torch.arange(weight.shape[1]) if order is None else order.cpu()
     w, result = weight[:, order.to(weight.device)], torch.empty_like(weight)
     there = None if kept is None else kept[:, order.to(weight.device)]
@@ -124,14 +142,14 @@ def quantize(
         for j in range(start, stop):
             if not weights.static_groups and j % grid.size == 0:
                 grid.set(groups[j], w[:, j : j + grid.size])
-            value = grid.rounded(w[:, j], groups[j])
-            error = (w[:, j] - value) / upper[j, j]
+            codes = grid.encoded(w[:, j], groups[j])
+            error = (w[:, j] - grid.rounded(codes, groups[j])) / upper[j, j]
             # at once inside the block, and after it for the rest
             w[:, j:stop] -= _taken_up(error[:, None] * upper[j, j:stop], there, j, stop)
-            result[:, j], errors[:, j - start] = value, error
+            result[:, j], errors[:, j - start] = codes, error
         w[:, stop:] -= _taken_up(errors @ upper[start:stop, stop:], there, stop, None)
     back = torch.argsort(order).to(weight.device)
-    return result[:, back]
+    return grid.of(result[:, back])
 
 
 def _taken_up(error: Tensor, kept: Tensor | None, start: int, stop: int | None) -> Tensor:
@@ -146,7 +164,7 @@ def _block_size(weights: Weights) -> int:
 
 
 def calibrated(weight: Tensor, weights: Weights, statistics: Statistics, kept: Tensor | None = None) -> Result:
-    """weight (out, in) float32 -> dequantized, same shape. info: damping, dead inputs and relative output error.
+    """The codes of a weight (out, in) float32. info: damping, dead inputs and relative output error.
 
     kept (out, in) bool: the weights of a sparse layer that may differ from zero.
     """
@@ -157,6 +175,7 @@ def calibrated(weight: Tensor, weights: Weights, statistics: Statistics, kept: T
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         hessian = hessian[order][:, order]
     factor = inverse_factor(hessian, weights.damp)
-    values = quantize(weight, factor.upper, weights, order, kept)
-    error = relative_error(values, weight, statistics.hessian)
-    return Result(values, info={"damp": factor.damp, "dead": factor.dead, "error": error})
+    codes = quantize(weight, factor.upper, weights, order, kept, statistics.scale_dtype)
+    result = Result.of(codes, info={"damp": factor.damp, "dead": factor.dead})
+    result.info["error"] = relative_error(result.weight, weight, statistics.hessian)
+    return result

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
 from blip2sweep.compression.quantize import arithmetic
 from blip2sweep.compression.quantize.activations import InputQuantizer
+from blip2sweep.compression.quantize.codes import Codes, dequantize
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.compression.undo import Undo
-from blip2sweep.compression.zeros import with_zeros
+from blip2sweep.compression.zeros import kept, with_zeros
 from blip2sweep.errors import UserError
 
 Method = Callable[..., tuple[Tensor, Tensor | None]]
+_told: ContextVar[dict[str, Codes] | None] = ContextVar("codes", default=None)
+
+
+@contextmanager
+def telling_codes() -> Iterator[dict[str, Codes]]:
+    """In it, {path: codes} of the layers whose values `exchange` computes or has from calibration. A layer without codes has
+    no entry."""
+    found: dict[str, Codes] = {}
+    token = _told.set(found)
+    try:
+        yield found
+    finally:
+        _told.reset(token)
 
 
 def exchange(
@@ -32,13 +48,31 @@ def exchange(
     that device_map left off the device.
     """
     linear = _linear(path, module)
-    made = (ready.weight,) if ready is not None and ready.weight is not None else known
+    made = _calibrated(path, linear, ready) or known
     values = tuple(made) if made is not None else quantized(path, linear, scheme)
     for parameter, value in zip((linear.weight, linear.bias), values, strict=False):
         undo.data(parameter, value.to(parameter.device))
     if scheme.input_activations is not None:
         undo.pre_hook(linear, input_quantizer(linear, scheme.input_activations, ready).hook)
     return values
+
+
+def _calibrated(path: str, module: nn.Linear, ready: Prepared | None) -> tuple[Tensor, ...] | None:
+    weight = None if ready is None else ready.values(module.weight.dtype)
+    if ready is not None:
+        _tell(path, ready.codes)
+    return None if weight is None else (weight,)
+
+
+def _tell(path: str, codes: Codes | None) -> None:
+    told = _told.get()
+    if told is not None and codes is not None:
+        told[path] = codes
+
+
+def scale_dtype(module: nn.Linear) -> torch.dtype:
+    """The dtype in which the scales of a layer are stored."""
+    return module.weight.dtype
 
 
 def _linear(path: str, module: nn.Module) -> nn.Linear:
@@ -61,10 +95,16 @@ def input_quantizer(module: nn.Linear, activations: Activations, ready: Prepared
 
 @torch.no_grad()
 def quantized(path: str, module: nn.Linear, scheme: Scheme) -> tuple[Tensor, ...]:
-    """The weight and bias that the scheme's method makes of a layer. The zeros of a sparse layer stay."""
-    weight, bias = module.weight, module.bias
-    method: Method = arithmetic(scheme.weights.method).apply
+    """The weight, and the bias where it is changed, that the scheme's method makes of a layer. The zeros of a sparse layer
+    stay."""
+    weight, bias, own = module.weight, module.bias, arithmetic(scheme.weights.method)
     # Copies: a method that works in place must not reach the original.
+    if hasattr(own, "codes"):
+        codes: Codes = own.codes(_float_copy(weight), scheme.weights, scale_dtype(module))
+        value = _checked(path, "weight", dequantize(codes), weight)
+        _tell(path, codes.with_zeros(kept(module)))
+        return (with_zeros(module, value),)
+    method: Method = own.apply
     new_weight, new_bias = method(_float_copy(weight), None if bias is None else _float_copy(bias), scheme.weights)
     checked = [with_zeros(module, _checked(path, "weight", new_weight, weight))]
     if bias is not None:

@@ -5,10 +5,12 @@ s = max|x|^alpha / max|w|^(1 - alpha) for each input. It helps where inputs are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize import rtn
-from blip2sweep.compression.quantize.statistics import LayerInfo, Result, Statistics, relative_error
+from blip2sweep.compression.quantize.codes import as_stored
+from blip2sweep.compression.quantize.statistics import Result, Statistics, relative_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,11 +27,11 @@ def smoothing(largest_input: Tensor, weight: Tensor, alpha: float) -> Tensor:
 
 
 def calibrated(weight: Tensor, weights: Weights, statistics: Statistics) -> Result:
-    """weight (out, in) float32 -> Q(W s) / s, and the prescale s for the input's quantizer."""
+    """The codes of W s for a weight W (out, in) float32, and the prescale s for the input's quantizer."""
     assert weights.alpha is not None
-    s = smoothing(statistics.largest, weight, weights.alpha)
-    values = rtn.quantize_dequantize(weight * s, weights) / s
-    info = LayerInfo()
+    dtype = statistics.scale_dtype
+    s = as_stored(smoothing(statistics.largest, weight, weights.alpha), dtype)
+    result = Result.of(replace(rtn.codes(weight * s, weights, dtype), prescale=s), s)
     if statistics.hessian is not None:
-        info["error"] = relative_error(values, weight, statistics.hessian)
-    return Result(values, s, info)
+        result.info["error"] = relative_error(result.weight, weight, statistics.hessian)
+    return result

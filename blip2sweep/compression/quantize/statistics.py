@@ -8,6 +8,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from blip2sweep.compression.quantize.codes import Codes, dequantize
+
 RANK_UP_TO = 2048  # inputs: for more, the eigenvalues cost more than the quantization, and a bound is given
 TOKENS_PER_INPUT = 4  # with fewer the second moment is poor
 
@@ -18,11 +20,14 @@ class Statistics:
 
     hessian (in, in): Σ v x xᵀ, where v is the weight of a token. mean_abs (in): Σ v |x| / Σ v. sum_squares (in): Σ v x².
     low, high (in): the range of each input. `add` raises FloatingPointError for inputs that are not finite.
+
+    scale_dtype: in which the layer's scales are to be stored.
     """
 
     in_features: int
     device: torch.device | str = "cpu"
     with_hessian: bool = True
+    scale_dtype: torch.dtype = torch.float32
     tokens: int = 0
     weight: float = 0.0
     hessian: Tensor | None = None
@@ -114,12 +119,17 @@ class Result:
     """What a calibrated method made of a layer.
 
     weight (out, in): dequantized, for inputs as they come. prescale (in), or None: the quantized input is divided by it
-    first. info: figures for the record.
+    first. info: figures for the record. codes: those that the weight was made of, where the method has them.
     """
 
     weight: Tensor
     prescale: Tensor | None = None
     info: LayerInfo = field(default_factory=lambda: LayerInfo())
+    codes: Codes | None = None
+
+    @classmethod
+    def of(cls, codes: Codes, prescale: Tensor | None = None, info: LayerInfo | None = None) -> Result:
+        return cls(dequantize(codes), prescale, info or LayerInfo(), codes)
 
 
 def output_error(change: Tensor, hessian: Tensor) -> float:

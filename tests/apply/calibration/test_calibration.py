@@ -190,7 +190,7 @@ def test_upstream_says_what_stands_before_a_layer(opt: Loaded) -> None:
     vit = [p for p in full if p.startswith("vision")]
     first, later = [p for p in vit if ".0." in p], [p for p in vit if ".5." in p]
     bridge = [p for p in full if p.startswith("qformer.encoder.layer.0.crossattention.attention.key")]
-    same: Callable[[Any, Any, str], bool] = lambda a, b, p: torch.equal(a[p].weight, b[p].weight)  # noqa: E731
+    same: Callable[[Any, Any, str], bool] = lambda a, b, p: torch.equal(*(x[p].values(torch.float32) for x in (a, b)))  # noqa: E731
     assert all(same(full, part, p) and same(part, model, p) for p in first)
     assert not any(same(full, part, p) for p in later)
     assert all(same(part, model, p) for p in vit)
@@ -206,7 +206,7 @@ def test_upstream_part_measures_behind_the_quantized_blocks(opt: Loaded) -> None
     path = "vision_model.encoder.layers.1.mlp.fc2"
     w = opt.model.get_submodule(path).weight.detach()
     assert prepared[path].info["error"] == pytest.approx(
-        relative_error(prepared[path].weight, w, expected[path]), rel=1e-3
+        relative_error(prepared[path].values(torch.float32), w, expected[path]), rel=1e-3
     )
 
 
@@ -224,7 +224,7 @@ def test_layer_errors_are_below_rtns_on_every_layer_of_the_tiny_model(opt: Loade
             path = x.path
             w = opt.model.get_submodule(path).weight.detach()
             plain = relative_error(rtn.quantize_dequantize(w, scheme.weights), w, hessians[path])
-            error = relative_error(prepared[path].weight, w, hessians[path])
+            error = relative_error(prepared[path].values(torch.float32), w, hessians[path])
             assert error < plain if method == "gptq" else error <= plain * 1.0001, path
             assert prepared[path].info["error"] == pytest.approx(error, rel=1e-2, abs=1e-4)
 
@@ -301,7 +301,9 @@ def test_quantized_blocks_are_kept_on_disk_and_computed_once(opt: Loaded, tmp_pa
     quant = recipe(opt.anatomy, "llm", method="gptq")
     one, other = first(quant, chosen), second(quant, chosen)
     assert (first.blocks.made, second.blocks.made, second.blocks.found) == (6, 0, 6)
-    assert all(torch.equal(one[p].weight, other[p].weight) and one[p].info == other[p].info for p in one)
+    assert all(
+        torch.equal(*(x[p].values(torch.float32) for x in (one, other))) and one[p].info == other[p].info for p in one
+    )
     third = calibrator(opt, store)
     third(recipe(opt.anatomy, "llm", "0-3", method="gptq"), chosen)  # the same up to block 3
     assert (third.blocks.made, third.blocks.found) == (0, 4)
@@ -310,7 +312,7 @@ def test_quantized_blocks_are_kept_on_disk_and_computed_once(opt: Loaded, tmp_pa
 def test_static_ranges_come_from_the_samples(opt: Loaded) -> None:
     quant = recipe(opt.anatomy, "llm", "0", bits=8, input={"bits": 8, "strategy": "tensor", "dynamic": False})
     prepared = made(opt, quant)
-    assert all(p.weight is None and p.low < p.high for p in prepared.values())
+    assert all(not p.has_weight and p.low < p.high for p in prepared.values())
     with Patch(opt).apply(quant, prepared) as applied:
         assert len(applied.layers) == 6
 

@@ -64,7 +64,7 @@ def test_with_quantized_inputs_a_cell_computes_what_the_folded_model_computes(op
     assert any((p.prescale != 1).any() for p in prepared.values() if p.prescale is not None)
     with Patch(opt).apply(quant, prepared):
         cell = block_outputs(opt)
-    plain = {p: Prepared(x.key, x.weight, None, info=x.info) for p, x in prepared.items()}
+    plain = {p: Prepared(x.key, x.weight, None, info=x.info, codes=x.codes) for p, x in prepared.items()}
     with Patch(opt).apply(quant, plain):  # the inputs as they come
         unfolded = block_outputs(opt)
 

@@ -117,7 +117,7 @@ def alike(a: dict[str, Prepared], b: dict[str, Prepared]) -> bool:
     """All but the time it took."""
 
     def told(x: Prepared) -> list[Any]:
-        tensors = [None if t is None else t.tolist() for t in (x.weight, x.prescale, x.low, x.high)]
+        tensors = [None if t is None else t.tolist() for t in (x.values(torch.float32), x.prescale, x.low, x.high)]
         return [x.key, *tensors, {k: v for k, v in x.info.items() if k != "seconds"}]
 
     return {p: told(x) for p, x in a.items()} == {p: told(x) for p, x in b.items()}

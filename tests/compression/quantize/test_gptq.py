@@ -43,7 +43,8 @@ def column_by_column(w: Tensor, hessian: Tensor, weights: Weights) -> Tensor:
     h = hessian.double() + weights.damp * hessian.diagonal().mean().double() * torch.eye(len(hessian))
     w, grid = w.double().clone(), gptq._Grid(w, weights)
     for j in range(w.shape[1]):
-        value = grid.rounded(w[:, j].float(), int(grid.group[j])).double()
+        group = int(grid.group[j])
+        value = grid.rounded(grid.encoded(w[:, j].float(), group), group).double()
         inverse = torch.linalg.inv(h[j:, j:])
         w[:, j:] -= ((w[:, j] - value) / inverse[0, 0])[:, None] * inverse[0]
         w[:, j] = value

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from blip2sweep.compression.quantize import METHODS, activations, installed, rtn, smoothquant
 from blip2sweep.compression.quantize.activations import InputQuantizer
+from blip2sweep.compression.quantize.codes import dequantize
 from blip2sweep.compression.quantize.scheme import Activations, Weights
 from blip2sweep.errors import UserError
 from tests.composing import plan
@@ -28,7 +29,8 @@ def weight(seed: int = 0, out: int = 96, inn: int = 128) -> Tensor:
 
 def applied(method: str, w: Tensor, **knobs: Any) -> Tensor:
     module = importlib.import_module(f"blip2sweep.compression.quantize.{method}")
-    return module.apply(w, None, Weights(method, **knobs))[0]
+    weights = Weights(method, **knobs)
+    return dequantize(module.codes(w, weights)) if hasattr(module, "codes") else module.apply(w, None, weights)[0]
 
 
 # ---- torchao
