@@ -399,7 +399,7 @@ def test_a_calibrated_recommendation_is_verified_as_its_cells_were_run(tmp_path:
              "calibration.n_samples=4,5", "calibration.seed=1", "sweep_name=mine"]  # fmt: skip
     ran = blip2sweep(*words, cwd=tmp_path)
     assert ran.code == 0, ran.err
-    ran = blip2sweep("recommend", "mine", "--max-bytes", "1.5MB", "--verify", cwd=tmp_path)
+    ran = blip2sweep("recommend", "mine", "--max-bytes", "2.5MB", "--verify", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert "verified: cider" in ran.out
     folder = next((tmp_path / "outputs/sweeps").glob("verify-*"))
