@@ -50,12 +50,21 @@ def each(layers: Layers, why: Callable[[Linear, Scheme], str | None]) -> Iterato
 def no_codes(weights: Weights) -> str | None:
     """Why a method's weights are no integers with a scale and an integer zero point."""
     method, name = METHODS.get(weights.method), weights.method
-    if method is None or method.type != "int" or method.extra == "bitsandbytes" or method.name == "minmax":
-        return f"{name} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
+    if why := no_integers(weights):
+        return why
+    assert method is not None
     if method.zero_point_bits is not None:
         return f"{name} has zero points that are no integers; right: such as quant=rtn, mse, gptq or awq"
     if method.prescale:
         return f"{name} divides inputs by a vector of its own; right: such as quant=rtn, mse, gptq or awq"
+    return None
+
+
+def no_integers(weights: Weights) -> str | None:
+    """Why a method's weights are no integers with a scale and any zero point."""
+    method, name = METHODS.get(weights.method), weights.method
+    if method is None or method.type != "int" or method.extra == "bitsandbytes" or method.name == "minmax":
+        return f"{name} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
     return None
 
 

@@ -14,6 +14,7 @@ from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.traced import graphs_of
 from blip2sweep.models.graphs import Graph
 from blip2sweep.models.load import DTYPES
+from blip2sweep.recipe.back_end import without
 
 
 class Put(NamedTuple):
@@ -42,7 +43,7 @@ def write(made: Made, folder: Path) -> Written:
 
 
 def _check(made: Made) -> None:
-    planned, found = made.recipe.schemes.keys(), made.codes.keys()
+    planned, found = without(made.recipe).schemes.keys(), made.codes.keys()
     if planned != found:
         example = next(iter(planned ^ found))
         raise RuntimeError(f"codes of {len(found)} layers for a recipe of {len(planned)}, such as {example}")
