@@ -74,7 +74,7 @@ def test_packed_bytes_are_the_computed_ones(name: str) -> None:
     if name == "bnb":
         packed(torch.randn(2, 128, dtype=torch.bfloat16))  # it packs on the first call
     unused = 96 * 3 * 8 if name in ("int8", "w8a8") else 0
-    assert model_bytes(packed) * 8 - unused == weight_bits(layer, SCHEMES[name])
+    assert model_bytes(packed) * 8 - unused == weight_bits(layer, SCHEMES[name], 16)
 
 
 def test_originals_come_back_and_the_packed_model_is_smaller(opt: Loaded) -> None:

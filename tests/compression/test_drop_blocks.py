@@ -20,7 +20,7 @@ from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.chain import block_entries
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand, targets, text
-from blip2sweep.recipe.size import size
+from blip2sweep.recipe.size import alike, size
 from tests.checkpoints import build_meta, conf, fails, t5_config, tiny_config
 from tests.command_line import blip2sweep, refused
 from tests.composing import jobs, plan, recipes
@@ -115,7 +115,7 @@ def test_one_set_of_blocks_is_one_thing_however_it_is_written(blocks: dict[str, 
     made, again = recipe("+".join(pieces), bits=4), recipe("+".join([*pieces, pieces[0]]), bits=4)
     assert {n: set(p.dropped) for n, p in made.parts.items() if p.dropped} == blocks
     assert made.hash == again.hash
-    dropped = recipe_columns(made, 10**6)["blocks_dropped"]
+    dropped = recipe_columns(made, alike(10**6, 16))["blocks_dropped"]
     assert recipe(str(dropped).replace(" ", "+"), bits=4).hash == made.hash  # the column is a text of the option
 
 
@@ -142,13 +142,13 @@ def test_nothing_of_a_dropped_block_is_quantized() -> None:
         "vit:4-5=dropped; qformer:0=dropped; vit:all:all=rtn4/channel; qformer:all:all=rtn4/channel; "
         "llm:all:all=rtn4/channel"
     )
-    columns = recipe_columns(made, 10**6)
+    columns = recipe_columns(made, alike(10**6, 16))
     assert (columns["blocks"], columns["layers"], columns["part"]) == ("all", "all", "all")
     assert columns["blocks_dropped"] == "vit:4-5 qformer:0"
 
 
 def test_rows_of_other_recipes_have_no_such_columns() -> None:
-    columns = recipe_columns(recipe(None, bits=4), 10**6)
+    columns = recipe_columns(recipe(None, bits=4), alike(10**6, 16))
     assert not {"blocks_dropped", "sparsity", "recover", "merged"} & columns.keys()
 
 
@@ -361,14 +361,14 @@ def test_the_size_is_that_of_the_model_built_shorter(
     own = anatomy(section)
     whole, headers = parameters(section)
     shorter, _ = parameters(with_blocks(section, **counts))
-    found = size(recipe(dropped, own), whole, block_params(headers, own))
+    found = size(recipe(dropped, own), alike(whole, 16, block_params(headers, own)))
     assert found.model_bytes == shorter * 2
     assert found.compression_ratio == pytest.approx(whole / shorter)
 
 
 def test_a_dropped_block_costs_nothing_whatever_its_layers_were() -> None:
     params = {p: dict.fromkeys(range(6), 50_000) for p in ("vit", "qformer", "llm")}
-    plain, dropped = (size(recipe(d, bits=4), 10**6, params) for d in (None, "vit:5"))
+    plain, dropped = (size(recipe(d, bits=4), alike(10**6, 16, params)) for d in (None, "vit:5"))
     block = [x for x in ANATOMY.parts["vit"].linears if x.block == 5]
     weights = sum(x.weights for x in block)
     others = 50_000 - weights - sum(x.out_features for x in block)
@@ -382,4 +382,4 @@ def test_a_dropped_block_costs_nothing_whatever_its_layers_were() -> None:
 def test_sizes_without_headers_count_the_linear_layers() -> None:
     block = [x for x in ANATOMY.parts["vit"].linears if x.block == 5]
     gone = sum(x.weights + x.out_features for x in block)
-    assert size(recipe("vit:5"), 10**6).model_bytes == (10**6 - gone) * 2
+    assert size(recipe("vit:5"), alike(10**6, 16)).model_bytes == (10**6 - gone) * 2

@@ -18,7 +18,7 @@ from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.chain import block_entries
 from blip2sweep.recipe.compact import expand, targets, text
-from blip2sweep.recipe.size import size
+from blip2sweep.recipe.size import alike, size
 from tests.apply.calibration.test_calibration import calibrator, samples
 from tests.checkpoints import TINY, tiny_config
 from tests.composing import chain, plan
@@ -98,8 +98,12 @@ def test_the_short_form_means_the_same() -> None:
 
 def test_sizes_go_through_the_step() -> None:
     quantized = resolve_recipe({"part": "vit", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": 4}}, ANATOMY)  # fmt: skip
-    assert size(recipe(4), 10**6) == size(recipe(4, "after"), 10**6) == size(quantized, 10**6)
-    alone = size(recipe(), 10**6)
+    assert (
+        size(recipe(4), alike(10**6, 16))
+        == size(recipe(4, "after"), alike(10**6, 16))
+        == size(quantized, alike(10**6, 16))
+    )
+    alone = size(recipe(), alike(10**6, 16))
     assert (alone.compression_ratio, alone.layers_touched) == (1, 4)
     assert alone.params_touched == sum(x.weights for x in ANATOMY.parts["vit"].linears if x.block == 2)
 

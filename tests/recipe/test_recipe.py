@@ -14,7 +14,7 @@ from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand, targets
-from blip2sweep.recipe.size import size
+from blip2sweep.recipe.size import Numbers, alike, size
 from tests.composing import composer
 
 MODELS = ("tiny", "blip2-opt-2.7b", "blip2-opt-6.7b", "blip2-opt-2.7b-coco", "blip2-flan-t5-xl", "blip2-flan-t5-xxl")
@@ -101,37 +101,44 @@ def test_the_short_form_of_every_model(model: str) -> None:
 def test_closed_forms_of_bits_per_weight() -> None:
     big = ANATOMIES["blip2-opt-2.7b"]
     quant = {"method": "rtn", "bits": 4, "strategy": "group", "group_size": 128, "symmetric": False}
-    assert size(recipe(big, quant=quant), 4 * 10**9).bits_per_weight_touched == pytest.approx(4.15625)
+    half, single = (alike(4 * 10**9, bits) for bits in (16, 32))
+    assert size(recipe(big, quant=quant), half).bits_per_weight_touched == pytest.approx(4.15625)
+    assert size(recipe(big, quant=quant), single).bits_per_weight_touched == pytest.approx(4.28125)
     quant["symmetric"] = True
-    assert size(recipe(big, quant=quant), 4 * 10**9).bits_per_weight_touched == pytest.approx(4.125)
+    assert size(recipe(big, quant=quant), half).bits_per_weight_touched == pytest.approx(4.125)
+    assert size(recipe(big, quant=quant), single).bits_per_weight_touched == pytest.approx(4.25)
 
 
 @pytest.mark.parametrize(
-    ("quant", "bits"),
+    ("quant", "bits", "in_float32"),
     [
-        ({"method": "nf4", "bits": 4}, 4.5),
-        ({"method": "hqq", "bits": 3, "strategy": "group", "group_size": 64}, 3.5),
-        ({"method": "gptq", "bits": 4, "strategy": "group"}, 4.15625),
-        ({"method": "awq", "bits": 4, "strategy": "group"}, 4.15625),  # what stands before absorbs its scales
-        ({"method": "float8", "bits": 8, "strategy": "tensor"}, 8 + 32 / 1408**2),
+        ({"method": "nf4", "bits": 4}, 4.5, 4.5),
+        ({"method": "hqq", "bits": 3, "strategy": "group", "group_size": 64}, 3.5, 4.0),
+        ({"method": "gptq", "bits": 4, "strategy": "group"}, 4.15625, 4.28125),
+        ({"method": "awq", "bits": 4, "strategy": "group"}, 4.15625, 4.28125),  # what stands before absorbs its scales
+        ({"method": "float8", "bits": 8, "strategy": "tensor"}, 8 + 32 / 1408**2, 8 + 32 / 1408**2),
+        ({"method": "minmax", "bits": 4}, 4 + 64 / 1408**2, 4 + 64 / 1408**2),
     ],
 )
-def test_bits_per_weight_of_each_method(quant: dict[str, Any], bits: float) -> None:
+def test_bits_per_weight_of_each_method(quant: dict[str, Any], bits: float, in_float32: float) -> None:
     made = recipe(ANATOMIES["blip2-opt-2.7b"], part="vit", layers="projection", quant=quant)
-    assert size(made, 4 * 10**9).bits_per_weight_touched == pytest.approx(bits, rel=1e-9)
+    found = [size(made, alike(4 * 10**9, b)).bits_per_weight_touched for b in (16, 32)]
+    assert found == pytest.approx([bits, in_float32], rel=1e-9)
 
 
 def test_prescales_count_in_the_size() -> None:
     kept, folded = (
         recipe(part="vit", blocks="0", layers="fc2", quant={"method": m, "bits": 4}) for m in ("awq_prescale", "awq")
     )
-    sizes = [size(r, 10**6) for r in (kept, folded)]
-    assert (sizes[0].bits_per_weight - sizes[1].bits_per_weight) * 10**6 == pytest.approx(256 * 16)
+    for bits in (16, 32):
+        sizes = [size(r, alike(10**6, bits)) for r in (kept, folded)]
+        assert (sizes[0].bits_per_weight - sizes[1].bits_per_weight) * 10**6 == pytest.approx(256 * bits)
 
 
 @pytest.mark.parametrize("strategy", ["tensor", "channel", "group"])
 @pytest.mark.parametrize("method", ["rtn", "minmax"])
-def test_sizes_against_a_second_count(method: str, strategy: str) -> None:
+@pytest.mark.parametrize("number", [16, 32])
+def test_sizes_against_a_second_count(method: str, strategy: str, number: int) -> None:
     if method == "minmax" and strategy != "tensor":
         return
     quant = {"method": method, "bits": 3, "strategy": strategy, "group_size": 48 if strategy == "group" else None}
@@ -140,26 +147,46 @@ def test_sizes_against_a_second_count(method: str, strategy: str) -> None:
     for layer, scheme in made.touched():
         rows = {"tensor": 1, "channel": layer.out_features}.get(scheme.weights.strategy)
         groups = rows or layer.out_features * math.ceil(layer.in_features / 48)
-        bits += layer.out_features * layer.in_features * 3 + groups * (16 + (16 if method == "minmax" else 3))
-    found = size(made, 10**6)
+        bits += layer.out_features * layer.in_features * 3 + groups * (64 if method == "minmax" else number + 3)
+    found = size(made, alike(10**6, number))
     assert found.bits_per_weight_touched * found.params_touched == pytest.approx(bits)
     biases = sum(x.out_features for x, _ in made.touched())
-    stored_biases = biases * 3 + 32 * found.layers_touched if method == "minmax" else biases * 16
+    stored_biases = biases * 3 + 64 * found.layers_touched if method == "minmax" else biases * number
     rest = 10**6 - found.params_touched - biases
-    assert found.bits_per_weight == pytest.approx((bits + stored_biases + 16 * rest) / 10**6)
+    assert found.bits_per_weight == pytest.approx((bits + stored_biases + number * rest) / 10**6)
     assert found.compression_ratio == pytest.approx(16 / found.bits_per_weight)
 
 
 def test_an_untouched_model_is_its_own_size() -> None:
-    found = size(recipe(part="none"), 10**6)
-    assert (found.bits_per_weight, found.compression_ratio, found.model_bytes) == (16, 1, 2 * 10**6)
+    """Ratios compare with 16 bits a number, whatever the model itself is stored in."""
+    for bits, ratio in ((16, 1), (32, 0.5)):
+        found = size(recipe(part="none"), alike(10**6, bits))
+        assert (found.bits_per_weight, found.compression_ratio, found.model_bytes) == (bits, ratio, bits * 10**6 // 8)
+
+
+def test_each_stage_counts_at_its_own_dtype() -> None:
+    """Also of a dropped block, whose norms are known from the files."""
+    stages = [p.stage for p in TINY.parts.values()]
+    mixed = Numbers(dict.fromkeys(stages, 10**6), dict(zip(stages, (16, 32, 16), strict=True)), {"qformer": {5: 10**5}})
+    assert size(recipe(part="none"), mixed).bits_per_weight == pytest.approx(64 / 3)
+    quant = {"method": "rtn", "bits": 4, "strategy": "channel", "symmetric": True}
+    for name, bits in (("vit", 16), ("qformer", 32)):
+        made = recipe(part=name, quant=quant)
+        rows = sum(x.out_features for x, _ in made.touched())
+        found = size(made, mixed)
+        assert found.bits_per_weight_touched * found.params_touched == pytest.approx(
+            found.params_touched * 4 + rows * bits
+        )
+        assert found.model_bytes * 8 == 64 * 10**6 - found.params_touched * (bits - 4) + rows * bits
+    dropped = size(recipe(part="none", drop_blocks="qformer:5"), mixed)
+    assert dropped.model_bytes * 8 == 64 * 10**6 - 32 * 10**5
 
 
 def test_columns_are_one_word_where_parts_agree() -> None:
-    columns = recipe_columns(recipe(part="vit+llm", blocks="first", layers="mlp"), 10**6)
+    columns = recipe_columns(recipe(part="vit+llm", blocks="first", layers="mlp"), alike(10**6, 16))
     assert (columns["part"], columns["blocks"], columns["layers"]) == ("vit+llm", "first", "mlp")
     assert (columns["bits_vit"], columns["bits_qformer"], columns["bits_llm"]) == (4, None, 4)
-    mixed = recipe_columns(recipe(per_part={"llm": {"bits": 8, "blocks": "last"}}), 10**6)
+    mixed = recipe_columns(recipe(per_part={"llm": {"bits": 8, "blocks": "last"}}), alike(10**6, 16))
     assert mixed["blocks"] == "vit:all qformer:all llm:last"
 
 

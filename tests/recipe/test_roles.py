@@ -17,6 +17,7 @@ from blip2sweep.planning.costs import similarity_names
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, part_columns
+from blip2sweep.recipe.size import alike
 
 PLAIN: dict[str, Any] = {"part": "all", "blocks": "all", "layers": "all", "quant": {"method": "rtn", "bits": 4}}
 ROLES = ("vision", "connector", "language")
@@ -103,7 +104,7 @@ def test_both_spellings_are_one_recipe(model: str, said: dict[str, Any]) -> None
     role, own = resolved(shape, **said), resolved(shape, **in_own_names(said))
     assert role.hash == own.hash
     assert not role.empty
-    assert recipe_columns(role, 10**9) == recipe_columns(own, 10**9)
+    assert recipe_columns(role, alike(10**9, 16)) == recipe_columns(own, alike(10**9, 16))
     assert {in_own_names(k) for k in role.used} == own.used
 
 
@@ -128,7 +129,8 @@ def test_a_role_with_two_parts_means_both() -> None:
     own = resolved(shape, part="encoder+decoder", quant={"method": "rtn", "bits": 3}, blocks="1-23")
     assert role.hash == own.hash
     columns = recipe_columns(
-        resolved(shape, part="encoder+decoder", per_part={"encoder": {"bits": 2}, "decoder": {"bits": 6}}), 10**9
+        resolved(shape, part="encoder+decoder", per_part={"encoder": {"bits": 2}, "decoder": {"bits": 6}}),
+        alike(10**9, 16),
     )
     weights = [sum(x.weights for x in shape.parts[p].linears) for p in ("encoder", "decoder")]
     mean = (2 * weights[0] + 6 * weights[1]) / sum(weights)
@@ -155,7 +157,7 @@ def test_a_role_that_is_lacking_says_so() -> None:
     left_alone = resolved(shape, per_part={"connector": {"bits": "none"}})
     assert left_alone.hash == resolved(shape).hash
     assert "per_part.connector.bits" in left_alone.used
-    assert "bits_connector" not in recipe_columns(left_alone, 10**6)
+    assert "bits_connector" not in recipe_columns(left_alone, alike(10**6, 16))
 
 
 def test_dtypes_by_role_are_those_by_name() -> None:
@@ -189,13 +191,13 @@ def test_roles_of_a_model_file_are_held_to_the_three(change: Any, said: str) -> 
 def test_a_part_may_be_called_as_its_role() -> None:
     config = copy.deepcopy(model_config("tiny"))
     config["parts"]["language"] = config["parts"].pop("llm")
-    columns = recipe_columns(resolved(anatomy(config), part="vit+language"), 10**6)
+    columns = recipe_columns(resolved(anatomy(config), part="vit+language"), alike(10**6, 16))
     assert part_columns(columns, [columns["recipe"]]) == ["bits_vit", "bits_qformer", "bits_language"]
     assert columns["bits_language"] == 4
 
 
 def test_costs_and_parts_know_nothing_of_the_columns_of_roles() -> None:
-    columns = recipe_columns(resolved(model_anatomy("tiny"), part="vit+llm"), 10**6)
+    columns = recipe_columns(resolved(model_anatomy("tiny"), part="vit+llm"), alike(10**6, 16))
     head = {"model": "tiny", "dtype": "float32", "data": "d", "samples": 3}
     older = {k: v for k, v in columns.items() if k not in ("bits_vision", "bits_connector", "bits_language")}
     assert similarity_names({**head, **columns}) == similarity_names({**head, **older})
@@ -216,7 +218,7 @@ def test_costs_and_parts_know_nothing_of_the_columns_of_roles() -> None:
 def test_a_row_of_a_model_whose_part_is_called_as_its_role_gets_the_others() -> None:
     config = copy.deepcopy(model_config("tiny"))
     config["parts"]["language"] = config["parts"].pop("llm")
-    columns = recipe_columns(resolved(anatomy(config), part="vit"), 10**6)
+    columns = recipe_columns(resolved(anatomy(config), part="vit"), alike(10**6, 16))
     assert columns["bits_language"] is None
     older = {k: v for k, v in columns.items() if k != "bits_vision"}
     for row in (columns, older):

@@ -14,6 +14,7 @@ from blip2sweep.models.anatomy import anatomy
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand, targets, text
+from blip2sweep.recipe.size import alike
 from tests.checkpoints import fails, tiny_config
 from tests.composing import plan
 
@@ -87,19 +88,19 @@ def test_a_group_as_long_as_the_row_is_read_back(tmp_path: Path, options: dict[s
 
 
 def test_columns_of_a_row() -> None:
-    found = [recipe_columns(recipe(*chosen), 1_005_056) for chosen in EVERY]
+    found = [recipe_columns(recipe(*chosen), alike(1_005_056, 16)) for chosen in EVERY]
     assert {c.get("blocks_dropped") for c in found} == {None, "vit:4-5 qformer:0"}
     assert {c.get("sparsity") for c in found} == {None, "wanda0.25", "magnitude2of4", "mixed"}
     words = {str(c["recover"]).removesuffix(", off the grid") for c in found if "recover" in c}
     assert words == {"lora r4 distill 150 steps", "lora r8 150 steps", "full 20 steps"}
     assert sum("recover" in c for c in found) == len(EVERY) * 3 // 4
     mixed = recipe(sparse=SPARSE[1], per_part={"llm": {"sparsity": {"method": "magnitude"}}})
-    assert recipe_columns(mixed, 1_005_056)["sparsity"] == "mixed"
+    assert recipe_columns(mixed, alike(1_005_056, 16))["sparsity"] == "mixed"
 
 
 def test_merged_is_told_of_each_layer() -> None:
     lora = {"method": "lora", "target": "llm"}
-    words = [recipe_columns(recipe(quant=q, recover=lora, **c), 10**6)["merged"] for q, c in (
+    words = [recipe_columns(recipe(quant=q, recover=lora, **c), alike(10**6, 16))["merged"] for q, c in (
         (QUANT[0], {}), (RTN, {}), (RTN, {"keep": "llm:0"}),
     )]  # fmt: skip
     assert words == [True, False, "mixed"]

@@ -7,6 +7,7 @@ import pytest
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.columns import recipe_columns
+from blip2sweep.recipe.size import alike
 from blip2sweep.recipe.trained import control_of
 from tests.checkpoints import t5_config
 
@@ -32,7 +33,9 @@ FULL = {"method": "full", "target": "llm"}
 
 
 def columns(recover: dict[str, object], **config: object) -> dict[str, object]:
-    return recipe_columns(resolve_recipe({**NOTHING, "part": "llm", "recover": recover, **config}, T5), 10**6)
+    return recipe_columns(
+        resolve_recipe({**NOTHING, "part": "llm", "recover": recover, **config}, T5), alike(10**6, 16)
+    )
 
 
 @pytest.mark.parametrize(

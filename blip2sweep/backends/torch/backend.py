@@ -24,7 +24,7 @@ from blip2sweep.backends.torch.cost import cost_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
-from blip2sweep.backends.torch.model_state import ModelState, load_state
+from blip2sweep.backends.torch.model_state import ModelState, load_state, recipe_of
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
 from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_device
@@ -118,7 +118,7 @@ class TorchBackend:
         """Time a cell and its baseline in turns. The model is then as it was loaded."""
         state = self._loaded(job)
         try:
-            recipe, packed = split(_recipe(state, job))
+            recipe, packed = split(recipe_of(state, job))
             ready = self._ready(state, job, recipe)  # once: the model changes several times
             sides: dict[str, Side] = {CELL: partial(in_model, state, recipe, packed, *ready)}
             state.patch.restore()
@@ -147,15 +147,15 @@ class TorchBackend:
     def quantized(self, job: CellJob) -> Loaded:
         """The job's model with its recipe in it, until the next job."""
         state = self._loaded(job)
-        self._apply(state, job, _recipe(state, job))
+        self._apply(state, job, recipe_of(state, job))
         return state.loaded
 
     def made(self, job: CellJob) -> ModelMade:
         """The job's model with its recipe in it and its codes, to be written, until the next job."""
         state = self._loaded(job)
-        recipe = _recipe(state, job)
+        recipe = recipe_of(state, job)
         codes, folds = coded(state.patch, recipe, *self._ready(state, job, recipe))
-        return ModelMade(state.loaded, recipe, codes, job, folds)
+        return ModelMade(state.loaded, expand(job["recipe"], state.loaded.anatomy), codes, job, folds)
 
     def _loaded(self, job: CellJob) -> ModelState:
         name = canonical_json(job["model"])
@@ -170,7 +170,7 @@ class TorchBackend:
         loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
         if propagates:
             remember_plain(state, job, self._whole(job))
-        planned = _recipe(state, job)
+        planned = recipe_of(state, job)
         recipe, packed = split(planned)
         check_packed(recipe, packed)
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after

@@ -1,7 +1,8 @@
 """What each method takes: widths, strategies and options. No torch here, so that planning can read it.
 
-One file a method holds the arithmetic, two verbs at most:
-    apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
+One file a method holds the arithmetic, one verb:
+    codes(weight, weights, scale_dtype) -> Codes                    methods that see weights alone, and make integers of them
+    apply(weight, bias, weights) -> (weight, bias)                  other methods that see weights alone
     calibrated(weight, weights, statistics) -> Result               methods that have seen the layer's inputs
 
 A method of a back end (`Method.backend`) has no such file: the library of that back end rounds the layers of its graphs.
@@ -11,7 +12,7 @@ A method from outside is the same file with METHOD, its entry, in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -51,8 +52,8 @@ class Method:
     by_rows: whether scaling a row of the weight scales the result, unless one scale serves the whole tensor. What reads
     the row's output may then divide its own scale into it. folds: whether it has such a scale, which the `folds` of the
     model's YAML can absorb. backend: the back end whose library rounds the layers, which torch leaves alone. shared_prescale:
-    whether that stores a float32 factor for each input of the layers that read one tensor: `all` of them, or those after
-    an `activation` function. unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
+    whether that stores a float32 factor for each input, once for the layers that read one tensor, and the inputs' range.
+    unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
     adds others. searches: the method whose range it searches. It is that method where `grid` has one candidate and
     nothing is clipped. semantics: the number of the last change of its arithmetic (see blip2sweep/recipe/semantics.py).
     """
@@ -70,7 +71,7 @@ class Method:
     zero_point_bits: int | None = None
     number_zero: bool = False
     prescale: bool = False
-    shared_prescale: str | None = None
+    shared_prescale: bool = False
     divides: bool = False
     row_sizes: tuple[int, ...] = ()
     by_rows: bool = True
@@ -82,6 +83,11 @@ class Method:
 
     def has_bits(self, bits: int) -> bool:
         return bits in self.bits
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether it hands out its integers (codes.py), with scales as the model stores them. Others give numbers alone."""
+        return self.type == "int" and self.scale_bits is None and self.backend is None
 
     @property
     def missing(self) -> str | None:
@@ -108,6 +114,9 @@ CODEBOOK: dict[str, Any] = {
 OF_NNCF: dict[str, Any] = {
     "extra": "openvino", "library": "nncf", "backend": "openvino", "scale_bits": 16, "divides": True, "by_rows": False,
 }  # fmt: skip
+OF_ORT: dict[str, Any] = {
+    "extra": "onnx", "library": "onnxruntime", "backend": "onnxruntime", "scale_bits": 32, "by_rows": False,
+}  # fmt: skip
 GROUP_FIRST, IN_GROUPS = ("group", "channel"), {"group_size": 128}
 MEASURED_IN_GROUPS: dict[str, Any] = {"options": {"symmetric": False, **IN_GROUPS}, "calibrates": "graph", **OF_NNCF}
 
@@ -127,7 +136,7 @@ class Methods(dict[str, Method]):
         try:
             return self[name]
         except (KeyError, UserError):
-            return Method(name, tuple(range(1, 17)), ("",))
+            return Method(name, tuple(range(1, 17)), ("",), scale_bits=32)
 
 
 def of_module(name: str, found: outside.OutsideModule) -> Method:
@@ -143,8 +152,10 @@ def of_module(name: str, found: outside.OutsideModule) -> Method:
         raise UserError(
             f"{found.where}: METHOD has folds or searches, which are those of awq; right: a method with its own calibrated"
         )
-    found.having(("calibrated",) if method.calibrates else ("apply",))
-    return method
+    hands_out = hasattr(found.module, "codes")
+    found.having(("calibrated",) if method.calibrates else ("codes" if hands_out else "apply",))
+    known = hands_out or method.scale_bits is not None
+    return method if known else replace(method, scale_bits=32)  # nobody rounds its scales
 
 
 def arithmetic(method: str) -> ModuleType:
@@ -180,13 +191,16 @@ METHODS = Methods({
         Method("nncf_int4_sym", (4,), GROUP_FIRST, IN_GROUPS, zero_point_bits=0, **OF_NNCF),
         Method("nncf_int4_asym", (4,), GROUP_FIRST, IN_GROUPS, **OF_NNCF),
         Method("nncf_nf4", (4,), GROUP_FIRST, IN_GROUPS, type="float", zero_point_bits=0, **OF_NNCF),
-        Method("nncf_awq", (4,), GROUP_FIRST, shared_prescale="activation", **MEASURED_IN_GROUPS),
-        Method("nncf_awq_scale_estimation", (4,), GROUP_FIRST, shared_prescale="activation", **MEASURED_IN_GROUPS),
+        Method("nncf_awq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_awq_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
         Method("nncf_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
         Method("nncf_gptq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
         # W8A8: inputs of one range, SmoothQuant (alpha), fast bias correction.
-        Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale="all",
+        Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale=True,
                **OF_NNCF | {"scale_bits": 32}),
+        # Inputs are int8 too, each in the range of its tensor when it comes. A zero point is stored though it is 0.
+        Method("ort_int8", (8,), ("channel",), zero_point_bits=8, **OF_ORT),
+        Method("ort_int4", (4,), ("group",), RTN, divides=True, row_sizes=(16, 32, 64, 128, 256), **OF_ORT),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 })  # fmt: skip

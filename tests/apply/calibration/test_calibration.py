@@ -301,7 +301,9 @@ def test_quantized_blocks_are_kept_on_disk_and_computed_once(opt: Loaded, tmp_pa
     quant = recipe(opt.anatomy, "llm", method="gptq")
     one, other = first(quant, chosen), second(quant, chosen)
     assert (first.blocks.made, second.blocks.made, second.blocks.found) == (6, 0, 6)
-    assert all(torch.equal(*(x[p].values(torch.float32) for x in (one, other))) and one[p].info == other[p].info for p in one)
+    assert all(
+        torch.equal(*(x[p].values(torch.float32) for x in (one, other))) and one[p].info == other[p].info for p in one
+    )
     third = calibrator(opt, store)
     third(recipe(opt.anatomy, "llm", "0-3", method="gptq"), chosen)  # the same up to block 3
     assert (third.blocks.made, third.blocks.found) == (0, 4)

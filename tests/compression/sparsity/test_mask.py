@@ -94,6 +94,6 @@ def test_a_mask_is_the_same_after_it_was_bits(inn: int) -> None:
 def test_sizes_count_the_mask_or_the_indices() -> None:
     x = Linear("layer", "layer", "mlp", "blocks", 0, 24, 100, False)
     half, pairs = Sparse("magnitude", ratio=0.5), Sparse("magnitude", "2of4")
-    assert half.stored(x, plain(x)).weight_bits == x.weights * (16 / 2 + 1)
-    assert pairs.stored(x, plain(x)).weight_bits == x.weights * (2 * 16 + 4) / 4
-    assert Sparse("magnitude", ratio=0.29).stored(x, plain(x)).values == 24 * 71
+    assert half.stored(x, plain(x, 16)).weight_bits == x.weights * (16 / 2 + 1)
+    assert pairs.stored(x, plain(x, 16)).weight_bits == x.weights * (2 * 16 + 4) / 4
+    assert Sparse("magnitude", ratio=0.29).stored(x, plain(x, 16)).values == 24 * 71

@@ -13,7 +13,7 @@ from blip2sweep.models.anatomy import anatomy
 from blip2sweep.planning.cell import Cell
 from blip2sweep.recipe.chain import block_entries
 from blip2sweep.recipe.compact import expand, targets, text
-from blip2sweep.recipe.size import size
+from blip2sweep.recipe.size import alike, size
 from tests.checkpoints import fails, t5_config, tiny_config
 from tests.composing import plan, recipes
 from tests.compression.sparsity.making import sparse
@@ -187,7 +187,7 @@ def test_bits_of_a_weight(fields: dict[str, Any], bits: float) -> None:
     """b bits: of the weights that stay, one for each weight of the mask, or two for each that 2:4 keeps."""
     made = sparse(ANATOMY, "vit", fields.pop("bits", "none"), method="magnitude", quant_symmetric=True, **fields)
     scales = sum(16 * x.out_features for x, _ in made.touched())
-    whole = size(made, 10**6)
+    whole = size(made, alike(10**6, 16))
     assert whole.bits_per_weight_touched * whole.params_touched - scales == pytest.approx(bits * whole.params_touched)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blip2sweep.backends.openvino.backend import EXACT
 from blip2sweep.compression.quantize.codes import Codes, dequantize
 from blip2sweep.exporting.ir.constants import CODES, constants, narrow, put_codes
-from blip2sweep.exporting.ir.convert import converted
+from blip2sweep.exporting.ir.convert import converted, finish
 from blip2sweep.exporting.openvino import BITS
 from blip2sweep.models.graphs import Graph, Input
 
@@ -47,7 +47,8 @@ def codes(bits: int, groups: int = 1, rows: int = ROWS) -> Codes:
 
 def check(own: Sequence[Codes], module: Layers, stored: torch.dtype = torch.float32) -> ov.Model:
     """OpenVINO computes of codes what torch computes of the weights that they were made into."""
-    model = converted(graph(module), {f"deep.layers.{i}": one for i, one in enumerate(own)}, stored)
+    model = converted(graph(module), {f"deep.layers.{i}": one for i, one in enumerate(own)})
+    finish(model, graph(module), stored)
     x = torch.randn(5, COLUMNS)
     found = ov.Core().compile_model(model, "CPU", EXACT)([x.numpy()])
     with torch.no_grad():
@@ -93,8 +94,8 @@ def test_a_zero_point_between_two_codes_is_a_float_and_a_prescale_divides_the_in
 def test_a_layer_that_is_not_as_it_was_made_is_an_error_and_a_number_that_would_be_rounded_stays_wide() -> None:
     module = Layers([codes(4)])
     with pytest.raises(RuntimeError, match=r"self.layers.0.weight: the graph's weight is not that of the codes"):
-        converted(graph(module), {"deep.layers.0": replace(codes(4), scale=2 * codes(4).scale)}, torch.float32)
-    plain = converted(graph(module), {}, torch.float32)
+        converted(graph(module), {"deep.layers.0": replace(codes(4), scale=2 * codes(4).scale)})
+    plain = converted(graph(module), {})
     with pytest.raises(RuntimeError, match=r"layer.weight: 0 constants of that name in the graph; right: 1"):
         put_codes(plain, {"self.other.layer.weight": codes(4)})
     narrow(plain, torch.float16)
