@@ -125,7 +125,7 @@ def _check(job: CellJob, recipe: Recipe, written_by: Format, form: str, purpose:
         wrong.append(str(why))
     if wrong:
         raise UserErrors(f"--to {form}: {told.removeprefix('--to ')}" for told in wrong)
-    if gone := recipe.dropped_paths:
+    if (gone := recipe.dropped_paths) and getattr(written_by, "CHECKPOINT", True):
         from blip2sweep.models import shorter
 
         shorter.check(Path(job["folder"]), job["model"], gone)
