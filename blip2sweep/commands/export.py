@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
-from blip2sweep.compression.quantize import installed
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.exporting import Format, format_of
+from blip2sweep.exporting.held import lacks
 from blip2sweep.exporting.manifest import check_export, write_manifest
 from blip2sweep.exporting.whole import check_free, whole
 from blip2sweep.files import write_atomic
@@ -17,7 +18,7 @@ from blip2sweep.models.anatomy import anatomy
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand, targets, text
-from blip2sweep.recipe.semantics import semantics
+from blip2sweep.recipe.semantics import semantics_of
 from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.wire.pack import CellJob, JsonObject, Settings
 from blip2sweep.workers.run_cell import unusable
@@ -105,8 +106,10 @@ def _compared(payload: int, expected: float | None) -> str:
 def recipe_of(job: CellJob) -> Recipe:
     """The recipe of a job. Raises UserError where this version means another one by its words."""
     recipe = expand(job["recipe"], anatomy(job["model"]))
-    now = semantics((m for part in recipe.parts.values() for m in part.methods), recipe.further)
-    if (not recipe.empty and recipe.hash != job["recipe_hash"]) or now != job["columns"]["semantics"]:
+    columns: Mapping[str, object] = {**job["columns"]}
+    entries = cast("list[dict[str, str]]", targets(recipe))
+    now = semantics_of(entries, str(columns.get("stored") or columns["dtype"]))
+    if (not recipe.empty and recipe.hash != job["recipe_hash"]) or now != columns["semantics"]:
         raise UserError(
             f"cell {job['key']} was planned by another version, which made other weights; right: the command of its sweep "
             f"again, and the key it then has"
@@ -131,7 +134,7 @@ def _why_not(job: CellJob, form: str, purpose: str | None, written_by: Format) -
     extra, backend = written_by.EXTRA, job.get("backend", {}).get("name")
     purposes: Sequence[str] = getattr(written_by, "PURPOSES", ())
     wrong = []
-    if extra and not installed(extra.replace("-", "_")):
+    if extra and lacks(extra):
         wrong.append(f"needs {extra}, which is not installed; right: pip install 'blip2sweep[{extra}]'")
     if purpose is not None and purpose not in purposes:
         wrong.append(f"--for {purpose}: not known here; right: {', '.join(purposes) or 'without --for'}")

@@ -30,10 +30,7 @@ def mistakes(recipe: Recipe, model: ModelSection, purpose: str | None) -> list[s
 
 
 def _why(layer: Linear, scheme: Scheme) -> str | None:
-    w = scheme.weights
-    if w.act_order and w.static_groups is False and w.strategy == "group":
-        return "quant.act_order without static groups has groups of columns in another order; right: quant.static_groups=true"
-    return held.no_codes(w) or held.tail(layer, w)
+    return held.no_codes(scheme.weights) or held.tail(layer, scheme.weights)
 
 
 def write(made: Made, folder: Path, purpose: str | None) -> Written:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize import METHODS, installed
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER
 from blip2sweep.models.dtypes import NAMES
-from blip2sweep.models.part import Linear
+from blip2sweep.models.part import CONNECTOR, Linear
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.trained import has_adapters
 from blip2sweep.wire.model_section import ModelSection
 
 Layers = Iterable[tuple[Linear, Scheme]]
+
+
+def lacks(extra: str) -> bool:
+    """Whether the library of an extra is not installed."""
+    return not installed(extra.replace("-", "_"))
 
 
 def of_recipe(recipe: Recipe) -> Iterator[str]:
@@ -49,14 +54,23 @@ def each(layers: Layers, why: Callable[[Linear, Scheme], str | None]) -> Iterato
 
 def no_codes(weights: Weights) -> str | None:
     """Why a method's weights are no integers with a scale and an integer zero point."""
-    method, name = METHODS.get(weights.method), weights.method
-    if method is None or method.type != "int" or method.extra == "bitsandbytes" or method.name == "minmax":
-        return f"{name} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
-    if method.zero_point_bits is not None:
-        return f"{name} has zero points that are no integers; right: such as quant=rtn, mse, gptq or awq"
-    if method.prescale:
-        return f"{name} divides inputs by a vector of its own; right: such as quant=rtn, mse, gptq or awq"
-    return None
+    method, name, right = METHODS.get(weights.method), weights.method, "right: such as quant=rtn, mse, gptq or awq"
+    if method is not None and method.number_zero and method.scale_bits is None:
+        return f"{name} has zero points that are no integers; {right}"
+    if method is not None and method.prescale:
+        return f"{name} divides inputs by a vector of its own; {right}"
+    own = method is not None and method.type == "int" and method.scale_bits is None and method.backend is None
+    return None if own else f"{name} makes no integer codes with scales; {right}"
+
+
+def connector(recipe: Recipe, library: str) -> Iterator[str]:
+    """Layers that transformers' loader for a library skips: it keeps all of a model's connector in float32."""
+    found = [x for part in recipe.parts.values() if part.part.role == CONNECTOR for x, _ in part.layers]
+    if found:
+        yield (
+            f"transformers' loader for {library} leaves the connector dense ({len(found)} layers, such as {found[0].path}); "
+            f"right: a recipe that leaves it alone, or --to compressed-tensors"
+        )
 
 
 def tail(layer: Linear, weights: Weights) -> str | None:

@@ -34,9 +34,34 @@ def of_packed(made: Made, exact: bool, rounded: int, for_vllm: bool) -> str:
         _why(exact),
         f"Tried with {VERSIONS}, offline. The weights are then those of the cell, bit for bit.\n",
     ]
-    if rounded:
-        plain.append(f"{rounded} tensors that are not quantized lost digits when they were stored: texts may differ.\n")
-    return "\n".join([head(made, "compressed-tensors"), *plain, *(_for_vllm(made) if for_vllm else ())])
+    return "\n".join(
+        [head(made, "compressed-tensors"), *plain, *_lost(rounded), *(_for_vllm(made) if for_vllm else ())]
+    )
+
+
+def of_library(made: Made, library: str, rounded: int, dequantized: bool = False) -> str:
+    """Of a folder with a library's own tensors. dequantized: whether its kernel rounds inputs, which the cell does not."""
+    own = type(made.loaded.model).__name__
+    told = [
+        "## transformers\n",
+        "```python",
+        f"from transformers import AutoProcessor, {own}",
+        "",
+        f'model = {own}.from_pretrained("."){".dequantize()" if dequantized else ""}',
+        'processor = AutoProcessor.from_pretrained(".")',
+        "```\n",
+        f"It needs {library}. The weights are those of the cell, bit for bit; its kernels may sum in another order.\n",
+    ]
+    if dequantized:
+        told.append(
+            "Without `.dequantize()` its kernel rounds the inputs of each layer too, which the cell does not.\n"
+        )
+    return "\n".join([head(made, library), *told, *_lost(rounded)])
+
+
+def _lost(rounded: int) -> list[str]:
+    told = f"{rounded} tensors that are not quantized lost digits when they were stored: texts may differ.\n"
+    return [told] if rounded else []
 
 
 def _why(exact: bool) -> str:

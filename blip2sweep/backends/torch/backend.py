@@ -43,12 +43,13 @@ from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
-from blip2sweep.wire.lines import Cost, Provenance
+from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 
@@ -183,7 +184,7 @@ class TorchBackend:
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
-            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), self._provenance(state, job),
+            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), provenance(state.loaded, self._threads(job)),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 
@@ -223,12 +224,15 @@ class TorchBackend:
         return prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)}
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
-        with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):
+        with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
                 batch_sizes=state.batch_sizes,
             )  # fmt: skip
+
+    def _threads(self, job: CellJob) -> int:
+        return evaluation_threads(job, self.device) or torch.get_num_threads()
 
     def _images(self, state: ModelState, job: CellJob) -> Images:
         """The task's images, decoded and preprocessed once for all cells of a model.
@@ -241,7 +245,11 @@ class TorchBackend:
             state.images = {name: Images(state.loaded, self.task(job), workers, skip)}
         return state.images[name]
 
-    def _provenance(self, state: ModelState, job: CellJob) -> Provenance:
-        threads = evaluation_threads(job, self.device) or torch.get_num_threads()
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {"threads": threads, "cpu_capability": capability, **provenance(state.loaded)}
+
+def _recipe(state: ModelState, job: CellJob) -> Recipe:
+    """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
+    that was planned."""
+    recipe = expand(job["recipe"], state.loaded.anatomy)
+    if not recipe.empty and recipe.hash != job["recipe_hash"]:
+        raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
+    return without(recipe)

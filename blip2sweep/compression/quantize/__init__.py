@@ -108,6 +108,9 @@ CODEBOOK: dict[str, Any] = {
 OF_NNCF: dict[str, Any] = {
     "extra": "openvino", "library": "nncf", "backend": "openvino", "scale_bits": 16, "divides": True, "by_rows": False,
 }  # fmt: skip
+OF_ORT: dict[str, Any] = {
+    "extra": "onnx", "library": "onnxruntime", "backend": "onnxruntime", "scale_bits": 32, "by_rows": False,
+}  # fmt: skip
 GROUP_FIRST, IN_GROUPS = ("group", "channel"), {"group_size": 128}
 MEASURED_IN_GROUPS: dict[str, Any] = {"options": {"symmetric": False, **IN_GROUPS}, "calibrates": "graph", **OF_NNCF}
 
@@ -187,6 +190,9 @@ METHODS = Methods({
         # W8A8: inputs of one range, SmoothQuant (alpha), fast bias correction.
         Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale=True,
                **OF_NNCF | {"scale_bits": 32}),
+        # Inputs are int8 too, each in the range of its tensor when it comes. A zero point is stored though it is 0.
+        Method("ort_int8", (8,), ("channel",), zero_point_bits=8, **OF_ORT),
+        Method("ort_int4", (4,), ("group",), RTN, divides=True, row_sizes=(16, 32, 64, 128, 256), **OF_ORT),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 })  # fmt: skip
