@@ -45,7 +45,13 @@ def section(kind: str, folder: Path, small: bool = False) -> ModelSection:
     }
     more = {"text_config": {"vocab_size": 64}, "vision_config": {"image_size": 32, "patch_size": 8}} if small else {}
     shapes = {name: {**own["config"][name], **sizes, **x} for name, x in more.items()} or own["config"]
-    settings = {"device_map": None, "dtype_per_part": {}, "path": str(folder), "hub_id": None, "stored": "float16"}
+    settings: dict[str, Any] = {
+        "device_map": None,
+        "dtype_per_part": {},
+        "path": str(folder),
+        "hub_id": None,
+        "stored": "float16",
+    }
     return cast("ModelSection", {**own, **settings, "config": shapes})
 
 
