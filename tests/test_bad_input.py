@@ -55,6 +55,10 @@ CASES = {
     "data folder missing": (["task=coco_caption"], ["data/coco", "no such folder"]),
     "not in the cache": (["model=blip2-opt-2.7b"], ["Salesforce/blip2-opt-2.7b", "hf download"]),
     "dtype": (["model.dtype=int8"], ["model.dtype=int8", "bfloat16, float16, float32"]),
+    "stored in an unknown dtype": (["model.stored=int8"], ["model.stored=int8", "bfloat16, float16, float32"]),
+    "stored in what does not hold it": (
+        ["model.dtype=bfloat16", "model.stored=float16"], ["model.stored=float16: ", "right: model.stored=null or model.stored=bfloat16"]
+    ),
     "a setting nothing consumes": (["generation.length_penalty=2"], ["length_penalty=2", "used by no cell"]),
     "a chat model for no task": (["chat=openai"], ["chat=openai: used by no cell"]),
     "a ratio of 2of4": (

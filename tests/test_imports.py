@@ -75,15 +75,24 @@ DOORS = (
     "sweep",
 )  # which may import every room; sweep: names of version 0.1
 HYDRA = {"config", "hydra_app"}
-TORCH = ("apply", "backends/torch", "backends/graphs", "backends/openvino", "compression", "exporting", "models")
+TORCH = (
+    "apply",
+    "backends/torch",
+    "backends/graphs",
+    "backends/onnxruntime",
+    "backends/openvino",
+    "compression",
+    "exporting",
+    "models",
+)
 # Inside these: what planning reads.
 NO_TORCH = (
-    "backends/graphs/backend.py", "backends/openvino/backend.py",
+    "backends/graphs/backend.py", "backends/onnxruntime/backend.py", "backends/openvino/backend.py",
     "compression/step.py", "compression/drop_blocks.py", *(f"compression/sparsity/{name}.py" for name in (
         "__init__", "kernels", "resolve", "spec", "step")),
     *(f"compression/recover/{name}.py" for name in ("__init__", "options", "spec", "step")), *(f"compression/quantize/{name}.py" for name in (
         "__init__", "folds", "kernels", "options", "per_part", "resolve", "scheme", "step", "stored")),
-    "exporting/__init__.py", "exporting/compressed_tensors.py", "exporting/openvino.py", "exporting/onnx.py", "exporting/tensorrt_llm.py",
+    "exporting/__init__.py", "exporting/compressed_tensors.py", "exporting/openvino.py", "exporting/onnx.py", "exporting/onnx_graphs/__init__.py", "exporting/onnx_graphs/layouts.py", "exporting/tensorrt_llm.py",
     "exporting/torchao.py", "exporting/bitsandbytes.py",
     "models/anatomy.py", "models/anatomy_config.py", "models/architecture.py", "models/block_params.py", "models/blip/__init__.py",
     "models/blip/caption.py", "models/blip/vqa.py", "models/blip2/__init__.py", "models/blip2/retrieval.py",

@@ -29,6 +29,7 @@ BACKENDS: Mapping[str, str] = {
     TORCH: "blip2sweep.backends.torch.backend:TorchBackend",
     "dummy": "blip2sweep.backends.dummy:Dummy",
     "openvino": "blip2sweep.backends.openvino.backend:OpenVino",
+    "onnxruntime": "blip2sweep.backends.onnxruntime.backend:OnnxRuntime",
 }
 # Their names in packs of version 0.1 (`runner` in their settings). To be removed on 2027-06-01.
 RUNNERS: Mapping[str, str] = {

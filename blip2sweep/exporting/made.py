@@ -16,7 +16,8 @@ from blip2sweep.wire.pack import CellJob
 @dataclass(frozen=True, eq=False)
 class Made:
     """loaded: the model with the recipe in it: the weight of a layer in `codes` is the dequantized one. codes: {path of a
-    layer: its codes}, of every quantized layer whose method hands them out. job: of the cell. folds: {path of a norm or
+    layer: its codes}, of every quantized layer whose method hands them out. recipe: the whole, also what is left to the
+    library of a back end (blip2sweep/recipe/back_end.py): those layers are as they were. job: of the cell. folds: {path of a norm or
     linear layer: what its outputs (out) were divided by}.
 
     The model computes what the cell computes, but AWQ's scales are in the modules that absorb them (`folds`), and not in

@@ -21,6 +21,7 @@ from blip2sweep.planning.influence import USED, Values, asked_parts, influence, 
 from blip2sweep.planning.model import Model, check_original, original_section, planned_model
 from blip2sweep.planning.trained_on import training_of, used_of_samples
 from blip2sweep.recipe import Recipe, resolve_recipe
+from blip2sweep.recipe.back_end import check_text_only
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
 from blip2sweep.recipe.compact import number_word
 from blip2sweep.recipe.trained import check_trainable, recovery_of
@@ -101,6 +102,8 @@ class CellBuilder:
     ) -> Calibration | None:
         """The samples that the recipe's calibrated layers are measured on. None when the recipe has no such layers."""
         measured = measured_parts(recipe)
+        if measured and config["calibration"]["text_only"]:
+            check_text_only(recipe, config["calibration"]["name"])
         return self._samples(config, model, measured, task) if measured else None
 
     def influence(self, config: Mapping[str, Any], model: Model, measured: Sequence[Part]) -> Values:

@@ -15,9 +15,8 @@ from blip2sweep.wire.pack import BackendChoice
 def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> BackendChoice | None:
     """The composed section `backend`; None for torch, which an identity does not name.
 
-    Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, for packed
-    layers on a back end other than torch, which alone has the kernels, and for layers that another back end's library
-    rounds.
+    Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, and for packed
+    layers on a back end other than torch, which alone has the kernels, or layers that another's library rounds.
     """
     choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
     named = identity_of(choice)

@@ -72,3 +72,13 @@ def check_backend(recipe: Recipe, chosen: str) -> None:
         raise UserError(
             f"{SPARSITY}: {next(iter(methods))} does not keep the zeros of {both[0]}; right: {SPARSITY}=none, or a method of torch"
         )
+
+
+def check_text_only(recipe: Recipe, calibration: str) -> None:
+    """Raise UserError where layers that a back end's library measures would see no pictures, which graphs read with every
+    text. calibration: its name, of one without images."""
+    first = next((s.weights.method for s in left(recipe).values() if s.needs), None)
+    if first is not None:
+        raise UserError(
+            f"calibration={calibration}: has no images, which {first} measures with every text; right: calibration=task"
+        )

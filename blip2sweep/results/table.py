@@ -2,7 +2,8 @@
 
 The columns are the cell's identity, its metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high`
 (95 %, paired, over images: metrics/intervals.py; a positive drop is worse). A recovered cell has `control_m,
-drop_control_m, …` too, against the uncompressed model with the same recovery. A task's main metric also has `changed_m`,
+drop_control_m, …` too, against the uncompressed model with the same recovery. A cell of another back end than torch has
+`torch_m`, what torch's cell has. A task's main metric also has `changed_m`,
 the number of images on which the cell differs. Then come output health, size, cost and provenance. Failed cells are
 rows too.
 """
@@ -82,9 +83,20 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants) -> Ro
         "stale": is_stale(result),
         **_published(result, ledger),
         **(drops.columns(measured) if measured else {}),
+        **_beside(result, ledger, variants),
         **_run(result),
         **latency.columns(attempts),
     }
+
+
+def _beside(result: ResultLine, ledger: Ledger, variants: Variants) -> Row:
+    """The metrics of the cell of torch beside one of another back end, as `torch_<metric>`: of the same recipe, or of the
+    baseline where torch cannot have the recipe. Empty where it is not done, or never measured."""
+    attempts = ledger.attempts.get(str(result["columns"].get("beside") or ""))
+    if attempts is None or attempts.result is None:
+        return {}
+    measured = attempts.measured.get(source_of(attempts.result, ledger, variants))
+    return {f"{TORCH}_{m}": values[0] for m, values in measured["metrics"].items()} if measured else {}
 
 
 def _identity(result: ResultLine) -> Row:

@@ -93,6 +93,7 @@ class Columns(TypedDict):
     control: NotRequired[str]  # in the ledger, the key of the cell's control, where it is recovered
     linear_share: NotRequired[float]  # of the weights in blocks, what linear layers have; where it is less than half
     backend: NotRequired[str]  # where it is not torch
+    beside: NotRequired[str | None]  # where it is not torch, the key of torch's cell (blip2sweep/planning/cell.py)
     outside: NotRequired[str]  # code that is no part of this package
     chat: NotRequired[str]  # what stands around the user's text, where the model config says it
     chat_model: NotRequired[str]  # of the in-context pipeline

@@ -85,15 +85,9 @@ class GraphWorker:
         return self._images[1]
 
     def _provenance(self, ready: Ready) -> Provenance:
-        own = provenance(ready.loaded)
+        own = provenance(ready.loaded, threads_of(self.settings))
         libraries = " ".join(f"{name} {version}" for name, version in self.libraries.items())
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {
-            "threads": threads_of(self.settings),
-            "cpu_capability": capability,
-            **own,
-            "versions": f"{own['versions']} {libraries}",
-        }
+        return {**own, "versions": f"{own['versions']} {libraries}"}
 
 
 def threads_of(settings: Settings) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import onnxruntime
 import torch
@@ -13,7 +13,7 @@ from onnxruntime import OrtValue
 from torch import Tensor
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.graphs import State
+from blip2sweep.exporting.onnx_graphs.saved import STATES
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 LEVELS = {
@@ -24,29 +24,32 @@ LEVELS = {
 }
 
 
-class How(NamedTuple):
-    """provider: `cpu` or `cuda`. level: of graph optimization, `none`, `basic`, `extended` or `all`. threads: of the CPU."""
+def compiled(path: Path, provider: str, level: str, threads: int) -> onnxruntime.InferenceSession:
+    """A graph in a file, with the weights beside it. provider: of PROVIDERS. level: of LEVELS. threads: of the CPU.
 
-    provider: str = "cpu"
-    level: str = "all"
-    threads: int = 1
-
-
-def compiled(path: Path, how: How) -> onnxruntime.InferenceSession:
-    """A graph in a file, with the weights beside it. Raises UserError where onnxruntime cannot read or run it."""
+    Raises UserError where the provider is not there, and where onnxruntime cannot read or run the file.
+    """
+    wanted, there = PROVIDERS[provider], onnxruntime.get_available_providers()
+    if wanted not in there:
+        raise UserError(
+            f"backend.options.provider={provider}: onnxruntime has {', '.join(there)} here; right: provider=cpu"
+        )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = how.threads, 1
-    options.graph_optimization_level = LEVELS[how.level]
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = LEVELS[level]
     options.log_severity_level = 3  # what it would warn of is its own choice of kernels
     # Where it makes MatMulNBits of other operators, inputs stay in float32 too.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[how.provider]])
-    except Exception as error:  # its errors have no common class but this
+        session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
+    except Exception as error:  # its errors have no class of their own in common
         raise UserError(
-            f"{path}: onnxruntime {onnxruntime.__version__} cannot run it ({_first_line(error)}); right: a whole folder that "
-            "`blip2sweep export --to onnx` of this version wrote"
+            f"{path}: onnxruntime {onnxruntime.__version__} cannot run it ({_first_line(error)}); right: a whole folder of "
+            f"`blip2sweep export --to onnx` of this version"
         ) from error
+    if wanted not in session.get_providers():  # it falls back to the CPU and only logs why
+        raise UserError(f"backend.options.provider={provider}: onnxruntime could not start it; right: provider=cpu")
+    return session
 
 
 def _first_line(error: Exception) -> str:
@@ -57,11 +60,13 @@ class OrtSession:
     """A `Session` (models/graphs): tensors go in and come out without a copy where they are on the CPU, and states stay
     on the provider's device."""
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, outputs: Sequence[str], states: Sequence[State] = ()
-    ) -> None:
-        self.session, self.outputs, self.states = session, outputs, states
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
         self.device = "cuda" if PROVIDERS["cuda"] in session.get_providers() else "cpu"
+        found = json.loads(session.get_modelmeta().custom_metadata_map.get(STATES, "{}"))
+        self.states: dict[str, tuple[str, list[int]]] = found  # {past: (present, shape of one row)}
+        presents = {present for present, _ in self.states.values()}
+        self.outputs = [x.name for x in session.get_outputs() if x.name not in presents]
         self.held: dict[str, OrtValue] = {}  # by the name of the past
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
@@ -71,15 +76,16 @@ class OrtSession:
             binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
             binding.bind_output(name, "cpu")
-        for state in self.states:
-            binding.bind_output(state.present, self.device)
+        for present, _ in self.states.values():
+            binding.bind_output(present, self.device)
         self.session.run_with_iobinding(binding)
-        found = dict(zip([*self.outputs, *(s.present for s in self.states)], binding.get_outputs(), strict=True))
-        self.held = {s.past: found[s.present] for s in self.states}
+        made = binding.get_outputs()
+        found = dict(zip(self.outputs, made, strict=False))
+        self.held = dict(zip(self.states, made[len(self.outputs) :], strict=True))
         return {name: torch.from_numpy(found[name].numpy()) for name in self.outputs}
 
     def start(self, rows: int) -> None:
-        self.held = {s.past: self._put(torch.zeros(rows, *s.shape)) for s in self.states}
+        self.held = {name: self._put(torch.zeros(rows, *shape)) for name, (_, shape) in self.states.items()}
 
     def select(self, rows: Tensor) -> None:
         self.held = {name: self._put(torch.from_numpy(x.numpy())[rows]) for name, x in self.held.items()}

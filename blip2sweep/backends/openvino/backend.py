@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from blip2sweep.backends.graphs.worker import GraphWorker
     from blip2sweep.models.graphs import Session
 
-NAME = "openvino"
+NAME, NNCF = "openvino", "nncf"
 EXACT: Mapping[str, str] = {
     "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }  # fmt: skip
@@ -55,6 +55,7 @@ class OpenVino(GraphBackend):
         from blip2sweep.backends.graphs.worker import GraphWorker
 
         libraries: JsonObject = {NAME: version(NAME), "ir": form.VERSION}
+        libraries |= {NNCF: version(NNCF)} if installed(NNCF) else {}
         return GraphWorker(self.settings, form, self._compiled, libraries, cpu_name())
 
     def _compiled(self, folder: Path, names: Sequence[str]) -> Mapping[str, Session]:

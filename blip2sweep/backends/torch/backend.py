@@ -24,7 +24,7 @@ from blip2sweep.backends.torch.cost import cost_columns
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
-from blip2sweep.backends.torch.model_state import ModelState, load_state
+from blip2sweep.backends.torch.model_state import ModelState, load_state, recipe_of
 from blip2sweep.backends.torch.noise import batch_size_noise, calibration_noise, hand_over
 from blip2sweep.backends.torch.provenance import provenance
 from blip2sweep.backends.torch.recover import Recoverer, check_packed, prepare_device
@@ -49,7 +49,7 @@ from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
-from blip2sweep.wire.lines import Cost, Provenance
+from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
 
 
@@ -118,7 +118,7 @@ class TorchBackend:
         """Time a cell and its baseline in turns. The model is then as it was loaded."""
         state = self._loaded(job)
         try:
-            recipe, packed = split(_recipe(state, job))
+            recipe, packed = split(recipe_of(state, job))
             ready = self._ready(state, job, recipe)  # once: the model changes several times
             sides: dict[str, Side] = {CELL: partial(in_model, state, recipe, packed, *ready)}
             state.patch.restore()
@@ -147,15 +147,15 @@ class TorchBackend:
     def quantized(self, job: CellJob) -> Loaded:
         """The job's model with its recipe in it, until the next job."""
         state = self._loaded(job)
-        self._apply(state, job, _recipe(state, job))
+        self._apply(state, job, recipe_of(state, job))
         return state.loaded
 
     def made(self, job: CellJob) -> ModelMade:
         """The job's model with its recipe in it and its codes, to be written, until the next job."""
         state = self._loaded(job)
-        recipe = _recipe(state, job)
+        recipe = recipe_of(state, job)
         codes, folds = coded(state.patch, recipe, *self._ready(state, job, recipe))
-        return ModelMade(state.loaded, recipe, codes, job, folds)
+        return ModelMade(state.loaded, expand(job["recipe"], state.loaded.anatomy), codes, job, folds)
 
     def _loaded(self, job: CellJob) -> ModelState:
         name = canonical_json(job["model"])
@@ -170,7 +170,7 @@ class TorchBackend:
         loaded_after, propagates = time.perf_counter() - began, self._propagates(job)
         if propagates:
             remember_plain(state, job, self._whole(job))
-        planned = _recipe(state, job)
+        planned = recipe_of(state, job)
         recipe, packed = split(planned)
         check_packed(recipe, packed)
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
@@ -184,7 +184,7 @@ class TorchBackend:
         cost |= {"seconds_load": loaded_after, "seconds_apply": applied_after, "seconds": time.perf_counter() - began}
         artifacts: Artifacts = {"layers": {**layers(state.measured)}, "propagation": distances}
         return Answered(
-            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), self._provenance(state, job),
+            Predictions.of(evaluation.records), cost, len(applied.changed | packed.schemes.keys()), provenance(state.loaded, self._threads(job)),
             noise, self._calibration_noise(state, job, recipe, packed, evaluation, batch_size), artifacts,
         )  # fmt: skip
 
@@ -224,12 +224,15 @@ class TorchBackend:
         return prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)}
 
     def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
-        with fixed_threads(evaluation_threads(job, self.device) or torch.get_num_threads()):
+        with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
                 batch_sizes=state.batch_sizes,
             )  # fmt: skip
+
+    def _threads(self, job: CellJob) -> int:
+        return evaluation_threads(job, self.device) or torch.get_num_threads()
 
     def _images(self, state: ModelState, job: CellJob) -> Images:
         """The task's images, decoded and preprocessed once for all cells of a model.
@@ -241,11 +244,6 @@ class TorchBackend:
             workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
             state.images = {name: Images(state.loaded, self.task(job), workers, skip)}
         return state.images[name]
-
-    def _provenance(self, state: ModelState, job: CellJob) -> Provenance:
-        threads = evaluation_threads(job, self.device) or torch.get_num_threads()
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {"threads": threads, "cpu_capability": capability, **provenance(state.loaded)}
 
 
 def _recipe(state: ModelState, job: CellJob) -> Recipe:

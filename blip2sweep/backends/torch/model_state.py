@@ -18,7 +18,10 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints import inspect
 from blip2sweep.models.images import Features, Images
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.chain import Entries
+from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import CellJob, JsonObject
@@ -87,3 +90,12 @@ def check_unchanged(job: CellJob) -> None:
             f"{job['folder']}: changed since it was planned (fingerprint {planned}, now {found[:12]}); right: start the "
             f"sweep again, so that its cells are those of the new weights"
         )
+
+
+def recipe_of(state: ModelState, job: CellJob) -> Recipe:
+    """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
+    that was planned."""
+    recipe = expand(job["recipe"], state.loaded.anatomy)
+    if not recipe.empty and recipe.hash != job["recipe_hash"]:
+        raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
+    return without(recipe)

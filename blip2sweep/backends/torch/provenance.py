@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from blip2sweep.models.load import Loaded
 
 
-def provenance(loaded: Loaded) -> Provenance:
-    """What ran: libraries, kind of CPU, attention implementation, image-processor back end, code revision."""
+def provenance(loaded: Loaded, threads: int) -> Provenance:
+    """What ran: CPU threads, libraries, kind of CPU, attention implementation, image-processor back end, code revision."""
     return {
+        "threads": threads,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu": cpu_name(),
         "versions": versions(),
         "attention": _agreed(loaded.attention),

@@ -51,8 +51,8 @@ class Method:
     by_rows: whether scaling a row of the weight scales the result, unless one scale serves the whole tensor. What reads
     the row's output may then divide its own scale into it. folds: whether it has such a scale, which the `folds` of the
     model's YAML can absorb. backend: the back end whose library rounds the layers, which torch leaves alone. shared_prescale:
-    whether that stores a float32 factor for each input of the layers that read one tensor: `all` of them, or those after
-    an `activation` function. unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
+    whether that stores a float32 factor for each input, once for the layers that read one tensor, and the inputs' range.
+    unclipped: leaf names of layers whose `clip` it never searches; `clip: false` of the YAML
     adds others. searches: the method whose range it searches. It is that method where `grid` has one candidate and
     nothing is clipped. semantics: the number of the last change of its arithmetic (see blip2sweep/recipe/semantics.py).
     """
@@ -70,7 +70,7 @@ class Method:
     zero_point_bits: int | None = None
     number_zero: bool = False
     prescale: bool = False
-    shared_prescale: str | None = None
+    shared_prescale: bool = False
     divides: bool = False
     row_sizes: tuple[int, ...] = ()
     by_rows: bool = True
@@ -107,6 +107,9 @@ CODEBOOK: dict[str, Any] = {
 
 OF_NNCF: dict[str, Any] = {
     "extra": "openvino", "library": "nncf", "backend": "openvino", "scale_bits": 16, "divides": True, "by_rows": False,
+}  # fmt: skip
+OF_ORT: dict[str, Any] = {
+    "extra": "onnx", "library": "onnxruntime", "backend": "onnxruntime", "scale_bits": 32, "by_rows": False,
 }  # fmt: skip
 GROUP_FIRST, IN_GROUPS = ("group", "channel"), {"group_size": 128}
 MEASURED_IN_GROUPS: dict[str, Any] = {"options": {"symmetric": False, **IN_GROUPS}, "calibrates": "graph", **OF_NNCF}
@@ -180,13 +183,16 @@ METHODS = Methods({
         Method("nncf_int4_sym", (4,), GROUP_FIRST, IN_GROUPS, zero_point_bits=0, **OF_NNCF),
         Method("nncf_int4_asym", (4,), GROUP_FIRST, IN_GROUPS, **OF_NNCF),
         Method("nncf_nf4", (4,), GROUP_FIRST, IN_GROUPS, type="float", zero_point_bits=0, **OF_NNCF),
-        Method("nncf_awq", (4,), GROUP_FIRST, shared_prescale="activation", **MEASURED_IN_GROUPS),
-        Method("nncf_awq_scale_estimation", (4,), GROUP_FIRST, shared_prescale="activation", **MEASURED_IN_GROUPS),
+        Method("nncf_awq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
+        Method("nncf_awq_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
         Method("nncf_scale_estimation", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
         Method("nncf_gptq", (4,), GROUP_FIRST, **MEASURED_IN_GROUPS),
         # W8A8: inputs of one range, SmoothQuant (alpha), fast bias correction.
-        Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale="all",
+        Method("nncf_ptq", (8,), ("channel",), {"alpha": 0.95}, calibrates="graph", zero_point_bits=0, shared_prescale=True,
                **OF_NNCF | {"scale_bits": 32}),
+        # Inputs are int8 too, each in the range of its tensor when it comes. A zero point is stored though it is 0.
+        Method("ort_int8", (8,), ("channel",), zero_point_bits=8, **OF_ORT),
+        Method("ort_int4", (4,), ("group",), RTN, divides=True, row_sizes=(16, 32, 64, 128, 256), **OF_ORT),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 })  # fmt: skip

@@ -51,14 +51,9 @@ def _zero_point_bits(w: Weights, scale: int) -> int:
 
 # Of layers that read one tensor, those that follow the first.
 FOLLOWERS = ("k_proj", "v_proj", "key", "value", "k", "v", "up_proj")
-RANGE_BITS = 4 * 32  # of the inputs: as they come and as they are rounded
+RANGE_BITS = 4 * 32  # of the inputs: the ends as they come, and as they are rounded
 
 
-def _shared_bits(layer: Linear, shared: str | None) -> int:
-    """What NNCF stores of the inputs of layers that read one tensor: a factor for each, and the range of W8A8.
-
-    AWQ has factors for what follows an activation function: there a row is longer than the layer's output.
-    """
-    if shared == "all":
-        return 0 if layer.leaf in FOLLOWERS else 32 * layer.in_features + RANGE_BITS
-    return 32 * layer.in_features if shared and layer.in_features > layer.out_features else 0
+def _shared_bits(layer: Linear, shared: bool) -> int:
+    """What is stored once for the inputs of layers that read one tensor: a factor for each, and their range."""
+    return 32 * layer.in_features + RANGE_BITS if shared and layer.leaf not in FOLLOWERS else 0

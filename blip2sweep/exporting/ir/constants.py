@@ -42,11 +42,10 @@ def constants(model: ov.Model) -> Iterator[ov.Node]:
 
 
 def _put(node: ov.Node, name: str, codes: Codes) -> None:
-    own = codes.unscaled
-    if not np.array_equal(node.get_data(), dequantize(own).cpu().numpy()):
+    if not np.array_equal(node.get_data(), dequantize(codes).cpu().numpy()):
         raise RuntimeError(f"{name}: the graph's weight is not that of the codes")
     targets = node.output(0).get_target_inputs()
-    numbers = weight(own, name)
+    numbers = weight(codes, name)
     for target in targets:
         if codes.prescale is not None:
             _divide(target.get_node(), codes.prescale, name)
@@ -54,7 +53,7 @@ def _put(node: ov.Node, name: str, codes: Codes) -> None:
 
 
 def weight(codes: Codes, name: str) -> ov.Output:
-    """(out, in) float32, computed from codes. The constant of the codes has the name of the weight."""
+    """(out, in) float32 for inputs that are divided by the prescale. The constant of the codes has the weight's name."""
     (rows, columns), groups = codes.values.shape, codes.scale.shape[1]
     shape = (rows, groups, columns // groups) if groups > 1 else (rows, columns)
     grouped = (lambda x: x[..., None]) if groups > 1 else (lambda x: x)

@@ -15,11 +15,11 @@ from blip2sweep.models.graphs import Graph
 from blip2sweep.models.graphs.past import example
 
 
-def converted(graph: Graph, codes: Mapping[str, Codes], stored: torch.dtype) -> ov.Model:
-    """The model of a graph whose module is float32 on the CPU.
+def converted(graph: Graph, codes: Mapping[str, Codes]) -> ov.Model:
+    """The model of a graph whose module is float32 on the CPU. Keys and values are inputs and outputs of it.
 
-    codes: {path of a layer in the model: its codes}, of layers in this graph or in others. stored: the dtype in which
-    what has no codes is written, where that loses nothing. Raises RuntimeError where a layer with codes is not found.
+    codes: {path of a layer in the model: its codes}, of layers in this graph or in others. Raises RuntimeError where a
+    layer with codes is not found.
     """
     examples = (*(i.example for i in graph.inputs), *(example(s) for s in graph.states))
     with torch.inference_mode(), warnings.catch_warnings():
@@ -27,12 +27,20 @@ def converted(graph: Graph, codes: Mapping[str, Codes], stored: torch.dtype) -> 
         model = ov.convert_model(graph.module, example_input=examples)
     _name(model, graph)
     put_codes(model, {name: codes[path] for path, name in weight_names(graph) if path in codes})
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def finish(model: ov.Model, graph: Graph, stored: torch.dtype) -> None:
+    """Make a converted model as it is written: keys and values inside, and numbers of 16 bits where that loses nothing.
+
+    stored: the dtype in which what has no codes is written.
+    """
     if stored.itemsize == 2:
         narrow(model, stored)
     model.validate_nodes_and_infer_types()
     if graph.states:
         apply_make_stateful_transformation(model, {s.past: s.present for s in graph.states})
-    return model
 
 
 def weight_names(graph: Graph) -> Iterator[tuple[str, str]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import openvino as ov
 import torch
 
+from blip2sweep.compression.quantize.codes import Codes
 from blip2sweep.exporting import Written
-from blip2sweep.exporting.ir.convert import converted, weight_names
+from blip2sweep.exporting.ir.convert import converted, finish, weight_names
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.traced import graphs_of
 from blip2sweep.models.graphs import Graph
 from blip2sweep.models.load import DTYPES
+from blip2sweep.recipe.back_end import left, without
 
 
 class Put(NamedTuple):
@@ -30,7 +33,7 @@ def write(made: Made, folder: Path) -> Written:
     """
     _check(made)
     stored = DTYPES[str(made.job["model"].get("stored") or "float32")]
-    written = [_write(graph, made, stored, folder) for graph in graphs_of(made.loaded, made.job["model"]).graphs]
+    written = [_write(graph, model, made, stored, folder) for graph, model in _models(made)]
     put = [path for one in written for path in one.layers]
     if sorted(put) != sorted(made.codes):
         raise RuntimeError(f"codes of {len(made.codes)} layers, and the graphs have {len(put)} of them")
@@ -41,15 +44,31 @@ def write(made: Made, folder: Path) -> Written:
     return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
 
 
+def _models(made: Made) -> Iterator[tuple[Graph, ov.Model]]:
+    """Each graph and its model; one after the other, unless NNCF has to compress some of their layers."""
+    graphs = graphs_of(made.loaded, made.job["model"])
+    each = ((graph, converted(graph, _codes(graph, made))) for graph in graphs.graphs)
+    if not left(made.recipe):
+        yield from each
+        return
+    from blip2sweep.exporting.nncf import compress
+
+    models = compress(made, graphs, {graph.name: model for graph, model in each})
+    yield from ((graph, models[graph.name]) for graph in graphs.graphs)
+
+
 def _check(made: Made) -> None:
-    planned, found = made.recipe.schemes.keys(), made.codes.keys()
-    if found and planned != found:
+    planned, found = without(made.recipe).schemes.keys(), made.codes.keys()
+    if planned != found:
         example = next(iter(planned ^ found))
         raise RuntimeError(f"codes of {len(found)} layers for a recipe of {len(planned)}, such as {example}")
 
 
-def _write(graph: Graph, made: Made, stored: torch.dtype, folder: Path) -> Put:
-    layers = frozenset(path for path, _ in weight_names(graph) if path in made.codes)
-    model = converted(graph, {path: made.codes[path] for path in layers}, stored)
+def _codes(graph: Graph, made: Made) -> dict[str, Codes]:
+    return {path: made.codes[path] for path, _ in weight_names(graph) if path in made.codes}
+
+
+def _write(graph: Graph, model: ov.Model, made: Made, stored: torch.dtype, folder: Path) -> Put:
+    finish(model, graph, stored)
     ov.save_model(model, folder / f"{graph.name}.xml", compress_to_fp16=False)
-    return Put(layers, (folder / f"{graph.name}.bin").stat().st_size)
+    return Put(frozenset(_codes(graph, made)), (folder / f"{graph.name}.bin").stat().st_size)

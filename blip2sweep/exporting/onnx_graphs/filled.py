@@ -142,7 +142,9 @@ class _Filling:
 
     def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         tensor.name = name
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape([*tensor.shape]), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.model.graph.initializers[name] = value
         return value
 

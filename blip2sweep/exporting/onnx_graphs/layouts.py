@@ -17,31 +17,37 @@ SMALLEST_BLOCK = 16  # of MatMulNBits
 FLOAT_ZERO_WIDTHS = (2, 4)  # for which MatMulNBits takes a zero point that is no integer
 
 
-def operator_of(bits: int, row: int, group_size: int | None, float_zero: bool, whole: bool = False) -> Operator | None:
+def float_zero(weights: Weights) -> bool:
+    """Whether a method's zero points are no integers."""
+    return METHODS[weights.method].number_zero
+
+
+def operator_of(bits: int, row: int, group_size: int | None, number_zero: bool, whole: bool = False) -> Operator | None:
     """The operator for rows of so many numbers; None where none holds them.
 
-    group_size: None for one scale a row, or, with `whole`, one for all rows. float_zero: whether zero points are no
+    group_size: None for one scale a row, or, with `whole`, one for all rows. number_zero: whether zero points are no
     integers.
     """
     if bits not in WIDTHS:
         return None
     block = group_size or row
     in_blocks = not whole and block >= SMALLEST_BLOCK and block & (block - 1) == 0 and row % block == 0
-    if float_zero:
+    if number_zero:
         return "MatMulNBits" if in_blocks and bits in FLOAT_ZERO_WIDTHS else None
     return "MatMulNBits" if in_blocks else "DequantizeLinear"
 
 
 def mistake(weights: Weights, row: int) -> str | None:
     """Why no operator holds a layer with rows of so many numbers; None where one does."""
-    method = METHODS[weights.method]
     if weights.num_bits not in WIDTHS:
         return f"{weights.num_bits} bits have no type in ONNX; right: 2, 4 or 8"
-    float_zero = method.zero_point_bits == 16
-    if operator_of(weights.num_bits, row, weights.group_size, float_zero, weights.strategy == "tensor") is None:
+    if (
+        operator_of(weights.num_bits, row, weights.group_size, float_zero(weights), weights.strategy == "tensor")
+        is None
+    ):
         size = f"groups of {weights.group_size}" if weights.group_size else "channels"
         return (
-            f"{method.name} with {weights.num_bits} bits in {size} has zero points that are no integers; right: 2 or 4 bits "
+            f"{weights.method} with {weights.num_bits} bits in {size} has zero points that are no integers; right: 2 or 4 bits "
             f"in groups of 16, 32, 64, 128 … that divide the row of {row}"
         )
     return None

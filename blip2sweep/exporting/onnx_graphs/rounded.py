@@ -54,14 +54,18 @@ def _dynamic(path: Path, layers: Sequence[str]) -> None:
 
 def _n_bits(path: Path, layers: Sequence[str], scheme: Scheme) -> None:
     """4-bit codes of rounding to nearest, in blocks."""
-    w = scheme.weights
-    assert w.group_size is not None
-    config = DefaultWeightOnlyQuantConfig(
-        block_size=w.group_size, is_symmetric=bool(w.symmetric), accuracy_level=FP32, bits=w.num_bits
-    )
-    quantizer = MatMulNBitsQuantizer(onnx.load(path), nodes_to_include=list(layers), algo_config=config)
-    quantizer.process()
-    _resave(quantizer.model.model, path)
+    model, w = onnx.load(path), scheme.weights
+    rows = {n.name: n.input[1] for n in model.graph.node if n.name in layers}
+    lengths = {x.name: x.dims[0] for x in model.graph.initializer if x.name in rows.values()}
+    for size in {w.group_size or n for n in lengths.values()}:  # a row of one group says no size
+        own = [name for name, x in rows.items() if (w.group_size or lengths[x]) == size]
+        config = DefaultWeightOnlyQuantConfig(
+            block_size=size, is_symmetric=bool(w.symmetric), accuracy_level=FP32, bits=w.num_bits
+        )
+        quantizer = MatMulNBitsQuantizer(model, nodes_to_include=own, algo_config=config)
+        quantizer.process()
+        model = quantizer.model.model
+    _resave(model, path)
 
 
 def _resave(model: onnx.ModelProto, path: Path) -> None:

@@ -2,62 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.codes import Codes
+from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.exporting import Written
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.onnx_graphs.filled import filled, layers_of
+from blip2sweep.exporting.onnx_graphs.layouts import float_zero
+from blip2sweep.exporting.onnx_graphs.rounded import round_layers
 from blip2sweep.exporting.onnx_graphs.traced import model_paths, traced
+from blip2sweep.exporting.traced import graphs_of
 from blip2sweep.models.graphs import Graph
+from blip2sweep.models.load import DTYPES
 from blip2sweep.recipe.back_end import left
 
+STATES = "blip2sweep_states"  # in a file's metadata: {past: [present, shape of one row]}
+T = TypeVar("T")
 SMALL = 256  # bytes of a tensor that stays in the graph's own file
 
 
 class Put(NamedTuple):
     """A graph in a file. payload: bytes of its numbers. layers: paths of the linear layers in it."""
 
-    path: Path
     payload: int
     layers: frozenset[str]
 
 
 class Traces:
-    """The traced graphs of a model. They are kept while the same blocks of the same model are asked for."""
+    """The traced graphs of the last model, while the same blocks are in it."""
 
     def __init__(self) -> None:
-        self.of: tuple[object, ...] = ()
-        self.kept: dict[str, ir.Model] = {}
+        self.name, self.kept = "", dict[str, ir.Model]()
 
-    def __call__(self, graph: Graph, *of: object) -> ir.Model:
-        """A graph of a model that `of` tells from others."""
-        if self.of != of:
-            self.of, self.kept = of, {}
+    def __call__(self, graph: Graph, name: str) -> ir.Model:
+        """name: of the model and its blocks, by which they are told from others."""
+        if name != self.name:
+            self.name, self.kept = name, {}
         if graph.name not in self.kept:
             self.kept[graph.name] = traced(graph)
         return self.kept[graph.name]
 
 
-def save(made: Made, graphs: tuple[Graph, ...], folder: Path, traces: Traces) -> list[Put]:
-    """Write the graphs of a model to a folder. Raises RuntimeError unless exactly the recipe's layers have codes there."""
-    codes = coded(made)
-    stored = made.job["model"].get("stored")
-    dtype = None if stored is None else getattr(torch, str(stored))
-    put = []
-    for graph in graphs:
-        model = traces(graph, made.job["model"], made.recipe.dropped_paths)
-        layers = frozenset(layers_of(model))
-        full = filled(model, weights_of(graph), {p: c for p, c in codes.items() if p in layers}, lambda _: dtype)
-        put.append(Put(_save(full, folder / f"{graph.name}.onnx"), payload(full), layers))
+_traces = Traces()  # of the process: its cells come model by model
+
+
+def write(made: Made, folder: Path) -> Written:
+    """Write the graphs of a model whose recipe is in it, and what its processor needs.
+
+    Raises RuntimeError unless exactly the quantized layers of the recipe are so in the graphs, each in one.
+    """
+    codes, by_library = coded(made), left(made.recipe)
+    put = [_write(graph, made, codes, by_library, folder) for graph in graphs_of(made.loaded, made.job["model"]).graphs]
     _check(made, codes, [path for one in put for path in one.layers])
-    return put
+    made.loaded.processor.save_pretrained(folder)
+    made.loaded.model.config.save_pretrained(folder)
+    if made.loaded.model.generation_config is not None:
+        made.loaded.model.generation_config.save_pretrained(folder)
+    payload = sum(one.payload for one in put)
+    return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
+
+
+def _write(graph: Graph, made: Made, codes: Mapping[str, Codes], by_library: Mapping[str, Scheme], folder: Path) -> Put:
+    model = _traces(graph, canonical_json([made.job["model"], made.recipe.dropped_paths]))
+    layers = frozenset(layers_of(model))
+    stored, own = made.job["model"].get("stored"), _among(by_library, layers)
+    dtype = DTYPES[str(stored)] if stored else None
+    full = filled(model, weights_of(graph), _among(codes, layers), lambda _: dtype, own)
+    path = save(full, graph, folder)
+    if own:
+        round_layers(path, own)
+    return Put(payload_of(path), layers)
+
+
+def save(model: ir.Model, graph: Graph, folder: Path) -> Path:
+    """Write a filled graph to a folder, over what has its name there. Returns the path of its own file."""
+    path = folder / f"{graph.name}.onnx"
+    model.metadata_props[STATES] = json.dumps({s.past: [s.present, s.shape] for s in graph.states})
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL)
+    return path
+
+
+def _among(found: Mapping[str, T], paths: Collection[str]) -> dict[str, T]:
+    return {path: x for path, x in found.items() if path in paths}
 
 
 def weights_of(graph: Graph) -> dict[str, Tensor]:
@@ -68,34 +105,32 @@ def weights_of(graph: Graph) -> dict[str, Tensor]:
 
 
 def coded(made: Made) -> dict[str, Codes]:
-    """The codes of a model. Their zero points are uint8, or floats in the dtype of scales where the method has such."""
+    """The codes of a model. Their zero points are uint8, or numbers in the dtype of scales where the method has such."""
     schemes = made.recipe.schemes
-    return {path: _stored(codes, METHODS[schemes[path].weights.method].zero_point_bits == 16) for path, codes in made.codes.items()}  # fmt: skip
+    return {path: _stored(codes, float_zero(schemes[path].weights)) for path, codes in made.codes.items()}
 
 
-def _stored(codes: Codes, float_zero: bool) -> Codes:
-    from dataclasses import replace
-
-    zero = codes.zero_point
-    if zero is None:
+def _stored(codes: Codes, as_number: bool) -> Codes:
+    if codes.zero_point is None:
         return codes
-    return replace(codes, zero_point=zero.to(codes.scale.dtype if float_zero else torch.uint8))
+    return replace(codes, zero_point=codes.zero_point.to(codes.scale.dtype if as_number else torch.uint8))
 
 
 def _check(made: Made, codes: Mapping[str, Codes], there: list[str]) -> None:
-    planned = made.recipe.schemes.keys() - left(made.recipe).keys()
-    wrong = sorted((planned ^ codes.keys()) | (planned - set(there)) | {p for p in codes if there.count(p) != 1})
+    by_library = left(made.recipe)
+    planned = made.recipe.schemes.keys()
+    wrong = sorted((planned ^ (codes.keys() | by_library.keys())) | {p for p in planned if there.count(p) != 1})
     if wrong:
         raise RuntimeError(
-            f"{len(wrong)} layers have not the codes of the recipe in exactly one graph, such as {wrong[0]}"
+            f"{len(wrong)} layers are not as the recipe has them in exactly one graph, such as {wrong[0]}"
         )
 
 
-def _save(model: ir.Model, path: Path) -> Path:
-    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL)
-    return path
+def payload_of(path: Path) -> int:
+    """The bytes of all numbers of a graph in a file."""
+    held = onnx.load(path, load_external_data=False).graph.initializer
+    return sum(ir.TensorProtoTensor(x).nbytes if not x.external_data else _length(x) for x in held)
 
 
-def payload(model: ir.Model) -> int:
-    """The bytes of all numbers of a graph."""
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+def _length(tensor: onnx.TensorProto) -> int:
+    return int(next(entry.value for entry in tensor.external_data if entry.key == "length"))

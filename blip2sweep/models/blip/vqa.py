@@ -29,6 +29,11 @@ def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[W
     yield Product("language", bert_head(1 + behind.tokens, behind, config))
 
 
+def no_graphs(model: Mapping[str, object]) -> str | None:
+    """See `models.architecture.no_graphs`."""
+    return None
+
+
 def implementation(model: Mapping[str, object]) -> Implementation:
     from blip2sweep.models.blip import answering
 

@@ -81,7 +81,7 @@ def _overflows(verdict: Verdict, model: ModelSection, half: Sequence[str]) -> It
     order = stages(model)
     names = [n for n in verdict.beyond_half if stage_of(n, order).name in half]
     if names:
-        yield f"numbers beyond what float16 can hold in {listed(names)} (model.dtype=bfloat16 or float32 can)"
+        yield f"numbers beyond what float16 can hold in {listed(names)} (model.dtype and model.stored of bfloat16 or float32 can)"
 
 
 # ---- made once

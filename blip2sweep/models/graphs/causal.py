@@ -18,8 +18,6 @@ from blip2sweep.models.graphs.past import LENGTH, cache_of, presents, states
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-# `model_type` of text configs whose decoders are such. Their blocks read all tokens, or the last ones (sliding windows).
-DECODERS = frozenset({"llama", "mistral", "qwen2", "gemma", "gemma3_text"})
 KINDS = "full_attention", "sliding_attention"
 TOKENS = {0: "rows", 1: "tokens"}
 

@@ -13,14 +13,19 @@ from typing import cast
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import Family, Implementation, Stage
+from blip2sweep.models.fields import field
 from blip2sweep.models.image_text.work import work
 from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.wire.model_section import ModelSection, PartSection
 
-__all__ = ["FAMILIES", "MODEL_TYPE", "implementation", "stages", "work"]
+__all__ = ["FAMILIES", "MODEL_TYPE", "implementation", "no_graphs", "stages", "work"]
 
 MODEL_TYPE = None  # `config.model_type` of the model's YAML
 FAMILIES = {"decoder": Family(())}
+# By `model_type`: towers and decoders that can be graphs (graphs.py, models/graphs/causal.py). Qwen's cannot: their towers
+# read patches of any number, and the masks between them depend on the pictures.
+IN_GRAPHS = frozenset({"llava", "llava_next", "llava_onevision", "paligemma", "gemma3", "internvl", "idefics3"})
+TEXT_IN_GRAPHS = frozenset({"llama", "mistral", "qwen2", "gemma", "gemma3_text"})
 CONNECTORS = ("model.multi_modal_projector", "model.connector", "model.image_newline")
 
 
@@ -39,6 +44,16 @@ def stages(model: Mapping[str, object]) -> tuple[Stage, ...]:
         Stage(CONNECTOR, (*connector, *CONNECTORS), connector, residual=False),
         Stage(LANGUAGE, ("",), language),
     )
+
+
+def no_graphs(model: Mapping[str, object]) -> str | None:
+    """See `models.architecture.no_graphs`. A text type that the config leaves out is asked where the graphs are made."""
+    kind, text = (field(name, model) for name in ("config.model_type", "config.text_config.model_type"))
+    if kind not in IN_GRAPHS:
+        return f"no graphs of models of type {kind}; right: one of {', '.join(sorted(IN_GRAPHS))}, or backend=torch"
+    if text is not None and text not in TEXT_IN_GRAPHS:
+        return f"no graphs of a decoder of type {text}; right: one of {', '.join(sorted(TEXT_IN_GRAPHS))}, or backend=torch"
+    return None
 
 
 def _stacks(parts: Mapping[str, PartSection], role: str) -> tuple[str, ...]:

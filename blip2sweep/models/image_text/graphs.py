@@ -79,7 +79,7 @@ class Connected(OfOutput):
         self.tower, self.projector = model.model.vision_model, model.model.connector
 
 
-# By `model_type`: blip2sweep/models/image_text/__init__.py has the same names for planning.
+# By `model_type`; planning has the same names (IN_GRAPHS).
 SEEING: dict[str, type[Seeing]] = {
     "llava": Seeing,
     "llava_next": Seeing,

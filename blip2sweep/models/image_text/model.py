@@ -13,14 +13,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import ImageStage
 from blip2sweep.models.checkpoints import shown
-from blip2sweep.models.image_text import stages
+from blip2sweep.models.graphs import Graphs
+from blip2sweep.models.image_text import no_graphs, stages
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.image_text.language import Decoder
+from blip2sweep.models.image_text.over_graphs import graphs
 from blip2sweep.models.image_text.pixels import pixel_rows
 from blip2sweep.models.image_text.processor import read_processor
 from blip2sweep.models.image_text.vision import Connector, Tower, Vision
-from blip2sweep.models.language import Language
 from blip2sweep.models.part import VISION
 from blip2sweep.models.ragged import Rows
 from blip2sweep.wire.model_section import ModelSection, StackSection
@@ -80,5 +81,11 @@ class ImageText:
         (stack,) = (s for p in self.section["parts"].values() if p.get("role") == VISION for s in p["stacks"].values())
         return stack
 
-    def language(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Language:
+    def language(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Decoder:
         return Decoder(model, processor, Chat(processor, self.section.get("chat")), self.adapter)
+
+    def graphs(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Graphs:
+        """See `HasGraphs`."""
+        if why := no_graphs({"config": model.config.to_dict()}):
+            raise UserError(why)
+        return graphs(model, self.language(model, processor, family))

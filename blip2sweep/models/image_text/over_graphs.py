@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Pictures:
     """An `ImageStage`: pixels -> the features that the language model reads, one row of tokens for each picture."""
 

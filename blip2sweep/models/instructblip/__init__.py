@@ -43,6 +43,13 @@ def work(model: Mapping[str, object], config: Sizes, asked: Asked) -> Iterator[W
     yield from language_work(FAMILIES[str(model["family"])].stacks, config, n, asked)
 
 
+def no_graphs(model: Mapping[str, object]) -> str | None:
+    """See `models.architecture.no_graphs`."""
+    if model["family"] == "llama":
+        return None
+    return f"no graphs of InstructBLIP with {model['family']}; right: with llama, or backend=torch"
+
+
 def implementation(model: Mapping[str, object]) -> Implementation:
     from blip2sweep.models.instructblip import model as own
 

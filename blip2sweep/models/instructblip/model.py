@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
+from blip2sweep.errors import UserError
 from blip2sweep.models.blip2.forward import QueriesFirst, Vision
 from blip2sweep.models.blip2.model import config_mistakes, pixels
+from blip2sweep.models.instructblip import no_graphs
+from blip2sweep.models.instructblip.graphs import graphs as graphs_of
 from blip2sweep.models.instructblip.processor import read_processor
 from blip2sweep.models.llama import Llama
 from blip2sweep.models.t5 import T5
@@ -20,10 +23,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from blip2sweep.models.architecture import ImageStage
+    from blip2sweep.models.graphs import Graphs
     from blip2sweep.models.language import Language
     from blip2sweep.models.ragged import Rows
 
-__all__ = ["config_class", "config_mistakes", "image_stages", "language", "model_class", "pixels", "read_processor"]
+__all__ = [
+    "config_class", "config_mistakes", "graphs", "image_stages", "language", "model_class", "pixels", "read_processor",
+]  # fmt: skip
 
 config_class, model_class = InstructBlipConfig, InstructBlipForConditionalGeneration
 LANGUAGES: dict[str, type[Llama] | type[T5]] = {"llama": Llama, "t5": T5}
@@ -36,6 +42,15 @@ def image_stages(model: InstructBlipForConditionalGeneration, where: torch.devic
 def language(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, family: str) -> Language:
     inputs = InstructedQueries(model, processor)
     return LANGUAGES[family](Instructed(model.language_model, processor.tokenizer, "language_model", inputs))
+
+
+def graphs(model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor, family: str) -> Graphs:
+    """See `HasGraphs`."""
+    if why := no_graphs({"family": family}):
+        raise UserError(why)
+    inputs = InstructedQueries(model, processor)
+    own = Llama(Instructed(model.language_model, processor.tokenizer, "language_model", inputs))
+    return graphs_of(model, own, inputs)
 
 
 class Instruction(Prompt):
@@ -73,6 +88,10 @@ class InstructedQueries(QueriesFirst):
         """The token ids of texts for the Q-Former, with the special tokens that its tokenizer sets around them."""
         return self.tokenizer(list(texts), return_attention_mask=False).input_ids if texts else []
 
+    def asked(self, prompts: Sequence[Ids]) -> list[Ids]:
+        """The token ids by which the Q-Former reads prompts."""
+        return [p.question for p in prompts if isinstance(p, Instruction)]
+
     def queries(self, pictures: Rows, prompts: Sequence[Ids]) -> Tensor:
         """Query features (batch, num_query_tokens, width of the Q-Former) of pictures and questions.
 
@@ -80,9 +99,7 @@ class InstructedQueries(QueriesFirst):
         """
         self._check(pictures.values, len(prompts))
         tokens = self.model.query_tokens.expand(len(prompts), -1, -1)
-        ids, own = padded(
-            [p.question for p in prompts if isinstance(p, Instruction)], self.tokenizer.pad_token_id, left=False
-        )
+        ids, own = padded(self.asked(prompts), self.tokenizer.pad_token_id, left=False)
         mask = torch.cat([torch.ones(tokens.shape[:2], dtype=torch.long), own], 1).to(tokens.device)
         out = self.model.qformer(
             input_ids=ids.to(tokens.device), attention_mask=mask, query_embeds=tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,10 +32,15 @@ def same_texts_and_likelihoods(loaded: Loaded, own: Graphs, data: TaskData, gene
     expected, found = (
         evaluate(x, data, generation, nll_references=2, batch_size=8).records for x in (loaded, in_torch(loaded, own))
     )
+    same(expected, found)
+
+
+def same(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:
+    """Assert that two evaluations agree."""
     for name in ("id", "text", "tokens", "nll_tokens"):
         assert [r[name] for r in found] == [r[name] for r in expected]
     assert [r["nll_sum"] for r in found] == pytest.approx([r["nll_sum"] for r in expected], rel=1e-5, abs=1e-4)
-    assert len({r["text"] for r in expected}) > 1
+    assert len({(r["text"], r["nll_sum"]) for r in expected}) > 2
 
 
 def layers_are_found(loaded: Loaded, own: Graphs) -> None:
