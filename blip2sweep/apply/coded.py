@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from blip2sweep.apply.patch import Made, Patch
 from blip2sweep.compression.quantize.codes import Codes, as_stored, dequantize
 from blip2sweep.compression.quantize.folds import folds, folds_of
-from blip2sweep.compression.quantize.layer import telling_codes
+from blip2sweep.compression.quantize.layer import scale_dtype, telling_codes
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.step import QUANTIZE
 from blip2sweep.compression.undo import Undo
@@ -75,9 +75,9 @@ def _with_scales(patch: Patch, told: dict[str, Codes], found: list[Folded]) -> t
         before = model.get_submodule(f.before)
         _divide(before, f, told, patch.over)
         for path in f.others:
-            weight = model.get_submodule(path).weight
-            assert isinstance(weight, Tensor)
-            patch.over.data(weight, (weight.float() * f.s).to(weight.dtype))
+            reader = model.get_submodule(path)
+            weight = reader.get_parameter("weight")
+            patch.over.data(weight, as_stored(weight.float() * f.s, scale_dtype(reader)).to(weight.dtype))
         outputs = divided.setdefault(f.before, torch.ones(_outputs(before), device=f.s.device))
         outputs[f.rows] *= f.s
     return {path: c for path, c in told.items() if _is_of(model.get_submodule(path), c)}, divided
@@ -142,9 +142,9 @@ def _divide(module: nn.Module, f: Folded, told: dict[str, Codes], undo: Undo) ->
         told[f.before] = _with_rows(told[f.before], f)
         undo.data(module.weight, dequantize(told[f.before]).to(module.weight.device, module.weight.dtype))
     else:
-        undo.data(module.weight, _divided(module.weight, f))
+        undo.data(module.weight, _divided(module.weight, f, scale_dtype(module)))
     if module.bias is not None:
-        undo.data(module.bias, _divided(module.bias, f))
+        undo.data(module.bias, _divided(module.bias, f, scale_dtype(module)))
 
 
 def _with_rows(codes: Codes, f: Folded) -> Codes:
@@ -153,11 +153,11 @@ def _with_rows(codes: Codes, f: Folded) -> Codes:
     return replace(codes, scale=as_stored(scale, codes.scale.dtype).to(codes.scale.dtype))
 
 
-def _divided(x: Tensor, f: Folded, offset: float = 0.0) -> Tensor:
-    """A weight (out, …) or bias (out). offset: what the module adds to it."""
+def _divided(x: Tensor, f: Folded, stored: torch.dtype, offset: float = 0.0) -> Tensor:
+    """A weight (out, …) or bias (out). stored: its dtype where it is written. offset: what the module adds to it."""
     new, s = x.detach().float() + offset, f.s.to(x.device)
     new[f.rows] = new[f.rows] / s.reshape(-1, *[1] * (x.dim() - 1))
-    return (new - offset).to(x.dtype)
+    return as_stored(new - offset, stored).to(x.dtype)
 
 
 def _divide_norm(module: nn.Module, f: Folded, undo: Undo) -> None:
@@ -165,15 +165,15 @@ def _divide_norm(module: nn.Module, f: Folded, undo: Undo) -> None:
 
     Raises RuntimeError for a module that is neither.
     """
-    weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
+    weight, bias, stored = module.get_parameter("weight"), getattr(module, "bias", None), scale_dtype(module)
     x = torch.randn(8, len(weight), generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
-    expected, original = _divided(module(x).float().T, f).T, weight.data
+    expected, original = _divided(module(x).float().T, f, torch.float32).T, weight.data
     if isinstance(bias, Tensor):
-        undo.data(bias, _divided(bias, f))
+        undo.data(bias, _divided(bias, f, stored))
     for offset in (0.0, 1.0):
         weight.data = original
-        undo.data(weight, _divided(weight, f, offset))
+        undo.data(weight, _divided(weight, f, stored, offset))
         error = (module(x).float() - expected).norm() / expected.norm()
-        if error < 16 * torch.finfo(weight.dtype).eps:
+        if error < 16 * torch.finfo(stored).eps:
             return
     raise RuntimeError(f"{f.before}: no norm whose weight can be divided by a scale")

@@ -54,13 +54,12 @@ def each(layers: Layers, why: Callable[[Linear, Scheme], str | None]) -> Iterato
 
 def no_codes(weights: Weights) -> str | None:
     """Why a method's weights are no integers with a scale and an integer zero point."""
-    method, name, right = METHODS.get(weights.method), weights.method, "right: such as quant=rtn, mse, gptq or awq"
-    if method is not None and method.number_zero and method.scale_bits is None:
+    method, name, right = METHODS.known(weights.method), weights.method, "right: such as quant=rtn, mse, gptq or awq"
+    if method.number_zero and method.has_codes:
         return f"{name} has zero points that are no integers; {right}"
-    if method is not None and method.prescale:
+    if method.prescale and method.has_codes:
         return f"{name} divides inputs by a vector of its own; {right}"
-    own = method is not None and method.type == "int" and method.scale_bits is None and method.backend is None
-    return None if own else f"{name} makes no integer codes with scales; {right}"
+    return None if method.has_codes else f"{name} makes no integer codes with scales; {right}"
 
 
 def connector(recipe: Recipe, library: str) -> Iterator[str]:

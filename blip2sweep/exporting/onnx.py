@@ -41,17 +41,15 @@ def _of_recipe(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_layer(layer: Linear, scheme: Scheme) -> str | None:
-    own, method = scheme.weights, METHODS.get(scheme.weights.method)
+    own, method = scheme.weights, METHODS.known(scheme.weights.method)
     if own.packed:
         return "packed layers are torch's; right: without quant.packed"
     if scheme.input_activations:
         return "inputs are quantized by torch alone; right: without quant.input"
-    if method is not None and method.backend == RUNTIME:
+    if method.backend == RUNTIME:
         return None
-    number_zero = method is not None and method.number_zero and method.scale_bits is None
-    prescale = method is not None and method.prescale
-    if (why := no_codes(own)) and not number_zero and not prescale:  # of which there are operators
-        return why
+    if not method.has_codes:  # for numbers as zero points and for prescales there are operators
+        return no_codes(own)
     return mistake(own, layer.in_features)
 
 

@@ -62,10 +62,10 @@ def _of_recipe(recipe: Recipe) -> Iterator[str]:
 
 
 def _of_layer(layer: Linear, scheme: Scheme) -> Iterator[str]:
-    own, method = scheme.weights, METHODS.get(scheme.weights.method)
-    if method is not None and method.backend == EXTRA:
+    own, method = scheme.weights, METHODS.known(scheme.weights.method)
+    if method.backend == EXTRA:
         return  # NNCF makes them of the graphs
-    if method is None or method.type != "int" or method.extra == "bitsandbytes" or method.name == "minmax":
+    if not method.has_codes:
         yield f"{own.method} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
     elif own.num_bits not in BITS:
         yield f"no type of {own.num_bits} bits; right: quant.bits of {', '.join(map(str, BITS))}"

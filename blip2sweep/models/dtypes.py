@@ -11,6 +11,7 @@ from blip2sweep.wire.model_section import ModelSection
 NAMES = ("float32", "bfloat16", "float16")
 HALF = ("bfloat16", "float16")
 HALF_BITS = 16
+STORED = "stored_dtype"  # an attribute of modules whose numbers were rounded to a narrower dtype when they were loaded
 BITS = {"float32": 32, "bfloat16": HALF_BITS, "float16": HALF_BITS}  # of a number
 
 

@@ -19,7 +19,7 @@ from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import ImageStage, Processor, Stage, implementation, stage_of
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
-from blip2sweep.models.dtypes import narrowed, stage_dtypes, stored_dtypes
+from blip2sweep.models.dtypes import STORED, narrowed, stage_dtypes, stored_dtypes
 from blip2sweep.models.language import Language
 from blip2sweep.models.processor import load_processor
 from blip2sweep.models.tensors import report_mistakes
@@ -153,7 +153,8 @@ def cast(model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...])
 
 
 def round_to(model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, ...]) -> None:
-    """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in."""
+    """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in, and its module
+    has the other one as an attribute."""
     for name, tensor, dtype in _floating(model, stored, stages):
         if tensor.dtype != dtype:
             if tensor.is_meta:
@@ -161,6 +162,7 @@ def round_to(model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, .
                     f"model.stored: {name} lies on no device; right: a model.device_map that holds all of it"
                 )
             tensor.data = tensor.data.to(dtype).to(tensor.dtype)
+            setattr(model.get_submodule(name.rpartition(".")[0]), STORED, dtype)
 
 
 def _floating(

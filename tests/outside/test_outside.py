@@ -13,6 +13,7 @@ import pytest
 
 import blip2sweep
 from blip2sweep import outside
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.commands.doctor import print_checks
 from blip2sweep.commands.other_users import its_code, its_commands
 from blip2sweep.commands.rescore import score_results
@@ -300,6 +301,27 @@ def test_somebody_elses_code_is_named_and_makes_no_table(
     assert outside_code(tmp_path) == code
     monkeypatch.setattr("blip2sweep.results.sweeps.os.geteuid", lambda: os.getuid() + 1)
     assert outside_code(tmp_path) == {}
+
+
+HANDS_OUT = """
+from blip2sweep.compression.quantize import Method, rtn
+
+METHOD = Method("own_codes", bits=(2, 4), strategies=("channel",), options={"symmetric": True})
+codes = rtn.codes
+"""
+
+
+def test_a_method_may_hand_out_codes(put: Put) -> None:
+    put("methods", "own_codes", HANDS_OUT)
+    put("methods", "toy_shift", METHOD.replace(", scale_bits=8", ""))
+    cell = next(
+        c.job() for c in plan(*SMALL, "quant.method=own_codes", "quant.bits=4").cells.values() if not c.recipe.empty
+    )
+    made = TorchBackend({"device": "cpu"}).made(cell)
+    assert made.codes.keys() == made.recipe.schemes.keys()
+    assert METHODS["own_codes"].has_codes
+    assert not METHODS["toy_shift"].has_codes
+    assert METHODS["toy_shift"].scale_bits == 32  # nobody rounds its scales
 
 
 # ---- what is wrong

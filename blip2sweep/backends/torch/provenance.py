@@ -46,7 +46,7 @@ def computed_by(device: str = "cpu") -> str:
     """
     on_gpu = device.startswith("cuda")
     kind = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    own = f"semantics {SEMANTICS} {semantics(METHODS, STEPS)} {versions()} {kind}"
+    own = f"semantics {SEMANTICS} {semantics(METHODS, STEPS, METHODS)} {versions()} {kind}"
     return f"{own} {outside.in_use()}" if outside.in_use() else own
 
 

@@ -1,7 +1,8 @@
 """What each method takes: widths, strategies and options. No torch here, so that planning can read it.
 
-One file a method holds the arithmetic, two verbs at most:
-    apply(weight, bias, weights) -> (weight, bias)                  methods that see weights alone
+One file a method holds the arithmetic, one verb:
+    codes(weight, weights, scale_dtype) -> Codes                    methods that see weights alone, and make integers of them
+    apply(weight, bias, weights) -> (weight, bias)                  other methods that see weights alone
     calibrated(weight, weights, statistics) -> Result               methods that have seen the layer's inputs
 
 A method of a back end (`Method.backend`) has no such file: the library of that back end rounds the layers of its graphs.
@@ -11,7 +12,7 @@ A method from outside is the same file with METHOD, its entry, in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -84,6 +85,11 @@ class Method:
         return bits in self.bits
 
     @property
+    def has_codes(self) -> bool:
+        """Whether it hands out its integers (codes.py), with scales as the model stores them. Others give numbers alone."""
+        return self.type == "int" and self.scale_bits is None and self.backend is None
+
+    @property
     def missing(self) -> str | None:
         """The extra to install. None where its library is installed."""
         return self.extra if self.extra and not installed(self.library or self.extra) else None
@@ -130,7 +136,7 @@ class Methods(dict[str, Method]):
         try:
             return self[name]
         except (KeyError, UserError):
-            return Method(name, tuple(range(1, 17)), ("",))
+            return Method(name, tuple(range(1, 17)), ("",), scale_bits=32)
 
 
 def of_module(name: str, found: outside.OutsideModule) -> Method:
@@ -146,8 +152,10 @@ def of_module(name: str, found: outside.OutsideModule) -> Method:
         raise UserError(
             f"{found.where}: METHOD has folds or searches, which are those of awq; right: a method with its own calibrated"
         )
-    found.having(("calibrated",) if method.calibrates else ("apply",))
-    return method
+    hands_out = hasattr(found.module, "codes")
+    found.having(("calibrated",) if method.calibrates else ("codes" if hands_out else "apply",))
+    known = hands_out or method.scale_bits is not None
+    return method if known else replace(method, scale_bits=32)  # nobody rounds its scales
 
 
 def arithmetic(method: str) -> ModuleType:

@@ -17,6 +17,7 @@ from blip2sweep.compression.quantize.scheme import Activations, Scheme
 from blip2sweep.compression.undo import Undo
 from blip2sweep.compression.zeros import kept, with_zeros
 from blip2sweep.errors import UserError
+from blip2sweep.models.dtypes import STORED
 
 Method = Callable[..., tuple[Tensor, Tensor | None]]
 _told: ContextVar[dict[str, Codes] | None] = ContextVar("codes", default=None)
@@ -70,9 +71,10 @@ def _tell(path: str, codes: Codes | None) -> None:
         told[path] = codes
 
 
-def scale_dtype(module: nn.Linear) -> torch.dtype:
-    """The dtype in which the scales of a layer are stored."""
-    return module.weight.dtype
+def scale_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype in which the scales of a layer, and the numbers of any module, are stored."""
+    stored: torch.dtype = getattr(module, STORED, module.get_parameter("weight").dtype)
+    return stored
 
 
 def _linear(path: str, module: nn.Module) -> nn.Linear:

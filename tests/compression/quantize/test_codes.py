@@ -22,6 +22,7 @@ from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.undo import Undo
 from blip2sweep.compression.zeros import mark
+from blip2sweep.models.dtypes import STORED
 from blip2sweep.models.part import Linear
 from tests.compression.quantize.test_gptq import layer
 from tests.compression.quantize.test_methods import tensors
@@ -104,6 +105,16 @@ def test_hqqs_zero_points_are_numbers(bits: int, group: int | None, dtype: torch
     assert codes.zero_point is not None
     if dtype.itemsize == 2:
         assert torch.equal(codes.zero_point, codes.zero_point.to(dtype).float())
+
+
+def test_methods_that_hand_out_codes_say_so_without_torch() -> None:
+    said = {name for name, method in METHODS.items() if method.has_codes}
+    assert said == {*METHODS_WITH_CODES, "hqq"}
+    assert {name for name in said if not METHODS[name].calibrates} == {
+        name
+        for name in METHODS
+        if not METHODS[name].backend and not METHODS[name].missing and hasattr(arithmetic(name), "codes")
+    }
 
 
 # ---- against what was there before codes, in float32
@@ -202,6 +213,16 @@ def test_a_layer_tells_its_codes(dtype: torch.dtype, sparse: bool) -> None:
         exchange("x", module, scheme, undo, Prepared("k", None, codes=codes))
         assert again["x"] is codes
         assert torch.equal(module.weight, dequantize(codes).to(dtype))
+
+
+def test_scales_are_those_of_the_dtype_in_which_a_layer_is_stored() -> None:
+    module, scheme = linear(), Scheme(weights_of("rtn", 3, "channel", False, 0))
+    setattr(module, STORED, torch.float16)
+    with Undo() as undo, telling_codes() as told:
+        exchange("x", module, scheme, undo)
+        assert told["x"].scale.dtype == torch.float16
+        assert torch.equal(module.weight, dequantize(told["x"]))
+        assert not torch.equal(module.weight, module.weight.half().float())  # it computes in float32
 
 
 def test_a_zero_point_between_two_codes_has_no_zeros_to_keep() -> None:
