@@ -26,7 +26,7 @@ def where(path: Path) -> str:
 
 def words(text: str) -> set[str]:
     """Of a text or an identifier, in small letters: `bits_vit` has two."""
-    return {w.lower() for w in re.findall("[A-Za-z]+", re.sub("(?i)tensorrt[-_]llm", "", text))}  # a product's name
+    return {w.lower() for w in re.findall("[A-Za-z]+", re.sub("(?i)tensorrt[-_]llm|llm_int8", "", text))}  # names of products and of their options
 
 
 def texts(path: Path) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
@@ -23,6 +23,10 @@ from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.wire.pack import CellJob, JsonObject, Settings
 from blip2sweep.workers.run_cell import unusable
 
+if TYPE_CHECKING:
+    from blip2sweep.exporting.made import Made
+
+Maker = Callable[[CellJob], "Made"]
 OWN = {"openvino": "openvino", "onnxruntime": "onnx"}  # {back end: the format it runs}
 WITHIN = 0.01  # of the row's model_bytes, what the payload may differ
 
@@ -49,7 +53,7 @@ def run_export(
     settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
     if config is not None:
         settings |= Settings(cache=config.get("cache"), cache_gb=config.get("cache_gb"))
-    return export(job, *to, purpose, settings)
+    return export(job, *to, purpose, lambda job: _in_torch(job, settings))
 
 
 def is_key(words: Sequence[str]) -> bool:
@@ -74,18 +78,16 @@ def job_of_key(output_dir: Path, key: str) -> CellJob:
     return found[keys[0]]
 
 
-def export(job: CellJob, form: str, to: Path, purpose: str | None, settings: Settings) -> list[str]:
+def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker) -> list[str]:
     """Write a cell's model. Returns what there is to say.
 
-    form: a name of `exporting.FORMATS`. settings: of the torch back end, which makes the model. Raises UserError with all
-    that the format cannot hold, before anything is computed.
+    form: a name of `exporting.FORMATS`. maker: what makes the model. Raises UserError with all that the format cannot
+    hold, before anything is computed.
     """
     written_by, recipe = format_of(form), recipe_of(job)
     _check(job, recipe, written_by, form, purpose)
     check_free(to, "--to")
-    from blip2sweep.backends.torch.backend import TorchBackend
-
-    made = TorchBackend(settings).made(job)
+    made = maker(job)
     with whole(to) as folder:
         written = written_by.write(made, folder, purpose)
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
@@ -93,6 +95,13 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, settings: Set
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
     sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
     return [told, f"{sizes}; {_compared(written.payload, manifest['model_bytes'])}", *written.notes]
+
+
+def _in_torch(job: CellJob, settings: Settings) -> Made:
+    """A job's model, made by the torch back end."""
+    from blip2sweep.backends.torch.backend import TorchBackend
+
+    return TorchBackend(settings).made(job)
 
 
 def _compared(payload: int, expected: float | None) -> str:

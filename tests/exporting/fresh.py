@@ -57,7 +57,9 @@ def _texts(model: Any, folder: Path, images: Sequence[str]) -> list[str]:
     from PIL import Image
     from transformers import AutoProcessor
 
-    processor, found = AutoProcessor.from_pretrained(folder), []
+    processor, found = AutoProcessor.from_pretrained(folder), list[str]()
+    if getattr(processor, "chat_template", None):  # its text is another one, and its weights say enough
+        return found
     for image in images:
         batch = processor(images=Image.open(image).convert("RGB"), text="", return_tensors="pt")
         ids = model.generate(**batch, do_sample=False, max_new_tokens=32)[:, batch["input_ids"].shape[1] :]
