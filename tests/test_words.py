@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"vit", "qformer", "llm"}
 MAY = ("blip2sweep/models/", "blip2sweep/importing/")
+OF_OTHERS = re.compile("(?i)tensorrt[-_]llm|llm_int8_skip_modules")  # a product, an argument of transformers
 NAMES = ("name", "id", "attr", "arg", "asname", "module", "rest")  # fields of a syntax tree that hold identifiers
 
 
@@ -26,7 +27,7 @@ def where(path: Path) -> str:
 
 def words(text: str) -> set[str]:
     """Of a text or an identifier, in small letters: `bits_vit` has two."""
-    return {w.lower() for w in re.findall("[A-Za-z]+", re.sub("(?i)tensorrt[-_]llm|llm_int8", "", text))}  # names of products and of their options
+    return {w.lower() for w in re.findall("[A-Za-z]+", OF_OTHERS.sub("", text))}
 
 
 def texts(path: Path) -> Iterator[str]:

@@ -22,6 +22,7 @@ from blip2sweep.errors import UserError
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
 SAME = ("model", "weights", "dtype", "stored", "task", "data", "generation", "chat", "backend")
+ORIGINAL = "original"  # weights of the baseline of a checkpoint that is quantized already
 NO_BASELINE = "no baseline cell, so there is no drop to show; right: run the same command once more, or add part=none"
 
 
@@ -85,7 +86,10 @@ def refuse_mixed(table: pd.DataFrame, columns: Sequence[str] = SAME) -> None:
     The message says which kinds there are, and how many.
     """
     for column in (c for c in columns if c in table):
-        kinds = {str(v): own for v, own in table.groupby(table[column].map(str))}
+        values = table[column]
+        if column == "weights" and ORIGINAL in table:  # a quantized checkpoint is compared with what it was made from
+            values = table[ORIGINAL].where(table[ORIGINAL].notna(), values)
+        kinds = {str(v): own for v, own in table.groupby(values.map(str))}
         if len(kinds) > 1:
             names, counts = _kind_names(column, kinds), [str(len(own)) for own in kinds.values()]
             more = ", …" if len(kinds) > MOST_KINDS else ""

@@ -11,7 +11,7 @@ from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.cells import all_blocks, one_seed, quantized
 from blip2sweep.analysis.recipes import entries, part_names, part_of
 
-FREE = 16  # the width of a part that is left alone, in bits
+FREE = 16  # the width that stands for a part that is left alone, whatever its numbers are stored in
 
 
 def width_grid(cells: pd.DataFrame, metric: str) -> pd.DataFrame:

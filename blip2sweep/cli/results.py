@@ -85,8 +85,8 @@ def rescore(
 
 
 def import_results(
-    what: Annotated[str, typer.Argument(help="blip2-coco (the published study), or csv.")],
-    path: Annotated[Path, typer.Argument(help="The study's folder, or the CSV file.")],
+    what: Annotated[str, typer.Argument(help="blip2-coco (the published study), csv, or predictions.")],
+    path: Annotated[Path, typer.Argument(help="The study's folder, or the file.")],
     metrics: Annotated[str, typer.Option(help="blip2-coco: metrics to score again, for intervals.")] = "cider",
     model: Annotated[
         str | None, typer.Option(help="csv: the rows' model; else its column, else blip2-opt-2.7b.")
@@ -100,7 +100,9 @@ def import_results(
     ] = None,
     constants: Annotated[
         list[str] | None,
-        typer.Option("--set", help="csv: MEANING=VALUE for every line, such as part=language or method=gptq."),
+        typer.Option(
+            "--set", help="csv: MEANING=VALUE of all lines, such as part=language. predictions: backend=vllm."
+        ),
     ] = None,
     scale: Annotated[
         list[str] | None, typer.Option(help="csv: METRIC=100 where its column has percentages, METRIC=1 where not.")
@@ -108,6 +110,7 @@ def import_results(
     decimal: Annotated[
         str | None, typer.Option(help="csv: comma or point, where numbers such as 1,234 may be either.")
     ] = None,
+    like: Annotated[str | None, typer.Option(help="predictions: the key of a cell of the same samples.")] = None,
     output_dir: OutputDir = DEFAULT,
 ) -> None:
     """Take results of others into the ledger: what was really done, no-ops marked, duplicates merged."""
@@ -115,7 +118,7 @@ def import_results(
     from blip2sweep.importing.table_csv import Options
 
     options = Options(model, task, params, tuple(columns or ()), tuple(constants or ()), tuple(scale or ()), decimal)
-    say(*import_what(what, path, output_dir, metrics, options))
+    say(*import_what(what, path, output_dir, metrics, options, like))
 
 
 def report(

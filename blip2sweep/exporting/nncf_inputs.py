@@ -126,7 +126,7 @@ class GraphInputs:
     def _read(self, picture: Rows, prompt: Ids, reference: Ids) -> None:
         """A decoder reads prompt and reference at once, as while it is trained. Others read them one after the other."""
         language = self._language
-        if isinstance(language, GraphDecoder):
+        if isinstance(language, GraphDecoder) and language.one_stream:
             language.prefill(picture, [language.as_read(prompt, reference)])
         else:
             language.prefill(picture, [prompt]).likelihood([reference])

@@ -108,6 +108,8 @@ class Cell:
             **({"libraries": rounded_by} if (rounded_by := libraries(self.recipe)) else {}),
             **({"outside": outside.identity(self.outside)} if self.outside else {}),
             **({"chat": {**self.chat, "rounds": rounds_of(self.chat)}} if self.chat else {}),
+            # A row names one baseline. So a cell that is compared with another one is another cell.
+            **({"original": self.original.fingerprint} if self.original else {}),
         }
 
     @cached_property
@@ -149,6 +151,7 @@ class Cell:
         columns = {
             "model": self.model.name,
             "weights": self.model.fingerprint[:12],
+            **({} if self.original is None else {"original": self.original.fingerprint[:12]}),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
             "stored": self.model.stored,
@@ -179,7 +182,7 @@ class Cell:
         if own.held is None:
             return found
         plain = {**recipe_columns(self._untouched, own.numbers), "params": own.params}
-        return held_columns(own.held, self.recipe, own.anatomy, found, plain)
+        return held_columns(own.held, self.recipe, own.anatomy, found, plain, self.original is not None)
 
     def job(self) -> CellJob:
         """What a worker needs to run the cell, as JSON. It contains nothing of Hydra."""

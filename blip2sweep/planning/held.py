@@ -6,6 +6,7 @@ Such a model is evaluated as it is. Its widths are those of its files, and its s
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.block_params import names_in_files
 from blip2sweep.models.checkpoints import Weights, listed
+from blip2sweep.models.checkpoints.headers import BITS
 from blip2sweep.models.checkpoints.packed import Packed
 from blip2sweep.models.checkpoints.quantized import COMPRESSED
 from blip2sweep.models.part import ROLES, Linear, Part
@@ -29,12 +31,13 @@ MIXED = "mixed"
 class Held:
     """What a checkpoint holds. layers: {path in the model: its integers} of the parts' layers; others: those elsewhere.
 
-    bits: all that is stored in the files.
+    bits: all that is stored in the files. number_bits: of most of their numbers that are not quantized.
     """
 
     layers: Mapping[str, Packed]
     others: Sequence[Packed]
     bits: int
+    number_bits: int
 
     @property
     def all(self) -> Sequence[Packed]:
@@ -47,7 +50,11 @@ def held(weights: Weights, anatomy: Anatomy) -> Held | None:
         return None
     paths = names_in_files(weights.tensors, anatomy)
     inside = {paths[name]: x for name, x in weights.packed.items() if name in paths}
-    return Held(inside, [x for name, x in weights.packed.items() if name not in paths], weights.bits)
+    others = [x for name, x in weights.packed.items() if name not in paths]
+    packed, plain = {f"{name}.weight" for name in weights.packed}, Counter[int]()
+    for name, tensor in weights.tensors.items():
+        plain[BITS[tensor.dtype]] += 0 if name in packed else math.prod(tensor.shape)
+    return Held(inside, others, weights.bits, plain.most_common(1)[0][0])
 
 
 def check_untouched(own: Held, recipe: Recipe) -> None:
@@ -67,35 +74,41 @@ def check_untouched(own: Held, recipe: Recipe) -> None:
 
 
 def held_columns(
-    own: Held, recipe: Recipe, anatomy: Anatomy, columns: Mapping[str, object], untouched: Mapping[str, object]
-) -> dict[str, object]:
+    own: Held, recipe: Recipe, anatomy: Anatomy, columns: Mapping[str, object], untouched: Mapping[str, object],
+    compared: bool,
+) -> dict[str, object]:  # fmt: skip
     """The columns of a recipe with what the checkpoint itself is put beside it.
 
-    columns, untouched: of the recipe, and of the empty one, on a plain checkpoint.
+    columns, untouched: of the recipe, and of the empty one, on a plain checkpoint. compared: with an original. What the
+    row's recipe is then is all that the original does not have; else it is what is done to the checkpoint.
     """
     entries = [e for p in anatomy.parts.values() for e in _entries(p, own)]
-    parts = {n: p for n, p in anatomy.parts.items() if any(x.path in own.layers for x in p.linears)}
-    more = [n for n, p in recipe.parts.items() if not p.empty and n not in parts]
-    named = [n for n in anatomy.parts if n in parts or n in more]
-    told: dict[str, object] = {
+    told = {
         **columns,
-        "part": "all" if len(named) == len(anatomy.parts) else "+".join(named) or "none",
         **{f"bits_{n}": _mean([n], own, recipe, anatomy) for n in anatomy.parts},
         **_role_bits(own, recipe, anatomy),
-        "recipe": "; ".join(
-            w for w in (text(entries) if entries else "", str(columns["recipe"])) if w not in ("", "none")
-        ),
-        "recipe_json": _together(entries, str(columns["recipe_json"])),
         "checkpoint": checkpoint_word(own),
         **_sizes(own, columns, untouched),
     }
+    if compared or recipe.empty:
+        told |= {k: _one([*v, *([] if recipe.empty else [columns[k]])]) for k, v in _words(entries).items()}
+        told["recipe"] = "; ".join([text(entries), *([] if recipe.empty else [str(columns["recipe"])])])
+    if compared:
+        told |= {"part": _part(own, recipe, anatomy), "recipe_json": _together(entries, str(columns["recipe_json"]))}
+    return told
+
+
+def _part(own: Held, recipe: Recipe, anatomy: Anatomy) -> str:
+    held_by = {n for n, p in anatomy.parts.items() if any(x.path in own.layers for x in p.linears)}
+    named = [n for n in anatomy.parts if n in held_by or not recipe.parts[n].empty]
+    return "all" if len(named) == len(anatomy.parts) else "+".join(named) or "none"
+
+
+def _words(entries: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
+    """{column: its values in the entries}."""
     places = [str(e["target"]).split(":") for e in entries]
-    words: dict[str, Iterable[object]] = {
-        "blocks": [p[1] for p in places],
-        "layers": [p[2] for p in places],
-        **{k: [e.get(k) for e in entries] for k in ("method", "strategy", "group_size", "symmetric")},
-    }
-    return {**told, **{k: _one([*v, *([columns[k]] if not recipe.empty else [])]) for k, v in words.items()}}
+    own = {k: [e.get(k) for e in entries] for k in ("method", "strategy", "group_size", "symmetric")}
+    return {"blocks": [p[1] for p in places], "layers": [p[2] for p in places], **own}
 
 
 def checkpoint_word(own: Held) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blip2sweep.errors import UserError
@@ -82,12 +82,15 @@ def planned_model(config: ModelSection) -> Model:
     stored, location = stored_dtypes(config, by_stage), locate(config)
     half = [stage for stage, dtype in stored.items() if dtype == "float16"]
     checked = checkpoints.check(location.folder, config, half)
+    numbers, quantized = _numbers(checked.tensors, layout, stored), held(checked, layout)
+    if quantized is not None:  # its size is that of its files
+        numbers = replace(numbers, bits=dict.fromkeys(numbers.bits, quantized.number_bits))
     return Model(
         ModelSection(**config), layout, location.folder, location.revision, checked.fingerprint,
-        _numbers(checked.tensors, layout, stored), dtypes, by_stage,
+        numbers, dtypes, by_stage,
         agreed({name: stored[part.stage] for name, part in layout.parts.items()}), narrowed(config, by_stage),
         role_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
-        held(checked, layout),
+        quantized,
     )  # fmt: skip
 
 

@@ -33,8 +33,8 @@ def recipe_columns(recipe: Recipe, numbers: Numbers) -> dict[str, object]:
     entries = [e for e in listed if kind_of(e) == QUANTIZE]
     return {
         "part": _part_word(touched, recipe),
-        **{f"bits_{n}": mean_bits([p], numbers) for n, p in recipe.parts.items()},
-        **role_bits(recipe, numbers),
+        **{f"bits_{n}": mean_bits([p]) for n, p in recipe.parts.items()},
+        **role_bits(recipe),
         "blocks": _agreed({n: _blocks_and_layers(p)[0] for n, p in quantized.items()}),
         "layers": _agreed({n: _blocks_and_layers(p)[1] for n, p in quantized.items()}),
         "method": _one([e["method"] for e in entries]),

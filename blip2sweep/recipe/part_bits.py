@@ -13,11 +13,10 @@ from blip2sweep.models.part import ROLES
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.recipe import PartRecipe, Recipe
-from blip2sweep.recipe.size import RATIO_BITS, Numbers, alike
 from blip2sweep.recipe.trained import off_grid
 from blip2sweep.wire.model_section import ModelSection
 
-AT_16 = alike(1, RATIO_BITS)  # as versions without roles counted what is not quantized
+FULL = 16  # the width that stands for full precision, whatever a number is stored in; `bits=16` means left alone
 _NAMED = re.compile(
     rf"(?:^|; )({'|'.join(ROLES)})[:.]"
 )  # a target in a recipe's text whose part has the name of a role
@@ -40,27 +39,27 @@ def part_columns(names: Iterable[object], recipes: Iterable[object]) -> list[str
     return [c for c in found if (name := c.removeprefix("bits_")) not in ROLES or name in called]
 
 
-def mean_bits(parts: Iterable[PartRecipe], numbers: Numbers) -> float | None:
+def mean_bits(parts: Iterable[PartRecipe]) -> float | None:
     """The mean number of bits over all touched weights of some parts. None where they are left alone.
 
-    Weights that training has put off the grid count as many bits as the numbers of their stage, as in sizes.
+    Weights that training has put off the grid count as full precision.
     """
-    sums = [_sums(part, numbers.bits_of(part.part)) for part in parts]
+    sums = [_sums(part) for part in parts]
     weights = sum(w for w, _ in sums)
     return sum(bits for _, bits in sums) / weights if weights else None
 
 
 @lru_cache(maxsize=65536)
-def _sums(part: PartRecipe, number_bits: int) -> tuple[int, int]:
+def _sums(part: PartRecipe) -> tuple[int, int]:
     """(touched weights, their bits)."""
     touched, off = list(part.touched()), off_grid(part)
-    bits = (x.weights * (number_bits if x.path in off else s.weights.num_bits) for x, s in touched)
+    bits = (x.weights * (FULL if x.path in off else s.weights.num_bits) for x, s in touched)
     return sum(x.weights for x, _ in touched), sum(bits)
 
 
-def role_bits(recipe: Recipe, numbers: Numbers) -> dict[str, float]:
+def role_bits(recipe: Recipe) -> dict[str, float]:
     """{bits_<role>: mean width over its parts} of the roles that are touched."""
-    having = {role: mean_bits((p for p in recipe.parts.values() if p.part.role == role), numbers) for role in ROLES}
+    having = {role: mean_bits(p for p in recipe.parts.values() if p.part.role == role) for role in ROLES}
     return {f"bits_{role}": bits for role, bits in having.items() if bits is not None}
 
 
@@ -119,4 +118,4 @@ class RoleColumns:
             return {}
         if all(len(shape.role(role)) < 2 for role in ROLES):
             return {f"bits_{p.role}": columns[f"bits_{p.name}"] for p in shape.parts.values()}
-        return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape), AT_16)}
+        return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape))}

@@ -86,7 +86,9 @@ def _frontier(source: Source) -> Figure:
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:
     """The caption: which images chose cells, what the markers mean, and which cells do not compete."""
-    text = f"{metric_text(source.metric).most} at a size. Size counts the whole model, 16 bits for what is left alone. "
+    stored = source.cells.loc[source.cells["part"] == "none", "stored"].iloc[0]
+    size = f"Size counts the whole model as it is written, what is left alone in {stored}."
+    text = f"{metric_text(source.metric).most} at a size. {size} "
     if data.empty or not data["held_out"].any():
         return text + (
             "These scores came without outputs, so cells were chosen on the numbers that are shown: the best of many looks "

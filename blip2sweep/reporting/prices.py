@@ -44,7 +44,9 @@ def _table(source: Source, cells: pd.DataFrame, own: pd.DataFrame) -> PriceTable
     metric, sizes, run = metric_text(source.metric), sizes_of(cells), own[own["key"].notna()]
     here, setting = own[own["kind"] == HERE], str(own["setting"].iloc[0])
     alone = (run["kind"] == ALONE).any()
-    where = "each part alone, the others at 16 bits" if alone else f"at {_at(cells, str(here['beside'].iloc[0]))}"
+    where = (
+        "each part alone, the others in full precision" if alone else f"at {_at(cells, str(here['beside'].iloc[0]))}"
+    )
     head = (
         "part",
         "bits",

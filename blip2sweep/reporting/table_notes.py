@@ -103,7 +103,7 @@ def _further_notes(table: pd.DataFrame) -> Iterator[str]:
             f"so they are as before it{control}; recover.holdout=0 takes the last step"
         )
     if "recover" in table and table["recover"].map(str).str.endswith(OFF_GRID).any():
-        yield f"{OFF_GRID}: trained weights are on no grid of a quantizer, so they count 16 bits each"
+        yield f"{OFF_GRID}: trained weights are on no grid of a quantizer, so they count as full precision: 16 in columns of widths"
 
 
 def _drop_formula(table: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from blip2sweep.backends.backend import Answered, Asked
+from blip2sweep.backends.backend import Answered, Asked, choice_of
 from blip2sweep.backends.graphs.backend import GraphBackend
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize import installed
@@ -62,7 +62,7 @@ class OnnxRuntime(GraphBackend):
         from blip2sweep.backends.graphs.worker import GraphWorker
         from blip2sweep.backends.torch.timing import device_name
 
-        provider = options_of(self.settings["backend"]).provider
+        provider = options_of(choice_of(self.settings)).provider
         libraries: JsonObject = {**{name: version_of(name) for name in LIBRARIES}, "graphs": form.VERSION}
         return GraphWorker(self.settings, form, self._compiled, libraries, device_name(provider))
 
@@ -70,7 +70,7 @@ class OnnxRuntime(GraphBackend):
         from blip2sweep.backends.graphs.worker import threads_of
         from blip2sweep.backends.onnxruntime.session import OrtSession, compiled
 
-        options, threads = options_of(self.settings["backend"]), threads_of(self.settings)
+        options, threads = options_of(choice_of(self.settings)), threads_of(self.settings)
         return {
             name: OrtSession(compiled(folder / f"{name}.onnx", options.provider, options.level, threads))
             for name in names

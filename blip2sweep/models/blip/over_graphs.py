@@ -70,7 +70,9 @@ class GraphCaptioner(GraphDecoder):
 
 
 class GraphAnswerer(GraphCaptioner):
-    """The same of a model that answers questions."""
+    """The same of a model that answers questions, which its encoder reads."""
+
+    one_stream = False
 
     def states(self, features: Tensor, prompts: Sequence[Ids]) -> tuple[Tensor, dict[str, Tensor]]:
         ids, mask = padded(prompts, self.base.pad, left=False)

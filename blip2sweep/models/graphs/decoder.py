@@ -40,7 +40,10 @@ Lay = Callable[[Rows, Sequence[Ids]], Laid]
 
 class GraphDecoder(GraphLanguage):
     """A `Language` (models/language.py). lay: arranges pictures and prompts. positions: whether the graph wants
-    `position_ids`: the place of a token among those of its row."""
+    `position_ids`: the place of a token among those of its row. one_stream: a reference may stand behind its prompt at
+    once, as while the model is trained; otherwise an encoder reads the prompt."""
+
+    one_stream = True
 
     def __init__(self, own: Language, base: Tokens, session: Session, lay: Lay, positions: bool = False) -> None:
         super().__init__(own)

@@ -31,12 +31,13 @@ def in_openvino(loaded: Loaded, own: Graphs, folder: Path) -> Loaded:
 
     from blip2sweep.backends.openvino.backend import EXACT
     from blip2sweep.backends.openvino.session import OpenVinoSession
-    from blip2sweep.exporting.ir.convert import converted
+    from blip2sweep.exporting.ir.convert import converted, finish
 
     sessions = {}
     for graph in own.graphs:
-        xml = folder / f"{graph.name}.xml"
-        ov.save_model(converted(graph, {}, torch.float32), xml, compress_to_fp16=False)
+        xml, model = folder / f"{graph.name}.xml", converted(graph, {})
+        finish(model, graph, torch.float32)
+        ov.save_model(model, xml, compress_to_fp16=False)
         sessions[graph.name] = OpenVinoSession(xml, {**EXACT, "INFERENCE_NUM_THREADS": 1})
     images, language = own.stages(sessions)
     return replace(loaded, images=images, language=language)
