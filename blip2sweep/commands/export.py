@@ -90,11 +90,19 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker)
     made = maker(job)
     with whole(to) as folder:
         written = written_by.write(made, folder, purpose)
+        if not (folder / "README.md").exists():
+            _write_readme(folder, made, form, written.notes)
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
         manifest = write_manifest(folder, form, purpose, job, written.payload, written.around)
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
     sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
     return [told, f"{sizes}; {_compared(written.payload, manifest['model_bytes'])}", *written.notes]
+
+
+def _write_readme(folder: Path, made: Made, form: str, notes: Sequence[str]) -> None:
+    from blip2sweep.exporting.readme import of_others
+
+    write_atomic(folder / "README.md", of_others(made, form, notes).encode())
 
 
 def _in_torch(job: CellJob, settings: Settings) -> Made:
