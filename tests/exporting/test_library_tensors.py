@@ -32,7 +32,7 @@ REFUSED: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "4 bits": ("torchao", ("part=llm", "quant.bits=4"), "no packed type for 4 bits, which it stores as 8"),
     "one scale a tensor": ("torchao", ("part=llm", "quant.bits=8", "quant.strategy=tensor"), "no packed type for one scale a tensor"),
     "a method of ours": ("bitsandbytes", ("part=llm", "quant.bits=4"), "rtn is none of its own"),
-    "two methods": ("bitsandbytes", ("part=vit+llm", "quant=nf4", "per_part.llm.method=int8"), "it loads one method a model"),
+    "two methods": ("bitsandbytes", ("part=vit+llm", "quant=nf4", "per_part.llm.method=fp4"), "it loads one method a model"),
     "hqq": ("torchao", ("part=llm", "quant=hqq", "quant.bits=8"), "hqq has zero points that are no integers"),
 }  # fmt: skip
 
