@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.commands.export import export
 from blip2sweep.exporting import FORMATS, tensorrt_llm
 from blip2sweep.exporting.engines import run_engines
@@ -145,7 +146,7 @@ def test_the_folder_is_the_cell(tmp_path: Path) -> None:
     (cell,) = plan("part=none", "task.limit=4", "model.stored=float16").cells.values()
     job = cell.job()
     to = tmp_path / "engines"
-    told = export(job, "tensorrt-llm", to, None, {"cache": "off", "cache_dir": str(tmp_path / "cache")})
+    told = export(job, "tensorrt-llm", to, None, TorchBackend({"cache": "off"}).made)
     assert "+0.00%" in told[1]
     assert np.load(to / "query_tokens.npy").shape == (1, 12, 64)
     assert np.asarray(Image.open(to / "test_image.png")).std() > 50
