@@ -65,7 +65,7 @@ def test_texts_and_likelihoods_are_those_of_torch(answered: Answered, cell: dict
     assert (found.id, found.text, found.tokens, found.nll_tokens) == (own.id, own.text, own.tokens, own.nll_tokens)
     assert found.nll_sum == pytest.approx(own.nll_sum, abs=1e-4)
     assert answered.layers_changed == expected.layers_changed
-    assert answered.provenance["versions"].endswith(f"openvino {version('openvino')} ir 1")
+    assert f" openvino {version('openvino')} " in answered.provenance["versions"]
 
 
 def test_the_files_hold_the_codes_and_are_as_large_as_the_table_says(
