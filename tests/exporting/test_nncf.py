@@ -31,6 +31,8 @@ from blip2sweep.recipe.back_end import left
 from blip2sweep.wire.model_section import ModelSection
 from tests.checkpoints import TINY, tiny_config
 from tests.composing import plan
+from tests.miniatures import blip_config, write_blip
+from tests.models.graphs.in_torch import graphs_of
 
 ROWS = {0: "rows"}
 NNCF = [m.name for m in METHODS.values() if m.backend == "openvino"]
@@ -286,3 +288,18 @@ def counted(planned: Cell) -> float:
     """The bytes by which planning says the quantized layers differ from float32."""
     pairs = [*planned.recipe.touched()]
     return sum(s.stored(x, plain(x)).weight_bits / 8 - 4 * x.weights for x, s in pairs)
+
+
+@pytest.mark.thorough
+def test_layers_of_encoder_and_decoder_are_measured_in_their_own_graphs(tmp_path: Path) -> None:
+    """A part of BLIP's answering model is in several graphs; its decoder reads the answer token by token, behind states."""
+    name = "blip-vqa-base"
+    own = load(cast("ModelSection", blip_config(name)), write_blip(tmp_path, name))
+    made = graphs_of(own, blip_config(name))
+    samples = cell("task=shapes_vqa", "part=llm", "quant=nncf_gptq", "calibration.n_samples=2").calibration
+    assert samples is not None
+    given = {g.name: converted(g, {}) for g in made.graphs}
+    schemes = {x.path: scheme("nncf_gptq") for part in own.anatomy.parts.values() for x in part.linears}
+    found = Compression(made, given, schemes, lambda: GraphInputs(own, made, given, samples)).all()
+    layers = [path for g in made.graphs for path in compressed(found[g.name], g.paths)]
+    assert sorted(layers) == sorted(schemes)

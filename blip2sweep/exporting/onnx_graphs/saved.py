@@ -75,6 +75,11 @@ def write(made: Made, folder: Path) -> Written:
     return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
 
 
+def write_graph(graph: Graph, made: Made, folder: Path) -> Put:
+    """Write one graph of a model without quantized layers."""
+    return _write(graph, made, {}, {}, folder)
+
+
 def _around(made: Made, graphs: Sequence[Graph], folder: Path) -> None:
     """What stands beside the graphs: the processor, configs, README.md, and run.py where it can run them."""
     model, runs = made.loaded.model, can_run(graphs)
