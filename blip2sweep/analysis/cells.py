@@ -63,6 +63,17 @@ def quantized(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[cells["further"] == ""] if "further" in cells else cells
 
 
+def rounded(table: pd.DataFrame) -> bool:
+    """Whether some rows were rounded to another dtype than they are computed in. Where not, `dtype` says it all.
+
+    Nobody knows it of imported rows: their `stored` says how sizes count.
+    """
+    if not {"stored", "dtype"} <= set(table):
+        return False
+    own = table[table["imported"].isna()] if "imported" in table else table
+    return bool((own["stored"] != own["dtype"]).any())
+
+
 def _stale(table: pd.DataFrame) -> pd.Series:
     return table["stale"].fillna(False).astype(bool) if "stale" in table else pd.Series(False, index=table.index)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from blip2sweep.console.quiet import quiet
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.exporting import Format, format_of
@@ -23,6 +24,10 @@ from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.wire.pack import CellJob, JsonObject, Settings
 from blip2sweep.workers.run_cell import unusable
 
+if TYPE_CHECKING:
+    from blip2sweep.exporting.made import Made
+
+Maker = Callable[[CellJob], "Made"]
 OWN = {"openvino": "openvino", "onnxruntime": "onnx"}  # {back end: the format it runs}
 WITHIN = 0.01  # of the row's model_bytes, what the payload may differ
 
@@ -49,7 +54,7 @@ def run_export(
     settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
     if config is not None:
         settings |= Settings(cache=config.get("cache"), cache_gb=config.get("cache_gb"))
-    return export(job, *to, purpose, settings)
+    return export(job, *to, purpose, lambda job: _in_torch(job, settings))
 
 
 def is_key(words: Sequence[str]) -> bool:
@@ -74,25 +79,38 @@ def job_of_key(output_dir: Path, key: str) -> CellJob:
     return found[keys[0]]
 
 
-def export(job: CellJob, form: str, to: Path, purpose: str | None, settings: Settings) -> list[str]:
+def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker) -> list[str]:
     """Write a cell's model. Returns what there is to say.
 
-    form: a name of `exporting.FORMATS`. settings: of the torch back end, which makes the model. Raises UserError with all
-    that the format cannot hold, before anything is computed.
+    form: a name of `exporting.FORMATS`. maker: what makes the model. Raises UserError with all that the format cannot
+    hold, before anything is computed.
     """
     written_by, recipe = format_of(form), recipe_of(job)
     _check(job, recipe, written_by, form, purpose)
     check_free(to, "--to")
-    from blip2sweep.backends.torch.backend import TorchBackend
-
-    made = TorchBackend(settings).made(job)
-    with whole(to) as folder:
+    with quiet(), whole(to) as folder:
+        made = maker(job)
         written = written_by.write(made, folder, purpose)
+        if not (folder / "README.md").exists():
+            _write_readme(folder, made, form, written.notes)
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
         manifest = write_manifest(folder, form, purpose, job, written.payload, written.around)
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
     sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
     return [told, f"{sizes}; {_compared(written.payload, manifest['model_bytes'])}", *written.notes]
+
+
+def _write_readme(folder: Path, made: Made, form: str, notes: Sequence[str]) -> None:
+    from blip2sweep.exporting.readme import of_others
+
+    write_atomic(folder / "README.md", of_others(made, form, notes).encode())
+
+
+def _in_torch(job: CellJob, settings: Settings) -> Made:
+    """A job's model, made by the torch back end."""
+    from blip2sweep.backends.torch.backend import TorchBackend
+
+    return TorchBackend(settings).made(job)
 
 
 def _compared(payload: int, expected: float | None) -> str:
@@ -124,7 +142,7 @@ def _check(job: CellJob, recipe: Recipe, written_by: Format, form: str, purpose:
         wrong.append(str(why))
     if wrong:
         raise UserErrors(f"--to {form}: {told.removeprefix('--to ')}" for told in wrong)
-    if gone := recipe.dropped_paths:
+    if (gone := recipe.dropped_paths) and getattr(written_by, "CHECKPOINT", True):
         from blip2sweep.models import shorter
 
         shorter.check(Path(job["folder"]), job["model"], gone)

@@ -38,7 +38,8 @@ class Written(NamedTuple):
 class Format(Protocol):
     """The names of a format's module. Planning imports it, so it imports torch and its library only in `write`.
 
-    EXTRA: the extra that has its library; None where none is needed.
+    EXTRA: the extra that has its library; None where none is needed. One that is no checkpoint of transformers has
+    CHECKPOINT = False besides.
     """
 
     EXTRA: str | None

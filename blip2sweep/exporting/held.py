@@ -59,7 +59,7 @@ def no_codes(weights: Weights) -> str | None:
         return f"{name} has zero points that are no integers; {right}"
     if method.prescale and method.has_codes:
         return f"{name} divides inputs by a vector of its own; {right}"
-    return None if method.has_codes else f"{name} makes no integer codes with scales; {right}"
+    return no_integers(weights)
 
 
 def connector(recipe: Recipe, library: str) -> Iterator[str]:
@@ -70,6 +70,13 @@ def connector(recipe: Recipe, library: str) -> Iterator[str]:
             f"transformers' loader for {library} leaves the connector dense ({len(found)} layers, such as {found[0].path}); "
             f"right: a recipe that leaves it alone, or --to compressed-tensors"
         )
+
+
+def no_integers(weights: Weights) -> str | None:
+    """Why a method's weights are no integers with a scale and any zero point."""
+    if METHODS.known(weights.method).has_codes:
+        return None
+    return f"{weights.method} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
 
 
 def tail(layer: Linear, weights: Weights) -> str | None:

@@ -88,12 +88,12 @@ def _stored(model: PreTrainedModel, section: ModelSection) -> dict[str, torch.dt
 
 
 def write(
-    made: Made, layout: Layout, state: Mapping[str, Tensor], quantization: Mapping[str, object], to: Path,
+    made: Made, layout: Layout, state: Mapping[str, Tensor], quantization: Mapping[str, object] | None, to: Path,
     metadata: Mapping[str, str] | None = None,
 ) -> int:  # fmt: skip
     """Write tensors, config and processor to a folder. Returns the bytes of the tensors.
 
-    state: by names as the model has them. quantization: for `quantization_config` of config.json. metadata: of the files
+    state: by names as the model has them. quantization: for `quantization_config` of config.json; None: a dense checkpoint. metadata: of the files
     of tensors.
     """
     tensors = layout.on_disk(state)
@@ -108,10 +108,14 @@ def write(
     return sum(x.numel() * x.element_size() for x in tensors.values())
 
 
-def _amend(path: Path, layout: Layout, quantization: Mapping[str, object]) -> None:
+def _amend(path: Path, layout: Layout, quantization: Mapping[str, object] | None) -> None:
     config = json.loads(path.read_text())
     dtype = str(layout.model.dtype).removeprefix("torch.")
-    config |= {"architectures": [type(layout.model).__name__], "dtype": dtype, "quantization_config": quantization}
+    config |= {
+        "architectures": [type(layout.model).__name__],
+        "dtype": dtype,
+        **({"quantization_config": quantization} if quantization else {}),
+    }
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

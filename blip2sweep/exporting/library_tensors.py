@@ -51,9 +51,9 @@ def write_torchao(made: Made, folder: Path) -> Written:
 
     with laid_out(made, layers=tuple(_layers(made))) as layout:
         own = {f"{path}.weight": _torchao(layout, path) for path in layout.layers}
-        tensors, metadata = flatten_tensor_state_dict({**layout.dense(), **own})
+        tensors, metadata = flatten_tensor_state_dict(own)  # of these alone: it wants a dot in each name
         config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=layout.dense_layers()).to_dict()
-        payload = write_layout(made, layout, tensors, _as_json(config), folder, metadata)
+        payload = write_layout(made, layout, {**layout.dense(), **tensors}, _as_json(config), folder, metadata)
         (folder / "README.md").write_text(readme.of_library(made, "torchao", layout.rounded()))
     return Written(payload, _around(folder, payload))
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import DROP, QUANTIZE
+from blip2sweep.exporting.held import each, no_integers, tail
 from blip2sweep.models.architecture import no_graphs
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.back_end import is_left
 from blip2sweep.wire.model_section import ModelSection
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ if TYPE_CHECKING:
 
 EXTRA: str | None = "openvino"
 VERSION = 1  # of what is written of a model
+CHECKPOINT = False  # it is no checkpoint of transformers, so any blocks may be dropped
 BITS = (1, 2, 3, 4, 6, 8)  # widths of which OpenVINO 2026.4 has a type that its CPU plugin reads
 FAST = (2, 4, 8)  # of these, what its kernels read as it is; the others become float32 when a graph is compiled
 FLOAT32 = "float32"
 
 
 def mistakes(recipe: Recipe, model: ModelSection, purpose: str | None) -> list[str]:
-    """Why OpenVINO cannot hold a recipe of a model. purpose: none is known."""
-    own = [f"openvino serves nothing by the name of {purpose}; right: without --for"] if purpose else []
-    return [*own, *of_model(model), *_of_recipe(recipe)]
+    """Why OpenVINO cannot hold a recipe of a model. Whoever asks has checked `purpose`: there is none."""
+    own = [(x, scheme) for x, scheme in recipe.touched() if not is_left(scheme)]
+    return [*of_model(model), *_of_steps(recipe), *each(own, _of_layer)]
 
 
 def of_model(model: ModelSection) -> Iterator[str]:
@@ -48,33 +50,22 @@ def of_model(model: ModelSection) -> Iterator[str]:
         yield "graphs are made in the CPU's memory; right: without model.device_map"
 
 
-def _of_recipe(recipe: Recipe) -> Iterator[str]:
+def _of_steps(recipe: Recipe) -> Iterator[str]:
     if steps := sorted(recipe.further - {DROP, QUANTIZE}):
-        yield f"nothing of its own for what {', '.join(steps)} does to weights; right: without it"
-    found: dict[str, list[str]] = {}
-    for layer, scheme in recipe.touched():
-        for why in _of_layer(layer, scheme):
-            found.setdefault(why, []).append(layer.path)
-    for why, paths in found.items():
-        what, _, right = why.partition("; right: ")
-        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        yield f"{what} ({paths[0]}{others}); right: {right}"
+        yield f"what {', '.join(steps)} makes of weights would be stored as any others; right: without it"
 
 
-def _of_layer(layer: Linear, scheme: Scheme) -> Iterator[str]:
-    own, method = scheme.weights, METHODS.known(scheme.weights.method)
-    if method.backend == EXTRA:
-        return  # NNCF makes them of the graphs
-    if not method.has_codes:
-        yield f"{own.method} makes no integer codes with scales; right: such as quant=rtn, mse, gptq or awq"
-    elif own.num_bits not in BITS:
-        yield f"no type of {own.num_bits} bits; right: quant.bits of {', '.join(map(str, BITS))}"
+def _of_layer(layer: Linear, scheme: Scheme) -> str | None:
+    own = scheme.weights
+    if why := no_integers(own):
+        return why
+    if own.num_bits not in BITS:
+        return f"no type of {own.num_bits} bits; right: quant.bits of {', '.join(map(str, BITS))}"
     if own.packed:
-        yield "packed layers are torch's; right: without quant.packed"
+        return "packed layers are torch's; right: without quant.packed"
     if scheme.input_activations:
-        yield "inputs are quantized by torch alone; right: without quant.input"
-    if own.group_size and layer.in_features % own.group_size:
-        yield f"group_size={own.group_size} does not divide rows of {layer.in_features}; right: a divisor"
+        return "inputs are quantized by torch alone; right: without quant.input"
+    return tail(layer, own)
 
 
 def write(made: Made, folder: Path, purpose: str | None) -> Written:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blip2sweep.exporting import vllm
 from blip2sweep.exporting.made import Made
 from blip2sweep.recipe.compact import targets, text
@@ -32,11 +34,26 @@ def of_packed(made: Made, exact: bool, rounded: int, for_vllm: bool) -> str:
         'processor = AutoProcessor.from_pretrained(".")',
         "```\n",
         _why(exact),
-        f"Tried with {VERSIONS}, offline. The weights are then those of the cell, bit for bit.\n",
+        f"Tried with {VERSIONS}, offline. {_same(made)}\n",
     ]
     return "\n".join(
         [head(made, "compressed-tensors"), *plain, *_lost(rounded), *(_for_vllm(made) if for_vllm else ())]
     )
+
+
+def _same(made: Made) -> str:
+    """Whether the weights are those of the cell."""
+    if not made.folds:
+        return "The weights are then those of the cell, bit for bit."
+    return (
+        f"AWQ's scales are in the {len(made.folds)} modules before the layers they scale, so that no kernel divides by them: "
+        f"what is computed is that of the cell up to rounding. Stored in 16 bits a few texts of a hundred differ."
+    )
+
+
+def of_others(made: Made, form: str, notes: Sequence[str]) -> str:
+    """Of a folder whose format writes no README of its own."""
+    return "\n\n".join([head(made, form), *notes]).rstrip() + "\n"
 
 
 def of_library(made: Made, library: str, rounded: int, dequantized: bool = False) -> str:

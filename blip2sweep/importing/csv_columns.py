@@ -13,7 +13,7 @@ from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.metrics import METRICS
 from blip2sweep.models.anatomy import Anatomy
 
-IDENTITY = ("model", "task", "dtype", "samples", "data", "generation")
+IDENTITY = ("model", "task", "dtype", "stored", "samples", "data", "generation")
 RECIPE = (
     "recipe",
     "recipe_json",

@@ -27,14 +27,17 @@ from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.importing.params import model_params
 from blip2sweep.importing.rows import Result, Source, result, write_rows
 from blip2sweep.metrics import METRICS
+from blip2sweep.models.dtypes import BITS
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.recipe import Recipe
+from blip2sweep.recipe.old_sizes import half_of
 from blip2sweep.results.sweeps import Sweep
 
 DEFAULTS: dict[str, str | None] = {
     "model": "blip2-opt-2.7b",
     "task": "coco_caption",
     "dtype": "unknown",
+    "stored": None,
     "samples": None,
     "data": None,
     "generation": "unknown",
@@ -150,8 +153,18 @@ def _source(table: Table, columns: Columns, options: Options, params: int, mista
     elif samples is not None:
         number = int(re.sub(r"[,' ]|\.(?=\d{3})|\.0*$", "", samples))
     identity["dtype"] = DTYPES.get(str(identity["dtype"]).lower(), identity["dtype"])
+    stored = _stored(identity.pop("stored"), str(identity["dtype"]), mistakes)
     identity["data"] = identity["data"] or digest([f"csv-{table.path.stem}", identity["task"]])[:12]
-    return Source(table.path.name, model, model_anatomy(model), params, {**identity, "samples": number})
+    return Source(table.path.name, model, model_anatomy(model), params, {**identity, "samples": number}, stored)
+
+
+def _stored(given: str | None, dtype: str, mistakes: Mistakes) -> str:
+    """The dtype in which sizes count what is not quantized. A file that does not say it, or has several of one model,
+    counts 16 bits."""
+    name = given and DTYPES.get(given.lower(), given)
+    if name and name not in BITS and ":" not in name:
+        mistakes.add(f"column stored says {given}; right: one of {', '.join(BITS)}")
+    return name if name in BITS else half_of(dtype)
 
 
 def _agreed(table: Table, columns: Columns, name: str, given: str | None, mistakes: Mistakes) -> str | None:

@@ -3,7 +3,7 @@ checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers.utils import GENERATION_CONFIG_NAME, logging
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.models.architecture import ImageStage, Processor, Stage, implementation, stage_of
+from blip2sweep.models.block_params import names_in_files
 from blip2sweep.models.checkpoints import Weights, inspect, listed, refused
 from blip2sweep.models.config_file import read_config
 from blip2sweep.models.dtypes import STORED, narrowed, stage_dtypes, stored_dtypes
@@ -77,7 +78,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
         raise refused(folder, name, wrong)
     model = _read(weights, config, dtypes, model_config)
     cast(model, dtypes, parts.stages)
-    round_to(model, stored_dtypes(model_config, dtypes), parts.stages)
+    round_to(model, stored_dtypes(model_config, dtypes), parts.stages, _of_integers(weights, parts))
     _check_finite(model, folder, name)
     if not model_config.get("device_map"):
         model.to(device)
@@ -152,11 +153,22 @@ def cast(model: nn.Module, dtypes: Mapping[str, str], stages: tuple[Stage, ...])
             raise RuntimeError(f"{name} is {tensor.dtype} and not the {dtype} that was asked for")
 
 
-def round_to(model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, ...]) -> None:
+def _of_integers(weights: Weights, parts: Anatomy) -> set[str]:
+    """The names of the model's parameters that are stored as integers."""
+    paths = names_in_files(weights.tensors, parts) if weights.packed else {}
+    return {f"{paths.get(name, name)}.weight" for name in weights.packed}
+
+
+def round_to(
+    model: nn.Module, stored: Mapping[str, str], stages: tuple[Stage, ...], integers: Collection[str] = ()
+) -> None:
     """Round every parameter to the dtype in which its stage is stored. It keeps the dtype it is computed in, and its module
-    has the other one as an attribute."""
+    has the other one as an attribute.
+
+    integers: names of those that are stored as integers and scales, which mean what they mean.
+    """
     for name, tensor, dtype in _floating(model, stored, stages):
-        if tensor.dtype != dtype:
+        if tensor.dtype != dtype and name not in integers:
             if tensor.is_meta:
                 raise UserError(
                     f"model.stored: {name} lies on no device; right: a model.device_map that holds all of it"

@@ -16,7 +16,7 @@ from typing import cast
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.block_params import BlockParams
-from blip2sweep.models.dtypes import BITS
+from blip2sweep.models.dtypes import BITS, HALF
 from blip2sweep.recipe.compact import expand
 from blip2sweep.recipe.params import param_columns
 from blip2sweep.recipe.recipe import Recipe
@@ -24,7 +24,6 @@ from blip2sweep.recipe.size import Size, alike, size
 
 Row = Mapping[str, object]
 SIZES = tuple(f.name for f in fields(Size))
-UNKNOWN = "float16"  # of imported rows that do not say how the model was stored
 
 
 class OldSizes:
@@ -38,7 +37,8 @@ class OldSizes:
     def __call__(self, row: Row) -> dict[str, object]:
         if row.get("stored") or not isinstance(row.get("model_bytes"), int | float):
             return dict(row)
-        stored = str(row["dtype"]) if row.get("imported") is None or row["dtype"] in BITS else UNKNOWN
+        dtype = str(row["dtype"])
+        stored = dtype if row.get("imported") is None else half_of(dtype)
         recipe = self._recipe(str(row["model"]), str(row["recipe_json"])) if stored in BITS else None
         sizes = asdict(_resized(row, recipe, BITS[stored])) if recipe else dict.fromkeys(SIZES)
         return {**row, "stored": stored, **sizes}
@@ -49,6 +49,11 @@ class OldSizes:
             return expand(json.loads(entries), shape) if shape else None
         except UserError:
             return None
+
+
+def half_of(dtype: str) -> str:
+    """The dtype in which an imported model counts as stored: nobody says what its files were, so 16 bits as published."""
+    return dtype if dtype in HALF else "float16"
 
 
 def _resized(row: Row, recipe: Recipe, bits: int) -> Size:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from blip2sweep.analysis.cells import rounded
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
@@ -115,7 +116,15 @@ def _curve_names(rows: pd.DataFrame) -> list[str]:
     """
     varied = [
         c
-        for c in ("dtype", "samples", "blocks", "layers", "strategy", "group_size")
+        for c in (
+            "dtype",
+            *(["stored"] if rounded(rows) else []),
+            "samples",
+            "blocks",
+            "layers",
+            "strategy",
+            "group_size",
+        )
         if c in rows and rows[c].nunique() > 1
     ]
     further = [_further(rows, c, before) for c, before in FURTHER.items() if c in rows]

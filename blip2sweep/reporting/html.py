@@ -203,6 +203,7 @@ def _how(source: Source) -> str:
         "weights",
         "revision",
         "dtype",
+        "stored",
         "task",
         "data",
         "generation",

@@ -87,7 +87,8 @@ def _advice(own: pd.DataFrame, metric: MetricText, sizes: Sizes) -> str:
         if step["low"] <= 0
         else f"the least {metric.worse} for its size"
     )
-    change = f"{step['part']} from {_bits(step['now'])} to {_bits(step['to'])} bits"
+    start = "full precision" if step["now"] == FREE else _bits(step["now"])
+    change = f"{step['part']} from {start} to {_bits(step['to'])} bits"
     return f"of these, narrow {change} next: {why} ({sizes(step['saved_bytes'])})"
 
 
@@ -105,7 +106,8 @@ def _widths(recipe_json: str) -> dict[str, float]:
 
 
 def _bits(width: float) -> str:
-    return f"{width:g}"
+    """As in a config: what is left alone has the bits `none`, whatever its numbers are stored in."""
+    return "none" if width == FREE else f"{width:g}"
 
 
 def _signed(value: float) -> str:
@@ -119,7 +121,9 @@ def _missing(source: Source, cells: pd.DataFrame, absent: pd.DataFrame) -> Itera
     """For each part what was not run, in both directions, and the command that runs it."""
     for part, own in absent.groupby("part", sort=False):
         row, to = own.iloc[0], list(own["to"])
-        step = f"{part} {_bits(row['now'])} → {' and '.join(map(_bits, to))} bits"
+        numbers = " and ".join(_bits(w) for w in to if w != FREE)
+        words = [*([f"{numbers} bits"] if numbers else []), *(_bits(w) for w in to if w == FREE)]
+        step = f"{part} {_bits(row['now'])} → {' and '.join(words)}"
         yield step, _command(source, cells, str(row["setting"]), str(row["beside"]), str(part), to)
 
 
@@ -135,7 +139,7 @@ def _command(
     like = max(own.to_dict("records"), key=lambda r: str(r["parts"]).count("+"))
     overrides, parts = overrides_of(entries(str(like["recipe_json"]))), str(like["parts"]).split("+")
     widths = _widths(cells.loc[cells["key"] == beside, "recipe_json"].iloc[0])
-    bits = {p: _bits(w) for p, w in widths.items()} | {part: ",".join("none" if w == FREE else _bits(w) for w in to)}
+    bits = {p: _bits(w) for p, w in widths.items()} | {part: ",".join(map(_bits, to))}
     if overrides is None or not set(bits) <= set(parts):
         return None
     ordered = [p for p in parts if p in bits]

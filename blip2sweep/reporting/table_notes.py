@@ -47,9 +47,22 @@ def _named(lines: Mapping[str, list[str]]) -> list[str]:
     return [f"{', '.join(map(one_line, models))}: {line}" for line, models in whose.items()]
 
 
+def _unsized(table: pd.DataFrame) -> list[str]:
+    """That rows of earlier versions have no size (see recipe/old_sizes.py)."""
+    done = table[table["status"].eq("done")] if "status" in table else table
+    count = len(done) if "model_bytes" not in done else int(done["model_bytes"].isna().sum())
+    if not count or "stored" not in done:
+        return []
+    rows, says = ("1 row has", "it says") if count == 1 else (f"{count} rows have", "they say")
+    return [
+        f"{rows} no size: an earlier version counted 16 bits for every number that is not quantized, and what {says} is not "
+        f"enough to count as now; right: the same cells again (`rerun`)"
+    ]
+
+
 def _notes_of(table: pd.DataFrame) -> list[str]:
     """The notes on the cells of one model."""
-    lines = list(_further_notes(table))
+    lines = [*_further_notes(table), *_unsized(table)]
     if "noise_flip_rate" in table and table["noise_flip_rate"].notna().any():
         rate, metric = table["noise_flip_rate"].max(), main_metric(table)
         change = table.get(f"noise_{metric}", pd.Series([math.nan])).max()

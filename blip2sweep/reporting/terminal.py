@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.table import Table
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.cells import rounded
 from blip2sweep.analysis.main_metric import by_other_rules, metric_of, metrics_of
 from blip2sweep.analysis.steps import with_kept
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
@@ -51,7 +52,7 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     differ = names_differ(table)
     table = with_kept(by_role(table) if differ else table)
     out = pd.DataFrame(index=table.index)
-    for column in ("model", "dtype", "task", "samples"):
+    for column in ("model", "dtype", *(["stored"] if rounded(table) else []), "task", "samples"):
         if column in table and table[column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
     out["part"] = part_texts(table) if differ else table["part"]

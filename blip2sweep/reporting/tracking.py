@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 MODES = ("online", "offline")
 # Identity columns become the run's config; everything that is measured becomes its summary.
 CONFIG = (
-    "model", "weights", "revision", "dtype", "task", "samples", "data", "data_images", "exif", "generation", "semantics", "part", "blocks",
-    "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
+    "model", "weights", "revision", "dtype", "stored", "task", "samples", "data", "data_images", "exif", "generation", "semantics", "part",
+    "blocks", "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
     "calibration_seed", "calibration_upstream", "calibration_threads", "calibration_data", "recover_samples", "recover_data",
     "recipe", "baseline", "control", "blocks_dropped", "sparsity", "recover", "merged",
 )  # fmt: skip

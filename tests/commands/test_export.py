@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.commands import export as verb
 from blip2sweep.commands.export import export, job_of_key, run_export
 from blip2sweep.errors import UserError
@@ -69,7 +70,7 @@ def test_keys_of_no_cell_and_of_several(tmp_path: Path, jobs: list[CellJob]) -> 
 def refuse(job: CellJob, to: Path, *told: str, form: str = "compressed-tensors", purpose: str | None = None) -> None:
     before = sorted(to.parent.iterdir())
     with pytest.raises(UserError) as caught:
-        export(job, form, to, purpose, {"device": "cpu"})
+        export(job, form, to, purpose, TorchBackend({"device": "cpu"}).made)
     lines = getattr(caught.value, "lines", (str(caught.value),))
     assert all("\n" not in line and "; right: " in line for line in lines), lines
     assert all(any(word in line for line in lines) for word in told), lines

@@ -147,6 +147,18 @@ def test_the_study_of_pruning_is_sets_and_a_recovery_and_its_twin_has_the_same_s
     ]  # fmt: skip
 
 
+def test_the_study_of_blip_on_openvino_is_the_guides_two_models() -> None:
+    found = jobs("study=blip_openvino")
+    assert [(j.config["model"]["name"], j.config["task"]["name"]) for j in found] == [
+        ("blip-vqa-base", "vqav2"), ("blip-image-captioning-base", "coco_caption")
+    ]  # fmt: skip
+    for job in found:
+        assert job.config["backend"]["name"] == "openvino"
+        assert (job.config["quant"]["method"], job.config["calibration"]["n_samples"]) == ("nncf_ptq", 300)
+        decoder = job.config["rules"].get("decoder") or job.config["per_part"]["language"]
+        assert decoder["method"] == "nncf_int8_asym"
+
+
 def test_a_study_takes_model_and_task_from_the_command() -> None:
     assert {j.config["task"]["name"] for j in jobs("study=card", "task=shapes_vqa")} == {"shapes_vqa"}
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PLAIN, LOADER = "plain", "load.py"
+PLAIN, LOADER, DEQUANTIZED = "plain", "load.py", "dequantized"
 
 
 class Found(NamedTuple):
@@ -35,8 +35,17 @@ def reload(folders: Sequence[tuple[Path, str]], images: Sequence[Path] = ()) -> 
 
 def digests(model: Any) -> dict[str, str]:
     """{name: sha256} of the parameters, which may be dense weights or those of a library."""
-    named = {n: p.detach().float().contiguous() for n, p in model.named_parameters()}
+    named = {n: _dense(p).detach().float().contiguous() for n, p in model.named_parameters()}
     return {n: hashlib.sha256(p.numpy().tobytes()).hexdigest() for n, p in named.items()}
+
+
+def _dense(x: Any) -> Any:
+    """A parameter of a library as the weight it stands for."""
+    if getattr(x, "quant_state", None) is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(x.data, x.quant_state)
+    return x.dequantize() if hasattr(x, "qdata") else x
 
 
 def _load(folder: Path, how: str) -> Any:
@@ -50,14 +59,16 @@ def _load(folder: Path, how: str) -> Any:
     name = json.loads((folder / "config.json").read_text())["architectures"][0]
     model, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True)
     assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
-    return model.eval()
+    return (model.dequantize() if how == DEQUANTIZED else model).eval()
 
 
 def _texts(model: Any, folder: Path, images: Sequence[str]) -> list[str]:
     from PIL import Image
     from transformers import AutoProcessor
 
-    processor, found = AutoProcessor.from_pretrained(folder), []
+    processor, found = AutoProcessor.from_pretrained(folder), list[str]()
+    if getattr(processor, "chat_template", None):  # its text is another one, and its weights say enough
+        return found
     for image in images:
         batch = processor(images=Image.open(image).convert("RGB"), text="", return_tensors="pt")
         ids = model.generate(**batch, do_sample=False, max_new_tokens=32)[:, batch["input_ids"].shape[1] :]

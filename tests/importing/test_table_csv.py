@@ -90,3 +90,12 @@ def test_bad_lines(tmp_path: Path, text: str, words: str) -> None:
         import_csv(tmp_path / "x.csv", tmp_path / "outputs", Options(None if "model" in text else "tiny"))
     assert "\n" not in str(told.value)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_sizes_count_what_a_file_says_of_its_storage(tmp_path: Path) -> None:
+    """16 bits where it says nothing, whatever it was computed in."""
+    half, single = (imported(tmp_path, LINES, "--set", f"stored={s}").loc["none"] for s in ("fp16", "float32"))
+    assert (half["stored"], single["stored"]) == ("float16", "float32")
+    assert single["model_bytes"] == 2 * half["model_bytes"]
+    plain = imported(tmp_path, LINES, "--set", "dtype=float32").loc["none"]
+    assert (plain["stored"], plain["model_bytes"]) == ("float16", half["model_bytes"])

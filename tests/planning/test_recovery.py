@@ -133,7 +133,7 @@ def test_rows_hold_the_whole_recipe(words: str) -> None:
 
 
 def test_sizes_count_adapters_as_they_are() -> None:
-    """r (in + out) numbers of 16 bits beside codes; none where they are merged; 16 bits a weight where merged into codes."""
+    """r (in + out) numbers of 32 bits beside codes; none where they are merged; 32 bits a weight where merged into codes."""
     lora = "recover=lora recover.target=llm"
     plain, beside, merged, again, alone = (
         cell("quant.bits=4", "part=llm", *words.split()).columns()["model_bytes"]
@@ -142,7 +142,7 @@ def test_sizes_count_adapters_as_they_are() -> None:
     )  # fmt: skip
     made = cell("quant.bits=4", "part=llm", *lora.split())
     layers = [x for x, _ in made.recipe.touched()]
-    assert beside - plain == sum(8 * (x.in_features + x.out_features) * 2 for x in layers)
+    assert beside - plain == sum(8 * (x.in_features + x.out_features) * 4 for x in layers)
     assert again == plain
     assert merged == alone == cell("part=none").columns()["model_bytes"]
 

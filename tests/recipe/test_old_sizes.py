@@ -70,6 +70,7 @@ def test_no_size_is_better_than_a_wrong_one() -> None:
 
 def test_imported_rows_count_float16() -> None:
     made = cell("quant.bits=3")
-    found = OldSizes(known)(old_row(made, dtype="unknown", imported="a table"))
+    found, other = (OldSizes(known)(old_row(made, dtype=d, imported="a table")) for d in ("unknown", "float32"))
+    assert {**other, "dtype": "unknown"} == found
     half = size(made.recipe, alike(made.model.params, FLOAT_BITS // 2))
     assert (found["stored"], sizes_of(found)) == ("float16", vars(half))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from blip2sweep.analysis.models import by_role, largest_group, role_label
+from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.commands.report import report
 from blip2sweep.errors import UserError
@@ -208,7 +209,7 @@ def test_verbs_about_one_model_name_the_option(folder: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"cells of 2 kinds of model are not compared: tiny, tiny-llava .*--model tiny"):
         load_source(folder / "outputs")
     source = load_source(folder / "outputs", only={"model": "tiny-llava"})
-    said = "\n".join(run_recommend(source, None, "50%", tmp_path / "r.yaml", verify=False))
+    said = "\n".join(run_recommend(source, Budget(None, "50%"), tmp_path / "r.yaml", verify=False))
     assert "vision" in said
     assert not any(part in said for part in BLIP2)
 

@@ -15,6 +15,7 @@ import pytest
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
 from blip2sweep.analysis.main_metric import main_metric
+from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.commands.rescore import rescore
 from blip2sweep.commands.suggest import run_suggest
@@ -280,7 +281,7 @@ def test_few_cells_of_each_method_have_a_report_and_no_prediction(tmp_path: Path
     assert len(source.cells) == 16
     assert model_quality(source) is None
     assert "With rtn/channel" in report(source)
-    lines = run_recommend(source, "1.6MB", None, tmp_path / "r.yaml", verify=False)
+    lines = run_recommend(source, Budget("1.6MB", None), tmp_path / "r.yaml", verify=False)
     assert any(x.startswith("measured, cell ") for x in lines)  # the best of what was run needs no fit
     assert any(x.startswith("only measured cells competed: too few cells to fit a model") for x in lines)
     with pytest.raises(UserError, match="too few cells to fit a model"):
@@ -295,7 +296,7 @@ def test_a_cell_without_a_number_in_the_fitted_method_stops_nothing(tmp_path: Pa
     assert "nan" not in " ".join(told(source)).lower()
     assert "mean absolute error in CIDEr (5-fold): model " in str(model_quality(source))
     assert "With rtn/channel" in report(source)
-    assert any("wrote" in line for line in run_recommend(source, None, "5%", tmp_path / "r.yaml", verify=False))
+    assert any("wrote" in line for line in run_recommend(source, Budget(None, "5%"), tmp_path / "r.yaml", verify=False))
     assert len(run_suggest(source, 2, tmp_path / "suggested")) == 3
 
 
@@ -364,7 +365,7 @@ def test_a_limit_that_is_not_kept_is_printed(tmp_path: Path, monkeypatch: pytest
     source = opened(tmp_path, [whole(p, b) for p in PARTS for b in (8, 4, 3)])
     monkeypatch.setattr("blip2sweep.analysis.holdout.Half.lost", lambda *rest: 0.4)
     # Of this size there is no cell: those of one part are larger, and so is the baseline, which keeps any limit.
-    lines = run_recommend(source, "1.1MB", "1%", tmp_path / "r.yaml", verify=False)
+    lines = run_recommend(source, Budget("1.1MB", "1%"), tmp_path / "r.yaml", verify=False)
     assert any(x.startswith("the limit of 1.0% is NOT kept: 40.0% is the least loss") for x in lines)
 
 
@@ -374,7 +375,7 @@ def test_a_cell_of_another_sweep_is_recommended_as_measured(tmp_path: Path) -> N
     build(tmp_path, [whole(EVERY[-1], b) for b in (4, 3)], name="joint")
     source = load_source(tmp_path, "parts")
     assert len(source.cells) == 10
-    lines = run_recommend(source, "640kB", None, tmp_path / "r.yaml", verify=False)
+    lines = run_recommend(source, Budget("640kB", None), tmp_path / "r.yaml", verify=False)
     told = next(x for x in lines if x.startswith("measured, cell "))
     key = source.measured[0].query("parts == 'vit+qformer+llm' and width == 4")["key"].iloc[0]
     assert re.match(
@@ -385,7 +386,7 @@ def test_a_cell_of_another_sweep_is_recommended_as_measured(tmp_path: Path) -> N
 
 def test_a_recommendation_that_was_not_run_says_how_sure_it_is(tmp_path: Path) -> None:
     source = opened(tmp_path, [whole(p, b) for p in PARTS for b in (8, 4, 3)])
-    lines = run_recommend(source, "1MB", None, tmp_path / "r.yaml", verify=False)
+    lines = run_recommend(source, Budget("1MB", None), tmp_path / "r.yaml", verify=False)
     told = next(x for x in lines if x.startswith("predicted, not measured: "))
     value, low, high = map(float, re.findall(r"CIDEr (\S+), 90% prediction interval \[(\S+), (\S+)\]", told)[0])
     assert 0 < low < value < high
@@ -398,7 +399,7 @@ def test_a_calibrated_recommendation_is_verified_as_its_cells_were_run(tmp_path:
              "calibration.n_samples=4,5", "calibration.seed=1", "sweep_name=mine"]  # fmt: skip
     ran = blip2sweep(*words, cwd=tmp_path)
     assert ran.code == 0, ran.err
-    ran = blip2sweep("recommend", "mine", "--max-bytes", "1.5MB", "--verify", cwd=tmp_path)
+    ran = blip2sweep("recommend", "mine", "--max-bytes", "2.5MB", "--verify", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert "verified: cider" in ran.out
     folder = next((tmp_path / "outputs/sweeps").glob("verify-*"))
@@ -414,7 +415,7 @@ def test_a_calibrated_recommendation_is_verified_as_its_cells_were_run(tmp_path:
 
 def test_nothing_to_verify_where_nothing_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(tmp_path, [whole(p, b) for p in PARTS for b in (3, 2)], values=lambda e: 0.95, jitter=0.01)
-    lines = run_recommend(source, None, "0.1%", tmp_path / "r.yaml", verify=True)
+    lines = run_recommend(source, Budget(None, "0.1%"), tmp_path / "r.yaml", verify=True)
     assert "nothing is compressed" in lines
     assert lines[-1] == "nothing to run: it is the baseline"
 
@@ -440,7 +441,7 @@ def test_what_a_sweep_varied_is_not_guessed(tmp_path: Path) -> None:
     source.command = "-m generation=greedy,paper"
     with pytest.raises(UserError, match="the sweep varied generation=greedy,paper"):
         context(source, [], row)
-    lines = run_recommend(source, None, "50%", tmp_path / "r.yaml", verify=False)
+    lines = run_recommend(source, Budget(None, "50%"), tmp_path / "r.yaml", verify=False)
     assert any(x.startswith("run it with recipe_file=") for x in lines)
 
 

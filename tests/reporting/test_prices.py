@@ -11,6 +11,7 @@ import pytest
 
 from blip2sweep.analysis.dropoff import dropoff, lowest_safe
 from blip2sweep.analysis.prices import prices
+from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.reporting.few_images import baseline_beaten
 from blip2sweep.reporting.figures import figures
@@ -48,7 +49,7 @@ def test_a_row_says_loss_interval_size_and_price(mixed: Source) -> None:
     assert told[1].split("  ")[-1] == "per 100 kB"
     vit = next(t for t in told if "vit      8 → 4" in t or "vit   8 → 4" in t)
     assert vit.count("[") == 1
-    assert any("8 → 16" in t and "free within ±0.0" in t for t in told)
+    assert any("8 → none" in t and "free within ±0.0" in t for t in told)
     assert any(t.startswith("  the ladder from full precision with rtn/channel") and "→" in t for t in told)
 
 
@@ -66,7 +67,7 @@ def test_page_recommend_terminal_and_picture_show_the_same(mixed: Source, tmp_pa
     assert own.html() in text
     assert all(v in own.html() for v in own.rows[0])
     assert terminal_prices(mixed.output_dir, mixed.table, mixed.command)[0] == own.lines()[0]
-    said = run_recommend(mixed, None, "5%", tmp_path / "r.yaml", verify=False)
+    said = run_recommend(mixed, Budget(None, "5%"), tmp_path / "r.yaml", verify=False)
     assert any(s.startswith("what the next bits cost with rtn/channel, at ") for s in said)
     assert "The ladder from full precision" in sentences(mixed, made)[1]
     pictures = write_static([f for f in made if f.name == "prices"], tmp_path, "png", "CIDEr")
@@ -127,7 +128,7 @@ def test_a_cell_that_changed_nothing_says_what_went_unseen(tmp_path: Path) -> No
     curves = dropoff(source.cells, "cider", source.draws)
     assert (curves["retained_high"] - curves["retained_low"] > 3).all()
     assert (curves["band_high"] - curves["band_low"] > 0.03).all()  # no band without a width either
-    said = run_recommend(source, None, "2%", tmp_path / "r.yaml", verify=False)
+    said = run_recommend(source, Budget(None, "2%"), tmp_path / "r.yaml", verify=False)
     assert any("only 0 of these 100 images changed: a break in up to 3.7%" in s for s in said)
     assert any("a limit of 2.0% is not known to be kept" in s for s in said)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.dropoff import _drawable
@@ -234,7 +235,7 @@ def test_a_recommended_recipe_has_its_steps_and_its_control(source: Source, tmp_
     own = some(source, "drop blocks + LoRA", "LoRA")
     own.__dict__["measured"] = (own.cells, own.draws)
     path = tmp_path / "recipe.yaml"
-    lines = run_recommend(own, "1.8MB", "20%", path, verify=False)
+    lines = run_recommend(own, Budget("1.8MB", "20%"), path, verify=False)
     assert any(line.startswith("qformer:4-5:all: dropped") for line in lines)
     assert any("lora r8" in line for line in lines)
     assert any("against the uncompressed model with the same recovery (cell " in line for line in lines)
@@ -246,16 +247,16 @@ def test_a_cell_of_another_sweep_and_an_interval_beyond_the_limit_are_told(sourc
     own = some(source, "drop blocks")
     own.__dict__["measured"] = (source.cells, source.draws)
     path = tmp_path / "recipe.yaml"
-    lines = run_recommend(own, "1.8MB", "10%", path, verify=False)
+    lines = run_recommend(own, Budget("1.8MB", "10%"), path, verify=False)
     key = next(x for x in lines if x.startswith("measured, cell ")).split()[2].rstrip(":")
     other = f"cell {key} is none of planted: another sweep with the same baseline ran it"
     assert other in lines
-    assert other not in run_recommend(source, "1.8MB", "10%", path, verify=False)
+    assert other not in run_recommend(source, Budget("1.8MB", "10%"), path, verify=False)
     assert own.draws is not None
     half = own.draws.half(False)
     high = source.draws.only([key]).on(half).paired(key).high  # type: ignore[union-attr]
     share = high / own.draws.value(own.draws.baseline, half)
-    told = run_recommend(own, "1.8MB", f"{share - 0.0005:.5f}", path, verify=False)
+    told = run_recommend(own, Budget("1.8MB", f"{share - 0.0005:.5f}"), path, verify=False)
     assert f"its interval reaches {share:.1%}, beyond the limit of {share - 0.0005:.1%}" in told
     assert not any(x.startswith("its interval reaches ") for x in lines)
 

@@ -17,16 +17,19 @@ from blip2sweep.analysis.cells import comparable
 from blip2sweep.analysis.draws import load_draws
 from blip2sweep.analysis.layer_groups import noise
 from blip2sweep.analysis.predict import Mean
-from blip2sweep.commands.budget import parse_bytes, parse_drop
+from blip2sweep.commands.budget import Budget, parse_bytes, parse_drop, parse_ratio
 from blip2sweep.errors import UserError
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.planning.sweep import new_sweep
+from blip2sweep.recipe.size import Numbers, size
 from blip2sweep.reporting.source import _narrowed
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import find_results, find_sweep
 from tests.command_line import blip2sweep, refused
 from tests.synthetic import build, entry, grid, source, whole
+
+HALF, SINGLE = dict.fromkeys(("vit", "qformer", "llm"), 16), dict.fromkeys(("vit", "qformer", "llm"), 32)
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +67,43 @@ def test_recommend_writes_a_recipe_that_keeps_the_budget(folder: Path) -> None:
         "the smallest with that drop has",
     )
     refused(blip2sweep("recommend", cwd=folder), "no budget given")
+    refused(blip2sweep("recommend", "--ratio", "0", cwd=folder), "--ratio 0: not a ratio")
     refused(blip2sweep("recommend", "--max-drop", "lots", cwd=folder), "--max-drop lots")
 
 
-def test_the_choice_is_the_optimum(folder: Path) -> None:
-    """Against trying every combination."""
+def test_a_ratio_is_of_the_model_at_16_bits(folder: Path) -> None:
+    ran = blip2sweep("recommend", "--ratio", "3", cwd=folder)
+    assert ran.code == 0, ran.err
+    table = pd.read_parquet(folder / "outputs/table.parquet")
+    base = table[table["part"] == "none"].iloc[0]
+    line = next(x for x in ran.out.splitlines() if "bits per weight" in x)
+    taken, ratio = int(line.split()[0].replace(",", "")), float(line.split("ratio ")[1].split()[0])
+    plain = base["model_bytes"] * 16 / base["bits_per_weight"]
+    assert taken <= plain / 3
+    assert ratio == pytest.approx(plain / taken, abs=0.006)
+    assert ratio >= 2.995
+    assert "budget: --ratio 3" in (folder / "outputs/sweeps/planted/recommended.yaml").read_text()
+
+
+@pytest.mark.parametrize("number_bits", [HALF, SINGLE, {**HALF, "qformer": 32}], ids=["half", "single", "mixed"])
+def test_the_choice_is_the_optimum(folder: Path, number_bits: dict[str, int]) -> None:
+    """Against trying every combination, whatever the model is stored in."""
     cells = comparable(pd.read_parquet(folder / "outputs/table.parquet"))
     own = cells[
         cells["line"].isin(
             ["none", "vit:all:all", "llm:all:all", "qformer:all:all", "vit:all:all; qformer:all:all; llm:all:all"]
         )
     ]
-    problem = next(p for p in knapsack.problems(own, model_anatomy("tiny")) if p.setting == "rtn/channel")
+    found = knapsack.problems(_stored(own, number_bits), model_anatomy("tiny"))
+    problem = next(p for p in found if p.setting == "rtn/channel")
+    assert (problem.number_bits, problem.full) == (number_bits, _numbers(number_bits).total_bits)
+    assert problem.params == _numbers(number_bits).total
     mean = Mean(np.array([0.5, 0.05, 0.2]), 1.5)
     import itertools
 
     everything = list(itertools.product(*problem.options))
-    sizes = {w: problem.bytes(w) for w in everything}
+    sizes = {w: size(problem.recipe(w), _numbers(number_bits)).model_bytes for w in everything}
+    assert sizes == {w: problem.bytes(w) for w in everything}
     for budget in (500_000, 700_000, 1_000_000):
         chosen = tuple(knapsack.solve(problem, mean, budget, None))
         feasible = [w for w in everything if sizes[w] <= budget]
@@ -91,6 +114,25 @@ def test_the_choice_is_the_optimum(folder: Path) -> None:
     chosen = tuple(knapsack.solve(problem, mean, None, 0.1))
     least = min(sizes[w] for w in everything if float(mean.sensitivity(noise(np.array([w], float)))[0]) <= limit)
     assert sizes[chosen] == least
+
+
+def _numbers(number_bits: dict[str, int]) -> Numbers:
+    """Of a model that is its linear layers alone, as the planted one."""
+    parts = model_anatomy("tiny").parts
+    params = {p.stage: sum(x.weights + x.out_features * x.bias for x in p.linears) for p in parts.values()}
+    return Numbers(params, {p.stage: number_bits[name] for name, p in parts.items()})
+
+
+def _stored(cells: pd.DataFrame, number_bits: dict[str, int]) -> pd.DataFrame:
+    """The cells with the size of the baseline at these widths; solving reads no other."""
+    numbers = _numbers(number_bits)
+    text = " ".join(f"{part}:float{b}" for part, b in number_bits.items())
+    base = cells["part"] == "none"
+    return cells.assign(
+        stored=text,
+        model_bytes=cells["model_bytes"].mask(base, numbers.total_bits // 8),
+        bits_per_weight=cells["bits_per_weight"].mask(base, numbers.total_bits / numbers.total),
+    )
 
 
 def test_suggest_writes_cells_that_were_not_run(folder: Path) -> None:
@@ -108,6 +150,10 @@ def test_suggest_writes_cells_that_were_not_run(folder: Path) -> None:
 
 
 def test_sizes_and_shares() -> None:
+    assert parse_ratio("3") == parse_ratio(" 3x ") == 3
+    assert parse_ratio(".5") == 0.5
+    assert Budget(ratio="4", max_bytes="1kB").bytes(8000) == 1000
+    assert Budget(ratio="32").bytes(8000) == 500
     assert parse_bytes("2GB") == 2_000_000_000
     assert parse_bytes("1.5 mb") == 1_500_000
     assert parse_bytes("123") == 123

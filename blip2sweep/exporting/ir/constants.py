@@ -82,10 +82,8 @@ def whole(values: Tensor, bits: int) -> ov.Node:
 
 def floats(values: Tensor) -> ov.Node:
     """A constant of float32, float16 or bfloat16, as the tensor is."""
-    x = values.detach().cpu().contiguous()
-    if x.dtype == torch.float32:
-        return ops.constant(x.numpy())
-    return ops.constant(ov.Tensor(x.view(torch.uint16).numpy(), list(x.shape), NARROW[x.dtype]))
+    kind = NARROW.get(values.dtype, ov.Type.f32)
+    return ops.constant(values.detach().cpu().float().numpy(), kind)  # copied: a view would outlive the tensor
 
 
 def _float32(node: ov.Node) -> ov.Node:

@@ -11,10 +11,11 @@ import torch
 
 from blip2sweep.compression.quantize.codes import Codes
 from blip2sweep.exporting import Written
+from blip2sweep.exporting.ir import readme
 from blip2sweep.exporting.ir.convert import converted, finish, weight_names
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.traced import graphs_of
-from blip2sweep.models.graphs import Graph
+from blip2sweep.models.graphs import Graph, Graphs
 from blip2sweep.models.load import DTYPES
 from blip2sweep.recipe.back_end import left, without
 
@@ -33,20 +34,21 @@ def write(made: Made, folder: Path) -> Written:
     """
     _check(made)
     stored = DTYPES[str(made.job["model"].get("stored") or "float32")]
-    written = [_write(graph, model, made, stored, folder) for graph, model in _models(made)]
+    graphs = graphs_of(made.loaded, made.job["model"])
+    written = [_write(graph, model, made, stored, folder) for graph, model in _models(made, graphs)]
     put = [path for one in written for path in one.layers]
     if sorted(put) != sorted(made.codes):
         raise RuntimeError(f"codes of {len(made.codes)} layers, and the graphs have {len(put)} of them")
     made.loaded.processor.save_pretrained(folder)
     made.loaded.model.config.save_pretrained(folder)
     made.loaded.model.generation_config.save_pretrained(folder)
+    readme.write(made, graphs, folder)
     payload = sum(one.payload for one in written)
     return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
 
 
-def _models(made: Made) -> Iterator[tuple[Graph, ov.Model]]:
+def _models(made: Made, graphs: Graphs) -> Iterator[tuple[Graph, ov.Model]]:
     """Each graph and its model; one after the other, unless NNCF has to compress some of their layers."""
-    graphs = graphs_of(made.loaded, made.job["model"])
     each = ((graph, converted(graph, _codes(graph, made))) for graph in graphs.graphs)
     if not left(made.recipe):
         yield from each

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -17,17 +17,16 @@ from blip2sweep.exporting.onnx_graphs.traced import DOMAIN, LINEAR
 MICROSOFT = "com.microsoft"
 FP32 = 1  # MatMulNBits' accuracy level where inputs are not rounded to 8 bits
 
-Stored = Callable[[str], torch.dtype | None]  # the dtype in which a path's weights are written; None: as they are
-
 
 def filled(
-    traced: ir.Model, weights: Mapping[str, Tensor], codes: Mapping[str, Codes], stored: Stored,
+    traced: ir.Model, weights: Mapping[str, Tensor], codes: Mapping[str, Codes], stored: torch.dtype | None = None,
     left: Collection[str] = (),
 ) -> ir.Model:  # fmt: skip
     """A copy of a traced graph with its weights.
 
     weights: {path: tensor} of all that the graph reads. codes: {path of a linear layer}, which stand in place of its
-    weight. stored: weights are written in that dtype, and cast to their own when the graph is loaded. left: paths of
+    weight. stored: weights are written in that dtype where that loses
+    nothing, and cast to their own when the graph is loaded. left: paths of
     layers that onnxruntime's own tools round afterwards: a MatMul of that name with a constant.
     """
     model = traced.clone()
@@ -50,7 +49,7 @@ def layers_of(traced: ir.Model) -> dict[str, ir.Node]:
 class _Filling:
     model: ir.Model
     weights: Mapping[str, Tensor]
-    stored: Stored
+    stored: torch.dtype | None
     left: Collection[str]
 
     def linear(self, path: str, node: ir.Node, codes: Codes | None) -> None:
@@ -156,13 +155,17 @@ class _Filling:
         return self._node(before, "Cast", (value,), {"to": ir.DataType.FLOAT.value}, f"{name}.cast")
 
     def _store(self, value: ir.Value) -> None:
+        """Give a weight its numbers: in the narrower dtype where that loses nothing."""
         assert value.name is not None
-        tensor, dtype = self.weights[value.name], self.stored(value.name)
-        if dtype is None or dtype == tensor.dtype or not tensor.is_floating_point():
+        tensor, dtype = self.weights[value.name], self.stored
+        if (
+            dtype is None
+            or not tensor.is_floating_point()
+            or not torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
+        ):
             value.const_value = float_tensor(tensor)
             value.const_value.name = value.name
             self.model.graph.initializers[value.name] = value
             return
-        first = self.model.graph[0]
-        made = self._number(f"{value.name}.stored", tensor.to(dtype), first)
+        made = self._number(f"{value.name}.stored", tensor.to(dtype), self.model.graph[0])
         ir.convenience.replace_all_uses_with(value, made)

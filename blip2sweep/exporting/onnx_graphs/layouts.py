@@ -48,6 +48,6 @@ def mistake(weights: Weights, row: int) -> str | None:
         size = f"groups of {weights.group_size}" if weights.group_size else "channels"
         return (
             f"{weights.method} with {weights.num_bits} bits in {size} has zero points that are no integers; right: 2 or 4 bits "
-            f"in groups of 16, 32, 64, 128 … that divide the row of {row}"
+            "in groups of 16, 32, 64, 128 … that divide the row"
         )
     return None

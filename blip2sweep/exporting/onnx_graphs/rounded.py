@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.exporting.onnx_graphs.filled import FP32
+from blip2sweep.exporting.onnx_graphs.traced import quiet
 
 INT8, INT4 = "ort_int8", "ort_int4"
 
@@ -21,10 +21,10 @@ def round_layers(path: Path, schemes: Mapping[str, Scheme]) -> None:
 
     Raises RuntimeError unless exactly these are rounded.
     """
-    logging.getLogger("root").setLevel(logging.ERROR)  # it advises preprocessing, which would change other operators
     matmuls = _matmuls(path)
-    for scheme in dict.fromkeys(schemes.values()):
-        _round(path, [p for p, s in schemes.items() if s == scheme], scheme)
+    with quiet():
+        for scheme in dict.fromkeys(schemes.values()):
+            _round(path, [p for p, s in schemes.items() if s == scheme], scheme)
     gone = matmuls - _matmuls(path)
     if gone != schemes.keys():
         wrong = min(gone ^ schemes.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,9 +20,13 @@ from blip2sweep.exporting import Written
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.onnx_graphs.filled import filled, layers_of
 from blip2sweep.exporting.onnx_graphs.layouts import float_zero
+from blip2sweep.exporting.onnx_graphs.readme import readme
 from blip2sweep.exporting.onnx_graphs.rounded import round_layers
+from blip2sweep.exporting.onnx_graphs.runner import runner
+from blip2sweep.exporting.onnx_graphs.runner import runs as can_run
 from blip2sweep.exporting.onnx_graphs.traced import model_paths, traced
 from blip2sweep.exporting.traced import graphs_of
+from blip2sweep.models.config_file import end_tokens
 from blip2sweep.models.graphs import Graph
 from blip2sweep.models.load import DTYPES
 from blip2sweep.recipe.back_end import left
@@ -63,14 +67,30 @@ def write(made: Made, folder: Path) -> Written:
     Raises RuntimeError unless exactly the quantized layers of the recipe are so in the graphs, each in one.
     """
     codes, by_library = coded(made), left(made.recipe)
-    put = [_write(graph, made, codes, by_library, folder) for graph in graphs_of(made.loaded, made.job["model"]).graphs]
+    graphs = graphs_of(made.loaded, made.job["model"]).graphs
+    put = [_write(graph, made, codes, by_library, folder) for graph in graphs]
     _check(made, codes, [path for one in put for path in one.layers])
-    made.loaded.processor.save_pretrained(folder)
-    made.loaded.model.config.save_pretrained(folder)
-    if made.loaded.model.generation_config is not None:
-        made.loaded.model.generation_config.save_pretrained(folder)
+    _around(made, graphs, folder)
     payload = sum(one.payload for one in put)
     return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
+
+
+def write_graph(graph: Graph, made: Made, folder: Path) -> Put:
+    """Write one graph of a model without quantized layers."""
+    return _write(graph, made, {}, {}, folder)
+
+
+def _around(made: Made, graphs: Sequence[Graph], folder: Path) -> None:
+    """What stands beside the graphs: the processor, configs, README.md, and run.py where it can run them."""
+    model, runs = made.loaded.model, can_run(graphs)
+    made.loaded.processor.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    (folder / "README.md").write_text(readme(made, graphs, STATES, runs))
+    if runs:
+        ends = end_tokens(model.generation_config, model.config, model.config.get_text_config())
+        (folder / "run.py").write_text(runner(graphs, model.config.image_token_index, ends, STATES))
 
 
 def _write(graph: Graph, made: Made, codes: Mapping[str, Codes], by_library: Mapping[str, Scheme], folder: Path) -> Put:
@@ -78,7 +98,7 @@ def _write(graph: Graph, made: Made, codes: Mapping[str, Codes], by_library: Map
     layers = frozenset(layers_of(model))
     stored, own = made.job["model"].get("stored"), _among(by_library, layers)
     dtype = DTYPES[str(stored)] if stored else None
-    full = filled(model, weights_of(graph), _among(codes, layers), lambda _: dtype, own)
+    full = filled(model, weights_of(graph), _among(codes, layers), dtype, own)
     path = save(full, graph, folder)
     if own:
         round_layers(path, own)

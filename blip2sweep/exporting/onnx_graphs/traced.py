@@ -7,6 +7,7 @@ its value. `filled` puts operators and weights in their places.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,19 @@ DOMAIN, LINEAR = "blip2sweep", "Linear"
 _INSIDE = "module."  # how names of weights begin, because the graph's own module is inside of `_Flat`
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, libraries say nothing of what they lack or advise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
 class _Flat(nn.Module):
     """A graph whose forward takes all tensors in one list."""
 
@@ -40,8 +54,7 @@ class _Flat(nn.Module):
 def traced(graph: Graph) -> ir.Model:
     """The graph with `LINEAR` nodes. Its weights are its last inputs, by their paths in the model."""
     names = model_paths(graph)
-    with _marked(graph, names), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _marked(graph, names), quiet(), torch.no_grad():
         program = torch.onnx.export(
             _Flat(graph.module), _examples(graph), dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
             dynamic_shapes=(_free_axes(graph),), input_names=_inputs(graph), output_names=_outputs(graph),

@@ -135,8 +135,12 @@ def _some(names: list[str]) -> str:
 
 def quantization(config: Mapping[str, object]) -> str | None:
     """What config.json says of a quantization of the weights that is not understood here, and what is; else None."""
-    if quantized(config) is not None:
-        return None
+    told = None if quantized(config) is not None else any_quantization(config)
+    return told and f"{told} ({'; '.join(mistakes(config))}; understood: {UNDERSTOOD})"
+
+
+def any_quantization(config: Mapping[str, object]) -> str | None:
+    """What config.json says of a quantization of the weights; None where it says nothing."""
     for place in ("", "text_config", "vision_config", "qformer_config"):
         section = config.get(place) if place else config
         for name in ("quantization_config", "compression_config"):
@@ -144,6 +148,5 @@ def quantization(config: Mapping[str, object]) -> str | None:
             if found:
                 fields = found if isinstance(found, Mapping) else {}
                 method = fields.get("quant_method") or fields.get("quant_type") or "method not named"
-                told = f"{place + '.' if place else ''}{name}: {shown(method)}"
-                return f"{told} ({'; '.join(mistakes(config))}; understood: {UNDERSTOOD})"
+                return f"{place + '.' if place else ''}{name}: {shown(method)}"
     return None

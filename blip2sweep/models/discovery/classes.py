@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 from blip2sweep.errors import UserError
-from blip2sweep.models.checkpoints import quantization, shown
+from blip2sweep.models.checkpoints import any_quantization, shown
 from blip2sweep.models.config_file import NOT_LOADED, first_line, read_object
 
 
@@ -36,7 +36,7 @@ def read(folder: Path) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
     except Exception as error:  # anybody may have written the file
         raise refusal(folder, [f"config.json: transformers cannot read it ({first_line(error)})"]) from error
     cls, wrong = _class(config)
-    if already := quantization(data):
+    if already := any_quantization(data):
         wrong.append(f"already quantized (config.json says {already})")
     if cls is None or wrong:
         raise refusal(folder, wrong)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import blip2sweep
 from blip2sweep.backends.torch.evaluate import evaluate
 from blip2sweep.models.graphs import Graphs
 from blip2sweep.models.load import Loaded, load
@@ -18,10 +19,11 @@ from tests.small_models import small
 
 pytest.importorskip("openvino")
 
+ASSETS = Path(blip2sweep.__file__).parent / "assets"
 GENERATION = Generation("Question: {} Answer:", 1, 6)
 QUICK = ("blip-vqa-base",)
 THOROUGH = (
-    "blip-image-captioning-base", "llava-1.5-7b", "gemma-3-4b", "paligemma-3b-224", "internvl3-1b", "smolvlm-256m",
+    "blip-image-captioning-base", "gemma-3-4b", "paligemma-3b-224", "internvl3-1b", "smolvlm-256m",
     "llava-onevision-0.5b", "instructblip-vicuna-7b",
 )  # fmt: skip
 
@@ -51,3 +53,14 @@ def test_openvino_writes_what_torch_writes(name: str, tmp_path: Path) -> None:
     compiled = in_openvino(loaded, graphs_of(loaded, section), tmp_path)
     data = load_task({**conf("task/shapes_vqa"), "limit": 10})
     same(*(evaluate(x, data, GENERATION, nll_references=2, batch_size=4).records for x in (loaded, compiled)))
+
+
+@pytest.mark.thorough
+def test_the_second_embedded_model_writes_the_same_texts(tmp_path: Path) -> None:
+    folder = ASSETS / "tiny-llava"
+    section = {**conf("model/tiny-llava"), "path": str(folder)}
+    loaded = load(section, folder)  # type: ignore[arg-type]
+    compiled = in_openvino(loaded, graphs_of(loaded, section), tmp_path)
+    for kind, prompt in (("caption", "Provide a one-sentence caption for the provided image."), ("vqa", "{}")):
+        data = load_task({**conf(f"task/shapes_{kind}"), "limit": 100})
+        same(*(evaluate(x, data, Generation(prompt, 1, 32), batch_size=16).records for x in (loaded, compiled)))

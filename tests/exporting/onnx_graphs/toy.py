@@ -31,7 +31,7 @@ def toy_graph() -> Graph:
     torch.manual_seed(0)
     module = nn.Module()
     module.inner = Toy().eval().requires_grad_(False)
-    module.forward = module.inner.forward  # type: ignore[method-assign]
+    module.forward = module.inner.forward
     ids = Input("ids", torch.zeros(2, 4, dtype=torch.long), {0: "rows", 1: "tokens"})
     return Graph("toy", module, (ids,), ("logits",), {"inner": "model.part"}, (State("past", "present", (0, INNER)),))
 
