@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.held_by import HeldBy
 from blip2sweep.analysis.holdout import Holdout, holdout
 from blip2sweep.analysis.knapsack import Problem, problems
 from blip2sweep.analysis.predict import predictable
@@ -24,7 +25,7 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.console.quoting import yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
-from blip2sweep.recipe.compact import targets
+from blip2sweep.recipe.compact import expand, targets
 
 
 @dataclass
@@ -66,22 +67,26 @@ def recommend(
     max_bytes: int | None = None,
     max_drop: float | None = None,
     measured: pd.DataFrame | None = None,
+    held: HeldBy | None = None,
 ) -> Choice:
     """The best choice over all cells, settings and widths.
 
     cells: what predictions are fitted on. measured: the cells that compete with predictions, `cells` where it is not
     given. draws: of both. max_bytes: of the whole model. max_drop: a share of the baseline; with it, the choice is the
-    smallest that keeps it, or the one that loses least where none does.
+    smallest that keeps it, or the one that loses least where none does. held: what the format holds that it is for, where
+    there is one; nothing else competes.
     The choice is made on one half of the images and its metric is of the other half. Without outputs all scores serve
     as both, and `held_out` is False; where some cells have outputs, those without do not compete. Raises UserError
     where no recipe is small enough, or none was run.
     """
     pool = predictable(cells if measured is None else measured, metric)
-    known = _small_enough(_measured(pool, metric, draws, max_drop), max_bytes)
-    guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop)
+    known = _small_enough(_measured(pool, metric, draws, max_drop, held), max_bytes)
+    guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop, held)
     guessed = [c for c in guessed if not _was_run(c, known)]
     if refusals and not guessed and not any(c.entries and c.within for c in known):
         raise refusals[0]
+    if not known and not guessed:
+        raise UserError("no cell is small enough, and no recipe can be predicted; right: a larger size, or more cells")
     best = _best([*known, *guessed], max_drop)
     why = str(refusals[0]) if refusals and not guessed else None
     return replace(best, instead=_instead(best, known, guessed, max_drop), unpredicted=why)
@@ -126,11 +131,14 @@ def _setting_words(choice: Choice) -> set[str]:
 # ---- what was run
 
 
-def _measured(pool: pd.DataFrame, metric: str, draws: Draws | None, max_drop: float | None) -> list[Choice]:
+def _measured(
+    pool: pd.DataFrame, metric: str, draws: Draws | None, max_drop: float | None, held: HeldBy | None
+) -> list[Choice]:
     """Every cell as a choice, the baseline among them. Where some cells have outputs, these alone."""
     scored, base, held_out = _scores(pool, metric, draws)
+    refused = held.refused(pool) if held else {}
     found = []
-    for row in pool[pool["model_bytes"].notna()].to_dict("records"):
+    for row in pool[pool["model_bytes"].notna() & ~pool["key"].isin(list(refused))].to_dict("records"):
         chosen_on, shown = scored.get(row["key"], (np.nan, np.nan))
         if np.isfinite(chosen_on) and np.isfinite(shown):
             lost = 1 - chosen_on / base[0]
@@ -166,6 +174,7 @@ def _predicted(
     anatomy: Anatomy,
     max_bytes: int | None,
     max_drop: float | None,
+    held: HeldBy | None,
 ) -> tuple[list[Choice], list[UserError]]:
     """The optima of each setting with cells enough to fit, and the messages of the others.
 
@@ -180,11 +189,18 @@ def _predicted(
     for problem in found:
         try:
             halves = holdout(problem, metric, draws)
+            if (open_to := held.narrowed(problem) if held else problem) is None:
+                continue
             for careful in (True, False)[: 1 if max_drop is None else 2]:
-                choices.append(_choose(problem, halves, max_bytes, max_drop, careful))
+                choices.append(_choose(open_to, halves, max_bytes, max_drop, careful))
         except UserError as error:
             refusals.append(error)
-    return [c for c in choices if c.entries], refusals
+    return [c for c in choices if c.entries and not (held and _why_not(c, held))], refusals
+
+
+def _why_not(choice: Choice, held: HeldBy) -> list[str]:
+    """What the layers of a recipe are not refused for one by one, such as two schemes where a format has one."""
+    return held.why_not(expand(cast("list[dict[str, object]]", choice.entries), held.anatomy))
 
 
 def _choose(problem: Problem, halves: Holdout, max_bytes: int | None, max_drop: float | None, careful: bool) -> Choice:

@@ -158,6 +158,9 @@ def recommend(
     max_bytes: Annotated[str | None, typer.Option(help="Size of the whole model, such as 2GB.")] = None,
     max_drop: Annotated[str | None, typer.Option(help="Share of the baseline, such as 2%.")] = None,
     ratio: Annotated[str | None, typer.Option(help="Times smaller than at 16 bits a number, such as 3.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--for", help="Only what this can hold: openvino, onnx, compressed-tensors, vllm, ….")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The recipe file.")] = None,
     verify: Annotated[bool, typer.Option(help="Run the recipe and say what it scored.")] = False,
 ) -> None:
@@ -167,7 +170,7 @@ def recommend(
     from blip2sweep.reporting.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio), out, verify)
+    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio), out, verify, form)
     say(*source.meant, *lines)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import pandas as pd
 
 from blip2sweep.analysis.dropoff import too_few
 from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
-from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
+from blip2sweep.analysis.recommend import Choice, recipe_file
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.commands.budget import Budget
+from blip2sweep.commands.ship import chosen, export_line, held_by
+from blip2sweep.commands.verify import check_can_run, verified
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
@@ -25,26 +23,32 @@ from blip2sweep.recipe.size import RATIO_BITS
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.prices import price_lines
-from blip2sweep.reporting.rerun import command_of, context
-from blip2sweep.reporting.source import Source, load_source
+from blip2sweep.reporting.rerun import context
+from blip2sweep.reporting.source import Source
 
 
-def run_recommend(source: Source, asked: Budget, path: Path | None, verify: bool) -> list[str]:
-    """Choose a recipe and write its file. Returns lines on what to expect of it. verify: run the recipe too."""
+def run_recommend(
+    source: Source, asked: Budget, path: Path | None, verify: bool, form: str | None = None
+) -> list[str]:  # fmt: skip
+    """Choose a recipe and write its file. Returns lines on what to expect of it, and how to export it.
+
+    verify: run the recipe too. form: the format that has to hold it, or who serves that.
+    """
     if not any(asked):
         raise UserError("recommend: no budget given; right: --max-bytes 2GB, --ratio 3, --max-drop 2%, or several")
     base = source.cells[source.cells["part"] == "none"].iloc[0]
     budget, drop = asked.bytes(base["model_bytes"] * 8 / base["bits_per_weight"]), asked.drop()
     if verify:
-        _check_can_run(source)
+        check_can_run(source)
     if path is not None and path.is_dir():
         raise UserError(f"--out {path}: is a folder; right: the recipe's file, such as {path / 'recommended.yaml'}")
-    measured, draws = source.measured
-    choice = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, measured)
+    held = held_by(source, form) if form else None
+    choice, gone = chosen(source, budget, drop, held)
     path = path or source.folder / "recommended.yaml"
     comments = {"budget": str(asked), "from": _origin(source), "expected": _expected(choice, source)}
     write_atomic(path, recipe_file(choice, comments).encode())
     lines = [
+        *gone,
         *_summary(choice, source),
         *_of_others(choice, source),
         *_over_limit(choice, drop),
@@ -63,7 +67,11 @@ def run_recommend(source: Source, asked: Budget, path: Path | None, verify: bool
             raise
         return [*lines, f"run it with recipe_file={path}; {error}"]
     lines.append(f"run it: python -m blip2sweep {shlex.join(command)}")
-    return [*lines, *(_verified(source, command, choice) if verify else [])]
+    key = choice.key
+    if verify:
+        told, key = verified(source, command, choice)
+        lines += told
+    return [*lines, *filter(None, [export_line(source, held, choice.entries, key)])]
 
 
 def _predicted_file(instead: Choice | None, path: Path, comments: Mapping[str, str]) -> list[str]:
@@ -210,30 +218,3 @@ def _prices(choice: Choice, source: Source) -> list[str]:
     found = prices(cells, source.metric, lambda keys: draws, choice.key)
     own = found[found["setting"] == choice.setting]
     return price_lines(source, own if len(own) else found, cells)
-
-
-# ---- running it
-
-
-def _check_can_run(source: Source) -> None:
-    if command_of(source).startswith("import"):
-        raise UserError(
-            "--verify: these rows were imported, so there is no set-up to run; right: model=… task=… with the recipe_file"
-        )
-
-
-def _verified(source: Source, command: Sequence[str], choice: Choice) -> list[str]:
-    """Run the recipe as a sweep of one cell. Returns its metric on all images, and on those of the expectation."""
-    name = f"verify-{pd.Timestamp.now():%Y%m%d-%H%M%S}"
-    words = [sys.executable, "-m", "blip2sweep", *command, f"sweep_name={name}"]
-    if subprocess.run(words, check=False).returncode:
-        raise UserError(f"--verify: the recipe's own run failed; right: `blip2sweep status {name}`")
-    ran = load_source(source.output_dir, name)
-    row, m = ran.cells[ran.cells["part"] != "none"].iloc[0], source.metric
-    lines = [
-        f"verified: {m} {row[m]:.4f}, drop {row[f'drop_{m}']:.4f} [{row[f'drop_{m}_low']:.4f}, {row[f'drop_{m}_high']:.4f}]"
-    ]
-    if choice.held_out and ran.draws is not None and row["key"] in ran.draws:
-        again = ran.draws.value(row["key"], ran.draws.half(False))
-        lines.append(f"on the half that did not choose it {m} {again:.4f}, where {choice.value:.4f} was expected")
-    return lines
