@@ -218,6 +218,8 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
             chosen = table[[_text(v) == value for v in table[column]]]
+            if chosen.empty and column == "backend":  # without its options
+                chosen = table[[_text(v).partition(" ")[0] == value for v in table[column]]]
             if chosen.empty:
                 there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"
