@@ -48,6 +48,8 @@ def shipped(source: Source) -> list[Shipped]:
     if source.draws is None or not {"model_bytes", "compression_ratio"} <= {*source.cells}:
         return []
     own = source.cells[[origin == "" for origin in origins(source.cells)]]
+    if own.loc[own["part"] != "none", "model_bytes"].isna().all():
+        return []
     found = frontier(own.assign(setting=ALL), source.metric, source.draws, "model_bytes")
     found = found[found["held_out"].astype(bool) & (found["low"].astype(float) <= 0)].head(MOST)
     rows = own.assign(_back_end=back_end_names(own)).drop_duplicates("key").set_index("key", drop=False)
@@ -96,7 +98,7 @@ def _line(source: Source, one: Shipped) -> str:
 def _cells(source: Source, one: Shipped) -> Iterator[str]:
     row = source.cells[source.cells["key"] == one.key].iloc[0]
     payload = one.payload if one.payload == one.payload else float(row["model_bytes"])
-    sizes = Sizes(payload)
+    sizes = Sizes(float(source.cells["model_bytes"].max()))
     yield from (html.escape(text) for text in (one.back_end, one.what, f"{one.ratio:.2f}", sizes(payload)))
     yield "" if math.isnan(one.disk) else html.escape(sizes(one.disk))
     yield html.escape(f"{one.drop:.3f} [{one.low:.3f}, {one.high:.3f}]".replace("-", "−"))
