@@ -57,7 +57,7 @@ def test_the_table_names_what_differs(chosen: Selection) -> None:
     assert set(short["backend"]) == {"torch", "openvino"}
     alone = short_table(chosen.table[chosen.table["backend"] == "torch"])
     assert not {"backend", "from"} & {*alone}
-    marked = chosen.table.assign(imported=[None] * (len(chosen.table) - 1) + ["predictions"])
+    marked = chosen.table.assign(imported=pd.Series([None] * (len(chosen.table) - 1) + ["predictions"]))
     assert list(short_table(marked)["from"])[-2:] == ["", "imported"]
 
 
