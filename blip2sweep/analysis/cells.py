@@ -118,9 +118,17 @@ def _kind_names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
     """How people name a kind. The value itself (a hash, or settings) stands beside it where two names are equal."""
     if column in ("model", "task", "dtype", "stored"):
         return list(kinds)
+    if column == "backend":
+        return [_back_end(value, kinds) for value in kinds]
     names = [_kind_name(own) for own in kinds.values()]
     return [f"{name} ({_difference(value, kinds)})" if names.count(name) > 1 else name
             for name, value in zip(names, kinds, strict=True)]  # fmt: skip
+
+
+def _back_end(value: str, kinds: Iterable[str]) -> str:
+    """The name of a back end, with its options where another one of the name has others."""
+    name = value.partition(" ")[0]
+    return name if [k.partition(" ")[0] for k in kinds].count(name) == 1 else value
 
 
 def _kind_name(own: pd.DataFrame) -> str:
@@ -153,7 +161,7 @@ def _choosing(column: str, kinds: Mapping[str, pd.DataFrame]) -> str:
         sizes = {v: own["samples"].dropna().unique().tolist() for v, own in kinds.items()}
         if all(len(s) == 1 for s in sizes.values()) and sum(s == sizes[value] for s in sizes.values()) == 1:
             return f"--only samples={sizes[value][0]}"
-    given = shlex.quote(value)
+    given = shlex.quote(_back_end(value, kinds) if column == "backend" else value)
     return f"--{column} {given}" if column in ("model", "task") else f"--only {column}={given}"
 
 

@@ -10,8 +10,8 @@ from blip2sweep.analysis.steps import UNCOMPRESSED
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.metrics import METRICS
 
-# Seconds are for one image; packed cells alone have them.
-SIZES = ("bits_per_weight", "model_bytes", "seconds_batch_1", "seconds_batch_largest")
+# Seconds are for one image; packed cells alone have them. export_bytes: all files, of back ends that run files.
+SIZES = ("bits_per_weight", "model_bytes", "seconds_batch_1", "seconds_batch_largest", "export_bytes")
 COSTS = ("params", "gflops", "latency_ms_median")  # what further steps change besides
 ALL = "all kinds"
 SHOWN = ("key", "setting", "line", "parts", "width", "seed", "bits_per_weight", "model_bytes", "held_out", "recipe")

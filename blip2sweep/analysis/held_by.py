@@ -13,13 +13,14 @@ import pandas as pd
 
 from blip2sweep.analysis.knapsack import Problem
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.exporting import FORMATS, format_of
+from blip2sweep.exporting import FORMATS, OWN, format_of
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand
 from blip2sweep.wire.model_section import ModelSection
 
 PURPOSES = {"vllm": "compressed-tensors"}  # {who serves: the format that it reads}
+USUAL = ("compressed-tensors", "openvino", "onnx", "torchao", "bitsandbytes")  # tried in turn where none is asked for
 MOST_REASONS = 4
 
 
@@ -31,6 +32,11 @@ class HeldBy:
     purpose: str | None
     section: ModelSection
     anatomy: Anatomy
+
+    @property
+    def name(self) -> str:
+        """As `--for` has it."""
+        return self.purpose or self.form
 
     def why_not(self, recipe: Recipe) -> list[str]:
         """Why the format cannot hold a recipe; empty where it can."""
@@ -59,6 +65,11 @@ def format_named(name: str) -> tuple[str, str | None]:
     if name not in FORMATS:
         raise UserError(f"--for {name}: no such format; {nearest(name, [*FORMATS, *PURPOSES])}")
     return name, None
+
+
+def forms_of(backend: str) -> tuple[str, ...]:
+    """The formats of cells of a back end: the one that it runs, or those that torch's cells have."""
+    return (OWN[backend],) if backend in OWN else USUAL
 
 
 def left_out(name: str, cells: pd.DataFrame, refused: dict[str, list[str]]) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from blip2sweep.console.quiet import quiet
 from blip2sweep.console.quoting import KEY, yaml_text
 from blip2sweep.errors import UserError, UserErrors
-from blip2sweep.exporting import Format, format_of
+from blip2sweep.exporting import OWN, Format, format_of
 from blip2sweep.exporting.held import lacks
 from blip2sweep.exporting.manifest import check_export, write_manifest
 from blip2sweep.exporting.whole import check_free, whole
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from blip2sweep.exporting.made import Made
 
 Maker = Callable[[CellJob], "Made"]
-OWN = {"openvino": "openvino", "onnxruntime": "onnx"}  # {back end: the format it runs}
 WITHIN = 0.01  # of the row's model_bytes, what the payload may differ
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from blip2sweep.analysis.dropoff import too_few
+from blip2sweep.analysis.held_by import HeldBy, left_out
 from blip2sweep.analysis.prices import prices
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
-from blip2sweep.analysis.recommend import Choice, recipe_file
+from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.commands.budget import Budget
-from blip2sweep.commands.ship import chosen, export_line, held_by
 from blip2sweep.commands.verify import check_can_run, verified
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
@@ -20,6 +20,7 @@ from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
 from blip2sweep.metrics.intervals import Drop
 from blip2sweep.recipe.size import RATIO_BITS
+from blip2sweep.reporting.export_line import export_line, held_by
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.prices import price_lines
@@ -43,7 +44,7 @@ def run_recommend(
     if path is not None and path.is_dir():
         raise UserError(f"--out {path}: is a folder; right: the recipe's file, such as {path / 'recommended.yaml'}")
     held = held_by(source, form) if form else None
-    choice, gone = chosen(source, budget, drop, held)
+    choice, gone = _chosen(source, budget, drop, held)
     path = path or source.folder / "recommended.yaml"
     comments = {"budget": str(asked), "from": _origin(source), "expected": _expected(choice, source)}
     write_atomic(path, recipe_file(choice, comments).encode())
@@ -72,6 +73,22 @@ def run_recommend(
         told, key = verified(source, command, choice)
         lines += told
     return [*lines, *filter(None, [export_line(source, held, choice.entries, key)])]
+
+
+def _chosen(
+    source: Source, budget: int | None, drop: float | None, held: HeldBy | None
+) -> tuple[Choice, list[str]]:  # fmt: skip
+    """The choice, and the line on the cells that the format cannot hold."""
+    measured, draws = source.measured
+    gone = left_out(held.name, measured, held.refused(measured)) if held else None
+    try:
+        found = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, measured, held)
+    except UserError as error:
+        if held is None or gone is None:
+            raise
+        right = "right: a larger budget, or a sweep of what it can hold"
+        raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
+    return found, [gone] if gone else []
 
 
 def _predicted_file(instead: Choice | None, path: Path, comments: Mapping[str, str]) -> list[str]:

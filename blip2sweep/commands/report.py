@@ -24,7 +24,7 @@ def report(sources: Sources, path: Path | None, png: bool, pdf: bool) -> list[st
     pictures = [p for kind, wanted in (("png", png), ("pdf", pdf)) if wanted
                 for own in made for p in write_static(own.figures, own.folder, kind, own.metric)]  # fmt: skip
     size = path.stat().st_size / 1e6
-    each = ", in a folder a model" if sources.several else ""
+    each = f", in a folder a {sources.kind}" if sources.several else ""
     return [
         f"wrote {path} ({size:.1f} MB)",
         f"wrote {made[0].folder} (a CSV a figure{each})",

@@ -25,6 +25,7 @@ FORMATS: Mapping[str, str] = {
     "torchao": "blip2sweep.exporting.torchao",
     "bitsandbytes": "blip2sweep.exporting.bitsandbytes",
 }
+OWN: Mapping[str, str] = {"openvino": "openvino", "onnxruntime": "onnx"}  # {back end: the format it runs}
 
 
 class Written(NamedTuple):

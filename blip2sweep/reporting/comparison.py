@@ -13,11 +13,12 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.models import ALL, COLUMNS, UNKNOWN, by_role, grounds, joined, largest_group, role_rank
 from blip2sweep.models.part import ROLES
+from blip2sweep.reporting.back_ends import origins
 from blip2sweep.reporting.figure import Figure, roles_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.sources import Sources, listed
+from blip2sweep.reporting.sources import BACK_END, Sources, listed
 
 MOST_ROWS = 400  # of the table that is there at once; the data below the figure has all
 ORDER = ("role", "setting", "width", "model")
@@ -36,27 +37,35 @@ class Comparison:
 
 def compare(sources: Sources) -> Comparison:
     """The comparison of the models that were scored on the same samples."""
-    kinds = {s.model: grounds(s.cells, s.metric) for s in sources.models}
+    kind = sources.kind
+    kinds = {s.name: grounds(s.cells, s.metric) for s in sources.models}
     chosen = largest_group(kinds)
-    group = [s for s in sources.models if s.model in chosen]
+    group = [s for s in sources.models if s.name in chosen]
     metric = metric_text(group[0].metric)
-    rows = [by_role(s.cells, s.metric, s.draws, roles_of(s)) for s in group] if len(group) > 1 else []
+    rows = (
+        [by_role(s.cells, s.metric, s.draws, roles_of(s)).assign(model=s.name) for s in group] if len(group) > 1 else []
+    )
     rows = [own for own in rows if len(own)]
     data = (
-        _ordered(pd.concat(rows, ignore_index=True), [s.model for s in group])
-        if rows
-        else pd.DataFrame(columns=COLUMNS)
+        _ordered(pd.concat(rows, ignore_index=True), [s.name for s in group]) if rows else pd.DataFrame(columns=COLUMNS)
     )
     several = _of_several(data)
     notes = [*_grounds_notes(sources, group, kinds), *(_missing_roles(data, group) if len(group) > 1 else ())]
     caption = (
-        f"{metric.worse.capitalize()} of {metric.label} in % of each model's own baseline against the width of the layers touched; lower on "
-        "the page is worse. A panel a role, a line a model. Bars: 95 % intervals over images, paired with the model's own baseline. No two "
-        "models are tested against each other."
+        f"{metric.worse.capitalize()} of {metric.label} in % of each {kind}'s own baseline against the width of the layers touched; lower on "
+        f"the page is worse. A panel a role, a line a {kind}. Bars: 95 % intervals over images, paired with the {kind}'s own baseline. No two "
+        f"{kind}s are tested against each other."
     )
-    figure = Figure("models", "Models by role", caption, data, "", table=_table(data, metric) if len(data) else "")
+    figure = Figure(
+        "models",
+        f"{kind.capitalize()}s by role",
+        caption,
+        data,
+        "",
+        table=_table(data, metric, kind) if len(data) else "",
+    )
     if len(group) > 1 and not several:
-        notes.append("no role was compressed at one width in two models with the same setting, so no panel is drawn")
+        notes.append(f"no role was compressed at one width in two {kind}s with the same setting, so no panel is drawn")
     return Comparison(figure, metric, notes)
 
 
@@ -90,15 +99,17 @@ def _ordered(data: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 
 def _grounds_notes(sources: Sources, group: list[Source], kinds: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     """Which models are compared on which samples, which not and why, and what differs in how they were asked."""
-    names = [s.model for s in group]
+    names = [s.name for s in group]
     if len(group) > 1:
         same = f"{listed(names)} were scored on the same {_on(group[0])}"
         known = kinds[names[0]][2] != UNKNOWN
         yield same if known else f"whether {same} is not known: their rows do not say"
         yield from _asked_differently(group)
-    for source in (s for s in sources.models if s.model not in names):
-        how = _difference(kinds[source.model], kinds[names[0]])
-        yield f"{source.model} is not compared with {listed(names)}: {how}; its own analysis is below"
+    for source in (s for s in sources.models if s.name not in names):
+        how = _difference(kinds[source.name], kinds[names[0]])
+        yield f"{source.name} is not compared with {listed(names)}: {how}; its own analysis is below"
+    for source in (s for s in sources.models if sources.kind == BACK_END and any(origins(s.cells))):
+        yield f"{source.name}: rows that were imported are compared with the baseline of the cell that they are like"
     for name, why in sources.left_out.items():
         yield f"{name} is left out: {why}"
 
@@ -123,7 +134,7 @@ def _difference(own: tuple[str, ...], other: tuple[str, ...]) -> str:
 
 def _asked_differently(group: list[Source]) -> Iterator[str]:
     """What generation settings differ between models."""
-    settings = {s.model: _settings(s.cells.iloc[0].get("generation")) for s in group}
+    settings = {s.name: _settings(s.cells.iloc[0].get("generation")) for s in group}
     names = dict.fromkeys(name for own in settings.values() for name in own)
     for name in names:
         values = {model: own.get(name) for model, own in settings.items()}
@@ -148,14 +159,14 @@ def _missing_roles(data: pd.DataFrame, group: list[Source]) -> Iterator[str]:
     for source in group:
         roles = set(roles_of(source).values())
         if not roles:
-            yield f"{source.model}: its parts are not known here, so it is in no panel"
+            yield f"{source.name}: its parts are not known here, so it is in no panel"
             continue
         base = source.cells.loc[source.cells["part"] == "none", source.metric].iloc[0]
         if not base > 0:
-            yield f"{source.model}: its baseline's {metric_text(source.metric).label} is {base:g}, so no drop is a share of it"
+            yield f"{source.name}: its baseline's {metric_text(source.metric).label} is {base:g}, so no drop is a share of it"
         section = source.section
         reasons = (section.get("not_addressable") if section else None) or {}
-        yield from _missing_of(source.model, roles, reasons, data)
+        yield from _missing_of(source.name, roles, reasons, data)
 
 
 def _missing_of(model: str, roles: set[str], reasons: Mapping[str, str], data: pd.DataFrame) -> Iterator[str]:
@@ -172,11 +183,11 @@ def _missing_of(model: str, roles: set[str], reasons: Mapping[str, str], data: p
 # ---- the table
 
 
-def _table(data: pd.DataFrame, metric: MetricText) -> str:
+def _table(data: pd.DataFrame, metric: MetricText, kind: str) -> str:
     """Model × role × bits as HTML."""
     sizes = Sizes(float(data["model_bytes"].max()) if data["model_bytes"].notna().any() else 0.0)
     several = data["setting"].nunique() > 1
-    head = ["role", *(["method"] if several else []), "bits", "model", f"baseline {metric.label}", f"{metric.worse}, % of it",
+    head = ["role", *(["method"] if several else []), "bits", kind, f"baseline {metric.label}", f"{metric.worse}, % of it",
             "95 % interval", "bits/weight", "saved"]  # fmt: skip
     body = "".join(_line(_cells(r, sizes, several)) for r in data.head(MOST_ROWS).to_dict("records"))
     heads = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in head)

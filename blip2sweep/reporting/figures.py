@@ -31,6 +31,7 @@ from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.step_figures import step_figures
 
 MOST_REFUSALS, MOST_TABLES = 3, 4
+TIME = "latency_ms_median"
 
 
 def figures(source: Source) -> list[Figure]:
@@ -77,11 +78,23 @@ def _frontier(source: Source) -> Figure:
     cells, draws = source.cells, source.draws
     known = [s for s in SIZES if s in cells and cells.loc[cells["part"] != "none", s].notna().any()]
     several = bool((cells["further"] != "").any())
-    known += [s for s in COSTS if several and s in cells and cells[s].nunique() > 1]
+    known += [s for s in COSTS if (several or s == TIME) and s in cells and _told(cells, s)]
     of = over_all_kinds if several else frontier
-    made = [of(cells, source.metric, draws, size).assign(by=size) for size in known]
+    made = [of(_by_device(cells, size), source.metric, draws, size).assign(by=size) for size in known]
     data = pd.concat(made, ignore_index=True) if made else pd.DataFrame()
     return Figure("frontier", "Frontier", _frontier_caption(source, data), data, "part=all quant.bits=2,3,4,6,8")
+
+
+def _told(cells: pd.DataFrame, size: str) -> bool:
+    """Whether compressed cells have it, and not all cells the same."""
+    return cells[size].nunique() > 1 and bool(cells.loc[cells["part"] != "none", size].notna().any())
+
+
+def _by_device(cells: pd.DataFrame, size: str) -> pd.DataFrame:
+    """The cells with their device in the setting, where times are of several: a time is compared on its own device."""
+    if size != TIME or "latency_device" not in cells or cells["latency_device"].nunique() < 2:
+        return cells
+    return cells.assign(setting=cells["setting"] + " on " + cells["latency_device"].map(str))
 
 
 def _frontier_caption(source: Source, data: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
+from blip2sweep.reporting.back_ends import origins
 from blip2sweep.reporting.captions import captions, packed
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.figure import Figure, write_csvs
@@ -26,6 +27,7 @@ from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.overview import sentences
 from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.price_table import Sizes
+from blip2sweep.reporting.ship import ship_table
 from blip2sweep.reporting.source import Source
 
 SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "app.js")
@@ -64,6 +66,7 @@ def body(source: Source, made: list[Figure]) -> str:
     """The HTML of one model's analysis."""
     values = {
         "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
+        "ship": ship_table([source]),
         "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
         "failures": _failures(source),
         "how": _how(source),
@@ -162,7 +165,8 @@ def _cell_table(source: Source) -> pd.DataFrame:
               f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
               f"noise_arithmetic_{m}": "noise, arithmetic", **_further_columns(source), "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
-    return source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
+    told = source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
+    return told.assign(**{"from": found}) if any(found := origins(source.cells)) else told
 
 
 def _further_columns(source: Source) -> dict[str, str]:

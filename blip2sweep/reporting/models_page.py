@@ -14,9 +14,10 @@ from blip2sweep.reporting.figure import Figure, label, write_csvs
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import body, filled, packs, records, safe_json, whole_page
 from blip2sweep.reporting.price_table import Sizes
-from blip2sweep.reporting.sources import Sources
+from blip2sweep.reporting.ship import ship_table
+from blip2sweep.reporting.sources import BACK_END, Sources
 
-LINK = '<a href="#models">Models</a> '
+LINK = '<a href="#models">{}s</a> '
 
 
 class Written(NamedTuple):
@@ -59,7 +60,8 @@ def models_page(sources: Sources, compared: Comparison, made: list[list[Figure]]
         "title": html.escape(compared.figure.title),
         "notes": "".join(f"<li>{html.escape(n)}</li>" for n in compared.notes),
         "caption": html.escape(compared.figure.caption) if len(drawn(compared.figure.data)) else "",
-        "figure": _figure(compared),
+        "figure": _figure(compared) + (ship_table(sources.models) if sources.kind == BACK_END else ""),
+        "kind": html.escape(sources.kind.capitalize()),
         "buttons": "".join(_button(name, i == 0) for i, name in enumerate(sources.names)),
         "body": bodies[0],
     }
@@ -68,7 +70,13 @@ def models_page(sources: Sources, compared: Comparison, made: list[list[Figure]]
     others = [f"<template data-body>{text}</template>" for text in bodies[1:]]
     seen = f'<script type="application/json" id="compared">{safe_json(_data(compared))}</script>'
     title = sources.models[0].title
-    return whole_page(title, sources.heading, filled("models.html", values), "\n".join([seen, *data, *others]), LINK)
+    return whole_page(
+        title,
+        sources.heading,
+        filled("models.html", values),
+        "\n".join([seen, *data, *others]),
+        LINK.format(sources.kind.capitalize()),
+    )
 
 
 def _data(compared: Comparison) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.reporting.back_ends import back_end_names
 from blip2sweep.reporting.sections import model_parts, shipped_section
 from blip2sweep.results.collect import collect
 from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
@@ -44,11 +45,17 @@ class Source:
     command: str
     notes: list[str] = field(default_factory=list)
     only: dict[str, str] = field(default_factory=dict)  # what narrowed the table, by column
+    back_end: str = ""  # its name, where a report has several of one model
 
     @property
     def model(self) -> str:
         """The model's name."""
         return str(self.cells["model"].iloc[0])
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of a report: its back end, or its model."""
+        return self.back_end or self.model
 
     @property
     def selection(self) -> list[str]:
@@ -151,6 +158,15 @@ class Selection:
     def folder(self) -> Path:
         return self.found.folder(self.output_dir) if self.found else self.output_dir
 
+    def of_back_end(self, name: str) -> Source:
+        """The source of one back end of several, by its name. Raises UserError where its rows cannot be compared."""
+        own = self.table[[found == name for found in back_end_names(self.table)]]
+        value = str(own["backend"].iloc[0])
+        if "baseline" in own:  # outputs of another server were imported beside a baseline that it has not
+            beside = self.table["key"].isin(own["baseline"]) & ~self.table["key"].isin(own["key"])
+            own = pd.concat([self.table[beside].assign(backend=value), own])
+        return replace(replace(self, table=own, only={**self.only, "backend": value}).source(), back_end=name)
+
     def source(self, model: str | None = None) -> Source:
         """The source of all rows, or of one model of several. Raises UserError where they cannot be compared."""
         chosen = [model] if model is not None else models_of(self.table)
@@ -218,6 +234,8 @@ def _narrowed(table: pd.DataFrame, only: dict[str, str | None]) -> pd.DataFrame:
             if column not in table:
                 raise UserError(f"--only {column}={value}: no such column; {nearest(column, [*SAME, 'baseline'])}")
             chosen = table[[_text(v) == value for v in table[column]]]
+            if chosen.empty and column == "backend":  # without its options
+                chosen = table[[_text(v).partition(" ")[0] == value for v in table[column]]]
             if chosen.empty:
                 there = ", ".join(sorted({_text(v) for v in table[column]})[:6])
                 option = f"--{column} {value}" if column in ("model", "task") else f"--only {column}={value}"

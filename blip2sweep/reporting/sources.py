@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,29 +11,34 @@ import pandas as pd
 from blip2sweep.analysis.cells import NothingToCompare, finished, refuse_mixed
 from blip2sweep.analysis.models import ACROSS, models_of
 from blip2sweep.errors import UserError
+from blip2sweep.reporting.back_ends import UNKNOWN, back_end_names
 from blip2sweep.reporting.source import Selection, Source, select
+
+MODEL, BACK_END = "model", "back end"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The models of one selection of rows.
+    """The models of one selection of rows, or the back ends of one model.
 
-    models: a source each, in the order of the table. left_out: {model: why nothing of it can be compared}.
+    models: a source each, in the order of the table. left_out: {model or back end: why nothing of it can be compared}.
+    kind: `model` or `back end`, whichever there may be several of.
     """
 
     selection: Selection
     models: list[Source]
     left_out: dict[str, str]
+    kind: str = MODEL
 
     @property
     def several(self) -> bool:
-        """Whether the rows are of several models."""
+        """Whether the rows are of several models or back ends."""
         return len(self.models) + len(self.left_out) > 1
 
     @property
     def names(self) -> list[str]:
-        """The names of the models that have a source."""
-        return [s.model for s in self.models]
+        """The names of those that have a source."""
+        return [s.name for s in self.models]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -47,14 +53,15 @@ class Sources:
         cells = pd.concat([s.cells for s in self.models], ignore_index=True)
         known = cells["samples"].unique().tolist() if "samples" in cells else list[float]()
         samples = f"{int(known[0])} samples, " if len(known) == 1 and pd.notna(known[0]) and known[0] else ""
-        return f"{listed(self.names)} on {cells['task'].iloc[0]}, {samples}{len(cells)} cells"
+        named = listed(self.names) if self.kind == MODEL else f"{self.models[0].model} in {listed(self.names)}"
+        return f"{named} on {cells['task'].iloc[0]}, {samples}{len(cells)} cells"
 
     @property
     def meant(self) -> list[str]:
         """The lines for the terminal that name what the report is about."""
         first = self.models[0]
         named = first.meant[0].removesuffix(first.heading)
-        left = (f"model {name} is left out: {why}" for name, why in self.left_out.items())
+        left = (f"{self.kind} {name} is left out: {why}" for name, why in self.left_out.items())
         return [f"{named}{self.heading}", *self.selection.notes, *left]
 
 
@@ -66,23 +73,37 @@ def load_sources(
 ) -> Sources:
     """The sources of all models of a sweep or of the whole ledger; arguments as of `load_source`.
 
-    Raises UserError where nothing fits, where cells of one model cannot be compared, where models differ in dtype, task
+    Several back ends of one model are a source each, since a drop is each back end's own. Raises UserError where nothing
+    fits, where cells of one model cannot be compared, where models differ in dtype, task
     or back end, and where no model has anything to compare.
     """
     chosen = select(output_dir, sweep, all_cells, only)
-    names = models_of(chosen.table)
-    if len(names) < 2:
+    names, back_ends = models_of(chosen.table), _back_ends(chosen.table)
+    if len(names) < 2 and len(back_ends) < 2:
         return Sources(chosen, [chosen.source()], {})
+    if len(names) < 2:
+        refuse_mixed(finished(chosen.table), [c for c in ACROSS if c != "backend"])
+        return _sources(chosen, back_ends, chosen.of_back_end, BACK_END)
     refuse_mixed(finished(chosen.table), ACROSS)
+    return _sources(chosen, names, chosen.source, MODEL)
+
+
+def _back_ends(table: pd.DataFrame) -> list[str]:
+    """The back ends of the finished rows, in the order in which they come first. Imported scores are no back end."""
+    done = finished(table)
+    return [name for name in dict.fromkeys(back_end_names(done)) if name != UNKNOWN] if "backend" in done else []
+
+
+def _sources(chosen: Selection, names: list[str], source: Callable[[str], Source], kind: str) -> Sources:
     found, left_out = list[Source](), dict[str, str]()
     for name in names:
         try:
-            found.append(chosen.source(name))
+            found.append(source(name))
         except NothingToCompare as error:
             left_out[name] = str(error)
     if not found:
-        raise UserError("; ".join(f"model {name}: {why}" for name, why in left_out.items()))
-    return Sources(chosen, found, left_out)
+        raise UserError("; ".join(f"{kind} {name}: {why}" for name, why in left_out.items()))
+    return Sources(chosen, found, left_out, kind)
 
 
 def listed(names: list[str]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Draw = Callable[["Picture", pd.DataFrame, str], None]
 MOST_PLACES = 40
 SIZE_LABELS = {"bits_per_weight": "bits per weight, whole model", "model_bytes": "bytes, whole model",
-               "seconds_batch_1": "seconds an image, batch 1", "seconds_batch_largest": "seconds an image, largest batch", "params": "parameters, whole model",
+               "seconds_batch_1": "seconds an image, batch 1", "seconds_batch_largest": "seconds an image, largest batch", "export_bytes": "bytes on disk, all files", "params": "parameters, whole model",
                "gflops": "GFLOP an image", "latency_ms_median": "ms an image, batch 1, median"}  # fmt: skip
 
 

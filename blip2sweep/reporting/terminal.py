@@ -19,6 +19,7 @@ from blip2sweep.analysis.steps import with_kept
 from blip2sweep.console.printing import cell, console, defused, one_line, shown
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
+from blip2sweep.reporting.back_ends import back_end_names, origins
 from blip2sweep.reporting.part_roles import by_role, names_differ, part_texts
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.results.sweeps import Sweep
@@ -55,6 +56,9 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     for column in ("model", "dtype", *(["stored"] if rounded(table) else []), "task", "samples"):
         if column in table and table[column].nunique() > 1:
             out[column] = [_text(v) for v in table[column]]
+    for column, words in (("backend", back_end_names(table)), ("from", origins(table))):
+        if len(set(words)) > 1:
+            out[column] = words
     out["part"] = part_texts(table) if differ else table["part"]
     out["bits"] = [_bits(row) for row in table.to_dict("records")]
     for column in ("blocks", "layers", "method", "strategy", "group_size"):

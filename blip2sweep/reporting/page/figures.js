@@ -128,7 +128,7 @@ FIGURES.dropoff = function () {
   return plot("dropoff", traces, { ...more, shapes });
 };
 
-const SIZES = { bits_per_weight: "bits per weight, whole model", model_bytes: "bytes, whole model", seconds_batch_1: "seconds an image, batch 1, packed", seconds_batch_largest: "seconds an image, largest batch, packed", params: "parameters, whole model", gflops: "GFLOP an image", latency_ms_median: "ms an image, batch 1, median" };
+const SIZES = { bits_per_weight: "bits per weight, whole model", model_bytes: "bytes, whole model", seconds_batch_1: "seconds an image, batch 1, packed", seconds_batch_largest: "seconds an image, largest batch, packed", export_bytes: "bytes on disk, all files", params: "parameters, whole model", gflops: "GFLOP an image", latency_ms_median: "ms an image, batch 1, median" };
 const ALL_KINDS = "all kinds";
 
 FIGURES.frontier = function () {
