@@ -98,8 +98,8 @@ def write(
     """
     tensors = layout.on_disk(state)
     layout.model.config.save_pretrained(to)
-    if layout.model.generation_config is not None:
-        layout.model.generation_config.save_pretrained(to)
+    if (generation := getattr(layout.model, "generation_config", None)) is not None:  # one that writes no text has none
+        generation.save_pretrained(to)
     made.loaded.processor.save_pretrained(to)
     save_torch_state_dict(tensors, to, max_shard_size=SHARD, metadata={"format": "pt", **(metadata or {})})
     _amend(to / "config.json", layout, quantization)

@@ -67,7 +67,11 @@ def write_manifest(folder: Path, form: str, purpose: str | None, job: CellJob, p
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder. Raises UserError where there is none, or another version's."""
     found = read_json(folder / NAME)
-    if not isinstance(found, Mapping) or found.get("version") != VERSION or not isinstance(found.get("files"), dict):
+    if (
+        not isinstance(found, Mapping)
+        or found.get("version") != VERSION
+        or not Manifest.__required_keys__ <= found.keys()
+    ):
         raise UserError(f"{folder / NAME}: of another version; right: `blip2sweep export` of this one")
     return cast("Manifest", dict(found))
 

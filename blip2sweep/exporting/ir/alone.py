@@ -49,6 +49,8 @@ def write(language: ov.CompiledModel, pictures: np.ndarray, ids: list[int], most
     for state in request.query_state():  # one row that holds nothing yet
         state.state = ov.Tensor(np.zeros((1, *state.state.shape[1:]), np.float32))
     n, width, seen = pictures.shape[1], pictures.shape[2], 0
+    for state in request.query_state():  # keys and values of one text without tokens; by itself it is of no text
+        state.state = ov.Tensor(np.zeros([1, *state.state.shape[1:]], np.float32))
     embeds = np.concatenate([pictures, np.zeros((1, len(ids), width), np.float32)], 1)
     tokens, there = np.array([[0] * n + ids]), np.array([[True] * n + [False] * len(ids)])
     while len(written) < most:
