@@ -126,6 +126,10 @@ class BackendConfig:
 
     name: str = "torch"  # one of blip2sweep.backends.backend.BACKENDS, or from outside
     options: dict[str, Any] = field(default_factory=dict)  # the back end's own, part of the identity
+    # Short for options of this package's back ends. An option of the same name goes first.
+    hints: str | None = None  # openvino: exact | default
+    provider: str | None = None  # onnxruntime: cpu | cuda
+    level: str | None = None  # onnxruntime: of its graph optimization
 
 
 @dataclass

@@ -9,7 +9,9 @@ from blip2sweep.backends.backend import TORCH, Asked, Refuses, backend_class, id
 from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.recipe.back_end import check_backend
-from blip2sweep.wire.pack import BackendChoice
+from blip2sweep.wire.pack import BackendChoice, JsonObject
+
+SHORT = ("hints", "provider", "level")  # backend.hints is backend.options.hints
 
 
 def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> BackendChoice | None:
@@ -18,7 +20,7 @@ def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> Backend
     Raises UserError for an unknown name, for a back end that cannot be used here or cannot run the cell, and for packed
     layers on a back end other than torch, which alone has the kernels, or layers that another's library rounds.
     """
-    choice = cast("BackendChoice", {k: v for k, v in (config or {"name": TORCH}).items() if k == "name" or v})
+    choice = _choice(config or {"name": TORCH})
     named = identity_of(choice)
     check_backend(asked.recipe, choice["name"])
     if named is None:
@@ -29,6 +31,14 @@ def chosen_backend(config: Mapping[str, object] | None, asked: Asked) -> Backend
         )
     _check(choice, asked)
     return choice
+
+
+def _choice(section: Mapping[str, object]) -> BackendChoice:
+    """Options that the config has a short name for are options as others are."""
+    short = {k: section[k] for k in SHORT if section.get(k) is not None}
+    options = {**short, **cast("JsonObject", section.get("options") or {})}
+    name = str(section["name"])
+    return BackendChoice(name=name, options=options) if options else BackendChoice(name=name)
 
 
 def _check(choice: BackendChoice, asked: Asked) -> None:
@@ -48,5 +58,9 @@ def runs_graphs(choice: BackendChoice | None) -> bool:
 
 def backend_text(choice: BackendChoice) -> str:
     """As the table has it: its name, and its options where it has some."""
-    options = choice.get("options")
-    return f"{choice['name']} {canonical_json(options)}" if options else choice["name"]
+    options = choice.get("options") or {}
+    return " ".join([choice["name"], *(f"{k}={_word(v)}" for k, v in sorted(options.items()))])
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else canonical_json(value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BlipImageProcessorPil
 
 from blip2sweep.apply.patch import apply
-from blip2sweep.compression.quantize import rtn
+from blip2sweep.compression.quantize import minmax, rtn
 from blip2sweep.compression.quantize.codes import Codes
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
@@ -321,9 +321,12 @@ def test_a_failure_inside_the_context_restores(loaded: Loaded) -> None:
 
 def test_a_method_that_works_in_place_cannot_reach_the_original(opt: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(opt)
+    codes = rtn.codes
+    monkeypatch.setattr(rtn, "codes", lambda weight, scheme, dtype: codes(weight.mul_(2), scheme, dtype))
     monkeypatch.setattr(
-        rtn, "apply", lambda weight, bias, scheme: (weight.mul_(2), bias if bias is None else bias.mul_(2))
+        minmax, "apply", lambda weight, bias, scheme: (weight.mul_(2), bias if bias is None else bias.mul_(2))
     )
-    with apply(opt, recipe(opt.anatomy)) as applied:
-        assert applied.layers_changed == 108
-    assert same(before, snapshot(opt))
+    for method in ("rtn", "minmax"):
+        with apply(opt, recipe(opt.anatomy, method=method)) as applied:
+            assert applied.layers_changed == 108
+        assert same(before, snapshot(opt))

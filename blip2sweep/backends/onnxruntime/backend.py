@@ -100,10 +100,10 @@ def options_of(choice: BackendChoice) -> Options:
     for name, known in (("provider", PROVIDERS), ("level", LEVELS)):
         value = getattr(options, name)
         if value not in known:
-            raise UserError(f"backend.options.{name}={value}: {nearest(value, known)}")
+            raise UserError(f"backend.{name}={value}: {nearest(value, known)}")
     if options.provider == "cuda" and not has_cuda():
         raise UserError(
-            f"backend.options.provider=cuda: the onnxruntime that is installed has the CPU's kernels alone; right: pip install "
+            f"backend.provider=cuda: the onnxruntime that is installed has the CPU's kernels alone; right: pip install "
             f"{CUDA_PACKAGE} in place of onnxruntime, or provider=cpu"
         )
     return options

@@ -31,9 +31,7 @@ def compiled(path: Path, provider: str, level: str, threads: int) -> onnxruntime
     """
     wanted, there = PROVIDERS[provider], onnxruntime.get_available_providers()
     if wanted not in there:
-        raise UserError(
-            f"backend.options.provider={provider}: onnxruntime has {', '.join(there)} here; right: provider=cpu"
-        )
+        raise UserError(f"backend.provider={provider}: onnxruntime has {', '.join(there)} here; right: provider=cpu")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = LEVELS[level]
@@ -48,7 +46,7 @@ def compiled(path: Path, provider: str, level: str, threads: int) -> onnxruntime
             f"`blip2sweep export --to onnx` of this version"
         ) from error
     if wanted not in session.get_providers():  # it falls back to the CPU and only logs why
-        raise UserError(f"backend.options.provider={provider}: onnxruntime could not start it; right: provider=cpu")
+        raise UserError(f"backend.provider={provider}: onnxruntime could not start it; right: provider=cpu")
     return session
 
 

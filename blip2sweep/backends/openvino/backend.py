@@ -49,7 +49,7 @@ class OpenVino(GraphBackend):
         yield from form.mistakes(asked.recipe, asked.model, None)
         two = [x.path for x, scheme in asked.recipe.touched() if scheme.weights.num_bits == NOT_BY_DEFAULT]
         if two and hints_of(choice) == "default":
-            yield f"no kernel of {NOT_BY_DEFAULT} bits in bfloat16 ({two[0]}); right: backend.options.hints=exact"
+            yield f"no kernel of {NOT_BY_DEFAULT} bits in bfloat16 ({two[0]}); right: backend.hints=exact"
 
     def make(self) -> GraphWorker:
         from blip2sweep.backends.graphs.worker import GraphWorker
@@ -73,5 +73,5 @@ def hints_of(choice: BackendChoice) -> str:
         raise UserError(f"backend.options.{min(others)}: {nearest(min(others), ('hints',))}")
     hints = str(options.get("hints") or "exact")
     if hints not in HINTS:
-        raise UserError(f"backend.options.hints={hints}: {nearest(hints, HINTS)}")
+        raise UserError(f"backend.hints={hints}: {nearest(hints, HINTS)}")
     return hints

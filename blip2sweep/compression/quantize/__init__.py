@@ -44,7 +44,8 @@ class Method:
 
     scale_bits: of each scale, where its library or its arithmetic fixes them; None: those of the dtype in which the
     model is stored. zero_point_bits: with each scale; None: as many as a code has, and none when symmetric. number_zero:
-    its zero point is a number instead, as wide as the scale. prescale: whether it stores a factor for each input.
+    its zero point is a number instead, as wide as the scale. whole_bytes: whether the zero points of a row fill whole
+    bytes. prescale: whether it stores a factor for each input.
     divides: whether a group must divide the row. row_sizes: the only group sizes that its library has.
 
     keeps_zeros: whether `calibrated` takes `kept`, the weights of a sparse layer that may differ from zero.
@@ -70,6 +71,7 @@ class Method:
     scale_bits: int | None = None
     zero_point_bits: int | None = None
     number_zero: bool = False
+    whole_bytes: bool = False
     prescale: bool = False
     shared_prescale: bool = False
     divides: bool = False
@@ -200,7 +202,8 @@ METHODS = Methods({
                **OF_NNCF | {"scale_bits": 32}),
         # Inputs are int8 too, each in the range of its tensor when it comes. A zero point is stored though it is 0.
         Method("ort_int8", (8,), ("channel",), zero_point_bits=8, **OF_ORT),
-        Method("ort_int4", (4,), ("group",), RTN, divides=True, row_sizes=(16, 32, 64, 128, 256), **OF_ORT),
+        Method("ort_int4", (4,), ("group",), RTN, divides=True, row_sizes=(16, 32, 64, 128, 256), whole_bytes=True,
+               **OF_ORT),
         Method("smoothquant", UP_FROM_2, CHANNEL_FIRST, RTN | {"symmetric": True, "alpha": 0.5}, calibrates="ranges", prescale=True),
     )
 })  # fmt: skip

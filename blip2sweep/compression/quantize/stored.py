@@ -27,6 +27,9 @@ def quantized(layer: Linear, w: Weights, before: Stored) -> Stored:
     prescale = layer.in_features * before.number_bits if method.prescale else 0
     extra = scales(layer, w) * (scale + _zero_point_bits(w, scale)) + prescale
     extra += _shared_bits(layer, method.shared_prescale)
+    if method.whole_bytes:
+        per_row = scales(layer, w) // layer.out_features * _zero_point_bits(w, scale)
+        extra += layer.out_features * (-per_row % 8)
     bias = layer.out_features * w.num_bits + 2 * scale if layer.bias and w.quantize_bias else before.bias_bits
     return before._replace(value_bits=w.num_bits, extra_bits=before.extra_bits + extra, bias_bits=bias)
 

@@ -46,6 +46,8 @@ def ends() -> set[int]:
 def write(language: ov.CompiledModel, pictures: np.ndarray, ids: list[int], most: int) -> list[int]:
     """The likeliest token each time. pictures (1, n, width) stand before the tokens of the prompt."""
     request, stops, written = language.create_infer_request(), ends(), list[int]()
+    for state in request.query_state():  # one row that holds nothing yet
+        state.state = ov.Tensor(np.zeros((1, *state.state.shape[1:]), np.float32))
     n, width, seen = pictures.shape[1], pictures.shape[2], 0
     embeds = np.concatenate([pictures, np.zeros((1, len(ids), width), np.float32)], 1)
     tokens, there = np.array([[0] * n + ids]), np.array([[True] * n + [False] * len(ids)])

@@ -45,5 +45,5 @@ EXACT = """## Arithmetic
 
 The cell was measured with `INFERENCE_PRECISION_HINT=f32`, `KV_CACHE_PRECISION=f32` and
 `DYNAMIC_QUANTIZATION_GROUP_SIZE=0`. Without them OpenVINO chooses for the CPU: bfloat16, keys and values of 8 bits, inputs
-quantized on the way. Some texts then differ; `backend=openvino backend.options.hints=default` is the cell that counts them.
+quantized on the way. Some texts then differ; `backend=openvino backend.hints=default` is the cell that counts them.
 """

@@ -109,7 +109,8 @@ def _linear(layer: nn.Linear, path: str, x: Tensor) -> Tensor:
 
 
 def _examples(graph: Graph) -> tuple[Tensor, ...]:
-    return (*(i.example for i in graph.inputs), *map(example, graph.states))
+    """Copies, because tracing takes one tensor that stands for two inputs as one of them."""
+    return (*(i.example.clone() for i in graph.inputs), *map(example, graph.states))
 
 
 def _free_axes(graph: Graph) -> tuple[dict[int, torch.export.Dim], ...]:

@@ -41,9 +41,9 @@ def choice(**options: object) -> BackendChoice:
     ("options", "said"),
     [
         ({"provder": "cpu"}, ("backend.options.provder", "did you mean 'provider'")),
-        ({"provider": "tpu"}, ("backend.options.provider=tpu", "known: cpu, cuda")),
-        ({"level": "fast"}, ("backend.options.level=fast", "known: all, basic, extended, none")),
-        ({"provider": "cuda"}, ("backend.options.provider=cuda", "right: pip install onnxruntime-gpu")),
+        ({"provider": "tpu"}, ("backend.provider=tpu", "known: cpu, cuda")),
+        ({"level": "fast"}, ("backend.level=fast", "known: all, basic, extended, none")),
+        ({"provider": "cuda"}, ("backend.provider=cuda", "right: pip install onnxruntime-gpu")),
     ],
 )
 def test_options_that_it_has_not_are_one_line(options: JsonObject, said: Sequence[str]) -> None:
@@ -115,7 +115,7 @@ def test_a_file_of_a_later_version_is_one_line(model: Path) -> None:
 
 
 def test_a_provider_that_is_not_there_is_one_line(model: Path) -> None:
-    with fails("backend.options.provider=cuda", "CPUExecutionProvider"):
+    with fails("backend.provider=cuda", "CPUExecutionProvider"):
         compiled(model, "cuda", "all", 1)
 
 
@@ -126,7 +126,7 @@ def test_its_version_and_all_options_are_in_the_key() -> None:
     version = onnxruntime.__version__
     plain = {"name": "onnxruntime", "version": version, "options": {"provider": "cpu", "level": "all"}}
     assert identity_of(choice()) == identity_of(choice(level="all")) == plain
-    assert len({job("part=none").get("key"), job("part=none", "backend.options.level=basic").get("key")}) == 2
+    assert len({job("part=none").get("key"), job("part=none", "backend.level=basic").get("key")}) == 2
 
 
 # ---- what it writes

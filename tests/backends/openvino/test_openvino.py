@@ -65,7 +65,7 @@ def test_texts_and_likelihoods_are_those_of_torch(answered: Answered, cell: dict
     assert (found.id, found.text, found.tokens, found.nll_tokens) == (own.id, own.text, own.tokens, own.nll_tokens)
     assert found.nll_sum == pytest.approx(own.nll_sum, abs=1e-4)
     assert answered.layers_changed == expected.layers_changed
-    assert answered.provenance["versions"].endswith(f"openvino {version('openvino')} ir 1")
+    assert f" openvino {version('openvino')} " in answered.provenance["versions"]
 
 
 def test_the_files_hold_the_codes_and_are_as_large_as_the_table_says(
@@ -138,8 +138,8 @@ def test_the_identity_has_the_library_and_what_its_hints_stand_for() -> None:
         (("sparsity=magnitude", "quant.bits=none"), r"what sparsity makes of weights would be stored as any others"),
         (("generation.num_beams=3",), r"writes with one beam, not 3; right: generation.num_beams=1"),
         (("model.dtype=bfloat16",), r"graphs are made of float32, not of bfloat16; right: model.dtype=float32"),
-        (("quant.bits=2", "backend.options.hints=default"), r"no kernel of 2 bits in bfloat16 .*hints=exact"),
-        (("backend.options.hints=fast",), r"backend.options.hints=fast: .*known: default, exact"),
+        (("quant.bits=2", "backend.hints=default"), r"no kernel of 2 bits in bfloat16 .*hints=exact"),
+        (("backend.hints=fast",), r"backend.hints=fast: .*known: default, exact"),
         (("backend.options.speed=1",), r"backend.options.speed: .*known: hints"),
     ],
 )  # fmt: skip

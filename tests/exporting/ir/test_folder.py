@@ -45,7 +45,7 @@ def test_a_folder_runs_alone_with_the_texts_of_torch(cell: dict[str, Any], folde
     pictures = [str(s.image) for s in backend.task(cell).samples]
     code = f"import sys; sys.modules['blip2sweep'] = None; sys.argv[0] = '{folder}/run.py'; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", code, *pictures], capture_output=True, text=True, cwd=folder,
+        [sys.executable, "-c", code, *pictures, "--tokens", str(cell["generation"]["max_new_tokens"])], capture_output=True, text=True, cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.stdout.splitlines() == expected, done.stderr
