@@ -56,7 +56,9 @@ def test_planning_counts_what_graphs_read(name: str, tmp_path: Path) -> None:
 
 
 def test_only_rows_of_back_ends_that_run_graphs_leave_it_out() -> None:
-    torch_row, graphs_row = (cell(*LLAVA, f"backend={b}").columns() for b in ("torch", "openvino"))
+    torch_row, graphs_row = (
+        cast("dict[str, Any]", cell(*LLAVA, f"backend={b}").columns()) for b in ("torch", "openvino")
+    )
     assert torch_row["model_bytes"] == 2712832
     assert graphs_row["model_bytes"] == 2712832 - GONE
     assert graphs_row["compression_ratio"] == pytest.approx(0.5 * 2712832 / (2712832 - GONE))

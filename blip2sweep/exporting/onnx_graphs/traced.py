@@ -62,7 +62,8 @@ def traced(graph: Graph) -> ir.Model:
     assert program is not None
     model: ir.Model = program.model
     _weights_as_inputs(model, names)
-    optimizer.optimize(model)
+    with quiet():
+        optimizer.optimize(model)
     _without_traces(model)
     return model
 
