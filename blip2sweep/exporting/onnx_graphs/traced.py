@@ -23,6 +23,11 @@ from blip2sweep.models.graphs.past import example
 
 OPSET = 25  # the first one with codes of 2 bits
 DOMAIN, LINEAR = "blip2sweep", "Linear"
+for _name in (
+    "onnxscript",
+    "onnx_ir",
+):  # importing onnxruntime's matmul_nbits_quantizer lets the root logger print INFO
+    logging.getLogger(_name).setLevel(logging.WARNING)
 _INSIDE = "module."  # how names of weights begin, because the graph's own module is inside of `_Flat`
 
 
