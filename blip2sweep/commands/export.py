@@ -16,11 +16,14 @@ from blip2sweep.exporting.manifest import check_export, write_manifest
 from blip2sweep.exporting.whole import check_free, whole
 from blip2sweep.files import write_atomic
 from blip2sweep.models.anatomy import anatomy
+from blip2sweep.planning.model import planned_model
 from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand, targets, text
 from blip2sweep.recipe.semantics import semantics_of
+from blip2sweep.recipe.size import size
 from blip2sweep.results.sweeps import list_sweeps
+from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob, JsonObject, Settings
 from blip2sweep.workers.run_cell import unusable
 
@@ -93,10 +96,11 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker)
         if not (folder / "README.md").exists():
             _write_readme(folder, made, form, written.notes)
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
-        manifest = write_manifest(folder, form, purpose, job, written.payload, written.around)
+        expected = expected_bytes(job, recipe, written_by)
+        write_manifest(folder, form, purpose, job, written, expected)
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
     sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
-    return [told, f"{sizes}; {_compared(written.payload, manifest['model_bytes'])}", *written.notes]
+    return [told, f"{sizes}; {_compared(written.payload, expected, job['columns'].get('model_bytes'))}", *written.notes]
 
 
 def _write_readme(folder: Path, made: Made, form: str, notes: Sequence[str]) -> None:
@@ -112,11 +116,21 @@ def _in_torch(job: CellJob, settings: Settings) -> Made:
     return TorchBackend(settings).made(job)
 
 
-def _compared(payload: int, expected: float | None) -> str:
-    if not expected:
+def expected_bytes(job: CellJob, recipe: Recipe, written_by: Format) -> float | None:
+    """The row's model_bytes, without what no graph reads where a cell of torch is written as graphs."""
+    told = job["columns"].get("model_bytes")
+    if told is None or job.get("backend") or not getattr(written_by, "GRAPHS", False):
+        return told
+    model = planned_model(ModelSection(**{**job["model"], "path": job["folder"]}))
+    return told - (size(recipe, model.numbers).model_bytes - size(recipe, model.graph_numbers).model_bytes)
+
+
+def _compared(payload: int, expected: float | None, row: float | None) -> str:
+    if not expected or not row:
         return "the row has no model_bytes"
-    off = payload / expected - 1
-    told = f"{expected:,.0f} in the table, {off:+.2%}"
+    off, left = payload / expected - 1, row - expected
+    unread = f" less {left:,.0f} of blocks and modules that no graph reads" if left else ""
+    told = f"{row:,.0f} in the table{unread}, {off:+.2%}"
     return told if abs(off) <= WITHIN else f"{told}: NOT what the row says; it is of an earlier version, or a defect"
 
 

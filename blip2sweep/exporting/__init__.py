@@ -40,7 +40,7 @@ class Format(Protocol):
     """The names of a format's module. Planning imports it, so it imports torch and its library only in `write`.
 
     EXTRA: the extra that has its library; None where none is needed. One that is no checkpoint of transformers has
-    CHECKPOINT = False besides.
+    CHECKPOINT = False besides, and one that writes what graphs read, and nothing else, GRAPHS = True.
     """
 
     EXTRA: str | None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from blip2sweep.errors import UserError
+from blip2sweep.exporting import Written
 from blip2sweep.files import read_json, write_json
 from blip2sweep.version import VERSION as OWN_VERSION
 from blip2sweep.wire.pack import CellJob, JsonObject
@@ -36,7 +37,8 @@ class FileNote(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What an exported folder is. payload: bytes of numbers. around: of headers, graphs and texts."""
+    """What an exported folder is. payload: bytes of numbers. around: of headers, graphs and texts. model_bytes: what the
+    payload is by the table."""
 
     format: str
     version: int
@@ -52,12 +54,14 @@ class Manifest(TypedDict):
     versions: dict[str, str]
 
 
-def write_manifest(folder: Path, form: str, purpose: str | None, job: CellJob, payload: int, around: int) -> Manifest:
+def write_manifest(
+    folder: Path, form: str, purpose: str | None, job: CellJob, written: Written, model_bytes: float | None
+) -> Manifest:  # fmt: skip
     """Write the manifest of a folder whose other files are all there."""
     columns = job["columns"]
     made = Manifest(
         format=form, version=VERSION, purpose=purpose, key=job["key"], model=columns["model"], weights=columns["weights"],
-        recipe=job["recipe"], payload=payload, around=around, model_bytes=columns.get("model_bytes"), files=_files(folder),
+        recipe=job["recipe"], payload=written.payload, around=written.around, model_bytes=model_bytes, files=_files(folder),
         versions=_versions(),
     )  # fmt: skip
     write_json(folder / NAME, made)

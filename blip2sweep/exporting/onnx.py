@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXTRA: str | None = "onnx"
 VERSION = 1  # of what is written of a model
+GRAPHS = True  # so what no graph reads is not in it
 RUNTIME = "onnxruntime"  # the back end whose own methods the files can hold
 
 

@@ -172,6 +172,16 @@ def no_graphs(model: Mapping[str, object]) -> str | None:
     return found
 
 
+def left_out(model: Mapping[str, object]) -> Mapping[str, Sequence[str]]:
+    """What no graph of a model reads beside the blocks whose outputs nothing reads: {stage: words of the names of modules}.
+
+    An architecture with such modules has a function `left_out` of the same argument.
+    """
+    own = getattr(architecture(model), "left_out", None)
+    found: Mapping[str, Sequence[str]] = {} if own is None else own(model)
+    return found
+
+
 # ---- what a worker runs
 
 

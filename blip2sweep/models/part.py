@@ -114,6 +114,11 @@ class Part:
     def n_blocks(self) -> int:
         return sum(s.n for s in self.stacks)
 
+    @property
+    def unread_blocks(self) -> range:
+        """The numbers of the blocks behind the last one that anything reads."""
+        return range(self.n_blocks, self.n_blocks + self.stacks[-1].unread)
+
     @cached_property
     def kinds(self) -> frozenset[str]:
         return frozenset(x.kind for x in self.linears)
@@ -134,7 +139,7 @@ class Part:
         where: what was typed, for the message. unread: whether an index may be that of a block that nothing reads. Raises
         UserError for any other word, and for a block that the part lacks.
         """
-        more = self.stacks[-1].unread if unread else 0
+        more = len(self.unread_blocks) if unread else 0
         return frozenset().union(*(self._blocks_one(w, where or f"blocks={text}", more) for w in str(text).split("+")))
 
     def _blocks_one(self, word: str, where: str, more: int) -> Iterable[int]:
@@ -151,7 +156,7 @@ class Part:
             )
         lo, hi = int(found[1]), int(found[2] or found[1])
         if lo > hi or hi >= self.n_blocks + more:
-            unread = "" if lo > hi or hi >= self.n_blocks + self.stacks[-1].unread else " (later ones reach nothing)"
+            unread = "" if lo > hi or hi >= self.unread_blocks.stop else " (later ones reach nothing)"
             raise UserError(
                 f"{where}: '{word}' is outside {self.name}, whose blocks are 0-{self.n_blocks + more - 1}{unread}"
             )

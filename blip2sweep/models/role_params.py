@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.architecture import Stage
+from blip2sweep.models.block_params import BlockParams
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.part import CONNECTOR, ROLES, Part
 
@@ -30,6 +31,22 @@ def stage_params(tensors: Mapping[str, Tensor], anatomy: Anatomy, tied: Sequence
     """{stage: its parameters}, in the order of the stages; their sum is that of the checkpoint."""
     places = _places(anatomy, lambda part: part.stage, lambda stage: stage.name)
     return _counts(tensors, list(places), [s.name for s in anatomy.stages], tied)
+
+
+def unread_params(
+    tensors: Mapping[str, Tensor], anatomy: Anatomy, blocks: BlockParams, words: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """{stage: its parameters that graphs leave out}: those of blocks whose outputs nothing reads, and of some modules.
+
+    tensors: of the files, by name. blocks: of `block_params`. words: {stage: words of the names of such modules}.
+    """
+    places, found = list(_places(anatomy, lambda part: part.stage, lambda stage: stage.name)), dict[str, int]()
+    for part in anatomy.parts.values():
+        gone = sum(blocks.get(part.name, {}).get(i, 0) for i in part.unread_blocks)
+        found[part.stage] = found.get(part.stage, 0) + gone
+    own = {n: t for n, t in tensors.items() if {*n.split(".")} & {*words.get(_at(tuple(n.split(".")), places), ())}}
+    named = _counts(own, places, [s.name for s in anatomy.stages], ())
+    return {s.name: n for s in anatomy.stages if (n := found.get(s.name, 0) + named.get(s.name, 0))}
 
 
 def _counts(

@@ -17,7 +17,7 @@ from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.architecture import asked_as
 from blip2sweep.models.dtypes import HALF_BITS
 from blip2sweep.planning import outside_code
-from blip2sweep.planning.chosen_backend import backend_text
+from blip2sweep.planning.chosen_backend import backend_text, runs_graphs
 from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
 from blip2sweep.planning.held import held_columns
 from blip2sweep.planning.model import Model
@@ -178,10 +178,11 @@ class Cell:
     def _recipe_columns(self) -> dict[str, object]:
         """Of the recipe, and of what the checkpoint itself is quantized to."""
         own = self.model
-        found = recipe_columns(self.recipe, own.numbers)
+        numbers = own.graph_numbers if runs_graphs(self.backend) else own.numbers
+        found = recipe_columns(self.recipe, numbers)
         if own.held is None:
             return found
-        plain = {**recipe_columns(self._untouched, own.numbers), "params": own.params}
+        plain = {**recipe_columns(self._untouched, numbers), "params": own.params}
         return held_columns(own.held, self.recipe, own.anatomy, found, plain, self.original is not None)
 
     def job(self) -> CellJob:

@@ -51,6 +51,11 @@ def _check(choice: BackendChoice, asked: Asked) -> None:
         raise UserErrors(wrong) if len(wrong) > 1 else UserError(wrong[0])
 
 
+def runs_graphs(choice: BackendChoice | None) -> bool:
+    """Whether a back end runs a model as graphs, so that what no graph reads is not written. None: torch."""
+    return choice is not None and getattr(backend_class(choice["name"]), "RUNS_GRAPHS", False)
+
+
 def backend_text(choice: BackendChoice) -> str:
     """As the table has it: its name, and its options where it has some."""
     options = choice.get("options") or {}

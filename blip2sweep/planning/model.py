@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from blip2sweep.errors import UserError
 from blip2sweep.models import checkpoints
 from blip2sweep.models.anatomy import Anatomy, anatomy
-from blip2sweep.models.architecture import family
+from blip2sweep.models.architecture import family, left_out
 from blip2sweep.models.block_params import BlockParams, block_params
 from blip2sweep.models.checkpoints.headers import Tensor
 from blip2sweep.models.dtypes import BITS, agreed, narrowed, part_dtypes, stage_dtypes, stored_dtypes
 from blip2sweep.models.linear_share import partial_share
 from blip2sweep.models.location import locate
-from blip2sweep.models.role_params import role_params, stage_params
+from blip2sweep.models.role_params import role_params, stage_params, unread_params
 from blip2sweep.models.shipped import model_config, shipped_models
 from blip2sweep.planning.held import Held, held
 from blip2sweep.recipe.size import Numbers
@@ -39,6 +40,7 @@ class Model:
     stored: str  # the dtype in which what is not quantized is written; `part:dtype` for each part where they differ
     narrowed: str | None  # the dtype to which weights are rounded; None where all are stored as computed
     role_params: dict[str, int]  # {role: its parameters}
+    unread: dict[str, int]  # {stage: its parameters that graphs leave out}
     linear_share: float | None = None  # of the weights in blocks; None where it is more than half
     held: Held | None = None  # of a checkpoint whose layers are integers already
 
@@ -56,6 +58,14 @@ class Model:
     def block_params(self) -> BlockParams:
         """{part: {number of a block: its parameters}}"""
         return self.numbers.blocks
+
+    @cached_property
+    def graph_numbers(self) -> Numbers:
+        """Its numbers where it is written as graphs."""
+        own = self.numbers
+        gone = {n: p.unread_blocks for n, p in self.anatomy.parts.items()}
+        blocks = {n: {i: x for i, x in found.items() if i not in gone[n]} for n, found in own.blocks.items()}
+        return replace(own, blocks=blocks, unwritten=self.unread)
 
     @property
     def presets(self) -> str:
@@ -89,7 +99,8 @@ def planned_model(config: ModelSection) -> Model:
         ModelSection(**config), layout, location.folder, location.revision, checked.fingerprint,
         numbers, dtypes, by_stage,
         agreed({name: stored[part.stage] for name, part in layout.parts.items()}), narrowed(config, by_stage),
-        role_params(checked.tensors, layout, layout.tied), partial_share(checked.tensors, layout, config),
+        role_params(checked.tensors, layout, layout.tied),
+        unread_params(checked.tensors, layout, numbers.blocks, left_out(config)), partial_share(checked.tensors, layout, config),
         quantized,
     )  # fmt: skip
 

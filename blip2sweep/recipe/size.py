@@ -27,12 +27,14 @@ class Numbers:
     """The numbers of a model without a recipe.
 
     params: {stage: how many, tied ones once}. bits: {stage: of each, as it is stored}. blocks: those of each block; of
-    dropped blocks that are not there only the linear layers are known to go.
+    dropped blocks that are not there only the linear layers are known to go. unwritten: {stage: how many of params are in
+    no file}: ratios compare with all of the model, and sizes are of what is written.
     """
 
     params: Mapping[str, int]
     bits: Mapping[str, int]
     blocks: BlockParams = field(default_factory=dict)
+    unwritten: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -40,7 +42,12 @@ class Numbers:
 
     @property
     def total_bits(self) -> int:
-        return sum(n * self.bits[stage] for stage, n in self.params.items())
+        return sum((n - self.unwritten.get(stage, 0)) * self.bits[stage] for stage, n in self.params.items())
+
+    @property
+    def number_bits(self) -> float:
+        """The mean width of what is written."""
+        return self.total_bits / (self.total - sum(self.unwritten.values()))
 
     def bits_of(self, part: Part) -> int:
         return self.bits[part.stage if part.stage in self.bits else ANY]
@@ -127,7 +134,7 @@ def size(recipe: Recipe, numbers: Numbers) -> Size:
     sums = PartBits(*(sum(column) for column in zip(*parts.values(), strict=True)))
     gone = (_gone(name, part, parts[name], numbers) for name, part in recipe.parts.items())
     total = numbers.total_bits - sum(gone) + sums.weight_bits + sums.bias_bits
-    own = sums.weight_bits / sums.weights if sums.weights else numbers.total_bits / numbers.total
+    own = sums.weight_bits / sums.weights if sums.weights else numbers.number_bits
     return Size(
         layers_touched=sums.layers,
         params_touched=sums.weights,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from blip2sweep.errors import UserError
+from blip2sweep.exporting import Written
 from blip2sweep.exporting.manifest import NAME, check_export, write_manifest
 from blip2sweep.exporting.whole import whole
 
@@ -107,7 +108,7 @@ def exported(folder: Path) -> Path:
     folder.mkdir()
     for name in ("model.safetensors", "config.json"):
         (folder / name).write_text(name * 9)
-    write_manifest(folder, "compressed-tensors", None, JOB, 9, 9)
+    write_manifest(folder, "compressed-tensors", None, JOB, Written(9, 9), 9.0)
     return folder
 
 

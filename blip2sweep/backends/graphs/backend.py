@@ -19,6 +19,7 @@ class GraphBackend(ABC):
     """A `Backend` that `Times` and `Refuses` (blip2sweep/backends/backend.py)."""
 
     RUNS_ALL = True
+    RUNS_GRAPHS = True  # so a row's size is that of what graphs read
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

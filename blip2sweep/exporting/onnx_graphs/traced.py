@@ -23,6 +23,11 @@ from blip2sweep.models.graphs.past import example
 
 OPSET = 25  # the first one with codes of 2 bits
 DOMAIN, LINEAR = "blip2sweep", "Linear"
+for _name in (
+    "onnxscript",
+    "onnx_ir",
+):  # importing onnxruntime's matmul_nbits_quantizer lets the root logger print INFO
+    logging.getLogger(_name).setLevel(logging.WARNING)
 _INSIDE = "module."  # how names of weights begin, because the graph's own module is inside of `_Flat`
 
 
@@ -62,7 +67,8 @@ def traced(graph: Graph) -> ir.Model:
     assert program is not None
     model: ir.Model = program.model
     _weights_as_inputs(model, names)
-    optimizer.optimize(model)
+    with quiet():
+        optimizer.optimize(model)
     _without_traces(model)
     return model
 

@@ -7,9 +7,9 @@ tokens) stays in Python and is the same for every back end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ class Graphs:
 
     graphs: tuple[Graph, ...]
     stages: Callable[[Mapping[str, Session]], Stages]
-    notes: Sequence[str] = field(default_factory=tuple)
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ tower, whose blocks can be entered and left anywhere, one for what is behind it,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from blip2sweep.errors import UserError
@@ -18,13 +18,16 @@ from blip2sweep.models.image_text.work import work
 from blip2sweep.models.part import CONNECTOR, LANGUAGE, VISION
 from blip2sweep.wire.model_section import ModelSection, PartSection
 
-__all__ = ["FAMILIES", "MODEL_TYPE", "implementation", "no_graphs", "stages", "work"]
+__all__ = ["FAMILIES", "MODEL_TYPE", "implementation", "left_out", "no_graphs", "stages", "work"]
 
 MODEL_TYPE = None  # `config.model_type` of the model's YAML
 FAMILIES = {"decoder": Family(())}
 # By `model_type`: towers and decoders that can be graphs (graphs.py, models/graphs/causal.py). Qwen's cannot: their towers
 # read patches of any number, and the masks between them depend on the pictures.
 IN_GRAPHS = frozenset({"llava", "llava_next", "llava_onevision", "paligemma", "gemma3", "internvl", "idefics3"})
+OF_STATES = frozenset(
+    {"llava", "llava_next", "llava_onevision"}
+)  # of these, what reads states before a tower's last norm
 TEXT_IN_GRAPHS = frozenset({"llama", "mistral", "qwen2", "gemma", "gemma3_text"})
 CONNECTORS = ("model.multi_modal_projector", "model.connector", "model.image_newline")
 
@@ -54,6 +57,13 @@ def no_graphs(model: Mapping[str, object]) -> str | None:
     if text is not None and text not in TEXT_IN_GRAPHS:
         return f"no graphs of a decoder of type {text}; right: one of {', '.join(sorted(TEXT_IN_GRAPHS))}, or backend=torch"
     return None
+
+
+def left_out(model: Mapping[str, object]) -> Mapping[str, Sequence[str]]:
+    """See `models.architecture.left_out`: SigLIP's pooling head, a norm behind the states that are read, and what is put
+    between the features of tiles, which is done outside of graphs."""
+    norm = ("post_layernorm",) if field("config.model_type", model) in OF_STATES else ()
+    return {VISION: ("head", *norm), CONNECTOR: ("image_newline",)}
 
 
 def _stacks(parts: Mapping[str, PartSection], role: str) -> tuple[str, ...]:
