@@ -15,11 +15,11 @@ from torch import Tensor
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.codes import Codes
-from blip2sweep.compression.quantize.scheme import Scheme
+from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.exporting import Written
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.onnx_graphs.filled import filled, layers_of
-from blip2sweep.exporting.onnx_graphs.layouts import float_zero
+from blip2sweep.exporting.onnx_graphs.layouts import float_zero, operator_of
 from blip2sweep.exporting.onnx_graphs.readme import readme
 from blip2sweep.exporting.onnx_graphs.rounded import round_layers
 from blip2sweep.exporting.onnx_graphs.runner import runner
@@ -71,8 +71,24 @@ def write(made: Made, folder: Path) -> Written:
     put = [_write(graph, made, codes, by_library, folder) for graph in graphs]
     _check(made, codes, [path for one in put for path in one.layers])
     _around(made, graphs, folder)
-    payload = sum(one.payload for one in put)
-    return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload)
+    filling = sum(_filling(x, made.recipe.schemes[path].weights) for path, x in codes.items())
+    payload = sum(one.payload for one in put) - filling
+    notes = (
+        [f"{filling:,} bytes fill rows of zero points up to whole bytes; they count with the headers"]
+        if filling
+        else []
+    )
+    return Written(payload, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - payload, notes)
+
+
+def _filling(codes: Codes, weights: Weights) -> int:
+    """The bytes by which MatMulNBits stores more than the zero points of a layer: each row begins with a byte."""
+    rows, groups = codes.scale.shape
+    whole, number = weights.strategy == "tensor", float_zero(weights)
+    operator = operator_of(codes.bits, codes.values.shape[1], codes.group_size, number, whole)
+    if codes.zero_point is None or number or operator != "MatMulNBits":
+        return 0
+    return rows * -(-groups * codes.bits // 8) - rows * groups * codes.bits // 8
 
 
 def write_graph(graph: Graph, made: Made, folder: Path) -> Put:
