@@ -13,7 +13,7 @@ from blip2sweep.files import write_atomic
 from blip2sweep.reporting.interaction import Layout
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.source import Source
-from blip2sweep.reporting.terminal import csv_text
+from blip2sweep.reporting.table_text import csv_text
 
 RUN = "python -m blip2sweep -m"
 

@@ -1,13 +1,11 @@
-"""The table on the terminal, and as CSV, Markdown or LaTeX."""
+"""The table on the terminal: the columns to read first, as many as fit."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.cells import cell_len
 from rich.table import Table
@@ -16,20 +14,29 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import rounded
 from blip2sweep.analysis.main_metric import by_other_rules, metric_of, metrics_of
 from blip2sweep.analysis.steps import with_kept
-from blip2sweep.console.printing import cell, console, defused, one_line, shown
+from blip2sweep.console.printing import cell, console, shown
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.reporting.back_ends import back_end_names, origins
 from blip2sweep.reporting.part_roles import by_role, names_differ, part_texts
 from blip2sweep.reporting.table_notes import notes
+from blip2sweep.reporting.table_text import csv_text, latex, markdown
 from blip2sweep.results.sweeps import Sweep
 
 MOST_ROWS = 200  # at the end of a sweep; `blip2sweep table` prints all rows
-TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-       "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
 FORMATS = ("rich", "csv", "md", "latex")
 # Left out in this order where a terminal is too narrow for all. The cell's name and its drop stay.
-LEAST = ("ms", "baseline ms", "× baseline", "merged", "in torch", "bits/weight", "its interval", "key")  # then metrics
+LEAST = (
+    "ms",
+    "baseline ms",
+    "× baseline",
+    "× torch",
+    "merged",
+    "in torch",
+    "bits/weight",
+    "its interval",
+    "key",
+)  # then metrics
 RIGHT = (
     "bits",
     "drop",
@@ -39,6 +46,7 @@ RIGHT = (
     "ms",
     "baseline ms",
     "× baseline",
+    "× torch",
 )  # besides metrics
 # Columns of further steps, where a row has one.
 FURTHER = {"blocks_dropped": "dropped", "sparsity": "sparsity", "recover": "recover", "merged": "merged"}
@@ -85,6 +93,8 @@ def short_table(table: pd.DataFrame) -> pd.DataFrame:
     if "latency_ms_median" in table:
         times = [_latency(row) for row in table.to_dict("records")]
         out["ms"], out["baseline ms"], out["× baseline"] = zip(*times, strict=True)
+        if "latency_ratio_torch" in table and table["latency_ratio_torch"].notna().any():
+            out["× torch"] = [_number(v, 2) for v in table["latency_ratio_torch"]]
     if "status" in table and (table["status"] != "done").any():
         out["status"] = [_text(r.get("failure")) or "done" for r in table.to_dict("records")]
     out["key"] = table["key"]
@@ -175,41 +185,6 @@ def render(table: pd.DataFrame, fmt: str) -> str:
         return csv_text(table)
     short = short_table(table)
     return markdown(short) if fmt == "md" else latex(short)
-
-
-def csv_text(table: pd.DataFrame) -> str:
-    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit.
-
-    `import csv` takes it back.
-    """
-    return table.rename(columns=lambda c: defused(str(c))).map(_csv_cell).to_csv(index=False)
-
-
-def _csv_cell(value: object) -> object:
-    plain = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
-    return value if plain else defused(str(value))
-
-
-def markdown(short: pd.DataFrame) -> str:
-    rows = [list(short.columns), ["---"] * len(short.columns), *short.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(_md(str(v)) for v in row) + " |" for row in rows) + "\n"
-
-
-def _md(text: str) -> str:
-    """A text without the bars that would end the cell, also those behind a backslash of the text."""
-    return re.sub(r"(\\*)\|", lambda bar: "&#92;" * len(bar[1]) + "\\|", one_line(text))
-
-
-def latex(short: pd.DataFrame) -> str:
-    """A booktabs table."""
-    body = [" & ".join(_tex(str(v)) for v in row) + r" \\" for row in short.to_numpy().tolist()]
-    head = " & ".join(_tex(str(c)) for c in short.columns) + r" \\"
-    lines = [r"\begin{tabular}{" + "l" * len(short.columns) + "}", r"\toprule", head, r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _tex(text: str) -> str:
-    return "".join(TEX.get(c, c) for c in one_line(text))
 
 
 def _bits(row: Row) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from blip2sweep.console import printing
 from blip2sweep.console.printing import cell, defused, fused, joined, one_line, say, say_text, visible
-from blip2sweep.reporting.terminal import csv_text, latex, markdown
+from blip2sweep.reporting.table_text import csv_text, latex, markdown
 from tests.command_line import blip2sweep
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egod\u2066\u200e\u2028b\r\x7f\u200b\ud83d"

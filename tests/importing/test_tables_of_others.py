@@ -12,7 +12,7 @@ import pytest
 
 from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import Imported, Options, import_csv
-from blip2sweep.reporting.terminal import csv_text
+from blip2sweep.reporting.table_text import csv_text
 from blip2sweep.results.collect import collect
 from blip2sweep.results.sweeps import find_sweep
 from tests.command_line import blip2sweep, refused

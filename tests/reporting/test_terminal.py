@@ -11,7 +11,8 @@ import pytest
 from blip2sweep.reporting import terminal
 from blip2sweep.reporting.dropoff import draw_dropoff
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import fitted, latex, short_table
+from blip2sweep.reporting.table_text import latex
+from blip2sweep.reporting.terminal import fitted, short_table
 from tests.command_line import blip2sweep
 from tests.synthetic import build, entry
 
