@@ -33,7 +33,8 @@ KEPT = (
 TRAINING = ("recover.n_samples", "recover.split", "recover.data_dir")  # of recipes that are trained: on what
 FOLDERS = ("--config-dir", "-cd")
 # Overrides whose value a row of the table has, so that the row's own can be chosen from several.
-COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "model.stored": "stored", "task.limit": "samples"}
+COLUMNS = {"model": "model", "task": "task", "model.dtype": "dtype", "model.stored": "stored", "task.limit": "samples",
+           "backend": "backend"}  # fmt: skip
 CALIBRATION = {
     "calibration": "calibration", "calibration.n_samples": "calibration_samples", "calibration.seed": "calibration_seed",
     "calibration.upstream": "calibration_upstream", "calibration.threads": "calibration_threads",
@@ -104,11 +105,12 @@ def _one(key: str, value: str, row: Row) -> str:
     if len(values) == 1 or value[:1] in "[{'\"":
         return value
     column = COLUMNS.get(key)
-    if column is None or str(row[column]) not in values:
+    own = "" if column is None else str(row[column]).partition(" ")[0] if key == "backend" else str(row[column])
+    if own not in values:
         raise UserError(
             f"the sweep varied {key}={value} and its rows do not say which is theirs; right: one sweep a value"
         )
-    return quoted(str(row[column])) if key in ("model", "task") else str(row[column])
+    return quoted(own) if key in ("model", "task") else own
 
 
 def _reads(source: Source, measured: Sequence[Entry]) -> bool:

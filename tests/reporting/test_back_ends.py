@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from blip2sweep.reporting.back_ends import back_end_names, origins
 from blip2sweep.reporting.comparison import compare
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.models_page import models_page
+from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.ship import ship_table, shipped
 from blip2sweep.reporting.source import Selection
 from blip2sweep.reporting.sources import BACK_END, Sources
@@ -108,3 +110,10 @@ def test_imported_rows_are_not_shipped(chosen: Selection) -> None:
     marked = chosen.table.assign(imported="predictions")
     source = Selection(chosen.output_dir, None, marked, [], {}).of_back_end("openvino")
     assert shipped(source) == []
+
+
+def test_a_command_that_carries_on_has_the_back_end_of_its_rows(chosen: Selection) -> None:
+    own = chosen.of_back_end("openvino")
+    source = replace(own, command="-m task.limit=60 backend=torch,openvino quant.bits=3,4")
+    row = source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
+    assert "backend=openvino" in context(source, [], row)
