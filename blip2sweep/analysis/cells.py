@@ -59,8 +59,13 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def quantized(cells: pd.DataFrame) -> pd.DataFrame:
-    """The baseline and the cells that are quantized and nothing else. cells: as `comparable` gives them."""
-    return cells[cells["further"] == ""] if "further" in cells else cells
+    """The baseline and the cells that are quantized and nothing else. cells: as `comparable` gives them.
+
+    The uncompressed model on another server is not among them: it is neither.
+    """
+    if "further" not in cells:
+        return cells
+    return cells[(cells["further"] == "") & ((cells["parts"] != "") | (cells["part"] == "none"))]
 
 
 def rounded(table: pd.DataFrame) -> bool:

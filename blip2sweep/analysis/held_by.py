@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -22,6 +22,8 @@ from blip2sweep.wire.model_section import ModelSection
 PURPOSES = {"vllm": "compressed-tensors"}  # {who serves: the format that it reads}
 USUAL = ("compressed-tensors", "openvino", "onnx", "torchao", "bitsandbytes")  # tried in turn where none is asked for
 MOST_REASONS = 4
+CHECKPOINT = "_checkpoint"  # the end of the method's name in rows of checkpoints that others quantized
+OF_OTHERS = "others quantized its layers; right: a cell of a method here"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,15 @@ class HeldBy:
         """Why the format cannot hold a recipe; empty where it can."""
         return format_of(self.form).mistakes(recipe, self.section, self.purpose)
 
+    def why_not_entries(self, recipe: Sequence[Mapping[str, object]]) -> list[str]:
+        """The same of a recipe in its short form, which the row of a quantized checkpoint has of methods of others."""
+        if any(str(e.get("method")).endswith(CHECKPOINT) for e in recipe):
+            return [OF_OTHERS]
+        return self.why_not(expand(recipe, self.anatomy))
+
     def refused(self, cells: pd.DataFrame) -> dict[str, list[str]]:
         """{key: why not} of the cells that the format cannot hold, the baseline too where it is none of these."""
-        why = cache(lambda text: self.why_not(expand(json.loads(text), self.anatomy)))
+        why = cache(lambda text: self.why_not_entries(json.loads(text)))
         found = {str(k): why(str(r)) for k, r in zip(cells["key"], cells["recipe_json"], strict=True)}
         return {key: told for key, told in found.items() if told}
 

@@ -147,13 +147,14 @@ def _key(predictions: Predictions, task: TaskData, told: Mapping[str, str], job:
 
 def _line(key: str, job: CellJob, told: Mapping[str, str], path: Path, outputs: Outputs) -> JsonObject:
     """The `result` line without its predictions."""
-    options = " ".join(f"{k}={v}" for k, v in sorted(told.items()) if k not in (BACKEND, DEVICE, "dtype"))
+    options = " ".join(f"{k}={v}" for k, v in sorted(told.items()) if k not in (BACKEND, DEVICE))
+    untouched = job["columns"]["part"] == "none"  # the word of the baseline alone, which this row is compared with
     columns: JsonObject = {
         **job["columns"],
+        **({"part": f"none ({told[BACKEND]})"} if untouched else {}),
         "baseline": job["baseline"],
         BACKEND: told[BACKEND],
         **({"backend_options": options} if options else {}),
-        **({"dtype": told["dtype"]} if "dtype" in told else {}),
         "imported_from": path.name,
         "like": job["key"],
     }

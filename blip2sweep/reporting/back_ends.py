@@ -36,3 +36,17 @@ def origins(table: pd.DataFrame) -> list[str]:
     }
     both = zip(columns[IMPORTED], columns["checkpoint"], strict=True)
     return [IMPORTED if imported else "checkpoint" if foreign else "" for imported, foreign in both]
+
+
+def run_alike(table: pd.DataFrame, cells: pd.DataFrame, base: str) -> pd.DataFrame:
+    """The rows of a table that are of the cells' one back end; where no cell is imported, those that were run here.
+
+    base: the key of the baseline, which stays: texts of another server are compared with that of another back end.
+    """
+    if IMPORTED in table and (IMPORTED not in cells or cells[IMPORTED].isna().all()):
+        table = table[table[IMPORTED].isna()]
+    value = cells["backend"].iloc[0] if "backend" in cells else None
+    if "backend" not in table or pd.isna(value):
+        return table
+    alike = table.assign(backend=table["backend"].mask(table["key"] == base, value))
+    return alike[alike["backend"] == value]

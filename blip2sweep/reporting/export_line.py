@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from blip2sweep.analysis.held_by import HeldBy, format_named, forms_of
 from blip2sweep.analysis.recipes import Entry
 from blip2sweep.errors import UserError
-from blip2sweep.recipe.compact import expand
 from blip2sweep.reporting.source import Source, pack_jobs
 
 TORCH = "torch"
@@ -54,10 +53,8 @@ def usual(source: Source, entries: Sequence[Entry]) -> HeldBy | None:
     """The first usual format that holds a recipe of the cells' back end; None where none does."""
     if source.anatomy is None:
         return None
-    recipe = expand([dict(e) for e in entries], source.anatomy)
-    return next(
-        (held for form in forms_of(_backend(source)) if not (held := _held(source, form)).why_not(recipe)), None
-    )
+    tried = (_held(source, form) for form in forms_of(_backend(source)))
+    return next((held for held in tried if not held.why_not_entries(entries)), None)
 
 
 def export_command(source: Source, held: HeldBy, key: str | None) -> str:

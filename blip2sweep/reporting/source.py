@@ -16,7 +16,7 @@ from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.models.anatomy import Anatomy, anatomy
 from blip2sweep.planning.packs import sweep_jobs
-from blip2sweep.reporting.back_ends import back_end_names
+from blip2sweep.reporting.back_ends import back_end_names, run_alike
 from blip2sweep.reporting.sections import model_parts, shipped_section
 from blip2sweep.results.collect import collect
 from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
@@ -86,13 +86,13 @@ class Source:
 
     @cached_property
     def measured(self) -> tuple[pd.DataFrame, Draws | None]:
-        """Every finished cell of the ledger that has this baseline, whichever sweep ran it, and the draws of all of
-        them.
+        """Every finished cell of the ledger that has this baseline and back end, whichever sweep ran it, and the draws
+        of all of them. Imported rows are among them where some of these cells are imported.
         """
         base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
         path = self.output_dir / "table.parquet"
         table = read_table(path) if path.exists() else self.table
-        own = table[table["baseline"] == base] if "baseline" in table else table.iloc[:0]
+        own = run_alike(table[table["baseline"] == base], self.cells, base) if "baseline" in table else table.iloc[:0]
         if set(own["key"]) <= set(self.cells["key"]):
             return self.cells, self.draws
         cells = comparable(of_model(own, self.model, model_parts(self.output_dir, self.model)))

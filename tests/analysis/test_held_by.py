@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -86,3 +87,16 @@ def test_the_verb_says_what_is_left_out_and_ends_with_the_export(folder: Path) -
     refused(blip2sweep("recommend", "--max-bytes", "1MB", "--for", "gguf", cwd=folder), "--for gguf: no such format")
     none = blip2sweep("recommend", "--max-bytes", "1MB", "--for", "bitsandbytes", cwd=folder)
     refused(none, "nothing that bitsandbytes can hold is within the budget", "cannot hold 24 of 24 cells")
+
+
+def test_checkpoints_of_others_are_left_out_with_a_reason(cells: pd.DataFrame) -> None:
+    theirs = (
+        '[{"target": "llm:all:all", "method": "gptq_checkpoint", "bits": 4, "strategy": "channel", "symmetric": true}]'
+    )
+    key = str(cells.loc[cells["part"] != "none", "key"].iloc[0])
+    marked = cells.assign(recipe_json=cells["recipe_json"].mask(cells["key"] == key, theirs))
+    for form in ("openvino", "onnx"):
+        gone = held(form).refused(marked)
+        assert gone[key] == ["others quantized its layers; right: a cell of a method here"]
+        assert "others quantized its layers (1 cell)" in str(left_out(form, marked, gone))
+        assert held(form).why_not_entries(json.loads(theirs))

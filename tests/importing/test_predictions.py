@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import pytest
 from blip2sweep.commands.import_results import import_what
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.importing.table_csv import Options
+from blip2sweep.reporting.figures import figures
+from blip2sweep.reporting.source import Selection, select
+from blip2sweep.reporting.terminal import short_table
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from tests.checkpoints import fails
+from tests.command_line import blip2sweep
 from tests.ledgers import jobs, launched, ran
 
 Record = dict[str, Any]
@@ -164,3 +169,39 @@ def test_options_that_mean_nothing_are_refused(
         import_what("csv", path, folder, "cider", Options(), job["key"])
     with fails("no such file"):
         imported(folder, tmp_path / "none.parquet", job["key"], "backend=vllm")
+
+
+def test_the_row_of_an_uncompressed_model_has_its_drop_and_a_report(
+    done: tuple[Path, dict[str, Any], list[Record]], tmp_path: Path
+) -> None:
+    folder, job, records = done
+    told = "backend=trt", "dtype=float16"
+    key = key_of(imported(folder, file(tmp_path, records), job["baseline"], *told))
+    theirs, own = row(folder, key), row(folder, job["baseline"])
+    assert theirs[["part", "dtype", "backend_options"]].tolist() == ["none (trt)", own["dtype"], "dtype=float16"]
+    assert own["part"] == "none"
+    name = f"predictions-trt-{key[:6]}"
+    shown = short_table(select(folder, name).table).set_index("key")
+    drop = f"{theirs['drop_vqa_accuracy']:.3f}".replace("-", "−")
+    assert shown.loc[[job["baseline"], key], "drop"].tolist() == ["–", drop]
+    ran = blip2sweep("report", name, "--output-dir", str(folder), cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert figures(select(folder, name).of_back_end("trt"))
+
+
+BESIDE = ("key", "sglang"), ("baseline", "sglang"), ("key", "torch")
+
+
+def test_what_was_run_here_is_compared_without_the_texts_of_others(
+    done: tuple[Path, dict[str, Any], list[Record]], tmp_path: Path
+) -> None:
+    folder, job, records = done
+    path = file(tmp_path, records)
+    keys = [key_of(imported(folder, path, job[k], f"backend={b}")) for k, b in BESIDE]
+    whole = pd.read_parquet(folder / "table.parquet")
+    own = Selection(folder, None, whole[whole["imported"].isna()], [], {})
+    for back_end in ("torch", "sglang"):
+        one = pd.concat([own.table, whole[whole["key"] == keys[0]]]) if back_end == "sglang" else own.table
+        source = replace(own, table=one).of_back_end(back_end)
+        found = {*source.measured[0]["key"]}
+        assert found == ({*own.table["key"]} if back_end == "torch" else {job["baseline"], *keys[:2]})
