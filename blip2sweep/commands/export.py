@@ -172,6 +172,10 @@ def _why_not(job: CellJob, form: str, purpose: str | None, written_by: Format) -
     if backend is not None and OWN.get(str(backend)) != form:
         right = f"--to {OWN[str(backend)]}" if backend in OWN else "a cell of backend=torch"
         wrong.append(f"backend={backend} of this cell runs another format; right: {right}")
+    if held := job["columns"].get("checkpoint"):
+        wrong.append(
+            f"its layers are integers of others ({held}), which would be written as numbers; right: the folder itself"
+        )
     return wrong
 
 

@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -22,6 +22,7 @@ from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.nncf_inputs import GraphInputs, Item
 from blip2sweep.exporting.openvino_layers import compressed, multiplications
 from blip2sweep.models.graphs import Graph, Graphs
+from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.back_end import left
 
 if TYPE_CHECKING:
@@ -58,8 +59,13 @@ def compress(made: Made, graphs: Graphs, models: Mapping[str, ov.Model]) -> dict
         assert chosen is not None
         return GraphInputs(made.loaded, graphs, models, chosen)
 
-    whole_model = chosen is not None and chosen.upstream == "model"
-    return Compression(graphs, models, left(made.recipe), inputs, whole_model).all()
+    part_of = parts_of(made.recipe) if chosen is not None and chosen.upstream == "model" else {}
+    return Compression(graphs, models, left(made.recipe), inputs, part_of).all()
+
+
+def parts_of(recipe: Recipe) -> dict[str, str]:
+    """{module path of a linear layer: the name of its part}."""
+    return {x.path: name for name, part in recipe.parts.items() for x in part.part.linears}
 
 
 @dataclass(eq=False)
@@ -67,15 +73,17 @@ class Compression:
     """Compresses the graphs of a model; the given ones stay as they are.
 
     models: {name: graph}, states as inputs and outputs. schemes: {module path: scheme} of methods of NNCF. make_inputs: of
-    calibration; called where a method measures them. whole_model: whether a graph is measured behind those before it as
-    they are compressed (`calibration.upstream=model`).
+    calibration; called where a method measures them. part_of: {module path: part} where a part is measured behind those
+    before it as they are compressed (`calibration.upstream=model`); empty: behind all of them in full precision. Graphs of
+    one part are measured in full precision either way, as layers of one graph are.
     """
 
     graphs: Graphs
     models: Mapping[str, ov.Model]
     schemes: Mapping[str, Scheme]
     make_inputs: Callable[[], GraphInputs]
-    whole_model: bool = False
+    part_of: Mapping[str, str] = field(default_factory=dict)
+    _waiting: dict[str, tuple[set[str], ov.Model]] = field(default_factory=dict, init=False)  # {graph: (parts, itself)}
 
     @cached_property
     def inputs(self) -> GraphInputs:
@@ -96,14 +104,24 @@ class Compression:
         own = {path: self.schemes[path] for path in there if path in self.schemes}
         model = self.models[graph.name]
         before = compressed(model, graph.paths)
-        items = self.inputs.of(graph.name) if any(s.needs for s in own.values()) else []
+        items = self._items(graph.name, own) if any(s.needs for s in own.values()) else []
         for group in _groups(own, there):
             with _quietly():
                 model = _compress(model, group, items)
         _check(graph.name, before, compressed(model, graph.paths), set(own))
-        if self.whole_model and own and any(s.needs for s in self.schemes.values()):
-            self.inputs.exchange(graph.name, model)
+        if self.part_of and own:
+            self._waiting[graph.name] = self._parts(own), model
         return model
+
+    def _items(self, graph: str, own: Mapping[str, Scheme]) -> list[Item]:
+        """The inputs of a graph. The compressed graphs of other parts are what runs before it from now on."""
+        parts = self._parts(own) if self.part_of else set[str]()
+        for name in [name for name, (others, _) in self._waiting.items() if others != parts]:
+            self.inputs.exchange(name, self._waiting.pop(name)[1])
+        return self.inputs.of(graph)
+
+    def _parts(self, own: Mapping[str, Scheme]) -> set[str]:
+        return {self.part_of[path] for path in own}
 
 
 def _groups(own: Mapping[str, Scheme], there: Mapping[str, Sequence[ov.Node]]) -> list[Group]:

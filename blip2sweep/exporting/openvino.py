@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blip2sweep.exporting.made import Made
 
 EXTRA: str | None = "openvino"
-VERSION = 1  # of what is written of a model
+VERSION = 2  # of what is written of a model
 GRAPHS = True  # so what no graph reads is not in it
 CHECKPOINT = False  # it is no checkpoint of transformers, so any blocks may be dropped
 BITS = (1, 2, 3, 4, 6, 8)  # widths of which OpenVINO 2026.4 has a type that its CPU plugin reads

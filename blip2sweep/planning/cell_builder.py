@@ -14,9 +14,9 @@ from blip2sweep.errors import UserError
 from blip2sweep.models.architecture import family, requests
 from blip2sweep.models.part import Part
 from blip2sweep.planning.cell import Cell
-from blip2sweep.planning.chosen_backend import chosen_backend
+from blip2sweep.planning.chosen_backend import chosen_backend, runs_graphs
 from blip2sweep.planning.chosen_chat import chosen_chat
-from blip2sweep.planning.held import check_untouched
+from blip2sweep.planning.held import check_untouched, refuse_graphs
 from blip2sweep.planning.influence import USED, Values, asked_parts, influence, least_first
 from blip2sweep.planning.model import Model, check_original, original_section, planned_model
 from blip2sweep.planning.trained_on import training_of, used_of_samples
@@ -67,6 +67,8 @@ class CellBuilder:
         check_trainable(recipe)
         asked = Asked(recipe, model.config, generation, task.rules.REQUESTS)
         backend = chosen_backend(config.get("backend"), asked)
+        if model.held is not None and backend is not None and runs_graphs(backend):
+            refuse_graphs(model.held, backend["name"])
         samples = self._calibration(config, model, recipe, task)
         if samples is not None:
             recipe = stamped(recipe, samples.digest)

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize import METHODS
@@ -68,6 +69,14 @@ def check_untouched(own: Held, recipe: Recipe) -> None:
             f"model.path: {len(touched)} layers of the recipe are integers in the checkpoint already ({checkpoint_word(own)}; "
             f"such as {listed(sorted(touched), 1)}); right: layers that it leaves alone, or part=none for the model as it is"
         )
+
+
+def refuse_graphs(own: Held, backend: str) -> NoReturn:
+    """Raise UserError: graphs hold such layers as plain numbers, and the row's size is that of the files."""
+    raise UserError(
+        f"backend={backend}: model.path's layers are integers already ({checkpoint_word(own)}), which graphs would hold as "
+        f"numbers; right: backend=torch, or the checkpoint it was made from"
+    )
 
 
 # ---- columns

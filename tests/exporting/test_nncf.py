@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -19,8 +20,9 @@ from blip2sweep.apply.calibration.batches import CalibrationBatches
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.compression.quantize.scheme import Scheme, Weights
 from blip2sweep.compression.step import plain
+from blip2sweep.exporting import nncf
 from blip2sweep.exporting.ir.convert import converted
-from blip2sweep.exporting.nncf import Compression
+from blip2sweep.exporting.nncf import Compression, parts_of
 from blip2sweep.exporting.nncf_inputs import GraphInputs
 from blip2sweep.exporting.openvino_layers import compressed, layer_of, multiplications, stored_as
 from blip2sweep.models.graphs import Graph, Graphs, Input
@@ -151,6 +153,41 @@ def test_layers_that_depend_on_no_input_are_quantized_too(toy: tuple[Graphs, ov.
     assert [p.get_any_name() for p in made.inputs] == ["pixels", "tokens"]
 
 
+@pytest.mark.parametrize(
+    ("part_of", "told"),
+    [
+        ({}, ["of a", "of b", "of c"]),
+        (dict.fromkeys("abc", "one"), ["of a", "of b", "of c"]),
+        ({"a": "one", "b": "two", "c": "two"}, ["of a", "exchange a", "of b", "of c"]),
+        ({"a": "one", "b": "one", "c": "two"}, ["of a", "of b", "exchange a", "exchange b", "of c"]),
+    ],
+)
+def test_a_part_in_several_graphs_is_measured_in_full_precision(
+    monkeypatch: pytest.MonkeyPatch, part_of: dict[str, str], told: list[str]
+) -> None:
+    """So `model` is `full` where one part is compressed, as its key says."""
+    done = list[str]()
+
+    class Watched:
+        def of(self, name: str) -> list[object]:
+            done.append(f"of {name}")
+            return []
+
+        def exchange(self, name: str, model: object) -> None:
+            assert model == f"{name} compressed"
+            done.append(f"exchange {name}")
+
+    for name, value in {
+        "multiplications": lambda model, paths: {model: ()}, "_groups": lambda own, there: [()], "_check": lambda *_: None,
+        "_compress": lambda model, group, items: f"{model} compressed", "compressed": lambda *_: {}, "_quietly": nullcontext,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(nncf, name, value)
+    graphs = Graphs(tuple(Graph(n, nn.Identity(), (), (), {}) for n in "abc"), lambda _: pytest.fail("nothing is run"))
+    given, make = cast("dict[str, ov.Model]", {n: n for n in "abc"}), cast("Callable[[], GraphInputs]", Watched)
+    Compression(graphs, given, dict.fromkeys("abc", scheme("nncf_gptq")), make, part_of).all()
+    assert done == told
+
+
 def test_a_layer_that_no_graph_has_is_an_error(toy: tuple[Graphs, ov.Model]) -> None:
     with pytest.raises(RuntimeError, match=r"differ from the recipe: no graph has \['model.tower.gone'\]"):
         compress(toy, {"model.tower.gone": scheme("nncf_int8_sym")})
@@ -269,8 +306,8 @@ def test_the_ir_has_the_size_that_the_table_says(
         assert samples is not None
         return GraphInputs(loaded, graphs, models, samples)
 
-    whole_model = samples is not None and samples.upstream == "model"
-    made = Compression(graphs, models, left(planned.recipe), inputs, whole_model).all()
+    part_of = parts_of(planned.recipe) if samples is not None and samples.upstream == "model" else {}
+    made = Compression(graphs, models, left(planned.recipe), inputs, part_of).all()
     kinds = Counter(kind for g in graphs.graphs for kind in compressed(made[g.name], g.paths).values())
     assert sum(kinds.values()) == 108
     written = sum(saved(m, tmp_path / f"{name}.xml") for name, m in made.items())

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from blip2sweep.analysis.cells import comparable
 from blip2sweep.cache import disk as cache
+from blip2sweep.commands.export import export
+from blip2sweep.exporting import FORMATS
 from blip2sweep.models.checkpoints import inspect, verdict
 from blip2sweep.models.unpack import state_dict
 from blip2sweep.planning.cell import Cell
@@ -102,6 +104,21 @@ def test_what_would_round_twice_is_refused(folder: Path) -> None:
             cells(f"model.path={folder}", *words)
     with fails("integers in the checkpoint already"):
         cells(f"model.path={folder}", "drop_blocks=llm:1")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_no_graphs_are_made_of_it(folder: Path, backend: str) -> None:
+    """Its integers would be numbers in them, beside a size of integers."""
+    words = (f"model.path={folder}", "model.dtype=float32", f"backend={backend}")
+    for more in ((), ("model.original=config",)):
+        with fails(f"backend={backend}: model.path's layers are integers already (gptq 4 bits", "right: backend=torch"):
+            cells(*words, *more)
+
+
+def test_it_is_not_exported(folder: Path, tmp_path: Path) -> None:
+    for form in FORMATS:
+        with fails(f"--to {form}: its layers are integers of others (gptq 4 bits", "right: the folder itself"):
+            export(cells(f"model.path={folder}")[0].job(), form, tmp_path / "to", None, lambda _: pytest.fail("made"))
 
 
 def test_an_original_that_means_nothing_is_refused(folder: Path) -> None:

@@ -32,6 +32,11 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
 
 
+def is_on(loaded: Loaded, device: str) -> bool:
+    """Whether the tensors of a model are on the device of that name. Graphs may run on a GPU between tensors on the CPU."""
+    return device_name(str(loaded.device)) == device
+
+
 @contextlib.contextmanager
 def in_model(
     state: ModelState, recipe: Recipe, packed: Recipe, prepared: Mapping[str, Prepared], made: Made
@@ -71,7 +76,8 @@ def latency(
         with fixed_threads(threads):
             return timed(current(), own, generation, pixels, samples[start : start + batch], batch)
 
-    meter = None if job["model"].get("device_map") else _meter(loaded.device)  # of several GPUs one would be counted
+    counted = not job["model"].get("device_map") and is_on(loaded, device)  # of several GPUs one would be counted
+    meter = _meter(loaded.device) if counted else None
     where = Where(device, threads, meter)
     return in_turns(sides, run, min(most or len(samples), len(samples)), where)
 

@@ -68,6 +68,19 @@ def test_the_recipe_is_in_the_model_for_the_cells_turns_alone(
     assert [backend(job).predictions.hash for job in made] == before
 
 
+@pytest.mark.parametrize(
+    ("device", "counted"), [(cpu_name(), True), ("a GPU that runs graphs", False)], ids=["own", "other"]
+)
+def test_the_energy_is_that_of_the_device_that_is_named(
+    backend: TorchBackend, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, device: str, counted: bool
+) -> None:
+    monkeypatch.setattr(timing, "_meter", lambda _: "the CPU's")
+    monkeypatch.setattr(timing, "in_turns", lambda sides, run, largest, where: where)
+    loaded = backend.plain(made[0])
+    where: Any = timing.latency(lambda: loaded, made[0], backend.task(made[0]), {}, 1, device)
+    assert (where.device, where.meter) == (device, "the CPU's" if counted else None)
+
+
 def test_what_is_made_for_the_recipe_is_made_once(
     backend: TorchBackend, made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
