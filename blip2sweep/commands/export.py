@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from blip2sweep.exporting.made import Made
 
 Maker = Callable[[CellJob], "Made"]
+ON_CPU = ("openvino", "onnx", "tensorrt-llm")  # formats of graphs, which are traced in the CPU's memory
 WITHIN = 0.01  # of the row's model_bytes, what the payload may differ
 
 
@@ -56,6 +57,8 @@ def run_export(
     settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
     if config is not None:
         settings |= Settings(cache=config.get("cache"), cache_gb=config.get("cache_gb"))
+    if to[0] in ON_CPU:
+        settings |= Settings(device="cpu")
     return export(job, *to, purpose, lambda job: _in_torch(job, settings))
 
 

@@ -15,7 +15,7 @@ from blip2sweep import outside
 from blip2sweep.backends.backend import identity_of
 from blip2sweep.canonical import canonical_json, digest
 from blip2sweep.models.architecture import asked_as
-from blip2sweep.models.dtypes import HALF_BITS
+from blip2sweep.models.dtypes import HALF, of_part
 from blip2sweep.planning import outside_code
 from blip2sweep.planning.chosen_backend import backend_text, runs_graphs
 from blip2sweep.planning.chosen_chat import chat_columns, chat_job, rounds_of
@@ -71,8 +71,8 @@ class Cell:
     @cached_property
     def semantics(self) -> int:
         """The version of everything that computes this cell: of the package, its recipe's methods and further steps."""
-        parts, numbers = self.recipe.parts.values(), self.model.numbers
-        half = (m for part in parts if numbers.bits_of(part.part) == HALF_BITS for m in part.methods)
+        parts = self.recipe.parts.values()
+        half = (m for part in parts if of_part(self.model.stored, part.part.name) in HALF for m in part.methods)
         return semantics((m for part in parts for m in part.methods), self.recipe.further, half)
 
     @cached_property

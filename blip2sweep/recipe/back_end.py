@@ -4,9 +4,8 @@ made of its model are compressed afterwards."""
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import version
 
-from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize import METHODS, version_of
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.compression.step import RECOVER, SPARSITY
 from blip2sweep.errors import UserError
@@ -47,7 +46,7 @@ def rounds_others(part: PartRecipe) -> bool:
 def libraries(recipe: Recipe) -> dict[str, str]:
     """{library: its version} of what rounds layers, which decides what they become."""
     methods = (METHODS[s.weights.method] for s in dict.fromkeys(left(recipe).values()))
-    return {name: version(name) for name in sorted({m.library for m in methods if m.library})}
+    return {name: version_of(name) for name in sorted({m.library for m in methods if m.library})}
 
 
 def check_backend(recipe: Recipe, chosen: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from blip2sweep.backends.torch import provenance
 from blip2sweep.cache import disk as cache
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.step import STEPS
 from blip2sweep.recipe.semantics import semantics
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
@@ -173,7 +174,7 @@ def test_a_change_of_one_method_concerns_its_cells_alone(tmp_path: Path, monkeyp
     made, code = plan(*words), provenance.computed_by()
     build_planned(tmp_path, made.cells.values(), lambda job: 0.2)
     assert not collect(tmp_path)["stale"].any()
-    monkeypatch.setitem(METHODS, "gptq", replace(METHODS["gptq"], semantics=semantics(METHODS) + 1))
+    monkeypatch.setitem(METHODS, "gptq", replace(METHODS["gptq"], semantics=semantics(METHODS, STEPS, METHODS) + 1))
     again, table = plan(*words), collect(tmp_path)
     assert set(made.cells) - set(again.cells) == {made.keys[1]}  # not round to nearest's, nor the baseline's
     assert table.loc[table["stale"], "key"].tolist() == [made.keys[1]]

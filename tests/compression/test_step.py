@@ -190,8 +190,9 @@ def test_calibration_sees_the_steps_before_it(unharmed: Loaded) -> None:
     def key(made: Recipe) -> tuple[str, float]:
         with Patch(unharmed).apply(made.before):
             layer = work(made, chosen)[f"{BLOCK}.mlp.fc1"]
-        assert layer.weight is not None
-        return layer.key, float(layer.weight.double().abs().sum())
+        values = layer.values(torch.float32)
+        assert values is not None
+        return layer.key, float(values.double().abs().sum())
 
     plain = resolve_recipe(
         {"part": "vit", "blocks": "2", "layers": "all", "quant": {"method": "gptq", "bits": 3}}, ANATOMY

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blip2sweep.backends.backend import Answered, Asked, choice_of
 from blip2sweep.backends.graphs.backend import GraphBackend
 from blip2sweep.canonical import canonical_json
-from blip2sweep.compression.quantize import installed
+from blip2sweep.compression.quantize import installed, version_of
 from blip2sweep.errors import MissingExtra, UserError, nearest
 from blip2sweep.exporting import onnx as form
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject
@@ -75,12 +75,6 @@ class OnnxRuntime(GraphBackend):
             name: OrtSession(compiled(folder / f"{name}.onnx", options.provider, options.level, threads))
             for name in names
         }
-
-
-def version_of(library: str) -> str:
-    """The version of a library. onnxruntime for GPUs is a package of another name with the same module."""
-    gpu = library == NAME and has_cuda()
-    return version(CUDA_PACKAGE if gpu else library)
 
 
 def has_cuda() -> bool:

@@ -12,9 +12,11 @@ A method from outside is the same file with METHOD, its entry, in it.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, cast
@@ -101,6 +103,18 @@ class Method:
 def installed(library: str) -> bool:
     """Whether a library is installed. It is not imported."""
     return find_spec(library) is not None
+
+
+# {library: packages of other names that hold the same module}
+ALSO = {"onnxruntime": ("onnxruntime-gpu",)}
+
+
+def version_of(library: str) -> str:
+    """The version of a library, whatever its package is called. Raises PackageNotFoundError where none is installed."""
+    for name in ALSO.get(library, ()):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return version(library)
 
 
 # Clipping queries and keys hurts, as AWQ's authors found. That includes one layer for queries, keys and values.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoProcessor
 
 HERE = Path(__file__).resolve().parent
@@ -67,6 +67,15 @@ def write(language: ov.CompiledModel, pictures: np.ndarray, ids: list[int], most
     return written
 
 
+def opened(path: str) -> Image.Image:
+    """A picture as cells read it: turned as its file says, on white where it is transparent."""
+    picture: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pictures", nargs="+")
@@ -80,7 +89,7 @@ def main() -> None:
     graphs = ("vision", "bridge", "language")
     own = {name: core.compile_model(HERE / f"{name}.xml", "CPU", {} if given.default else EXACT) for name in graphs}
     for path in given.pictures:
-        pixels = processor.image_processor(Image.open(path).convert("RGB"), return_tensors="np")["pixel_values"]
+        pixels = processor.image_processor(opened(path), return_tensors="np")["pixel_values"]
         pictures = own["bridge"](own["vision"](pixels)[0])[0]
         ids = processor.tokenizer(given.prompt).input_ids
         print(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
+from blip2sweep.compression.quantize import version_of
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.readme import head
 from blip2sweep.models.graphs import Graph
@@ -30,7 +30,7 @@ def readme(made: Made, graphs: Sequence[Graph], states: str, runs: bool) -> str:
         f"Weights are in `NAME.onnx.data` beside each. Keys and values are inputs and outputs of the last graph: its metadata "
         f"`{states}` has {{past: [present, shape of one row]}}. They begin with no tokens.\n",
         f"Quantized layers are MatMulNBits of onnxruntime, or DequantizeLinear and MatMul, and have the names of the model's "
-        f"layers. Written for onnxruntime {version('onnxruntime')}. In float32 it writes the texts of the cell; set the session "
+        f"layers. Written for onnxruntime {version_of('onnxruntime')}. In float32 it writes the texts of the cell; set the session "
         f'option `session.qdq_matmulnbits_accuracy_level` to "1", or it rounds the inputs of some layers to 8 bits. The CUDA '
         f"provider was not tried.\n",
     ])  # fmt: skip

@@ -19,12 +19,21 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoProcessor
 
 FOLDER = Path(__file__).resolve().parent
 IMAGES, LANGUAGE = {images!r}, {language!r}  # graphs, in the order in which they run
 PICTURE, ENDS = {picture}, {ends}  # tokens
+
+
+def opened(path):
+    """A picture as cells read it: turned as its file says, on white where it is transparent."""
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
 
 
 def session(name):
@@ -63,7 +72,7 @@ def write(images, language, processor, picture, prompt="", most=32):
 if __name__ == "__main__":
     processor = AutoProcessor.from_pretrained(FOLDER)
     graphs = [session(name) for name in IMAGES], session(LANGUAGE)
-    print(write(*graphs, processor, Image.open(sys.argv[1]).convert("RGB"), " ".join(sys.argv[2:])))
+    print(write(*graphs, processor, opened(sys.argv[1]), " ".join(sys.argv[2:])))
 '''
 
 
