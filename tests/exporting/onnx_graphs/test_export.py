@@ -23,10 +23,10 @@ from tests.composing import plan
 FRESH = """
 import json, sys
 sys.path.insert(0, ".")
-from run import FOLDER, IMAGES, LANGUAGE, AutoProcessor, Image, session, write
+from run import FOLDER, IMAGES, LANGUAGE, AutoProcessor, opened, session, write
 processor, graphs = AutoProcessor.from_pretrained(FOLDER), ([session(n) for n in IMAGES], session(LANGUAGE))
 assert "blip2sweep" not in sys.modules
-print(json.dumps([write(*graphs, processor, Image.open(path).convert("RGB")) for path in json.loads(sys.argv[1])]))
+print(json.dumps([write(*graphs, processor, opened(path)) for path in json.loads(sys.argv[1])]))
 """
 
 
@@ -35,7 +35,7 @@ def test_a_folder_writes_the_texts_of_its_cell_in_a_fresh_process(tmp_path: Path
     words = ("part=all", "quant.bits=4", "quant.strategy=group", "quant.group_size=32", "task=shapes_caption")
     (job,) = [c.job() for c in plan(*words, "task.limit=8").cells.values() if not c.recipe.empty]
     settings = Settings(cache="off", device="cpu", threads=1)
-    told = export(job, "onnx", tmp_path / "out", None, settings)
+    told = export(job, "onnx", tmp_path / "out", None, TorchBackend(settings).made)
     assert "in the table" in told[1]
     assert "NOT what the row says" not in told[1]
     assert "files as they were written" in checked(tmp_path / "out")
