@@ -25,8 +25,9 @@ from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.tasks import planned_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.scenes import write_split
+from blip2sweep.wire.pack import CellJob
 from blip2sweep.workers.death import ProcessFailed, temporary_prefix
-from blip2sweep.workers.processes import Processes
+from blip2sweep.workers.processes import Helper, Processes
 from blip2sweep.workers.run_cell import failure
 from blip2sweep.workers.supervisor import Supervisor
 from blip2sweep.workers.worker import run_pack
@@ -221,23 +222,19 @@ def test_a_killed_process_fails_the_cell_alone(
     monkeypatch.setenv("BLIP2SWEEP_DUMMY", json.dumps({"seconds": 0.4}))
     (made, path), before = dummies(tmp_path), left(os.getpid())
     killed: list[int] = []
-    ended = threading.Event()
+    send = Helper.send
 
-    def kill() -> None:
-        while len(killed) < 2 and not ended.is_set():
-            if len(lines(tmp_path, "started")) == len(killed) + 1 and (found := helpers(but=[*others, *killed])):
-                killed.append(found[0].pid)
-                found[0].kill()
-            time.sleep(0.02)
+    def send_and_kill(helper: Helper, job: CellJob, batch_size: int | None) -> None:
+        """Kill the process of the first two shares. Before its share it would only be started again."""
+        send(helper, job, batch_size)
+        if len(killed) < 2:
+            (process,) = helpers(but=[*others, *killed])
+            killed.append(process.pid)
+            process.kill()
 
-    killer = threading.Thread(target=kill, daemon=True)
+    monkeypatch.setattr(Helper, "send", send_and_kill)
     with closing(Journal(tmp_path)) as journal:
-        killer.start()
-        try:
-            code = run_pack(read_pack(path), journal)
-        finally:
-            ended.set()
-            killer.join(timeout=20)
+        code = run_pack(read_pack(path), journal)
     assert len(set(killed)) == 2
     failed = lines(tmp_path, "failed")
     assert [(f["kind"], f["fatal"], f["signal"]) for f in failed] == [("crash", True, 9)] * 2

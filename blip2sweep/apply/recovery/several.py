@@ -39,7 +39,8 @@ BLOCKED = (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)  # which all processes
 
 class CourseJob(TypedDict):
     """What a process needs to train. folder: of the weights. recipe: the entries before recovery. spec: fields of a
-    `Recovery`. checkpoint: a path, or null. name: of the checkpoint. parent: the process that waits. told: whether there is a log to tell of it."""
+    `Recovery`. checkpoint: a path, or null. name: of the checkpoint. parent: the process that waits. told: whether there
+    is a log to tell of it."""
 
     model: ModelSection
     folder: str
