@@ -21,6 +21,7 @@ from blip2sweep.exporting import nncf_ptq
 from blip2sweep.exporting.made import Made
 from blip2sweep.exporting.nncf_inputs import GraphInputs, Item
 from blip2sweep.exporting.openvino_layers import compressed, multiplications
+from blip2sweep.machine.signal_stack import signal_stack_kept
 from blip2sweep.models.graphs import Graph, Graphs
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.back_end import left
@@ -179,9 +180,9 @@ def _check(graph: str, before: Mapping[str, str], after: Mapping[str, str], want
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without progress bars on the worker's output."""
+    """Without progress bars on the worker's output. NNCF runs plugins of its own."""
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), signal_stack_kept():
         yield

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blip2sweep.machine.signal_stack import signal_stack_kept
 from blip2sweep.models.graphs import Graph, Graphs, Session
 from blip2sweep.models.graphs.decoder import GraphDecoder
 from blip2sweep.models.images import load_pixels
@@ -44,7 +45,8 @@ class Recorder:
         import openvino as ov
 
         options = {**EXACT, "INFERENCE_NUM_THREADS": self.threads}
-        self._compiled = ov.Core().compile_model(model.clone(), "CPU", options)
+        with signal_stack_kept():
+            self._compiled = ov.Core().compile_model(model.clone(), "CPU", options)
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         pasts = {s.past: x for s, x in zip(self.graph.states, self._states, strict=True)}

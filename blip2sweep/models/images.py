@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,15 +96,8 @@ def pixel_batches(
         num_workers=workers,
         collate_fn=list,
         pin_memory=False,
-        multiprocessing_context=_context() if workers else None,
     )
     return (_batch(rows, on_bad_image, loaded.device.type == "cuda", digests) for rows in loader)
-
-
-def _context() -> str | None:
-    """How processes that decode are started. A fork of a process that has run OpenVINO or onnxruntime, whose threads it
-    lacks, ends that process; elsewhere it is torch's own way, which takes no time."""
-    return "spawn" if {"openvino", "onnxruntime"} & sys.modules.keys() else None
 
 
 def _batch(rows: list[Row], on_bad_image: str, pin: bool, digests: dict[Id, str]) -> Features:

@@ -11,14 +11,17 @@ import openvino as ov
 import torch
 from torch import Tensor
 
+from blip2sweep.machine.signal_stack import signal_stack_kept
+
 
 class OpenVinoSession:
     """A `Session` (blip2sweep/models/graphs) of an IR file. properties: of the CPU plugin."""
 
     def __init__(self, xml: Path, properties: Mapping[str, object]) -> None:
-        model = ov.Core().read_model(xml)
+        with signal_stack_kept():
+            model = ov.Core().read_model(xml)
+            self.request = ov.Core().compile_model(model, "CPU", dict(properties)).create_infer_request()
         self.shapes = {v.get_info().variable_id: v.get_info().data_shape for v in model.get_variables()}
-        self.request = ov.Core().compile_model(model, "CPU", dict(properties)).create_infer_request()
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         found = self.request.infer({name: x.contiguous().numpy() for name, x in inputs.items()}, share_inputs=True)

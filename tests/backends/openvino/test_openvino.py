@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,6 +24,7 @@ from blip2sweep.errors import MissingExtra, UserError, UserErrors
 from blip2sweep.machine.devices import cpu_name
 from blip2sweep.recipe.compact import expand
 from tests.composing import plan
+from tests.conftest import place
 from tests.in_process import jobs
 
 # Blocks of every part are dropped, so that there is less to convert.
@@ -175,3 +178,22 @@ def test_a_cell_is_timed_in_turns_with_its_baseline_and_torch(
     numbers = {alone["ms_median"], alone["baseline_ms_median"], alone["torch_ms_median"]}
     assert len(numbers) == 3
     assert min(numbers) > 0
+
+
+def test_sessions_that_end_in_any_order_leave_signals_alone(answered: Answered, folder: Path, tmp_path: Path) -> None:
+    """Each plugin frees its own signal stack. Python's handlers run on the one of before."""
+    from blip2sweep.backends.openvino.session import OpenVinoSession
+
+    (entry,) = folder.glob("*.entry")
+    unpack(Store(folder, 0).get(entry.stem) or b"", tmp_path)
+    xml, before, came = min(tmp_path.glob("*.xml")), place(), []
+    first, second = OpenVinoSession(xml, EXACT), OpenVinoSession(xml, EXACT)
+    assert place() == before
+    del first
+    assert place() == before
+    del second
+    assert place() == before
+    handler = signal.signal(signal.SIGUSR1, lambda *_: came.append(True))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, handler)
+    assert came == [True]
