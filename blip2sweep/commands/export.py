@@ -13,7 +13,7 @@ from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.exporting import OWN, Format, format_of
 from blip2sweep.exporting.held import lacks
 from blip2sweep.exporting.manifest import check_export, write_manifest
-from blip2sweep.exporting.whole import check_free, whole
+from blip2sweep.exporting.whole import taken, whole
 from blip2sweep.files import write_atomic
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.planning.model import planned_model
@@ -91,8 +91,7 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker)
     hold, before anything is computed.
     """
     written_by, recipe = format_of(form), recipe_of(job)
-    _check(job, recipe, written_by, form, purpose)
-    check_free(to, "--to")
+    _check(job, recipe, written_by, form, purpose, to)
     with quiet(), whole(to) as folder:
         made = maker(job)
         written = written_by.write(made, folder, purpose)
@@ -151,13 +150,16 @@ def recipe_of(job: CellJob) -> Recipe:
     return recipe
 
 
-def _check(job: CellJob, recipe: Recipe, written_by: Format, form: str, purpose: str | None) -> None:
+def _check(job: CellJob, recipe: Recipe, written_by: Format, form: str, purpose: str | None, to: Path) -> None:
     """Raise UserError with all reasons why a cell cannot be exported."""
     wrong = [*_why_not(job, form, purpose, written_by), *written_by.mistakes(recipe, job["model"], purpose)]
     if why := unusable(job):
         wrong.append(str(why))
-    if wrong:
-        raise UserErrors(f"--to {form}: {told.removeprefix('--to ')}" for told in wrong)
+    told = [f"--to {form}: {why.removeprefix('--to ')}" for why in wrong]
+    if why_not := taken(to, f"--to {form}"):
+        told.append(why_not)
+    if told:
+        raise UserErrors(told)
     if (gone := recipe.dropped_paths) and getattr(written_by, "CHECKPOINT", True):
         from blip2sweep.models import shorter
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.console.quoting import override, yaml_text
-from blip2sweep.errors import UserError
+from blip2sweep.errors import UserErrors
+from blip2sweep.exporting.whole import taken
 from blip2sweep.files import write_atomic
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
@@ -58,19 +59,20 @@ def _whole(folder: Path) -> Iterator[None]:
 
 
 def _check(cell: Cell, to: Path) -> None:
+    """Raise UserError with all reasons why a cell is no dense checkpoint of its own."""
+    wrong = []
     if cell.recipe.empty:
-        raise UserError(
-            "quantize: this config leaves every layer alone; right: such as part=language quant=gptq quant.bits=4"
-        )
+        wrong.append("this config leaves every layer alone; right: such as part=language quant=gptq quant.bits=4")
     if cell.backend:
-        name = cell.backend["name"]
-        raise UserError(f"quantize: backend={name} makes no checkpoint; right: backend=torch")
+        wrong.append(f"backend={cell.backend['name']} makes no checkpoint; right: backend=torch")
     if any(entry.get("packed") for entry in targets(cell.recipe)):
-        raise UserError("quantize: packed layers cannot be written; right: without quant.packed and sparsity.packed")
+        wrong.append("packed layers cannot be written; right: without quant.packed and sparsity.packed")
     if has_adapters(cell.recipe):
-        raise UserError("quantize: adapters beside the layers are no part of a checkpoint; right: recover.merge=true")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(f"--to {to}: holds something already; right: a new or empty folder")
+        wrong.append("adapters beside the layers are no part of a checkpoint; right: recover.merge=true")
+    if why := taken(to, "--to"):
+        wrong.append(why)
+    if wrong:
+        raise UserErrors(f"quantize: {why}" for why in wrong)
 
 
 def _recipe(cell: Cell) -> JsonObject:

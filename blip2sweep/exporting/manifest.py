@@ -71,13 +71,22 @@ def write_manifest(
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder. Raises UserError where there is none, or another version's."""
     found = read_json(folder / NAME)
+    if not _is_manifest(found):
+        raise UserError(f"{folder / NAME}: of another version; right: `blip2sweep export` of this one")
+    return cast("Manifest", dict(found))
+
+
+def _is_manifest(found: object) -> bool:
     if (
         not isinstance(found, Mapping)
         or found.get("version") != VERSION
         or not Manifest.__required_keys__ <= found.keys()
     ):
-        raise UserError(f"{folder / NAME}: of another version; right: `blip2sweep export` of this one")
-    return cast("Manifest", dict(found))
+        return False
+    notes = found["files"]
+    return isinstance(notes, Mapping) and all(
+        isinstance(note, Mapping) and isinstance(note.get("bytes"), int) and "sha256" in note for note in notes.values()
+    )
 
 
 def check_export(folder: Path) -> Manifest:

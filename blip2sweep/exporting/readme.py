@@ -100,6 +100,6 @@ def _for_vllm(made: Made) -> list[str]:
         "```bash",
         vllm.serve_command(made.job["model"]),
         "```\n",
-        "Names and schemes are those that vLLM's own class of this model takes, by its code of release 0.11; it was not run "
+        "Names and schemes are those that vLLM's own class of this model takes, by its published source; it was not run "
         "here. Its kernels compute in 16 bits, so some texts differ from the cell's.\n",
     ]

@@ -1,4 +1,4 @@
-"""What vLLM takes of a checkpoint of compressed-tensors, by its own code (release 0.11 and later). No torch here.
+"""What vLLM takes of a checkpoint of compressed-tensors, by its published source. No torch here.
 
 Its classes fuse q, k and v, and gate and up, so these have one scheme. Layers that it makes as a plain `nn.Linear`, such
 as all of BLIP-2's Q-Former, are never packed. Its kernels for packed weights (`mixed_precision/marlin.py`, `exllama.py`)

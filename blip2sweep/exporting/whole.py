@@ -18,10 +18,11 @@ from blip2sweep.machine.processes import exists
 PART = re.compile(r"\..+\.part-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
-def check_free(folder: Path, flag: str) -> None:
-    """Raise UserError for what is no new or empty folder."""
+def taken(folder: Path, flag: str) -> str | None:
+    """What is wrong with a folder that is neither new nor empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{flag} {folder}: holds something already; right: a new or empty folder")
+        return f"{flag} {folder}: holds something already; right: a new or empty folder"
+    return None
 
 
 @contextmanager

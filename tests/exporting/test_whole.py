@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -135,8 +136,10 @@ def test_a_manifest_that_is_cut_or_not_there_or_of_another_version(tmp_path: Pat
     (folder / NAME).write_text(whole_text[: len(whole_text) // 2])
     with pytest.raises(UserError, match="not whole JSON"):
         check_export(folder)
-    for other in ('{"version": 99, "files": {}}', '{"version": 1, "files": {}}'):
-        (folder / NAME).write_text(other)
+    odd: list[object] = [99, [], {"config.json": 9}, {"config.json": {"bytes": "9"}}]
+    whole = {k: v for k, v in json.loads(whole_text).items() if k != "crc"}
+    for other in [{"version": 99, "files": {}}, {"version": 1, "files": {}}, *({**whole, "files": x} for x in odd)]:
+        (folder / NAME).write_text(json.dumps(other))
         with pytest.raises(UserError, match="of another version"):
             check_export(folder)
     (folder / NAME).unlink()
