@@ -65,7 +65,8 @@ def quantized(cells: pd.DataFrame) -> pd.DataFrame:
     """
     if "further" not in cells:
         return cells
-    return cells[(cells["further"] == "") & ((cells["parts"] != "") | (cells["part"] == "none"))]
+    own = cells[cells["further"] == ""]
+    return own[(own["parts"] != "") | (own["part"] == "none")] if "part" in own else own
 
 
 def rounded(table: pd.DataFrame) -> bool:
