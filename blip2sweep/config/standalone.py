@@ -59,7 +59,7 @@ def compose_cell(
 
     Raises UserError, one line, for overrides that Hydra refuses, and for several values of one key.
     """
-    try:
+    with explained():
         made = composer(config_dir)
         words = [*(override(k, v) for k, v in (given or {}).items()), *map(normalise, overrides)]
         made.check(words)
@@ -68,5 +68,12 @@ def compose_cell(
             raise UserError(f"{several}: several values, and this is about one cell; right: one value")
         check_typed(parse(words), (made.anatomy(job) for job in [tuple(words)]))
         return made.config(tuple(words))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Inside, what Hydra refuses is a UserError of one line."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
