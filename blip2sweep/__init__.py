@@ -44,8 +44,8 @@ def sweep(
     """Run a sweep on this machine, as `python -m blip2sweep -m OVERRIDES` does. Cells that are done are not run again.
 
     Args:
-        overrides: Words of the command line, such as `"quant.bits=2,4 part=vit,llm"`, or a mapping such as
-            `{"quant.bits": [2, 4], "part": ["vit", "llm"]}`. In a mapping a list makes a cell of each value, and several
+        overrides: Words of the command line, such as `"quant.bits=2,4 part=vision,language"`, or a mapping such as
+            `{"quant.bits": [2, 4], "part": ["vision", "language"]}`. In a mapping a list makes a cell of each value, and several
             lists multiply; a mapping within is a section (`{"quant": {"bits": 4}}`); a text is one value as it stands,
             commas too; None is `null`, which leaves a value to its preset.
         more: Further words, each of which may hold blanks, and further mappings.

@@ -91,7 +91,10 @@ def fresh() -> None:
 def _jobs(asked: Asked) -> tuple[list[str], list[PlannedJob]]:
     """The words, and a job for each cell of them."""
     words = with_output_dir(words_of(asked.overrides, asked.more), asked.output_dir)
-    made = composer(None if asked.config_dir is None else Path(asked.config_dir))
+    own = None if asked.config_dir is None else Path(asked.config_dir)
+    if own is not None and not own.is_dir():
+        raise UserError(f"config_dir={own}: no such folder; right: one with model/, task/ … as in conf/")
+    made = composer(own)
     made.check(words)
     return words, [PlannedJob(tuple(job), made.config(tuple(job))) for job in expand(words, made)]
 

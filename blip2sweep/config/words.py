@@ -57,7 +57,9 @@ def _split(text: str) -> list[str]:
 def _checked(word: object) -> Iterator[str]:
     """A word as Hydra needs it; nothing for `-m`. Raises UserError for a word that belongs to the command line alone."""
     if not isinstance(word, str):
-        raise UserError(f"{word!r}: a {type(word).__name__}; right: a text such as 'quant.bits=2,4', or a mapping")
+        raise UserError(
+            f"{word!r}: of type {type(word).__name__}; right: a text such as 'quant.bits=2,4', or a mapping"
+        )
     if word in MULTIRUN:
         return
     if word.startswith("-"):
