@@ -92,7 +92,9 @@ def test_what_would_run(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     assert found.seconds > 0
     assert (found.cells["asked"][0], found.cells["part"][1]) == ("baseline", "vit")
     assert found.summary in repr(found)
-    both = blip2sweep.plan("part=vit quant.bits=4 quant=rtn,nf4 quant.strategy=channel,group", output_dir=tmp_path / "none")
+    both = blip2sweep.plan(
+        "part=vit quant.bits=4 quant=rtn,nf4 quant.strategy=channel,group", output_dir=tmp_path / "none"
+    )
     assert set(both.skipped.columns) == {"overrides", "reason"}
     assert both.skipped["reason"].tolist() == ["quant.strategy=channel: nf4 takes group"]
     assert not (tmp_path / "none").exists()
