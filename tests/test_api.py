@@ -92,6 +92,7 @@ def test_what_would_run(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     assert found.seconds > 0
     assert (found.cells["asked"][0], found.cells["part"][1]) == ("baseline", "vit")
     assert found.summary in repr(found)
+    assert found.to_run[0] in found._repr_html_()
     both = blip2sweep.plan(
         "part=vit quant.bits=4 quant=rtn,nf4 quant.strategy=channel,group", output_dir=tmp_path / "none"
     )

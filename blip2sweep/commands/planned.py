@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,10 @@ class SweepPlan:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<p>{escape(self.summary)}</p>{self.cells.to_html(index=False)}"
 
 
 def planned(plan: Plan, output_dir: Path, workers: int | None, processes: int) -> SweepPlan:
