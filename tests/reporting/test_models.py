@@ -340,8 +340,9 @@ def test_models_that_share_no_role_have_a_panel_each(
 
 def drawing(table: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figure that is saved."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    monkeypatch.setattr(plt, "close", lambda figure: None)
+    saved, save = list[Figure](), Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda own, *to, **how: (saved.append(own), save(own, *to, **how)))
     assert draw_dropoff(table, path / "d.png")
-    return plt.gcf()
+    return saved[-1]

@@ -125,11 +125,12 @@ def test_a_recipe_of_two_widths_is_no_point_between_them(tmp_path: Path, monkeyp
 
 def drawn(table: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figure that is saved."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    monkeypatch.setattr(plt, "close", lambda figure: None)
+    saved, save = list[Figure](), Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda own, *to, **how: (saved.append(own), save(own, *to, **how)))
     assert draw_dropoff(table, path / "d.png")
-    return plt.gcf()
+    return saved[-1]
 
 
 def test_the_picture_has_every_task_and_says_what_it_leaves_out(
