@@ -16,8 +16,9 @@ import pandas as pd
 
 from blip2sweep.analysis.features import with_recipe_features
 from blip2sweep.analysis.main_metric import main_metric
-from blip2sweep.analysis.recipes import entries, part_of, row_identity
+from blip2sweep.analysis.recipes import entries, row_identity
 from blip2sweep.errors import UserError
+from blip2sweep.recipe.setting import part_of
 
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
