@@ -11,7 +11,7 @@ from typing import cast
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, measure
+from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, lacks_retained, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import installed_for, read_variants
 from blip2sweep.results.sample_parts import DAMAGED
@@ -62,7 +62,9 @@ class Collector:
         read = (result["key"], result["columns"]["baseline"], result["columns"].get("control", ""))
         if self.rescored and not self.rescored.isdisjoint(read):
             measured.pop(source, None)
-        if source in measured and self._scored_otherwise(result, measured[source]):
+        if source in measured and (
+            lacks_retained(measured[source]) or self._scored_otherwise(result, measured[source])
+        ):
             measured.pop(source)
         if source in measured:
             self.entries[result["key"]] = entry_name(name, measured[source]["scored"])

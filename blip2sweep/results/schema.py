@@ -31,29 +31,24 @@ ARROW = {
     INTEGER_OR_MIXED: pa.int64(), BOOLEAN_OR_MIXED: pa.bool_(),
 }  # fmt: skip
 FIXED = {c.name: c for c in COLUMNS if c.fixed}
+METRIC = next(c for c in COLUMNS if c.name == "<metric>")
+VARYING = [c for c in COLUMNS if not c.fixed and c is not METRIC]
+PLACES = {c.name: i for i, c in enumerate(COLUMNS)}
 # Those of one metric stand together, as they are made, so they have one place.
 OF_A_METRIC = ("baseline_<metric>", "drop_<metric>", "drop_<metric>_low", "drop_<metric>_high", "changed_<metric>")
 LAST = len(COLUMNS)
 
 
-@cache
 def column_of(name: str) -> Column | None:
     """The entry of the dictionary that a column is described by; None for a column from outside."""
-    if name in FIXED:
-        return FIXED[name]
-    if name in METRICS:
-        return next(c for c in COLUMNS if c.name == "<metric>")
-    return next((c for c in COLUMNS if not c.fixed and _pattern(c.name).fullmatch(name)), None)
+    return FIXED.get(name) or (METRIC if name in METRICS else _of_pattern(name))
 
 
 @cache
-def _pattern(name: str) -> re.Pattern[str]:
-    """What a name with a varying part matches. A metric has to be a known one, without its ends of an interval."""
-    if name == "<metric>":
-        return re.compile(r"(?!)")
-    head, what, tail = re.split(r"<(\w+)>", name)
-    varying = rf"(?:\w+_)?(?:{'|'.join(map(re.escape, METRICS))})" if what == "metric" else r"\w+"
-    return re.compile(re.escape(head) + varying + re.escape(tail))
+def _of_pattern(name: str) -> Column | None:
+    """The entry with a varying part that a name fits; of several the one that says most of it."""
+    fitting = [c for c in VARYING if re.fullmatch(re.sub(r"<\w+>", r"\\w+", c.name), name)]
+    return max(fitting, key=lambda c: len(re.sub(r"<\w+>", "", c.name)), default=None)
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -61,15 +56,11 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys([*names, *FIXED]), key=_place)
 
 
-@cache
 def _place(name: str) -> int:
     found = column_of(name)
     if found is None:
         return LAST
-    return _PLACES[OF_A_METRIC[0] if found.name in OF_A_METRIC else found.name]
-
-
-_PLACES = {c.name: i for i, c in enumerate(COLUMNS)}
+    return PLACES[OF_A_METRIC[0] if found.name in OF_A_METRIC else found.name]
 
 
 def whole(table: pa.Table) -> pa.Table:
