@@ -15,6 +15,7 @@ from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, lacks
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import installed_for, read_variants
 from blip2sweep.results.sample_parts import DAMAGED
+from blip2sweep.results.sample_questions import PlannedQuestions
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.scored import Scored, is_todays
@@ -38,7 +39,7 @@ class Collector:
         self.entries: dict[str, str] = {}
         self._contents, self.variants = contents(output_dir), listed_variants(output_dir)
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
-        self._baselines = Baselines(output_dir, waiting=False)
+        self._baselines, self._questions = Baselines(output_dir, waiting=False), PlannedQuestions(output_dir)
         self._lines: list[JsonObject] = []
         self._damaged: set[str] = set()
 
@@ -75,7 +76,7 @@ class Collector:
             return
         self.entries[cell.key] = entry_name(name, cell.scored)
         if self.entries[cell.key] not in self._contents:
-            self._samples.add(cell)
+            self._samples.add(cell, self._questions(str(result["columns"].get("like") or cell.key)))
         if source not in measured or measured[source]["scored"] != cell.scored:
             self._measure(cell, result, measured, generation)
 
