@@ -15,8 +15,9 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import retained_ends
 from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity
-from blip2sweep.analysis.steps import METHODS, RECOVER, before_recovery, of_kind, place
+from blip2sweep.analysis.steps import METHODS, RECOVER, before_recovery, of_kind
 from blip2sweep.metrics import METRICS
+from blip2sweep.recipe.setting import place
 
 CURVE = ["what", "how"]  # columns that say which curve a cell is on
 SHOWN = ("method", "loss", "rank")  # `how` always tells them

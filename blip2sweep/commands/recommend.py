@@ -9,7 +9,7 @@ from pathlib import Path
 from blip2sweep.analysis.dropoff import too_few
 from blip2sweep.analysis.held_by import HeldBy, left_out
 from blip2sweep.analysis.prices import prices
-from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
+from blip2sweep.analysis.recipes import Entry, is_further, text_of
 from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.commands.budget import Budget
@@ -19,6 +19,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import fewest_images
 from blip2sweep.metrics.intervals import Drop
+from blip2sweep.recipe.setting import entry_text
 from blip2sweep.recipe.size import RATIO_BITS
 from blip2sweep.reporting.export_line import export_line, held_by
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share

@@ -142,6 +142,8 @@ class Measured(TypedDict):
     images: NotRequired[int]
     same: NotRequired[float]  # share of outputs equal to the baseline's
     controlled: NotRequired[dict[str, list[float | None]]]  # {metric: [control, drop, low, high]}, against the control
+    # {metric: [low, high]} of what is retained of the baseline, as a share; lines of earlier versions have none
+    retained: NotRequired[dict[str, list[float | None]]]
     # {statistic: version} of what was installed beside this package, where it changes a score, of cell, baseline and control.
     installed: NotRequired[dict[str, str]]
     baseline_installed: NotRequired[dict[str, str]]

@@ -52,6 +52,7 @@ def result(output_dir: Path, journal: Journal, key: str, baseline: str, seed: in
         score(output_dir, name, seed)
     columns = {
         "model": "m",
+        "dtype": "float32",
         "part": "none" if key == baseline else "vit",
         "semantics": 1,
         "recipe_json": "[]",
