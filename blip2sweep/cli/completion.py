@@ -6,6 +6,8 @@ answer, so it takes as long as Python needs to start.
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def _found(before: Sequence[str], current: str, verbs: Sequence[str]) -> Iterato
 
 
 def _folders(before: Sequence[str]) -> list[Path]:
-    given = [b for a, b in zip(before, before[1:], strict=False) if a in ("--config-dir", "-cd")]
+    given = [b for a, b in itertools.pairwise(before) if a in ("--config-dir", "-cd")]
     given += [word.partition("=")[2] for word in before if word.startswith(("--config-dir=", "-cd="))]
     return [Path(folder).expanduser() for folder in given]
 
@@ -117,7 +119,7 @@ def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator
     from blip2sweep.cli import app
 
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
-    inner: Mapping[str, object] = getattr(command, "commands", {})
+    inner: Mapping[str, typer.core.TyperCommand] = getattr(command, "commands", {})
     if inner and not after:
         yield from ((f"{name} ", "") for name in inner)
     command = inner.get(after[0], command) if after else command
@@ -129,9 +131,7 @@ def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator
 
 def _sweeps(before: Sequence[str]) -> list[str]:
     """The names of the sweeps of the output folder that the words, the environment or nobody names."""
-    import os
-
-    given = [b for a, b in zip(before, before[1:], strict=False) if a == "--output-dir"]
+    given = [b for a, b in itertools.pairwise(before) if a == "--output-dir"]
     output_dir = given[-1] if given else os.environ.get("BLIP2SWEEP_OUTPUT_DIR", "outputs")
     return sorted(path.parent.name for path in Path(output_dir).glob("sweeps/*/sweep.json"))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.compression.quantize import METHODS
-from blip2sweep.config.keys import ANY, Key, choice_text, groups, keys, launcher_defaults
+from blip2sweep.config.keys import ANY, LAUNCHER, Key, choice_text, groups, keys, launcher_defaults
 from blip2sweep.config.standalone import composer
 from blip2sweep.config.topics import ALIASES, TOPICS
 from blip2sweep.console.quoting import yaml_text
@@ -85,7 +84,7 @@ def _topic(name: str, config_dir: Path | None) -> str:
     lines = [topic.title, *(f"  {line}" for line in topic.text)]
     lines += ["", *textwrap.wrap(f"{name}={', '.join(choices)}", _width(), subsequent_indent="  ")] if choices else []
     if own:
-        config, start = _config(config_dir), _start(own)
+        config, start = _config(config_dir), _start(topic.section, own)
         rows = [(f"{start}…" if start else "key", "default", "takes", "")]
         rows += [
             (k.name.removeprefix(start), _cut(_default(k, config)), _short(k, config), k.means.meaning) for k in own
@@ -94,10 +93,10 @@ def _topic(name: str, config_dir: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _start(own: Sequence[Key]) -> str:
-    """What the names of all keys begin with, up to a dot."""
-    common = os.path.commonprefix([key.name for key in own])
-    return common[: common.rfind(".") + 1]
+def _start(section: str, own: Sequence[Key]) -> str:
+    """What the names of all keys of a topic begin with, up to a dot."""
+    start = f"{section}." if section else LAUNCHER
+    return start if all(key.name.startswith(start) for key in own) else ""
 
 
 def _cut(text: str) -> str:
@@ -201,5 +200,6 @@ def _of_methods(key: Key) -> dict[str, str]:
 
 
 def _widths(bits: Sequence[int]) -> str:
-    runs = [list(run) for _, run in itertools.groupby(bits, key=lambda b, n=itertools.count(): b - next(n))]  # type: ignore[misc]
+    """Widths in ascending order as runs: 1-8,16."""
+    runs = [[b for _, b in run] for _, run in itertools.groupby(enumerate(bits), key=lambda pair: pair[1] - pair[0])]
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

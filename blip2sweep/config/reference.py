@@ -14,7 +14,7 @@ MODEL = {
     "original": M("of a quantized checkpoint: the folder of what it was made from, as baseline", "config", "FOLDER", CONTENT),
     "hub_id": M("looked up in the local Hugging Face cache; nothing is downloaded", right="OWNER/NAME", counts=CONTENT),
     "architecture": M("how it is computed", "blip2 blip2_retrieval blip_caption blip_vqa image_text instructblip", "one of your own"),
-    "family": M("of its language model: chooses presets of generation", "opt t5 qformer llama decoder bert"),
+    "family": M("of its language model: chooses presets of generation", "opt t5 llama decoder bert", "another of its architecture"),
     "dtype": M("what it is computed in", "float32 bfloat16 float16"),
     "dtype_per_part": M("model.dtype_per_part.PART=DTYPE: another dtype for one part", right="{PART: DTYPE}"),
     "stored": M("all numbers are rounded to it first; null: stored as computed", "float16 bfloat16"),
@@ -162,7 +162,7 @@ ANALYSIS = {
     "latency": M("cells whose kernels really run are timed beside the baseline (latency_… columns)", counts=COMMAND),
 }
 RECIPE = {
-    "part": M("what is compressed; none: the baseline; joined with +", "all none vision connector language", "the model's own names, such as vit+llm"),
+    "part": M("what is compressed; none: the baseline; joined with +", "all none vision connector language", "the model's own names (blip2sweep model list)"),
     "blocks": M("which of its blocks; each: one cell a block; joined with +", "all each first middle last", "3 or 0-12"),
     "layers": M("which linear layers of a block; joined with +", "all attention crossattention mlp", "a leaf name such as fc2"),
     "per_part": M("per_part.vision.bits=8: any option of quant, for one part", right="{PART: {OPTION: VALUE}}"),

@@ -199,6 +199,7 @@ GROUPS = (
     "backend",
     "tracking",
     "study",
+    "experiment",
 )
 # Their entries are named by the user, and checked where they are resolved.
 OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.", "backend.options.")

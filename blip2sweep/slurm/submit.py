@@ -146,7 +146,7 @@ def make_executor(launcher: Launcher, folder: Path, comment: str) -> Any:
     """submitit's SlurmExecutor with the launcher's settings. Raises UserError for a setting that it does not take."""
     from submitit.slurm.slurm import SlurmExecutor
 
-    class WritesScripts(SlurmExecutor):  # type: ignore[misc]
+    class WritesScripts(SlurmExecutor):
         """It submits nothing, so Slurm need not be installed where it is made."""
 
         @classmethod
@@ -211,7 +211,7 @@ def array_size(launcher: Launcher, seconds: float = ANSWER_SECONDS) -> int:
     when Slurm does not answer within `seconds`."""
     require("scontrol")
     named = [c for c in clusters(launcher) if c != "all"]
-    return min(_array_size(c, seconds) for c in named or [None])
+    return min(_array_size(c, seconds) for c in named) if named else _array_size(None, seconds)
 
 
 def _array_size(cluster: str | None, seconds: float) -> int:
