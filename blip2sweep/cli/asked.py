@@ -126,4 +126,11 @@ def _answer(shell: str, verbs: Sequence[str]) -> str:
 
 
 def print_schema(groups: Sequence[str]) -> None:
-    raise UserError("not yet")
+    """The JSON schema of a group's files; without a group of files with several sections."""
+    import json
+
+    from blip2sweep.config.json_schema import schema
+
+    if len(groups) > 1:
+        raise UserError(f"--schema {' '.join(groups)}: several groups; right: one, such as --schema quant")
+    say_text(json.dumps(schema(*groups), indent=1, ensure_ascii=False))

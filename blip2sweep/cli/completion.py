@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from blip2sweep.config.json_schema import names
 from blip2sweep.config.keys import Key, groups, keys
 from blip2sweep.config.topics import TOPICS
 from blip2sweep.models.part import ROLES
@@ -49,7 +50,7 @@ def _found(before: Sequence[str], current: str, verbs: Sequence[str]) -> Iterato
         yield from ((f"{name} ", key.means.meaning) for name, key in keys().items())
         yield from ((f"{verb} ", "") for verb in ("verbs", *verbs))
     elif "--schema" in before:
-        yield from ((f"{group} ", "") for group in groups())
+        yield from ((f"{group} ", "") for group in names())
     elif FLAGS.get(last):
         yield from ((f"{word} ", "") for word in FLAGS[last])
     elif current.startswith("-"):

@@ -47,7 +47,7 @@ def told(word: str, config_dir: Path | None = None) -> str:
     if name in TOPICS:
         return _topic(name, config_dir)
     if found := _meant(name):
-        config = _config(config_dir)
+        config = composed(config_dir)
         return "\n\n".join(_key(key, config) for key in found)
     if chosen := _choices(name, config_dir):
         return "\n\n".join(chosen)
@@ -84,10 +84,10 @@ def _topic(name: str, config_dir: Path | None) -> str:
     lines = [topic.title, *(f"  {line}" for line in topic.text)]
     lines += ["", *textwrap.wrap(f"{name}={', '.join(choices)}", _width(), subsequent_indent="  ")] if choices else []
     if own:
-        config, start = _config(config_dir), _start(topic.section, own)
+        config, start = composed(config_dir), _start(topic.section, own)
         rows = [(f"{start}…" if start else "key", "default", "takes", "")]
         rows += [
-            (k.name.removeprefix(start), _cut(_default(k, config)), _short(k, config), k.means.meaning) for k in own
+            (k.name.removeprefix(start), _cut(default_of(k, config)), _short(k, config), k.means.meaning) for k in own
         ]
         lines += ["", *_columns(rows), "", f"more of one: blip2sweep --help {own[0].name}"]
     return "\n".join(lines)
@@ -106,7 +106,7 @@ def _cut(text: str) -> str:
 
 def _short(key: Key, config: Config) -> str:
     """What it takes, without the null that is its default."""
-    return key.allowed.removesuffix(", null") if _default(key, config) == "null" else key.allowed
+    return key.allowed.removesuffix(", null") if default_of(key, config) == "null" else key.allowed
 
 
 def _columns(rows: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
@@ -128,8 +128,8 @@ def _key(key: Key, config: Config) -> str:
     told = {
         "type": "" if key.kind == ANY else key.kind,
         "values": key.allowed,
-        "default": _default(key, config),
-        **_of_methods(key),
+        "default": default_of(key, config),
+        **of_methods(key),
         "counts": key.means.counts,
         "more": f"blip2sweep --help {key.topic}",
     }
@@ -165,12 +165,13 @@ def _choices(name: str, config_dir: Path | None) -> list[str]:
 # ---- what stands elsewhere
 
 
-def _config(config_dir: Path | None) -> Config:
+def composed(config_dir: Path | None) -> Config:
     """The composed default, and that of both launchers."""
     return {**composer(config_dir).config(()), **launcher_defaults()}
 
 
-def _default(key: Key, config: Config) -> str:
+def default_of(key: Key, config: Config) -> str:
+    """The default of a key in a composed config, in one line."""
     value: object = config
     for part in [key.name] if key.name in config else key.name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -181,7 +182,7 @@ def _default(key: Key, config: Config) -> str:
     return str(yaml_text(value)).removesuffix("\n").removesuffix("\n...")
 
 
-def _of_methods(key: Key) -> dict[str, str]:
+def of_methods(key: Key) -> dict[str, str]:
     """For options of quantization that are null by default: what each method has in its place."""
     section, _, option = key.name.partition(".")
     if section != "quant":

@@ -115,8 +115,10 @@ class Composer:
         Raises UserError for a study that is not a list of them.
         """
         chosen = next((o for o in job if o.startswith("study=")), None) or named(job)
-        lists = self._base((chosen,))[1]["study"] if chosen else None
-        return None if lists is None or chosen is None else self._checked_study(lists, chosen)
+        if chosen is None or chosen in ("study=null", "study=None"):
+            return None
+        lists = self._base((chosen,))[1]["study"]
+        return None if lists is None else self._checked_study(lists, chosen)
 
     def _checked_study(self, lists: object, chosen: str) -> list[list[str]]:
         texts = isinstance(lists, list) and all(
