@@ -47,8 +47,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in ("plan", *VERBS):
         from blip2sweep.cli import app
 
-        asked = ["plan", "--help"] if words[0] == "plan" else words  # its own words are overrides and flags of Hydra
-        sys.exit(guarded(lambda: run_verb(app, asked)))
+        its_words = (
+            ["plan", "--help"] if words[0] == "plan" else words
+        )  # its own words are overrides and flags of Hydra
+        sys.exit(guarded(lambda: run_verb(app, its_words)))
+    if any(word.startswith("-") for word in words):
+        from blip2sweep.cli.asked import asked
+
+        if answer := asked(words, ["plan", *VERBS]):
+            sys.exit(guarded(answer))
     sys.exit(guarded(lambda: run_hydra(checked(words))))
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from blip2sweep.console.bar import verbose
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
+from blip2sweep.errors import UserError
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
 from blip2sweep.planning.plan import Plan
@@ -19,6 +20,8 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.running.status import duration
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob
+
+PLAN_SECONDS = 20.0  # that a plan waits for Slurm: without slurm.conf its commands try for a minute
 
 
 def announce(plan: Plan, screen: Console) -> None:
@@ -83,7 +86,7 @@ def local_packs(
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     from blip2sweep.slurm.settings import gpus_of
-    from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
+    from blip2sweep.slurm.submit import sbatch_script, throttled
 
     jobs = [c.job() for c in plan.to_launch]
     if not jobs:
@@ -91,12 +94,25 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     seconds = _expected(plan, jobs, output_dir, launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
     _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
-    size = array_size(launcher)
+    size = _array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     say_text(
         f"\nsbatch script (one array element a pack{arrays}):\n\n"
         + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
     )
+
+
+def _array_size(launcher: Launcher) -> int:
+    """MaxArraySize. Where Slurm does not say it, that is said, and its default is taken."""
+    from blip2sweep.slurm.submit import ARRAY_SIZE, array_size
+
+    try:
+        return array_size(launcher, PLAN_SECONDS)
+    except UserError as error:
+        reason = str(error).partition("; right:")[0]
+        say("", f"{reason}. The script is what a sweep would submit on a login node; arrays are taken to hold {ARRAY_SIZE} "
+            "packs, Slurm's default")  # fmt: skip
+        return ARRAY_SIZE
 
 
 def _expected(plan: Plan, jobs: list[CellJob], output_dir: Path, processes: int) -> dict[str, float]:

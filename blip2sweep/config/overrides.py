@@ -155,8 +155,23 @@ def explain(error: BaseException) -> str:
     if found:
         options = [o for o in found[3].split() if not o.startswith("_")]
         return f"{found[1]}={found[2]}: no such {found[1]}; {nearest(found[2], options)}"
+    if wrong := re.search(
+        r"In '([^']+)': \w+ raised while composing config:\s*(.*?)\s*\n\s*full_key: (\S+)", text, re.DOTALL
+    ):
+        return f"{wrong[1]}.yaml: {' '.join(wrong[2].split())} ({wrong[3]}); {_right_of(wrong[3])}"
     lines = [" ".join(str(e).strip().split("\n")[0].split()) for e in (error, error.__cause__) if e is not None]
     return ": ".join(dict.fromkeys(line.rstrip(":") for line in lines))
+
+
+def _right_of(key: str) -> str:
+    """What would be right of a key of a file: its name where there is none of this name, else where its values are told."""
+    known = known_keys()
+    if key in known:
+        return f"right: see blip2sweep --help {key}"
+    package = (
+        "" if "." in key else "right: `# @package _global_` as the file's first line, where it holds several sections; "
+    )
+    return f"{package}{_nearest_key(key, known)}"
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
