@@ -157,8 +157,8 @@ def _undo(output_dir: Path, what: str | None) -> list[str]:
     names = [f"sweep {name}" for act in chosen for name, _ in sorted(act.sweeps)]
     told = [*names, many(len(keys), "cell")]
     lines = [f"{' and '.join(told)} back, {len(done)} with a result; nothing was computed"]
-    rest = acts(output_dir)
-    return lines + ([f"  {many(len(rest), 'act')} of forgetting before that still count"] if rest else [])
+    rest = len(acts(output_dir))
+    return lines + ([f"  {rest} more to take back: `blip2sweep forget --undo` takes back the last"] if rest else [])
 
 
 def _acts_of(what: str, there: Sequence[Act]) -> list[Act]:

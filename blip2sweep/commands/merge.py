@@ -41,7 +41,8 @@ def _summary(other: Path, output_dir: Path, sweeps: Sequence[tuple[str, str]], l
     before, others, now = ({k for k in ledger.attempts if ledger.done(k)} for ledger in ledgers)
     named = [one if one == two else f"{one} as {two}" for one, two in sweeps]
     told = f"{many(len(sweeps), 'sweep')} new ({some(named)})" if sweeps else "no sweep new"
-    rest = {k for s in list_sweeps(other) for k in s.keys if k not in others}
+    hidden = {k for k, a in ledgers[1].attempts.items() if a.hidden}
+    rest = {k for s in list_sweeps(other) for k in s.keys if k not in others | hidden}
     lines = [
         f"merged {other} into {output_dir}: {many(len(now - before), 'cell')} new, {len(before & others)} there before; {told}"
     ]

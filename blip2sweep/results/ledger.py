@@ -206,7 +206,7 @@ class Ledger:
     def _remark_rivals(self) -> None:
         rivals = [f"{key} ({max(r)} of {some(r)})" for key, r in self._rivals.items()]
         if rivals:
-            remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at the same time; the "
+            remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at once or merged; the "
                    f"larger attempt id counts: {some(rivals)}")  # fmt: skip
 
     def done(self, key: str, not_counting: Collection[str] = ()) -> bool:

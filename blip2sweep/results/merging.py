@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from blip2sweep.results.score_folders import VARIANTS
 PREDICTIONS = "predictions"
 FOLDERS = (PREDICTIONS, "scores", "propagation", "influence")  # what results need, besides variants of scores
 Copies = dict[Path, Path]  # {file that is read: file that is written}
+Journals = dict[str, tuple[int, str]]  # {name: (bytes to take, name here)}
+IMPORTED = "imported-"  # begins the names of journals that `import` writes, and writes again
 
 
 def check_folders(other: Path, output_dir: Path) -> None:
@@ -55,16 +58,18 @@ def whole_lines(other: Path) -> dict[str, int]:
     return {name: size for name, size in found.items() if size}
 
 
-def new_journals(other: Path, output_dir: Path, sizes: Mapping[str, int]) -> dict[str, int]:
+def new_journals(other: Path, output_dir: Path, sizes: Mapping[str, int]) -> Journals:
     """Those of `whole_lines` that are not here, or go on where a copy here ends. Raises UserError for journals of one name
-    that say different things."""
-    found, differing = dict[str, int](), list[str]()
+    that say different things, unless they are of imports, whose names are not unique."""
+    found, differing = Journals(), list[str]()
     for name, size in sizes.items():
-        target = output_dir / "journals" / name
-        here = target.read_bytes() if target.exists() else b""
         there = (other / "journals" / name).read_bytes()[:size]
+        target = name
+        if name.startswith(IMPORTED) and not _goes_on(output_dir / "journals" / name, there):
+            target = f"{name.removesuffix('.jsonl')}-{zlib.crc32(there):08x}.jsonl"
+        here = _read(output_dir / "journals" / target)
         if not here[: here.rfind(b"\n") + 1].startswith(there):
-            found[name] = size
+            found[name] = size, target
             differing += [] if there.startswith(here) else [name]
     if differing:
         raise UserError(
@@ -74,13 +79,22 @@ def new_journals(other: Path, output_dir: Path, sizes: Mapping[str, int]) -> dic
     return found
 
 
-def write_journals(other: Path, output_dir: Path, sizes: Mapping[str, int]) -> None:
+def _goes_on(path: Path, there: bytes) -> bool:
+    here = _read(path)
+    return here.startswith(there) or there.startswith(here)
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def write_journals(other: Path, output_dir: Path, journals: Journals) -> None:
     """Copy journals, each whole or not at all. Raises UserError when the disk refuses."""
-    for name, size in sizes.items():
-        target = output_dir / "journals" / name
-        write_atomic(target, (other / "journals" / name).read_bytes()[:size])
+    for name, (size, written) in journals.items():
+        target, data = output_dir / "journals" / written, (other / "journals" / name).read_bytes()[:size]
+        write_atomic(target, data)
         note_opened(target)
-        noted, lines = other / OPENED / name, target.read_bytes().count(b"\n")
+        noted, lines = other / OPENED / name, data.count(b"\n")
         if noted.exists() and noted.stat().st_size == lines:  # it was closed, and is here as it was then
             note_closed(target, lines)
 
