@@ -76,7 +76,8 @@ def job_of_key(output_dir: Path, key: str) -> CellJob:
         raise UserError(
             f"{key}: no key and no override; right: the beginning of a key of `blip2sweep table`, or key=value"
         )
-    found = {k: job for sweep in list_sweeps(output_dir) for k, job in sweep_jobs(sweep.folder(output_dir)).items()}
+    sweeps = list_sweeps(output_dir, forgotten=True)  # whose packs may have cells that other sweeps ask for
+    found = {k: job for sweep in sweeps for k, job in sweep_jobs(sweep.folder(output_dir)).items()}
     keys = sorted(k for k in found if k.startswith(key))
     if len(keys) != 1:
         many = f"{len(keys)} cells have such a key ({', '.join(keys[:4])})" if keys else "no pack holds such a cell"

@@ -32,6 +32,7 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed
     from blip2sweep.reporting.dropoff import draw_dropoff
     from blip2sweep.reporting.terminal import print_sweep
     from blip2sweep.reporting.tracking import track
+    from blip2sweep.reporting.wandb_places import mode_of, offline_runs
     from blip2sweep.results.collect import collect
     from blip2sweep.results.table import older_rows
 
@@ -45,7 +46,10 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed
         if printed and (len(current) or not len(table)):
             print_sweep(current, sweep, output_dir, picture)
     if sweep.tracking.get("name"):
-        track(output_dir, sweep, current, sweep.tracking)
+        settings = {**sweep.tracking, "mode": mode_of(sweep.tracking)}
+        track(output_dir, sweep, current, settings)
+        for line in offline_runs(output_dir, settings):
+            tell(line)
     return table
 
 

@@ -33,7 +33,7 @@ from blip2sweep.planning.sweep import asked_by_both, new_sweep
 from blip2sweep.planning.timed import Timed, check_some_timed, timed_cells
 from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
+from blip2sweep.results.sweeps import Sweep, check_name, is_forgotten, read_sweep, submissions_of
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import failure_summary
 from blip2sweep.wire.lines import FailureLine
@@ -159,6 +159,8 @@ def name_in_use(
         there = read_sweep(path)
     except UserError as error:
         remark(f"{error}; what it was is not known")
+        return None
+    if is_forgotten(output_dir, there):
         return None
     old, new = set(there.keys), set(plan.cells)
     if old <= new:

@@ -11,7 +11,6 @@ where `bits_<part>` is null. `metric`, `drop` and `kept` are of the main metric,
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -26,6 +25,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.machine.wandb_login import logged_in
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.part_bits import part_columns, width_columns
+from blip2sweep.reporting.wandb_places import kept_below, mode_of
 from blip2sweep.results.sweeps import Sweep
 
 if TYPE_CHECKING:
@@ -90,13 +90,18 @@ def check_tracking(settings: Mapping[str, object]) -> None:
         raise UserError(f"tracking.name={settings['name']}: unknown tracker; right: wandb, or null")
     if settings.get("mode") not in MODES:
         raise UserError(f"tracking.mode={settings['mode']}: right: {' or '.join(MODES)}")
-    online = settings.get("name") and os.environ.get("WANDB_MODE", settings["mode"]) == "online"
-    if online and not logged_in():
+    if settings.get("name") and mode_of(settings) == "online" and not logged_in():
         raise UserError("tracking=wandb: not logged in; right: wandb login, WANDB_API_KEY, or tracking.mode=offline")
 
 
 def track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping[str, object]) -> int:
-    """Send a sweep's finished rows, its table, worst samples and report. Returns the number of finished rows."""
+    """Send a sweep's finished rows, its table, worst samples and report. Returns the number of finished rows. All that
+    W&B writes meanwhile is below the output folder."""
+    with kept_below(output_dir):
+        return _track(output_dir, sweep, table, settings)
+
+
+def _track(output_dir: Path, sweep: Sweep, table: pd.DataFrame, settings: Mapping[str, object]) -> int:
     import wandb
 
     library = cast("Wandb", wandb)

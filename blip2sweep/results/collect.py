@@ -20,7 +20,8 @@ from blip2sweep.results.ledger import Attempts, Ledger, attempt_id, no_garbage
 from blip2sweep.results.propagation import write_propagation
 from blip2sweep.results.samples import publish
 from blip2sweep.results.score_folders import known_variants, score_folder
-from blip2sweep.results.sweeps import Sweep, list_sweeps, outside_code
+from blip2sweep.results.sweep_code import outside_code
+from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.results.table import build_table
 from blip2sweep.results.table_files import State, state, sweep_rows, write_sweep, write_table
 from blip2sweep.tasks.task import load_outside

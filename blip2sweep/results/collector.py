@@ -46,8 +46,9 @@ class Collector:
     def all(self) -> None:
         """See to every result that has predictions. Start again when a baseline turned out to be damaged, because its
         cells are then measured without one."""
-        # Samples of a cell whose predictions are gone are removed. They come back with a new result.
-        self.entries |= {key: DAMAGED for key, a in self.ledger.attempts.items() if a.missing and not a.result}
+        # Samples of a cell whose predictions are gone, or that is forgotten, are removed. They come back with a result.
+        gone = (key for key, a in self.ledger.attempts.items() if (a.missing or a.hidden) and not a.result)
+        self.entries |= dict.fromkeys(gone, DAMAGED)
         before = -1
         while before < len(self._damaged):
             before = len(self._damaged)

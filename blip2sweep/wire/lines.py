@@ -188,6 +188,28 @@ class UntimedLine(Head, Timed, Failure):
     event: Literal["untimed"]
 
 
+class ForgottenLine(Head):
+    """Attempts at a cell do not count, or a sweep is not listed; nothing is removed. forget: the act that wrote the line,
+    8 hex digits. A line without a key is about the sweep of that name that was made at `created`."""
+
+    event: Literal["forgotten"]
+    forget: str
+    key: NotRequired[str]
+    attempts: NotRequired[list[str]]  # those that the writer knew about
+    sweep: NotRequired[str]
+    created: NotRequired[float]
+
+
+class UnforgottenLine(Head):
+    """An act of forgetting is taken back, for one cell or for its sweep."""
+
+    event: Literal["unforgotten"]
+    forget: str
+    key: NotRequired[str]
+    sweep: NotRequired[str]
+    created: NotRequired[float]
+
+
 class WorkerName(TypedDict):
     """The worker that a `worker` line is about."""
 
@@ -209,7 +231,7 @@ class WorkerLine(Head, WorkerName):
 
 
 OfCell = StartLine | ResultLine | FailureLine | RequeuedLine | MeasuredLine | UnscoredLine
-CellLine = OfCell | LatencyLine | UntimedLine
+CellLine = OfCell | LatencyLine | UntimedLine | ForgottenLine | UnforgottenLine
 Line = CellLine | WorkerLine
 
 # {event: fields that the ledger uses without a check}.
@@ -222,6 +244,8 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "unscored": frozenset({"key", "time"}),
     "latency": frozenset({"key", "time", "run", "generation", "seconds", *LATENCY}),
     "untimed": frozenset({"key", "time", "run", "kind", "error"}),
+    "forgotten": frozenset({"time", "forget"}),
+    "unforgotten": frozenset({"time", "forget"}),
     "worker": frozenset({"run", "pack"}),
 }
 NOTHING: frozenset[str] = frozenset()
