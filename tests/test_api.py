@@ -251,7 +251,7 @@ def test_the_metrics_of_a_package_come_again(tmp_path: Path, monkeypatch: pytest
         assert "toy_accuracy" in METRICS
     monkeypatch.undo()
     api.fresh()
-    with pytest.raises(UserError, match="task.kind=toy: unknown"):
+    with pytest.raises(UserError, match=r"task\.kind=toy: unknown"):
         task_of("toy")
 
 
