@@ -18,10 +18,13 @@ import blip2sweep
 from blip2sweep import SweepFailed, UserError
 from blip2sweep.backends.backend import Answered
 from blip2sweep.backends.dummy import Dummy
+from blip2sweep.commands import api
+from blip2sweep.metrics import METRICS
 from blip2sweep.results.sweeps import find_sweep
+from blip2sweep.tasks.task import task_of
 from blip2sweep.version import VERSION
 from tests.composing import plan
-from tests.outside.site import TOYS
+from tests.outside.site import TOYS, pretend
 from tests.outside.typed import workers_here
 
 QUANT = "# @package quant\nmethod: toy_shift\nbits: 4\n"
@@ -237,6 +240,19 @@ def test_a_method_of_ones_own_may_change_between_calls(tmp_path: Path) -> None:
     assert first["bits_per_weight"] < second["bits_per_weight"]
     with pytest.raises(UserError, match="quant=toy_shift: no such quant"):
         blip2sweep.plan(asked)  # nothing is known of a folder that is not given
+
+
+def test_the_metrics_of_a_package_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(pretend(tmp_path, "toys", {"tasks": {"toy": "tests.toy.task"}}))
+    for _ in range(2):
+        api.fresh()
+        assert "toy_accuracy" not in METRICS
+        task_of("toy")
+        assert "toy_accuracy" in METRICS
+    monkeypatch.undo()
+    api.fresh()
+    with pytest.raises(UserError, match=r"task\.kind=toy: unknown"):
+        task_of("toy")
 
 
 def test_a_warning_is_said_once_a_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

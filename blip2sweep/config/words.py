@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from blip2sweep.config.arguments import MULTIRUN, no_loose_comma
 from blip2sweep.config.overrides import OVERRIDE, normalise
+from blip2sweep.config.schema import GROUPS, known_keys, list_keys, text_keys
 from blip2sweep.console.quoting import keys_override, path_override, quoted
 from blip2sweep.errors import UserError, UserErrors
 
@@ -94,6 +95,9 @@ def _of_mapping(overrides: Mapping[str, object], wrong: list[str], within: str =
 
 def _entry(key: str, value: object) -> str:
     value = _plain(value)
+    if isinstance(value, str) and "," in value and (key in GROUPS or key in known_keys() - text_keys() - list_keys()):
+        listed = [word.strip() for word in value.split(",")]
+        raise UserError(f"{key}={value}: one text, since a text is one value in a mapping; right: {key!r}: {listed}")
     if not isinstance(value, list | tuple | range):
         return f"{key}={_text(key, value)}"
     if not value:

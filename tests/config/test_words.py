@@ -73,6 +73,11 @@ def test_the_flag_of_a_copied_command_adds_nothing() -> None:
         ({"quant.bits": object()}, "quant.bits: a value of type object; right: a text, a number"),
         ({"quant.bits": {2, 4}}, "quant.bits: a value of type set"),
         ({"quant": {"bits": []}}, "quant.bits: an empty list, so no cell"),
+        (
+            {"quant.bits": "2, 4"},
+            "quant.bits=2, 4: one text, since a text is one value in a mapping; right: 'quant.bits': ['2', '4']",
+        ),
+        ({"model": "tiny,tiny-llava"}, "right: 'model': ['tiny', 'tiny-llava']"),
         ({3: 4}, "3: a key of type int; right: a text"),
         (None, "None: of type NoneType; right: a text such as"),
         ("part='a", "part='a: no closing quotation; right: quotes in pairs"),
