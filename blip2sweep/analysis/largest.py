@@ -19,7 +19,7 @@ def largest_kind(table: pd.DataFrame, columns: Sequence[str] = (*SAME, BASELINE)
     """
     values = _values(table, columns)
     done = finished(table)
-    kinds = {kind: rows for kind, rows in done.groupby(values.loc[done.index])} if len(done) else {}
+    kinds = dict(iter(done.groupby(values.loc[done.index]))) if len(done) else {}
     if len(kinds) < 2:
         return table, []
     chosen = max(kinds, key=lambda kind: _rank(kinds[kind]))
