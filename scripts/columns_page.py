@@ -5,7 +5,7 @@ python scripts/columns_page.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blip2sweep.metrics.statistics import METRICS, by_order
@@ -55,13 +55,15 @@ def _metrics() -> Iterator[str]:
     """Metrics that a table may be about, and those that detail them; a variant of a rule of scoring is its plain one's."""
     plain = [name for name, metric in METRICS.items() if not metric.plain]
     main, lower = by_order(plain), [n for n in sorted(plain) if not METRICS[n].higher_is_better]
-    details = sorted({*plain} - {*main})
+    details = [
+        n for n in ("bleu_4", "meteor", "rouge_l", "empty_rate", "mean_length", "vqa_accuracy_yes_no") if n in METRICS
+    ]
     yield "## Metrics\n"
-    yield f"`<metric>` is one of {_listed(main)}, which a table may be about, or a detail: {_listed(details)}."
+    yield f"`<metric>` is one of {_listed(main)}, which a table may be about, or a detail such as {_listed(details)}."
     yield f"Lower is better of {_listed(lower)}. Another rule of scoring ends the name, as in `vqa_accuracy_lavis`."
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 

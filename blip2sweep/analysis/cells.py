@@ -19,6 +19,7 @@ from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, row_identity
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.setting import part_of
+from blip2sweep.results.schema import known
 
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
@@ -38,6 +39,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     one line, for a table without finished cells, for one that mixes models, weights, dtypes, tasks, data, generation
     settings or back ends, for one with no baseline or several, and for one whose main metric is nowhere a number.
     """
+    table = known(table)
     done = finished(table)
     if done.empty:
         _refuse_unfinished(table)

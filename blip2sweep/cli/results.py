@@ -14,7 +14,12 @@ from blip2sweep.console.printing import say, say_text
 ResultsName = Annotated[
     str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")
 ]
-AllCells = Annotated[bool, typer.Option("--all", help="Every cell of the ledger.")]
+AllCells = Annotated[
+    bool,
+    typer.Option(
+        "--all", help="Every cell of the ledger; the largest kind that can be compared, where cells are compared."
+    ),
+]
 Only = Annotated[str | None, typer.Option(help="Only cells of this one.")]
 Columns = Annotated[
     list[str] | None,
@@ -25,13 +30,37 @@ Columns = Annotated[
 def table(
     sweep: ResultsName = None,
     output_dir: OutputDir = DEFAULT,
-    format: Annotated[str, typer.Option("--format", "-f", help="rich, csv (all columns), md or latex.")] = "rich",
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="rich, md, latex; or csv, json, which have every column.")
+    ] = "rich",
     all_cells: AllCells = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            "-w",
+            help="COLUMN=VALUE, or with !=, <, <=, >, >=; null for what is unknown. Several: all of them.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The columns to show, with commas (docs/columns.md has all).")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Columns to sort by, with commas; -COLUMN descends.")] = None,
+    pivot: Annotated[
+        str | None, typer.Option(help="ROWS,COLUMN, such as part,bits: a row for each part, a column for each width.")
+    ] = None,
+    value: Annotated[str | None, typer.Option(help="What stands in a pivot; by default the main metric.")] = None,
+    digits: Annotated[int | None, typer.Option(help="Digits after the point.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best of each column in bold.")] = False,
+    caption: Annotated[str | None, typer.Option(help="LaTeX: the caption, as plain text.")] = None,
+    label: Annotated[str | None, typer.Option(help="LaTeX: the label, such as tab:drops.")] = None,
 ) -> None:
-    """Print the table of a sweep."""
+    """Print the table of a sweep: for a terminal, a program or a paper."""
     from blip2sweep.commands.table import show_table
+    from blip2sweep.reporting.table_asked import Asked
 
-    show_table(output_dir, sweep, format, all_cells)
+    asked = Asked(format, where or (), columns, sort, pivot, value, digits, best, caption, label)
+    show_table(output_dir, sweep, all_cells, asked)
 
 
 def answers(

@@ -15,9 +15,9 @@ from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.models_page import models_page
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.ship import ship_table, shipped
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import Selection
 from blip2sweep.reporting.sources import BACK_END, Sources
-from blip2sweep.reporting.terminal import short_table
 from tests.synthetic import build, whole
 
 EXACT, DEFAULT = 'openvino {"hints":"exact"}', 'openvino {"hints":"default"}'

@@ -23,10 +23,10 @@ from blip2sweep.reporting.figure import roles_of
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.models_page import folder_names
 from blip2sweep.reporting.prices import terminal_prices
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.sources import load_sources
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import short_table
 from tests.command_line import blip2sweep
 from tests.reporting.two_models import BLIP2, LLAVA, cells, sweep
 from tests.synthetic import entry

@@ -10,9 +10,10 @@ import pytest
 
 from blip2sweep.reporting import terminal
 from blip2sweep.reporting.dropoff import draw_dropoff
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.table_text import latex
-from blip2sweep.reporting.terminal import fitted, short_table
+from blip2sweep.reporting.terminal import fitted
 from tests.command_line import blip2sweep
 from tests.synthetic import build, entry
 
