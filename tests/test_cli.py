@@ -66,8 +66,11 @@ def test_a_plan_cuts_no_word(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]), ids=lambda p: p.name)
 def test_pages_name_verbs_that_there_are(page: Path) -> None:
-    """In lines of code, where a word after the program's name is one."""
-    code = re.findall(
-        r"^(?:    )?blip2sweep ([a-z]+)(?= |$)|`blip2sweep ([a-z]+)(?= |`)", page.read_text(), re.MULTILINE
-    )
-    assert {one or two for one, two in code} <= {"plan", *VERBS}
+    """In blocks of code, and between backticks."""
+    text = page.read_text()
+    blocks = [
+        *re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
+        *re.findall(r"^    .*", text, re.MULTILINE),
+    ]
+    named = {verb for block in blocks for verb in re.findall(r"^ *blip2sweep ([a-z]+)(?= |$)", block, re.MULTILINE)}
+    assert named | {*re.findall(r"`blip2sweep ([a-z]+)(?= |`)", text)} <= {"plan", *VERBS}
