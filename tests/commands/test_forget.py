@@ -21,6 +21,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine.processes import born
 from blip2sweep.results import drops
+from blip2sweep.results.collect import collect
 from blip2sweep.results.forgotten import KIND
 from blip2sweep.results.latest import up_to_date
 from blip2sweep.results.ledger import Journal, Ledger
@@ -219,6 +220,7 @@ def test_imported_rows_are_forgotten_and_imported_again(outputs: Path) -> None:
     forget(outputs, "csv-mine")
     assert set(rows(outputs).index) == set(before.index) - imported
     import_csv(outputs.parent / "mine.csv", outputs)
+    collect(outputs)
     assert set(rows(outputs).index) == set(before.index)
     assert "csv-mine" in [s.name for s in list_sweeps(outputs)]
 
