@@ -35,7 +35,8 @@ def print_sweeps(output_dir: Path, fmt: str) -> None:
     """Print the sweeps, the newest last. Raises UserError for an unknown format, and for a folder without sweeps."""
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; right: {' or '.join(FORMATS)}")
-    found, hidden = listed(output_dir), sorted(forgotten_sweeps(output_dir), key=lambda s: s[1])
+    found, gone = listed(output_dir), forgotten_sweeps(output_dir)
+    hidden = [s.name for s in list_sweeps(output_dir, forgotten=True) if (s.name, s.created) in gone]
     if not found and not hidden:
         raise UserError(f"{output_dir}: no sweep here; right: --output-dir of a sweep, or run one")
     if fmt == "json":
@@ -43,8 +44,9 @@ def print_sweeps(output_dir: Path, fmt: str) -> None:
         return
     _print(found)
     if hidden:
-        names = [name for name, _ in hidden]
-        say(f"forgotten: {many(len(names), 'sweep')} ({some(names)}); `blip2sweep forget --undo NAME` brings one back")
+        say(
+            f"forgotten: {many(len(hidden), 'sweep')} ({some(hidden)}); `blip2sweep forget --undo NAME` brings one back"
+        )
 
 
 def listed(output_dir: Path) -> list[Listed]:

@@ -18,8 +18,10 @@ from blip2sweep.commands.run import name_in_use
 from blip2sweep.commands.sweep_list import listed
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
+from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine.processes import born
 from blip2sweep.results import drops
+from blip2sweep.results.collect import collect
 from blip2sweep.results.forgotten import KIND
 from blip2sweep.results.latest import up_to_date
 from blip2sweep.results.ledger import Journal, Ledger
@@ -40,6 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outputs(made: Path, tmp_path: Path) -> Path:
     remarks.forget()
     shutil.copytree(made, tmp_path / "outputs", copy_function=shutil.copy2)
+    shutil.copy(made.parent / "mine.csv", tmp_path)
     return tmp_path / "outputs"
 
 
@@ -208,6 +211,18 @@ def test_the_name_of_a_forgotten_sweep_is_free(outputs: Path) -> None:
     sweep.name, sweep.created = "first", time.time()
     sweep.write(outputs)
     assert find_sweep(outputs, "first").created == sweep.created
+    assert [one["name"] for one in listed(outputs)].count("first") == 1
+
+
+def test_imported_rows_are_forgotten_and_imported_again(outputs: Path) -> None:
+    before = rows(outputs)
+    imported = set(before.index[before["imported"].notna()])
+    forget(outputs, "csv-mine")
+    assert set(rows(outputs).index) == set(before.index) - imported
+    import_csv(outputs.parent / "mine.csv", outputs)
+    collect(outputs)
+    assert set(rows(outputs).index) == set(before.index)
+    assert "csv-mine" in [s.name for s in list_sweeps(outputs)]
 
 
 # ---- how lines are read
