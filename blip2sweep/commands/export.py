@@ -141,7 +141,7 @@ def recipe_of(job: CellJob) -> Recipe:
     recipe = expand(job["recipe"], anatomy(job["model"]))
     columns: Mapping[str, object] = {**job["columns"]}
     entries = cast("list[dict[str, str]]", targets(recipe))
-    now = semantics_of(entries, str(columns.get("stored") or columns["dtype"]))
+    now = semantics_of(entries, str(columns.get("stored") or columns.get("dtype", "")))
     if (not recipe.empty and recipe.hash != job["recipe_hash"]) or now != columns["semantics"]:
         raise UserError(
             f"cell {job['key']} was planned by another version, which made other weights; right: the command of its sweep "

@@ -109,7 +109,7 @@ def is_stale(result: ResultLine) -> bool:
     """Whether this version would compute the cell's configuration differently. Imported results never count as
     stale."""
     columns = result["columns"]
-    stored = str(columns.get("stored") or columns["dtype"])
+    stored = str(columns.get("stored") or columns.get("dtype", ""))
     return "imported" not in result and bool(columns["semantics"] != _recipe_semantics(columns["recipe_json"], stored))
 
 
