@@ -86,7 +86,7 @@ def test_offline_runs_hold_what_the_table_holds(tmp_path: Path) -> None:
     base = next(found[str(k)] for k, row in rows.iterrows() if row["part"] == "none")
     # Parallel coordinates need a number where a part is left alone.
     assert (cell["config"]["width_vit"], base["config"]["width_vit"]) == (2, 16)
-    assert cell["summary"]["kept"] == pytest.approx(cell["summary"]["metric"] / rows["cider"].iloc[0])
+    assert cell["summary"]["retained"] == pytest.approx(100 * cell["summary"]["metric"] / rows["cider"].iloc[0])
     again = blip2sweep(*words, "sweep_name=tracked", cwd=tmp_path)
     assert "nothing to run" in again.err
     assert set(runs(tmp_path / "outputs")) == set(found)  # the same ids: sending twice changes nothing
@@ -152,7 +152,7 @@ def test_a_likelihood_is_not_kept() -> None:
     """Twice the baseline's is no 200 % kept."""
     row = {"nll": 2.0, "baseline_nll": 1.0, "drop_nll": 1.0, "cider": 1.0, "baseline_cider": 2.0, "drop_cider": 1.0}
     assert tracking._main(row, "nll") == {"metric": 2.0, "drop": 1.0}
-    assert tracking._main(row, "cider") == {"metric": 1.0, "drop": 1.0, "kept": 0.5}
+    assert tracking._main(row, "cider") == {"metric": 1.0, "drop": 1.0, "retained": 50.0}
 
 
 def test_what_was_calibrated_on_is_config() -> None:
