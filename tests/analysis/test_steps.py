@@ -146,7 +146,9 @@ def test_a_recovered_cell_has_a_loss_against_its_control(planted: tuple[pd.DataF
     assert (controls["retained"] > 100).all()
     assert controls["retained_control"].isna().all()
     assert (own["retained_control"] < own["retained"]).all()
-    assert own["retained_control"].to_numpy(float) == pytest.approx((100 * own["value"] / own["control"]).to_numpy(float))
+    assert own["retained_control"].to_numpy(float) == pytest.approx(
+        (100 * own["value"] / own["control"]).to_numpy(float)
+    )
 
 
 def test_further_seeds_are_points_and_other_options_are_told(planted: tuple[pd.DataFrame, Draws]) -> None:
