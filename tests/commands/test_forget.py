@@ -310,8 +310,12 @@ def test_the_list_names_what_was_forgotten_and_programs_read_it(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forget(outputs, "again")
+    forget(outputs, key_of(outputs, "llm:all:all=rtn4"))
     print_sweeps(outputs, "rich")
-    assert "forgotten: 1 sweep (again); `blip2sweep forget --undo NAME` brings one back" in capsys.readouterr().out
+    assert "forgotten: 1 sweep (again), 1 cell; " in capsys.readouterr().out
+    forget(outputs, None, undo=True)
+    print_sweeps(outputs, "rich")
+    assert "forgotten: 1 sweep (again); `blip2sweep forget --undo` takes the last back" in capsys.readouterr().out
     print_sweeps(outputs, "json")
     found = json.loads(capsys.readouterr().out)
     assert [(s["name"], s["cells"], s["states"]) for s in found] == [
@@ -320,7 +324,7 @@ def test_the_list_names_what_was_forgotten_and_programs_read_it(
     with pytest.raises(UserError, match="--format xml: unknown format; right: rich or json"):
         print_sweeps(outputs, "xml")
     for verb in (lambda: print_sweeps(tmp_path / "nope", "rich"), lambda: collect_all(tmp_path / "nope")):
-        with pytest.raises(UserError, match="nope: no (sweep|journals) here"):
+        with pytest.raises(UserError, match=r"nope: no (sweep|journals) here"):
             verb()
 
 

@@ -19,6 +19,7 @@ from blip2sweep.commands.other_users import owner
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
+from blip2sweep.files import write_json
 from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.results import merging
 from blip2sweep.results.collect import collect
@@ -269,6 +270,17 @@ def test_code_that_another_users_sweep_names_is_not_trusted_after_a_merge(
     assert owner(here, merged) == "anna"
     assert outside_code(here) == {}
     assert outside_code(there) != {}
+
+
+def test_a_sweep_whose_name_leads_elsewhere_is_left_out(
+    here: Path, there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = find_sweep(there, "first")
+    sweep.name = "../../away"
+    write_json(there / "sweeps" / "first" / "sweep.json", sweep.data())
+    assert "no sweep new" in merge(there, here)[0]
+    assert not (here.parent / "away").exists()
+    assert "a sweep is left out: sweep_name=../../away: not a folder name" in capsys.readouterr().err
 
 
 def test_links_are_not_followed(here: Path, there: Path) -> None:
