@@ -20,7 +20,7 @@ from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine.processes import born
-from blip2sweep.results import drops
+from blip2sweep.results import collector
 from blip2sweep.results.collect import collect
 from blip2sweep.results.forgotten import KIND
 from blip2sweep.results.latest import up_to_date
@@ -134,7 +134,7 @@ def test_cells_compared_with_a_forgotten_baseline_have_no_drop_until_it_is_back(
     assert any("compared with it, without a drop until it is there again" in line for line in said)
     assert pd.isna(rows(outputs).loc[cell].get("drop_vqa_accuracy"))
     assert rows(outputs).loc[cell, "vqa_accuracy"] == before.loc[cell, "vqa_accuracy"]
-    monkeypatch.setattr(drops, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(collector, "measure", None)  # nothing is measured again
     forget(outputs, None, undo=True)
     pd.testing.assert_frame_equal(rows(outputs), before)
 
