@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -78,14 +78,14 @@ def keys(folder: Path) -> set[str]:
     return set(pd.read_parquet(folder / "table.parquet")["key"])
 
 
-def recorded(folder: Path, key: str, texts: list[str], attempt: str) -> None:
-    """Another result of a cell, which does not know those that there are."""
+def recorded(folder: Path, key: str, texts: list[str], attempt: str, replaces: Sequence[str] = ()) -> None:
+    """Another result of a cell, which knows of no other than those it replaces."""
     result = next(r for r in Ledger(folder).refresh().results() if r["key"] == key)
     old = read_predictions(folder, predictions_name(result))
     new = Predictions(**{**old.columns, "text": texts})
     note = write_predictions(folder, stem(key, new.hash), new)
     journal = Journal(folder)
-    told = {"predictions": new.hash, "files": {"predictions": note}, "replaces": [], "starts": []}
+    told = {"predictions": new.hash, "files": {"predictions": note}, "replaces": [*replaces], "starts": []}
     journal.write(
         "result", key=key, sweep="first", run="x", attempt=attempt, job=None, **told, columns=result["columns"]
     )
@@ -190,6 +190,19 @@ def test_other_outputs_of_one_cell_are_said_and_one_counts(here: Path, attempt: 
     now = Ledger(here).refresh().attempts[key].result
     assert now is not None
     assert now["attempt"] == (attempt if winner == "there" else before)
+
+
+def test_a_result_that_replaced_the_other_is_no_contradiction(here: Path) -> None:
+    key = next(
+        r["key"] for r in Ledger(here).refresh().results() if r["columns"]["recipe"].startswith("vit:all:all=rtn4")
+    )
+    shutil.copytree(here, other := here.with_name("other"), copy_function=shutil.copy2)
+    recorded(other, key, ["other"] * 8, "000", replaces=sorted(Ledger(other).refresh().attempts[key].all_results))
+    assert len(merge(other, here)) == 1
+    assert Ledger(here).refresh().attempts[key].results >= {"000"}
+    now = Ledger(here).refresh().attempts[key].result
+    assert now is not None
+    assert now["attempt"] == "000"
 
 
 def test_the_same_outputs_are_no_contradiction(here: Path, there: Path, capsys: pytest.CaptureFixture[str]) -> None:
