@@ -155,9 +155,14 @@ def recommend(
     model: Only = None,
     task: Only = None,
     only: Columns = None,
-    max_bytes: Annotated[str | None, typer.Option(help="Size of the whole model, such as 2GB.")] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="Size of the whole model, such as 2GB, or 50% of the original's bytes.")
+    ] = None,
     max_drop: Annotated[str | None, typer.Option(help="Share of the baseline, such as 2%.")] = None,
     ratio: Annotated[str | None, typer.Option(help="Times smaller than at 16 bits a number, such as 3.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Share of the baseline's time in the same run, such as 0.8, among timed cells.")
+    ] = None,
     form: Annotated[
         str | None, typer.Option("--for", help="Only what this can hold: openvino, onnx, compressed-tensors, vllm, ….")
     ] = None,
@@ -170,7 +175,7 @@ def recommend(
     from blip2sweep.reporting.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio), out, verify, form)
+    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio, latency), out, verify, form)
     say(*source.meant, *lines)
 
 
