@@ -106,6 +106,7 @@ async function start() {
   document.addEventListener("click", (e) => {
     const name = e.target.dataset && e.target.dataset.csv;
     if (name) save(name + ".csv", csv(dataOf(name)));
+    if (e.target.matches("[data-copy]")) copy(e.target.previousElementSibling.textContent, e.target);
   });
   await showModel();
   let waiting = null, wide = window.innerWidth;
