@@ -31,7 +31,7 @@ from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.ship import ship_table
 from blip2sweep.reporting.source import Source
 
-SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "app.js")
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "view.js", "app.js")
 MOST_FAILURES = 200
 
 
