@@ -21,7 +21,11 @@ from blip2sweep.reporting.price_table import Sizes, sizes_of
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.worst_blocks import block_name, worst_first
 
-BROKEN, MOST_WIDTHS = 50, 2  # % of the baseline; widths below the lowest safe one that are told
+BROKEN, FINE, MOST_WIDTHS = (
+    0.5,
+    0.1,
+    2,
+)  # shares of the baseline that are lost; widths below the lowest safe one that are told
 TIME = "latency_ms_median"
 
 
@@ -97,9 +101,13 @@ def _what(told: _Told, blocks: pd.DataFrame) -> Answer:
 
 
 def _extremes(single: pd.DataFrame, metric: MetricText) -> str:
-    """Of the parts alone, at the lowest width that most of them have: the one that loses least, and most."""
-    counts = single.groupby("width")["parts"].nunique()
-    own = single[single["width"] == counts[counts == counts.max()].index.min()].sort_values("drop")
+    """Of the parts alone, at the lowest width that most of them have and that one of them bears: the one that loses
+    least, and most."""
+    by = single.assign(lost=single["drop"] / single["baseline"].abs()).groupby("width")
+    most = by["parts"].nunique() == by["parts"].nunique().max()
+    borne = by["lost"].min()[most] <= FINE
+    width = borne[borne].index.min() if borne.any() else borne.index.min()
+    own = single[single["width"] == width].sort_values("drop")
     first, last = own.iloc[0].to_dict(), own.iloc[-1].to_dict()
     worst = f"; {last['parts']} is worst and {keeps(last, metric)}" if len(own) > 1 else ""
     return f"At {first['width']:g} bits {first['parts']} is best and {keeps(first, metric)}{worst}."
@@ -138,7 +146,7 @@ def _further_down(told: _Told) -> str:
     """What is kept at narrower widths, down to the first that breaks."""
     texts = list[str]()
     for row in told.whole.to_dict("records"):
-        broken = abs(number(row, "retained") - 100) > BROKEN
+        broken = number(row, "drop") > BROKEN * abs(number(row, "baseline"))
         if not row["width"] >= told.lowest:
             texts.append(f"at {row['width']:g} bits it {keeps(row, told.metric)}{' and is broken' if broken else ''}")
         if broken:

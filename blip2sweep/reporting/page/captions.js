@@ -53,13 +53,12 @@ function sorted(value, base) {
   return all.sort((a, b) => loss[b] - loss[a]);
 }
 
+// The picture with what is known of it, and beside it what the cells say.
 function sampleView(i, base, all) {
-  const sample = outputs.samples[i];
-  const head = element("div", { className: "sample" });
+  const sample = outputs.samples[i], head = element("div", { className: "sample" });
   if (sample.thumb) head.append(element("img", { src: sample.thumb, alt: `image ${sample.image}` }));
-  const told = element("div", {}, element("div", {}, `image ${sample.image}`));
-  if (sample.question) told.append(element("div", { dir: "auto" }, sample.question));
-  head.append(told);
+  head.append(element("div", { className: "score" }, `image ${sample.image}`));
+  if (sample.question) head.append(element("div", { dir: "auto", className: "question" }, sample.question));
   if (sample.choices) head.append(element("ol", { "aria-label": "Choices" }, ...sample.choices.map((c) => element("li", { dir: "auto", className: (sample.references || []).includes(c) ? "right" : "" }, c))));
   else if (sample.references) head.append(element("ul", { "aria-label": "References" }, ...sample.references.map((r) => element("li", { dir: "auto" }, r))));
   return [head, element("div", { className: "scroll", tabIndex: 0 }, grid(i, base, all))];
