@@ -64,7 +64,7 @@ function tickStep(all, part) {
 // A line what was compressed and how it was trained: against steps from 0 on, or against bytes.
 FIGURES.recovery = function () {
   const all = rows(REPORT.figures.recovery), base = REPORT.base;
-  state.recovery = state.recovery || "steps";
+  chosenOf("recovery", ["steps", "bytes"]);
   tools("recovery", "Against", [["steps", "training steps"], ["bytes", `${base.unit} of the whole model`]]);
   const bytes = state.recovery === "bytes", at = (r) => (bytes ? r.model_bytes / base.scale : r.steps), curves = distinct(all.map((r) => r.what + "\n" + r.how)), traces = [];
   curves.forEach((curve, i) => {
