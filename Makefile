@@ -5,7 +5,7 @@ STUDY ?= $(BLIP2SWEEP_STUDY_DATA)
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help sweep report test test-all lint format benchmark clean
+.PHONY: help sweep report docs test test-all lint format benchmark clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -17,6 +17,10 @@ report: $(VENV)/run  ## The report of the card's sweep; with STUDY=FOLDER that o
 	$(BIN)/python -m blip2sweep -m +study=card sweep_name=card
 	$(BIN)/python -m blip2sweep report card
 	$(if $(STUDY),$(BIN)/python -m blip2sweep import blip2-coco "$(STUDY)" && $(BIN)/python -m blip2sweep report blip2-coco)
+
+docs: $(VENV)/docs  ## The pages of docs/ as a site, site/index.html, with those of the Python API
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'site/index.html; with search: $(BIN)/python -m http.server -d site'
 
 test: $(VENV)/dev  ## The tests that need no service and no patience
 	$(BIN)/python -m pytest -m 'not thorough'
@@ -37,7 +41,7 @@ benchmark: $(VENV)/run  ## How long things take on this machine
 	$(BIN)/python scripts/bench_cli.py
 
 clean:  ## Remove the environment and caches, never outputs/
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # torch comes first and pinned, so that no other package chooses it.
 $(VENV)/run: pyproject.toml constraints.txt
@@ -47,5 +51,9 @@ $(VENV)/run: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev: $(VENV)/run
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,optuna,methods,recover,openvino,onnx,compressed-tensors]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,optuna,methods,recover,openvino,onnx,compressed-tensors]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

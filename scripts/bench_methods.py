@@ -35,6 +35,7 @@ from blip2sweep.apply.calibration import Blocks, Calibrator
 from blip2sweep.apply.patch import Patch
 from blip2sweep.cache.tensors import Memo, Value
 from blip2sweep.compression.quantize import METHODS
+from blip2sweep.compression.quantize.codes import dequantize
 from blip2sweep.compression.quantize.scheme import Weights
 from blip2sweep.compression.quantize.statistics import Statistics
 from blip2sweep.models.load import Loaded, load
@@ -92,6 +93,8 @@ def _of_layer(name: str, w: torch.Tensor, statistics: Statistics) -> Callable[[]
     module, own = importlib.import_module(f"blip2sweep.compression.quantize.{name}"), _weights(name)
     if METHODS[name].calibrates:
         return lambda: module.calibrated(w, own, statistics)
+    if hasattr(module, "codes"):
+        return lambda: dequantize(module.codes(w, own))
     return lambda: module.apply(w, None, own)
 
 

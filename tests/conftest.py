@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import pytest
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.machine.signal_stack import signal_stack, signal_stack_kept
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,3 +46,38 @@ def _own_signal_stack(_first_signal_stack: int | None) -> Iterator[None]:
 def place() -> int | None:
     found = signal_stack()
     return found.start if found else None
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Of several processes each collects; the one that started them collects nothing, and tells."""
+    if items and items[0].config.option.markexpr:
+        left = Counter(room(item.nodeid) for item in items if item.get_closest_marker("thorough"))
+        items[0].config.stash.setdefault(LEFT_OUT, {}).update(left)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController, error: object) -> None:
+    """What a process had collected, as it told it."""
+    node.config.stash.setdefault(LEFT_OUT, {}).update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out, and how it is run."""
+    if left := config.stash.get(LEFT_OUT, {}):
+        rooms = ", ".join(f"{name} {count}" for name, count in sorted(left.items(), key=lambda one: -one[1]))
+        terminalreporter.write_line(
+            f"left out: {sum(left.values())} thorough tests, which take long or need Slurm, Chromium or Java; "
+            f"run them: make test-all, or of one room: pytest tests/ROOM ({rooms})"
+        )
+
+
+def room(nodeid: str) -> str:
+    """The folder of tests, or the file that lies in none."""
+    path = PurePath(nodeid.partition("::")[0])
+    return path.parts[1].removesuffix(".py") if len(path.parts) > 1 else path.name

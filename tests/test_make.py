@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,15 @@ def test_report_takes_the_study_where_its_folder_is_given() -> None:
 def test_help_names_it() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "STUDY=FOLDER" in next(line for line in told.splitlines() if line.startswith("report"))
+
+
+@pytest.mark.thorough
+def test_what_is_left_out_is_said() -> None:
+    """By the options that `make test` gives, on one file."""
+    given = [sys.executable, "-m", "pytest", "-m", "not thorough", "-p", "no:cacheprovider", "-n", "2"]
+    told = subprocess.run([*given, "tests/test_make.py"], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout
+    left, _ = told.stdout.splitlines()[-2:]
+    assert left.startswith("left out: 1 thorough tests")
+    assert left.endswith("(test_make 1)")
+    assert "make test-all" in left

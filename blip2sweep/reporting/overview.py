@@ -12,8 +12,9 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
-from blip2sweep.analysis.recipes import entries, part_of
+from blip2sweep.analysis.recipes import entries
 from blip2sweep.metrics import fewest_images
+from blip2sweep.recipe.setting import part_of
 from blip2sweep.reporting.few_images import baseline_beaten, few_changed
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.metric_text import MetricText, metric_text

@@ -249,7 +249,7 @@ def test_every_part_calibrates(loaded: Loaded, method: str) -> None:
     quant = recipe(loaded.anatomy, "all", bits=4, method=method)
     prepared = made(loaded, quant, samples("vqa", 5, image_token_weight=2.0))
     assert prepared.keys() == addressable(loaded)
-    assert all(p.weight is not None for p in prepared.values())
+    assert all(p.has_weight for p in prepared.values())
 
 
 @torch.no_grad()

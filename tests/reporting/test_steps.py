@@ -20,10 +20,10 @@ from blip2sweep.reporting.html import build_report
 from blip2sweep.reporting.influence import influence_of
 from blip2sweep.reporting.next_steps import suggest_command
 from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.static import write_static
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import short_table
 from tests.reporting.browser import chromium, errors, open_report, wait
 from tests.synthetic import build, whole
 from tests.synthetic_steps import INFLUENCES, build_steps, dropped, recovered

@@ -204,7 +204,7 @@ def test_tables_have_the_columns_where_some_cell_was_timed(tmp_path: Path) -> No
 
 def test_lines_are_json_of_the_fields_that_are_described(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    write(journal, measured(joules=1.0, baseline_joules=2.0))
+    write(journal, measured(joules=1.0, baseline_joules=2.0, torch_ms_median=3.0, torch_ms_p90=4.0))
     line = json.loads(journal.path.read_text())
     assert set(line) - {"event", "time", "host", "pid", "n", "crc"} == {
         "key", "sweep", "run", "generation", *Latency.__annotations__
