@@ -73,18 +73,19 @@ def test_a_file_without_an_ending_and_one_in_a_folder_with_an_odd_name(
 
 
 def test_a_file_stands_for_the_model_that_it_was_made_of(results: Path, job: CellJob) -> None:
-    entry = {"target": "vision:all:all", "method": "rtn", "bits": 4, "strategy": "channel", "symmetric": False}
-    path = results.parent / "llava.yaml"
-    path.write_text(yaml.safe_dump({"targets": [entry], "source": {"model": "tiny-llava", "weights": "0" * 12}}))
-    found = chosen(results, str(path))
-    assert found.job["columns"]["model"] == "tiny-llava"
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith(f"note: {path} was made of other weights (000000000000, here ")
+    path = recipe_of(job, results.parent / "llava.yaml", model="tiny-llava", weights="0" * 12)
+    assert _of_file(path, {"model": "tiny-llava"}, [], None) == [f"recipe_file={path}", "model=tiny-llava"]
+    found = chosen(results, path, "model=tiny", "task.limit=2")
+    assert found.job["key"] == job["key"]
+    assert found.notes == (f"note: {path} was made of other weights (000000000000, here {job['columns']['weights']})",)
     for own in ("model=tiny", "model.path=/x", "+model.hub_id=a/b"):
-        assert _of_file(str(path), {"model": "tiny-llava"}, [own], None) == [f"recipe_file={path}"]
-    recipe_of(job, path, model="mine")
+        assert _of_file(path, {"model": "tiny-llava"}, [own], None) == [f"recipe_file={path}"]
+    (results.parent / "site/model").mkdir(parents=True)
+    (results.parent / "site/model/mine.yaml").write_text("")
+    assert _of_file(path, {"model": "mine"}, [], results.parent / "site") == [f"recipe_file={path}", "model=mine"]
+    recipe_of(job, results.parent / "llava.yaml", model="mine")
     with pytest.raises(UserError, match=r"made of the model mine, which no file of conf/model has; right: model.path="):
-        chosen(results, str(path))
+        chosen(results, path)
 
 
 @pytest.mark.parametrize(("words", "told"), [
