@@ -41,7 +41,7 @@ def keeps(row: Row, metric: MetricText, bars: bool = True) -> str:
 
 
 def listed(parts: str) -> str:
-    """`vit, qformer and llm`."""
+    """`vision, connector and language`."""
     names = parts.split("+")
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
