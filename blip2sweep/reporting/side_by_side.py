@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -16,6 +16,7 @@ from blip2sweep.analysis.models import UNKNOWN, by_role, grounds, role_rank
 from blip2sweep.analysis.paired import paired_interval
 from blip2sweep.analysis.recipes import part_names
 from blip2sweep.errors import UserError
+from blip2sweep.models.part import ROLES
 from blip2sweep.reporting.comparison import Comparison
 from blip2sweep.reporting.figure import Figure, roles_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
@@ -29,7 +30,7 @@ MOST_ROWS, MOST_LETTERS = 400, 60
 def side_by_side(pair: Pair) -> Comparison:
     """The comparison of two. Raises UserError where they have no parts at one width in common."""
     rows = [_rows(pair, s) for s in pair.models]
-    matched = _matched(*rows)
+    matched = _matched(rows[0], rows[1], _parts(pair))
     if matched.empty:
         raise UserError(
             f"report: {' and '.join(pair.names)} have no parts at one width in common, so nothing can be compared; right: "
@@ -44,14 +45,24 @@ def side_by_side(pair: Pair) -> Comparison:
 
 def _rows(pair: Pair, source: Source) -> pd.DataFrame:
     """`by_role` of one; of one model by its parts, where '' keeps all of them from being called all."""
-    same = len({s.model for s in pair.models}) == 1
-    parts = {p: p for s in pair.models for p in part_names(s.cells)} | {"": ""}
-    found = by_role(source.cells, source.metric, source.draws, parts if same else roles_of(source))
+    parts = _parts(pair)
+    roles = {p: p for p in ["", *parts]} if parts else roles_of(source)
+    found = by_role(source.cells, source.metric, source.draws, roles)
     return found.dropna(subset=["drop"])
 
 
-def _matched(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """One row for each pair of cells at the same parts and width, with the columns of both, `_0` and `_1`.
+def _parts(pair: Pair) -> list[str]:
+    """The parts that either touches, in the model's order; none of two models, which are compared by role."""
+    if len({s.model for s in pair.models}) > 1:
+        return []
+    known = [*(pair.models[0].anatomy.parts if pair.models[0].anatomy else ()), *ROLES]
+    found = list(dict.fromkeys(p for s in pair.models for p in part_names(s.cells)))
+    return sorted(found, key=lambda p: known.index(p) if p in known else len(known))
+
+
+def _matched(one: pd.DataFrame, other: pd.DataFrame, parts: Sequence[str]) -> pd.DataFrame:
+    """One row for each pair of cells at the same parts and width, with the columns of both, `_0` and `_1`. parts: in the
+    order in which rows have them, single ones first.
 
     Of the same method, and each method that only one has with each that only the other has.
     """
@@ -60,9 +71,17 @@ def _matched(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     pairs += product([s for s in mine if s not in theirs], [s for s in theirs if s not in mine])
     made = [_joined(one, other, a, b) for a, b in pairs]
     found = pd.concat(made, ignore_index=True) if made else pd.DataFrame(columns=["role"])
-    ranks = {r: i for i, r in enumerate(sorted(found["role"].unique(), key=role_rank))}
-    keys = found.assign(_rank=found["role"].map(ranks))
-    return keys.sort_values(["_rank", "width"], ascending=[True, False], kind="stable") if len(found) else found
+    if found.empty:
+        return found
+    ranks = {role: i for i, role in enumerate(sorted(found["role"].unique(), key=lambda r: _rank(r, parts)))}
+    order = ["_rank", "setting", "width"]
+    return found.assign(_rank=found["role"].map(ranks)).sort_values(order, ascending=[True, True, False], kind="stable")
+
+
+def _rank(role: str, parts: Sequence[str]) -> tuple[object, ...]:
+    words = role.partition(", ")[0].split(" + ")
+    own = [parts.index(w) if w in parts else len(parts) for w in words]
+    return (len(words), own, role) if set(words) <= set(parts) else role_rank(role)
 
 
 def _joined(one: pd.DataFrame, other: pd.DataFrame, mine: str, theirs: str) -> pd.DataFrame:
@@ -116,7 +135,7 @@ def _notes(pair: Pair, known: pd.DataFrame, metric: MetricText) -> Iterator[str]
             yield f"{same} pairs are one and the same cell, which both sweeps asked for"
     else:
         yield "each is compared with its own baseline, and the two are not tested against each other"
-    if any(UNKNOWN in grounds(s.cells, s.metric) for s in pair.models):
+    if not pair.paired and any(UNKNOWN in grounds(s.cells, s.metric) for s in pair.models):
         yield "whether both were scored on the same samples is not known: rows do not say"
     for column in DIFFERING:
         values = [_value(s, column) for s in pair.models]
