@@ -28,7 +28,12 @@ def blip2sweep(*words: str, cwd: Path, env: dict[str, str] | None = None, timeou
     if not any(name.startswith(AT_START) for name in env or {}):
         return Ran(*run(Request(words, str(cwd), given), timeout))
     done = subprocess.run(
-        [sys.executable, "-m", "blip2sweep", *words], cwd=cwd, capture_output=True, text=True, timeout=timeout, env=given
+        [sys.executable, "-m", "blip2sweep", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=given,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 

@@ -15,6 +15,7 @@ import blip2sweep
 from blip2sweep.errors import UserError
 
 
+@pytest.mark.thorough
 def test_functions_stay_functions_when_every_module_is_imported() -> None:
     code = (
         "import importlib, inspect, pkgutil, blip2sweep\n"

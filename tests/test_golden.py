@@ -11,7 +11,6 @@ import pytest
 
 from tests.golden.freeze import FILE, MISSING, Frozen, differences, frozen
 
-pytestmark = pytest.mark.xdist_group("golden")  # one process, which makes everything once
 TOLD = 25  # differences that are shown
 AGAIN = "right: undo it; `python -m tests.golden` takes what was added on purpose (see CONTRIBUTING.md)"
 EXPECTED: Frozen = json.loads(FILE.read_text())
