@@ -20,6 +20,10 @@ VERBS = (
     "answers",
     "score",
     "rescore",
+    "sweeps",
+    "forget",
+    "merge",
+    "collect",
     "cache",
     "doctor",
     "import",
@@ -41,14 +45,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     settle_user()
     words = list(sys.argv[1:] if argv is None else argv)
+    words = ["--help", *words[1:]] if words[:1] == ["help"] else words  # as git, pip and others have it
     prepare()
     if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))
     if words and words[0] in ("plan", *VERBS):
         from blip2sweep.cli import app
 
-        asked = ["plan", "--help"] if words[0] == "plan" else words  # its own words are overrides and flags of Hydra
-        sys.exit(guarded(lambda: run_verb(app, asked)))
+        its_words = (
+            ["plan", "--help"] if words[0] == "plan" else words
+        )  # its own words are overrides and flags of Hydra
+        sys.exit(guarded(lambda: run_verb(app, its_words)))
+    if any(word.startswith("-") for word in words):
+        from blip2sweep.cli.asked import asked
+
+        if answer := asked(words, ["plan", *VERBS]):
+            sys.exit(guarded(answer))
     sys.exit(guarded(lambda: run_hydra(checked(words))))
 
 

@@ -43,6 +43,7 @@ from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.source import load_source
+from blip2sweep.reporting.table_asked import Asked
 from blip2sweep.reporting.worst import worst_samples
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
@@ -162,7 +163,7 @@ def _texts(outputs: Path) -> Iterator[tuple[tuple[str, ...], Any]]:
     """What is printed: the whole table, and what is known of every cell's attempts."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        _told(lambda: show_table(outputs, None, "csv", True))
+        _told(lambda: show_table(outputs, None, True, Asked("csv")))
     if printed := said.getvalue():
         yield from _rows("printed", pd.read_csv(io.StringIO(printed), dtype=str))
     with contextlib.redirect_stdout(io.StringIO()):

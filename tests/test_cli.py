@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from blip2sweep.__main__ import VERBS, main
 from tests.command_line import blip2sweep
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("words", [["plan", "--help"], ["plan", "-m", "quant.bits=2,4", "-h"]])
@@ -18,14 +21,8 @@ def test_plan_says_what_it_does(words: list[str], tmp_path: Path) -> None:
     assert "nothing is written, submitted or loaded" in ran.out
     assert ran.out.count("\n    blip2sweep plan ") == 2  # examples, a line each
     assert ran.out.index("blip2sweep plan +study") < ran.out.index("Overrides are those of the sweep itself")
-    assert "Every key and its default" not in ran.out
+    assert "Topics" not in ran.out
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_help_of_sweeps_lists_every_verb() -> None:
-    text = (Path(__file__).parent.parent / "conf/hydra/help/blip2sweep.yaml").read_text()
-    listed = text.partition("Verbs: blip2sweep ")[2].partition(";")[0].replace(",", " ").split()
-    assert set(listed) == {"plan", *VERBS}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -59,3 +56,15 @@ def test_a_plan_cuts_no_word(tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert "…" not in ran.out
     assert "vit:first:mlp=rtn2/" in "".join(ran.out.split())
+
+
+@pytest.mark.parametrize("page", sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]), ids=lambda p: p.name)
+def test_pages_name_verbs_that_there_are(page: Path) -> None:
+    """In blocks of code, and between backticks."""
+    text = page.read_text()
+    blocks = [
+        *re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
+        *re.findall(r"^    .*", text, re.MULTILINE),
+    ]
+    named = {verb for block in blocks for verb in re.findall(r"^ *blip2sweep ([a-z]+)(?= |$)", block, re.MULTILINE)}
+    assert named | {*re.findall(r"`blip2sweep ([a-z]+)(?= |`)", text)} <= {"plan", *VERBS}

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "backends",
         "cache",
         "chat",
+        "compression",
         "config",
         "doctor",
         "exporting",

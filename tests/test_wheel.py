@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_in_it(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
-        "blip2sweep/conf/config.yaml", "blip2sweep/conf/__init__.py", "blip2sweep/conf/model/tiny.yaml",
+        "blip2sweep/py.typed", "blip2sweep/conf/config.yaml", "blip2sweep/conf/__init__.py", "blip2sweep/conf/model/tiny.yaml",
         "blip2sweep/conf/hydra/launcher/local.yaml", "blip2sweep/conf/study/card.yaml",
         "hydra_plugins/blip2sweep/launchers.py", "blip2sweep/assets/tiny/model.safetensors",
         "blip2sweep/assets/tiny/README.md", "blip2sweep/assets/tiny-llava/model.safetensors",

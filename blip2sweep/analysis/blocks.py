@@ -12,9 +12,10 @@ from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Draws
-from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity, part_of
+from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import THIRDS, Part
+from blip2sweep.recipe.setting import part_of
 
 ONE, LEFT_OUT = "quantize one", "leave one out"
 FAMILY = ["kind", "setting", "width"]

@@ -16,8 +16,10 @@ import pandas as pd
 
 from blip2sweep.analysis.features import with_recipe_features
 from blip2sweep.analysis.main_metric import main_metric
-from blip2sweep.analysis.recipes import entries, part_of, row_identity
+from blip2sweep.analysis.recipes import entries, row_identity
 from blip2sweep.errors import UserError
+from blip2sweep.recipe.setting import part_of
+from blip2sweep.results.schema import known
 
 MOST_KINDS, MOST_LETTERS = 4, 60
 # What must agree before two cells are compared.
@@ -37,6 +39,7 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     one line, for a table without finished cells, for one that mixes models, weights, dtypes, tasks, data, generation
     settings or back ends, for one with no baseline or several, and for one whose main metric is nowhere a number.
     """
+    table = known(table)
     done = finished(table)
     if done.empty:
         _refuse_unfinished(table)
@@ -103,26 +106,31 @@ def refuse_mixed(table: pd.DataFrame, columns: Sequence[str] = SAME) -> None:
     The message says which kinds there are, and how many.
     """
     for column in (c for c in columns if c in table):
-        values = table[column]
-        if column == "weights" and ORIGINAL in table:  # a quantized checkpoint is compared with what it was made from
-            values = table[ORIGINAL].where(table[ORIGINAL].notna(), values)
-        kinds = {str(v): own for v, own in table.groupby(values.map(str))}
+        kinds = {str(v): own for v, own in table.groupby(compared_values(table, column).map(str))}
         if len(kinds) > 1:
-            names, counts = _kind_names(column, kinds), [str(len(own)) for own in kinds.values()]
+            names, counts = kind_names(column, kinds), [str(len(own)) for own in kinds.values()]
             more = ", …" if len(kinds) > MOST_KINDS else ""
             raise UserError(
                 f"cells of {len(kinds)} kinds of {column} are not compared: {', '.join(names[:MOST_KINDS])}{more} "
-                f"({_and(counts[:MOST_KINDS], more)} cells); right: choose one sweep, or {_choosing(column, kinds)}"
+                f"({_and(counts[:MOST_KINDS], more)} cells); right: choose one sweep, or {choosing(column, kinds)}"
             )
+
+
+def compared_values(table: pd.DataFrame, column: str) -> pd.Series:
+    """The values of a column that have to agree. A quantized checkpoint is compared with what it was made from."""
+    values = table[column]
+    if column == "weights" and ORIGINAL in table:
+        return table[ORIGINAL].where(table[ORIGINAL].notna(), values)
+    return values
 
 
 def _and(counts: Sequence[str], more: str) -> str:
     return ", ".join(counts) + more if more or len(counts) > 2 else " and ".join(counts)
 
 
-def _kind_names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
+def kind_names(column: str, kinds: Mapping[str, pd.DataFrame]) -> list[str]:
     """How people name a kind. The value itself (a hash, or settings) stands beside it where two names are equal."""
-    if column in ("model", "task", "dtype", "stored"):
+    if column in ("model", "task", "dtype", "stored", "baseline"):
         return list(kinds)
     if column == "backend":
         return [_back_end(value, kinds) for value in kinds]
@@ -160,9 +168,9 @@ def _difference(value: str, kinds: Iterable[str]) -> str:
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
 
 
-def _choosing(column: str, kinds: Mapping[str, pd.DataFrame]) -> str:
-    """The option that chooses the kind with the most cells."""
-    value = max(kinds, key=lambda v: len(kinds[v]))
+def choosing(column: str, kinds: Mapping[str, pd.DataFrame], chosen: str | None = None) -> str:
+    """The option that chooses one kind, by default that with the most cells."""
+    value = max(kinds, key=lambda v: len(kinds[v])) if chosen is None else chosen
     if column == "data" and all("samples" in own for own in kinds.values()):
         sizes = {v: own["samples"].dropna().unique().tolist() for v, own in kinds.items()}
         if all(len(s) == 1 for s in sizes.values()) and sum(s == sizes[value] for s in sizes.values()) == 1:

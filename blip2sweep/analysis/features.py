@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
-from blip2sweep.analysis.recipes import entries, part_of, setting_name
+from blip2sweep.analysis.recipes import entries
 from blip2sweep.analysis.steps import (
     RECOVER,
     UNCOMPRESSED,
@@ -20,8 +20,8 @@ from blip2sweep.analysis.steps import (
     of_kind,
     quantizers,
     recipe_text,
-    setting_text,
 )
+from blip2sweep.recipe.setting import part_of, setting
 
 CALIBRATION = {
     "calibration": "on {}", "calibration_samples": "{} samples", "calibration_upstream": "upstream {}",
@@ -76,11 +76,17 @@ def _features(recipe_json: str, dropped: str) -> RecipeFeatures:
     parts = "+".join(dict.fromkeys(part_of(e) for e in every))
     width = widths.pop() if len(widths) == 1 else math.nan
     several = len({e["method"] for e in recipe}) > 1
-    setting = setting_text(every, dropped) if len(recipe) < len(every) else setting_name(recipe)
     before = before_recovery(every)
     what = recipe_text(before, dropped) if before else UNCOMPRESSED
     return RecipeFeatures(
-        setting, line or "none", width, parts, several, further_text(every, dropped), kinds_text(every), what
+        setting(recipe_json, dropped),
+        line or "none",
+        width,
+        parts,
+        several,
+        further_text(every, dropped),
+        kinds_text(every),
+        what,
     )
 
 

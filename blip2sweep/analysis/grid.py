@@ -9,7 +9,8 @@ import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
 from blip2sweep.analysis.cells import all_blocks, one_seed, quantized
-from blip2sweep.analysis.recipes import entries, part_names, part_of
+from blip2sweep.analysis.recipes import entries, part_names
+from blip2sweep.recipe.setting import part_of
 
 FREE = 16  # the width that stands for a part that is left alone, whatever its numbers are stored in
 

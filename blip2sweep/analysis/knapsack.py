@@ -19,13 +19,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.layer_groups import LayerGroups, layer_groups, noise
 from blip2sweep.analysis.predict import Mean
-from blip2sweep.analysis.recipes import entries, one_scheme
+from blip2sweep.analysis.recipes import entries
 from blip2sweep.compression.quantize.step import from_entry
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.dtypes import BITS, of_part
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand
+from blip2sweep.recipe.setting import one_scheme
 from blip2sweep.recipe.size import bias_bits, weight_bits
 
 Array = NDArray[np.float64]

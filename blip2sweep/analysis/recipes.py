@@ -10,14 +10,13 @@ from typing import Required, TypedDict, cast
 import pandas as pd
 
 from blip2sweep.compression.quantize import METHODS
-from blip2sweep.compression.recipe_file import MEASURED
 from blip2sweep.compression.step import QUANTIZE, step
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.compact import kind_of
 from blip2sweep.recipe.part_bits import part_columns
+from blip2sweep.recipe.setting import entry_text, one_scheme, part_of, undigested
 
 TRAINING = "training"  # what a recovery needs
-NAMED = ("target", "bits", "method", "strategy", "group_size", "symmetric", "input")  # `setting_of` names these itself
 
 
 class InputEntry(TypedDict, total=False):
@@ -53,16 +52,7 @@ def entries(recipe_json: str) -> list[Entry]:
     parts, and with upstream=model that of a part depends on the parts before it. The row's calibration columns say it,
     and those of the training samples.
     """
-    return [cast("Entry", _undigested(e)) for e in json.loads(recipe_json)]
-
-
-def _undigested(entry: Mapping[str, object]) -> dict[str, object]:
-    return {k: _undigested(v) if isinstance(v, Mapping) else v for k, v in entry.items() if k not in MEASURED}
-
-
-def part_of(entry: Mapping[str, object]) -> str:
-    """The part of an entry's target: `language` of `language.encoder:all:mlp`."""
-    return str(entry["target"]).partition(":")[0].partition(".")[0]
+    return [cast("Entry", undigested(e)) for e in json.loads(recipe_json)]
 
 
 def part_names(cells: pd.DataFrame) -> list[str]:
@@ -90,45 +80,6 @@ def _further_calibrates(entry: Entry) -> bool:
         return bool(step(kind_of(entry)).from_entry(spec).needs - {TRAINING})
     except UserError:  # of a module that is not here
         return False
-
-
-# ---- settings
-
-
-def setting_of(entry: Entry) -> str:
-    """The scheme without its width: `rtn/channel`, `rtn/group32/sym`, `rtn/channel/a8`. Defaults are left out."""
-    inputs = entry.get("input")
-    names = [entry["method"], f"{entry.get('strategy', '')}{entry.get('group_size') or ''}"]
-    names += ["sym"] if entry.get("symmetric") else []
-    defaults = METHODS.known(entry["method"]).options
-    names += [f"{k}={v}" for k, v in entry.items() if k not in NAMED and v != defaults.get(k)]
-    names += [_input_setting(inputs)] if inputs else []
-    return "/".join(n for n in names if n)
-
-
-def _input_setting(inputs: InputEntry) -> str:
-    """The quantizer of a layer's inputs: `a8`, `a8 tensor static`."""
-    names = [f"a{inputs['bits']}", *(["tensor"] if inputs.get("strategy") == "tensor" else [])]
-    names += ["asym"] if inputs.get("symmetric") is False else []
-    return " ".join([*names, *(["static"] if inputs.get("dynamic") is False else [])])
-
-
-def setting_name(recipe: Sequence[Entry]) -> str:
-    """The setting of a recipe. A recipe with several settings names the parts or targets of each, as in `vision
-    rtn/channel + language gptq/channel`."""
-    by_setting: dict[str, list[Entry]] = {}
-    for entry in recipe:
-        by_setting.setdefault(setting_of(entry), []).append(entry)
-    if len(by_setting) <= 1:
-        return next(iter(by_setting), "none")
-    parts = [part_of(e) for own in by_setting.values() for e in {part_of(x): x for x in own}.values()]
-    name = part_of if len(set(parts)) == len(parts) else (lambda e: str(e["target"]))
-    return " + ".join(f"{'+'.join(dict.fromkeys(map(name, own)))} {setting}" for setting, own in by_setting.items())
-
-
-def one_scheme(recipe: Sequence[Entry]) -> bool:
-    """Whether all entries have the same setting, so that one scheme and a width say everything."""
-    return len({setting_of(e) for e in recipe}) == 1
 
 
 # ---- identity
@@ -167,14 +118,6 @@ def text_of(recipe: Sequence[Mapping[str, object]]) -> str:
 
 def _one_text(entry: Mapping[str, object]) -> object:
     return entry_text(entry) if is_further(entry) else entry["bits"]
-
-
-def entry_text(entry: Mapping[str, object]) -> str:
-    """The spec of an entry in one word, such as `rtn4/channel`; its kind where the module of the step is not here."""
-    try:
-        return step(kind_of(entry)).text(entry)
-    except (UserError, KeyError):
-        return kind_of(entry)
 
 
 # ---- back to the config

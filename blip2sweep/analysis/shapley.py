@@ -19,8 +19,9 @@ from blip2sweep.analysis.bands import percentile
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Array, Draws
-from blip2sweep.analysis.recipes import by_recipe, entries, part_of, restricted, text_of
+from blip2sweep.analysis.recipes import by_recipe, entries, restricted, text_of
 from blip2sweep.errors import UserError
+from blip2sweep.recipe.setting import part_of
 
 Subset = frozenset[str]
 T = TypeVar("T", float, Array)  # a drop, or its draws (B,)

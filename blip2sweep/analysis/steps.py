@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import pandas as pd
 
-from blip2sweep.analysis.recipes import Entry, entries, entry_text, part_of, setting_name
+from blip2sweep.analysis.recipes import Entry, entries
 from blip2sweep.compression.step import DROP, QUANTIZE, RECOVER, SPARSITY
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
+from blip2sweep.recipe.setting import part_of, place, setting_name, step_text
 
 NONE, UNCOMPRESSED = "none", "uncompressed"  # the kind of the baseline; what a control is before its recovery
 KINDS = {DROP: "drop blocks", SPARSITY: "sparse", QUANTIZE: "quantize"}
@@ -62,27 +63,15 @@ def _kind_word(entry: Entry) -> str:
     return METHODS.get(str(entry.get("method")), kind) if kind == RECOVER else KINDS.get(kind, kind)
 
 
-def setting_text(recipe: Sequence[Entry], dropped: str = "") -> str:
-    """What all steps do in their order, without widths: `without language:4-5 + rtn/channel + lora r8`.
-
-    dropped: the dropped blocks in words, where they are known better than by the targets.
-    """
-    words = [
-        setting_name(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
-        for kind, own in groupby(recipe, kind_of)
-    ]
-    return " + ".join(words)
-
-
 def further_text(recipe: Iterable[Entry], dropped: str = "") -> str:
     """What the further steps do, such as `without language:4-5 + lora r8`; '' where a recipe quantizes alone."""
-    return " + ".join(_words(kind, list(own), dropped) for kind, own in groupby(recipe, kind_of) if kind != QUANTIZE)
+    return " + ".join(step_text(kind, list(own), dropped) for kind, own in groupby(recipe, kind_of) if kind != QUANTIZE)
 
 
 def recipe_text(recipe: Iterable[Entry], dropped: str = "") -> str:
     """What all steps do, with widths: `without language:4-5 + 4 bits + lora r8`; `nothing` for the baseline."""
     words = [
-        _bits_text(list(own)) if kind == QUANTIZE else _words(kind, list(own), dropped)
+        _bits_text(list(own)) if kind == QUANTIZE else step_text(kind, list(own), dropped)
         for kind, own in groupby(recipe, kind_of)
     ]
     return " + ".join(words) or "nothing"
@@ -96,21 +85,6 @@ def _bits_text(recipe: Sequence[Entry]) -> str:
     return (
         f"{parts} {setting_name(recipe)} {listed} bits" if len(widths) == 1 else f"{setting_name(recipe)} {listed} bits"
     )
-
-
-def _words(kind: str, recipe: Sequence[Entry], dropped: str) -> str:
-    """The entries of one further step: `without language:4-5 connector:3`, `wanda0.5 vision`, `lora r8 language`."""
-    if kind == DROP:
-        return f"without {dropped or ' '.join(place(e) for e in recipe)}"
-    by_text: dict[str, list[str]] = {}
-    for entry in recipe:
-        by_text.setdefault(entry_text(entry), []).append(place(entry))
-    return ", ".join(f"{text} {' '.join(places)}" for text, places in by_text.items())
-
-
-def place(entry: Mapping[str, object]) -> str:
-    """The target of an entry without `all`: `language:4-5`, `vision`."""
-    return ":".join(w for w in str(entry["target"]).split(":") if w != "all")
 
 
 def dropped_blocks(recipe: Iterable[Entry], anatomy: Anatomy) -> dict[str, frozenset[int]]:

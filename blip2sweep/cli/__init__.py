@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from blip2sweep.cli import exports, lmms, models, results, running
+from blip2sweep.cli import exports, living, lmms, models, results, running
 
 app = typer.Typer(
     add_completion=False,
@@ -25,6 +25,10 @@ app.command()(running.logs)
 app.command()(results.answers)
 app.command()(results.score)
 app.command()(results.rescore)
+app.command()(living.sweeps)
+app.command()(living.forget)
+app.command()(living.merge)
+app.command()(living.collect)
 app.command()(running.cache)
 app.command()(running.doctor)
 app.command("import")(results.import_results)

@@ -47,7 +47,7 @@ def _result(output_dir: Path, key: str) -> ResultLine:
 
 
 def _task(output_dir: Path, key: str) -> TaskJob:
-    for sweep in reversed(list_sweeps(output_dir)):
+    for sweep in reversed(list_sweeps(output_dir, forgotten=True)):
         job = sweep_jobs(sweep.folder(output_dir)).get(key)
         if job:
             return job["task"]

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 ERROR = re.compile(r"error: |slurmstepd: error: |[A-Za-z_.]*(Error|Exception)(: |$)")
 
 
-def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.DataFrame:
+def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None, printed: bool = True) -> pd.DataFrame:
     """Write the tables, print that of the sweep, and send it where it is tracked. Returns the sweep's table.
 
-    ledger: as `collect` takes it.
+    ledger: as `collect` takes it. printed: whether the table is printed.
     """
     from blip2sweep.reporting.dropoff import draw_dropoff
     from blip2sweep.reporting.terminal import print_sweep
     from blip2sweep.reporting.tracking import track
+    from blip2sweep.reporting.wandb_places import mode_of, offline_runs
     from blip2sweep.results.collect import collect
     from blip2sweep.results.table import older_rows
 
@@ -42,10 +43,13 @@ def finish(output_dir: Path, sweep: Sweep, ledger: Ledger | None = None) -> pd.D
         picture = draw_dropoff(current, sweep.folder(output_dir) / "dropoff.png") if len(current) else None
         if earlier := older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int))) if len(table) else None:
             tell(earlier)
-        if len(current) or not len(table):
+        if printed and (len(current) or not len(table)):
             print_sweep(current, sweep, output_dir, picture)
     if sweep.tracking.get("name"):
-        track(output_dir, sweep, current, sweep.tracking)
+        settings = {**sweep.tracking, "mode": mode_of(sweep.tracking)}
+        track(output_dir, sweep, current, settings)
+        for line in offline_runs(output_dir, settings):
+            tell(line)
     return table
 
 

@@ -16,7 +16,10 @@ SHELL = ("setup", "teardown", "srun_args", "additional_parameters")
 
 
 def owner(output_dir: Path, sweep: Sweep) -> str | None:
-    """The other users who own files of a sweep: their names, or their numbers where they have no names."""
+    """The other user who owns files of a sweep, or owned it before it was merged: the name, or the number of one without
+    a name."""
+    if sweep.of_user:
+        return sweep.of_user
     folder = sweep.folder(output_dir)
     files = [folder / "sweep.json", *(pack_path(folder, s.run, i) for s in sweep.submissions for i in range(s.packs))]
     others = {p.stat().st_uid for p in files if p.exists()} - {os.geteuid()}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
+from blip2sweep.console.bar import verbose
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
+from blip2sweep.errors import UserError
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
 from blip2sweep.planning.plan import Plan
@@ -18,18 +21,27 @@ from blip2sweep.running.status import duration
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob
 
+PLAN_SECONDS = 20.0  # that a plan waits for Slurm: without slurm.conf its commands try for a minute
+
+
+def announce(plan: Plan, screen: Console) -> None:
+    """Print how many cells there are, and which are skipped and why."""
+    if not verbose():
+        return
+    for line in plan.remarks:
+        screen.print(line, soft_wrap=True)
+    for i, reason in plan.reasons.items():
+        screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
+
 
 def describe(plan: Plan) -> None:
     """Print the cells, what each means, and what is skipped and why."""
     screen = console(soft_wrap=True)
-    names: dict[str | None, str] = {}
-    for key, job in zip(plan.keys, plan.jobs, strict=True):
-        names.setdefault(key, " ".join(job.overrides))
+    names, added = asked_by(plan), added_by_itself(plan)
     table = Table(box=None, pad_edge=False)
     for column in ("key", "state", "recipe", "task", "overrides"):
         table.add_column(column, overflow="fold", no_wrap=column in ("key", "state"))
     for key, cell in plan.cells.items():
-        added = {**dict.fromkeys(plan.controls, "control"), **dict.fromkeys(plan.baselines, "baseline")}
         told = names.get(key) or added.get(key, "")
         table.add_row(
             *map(
@@ -44,18 +56,37 @@ def describe(plan: Plan) -> None:
         say(line)
 
 
+def asked_by(plan: Plan) -> dict[str | None, str]:
+    """{key: the overrides of the first job that asks for the cell}."""
+    names: dict[str | None, str] = {}
+    for key, job in zip(plan.keys, plan.jobs, strict=True):
+        names.setdefault(key, " ".join(job.overrides))
+    return names
+
+
+def added_by_itself(plan: Plan) -> dict[str, str]:
+    """{key: `baseline` or `control`} of the cells that a plan compares others with."""
+    return {**dict.fromkeys(plan.controls, "control"), **dict.fromkeys(plan.baselines, "baseline")}
+
+
 def describe_local(plan: Plan, output_dir: Path, workers: int | None, processes: int) -> None:
+    _packs(*local_packs(plan, output_dir, workers, processes), "worker", processes)
+
+
+def local_packs(
+    plan: Plan, output_dir: Path, workers: int | None, processes: int
+) -> tuple[list[list[CellJob]], dict[str, float]]:
+    """(the cells of each worker on this machine, {key: expected seconds})."""
     from blip2sweep.running.local import worker_gpus
 
     jobs = [c.job() for c in plan.to_launch]
     count = workers or max(1, len(worker_gpus((j["model"] for j in jobs), workers, processes)))
-    seconds = _expected(plan, jobs, output_dir, processes)
-    _packs(make_packs(jobs, count), seconds, "worker", processes)
+    return make_packs(jobs, count), _expected(plan, jobs, output_dir, processes)
 
 
 def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     from blip2sweep.slurm.settings import gpus_of
-    from blip2sweep.slurm.submit import array_size, sbatch_script, throttled
+    from blip2sweep.slurm.submit import sbatch_script, throttled
 
     jobs = [c.job() for c in plan.to_launch]
     if not jobs:
@@ -63,12 +94,25 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
     seconds = _expected(plan, jobs, output_dir, launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
     _packs(packs, seconds, "pack", gpus_of(launcher) or 1, launcher.get("tasks_per_node") or 1)
-    size = array_size(launcher)
+    size = _array_size(launcher)
     arrays = f"; {math.ceil(len(packs) / size)} arrays of at most {size}, the first" if len(packs) > size else ""
     say_text(
         f"\nsbatch script (one array element a pack{arrays}):\n\n"
         + sbatch_script(throttled(launcher, len(packs), size), min(size, len(packs)), output_dir / "logs")
     )
+
+
+def _array_size(launcher: Launcher) -> int:
+    """MaxArraySize. Where Slurm does not say it, that is said, and its default is taken."""
+    from blip2sweep.slurm.submit import ARRAY_SIZE, array_size
+
+    try:
+        return array_size(launcher, PLAN_SECONDS)
+    except UserError as error:
+        reason = str(error).partition("; right:")[0]
+        say("", f"{reason}. The script is what a sweep would submit on a login node; arrays are taken to hold {ARRAY_SIZE} "
+            "packs, Slurm's default")  # fmt: skip
+        return ARRAY_SIZE
 
 
 def _expected(plan: Plan, jobs: list[CellJob], output_dir: Path, processes: int) -> dict[str, float]:

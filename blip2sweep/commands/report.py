@@ -12,6 +12,7 @@ from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.sources import Sources
 from blip2sweep.reporting.static import write_static
 from blip2sweep.reporting.tracking import MODES, track
+from blip2sweep.reporting.wandb_places import offline_runs
 from blip2sweep.results.sweeps import find_sweep
 
 
@@ -51,5 +52,5 @@ def send(sources: Sources, mode: str, project: str) -> str:
     settings = {"name": "wandb", "mode": mode, "project": project}
     output_dir, sweep = sources.selection.output_dir, find_sweep(sources.selection.output_dir, sources.selection.title)
     rows = track(output_dir, sweep, sources.table, settings)
-    again = f"; from a computer with network: wandb sync {output_dir}/wandb/offline-run-*" if mode == "offline" else ""
-    return f"{rows} rows of {sweep.name} are in W&B project {project} ({mode}){again}"
+    sent = f"{rows} rows of {sweep.name} are in W&B project {project} ({mode})"
+    return "\n".join([sent, *offline_runs(output_dir, settings)])

@@ -18,7 +18,8 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import predictions_or_none, read_scores
 from blip2sweep.results.scoring_process import ScoringProcess
-from blip2sweep.results.sweeps import find_sweep, list_sweeps, outside_code
+from blip2sweep.results.sweep_code import outside_code
+from blip2sweep.results.sweeps import find_sweep, list_sweeps
 from blip2sweep.results.table_files import write_sweep
 from blip2sweep.results.unscored import NO_PACK
 from blip2sweep.wire.lines import Failure, ResultLine
@@ -135,5 +136,6 @@ def _unknown(result: ResultLine) -> Failure:
 
 def jobs_of(output_dir: Path) -> dict[str, CellJob]:
     """{key: what a worker was told}, from the packs of every sweep."""
-    paths = [p for s in list_sweeps(output_dir) for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
+    sweeps = list_sweeps(output_dir, forgotten=True)  # whose packs may have cells that other sweeps ask for
+    paths = [p for s in sweeps for p in sorted((s.folder(output_dir) / "packs").glob("*.json"))]
     return {job["key"]: job for pack in whole_packs(paths) for job in pack["cells"]}

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rich.console import Console
-
 from blip2sweep.cache import disk as cache
 from blip2sweep.chat.recipe import endpoint
 from blip2sweep.commands.finish import ask_for, finish, why_lost
+from blip2sweep.commands.plan import announce
 from blip2sweep.commands.run_checks import (
     Config,
     asks_of,
@@ -24,6 +23,7 @@ from blip2sweep.commands.run_checks import (
     check_sizes,
     times,
 )
+from blip2sweep.console.bar import verbose
 from blip2sweep.console.printing import console, say
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import SweepFailed, UserError
@@ -33,7 +33,7 @@ from blip2sweep.planning.sweep import asked_by_both, new_sweep
 from blip2sweep.planning.timed import Timed, check_some_timed, timed_cells
 from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.sweeps import Sweep, check_name, read_sweep, submissions_of
+from blip2sweep.results.sweeps import Sweep, check_name, is_forgotten, read_sweep, submissions_of
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import failure_summary
 from blip2sweep.wire.lines import FailureLine
@@ -77,22 +77,24 @@ def run_sweep(
     begun: set[Path] | None = None,
     check: Callable[[Plan], None] = lambda plan: None,
     devices: Callable[[], Devices | None] = lambda: None,
+    command: str | None = None,
+    printed: bool = True,
 ) -> Outcome:
     """Plan the jobs, launch the cells without a result, collect and print. Settings that belong to no cell come from
     the first job.
 
     begun: the files of sweeps that the caller has launched before and goes on with; this sweep's file is added. check:
     raises UserError for a plan that cannot be launched, before anything is printed or written. devices: as `plan_sweep`
-    takes them.
+    takes them. command: what the sweep is said to come from; None: this process's own. printed: whether its table is.
     """
-    config = jobs[0].config
+    config, command = jobs[0].config, own_command() if command is None else command
     output_dir = Path(config["output_dir"])
     begun = set() if begun is None else begun
-    plan, ledger = plan_sweep(jobs, begun, devices)
+    plan, ledger = plan_sweep(jobs, begun, devices, command)
     check(plan)
     screen = console(err=True)
     announce(plan, screen)
-    sweep = new_sweep(plan, own_command(), config.get("sweep_name"), ledger)
+    sweep = new_sweep(plan, command, config.get("sweep_name"), ledger)
     go_on(sweep, plan, output_dir, begun)
     with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
     told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun, plan.timed)
@@ -102,19 +104,24 @@ def run_sweep(
     sweep.submissions = submissions_of(output_dir, sweep.name)
     if not plan.to_launch:
         sweep.write(output_dir)
-        screen.print("nothing to run: every cell is in the ledger")
+        if verbose():
+            screen.print("nothing to run: every cell is in the ledger")
     with term_as_ctrl_c():
         if plan.to_launch and not launch(plan, sweep, output_dir):
             return Outcome(plan, sweep, output_dir, {}, {}, detached=True)
-        return _outcome(plan, sweep, output_dir, finish(output_dir, sweep))
+        return _outcome(plan, sweep, output_dir, finish(output_dir, sweep, printed=printed))
 
 
 def plan_sweep(
-    jobs: Sequence[PlannedJob], begun: Collection[Path] = (), devices: Callable[[], Devices | None] = lambda: None
+    jobs: Sequence[PlannedJob],
+    begun: Collection[Path] = (),
+    devices: Callable[[], Devices | None] = lambda: None,
+    command: str | None = None,
 ) -> tuple[Plan, Ledger]:
     """Make the plan and check all settings. Every error of a sweep is raised here, and nothing is written.
 
-    devices: gives those that the cells would be timed on, or None where that is not known here.
+    devices: gives those that the cells would be timed on, or None where that is not known here. command: as `run_sweep`
+    takes it.
     """
     config = jobs[0].config
     output_dir = Path(config["output_dir"])
@@ -131,12 +138,15 @@ def plan_sweep(
     if times(config):
         check_some_timed(plan)
         plan.timed = timed_cells(plan, ledger, devices())
-    if told := name_in_use(output_dir, config.get("sweep_name"), plan, begun):
-        say(told, err=True)
+    in_use = name_in_use(output_dir, config.get("sweep_name"), plan, begun, command)
+    if in_use and verbose():
+        say(in_use, err=True)
     return plan, ledger
 
 
-def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collection[Path] = ()) -> str | None:
+def name_in_use(
+    output_dir: Path, name: str | None, plan: Plan, begun: Collection[Path] = (), command: str | None = None
+) -> str | None:
     """A message on what becomes of the existing sweep of that name: a larger grid extends it. None where there is none.
 
     Raises UserError where the name belongs to another grid. The cells of the existing sweep may have other keys now,
@@ -150,10 +160,12 @@ def name_in_use(output_dir: Path, name: str | None, plan: Plan, begun: Collectio
     except UserError as error:
         remark(f"{error}; what it was is not known")
         return None
+    if is_forgotten(output_dir, there):
+        return None
     old, new = set(there.keys), set(plan.cells)
     if old <= new:
         return f"sweep {name}: {len(old)} cells were there, {len(new - old)} added" if new - old else None
-    if sorted(cell_overrides(there.command)) == sorted(cell_overrides(own_command())):
+    if sorted(cell_overrides(there.command)) == sorted(cell_overrides(own_command() if command is None else command)):
         return f"sweep {name}: {len(old - new)} of its {len(old)} cells have other keys now, and are replaced by {len(new - old)}"
     raise UserError(
         f"sweep_name={name}: in use for another grid, {len(old - new)} of whose {len(old)} cells are not in this one; "
@@ -202,14 +214,6 @@ def settings(config: Config, rerun: dict[str, list[str]], timed: Timed | None = 
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     told |= {"latency": list(timed.keys)} if timed else {}
     return cast("Settings", told)
-
-
-def announce(plan: Plan, screen: Console) -> None:
-    """Print how many cells there are, and which are skipped and why."""
-    for line in plan.remarks:
-        screen.print(line, soft_wrap=True)
-    for i, reason in plan.reasons.items():
-        screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
 
 
 def _outcome(plan: Plan, sweep: Sweep, output_dir: Path, table: pd.DataFrame) -> Outcome:

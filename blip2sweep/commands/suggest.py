@@ -12,12 +12,13 @@ import pandas as pd
 from blip2sweep.analysis.knapsack import Problem, problems
 from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.predict import fit, predictable
-from blip2sweep.analysis.recipes import Entry, entries, part_of
+from blip2sweep.analysis.recipes import Entry, entries
 from blip2sweep.analysis.suggest import suggest
 from blip2sweep.canonical import canonical_json
 from blip2sweep.console.quoting import quoted, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
+from blip2sweep.recipe.setting import part_of
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from blip2sweep.cache.disk import FOLDER
 from blip2sweep.commands.finish import check_all_done, finish, log_lines
 from blip2sweep.commands.other_users import its_commands, owner
 from blip2sweep.commands.other_versions import of_other_versions
@@ -139,6 +140,8 @@ def relaunch(jobs: Sequence[CellJob], sweep: Sweep, output_dir: Path, then_wait:
     from blip2sweep.slurm.launch import run_slurm
 
     last = sweep.submissions[-1]
+    if "cache_dir" in sweep.settings:  # the folder may have been moved, or the sweep merged from another one
+        sweep.settings["cache_dir"] = str((output_dir / FOLDER).resolve())
     if last.kind == "slurm":
         return run_slurm(jobs, sweep, output_dir, {**last.launcher, "wait": then_wait})
     processes = last.launcher.get("processes_per_cell") or 1
@@ -199,7 +202,7 @@ def _scancel(jobs: Collection[SlurmJob]) -> None:
 
 def logs(output_dir: Path, key: str) -> str:
     """All that is known of a cell's attempts: how each ended, tracebacks, and what its process wrote meanwhile."""
-    sweeps = {s.name: s for s in list_sweeps(output_dir)}
+    sweeps = {s.name: s for s in list_sweeps(output_dir, forgotten=True)}
     ledger = Ledger(output_dir).refresh()
     keys = [k for k in ledger.attempts if k.startswith(key)]
     if len(keys) != 1:
@@ -223,7 +226,9 @@ def _attempt(
         yield one_line(f"   {end['event']}" + (f", {end['kind']}: {end['error']}" if end["event"] == "failed" else ""))
     if end and end["event"] == "failed" and end.get("traceback"):
         yield end["traceback"].rstrip()
-    sweep, run = sweeps.get(start.get("sweep") or ""), start.get("run")
+    run = start.get("run")
+    of_run = (s for s in sweeps.values() if run in s.runs)  # whose name may have changed when it was merged
+    sweep = next(of_run, sweeps.get(start.get("sweep") or ""))
     if sweep and run:
         yield from _lines(sweep.logs(output_dir, run), start["key"])
 

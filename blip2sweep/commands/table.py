@@ -5,30 +5,74 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+
+from blip2sweep.analysis.largest import largest_kind
+from blip2sweep.analysis.models import models_of
 from blip2sweep.console.printing import as_data, say, say_text
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import UserError
+from blip2sweep.reporting import table_shown
+from blip2sweep.reporting.embedded import embedded_note
+from blip2sweep.reporting.table_asked import Asked, refuse
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import FORMATS, print_table, render
+from blip2sweep.reporting.table_rows import chosen_rows
+from blip2sweep.reporting.terminal import print_shown
 from blip2sweep.results.latest import ALL, newer_runs, not_scored, up_to_date
-from blip2sweep.results.sweeps import find_results
+from blip2sweep.results.sweeps import Sweep, find_results
 from blip2sweep.results.table import older_rows
 
 
-def show_table(output_dir: Path, name: str | None, fmt: str, all_cells: bool) -> None:
-    """Print the table of a sweep, or of the whole ledger."""
-    if fmt not in FORMATS:
-        raise UserError(f"--format {fmt}: unknown format; {nearest(fmt, FORMATS)}")
-    found = None if all_cells else find_results(output_dir, name)
-    table, said = up_to_date(output_dir, found)
+def show_table(output_dir: Path, name: str | None, all_cells: bool, asked: Asked) -> None:
+    """Print the table of a sweep, or of the whole ledger. Raises UserError with all mistakes of the options."""
+    found, table, said = _read(output_dir, name, all_cells, asked.mistakes())
+    refuse([*asked.mistakes(), *asked.mistakes_in(table)])
     current, earlier = table[~table["stale"]], older_rows(Counter(table.loc[table["stale"], "semantics"].astype(int)))
     said += [*([earlier] if earlier else []), *not_scored(current, output_dir, found)]
-    newer = newer_runs(output_dir, found) if found and name is None else []
-    if fmt != "rich":
-        as_data()
-        say_text(render(current, fmt).rstrip("\n"))
-        say(f"sweep {found.name}" if found else ALL, *newer, *said, err=True)
-        return
-    if len(current):
-        print_table(current, f"sweep {found.name}" if found else ALL)
-    for line in [*(notes(current) if len(current) else []), *newer, *said]:
+    said = [*(newer_runs(output_dir, found) if found and name is None else []), *said]
+    rows, left_out = _comparable(chosen_rows(current, asked), asked) if all_cells else (chosen_rows(current, asked), [])
+    title = f"sweep {found.name}" if found else ALL
+    if asked.format in ("csv", "json"):
+        _print_data(table_shown.as_data(rows, asked), title, [*left_out, *said])
+    elif asked.format != "rich":
+        _print_data(table_shown.as_text(rows, asked), title, [*left_out, *said])
+    else:
+        _print_rich(rows, title, asked, [*left_out, *said])
+
+
+def _read(
+    output_dir: Path, name: str | None, all_cells: bool, mistakes: list[str]
+) -> tuple[Sweep | None, pd.DataFrame, list[str]]:
+    """The sweep, its table and remarks. mistakes: of the options, told with what is wrong here."""
+    try:
+        found = None if all_cells else find_results(output_dir, name)
+        return found, *up_to_date(output_dir, found)
+    except UserError as error:
+        refuse([*mistakes, str(error)] if mistakes else [])
+        raise
+
+
+def _comparable(rows: pd.DataFrame, asked: Asked) -> tuple[pd.DataFrame, list[str]]:
+    """All rows, and what the other verbs leave out of them. A pivot, and the best of a column, compare cells: they are of
+    the largest kind."""
+    largest, left_out = largest_kind(rows)
+    if asked.axes or asked.best:
+        return largest, left_out
+    return rows, [
+        f"report, recommend, suggest, --pivot and --best compare {len(largest)} of these: {n}" for n in left_out
+    ]
+
+
+def _print_data(text: str, title: str, said: list[str]) -> None:
+    as_data()
+    say_text(text.rstrip("\n"))
+    say(title, *said, err=True)
+
+
+def _print_rich(rows: pd.DataFrame, title: str, asked: Asked, said: list[str]) -> None:
+    if len(rows):
+        shown, missing = table_shown.for_people(rows, asked)
+        print_shown(shown, title, asked.chosen)
+        told = [*filter(None, [embedded_note(models_of(rows))])] if asked.chosen else notes(rows)
+        said = [*missing, *told, *said]
+    for line in said:
         say(line)

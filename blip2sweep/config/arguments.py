@@ -33,7 +33,7 @@ def arguments(words: Sequence[str]) -> list[str]:
             takes = word in TAKES_VALUE and rest and not rest[0].startswith("-")
             flags += [word, rest.pop(0)] if takes else [word]
         else:
-            overrides.append(normalise(_no_loose_comma(word)))
+            overrides.append(normalise(no_loose_comma(word)))
     overrides += [keys_override(again)] if again else []
     parsed = parse([o for o in overrides if OVERRIDE.match(o) and "=" in o])
     check_keys(parsed)
@@ -41,7 +41,8 @@ def arguments(words: Sequence[str]) -> list[str]:
     return [*_checked_flags(flags, parsed), *overrides]
 
 
-def _no_loose_comma(word: str) -> str:
+def no_loose_comma(word: str) -> str:
+    """The word. Raises UserError where a blank after a comma has torn it apart."""
     if word.endswith(",") and "=" in word:
         raise UserError(f"{word} ends with a comma; right: no space between values, as in quant.bits=2,4")
     return word

@@ -7,7 +7,7 @@ against the typed config. The configs of cells are then made by setting values i
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
+from blip2sweep.config.experiment import Alike, check_hydra_of, check_model_of, named
 from blip2sweep.config.grid import Job
 from blip2sweep.config.overrides import check_keys, explain, parse
 from blip2sweep.config.schema import GROUPS, OPEN
@@ -65,6 +66,7 @@ class Composer:
         self._bases: dict[Choice, tuple[DictConfig, dict[str, Any]]] = {}
         self._values: dict[tuple[Choice, str], Value] = {}
         self._anatomies: dict[str, Anatomy] = {}
+        self._alike = Alike()
         outside.search(folders(master))
 
     def check(self, arguments: list[str]) -> None:
@@ -72,9 +74,14 @@ class Composer:
         check_keys(parse(arguments), self.options)
 
     def options(self, group: str) -> list[str]:
-        """The choices of a config group. A file whose name begins with `_` is a piece of other files and no choice."""
-        names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=self._searched)
-        return [n for n in names if not n.startswith("_")]
+        """The choices of a config group, those in its folders as `folder/name`. A file whose name begins with `_` is a piece
+        of other files and no choice."""
+        names = [n for n in self._listed(group, ObjectType.CONFIG) if not n.startswith("_")]
+        inner = self._listed(group, ObjectType.GROUP)
+        return [*names, *(f"{folder}/{name}" for folder in inner for name in self.options(f"{group}/{folder}"))]
+
+    def _listed(self, group: str, kind: ObjectType) -> list[str]:
+        return self.loader.get_group_options(group, kind, config_name="config", overrides=self._searched)
 
     def config(self, job: Job) -> dict[str, Any]:
         """The resolved config of one cell as a plain dict. Sections that no override changes are shared objects."""
@@ -84,6 +91,8 @@ class Composer:
             if text not in choice:
                 path, value = self._value(choice, text)
                 config = _with(config, path, value)
+        if experiment := named(choice):
+            self._alike.check(experiment, config)
         return with_own_folder(config, [self._override(o) for o in job], self._own)
 
     @cached_property
@@ -105,16 +114,24 @@ class Composer:
             self._anatomies[name] = anatomy(model)
         return self._anatomies[name]
 
-    def study(self, name: str) -> list[list[str]]:
-        """The override lists of a study. Raises UserError for a study that is not a list of them."""
-        lists = self._base((f"study={name}",))[1]["study"]
+    def study(self, job: Job) -> list[list[str]] | None:
+        """The override lists of the study that a job names, or that its experiment holds; None where there is none.
+
+        Raises UserError for a study that is not a list of them.
+        """
+        chosen = next((o for o in job if o.startswith("study=")), None) or named(job)
+        lists = self._base((chosen,))[1]["study"] if chosen else None
+        return None if lists is None or chosen is None else self._checked_study(lists, chosen)
+
+    def _checked_study(self, lists: object, chosen: str) -> list[list[str]]:
         texts = isinstance(lists, list) and all(
             isinstance(x, list) and all(isinstance(o, str) for o in x) for x in lists
         )
         if not texts:
             raise UserError(
-                f"study={name}: not a list of override lists; right: study: [[part=vision, 'quant.bits=2,4'], …]"
+                f"{chosen}: not a list of override lists; right: study: [[part=vision, 'quant.bits=2,4'], …]"
             )
+        assert isinstance(lists, list)
         for line in lists:
             self.check(line)
         return lists
@@ -133,16 +150,24 @@ class Composer:
         return self._bases[choice]
 
     def _compose(self, choice: Choice) -> DictConfig:
-        config = copy.deepcopy(self.loader.load_sweep_config(self.master, [*choice, *self._interpolated]))
+        config = self._loaded(choice)
+        if experiment := named(choice):
+            check_hydra_of(experiment, config, self.master)
+            if not any(o.startswith("model=") for o in choice):
+                check_model_of(experiment, config, self._loaded([o for o in choice if o != experiment]))
         OmegaConf.set_struct(config, False)
         config.pop("hydra")
         OmegaConf.set_struct(config, True)
         return config
 
+    def _loaded(self, choice: Sequence[str]) -> DictConfig:
+        return copy.deepcopy(self.loader.load_sweep_config(self.master, [*choice, *self._interpolated]))
+
     @cached_property
     def _interpolated(self) -> list[str]:
         """The override of output_dir, which Hydra always composes because other values may contain `${output_dir}`."""
-        return [override("output_dir", self.master.output_dir)] if "output_dir" in self.master else []
+        typed = any(o.startswith("output_dir=") for o in self.master.hydra.overrides.task)
+        return [override("output_dir", self.master.output_dir)] if typed else []
 
     @cached_property
     def _searched(self) -> list[str]:

@@ -23,7 +23,7 @@ class Composed(Protocol):
 
     def value(self, job: Job, key: str) -> object: ...
     def anatomy(self, job: Job) -> Anatomy: ...
-    def study(self, name: str) -> list[list[str]]: ...
+    def study(self, job: Job) -> list[list[str]] | None: ...
     def options(self, group: str) -> list[str]: ...
 
 
@@ -37,7 +37,9 @@ def expand(arguments: Sequence[str], composed: Composed) -> list[Job]:
 
 def _anatomies(jobs: Iterable[Job], composed: Composed) -> Iterator[Anatomy]:
     """The anatomies of a sweep's models. A model without an anatomy is left out; planning refuses it."""
-    for chosen in dict.fromkeys(tuple(o for o in job if o.startswith(("model=", "model."))) for job in jobs):
+    for chosen in dict.fromkeys(
+        tuple(o for o in job if o.startswith(("model=", "model.", "experiment="))) for job in jobs
+    ):
         with contextlib.suppress(UserError):
             yield composed.anatomy(chosen)
 
@@ -55,17 +57,18 @@ def product(overrides: Sequence[Override], options: Callable[[str], list[str]]) 
 
 
 def _studied(job: Job, composed: Composed) -> Iterator[Job]:
-    name = next((o.partition("=")[2] for o in job if o.startswith("study=")), None)
+    lists = composed.study(job)
     rest = tuple(o for o in job if not o.startswith("study="))
-    if name in (None, "null"):
+    if lists is None:
         yield rest
         return
-    for line in composed.study(str(name)):
+    name = next((o for o in job if o.startswith("study=")), None) or next(o for o in job if o.startswith("experiment="))
+    for line in lists:
         inner = parse([normalise(o) for o in line])
         cells = product(inner, composed.options)
         shapes = list(_anatomies([(*rest, *cell) for cell in cells], composed))
         check_typed(inner, shapes)
-        _refuse_swallowed(rest, inner, str(name), shapes)
+        _refuse_swallowed(rest, inner, name, shapes)
         yield from ((*rest, *cell) for cell in cells)
 
 
@@ -74,9 +77,7 @@ def _refuse_swallowed(job: Job, study: Sequence[Override], name: str, shapes: Se
     for text in job:
         key = text.partition("=")[0]
         if own.intersection(_keys(key, shapes)):
-            raise UserError(
-                f"{text}: study={name} sets {key} itself and would swallow it; right: leave {key} to the study"
-            )
+            raise UserError(f"{text}: {name} sets {key} itself and would swallow it; right: leave {key} to the study")
 
 
 def _keys(key: str, shapes: Sequence[Anatomy]) -> set[str]:

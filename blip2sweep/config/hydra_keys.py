@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from blip2sweep.errors import UserError
 
-USED = ("hydra/", "hydra.launcher", "hydra.sweeper", "hydra.callbacks", "hydra.searchpath", "hydra.help", "hydra.hydra_help",
+USED = ("hydra/", "hydra.launcher", "hydra.sweeper", "hydra.callbacks", "hydra.searchpath", "hydra.hydra_help",
         "hydra.verbose", "hydra.job_logging", "hydra.hydra_logging", "hydra.mode")  # fmt: skip
 # Our values, so that another value in a user's config file is noticed too.
 OURS: dict[str, object] = {

@@ -119,6 +119,7 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
                 f"{override.input_line}: a list, and a cell has one value; right: -m {key}={inner} for a sweep"
             )
         if key in GROUPS:
+            _refuse_null(override)
             if options and not isinstance(override.value(), Glob):
                 _check_choice(override, options(key))
         elif not key.startswith((*FREE, *OPEN)) and key not in keys:
@@ -138,9 +139,16 @@ def _refuse_sweep(override: Override) -> None:
         raise UserError(f"{text}: several values of one setting; right: {right}")
 
 
+def _refuse_null(override: Override) -> None:
+    """Hydra takes no null for a choice. `none` is one, where a group has it."""
+    if not isinstance(override.value(), Glob) and None in values(override):
+        key = override.key_or_group
+        raise UserError(f"{override.input_line}: null is no choice of {key}; right: leave it out, or {key}=NAME")
+
+
 def _check_choice(override: Override, options: list[str]) -> None:
     for value in values(override):
-        if str(value) not in (*options, "None", "null"):
+        if str(value) not in options:
             raise UserError(
                 f"{override.key_or_group}={value}: no such {override.key_or_group}; {nearest(str(value), options)}"
             )
@@ -155,8 +163,23 @@ def explain(error: BaseException) -> str:
     if found:
         options = [o for o in found[3].split() if not o.startswith("_")]
         return f"{found[1]}={found[2]}: no such {found[1]}; {nearest(found[2], options)}"
+    if wrong := re.search(
+        r"In '([^']+)': \w+ raised while composing config:\s*(.*?)\s*\n\s*full_key: (\S+)", text, re.DOTALL
+    ):
+        return f"{wrong[1]}.yaml: {' '.join(wrong[2].split())} ({wrong[3]}); {_right_of(wrong[3])}"
     lines = [" ".join(str(e).strip().split("\n")[0].split()) for e in (error, error.__cause__) if e is not None]
     return ": ".join(dict.fromkeys(line.rstrip(":") for line in lines))
+
+
+def _right_of(key: str) -> str:
+    """What would be right of a key of a file: its name where there is none of this name, else where its values are told."""
+    known = known_keys()
+    if key in known:
+        return f"right: see blip2sweep --help {key}"
+    package = (
+        "" if "." in key else "right: `# @package _global_` as the file's first line, where it holds several sections; "
+    )
+    return f"{package}{_nearest_key(key, known)}"
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:

@@ -22,6 +22,10 @@ from blip2sweep.machine.wandb_login import logged_in
 from blip2sweep.wire.model_section import ModelSection
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+NO_ANSWER = (
+    "sbatch is here, and {} gets no answer from a controller; hydra/launcher=local works; hydra/launcher=slurm does on a "
+    "login node of a running cluster"
+)
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "hydra-core", "submitit", "pandas", "pyarrow")
 
 
@@ -156,9 +160,10 @@ def _slurm() -> Iterator[Check]:
     if shutil.which("sbatch") is None:
         yield Check("slurm", WARN, "no sbatch here; hydra/launcher=local works")
         return
-    partitions, config = _output("sinfo", "--noheader", "--format=%P %G %D×%T"), _output("scontrol", "show", "config")
+    partitions = _output("sinfo", "--noheader", "--format=%P %G %D×%T")
+    config = None if partitions is None else _output("scontrol", "show", "config")
     if partitions is None or config is None:
-        yield Check("slurm", FAIL, "sbatch is here but sinfo gets no answer from the controller")
+        yield Check("slurm", WARN, NO_ANSWER.format("sinfo" if partitions is None else "scontrol"))
         return
     settings = dict(line.split("=", 1) for line in config.splitlines() if "=" in line)
     wanted = {k.strip(): v.strip() for k, v in settings.items()}

@@ -24,6 +24,7 @@ __all__ = [
     "Metric",
     "add_metrics",
     "by_order",
+    "forget_added",
     "main_metrics",
     "nll_statistics",
 ]
@@ -61,6 +62,12 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
         if metric.name in BUILT_IN or METRICS.get(metric.name, metric).statistic != metric.statistic:
             raise UserError(f"metric {metric.name}: there is one of that name; right: a name of its own")
         METRICS[metric.name] = metric
+
+
+def forget_added() -> None:
+    """Leave only the metrics of this package in METRICS."""
+    for name in METRICS.keys() - BUILT_IN:
+        del METRICS[name]
 
 
 def by_order(names: Iterable[str]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
 import yaml
@@ -16,7 +17,7 @@ from blip2sweep.wire.model_section import ModelSection
 
 def shipped_models() -> list[str]:
     """Names of the models in conf/model."""
-    names = (p.name for p in (files("blip2sweep.conf") / "model").iterdir())
+    names = (p.name for p in _folder().iterdir())
     return sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml") and not n.startswith("_"))
 
 
@@ -37,9 +38,16 @@ def model_anatomy(name: str) -> Anatomy:
     return anatomy(model_config(name))
 
 
+def _folder() -> Path:
+    """conf/model. The package `blip2sweep.conf` is found and not imported, because it imports Hydra."""
+    spec = find_spec("blip2sweep.conf")
+    assert spec is not None
+    return Path(next(iter(spec.submodule_search_locations or ()))) / "model"
+
+
 def _composed(name: str) -> dict[str, object]:
     """The files of the defaults list merged in order, `_self_` where it stands. Later values win."""
-    own = yaml.safe_load((files("blip2sweep.conf") / "model" / f"{name}.yaml").read_text())
+    own = yaml.safe_load((_folder() / f"{name}.yaml").read_text())
     found: dict[str, object] = {}
     for entry in own.pop("defaults", ["_self_"]):
         found = _merged(found, own if entry == "_self_" else _composed(entry))

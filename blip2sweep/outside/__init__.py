@@ -9,6 +9,7 @@ packs hold the file's path too, and what runs them imports the very bytes that w
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import cast
@@ -21,7 +22,7 @@ from blip2sweep.outside.packages import packaged
 from blip2sweep.wire.pack import OutsideCode
 
 __all__ = [
-    "PAGE", "OutsideModule", "codes", "describe", "find", "identity", "in_use", "listing", "members", "module_of", "names", "refuse_taken", "remember",
+    "PAGE", "OutsideModule", "codes", "describe", "find", "forget", "identity", "in_use", "listing", "members", "module_of", "names", "refuse_taken", "remember",
     "require", "search", "take",
 ]  # fmt: skip
 
@@ -76,6 +77,21 @@ def names(group: str) -> list[str]:
 def _all(group: str, name: str) -> list[OutsideModule]:
     file = files.known.get((group, name))
     return [*([file] if file else []), *packaged().get((group, name), ())]
+
+
+def forget() -> None:
+    """Know nothing from outside any more, as a new process: files are read again, and packages looked for.
+
+    What this package has remembered of the functions of such code is forgotten too.
+    """
+    if files.known or files.imported or required or packaged():
+        ours = [module for name, module in sys.modules.items() if name.startswith("blip2sweep.")]
+        for value in (value for module in ours for value in list(vars(module).values())):
+            if callable(clear := getattr(value, "cache_clear", None)):
+                clear()
+    packaged.cache_clear()
+    for known in (files.known, files.imported, required):
+        known.clear()
 
 
 # ---- what runs a pack

@@ -92,13 +92,17 @@ class RoleColumns:
 
     def __init__(self, anatomy_of: Callable[[str], Anatomy | None]) -> None:
         self._anatomy_of = anatomy_of
+        self._widths: dict[tuple[str, ...], list[str]] = {}  # rows of one sweep have the same names
 
     def __call__(self, columns: Mapping[str, object]) -> dict[str, object]:
         """The columns of a row, with those of the roles behind those of the parts.
 
         A role's column is None where the role is left alone, or where the model is not known.
         """
-        widths = width_columns(columns)
+        names = tuple(columns)
+        if names not in self._widths:
+            self._widths[names] = width_columns(names)
+        widths = self._widths[names]
         if not widths:
             return dict(columns)
         called = _NAMED.findall(str(columns.get("recipe")))

@@ -39,27 +39,23 @@ def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
     cells = _drawable(table)
     if cells.empty:
         return None
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     figure = _drawn(role_panels(cells) or [_method_panels(cells)])
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
-    plt.close(figure)
     write_atomic(path, buffer.getvalue())
     return path
 
 
 def _drawn(rows: list[PanelRow]) -> Figure:
-    """The figure of these rows. Rows of a picture have one scale each."""
-    import matplotlib.pyplot as plt
+    """The figure of these rows. Rows of a picture have one scale each. It is made without pyplot, whose backend is the
+    caller's: a notebook goes on to show its own pictures."""
+    from matplotlib.figure import Figure
 
     across, down = len(rows[0].panels), min(len(rows), MOST_ROWS)
     wide = 5.6 if not rows[0].curves else 4.0
-    figure, axes = plt.subplots(down, across, figsize=(wide * across, 4.2 * down), squeeze=False, sharey="row")
+    figure = Figure(figsize=(wide * across, 4.2 * down))
+    axes = figure.subplots(down, across, squeeze=False, sharey="row")
     for row, line in zip(rows, axes, strict=False):
         for panel, axis in zip(row.panels, line, strict=True):
             if panel is None:

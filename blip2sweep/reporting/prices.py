@@ -16,9 +16,10 @@ from blip2sweep.analysis.grid import FREE
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.analysis.prices import ALONE, HERE, LADDER, advised, prices, states
-from blip2sweep.analysis.recipes import entries, overrides_of, part_of
+from blip2sweep.analysis.recipes import entries, overrides_of
 from blip2sweep.console.printing import one_line
 from blip2sweep.errors import UserError
+from blip2sweep.recipe.setting import part_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import PriceTable, Sizes, sizes_of
 from blip2sweep.reporting.rerun import context

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row
-from blip2sweep.analysis.recipes import Entry, calibrates, part_of
+from blip2sweep.analysis.recipes import Entry, calibrates
 from blip2sweep.analysis.steps import RECOVER, of_kind
 from blip2sweep.console.quoting import override, quoted
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.roles import resolve_keys
+from blip2sweep.recipe.setting import part_of
 from blip2sweep.reporting.source import Source
 from blip2sweep.results.sweeps import list_sweeps
 

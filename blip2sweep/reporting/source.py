@@ -11,6 +11,7 @@ import pandas as pd
 
 from blip2sweep.analysis.cells import SAME, comparable
 from blip2sweep.analysis.draws import Draws, load_draws
+from blip2sweep.analysis.largest import largest_kind
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.errors import UserError, nearest
@@ -85,18 +86,23 @@ class Source:
         return pack_jobs(self.output_dir)
 
     @cached_property
-    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
-        """Every finished cell of the ledger that has this baseline and back end, whichever sweep ran it, and the draws
-        of all of them. Imported rows are among them where some of these cells are imported.
+    def measured_cells(self) -> pd.DataFrame:
+        """Every finished cell of the ledger that has this baseline and back end, whichever sweep ran it. Imported rows
+        are among them where some of these cells are imported.
         """
         base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
         path = self.output_dir / "table.parquet"
         table = read_table(path) if path.exists() else self.table
         own = run_alike(table[table["baseline"] == base], self.cells, base) if "baseline" in table else table.iloc[:0]
         if set(own["key"]) <= set(self.cells["key"]):
-            return self.cells, self.draws
-        cells = comparable(of_model(own, self.model, model_parts(self.output_dir, self.model)))
-        return cells, load_draws(self.output_dir, cells, self.metric)
+            return self.cells
+        return comparable(of_model(own, self.model, model_parts(self.output_dir, self.model)))
+
+    @cached_property
+    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
+        """`measured_cells`, and the draws of all of them."""
+        cells = self.measured_cells
+        return cells, self.draws if cells is self.cells else load_draws(self.output_dir, cells, self.metric)
 
     @cached_property
     def section(self) -> ModelSection | None:
@@ -158,6 +164,13 @@ class Selection:
     def folder(self) -> Path:
         return self.found.folder(self.output_dir) if self.found else self.output_dir
 
+    def agreeing(self, columns: Sequence[str]) -> Selection:
+        """The rows of the largest kind by these columns, where all cells were asked for; a sweep's rows as they are."""
+        if self.found is not None:
+            return self
+        table, left_out = largest_kind(self.table, columns)
+        return replace(self, table=table, notes=[*self.notes, *left_out])
+
     def of_back_end(self, name: str) -> Source:
         """The source of one back end of several, by its name. Raises UserError where its rows cannot be compared."""
         own = self.table[[found == name for found in back_end_names(self.table)]]
@@ -173,6 +186,7 @@ class Selection:
         table, only = self.table, self.only
         if len(chosen) == 1:
             table = of_model(table, chosen[0], model_parts(self.output_dir, chosen[0]))
+        table, left_out = largest_kind(table) if self.found is None else (table, [])
         cells = comparable(table)
         metric = main_metric(cells)
         assert metric is not None
@@ -180,7 +194,16 @@ class Selection:
         only = only if model is None else {"model": model, **only}
         command = self.found.command if self.found else ""
         return Source(
-            self.output_dir, self.title, self.folder, table, cells, metric, draws, command, list(self.notes), only
+            self.output_dir,
+            self.title,
+            self.folder,
+            table,
+            cells,
+            metric,
+            draws,
+            command,
+            [*self.notes, *left_out],
+            only,
         )
 
 
@@ -193,7 +216,8 @@ def load_source(
     """The source of the newest sweep, of a named one, or of the whole ledger.
 
     only: {column: value} narrows the cells, such as {"task": "vqav2"}. A run of one cell is the newest sweep only where
-    there is no other. Raises UserError where nothing fits, and where cells cannot be compared (see `comparable`).
+    there is no other. Of the whole ledger the largest kind of comparable cells is taken, and `notes` says what was left
+    out. Raises UserError where nothing fits, and where the cells of a sweep cannot be compared (see `comparable`).
     """
     return select(output_dir, sweep, all_cells, only).source()
 

@@ -62,7 +62,14 @@ class Sources:
         first = self.models[0]
         named = first.meant[0].removesuffix(first.heading)
         left = (f"{self.kind} {name} is left out: {why}" for name, why in self.left_out.items())
-        return [f"{named}{self.heading}", *self.selection.notes, *left]
+        return [f"{named}{self.heading}", *self.notes, *left]
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of the selection, and those of each model behind its name where there are several."""
+        common = self.selection.notes
+        own = [(s.name, n) for s in self.models for n in s.notes if n not in common]
+        return [*common, *(f"{name}: {note}" if self.several else note for name, note in own)]
 
 
 def load_sources(
@@ -81,10 +88,14 @@ def load_sources(
     names, back_ends = models_of(chosen.table), _back_ends(chosen.table)
     if len(names) < 2 and len(back_ends) < 2:
         return Sources(chosen, [chosen.source()], {})
+    across = ACROSS if len(names) > 1 else [c for c in ACROSS if c != "backend"]
+    chosen = chosen.agreeing(across)
+    refuse_mixed(finished(chosen.table), across)
+    names, back_ends = models_of(chosen.table), _back_ends(chosen.table)
+    if len(names) < 2 and len(back_ends) < 2:
+        return Sources(chosen, [chosen.source()], {})
     if len(names) < 2:
-        refuse_mixed(finished(chosen.table), [c for c in ACROSS if c != "backend"])
         return _sources(chosen, back_ends, chosen.of_back_end, BACK_END)
-    refuse_mixed(finished(chosen.table), ACROSS)
     return _sources(chosen, names, chosen.source, MODEL)
 
 

@@ -33,16 +33,13 @@ SIZE_LABELS = {"bits_per_weight": "bits per weight, whole model", "model_bytes":
 
 def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -> list[Path]:
     """Write one file for each figure that has data, and return their paths. kind: png or pdf. metric: its label."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure as Picture
 
     paths = []
     for figure in made:
         if figure.empty or figure.name not in (*DRAW, "map"):
             continue
-        picture = plt.figure(figsize=(WIDE, HIGH), layout="constrained")
+        picture = Picture(figsize=(WIDE, HIGH), layout="constrained")
         if figure.name == "map":
             _map(picture, figure, metric)
         else:
@@ -50,7 +47,6 @@ def write_static(made: Sequence[Figure], folder: Path, kind: str, metric: str) -
         legend(picture)
         buffer = io.BytesIO()
         picture.savefig(buffer, format=kind, dpi=160)
-        plt.close(picture)
         paths.append(folder / f"{figure.name}.{kind}")
         write_atomic(paths[-1], buffer.getvalue())
     return paths

@@ -15,6 +15,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.trained import OFF_GRID
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.few_images import unseen_notes
+from blip2sweep.results.schema import known
 
 STEADY = 0.02  # what the times of one baseline may differ by, and rows still compare by their own
 NOT_SCORED = (
@@ -24,6 +25,7 @@ NOT_SCORED = (
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What a reader of the numbers must know. What is of one model of several begins with its name."""
+    table = known(table)
     ends = [f"drop_{m}_low" for m in metrics_of(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
     how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"

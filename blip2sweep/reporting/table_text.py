@@ -1,34 +1,108 @@
-"""A table as CSV, Markdown or LaTeX."""
+"""A table as CSV, JSON, Markdown or LaTeX."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from blip2sweep.console.printing import defused, one_line
+from blip2sweep.metrics.statistics import METRICS
+from blip2sweep.reporting.table_cells import MINUS, NONE, is_number
+from blip2sweep.results.columns import INTEGER
+from blip2sweep.results.schema import column_of
 
 TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-       "−": "$-$", "…": r"\ldots{}", "–": "--"}  # fmt: skip
+       MINUS: "$-$", "…": r"\ldots{}", NONE: "--", "—": "---", "×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$", "≤": r"$\leq$",
+       "≥": r"$\geq$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": "$<$", ">": "$>$", "|": "$|$",
+       '"': "''", "\u00a0": "~", "‘": "`", "’": "'", "“": "``", "”": "''"}  # fmt: skip
+ENDS = re.compile(r"(\S+)…(\S+)")  # of an interval
 
 
-def csv_text(table: pd.DataFrame) -> str:
-    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit.
+class Shown(NamedTuple):
+    """A table of texts. best: whether a cell is printed in bold; None: none is. across: of a pivot, what its last columns
+    are values of, and how many they are."""
+
+    texts: pd.DataFrame
+    best: pd.DataFrame | None = None
+    across: tuple[str, int] | None = None
+
+    @property
+    def rows(self) -> list[list[tuple[str, bool]]]:
+        """(text, whether it is bold) of each cell."""
+        values = self.texts.to_numpy().tolist()
+        bold = self.best.to_numpy().tolist() if self.best is not None else [[False] * self.texts.shape[1]] * len(values)
+        return [[(str(v), bool(b)) for v, b in zip(*both, strict=True)] for both in zip(values, bold, strict=True)]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column has numbers alone, which stand to the right."""
+        return [_numeric(self.texts.iloc[:, i]) for i in range(self.texts.shape[1])]
+
+
+def _numeric(column: Iterable[str]) -> bool:
+    told = [v for v in map(str, column) if v not in ("", NONE)]
+    return bool(told) and all(map(is_number, told))
+
+
+# ---- for programs
+
+
+def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
+    """CSV that no spreadsheet computes: texts are defused, numbers stand to their last digit, or to `digits`.
 
     `import csv` takes it back.
     """
-    return table.rename(columns=lambda c: defused(str(c))).map(_csv_cell).to_csv(index=False)
+    return table.rename(columns=lambda c: defused(str(c))).map(lambda v: _csv_cell(v, digits)).to_csv(index=False)
 
 
-def _csv_cell(value: object) -> object:
+def _csv_cell(value: object, digits: int | None) -> object:
+    if digits is not None and isinstance(value, float | np.floating):
+        return round(float(value), digits)
     plain = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
-    return value if plain else defused(str(value))
+    if plain:
+        return value
+    return defused(", ".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else str(value))
 
 
-def markdown(short: pd.DataFrame) -> str:
-    rows = [list(short.columns), ["---"] * len(short.columns), *short.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(_md(str(v)) for v in row) + " |" for row in rows) + "\n"
+def json_text(table: pd.DataFrame, digits: int | None = None) -> str:
+    """A list of objects, one a row. What is unknown is null; counts are whole numbers."""
+    import orjson
+
+    whole = {c for c in map(str, table) if (known := column_of(c)) is not None and known.dtype == INTEGER}
+    records = [
+        {str(c): _json_value(v, str(c) in whole, digits) for c, v in row.items()} for row in table.to_dict("records")
+    ]
+    return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _json_value(value: object, whole: bool, digits: int | None) -> object:
+    if value is None or value is pd.NaT or value is pd.NA:
+        return None
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_json_value(v, False, digits) for v in value]
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, float):
+        return plain
+    if not math.isfinite(plain):
+        return None
+    return int(plain) if whole and plain.is_integer() else plain if digits is None else round(plain, digits)
+
+
+# ---- for people
+
+
+def markdown(shown: Shown) -> str:
+    head = [_md(str(c)) for c in shown.texts.columns]
+    rule = ["---:" if numeric else "---" for numeric in shown.numeric]
+    body = [[f"**{_md(text)}**" if bold and text else _md(text) for text, bold in row] for row in shown.rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body]) + "\n"
 
 
 def _md(text: str) -> str:
@@ -36,13 +110,48 @@ def _md(text: str) -> str:
     return re.sub(r"(\\*)\|", lambda bar: "&#92;" * len(bar[1]) + "\\|", one_line(text))
 
 
-def latex(short: pd.DataFrame) -> str:
-    """A booktabs table."""
-    body = [" & ".join(_tex(str(v)) for v in row) + r" \\" for row in short.to_numpy().tolist()]
-    head = " & ".join(_tex(str(c)) for c in short.columns) + r" \\"
-    lines = [r"\begin{tabular}{" + "l" * len(short.columns) + "}", r"\toprule", head, r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+def latex(shown: Shown, caption: str | None = None, label: str | None = None) -> str:
+    """A booktabs table; in a float where it has a caption or a label. caption: plain text, not LaTeX."""
+    spec = "".join("r" if numeric else "l" for numeric in shown.numeric)
+    body = [" & ".join(_tex_cell(text, bold) for text, bold in row) + r" \\" for row in shown.rows]
+    head = [*_spanning(shown), " & ".join(map(_heading, shown.texts.columns)) + r" \\"]
+    lines = [r"\begin{tabular}{" + spec + "}", r"\toprule", *head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines if caption is None and label is None else _in_float(lines, caption, label)) + "\n"
 
 
-def _tex(text: str) -> str:
+def _in_float(lines: Sequence[str], caption: str | None, label: str | None) -> list[str]:
+    named = [*([rf"\caption{{{tex(caption)}}}"] if caption else []), *([rf"\label{{{label}}}"] if label else [])]
+    return [r"\begin{table}[t]", r"\centering", *named, *lines, r"\end{table}"]
+
+
+def _spanning(shown: Shown) -> list[str]:
+    """The line above the values of a pivot that says what they are values of."""
+    if shown.across is None:
+        return []
+    name, count = shown.across
+    first, last = shown.texts.shape[1] - count + 1, shown.texts.shape[1]
+    empty = "& " * (first - 1)
+    return [rf"{empty}\multicolumn{{{count}}}{{c}}{{{_heading(name)}}} \\", rf"\cmidrule(lr){{{first}-{last}}}"]
+
+
+def _heading(name: object) -> str:
+    """A column's name as a paper has it: CIDEr, not cider; of `bits=4` the value, since a line above says the rest."""
+    text = str(name)
+    return tex(METRICS[text].label if text in METRICS else text)
+
+
+def _tex_cell(text: str, bold: bool) -> str:
+    if is_number(text):
+        negative = text.startswith((MINUS, "-"))
+        number = text.replace(MINUS, "-")
+        if negative:
+            return rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
+        return rf"\textbf{{{number}}}" if bold else number
+    if (ends := ENDS.fullmatch(text)) and all(map(is_number, ends.groups())):
+        return "--".join(_tex_cell(end, bold) for end in ends.groups())
+    return rf"\textbf{{{tex(text)}}}" if bold else tex(text)
+
+
+def tex(text: str) -> str:
+    """A text as LaTeX prints it, whatever characters it has."""
     return "".join(TEX.get(c, c) for c in one_line(text))

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypedDict
 
 from blip2sweep.wire.lines import (
     WAITING,
     CellLine,
     FailureLine,
+    ForgottenLine,
     LatencyLine,
     MeasuredLine,
     RequeuedLine,
     ResultLine,
     StartLine,
+    UnforgottenLine,
     UnscoredLine,
     UntimedLine,
 )
 
 Place = tuple[str, int, int]  # where latency is measured: the device, threads of the CPU, images in a batch
+NONE: frozenset[str] = frozenset()
+NEVER: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 class KnownAttempts(TypedDict):
@@ -46,6 +51,11 @@ class Attempts:
     waiting: dict[str, RequeuedLine] = field(default_factory=dict)  # {attempt that stopped for replies: its end}
     latency: dict[Place, LatencyLine] = field(default_factory=dict)  # the newest of each place
     untimed: list[UntimedLine] = field(default_factory=list)  # tries to measure it
+    forgotten: Mapping[str, frozenset[str]] = field(
+        default_factory=lambda: NEVER
+    )  # {act of forgetting: attempts that do not count by it}
+    taken_back: frozenset[str] = NONE  # acts of forgetting that do not count
+    hidden: frozenset[str] = NONE  # the attempts that do not count: as if they had never been
 
     @property
     def started(self) -> int:
@@ -62,12 +72,14 @@ class Attempts:
     def waits(self) -> RequeuedLine | None:
         """The end of the newest attempt, where it stopped to wait for a chat model's replies."""
         newest = self.last_start
-        return self.waiting.get(attempt_id(newest)) if newest and self.waiting else None
+        if newest is None or not self.waiting or attempt_id(newest) in self.hidden:
+            return None
+        return self.waiting.get(attempt_id(newest))
 
     @property
     def open(self) -> list[StartLine]:
         """Starts without an end. A process is computing the cell, or died while it did."""
-        return [start for attempt, start in self.starts.items() if attempt not in self.ended]
+        return [start for attempt, start in self.starts.items() if attempt not in self.ended | self.hidden]
 
     @property
     def done(self) -> bool:
@@ -78,18 +90,24 @@ class Attempts:
     def results(self) -> set[str]:
         """The attempts whose results are intact. Empty when the newest result is not, because it replaced the
         others."""
-        return {a for a in self.all_results if a not in self.missing} if self.result else set()
+        return {a for a in self.all_results if a not in self.missing | self.hidden} if self.result else set()
 
     @property
     def last_failure(self) -> FailureLine | None:
         """The newest failure, unless a later result made up for it."""
-        if not self.failures or (self.result and _recovered(self.failures[-1], self.result)):
+        failures = self.counting_failures
+        if not failures or (self.result and _recovered(failures[-1], self.result)):
             return None
-        return self.failures[-1]
+        return failures[-1]
+
+    @property
+    def counting_failures(self) -> list[FailureLine]:
+        """The failures that nobody forgot, by their times."""
+        return [f for f in self.failures if attempt_id(f) not in self.hidden] if self.hidden else self.failures
 
     def failed_in(self, runs: Collection[str]) -> list[FailureLine]:
         """The failures of these runs. A run is one launch of a sweep."""
-        return [f for f in self.failures if f.get("run") in runs]
+        return [f for f in self.counting_failures if f.get("run") in runs]
 
     def known_attempts(self) -> KnownAttempts:
         """What a new result has to name: the results it replaces, and all other attempts."""
@@ -103,7 +121,7 @@ class Attempts:
             attempt = attempt_id(line)
             self.ended.add(attempt)
             self.all_results[attempt] = line
-            if len(self.all_results) == 1 and not self.missing:
+            if len(self.all_results) == 1 and not self.missing and not self.hidden:
                 self.result = line
             else:
                 self._choose()
@@ -124,6 +142,17 @@ class Attempts:
             self.latency[place] = max(self.latency.get(place, line), line, key=latency_order)
         elif line["event"] == "untimed":
             self.untimed.append(line)
+        elif line["event"] == "forgotten" or line["event"] == "unforgotten":
+            self._forget(line)
+
+    def _forget(self, line: ForgottenLine | UnforgottenLine) -> None:
+        """Take in that attempts do not count, or count again. The order of lines, and so of clocks, does not matter."""
+        if line["event"] == "forgotten":
+            self.forgotten = {**self.forgotten, line["forget"]: frozenset(line.get("attempts", ()))}
+        else:
+            self.taken_back |= {line["forget"]}
+        self.hidden = NONE.union(*(a for act, a in self.forgotten.items() if act not in self.taken_back))
+        self._choose()
 
     def mark_missing(self, attempt: str) -> None:
         """Record that the predictions of this result are gone or damaged."""
@@ -131,12 +160,14 @@ class Attempts:
         self._choose()
 
     def _choose(self) -> None:
-        if len(self.all_results) == 1:
-            ((attempt, chosen),) = self.all_results.items()
-        else:
-            attempt, self.rivals = newest(self.all_results)
-            chosen = self.all_results[attempt]
-        self.result = None if attempt in self.missing else chosen
+        counting = (
+            {a: r for a, r in self.all_results.items() if a not in self.hidden} if self.hidden else self.all_results
+        )
+        self.rivals, self.result = (), None
+        if counting:
+            attempt, rivals = newest(counting) if len(counting) > 1 else (next(iter(counting)), ())
+            self.rivals = rivals if differ([counting[a] for a in rivals]) else []
+            self.result = None if attempt in self.missing else counting[attempt]
 
 
 def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
@@ -151,6 +182,12 @@ def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
     if not with_links:
         return max(heads, key=lambda a: (results[a]["time"], a)), []
     return max(with_links), sorted(with_links) if len(with_links) > 1 else []
+
+
+def differ(results: Sequence[ResultLine]) -> bool:
+    """Whether results of one key are not known to have the same outputs."""
+    hashes = {r.get("predictions") for r in results}
+    return len(results) > 1 and (None in hashes or len(hashes) > 1)
 
 
 def _recovered(failure: FailureLine, result: ResultLine) -> bool:

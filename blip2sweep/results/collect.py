@@ -5,7 +5,7 @@ Collecting may run anywhere and at any time. A second run without new results ch
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,8 @@ from blip2sweep.results.ledger import Attempts, Ledger, attempt_id, no_garbage
 from blip2sweep.results.propagation import write_propagation
 from blip2sweep.results.samples import publish
 from blip2sweep.results.score_folders import known_variants, score_folder
-from blip2sweep.results.sweeps import Sweep, list_sweeps, outside_code
+from blip2sweep.results.sweep_code import outside_code
+from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.results.table import build_table
 from blip2sweep.results.table_files import State, state, sweep_rows, write_sweep, write_table
 from blip2sweep.tasks.task import load_outside
@@ -57,13 +58,14 @@ def _collect(
     output_dir: Path, sweep: Sweep | None, ledger: Ledger, rescored: Collection[str], made_from: State
 ) -> pd.DataFrame:
     """made_from: the `state` before the ledger was read. The journal that this process writes is added to it."""
-    remark_unfinished(output_dir, ledger)
+    sweeps = list_sweeps(output_dir)
+    remark_unfinished(sweeps, ledger)
     collector = Collector(output_dir, ledger, rescored)
     collector.all()
     made_from |= collector.close()
     if not ledger.unreadable:
         publish(output_dir, collector.entries)
-    table = build_table(ledger, collector.variants)
+    table = build_table(ledger, collector.variants, sweeps)
     write_table(output_dir / "table.parquet", table, ledger, digest(made_from))
     results = [r for r in ledger.results() if r["predictions"]]
     write_propagation(output_dir, {predictions_name(r): r["key"] for r in results})
@@ -74,9 +76,9 @@ def _collect(
     return write_sweep(output_dir, table, sweep, ledger, made_from)
 
 
-def remark_unfinished(output_dir: Path, ledger: Ledger) -> None:
+def remark_unfinished(sweeps: Sequence[Sweep], ledger: Ledger) -> None:
     """Name the cells whose result in the table may still be replaced."""
-    to_replace = {k: set(attempts) for s in list_sweeps(output_dir) for k, attempts in s.rerun.items()}
+    to_replace = {k: set(attempts) for s in sweeps for k, attempts in s.rerun.items()}
     cells = ledger.attempts.items()
     old = [k for k, a in cells if k in to_replace and a.results and a.results <= to_replace[k]]
     if old:

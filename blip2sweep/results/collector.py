@@ -11,10 +11,11 @@ from typing import cast
 from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError
 from blip2sweep.results.committed import predictions_name
-from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, measure
+from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, lacks_retained, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import installed_for, read_variants
 from blip2sweep.results.sample_parts import DAMAGED
+from blip2sweep.results.sample_questions import PlannedQuestions
 from blip2sweep.results.samples import SampleWriter, contents, entry_name
 from blip2sweep.results.score_folders import listed_variants
 from blip2sweep.results.scored import Scored, is_todays
@@ -38,15 +39,16 @@ class Collector:
         self.entries: dict[str, str] = {}
         self._contents, self.variants = contents(output_dir), listed_variants(output_dir)
         self._journal, self._samples = Journal(output_dir), SampleWriter(output_dir)
-        self._baselines = Baselines(output_dir, waiting=False)
+        self._baselines, self._questions = Baselines(output_dir, waiting=False), PlannedQuestions(output_dir)
         self._lines: list[JsonObject] = []
         self._damaged: set[str] = set()
 
     def all(self) -> None:
         """See to every result that has predictions. Start again when a baseline turned out to be damaged, because its
         cells are then measured without one."""
-        # Samples of a cell whose predictions are gone are removed. They come back with a new result.
-        self.entries |= {key: DAMAGED for key, a in self.ledger.attempts.items() if a.missing and not a.result}
+        # Samples of a cell whose predictions are gone, or that is forgotten, are removed. They come back with a result.
+        gone = (key for key, a in self.ledger.attempts.items() if (a.missing or a.hidden) and not a.result)
+        self.entries |= dict.fromkeys(gone, DAMAGED)
         before = -1
         while before < len(self._damaged):
             before = len(self._damaged)
@@ -62,7 +64,9 @@ class Collector:
         read = (result["key"], result["columns"]["baseline"], result["columns"].get("control", ""))
         if self.rescored and not self.rescored.isdisjoint(read):
             measured.pop(source, None)
-        if source in measured and self._scored_otherwise(result, measured[source]):
+        if source in measured and (
+            lacks_retained(measured[source]) or self._scored_otherwise(result, measured[source])
+        ):
             measured.pop(source)
         if source in measured:
             self.entries[result["key"]] = entry_name(name, measured[source]["scored"])
@@ -73,7 +77,7 @@ class Collector:
             return
         self.entries[cell.key] = entry_name(name, cell.scored)
         if self.entries[cell.key] not in self._contents:
-            self._samples.add(cell)
+            self._samples.add(cell, self._questions(str(result["columns"].get("like") or cell.key)))
         if source not in measured or measured[source]["scored"] != cell.scored:
             self._measure(cell, result, measured, generation)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from blip2sweep.results.drops import EVENT, Baseline, Baselines, complete, existing_second_runs, measure, source
 from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.sample_questions import Questions
 from blip2sweep.results.samples import SampleWriter
 from blip2sweep.results.scored import Scored
 from blip2sweep.wire.lines import ResultLine
@@ -29,13 +30,15 @@ class DropWriter:
         self._ledgers: dict[str, Ledger] = {}
         self._looked: dict[str, float] = {}  # {key: when the last search failed}
 
-    def add(self, name: str, baseline: str, control: str | None = None) -> None:
-        """Measure the scored predictions `name` now, or once `baseline` and `control`, keys, are scored. Raises UserError,
-        one line, for a full disk."""
+    def add(
+        self, name: str, baseline: str, control: str | None = None, questions: Questions | None = None
+    ) -> None:  # fmt: skip
+        """Measure the scored predictions `name` now, or once `baseline` and `control`, keys, are scored. questions: of its
+        task. Raises UserError, one line, for a full disk."""
         cell = Scored(self.output_dir, name)
         if not self._measure(cell, baseline, control):
             self._waiting.append((name, baseline, control))
-        self._samples.add(cell)
+        self._samples.add(cell, questions)
 
     def retry_waiting(self, now: bool = False) -> None:
         """Measure the waiting cells whose baseline is scored by now. now: search for baselines even when the last

@@ -7,12 +7,13 @@ baseline may have come later, the scorer may have been killed, or scorers may ha
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.canonical import digest
-from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, paired_drop, same_as_baseline
+from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, kept, paired_drop, same_as_baseline
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.predictions import second_run, second_runs
 from blip2sweep.results.score_folders import SECOND, variants_of
@@ -100,8 +101,8 @@ def existing_second_runs(output_dir: Path, name: str) -> dict[str, int]:
 def measure(cell: Scored, baseline: Baseline | None, control: Baseline | None = None) -> Measured:
     """What the ledger keeps of a cell: the number of samples and images, the share of equal outputs, the noise floor,
     and for each metric [value], or with a baseline [value, baseline, drop, low, high, changed images]. low and high are
-    the 95 % interval of `paired_drop`, over images; a positive drop is worse. With a control, of each metric [control,
-    drop, low, high] too.
+    the 95 % interval of `paired_drop`, over images; a positive drop is worse. Of the metrics that a table may be about
+    the ends of the interval of what is retained too. With a control, of each metric [control, drop, low, high].
 
     There are no drops when the baseline is missing, when it was scored on other samples, and when there are no samples;
     nor of a metric that the baseline lacks, or has by another version of what is installed beside this package. So it is
@@ -125,8 +126,9 @@ def _against(cell: Scored, baseline: Baseline | None) -> Measured:
         return _with_versions({"scored": scored, "samples": samples, "noise": noise, "metrics": alone}, cell, baseline)
     same = same_as_baseline(cell.predictions.outputs, baseline.cell.predictions.outputs)
     metrics = alone | {m.name: _compared(m, cell, baseline.cell) for m in cell.comparable(baseline.cell)}
+    ends = {m.name: _retained(m, cell, baseline.cell) for m in cell.comparable(baseline.cell) if m.order is not None}
     compared: Measured = {"scored": scored, "samples": samples, "noise": noise, "images": cell.images.count,
-                          "same": same, "metrics": metrics}  # fmt: skip
+                          "same": same, "metrics": metrics, "retained": ends}  # fmt: skip
     return _with_versions(compared, cell, baseline)
 
 
@@ -148,6 +150,19 @@ def _compared(metric: Metric, cell: Scored, baseline: Scored) -> list[float | No
     drop = Drop(zero, zero, zero) if cell.name == baseline.name else paired_drop(metric, *by_image)
     values = value, baseline.value(metric), *drop
     return [*map(_number, values), changed_images(metric, *by_image)]
+
+
+def _retained(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
+    """The ends of the 95 % interval of the ratio of cell and baseline. The baseline keeps all of itself."""
+    if cell.name == baseline.name:
+        return [1.0, 1.0] if cell.value(metric) > 0 else [None, None]
+    found = kept(metric, baseline.by_image(metric), cell.by_image(metric))
+    return [_number(found.low), _number(found.high)]
+
+
+def lacks_retained(line: Measured) -> bool:
+    """Whether an earlier version compared a cell with its baseline, and did not say what is retained."""
+    return "images" in line and "retained" not in line
 
 
 def _number(value: float) -> float | None:
@@ -192,16 +207,25 @@ def columns(measured: Measured) -> dict[str, float | None]:
         found |= {"same_as_baseline": measured["same"], "images": measured.get("images")}
     for metric, values in metrics:
         found.update(zip(_comparison_columns(metric), values[1:], strict=False))
+    for metric, ends in measured.get("retained", {}).items():
+        found.update(zip(_retained_columns(metric), (None if e is None else 100 * e for e in ends), strict=True))
     for metric, values in measured.get("controlled", {}).items():
         found.update(zip(_control_columns(metric), values, strict=True))
     return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
 
 
+@functools.cache
+def _retained_columns(metric: str) -> tuple[str, str]:
+    return f"retained_{metric}_low", f"retained_{metric}_high"
+
+
+@functools.cache
 def _control_columns(metric: str) -> tuple[str, ...]:
     drop = f"drop_control_{metric}"
     return (f"control_{metric}", drop, f"{drop}_low", f"{drop}_high")
 
 
+@functools.lru_cache
 def _comparison_columns(metric: str) -> tuple[str, ...]:
     """The columns of a metric's values after the first. The number of changed images is a column only for metrics that
     a table may be about."""

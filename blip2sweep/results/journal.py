@@ -25,9 +25,10 @@ class Journal:
     """One process's append-only file. The first line opens it, so that a process that only reads leaves no file
     behind."""
 
-    def __init__(self, output_dir: Path) -> None:
-        self.output_dir = output_dir
-        self.path = _new_path(output_dir)
+    def __init__(self, output_dir: Path, kind: str = "") -> None:
+        """kind: ends the file's name, so that journals of one kind are found without opening all others."""
+        self.output_dir, self.kind = output_dir, kind
+        self.path = _new_path(output_dir, kind)
         self._fd: int | None = None
         self._lines = 0  # written so far
 
@@ -52,7 +53,7 @@ class Journal:
         if self._fd is not None and not _is_at(self._fd, self.path):
             remark(f"ledger {self.path}: moved or removed while it was written; going on in a new one there")
             self.close()
-            self.path, self._lines = _new_path(self.output_dir), 0
+            self.path, self._lines = _new_path(self.output_dir, self.kind), 0
         if self._fd is None:
             make_folder(self.path.parent)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -68,8 +69,9 @@ class Journal:
             note_closed(self.path, self._lines)
 
 
-def _new_path(output_dir: Path) -> Path:
-    return output_dir / "journals" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+def _new_path(output_dir: Path, kind: str) -> Path:
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{kind}.jsonl"
+    return output_dir / "journals" / name
 
 
 def _is_at(fd: int, path: Path) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.results.collect import collect, unwritten_rows
 from blip2sweep.results.predictions import stem
+from blip2sweep.results.schema import names_of_known
 from blip2sweep.results.score_folders import known_variants, scored_names
 from blip2sweep.results.sweeps import Sweep, list_sweeps, newer_single_runs
 from blip2sweep.results.table_files import is_current
@@ -97,13 +99,26 @@ def newer_runs(output_dir: Path, sweep: Sweep) -> list[str]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table.parquet. Raises UserError when there is none, when it is damaged, and when it has no row."""
+    """A table.parquet, without columns that are empty everywhere. Raises UserError when there is none, when it is
+    damaged, and when it has no row."""
     if not path.exists():
         raise UserError(f"{path}: no table yet; right: run the sweep, or wait for its first cell")
     try:
-        return with_rows(pd.read_parquet(path, page_checksum_verification=True), path)
+        return with_rows(pd.read_parquet(path, columns=_known(path), page_checksum_verification=True), path)
     except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
         raise UserError(f"{path}: damaged; right: remove it, it is made again from the journals") from error
+
+
+def _known(path: Path) -> list[str]:
+    """The columns of a table's file that have a value, from its metadata, so that nothing empty is read."""
+    data = pq.read_metadata(path)
+    groups = [data.row_group(i) for i in range(data.num_row_groups)]
+    nulls: dict[str, int] = {}
+    for chunk in (group.column(i) for group in groups for i in range(group.num_columns)):
+        name = chunk.path_in_schema.partition(".")[0]
+        counted = chunk.statistics.null_count if chunk.statistics is not None else None
+        nulls[name] = nulls.get(name, 0) + (counted or 0)
+    return names_of_known(list(nulls.items()), data.num_rows)
 
 
 def with_rows(table: pd.DataFrame, path: Path) -> pd.DataFrame:

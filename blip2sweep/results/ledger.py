@@ -71,8 +71,10 @@ class Ledger:
         with no_garbage():
             for path in self._grown():
                 self._read(path)
-            unchecked, self._unchecked = self._unchecked, []
-            discard_lost(self.output_dir, unchecked, self.brief)
+            found = self._unchecked
+            self._unchecked = [(a, r) for a, r in found if a.hidden and attempt_id(r) in a.hidden]  # may come back
+            counting = found if not self._unchecked else [(a, r) for a, r in found if attempt_id(r) not in a.hidden]
+            discard_lost(self.output_dir, counting, self.brief)
             self._remark_rivals()
         return self
 
@@ -192,24 +194,19 @@ class Ledger:
             if attempts is None:
                 attempts = self.attempts[line["key"]] = Attempts()
             attempts.add(line)
-            if line["event"] == "result":
-                self._after_result(attempts, line)
-
-    def _after_result(self, attempts: Attempts, result: ResultLine) -> None:
-        """Queue the check of a new result's files, and keep the list of rival results up to date."""
-        if result.get("predictions"):
-            self._unchecked.append((attempts, result))
-        if attempts.rivals:
-            self._rivals[result["key"]] = attempts.rivals
-        elif self._rivals:
-            self._rivals.pop(result["key"], None)
+            if line["event"] == "result" and line.get("predictions"):
+                self._unchecked.append((attempts, line))
+            if attempts.rivals:
+                self._rivals[line["key"]] = attempts.rivals
+            elif self._rivals:
+                self._rivals.pop(line["key"], None)
 
     # ---- results
 
     def _remark_rivals(self) -> None:
         rivals = [f"{key} ({max(r)} of {some(r)})" for key, r in self._rivals.items()]
         if rivals:
-            remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at the same time; the "
+            remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at once or merged; the "
                    f"larger attempt id counts: {some(rivals)}")  # fmt: skip
 
     def done(self, key: str, not_counting: Collection[str] = ()) -> bool:

@@ -23,6 +23,7 @@ from blip2sweep.files import write_atomic
 
 SHOWN, HIDDEN = "samples.parquet", ".samples"  # folders of parts: published, and not published yet
 ROWS = 200_000  # of a part, approximately
+DICTIONARY = 2**24  # bytes: the distinct references of a task, which all of its cells repeat
 CELLS, WRITTEN, DAMAGED = b"cells", b"written", "damaged"
 CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")
 NAME = re.compile(r"\d{9}-.+\.parquet")
@@ -128,7 +129,10 @@ def write_part(output_dir: Path, table: pa.Table, cells: Sequence[str], before: 
     rank = min((int(p.name[:9]) for p in before), default=NEWEST + 1) - 1
     metadata = {CELLS: json.dumps(cells), WRITTEN: str(time.time_ns())}
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True,
+        dictionary_pagesize_limit=DICTIONARY,
+    )  # fmt: skip
     name = f"{rank:09d}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path = output_dir / HIDDEN / f"{name}.{zlib.crc32(buffer.getbuffer()):08x}.parquet"
     write_atomic(path, buffer.getvalue())

@@ -1,4 +1,5 @@
-"""The columns of samples.parquet: those of a cell's predictions, and the metrics that have a value for a single sample.
+"""The columns of samples.parquet: those of a cell's predictions, the metrics that have a value for a single sample, and
+what its task asked: question, references and the name of the picture, which are null where the task is not known.
 
 Parts share one schema, whether a task numbers its samples or names them by texts. Ids that are texts are in `id_text`
 and `image_id_text`, with null in `id` and `image_id`; ids that are numbers the other way round. SCHEMA has the columns
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from blip2sweep.metrics.statistics import CORE, METRICS
+from blip2sweep.results.sample_questions import FIELDS, Questions
 from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
 
@@ -25,6 +27,7 @@ SCHEMA = pa.schema(
         *(("tokens", pa.int64()), ("nll_sum", pa.float64()), ("nll_tokens", pa.int64())),
         *((name, pa.float64()) for name in sorted(CORE) if METRICS[name].per_sample),
         *((f"{name}_text", pa.string()) for name in ("id", "image_id")),
+        *FIELDS,
     ]
 )
 FURTHER = {
@@ -38,12 +41,14 @@ FURTHER = {
 }
 
 
-def rows_of(cell: Scored) -> pa.Table:
-    """One row for each sample."""
+def rows_of(cell: Scored, questions: Questions | None = None) -> pa.Table:
+    """One row for each sample. questions: of its task, where it is known."""
     columns, n = cell.predictions.of_samples, len(cell.predictions.id)
     scores = {m.name: m.each(cell.statistics[m.statistic]) for m in cell.metrics if m.per_sample}
     ids = {**_ids("id", cell.predictions.id), **_ids("image_id", cell.predictions.image_id)}
     found: dict[str, Any] = {"key": [cell.key] * n, **columns, **scores, **ids}
+    asked = questions.of(cell.predictions.id) if questions else None
+    found |= {name: asked[name] for name in FIELDS.names} if asked is not None else {}
     schema = schema_of(dict.fromkeys(found, pa.float64()))
     return pa.table({name: found.get(name, [None] * n) for name in schema.names}, schema=schema)
 

@@ -30,6 +30,7 @@ from blip2sweep.results.sample_parts import (
     rows_in,
     write_part,
 )
+from blip2sweep.results.sample_questions import Questions
 from blip2sweep.results.sample_rows import SCHEMA, rows_of, schema_of, together, types_of
 from blip2sweep.results.scored import Scored
 
@@ -53,9 +54,9 @@ class SampleWriter:
         ] = {}  # {key: (entry name, rows)}; of a cell that ran again the last counts
         self._rows = 0
 
-    def add(self, cell: Scored) -> None:
-        """Add a cell's samples. Raises as `flush` does."""
-        self._cells[cell.key] = entry_name(cell.name, cell.scored), rows_of(cell)
+    def add(self, cell: Scored, questions: Questions | None = None) -> None:
+        """Add a cell's samples. questions: of its task, where it is known. Raises as `flush` does."""
+        self._cells[cell.key] = entry_name(cell.name, cell.scored), rows_of(cell, questions)
         self._rows += len(cell.predictions.id)
         if self._rows >= ROWS:
             self.flush()

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
@@ -34,6 +34,9 @@ from blip2sweep.wire.lines import Failure
 from blip2sweep.wire.pack import TaskJob
 from blip2sweep.wire.scoring import ScoreAnswer, ScoreRequest, WarmRequest
 
+if TYPE_CHECKING:
+    from blip2sweep.results.sample_questions import Questions
+
 
 class Service:
     """Answers requests. Each task and its references are read once."""
@@ -44,6 +47,7 @@ class Service:
 
         self.written = False  # whether the newest request wrote statistics
         self._scorers: dict[str, Scorer] = {}
+        self._questions: dict[str, Questions] = {}
         self._drop_writer = DropWriter(output_dir)
 
     def __call__(self, requests: Sequence[ScoreRequest | WarmRequest]) -> Iterator[ScoreAnswer]:
@@ -56,9 +60,7 @@ class Service:
             self.written = False
             failure = self._attempt(partial(self._score, request))
             if self.written:
-                self._optional(
-                    partial(self._drop_writer.add, request["name"], request["baseline"], request.get("control"))
-                )
+                self._optional(partial(self._measure, request))
             yield {"key": request["key"], "written": self.written, "failure": failure}
         self._optional(self._drop_writer.retry_waiting)
 
@@ -81,6 +83,19 @@ class Service:
 
     def _score(self, request: ScoreRequest) -> None:
         self.written = score_result(self.output_dir, request["name"], self._scorer(request["task"]))
+
+    def _measure(self, request: ScoreRequest) -> None:
+        questions = self._questions_of(request["task"])
+        self._drop_writer.add(request["name"], request["baseline"], request.get("control"), questions)
+
+    def _questions_of(self, task: TaskJob) -> Questions:
+        from blip2sweep.results.sample_questions import questions_of
+
+        name = canonical_json(task)
+        if name not in self._questions:
+            own = next(iter(self._scorer(task).variants.values()))
+            self._questions[name] = questions_of(task, own.task.samples)
+        return self._questions[name]
 
     def _scorer(self, task: TaskJob) -> Scorer:
         name = canonical_json(task)

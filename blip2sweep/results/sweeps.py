@@ -17,10 +17,11 @@ from blip2sweep.console.remarks import remark
 from blip2sweep.errors import UserError, nearest
 from blip2sweep.files import read_json, write_json
 from blip2sweep.machine.processes import born, user
+from blip2sweep.results.forgotten import forgotten_sweeps
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.lines import FailureLine
-from blip2sweep.wire.pack import JsonObject, OutsideCode, Settings
+from blip2sweep.wire.pack import JsonObject, Settings
 from blip2sweep.wire.scoring import Asked
 
 
@@ -76,6 +77,7 @@ class Sweep:
     single: bool | None = None  # whether the command asked for one cell; None in files of earlier versions
     scoring: list[Asked] = field(default_factory=list)  # of cells that are scored by other than default settings
     submissions: list[Submission] = field(default_factory=list)
+    of_user: str | None = None  # whose it was in the folder that it was merged from; None for the owner of its file
 
     def folder(self, output_dir: Path) -> Path:
         """The folder of the sweep's files."""
@@ -83,10 +85,12 @@ class Sweep:
 
     def write(self, output_dir: Path) -> None:
         """Write sweep.json. Raises UserError when the disk refuses."""
-        data = asdict(self)
-        if not self.scoring:
-            del data["scoring"]
-        write_json(self.folder(output_dir) / "sweep.json", data)
+        write_json(self.folder(output_dir) / "sweep.json", self.data())
+
+    def data(self) -> dict[str, object]:
+        """What sweep.json has."""
+        absent = [*([] if self.scoring else ["scoring"]), *([] if self.of_user else ["of_user"])]
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
     def asked(self) -> dict[str, Asked]:
         """{key: how it is to be scored} of the cells in `scoring`."""
@@ -139,16 +143,17 @@ def check_name(name: str | None) -> None:
         raise UserError(f"sweep_name={name}: not a folder name; right: letters, digits, '.', '_' and '-'")
 
 
-def list_sweeps(output_dir: Path) -> list[Sweep]:
-    """All sweeps, oldest first. A sweep whose file is damaged, or may not be read, is named and left out."""
-    found = []
+def list_sweeps(output_dir: Path, forgotten: bool = False) -> list[Sweep]:
+    """All sweeps, oldest first. A sweep whose file is damaged, or may not be read, is named and left out. forgotten:
+    list those too that were forgotten."""
+    found, hidden = [], set() if forgotten else forgotten_sweeps(output_dir)
     for folder in sorted((output_dir / "sweeps").glob("*")):
         try:
             found.append(read_sweep(folder / "sweep.json"))
         except UserError as error:
             if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 remark(f"{error}; the sweep {folder.name} is left out")
-    return sorted(found, key=lambda s: s.created)
+    return sorted((s for s in found if (s.name, s.created) not in hidden), key=lambda s: s.created)
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -179,7 +184,14 @@ def submissions_of(output_dir: Path, name: str) -> list[Submission]:
 
 def _is_sweep(sweep: Sweep) -> bool:
     """Whether the fields that are used without a check are of their types."""
-    texts = (sweep.name, sweep.command, *sweep.keys, *sweep.baselines, *(k for r in sweep.rerun.values() for k in r))
+    texts = (
+        sweep.name,
+        sweep.command,
+        sweep.of_user or "",
+        *sweep.keys,
+        *sweep.baselines,
+        *(k for r in sweep.rerun.values() for k in r),
+    )
     launches = sweep.submissions
     texts += tuple(t for s in launches for t in (s.run, s.kind, s.host, s.user))
     numbers = (sweep.created, *(n for s in launches for n in (s.created, s.pid, s.packs)))
@@ -196,9 +208,13 @@ def _is_sweep(sweep: Sweep) -> bool:
 
 
 def find_sweep(output_dir: Path, name: str | None) -> Sweep:
-    """The named sweep; without a name, the one that was started last. Raises UserError when there is none."""
+    """The named sweep; without a name, the one that was started last. Raises UserError when there is none, or when it was
+    forgotten."""
     if name is not None and (path := output_dir / "sweeps" / name / "sweep.json").exists():
-        return read_sweep(path)
+        sweep = read_sweep(path)
+        if is_forgotten(output_dir, sweep):
+            raise UserError(f"sweep '{name}' was forgotten; right: `blip2sweep forget --undo {name}`, or another sweep")
+        return sweep
     sweeps = list_sweeps(output_dir)
     if not sweeps:
         raise UserError(
@@ -207,6 +223,11 @@ def find_sweep(output_dir: Path, name: str | None) -> Sweep:
     if name is None:
         return sweeps[-1]
     raise UserError(f"sweep '{name}' is not in {output_dir}; {nearest(name, [s.name for s in sweeps])}")
+
+
+def is_forgotten(output_dir: Path, sweep: Sweep) -> bool:
+    """Whether a sweep was forgotten. One that was made later under its name was not."""
+    return (sweep.name, sweep.created) in forgotten_sweeps(output_dir)
 
 
 def find_results(output_dir: Path, name: str | None) -> Sweep:
@@ -219,20 +240,6 @@ def find_results(output_dir: Path, name: str | None) -> Sweep:
 def newer_single_runs(output_dir: Path, sweep: Sweep) -> list[str]:
     """The names of runs of one cell that are newer than the sweep that `find_results` chose."""
     return [s.name for s in list_sweeps(output_dir) if s.of_one_cell and s.created > sweep.created]
-
-
-def outside_code(output_dir: Path) -> dict[str, OutsideCode]:
-    """The code from outside that sweeps were run with, the newest of each name.
-
-    A file counts only if the sweep belongs to the current user, so that making a table never runs the code of another
-    user.
-    """
-    found: dict[str, OutsideCode] = {}
-    for sweep in list_sweeps(output_dir):
-        if code := sweep.settings.get("outside"):
-            own = (sweep.folder(output_dir) / "sweep.json").stat().st_uid == os.geteuid()
-            found |= {full: c for full, c in code.items() if own or "file" not in c}
-    return found
 
 
 def _known(data: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:

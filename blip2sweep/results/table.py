@@ -1,11 +1,7 @@
 """Makes the table from the ledger: one row for each cell, with metrics, paired drops and intervals.
 
-The columns are the cell's identity, its metrics and, for each metric m, `baseline_m, drop_m, drop_m_low, drop_m_high`
-(95 %, paired, over images: metrics/intervals.py; a positive drop is worse). A recovered cell has `control_m,
-drop_control_m, …` too, against the uncompressed model with the same recovery. A cell of another back end than torch has
-`torch_m`, what torch's cell has. A task's main metric also has `changed_m`,
-the number of images on which the cell differs. Then come output health, size, cost and provenance. Failed cells are
-rows too.
+columns.py says what each column is. Drops and what is retained have 95 % intervals, paired, over images
+(metrics/intervals.py); a positive drop is worse. Failed cells are rows too.
 """
 
 from __future__ import annotations
@@ -25,6 +21,7 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
 from blip2sweep.results.score_folders import listed_variants
+from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.wire.lines import ResultLine
 
 if TYPE_CHECKING:
@@ -35,31 +32,33 @@ Variants = Mapping[str, Sequence[str]]  # from `listed_variants`
 TORCH = "torch"  # the back end of results that name none
 
 
-def build_table(ledger: Ledger, variants: Variants | None = None) -> pd.DataFrame:
-    """All cells of the ledger, in the order they ended. A cell without a baseline has no drops. A cell that was never
-    measured has no metrics.
+def build_table(
+    ledger: Ledger, variants: Variants | None = None, sweeps: Sequence[Sweep] | None = None
+) -> pd.DataFrame:  # fmt: skip
+    """All cells of the ledger, in the order they ended, with the columns that some row has. A cell without a baseline
+    has no drops. A cell that was never measured has no metrics.
 
-    variants: of scores, as they were when cells were measured; by default as they are now.
+    variants: of scores, as they were when cells were measured; by default as they are now. sweeps: oldest first; by
+    default those of the output folder.
     """
     import pandas as pd  # imported late: planning and status only use `older`
 
+    from blip2sweep.results.derived import with_derived
+    from blip2sweep.results.schema import known
+
     _recipe_semantics.cache_clear()
     there = listed_variants(ledger.output_dir) if variants is None else variants
-    rows = (_row(key, attempts, ledger, there) for key, attempts in _ordered(ledger))
     anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
     with_roles, sized = RoleColumns(anatomy_of), OldSizes(anatomy_of)
-    table = pd.DataFrame([sized(with_roles(r)) for r in rows if r])
+    rows = (_row(key, attempts, ledger, there, with_roles) for key, attempts in _ordered(ledger))
+    table = pd.DataFrame([r if r.get("stored") else sized(r) for r in rows if r])
+    if table.empty:
+        return table
     if "finished" in table:
         table["finished"] = pd.to_datetime(table["finished"], unit="s", utc=True)
-    return _without_empty_columns(table) if len(table) else table
-
-
-def _without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without columns that are empty everywhere. Widths of parts stay: a part that no cell touches is still a
-    part."""
     widths = width_columns(table)
     table[widths] = table[widths].astype(float)
-    return table.loc[:, table.notna().any() | table.columns.isin(widths)]
+    return known(with_derived(table, list_sweeps(ledger.output_dir) if sweeps is None else sweeps))
 
 
 def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
@@ -69,16 +68,16 @@ def _ordered(ledger: Ledger) -> Iterable[tuple[str, Attempts]]:
     )
 
 
-def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants) -> Row | None:
+def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, with_roles: RoleColumns) -> Row | None:
     """The row of a cell; None for a cell that neither is done nor failed."""
     if attempts.result is None:
-        return _failed_row(key, attempts)
+        return _failed_row(key, attempts, with_roles)
     result = attempts.result
     measured = attempts.measured.get(source_of(result, ledger, variants))
     return {
         "key": key,
         "status": "done",
-        **_identity(result),
+        **with_roles(_identity(result)),
         "attempts": attempts.started,
         "stale": is_stale(result),
         **_published(result, ledger),
@@ -178,13 +177,13 @@ def _published(result: ResultLine, ledger: Ledger) -> Row:
     return found
 
 
-def _failed_row(key: str, attempts: Attempts) -> Row | None:
+def _failed_row(key: str, attempts: Attempts, with_roles: RoleColumns) -> Row | None:
     """The row of a cell without a result; None when no failure line has its columns."""
     failure = attempts.last_failure
     if failure is None or "columns" not in failure:
         return None
     reason = {"failure": failure["kind"], "error": failure["error"], "host": failure["host"], "job": failure.get("job")}
-    columns = {**failure["columns"], "backend": failure["columns"].get("backend", TORCH)}
+    columns = with_roles({**failure["columns"], "backend": failure["columns"].get("backend", TORCH)})
     return {"key": key, "status": "failed", **columns, "attempts": attempts.started, "stale": False, **reason}
 
 

@@ -17,13 +17,16 @@ from blip2sweep.compression.quantize import METHODS
 from blip2sweep.files import write_atomic
 from blip2sweep.recipe.part_bits import ROLES
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics
+from blip2sweep.results.columns import COLUMNS
 from blip2sweep.results.drops import MEASURES
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.main_metrics import with_main_metrics
+from blip2sweep.results.schema import whole
 from blip2sweep.results.score_folders import known_variants, score_folder
 from blip2sweep.results.sweeps import Sweep
 
 State = dict[str, object]  # sizes, times and versions of what tables are made from
+DICTIONARY = digest([c[:2] for c in COLUMNS])[:8]
 MADE_FROM = b"blip2sweep.made_from"  # in the metadata of a table's file
 
 
@@ -57,9 +60,16 @@ def state(output_dir: Path) -> State:
         return {
             **journals,
             "changed": changed,
-            "versions": [SEMANTICS, ROUNDED, {m: semantics([m]) for m in METHODS}, MEASURES, ROLES],
+            "sweeps": _sweep_files(output_dir),
+            "versions": [SEMANTICS, ROUNDED, {m: semantics([m]) for m in METHODS}, MEASURES, ROLES, DICTIONARY],
         }
     return {}
+
+
+def _sweep_files(output_dir: Path) -> list[list[object]]:
+    """When each sweep's file last changed. Tables name the sweeps of each cell."""
+    files = sorted((output_dir / "sweeps").glob("*/sweep.json"))
+    return [[path.parent.name, path.stat().st_mtime_ns] for path in files]
 
 
 def write_sweep(
@@ -76,7 +86,7 @@ def write_sweep(
 def write_table(path: Path, table: pd.DataFrame, ledger: Ledger, made_from: str) -> None:
     """Write a table. When the ledger was not read completely, an existing table stays, because it may hold more."""
     if not ledger.unreadable or not path.exists():
-        write_parquet(path, as_arrow(table), made_from)
+        write_parquet(path, whole(as_arrow(table)), made_from)
 
 
 def as_arrow(table: pd.DataFrame) -> pa.Table:

@@ -1,15 +1,14 @@
-"""Follows a sweep in the ledger: with a progress bar on a terminal, with a line now and then elsewhere."""
+"""Follows a sweep in the ledger: with a progress bar on a terminal and in a notebook, with a line now and then elsewhere."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from blip2sweep.console.bar import Bar, verbose, watched
 from blip2sweep.console.printing import console
 from blip2sweep.files import on_network
 from blip2sweep.results.latency import left_to_time, not_timed, untimed
@@ -47,15 +46,12 @@ def follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None = None, 
 def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger: Ledger, screen: Console) -> Status:
     """The loop of `follow`."""
     now = QueueWatch(read_queue or (lambda: queue_state(sweep, output_dir)), 0.0 if read_queue else SLURM_SECONDS)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     last_line, waiting, packs = time.monotonic(), "", PackKeys()
-    with Progress(*columns, console=screen, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("cells", total=len(sweep.keys))
+    with Bar("cells", len(sweep.keys), screen) as bar:
         while True:
             status = sweep_status(output_dir, sweep, ledger, now(), packs)
             done, failed = status.counts["done"], status.counts["failed"]
-            bar.update(task, completed=done + failed, description=f"cells ({failed} failed)" if failed else "cells")
+            bar.update(done + failed, f"cells ({failed} failed)" if failed else "cells")
             all_done = done == len(sweep.keys) and scored(output_dir, sweep)
             if all_done and not (left := left_to_time(ledger, sweep)):
                 return status
@@ -64,11 +60,11 @@ def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger
                 screen.print(reason or "Slurm answers, and holds no job back")
             if now.fresh and (not status.queue or (status.settled and not status.queue.known)):
                 return settled(output_dir, sweep, ledger, status)
-            if done == len(sweep.keys) and time.monotonic() - last_line > LINE_SECONDS:
+            if verbose() and done == len(sweep.keys) and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
                 timing = f"every cell is done and scored; {len(left)} are not timed yet" if all_done else None
                 screen.print(timing or scoring(output_dir, sweep))
-            if not sys.stderr.isatty() and time.monotonic() - last_line > LINE_SECONDS:
+            if verbose() and not watched() and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
                 screen.print(status.summary())
             time.sleep(LEDGER_SECONDS)

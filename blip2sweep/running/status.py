@@ -147,9 +147,16 @@ def print_status(output_dir: Path, name: str | None) -> None:
         *unscored_line,
         *untimed_line,
         *advice(sweep, status),
+        *forgotten(ledger, status),
         *earlier(ledger),
     ]:
         say(f"  {line}")
+
+
+def forgotten(ledger: Ledger, status: Status) -> list[str]:
+    """A remark about cells without a result whose result was forgotten."""
+    keys = [k for k in status.keys("lost", "failed") if k in ledger.attempts and ledger.attempts[k].hidden]
+    return [f"{len(keys)} of them forgotten: `blip2sweep forget --undo {keys[0]}` brings one back"] if keys else []
 
 
 def earlier(ledger: Ledger) -> list[str]:

@@ -19,7 +19,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
 from blip2sweep.results.sweeps import Submission, Sweep, submissions_of
 from blip2sweep.running.queue import array_comment
-from blip2sweep.running.slurm_commands import clusters, query, submission_env
+from blip2sweep.running.slurm_commands import ANSWER_SECONDS, clusters, query, submission_env
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.workers.requeue import after_tasks, before_tasks
 
@@ -35,6 +35,7 @@ LIMITS = re.compile(
 EACH_BY_ITSELF = ("--kill-on-bad-exit=0", "--wait=0")
 SUBMITTED = re.compile(r"Submitted batch job (\d+)(?: on cluster (\S+))?")
 SUBMIT_SECONDS = 600.0
+ARRAY_SIZE = 1001  # MaxArraySize where slurm.conf does not set it
 LIMIT_SECONDS, LONGEST_WAIT = 2.0, 60.0  # seconds between two attempts while a limit is met; doubled each time
 # {words in Slurm's message: the setting to change}.
 HINTS = {
@@ -109,6 +110,7 @@ def throttled(launcher: Launcher, packs: int, size: int) -> Launcher:
 def _submit_array(paths: Sequence[Path], launcher: Launcher, folder: Path, comment: str) -> tuple[str, str | None]:
     """(job id; the cluster that took it, None when sbatch names none) of one array. Raises LimitMet, or UserError, with
     Slurm's message."""
+    require("sbatch", "srun")
     text = batch_script(launcher, folder, comment, run_pack(paths[0]), len(paths))
     script = folder / f"{comment.rpartition(':')[2]}.sh"
     write_atomic(script, os.fsencode(text))
@@ -144,10 +146,16 @@ def make_executor(launcher: Launcher, folder: Path, comment: str) -> Any:
     """submitit's SlurmExecutor with the launcher's settings. Raises UserError for a setting that it does not take."""
     from submitit.slurm.slurm import SlurmExecutor
 
+    class WritesScripts(SlurmExecutor):
+        """It submits nothing, so Slurm need not be installed where it is made."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
     settings: dict[str, object] = {k: v for k, v in launcher.items() if k not in OURS and v is not None}
     renamed = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
-    require("sbatch", "srun")
-    executor = SlurmExecutor(folder, python=sys.executable)
+    executor = WritesScripts(folder, python=sys.executable)
     settings["setup"] = [*(launcher.get("setup") or ()), *before_tasks(folder)]
     settings["teardown"] = after_tasks(launcher.get("teardown") or ())
     settings["srun_args"] = [*EACH_BY_ITSELF, *(launcher.get("srun_args") or ())]
@@ -198,22 +206,22 @@ def hint(reason: str) -> str:
     return f"right: {found}"
 
 
-def array_size(launcher: Launcher) -> int:
+def array_size(launcher: Launcher, seconds: float = ANSWER_SECONDS) -> int:
     """The largest number of elements in an array, from MaxArraySize. Of several clusters the smallest. Raises UserError
-    when Slurm does not answer."""
+    when Slurm does not answer within `seconds`."""
     require("scontrol")
     named = [c for c in clusters(launcher) if c != "all"]
-    return min(map(_array_size, named)) if named else _array_size(None)
+    return min(_array_size(c, seconds) for c in named) if named else _array_size(None, seconds)
 
 
-def _array_size(cluster: str | None) -> int:
-    shown = query("scontrol", "show", "config", cluster=cluster)
+def _array_size(cluster: str | None, seconds: float) -> int:
+    shown = query("scontrol", "show", "config", cluster=cluster, seconds=seconds)
     if shown is None or shown.code:
         reason = " ".join(shown.err.split()) if shown else "scontrol show config"
         right = f"right: hydra.launcher.clusters={cluster} named as `sacctmgr show clusters` does" if cluster else ""
         raise UserError(f"Slurm does not answer: {reason}; {right or 'right: a login node of a running cluster'}")
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", shown.out)
-    return max(1, int(found[1])) if found else 1001
+    return max(1, int(found[1])) if found else ARRAY_SIZE
 
 
 def require(*commands: str) -> None:

@@ -142,6 +142,8 @@ class Measured(TypedDict):
     images: NotRequired[int]
     same: NotRequired[float]  # share of outputs equal to the baseline's
     controlled: NotRequired[dict[str, list[float | None]]]  # {metric: [control, drop, low, high]}, against the control
+    # {metric: [low, high]} of what is retained of the baseline, as a share; lines of earlier versions have none
+    retained: NotRequired[dict[str, list[float | None]]]
     # {statistic: version} of what was installed beside this package, where it changes a score, of cell, baseline and control.
     installed: NotRequired[dict[str, str]]
     baseline_installed: NotRequired[dict[str, str]]
@@ -186,6 +188,28 @@ class UntimedLine(Head, Timed, Failure):
     event: Literal["untimed"]
 
 
+class ForgottenLine(Head):
+    """Attempts at a cell do not count, or a sweep is not listed; nothing is removed. forget: the act that wrote the line,
+    8 hex digits. A line without a key is about the sweep of that name that was made at `created`."""
+
+    event: Literal["forgotten"]
+    forget: str
+    key: NotRequired[str]
+    attempts: NotRequired[list[str]]  # those that the writer knew about
+    sweep: NotRequired[str]
+    created: NotRequired[float]
+
+
+class UnforgottenLine(Head):
+    """An act of forgetting is taken back, for one cell or for its sweep."""
+
+    event: Literal["unforgotten"]
+    forget: str
+    key: NotRequired[str]
+    sweep: NotRequired[str]
+    created: NotRequired[float]
+
+
 class WorkerName(TypedDict):
     """The worker that a `worker` line is about."""
 
@@ -207,7 +231,7 @@ class WorkerLine(Head, WorkerName):
 
 
 OfCell = StartLine | ResultLine | FailureLine | RequeuedLine | MeasuredLine | UnscoredLine
-CellLine = OfCell | LatencyLine | UntimedLine
+CellLine = OfCell | LatencyLine | UntimedLine | ForgottenLine | UnforgottenLine
 Line = CellLine | WorkerLine
 
 # {event: fields that the ledger uses without a check}.
@@ -220,6 +244,8 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "unscored": frozenset({"key", "time"}),
     "latency": frozenset({"key", "time", "run", "generation", "seconds", *LATENCY}),
     "untimed": frozenset({"key", "time", "run", "kind", "error"}),
+    "forgotten": frozenset({"time", "forget"}),
+    "unforgotten": frozenset({"time", "forget"}),
     "worker": frozenset({"run", "pack"}),
 }
 NOTHING: frozenset[str] = frozenset()

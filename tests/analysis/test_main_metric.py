@@ -11,7 +11,7 @@ import pytest
 
 from blip2sweep.analysis.main_metric import by_other_rules, main_metric, metric_of, metrics_of
 from blip2sweep.metrics.statistics import CORE, METRICS, by_order, main_metrics
-from blip2sweep.reporting.terminal import short_table
+from blip2sweep.reporting.short_table import short_table
 from tests.composing import plan
 
 NAN = math.nan

@@ -46,6 +46,21 @@ def test_a_machine_without_gpu_and_slurm_is_warned_not_failed(tmp_path: Path, mo
     assert (states["gpu"], states["slurm"]) == (WARN, WARN)
 
 
+@pytest.mark.parametrize("answering", [(), ("sinfo",)])
+def test_an_unused_sbatch_is_warned_of_not_failed(
+    answering: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distribution's package without a controller, as on a laptop: nothing that runs here needs it."""
+    for name in ("sbatch", "sinfo", "scontrol"):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {int(name not in answering)}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (check,) = (c for c in examine(tmp_path) if c.name == "slurm")
+    assert check.state == WARN
+    assert f"sbatch is here, and {'scontrol' if answering else 'sinfo'} gets no answer" in check.message
+    assert "hydra/launcher=local works" in check.message
+
+
 def test_bad_names(tmp_path: Path) -> None:
     refused(blip2sweep("doctor", "--model", "tinny", cwd=tmp_path), "did you mean 'tiny'")
     refused(blip2sweep("doctor", "--anchor", "sed", cwd=tmp_path), "did you mean 'seed'")

@@ -15,8 +15,8 @@ from blip2sweep.commands.import_results import import_what
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.importing.table_csv import Options
 from blip2sweep.reporting.figures import figures
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import Selection, select
-from blip2sweep.reporting.terminal import short_table
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from tests.checkpoints import fails

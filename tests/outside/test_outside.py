@@ -27,7 +27,8 @@ from blip2sweep.planning.packs import write_packs
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal, Ledger
-from blip2sweep.results.sweeps import Sweep, find_sweep, outside_code
+from blip2sweep.results.sweep_code import outside_code
+from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.tasks.task import _with_metrics
 from blip2sweep.wire.pack import OutsideCode, pack_of
 from blip2sweep.workers.worker import CELL_FAILED, run_pack

@@ -15,8 +15,6 @@ from blip2sweep import outside
 from blip2sweep.__main__ import main
 from blip2sweep.cache import disk as cache
 from blip2sweep.models.checkpoints import inspect
-from blip2sweep.outside import files
-from blip2sweep.outside.packages import packaged
 from blip2sweep.planning.packs import read_pack
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.scoring_service import Service
@@ -30,9 +28,7 @@ from blip2sweep.workers.worker import run_pack
 
 def forget() -> None:
     """As in a new process, for code from outside."""
-    packaged.cache_clear()
-    for known in (files.known, files.imported, outside.required):
-        known.clear()
+    outside.forget()
 
 
 class ScoringHere:

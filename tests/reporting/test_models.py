@@ -23,10 +23,10 @@ from blip2sweep.reporting.figure import roles_of
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.models_page import folder_names
 from blip2sweep.reporting.prices import terminal_prices
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import load_source
 from blip2sweep.reporting.sources import load_sources
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import short_table
 from tests.command_line import blip2sweep
 from tests.reporting.two_models import BLIP2, LLAVA, cells, sweep
 from tests.synthetic import entry
@@ -175,7 +175,7 @@ def test_models_of_two_dtypes_or_tasks_are_refused(tmp_path: Path, column: str) 
         load_sources(tmp_path)
 
 
-def test_one_model_of_two_weights_is_refused(tmp_path: Path) -> None:
+def test_of_two_weights_of_one_model_all_cells_are_those_with_more(tmp_path: Path) -> None:
     sweep(tmp_path, TWO)
     sweep(
         tmp_path,
@@ -184,8 +184,10 @@ def test_one_model_of_two_weights_is_refused(tmp_path: Path) -> None:
         identity={"tiny": {"weights": "x"}},
         name="second",
     )
-    with pytest.raises(UserError, match="cells of 2 kinds of weights are not compared"):
-        load_sources(tmp_path, all_cells=True)
+    sources = load_sources(tmp_path, all_cells=True)
+    tiny = sources.models[sources.names.index("tiny")]
+    assert tiny.cells["weights"].map(str).nunique() == 1
+    assert any(line.startswith("tiny: left out, ") and "cells of weights tiny" in line for line in sources.meant)
 
 
 def test_a_model_without_a_baseline_is_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -340,8 +342,9 @@ def test_models_that_share_no_role_have_a_panel_each(
 
 def drawing(table: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figure that is saved."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    monkeypatch.setattr(plt, "close", lambda figure: None)
+    saved, save = list[Figure](), Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda own, *to, **how: (saved.append(own), save(own, *to, **how)))
     assert draw_dropoff(table, path / "d.png")
-    return plt.gcf()
+    return saved[-1]

@@ -10,9 +10,10 @@ import pytest
 
 from blip2sweep.reporting import terminal
 from blip2sweep.reporting.dropoff import draw_dropoff
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.table_text import latex
-from blip2sweep.reporting.terminal import fitted, short_table
+from blip2sweep.reporting.table_text import Shown, latex
+from blip2sweep.reporting.terminal import fitted
 from tests.command_line import blip2sweep
 from tests.synthetic import build, entry
 
@@ -125,11 +126,12 @@ def test_a_recipe_of_two_widths_is_no_point_between_them(tmp_path: Path, monkeyp
 
 def drawn(table: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The figure that is saved."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    monkeypatch.setattr(plt, "close", lambda figure: None)
+    saved, save = list[Figure](), Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda own, *to, **how: (saved.append(own), save(own, *to, **how)))
     assert draw_dropoff(table, path / "d.png")
-    return plt.gcf()
+    return saved[-1]
 
 
 def test_the_picture_has_every_task_and_says_what_it_leaves_out(
@@ -158,7 +160,7 @@ def test_a_rise_is_drawn_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_latex_and_markup_are_text() -> None:
-    assert r"a\_b\{c\}\textbackslash{}d" in latex(pd.DataFrame({"part": ["a_b{c}\\d"]}))
+    assert r"a\_b\{c\}\textbackslash{}d" in latex(Shown(pd.DataFrame({"part": ["a_b{c}\\d"]})))
     drawn = terminal.rich_table(pd.DataFrame({"part": ["[red]x"]}), "sweep csv-[bold]")
     assert str(drawn.title) == "sweep csv-[bold]"
 

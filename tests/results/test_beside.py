@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blip2sweep.commands.rescore import score_results
-from blip2sweep.reporting.terminal import short_table
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from tests.ledgers import jobs, launched, ran

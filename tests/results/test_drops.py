@@ -52,6 +52,7 @@ def result(output_dir: Path, journal: Journal, key: str, baseline: str, seed: in
         score(output_dir, name, seed)
     columns = {
         "model": "m",
+        "dtype": "float32",
         "part": "none" if key == baseline else "vit",
         "semantics": 1,
         "recipe_json": "[]",
@@ -228,7 +229,7 @@ def test_a_cell_without_samples_has_no_metrics_and_harms_no_other(tmp_path: Path
     nothing = Predictions([], [], [], [], [], [])
     write_predictions(tmp_path, name := stem("a" * 12, nothing.hash), nothing)
     write_statistics(tmp_path, name, {"vqa": np.zeros((0, 10))})
-    columns = {"part": "vit", "semantics": 1, "recipe_json": "[]", "baseline": "b" * 12}
+    columns = {"part": "vit", "dtype": "float32", "semantics": 1, "recipe_json": "[]", "baseline": "b" * 12}
     journal.write("result", key="a" * 12, predictions=nothing.hash, columns=columns)
     table = collect(tmp_path).set_index("key")
     assert np.isnan(table.loc["a" * 12, "vqa_accuracy"])

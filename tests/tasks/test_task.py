@@ -24,9 +24,9 @@ from blip2sweep.models import architecture
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.metric_text import metric_text
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import short_table
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import read_predictions, stem, write_predictions

@@ -171,10 +171,7 @@ def test_nobody_asked(tmp_path: Path) -> None:
     assert script(tmp_path, "set -e", "bash -c 'exit 3'", teardown="touch gone; rm gone") == (3, [])
 
 
-def test_a_sites_own_lines_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sbatch", "srun"):
-        fake(tmp_path / "bin", name, "exit 1")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+def test_a_sites_own_lines_stay(tmp_path: Path) -> None:
     launcher = {"setup": ["module load cuda"], "srun_args": ["--kill-on-bad-exit=1", "--mpi=none"], "timeout_min": 5}
     lines = sbatch_script(launcher, 3, tmp_path).splitlines()
     (srun,) = (line for line in lines if line.startswith("srun "))

@@ -24,8 +24,8 @@ from blip2sweep.compression.quantize.threads import fixed_threads
 from blip2sweep.config.overrides import normalise
 from blip2sweep.errors import UserError
 from blip2sweep.models.load import Loaded, load
+from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.terminal import short_table
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal
 from blip2sweep.results.predictions import second_runs
