@@ -48,6 +48,15 @@ def place() -> int | None:
     return found.start if found else None
 
 
+@pytest.hookimpl(tryfirst=True)  # ahead of xdist, which reads the groups
+def pytest_collection_modifyitems(items: Sequence[pytest.Function]) -> None:
+    """What a file makes once for all its tests is made in one process, not in each."""
+    for item in items:
+        shared = any(made.scope == "module" for found in item._fixtureinfo.name2fixturedefs.values() for made in found)
+        if shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Of several processes each collects; the one that started them collects nothing, and tells."""
     if items and items[0].config.option.markexpr:

@@ -30,6 +30,7 @@ from tests.outside.typed import workers_here
 QUANT = "# @package quant\nmethod: toy_shift\nbits: 4\n"
 
 
+@pytest.mark.thorough
 def test_functions_stay_functions_when_every_module_is_imported() -> None:
     code = (
         "import importlib, inspect, pkgutil, blip2sweep\n"

@@ -42,24 +42,39 @@ def texts(path: Path) -> Iterator[str]:
     yield from re.findall(r"#.*", source)
 
 
-@pytest.mark.parametrize("path", [p for p in sources(".py") if not where(p).startswith(MAY)], ids=where)
-def test_no_part_is_spelled_in_code(path: Path) -> None:
-    assert not {w for text in texts(path) for w in words(text)} & OWN
+def rooms(paths: list[Path]) -> dict[str, list[Path]]:
+    """Files by the folder they lie in."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(path.parent.relative_to(ROOT).as_posix(), []).append(path)
+    return found
 
 
-@pytest.mark.parametrize("path", sources(".py"), ids=where)
-def test_nothing_asks_for_a_family(path: Path) -> None:
-    assert "family ==" not in path.read_text()
+CODE = rooms(sources(".py"))
+PAGES = sources(".js", ".html")
+FILES = rooms(sorted((ROOT / "conf").rglob("*.yaml")))
 
 
-@pytest.mark.parametrize("path", sources(".js", ".html"), ids=where)
+@pytest.mark.parametrize("folder", [name for name in CODE if not f"{name}/".startswith(MAY)])
+def test_no_part_is_spelled_in_code(folder: str) -> None:
+    spelled = {where(path): {w for text in texts(path) for w in words(text)} & OWN for path in CODE[folder]}
+    assert not {path: own for path, own in spelled.items() if own}
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_nothing_asks_for_a_family(folder: str) -> None:
+    assert not [where(path) for path in CODE[folder] if "family ==" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=where)
 def test_no_part_is_spelled_in_the_page(path: Path) -> None:
     assert not words(path.read_text()) & OWN
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=where)
-def test_only_model_files_spell_parts(path: Path) -> None:
-    assert path.parent.name == "model" or not words(path.read_text()) & OWN
+@pytest.mark.parametrize("folder", FILES)
+def test_only_model_files_spell_parts(folder: str) -> None:
+    spelled = {where(path): words(path.read_text()) & OWN for path in FILES[folder] if path.parent.name != "model"}
+    assert not {path: own for path, own in spelled.items() if own}
 
 
 def test_the_walk_sees_strings_identifiers_and_docstrings(tmp_path: Path) -> None:

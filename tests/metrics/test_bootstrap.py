@@ -55,6 +55,7 @@ def _fresh(ids: list[str]) -> Weights:
     return _weights.__wrapped__(tuple(ids), 50, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.xdist_group("java")
 def test_equals_recomputing_on_resampled_lists(pycocoevalcap: Pycocoevalcap) -> None:
     references = [

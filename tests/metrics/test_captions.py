@@ -196,6 +196,7 @@ def test_one_meteor_process_serves_two_threads() -> None:
     assert all((array == expected).all() for array in found)
 
 
+@pytest.mark.thorough
 def test_a_dead_meteor_is_one_line_and_starts_again() -> None:
     process = meteor.shared_meteor()
     before = process.statistics([["a dog"]], ["a dog"])

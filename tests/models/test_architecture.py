@@ -131,6 +131,7 @@ def test_parts_that_are_no_pieces_of_the_architecture_are_refused(config: dict[s
     assert any(words in str(caught.value) for words in said.split("|"))
 
 
+@pytest.mark.thorough
 def test_a_users_model_with_other_names_runs(tmp_path: Path) -> None:
     config = renamed(permuted(tiny_config(), ("llm", "vit", "qformer")))
     (tmp_path / "site" / "model").mkdir(parents=True)

@@ -154,6 +154,7 @@ def test_the_picture_of_blocks_has_a_second_row_for_the_likelihood(tmp_path: Pat
     assert high[0] > 1.3 * high[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("settings", [8, 22])
 def test_pictures_of_many_settings(tmp_path: Path, settings: int) -> None:
     """22 panels side by side had no room; now they come in rows, and what is left out is said."""

@@ -89,6 +89,7 @@ def forget(output_dir: Path) -> None:
     (output_dir / "table.parquet").unlink()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["shapes_caption", "shapes_vqa"])
 def test_workers_measure_what_makers_of_tables_would(tmp_path: Path, task: str) -> None:
     assert run(jobs(f"task={task}", "quant.bits=2,4"), tmp_path) == 0

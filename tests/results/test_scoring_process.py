@@ -50,6 +50,7 @@ def names(output_dir: Path) -> list[str]:
     return [stem(r["key"], r["predictions"]) for r in Ledger(output_dir).refresh().results()]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["shapes_caption", "shapes_vqa"])
 def test_a_worker_ends_when_everything_is_scored(tmp_path: Path, task: str) -> None:
     these = jobs(f"task={task}", "quant.bits=2,4,8")
@@ -62,6 +63,7 @@ def test_a_worker_ends_when_everything_is_scored(tmp_path: Path, task: str) -> N
         assert all(np.array_equal(found[k], wanted[k], equal_nan=True) for k in wanted)
 
 
+@pytest.mark.thorough
 def test_when_the_scorer_is_killed_rows_stay_and_rescore_mends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ScoringProcess._start
 

@@ -204,6 +204,7 @@ def all_gone(pids: Path) -> bool:
     return False
 
 
+@pytest.mark.thorough
 def test_what_hangs_is_killed_with_its_children_and_the_others_are_scored(tmp_path: Path, stuck: Path) -> None:
     process = ScoringProcess(tmp_path, minutes=0.05)
     cells = [predicted(tmp_path, *words) for words in (("quant.bits=2",), ("task=shapes_vqa", "quant.bits=2"))]

@@ -55,6 +55,7 @@ def test_what_ships_is_what_was_written(processor: BlipProcessor) -> None:
     assert processor.tokenizer.get_vocab() == BlipProcessor.from_pretrained(FOLDER).tokenizer.get_vocab()
 
 
+@pytest.mark.thorough
 def test_it_finds_captions_and_two_bits_cost_it() -> None:
     """40 pictures and 200 captions: by chance 1 in 40 captions of a picture comes first, and 1 picture in 40."""
     made = jobs("model=tiny-itm", "task=shapes_retrieval", "task.k=8", "part=none,all", "quant.bits=2", limit=40)

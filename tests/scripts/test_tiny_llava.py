@@ -174,6 +174,7 @@ def test_a_killed_training_ends_with_the_same_bytes(trained: str, made: LlavaPro
     assert _train(tmp_path, made) == trained
 
 
+@pytest.mark.thorough
 def test_a_longer_training_is_the_same_run_until_it_cools(
     made: LlavaProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", COMMANDS, ids=[f"{i}-{shlex.split(c)[2]}" for i, c in enumerate(COMMANDS)])
 def test_a_command_of_the_page_runs_on_its_miniature(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -191,6 +191,7 @@ def test_sbatch_does_not_hear_of_it(tmp_path: Path) -> None:
 # ---- commands
 
 
+@pytest.mark.thorough
 def test_a_sweep_has_the_keys_of_one_process_and_retry_runs_as_many(tmp_path: Path) -> None:
     words = ["-m", *WORDS, "hydra.launcher.processes_per_cell=2", "sweep_name=s"]
     failing = {"BLIP2SWEEP_DUMMY": json.dumps({"raise": ["vit:all:all=rtn2"]})}

@@ -93,6 +93,7 @@ def types(xml: Path) -> list[tuple[str, str]]:
     return [(str(x.get("name")), str(x[0].get("element_type"))) for x in layers]
 
 
+@pytest.mark.thorough
 def test_what_is_kept_is_not_made_again_and_a_cut_file_is(
     answered: Answered, cell: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

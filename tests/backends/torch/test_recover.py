@@ -40,6 +40,7 @@ def told_of(runner: TorchBackend, job: dict[str, Any]) -> Row:
     return told(runner(job))  # type: ignore[arg-type]
 
 
+@pytest.mark.thorough
 def test_merged_and_unmerged_write_the_same_and_train_once(monkeypatch: pytest.MonkeyPatch) -> None:
     merged, beside = (planned(f"recover.merge={m}", "recover.holdout=0") for m in ("true", "false"))
     runner = backend()
