@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     settle_user()
     words = list(sys.argv[1:] if argv is None else argv)
+    words = ["--help", *words[1:]] if words[:1] == ["help"] else words  # as git, pip and others have it
     prepare()
     if words[:1] == ["plan"] and not {"--help", "-h"} & set(words):
         sys.exit(guarded(lambda: run_hydra(words[1:], plan_only=True)))

@@ -30,7 +30,7 @@ def every_kind(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.Data
     if not rows:
         return pd.DataFrame(columns=["kind", "what", "how", "key"])
     out = pd.DataFrame(rows)
-    out["kept_low"], out["kept_high"] = retained_ends(out["key"], draws)
+    out["retained_low"], out["retained_high"] = retained_ends(out["key"], draws)
     first = {what: i for i, what in reversed(list(enumerate(out["what"])))}
     out = out.sort_values("what", key=lambda names: names.map(first), kind="stable").reset_index(drop=True)
     known = [c for c in COSTS if c in cells and cells[c].notna().any()]

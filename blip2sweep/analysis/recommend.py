@@ -20,6 +20,7 @@ from blip2sweep.analysis.holdout import Holdout, holdout
 from blip2sweep.analysis.knapsack import Problem, problems
 from blip2sweep.analysis.predict import predictable
 from blip2sweep.analysis.recipes import Entry, entries
+from blip2sweep.analysis.time_limit import fast_enough
 from blip2sweep.analysis.within_limit import widths_within
 from blip2sweep.canonical import canonical_json
 from blip2sweep.console.quoting import yaml_text
@@ -68,19 +69,24 @@ def recommend(
     max_drop: float | None = None,
     measured: pd.DataFrame | None = None,
     held: HeldBy | None = None,
+    max_latency: float | None = None,
 ) -> Choice:
     """The best choice over all cells, settings and widths.
 
     cells: what predictions are fitted on. measured: the cells that compete with predictions, `cells` where it is not
     given. draws: of both. max_bytes: of the whole model. max_drop: a share of the baseline; with it, the choice is the
     smallest that keeps it, or the one that loses least where none does. held: what the format holds that it is for, where
-    there is one; nothing else competes.
+    there is one; nothing else competes. max_latency: a share of the time of the baseline in the same turns; with it, timed cells
+    alone compete.
     The choice is made on one half of the images and its metric is of the other half. Without outputs all scores serve
     as both, and `held_out` is False; where some cells have outputs, those without do not compete. Raises UserError
     where no recipe is small enough, or none was run.
     """
     pool = predictable(cells if measured is None else measured, metric)
-    known = _small_enough(_measured(pool, metric, draws, max_drop, held), max_bytes)
+    measured_cells = _measured(pool, metric, draws, max_drop, held)
+    if max_latency is not None:
+        return _timed(measured_cells, fast_enough(pool, max_latency), max_bytes, max_drop)
+    known = _small_enough(measured_cells, max_bytes)
     guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop, held)
     guessed = [c for c in guessed if not _was_run(c, known)]
     if refusals and not guessed and not any(c.entries and c.within for c in known):
@@ -90,6 +96,19 @@ def recommend(
     best = _best([*known, *guessed], max_drop)
     why = str(refusals[0]) if refusals and not guessed else None
     return replace(best, instead=_instead(best, known, guessed, max_drop), unpredicted=why)
+
+
+def _timed(known: Sequence[Choice], fast: pd.DataFrame, max_bytes: int | None, max_drop: float | None) -> Choice:
+    """The best of the cells that are fast enough. Raises UserError where none of them is small enough or held."""
+    of_speed = [c for c in known if c.key in set(fast["key"])]
+    small = _small_enough(of_speed, max_bytes)
+    if not small:
+        least = min((c.model_bytes for c in of_speed), default=None)
+        why = f"; the smallest that is fast enough has {least} bytes" if least is not None else ""
+        raise UserError(
+            f"no timed cell is fast and small enough{why}; right: a larger limit, or more cells with analysis.latency=true"
+        )
+    return _best(small, max_drop)
 
 
 def _instead(best: Choice, known: Sequence[Choice], guessed: Sequence[Choice], max_drop: float | None) -> Choice | None:
@@ -215,7 +234,8 @@ def _choose(problem: Problem, halves: Holdout, max_bytes: int | None, max_drop: 
                   second.base - value, second.base, held_out, low, high)  # fmt: skip
 
 
-def recipe_file(choice: Choice, comments: Mapping[str, str]) -> str:
-    """The YAML that `recipe_file=` reads. comments: {word: text}, one line each at its head."""
+def recipe_file(choice: Choice, comments: Mapping[str, str], made_of: Mapping[str, object] | None = None) -> str:
+    """The YAML that `recipe_file=` reads. comments: {word: text}, one line each at its head. made_of: the model and its
+    weights, for who takes the file alone."""
     head = "".join(f"# {k}: {v}\n" for k, v in comments.items())
-    return head + yaml_text({"targets": choice.entries})
+    return head + yaml_text({"targets": choice.entries, **({"source": dict(made_of)} if made_of else {})})

@@ -28,9 +28,9 @@ OWN = (
     "seed",
     *SHOWN,
 )  # what is a column of its own, or says nothing to people
-COLUMNS = ["key", *CURVE, "steps", "chosen", "seed", "merged", "model_bytes", "value", "kept", "kept_low", "kept_high",
+COLUMNS = ["key", *CURVE, "steps", "chosen", "seed", "merged", "model_bytes", "value", "retained", "retained_low", "retained_high",
            "drop", "drop_low", "drop_high", "control", "drop_control", "drop_control_low", "drop_control_high",
-           "kept_control", "is_control", "point"]  # fmt: skip
+           "retained_control", "is_control", "point"]  # fmt: skip
 
 
 def recovery(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def recovery(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFr
 
     `what`: what was done before the recovery, *uncompressed* for a control. `how`: the recovery without its steps and
     seed, with the training samples where these vary. `steps`: those trained; `chosen`: the one that held-out images
-    chose. `kept`: in % of the baseline; its interval is that of the ratio. `kept_control`: in % of the control.
+    chose. `retained`: in % of the baseline; its interval is that of the ratio. `retained_control`: in % of the control.
     `drop_control`: control − cell, with its interval. Each curve has one row at each number of steps, of the lowest
     seed; others have `point` set.
     """
@@ -54,7 +54,7 @@ def recovery(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFr
             first = known.get(identity(before_recovery(recipe), str(row.get("calibrated_on", ""))))
             rows += _rows(row, None if first is None else every[first], recipe, varied, metric)
     out = pd.DataFrame(rows).drop_duplicates([*CURVE, "steps", "key"])
-    out["kept_low"], out["kept_high"] = retained_ends(out["key"], draws)
+    out["retained_low"], out["retained_high"] = retained_ends(out["key"], draws)
     out = out.sort_values([*CURVE, "steps", "seed"], kind="stable").reset_index(drop=True)
     return out.assign(point=out.duplicated([*CURVE, "steps"]))[COLUMNS]
 
@@ -91,8 +91,8 @@ def measured(row: Row, metric: str) -> dict[str, object]:
     if row.get("control") == row["key"]:
         found |= {n: math.nan for n in found if "control" in n}
     shares = {
-        "kept": retained(metric, base, found["drop"]),
-        "kept_control": retained(metric, found["control"], found["drop_control"]),
+        "retained": retained(metric, base, found["drop"]),
+        "retained_control": retained(metric, found["control"], found["drop_control"]),
     }
     return {
         "key": row["key"],

@@ -29,7 +29,7 @@ def asked(words: Sequence[str], verbs: Sequence[str]) -> Callable[[], object] | 
     if flags.intersection(COMPLETION):
         return lambda: complete([word for word in words if word not in COMPLETION], verbs)
     if flags.intersection(SCHEMA):
-        return lambda: print_schema([word for word in words if not word.startswith("-")])
+        return lambda: print_schema(_words(words)[0])
     return None
 
 
@@ -72,7 +72,7 @@ def _words(words: Sequence[str]) -> tuple[list[str], Path | None]:
         elif flag in VALUES:
             value = value if given else (rest.pop(0) if rest else "")
             folder = Path(value) if flag in FOLDER else folder
-        elif flag in HELP and value:
+        elif flag in (*HELP, *SCHEMA) and value:
             about.append(value)
     return about, folder
 

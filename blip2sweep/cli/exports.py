@@ -14,7 +14,7 @@ from blip2sweep.console.printing import say
 def export(
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="A cell's key, or its beginning; or one cell as overrides, as quantize takes them."),
+        typer.Argument(help="A cell's key, or its beginning; a recipe file; or one cell as overrides."),
     ] = None,
     to: Annotated[
         tuple[str, Path] | None,
@@ -32,9 +32,10 @@ def export(
     What the format cannot hold is said before anything is computed. The folder is written whole or not at all, with a
     README.md that says how it is loaded.
 
-    \\b
+    \b
       blip2sweep export 49e82300 --to compressed-tensors out
       blip2sweep export 49e82300 --to compressed-tensors out --for vllm
+      blip2sweep export recommended.yaml --to openvino out
       blip2sweep export part=language quant=gptq quant.bits=4 --to compressed-tensors out
     """
     from blip2sweep.commands.export import run_export

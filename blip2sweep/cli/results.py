@@ -184,9 +184,14 @@ def recommend(
     model: Only = None,
     task: Only = None,
     only: Columns = None,
-    max_bytes: Annotated[str | None, typer.Option(help="Size of the whole model, such as 2GB.")] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="Size of the whole model, such as 2GB, or 50% of the original's bytes.")
+    ] = None,
     max_drop: Annotated[str | None, typer.Option(help="Share of the baseline, such as 2%.")] = None,
     ratio: Annotated[str | None, typer.Option(help="Times smaller than at 16 bits a number, such as 3.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Share of the baseline's time in the same run, such as 0.8, among timed cells.")
+    ] = None,
     form: Annotated[
         str | None, typer.Option("--for", help="Only what this can hold: openvino, onnx, compressed-tensors, vllm, ….")
     ] = None,
@@ -199,7 +204,7 @@ def recommend(
     from blip2sweep.reporting.source import load_source, narrowing
 
     source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
-    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio), out, verify, form)
+    lines = run_recommend(source, Budget(max_bytes, max_drop, ratio, latency), out, verify, form)
     say(*source.meant, *lines)
 
 
@@ -223,17 +228,26 @@ def suggest(
 
 
 def quantize(
-    overrides: Annotated[list[str], typer.Argument(help="One cell, such as part=language quant=gptq quant.bits=4.")],
-    to: Annotated[Path, typer.Option("--to", help="A new folder for the checkpoint.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="A cell's key, or its beginning; a recipe file; or one cell as overrides."),
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="A new folder for the checkpoint.")] = None,
     config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
     output_dir: OutputDir = DEFAULT,
 ) -> None:
-    """Write one cell's compressed model, quantized, pruned or sparse, as a safetensors checkpoint, with its recipe."""
-    from blip2sweep.commands.quantize import write_checkpoint
-    from blip2sweep.config.standalone import compose_cell
+    """Write one cell's compressed model, quantized, pruned or sparse, as a safetensors checkpoint, with its recipe.
 
-    config = compose_cell(overrides, config_dir, {"output_dir": str(output_dir)})
-    say_text(write_checkpoint(config, to))
+    Its numbers are not packed: any program that loads the original loads it. `export` writes the packed bits.
+
+    \b
+      blip2sweep quantize 49e82300 --to out
+      blip2sweep quantize recommended.yaml --to out
+      blip2sweep quantize part=language quant=gptq quant.bits=4 --to out
+    """
+    from blip2sweep.commands.quantize import run_quantize
+
+    say(*run_quantize(words or [], to, config_dir, output_dir))
 
 
 def influence(

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from blip2sweep.commands.chosen_cell import chosen_cell
+from blip2sweep.commands.sizes import original_line
 from blip2sweep.console.quiet import quiet
-from blip2sweep.console.quoting import KEY, yaml_text
+from blip2sweep.console.quoting import yaml_text
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.exporting import OWN, Format, format_of
 from blip2sweep.exporting.held import lacks
@@ -17,12 +19,10 @@ from blip2sweep.exporting.whole import taken, whole
 from blip2sweep.files import write_atomic
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.planning.model import planned_model
-from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand, targets, text
 from blip2sweep.recipe.semantics import semantics_of
 from blip2sweep.recipe.size import size
-from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import CellJob, JsonObject, Settings
 from blip2sweep.workers.run_cell import unusable
@@ -46,43 +46,10 @@ def run_export(
         lacking = "no cell" if not words else "no --to"
         raise UserError(f"export: {lacking}; right: such as blip2sweep export KEY --to compressed-tensors DIR")
     format_of(to[0])
-    if is_key(words):
-        job, config = job_of_key(output_dir, words[0]), None
-    else:
-        from blip2sweep.config.standalone import compose_cell
-        from blip2sweep.planning.cell_builder import CellBuilder
-
-        config = compose_cell(words, config_dir, {"output_dir": str(output_dir)})
-        job = CellBuilder()(config).job()
-    settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
-    if config is not None:
-        settings |= Settings(cache=config.get("cache"), cache_gb=config.get("cache_gb"))
-    if to[0] in ON_CPU:
-        settings |= Settings(device="cpu")
-    return export(job, *to, purpose, lambda job: _in_torch(job, settings))
-
-
-def is_key(words: Sequence[str]) -> bool:
-    """Whether the words of the command are one key and no overrides."""
-    return len(words) == 1 and "=" not in words[0]
-
-
-def job_of_key(output_dir: Path, key: str) -> CellJob:
-    """The job of the cell whose key begins so, from the packs of all sweeps; the newest counts.
-
-    Raises UserError for a key of no or several cells, and for a cell that an earlier version planned otherwise.
-    """
-    if not KEY.fullmatch(key):
-        raise UserError(
-            f"{key}: no key and no override; right: the beginning of a key of `blip2sweep table`, or key=value"
-        )
-    sweeps = list_sweeps(output_dir, forgotten=True)  # whose packs may have cells that other sweeps ask for
-    found = {k: job for sweep in sweeps for k, job in sweep_jobs(sweep.folder(output_dir)).items()}
-    keys = sorted(k for k in found if k.startswith(key))
-    if len(keys) != 1:
-        many = f"{len(keys)} cells have such a key ({', '.join(keys[:4])})" if keys else "no pack holds such a cell"
-        raise UserError(f"{key}: {many} in {output_dir}; right: the beginning of one key of `blip2sweep table`")
-    return found[keys[0]]
+    chosen = chosen_cell("export", words, config_dir, output_dir)
+    settings = chosen.settings | Settings(device="cpu") if to[0] in ON_CPU else chosen.settings
+    told = export(chosen.job, *to, purpose, lambda job: _in_torch(job, settings))
+    return [*told, *chosen.notes]
 
 
 def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker) -> list[str]:
@@ -103,7 +70,8 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker)
         write_manifest(folder, form, purpose, job, written, expected)
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
     sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
-    return [told, f"{sizes}; {_compared(written.payload, expected, job['columns'].get('model_bytes'))}", *written.notes]
+    compared = _compared(written.payload, expected, job["columns"].get("model_bytes"))
+    return [told, f"{sizes}; {compared}", original_line(job), *written.notes]
 
 
 def _write_readme(folder: Path, made: Made, form: str, notes: Sequence[str]) -> None:

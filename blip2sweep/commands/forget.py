@@ -79,6 +79,8 @@ def _forget_cell(output_dir: Path, key: str, sweeps: Sequence[Sweep], ledger: Le
     asked = [s.name for s in sweeps if key in s.keys]
     lines = [f"cell {key} ({named}) is forgotten: in no table, and computed again when it is asked for"]
     lines += [f"  asked for by {many(len(asked), 'sweep')}: {some(asked)}"] if asked else []
+    away = [s["host"] for s in attempts.open]
+    lines += [f"  an attempt on {some(away)} has not ended; what it still computes will count"] if away else []
     readers = _readers({key}, ledger)
     if readers:
         lines.append(

@@ -73,10 +73,18 @@ def _compared(other: Path, here: Ledger, there: Ledger, now: Ledger) -> list[str
 
 
 def _differ(key: str, here: Ledger, there: Ledger) -> bool:
-    one, two = here.attempts[key].result, there.attempts[key].result
-    assert one is not None
-    assert two is not None
-    return attempt_id(one) != attempt_id(two) and differ([one, two])
+    """Whether the results of a key here and there do not know each other, and have other outputs."""
+    one, two = here.attempts[key], there.attempts[key]
+    assert one.result is not None
+    assert two.result is not None
+    known = attempt_id(one.result) in _known(two) or attempt_id(two.result) in _known(one)
+    return not known and differ([one.result, two.result])
+
+
+def _known(attempts: Attempts) -> set[str]:
+    """The attempts whose results are in a ledger, or that the one that counts replaced."""
+    replaced = attempts.result.get("replaces", []) if attempts.result else []
+    return {*attempts.all_results, *replaced}
 
 
 def _winner(other: Path, before: Attempts, now: Attempts) -> str:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from blip2sweep.commands.other_users import user_name
+from blip2sweep.console.remarks import remark
+from blip2sweep.errors import UserError
 from blip2sweep.files import json_bytes, write_new
 from blip2sweep.results.forgotten import forgotten_sweeps, write_forgotten
 from blip2sweep.results.merging import Copies, copy_files
-from blip2sweep.results.sweeps import Sweep, list_sweeps
+from blip2sweep.results.sweeps import Sweep, check_name, list_sweeps
 
 
 def merge_sweeps(other: Path, output_dir: Path) -> list[tuple[str, str]]:
@@ -22,7 +24,7 @@ def merge_sweeps(other: Path, output_dir: Path) -> list[tuple[str, str]]:
     """
     here = {(s.created, s.command): s for s in list_sweeps(output_dir, forgotten=True)}
     new = list[tuple[str, str]]()
-    for there in list_sweeps(other, forgotten=True):
+    for there in filter(_has_a_name, list_sweeps(other, forgotten=True)):
         known = here.get((there.created, there.command))
         if known is None:
             known = _added(replace(there, of_user=_whose(other, there)), output_dir)
@@ -32,6 +34,16 @@ def merge_sweeps(other: Path, output_dir: Path) -> list[tuple[str, str]]:
             both.write(output_dir)
         copy_files(_files(other, there, output_dir, known), f"packs and logs of {there.name}")
     return new
+
+
+def _has_a_name(sweep: Sweep) -> bool:
+    """Whether a sweep's name is that of a folder, and leads nowhere else. Another one is named and left out."""
+    try:
+        check_name(sweep.name)
+    except UserError as error:
+        remark(f"a sweep is left out: {error}")
+        return False
+    return True
 
 
 def _whose(other: Path, sweep: Sweep) -> str | None:

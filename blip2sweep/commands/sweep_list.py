@@ -10,7 +10,7 @@ from typing import TypedDict
 from blip2sweep.console.printing import cell, console, say, say_text
 from blip2sweep.console.remarks import many, some
 from blip2sweep.errors import UserError
-from blip2sweep.results.forgotten import forgotten_sweeps
+from blip2sweep.results.forgotten import acts
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import Sweep, list_sweeps
 from blip2sweep.running.queue import QueueState
@@ -35,18 +35,25 @@ def print_sweeps(output_dir: Path, fmt: str) -> None:
     """Print the sweeps, the newest last. Raises UserError for an unknown format, and for a folder without sweeps."""
     if fmt not in FORMATS:
         raise UserError(f"--format {fmt}: unknown format; right: {' or '.join(FORMATS)}")
-    found, gone = listed(output_dir), forgotten_sweeps(output_dir)
-    hidden = [s.name for s in list_sweeps(output_dir, forgotten=True) if (s.name, s.created) in gone]
-    if not found and not hidden:
+    found, gone = listed(output_dir), forgotten(output_dir)
+    if not found and not gone:
         raise UserError(f"{output_dir}: no sweep here; right: --output-dir of a sweep, or run one")
     if fmt == "json":
         say_text(json.dumps(found, indent=2))
         return
     _print(found)
-    if hidden:
-        say(
-            f"forgotten: {many(len(hidden), 'sweep')} ({some(hidden)}); `blip2sweep forget --undo NAME` brings one back"
-        )
+    if gone:
+        say(f"forgotten: {gone}; `blip2sweep forget --undo` takes the last back")
+
+
+def forgotten(output_dir: Path) -> str:
+    """`2 sweeps (one, two), 7 cells`; empty where nothing is."""
+    there = acts(output_dir)
+    hidden = {sweep for act in there for sweep in act.sweeps}
+    names = [s.name for s in list_sweeps(output_dir, forgotten=True) if (s.name, s.created) in hidden]
+    cells = {key for act in there for key in act.keys}
+    told = [f"{many(len(names), 'sweep')} ({some(names)})"] if names else []
+    return ", ".join([*told, *([many(len(cells), "cell")] if cells else [])])
 
 
 def listed(output_dir: Path) -> list[Listed]:

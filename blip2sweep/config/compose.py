@@ -74,9 +74,14 @@ class Composer:
         check_keys(parse(arguments), self.options)
 
     def options(self, group: str) -> list[str]:
-        """The choices of a config group. A file whose name begins with `_` is a piece of other files and no choice."""
-        names = self.loader.get_group_options(group, ObjectType.CONFIG, config_name="config", overrides=self._searched)
-        return [n for n in names if not n.startswith("_")]
+        """The choices of a config group, those in its folders as `folder/name`. A file whose name begins with `_` is a piece
+        of other files and no choice."""
+        names = [n for n in self._listed(group, ObjectType.CONFIG) if not n.startswith("_")]
+        inner = self._listed(group, ObjectType.GROUP)
+        return [*names, *(f"{folder}/{name}" for folder in inner for name in self.options(f"{group}/{folder}"))]
+
+    def _listed(self, group: str, kind: ObjectType) -> list[str]:
+        return self.loader.get_group_options(group, kind, config_name="config", overrides=self._searched)
 
     def config(self, job: Job) -> dict[str, Any]:
         """The resolved config of one cell as a plain dict. Sections that no override changes are shared objects."""
@@ -115,10 +120,8 @@ class Composer:
         Raises UserError for a study that is not a list of them.
         """
         chosen = next((o for o in job if o.startswith("study=")), None) or named(job)
-        if chosen is None or chosen in ("study=null", "study=None"):
-            return None
-        lists = self._base((chosen,))[1]["study"]
-        return None if lists is None else self._checked_study(lists, chosen)
+        lists = self._base((chosen,))[1]["study"] if chosen else None
+        return None if lists is None or chosen is None else self._checked_study(lists, chosen)
 
     def _checked_study(self, lists: object, chosen: str) -> list[list[str]]:
         texts = isinstance(lists, list) and all(

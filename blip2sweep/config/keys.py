@@ -92,8 +92,10 @@ def groups(*roots: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for root in (package_root(), *roots):
         for path in sorted(root.glob("*/**/*.yaml")):
-            group = found.setdefault(path.parent.relative_to(root).as_posix(), [])
-            group += [path.stem] if not path.name.startswith("_") and path.stem not in group else []
+            parts = path.relative_to(root).with_suffix("").parts
+            depth = 2 if parts[0] == "hydra" else 1  # hydra/launcher is a group; experiment/mine/a is a choice `mine/a`
+            group, name = found.setdefault("/".join(parts[:depth]), []), "/".join(parts[depth:])
+            group += [name] if not path.name.startswith("_") and name not in group else []
     return found
 
 

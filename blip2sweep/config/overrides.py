@@ -119,6 +119,7 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
                 f"{override.input_line}: a list, and a cell has one value; right: -m {key}={inner} for a sweep"
             )
         if key in GROUPS:
+            _refuse_null(override)
             if options and not isinstance(override.value(), Glob):
                 _check_choice(override, options(key))
         elif not key.startswith((*FREE, *OPEN)) and key not in keys:
@@ -138,9 +139,16 @@ def _refuse_sweep(override: Override) -> None:
         raise UserError(f"{text}: several values of one setting; right: {right}")
 
 
+def _refuse_null(override: Override) -> None:
+    """Hydra takes no null for a choice. `none` is one, where a group has it."""
+    if not isinstance(override.value(), Glob) and None in values(override):
+        key = override.key_or_group
+        raise UserError(f"{override.input_line}: null is no choice of {key}; right: leave it out, or {key}=NAME")
+
+
 def _check_choice(override: Override, options: list[str]) -> None:
     for value in values(override):
-        if str(value) not in (*options, "None", "null"):
+        if str(value) not in options:
             raise UserError(
                 f"{override.key_or_group}={value}: no such {override.key_or_group}; {nearest(str(value), options)}"
             )

@@ -103,8 +103,6 @@ def write(
     made.loaded.processor.save_pretrained(to)
     save_torch_state_dict(tensors, to, max_shard_size=SHARD, metadata={"format": "pt", **(metadata or {})})
     _amend(to / "config.json", layout, quantization)
-    for path in to.glob("*.safetensors"):  # which their library lets nobody else read
-        path.chmod((to / "config.json").stat().st_mode)
     return sum(x.numel() * x.element_size() for x in tensors.values())
 
 

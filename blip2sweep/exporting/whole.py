@@ -39,6 +39,7 @@ def whole(folder: Path) -> Iterator[Path]:
         _sweep(folder)
         part.mkdir()
         yield part
+        _let_read(part)
         _sync(part)
         part.rename(folder)  # onto a folder only where it is empty
         sync_folder(folder.parent)
@@ -48,6 +49,15 @@ def whole(folder: Path) -> Iterator[Path]:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
             raise UserError(f"{folder}: cannot be written ({why}); right: a folder with space") from error
         raise
+
+
+def _let_read(folder: Path) -> None:
+    """Let everybody read and write the files whom the user's umask lets, which the folder itself shows. The library of
+    safetensors lets nobody else read what it writes."""
+    let = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(let | (path.stat().st_mode & 0o111))
 
 
 def _sync(folder: Path) -> None:

@@ -24,7 +24,7 @@ from blip2sweep.rows import Id
 from blip2sweep.tasks.predictions import Predictions
 
 MOST_CELLS = 2000
-THUMBNAILS, SIDE = 400, 112
+THUMBNAILS, SIDE = 400, 192
 
 
 def packed(data: object) -> str:
@@ -145,7 +145,7 @@ def _references(path: Path) -> dict[Id, list[str]]:
 
 
 def thumbnail(path: Path) -> str | None:
-    """The picture as a data URI of at most 112 pixels a side; None where it cannot be read."""
+    """The picture as a data URI, at most SIDE pixels a side; None where it cannot be read."""
     from blip2sweep.tasks.content import content_of
     from blip2sweep.tasks.pictures import decode
 
@@ -155,5 +155,5 @@ def thumbnail(path: Path) -> str | None:
     except Exception:  # Pillow raises nearly anything for a broken file
         return None
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=70)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    small.save(buffer, "WEBP", quality=50, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

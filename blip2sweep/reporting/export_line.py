@@ -36,17 +36,35 @@ def _held(source: Source, form: str, purpose: str | None = None) -> HeldBy:
     return HeldBy(form, purpose, source.section, anatomy)
 
 
-def export_line(source: Source, held: HeldBy | None, entries: Sequence[Entry], key: str | None) -> str | None:
-    """The line with the command that writes a recipe's model; None where no usual format holds it.
+def export_line(
+    source: Source, held: HeldBy | None, entries: Sequence[Entry], key: str | None, words: Sequence[str]
+) -> str | None:  # fmt: skip
+    """The line with the command that writes a recipe's model: packed in a format, or as a plain checkpoint where no usual
+    format holds it; None where it is neither.
 
-    held: of the format that was asked for. key: of its cell; None where it has to be measured first.
+    held: of the format that was asked for. key: of its cell; None where it has to be measured first. words: those that mean
+    the same cell where its key is not known here.
     """
     held = held or usual(source, entries)
-    if held is None:
+    known = key is not None and (key in source.jobs or key in pack_jobs(source.output_dir))  # it may just have been run
+    means = [key] if known and key is not None else words
+    first = "" if known else "once it is measured, "
+    if held is not None:
+        return f"{first}export it: {command('export', source, held.form, held.name, held.purpose, means)}"
+    if _backend(source) != TORCH:
         return None
-    known = key if key in source.jobs or key in pack_jobs(source.output_dir) else None  # it may just have been run
-    first = "" if known else "then, with the key of its row, "
-    return f"{first}export it: {export_command(source, held, known)}"
+    return f"{first}write it as a checkpoint: {command('quantize', source, None, 'dense', None, means)}"
+
+
+def command(
+    verb: str, source: Source, form: str | None, name: str, purpose: str | None, words: Sequence[str]
+) -> str:  # fmt: skip
+    """A command that hands a model out, with the folder of results where it is not the usual one."""
+    folder = re.sub(r"[^\w.-]+", "-", f"{source.model}-{name}").strip("-.")
+    typed = ["blip2sweep", verb, *words, "--to", *([form] if form else []), folder]
+    typed += ["--for", purpose] if purpose else []
+    typed += ["--output-dir", str(source.output_dir)] if str(source.output_dir) != "outputs" else []
+    return shlex.join(typed)
 
 
 def usual(source: Source, entries: Sequence[Entry]) -> HeldBy | None:
@@ -57,10 +75,6 @@ def usual(source: Source, entries: Sequence[Entry]) -> HeldBy | None:
     return next((held for held in tried if not held.why_not_entries(entries)), None)
 
 
-def export_command(source: Source, held: HeldBy, key: str | None) -> str:
+def export_command(source: Source, held: HeldBy, key: str) -> str:
     """`blip2sweep export KEY --to openvino tiny-openvino`, with the folder of results where it is not the usual one."""
-    words = ["blip2sweep", "export", key or "KEY", "--to", held.form]
-    words += [re.sub(r"[^\w.-]+", "-", f"{source.model}-{held.name}").strip("-.")]
-    words += ["--for", held.purpose] if held.purpose else []
-    words += ["--output-dir", str(source.output_dir)] if str(source.output_dir) != "outputs" else []
-    return shlex.join(words)
+    return command("export", source, held.form, held.name, held.purpose, [key])

@@ -153,7 +153,7 @@ def _prices(source: Source) -> Figure:
         f"{metric.worse} is significant. The curve is the ladder from full precision, the least {metric.worse} for its size first "
         "(a step may skip widths), or each part by itself where no two were compressed together."
     )
-    table = "".join(p.html() for p in price_tables(source, data, most=MOST_TABLES))
+    table = "".join(p.html(source.output_dir) for p in price_tables(source, data, most=MOST_TABLES))
     roles = roles_of(source)
     few = {part: "4,none" if roles.get(part) == CONNECTOR else "3,4,8,none" for part in part_names(source.cells)}
     wanted = " ".join(["part=all", *(f"per_part.{part}.bits={widths}" for part, widths in few.items())])

@@ -19,18 +19,19 @@ import pandas as pd
 from blip2sweep.analysis.recipes import part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.back_ends import origins
+from blip2sweep.reporting.boxes import box, boxed, where_to_run
 from blip2sweep.reporting.captions import captions, packed
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.figure import Figure, write_csvs
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.metric_text import metric_text
-from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.overview import Overview, overview
 from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.ship import ship_table
 from blip2sweep.reporting.source import Source
 
-SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "app.js")
+SCRIPTS = ("common.js", "figures.js", "figures2.js", "figures3.js", "captions.js", "models.js", "view.js", "app.js")
 MOST_FAILURES = 200
 
 
@@ -64,10 +65,13 @@ def whole_page(title: str, heading: str, main: str, data: str, links: str = "") 
 
 def body(source: Source, made: list[Figure]) -> str:
     """The HTML of one model's analysis."""
+    head = overview(source, made)
     values = {
-        "sentences": "".join(f"<li>{html.escape(s)}</li>" for s in sentences(source, made)),
+        "answers": _answers(head),
+        "sentences": "".join(f"<li>{boxed(s, head.commands, source.output_dir)}</li>" for s in head.sentences),
+        "where": html.escape(where_to_run(source.output_dir)) if head.commands else "",
         "ship": ship_table([source]),
-        "figures": "".join(_section(f, n) for n, f in enumerate(made, 1)),
+        "figures": "".join(_section(f, n, source) for n, f in enumerate(made, 1)),
         "failures": _failures(source),
         "how": _how(source),
     }
@@ -140,10 +144,19 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(source, 6, mtime=0)).decode()
 
 
-def _section(figure: Figure, number: int) -> str:
+def _answers(head: Overview) -> str:
+    """The three questions of a visitor, each with its answer and a link to the figure that shows more."""
+    return "".join(
+        f"<div><h3>{html.escape(a.question)}</h3><p><b>{html.escape(a.short)}</b></p><p>{html.escape(a.text)}</p>"
+        f'<a href="#{a.figure}" aria-label="{html.escape(a.question)} Show me">Show me</a></div>'
+        for a in head.answers
+    )
+
+
+def _section(figure: Figure, number: int, source: Source) -> str:
     name, title = figure.name, html.escape(figure.title)
     if figure.empty:
-        body = f'<p class="missing">Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together): <code>{html.escape(figure.missing)}</code>{html.escape(figure.why)}</p>'
+        body = f'<p class="missing">Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together): {box(figure.missing, source.output_dir)}{html.escape(figure.why)}</p>'
     else:
         body = figure.table + (
             f'<div class="tools" id="tools-{name}"></div>'
@@ -201,7 +214,7 @@ def _failures(source: Source) -> str:
 def _how(source: Source) -> str:
     """The list of what a reader needs to run the sweep again and to judge its numbers."""
     cells = source.cells
-    facts: dict[str, str | None] = {"command": f"python -m blip2sweep {source.command}" if source.command else None}
+    facts = dict[str, str | None]()
     for column in (
         "model",
         "weights",
@@ -228,5 +241,7 @@ def _how(source: Source) -> str:
         "bands by max-T, B = 2000 resamples shared by all cells"
     )
     facts["note"] = embedded_note(set(cells["model"]))
+    command = box(f"python -m blip2sweep {source.command}", source.output_dir) if source.command else ""
+    first = f"<dt>command</dt><dd>{command}</dd>" if command else ""
     rows = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items() if v)
-    return f"<dl>{rows}</dl>"
+    return f"<dl>{first}{rows}</dl>"

@@ -1,4 +1,4 @@
-"""What to run next: the widths that continue a fixed sequence, as commands."""
+"""What to run next: the widths that continue a fixed sequence and that the ledger has not, as commands."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 
 FIRST = "quant.bits=2,3,4,6,8"
+Place = tuple[str, str, float, int | None]  # setting, line, width and calibration seed of a cell
 
 
 @dataclass(frozen=True)
 class Step:
     """Cells to run.
 
-    parts: sets of parts, each to be compressed by itself; command: None where the table does not tell it.
+    parts: sets of parts, each to be compressed by itself; command: None where the table does not tell it; where the ledger
+    has all cells, the one that shows them. cells: how many are asked for, 0 where that is not known; there: how many
+    of them the ledger has from other sweeps.
     """
 
     setting: str
@@ -34,6 +37,13 @@ class Step:
     widths: tuple[int, ...]
     why: str
     command: str | None
+    cells: int = 0
+    there: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether other sweeps ran all of its cells."""
+        return 0 < self.cells == self.there
 
 
 def _first(source: Source) -> tuple[str, ...]:
@@ -47,6 +57,7 @@ class _Curve:
     parts: str
     widths: tuple[int, ...]
     why: str
+    line: str
     seeds: str  # of calibration
     overrides: tuple[str, ...]  # of the command, without `part=` and the widths
     recipe: Sequence[Entry]
@@ -64,11 +75,25 @@ def next_steps(source: Source, curves: pd.DataFrame | None = None) -> list[Step]
         command = _command(source, _first(source), [], _base(source))
         return [Step("", (), (), "no whole part was run at one width yet", command)]
     alike: dict[tuple[object, ...], list[_Curve]] = {}
+    known = measured_places(source)
     for curve in _curves(source, curves):
         place = (curve.setting, curve.widths, curve.why, curve.overrides, curve.seeds)
         alike.setdefault(place, []).append(curve)
-    steps = [_step(source, same) for same in alike.values()] + _more_images(curves)
-    return sorted(steps, key=lambda s: (s.why.endswith("still safe"), -len(s.parts)))
+    steps = [_step(source, same, known) for same in alike.values()] + _more_images(curves)
+    return sorted(steps, key=lambda s: (s.known, s.why.endswith("still safe"), -len(s.parts)))
+
+
+def measured_places(source: Source) -> set[Place]:
+    """Where the ledger has a cell that can be compared with these, whichever sweep ran it."""
+    try:
+        cells = source.measured_cells
+    except UserError:  # the ledger has what cannot be compared
+        cells = source.cells
+    return {_place(r["setting"], r["line"], r["width"], r["seed"]) for r in quantized(cells).to_dict("records")}
+
+
+def _place(setting: object, line: object, width: float, seed: float | None) -> Place:
+    return str(setting), str(line), float(width), None if seed is None or pd.isna(seed) else int(seed)
 
 
 def _more_images(curves: pd.DataFrame) -> list[Step]:
@@ -94,14 +119,29 @@ def _curves(source: Source, curves: pd.DataFrame) -> Iterator[_Curve]:
         recipe = entries(row["recipe_json"])
         overrides, widths = overrides_of(recipe), tuple(w for w in r["widths"] if has_width(recipe, w))
         if overrides and widths:
-            yield _Curve(r["setting"], r["parts"], widths, r["why"], all_seeds, tuple(overrides[1:]), recipe, row)
+            yield _Curve(
+                r["setting"], r["parts"], widths, r["why"], r["line"], all_seeds, tuple(overrides[1:]), recipe, row
+            )
 
 
-def _step(source: Source, curves: Sequence[_Curve]) -> Step:
+def _asked(curve: _Curve) -> list[Place]:
+    """The cells that a curve's command asks for."""
+    seeds = [int(s) for s in curve.seeds.split(",")] if curve.seeds else [None]
+    return [_place(curve.setting, curve.line, w, seed) for w in curve.widths for seed in seeds]
+
+
+def _step(source: Source, curves: Sequence[_Curve], known: set[Place]) -> Step:
+    asked = [place for curve in curves for place in _asked(curve)]
     first, parts = curves[0], tuple(sorted((x.parts for x in curves), key=lambda p: (p.count("+"), p)))
     overrides = [f"part={','.join(parts)}", *first.overrides, f"quant.bits={','.join(map(str, first.widths))}"]
-    command = _command(source, overrides, [x.recipe for x in curves], first.row)
-    return Step(first.setting, parts, first.widths, first.why, command)
+    command, there = _command(source, overrides, [x.recipe for x in curves], first.row), sum(p in known for p in asked)
+    command = _show_all(source) if there == len(asked) else command
+    return Step(first.setting, parts, first.widths, first.why, command, len(asked), there)
+
+
+def _show_all(source: Source) -> str:
+    """The command of a page with the cells of all sweeps."""
+    return f"blip2sweep report {shlex.join(['--all', *source.selection[1:], '--output-dir', str(source.output_dir)])}"
 
 
 def _command(source: Source, overrides: Sequence[str], recipes: Sequence[Sequence[Entry]], row: Row) -> str | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
+
+from blip2sweep.reporting.boxes import box
 
 UNITS = ((1e9, 1e6, "MB"), (1e6, 1e3, "kB"), (0.0, 1.0, "bytes"))
 
@@ -63,12 +66,12 @@ class PriceTable:
         absent = [f"  not run: {what}" + (f": {command}" if command else "") for what, command in self.missing]
         return [f"{self.title}:", *drawn, *absent, *([f"  {self.advice}"] if self.advice else [])]
 
-    def html(self) -> str:
-        """The HTML for the page."""
+    def html(self, output_dir: Path) -> str:
+        """The HTML for the page. output_dir: of the results."""
         head = "".join(f'<th scope="col">{html.escape(c)}</th>' for c in self.head)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(v)}</td>" for v in r) + "</tr>" for r in self.rows)
         absent = "".join(
-            f"<li>{html.escape(what)}" + (f": <code>{html.escape(command)}</code>" if command else "") + "</li>"
+            f"<li>{html.escape(what)}" + (f": {box(command, output_dir)}" if command else "") + "</li>"
             for what, command in self.missing
         )
         not_run = f"<p>Not run:</p><ul>{absent}</ul>" if absent else ""

@@ -11,6 +11,7 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.frontier import ALL, frontier
 from blip2sweep.analysis.recipes import entries, text_of
 from blip2sweep.reporting.back_ends import back_end_names, origins
+from blip2sweep.reporting.boxes import box
 from blip2sweep.reporting.export_line import export_command, usual
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.price_table import Sizes
@@ -103,7 +104,7 @@ def _cells(source: Source, one: Shipped) -> Iterator[str]:
     yield "" if math.isnan(one.disk) else html.escape(sizes(one.disk))
     yield html.escape(f"{one.drop:.3f} [{one.low:.3f}, {one.high:.3f}]".replace("-", "−"))
     yield html.escape(_time(one))
-    yield f"<code>{html.escape(one.command)}</code>" if one.command else "no usual format holds it"
+    yield box(one.command, source.output_dir) if one.command else "no usual format holds it"
 
 
 def _time(one: Shipped) -> str:

@@ -86,18 +86,23 @@ class Source:
         return pack_jobs(self.output_dir)
 
     @cached_property
-    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
-        """Every finished cell of the ledger that has this baseline and back end, whichever sweep ran it, and the draws
-        of all of them. Imported rows are among them where some of these cells are imported.
+    def measured_cells(self) -> pd.DataFrame:
+        """Every finished cell of the ledger that has this baseline and back end, whichever sweep ran it. Imported rows
+        are among them where some of these cells are imported.
         """
         base = self.cells.loc[self.cells["part"] == "none", "key"].iloc[0]
         path = self.output_dir / "table.parquet"
         table = read_table(path) if path.exists() else self.table
         own = run_alike(table[table["baseline"] == base], self.cells, base) if "baseline" in table else table.iloc[:0]
         if set(own["key"]) <= set(self.cells["key"]):
-            return self.cells, self.draws
-        cells = comparable(of_model(own, self.model, model_parts(self.output_dir, self.model)))
-        return cells, load_draws(self.output_dir, cells, self.metric)
+            return self.cells
+        return comparable(of_model(own, self.model, model_parts(self.output_dir, self.model)))
+
+    @cached_property
+    def measured(self) -> tuple[pd.DataFrame, Draws | None]:
+        """`measured_cells`, and the draws of all of them."""
+        cells = self.measured_cells
+        return cells, self.draws if cells is self.cells else load_draws(self.output_dir, cells, self.metric)
 
     @cached_property
     def section(self) -> ModelSection | None:

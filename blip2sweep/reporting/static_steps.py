@@ -29,10 +29,10 @@ def draw_kinds(picture: Picture, data: pd.DataFrame, metric: str) -> None:
         for i, how in enumerate(ways):
             own, look = data[(data["how"] == how) & data["what"].isin(places)], style(i)
             y = [places.index(w) + (0.55 / len(ways)) * ((len(ways) - 1) / 2 - i) for w in own["what"]]
-            bars = errors(own, "kept", "kept_low", "kept_high")
-            axis.errorbar(own["kept"], y, xerr=bars, fmt=look["marker"], color=look["color"], markersize=5, capsize=2,
+            bars = errors(own, "retained", "retained_low", "retained_high")
+            axis.errorbar(own["retained"], y, xerr=bars, fmt=look["marker"], color=look["color"], markersize=5, capsize=2,
                           label=how or UNTRAINED)  # fmt: skip
-            axis.plot(own["kept_control"], y, look["marker"], markerfacecolor="none", color=look["color"])
+            axis.plot(own["retained_control"], y, look["marker"], markerfacecolor="none", color=look["color"])
         axis.set_yticks(range(len(places)), [p if len(p) < 48 else p[:47] + "…" for p in places], fontsize=7)
         axis.set(xlabel=f"{metric}, % of the baseline (hollow: of the control)")
     left_out(picture, len(places), len(every), "recipes")
@@ -68,18 +68,18 @@ def draw_recovery(picture: Picture, data: pd.DataFrame, metric: str) -> None:
         for i, ((what, how), own) in enumerate(curves):
             line, seeds = own[~own["point"]].sort_values("steps"), own[own["point"]]
             by = 1.0 if against == "steps" else scale
-            bars = errors(line, "kept", "kept_low", "kept_high")
+            bars = errors(line, "retained", "retained_low", "retained_high")
             dashes = "--" if line["is_control"].any() else "-"
             axis.errorbar(
                 line[against] / by,
-                line["kept"],
+                line["retained"],
                 yerr=bars,
                 capsize=2,
                 linestyle=dashes,
                 label=f"{what}, {how}",
                 **style(i),
             )
-            axis.plot(seeds[against] / by, seeds["kept"], linestyle="", markerfacecolor="none", **style(i))
+            axis.plot(seeds[against] / by, seeds["retained"], linestyle="", markerfacecolor="none", **style(i))
         axis.set(
             xlabel="training steps" if against == "steps" else f"{unit}, whole model", ylabel=text_of_label(metric).axis
         )

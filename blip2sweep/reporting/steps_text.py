@@ -95,7 +95,7 @@ def _recovery(data: pd.DataFrame, metric: MetricText) -> Iterator[str]:
     """What the best recovery of each compressed model gives back, against the baseline and against its control."""
     if data.empty:
         return
-    after = data[(data["steps"] > 0) & ~data["is_control"].astype(bool)].dropna(subset=["kept"])
+    after = data[(data["steps"] > 0) & ~data["is_control"].astype(bool)].dropna(subset=["retained"])
     best = (
         after.sort_values("drop")
         .drop_duplicates("what")
@@ -105,8 +105,8 @@ def _recovery(data: pd.DataFrame, metric: MetricText) -> Iterator[str]:
     if texts:
         more = f" {len(best) - MOST} more are in the figure." if len(best) > MOST else ""
         yield f"Recovery: {'; '.join(texts)}.{more}"
-    if len(controls := data[data["is_control"].astype(bool) & (data["steps"] > 0)].dropna(subset=["kept"])):
-        ends = controls["kept"].min(), controls["kept"].max()
+    if len(controls := data[data["is_control"].astype(bool) & (data["steps"] > 0)].dropna(subset=["retained"])):
+        ends = controls["retained"].min(), controls["retained"].max()
         span = f"{ends[0]:.0f}" if round(ends[0]) == round(ends[1]) else f"{ends[0]:.0f} to {ends[1]:.0f}"
         yield (
             f"The controls, the uncompressed model with the same recovery, have {span} % of the baseline's {metric.label}. Losses are "
@@ -128,19 +128,19 @@ def _untrained(controls: pd.DataFrame) -> str:
 
 def _recovered(row: Row, data: pd.DataFrame, metric: MetricText) -> str:
     start = data[(data["what"] == row["what"]) & (data["steps"] == 0)]
-    before = f"keeps {start['kept'].iloc[0]:.0f} % of {metric.label} untrained and " if len(start) else "keeps "
-    kept = f"{number(row, 'kept'):.0f} %{_percent(row)}"
+    before = f"keeps {start['retained'].iloc[0]:.0f} % of {metric.label} untrained and " if len(start) else "keeps "
+    kept = f"{number(row, 'retained'):.0f} %{_percent(row)}"
     of = f", the best of {row['tried']} recoveries" if number(row, "tried") > 1 else ""
     chosen = f" (kept {number(row, 'chosen'):g})" if number(row, "chosen") == number(row, "chosen") else ""
     text = f"{row['what']} {before}{kept} after {row['how']}, {number(row, 'steps'):g} steps{chosen}{of}"
-    if number(row, "kept_control") != number(row, "kept_control"):
+    if number(row, "retained_control") != number(row, "retained_control"):
         return f"{text} (of the baseline; it has no control)"
     lost = _amount(row, "drop_control", "drop_control_low", "drop_control_high")
-    return f"{text} (of the baseline), {number(row, 'kept_control'):.0f} % of its control ({metric.worse} {lost})"
+    return f"{text} (of the baseline), {number(row, 'retained_control'):.0f} % of its control ({metric.worse} {lost})"
 
 
 def _percent(row: Row) -> str:
-    low, high = number(row, "kept_low"), number(row, "kept_high")
+    low, high = number(row, "retained_low"), number(row, "retained_high")
     return "" if low != low else f" [{low:.0f}, {high:.0f}]"
 
 

@@ -123,7 +123,7 @@ def nothing_fits(asked: list[Condition], table: pd.DataFrame) -> str:
     for one in asked:
         if not fulfilling(table, one).any() and one.column in table and one.sign == "=":
             there = sorted({_text(v) for v in table[one.column].dropna().explode()})
-            told = f"one of {', '.join(there[:SHOWN])}{', …' if len(there) > SHOWN else ''}"
+            told = f"right: one of {', '.join(there[:SHOWN])}{', …' if len(there) > SHOWN else ''}"
             return f"--where {one.text}: no row has it; {told if len(there) <= SHOWN else nearest(one.value, there)}"
     return f"--where {' '.join(c.text for c in asked)}: no row fulfils all of it; right: fewer conditions"
 

@@ -5,7 +5,8 @@ own run has the table and the HTML report as artifacts, and the samples that los
 sweep holds the rows that were sent, so that a stopped upload continues where it stopped.
 
 For parallel coordinates and parameter importance every run's config has a number for every part: `width_<part>` is 16
-where `bits_<part>` is null. `metric`, `drop` and `kept` are of the main metric, whatever the task.
+where `bits_<part>` is null. `metric`, `drop` and `retained`, in %, are of the main metric,
+whatever the task.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+import numpy as np
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
@@ -35,11 +37,12 @@ MODES = ("online", "offline")
 # Identity columns become the run's config; everything that is measured becomes its summary.
 CONFIG = (
     "model", "weights", "revision", "dtype", "stored", "task", "samples", "data", "data_images", "exif", "generation", "semantics", "part",
-    "blocks", "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
+    "bits", "setting", "blocks", "layers", "method", "strategy", "group_size", "symmetric", "input_bits", "calibration", "calibration_samples",
     "calibration_seed", "calibration_upstream", "calibration_threads", "calibration_data", "recover_samples", "recover_data",
     "recipe", "baseline", "control", "blocks_dropped", "sparsity", "recover", "merged",
 )  # fmt: skip
-LEFT_OUT = ("key", "recipe_json")  # the run's id is the key, and `recipe` has the other
+# The run's id is the key, `recipe` has what the second says, and the group is a sweep.
+LEFT_OUT = ("key", "recipe_json", "sweeps")
 
 
 class Summary(Protocol):
@@ -169,7 +172,7 @@ def _main(row: Row, metric: str | None) -> dict[str, object]:
     value, base = row.get(metric), row.get(f"baseline_{metric}")
     found = {"metric": value, "drop": row.get(f"drop_{metric}")}
     if not _null(value) and not _null(base) and base and METRICS[str(metric)].higher_is_better:
-        found["kept"] = number(row, str(metric)) / number(row, f"baseline_{metric}")
+        found["retained"] = 100 * number(row, str(metric)) / number(row, f"baseline_{metric}")
     return {k: _plain(v) for k, v in found.items() if not _null(v)}
 
 
@@ -245,4 +248,6 @@ def _plain(value: object) -> object:
     """A value as a type of Python: W&B takes no timestamps and writes numpy scalars as text."""
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return value.item() if hasattr(value, "item") else value

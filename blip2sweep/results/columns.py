@@ -93,7 +93,7 @@ SECTIONS: tuple[Section, ...] = (
         ("input_bits", INTEGER_OR_MIXED, "bits", "the width of quantized inputs of layers", "where inputs are not quantized"),
         ("recipe", TEXT, "", "all steps, target by target, for people", NEVER),
         ("recipe_json", TEXT, "", "the same as JSON: what the analysis reads", NEVER),
-        ("blocks_dropped", TEXT, "", "dropped blocks, `vit:4-5`", PLAIN),
+        ("blocks_dropped", TEXT, "", "dropped blocks, such as `4-5` behind the name of their part", PLAIN),
         ("sparsity", TEXT, "", "how weights are made sparse, in a word", "where nothing is sparse, or training filled all zeros"),
         ("recover", TEXT, "", "how the model is trained afterwards, in a word", UNTRAINED),
         ("merged", BOOLEAN_OR_MIXED, "", "whether adapters are merged into the weights", UNTRAINED),

@@ -83,7 +83,9 @@ def test_the_verb_says_what_is_left_out_and_ends_with_the_export(folder: Path) -
     assert "openvino cannot hold 16 of 24 cells" in ran.out
     # The cells of these rows were never planned here, so the recipe has to be measured first.
     end = ran.out.splitlines()[-1]
-    assert end == "then, with the key of its row, export it: blip2sweep export KEY --to openvino tiny-openvino"
+    recipe = "outputs/sweeps/planted/recommended.yaml"
+    assert end.startswith(f"once it is measured, export it: blip2sweep export {recipe} ")
+    assert end.endswith(" --to openvino tiny-openvino")
     refused(blip2sweep("recommend", "--max-bytes", "1MB", "--for", "gguf", cwd=folder), "--for gguf: no such format")
     none = blip2sweep("recommend", "--max-bytes", "1MB", "--for", "bitsandbytes", cwd=folder)
     refused(none, "nothing that bitsandbytes can hold is within the budget", "cannot hold 24 of 24 cells")

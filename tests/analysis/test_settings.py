@@ -17,6 +17,7 @@ from blip2sweep.analysis.dropoff import dropoff, lowest_safe
 from blip2sweep.errors import UserError
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.reporting.source import load_source, narrowing
+from blip2sweep.results.schema import known
 from tests.composing import plan
 from tests.synthetic import WEIGHTS, build, build_planned, damage, entry, grid, source, whole
 
@@ -200,7 +201,7 @@ def test_single_blocks_and_thirds_are_two_lines(tmp_path: Path) -> None:
 def mixed(folder: Path, **column: Any) -> pd.DataFrame:
     """A table of two kinds of cells that differ in one column."""
     build(folder, [whole(["vit"], 4)])
-    table = pd.read_parquet(folder / "table.parquet")
+    table = known(pd.read_parquet(folder / "table.parquet"))
     name, value = next(iter(column.items()))
     before = table.assign(**{name: table.get(name, "before")})
     return pd.concat([before, before.assign(**{name: value}, key=before["key"] + "x")], ignore_index=True)

@@ -87,8 +87,8 @@ def test_a_table_without_further_steps_gets_empty_frames(planted: tuple[pd.DataF
     assert together(older, "cider", draws, TINY).empty
     assert set(every_kind(older, "cider", draws)["how"]) == {""}
     bare = recovery(cells.drop(columns=gone), "cider", draws)
-    assert bare["kept"].notna().all()
-    assert bare["kept_control"].isna().all()
+    assert bare["retained"].notna().all()
+    assert bare["retained_control"].isna().all()
 
 
 # ---- importance
@@ -130,9 +130,9 @@ def test_a_recovery_begins_at_the_cell_without_it(planted: tuple[pd.DataFrame, D
     assert own["steps"].tolist() == [0, 50, 150, 500]
     before = cells[cells["what"].eq("without qformer:4-5") & cells["kind"].eq("drop blocks")].iloc[0]
     assert own["key"].iloc[0] == before["key"]
-    assert own["kept"].iloc[0] == pytest.approx(100 * before["cider"] / before["baseline_cider"])
-    assert own["kept"].iloc[0] < 40 < 80 < own["kept"].iloc[2]
-    assert (own["kept_low"] < own["kept"]).all()
+    assert own["retained"].iloc[0] == pytest.approx(100 * before["cider"] / before["baseline_cider"])
+    assert own["retained"].iloc[0] < 40 < 80 < own["retained"].iloc[2]
+    assert (own["retained_low"] < own["retained"]).all()
     assert (own["model_bytes"].iloc[1:] > own["model_bytes"].iloc[0]).all()  # the adapter is not merged
 
 
@@ -143,10 +143,12 @@ def test_a_recovered_cell_has_a_loss_against_its_control(planted: tuple[pd.DataF
         found[found["is_control"] & (found["steps"] >= 150)],
         found[~found["is_control"] & (found["steps"] >= 150)],
     )
-    assert (controls["kept"] > 100).all()
-    assert controls["kept_control"].isna().all()
-    assert (own["kept_control"] < own["kept"]).all()
-    assert own["kept_control"].to_numpy(float) == pytest.approx((100 * own["value"] / own["control"]).to_numpy(float))
+    assert (controls["retained"] > 100).all()
+    assert controls["retained_control"].isna().all()
+    assert (own["retained_control"] < own["retained"]).all()
+    assert own["retained_control"].to_numpy(float) == pytest.approx(
+        (100 * own["value"] / own["control"]).to_numpy(float)
+    )
 
 
 def test_further_seeds_are_points_and_other_options_are_told(planted: tuple[pd.DataFrame, Draws]) -> None:

@@ -67,6 +67,7 @@ def test_a_key(told: Told) -> None:
     assert told("--help", "+quant.bits=2,3") == page
     assert told("--help=quant.bits") == page
     assert told("quant.bits=2", "--help") == page
+    assert told("help", "quant.bits") == page
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,9 @@ def test_the_version_is_ours(told: Told) -> None:
 
 def test_a_schema_is_printed_as_json(told: Told) -> None:
     assert json.loads(told("--schema"))["properties"]["quant"] == {"$ref": "#/definitions/quant"}
-    assert json.loads(told("--schema", "quant"))["properties"]["symmetric"]["anyOf"][0] == {"enum": [True, False]}
+    of_group = told("--schema", "quant")
+    assert json.loads(of_group)["properties"]["symmetric"]["anyOf"][0] == {"enum": [True, False]}
+    assert told("--schema=quant") == of_group
 
 
 def test_help_of_a_process_of_its_own_writes_nothing(tmp_path: Path) -> None:

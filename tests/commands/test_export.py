@@ -11,7 +11,8 @@ import pytest
 
 from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.commands import export as verb
-from blip2sweep.commands.export import export, job_of_key, run_export
+from blip2sweep.commands.chosen_cell import job_of_key
+from blip2sweep.commands.export import export, run_export
 from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import write_packs
 from blip2sweep.results.sweeps import Sweep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import time
@@ -12,15 +13,14 @@ import pandas as pd
 import pytest
 
 from blip2sweep.commands.collect import collect_all
-from blip2sweep.commands.finish import finish
 from blip2sweep.commands.forget import forget
 from blip2sweep.commands.run import name_in_use
-from blip2sweep.commands.sweep_list import listed
+from blip2sweep.commands.sweep_list import listed, print_sweeps
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine.processes import born
-from blip2sweep.results import drops
+from blip2sweep.results import collector
 from blip2sweep.results.collect import collect
 from blip2sweep.results.forgotten import KIND
 from blip2sweep.results.latest import up_to_date
@@ -134,7 +134,7 @@ def test_cells_compared_with_a_forgotten_baseline_have_no_drop_until_it_is_back(
     assert any("compared with it, without a drop until it is there again" in line for line in said)
     assert pd.isna(rows(outputs).loc[cell].get("drop_vqa_accuracy"))
     assert rows(outputs).loc[cell, "vqa_accuracy"] == before.loc[cell, "vqa_accuracy"]
-    monkeypatch.setattr(drops, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(collector, "measure", None)  # nothing is measured again
     forget(outputs, None, undo=True)
     pd.testing.assert_frame_equal(rows(outputs), before)
 
@@ -188,7 +188,6 @@ def test_cells_that_other_sweeps_ask_for_stay(outputs: Path) -> None:
         == f"sweep first and {len(own)} cells back, 2 with a result; nothing was computed"
     )
     pd.testing.assert_frame_equal(rows(outputs), before)
-    finish(outputs, find_sweep(outputs, "first"))
 
 
 def test_a_cell_that_a_kept_cell_is_compared_with_stays(outputs: Path) -> None:
@@ -304,11 +303,29 @@ def test_verbs_as_typed(outputs: Path) -> None:
     assert (shown.code, shown.err) == (0, "")
     assert all(word in shown.out for word in ("first", "again", "calibrated", "4 done, 1 ", "part=vit,llm"))
     assert blip2sweep("forget", "again", cwd=outputs.parent).code == 0
-    assert "forgotten: 1 sweep (again)" in blip2sweep("sweeps", cwd=outputs.parent).out
-    refused(blip2sweep("sweeps", "-f", "xml", cwd=outputs.parent), "--format xml: unknown format; right: rich or json")
-    refused(blip2sweep("sweeps", "--output-dir", "nope", cwd=outputs.parent), "nope: no sweep here")
     refused(blip2sweep("forget", "--output-dir", "nope", "first", cwd=outputs.parent), "no sweep and no cell here")
-    refused(blip2sweep("collect", "--output-dir", "nope", cwd=outputs.parent), "nope: no journals here")
+
+
+def test_the_list_names_what_was_forgotten_and_programs_read_it(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget(outputs, "again")
+    forget(outputs, key_of(outputs, "llm:all:all=rtn4"))
+    print_sweeps(outputs, "rich")
+    assert "forgotten: 1 sweep (again), 1 cell; " in capsys.readouterr().out
+    forget(outputs, None, undo=True)
+    print_sweeps(outputs, "rich")
+    assert "forgotten: 1 sweep (again); `blip2sweep forget --undo` takes the last back" in capsys.readouterr().out
+    print_sweeps(outputs, "json")
+    found = json.loads(capsys.readouterr().out)
+    assert [(s["name"], s["cells"], s["states"]) for s in found] == [
+        ("first", 5, {"done": 4, "failed": 1}), ("calibrated", 2, {"done": 2}), ("csv-mine", 2, {"done": 2})
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="--format xml: unknown format; right: rich or json"):
+        print_sweeps(outputs, "xml")
+    for verb in (lambda: print_sweeps(tmp_path / "nope", "rich"), lambda: collect_all(tmp_path / "nope")):
+        with pytest.raises(UserError, match=r"nope: no (sweep|journals) here"):
+            verb()
 
 
 def test_collect_makes_what_is_gone(outputs: Path) -> None:

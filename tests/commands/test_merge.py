@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from blip2sweep.commands.other_users import owner
 from blip2sweep.commands.rescore import score_results
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
+from blip2sweep.files import write_json
 from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.results import merging
 from blip2sweep.results.collect import collect
@@ -29,7 +30,7 @@ from blip2sweep.results.sweep_code import outside_code
 from blip2sweep.results.sweeps import find_sweep, list_sweeps, read_sweep
 from blip2sweep.tasks.predictions import Predictions
 from tests import ledgers
-from tests.command_line import blip2sweep, refused
+from tests.command_line import blip2sweep
 
 WORDS = ("task=shapes_vqa", "task.limit=8", "part=vit,llm", "quant.bits=3,4")  # two cells and the baseline are shared
 
@@ -77,14 +78,14 @@ def keys(folder: Path) -> set[str]:
     return set(pd.read_parquet(folder / "table.parquet")["key"])
 
 
-def recorded(folder: Path, key: str, texts: list[str], attempt: str) -> None:
-    """Another result of a cell, which does not know those that there are."""
+def recorded(folder: Path, key: str, texts: list[str], attempt: str, replaces: Sequence[str] = ()) -> None:
+    """Another result of a cell, which knows of no other than those it replaces."""
     result = next(r for r in Ledger(folder).refresh().results() if r["key"] == key)
     old = read_predictions(folder, predictions_name(result))
     new = Predictions(**{**old.columns, "text": texts})
     note = write_predictions(folder, stem(key, new.hash), new)
     journal = Journal(folder)
-    told = {"predictions": new.hash, "files": {"predictions": note}, "replaces": [], "starts": []}
+    told = {"predictions": new.hash, "files": {"predictions": note}, "replaces": [*replaces], "starts": []}
     journal.write(
         "result", key=key, sweep="first", run="x", attempt=attempt, job=None, **told, columns=result["columns"]
     )
@@ -191,6 +192,19 @@ def test_other_outputs_of_one_cell_are_said_and_one_counts(here: Path, attempt: 
     assert now["attempt"] == (attempt if winner == "there" else before)
 
 
+def test_a_result_that_replaced_the_other_is_no_contradiction(here: Path) -> None:
+    key = next(
+        r["key"] for r in Ledger(here).refresh().results() if r["columns"]["recipe"].startswith("vit:all:all=rtn4")
+    )
+    shutil.copytree(here, other := here.with_name("other"), copy_function=shutil.copy2)
+    recorded(other, key, ["other"] * 8, "000", replaces=sorted(Ledger(other).refresh().attempts[key].all_results))
+    assert len(merge(other, here)) == 1
+    assert Ledger(here).refresh().attempts[key].results >= {"000"}
+    now = Ledger(here).refresh().attempts[key].result
+    assert now is not None
+    assert now["attempt"] == "000"
+
+
 def test_the_same_outputs_are_no_contradiction(here: Path, there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(merge(there, here)) == 1
     remarks.forget()
@@ -271,6 +285,17 @@ def test_code_that_another_users_sweep_names_is_not_trusted_after_a_merge(
     assert outside_code(there) != {}
 
 
+def test_a_sweep_whose_name_leads_elsewhere_is_left_out(
+    here: Path, there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = find_sweep(there, "first")
+    sweep.name = "../../away"
+    write_json(there / "sweeps" / "first" / "sweep.json", sweep.data())
+    assert "no sweep new" in merge(there, here)[0]
+    assert not (here.parent / "away").exists()
+    assert "a sweep is left out: sweep_name=../../away: not a folder name" in capsys.readouterr().err
+
+
 def test_links_are_not_followed(here: Path, there: Path) -> None:
     secret = here.parent / "secret"
     secret.write_text("mine")
@@ -321,7 +346,6 @@ def test_as_typed(here: Path) -> None:
     ran = blip2sweep("merge", "there", "--output-dir", "here", cwd=here.parent)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("merged there into here: 2 cells new, 3 there before")
-    refused(blip2sweep("merge", "here", "--output-dir", "here", cwd=here.parent), "that is the output folder itself")
 
 
 # ---- a killed one
@@ -366,6 +390,7 @@ print(n)
 """
 
 
+@pytest.mark.thorough
 def test_killed_at_any_write_it_leaves_whole_results_and_goes_on(made: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(made), str(tmp_path)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -39,6 +39,8 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "experiment").mkdir()
     for name, text in FILES.items():
         (folder / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    (folder / "experiment" / "team").mkdir()
+    (folder / "experiment" / "team" / "low.yaml").write_text("# @package _global_\nquant: {bits: 2}\n")
     (folder / "experiment" / "no_package.yaml").write_text("quant: {bits: 3}\n")
     return folder
 
@@ -62,20 +64,19 @@ def test_values_and_choices_of_a_file_and_words_go_before_them(mine: Path) -> No
     assert (job.config["quant"]["method"], job.config["quant"]["bits"]) == ("rtn", 3)
 
 
-def test_several_experiments_and_a_glob(mine: Path) -> None:
+def test_several_experiments_a_glob_and_a_folder_of_them(mine: Path) -> None:
     made = jobs(mine, "+experiment=small,other_model", "quant.bits=2,4")
     assert [(j.config["model"]["name"], j.config["quant"]["bits"]) for j in made] == [
         ("tiny", 2), ("tiny", 4), ("tiny-llava", 2), ("tiny-llava", 4)
     ]  # fmt: skip
     assert [j.config["quant"]["method"] for j in jobs(mine, "+experiment=glob(int4*)")] == ["gptq"]
+    assert [j.config["quant"]["bits"] for j in jobs(mine, "+experiment=team/low")] == [2]
 
 
 def test_a_study_in_an_experiment_makes_its_cells(mine: Path) -> None:
     made = jobs(mine, "+experiment=grid")
     assert [(j.config["part"], j.config["quant"]["bits"]) for j in made] == [("vision", 2), ("vision", 4)]
     assert {j.config["task"]["limit"] for j in made} == {20}
-    (job,) = jobs(mine, "+experiment=grid", "study=null", "part=language")
-    assert job.config["part"] == "language"
     assert len(jobs(mine, "+experiment=quick")) == 6
 
 
@@ -90,6 +91,8 @@ def test_a_study_in_an_experiment_makes_its_cells(mine: Path) -> None:
             "experiment=folder: model.path=/somewhere without a model; right: `override /model: NAME`",
         ),
         (["+experiment=no_study"], "experiment=no_study: not a list of override lists"),
+        (["+experiment=null"], "experiment=null: null is no choice of experiment; right: leave it out"),
+        (["+experiment=grid", "study=null"], "study=null: null is no choice of study"),
         (["+experiment=smal"], "experiment=smal: no such experiment; did you mean 'small'?"),
         (["+experiment=other_model", "layers=fc1", "blocks=each"], None),
     ],

@@ -14,7 +14,7 @@ import pytest
 
 from blip2sweep.console import printing
 from blip2sweep.console.printing import cell, defused, fused, joined, one_line, say, say_text, visible
-from blip2sweep.reporting.table_text import csv_text, latex, markdown
+from blip2sweep.reporting.table_text import Shown, csv_text, latex, markdown
 from tests.command_line import blip2sweep
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egod\u2066\u200e\u2028b\r\x7f\u200b\ud83d"
@@ -110,11 +110,11 @@ def test_a_table_as_csv_keeps_numbers_and_defuses_texts() -> None:
 
 def test_markdown_and_latex_stay_tables() -> None:
     short = pd.DataFrame({"error": ["a|b", "a\\|b", "two\nlines", "\x1b[0m"], "n": [1, 2, 3, 4]})
-    lines = markdown(short).splitlines()
+    lines = markdown(Shown(short)).splitlines()
     assert len(lines) == 6
     assert lines[2] == "| a\\|b | 1 |"
     assert lines[3] == "| a&#92;\\|b | 2 |"
-    assert all(line.endswith(r"\\") for line in latex(short).splitlines()[4:8])
+    assert all(line.endswith(r"\\") for line in latex(Shown(short)).splitlines()[4:8])
 
 
 # ---- terminals

@@ -98,7 +98,8 @@ def ran(folder: Path, t5: Frozen) -> tuple[Frozen, Frozen]:
 def _row(row: Any, output_dir: Path, fixed: bool) -> Frozen:
     """The row as the table has it, and the sha256 of what was said without likelihoods: `predictions` is that of all."""
     said = json.loads(next((output_dir / "predictions").glob(f"{row['key']}-*.json")).read_text())
-    columns = {str(c): v.item() if isinstance(v, np.generic) else v for c, v in row.items() if pd.notna(v)}
+    known = ((str(c), v.tolist() if isinstance(v, np.generic | np.ndarray) else v) for c, v in row.items())
+    columns = {c: v for c, v in known if isinstance(v, list) or pd.notna(v)}
     kept = {c: v for c, v in columns.items() if not OF_THE_RUN.fullmatch(c) and not (fixed and c in OF_WEIGHTS)}
     return {"texts": sha([said[f] for f in ("id", "image_id", "text", "tokens", "nll_tokens")]), **kept}
 

@@ -47,7 +47,8 @@ def test_a_map_without_a_panel_of_several_cells_is_said_to_be_missing(tmp_path: 
     build_report(load_source(tmp_path), path)
     text = path.read_text()
     assert re.search(
-        r"shows all sweeps together\): <code>python -m blip2sweep -m [^<]*output_dir=\S+ \+study=part_wise", text
+        r'shows all sweeps together\): <span class="command"><code>python -m blip2sweep -m [^<]*output_dir=\S+ \+study=part_wise',
+        text,
     )
     assert "map.png" not in [p.name for p in write_static([found], tmp_path, "png", "CIDEr")]
 

@@ -175,7 +175,7 @@ def test_models_of_two_dtypes_or_tasks_are_refused(tmp_path: Path, column: str) 
         load_sources(tmp_path)
 
 
-def test_one_model_of_two_weights_is_refused(tmp_path: Path) -> None:
+def test_of_two_weights_of_one_model_all_cells_are_those_with_more(tmp_path: Path) -> None:
     sweep(tmp_path, TWO)
     sweep(
         tmp_path,
@@ -184,8 +184,10 @@ def test_one_model_of_two_weights_is_refused(tmp_path: Path) -> None:
         identity={"tiny": {"weights": "x"}},
         name="second",
     )
-    with pytest.raises(UserError, match="cells of 2 kinds of weights are not compared"):
-        load_sources(tmp_path, all_cells=True)
+    sources = load_sources(tmp_path, all_cells=True)
+    tiny = sources.models[sources.names.index("tiny")]
+    assert tiny.cells["weights"].map(str).nunique() == 1
+    assert any(line.startswith("tiny: left out, ") and "cells of weights tiny" in line for line in sources.meant)
 
 
 def test_a_model_without_a_baseline_is_left_out_with_the_reason(tmp_path: Path) -> None:

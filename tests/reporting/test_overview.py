@@ -23,7 +23,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting import tracking
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.next_steps import next_steps, suggest_command
-from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.overview import overview
 from blip2sweep.reporting.prediction_quality import model_quality
 from blip2sweep.reporting.source import Source, load_source
 from tests.command_line import blip2sweep, refused
@@ -39,7 +39,7 @@ METHODS = {"rtn": (8, 6, 4, 3, 2), "gptq": (8, 4, 3, 2)}
 
 
 def told(source: Source) -> list[str]:
-    return sentences(source, figures(source))
+    return overview(source, figures(source)).sentences
 
 
 def opened(folder: Path, listed: Sequence[Sequence[dict[str, Any]]], **more: Any) -> Source:
@@ -71,7 +71,8 @@ def test_a_block_is_no_part(tmp_path: Path) -> None:
     """Cells of one block, and of all but one, say nothing of what their part tolerates."""
     one = [[entry(f"{p}:{b}:all", 3)] for p in ("vit", "llm") for b in range(3)]
     source = opened(tmp_path, [*one, [entry("vit:1-5:all", 3), *whole(["llm"], 3)]])
-    breaks, matters, safe, _ = told(source)
+    breaks, matters, blocks, safe, _ = told(source)
+    assert blocks.startswith("Quantized alone at 3 bits with rtn/channel, a block loses most CIDEr here: ")
     assert breaks.startswith("No whole part was run at one width")
     assert matters.startswith("No whole part was compressed alone")
     assert safe.startswith("No width that was run is shown to be safe")
@@ -235,7 +236,7 @@ def test_a_gap_in_a_sequence_is_filled_first_and_its_command_does_it(tmp_path: P
     planned = recipes(*words[4:], "task.limit=4")
     assert planned == ["vit:all:all=rtn6/group32/sym", "vit:all:all=rtn5/group32/sym"]
     assert (
-        f"vit at 6, 5 bits with rtn/group32/sym (between 8 bits, safe, and 4, not): {steps[0].command}"
+        f"vit at 6, 5 bits with rtn/group32/sym (between 8 bits, safe, and 4, not), 2 cells: {steps[0].command}"
         in told(source)[3]
     )
 

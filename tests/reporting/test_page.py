@@ -50,7 +50,7 @@ def test_every_figure_is_drawn_unprompted_without_network_or_complaint(page: Any
     colours = """const c = document.querySelector('#plot-view3d canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
                  return new Set(Array.from({length: d.length / 4}, (_, i) => d[4*i] * 65536 + d[4*i+1] * 256 + d[4*i+2])).size"""
     assert page.execute_script(colours) > 20
-    assert page.execute_script("return document.querySelectorAll('.sentences li').length") == 4
+    assert page.execute_script("return document.querySelectorAll('.sentences li').length") == 5
     assert requests(page) == {report[0].as_uri()}
     assert errors(page) == []
     paint = page.execute_script("return performance.getEntriesByName('first-contentful-paint')[0].startTime")

@@ -16,7 +16,7 @@ from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.reporting.few_images import baseline_beaten
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import page
-from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.overview import overview
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.prices import price_lines, price_tables, terminal_prices
 from blip2sweep.reporting.source import Source, load_source
@@ -64,12 +64,12 @@ def test_page_recommend_terminal_and_picture_show_the_same(mixed: Source, tmp_pa
     made = figures(mixed)
     text = page(mixed, made)
     (own,) = price_tables(mixed, next(f for f in made if f.name == "prices").data)
-    assert own.html() in text
-    assert all(v in own.html() for v in own.rows[0])
+    assert own.html(mixed.output_dir) in text
+    assert all(v in own.html(mixed.output_dir) for v in own.rows[0])
     assert terminal_prices(mixed.output_dir, mixed.table, mixed.command)[0] == own.lines()[0]
     said = run_recommend(mixed, Budget(None, "5%"), tmp_path / "r.yaml", verify=False)
     assert any(s.startswith("what the next bits cost with rtn/channel, at ") for s in said)
-    assert "The ladder from full precision" in sentences(mixed, made)[1]
+    assert "The ladder from full precision" in overview(mixed, made).sentences[1]
     pictures = write_static([f for f in made if f.name == "prices"], tmp_path, "png", "CIDEr")
     assert [p.name for p in pictures] == ["prices.png"]
 
@@ -80,7 +80,7 @@ def test_shapley_values_are_of_one_recipe_in_units_of_the_metric_with_their_widt
     assert "of one recipe" in shapley.caption
     assert "at 3, 4, 8 bits" in shapley.caption
     assert "%" not in shapley.caption
-    told = sentences(source, figures(source))[1]
+    told = overview(source, figures(source)).sentences[1]
     assert "(Shapley values, of this recipe)" in told
     assert "%" not in told.partition("(Shapley")[0]
 
@@ -109,9 +109,9 @@ def test_no_width_is_safe_on_few_images_whatever_its_interval(tmp_path: Path) ->
         curves = dropoff(source.cells, "cider", source.draws)
         assert curves["drop_high"].max() < 0.02 * curves["baseline"].iloc[0]
         assert lowest_safe(curves)["lowest_safe"].notna().all() == safe
-        assert ("185 show a loss of 2 %" in sentences(source, figures(source))[2]) != safe
+        assert ("185 show a loss of 2 %" in overview(source, figures(source)).sentences[2]) != safe
         assert any("no width is called safe within 2%" in line for line in notes(source.table)) != safe
-        assert ("at least 185 images" in sentences(source, figures(source))[-1]) != safe
+        assert ("at least 185 images" in overview(source, figures(source)).sentences[-1]) != safe
 
 
 def test_a_cell_that_changed_nothing_says_what_went_unseen(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_cell_that_changed_nothing_says_what_went_unseen(tmp_path: Path) -> No
     assert (row["changed_cider"], row["images"]) == (0, 200)
     wanted = "fewer than 10 of 200 images changed: a break in up to 1.8% of the images could have gone unseen"
     assert any(wanted in line for line in notes(source.table))
-    assert wanted in sentences(source, figures(source))[2]
+    assert wanted in overview(source, figures(source)).sentences[2]
     curves = dropoff(source.cells, "cider", source.draws)
     assert (curves["retained_high"] - curves["retained_low"] > 3).all()
     assert (curves["band_high"] - curves["band_low"] > 0.03).all()  # no band without a width either
@@ -137,7 +137,7 @@ def test_a_baseline_that_many_cells_beat_is_remarked_on(tmp_path: Path) -> None:
     better = opened(tmp_path / "b", [whole([p], b) for p in ("vit", "llm") for b in (8, 4)], values=lambda e: -0.2)
     told = "4 of 4 cells are significantly better than the baseline in cider"
     assert any(told in line for line in notes(better.table))
-    assert any(told in s for s in sentences(better, figures(better)))
+    assert any(told in s for s in overview(better, figures(better)).sentences)
     few = better.table.copy()
     few.loc[few.index[3:], "drop_cider_high"] = 0.1
     assert baseline_beaten(few, "cider") is None

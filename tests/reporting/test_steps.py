@@ -19,7 +19,7 @@ from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import build_report
 from blip2sweep.reporting.influence import influence_of
 from blip2sweep.reporting.next_steps import suggest_command
-from blip2sweep.reporting.overview import sentences
+from blip2sweep.reporting.overview import overview
 from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.static import write_static
@@ -77,7 +77,7 @@ def build_and_read(source: Source, folder: Path) -> dict[str, Any]:
 def test_the_page_says_against_what_a_loss_is(source: Source, made: dict[str, Figure], tmp_path: Path) -> None:
     for name in ("kinds", "recovery"):
         assert "Against the control: in % of the uncompressed model with the same recovery" in made[name].caption
-    told = " ".join(sentences(source, list(made.values())))
+    told = " ".join(overview(source, list(made.values())).sentences)
     assert "of the baseline), " in told
     assert "% of its control (drop 0." in told
     assert "Losses are told against the baseline unless they say control" in told
@@ -85,7 +85,7 @@ def test_the_page_says_against_what_a_loss_is(source: Source, made: dict[str, Fi
 
 
 def test_sentences_say_which_blocks_matter_and_that_sums_mislead(source: Source, made: dict[str, Figure]) -> None:
-    blocks, cheapest, recovered, controls, sums, *rest = sentences(source, list(made.values()))
+    blocks, cheapest, recovered, controls, sums, *rest = overview(source, list(made.values())).sentences
     assert "llm least (block 4: 0.0" in blocks
     assert "and most (block 1: 0." in blocks
     assert "Influence orders them alike to this degree (Spearman's rank correlation): vit 0." in blocks
@@ -101,7 +101,7 @@ def test_sentences_say_which_blocks_matter_and_that_sums_mislead(source: Source,
 
 def test_where_nothing_was_quantized_nothing_is_said_of_bits(source: Source) -> None:
     own = some(source, "drop blocks")
-    told = sentences(own, figures(own))
+    told = overview(own, figures(own)).sentences
     assert len(told) == 3
     assert "bits" not in " ".join(told)
 
@@ -111,7 +111,7 @@ def test_sets_of_blocks_alone_are_told_and_have_no_figure_of_widths(source: Sour
     own = replace(source, cells=sets[sets["what"].isin(["uncompressed", "without llm:4-5", "without vit:2-3"])])
     made = {f.name: f for f in figures(own)}
     assert {n for n, f in made.items() if not f.empty} - {"importance"} == {"kinds", "frontier"}
-    told = sentences(own, list(made.values()))
+    told = overview(own, list(made.values())).sentences
     assert any(
         t.startswith("Of 2 sets of steps without training, least in CIDEr is lost by: without vit:2-3") for t in told
     )

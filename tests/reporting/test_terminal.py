@@ -12,7 +12,7 @@ from blip2sweep.reporting import terminal
 from blip2sweep.reporting.dropoff import draw_dropoff
 from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.table_notes import notes
-from blip2sweep.reporting.table_text import latex
+from blip2sweep.reporting.table_text import Shown, latex
 from blip2sweep.reporting.terminal import fitted
 from tests.command_line import blip2sweep
 from tests.synthetic import build, entry
@@ -160,7 +160,7 @@ def test_a_rise_is_drawn_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_latex_and_markup_are_text() -> None:
-    assert r"a\_b\{c\}\textbackslash{}d" in latex(pd.DataFrame({"part": ["a_b{c}\\d"]}))
+    assert r"a\_b\{c\}\textbackslash{}d" in latex(Shown(pd.DataFrame({"part": ["a_b{c}\\d"]})))
     drawn = terminal.rich_table(pd.DataFrame({"part": ["[red]x"]}), "sweep csv-[bold]")
     assert str(drawn.title) == "sweep csv-[bold]"
 

@@ -83,7 +83,7 @@ def test_a_likelihood_is_not_kept() -> None:
     """Twice the baseline's is no 200 % kept."""
     row = {"nll": 2.0, "baseline_nll": 1.0, "drop_nll": 1.0, "cider": 1.0, "baseline_cider": 2.0, "drop_cider": 1.0}
     assert tracking._main(row, "nll") == {"metric": 2.0, "drop": 1.0}
-    assert tracking._main(row, "cider") == {"metric": 1.0, "drop": 1.0, "kept": 0.5}
+    assert tracking._main(row, "cider") == {"metric": 1.0, "drop": 1.0, "retained": 50.0}
 
 
 def test_what_was_calibrated_on_is_config() -> None:

@@ -149,7 +149,7 @@ def test_offline_runs_hold_what_the_table_holds(tracked: tuple[Path, Ran], tmp_p
     base = next(found[str(k)] for k, row in rows.iterrows() if row["part"] == "none")
     # Parallel coordinates need a number where a part is left alone.
     assert (cell["config"]["width_vit"], base["config"]["width_vit"]) == (2, 16)
-    assert cell["summary"]["kept"] == pytest.approx(cell["summary"]["metric"] / rows["cider"].iloc[0])
+    assert cell["summary"]["retained"] == pytest.approx(100 * cell["summary"]["metric"] / rows["cider"].iloc[0])
     again = blip2sweep(*WORDS, cwd=tmp_path, env=env)
     assert "nothing to run" in again.err
     assert set(runs(tmp_path / "outputs")) == set(found)  # the same ids: sending twice changes nothing

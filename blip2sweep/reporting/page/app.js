@@ -9,20 +9,29 @@ setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 button.addEventListener("click", () => { setTheme(theme() === "dark" ? "light" : "dark"); drawAll(); });
 
 // ---- cells
-const STEP = 100, BASELINE = "baseline";
-const allCells = () => ({ rows: rows(REPORT.cells), sort: null, down: false, filters: {}, shown: STEP, digits: digitsOf(REPORT.cells) });
-let cells = allCells();
+const STEP = 100, BASELINE = "baseline", FILTERS = ["parts", "method", "bits", "text"];
+const allCells = () => ({ rows: rows(REPORT.cells), sort: Object.keys(REPORT.cells).find((n) => n === asked["cells.sort"]) || null, down: asked["cells.down"] === "true", filters: Object.fromEntries(FILTERS.map((c) => [c, asked["cells." + c] || ""])), shown: STEP, digits: digitsOf(REPORT.cells) });
+let cells = null;
 const filterName = (value) => (value === "" ? BASELINE : String(value)); // the baseline has no parts; "" stands for all
 function cellTools() {
-  const place = document.getElementById("cell-tools");
-  const filter = (name, value) => { cells.filters[name] = value; cells.shown = STEP; cellTable(); };
+  const tools = document.getElementById("cell-tools");
+  const filter = (name, value) => { cells.filters[name] = value; cells.shown = STEP; remember("cells." + name, value || null, "cells"); cellTable(); };
   for (const column of ["parts", "method", "bits"]) {
     const values = distinct(cells.rows.map((r) => r[column])).filter((v) => v !== null && v !== undefined).map(filterName);
-    if (values.length > 1) place.append(choice(column, [["", "all"], ...values.map((v) => [v, v])], (v) => filter(column, v)).label);
+    if (!values.includes(cells.filters[column])) cells.filters[column] = "";
+    if (values.length > 1) tools.append(choice(column, [["", "all"], ...values.map((v) => [v, v])], (v) => filter(column, v), cells.filters[column]).label);
   }
-  const search = element("input", { type: "search", id: "cell-search", placeholder: "recipe or key", oninput: () => filter("text", search.value.toLowerCase()) });
+  const search = element("input", { type: "search", id: "cell-search", placeholder: "recipe or key", value: cells.filters.text, oninput: () => filter("text", search.value.toLowerCase()) });
   document.getElementById("cell-more").addEventListener("click", () => { cells.shown += 10 * STEP; cellTable(); });
-  place.append(labelled("Search", search), element("button", { type: "button", "data-csv": "cells" }, "CSV"));
+  tools.append(labelled("Search", search), element("button", { type: "button", "data-csv": "cells" }, "CSV"));
+}
+
+function sortBy(name) {
+  cells.down = cells.sort === name && !cells.down;
+  cells.sort = name;
+  remember("cells.down", cells.down || null, "cells");
+  remember("cells.sort", name, "cells");
+  cellTable();
 }
 
 function cellTable() {
@@ -34,7 +43,7 @@ function cellTable() {
     kept = [...kept].sort((a, b) => (value(a) > value(b) ? 1 : value(a) < value(b) ? -1 : 0) * (cells.down ? -1 : 1));
   }
   const head = names.map((n) => element("th", { scope: "col", "aria-sort": cells.sort === n ? (cells.down ? "descending" : "ascending") : null },
-    element("button", { type: "button", onclick: () => { cells.down = cells.sort === n && !cells.down; cells.sort = n; cellTable(); } }, n)));
+    element("button", { type: "button", onclick: () => sortBy(n) }, n)));
   const body = kept.slice(0, cells.shown).map((r) => element("tr", {}, ...names.map((n) => cell(r[n], cells.digits[n]))));
   const place = document.getElementById("cell-table");
   place.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body)));
@@ -101,13 +110,17 @@ async function unpackPlotly() {
 }
 
 async function start() {
+  recall();
   keepBodies();
   dataBelow("models");
   document.addEventListener("click", (e) => {
     const name = e.target.dataset && e.target.dataset.csv;
     if (name) save(name + ".csv", csv(dataOf(name)));
+    if (e.target.matches("[data-copy]")) copy(e.target.previousElementSibling.textContent, e.target);
   });
-  await showModel();
+  const model = buttons().findIndex((b) => b.textContent === asked.model);
+  await (model > 0 ? choose(model) : showModel());
+  showPlace();
   let waiting = null, wide = window.innerWidth;
   addEventListener("resize", () => {
     if (window.innerWidth === wide) return;

@@ -7,22 +7,26 @@ async function browser() {
   outputs = JSON.parse(text);
   const place = document.getElementById("browser");
   place.replaceChildren();
-  const order = { list: outputs.samples.map((_, i) => i), at: 0, all: !outputs.cells.some((c) => c.main) };
+  const order = { list: outputs.samples.map((_, i) => i), at: 0, all: "outputs" in asked ? asked.outputs === "all" : !outputs.cells.some((c) => c.main) };
   const base = outputs.cells.findIndex((c) => c.parts === "none");
   const body = element("div", { id: "sample" });
   const where = element("span", { id: "sample-at", "aria-live": "polite" });
   const show = () => { where.textContent = `${order.at + 1} of ${order.list.length}`; body.replaceChildren(...sampleView(order.list[order.at], base, order.all)); };
-  const step = (by) => { order.at = (order.at + by + order.list.length) % order.list.length; show(); };
-  const which = choice("Cells", [["", "whole parts"], ["all", "every cell"]], (value) => { order.all = value === "all"; show(); }, order.all ? "all" : "");
+  const shown = () => { show(); remember("sample", outputs.samples[order.list[order.at]].id, "captions"); };
+  const step = (by) => { order.at = (order.at + by + order.list.length) % order.list.length; shown(); };
+  const worstFor = outputs.cells.findIndex((c, i) => c.key === asked.order && i !== base), first = worstFor >= 0 ? String(worstFor) : asked.order === "" ? "" : "all";
+  const which = choice("Cells", [["", "whole parts"], ["all", "every cell"]], (value) => { order.all = value === "all"; show(); remember("outputs", value, "captions"); }, order.all ? "all" : "");
   const sort = choice("Order", [["", "as evaluated"], ["all", "worst drops first"], ...outputs.cells.map((c, i) => [String(i), `worst for ${c.recipe}`]).filter((_, i) => i !== base)], (value) => {
     order.list = sorted(value, base); order.at = 0; show();
-  }, "all");
+    remember("sample", null, "captions");
+    remember("order", outputs.cells[value] ? outputs.cells[value].key : value, "captions");
+  }, first);
   const find = element("input", { type: "search", placeholder: "image id or words", id: "find", onkeydown: (e) => { if (e.key === "Enter") seek(); } });
   const seek = () => {
     const wanted = find.value.trim().toLowerCase();
     const hit = (i) => [outputs.samples[i].image, outputs.samples[i].id].some((id) => String(id).toLowerCase() === wanted) || outputs.texts[i].some((t) => t.toLowerCase().includes(wanted));
     const n = order.list.length, next = [...Array(n).keys()].map((k) => (order.at + 1 + k) % n).find((k) => hit(order.list[k]));
-    if (next === undefined) where.textContent = "not found"; else { order.at = next; show(); }
+    if (next === undefined) where.textContent = "not found"; else { order.at = next; shown(); }
   };
   place.append(
     element("div", { className: "tools" }, which.label, sort.label, labelled("Find", find), element("button", { type: "button", onclick: seek }, "Find next"),
@@ -30,7 +34,8 @@ async function browser() {
     outputs.left_out ? element("p", { className: "missing" }, `${outputs.left_out} further cells are not in this page; their outputs are in samples.parquet.`) : "",
     body, ...lostQueries(base),
   );
-  order.list = sorted("all", base);
+  order.list = sorted(first, base);
+  order.at = Math.max(0, order.list.findIndex((i) => String(outputs.samples[i].id) === asked.sample));
   show();
 }
 
@@ -48,13 +53,12 @@ function sorted(value, base) {
   return all.sort((a, b) => loss[b] - loss[a]);
 }
 
+// The picture with what is known of it, and beside it what the cells say.
 function sampleView(i, base, all) {
-  const sample = outputs.samples[i];
-  const head = element("div", { className: "sample" });
+  const sample = outputs.samples[i], head = element("div", { className: "sample" });
   if (sample.thumb) head.append(element("img", { src: sample.thumb, alt: `image ${sample.image}` }));
-  const told = element("div", {}, element("div", {}, `image ${sample.image}`));
-  if (sample.question) told.append(element("div", { dir: "auto" }, sample.question));
-  head.append(told);
+  head.append(element("div", { className: "score" }, `image ${sample.image}`));
+  if (sample.question) head.append(element("div", { dir: "auto", className: "question" }, sample.question));
   if (sample.choices) head.append(element("ol", { "aria-label": "Choices" }, ...sample.choices.map((c) => element("li", { dir: "auto", className: (sample.references || []).includes(c) ? "right" : "" }, c))));
   else if (sample.references) head.append(element("ul", { "aria-label": "References" }, ...sample.references.map((r) => element("li", { dir: "auto" }, r))));
   return [head, element("div", { className: "scroll", tabIndex: 0 }, grid(i, base, all))];

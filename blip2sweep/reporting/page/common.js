@@ -92,6 +92,23 @@ function save(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+// Into the clipboard, and said on the button. Pages opened as files have no navigator.clipboard in some browsers.
+async function copy(text, from) {
+  const area = element("textarea", { value: text, readOnly: true, style: "position:fixed;opacity:0" });
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    document.body.append(area);
+    area.select();
+    done = document.execCommand("copy");
+    area.remove();
+  }
+  const label = from.dataset.label || (from.dataset.label = from.textContent);
+  from.textContent = done ? "Copied" : "Not copied";
+  setTimeout(() => { from.textContent = label; }, 1500);
+}
+
 // Base64 of gzip -> text, without fetch: the page makes no request, not even to itself.
 async function unpack(id) {
   const packed = document.getElementById(id).textContent.trim();

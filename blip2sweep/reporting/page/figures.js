@@ -90,7 +90,7 @@ FIGURES.dropoff = function () {
   const whole = all.some((r) => r.headline) ? [["", "whole parts"]] : [];
   const options = [...whole, ...parts.map((p) => [p, `every line of ${p}`])];
   tools("dropoff", "Lines", options);
-  const chosen = state.dropoff || options[0][0];
+  const chosen = chosenOf("dropoff", options.map(([value]) => value));
   const shown = all.filter((r) => (chosen ? r.parts === chosen : r.headline));
   const { shown: settings, more, axis, left, first, last } = panels("dropoff", natural(shown.map((r) => r.setting)));
   const widths = distinct(shown.map((r) => r.width)).sort(byNumber).reverse();
@@ -133,7 +133,7 @@ const ALL_KINDS = "all kinds";
 
 FIGURES.frontier = function () {
   const all = rows(REPORT.figures.frontier), sizes = distinct(all.map((r) => r.by));
-  state.frontier = state.frontier || sizes[0];
+  chosenOf("frontier", sizes);
   tools("frontier", "Size", sizes.map((s) => [s, SIZES[s]]));
   const by = state.frontier, shown = all.filter((r) => r.by === by), settings = natural(shown.map((r) => r.setting)).sort((a, b) => (b === ALL_KINDS) - (a === ALL_KINDS));
   const face = (r) => (r.like_baseline === null ? "-open-dot" : r.like_baseline ? "-open" : "");
@@ -161,7 +161,7 @@ FIGURES.blocks = function () {
     const own = all.filter((r) => label(r) === k && r.headline);
     return distinct(own.map((r) => r.part + r.kind)).reduce((sum, g) => { const e = own.filter((r) => r.part + r.kind === g).map((r) => r.effect); return sum + Math.max(...e) - Math.min(...e); }, 0);
   };
-  state.blocks = state.blocks || [...kinds].sort((a, b) => spread(b) - spread(a) || breadth(b) - breadth(a))[0];
+  chosenOf("blocks", kinds, [...kinds].sort((a, b) => spread(b) - spread(a) || breadth(b) - breadth(a))[0]);
   tools("blocks", "Method and width", kinds.map((k) => [k, k]));
   const shown = all.filter((r) => label(r) === state.blocks && r.headline), likely = shown.some((r) => r.nll !== null);
   const { shown: parts, more, axis, under, left, first, last } = panels("blocks", distinct(shown.map((r) => r.part)), undefined, likely);
@@ -199,5 +199,5 @@ FIGURES.blocks = function () {
 function tools(name, text, options) {
   const place = document.getElementById("tools-" + name);
   if (place.childElementCount || options.length < 2) return;
-  place.append(choice(text, options, (value) => { state[name] = value; draw(name); }, state[name]).label);
+  place.append(choice(text, options, (value) => { state[name] = value; remember(name, value, name); draw(name); }, state[name]).label);
 }

@@ -4,7 +4,7 @@ const MOST_PLACES = 60; // rows of the method comparison
 // Two parts are the axes, a panel for each width of the others: REPORT.map says which, by method.
 FIGURES.map = function () {
   const all = rows(REPORT.figures.map), settings = Object.keys(REPORT.map);
-  state.map = settings.includes(state.map) ? state.map : settings[0];
+  chosenOf("map", settings);
   tools("map", "Method", settings.map((s) => [s, s]));
   const { x: across, y: up, panels: every, single } = REPORT.map[state.map];
   const shown = all.filter((r) => r.setting === state.map || r.setting === "none");
@@ -40,7 +40,7 @@ FIGURES.prices = function () {
   const place = document.getElementById("plot-prices"), base = REPORT.base;
   place.hidden = !all.length;
   if (!all.length) return null;
-  state.prices = settings.includes(state.prices) ? state.prices : settings[0];
+  chosenOf("prices", settings);
   tools("prices", "Method", settings.map((s) => [s, s]));
   const own = all.filter((r) => r.setting === state.prices), parts = REPORT.parts.filter((p) => all.some((r) => r.part === p));
   const start = { model_bytes: base.bytes, value: base.value }, ladder = own.filter((r) => r.kind === "ladder"), traces = [];
@@ -111,6 +111,7 @@ FIGURES.methods = function () {
 FIGURES.view3d = function () {
   const columns = REPORT.figures.view3d, names = Object.keys(columns).filter((c) => c.startsWith("bits_")), all = rows(columns);
   const layers = distinct(all.map((r) => r.layers).filter((v) => v !== null));
+  chosenOf("view3d", ["", ...layers]);
   tools("view3d", "Layers", [["", "all cells"], ...layers.map((v) => [v, v])]);
   const shown = all.filter((r) => !state.view3d || r.layers === state.view3d || r.layers === null);
   return cloud(document.getElementById("plot-view3d"), shown, names);

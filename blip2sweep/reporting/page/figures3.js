@@ -10,15 +10,15 @@ FIGURES.kinds = function () {
   const ways = distinct(all.map((r) => r.how)).sort((a, b) => (a === "" ? -1 : b === "" ? 1 : a.localeCompare(b, "en", { numeric: true }))), low = places.length - 1, traces = [];
   const spot = (r, i) => low - places.indexOf(r.what) + (0.55 / ways.length) * ((ways.length - 1) / 2 - i);
   ways.forEach((how, i) => {
-    const own = all.filter((r) => r.how === how && places.includes(r.what) && known(r.kept)), beside = own.filter((r) => known(r.kept_control));
-    const text = (r) => `${plain(r.what)}<br>${plain(how || UNTRAINED)}<br>${number(r.kept, 1)} %${range(r, "kept_low", "kept_high")} of the baseline; ${lost(r)}${ofControl(r)}<br>${number(r.model_bytes / REPORT.base.scale, 1)} ${REPORT.base.unit}`;
+    const own = all.filter((r) => r.how === how && places.includes(r.what) && known(r.retained)), beside = own.filter((r) => known(r.retained_control));
+    const text = (r) => `${plain(r.what)}<br>${plain(how || UNTRAINED)}<br>${number(r.retained, 1)} %${range(r, "retained_low", "retained_high")} of the baseline; ${lost(r)}${ofControl(r)}<br>${number(r.model_bytes / REPORT.base.scale, 1)} ${REPORT.base.unit}`;
     if (own.length) traces.push({
-      x: own.map((r) => r.kept), y: own.map((r) => spot(r, i)), name: plain(how || UNTRAINED), legendgroup: how, mode: "markers", marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) },
-      error_x: { ...bars(own, "kept", "kept_low", "kept_high"), color: colour(i) }, text: own.map(text), hoverinfo: "text",
+      x: own.map((r) => r.retained), y: own.map((r) => spot(r, i)), name: plain(how || UNTRAINED), legendgroup: how, mode: "markers", marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) },
+      error_x: { ...bars(own, "retained", "retained_low", "retained_high"), color: colour(i) }, text: own.map(text), hoverinfo: "text",
     });
     if (beside.length) traces.push({
-      x: beside.map((r) => r.kept_control), y: beside.map((r) => spot(r, i)), name: plain(`${how || UNTRAINED}, of its control`), legendgroup: how, showlegend: false, mode: "markers",
-      marker: { symbol: MARKERS[i % 7] + "-open", size: 10, color: colour(i), line: { width: 2 } }, text: beside.map((r) => `${number(r.kept_control, 1)} % of the control<br>${text(r)}`), hoverinfo: "text",
+      x: beside.map((r) => r.retained_control), y: beside.map((r) => spot(r, i)), name: plain(`${how || UNTRAINED}, of its control`), legendgroup: how, showlegend: false, mode: "markers",
+      marker: { symbol: MARKERS[i % 7] + "-open", size: 10, color: colour(i), line: { width: 2 } }, text: beside.map((r) => `${number(r.retained_control, 1)} % of the control<br>${text(r)}`), hoverinfo: "text",
     });
   });
   const shapes = [{ type: "line", x0: 100, x1: 100, yref: "paper", y0: 0, y1: 1, line: { color: css("--soft"), dash: "dot", width: 1 } }];
@@ -64,17 +64,17 @@ function tickStep(all, part) {
 // A line what was compressed and how it was trained: against steps from 0 on, or against bytes.
 FIGURES.recovery = function () {
   const all = rows(REPORT.figures.recovery), base = REPORT.base;
-  state.recovery = state.recovery || "steps";
+  chosenOf("recovery", ["steps", "bytes"]);
   tools("recovery", "Against", [["steps", "training steps"], ["bytes", `${base.unit} of the whole model`]]);
   const bytes = state.recovery === "bytes", at = (r) => (bytes ? r.model_bytes / base.scale : r.steps), curves = distinct(all.map((r) => r.what + "\n" + r.how)), traces = [];
   curves.forEach((curve, i) => {
     const own = all.filter((r) => r.what + "\n" + r.how === curve), line = own.filter((r) => !r.point).sort((a, b) => a.steps - b.steps), seeds = own.filter((r) => r.point), name = plain(curve.replace("\n", ", ")), control = line.some((r) => r.is_control);
-    const text = (r) => `${name}<br>${r.steps ? `${r.steps} steps${known(r.chosen) ? `, step ${r.chosen} chosen on held-out images` : ""}${known(r.seed) ? `, seed ${r.seed}` : ""}` : "before"}<br>${REPORT.metric} ${number(r.value)}, ${number(r.kept, 1)} %${range(r, "kept_low", "kept_high")} of the baseline; ${lost(r)}${ofControl(r)}`;
+    const text = (r) => `${name}<br>${r.steps ? `${r.steps} steps${known(r.chosen) ? `, step ${r.chosen} chosen on held-out images` : ""}${known(r.seed) ? `, seed ${r.seed}` : ""}` : "before"}<br>${REPORT.metric} ${number(r.value)}, ${number(r.retained, 1)} %${range(r, "retained_low", "retained_high")} of the baseline; ${lost(r)}${ofControl(r)}`;
     traces.push({
-      x: line.map(at), y: line.map((r) => r.kept), name, legendgroup: curve, mode: "lines+markers", line: { color: colour(i), width: 2, dash: control ? "dash" : "solid" }, marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) },
-      error_y: { ...bars(line, "kept", "kept_low", "kept_high"), color: colour(i) }, text: line.map(text), hoverinfo: "text",
+      x: line.map(at), y: line.map((r) => r.retained), name, legendgroup: curve, mode: "lines+markers", line: { color: colour(i), width: 2, dash: control ? "dash" : "solid" }, marker: { symbol: MARKERS[i % 7], size: 9, color: colour(i) },
+      error_y: { ...bars(line, "retained", "retained_low", "retained_high"), color: colour(i) }, text: line.map(text), hoverinfo: "text",
     });
-    if (seeds.length) traces.push({ x: seeds.map(at), y: seeds.map((r) => r.kept), name, legendgroup: curve, showlegend: false, mode: "markers", marker: { symbol: MARKERS[i % 7] + "-open", size: 8, color: colour(i) }, text: seeds.map(text), hoverinfo: "text" });
+    if (seeds.length) traces.push({ x: seeds.map(at), y: seeds.map((r) => r.retained), name, legendgroup: curve, showlegend: false, mode: "markers", marker: { symbol: MARKERS[i % 7] + "-open", size: 8, color: colour(i) }, text: seeds.map(text), hoverinfo: "text" });
   });
   const shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 100, y1: 100, line: { color: css("--soft"), dash: "dot", width: 1 } }];
   return plot("recovery", traces, { shapes, xaxis: { title: { text: bytes ? `${base.unit}, whole model` : "training steps" }, zeroline: false }, yaxis: { title: { text: REPORT.words.axis }, rangemode: "tozero" } });

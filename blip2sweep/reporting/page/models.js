@@ -5,7 +5,7 @@ const dataOf = (name) => (name === "cells" ? REPORT.cells : name === "models" ? 
 // A panel a role, a line a model; each in % of its own baseline, downwards.
 FIGURES.models = function () {
   const all = rows(COMPARED.data).filter((r) => r.drop !== null), models = COMPARED.models;
-  state.models = state.models || COMPARED.settings[0];
+  chosenOf("models", COMPARED.settings);
   tools("models", "Method", COMPARED.settings.map((s) => [s, s]));
   const own = all.filter((r) => r.setting === state.models);
   const roles = distinct(own.map((r) => r.role)).filter((role) => distinct(own.filter((r) => r.role === role).map((r) => r.model)).length > 1);
@@ -50,7 +50,7 @@ function keepBodies() {
   const first = document.createDocumentFragment();
   first.append(...[...place.childNodes].map((node) => node.cloneNode(true)));
   bodies.push(first, ...[...document.querySelectorAll("template[data-body]")].map((t) => t.content));
-  buttons().forEach((b, i) => b.addEventListener("click", () => choose(i)));
+  buttons().forEach((b, i) => b.addEventListener("click", () => { if (i !== chosen) { forgetChoices(); remember("model", b.textContent, "overview"); choose(i); } }));
 }
 
 async function choose(i) {
@@ -58,7 +58,7 @@ async function choose(i) {
   chosen = i;
   outputs = null;
   Object.assign(REPORT, JSON.parse(document.getElementById("data" + ending(i)).textContent));
-  for (const name of Object.keys(state)) if (name !== "models") delete state[name];
+  for (const name of Object.keys(state)) if (name !== "models" && !(name in asked)) delete state[name];
   document.getElementById("model").replaceChildren(bodies[i].cloneNode(true));
   buttons().forEach((b, k) => b.setAttribute("aria-pressed", String(k === i)));
   await showModel();

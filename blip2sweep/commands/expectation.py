@@ -1,0 +1,241 @@
+"""What is said of a recommended recipe: what it takes and loses, how sure that is, and every limit that it exceeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.dropoff import too_few
+from blip2sweep.analysis.keeps import NOT_KNOWN, keeps, kept_of_row, kept_on
+from blip2sweep.analysis.prices import prices as prices_of
+from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
+from blip2sweep.analysis.recommend import Choice
+from blip2sweep.analysis.spread import LEVEL
+from blip2sweep.analysis.time_limit import RATIO, devices, is_timed, left_untimed
+from blip2sweep.commands.budget import Budget
+from blip2sweep.metrics import Kept, fewest_images
+from blip2sweep.metrics.intervals import Drop
+from blip2sweep.recipe.size import RATIO_BITS
+from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
+from blip2sweep.reporting.figure import label
+from blip2sweep.reporting.prices import price_lines
+from blip2sweep.reporting.source import Source
+
+SURE = 0.99  # the share of the baseline that is always asked about
+
+
+def original(source: Source) -> str:
+    """`original: 4,020,224 bytes (float32), ratio 0.50; …`: what the model takes without a recipe."""
+    row = _baseline(source)
+    size, width = number(row, "model_bytes"), number(row, "bits_per_weight")
+    if not (size > 0 and width > 0):
+        return "original: its size is not known"
+    stored = f" ({row['stored']})" if isinstance(row.get("stored"), str) else ""
+    plain = size * RATIO_BITS / width
+    told = f"{size:,.0f} bytes{stored}, ratio {RATIO_BITS / width:.2f}"
+    return f"original: {told}; ratios are to its numbers at {RATIO_BITS} bits, {plain:,.0f} bytes"
+
+
+def _baseline(source: Source) -> Row:
+    return source.cells[source.cells["part"] == "none"].iloc[0].to_dict()
+
+
+def headline(choice: Choice, asked: Budget) -> str:
+    """The line that names what is recommended. Where it exceeds a limit, it begins with that."""
+    what = f"cell {choice.key}, measured" if choice.key else "a recipe that was not run, predicted"
+    if not choice.entries:
+        what = f"the original itself, {what}"
+    if over := exceeded(choice, asked.drop()):
+        return f"BEYOND --max-drop {asked.max_drop}: {what}: {'; '.join(over)}"
+    return f"recommended: {what}: within {asked}"
+
+
+def exceeded(choice: Choice, max_drop: float | None) -> list[str]:
+    """By what a recipe exceeds the limit of its drop; empty where it does not, and where there is none."""
+    if max_drop is None:
+        return []
+    word, told = "" if choice.key else "is predicted to ", list[str]()
+    here, there = (" on the images that chose it", " on those that did not") if choice.held_out else ("", "")
+    loses = "loses" if choice.key else "lose"
+    if choice.chosen_drop > max_drop:
+        told.append(f"it {word}{loses} {choice.chosen_drop:.2%}{here}")
+    elif not choice.within:
+        told.append(f"it may lose {choice.judged:.2%}{here}, by its prediction interval")
+    if choice.held_out and (other := choice.drop / choice.baseline) > max_drop:
+        told.append(f"it {word}{loses} {other:.2%}{there}")
+    return told
+
+
+def keeps_lines(choice: Choice, max_drop: float | None, source: Source) -> Iterator[str]:
+    """`keeps 99 % with 95 % confidence: yes, no or not known`, of the limit that was asked for as well."""
+    if not choice.entries:
+        return
+    shares = sorted({SURE, *([] if max_drop is None else [round(1 - max_drop, 6)])}, reverse=True)
+    where = _kept(choice, source)
+    why = f" ({where[1] if where else 'it was not measured'})"
+    for share, told in zip(shares, (why, ""), strict=False):
+        yield f"keeps {100 * share:g} % with 95 % confidence: {keeps(where[0], share) if where else NOT_KNOWN}{told}"
+
+
+def _kept(choice: Choice, source: Source) -> tuple[Kept, str] | None:
+    """What a cell keeps, on which images, in words; None of a recipe that was not run."""
+    if choice.key is None:
+        return None
+    cells, draws = source.measured
+    if (found := kept_on(choice.key, draws, choice.held_out)) is None:
+        row = kept_of_row(cells[cells["key"] == choice.key].iloc[0].to_dict(), source.metric)
+        return row, f"{_range(row)}, from the drop in the table" if row.low == row.low else "it has no interval"
+    whole = kept_on(choice.key, draws, False) if choice.held_out else None
+    images = f"the {found.images} images that did not choose it" if choice.held_out else f"the {found.images} images"
+    also = f"; {_range(whole.kept)} on all {whole.images}" if whole else ""
+    return found.kept, f"{_range(found.kept)} on {images}{also}"
+
+
+def _range(kept: Kept) -> str:
+    return f"{100 * kept.kept:.1f} % [{100 * kept.low:.1f}, {100 * kept.high:.1f}]"
+
+
+def time_lines(choice: Choice, max_latency: float | None, source: Source) -> Iterator[str]:
+    """What one image takes, as a share of the baseline in the same turns, and which cells could not be asked."""
+    cells = source.measured[0]
+    own = cells[cells["key"] == choice.key].to_dict("records")
+    if own and choice.entries and is_timed(own[0]):
+        yield f"time: {_time(own[0])}"
+    if max_latency is None:
+        return
+    yield "timed cells alone compete: a recipe that was not run has no time"
+    yield from filter(None, [left_untimed(cells, source.anatomy)])
+    if len(places := devices(cells)) > 1:
+        yield f"cells were timed on {', '.join(places)}: each ratio is to the baseline of its own place"
+
+
+def _time(row: Row) -> str:
+    ms, base = number(row, "latency_ms_median"), number(row, "latency_ms_baseline")
+    return (
+        f"{number(row, RATIO):.2f} of its baseline's in the same run, {ms:.4g} ms an image against {base:.4g} ms on "
+        f"{row.get('latency_device')}, {number(row, 'latency_threads'):.0f} threads"
+    )
+
+
+def expected(choice: Choice, source: Source) -> str:
+    half = "the half of the images that did not choose it" if choice.held_out else "all images, which also chose it"
+    how = f"measured, cell {choice.key}" if choice.key else "predicted, not measured"
+    return f"{how}: {_level(choice, source)} (baseline {choice.baseline:.4f}), on {half}"
+
+
+def _level(choice: Choice, source: Source) -> str:
+    """The metric with an interval: of a prediction its own, of a cell that of its drop."""
+    value = f"{label(source)} {choice.value:.4f}"
+    if choice.key:
+        return f"{value}, drop {choice.drop:.4f} {_drop_ends(choice.key, choice, source)}"
+    return f"{value}, {LEVEL:.0%} prediction interval [{choice.low:.4f}, {choice.high:.4f}]"
+
+
+def _drop_ends(key: str, choice: Choice, source: Source) -> str:
+    """The paired 95 % interval on the images that are reported."""
+    found = _paired(key, choice, source)
+    return f"[{found.low:.4f}, {found.high:.4f}]" if found else "without an interval (no outputs)"
+
+
+def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
+    """The drop of a cell on the images that are reported; None where it has no outputs."""
+    draws = source.measured[1]
+    if draws is None or key not in draws:
+        return None
+    return (draws.only([key]).on(draws.half(False)) if choice.held_out else draws).paired(key)
+
+
+def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[str]:
+    """The recipe, its size, what to expect, and what else to look at."""
+    yield from [f"{e['target']}: {_what(e)}" for e in choice.entries] or ["nothing is compressed"]
+    ratio = f"ratio {RATIO_BITS / choice.bits_per_weight:.2f} to 16 bits a number"
+    whole = number(_baseline(source), "model_bytes")
+    share = f", {choice.model_bytes / whole:.2f} of the original's bytes" if whole > 0 else ""
+    yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight, {ratio}{share}"
+    yield expected(choice, source)
+    yield from _against_control(choice, source)
+    if choice.unpredicted:
+        yield f"only measured cells competed: {choice.unpredicted}"
+    if choice.instead and choice.instead.entries:
+        yield _other(choice.instead, max_drop, source)
+
+
+def _what(entry: Entry) -> str:
+    return entry_text(entry) if is_further(entry) else f"{entry['method']} {entry['bits']} bits"
+
+
+def _against_control(choice: Choice, source: Source) -> Iterator[str]:
+    """What a recovered cell loses against its control, on all images."""
+    cells, m = source.measured[0], source.metric
+    own = cells[cells["key"] == choice.key]
+    if own.empty or f"drop_control_{m}" not in own or own["control"].iloc[0] == choice.key:
+        return
+    drop, low, high = (float(own[f"drop_control_{m}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+    if drop == drop:
+        yield (
+            f"it is trained after compression; against the uncompressed model with the same recovery (cell {own['control'].iloc[0]}) "
+            f"the drop on all images is {drop:.4f} [{low:.4f}, {high:.4f}], and the limit is not about that one"
+        )
+
+
+def _other(choice: Choice, max_drop: float | None, source: Source) -> str:
+    """What else to look at: the best cell, or what a cell does not show yet."""
+    text = f"{text_of(choice.entries)}, {choice.model_bytes:,} bytes, {_level(choice, source)}"
+    if choice.key is None:
+        return f"better, if its prediction holds: {text}"
+    over = exceeded(choice, max_drop)
+    beyond = f", BEYOND the limit of {max_drop:.1%} ({'; '.join(over)})" if over else ""
+    return f"the best measured is cell {choice.key}{beyond}: {text}"
+
+
+def over_limit(choice: Choice, max_drop: float | None) -> list[str]:
+    """A warning where the recipe exceeds the limit, or may exceed it."""
+    if max_drop is None:
+        return []
+    if not choice.within:
+        least = f"{choice.chosen_drop:.1%} is the least loss that was found"
+        worse = f", and it may be {choice.judged:.1%}" if choice.judged > choice.chosen_drop else ""
+        return [f"the limit of {max_drop:.1%} is NOT kept: {least}{worse}; "
+                "right: a larger limit or size, or more cells (blip2sweep suggest)"]  # fmt: skip
+    held_out, word = choice.drop / choice.baseline, "measured" if choice.key else "predicted"
+    warning = f"on the other half {held_out:.1%} is {word}, above the limit of {max_drop:.1%}"
+    return [warning] if held_out > max_drop else []
+
+
+def of_others(choice: Choice, source: Source) -> list[str]:
+    """That the cell was run by another sweep."""
+    if choice.key is None or choice.key in set(source.cells["key"]):
+        return []
+    return [f"cell {choice.key} is none of {source.title}: another sweep with the same baseline ran it"]
+
+
+def reaches(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
+    """That the interval of a cell which keeps the limit reaches beyond it."""
+    found = _paired(choice.key, choice, source) if choice.key and choice.entries and choice.within else None
+    if max_drop is None or found is None or not found.high / choice.baseline > max_drop:
+        return []
+    return [f"its interval reaches {found.high / choice.baseline:.1%}, beyond the limit of {max_drop:.1%}"]
+
+
+def unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
+    """Notes on what so few images cannot show."""
+    draws = source.measured[1]
+    if draws is None or not choice.entries:
+        return []
+    shown = draws.on(draws.half(False)) if choice.held_out else draws
+    n, lines = shown.images.count, []
+    if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
+        lines.append(f"only {few} of these {n} images changed: {unseen_share(n)}")
+    if max_drop and n < fewest_images(max_drop):
+        lines.append(f"a limit of {max_drop:.1%} is not known to be kept: {too_few(n, max_drop)}")
+    return lines
+
+
+def prices(choice: Choice, source: Source) -> list[str]:
+    """What one width more or less changes, in the choice's setting, at its cell or at the smallest that loses at most 2
+    %.
+    """
+    cells, draws = source.measured
+    found = prices_of(cells, source.metric, lambda keys: draws, choice.key)
+    own = found[found["setting"] == choice.setting]
+    return price_lines(source, own if len(own) else found, cells)

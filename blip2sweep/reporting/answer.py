@@ -1,0 +1,81 @@
+"""One answer of a report's first screen, its words, and the answers where nothing goes by bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.reporting.metric_text import MetricText, metric_text
+from blip2sweep.reporting.price_table import sizes_of
+from blip2sweep.reporting.ship import Shipped, shipped
+from blip2sweep.reporting.source import Source
+
+WHAT, HOW_FAR, COST = "What can I compress?", "How far?", "What does it cost me?"
+FINE = 2  # %: narrower intervals have a decimal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """short: the answer in a few words. text: more of it. figure: the section of the page that shows it."""
+
+    question: str
+    short: str
+    text: str
+    figure: str
+
+
+def keeps(row: Row, metric: MetricText, bars: bool = True) -> str:
+    """`keeps 86 % [85, 87] of CIDEr`, of a row of `dropoff`; of a likelihood what it is of the original's."""
+    low, high = number(row, "retained_low"), number(row, "retained_high")
+    digits = 1 if high - low < FINE else 0
+    ends = "" if math.isnan(low) or not bars else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    share = f"{number(row, 'retained'):.{digits}f}\u00a0%{ends}"
+    return (
+        f"keeps {share} of {metric.label}"
+        if metric.higher_is_better
+        else f"has {metric.label} at {share} of the original"
+    )
+
+
+def listed(parts: str) -> str:
+    """`vit, qformer and llm`."""
+    names = parts.split("+")
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def without_widths(source: Source) -> list[Answer]:
+    """The answers where no whole part was run at one width: what ships, or what loses least."""
+    touched = source.cells[source.cells["part"] != "none"].dropna(subset=[f"drop_{source.metric}"])
+    if touched.empty:
+        return []
+    least = touched.sort_values(f"drop_{source.metric}").iloc[0]
+    more = f"Of {len(touched)} recipes it loses least in {metric_text(source.metric).label}."
+    what = Answer(WHAT, str(least["recipe"]), more, "cells")
+    found = shipped(source) if source.draws is not None else []
+    return [what, *(_ships(source, found[0]) if found else _lost_by(source, least))]
+
+
+def _ships(source: Source, best: Shipped) -> list[Answer]:
+    metric = metric_text(source.metric)
+    on = "On images that did not choose it no loss is seen."
+    lost = metric.amount(best.drop, best.low, best.high).replace("-", "−")
+    return [
+        Answer(HOW_FAR, f"{best.ratio:.1f} times smaller than at 16 bits", f"{best.what}. {on}", "frontier"),
+        Answer(COST, f"A {metric.worse} not told from 0", f"{lost} on those images.", "frontier"),
+    ]
+
+
+def _lost_by(source: Source, row: pd.Series) -> list[Answer]:
+    metric = metric_text(source.metric)
+    drop, low, high = (float(row.get(f"drop_{source.metric}{end}", math.nan)) for end in ("", "_low", "_high"))
+    size = float(row.get("model_bytes", math.nan))
+    held = f"{sizes_of(source.cells)(size)}, the whole model" if size == size else "its size is not known"
+    lost = metric.amount(drop, low, high).replace("-", "−")
+    known = "its interval covers 0, on the images that chose it" if low <= 0 <= high else "of all recipes the least"
+    return [
+        Answer(HOW_FAR, held, f"With {row['recipe']}.", "cells"),
+        Answer(COST, f"A {metric.worse} of {lost}", f"{known[:1].upper()}{known[1:]}.", "cells"),
+    ]

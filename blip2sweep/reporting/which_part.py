@@ -1,0 +1,70 @@
+"""The sentence on which part matters most."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.reporting.metric_text import MetricText
+
+
+def which_part(curves: pd.DataFrame, shapley: pd.DataFrame, ordered: list[str], metric: MetricText, base: float) -> str:
+    """Which part matters most: by Shapley values where there are, else by the parts alone at one width.
+
+    curves: `dropoff` of the headline; shapley: of the figure; ordered: the settings; base: the baseline's value.
+    """
+    values = shapley[shapley["kind"] == "part"].dropna(subset=["value", "total"]) if len(shapley) else shapley
+    if len(values):
+        having = set(values["setting"])
+        setting = next((s for s in ordered if s in having), str(values["setting"].iloc[0]))
+        return _shares(values[values["setting"] == setting], setting, metric, base)
+    single = curves[~curves["parts"].str.contains("+", regex=False) & ~curves["point"]].dropna(subset=["drop"])
+    if single.empty:
+        return "No whole part was compressed alone, so nothing is known of which part matters."
+    setting = next(s for s in ordered if s in set(single["setting"]))
+    return _compared(single[single["setting"] == setting], setting, metric)
+
+
+def _compared(single: pd.DataFrame, setting: str, metric: MetricText) -> str:
+    """The drops of parts alone, at one width: of the widths at which most parts were run, the one that separates them
+    best.
+    """
+    if single["drop"].max() <= 0:
+        loses = f"loses any {metric.label}" if metric.higher_is_better else f"raises {metric.label}"
+        return f"With {setting} no part alone {loses}, so none is known to matter more."
+    counts = single.groupby("width")["parts"].nunique()
+    if single["parts"].nunique() > 1 and counts.max() < 2:
+        return f"With {setting} no two parts were run alone at one width, so nothing is known of which matters more."
+    level = (single.groupby("width")["drop"].max() / single["baseline"].abs().iloc[0] - 0.5).abs()
+    width = level[counts == counts.max()].idxmin()
+    own = single[single["width"] == width].sort_values("drop", ascending=False).to_dict("records")
+    amounts = [f"{r['parts']} {metric.amount(r['drop'], r['drop_low'], r['drop_high'])}" for r in own]
+    if len(own) == 1:
+        return f"With {setting} only {own[0]['parts']} was compressed alone; at {width:g} bits its {metric.worse} is {amounts[0].partition(' ')[2]}."
+    costs = "costs most" if metric.higher_is_better else f"raises {metric.label} most"
+    return f"With {setting}, of the parts alone at {width:g} bits, {own[0]['parts']} {costs}: {', '.join(amounts)}."
+
+
+def _shares(values: pd.DataFrame, setting: str, metric: MetricText, base: float) -> str:
+    """The Shapley values of the cell whose drop is nearest to half of the baseline, where the parts differ most
+    plainly.
+    """
+    if values["total"].max() <= 0:
+        lose = f"lose no {metric.label}" if metric.higher_is_better else f"do not raise {metric.label}"
+        return f"With {setting} all parts together {lose} at the widths that were run, so none is known to matter more."
+    nearest = (values["total"] / base - 0.5).abs().idxmin()
+    own = values[values["key"] == values.at[nearest, "key"]].sort_values("value", ascending=False)
+    shares = ", ".join(f"{r['term']} {_signed(r)}" for r in own.to_dict("records"))
+    total = f"{own['total'].iloc[0]:.3f}"
+    whole = (
+        f"the drop of {total} {metric.label}"
+        if metric.higher_is_better
+        else f"the rise of {metric.label} by {total}{metric.unit}"
+    )
+    return f"With {setting} at {own['width'].iloc[0]:g} bits {whole} is shared out as {shares} (Shapley values, of this recipe)."
+
+
+def _signed(row: Row) -> str:
+    value, low, high = (number(row, c) for c in ("value", "low", "high"))
+    bars = "" if low != low else f" [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f}{bars}"

@@ -1,0 +1,58 @@
+"""The sentence on the blocks that lose most when they alone are quantized, or give back most when they alone are spared."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from blip2sweep.analysis.blocks import LEFT_OUT, ONE
+from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.reporting.metric_text import MetricText
+
+MOST = 3
+WORDS = {ONE: "Quantized alone", LEFT_OUT: "Spared alone"}
+
+
+def worst_blocks(data: pd.DataFrame, metric: MetricText) -> str:
+    """The worst blocks of each kind, with the band that is simultaneous over all blocks of it. Empty without blocks.
+
+    data: of the figure `blocks`, see `analysis.blocks.sensitivity`.
+    """
+    return " ".join(_sentence(own, kind, metric) for kind in WORDS if len(own := worst_first(data, kind)))
+
+
+def worst_first(data: pd.DataFrame, kind: str = ONE) -> pd.DataFrame:
+    """The blocks of one kind, of the setting and width with most of them, the worst first; empty where there are none."""
+    if data.empty:
+        return data
+    shown = data[(data["kind"] == kind) & data["headline"].astype(bool)].dropna(subset=["effect"])
+    groups = [own for _, own in shown.groupby(["setting", "width"], sort=True)]
+    return max(groups, key=len).sort_values("effect", ascending=False, kind="stable") if groups else shown
+
+
+def block_name(row: Row) -> str:
+    """`vit block 5`, or `vit blocks 0-3`."""
+    first, last = int(number(row, "first")), int(number(row, "last"))
+    return f"{row['part']} block {first}" if first == last else f"{row['part']} blocks {first}-{last}"
+
+
+def _sentence(own: pd.DataFrame, kind: str, metric: MetricText) -> str:
+    rows = own.head(MOST).to_dict("records")
+    does = "gives back" if kind == LEFT_OUT else "loses" if metric.higher_is_better else "raises it by"
+    listed = ", ".join(f"{block_name(r)} {_amount(r, metric)}" for r in rows)
+    one = "a block" if (own["first"] == own["last"]).all() else "a run of blocks"
+    setting, width = own["setting"].iloc[0], own["width"].iloc[0]
+    text = f"{WORDS[kind]} at {width:g} bits with {setting}, {one} {does} most {metric.label} here: {listed}"
+    return f"{text}{_how_many(own)}."
+
+
+def _amount(row: Row, metric: MetricText) -> str:
+    text = metric.amount(*(number(row, c) for c in ("effect", "band_low", "band_high")))
+    return text.removesuffix(metric.unit).replace("-", "−")
+
+
+def _how_many(own: pd.DataFrame) -> str:
+    """How many blocks differ from 0, by the band over all of them; nothing where there are no intervals."""
+    low = own["band_low"].dropna()
+    if low.empty:
+        return ""
+    return f" (bands over all {len(own)} together; {int((low > 0).sum())} of them lie above 0)"
