@@ -202,7 +202,7 @@ def test_our_own_table_comes_back_exactly(tmp_path: Path) -> None:
     sweep = find_sweep(tmp_path / "other", found.name)
     collect(tmp_path / "other", sweep, rescored=sweep.keys)
     back = known(pd.read_parquet(tmp_path / "other/table.parquet")).set_index("imported_key")
-    own = own.set_index("key")
+    own = known(own).set_index("key")
     assert set(back.index) == set(own.index)
     left = {
         "semantics",
