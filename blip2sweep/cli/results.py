@@ -14,12 +14,7 @@ from blip2sweep.console.printing import say, say_text
 ResultsName = Annotated[
     str | None, typer.Argument(help="Sweep name; without one the newest of several cells, else the last run of one.")
 ]
-AllCells = Annotated[
-    bool,
-    typer.Option(
-        "--all", help="Every cell of the ledger; the largest kind that can be compared, where cells are compared."
-    ),
-]
+AllCells = Annotated[bool, typer.Option("--all", help="Every cell; the largest kind where cells are compared.")]
 Only = Annotated[str | None, typer.Option(help="Only cells of this one.")]
 Columns = Annotated[
     list[str] | None,
@@ -34,17 +29,8 @@ def table(
         str, typer.Option("--format", "-f", help="rich, md, latex; or csv, json, which have every column.")
     ] = "rich",
     all_cells: AllCells = False,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            "-w",
-            help="COLUMN=VALUE, or with !=, <, <=, >, >=; null for what is unknown. Several: all of them.",
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="The columns to show, with commas (docs/columns.md has all).")
-    ] = None,
+    where: Annotated[list[str] | None, typer.Option("--where", "-w", help="Such as bits<=4; null is unknown.")] = None,
+    columns: Annotated[str | None, typer.Option(help="The columns to show, with commas (docs/columns.md).")] = None,
     sort: Annotated[str | None, typer.Option(help="Columns to sort by, with commas; -COLUMN descends.")] = None,
     pivot: Annotated[
         str | None, typer.Option(help="ROWS,COLUMN, such as part,bits: a row for each part, a column for each width.")

@@ -57,14 +57,24 @@ def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
 
     `import csv` takes it back.
     """
-    return table.rename(columns=lambda c: defused(str(c))).map(lambda v: _csv_cell(v, digits)).to_csv(index=False)
+    numbers = table if digits is None else table.round(digits)
+    cells = {
+        defused(str(c)): values
+        if _is_plain(values)
+        else pd.Series([_csv_cell(v) for v in values], values.index, object)
+        for c, values in numbers.items()
+    }
+    return pd.DataFrame(cells, index=table.index).to_csv(index=False)
 
 
-def _csv_cell(value: object, digits: int | None) -> object:
-    if digits is not None and isinstance(value, float | np.floating):
-        return round(float(value), digits)
-    plain = value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT
-    if plain:
+def _is_plain(values: pd.Series) -> bool:
+    """Whether a column has nothing but numbers, truths or times."""
+    types = pd.api.types
+    return types.is_numeric_dtype(values) or types.is_bool_dtype(values) or types.is_datetime64_any_dtype(values)
+
+
+def _csv_cell(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | np.generic | pd.Timestamp) or value is pd.NaT:
         return value
     return defused(", ".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else str(value))
 
@@ -73,26 +83,30 @@ def json_text(table: pd.DataFrame, digits: int | None = None) -> str:
     """A list of objects, one a row. What is unknown is null; counts are whole numbers."""
     import orjson
 
-    whole = {c for c in map(str, table) if (known := column_of(c)) is not None and known.dtype == INTEGER}
-    records = [
-        {str(c): _json_value(v, str(c) in whole, digits) for c, v in row.items()} for row in table.to_dict("records")
-    ]
-    return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"
+    names = list(map(str, table))
+    columns = [_json_column(values, name, digits) for name, (_, values) in zip(names, table.items(), strict=True)]
+    records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"  # which writes NaN as null
 
 
-def _json_value(value: object, whole: bool, digits: int | None) -> object:
+def _json_column(values: pd.Series, name: str, digits: int | None) -> list[object]:
+    if pd.api.types.is_float_dtype(values):
+        known = column_of(name)
+        if known is not None and known.dtype == INTEGER:
+            return [int(v) if math.isfinite(v) else None for v in values]
+        return list((values if digits is None else values.round(digits)).tolist())
+    return [_json_value(v, digits) for v in values.tolist()]
+
+
+def _json_value(value: object, digits: int | None) -> object:
     if value is None or value is pd.NaT or value is pd.NA:
         return None
     if isinstance(value, list | tuple | np.ndarray):
-        return [_json_value(v, False, digits) for v in value]
+        return [_json_value(v, digits) for v in value]
     if isinstance(value, pd.Timestamp):
         return value.isoformat()
     plain = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(plain, float):
-        return plain
-    if not math.isfinite(plain):
-        return None
-    return int(plain) if whole and plain.is_integer() else plain if digits is None else round(plain, digits)
+    return round(plain, digits) if isinstance(plain, float) and digits is not None else plain
 
 
 # ---- for people

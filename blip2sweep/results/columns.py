@@ -134,6 +134,7 @@ SECTIONS: tuple[Section, ...] = (
         ("beside", TEXT, "", "the key of torch's cell with the same recipe, or of its baseline", TORCH),
         ("like", TEXT, "", "the key of the cell whose samples imported predictions answer", RUN_HERE),
         ("imported", TEXT, "", "where the row was imported from", RUN_HERE),
+        ("imported_key", TEXT, "", "the key that it had there", "of rows that are not from a table of this package"),
         ("imported_from", TEXT, "", "the name of the file of imported predictions", RUN_HERE),
         ("configs", INTEGERS, "", "the numbers of the published study's configs that are this row", "of other rows"),
         ("noop_configs", INTEGER, "configs", "how many of them have an entry without an effect", "of other rows"),

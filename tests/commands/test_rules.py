@@ -20,6 +20,7 @@ from blip2sweep.commands.sweeps import retry
 from blip2sweep.commands.table import show_table
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.reporting.table_asked import Asked
 from blip2sweep.results import predictions as records
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Ledger
@@ -179,7 +180,7 @@ def test_table_names_what_lacks_one_of_the_wanted_rules(tmp_path: Path, capsys: 
     gone.unlink()
     for name, every, told in (("s", False, True), (None, True, True), ("strict", False, False)):
         capsys.readouterr()
-        show_table(tmp_path, name, "csv", every)
+        show_table(tmp_path, name, every, Asked("csv"))
         said = f"1 of 2 cells is done and not scored, the first is {gone.name[:12]}"
         assert (said in capsys.readouterr().err) == told
 

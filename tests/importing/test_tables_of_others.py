@@ -14,6 +14,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import Imported, Options, import_csv
 from blip2sweep.reporting.table_text import csv_text
 from blip2sweep.results.collect import collect
+from blip2sweep.results.schema import known
 from blip2sweep.results.sweeps import find_sweep
 from tests.command_line import blip2sweep, refused
 from tests.composing import plan
@@ -200,10 +201,16 @@ def test_our_own_table_comes_back_exactly(tmp_path: Path) -> None:
     found = import_csv(tmp_path / "own.csv", tmp_path / "other")
     sweep = find_sweep(tmp_path / "other", found.name)
     collect(tmp_path / "other", sweep, rescored=sweep.keys)
-    back = pd.read_parquet(tmp_path / "other/table.parquet").set_index("imported_key")
-    own = own.set_index("key")
+    back = known(pd.read_parquet(tmp_path / "other/table.parquet")).set_index("imported_key")
+    own = known(own).set_index("key")
     assert set(back.index) == set(own.index)
-    left = {"semantics", "baseline", "host", "finished"}  # of this import; all others that come back are the same
+    left = {
+        "semantics",
+        "baseline",
+        "host",
+        "finished",
+        "sweeps",
+    }  # of this import; all others that come back are the same
     same = [c for c in own if c in back and c not in left]
     pd.testing.assert_frame_equal(back.loc[own.index, same], own[same], check_names=False, check_exact=True)
     assert {

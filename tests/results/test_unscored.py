@@ -18,6 +18,7 @@ from blip2sweep.commands.table import show_table
 from blip2sweep.errors import SweepFailed, UserError
 from blip2sweep.files import write_json
 from blip2sweep.planning.packs import pack_data, read_pack
+from blip2sweep.reporting.table_asked import Asked
 from blip2sweep.results import predictions as records
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.lines import sealed
@@ -52,13 +53,13 @@ def unscored(swept: Path, tmp_path: Path) -> Path:
 
 def test_status_and_table_name_the_state(unscored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = ({*find_sweep(unscored, "s").keys} - {p.name[:12] for p in (unscored / "scores").iterdir()}).pop()
-    for show in (lambda: print_status(unscored, "s"), lambda: show_table(unscored, "s", "rich", False)):
+    for show in (lambda: print_status(unscored, "s"), lambda: show_table(unscored, "s", False, Asked("rich"))):
         show()
         told = " ".join(capsys.readouterr().out.split())
         assert f"1 of 3 cells is done and not scored, the first is {key}; right: `blip2sweep retry" in told
     print_status(unscored, "s")
     assert "3 cells: 3 done (1 not scored)" in capsys.readouterr().out
-    show_table(unscored, None, "csv", True)
+    show_table(unscored, None, True, Asked("csv"))
     assert f"the first is {key}" in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from blip2sweep.commands.sweeps import relaunch, retry
 from blip2sweep.commands.table import show_table
 from blip2sweep.errors import UserError
 from blip2sweep.planning.packs import pack_path, write_packs
+from blip2sweep.reporting.table_asked import Asked
 from blip2sweep.results import latest
 from blip2sweep.results.collect import collect
 from blip2sweep.results.ledger import Journal
@@ -142,7 +143,7 @@ def test_rescore_says_whose_sweeps_they_are(
 
 
 def rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> int:
-    show_table(folder, "s", "csv", False)
+    show_table(folder, "s", False, Asked("csv"))
     return len(capsys.readouterr().out.splitlines()) - 1
 
 
@@ -161,7 +162,7 @@ def test_a_table_is_what_the_journals_have_now_and_costs_nothing_when_nothing_is
     with monkeypatch.context() as patched:
         patched.setattr(latest, "collect", lambda *_: pytest.fail("nothing is new"))
         assert rows(tmp_path, capsys) == 3
-        show_table(tmp_path, None, "csv", True)
+        show_table(tmp_path, None, True, Asked("csv"))
         capsys.readouterr()
     (tmp_path / "scores" / "new.npz").touch()
     assert not is_current(tmp_path / "table.parquet", tmp_path, None)
@@ -194,7 +195,7 @@ def test_a_folder_one_may_only_read(
 
     monkeypatch.setattr(latest.os, "access", lambda *_: False)
     before = sorted(tmp_path.rglob("*"))
-    show_table(tmp_path, "s", "csv", False)
+    show_table(tmp_path, "s", False, Asked("csv"))
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 4
     assert "may not be written by you: shown as its journals are" in shown.err
@@ -211,5 +212,5 @@ def test_a_folder_of_which_a_part_may_not_be_written(
 
     for what in ("collect.publish", "table_files.write_parquet"):
         monkeypatch.setattr(f"blip2sweep.results.{what}", refused)
-        show_table(tmp_path, "s", "csv", False)
+        show_table(tmp_path, "s", False, Asked("csv"))
         assert "may not be written by you" in capsys.readouterr().err
