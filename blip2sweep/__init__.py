@@ -57,7 +57,7 @@ def sweep(
 
     Returns:
         The sweep's table, a row a cell, failed ones and baselines too. docs/columns.md has its columns. `.attrs["sweep"]`
-        is the sweep's name.
+            is the sweep's name.
 
     Raises:
         UserError: Bad input, before anything is written.
@@ -79,7 +79,7 @@ def plan(
 
     Returns:
         A SweepPlan: `cells` (a data frame with key, status, what asks for it, recipe), `to_run` (keys), `skipped` (with
-        reasons), `packs` (keys a worker), `seconds` and `summary`.
+            reasons), `packs` (keys a worker), `seconds` and `summary`.
 
     Raises:
         UserError: As `sweep` does.

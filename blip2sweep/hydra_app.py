@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,13 +22,12 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
 
     from blip2sweep.config import schema
     from blip2sweep.config.arguments import arguments
-    from blip2sweep.errors import UserError
     from hydra_plugins.blip2sweep import callbacks, launchers, sweeper
 
     sys.argv = ["blip2sweep", *arguments(words)]
     foreign = next((w for w in sys.argv if w.startswith("hydra/sweeper=") and w != "hydra/sweeper=blip2sweep"), None)
     if plan_only and foreign:
-        raise UserError(f"{foreign}: what such a sweeper runs is decided while it runs; right: plan without it")
+        refuse_plan(foreign)
     schema.register()
     callbacks.register()
     # Hydra's search for plugins misses an editable install, so ours are registered by hand.
@@ -37,6 +36,13 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     Plugins.instance().register(launchers.SlurmLauncher)
     task = describe_cell if plan_only else run_cell
     hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(task)()
+
+
+def refuse_plan(sweeper: str) -> NoReturn:
+    """Raise UserError for a plan with a sweeper of others."""
+    from blip2sweep.errors import UserError
+
+    raise UserError(f"{sweeper}: what such a sweeper runs is decided while it runs; right: plan without it")
 
 
 def describe_cell(config: DictConfig) -> float:

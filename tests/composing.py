@@ -6,11 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-
-from blip2sweep.config import schema
+from blip2sweep.config import standalone
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.grid import expand
 from blip2sweep.config.overrides import normalise
@@ -19,17 +15,12 @@ from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.chain import Chain, block_entries, by_stage, chain_of
 from blip2sweep.results.ledger import Ledger
-from hydra_plugins.blip2sweep import launchers, sweeper
 
 
 @functools.cache
 def composer() -> Composer:
     """One for all tests of a process: what it has composed it remembers."""
-    schema.register()
-    Plugins.instance().register(sweeper.GridSweeper)
-    Plugins.instance().register(launchers.LocalLauncher)
-    initialize_config_module("blip2sweep.conf", version_base="1.3")
-    return Composer(GlobalHydra.instance().config_loader(), compose("config", return_hydra_config=True))
+    return standalone.composer()
 
 
 def jobs(*words: str) -> list[PlannedJob]:

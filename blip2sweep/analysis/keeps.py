@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.draws import Draws
-from blip2sweep.metrics import METRICS, Kept
+from blip2sweep.metrics import METRICS, Kept, unseen
 
 YES, NO, NOT_KNOWN = "yes", "no", "not known"
 NOTHING = Kept(math.nan, math.nan, math.nan)
@@ -25,16 +25,17 @@ class OnImages(NamedTuple):
     held_out: bool  # whether other images chose the cell
 
 
-def keeps(kept: Kept, share: float) -> str:
+def keeps(kept: Kept, share: float, images: int) -> str:
     """Whether at least `share` of the baseline is kept. Yes where the whole interval does, no where nothing of it does.
 
-    Not known where only a part of it does, and where there is no interval.
+    Not known where only a part of it does, where there is no interval, and where so few images were seen that a break
+    of as much could have been missed (the rule of three: 369 images show a loss of 1 %), whatever their interval.
     """
     if not (math.isfinite(kept.low) and math.isfinite(kept.high)):
         return NOT_KNOWN
-    if kept.low >= share:
-        return YES
-    return NO if kept.high < share else NOT_KNOWN
+    if kept.high < share:
+        return NO
+    return YES if kept.low >= share and unseen(images) <= 1 - share else NOT_KNOWN
 
 
 def kept_on(key: str, draws: Draws | None, held_out: bool) -> OnImages | None:

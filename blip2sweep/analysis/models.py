@@ -80,7 +80,8 @@ def role_label(line: str, roles: Mapping[str, str]) -> str | None:
     touched = {roles.get(p) for p in parts}
     if None in touched or parts != {p for p, role in roles.items() if role in touched}:
         return None
-    label = ALL if len(roles) > 1 and parts == set(roles) else joined(str(r) for r in touched)
+    named = " + ".join(r for r in dict.fromkeys([*ROLES, *roles.values()]) if r in touched)
+    label = ALL if len(roles) > 1 and parts == set(roles) else named
     layers = sorted({t[2] for t in targets})
     return label if layers == [ALL] else f"{label}, {' + '.join(layers)}"
 

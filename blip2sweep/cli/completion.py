@@ -126,7 +126,8 @@ def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator
     command = inner.get(after[0], command) if after else command
     for parameter in command.params:
         yield from ((f"{flag} ", getattr(parameter, "help", "") or "") for flag in parameter.opts if flag[0] == "-")
-        if parameter.name in ("sweep", "sweeps") and parameter.param_type_name == "argument":
+        shown = f"{parameter.name} {getattr(parameter, 'metavar', None)}".upper()
+        if parameter.param_type_name == "argument" and "SWEEP" in shown:
             yield from ((f"{name} ", "") for name in _sweeps(before))
 
 

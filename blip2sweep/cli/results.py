@@ -151,7 +151,12 @@ def import_results(
 
 
 def report(
-    sweep: ResultsName = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SWEEP] [OTHER]", help="Sweep name, as of table. Two sweeps or two models: side by side."
+        ),
+    ] = None,
     output_dir: OutputDir = DEFAULT,
     all_cells: AllCells = False,
     model: Only = None,
@@ -164,14 +169,21 @@ def report(
     project: Annotated[str, typer.Option(help="The W&B project.")] = "blip2sweep",
 ) -> None:
     """Write one HTML page: where the model breaks, which part matters, what is safe, what the outputs look like."""
-    from blip2sweep.commands.report import check_sending, send
+    from blip2sweep.commands.report import check_asked, send
     from blip2sweep.commands.report import report as run
+    from blip2sweep.reporting.pair import load_pair
     from blip2sweep.reporting.source import narrowing
     from blip2sweep.reporting.sources import load_sources
 
-    if wandb:
-        check_sending(wandb, all_cells)
-    sources = load_sources(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    names, narrowed = sweeps or [], narrowing(model, task, only or [])
+    if wandb or len(names) > 1:
+        check_asked(names, wandb, all_cells)
+    sweep = next(iter(names), None)
+    sources = (
+        load_pair(output_dir, names, narrowed)
+        if len(names) > 1
+        else load_sources(output_dir, sweep, all_cells, narrowed)
+    )
     say(*sources.meant, *run(sources, out, png, pdf))
     if wandb:
         say_text(send(sources, wandb, project))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.dropoff import too_few
-from blip2sweep.analysis.keeps import NOT_KNOWN, keeps, kept_of_row, kept_on
+from blip2sweep.analysis.keeps import NOT_KNOWN, OnImages, keeps, kept_of_row, kept_on
 from blip2sweep.analysis.prices import prices as prices_of
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.recommend import Choice
 from blip2sweep.analysis.spread import LEVEL
-from blip2sweep.analysis.time_limit import RATIO, devices, is_timed, left_untimed
 from blip2sweep.commands.budget import Budget
 from blip2sweep.metrics import Kept, fewest_images
+from blip2sweep.metrics import unseen as unseen_of
 from blip2sweep.metrics.intervals import Drop
 from blip2sweep.recipe.size import RATIO_BITS
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
@@ -71,50 +73,40 @@ def keeps_lines(choice: Choice, max_drop: float | None, source: Source) -> Itera
     if not choice.entries:
         return
     shares = sorted({SURE, *([] if max_drop is None else [round(1 - max_drop, 6)])}, reverse=True)
-    where = _kept(choice, source)
-    why = f" ({where[1] if where else 'it was not measured'})"
-    for share, told in zip(shares, (why, ""), strict=False):
-        yield f"keeps {100 * share:g} % with 95 % confidence: {keeps(where[0], share) if where else NOT_KNOWN}{told}"
+    found, why = _kept(choice, source)
+    for share, told in zip(shares, (f" ({why})", ""), strict=False):
+        answer = keeps(found.kept, share, found.images) if found else NOT_KNOWN
+        few = _few(found.images, share) if found and answer == NOT_KNOWN else ""
+        yield f"keeps {100 * share:g} % with 95 % confidence: {answer}{told}{few}"
 
 
-def _kept(choice: Choice, source: Source) -> tuple[Kept, str] | None:
-    """What a cell keeps, on which images, in words; None of a recipe that was not run."""
+def _few(images: int, share: float) -> str:
+    """That so few images could not know."""
+    return (
+        f"; {fewest_images(1 - share)} images show a loss of {1 - share:.1%}"
+        if 0 < 1 - share < unseen_of(images)
+        else ""
+    )
+
+
+def _kept(choice: Choice, source: Source) -> tuple[OnImages | None, str]:
+    """What a cell keeps, and in words on which images; None of a recipe that was not run."""
     if choice.key is None:
-        return None
+        return None, "it was not measured"
     cells, draws = source.measured
     if (found := kept_on(choice.key, draws, choice.held_out)) is None:
-        row = kept_of_row(cells[cells["key"] == choice.key].iloc[0].to_dict(), source.metric)
-        return row, f"{_range(row)}, from the drop in the table" if row.low == row.low else "it has no interval"
+        row = cells[cells["key"] == choice.key].iloc[0].to_dict()
+        of_row = OnImages(kept_of_row(row, source.metric), int(np.nan_to_num(number(row, "images"))), False)
+        known = of_row.kept.low == of_row.kept.low
+        return of_row, f"{_range(of_row.kept)}, from the drop in the table" if known else "it has no interval"
     whole = kept_on(choice.key, draws, False) if choice.held_out else None
     images = f"the {found.images} images that did not choose it" if choice.held_out else f"the {found.images} images"
     also = f"; {_range(whole.kept)} on all {whole.images}" if whole else ""
-    return found.kept, f"{_range(found.kept)} on {images}{also}"
+    return found, f"{_range(found.kept)} on {images}{also}"
 
 
 def _range(kept: Kept) -> str:
     return f"{100 * kept.kept:.1f} % [{100 * kept.low:.1f}, {100 * kept.high:.1f}]"
-
-
-def time_lines(choice: Choice, max_latency: float | None, source: Source) -> Iterator[str]:
-    """What one image takes, as a share of the baseline in the same turns, and which cells could not be asked."""
-    cells = source.measured[0]
-    own = cells[cells["key"] == choice.key].to_dict("records")
-    if own and choice.entries and is_timed(own[0]):
-        yield f"time: {_time(own[0])}"
-    if max_latency is None:
-        return
-    yield "timed cells alone compete: a recipe that was not run has no time"
-    yield from filter(None, [left_untimed(cells, source.anatomy)])
-    if len(places := devices(cells)) > 1:
-        yield f"cells were timed on {', '.join(places)}: each ratio is to the baseline of its own place"
-
-
-def _time(row: Row) -> str:
-    ms, base = number(row, "latency_ms_median"), number(row, "latency_ms_baseline")
-    return (
-        f"{number(row, RATIO):.2f} of its baseline's in the same run, {ms:.4g} ms an image against {base:.4g} ms on "
-        f"{row.get('latency_device')}, {number(row, 'latency_threads'):.0f} threads"
-    )
 
 
 def expected(choice: Choice, source: Source) -> str:

@@ -21,9 +21,9 @@ from blip2sweep.commands.expectation import (
     prices,
     reaches,
     summary,
-    time_lines,
     unseen,
 )
+from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError, UserErrors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from blip2sweep.errors import UserError
@@ -18,7 +19,7 @@ from blip2sweep.results.sweeps import find_sweep
 
 def report(sources: Sources, path: Path | None, png: bool, pdf: bool) -> list[str]:
     """Write the page, its CSVs and the requested pictures. Returns the lines that say where they are."""
-    path = path or sources.selection.folder / "report.html"
+    path = path or sources.page
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; right: the page's file, such as {path / 'report.html'}")
     made = write_models_page(sources, path) if sources.several else [_one_page(sources.models[0], path)]
@@ -37,14 +38,21 @@ def _one_page(source: Source, path: Path) -> Written:
     return Written(path.with_name(path.stem + "-data"), build_report(source, path), label(source))
 
 
-def check_sending(mode: str, all_cells: bool) -> None:
-    """Refuse what cannot be sent, before anything is written."""
+def check_asked(names: Sequence[str], wandb: str | None, all_cells: bool) -> None:
+    """Refuse what cannot be asked for together, before anything is written. wandb: how rows are to be sent, if they are."""
+    if len(names) > 1:
+        given = [option for option, there in (("--all", all_cells), ("--wandb", wandb)) if there]
+        if given:
+            raise UserError(
+                f"report {' '.join(names)} {' '.join(given)}: two are put side by side as they are; right: without {' and '.join(given)}"
+            )
+        return
     if all_cells:
         raise UserError(
             "--wandb: rows are sent sweep by sweep, so not with --all; right: blip2sweep report SWEEP --wandb …"
         )
-    if mode not in MODES:
-        raise UserError(f"--wandb {mode}: right: {' or '.join(MODES)}")
+    if wandb not in MODES:
+        raise UserError(f"--wandb {wandb}: right: {' or '.join(MODES)}")
 
 
 def send(sources: Sources, mode: str, project: str) -> str:

@@ -30,7 +30,7 @@ class Answer:
 def keeps(row: Row, metric: MetricText, bars: bool = True) -> str:
     """`keeps 86 % [85, 87] of CIDEr`, of a row of `dropoff`; of a likelihood what it is of the original's."""
     low, high = number(row, "retained_low"), number(row, "retained_high")
-    digits = 1 if high - low < FINE else 0
+    digits = 1 if bars and high - low < FINE else 0
     ends = "" if math.isnan(low) or not bars else f" [{low:.{digits}f}, {high:.{digits}f}]"
     share = f"{number(row, 'retained'):.{digits}f}\u00a0%{ends}"
     return (
@@ -41,7 +41,7 @@ def keeps(row: Row, metric: MetricText, bars: bool = True) -> str:
 
 
 def listed(parts: str) -> str:
-    """`vit, qformer and llm`."""
+    """`vision, connector and language`."""
     names = parts.split("+")
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 

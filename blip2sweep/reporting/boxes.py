@@ -5,11 +5,14 @@ from __future__ import annotations
 import html
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-# An absolute path: after a blank, an equals sign, a quote, a bracket or at the beginning; never the // of an address.
-PATH = re.compile(r"(?<![^\s=,:'\"\[({])/[\w.~+-][^\s,'\"\])}]*")
+START = r"/[\w.~+-]"
+# An absolute path in a word: between quotes, else after an equals sign, a comma, a colon or a bracket; never the // of an
+# address.
+PATH = re.compile(rf"(?<='){START}[^']*(?=')|(?<=\"){START}[^\"]*(?=\")|(?<![^\s=,:\[({{]){START}[^\s,'\"\])}}]*")
 
 
 def box(command: str, output_dir: Path) -> str:
@@ -32,7 +35,19 @@ def boxed(text: str, commands: Sequence[str], output_dir: Path) -> str:
 def portable(command: str, output_dir: Path) -> str:
     """The command with paths relative to the folder in which `output_dir` is typed as it stands there."""
     folder = folder_of(output_dir)
-    return PATH.sub(lambda found: _relative(found[0], folder), command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an unpaired quote of a prompt
+        return PATH.sub(lambda found: _relative(found[0], folder), command)
+    shown = [_word(word, folder) for word in words]
+    return shlex.join(shown) if shown != words else command
+
+
+def _word(word: str, folder: Path) -> str:
+    key, equals, value = word.partition("=") if not word.startswith("/") else ("", "", word)
+    if re.match(START, value) and "," not in value:
+        return f"{key}{equals}{_relative(value, folder)}"
+    return PATH.sub(lambda found: _relative(found[0], folder), word)
 
 
 def folder_of(output_dir: Path) -> Path:

@@ -13,8 +13,10 @@ from blip2sweep.reporting.comparison import Comparison, compare, drawn
 from blip2sweep.reporting.figure import Figure, label, write_csvs
 from blip2sweep.reporting.figures import figures
 from blip2sweep.reporting.html import body, filled, packs, records, safe_json, whole_page
+from blip2sweep.reporting.pair import Pair
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.ship import ship_table
+from blip2sweep.reporting.side_by_side import side_by_side
 from blip2sweep.reporting.sources import BACK_END, Sources
 
 LINK = '<a href="#models">{}s</a> '
@@ -30,8 +32,8 @@ class Written(NamedTuple):
 
 def write_models_page(sources: Sources, path: Path) -> list[Written]:
     """Write the page, and beside it a folder `<name>-data` with the comparison as CSV and a folder of CSVs a model."""
+    compared = side_by_side(sources) if isinstance(sources, Pair) else compare(sources)
     made = [figures(s) for s in sources.models]
-    compared = compare(sources)
     write_atomic(path, models_page(sources, compared, made).encode())
     folder = path.with_name(path.stem + "-data")
     found = [Written(folder, [compared.figure], compared.metric.label)]
@@ -69,9 +71,8 @@ def models_page(sources: Sources, compared: Comparison, made: list[list[Figure]]
     data = [packs(s, own, end, len(bodies)) for s, own, end in zip(sources.models, made, ends, strict=True)]
     others = [f"<template data-body>{text}</template>" for text in bodies[1:]]
     seen = f'<script type="application/json" id="compared">{safe_json(_data(compared))}</script>'
-    title = sources.models[0].title
     return whole_page(
-        title,
+        sources.title,
         sources.heading,
         filled("models.html", values),
         "\n".join([seen, *data, *others]),

@@ -46,7 +46,7 @@ class Source:
     command: str
     notes: list[str] = field(default_factory=list)
     only: dict[str, str] = field(default_factory=dict)  # what narrowed the table, by column
-    back_end: str = ""  # its name, where a report has several of one model
+    back_end: str = ""  # its name, where a report has several back ends of one model, or two that were named
 
     @property
     def model(self) -> str:

@@ -41,6 +41,16 @@ class Sources:
         return [s.name for s in self.models]
 
     @property
+    def title(self) -> str:
+        """What the page is called."""
+        return self.selection.title
+
+    @property
+    def page(self) -> Path:
+        """Where its page is written by default."""
+        return self.selection.folder / "report.html"
+
+    @property
     def table(self) -> pd.DataFrame:
         """Every row, of all models."""
         return self.selection.table

@@ -30,7 +30,7 @@ def worst_first(data: pd.DataFrame, kind: str = ONE) -> pd.DataFrame:
 
 
 def block_name(row: Row) -> str:
-    """`vit block 5`, or `vit blocks 0-3`."""
+    """`vision block 5`, or `vision blocks 0-3`."""
     first, last = int(number(row, "first")), int(number(row, "last"))
     return f"{row['part']} block {first}" if first == last else f"{row['part']} blocks {first}-{last}"
 

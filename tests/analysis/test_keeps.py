@@ -48,7 +48,9 @@ def dumb(base: list[float], cell: list[float], share: float) -> str:
     for t in (stats.t.ppf(0.975, m - 1), stats.t.ppf(0.025, m - 1)):
         y = t / math.sqrt(m) - skew / (6 * m)
         ends.append(ratio - spread * float(np.cbrt(1 + skew * y) - 1) * 3 / skew)
-    return YES if ends[0] >= share else NO if ends[1] < share else NOT_KNOWN
+    if ends[1] < share:
+        return NO
+    return YES if ends[0] >= share and -math.log(0.025) / m <= 1 - share else NOT_KNOWN
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -62,20 +64,20 @@ def test_the_answer_is_that_of_a_second_implementation(planted: tuple[pd.DataFra
         kept = found(kept_on(str(row["key"]), draws, held_out))
         assert (kept.images, kept.held_out) == (len(own), held_out)
         for share in np.arange(0.60, 1.05, 0.005).tolist():
-            assert keeps(kept.kept, share) == dumb(base, own, share), (row["recipe"], share)
-            answers.add(keeps(kept.kept, share))
+            assert keeps(kept.kept, share, kept.images) == dumb(base, own, share), (row["recipe"], share)
+            answers.add(keeps(kept.kept, share, kept.images))
     assert answers == {YES, NO, NOT_KNOWN}
 
 
 def test_answers_are_rarely_wrong() -> None:
     """Images drawn anew from a population of which exactly 99 % is kept: yes and no are each said in some 2.5 %."""
-    metric, rng, rounds, m = METRICS["cider"], np.random.default_rng(7), 400, 300
+    metric, rng, rounds, m = METRICS["cider"], np.random.default_rng(7), 400, 400
     answers = Counter[str]()
     for _ in range(rounds):
         base = rng.gamma(4.0, 0.3, m)
         cell = base * (0.99 + 0.15 * rng.standard_normal(m))
         arrays = {k: np.column_stack([x, np.ones(m)]) for k, x in (("b", base), ("c", cell))}
-        answers[keeps(found(kept_on("c", Draws(metric, list(range(m)), arrays, "b", {}), False)).kept, 0.99)] += 1
+        answers[keeps(found(kept_on("c", Draws(metric, list(range(m)), arrays, "b", {}), False)).kept, 0.99, m)] += 1
     assert answers[NOT_KNOWN] > 0.9 * rounds
     assert 0.005 < answers[YES] / rounds < 0.05
     assert 0.005 < answers[NO] / rounds < 0.05
@@ -87,11 +89,14 @@ def test_few_images_cannot_vouch_for_a_percent() -> None:
     for m, answer in ((100, NOT_KNOWN), (368, NOT_KNOWN), (370, YES)):
         base = np.column_stack([np.linspace(0.5, 1.5, m), np.ones(m)])
         draws = Draws(metric, list(range(m)), {"b": base, "c": base.copy()}, "b", {})
-        assert keeps(found(kept_on("c", draws, False)).kept, 0.99) == answer
+        assert keeps(found(kept_on("c", draws, False)).kept, 0.99, m) == answer
 
 
 def test_without_an_interval_nothing_is_known(planted: tuple[pd.DataFrame, Draws]) -> None:
-    assert keeps(Kept(1.2, math.nan, math.nan), 0.99) == NOT_KNOWN
+    assert keeps(Kept(1.2, math.nan, math.nan), 0.99, 1000) == NOT_KNOWN
+    assert keeps(Kept(1.0, 0.999, 1.001), 0.99, 368) == NOT_KNOWN  # however narrow
+    assert keeps(Kept(1.0, 0.999, 1.001), 0.99, 369) == YES
+    assert keeps(Kept(1.0, 1.0, 1.0), 1.0, 10**9) == NOT_KNOWN
     assert kept_on("no such key", planted[1], True) is None
     assert kept_on("any", None, True) is None
 

@@ -64,7 +64,8 @@ def test_choices_of_a_users_own_and_names_of_sweeps(tmp_path: Path, monkeypatch:
         (tmp_path / "out" / "sweeps" / name / "sweep.json").touch()
     assert words(f"blip2sweep status --output-dir {tmp_path}/out f") == ["first "]
     monkeypatch.setenv("BLIP2SWEEP_OUTPUT_DIR", str(tmp_path / "out"))
-    assert words("blip2sweep table s") == ["second "]
+    for verb in ("table", "report", "retry", "forget", "recommend"):
+        assert words(f"blip2sweep {verb} s") == ["second "], verb
 
 
 def test_a_line_is_read_up_to_the_cursor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

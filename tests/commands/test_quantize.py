@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -14,7 +17,7 @@ from blip2sweep.backends.torch.backend import TorchBackend
 from blip2sweep.commands.quantize import write_checkpoint
 from blip2sweep.errors import UserError
 from blip2sweep.models.load import load
-from tests.checkpoints import tiny_config
+from tests.checkpoints import TINY, tiny_config
 from tests.command_line import blip2sweep, refused
 from tests.composing import jobs, plan, recipes
 
@@ -41,6 +44,36 @@ def test_a_checkpoint_holds_the_cells_weights_and_its_recipe(tmp_path: Path) -> 
     assert told["key"] == cell.keys[0]
     assert plan(f"recipe_file={folder / 'recipe.yaml'}", "calibration.n_samples=8").keys == cell.keys
     refused(blip2sweep("quantize", *words, "--to", str(folder), cwd=tmp_path), "holds something already")
+
+
+def test_a_key_and_a_recipe_file_make_the_same_checkpoint_with_the_modes_of_the_umask(tmp_path: Path) -> None:
+    """Also: sizes beside each other, the last line makes the packed one, and no library talks."""
+    ran = blip2sweep("part=llm", "quant.bits=4", "task.limit=2", cwd=tmp_path)
+    assert ran.code == 0, ran
+    table = pd.read_parquet(tmp_path / "outputs/table.parquet").set_index("part")
+    row, base = table.loc["llm"], table.loc["none"]
+    before = os.umask(0o027)
+    try:
+        ran = blip2sweep("quantize", row["key"][:7], "--to", "a", cwd=tmp_path)
+        again = blip2sweep("quantize", "a/recipe.yaml", "--to", "b", cwd=tmp_path)
+    finally:
+        os.umask(before)
+    assert (ran.code, again.code, ran.err, again.err) == (0, 0, "", "")
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "a").iterdir()} == {0o640}
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o750
+    weights = "model.safetensors"
+    assert (tmp_path / "a" / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
+    told, size = ran.out.splitlines(), (tmp_path / "a" / weights).stat().st_size
+    rest = sum(p.stat().st_size for p in (tmp_path / "a").iterdir()) - size
+    plain = (TINY / weights).stat().st_size
+    assert told[0] == "wrote a: llm:all:all=rtn4/channel"
+    assert told[1] == f"on disk: {size:,} bytes of weights, whose numbers are not packed, and {rest:,} of other files"
+    assert told[2] == f"packed: {row['model_bytes']:,.0f} bytes, as model_bytes of its row"
+    assert told[3].startswith(f"original: {plain:,} bytes on disk, {base['model_bytes']:,.0f} as it is stored")
+    assert told[-1] == f"its packed bits: blip2sweep export {row['key']} --to compressed-tensors a-compressed-tensors"
+    ran = blip2sweep(*shlex.split(told[-1].partition("blip2sweep ")[2]), cwd=tmp_path)
+    assert ran.code == 0, ran
+    assert ran.out.splitlines()[2] == told[3]
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ FILES = {
     "folder": "model: {path: /somewhere}\n",
     "elsewhere": "output_dir: elsewhere\ndefaults:\n  - override /backend: dummy\n",
     "cluster": "defaults:\n  - override /hydra/launcher: slurm\nhydra: {launcher: {partition: gpux}}\nbackend: {name: dummy}\n",
+    "search": "defaults:\n  - override /hydra/sweeper: optuna_best\nbackend: {name: dummy}\n",
     "unknown": "quant: {bitz: 3}\n",
     "typo": "batch_size: many\n",
     "no_study": "study: [part=vision]\n",
@@ -146,4 +147,6 @@ def test_an_experiment_chooses_the_launcher(mine: Path, tmp_path: Path) -> None:
         blip2sweep("--config-dir", str(mine), "+experiment=unknown", cwd=tmp_path),
         "experiment/unknown.yaml: Key 'bitz'",
     )
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    refused(blip2sweep("plan", "--config-dir", str(mine), "+experiment=search", cwd=tmp_path), "decided while it runs")
     assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,17 @@ def test_lists_and_tables_are_those_of_the_page(site: Path, page: Path) -> None:
 
 def test_functions_and_protocols_have_their_docstrings(site: Path) -> None:
     text = (site / "api.html").read_text()
-    for name in ("sweep", "report", "models.architecture.Architecture", "tasks.task.Task", "backends.backend.Backend"):
+    for name in (
+        "sweep",
+        "plan",
+        "evaluate",
+        "load_table",
+        "load_samples",
+        "report",
+        "models.architecture.Architecture",
+        "tasks.task.Task",
+        "backends.backend.Backend",
+    ):
         assert f'id="blip2sweep.{name}"' in text
     assert "Run a sweep on this machine" in text
 

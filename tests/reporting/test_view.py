@@ -62,6 +62,14 @@ def test_a_link_restores_choices_filters_order_and_sample(driver: Any, page: Pat
     assert errors(driver) == []
 
 
+def test_a_link_goes_to_its_section_below_outputs_that_unpack_later(driver: Any, page: Path) -> None:
+    show(driver, page.as_uri() + "#cells?cells.parts=llm")
+    wait(driver, "document.getElementById('outputs') !== null")
+    top = "document.getElementById('cells').getBoundingClientRect().top"
+    wait(driver, f"{top} >= 0 && {top} < 100")
+    assert driver.execute_script("return document.getElementById('cell-count').textContent") == "4 of 9 cells"
+
+
 @pytest.mark.parametrize("fragment", ["?", "#x?frontier=none&cells.parts=none&cells.sort=toString&sample=x&order=y&model=z",
                                       "#%3Cimg%20src=x%20onerror=hacked()%3E?dropoff=%3Cb%3E&__proto__=1"])  # fmt: skip
 def test_a_link_with_other_choices_shows_the_page_as_it_is(driver: Any, page: Path, fragment: str) -> None:

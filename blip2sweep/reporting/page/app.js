@@ -76,7 +76,9 @@ async function drawAll() {
 async function outputsInView(entries) {
   if (!entries.some((e) => e.isIntersecting)) return;
   try {
+    if (outputs) return;
     await browser();
+    showPlace();
   } catch (error) {
     document.getElementById("browser").replaceChildren(element("p", { className: "missing" }, `The outputs could not be shown (${error.message}).`));
   }

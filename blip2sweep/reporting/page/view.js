@@ -38,8 +38,9 @@ function chosenOf(name, values, first = values[0]) {
 
 const inSight = () => [...document.querySelectorAll("section[id]")].filter((s) => s.getBoundingClientRect().top < 150).map((s) => s.id).pop();
 
-let moved = false; // by the reader, who is not to be moved then
-for (const kind of ["wheel", "touchmove", "keydown"]) addEventListener(kind, () => { moved = true; }, { once: true, passive: true });
+// By the reader, who is not to be moved then. Outputs that unpack above a section push it away, so it is shown once more.
+let moved = false;
+for (const kind of ["wheel", "touchmove", "keydown"]) addEventListener(kind, () => { moved = true; }, { passive: true });
 
 function showPlace() {
   const section = place && document.getElementById(place);
@@ -49,6 +50,7 @@ function showPlace() {
 addEventListener("hashchange", () => {
   if (location.hash.includes("?") && location.hash !== address()) return location.reload();
   place = location.hash.slice(1).split("?")[0];
+  moved = false;
   showAddress();
 });
 document.getElementById("link").addEventListener("click", (e) => {

@@ -1,0 +1,244 @@
+"""What `recommend` says: the original first, every limit that is exceeded in the first line, times, and the last command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+
+from blip2sweep.analysis.recommend import recommend
+from blip2sweep.analysis.time_limit import fast_enough, left_untimed
+from blip2sweep.commands.budget import Budget, parse_latency, parse_size
+from blip2sweep.commands.chosen_cell import chosen_cell
+from blip2sweep.commands.expectation import exceeded
+from blip2sweep.commands.recommend import run_recommend
+from blip2sweep.errors import UserError, UserErrors
+from blip2sweep.models.shipped import model_anatomy
+from blip2sweep.reporting.source import Source, load_source
+from tests.synthetic import build, whole
+
+PARTS = (["vit"], ["llm"], ["qformer"], ["vit", "qformer", "llm"])
+TINY = model_anatomy("tiny")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    folder = tmp_path_factory.mktemp("recommended")
+    build(folder, [whole(p, b) for p in PARTS for b in (8, 4, 3, 2)], n=120)
+    return load_source(folder)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """So few cells of one method that nothing is predicted."""
+    folder = tmp_path_factory.mktemp("few")
+    build(folder, [whole(PARTS[3], 8), whole(PARTS[3], 4), whole(PARTS[3], 3), whole(["vit"], 4)], n=120)
+    return load_source(folder)
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """Composing a cell outside of Hydra's main leaves Hydra initialized."""
+    yield
+    GlobalHydra.instance().clear()
+
+
+def timed(source: Source, ratios: dict[str, float]) -> Source:
+    """The source with times of some cells: {recipe: share of the baseline's}."""
+    own = source.cells["recipe"].map(ratios)
+    cells = source.cells.assign(
+        latency_ratio=own, latency_ms_median=own * 20, latency_ms_baseline=20.0, latency_device="cpu", latency_threads=2
+    )
+    made = replace(source, cells=cells)
+    made.__dict__["measured"] = (cells, source.draws)
+    return made
+
+
+def told(source: Source, asked: Budget, path: Path) -> list[str]:
+    return run_recommend(source, asked, path / "r.yaml", verify=False)
+
+
+def test_the_first_lines_have_the_original_and_the_last_is_a_command(few: Source, tmp_path: Path) -> None:
+    lines = told(few, Budget(ratio="2"), tmp_path)
+    base = few.cells[few.cells["part"] == "none"].iloc[0]
+    size, plain = int(base["model_bytes"]), base["model_bytes"] * 16 / base["bits_per_weight"]
+    assert lines[0].startswith(f"original: {size:,} bytes")
+    assert f"ratio {plain / size:.2f}; ratios are to its numbers at 16 bits, {plain:,.0f} bytes" in lines[0]
+    assert lines[1].startswith("recommended: ")
+    words = shlex.split(lines[-1].partition("export it: ")[2])
+    assert words[:3] == ["blip2sweep", "export", str(tmp_path / "r.yaml")]
+    assert words[-5:-1] == ["--to", "compressed-tensors", "tiny-compressed-tensors", "--output-dir"]
+    written = yaml.safe_load((tmp_path / "r.yaml").read_text())
+    assert written["source"]["model"] == "tiny"
+    chosen = chosen_cell("export", words[2:-5], None, tmp_path)  # what the last line copies means this recipe
+    assert chosen.job["recipe"] == written["targets"]
+
+
+# ---- limits
+
+
+def test_a_cell_beyond_a_limit_says_so_in_its_first_line(planted: Source, tmp_path: Path) -> None:
+    """Only cells of 2 bits are so fast, and they lose nearly all."""
+    ratios = {r: 0.5 for r in planted.cells["recipe"] if re.search(r"rtn2/", str(r))}
+    lines = told(timed(planted, ratios), Budget(max_drop="2%", latency="0.8"), tmp_path)
+    cell = next(i for i, line in enumerate(lines) if re.search(r"\b[0-9a-f]{12}\b", line))
+    assert re.match(
+        r"BEYOND --max-drop 2%: cell \w{12}, measured: it loses \d+\.\d\d% on the images that chose it; it loses",
+        lines[cell],
+    )
+    assert any(line.startswith("the limit of 2.0% is NOT kept: ") for line in lines)
+
+
+NAMES_A_CELL = re.compile(
+    r"(?:recommended|BEYOND [^:]*|the best measured is)\W+(?:the original itself, )?cell (\w{12})"
+)
+
+
+def test_no_line_names_a_cell_beyond_the_limit_without_saying_so(few: Source, planted: Source, tmp_path: Path) -> None:
+    """Over many budgets: wherever a cell is named, its line says whether it loses more, on either half of the images."""
+    budgets = [(few, size, most) for size in (None, "700kB", "95%", "40%") for most in ("0.1%", "3%", "10%", "40%")]
+    beyond = [_beyond(*one, tmp_path) for one in [*budgets, (planted, "50%", "5%")]]
+    assert {x for found in beyond for x in found} == {True, False}
+
+
+def _beyond(source: Source, size: str | None, most: str, path: Path) -> list[bool]:
+    """Whether each line that names a cell says that it is beyond the limit, which it has to."""
+    found = list[bool]()
+    assert source.draws is not None
+    halves = (source.draws.half(True), source.draws.half(False))
+    try:
+        lines = told(source, Budget(max_bytes=size, max_drop=most), path)
+    except UserError:
+        return []
+    for line in lines:
+        if named := NAMES_A_CELL.match(line):
+            values = ((source.draws.value(named[1], h), source.draws.value(source.draws.baseline, h)) for h in halves)
+            lost = [1 - cell / base for cell, base in values]
+            assert ("BEYOND" in line) == (max(lost) > float(most[:-1]) / 100), (line, lost)
+            found.append("BEYOND" in line)
+    return found
+
+
+def test_what_is_exceeded_is_told_by_half(planted: Source) -> None:
+    choice = recommend(planted.cells, "cider", planted.draws, TINY, max_drop=0.02)
+    cell = replace(
+        choice, key="0" * 12, chosen_drop=0.01, judged=0.01, within=True, drop=0.03, baseline=1.0, held_out=True
+    )
+    assert exceeded(cell, 0.02) == ["it loses 3.00% on those that did not"]
+    assert exceeded(replace(cell, drop=0.01), 0.02) == []
+    assert exceeded(cell, None) == []
+    assert exceeded(replace(cell, chosen_drop=0.05, within=False, held_out=False), 0.02) == ["it loses 5.00%"]
+    guess = replace(cell, key=None, judged=0.04, within=False, drop=0.01)
+    assert exceeded(guess, 0.02) == ["it may lose 4.00% on the images that chose it, by its prediction interval"]
+
+
+def test_whether_it_is_kept_is_asked_of_the_limit_too(few: Source, planted: Source, tmp_path: Path) -> None:
+    lines = told(few, Budget(max_drop="10%"), tmp_path)
+    kept = [re.match(r"keeps (\S+) % with 95 % confidence: (yes|no|not known)", line) for line in lines]
+    assert [k[1] for k in kept if k] == ["99", "90"]
+    assert sum("keeps 99 %" in line for line in told(few, Budget(max_drop="1%"), tmp_path)) == 1
+    predicted = told(planted, Budget(max_bytes="1MB"), tmp_path)
+    if predicted[1].startswith("recommended: a recipe that was not run"):
+        assert predicted[2] == "keeps 99 % with 95 % confidence: not known (it was not measured)"
+
+
+# ---- times
+
+
+def test_timed_cells_alone_compete_and_the_others_are_told_apart(planted: Source, tmp_path: Path) -> None:
+    eight = next(r for r in planted.cells["recipe"] if str(r).count("rtn8") == 3)
+    slow = next(r for r in planted.cells["recipe"] if str(r) == "llm:all:all=rtn8/channel")
+    source = timed(planted, {eight: 0.64, slow: 0.95})
+    lines = told(source, Budget(latency="80%"), tmp_path)
+    key = source.cells.loc[source.cells["recipe"] == eight, "key"].iloc[0]
+    assert lines[1] == f"recommended: cell {key}, measured: within --latency 80%"
+    assert "time: 0.64 of its baseline's in the same run, 12.8 ms an image against 20 ms on cpu, 2 threads" in lines
+    wanted = (
+        "14 of 16 compressed cells have no time and are left out: 14 quantization is simulated without quant.packed"
+    )
+    assert wanted in lines
+    assert not any("prediction" in line for line in lines[:6])
+    either = told(source, Budget(latency="1.5"), tmp_path)
+    assert {line.split()[2].rstrip(",") for line in either if line.startswith("recommended: cell")} <= set(
+        source.cells["key"]
+    )
+
+
+def test_where_nothing_is_so_fast_the_fastest_is_named(planted: Source, tmp_path: Path) -> None:
+    recipe = str(planted.cells["recipe"].iloc[3])
+    key = planted.cells["key"].iloc[3]
+    with pytest.raises(
+        UserError, match=rf"--latency 0.5: none of 1 timed cells is so fast; cell {key} is the fastest and takes 0.60"
+    ):
+        told(timed(planted, {recipe: 0.6}), Budget(latency="0.5"), tmp_path)
+    with pytest.raises(UserError, match=r"--latency 0.5: no compressed cell was timed; right: .*analysis.latency=true"):
+        told(planted, Budget(latency="0.5"), tmp_path)
+    with pytest.raises(
+        UserError, match=r"no timed cell is fast and small enough; the smallest that is fast enough has \d+"
+    ):
+        told(timed(planted, {recipe: 0.6}), Budget(latency="0.7", max_bytes="10"), tmp_path)
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_which_cells_are_fast_enough() -> None:
+    """A second implementation, row by row."""
+    rng = np.random.default_rng(3)
+    ratios: Sequence[Any] = [None if rng.random() < 0.3 else float(x) for x in rng.uniform(0.3, 1.4, 60)]
+    cells = pd.DataFrame({"key": [f"{i:012x}" for i in range(60)], "part": "vit", "latency_ratio": ratios})
+    cells["latency_ratio"] = cells["latency_ratio"].astype(float)
+    for limit in (0.5, 0.8, 1.2):
+        wanted = [f"{i:012x}" for i, x in enumerate(ratios) if x is not None and x <= limit]
+        assert fast_enough(cells, limit)["key"].tolist() == wanted
+    line = left_untimed(cells, None)
+    assert line is not None
+    assert line.startswith(f"{sum(x is None for x in ratios)} of 60 compressed cells have no time and are left out: ")
+    assert left_untimed(cells[cells["latency_ratio"].notna()], None) is None
+
+
+# ---- what is typed
+
+
+def test_shares_sizes_and_times() -> None:
+    assert parse_latency("0.8") == parse_latency("80%") == parse_latency(" 80 % ") == 0.8
+    assert parse_latency("1.5") == 1.5
+    for wrong in ("", "0", "0%", "20ms", "-1", "12", "fast"):
+        with pytest.raises(UserError, match=f"--latency {wrong}: no share of the baseline's time; right: 0.8 or 80%"):
+            parse_latency(wrong)
+    assert parse_size("2GB") == 2e9
+    assert Budget(max_bytes="50%").bytes(1000, 4000) == 2000
+    assert Budget(max_bytes="25%", ratio="1").bytes(1000, 4000) == 1000
+    for wrong in ("0%", "100%", "250%"):
+        with pytest.raises(UserError, match=f"--max-bytes {wrong}: no share of the original"):
+            parse_size(wrong)
+
+
+def test_all_mistakes_are_told_at_once(planted: Source, tmp_path: Path) -> None:
+    asked = Budget("much", "200%", "0", "20ms")
+    with pytest.raises(UserErrors) as caught:
+        run_recommend(planted, asked, tmp_path, verify=True, form="gguf")
+    lines = caught.value.lines
+    starts = ("--max-bytes much", "--max-drop 200%", "--ratio 0", "--latency 20ms", "--out ", "--verify", "--for gguf")
+    assert all(any(line.startswith(start) for line in lines) for start in starts if start != "--verify")
+    assert all("\n" not in line for line in lines)
+    with pytest.raises(UserErrors, match="no budget given; right: --max-bytes 2GB, --ratio 3"):
+        run_recommend(planted, Budget(), None, verify=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_that_nothing_keeps_names_the_original(few: Source, planted: Source, tmp_path: Path) -> None:
+    size = int(planted.cells.loc[planted.cells["part"] == "none", "model_bytes"].iloc[0])
+    with pytest.raises(UserError, match=rf"has at most 10 bytes; .*; the original: {size:,} bytes"):
+        told(planted, Budget("10"), tmp_path)
+    with pytest.raises(
+        UserError, match=r"no cell that was run keeps the budget \(cell \w{12} loses \d+\.\d\d%\), and too few cells"
+    ):
+        told(few, Budget("40%", "1%"), tmp_path)
