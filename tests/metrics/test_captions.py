@@ -62,6 +62,7 @@ def _assert_equal(
         np.testing.assert_allclose(METRICS[name].finish(statistics[name]), samples, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_equals_pycocoevalcap_on_the_study(
     study: Path, study_references: list[list[str]], pycocoevalcap: Pycocoevalcap
 ) -> None:

@@ -246,6 +246,7 @@ def test_generation_settings_are_told_by_what_differs(tmp_path: Path) -> None:
 # ---- which sweep is meant
 
 
+@pytest.mark.thorough
 def test_a_run_of_one_cell_is_not_what_a_table_speaks_of(tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     build(out, [whole(["vit"], b) for b in (8, 4)], name="real")

@@ -71,6 +71,7 @@ def whole(loaded: Loaded, data: TaskData, head: bool) -> np.ndarray:
     return torch.stack(rows).numpy()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["flickr30k_retrieval", "coco_retrieval"])
 def test_recalls_are_those_of_the_models_forward_ranked_as_lavis_does(folder: Path, loaded: Loaded, name: str) -> None:
     data = task(folder, name)

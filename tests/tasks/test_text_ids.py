@@ -82,6 +82,7 @@ def test_they_are_samples_like_others(tmp_path: Path) -> None:
     assert task(other).fingerprint != task(texts).fingerprint
 
 
+@pytest.mark.thorough
 def test_a_cell_says_the_same_and_its_features_come_back_from_disk(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     texts, numbers = named(tmp_path / "texts"), plain(tmp_path / "numbers")

@@ -212,6 +212,7 @@ def test_a_sweep_has_the_keys_of_one_process_and_retry_runs_as_many(tmp_path: Pa
         assert result["predictions"] == Dummy({})(job).predictions.hash
 
 
+@pytest.mark.thorough
 def test_a_job_of_slurm_runs_its_cells_in_several_processes(tmp_path: Path) -> None:
     job = Job(tmp_path, {"signal_delay_s": 5, "max_num_timeout": 1, "processes": 2}, seconds=0)
     assert read_pack(job.pack)["settings"]["processes"] == 2

@@ -49,6 +49,7 @@ def test_ratio_and_cosine_are_what_they_say() -> None:
     assert found["cosine"] == pytest.approx(21 / (5 * 18**0.5))
 
 
+@pytest.mark.thorough
 def test_a_sweep_writes_a_parquet_of_its_own(tmp_path: Path) -> None:
     words = ["-m", "part=vit", "quant.bits=3,8", "task.limit=8", "analysis.propagation=true", "output_dir=out"]
     assert blip2sweep(*words, cwd=tmp_path).code == 0

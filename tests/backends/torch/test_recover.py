@@ -72,6 +72,7 @@ def test_a_cell_leaves_the_model_as_loaded() -> None:
     assert all(torch.equal(v, after[k]) for k, v in kept.items())
 
 
+@pytest.mark.thorough
 def test_what_was_trained_is_recalled_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (job,) = planned()
     first, cost = told_of(backend(cache="disk", cache_dir=str(tmp_path)), job)

@@ -33,6 +33,7 @@ from tests.workers.in_context.cells import (
 )
 
 
+@pytest.mark.thorough
 def test_a_cell_waits_and_is_finished_where_there_is_a_network(
     tmp_path: Path, server: Server, asked_model: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
