@@ -66,7 +66,7 @@ def _written(chosen: Chosen, to: Path) -> list[str]:
         *chosen.notes,
         *_notes(recipe),
         f"to evaluate it: {again} part=none",
-        _export_line(chosen, recipe, to),
+        *([_export_line(chosen, recipe, to)] if recipe.schemes else []),
     ]
 
 
