@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.ship import Shipped, shipped
@@ -32,12 +33,22 @@ def keeps(row: Row, metric: MetricText, bars: bool = True) -> str:
     low, high = number(row, "retained_low"), number(row, "retained_high")
     digits = 1 if bars and high - low < FINE else 0
     ends = "" if math.isnan(low) or not bars else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    share = f"{number(row, 'retained'):.{digits}f}\u00a0%{ends}"
+    share = f"{round(number(row, 'retained'), digits) + 0.0:.{digits}f}\u00a0%{ends}"
     return (
         f"keeps {share} of {metric.label}"
         if metric.higher_is_better
         else f"has {metric.label} at {share} of the original"
     )
+
+
+def reached(whole: pd.DataFrame) -> str:
+    """The layers that were compressed in each part, where these are not all."""
+    layers: dict[str, set[str]] = {}
+    for text in whole["recipe_json"] if len(whole) else ():
+        for entry in entries(text):
+            layers.setdefault(part_of(entry), set()).add(str(entry["target"]).split(":")[2])
+    partly = ", ".join(f"of {p} the {' and '.join(sorted(w))}" for p, w in layers.items() if "all" not in w)
+    return f" Compressed were only: {partly}." if partly else ""
 
 
 def listed(parts: str) -> str:

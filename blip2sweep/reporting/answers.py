@@ -14,7 +14,7 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.dropoff import MARGIN, lowest_safe, too_few
 from blip2sweep.metrics import fewest_images
-from blip2sweep.reporting.answer import COST, HOW_FAR, WHAT, Answer, keeps, listed, without_widths
+from blip2sweep.reporting.answer import COST, HOW_FAR, WHAT, Answer, keeps, listed, reached, without_widths
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import Sizes, sizes_of
@@ -26,6 +26,7 @@ BROKEN, FINE, MOST_WIDTHS = (
     0.1,
     2,
 )  # shares of the baseline that are lost; widths below the lowest safe one that are told
+FULL = 16  # bits, which save nothing
 TIME = "latency_ms_median"
 
 
@@ -33,20 +34,21 @@ TIME = "latency_ms_median"
 class _Told:
     """What answers are made from.
 
-    curves: of one setting, with `lowest`, the lowest safe width (NaN: none is). of: the number of settings that were run.
+    only: which layers were compressed, where these are not all. curves: of one setting, with `lowest`, the lowest safe width (NaN: none is). of: the number of settings that were run.
     """
 
     cells: pd.DataFrame
     curves: pd.DataFrame
+    only: str
     metric: MetricText
     sizes: Sizes
     of: int
 
     @property
     def whole(self) -> pd.DataFrame:
-        """The curve of most parts together, from wide to narrow."""
-        joined = self.curves["parts"].str.count(r"\+")
-        own = self.curves[joined == joined.max()].sort_values(["lowest", "parts"])
+        """The curve of most parts together that are safe at some width, else of most parts; from wide to narrow."""
+        joined = self.curves.assign(_none=self.curves["lowest"].isna(), _n=-self.curves["parts"].str.count(r"\+"))
+        own = joined.sort_values(["_none", "_n", "lowest", "parts"])
         return own[own["parts"] == own["parts"].iloc[0]].sort_values("width", ascending=False)
 
     @property
@@ -72,7 +74,10 @@ def answers(source: Source, curves: pd.DataFrame, figures: list[Figure]) -> list
     places = zip(known["setting"], known["parts"], strict=True)
     known = known.assign(lowest=[float(safe[p]) if pd.notna(safe[p]) else math.nan for p in places])
     own = known[known["setting"] == _furthest(known)]
-    told = _Told(source.cells, own, metric_text(source.metric), sizes_of(source.cells), known["setting"].nunique())
+    only = reached(source.cells[source.cells["key"].isin(own["key"])])
+    told = _Told(
+        source.cells, own, only, metric_text(source.metric), sizes_of(source.cells), known["setting"].nunique()
+    )
     blocks = next(f.data for f in figures if f.name == "blocks")
     return [_what(told, blocks), _how_far(told), _cost(told)]
 
@@ -90,14 +95,16 @@ def _what(told: _Told, blocks: pd.DataFrame) -> Answer:
     single = told.curves[~told.curves["parts"].str.contains("+", regex=False)]
     if single["parts"].nunique() < 2:
         more = "No two parts were run alone, so which bears most is not known."
-        return Answer(WHAT, f"Run here: {told.parts}", more + _block(blocks, told.metric), "dropoff")
+        return Answer(WHAT, f"Run here: {told.parts}", more + told.only + _block(blocks, told.metric), "dropoff")
     lowest = single.drop_duplicates("parts").sort_values(["lowest", "parts"])
     clear, none = lowest.dropna(subset=["lowest"]), list(lowest.loc[lowest["lowest"].isna(), "parts"])
     short = f"{listed('+'.join(clear['parts']))}, each alone" if len(clear) else "No part is shown to bear it yet"
     safe = ", ".join(f"{r['parts']} down to {r['lowest']:g} bits" for r in clear.to_dict("records"))
     text = f"With less than {MARGIN:.0%} lost: {safe}. " if safe else ""
-    text += f"At none of the widths that were run: {listed('+'.join(none))}. " if safe and none else ""
-    return Answer(WHAT, short, text + _extremes(single, told.metric) + _block(blocks, told.metric), "dropoff")
+    text += f"Shown at no width that was run: {listed('+'.join(none))}. " if safe and none else ""
+    return Answer(
+        WHAT, short, text + _extremes(single, told.metric) + told.only + _block(blocks, told.metric), "dropoff"
+    )
 
 
 def _extremes(single: pd.DataFrame, metric: MetricText) -> str:
@@ -138,8 +145,18 @@ def _how_far(told: _Told) -> Answer:
         )
     else:
         short = f"Down to {told.lowest:g} bits"
-        text = f"{told.parts}{' together' if '+' in told.whole['parts'].iloc[0] else ''}, with less than {MARGIN:.0%} lost{on}."
+        text = f"{told.parts}{' together' if '+' in told.whole['parts'].iloc[0] else ''}, with less than {MARGIN:.0%} lost{on}.{_larger(told)}"
     return Answer(HOW_FAR, short, f"{text}{_further_down(told)} {_with(told)}", "dropoff")
+
+
+def _larger(told: _Told) -> str:
+    """The most parts together, where these are more than those that are safe together."""
+    most = max(told.curves["parts"], key=lambda p: str(p).count("+"))
+    return (
+        ""
+        if most.count("+") <= told.whole["parts"].iloc[0].count("+")
+        else f" {listed(most)} together: shown at no width."
+    )
 
 
 def _further_down(told: _Told) -> str:
@@ -165,7 +182,8 @@ def _with(told: _Told) -> str:
 
 def _cost(told: _Told) -> Answer:
     """The size and what is kept at the lowest safe width, or at the widest where none is safe, and one step below."""
-    down = told.whole if math.isnan(told.lowest) else told.whole[told.whole["width"] <= told.lowest]
+    narrow = told.whole[told.whole["width"] < FULL]
+    down = told.whole if narrow.empty else narrow if math.isnan(told.lowest) else narrow[narrow["width"] <= told.lowest]
     first, *more = down.head(2).to_dict("records")
     text = f"{told.parts} {_price(told, first)}." + (f" One step further, {_price(told, more[0])}." if more else "")
     now, was = _bytes(told, first)

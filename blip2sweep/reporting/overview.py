@@ -13,10 +13,8 @@ import pandas as pd
 
 from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
-from blip2sweep.analysis.recipes import entries
 from blip2sweep.metrics import fewest_images
-from blip2sweep.recipe.setting import part_of
-from blip2sweep.reporting.answer import Answer, without_widths
+from blip2sweep.reporting.answer import Answer, reached, without_widths
 from blip2sweep.reporting.answers import answers
 from blip2sweep.reporting.few_images import baseline_beaten, few_changed
 from blip2sweep.reporting.figure import Figure
@@ -69,7 +67,7 @@ def _by_bits(
 ) -> Iterator[str]:
     """The sentences on what is quantized and nothing else."""
     frames, ordered = {f.name: f.data for f in figures}, settings(curves)
-    yield _breaks(curves, ordered, metric) + _reached(headline(source.cells))
+    yield _breaks(curves, ordered, metric) + reached(headline(source.cells))
     yield which_part(curves, frames["shapley"], ordered, metric, base) + _costs(
         source, frames["prices"], ordered, metric
     )
@@ -109,16 +107,6 @@ def _breaks(curves: pd.DataFrame, ordered: list[str], metric: MetricText) -> str
 def _broken(own: pd.DataFrame) -> pd.DataFrame:
     """Cells that lose more than half of the baseline, or whose likelihood is half as much again."""
     return own[own["drop"] > (1 - BROKEN / 100) * own["baseline"].abs()]
-
-
-def _reached(whole: pd.DataFrame) -> str:
-    """The layers that were compressed in each part, where these are not all."""
-    layers: dict[str, set[str]] = {}
-    for text in whole["recipe_json"] if len(whole) else ():
-        for entry in entries(text):
-            layers.setdefault(part_of(entry), set()).add(str(entry["target"]).split(":")[2])
-    partly = ", ".join(f"of {p} the {' and '.join(sorted(w))}" for p, w in layers.items() if "all" not in w)
-    return f" Compressed were only: {partly}." if partly else ""
 
 
 def _first_broken(own: pd.DataFrame, setting: str, metric: MetricText) -> str:

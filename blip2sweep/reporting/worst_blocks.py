@@ -8,7 +8,7 @@ from blip2sweep.analysis.blocks import LEFT_OUT, ONE
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.reporting.metric_text import MetricText
 
-MOST = 3
+MOST, SHOWN = 3, 5e-4  # blocks that are named; effects that are not 0.000
 WORDS = {ONE: "Quantized alone", LEFT_OUT: "Spared alone"}
 
 
@@ -36,13 +36,15 @@ def block_name(row: Row) -> str:
 
 
 def _sentence(own: pd.DataFrame, kind: str, metric: MetricText) -> str:
-    rows = own.head(MOST).to_dict("records")
+    rows = own[own["effect"] > SHOWN].head(MOST).to_dict("records")
     does = "gives back" if kind == LEFT_OUT else "loses" if metric.higher_is_better else "raises it by"
     listed = ", ".join(f"{block_name(r)} {_amount(r, metric)}" for r in rows)
     one = "a block" if (own["first"] == own["last"]).all() else "a run of blocks"
     setting, width = own["setting"].iloc[0], own["width"].iloc[0]
-    text = f"{WORDS[kind]} at {width:g} bits with {setting}, {one} {does} most {metric.label} here: {listed}"
-    return f"{text}{_how_many(own)}."
+    start, known = f"{WORDS[kind]} at {width:g} bits with {setting},", own["band_low"].dropna()
+    if not rows or (len(known) == len(own) and not (known > 0).any()):
+        return f"{start} no {one.removeprefix('a ')} {does} {metric.label} that is told from 0{_how_many(own)}."
+    return f"{start} {one} {does} most {metric.label} here: {listed}{_how_many(own)}."
 
 
 def _amount(row: Row, metric: MetricText) -> str:
@@ -55,4 +57,9 @@ def _how_many(own: pd.DataFrame) -> str:
     low = own["band_low"].dropna()
     if low.empty:
         return ""
-    return f" (bands over all {len(own)} together; {int((low > 0).sum())} of them lie above 0)"
+    which = (
+        f"all {len(own)} together"
+        if len(low) == len(own)
+        else f"the {len(low)} of {len(own)} that have outputs, together"
+    )
+    return f" (bands over {which}; {int((low > 0).sum())} of them lie above 0)"

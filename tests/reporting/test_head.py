@@ -68,6 +68,24 @@ def test_worst_blocks_have_bands_that_hold_over_all_of_them(folder: Path, head: 
     assert f"bands over all 6 together; {int((blocks['band_low'] > 0).sum())} of them lie above 0" in sentence
 
 
+def test_where_all_parts_together_are_not_safe_the_most_that_are_answer(tmp_path: Path) -> None:
+    """Of the Q-Former only its attention was compressed, and vision loses at every width."""
+    unions = (["qformer"], ["llm"], ["vit"], ["qformer", "llm"], ["vit", "qformer", "llm"])
+    listed = [
+        [entry(f"{p}:all:{'attention' if p == 'qformer' else 'all'}", b) for p in u] for u in unions for b in (16, 8, 4)
+    ]
+    build(tmp_path, listed, values=lambda e: 0.4 * any(x["target"].startswith("vit") for x in e), jitter=0.01)
+    found = load_source(tmp_path)
+    what, far, cost = overview(found, figures(found)).answers
+    assert what.short == "llm and qformer, each alone"
+    assert "Shown at no width that was run: vit." in what.text
+    assert "Compressed were only: of qformer the attention." in what.text
+    assert far.text.startswith(
+        "qformer and llm together, with less than 2% lost on 200 images. vit, qformer and llm together: shown at no"
+    )
+    assert cost.text.startswith("qformer and llm at 4 bits: ")
+
+
 def test_without_a_baseline_above_zero_nothing_is_answered(tmp_path: Path) -> None:
     build(tmp_path, [whole(["vit"], 4)], scale=0.0)
     found = load_source(tmp_path)
