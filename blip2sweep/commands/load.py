@@ -72,4 +72,4 @@ def page(sweep: str | None, output_dir: Folder, path: str | Path | None, all_cel
     sources = load_sources(folder_of(output_dir), sweep, all_cells)
     to = None if path is None else Path(path)
     report(sources, to, png=False, pdf=False)
-    return to or sources.selection.folder / "report.html"
+    return to or sources.page
