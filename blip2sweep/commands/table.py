@@ -17,8 +17,8 @@ from blip2sweep.reporting.table_asked import Asked, refuse
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.table_rows import chosen_rows
 from blip2sweep.reporting.terminal import print_shown
-from blip2sweep.results.latest import ALL, newer_runs, not_scored, up_to_date
-from blip2sweep.results.sweeps import Sweep, find_results
+from blip2sweep.results.latest import ALL, newer_runs, not_scored, sweep_or_all, up_to_date
+from blip2sweep.results.sweeps import Sweep
 from blip2sweep.results.table import older_rows
 
 
@@ -44,7 +44,7 @@ def _read(
 ) -> tuple[Sweep | None, pd.DataFrame, list[str]]:
     """The sweep, its table and remarks. mistakes: of the options, told with what is wrong here."""
     try:
-        found = None if all_cells else find_results(output_dir, name)
+        found = sweep_or_all(output_dir, name, all_cells)
         return found, *up_to_date(output_dir, found)
     except UserError as error:
         refuse([*mistakes, str(error)] if mistakes else [])

@@ -20,8 +20,8 @@ from blip2sweep.planning.packs import sweep_jobs
 from blip2sweep.reporting.back_ends import back_end_names, run_alike
 from blip2sweep.reporting.sections import model_parts, shipped_section
 from blip2sweep.results.collect import collect
-from blip2sweep.results.latest import ALL, newer_runs, read_table, unwritable
-from blip2sweep.results.sweeps import Sweep, find_results
+from blip2sweep.results.latest import ALL, newer_runs, read_table, sweep_or_all, unwritable
+from blip2sweep.results.sweeps import Sweep
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.model_section import ModelSection
@@ -229,7 +229,7 @@ def select(
     only: dict[str, str | None] | None = None,
 ) -> Selection:
     """The rows of `load_source`, which may be of several models."""
-    found = None if all_cells else find_results(output_dir, sweep)
+    found = sweep_or_all(output_dir, sweep, all_cells)
     folder = found.folder(output_dir) if found else output_dir
     table = _narrowed(_collected(output_dir, found, folder), only or {})
     notes = newer_runs(output_dir, found) if found and sweep is None else []

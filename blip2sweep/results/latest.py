@@ -18,11 +18,18 @@ from blip2sweep.results.collect import collect, unwritten_rows
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.schema import names_of_known
 from blip2sweep.results.score_folders import known_variants, scored_names
-from blip2sweep.results.sweeps import Sweep, list_sweeps, newer_single_runs
+from blip2sweep.results.sweeps import Sweep, find_results, list_sweeps, newer_single_runs
 from blip2sweep.results.table_files import is_current
 
 ALL = "all cells"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def sweep_or_all(output_dir: Path, name: str | None, all_cells: bool) -> Sweep | None:
+    """The sweep that is asked for, as `find_results` chooses it; None for all cells. Raises UserError where both are."""
+    if all_cells and name is not None:
+        raise UserError(f"{name} and --all: one of them says which cells; right: a name, or --all")
+    return None if all_cells else find_results(output_dir, name)
 
 
 def up_to_date(output_dir: Path, sweep: Sweep | None) -> tuple[pd.DataFrame, list[str]]:

@@ -19,6 +19,7 @@ from blip2sweep.reporting.table_text import Shown, latex, markdown
 from blip2sweep.reporting.terminal import rich_table
 from blip2sweep.results.schema import FIXED
 from tests.command_line import blip2sweep
+from tests.command_line import refused as refused_line
 from tests.latex_tables import read
 from tests.synthetic import build, entry, source, whole
 
@@ -249,3 +250,8 @@ def test_all_cells_are_shown_and_only_what_can_be_compared_is(tmp_path: Path, ca
         in pivoted
     )
     assert "bits=3" in pivoted
+
+
+@pytest.mark.parametrize("verb", ["table", "report", "recommend", "suggest"])
+def test_a_name_and_all_cells_are_not_asked_for_together(folder: Path, verb: str) -> None:
+    refused_line(blip2sweep(verb, "nosuch", "--all", cwd=folder), "nosuch and --all: ", "right: a name, or --all")
