@@ -117,10 +117,7 @@ def _forget_sweep(output_dir: Path, sweep: Sweep, others: Sequence[Sweep], ledge
     gone = [k for k in own if k not in read and k in ledger.attempts and _counts(ledger.attempts[k])]
     write_forgotten(output_dir, {k: _ended(ledger.attempts[k]) for k in gone}, (sweep.name, sweep.created))
     collect(output_dir, ledger=ledger)
-    lines = [
-        f"sweep {sweep.name} is forgotten, with {len(gone)} of its {many(len(sweep.keys), 'cell')}: in no table, and "
-        "computed again when they are asked for"
-    ]
+    lines = [_sweep_gone(sweep, len(gone))]
     by = [n for names in shared.values() for n in names]
     counted = [f"{name} ({by.count(name)})" for name in dict.fromkeys(by)]
     lines += [f"  {many(len(shared), 'cell')} stay, asked for by other sweeps too: {some(counted)}"] if shared else []
@@ -129,7 +126,18 @@ def _forget_sweep(output_dir: Path, sweep: Sweep, others: Sequence[Sweep], ledge
         if read
         else []
     )
+    bare = len(own) - len(gone) - len(read)
+    lines += [f"  {many(bare, 'cell')} had no result to forget"] if bare else []
     return [*lines, _back(sweep.name)]
+
+
+def _sweep_gone(sweep: Sweep, gone: int) -> str:
+    cells = many(len(sweep.keys), "cell")
+    if not gone:
+        return f"sweep {sweep.name} is forgotten: it is in no list, and none of its {cells} is"
+    return (
+        f"sweep {sweep.name} is forgotten, with {gone} of its {cells}: in no table, and computed again when they are asked for"
+    )
 
 
 def _still_read(own: Sequence[str], ledger: Ledger) -> set[str]:
@@ -157,8 +165,9 @@ def _undo(output_dir: Path, what: str | None) -> list[str]:
     collect(output_dir, ledger=ledger)
     done = [k for k in keys if ledger.done(k)]
     names = [f"sweep {name}" for act in chosen for name, _ in sorted(act.sweeps)]
-    told = [*names, many(len(keys), "cell")]
-    lines = [f"{' and '.join(told)} back, {len(done)} with a result; nothing was computed"]
+    told = [*names, *([many(len(keys), "cell")] if keys else [])]
+    results = f", {len(done)} with a result" if keys else ""
+    lines = [f"{' and '.join(told)} back{results}; nothing was computed"]
     rest = len(acts(output_dir))
     return lines + ([f"  {rest} more to take back: `blip2sweep forget --undo` takes back the last"] if rest else [])
 

@@ -14,6 +14,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.reporting import table_shown
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.table_asked import Asked, refuse
+from blip2sweep.reporting.table_baselines import absent_baselines
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.table_rows import chosen_rows
 from blip2sweep.reporting.terminal import print_shown
@@ -30,6 +31,7 @@ def show_table(output_dir: Path, name: str | None, all_cells: bool, asked: Asked
     said += [*([earlier] if earlier else []), *not_scored(current, output_dir, found)]
     said = [*(newer_runs(output_dir, found) if found and name is None else []), *said]
     rows, left_out = _comparable(chosen_rows(current, asked), asked) if all_cells else (chosen_rows(current, asked), [])
+    said = [*absent_baselines(rows, output_dir), *said]
     title = f"sweep {found.name}" if found else ALL
     if asked.format in ("csv", "json"):
         _print_data(table_shown.as_data(rows, asked), title, [*left_out, *said])

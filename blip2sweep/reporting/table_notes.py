@@ -15,6 +15,7 @@ from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.trained import OFF_GRID
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.few_images import unseen_notes
+from blip2sweep.reporting.table_baselines import without_baseline
 from blip2sweep.results.schema import known
 
 STEADY = 0.02  # what the times of one baseline may differ by, and rows still compare by their own
@@ -28,7 +29,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     table = known(table)
     ends = [f"drop_{m}_low" for m in metrics_of(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
-    how = "95 %, paired, images as a sample" if bounded else "none, for there are no outputs"
+    why = "without a baseline there is no drop" if len(without_baseline(table)) else "there are no outputs"
+    how = "95 %, paired, images as a sample" if bounded else f"none, for {why}"
     scored = f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"
     names, lines = models_of(table), [scored if metrics_of(table) else NOT_SCORED]
     own = (

@@ -15,6 +15,7 @@ from blip2sweep.console.printing import cell, console, shown
 from blip2sweep.metrics.statistics import main_metrics
 from blip2sweep.reporting.part_roles import by_role
 from blip2sweep.reporting.short_table import short_table
+from blip2sweep.reporting.table_baselines import absent_baselines
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.table_text import Shown
 from blip2sweep.results.sweeps import Sweep
@@ -55,7 +56,7 @@ def print_sweep(table: pd.DataFrame, sweep: Sweep, output_dir: Path, picture: Pa
     print_table(by_role(table).head(MOST_ROWS), f"sweep {sweep.name}")
     if len(table) > MOST_ROWS:
         screen.print(f"and {len(table) - MOST_ROWS} more rows: blip2sweep table {sweep.name}")
-    for line in [*notes(table), *_prices(table, sweep, output_dir)]:
+    for line in [*notes(table), *absent_baselines(table, output_dir), *_prices(table, sweep, output_dir)]:
         screen.print(line, soft_wrap=True)
     tables = (sweep.folder(output_dir) / "table.parquet", output_dir / "table.parquet", output_dir / "samples.parquet")
     for path in (*tables, picture):

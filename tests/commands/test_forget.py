@@ -16,10 +16,13 @@ from blip2sweep.commands.collect import collect_all
 from blip2sweep.commands.forget import forget
 from blip2sweep.commands.run import name_in_use
 from blip2sweep.commands.sweep_list import listed, print_sweeps
+from blip2sweep.commands.table import show_table
 from blip2sweep.console import remarks
 from blip2sweep.errors import UserError
 from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.machine.processes import born
+from blip2sweep.reporting.table_asked import Asked
+from blip2sweep.reporting.table_baselines import absent_baselines
 from blip2sweep.results import collector
 from blip2sweep.results.collect import collect
 from blip2sweep.results.forgotten import KIND
@@ -139,6 +142,24 @@ def test_cells_compared_with_a_forgotten_baseline_have_no_drop_until_it_is_back(
     pd.testing.assert_frame_equal(rows(outputs), before)
 
 
+def test_the_table_says_that_a_baseline_is_forgotten_or_never_ran(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = str(rows(outputs).loc[key_of(outputs, "llm:all:all=rtn4"), "baseline"])
+    forget(outputs, key)
+    show_table(outputs, "first", False, Asked())
+    told = capsys.readouterr().out
+    assert "interval: none, for without a baseline there is no drop" in told
+    assert f"{key}, the baseline of 3 cells, is forgotten, so they have no drop; right: `blip2sweep forget --undo {key}`" in told
+    show_table(outputs, "first", False, Asked(format="csv"))
+    assert "is forgotten" in capsys.readouterr().err
+    table = up_to_date(outputs, None)[0]
+    (line,) = absent_baselines(table, tmp_path / "without acts")
+    assert "has no result, so they have no drop" in line
+    forget(outputs, None, undo=True)
+    assert not absent_baselines(up_to_date(outputs, None)[0], outputs)
+
+
 def test_what_was_deleted_after_it_was_forgotten_is_not_missed(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +209,16 @@ def test_cells_that_other_sweeps_ask_for_stay(outputs: Path) -> None:
         == f"sweep first and {len(own)} cells back, 2 with a result; nothing was computed"
     )
     pd.testing.assert_frame_equal(rows(outputs), before)
+
+
+def test_a_sweep_without_cells_of_its_own_says_that_they_stay(outputs: Path) -> None:
+    before = rows(outputs)
+    assert forget(outputs, "again")[:2] == [
+        "sweep again is forgotten: it is in no list, and none of its 2 cells is",
+        "  2 cells stay, asked for by other sweeps too: first (2), calibrated (1)",
+    ]
+    assert set(rows(outputs).index) == set(before.index)
+    assert forget(outputs, "again", undo=True) == ["sweep again back; nothing was computed"]
 
 
 def test_a_cell_that_a_kept_cell_is_compared_with_stays(outputs: Path) -> None:
