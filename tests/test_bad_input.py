@@ -18,6 +18,7 @@ CASES = {
     "fewer than no processes": (["data_workers=-1"], ["data_workers=-1: right: 0, or how many"]),
     "a verb misspelt": (["stauts"], ["stauts: no verb", "did you mean 'status'"]),
     "a space after a comma": (["-m", "quant.bits=2,", "4"], ["no space between values"]),
+    "an experiment by its path": (["+experiment=conf/experiment/a.yaml"], ["experiment=conf/experiment/a.yaml: a file's name"]),
     "unknown part": (["part=vitt"], ["part=vitt", "did you mean 'vit'"]),
     "unknown method": (["quant.method=rtm"], ["quant.method=rtm", "did you mean 'rtn'"]),
     "unknown quant": (["quant=gptk"], ["quant=gptk", "did you mean 'gptq'"]),

@@ -135,9 +135,7 @@ def _sweep_gone(sweep: Sweep, gone: int) -> str:
     cells = many(len(sweep.keys), "cell")
     if not gone:
         return f"sweep {sweep.name} is forgotten: it is in no list, and none of its {cells} is"
-    return (
-        f"sweep {sweep.name} is forgotten, with {gone} of its {cells}: in no table, and computed again when they are asked for"
-    )
+    return f"sweep {sweep.name} is forgotten, with {gone} of its {cells}: in no table, and computed again when they are asked for"
 
 
 def _still_read(own: Sequence[str], ledger: Ledger) -> set[str]:

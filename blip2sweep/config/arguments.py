@@ -8,7 +8,9 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 
+from blip2sweep.config.hints import flag_for_key, refuse_loose
 from blip2sweep.config.overrides import OVERRIDE, check_keys, normalise, parse
+from blip2sweep.config.schema import known_keys
 from blip2sweep.console.quoting import keys_override, path_override
 from blip2sweep.errors import UserError
 
@@ -21,7 +23,7 @@ MULTIRUN = ("-m", "--multirun")
 def arguments(words: Sequence[str]) -> list[str]:
     """Hydra's arguments: flags first, as its parser needs them, then overrides. `--output-dir` and `--rerun` become
     overrides."""
-    flags, overrides, again, rest = [], [], list[str](), list(words)
+    flags, overrides, typed, again, rest = [], [], list[str](), list[str](), list(words)
     while rest:
         word = rest.pop(0)
         flag, given, value = word.partition("=")
@@ -33,7 +35,10 @@ def arguments(words: Sequence[str]) -> list[str]:
             takes = word in TAKES_VALUE and rest and not rest[0].startswith("-")
             flags += [word, rest.pop(0)] if takes else [word]
         else:
+            typed.append(word)
             overrides.append(normalise(no_loose_comma(word)))
+    flag_for_key(flags, known_keys(), words)
+    refuse_loose(typed)
     overrides += [keys_override(again)] if again else []
     parsed = parse([o for o in overrides if OVERRIDE.match(o) and "=" in o])
     check_keys(parsed)

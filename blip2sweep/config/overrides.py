@@ -11,9 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
+from blip2sweep.config.hints import nearest_key, no_choice
 from blip2sweep.config.schema import GROUPS, OF_THE_COMMAND, OPEN, known_keys, list_keys, text_keys
 from blip2sweep.console.quoting import keys_override, quoted
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import UserError
 
 OVERRIDE = re.compile(r"^(?P<sign>[+~]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<rest>=.*)?$", re.DOTALL)
 SINGLE = (
@@ -123,7 +124,7 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
             if options and not isinstance(override.value(), Glob):
                 _check_choice(override, options(key))
         elif not key.startswith((*FREE, *OPEN)) and key not in keys:
-            raise UserError(f"{override.input_line}: unknown key '{key}'; {_nearest_key(key, keys)}")
+            raise UserError(f"{override.input_line}: unknown key '{key}'; {nearest_key(key, keys)}")
 
 
 def _is_single(key: str) -> bool:
@@ -149,20 +150,20 @@ def _refuse_null(override: Override) -> None:
 def _check_choice(override: Override, options: list[str]) -> None:
     for value in values(override):
         if str(value) not in options:
-            raise UserError(
-                f"{override.key_or_group}={value}: no such {override.key_or_group}; {nearest(str(value), options)}"
-            )
+            raise UserError(no_choice(override.key_or_group, str(value), options))
 
 
 def explain(error: BaseException) -> str:
     """The message of an error of Hydra or OmegaConf, in one line."""
     text = str(error).strip()
     found = re.search(
-        r"Could not find '([^']+)/([^'/]+)'.*?Available options[^\n]*:\n(.*?)(?:Config search path|$)", text, re.DOTALL
+        r"Could not find '(hydra/\w+|[^'/]+)/([^']+)'.*?Available options[^\n]*:\n(.*?)(?:Config search path|$)",
+        text,
+        re.DOTALL,
     )
     if found:
         options = [o for o in found[3].split() if not o.startswith("_")]
-        return f"{found[1]}={found[2]}: no such {found[1]}; {nearest(found[2], options)}"
+        return no_choice(found[1], found[2], options)
     if wrong := re.search(
         r"In '([^']+)': \w+ raised while composing config:\s*(.*?)\s*\n\s*full_key: (\S+)", text, re.DOTALL
     ):
@@ -179,13 +180,7 @@ def _right_of(key: str) -> str:
     package = (
         "" if "." in key else "right: `# @package _global_` as the file's first line, where it holds several sections; "
     )
-    return f"{package}{_nearest_key(key, known)}"
-
-
-def _nearest_key(key: str, keys: Iterable[str]) -> str:
-    head = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == head]
-    return nearest(key, siblings or [k for k in keys if "." not in k])
+    return f"{package}{nearest_key(key, known)}"
 
 
 def values(override: Override) -> list[object]:

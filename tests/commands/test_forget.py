@@ -150,7 +150,10 @@ def test_the_table_says_that_a_baseline_is_forgotten_or_never_ran(
     show_table(outputs, "first", False, Asked())
     told = capsys.readouterr().out
     assert "interval: none, for without a baseline there is no drop" in told
-    assert f"{key}, the baseline of 3 cells, is forgotten, so they have no drop; right: `blip2sweep forget --undo {key}`" in told
+    assert (
+        f"{key}, the baseline of 3 cells, is forgotten, so they have no drop; right: `blip2sweep forget --undo {key}`"
+        in told
+    )
     show_table(outputs, "first", False, Asked(format="csv"))
     assert "is forgotten" in capsys.readouterr().err
     table = up_to_date(outputs, None)[0]
