@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -75,6 +76,9 @@ def run_verb(app: Callable[..., object], words: Sequence[str]) -> None:
         code = app(words, prog_name="blip2sweep", standalone_mode=False)
     except usage as error:
         said = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        extra = re.search(r"extra argument\S* \((\w+[<>=!][^\s)]*)", said) if words[0] == "table" else None
+        if extra:
+            raise UserError(f"table: {extra[1]}: a second condition; right: --where {extra[1]}") from error
         raise UserError(f"{words[0]}: {said}; right: see blip2sweep {words[0]} --help") from error
     raise SystemExit(code if isinstance(code, int) else 0)
 

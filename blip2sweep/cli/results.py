@@ -40,12 +40,13 @@ def table(
     best: Annotated[bool, typer.Option("--best", help="The best of each column in bold.")] = False,
     caption: Annotated[str | None, typer.Option(help="LaTeX: the caption, as plain text.")] = None,
     label: Annotated[str | None, typer.Option(help="LaTeX: the label, such as tab:drops.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file: .csv, .json, .md or .tex.")] = None,
 ) -> None:
     """Print the table of a sweep: for a terminal, a program or a paper."""
     from blip2sweep.commands.table import show_table
     from blip2sweep.reporting.table_asked import Asked
 
-    asked = Asked(format, where or (), columns, sort, pivot, value, digits, best, caption, label)
+    asked = Asked(format, where or (), columns, sort, pivot, value, digits, best, caption, label, out)
     show_table(output_dir, sweep, all_cells, asked)
 
 

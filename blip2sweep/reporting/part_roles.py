@@ -39,6 +39,12 @@ def _roles(row: Row) -> str:
     return joined(r for r in ROLES if number(row, f"bits_{r}") == number(row, f"bits_{r}")).replace(" ", "")
 
 
+def roles_of(table: pd.DataFrame) -> pd.Series:
+    """The role of what each row compresses, `vision` or `vision+language`; empty for the baseline and for all parts."""
+    roles = ["" if row["part"] in (ALL, NONE) else _roles(row) for row in table.to_dict("records")]
+    return pd.Series(roles, index=table.index, dtype=object)
+
+
 def by_role(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with the baselines first, then by role; cells that differ in the model alone stand below each other."""
     if not names_differ(table):

@@ -47,6 +47,9 @@ def short_table(table: pd.DataFrame, digits: int = DIGITS) -> pd.DataFrame:
     for metric in dict.fromkeys(one for m in metrics for one in (m, *by_other_rules(table, m))):
         out[metric] = [number_text(v, digits) for v in table[metric]]
     if metrics:
+        of = [metric_of(row, metrics) for row in table.to_dict("records")]
+        if len(set(of)) > 1:
+            out["drop of"] = of
         out["drop"], out["95 % interval"] = zip(
             *[_drop(row, metrics, digits) for row in table.to_dict("records")], strict=True
         )

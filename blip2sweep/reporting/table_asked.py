@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from blip2sweep.reporting.table_where import Condition, condition, wrong_value
 from blip2sweep.results.schema import FIXED
 
 FORMATS = ("rich", "csv", "md", "json", "latex")
+ENDINGS = {".csv": "csv", ".json": "json", ".md": "md", ".tex": "latex"}  # of files, and the format of each
 DRAWN = ("rich", "md", "latex")  # formats for people, whose numbers are rounded
 MOST_DIGITS = 12
 LABEL = re.compile(r"[\w:.+-]+")
@@ -34,6 +36,13 @@ class Asked:
     best: bool = False
     caption: str | None = None
     label: str | None = None
+    out: Path | None = None
+
+    @property
+    def written(self) -> str:
+        """The format: of a file by its name, where none is asked for."""
+        suffix = self.out.suffix if self.out is not None and self.format == "rich" else ""
+        return ENDINGS.get(suffix, self.format)
 
     @property
     def conditions(self) -> list[Condition]:
@@ -71,6 +80,8 @@ class Asked:
     def _mistakes(self) -> Iterator[str]:
         if self.format not in FORMATS:
             yield f"--format {self.format}: unknown format; {nearest(self.format, FORMATS)}"
+        if self.out is not None and self.written == "rich":
+            yield f"--out {self.out}: right: a name that ends with {', '.join(ENDINGS)}, or --format"
         for text in (w for w in self.where if condition(w) is None):
             yield f"--where {text}: no condition; right: COLUMN=VALUE, or with !=, <, <=, >, >=, such as bits<=4"
         if self.digits is not None and not 0 <= self.digits <= MOST_DIGITS:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.table_asked import Asked
+from blip2sweep.reporting.table_cells import cell_text
 from blip2sweep.reporting.table_where import fulfilling, kind_of, nothing_fits
 
 # What may tell two cells of one place of a pivot apart, for its message.
@@ -19,14 +20,21 @@ TELLING = ("model", "dtype", "stored", "task", "samples", "data", "generation", 
 
 class Pivot(NamedTuple):
     """frame: one column for each of `rows`, then one for each value of the column `across`. heads: those values, as
-    texts. value: the column whose values stand in it. left_out: what has no place in it, a line each."""
+    texts. value: the column whose values stand in it. baselines: a line for each value of a baseline, which has no place
+    in it. others: a line on further rows that have none."""
 
     frame: pd.DataFrame
     rows: list[str]
     across: str
     heads: list[str]
     value: str
-    left_out: list[str]
+    baselines: list[str]
+    others: list[str]
+
+    @property
+    def left_out(self) -> list[str]:
+        """All that has no place in it."""
+        return [*self.baselines, *self.others]
 
 
 def chosen_rows(table: pd.DataFrame, asked: Asked) -> pd.DataFrame:
@@ -37,6 +45,16 @@ def chosen_rows(table: pd.DataFrame, asked: Asked) -> pd.DataFrame:
     if rows.empty:
         raise UserError(nothing_fits(asked.conditions, table))
     return _sorted(rows, asked.order)
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """All cells by task, model, part and width, the baseline of each model first."""
+    names = [c for c in ("task", "model", "part", "bits") if c in table]
+    keys = pd.DataFrame({c: sortable(table[c]) for c in names}, index=table.index)
+    if "part" in keys:
+        keys["part"] = keys["part"].where(keys["part"] != "none", "")
+    keys = keys.reset_index(drop=True)
+    return table.iloc[keys.sort_values(names, kind="stable", na_position="first").index] if names else table
 
 
 def _sorted(rows: pd.DataFrame, order: Sequence[tuple[str, bool]]) -> pd.DataFrame:
@@ -87,7 +105,7 @@ def pivot(rows: pd.DataFrame, asked: Asked) -> Pivot:
     lines = [[*names, *(cells.get(v) for v in values)] for names, cells in found.items()]
     heads = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
     frame = pd.DataFrame(lines, columns=[*by, *(f"{across}={h}" for h in heads)])
-    return Pivot(frame, by, across, heads, value, _left_out(rows, placed, asked.axes, value))
+    return Pivot(frame, by, across, heads, value, *_left_out(rows, placed, asked, value))
 
 
 def _refuse_shared(placed: pd.DataFrame, asked: Asked) -> None:
@@ -110,17 +128,14 @@ def _refuse_shared(placed: pd.DataFrame, asked: Asked) -> None:
     )
 
 
-def _left_out(rows: pd.DataFrame, placed: pd.DataFrame, axes: Sequence[str], value: str) -> list[str]:
+def _left_out(rows: pd.DataFrame, placed: pd.DataFrame, asked: Asked, value: str) -> tuple[list[str], list[str]]:
+    """(lines on baselines, with as many digits as the pivot has; a line on all other rows without a place)."""
     others = rows[~rows.index.isin(placed.index)]
     base = others[others["part"] == "none"] if "part" in others else others.iloc[:0]
-    lines = [f"the baseline: {value} {_number(v)}" for v in dict.fromkeys(base[value].dropna())]
-    if count := len(others) - len(base):
-        lines.append(f"not in it: {count} row{'s' * (count > 1)} without {' or '.join([*axes, value])}")
-    return lines
-
-
-def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    texts = dict.fromkeys(cell_text(v, value, asked.digits) for v in base[value].dropna())
+    count = len(others) - len(base)
+    rest = f"not in it: {count} row{'s' * (count > 1)} without {' or '.join([*asked.axes, value])}"
+    return [f"the baseline: {value} {text}" for text in texts], [rest] if count else []
 
 
 def _text(value: object) -> str:

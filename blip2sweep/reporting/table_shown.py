@@ -72,4 +72,4 @@ def _of_pivot(found: Pivot, asked: Asked) -> Shown:
     spanned = asked.format == "latex"
     heads = found.heads if spanned else list(found.frame.columns[width:])
     shown = shown.set_axis([*found.rows, *heads], axis=1)
-    return Shown(shown, best, (found.across, len(heads)) if spanned else None)
+    return Shown(shown, best, (found.across, len(heads)) if spanned else None, tuple(found.baselines))

@@ -12,8 +12,9 @@ import pandas as pd
 
 from blip2sweep.console.printing import defused, one_line
 from blip2sweep.metrics.statistics import METRICS
+from blip2sweep.recipe.part_bits import width_columns
 from blip2sweep.reporting.table_cells import MINUS, NONE, is_number
-from blip2sweep.results.columns import INTEGER
+from blip2sweep.results.columns import INTEGER, INTEGER_OR_MIXED
 from blip2sweep.results.schema import column_of
 
 TEX = {**{c: "\\" + c for c in "%_&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -25,11 +26,12 @@ ENDS = re.compile(r"(\S+)…(\S+)")  # of an interval
 
 class Shown(NamedTuple):
     """A table of texts. best: whether a cell is printed in bold; None: none is. across: of a pivot, what its last columns
-    are values of, and how many they are."""
+    are values of, and how many they are. below: lines that belong to the numbers, such as the baseline's."""
 
     texts: pd.DataFrame
     best: pd.DataFrame | None = None
     across: tuple[str, int] | None = None
+    below: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[list[tuple[str, bool]]]:
@@ -57,7 +59,7 @@ def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
 
     `import csv` takes it back.
     """
-    numbers = table if digits is None else table.round(digits)
+    numbers = with_whole(table if digits is None else table.round(digits))
     cells = {
         defused(str(c)): values
         if _is_plain(values)
@@ -65,6 +67,22 @@ def csv_text(table: pd.DataFrame, digits: int | None = None) -> str:
         for c, values in numbers.items()
     }
     return pd.DataFrame(cells, index=table.index).to_csv(index=False)
+
+
+def with_whole(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with integers in columns of counts and widths, where all that is known is whole."""
+    names = [c for c in map(str, table) if c == "bits" or _counts(c) or width_columns([c])]
+    whole = [c for c in names if pd.api.types.is_float_dtype(table[c]) and _all_whole(table[c].dropna())]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _counts(name: str) -> bool:
+    found = column_of(name)
+    return found is not None and found.dtype in (INTEGER, INTEGER_OR_MIXED)
+
+
+def _all_whole(values: pd.Series) -> bool:
+    return bool(np.isfinite(values).all() and (values % 1 == 0).all())
 
 
 def _is_plain(values: pd.Series) -> bool:
@@ -83,7 +101,7 @@ def json_text(table: pd.DataFrame, digits: int | None = None) -> str:
     """A list of objects, one a row. What is unknown is null; counts are whole numbers."""
     import orjson
 
-    names = list(map(str, table))
+    table, names = with_whole(table), list(map(str, table))
     columns = [_json_column(values, name, digits) for name, (_, values) in zip(names, table.items(), strict=True)]
     records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode() + "\n"  # which writes NaN as null
@@ -116,7 +134,8 @@ def markdown(shown: Shown) -> str:
     head = [_md(str(c)) for c in shown.texts.columns]
     rule = ["---:" if numeric else "---" for numeric in shown.numeric]
     body = [[f"**{_md(text)}**" if bold and text else _md(text) for text, bold in row] for row in shown.rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body]) + "\n"
+    lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
+    return "\n".join([*lines, *(f"\n{_md(line)}" for line in shown.below)]) + "\n"
 
 
 def _md(text: str) -> str:
@@ -129,7 +148,8 @@ def latex(shown: Shown, caption: str | None = None, label: str | None = None) ->
     spec = "".join("r" if numeric else "l" for numeric in shown.numeric)
     body = [" & ".join(_tex_cell(text, bold) for text, bold in row) + r" \\" for row in shown.rows]
     head = [*_spanning(shown), " & ".join(map(_heading, shown.texts.columns)) + r" \\"]
-    lines = [r"\begin{tabular}{" + spec + "}", r"\toprule", *head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    lines = [r"\begin{tabular}{" + spec + "}", r"\toprule", *head, r"\midrule", *body, *_below(shown)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines if caption is None and label is None else _in_float(lines, caption, label)) + "\n"
 
 
@@ -146,6 +166,12 @@ def _spanning(shown: Shown) -> list[str]:
     first, last = shown.texts.shape[1] - count + 1, shown.texts.shape[1]
     empty = "& " * (first - 1)
     return [rf"{empty}\multicolumn{{{count}}}{{c}}{{{_heading(name)}}} \\", rf"\cmidrule(lr){{{first}-{last}}}"]
+
+
+def _below(shown: Shown) -> list[str]:
+    width = shown.texts.shape[1]
+    told = [rf"\multicolumn{{{width}}}{{c}}{{{tex(line)}}} \\" for line in shown.below]
+    return [r"\midrule", *told] if told else []
 
 
 def _heading(name: object) -> str:

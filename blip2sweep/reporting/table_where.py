@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from blip2sweep.errors import nearest
+from blip2sweep.reporting.part_roles import roles_of
 
-CONDITION = re.compile(r"\s*(\w+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
+CONDITION = re.compile(r"\s*(\w+(?:/\w+)?)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
 NULL = "null"
 COMPARED: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -90,7 +91,9 @@ def fulfilling(table: pd.DataFrame, asked: Condition) -> pd.Series:
     wanted = [_read(v, kind) for v in _values(asked, values, kind)]
     if asked.sign in COMPARED:
         return pd.Series(COMPARED[asked.sign](values, wanted[0]), index=table.index)
-    if kind == "list":
+    if asked.column == "part":
+        among = values.isin(wanted) | roles_of(table).isin(wanted)
+    elif kind == "list":
         among = pd.Series([any(w in v for w in wanted) for v in values], index=table.index, dtype=bool)
     else:
         among = values.isin(wanted)

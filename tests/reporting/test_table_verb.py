@@ -246,7 +246,7 @@ def test_all_cells_are_shown_and_only_what_can_be_compared_is(tmp_path: Path, ca
     assert "compare 3 of these: left out, for they are not compared with these: 2 cells of task other_caption" in text
     pivoted = shown(tmp_path, capsys, all_cells=True, pivot="part,bits")
     assert (
-        "left out, for they are not compared with these: 2 cells of task other_caption (--task other_caption)"
+        "left out, for they are not compared with these: 2 cells of task other_caption (--where task=other_caption)"
         in pivoted
     )
     assert "bits=3" in pivoted
@@ -255,3 +255,75 @@ def test_all_cells_are_shown_and_only_what_can_be_compared_is(tmp_path: Path, ca
 @pytest.mark.parametrize("verb", ["table", "report", "recommend", "suggest"])
 def test_a_name_and_all_cells_are_not_asked_for_together(folder: Path, verb: str) -> None:
     refused_line(blip2sweep(verb, "nosuch", "--all", cwd=folder), "nosuch and --all: ", "right: a name, or --all")
+
+
+def test_all_cells_stand_by_task_and_part_and_name_the_metric_of_a_drop(tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "outputs"
+    build(out, [whole([p], b) for p in ("vit", "llm") for b in (4, 3)], n=30, name="many")
+    build(out, [whole(["llm"], 8)], n=30, name="late")
+    rows = json.loads(shown(tmp_path, capsys, all_cells=True, format="json", columns="part,bits"))
+    assert [(r["part"], r["bits"]) for r in rows] == [
+        ("none", None), ("llm", 3), ("llm", 4), ("llm", 8), ("vit", 3), ("vit", 4)
+    ]  # fmt: skip
+
+
+# ---- what newcomers type
+
+
+@pytest.mark.parametrize(("typed", "columns"), [
+    ("part,drop", ["part", "drop_cider"]), ("95 % interval", ["drop_cider_low", "drop_cider_high"]),
+    ("bits/weight,dropped", ["bits_per_weight", "blocks_dropped"]), ("ms", ["latency_ms_median"]),
+])  # fmt: skip
+def test_heads_of_the_table_are_names_of_columns(
+    folder: Path, capsys: Captured, typed: str, columns: list[str]
+) -> None:
+    assert list(records(folder, capsys, columns=typed)[0]) == columns
+
+
+def test_heads_sort_filter_and_stand_in_a_pivot(folder: Path, capsys: Captured) -> None:
+    by_column = records(folder, capsys, columns="key", sort="-drop_cider", where=["drop_cider>0"])
+    assert records(folder, capsys, columns="key", sort="-drop", where=["drop>0"]) == by_column
+    assert records(folder, capsys, pivot="part,bits", value="drop") == records(
+        folder, capsys, pivot="part,bits", value="drop_cider"
+    )
+
+
+def test_a_role_is_a_word_for_the_part_of_it(folder: Path, capsys: Captured) -> None:
+    own = records(folder, capsys, where=["part=vit"])
+    assert len(own) == 3
+    assert records(folder, capsys, where=["part=vision"]) == own
+    assert len(records(folder, capsys, where=["part=vision,llm"])) == 6
+    assert len(records(folder, capsys, where=["part!=vision"])) == 4
+    assert "no row has it; right: one of" in refused(folder, where=["part=connector"])
+
+
+def test_a_second_condition_needs_its_own_option(folder: Path) -> None:
+    right = "right: --where bits=4"
+    refused_line(blip2sweep("table", "grid", "--where", "part=vit", "bits=4", cwd=folder), right)
+    with pytest.raises(UserError, match=f"bits=4: a condition, and no sweep; {right}"):
+        show_table(folder / "outputs", "bits=4", False, Asked(where=["part=vit"]))
+
+
+@pytest.mark.parametrize("form", ["md", "latex"])
+def test_a_pivot_has_the_baseline_below_it(folder: Path, capsys: Captured, form: str) -> None:
+    table = pd.read_parquet(folder / "outputs/table.parquet")
+    value = table.loc[table["part"] == "none", "cider"].iloc[0]
+    assert f"the baseline: cider {value:.2f}" in shown(folder, capsys, format=form, pivot="part,bits", digits=2)
+    assert "the baseline" not in shown(folder, capsys, format=form)
+
+
+def test_programs_read_whole_widths_as_integers_and_hear_of_the_baseline(folder: Path, capsys: Captured) -> None:
+    text = shown(folder, capsys, format="csv", columns="part,bits,bits_vit", where=["bits!=3", "bits!=8"], sort="part")
+    assert text.splitlines() == ["part,bits,bits_vit", "llm,4,", "none,,", "vit,4,4"]
+    pivoted = records(folder, capsys, pivot="bits,part")
+    assert [type(r["bits"]) for r in pivoted] == [int] * 3
+    show_table(folder / "outputs", "grid", False, Asked(format="csv", pivot="bits,part"))
+    assert "the baseline: cider " in capsys.readouterr().err
+
+
+def test_a_file_has_what_is_printed(folder: Path, capsys: Captured, tmp_path: Path) -> None:
+    for name, form in (("a.csv", "csv"), ("a.md", "md"), ("a.tex", "latex"), ("a.json", "json")):
+        said = shown(folder, capsys, out=tmp_path / name)
+        assert said.rstrip().endswith(f"wrote {tmp_path / name}")
+        assert (tmp_path / name).read_text().rstrip() == shown(folder, capsys, format=form).rstrip()
+    assert "right: a name that ends with .csv" in refused(folder, out=tmp_path / "a.xlsx")

@@ -78,6 +78,8 @@ def test_rows_of_two_tasks_have_the_numbers_of_their_own(tmp_path: Path) -> None
     short = short_table(pd.concat([table, asked], ignore_index=True))
     assert (short[["cider", "vqa_accuracy"]] != "").sum(axis=1).tolist() == [1, 1, 1, 1]
     assert short["drop"].tolist()[1] == short["drop"].tolist()[3] != ""
+    assert short["drop of"].tolist() == ["cider", "cider", "vqa_accuracy", "vqa_accuracy"]
+    assert "drop of" not in short_table(table)
 
 
 def test_the_drop_of_a_likelihood_is_a_rise(tmp_path: Path) -> None:
