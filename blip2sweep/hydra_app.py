@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+ALL_CELLS = "--all-cells"  # of `blip2sweep plan`
+
 
 def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     """Run Hydra's main on our config. words: the command line; plan_only: plan the sweep and run nothing.
@@ -17,6 +19,8 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     Hydra prints several lines for an error and exits with 1. HYDRA_FULL_ERROR makes it raise the error instead.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    every = plan_only and ALL_CELLS in words
+    words = [word for word in words if word != ALL_CELLS] if every else words
     import hydra
     from hydra.core.plugins import Plugins
 
@@ -34,7 +38,7 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     Plugins.instance().register(sweeper.GridSweeper)
     Plugins.instance().register(launchers.LocalLauncher)
     Plugins.instance().register(launchers.SlurmLauncher)
-    task = describe_cell if plan_only else run_cell
+    task = (describe_every_cell if every else describe_cell) if plan_only else run_cell
     hydra.main(version_base="1.3", config_path="pkg://blip2sweep.conf", config_name="config")(task)()
 
 
@@ -48,6 +52,14 @@ def refuse_plan(sweeper: str) -> NoReturn:
 def describe_cell(config: DictConfig) -> float:
     """Hydra's task function of `blip2sweep plan`: our sweeper sees that it is this one, and runs nothing."""
     raise NotImplementedError
+
+
+def describe_every_cell(config: DictConfig) -> float:
+    """The same of `blip2sweep plan --all-cells`, which lists every cell of a large sweep."""
+    raise NotImplementedError
+
+
+PLANS = (describe_cell, describe_every_cell)
 
 
 def run_cell(config: DictConfig) -> float:

@@ -30,7 +30,7 @@ def plan(
     Overrides are those of the sweep itself, so that the same words with `python -m blip2sweep -m` run it: key=value sets a
     key, key=a,b,c makes a cell of each, several lists multiply, group=option (model=, quant=, task=, study=) takes a file of
     conf/. `blip2sweep --help` lists them by topic. --output-dir DIR says which ledger is asked for
-    what is done.
+    what is done. Of a large sweep the first and the last cells are listed; with --all-cells every one.
     """
     from blip2sweep.hydra_app import run_hydra
 

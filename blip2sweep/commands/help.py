@@ -51,6 +51,8 @@ def told(word: str, config_dir: Path | None = None) -> str:
         return "\n\n".join(_key(key, config) for key in found)
     if chosen := _choices(name, config_dir):
         return "\n\n".join(chosen)
+    if column := _column(name):
+        return column
     close = nearest(name, {*TOPICS, *keys()}).partition("? ")
     hint = f"{close[0]}? " if close[1] else ""
     raise UserError(f"--help {word}: no topic, key, choice or verb; {hint}right: blip2sweep --help, which lists topics")
@@ -133,10 +135,13 @@ def _key(key: Key, config: Config) -> str:
         "counts": key.means.counts,
         "more": f"blip2sweep --help {key.topic}",
     }
-    lines = [f"{key.name}: {key.means.meaning}"]
+    return "\n".join([f"{key.name}: {key.means.meaning}", *_entries(told)])
+
+
+def _entries(told: Mapping[str, str]) -> Iterator[str]:
+    """A line for each text, behind what it says, wrapped; none for an empty one."""
     for what, text in ((what, text) for what, text in told.items() if text):
-        lines += textwrap.wrap(f"{what:<9} {text}", _width(), initial_indent="  ", subsequent_indent=" " * 12)
-    return "\n".join(lines)
+        yield from textwrap.wrap(f"{what:<9} {text}", _width(), initial_indent="  ", subsequent_indent=" " * 12)
 
 
 def _known(config_dir: Path | None) -> dict[str, list[str]]:
@@ -160,6 +165,18 @@ def _choices(name: str, config_dir: Path | None) -> list[str]:
     known = _known(config_dir)
     texts = {group: choice_text(group, name, config_dir) for group, names in known.items() if name in names}
     return [_choice(group, name, text) for group, text in texts.items() if text is not None]
+
+
+def _column(name: str) -> str | None:
+    """The line of the data dictionary about a column of a table; None where there is none of this name."""
+    from blip2sweep.results.schema import column_of
+
+    found = column_of(name)
+    if found is None:
+        return None
+    of = f" ({found.name})" if found.name != name else ""
+    told = {"means": found.meaning, "unit": found.unit, "null": found.null, "more": "docs/columns.md"}
+    return "\n".join([f"{name}{of}: a column of tables", *_entries(told)])
 
 
 # ---- what stands elsewhere

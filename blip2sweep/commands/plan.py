@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +13,9 @@ from rich.table import Table
 from blip2sweep.console.bar import verbose
 from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, say_text
+from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError
+from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.costs import expected_seconds
 from blip2sweep.planning.packs import START_SECONDS, make_packs, slurm_packs
 from blip2sweep.planning.plan import Plan
@@ -21,6 +25,8 @@ from blip2sweep.running.status import duration
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob
 
+NUMBER = re.compile(r"\d+")
+FIRST, LAST = 32, 8  # cells that a plan of more lists
 PLAN_SECONDS = 20.0  # that a plan waits for Slurm: without slurm.conf its commands try for a minute
 
 
@@ -30,18 +36,50 @@ def announce(plan: Plan, screen: Console) -> None:
         return
     for line in plan.remarks:
         screen.print(line, soft_wrap=True)
+    for line in skipped(plan):
+        screen.print(f"  {line}", soft_wrap=True)
+
+
+def skipped(plan: Plan) -> list[str]:
+    """A line for each reason, with the first that is skipped for it. Reasons that differ in numbers alone are one."""
+    alike: dict[str, list[int]] = {}
     for i, reason in plan.reasons.items():
-        screen.print(f"  skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
+        alike.setdefault(NUMBER.sub("#", reason), []).append(i)
+    return [
+        f"skipped{f' {len(own)}, the first is' if len(own) > 1 else ''}: {' '.join(plan.jobs[own[0]].overrides)}: "
+        f"{plan.reasons[own[0]]}"
+        for own in alike.values()
+    ]
 
 
-def describe(plan: Plan) -> None:
-    """Print the cells, what each means, and what is skipped and why."""
+def shared_overrides(plan: Plan) -> list[str]:
+    """What every one of several jobs has, in order."""
+    first, *others = [job.overrides for job in plan.jobs] or [()]
+    every = set(first).intersection(*others) if others else set()
+    return [word for word in first if word in every]
+
+
+def describe(plan: Plan, every: bool = False) -> None:
+    """Print the cells, what each means, and what is skipped and why. every: also the cells in the middle of many."""
     screen = console(soft_wrap=True)
-    names, added = asked_by(plan), added_by_itself(plan)
+    shared = shared_overrides(plan)
+    if shared:
+        say(f"every cell that is asked for: {' '.join(shared)}")
+    cells, left = list(plan.cells.items()), 0 if every else max(0, len(plan.cells) - FIRST - LAST)
+    screen.print(_table(plan, cells[:FIRST] if left else cells, shared))
+    if left:
+        say(f"… {left} more cells; `blip2sweep plan --all-cells …` lists them …")
+        screen.print(_table(plan, cells[-LAST:], shared))
+    for line in [*skipped(plan), *plan.remarks]:
+        say(line)
+
+
+def _table(plan: Plan, cells: Sequence[tuple[str, Cell]], shared: Sequence[str]) -> Table:
+    names, added = asked_by(plan, shared), added_by_itself(plan)
     table = Table(box=None, pad_edge=False)
     for column in ("key", "state", "recipe", "task", "overrides"):
         table.add_column(column, overflow="fold", no_wrap=column in ("key", "state"))
-    for key, cell in plan.cells.items():
+    for key, cell in cells:
         told = names.get(key) or added.get(key, "")
         table.add_row(
             *map(
@@ -49,18 +87,14 @@ def describe(plan: Plan) -> None:
                 (key, "done" if key in plan.done else "to run", cell.columns()["recipe"], cell.task.name, told),
             )
         )
-    screen.print(table)
-    for i, reason in plan.reasons.items():
-        say(f"skipped: {' '.join(plan.jobs[i].overrides)}: {reason}")
-    for line in plan.remarks:
-        say(line)
+    return table
 
 
-def asked_by(plan: Plan) -> dict[str | None, str]:
-    """{key: the overrides of the first job that asks for the cell}."""
+def asked_by(plan: Plan, shared: Sequence[str] = ()) -> dict[str | None, str]:
+    """{key: the overrides of the first job that asks for the cell}, without those that are shared."""
     names: dict[str | None, str] = {}
     for key, job in zip(plan.keys, plan.jobs, strict=True):
-        names.setdefault(key, " ".join(job.overrides))
+        names.setdefault(key, " ".join(word for word in job.overrides if word not in shared))
     return names
 
 
@@ -90,6 +124,7 @@ def describe_slurm(plan: Plan, output_dir: Path, launcher: Launcher) -> None:
 
     jobs = [c.job() for c in plan.to_launch]
     if not jobs:
+        say("no sbatch script: nothing is to run")
         return
     seconds = _expected(plan, jobs, output_dir, launcher.get("processes_per_cell") or 1)
     packs = slurm_packs(jobs, launcher, seconds)
@@ -129,5 +164,7 @@ def _packs(packs: list[list[CellJob]], seconds: dict[str, float], word: str, gpu
     if not packs:
         return
     total = gpus * (sum(costs) + START_SECONDS * len(packs)) / 3600
-    say(f"{len(packs)} {word}s of {min(map(len, packs))} to {max(map(len, packs))} cells, the longest about "
+    least, most = min(map(len, packs)), max(map(len, packs))
+    cells = many(most, "cell") if least == most else f"{least} to {most} cells"
+    say(f"{many(len(packs), word)} of {cells}, the longest about "
           f"{duration(max(costs))}; about {total:.2f} GPU hours, starting included (measured where the ledger knows, else a guess)")  # fmt: skip

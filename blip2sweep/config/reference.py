@@ -34,7 +34,7 @@ TASK = {
     "format": M("how the files are read", "coco gqa jsonl karpathy mmmu pope scienceqa textvqa vizwiz vqav2", "one of your own"),
     "data_dir": M("folder of annotations and images", right="FOLDER", counts=CONTENT),
     "split": M("which samples", right="a split that the files have"),
-    "limit": M("the first N samples in file order; null: all", right=POSITIVE),
+    "limit": M("the first N samples in file order, of VQA questions and not images; null: all", right=POSITIVE),
     "on_bad_image": M("what becomes of an image that cannot be read", "error skip"),
     "main_metric": M("the metric of drops, pictures and recommendations", right="a metric of the kind, such as cider or vqa_accuracy", counts=SCORE),
     "nll_references": M("references scored under teacher forcing per sample; 0: none", right="an integer from 0 up"),

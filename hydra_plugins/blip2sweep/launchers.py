@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.hydra_keys import check_hydra
 from blip2sweep.errors import UserError
-from blip2sweep.hydra_app import describe_cell, refuse_plan
+from blip2sweep.hydra_app import PLANS, refuse_plan
 
 if TYPE_CHECKING:  # what runs a sweep is imported when one runs: `--help` needs none of it
     from blip2sweep.commands.run import Outcome
@@ -43,7 +43,7 @@ class PackLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         foreign = not str(config.hydra.sweeper._target_).startswith("hydra_plugins.blip2sweep.")
-        if foreign and task_function is describe_cell:
+        if foreign and task_function in PLANS:
             refuse_plan(str(config.hydra.sweeper._target_))  # chosen in a file: the words do not say it
         check_hydra(config, (*self.uses, *(("hydra.sweep.dir",) if foreign else ())))  # Optuna's writes a file there
         self.composer = Composer(hydra_context.config_loader, config)

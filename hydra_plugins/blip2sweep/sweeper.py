@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from blip2sweep.config.compose import Composer
 from blip2sweep.config.grid import expand
-from blip2sweep.hydra_app import describe_cell
+from blip2sweep.hydra_app import PLANS, describe_every_cell
 from hydra_plugins.blip2sweep.launchers import PackLauncher, job_returns, jobs, launch_foreign
 
 
@@ -24,13 +24,15 @@ class GridSweeper(Sweeper):
         self.launcher: Launcher | None = None
         self.composer: Composer | None = None
         self.plan_only = False  # `blip2sweep plan`: print what would be done
+        self.every_cell = False  # `--all-cells`: of a large sweep, too
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.composer = Composer(hydra_context.config_loader, config)
-        self.plan_only = task_function is describe_cell
+        self.plan_only = task_function in PLANS
+        self.every_cell = task_function is describe_every_cell
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.composer is not None
@@ -62,6 +64,6 @@ class GridSweeper(Sweeper):
         plan, _ = plan_sweep(made := jobs(lists, self.composer), devices=own.devices if own else lambda: None)
         if own:
             own.check(plan)
-        describe(plan)
+        describe(plan, self.every_cell)
         if own:
             own.describe(plan, Path(made[0].config["output_dir"]))

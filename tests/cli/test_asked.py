@@ -88,6 +88,9 @@ def test_a_key(told: Told) -> None:
         ("cache", "cache: ", "A verb too: blip2sweep cache --help"),
         ("table", "Usage: blip2sweep table ", "--output-dir"),
         ("verbs", "  plan ", "\n  table "),
+        ("drop_cider", "drop_cider (drop_<metric>): a column of tables\n", "positive is worse"),
+        ("bits_per_weight", "bits_per_weight: a column of tables\n", "  unit      bits\n"),
+        ("task.limit", "task.limit: the first N samples in file order, of VQA questions and not images", "integer"),
         ("experiment", "YAML files", "experiment=int4_groups, quick"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2sweep.commands.plan import describe_slurm
+from blip2sweep.commands.plan import describe_local, describe_slurm
 from blip2sweep.slurm.settings import checked_launcher
 from tests.command_line import blip2sweep
 from tests.composing import plan
@@ -51,3 +51,12 @@ def test_a_controller_that_answers_is_believed(
     told = capsys.readouterr().out
     assert "2 arrays of at most 2, the first" in told
     assert "does not answer" not in told
+
+
+def test_nothing_to_run_has_no_script_and_one_pack_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = plan(*WORDS)
+    describe_local(made, tmp_path / "out", 1, 1)
+    assert f"1 worker of {len(made.cells)} cells, the longest" in capsys.readouterr().out
+    made.done = set(made.cells)
+    describe_slurm(made, tmp_path / "out", checked_launcher(LAUNCHER))
+    assert capsys.readouterr().out == "no sbatch script: nothing is to run\n"
