@@ -227,7 +227,7 @@ def test_a_gap_in_a_sequence_is_filled_first_and_its_command_does_it(tmp_path: P
     source = opened(tmp_path, listed, values=planted, jitter=0.01)
     steps = next_steps(source)
     assert [(s.parts, s.widths, s.why) for s in steps] == [
-        (("vit",), (6, 5), "between 8 bits, safe, and 4, not"),
+        (("vit",), (6, 5), "between 8 bits, safe, and 4, not shown to be"),
         (("llm",), (3,), "4 bits are still safe"),
     ]
     assert steps[0].command is not None
@@ -236,7 +236,7 @@ def test_a_gap_in_a_sequence_is_filled_first_and_its_command_does_it(tmp_path: P
     planned = recipes(*words[4:], "task.limit=4")
     assert planned == ["vit:all:all=rtn6/group32/sym", "vit:all:all=rtn5/group32/sym"]
     assert (
-        f"vit at 6, 5 bits with rtn/group32/sym (between 8 bits, safe, and 4, not), 2 cells: {steps[0].command}"
+        f"vit at 6, 5 bits with rtn/group32/sym (between 8 bits, safe, and 4, not shown to be), 2 cells: {steps[0].command}"
         in told(source)[3]
     )
 
