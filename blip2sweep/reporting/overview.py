@@ -15,7 +15,7 @@ from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
 from blip2sweep.analysis.prices import HERE, prices
 from blip2sweep.metrics import fewest_images
-from blip2sweep.reporting.answer import Answer, listed, reached, without_widths
+from blip2sweep.reporting.answer import Answer, reached, without_widths
 from blip2sweep.reporting.answers import answers
 from blip2sweep.reporting.few_images import baseline_beaten, few_changed
 from blip2sweep.reporting.figure import Figure
@@ -105,7 +105,7 @@ def _breaks(curves: pd.DataFrame, ordered: list[str], metric: MetricText) -> str
     alike: dict[str, list[str]] = {}
     for s in ordered[1:]:
         alike.setdefault(_first_broken(own[s], "{}", metric), []).append(s)
-    others = _clauses(alike, lambda told: told.replace("{}", listed("+".join(alike[told])), 1))
+    others = _clauses(alike, lambda told: told.replace("{}", _named(alike[told]), 1))
     return text + (f" {others}." if others else "")
 
 
@@ -142,6 +142,13 @@ def _alone(own: pd.DataFrame, metric: MetricText) -> str:
     alone = ", ".join(f"{p} at {w:g} bits" for p, w in widest.sort_values(ascending=False).items())
     loses = f"loses half of {metric.label}" if metric.higher_is_better else f"raises {metric.label} by half"
     return f" Alone, a part {loses}: {alone}." if alone else ""
+
+
+def _named(names: list[str]) -> str:
+    """`a, b and c`; the first of many, and how many there are more."""
+    more = [f"{len(names) - MOST_SETTINGS} more"] if len(names) > MOST_SETTINGS else []
+    first, last = [*names[:MOST_SETTINGS], *more][:-1], [*names[:MOST_SETTINGS], *more][-1]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 # ---- what the next bits cost
