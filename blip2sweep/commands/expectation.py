@@ -231,10 +231,9 @@ def prices(choice: Choice, source: Source, limit: float | None) -> list[str]:
     cells, draws = source.measured
     found = prices_of(cells, source.metric, lambda keys: draws, choice.key)
     own = found[found["setting"] == choice.setting]
-    lines = price_lines(source, own if len(own) else found, cells, choice.key or "", limit)
-    if choice.key or not lines:
+    shown = own if len(own) else found
+    lines = price_lines(source, shown, cells, choice.key or "", limit)
+    if not lines or (shown["beside"] == choice.key).any():
         return lines
-    return [
-        *lines,
-        "  no narrower step is advised yet, for the recommended recipe was not run: run it first (--verify)",
-    ]
+    why = "these steps are from another recipe" if choice.key else "it was not run: run it first (--verify)"
+    return [*lines, f"  no narrower step is advised yet from the recommended recipe, for {why}"]
