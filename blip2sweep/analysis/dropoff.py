@@ -132,7 +132,11 @@ def _extension(row: Row) -> dict[str, object] | None:
         return None
     if failed is not None:
         widths = [w for w in skipped if failed < w < (lowest or np.inf)]
-        why = f"between {lowest} bits, safe, and {failed}, not" if lowest else f"{failed} bits are not safe"
+        why = (
+            f"between {lowest} bits, safe, and {failed}, not shown to be"
+            if lowest
+            else f"{failed} bits are not shown to be safe"
+        )
     elif lowest is None:
         return None
     else:

@@ -21,6 +21,7 @@ from blip2sweep.recipe.size import RATIO_BITS
 from blip2sweep.reporting.few_images import FEW_CHANGED, unseen_share
 from blip2sweep.reporting.figure import label
 from blip2sweep.reporting.prices import price_lines
+from blip2sweep.reporting.smaller import ratio_text
 from blip2sweep.reporting.source import Source
 
 SURE = 0.99  # the share of the baseline that is always asked about
@@ -34,7 +35,7 @@ def original(source: Source) -> str:
         return "original: its size is not known"
     stored = f" ({row['stored']})" if isinstance(row.get("stored"), str) else ""
     plain = size * RATIO_BITS / width
-    told = f"{size:,.0f} bytes{stored}, ratio {RATIO_BITS / width:.2f}"
+    told = f"{size:,.0f} bytes{stored}, ratio {ratio_text(RATIO_BITS / width)}"
     return f"original: {told}; ratios are to its numbers at {RATIO_BITS} bits, {plain:,.0f} bytes"
 
 
@@ -140,9 +141,9 @@ def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
 def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[str]:
     """The recipe, its size, what to expect, and what else to look at."""
     yield from [f"{e['target']}: {_what(e)}" for e in choice.entries] or ["nothing is compressed"]
-    ratio = f"ratio {RATIO_BITS / choice.bits_per_weight:.2f} to 16 bits a number"
+    ratio = f"ratio {ratio_text(RATIO_BITS / choice.bits_per_weight)} to {RATIO_BITS} bits a number"
     whole = number(_baseline(source), "model_bytes")
-    share = f", {choice.model_bytes / whole:.2f} of the original's bytes" if whole > 0 else ""
+    share = f", {choice.model_bytes / whole:.2f} of the original's bytes as it is loaded" if whole > 0 else ""
     yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight, {ratio}{share}"
     yield expected(choice, source)
     yield from _against_control(choice, source)
@@ -223,11 +224,16 @@ def unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
     return lines
 
 
-def prices(choice: Choice, source: Source) -> list[str]:
+def prices(choice: Choice, source: Source, limit: float | None) -> list[str]:
     """What one width more or less changes, in the choice's setting, at its cell or at the smallest that loses at most 2
-    %.
+    %. A next step is advised from the choice's own cell alone, and within the limit.
     """
     cells, draws = source.measured
     found = prices_of(cells, source.metric, lambda keys: draws, choice.key)
     own = found[found["setting"] == choice.setting]
-    return price_lines(source, own if len(own) else found, cells)
+    shown = own if len(own) else found
+    lines = price_lines(source, shown, cells, choice.key or "", limit)
+    if not lines or (shown["beside"] == choice.key).any():
+        return lines
+    why = "these steps are from another recipe" if choice.key else "it was not run: run it first (--verify)"
+    return [*lines, f"  no narrower step is advised yet from the recommended recipe, for {why}"]

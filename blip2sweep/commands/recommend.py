@@ -60,7 +60,7 @@ def run_recommend(
         *over_limit(choice, drop),
         *reaches(choice, drop, source),
         *unseen(choice, drop, source),
-        *prices(choice, source),
+        *prices(choice, source, drop),
         f"wrote {path}",
         *_predicted_file(choice.instead, path, comments, _made_of(base)),
     ]

@@ -12,6 +12,7 @@ from blip2sweep.analysis.recipes import entries, part_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.ship import Shipped, shipped
+from blip2sweep.reporting.smaller import smaller
 from blip2sweep.reporting.source import Source
 
 WHAT, HOW_FAR, COST = "What can I compress?", "How far?", "What does it cost me?"
@@ -72,9 +73,9 @@ def without_widths(source: Source) -> list[Answer]:
 def _ships(source: Source, best: Shipped) -> list[Answer]:
     metric = metric_text(source.metric)
     on = "On images that did not choose it no loss is seen."
-    lost = metric.amount(best.drop, best.low, best.high).replace("-", "−")
+    lost, size = metric.amount(best.drop, best.low, best.high).replace("-", "−"), smaller(best.ratio) or best.what
     return [
-        Answer(HOW_FAR, f"{best.ratio:.1f} times smaller than at 16 bits", f"{best.what}. {on}", "frontier"),
+        Answer(HOW_FAR, size[:1].upper() + size[1:], f"{best.what}. {on}", "frontier"),
         Answer(COST, f"A {metric.worse} not told from 0", f"{lost} on those images.", "frontier"),
     ]
 

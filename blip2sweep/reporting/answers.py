@@ -7,18 +7,18 @@ have the others.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.dropoff import MARGIN, lowest_safe, too_few
+from blip2sweep.analysis.dropoff import MARGIN, too_few
 from blip2sweep.metrics import fewest_images
-from blip2sweep.reporting.answer import COST, HOW_FAR, WHAT, Answer, keeps, listed, reached, without_widths
+from blip2sweep.reporting.answer import COST, HOW_FAR, WHAT, Answer, keeps, listed, without_widths
 from blip2sweep.reporting.figure import Figure
-from blip2sweep.reporting.metric_text import MetricText, metric_text
-from blip2sweep.reporting.price_table import Sizes, sizes_of
+from blip2sweep.reporting.metric_text import MetricText
+from blip2sweep.reporting.smaller import as_loaded, ratio_of, smaller
 from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.told import Told, cell_of, costed, told_of
 from blip2sweep.reporting.worst_blocks import block_name, worst_first
 
 BROKEN, FINE, MOST_WIDTHS = (
@@ -26,40 +26,7 @@ BROKEN, FINE, MOST_WIDTHS = (
     0.1,
     2,
 )  # shares of the baseline that are lost; widths below the lowest safe one that are told
-FULL = 16  # bits, which save nothing
 TIME = "latency_ms_median"
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What answers are made from.
-
-    only: which layers were compressed, where these are not all. curves: of one setting, with `lowest`, the lowest safe width (NaN: none is). of: the number of settings that were run.
-    """
-
-    cells: pd.DataFrame
-    curves: pd.DataFrame
-    only: str
-    metric: MetricText
-    sizes: Sizes
-    of: int
-
-    @property
-    def whole(self) -> pd.DataFrame:
-        """The curve of most parts together that are safe at some width, else of most parts; from wide to narrow."""
-        joined = self.curves.assign(_none=self.curves["lowest"].isna(), _n=-self.curves["parts"].str.count(r"\+"))
-        own = joined.sort_values(["_none", "_n", "lowest", "parts"])
-        return own[own["parts"] == own["parts"].iloc[0]].sort_values("width", ascending=False)
-
-    @property
-    def parts(self) -> str:
-        """Its parts."""
-        return listed(self.whole["parts"].iloc[0])
-
-    @property
-    def lowest(self) -> float:
-        """Its lowest safe width; NaN where none is."""
-        return float(self.whole["lowest"].iloc[0])
 
 
 def answers(source: Source, curves: pd.DataFrame, figures: list[Figure]) -> list[Answer]:
@@ -67,38 +34,26 @@ def answers(source: Source, curves: pd.DataFrame, figures: list[Figure]) -> list
 
     curves: `dropoff` of the headline.
     """
-    known = curves[~curves["point"]].dropna(subset=["retained"]) if len(curves) else curves
-    if known.empty:
+    told = told_of(source, curves)
+    if told is None:
         return without_widths(source)
-    safe = lowest_safe(curves).drop_duplicates(["setting", "parts"]).set_index(["setting", "parts"])["lowest_safe"]
-    places = zip(known["setting"], known["parts"], strict=True)
-    known = known.assign(lowest=[float(safe[p]) if pd.notna(safe[p]) else math.nan for p in places])
-    own = known[known["setting"] == _furthest(known)]
-    only = reached(source.cells[source.cells["key"].isin(own["key"])])
-    told = _Told(
-        source.cells, own, only, metric_text(source.metric), sizes_of(source.cells), known["setting"].nunique()
-    )
     blocks = next(f.data for f in figures if f.name == "blocks")
     return [_what(told, blocks), _how_far(told), _cost(told)]
-
-
-def _furthest(known: pd.DataFrame) -> str:
-    """The setting of most parts together, then of the lowest safe width, then of the most that is kept at the lowest."""
-    order = ["_n", "lowest", "width", "drop", "setting"]
-    return str(known.assign(_n=-known["parts"].str.count(r"\+")).sort_values(order)["setting"].iloc[0])
 
 
 # ---- what
 
 
-def _what(told: _Told, blocks: pd.DataFrame) -> Answer:
+def _what(told: Told, blocks: pd.DataFrame) -> Answer:
     single = told.curves[~told.curves["parts"].str.contains("+", regex=False)]
     if single["parts"].nunique() < 2:
         more = "No two parts were run alone, so which bears most is not known."
         return Answer(WHAT, f"Run here: {told.parts}", more + told.only + _block(blocks, told.metric), "dropoff")
     lowest = single.drop_duplicates("parts").sort_values(["lowest", "parts"])
     clear, none = lowest.dropna(subset=["lowest"]), list(lowest.loc[lowest["lowest"].isna(), "parts"])
-    short = f"{listed('+'.join(clear['parts']))}, each alone" if len(clear) else "No part is shown to bear it yet"
+    short = (
+        f"{listed('+'.join(clear['parts']))}, each alone" if len(clear) else f"Tried alone: {listed('+'.join(none))}"
+    )
     safe = ", ".join(f"{r['parts']} down to {r['lowest']:g} bits" for r in clear.to_dict("records"))
     text = f"With less than {MARGIN:.0%} lost: {safe}. " if safe else ""
     text += f"Shown at no width that was run: {listed('+'.join(none))}. " if safe and none else ""
@@ -134,7 +89,7 @@ def _block(data: pd.DataFrame, metric: MetricText) -> str:
 # ---- how far
 
 
-def _how_far(told: _Told) -> Answer:
+def _how_far(told: Told) -> Answer:
     images = told.curves["images"].min()
     on = f" on {int(images)} images" if images == images else ""
     if math.isnan(told.lowest):
@@ -146,10 +101,24 @@ def _how_far(told: _Told) -> Answer:
     else:
         short = f"Down to {told.lowest:g} bits"
         text = f"{told.parts}{' together' if '+' in told.whole['parts'].iloc[0] else ''}, with less than {MARGIN:.0%} lost{on}.{_larger(told)}"
-    return Answer(HOW_FAR, short, f"{text}{_further_down(told)} {_with(told)}", "dropoff")
+    return Answer(HOW_FAR, short, f"{text}{_furthercosted(told)}{_why(told)} {_with(told)}", "dropoff")
 
 
-def _larger(told: _Told) -> str:
+def _why(told: Told) -> str:
+    """Why these parts are spoken of, where others were run too."""
+    if told.curves["parts"].nunique() < 2:
+        return ""
+    if "+" in told.whole["parts"].iloc[0]:
+        safe = " and are shown to be safe" if told.lowest == told.lowest else ""
+        return f" These are the most parts that were run together{safe}."
+    single = told.curves[~told.curves["parts"].str.contains("+", regex=False)]
+    alike = single["parts"].nunique() < 2 or single.loc[single["lowest"].eq(told.lowest), "parts"].nunique() > 1
+    if math.isnan(told.lowest) or alike:
+        return " Of the parts alone it saves most."
+    return " Of the parts alone it goes furthest."
+
+
+def _larger(told: Told) -> str:
     """The most parts together, where these are more than those that are safe together."""
     most = max(told.curves["parts"], key=lambda p: str(p).count("+"))
     return (
@@ -159,7 +128,7 @@ def _larger(told: _Told) -> str:
     )
 
 
-def _further_down(told: _Told) -> str:
+def _furthercosted(told: Told) -> str:
     """What is kept at narrower widths, down to the first that breaks."""
     texts = list[str]()
     for row in told.whole.to_dict("records"):
@@ -172,48 +141,40 @@ def _further_down(told: _Told) -> str:
     return f" {text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _with(told: _Told) -> str:
+def _with(told: Told) -> str:
     setting = str(told.curves["setting"].iloc[0])
-    return f"With {setting}{f', the furthest of {told.of} methods on these images' if told.of > 1 else ''}."
+    return (
+        f"With {setting}{f', which of the {told.of} methods that were run compresses furthest' if told.of > 1 else ''}."
+    )
 
 
 # ---- what it costs
 
 
-def _cost(told: _Told) -> Answer:
+def _cost(told: Told) -> Answer:
     """The size and what is kept at the lowest safe width, or at the widest where none is safe, and one step below."""
-    narrow = told.whole[told.whole["width"] < FULL]
-    down = told.whole if narrow.empty else narrow if math.isnan(told.lowest) else narrow[narrow["width"] <= told.lowest]
-    first, *more = down.head(2).to_dict("records")
+    first, *more = costed(told).head(2).to_dict("records")
     text = f"{told.parts} {_price(told, first)}." + (f" One step further, {_price(told, more[0])}." if more else "")
-    now, was = _bytes(told, first)
-    smaller = f"{was / now:.1f} times smaller, " if now > 0 and was > 0 else ""
-    short = f"{smaller}{keeps(first, told.metric, bars=False)}"
+    size = smaller(ratio_of(cell_of(told, first)))
+    # Where nothing is shown to be safe, a bare `keeps 100 %` would read as if it were.
+    short = f"{f'{size}, ' if size else ''}{keeps(first, told.metric, bars=math.isnan(told.lowest))}"
     return Answer(COST, short[:1].upper() + short[1:], text, "frontier")
 
 
-def _price(told: _Told, row: Row) -> str:
-    now, was = _bytes(told, row)
-    size = (
-        f"{told.sizes(now)} instead of {told.sizes(was)}, {was / now:.1f} times smaller; "
-        if now > 0 and was > 0
-        else ""
-    )
+def _price(told: Told, row: Row) -> str:
+    cell = cell_of(told, row)
+    now, than, loaded = number(cell, "model_bytes"), smaller(ratio_of(cell)), as_loaded(told.cells, cell)
+    size = f"{told.sizes(now)}, {than}{f' ({loaded})' if loaded else ''}; " if now > 0 and than else ""
     return f"at {row['width']:g} bits: {size}{keeps(row, told.metric)}{_time(told, row)}"
 
 
-def _bytes(told: _Told, row: Row) -> tuple[float, float]:
-    """Of the cell and of the baseline; NaN where they are not known."""
-    return _both(told, row, "model_bytes")
-
-
-def _both(told: _Told, row: Row, column: str) -> tuple[float, float]:
+def _both(told: Told, row: Row, column: str) -> tuple[float, float]:
     cells = told.cells.reindex(columns=["key", "part", column])
     now, was = cells.loc[cells["key"] == row["key"], column].iloc[0], cells.loc[cells["part"] == "none", column].iloc[0]
     return float(now), float(was)
 
 
-def _time(told: _Told, row: Row) -> str:
+def _time(told: Told, row: Row) -> str:
     """What an image takes, where both were timed."""
     now, was = _both(told, row, TIME)
     return "" if math.isnan(now) or math.isnan(was) else f"; {now:.3g} ms an image instead of {was:.3g}"

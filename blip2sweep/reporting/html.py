@@ -156,7 +156,10 @@ def _answers(head: Overview) -> str:
 def _section(figure: Figure, number: int, source: Source) -> str:
     name, title = figure.name, html.escape(figure.title)
     if figure.empty:
-        body = f'<p class="missing">Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together): {box(figure.missing, source.output_dir)}{html.escape(figure.why)}</p>'
+        every = source.selection[:1] == ["--all"]
+        told = ("Not in any sweep shown here. A sweep that has it:" if every else
+                "Not in this sweep. A new sweep that has it (<code>blip2sweep report --all</code> shows all sweeps together):")  # fmt: skip
+        body = f'<p class="missing">{told} {box(figure.missing, source.output_dir)}{html.escape(figure.why)}</p>'
     else:
         body = figure.table + (
             f'<div class="tools" id="tools-{name}"></div>'

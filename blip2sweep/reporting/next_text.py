@@ -23,9 +23,13 @@ def commands_in(steps: Sequence[Step], suggested: str | None) -> list[str]:
 
 
 def _step(step: Step) -> str:
-    what = f"{_some(step.parts)} at {', '.join(map(str, step.widths))} bits with {step.setting} ({step.why})"
+    what = f"{_some(step.parts)} at {', '.join(map(str, step.widths))} bits{_on(step)} with {step.setting} ({step.why})"
     text = what if step.parts else step.why
     return text + _there(step) + (f": {step.command}" if step.command else "")
+
+
+def _on(step: Step) -> str:
+    return f" on at least {step.images} images" if step.images else ""
 
 
 def _there(step: Step) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
+from blip2sweep.analysis.prices import HERE, prices
 from blip2sweep.metrics import fewest_images
 from blip2sweep.reporting.answer import Answer, reached, without_widths
 from blip2sweep.reporting.answers import answers
@@ -22,9 +23,10 @@ from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.next_steps import next_steps, suggest_command
 from blip2sweep.reporting.next_text import commands_in, next_sentence
 from blip2sweep.reporting.price_table import sizes_of
-from blip2sweep.reporting.prices import ladder_sentence, price_tables
+from blip2sweep.reporting.prices import advice_from, ladder_sentence, recipe_at
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.steps_text import further_steps, step_sentences
+from blip2sweep.reporting.told import named_cell
 from blip2sweep.reporting.which_part import which_part
 from blip2sweep.reporting.worst_blocks import worst_blocks
 
@@ -68,9 +70,8 @@ def _by_bits(
     """The sentences on what is quantized and nothing else."""
     frames, ordered = {f.name: f.data for f in figures}, settings(curves)
     yield _breaks(curves, ordered, metric) + reached(headline(source.cells))
-    yield which_part(curves, frames["shapley"], ordered, metric, base) + _costs(
-        source, frames["prices"], ordered, metric
-    )
+    costs = _costs(source, frames["prices"], ordered, named_cell(source, curves))
+    yield which_part(curves, frames["shapley"], ordered, metric, base) + costs
     if blocks := worst_blocks(frames["blocks"], metric):
         yield blocks
     yield _safe(curves, ordered)
@@ -86,7 +87,8 @@ def _clauses(ordered: Iterable[str], clause: Callable[[str], str]) -> str:
     """One clause for each setting, and the number of settings left out."""
     names = list(ordered)
     more = f"; {len(names) - MOST_SETTINGS} more are in the figures" if len(names) > MOST_SETTINGS else ""
-    return "; ".join(map(clause, names[:MOST_SETTINGS])) + more
+    first, *others = [clause(name) for name in names[:MOST_SETTINGS]] or [""]
+    return "; ".join([first, *(f"{c[:1].lower()}{c[1:]}" if c.startswith("With ") else c for c in others)]) + more
 
 
 # ---- where it breaks
@@ -98,9 +100,12 @@ def _breaks(curves: pd.DataFrame, ordered: list[str], metric: MetricText) -> str
         return f"No whole part was run at one width: there is {there} to see yet."
     lines = curves[~curves["point"]].dropna(subset=["retained"])
     own = {s: lines[lines["setting"] == s] for s in ordered}
-    text = _first_broken(own[ordered[0]], ordered[0], metric) + "."
+    text = f"{_first_broken(own[ordered[0]], ordered[0], metric)}."
     text += _alone(own[ordered[0]], metric)
-    others = _clauses(ordered[1:], lambda s: _first_broken(own[s], s, metric))
+    alike: dict[str, list[str]] = {}
+    for s in ordered[1:]:
+        alike.setdefault(_first_broken(own[s], "{}", metric), []).append(s)
+    others = _clauses(alike, lambda told: told.replace("{}", _named(alike[told]), 1))
     return text + (f" {others}." if others else "")
 
 
@@ -139,20 +144,34 @@ def _alone(own: pd.DataFrame, metric: MetricText) -> str:
     return f" Alone, a part {loses}: {alone}." if alone else ""
 
 
+def _named(names: list[str]) -> str:
+    """`a, b and c`; the first of many, and how many there are more."""
+    more = [f"{len(names) - MOST_SETTINGS} more"] if len(names) > MOST_SETTINGS else []
+    first, last = [*names[:MOST_SETTINGS], *more][:-1], [*names[:MOST_SETTINGS], *more][-1]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 # ---- what the next bits cost
 
 
-def _costs(source: Source, found: pd.DataFrame, ordered: list[str], metric: MetricText) -> str:
-    """What to narrow next, and the ladder, of the first setting that has prices."""
+def _costs(source: Source, found: pd.DataFrame, ordered: list[str], named: str | None) -> str:
+    """What to narrow next from the recipe that the answers name, and the ladder of the first setting that has prices."""
     if found.empty:
         return ""
     having = list(dict.fromkeys(found["setting"]))
     setting = next((s for s in ordered if s in having), having[0])
     own = found[found["setting"] == setting]
-    (table,) = price_tables(source, own)
-    advice = f"{table.title.replace('what the next bits cost ', '')}: {table.advice}" if table.advice else ""
-    sentences = [advice, ladder_sentence(own, setting, sizes_of(source.cells), metric)]
-    return "".join(f" {s[0].upper()}{s[1:]}." for s in sentences if s)
+    ladder = ladder_sentence(own, setting, sizes_of(source.cells), metric_text(source.metric))
+    return "".join(f" {s[0].upper()}{s[1:]}." for s in (_advice(source, named), ladder) if s)
+
+
+def _advice(source: Source, named: str | None) -> str:
+    if named is None:
+        return ""
+    steps = prices(source.cells, source.metric, lambda keys: source.draws, named)
+    here = steps[(steps["kind"] == HERE) & (steps["beside"] == named)]
+    advice = advice_from(source, source.cells, here, named)
+    return f"at {recipe_at(source.cells, named)}: {advice}" if advice else ""
 
 
 def _beaten(source: Source) -> list[str]:
@@ -170,10 +189,10 @@ def _safe(curves: pd.DataFrame, ordered: list[str]) -> str:
     if known.empty:
         why = f": {too_few(int(images), MARGIN)}" if images < fewest_images(MARGIN) else ""
         return f"No width that was run is shown to be safe within {MARGIN:.0%} (one-sided 97.5 %){why}.{few}"
-    listed = _clauses(
+    widths = _clauses(
         [s for s in ordered if s in set(known["setting"])], lambda s: _widths(known[known["setting"] == s], s)
     )
-    return f"Safe within {MARGIN:.0%} of the baseline (tested in fixed sequence, one-sided 97.5 %): {listed}.{few}"
+    return f"Safe within {MARGIN:.0%} of the baseline (tested in fixed sequence, one-sided 97.5 %): {widths}.{few}"
 
 
 def _widths(safe: pd.DataFrame, setting: str) -> str:

@@ -15,12 +15,13 @@ from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.grid import FREE
 from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.models import models_of, of_model
-from blip2sweep.analysis.prices import ALONE, HERE, LADDER, advised, prices, states
+from blip2sweep.analysis.prices import ALONE, HERE, LADDER, prices, states
 from blip2sweep.analysis.recipes import entries, overrides_of
 from blip2sweep.console.printing import one_line
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.setting import part_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
+from blip2sweep.reporting.narrower import bits, narrower
 from blip2sweep.reporting.price_table import PriceTable, Sizes, sizes_of
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.sections import model_parts
@@ -30,23 +31,35 @@ RUN = "python -m blip2sweep -m"
 
 
 def price_tables(
-    source: Source, found: pd.DataFrame, cells: pd.DataFrame | None = None, most: int | None = None
+    source: Source,
+    found: pd.DataFrame,
+    cells: pd.DataFrame | None = None,
+    most: int | None = None,
+    named: str | None = None,
+    limit: float | None = None,
 ) -> list[PriceTable]:
     """The price tables of the first `most` settings, or of all.
 
-    found: as `analysis.prices` gives it for `cells`, which are those of the source where they are not given.
+    found: as `analysis.prices` gives it for `cells`, which are those of the source where they are not given. named: the
+    key of the only cell from which a next step is advised; any where it is not given. limit: the share of the baseline
+    that a next step may lose.
     """
     cells = source.cells if cells is None else cells
     rows = found[found["kind"].isin([HERE, ALONE])]
-    return [_table(source, cells, own) for _, own in list(rows.groupby("setting", sort=False))[:most]]
+    groups = list(rows.groupby("setting", sort=False))[:most]
+    return [_table(source, cells, own, named, limit) for _, own in groups]
 
 
-def _table(source: Source, cells: pd.DataFrame, own: pd.DataFrame) -> PriceTable:
+def _table(
+    source: Source, cells: pd.DataFrame, own: pd.DataFrame, named: str | None, limit: float | None
+) -> PriceTable:
     metric, sizes, run = metric_text(source.metric), sizes_of(cells), own[own["key"].notna()]
     here, setting = own[own["kind"] == HERE], str(own["setting"].iloc[0])
     alone = (run["kind"] == ALONE).any()
     where = (
-        "each part alone, the others in full precision" if alone else f"at {_at(cells, str(here['beside'].iloc[0]))}"
+        "each part alone, the others in full precision"
+        if alone
+        else f"at {recipe_at(cells, str(here['beside'].iloc[0]))}"
     )
     head = (
         "part",
@@ -56,9 +69,21 @@ def _table(source: Source, cells: pd.DataFrame, own: pd.DataFrame) -> PriceTable
         f"per {sizes(sizes.per)}",
     )
     rows = [_row(r, sizes) for r in run.to_dict("records")]
-    advice = "" if alone else _advice(here, metric, sizes)
+    advice = advice_from(source, cells, here, named, limit)
+    if alone and advice:
+        advice = f"at {recipe_at(cells, str(here['beside'].iloc[0]))}: {advice}"
     title = f"what the next bits cost with {setting}, {where}"
     return PriceTable(title, head, rows, list(_missing(source, cells, here[here["key"].isna()])), advice)
+
+
+def advice_from(
+    source: Source, cells: pd.DataFrame, here: pd.DataFrame, named: str | None, limit: float | None = None
+) -> str:
+    """What to narrow next from the recipe of these steps; empty where another one was named."""
+    if here.empty or (named is not None and here["beside"].iloc[0] != named):
+        return ""
+    base = float(cells.loc[cells["part"] == "none", source.metric].iloc[0])
+    return narrower(here, base, metric_text(source.metric), sizes_of(cells), limit)
 
 
 def _row(row: Row, sizes: Sizes) -> tuple[str, ...]:
@@ -67,7 +92,7 @@ def _row(row: Row, sizes: Sizes) -> tuple[str, ...]:
     now, to, lost, saved = (number(row, c) for c in ("now", "to", "lost", "saved_bytes"))
     ends = sorted((sign * number(row, "low"), sign * number(row, "high")))
     bars = "" if math.isnan(ends[0]) else f" [{_signed(ends[0])}, {_signed(ends[1])}]"
-    return (str(row["part"]), f"{_bits(now)} → {_bits(to)}", f"{_signed(sign * lost)}{bars}",
+    return (str(row["part"]), f"{bits(now)} → {bits(to)}", f"{_signed(sign * lost)}{bars}",
             sizes(sign * saved).replace("-", "−"), price_of(row, sizes))  # fmt: skip
 
 
@@ -79,36 +104,17 @@ def price_of(row: Row, sizes: Sizes) -> str:
     return "" if math.isnan(price) else _signed(price * sizes.per)
 
 
-def _advice(own: pd.DataFrame, metric: MetricText, sizes: Sizes) -> str:
-    step = advised(own)
-    if step is None:
-        return ""
-    why = (
-        f"the {metric.worse} is not significant, and it saves most"
-        if step["low"] <= 0
-        else f"the least {metric.worse} for its size"
-    )
-    start = "full precision" if step["now"] == FREE else _bits(step["now"])
-    change = f"{step['part']} from {start} to {_bits(step['to'])} bits"
-    return f"of these, narrow {change} next: {why} ({sizes(step['saved_bytes'])})"
-
-
-def _at(cells: pd.DataFrame, key: str) -> str:
+def recipe_at(cells: pd.DataFrame, key: str) -> str:
     """`vision 4, connector 8 and language 4 bits (cell 1f0c…)`."""
     row = cells[cells["key"] == key].iloc[0]
     widths = _widths(row["recipe_json"])
-    listed = " and ".join(", ".join(f"{p} {_bits(w)}" for p, w in widths.items()).rsplit(", ", 1))
+    listed = " and ".join(", ".join(f"{p} {bits(w)}" for p, w in widths.items()).rsplit(", ", 1))
     return f"{listed} bits (cell {key})" if widths else f"full precision (cell {key})"
 
 
 def _widths(recipe_json: str) -> dict[str, float]:
     """{part: width in bits} of a recipe of whole parts."""
     return {part_of(e): float(e["bits"]) for e in entries(str(recipe_json))}
-
-
-def _bits(width: float) -> str:
-    """As in a config: what is left alone has the bits `none`, whatever its numbers are stored in."""
-    return "none" if width == FREE else f"{width:g}"
 
 
 def _signed(value: float) -> str:
@@ -122,9 +128,9 @@ def _missing(source: Source, cells: pd.DataFrame, absent: pd.DataFrame) -> Itera
     """For each part what was not run, in both directions, and the command that runs it."""
     for part, own in absent.groupby("part", sort=False):
         row, to = own.iloc[0], list(own["to"])
-        numbers = " and ".join(_bits(w) for w in to if w != FREE)
-        words = [*([f"{numbers} bits"] if numbers else []), *(_bits(w) for w in to if w == FREE)]
-        step = f"{part} {_bits(row['now'])} → {' and '.join(words)}"
+        numbers = " and ".join(bits(w) for w in to if w != FREE)
+        words = [*([f"{numbers} bits"] if numbers else []), *(bits(w) for w in to if w == FREE)]
+        step = f"{part} {bits(row['now'])} → {' and '.join(words)}"
         yield step, _command(source, cells, str(row["setting"]), str(row["beside"]), str(part), to)
 
 
@@ -140,12 +146,12 @@ def _command(
     like = max(own.to_dict("records"), key=lambda r: str(r["parts"]).count("+"))
     overrides, parts = overrides_of(entries(str(like["recipe_json"]))), str(like["parts"]).split("+")
     widths = _widths(cells.loc[cells["key"] == beside, "recipe_json"].iloc[0])
-    bits = {p: _bits(w) for p, w in widths.items()} | {part: ",".join(map(_bits, to))}
-    if overrides is None or not set(bits) <= set(parts):
+    asked = {p: bits(w) for p, w in widths.items()} | {part: ",".join(map(bits, to))}
+    if overrides is None or not set(asked) <= set(parts):
         return None
-    ordered = [p for p in parts if p in bits]
-    others = [w for w in overrides[1:] if not w.startswith("per_part.") or w.split(".")[1] in bits]
-    wanted = [f"part={'+'.join(ordered)}", *others, *(f"per_part.{p}.bits={bits[p]}" for p in ordered)]
+    ordered = [p for p in parts if p in asked]
+    others = [w for w in overrides[1:] if not w.startswith("per_part.") or w.split(".")[1] in asked]
+    wanted = [f"part={'+'.join(ordered)}", *others, *(f"per_part.{p}.bits={asked[p]}" for p in ordered)]
     try:
         return f"{RUN} {shlex.join([*context(source, [entries(str(like['recipe_json']))], like), *wanted])}"
     except UserError:
@@ -160,7 +166,7 @@ def ladder_sentence(found: pd.DataFrame, setting: str, sizes: Sizes, metric: Met
     own = found[(found["kind"] == LADDER) & (found["setting"] == setting)]
     if own.empty:
         return ""
-    steps = " → ".join(f"{r['part']} {_bits(r['to'])}" for r in own.to_dict("records"))
+    steps = " → ".join(f"{r['part']} {bits(r['to'])}" for r in own.to_dict("records"))
     last = own.iloc[-1]
     return (
         f"the ladder from full precision with {setting}, of the cells that were run the least {metric.worse} for its size first: {steps} bits "
@@ -199,14 +205,16 @@ def _prices_of(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]
     return [*lines, *([more] if more else [])]
 
 
-def price_lines(source: Source, found: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-    """The price tables and ladders of `found`, as lines for a terminal."""
+def price_lines(
+    source: Source, found: pd.DataFrame, cells: pd.DataFrame, named: str | None = None, limit: float | None = None
+) -> list[str]:
+    """The price tables and ladders of `found`, as lines for a terminal. named, limit: as `price_tables` has them."""
     if found.empty:
         return []
     metric, sizes, lines = metric_text(source.metric), sizes_of(cells), list[str]()
     for setting, own in found.groupby("setting", sort=False):
         ladder = ladder_sentence(own, str(setting), sizes, metric)
-        lines += [line for p in price_tables(source, own, cells) for line in p.lines()]
+        lines += [line for p in price_tables(source, own, cells, None, named, limit) for line in p.lines()]
         lines += [f"  {ladder}"] if ladder else []
     return lines
 

@@ -15,6 +15,7 @@ from blip2sweep.reporting.boxes import box
 from blip2sweep.reporting.export_line import export_command, usual
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.price_table import Sizes
+from blip2sweep.reporting.smaller import ratio_text
 from blip2sweep.reporting.source import Source
 
 MOST = 3  # sizes of one back end
@@ -100,7 +101,7 @@ def _cells(source: Source, one: Shipped) -> Iterator[str]:
     row = source.cells[source.cells["key"] == one.key].iloc[0]
     payload = one.payload if one.payload == one.payload else float(row["model_bytes"])
     sizes = Sizes(float(source.cells["model_bytes"].max()))
-    yield from (html.escape(text) for text in (one.back_end, one.what, f"{one.ratio:.2f}", sizes(payload)))
+    yield from (html.escape(text) for text in (one.back_end, one.what, ratio_text(one.ratio), sizes(payload)))
     yield "" if math.isnan(one.disk) else html.escape(sizes(one.disk))
     yield html.escape(f"{one.drop:.3f} [{one.low:.3f}, {one.high:.3f}]".replace("-", "−"))
     yield html.escape(_time(one))

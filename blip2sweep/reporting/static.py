@@ -72,8 +72,9 @@ def _dropoff(picture: Picture, data: pd.DataFrame, metric: str) -> None:
             x = line["width"].map(widths.index).to_numpy(float) + 0.04 * i
             bars = errors(line, "retained", "retained_low", "retained_high")
             axis.errorbar(x, line["retained"], yerr=bars, capsize=2, label=name, **style(i))
-        axis.set_xticks(range(len(widths)), [f"{w:g}" for w in widths])
-        axis.set(xlabel="bits", ylabel=text_of_label(metric).axis)
+        ticks = [w for w in widths if (own["width"] == w).any()]  # only where something was run
+        axis.set_xticks([widths.index(w) for w in ticks], [f"{w:g}" for w in ticks])
+        axis.set(xlabel="bits", ylabel=text_of_label(metric).axis, xlim=(-0.5, len(widths) - 0.5))
 
 
 def _frontier(picture: Picture, data: pd.DataFrame, metric: str) -> None:

@@ -157,8 +157,8 @@ def test_widths_outside_the_sequence_are_not_tested_and_are_named() -> None:
 
 
 @pytest.mark.parametrize(("widths", "wanted"), [
-    ({8: 0.01, 4: 0.5}, ([6, 5], "between 8 bits, safe, and 4, not")),
-    ({4: 0.5}, ([8, 6, 5], "4 bits are not safe")),
+    ({8: 0.01, 4: 0.5}, ([6, 5], "between 8 bits, safe, and 4, not shown to be")),
+    ({4: 0.5}, ([8, 6, 5], "4 bits are not shown to be safe")),
     ({8: 0.01, 4: 0.01}, ([3], "4 bits are still safe")),
     ({8: 0.5}, None),
     ({8: 0.01, 6: 0.5}, None),

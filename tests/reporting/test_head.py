@@ -53,7 +53,7 @@ def test_the_three_questions_are_answered_from_what_was_planted(head: Overview) 
     assert far.short == "Down to 8 bits"
     assert re.search(r"At 4 bits it keeps 70\.0\s% .*; at 3 bits it keeps 40\.0\s% .* and is broken\.", far.text)
     assert far.text.endswith("With rtn/channel.")
-    assert cost.short.replace("\N{NO-BREAK SPACE}", " ") == "1.9 times smaller, keeps 100 % of CIDEr"
+    assert cost.short.replace("\N{NO-BREAK SPACE}", " ") == "1.9 times smaller than at 16 bits, keeps 100 % of CIDEr"
     assert "One step further, at 4 bits: " in cost.text
 
 

@@ -90,6 +90,26 @@ function dataBelow(name) {
   if (place) place.closest("details").addEventListener("toggle", () => place.childElementCount || place.append(...dataTable(dataOf(name))));
 }
 
+// For the printer: at the width of the paper, in one go, since no promise is waited for there.
+function drawForPrint() {
+  if (typeof Plotly !== "undefined" && !broken) for (const name of Object.keys(FIGURES)) if (document.getElementById("plot-" + name)) draw(name);
+  outputsInView([{ isIntersecting: true }]);
+}
+addEventListener("beforeprint", drawForPrint);
+
+// The page has not loaded before its figures are drawn: what prints it or takes its picture without a reader waits for that.
+function holdLoad() {
+  const held = element("iframe", { hidden: true, title: "drawing", ariaHidden: "true" });
+  document.body.append(held);
+  try {
+    held.contentDocument.open();
+  } catch {
+    // a browser that gives a page from a file no such frame
+  }
+  return () => { try { held.contentDocument.close(); } catch { /* as above */ } held.remove(); };
+}
+const letLoad = holdLoad();
+
 let watcher = null;
 async function showModel() {
   cells = allCells();
@@ -133,4 +153,5 @@ async function start() {
 }
 
 // Two frames first: the browser paints the text before it unpacks 5 MB of script.
-requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(start, 0)));
+requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => start().finally(letLoad), 0)));
+setTimeout(letLoad, 30000);

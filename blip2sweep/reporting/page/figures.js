@@ -121,7 +121,9 @@ FIGURES.dropoff = function () {
     { type: "line", xref: `x${axis(s)} domain`, yref: "y" + axis(s), x0: 0, x1: 1, y0: 100, y1: 100, line: { color: css("--soft"), dash: "dot", width: 1 } },
   ]);
   settings.forEach((_, s) => {
-    Object.assign(more["xaxis" + axis(s)], { tickvals: widths.map((_, i) => i), ticktext: widths.map(String), title: last(s) ? { text: "bits" } : undefined, zeroline: false });
+    const run = new Set(shown.filter((r) => r.setting === settings[s]).map((r) => r.width)); // a tick where something was run
+    const ticks = widths.map((w, i) => [i, w]).filter(([, w]) => run.has(w));
+    Object.assign(more["xaxis" + axis(s)], { tickvals: ticks.map(([i]) => i), ticktext: ticks.map(([, w]) => String(w)), range: [-0.5, widths.length - 0.5], title: last(s) ? { text: "bits" } : undefined, zeroline: false });
     Object.assign(more["yaxis" + axis(s)], { title: first(s) ? { text: REPORT.words.axis } : undefined, rangemode: "tozero", matches: s ? "y" : undefined });
   });
   note("dropoff", left);
