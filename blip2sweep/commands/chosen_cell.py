@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
+from blip2sweep.commands import made_with
 from blip2sweep.config.standalone import compose_cell
 from blip2sweep.console.quoting import KEY, override
 from blip2sweep.errors import UserError, UserErrors
@@ -49,6 +50,7 @@ def chosen_cell(verb: str, words: Sequence[str], config_dir: Path | None, output
     found = composed(compose_cell(given, config_dir, {"output_dir": str(output_dir)}))
     shown = (*words, *(("--config-dir", str(config_dir)) if config_dir else ()))
     notes = _other_weights(bare, source, str(found.job["columns"].get("weights")))
+    notes += made_with.notes_of(bare[0], source, overrides) if bare else []
     return found._replace(words=shown, notes=tuple(notes))
 
 
@@ -142,8 +144,9 @@ def job_of_key(output_dir: Path, key: str) -> CellJob:
 
 
 def _of_file(path: str, source: Mapping[str, object], overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    """The overrides that a recipe file stands for: itself, and the model that it was made of where none is given."""
-    words = [override("recipe_file", path)]
+    """The overrides that a recipe file stands for: itself, what its weights and their size depend on, and the model that
+    it was made of where none is given."""
+    words = [override("recipe_file", path), *made_with.words_of(source, overrides)]
     name = source.get("model")
     if not isinstance(name, str) or any(o.lstrip("+").partition("=")[0] in MODEL for o in overrides):
         return words

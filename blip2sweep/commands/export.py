@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from blip2sweep.commands import made_with
 from blip2sweep.commands.chosen_cell import chosen_cell
 from blip2sweep.commands.sizes import original_line
 from blip2sweep.console.quiet import quiet
@@ -156,7 +157,10 @@ def _why_not(job: CellJob, form: str, purpose: str | None, written_by: Format) -
 def _recipe(job: CellJob) -> JsonObject:
     """What `recipe_file=` reads, and where the weights came from."""
     columns: Mapping[str, object] = {**job["columns"]}
-    source = {name: columns.get(name) for name in ("model", "weights", "revision")}
+    source = {
+        **{name: columns.get(name) for name in ("model", "weights", "revision")},
+        "overrides": made_with.of_job(job),
+    }
     measured = {k: v for k, v in columns.items() if re.match("calibration", k)} if job["calibration"] else None
     return {"targets": job["recipe"], "source": source, "calibration": measured, "key": job["key"]}
 

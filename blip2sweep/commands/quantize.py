@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.analysis.held_by import USUAL
+from blip2sweep.commands import made_with
 from blip2sweep.commands.chosen_cell import Chosen, chosen_cell, composed
 from blip2sweep.commands.export import recipe_of
 from blip2sweep.commands.sizes import on_disk, original_line, packed_bytes
@@ -107,7 +108,10 @@ def _recipe(chosen: Chosen, recipe: Recipe) -> JsonObject:
     """What `recipe_file=` reads, and where the weights came from."""
     job = chosen.job
     columns: Mapping[str, object] = {**job["columns"]}
-    source = {name: columns.get(name) for name in ("model", "weights", "revision")}
+    source = {
+        **{name: columns.get(name) for name in ("model", "weights", "revision")},
+        "overrides": made_with.of_job(job),
+    }
     return {"targets": targets(recipe), "source": source, "calibration": chosen.measured, "key": job["key"]}
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.held_by import HeldBy, left_out
+from blip2sweep.analysis.recipes import calibrates
 from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
+from blip2sweep.commands import made_with
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import (
     expected,
@@ -48,7 +50,7 @@ def run_recommend(
     choice, gone = _chosen(source, budget, drop, time, held)
     path = path or source.folder / "recommended.yaml"
     comments = {"budget": str(asked), "from": _origin(source), "expected": expected(choice, source)}
-    write_atomic(path, recipe_file(choice, comments, _made_of(base)).encode())
+    write_atomic(path, recipe_file(choice, comments, _made_of(source, choice, base)).encode())
     lines = [
         original(source),
         headline(choice, asked),
@@ -62,7 +64,7 @@ def run_recommend(
         *unseen(choice, drop, source),
         *prices(choice, source),
         f"wrote {path}",
-        *_predicted_file(choice.instead, path, comments, _made_of(base)),
+        *_predicted_file(choice.instead, path, comments, source, base),
     ]
     if not choice.entries:
         return [*lines, "nothing to run: it is the baseline"]
@@ -115,20 +117,27 @@ def _chosen(
     return found, [gone] if gone else []
 
 
-def _made_of(base: Row) -> dict[str, object]:
-    """The model of the cells and its weights, as a recipe file names them."""
-    return {name: base[name] for name in ("model", "weights") if isinstance(base.get(name), str)}
+def _made_of(source: Source, choice: Choice, base: Row) -> dict[str, object]:
+    """The model of the cells and its weights, as a recipe file names them, and what they and their size depend on."""
+    own = {name: base[name] for name in ("model", "weights") if isinstance(base.get(name), str)}
+    try:
+        words = _context(source, choice)
+    except UserError:  # the sweep varied what its rows do not say
+        words = []
+    row = {str(k): v for k, v in _like(source, choice).items()}
+    calibrated = any(map(calibrates, choice.entries))
+    return {**own, "overrides": made_with.of_row(row, calibrated, words)}
 
 
 def _predicted_file(
-    instead: Choice | None, path: Path, comments: Mapping[str, str], made_of: Mapping[str, object]
+    instead: Choice | None, path: Path, comments: Mapping[str, str], source: Source, base: Row
 ) -> list[str]:  # fmt: skip
     """Write the file of a recipe whose prediction is better than every cell, so that it can be run."""
     if instead is None or instead.key is not None:
         return []
     other = path.with_stem(f"{path.stem}-predicted")
     told = {k: v for k, v in comments.items() if k != "expected"}
-    write_atomic(other, recipe_file(instead, told, made_of).encode())
+    write_atomic(other, recipe_file(instead, told, _made_of(source, instead, base)).encode())
     return [f"wrote {other} (the prediction)"]
 
 
@@ -152,6 +161,11 @@ def _apart(command: Sequence[str], path: Path) -> list[str]:
 
 def _context(source: Source, choice: Choice) -> list[str]:
     """The overrides of the cell's own run, or of a cell of the fitted setting."""
+    return context(source, [choice.entries], _like(source, choice))
+
+
+def _like(source: Source, choice: Choice) -> Row:
+    """The row of the cell, or of a cell of the fitted setting."""
     cells = source.measured[0] if choice.key else source.cells
     own = cells[cells["key"] == choice.key] if choice.key else cells[cells["setting"] == choice.setting]
-    return context(source, [choice.entries], own.iloc[0].to_dict())
+    return own.iloc[0].to_dict()

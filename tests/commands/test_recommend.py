@@ -79,6 +79,7 @@ def test_the_first_lines_have_the_original_and_the_last_is_a_command(few: Source
     assert words[-5:-1] == ["--to", "compressed-tensors", "tiny-compressed-tensors", "--output-dir"]
     written = yaml.safe_load((tmp_path / "r.yaml").read_text())
     assert written["source"]["model"] == "tiny"
+    assert written["source"]["overrides"]["model.dtype"] == "float32"
     chosen = chosen_cell("export", words[2:-5], None, tmp_path)  # what the last line copies means this recipe
     assert chosen.job["recipe"] == written["targets"]
 
