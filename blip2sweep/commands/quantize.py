@@ -63,7 +63,7 @@ def _written(chosen: Chosen, to: Path) -> list[str]:
     again = shlex.quote(override("model.path", str(to)))
     return [
         f"wrote {to}: {text(targets(recipe))}",
-        *_sizes(job, to),
+        *_sizes(job, to, chosen.row),
         *chosen.notes,
         *_notes(recipe),
         f"to evaluate it: {again} part=none",
@@ -118,11 +118,11 @@ def _recipe(chosen: Chosen, recipe: Recipe) -> JsonObject:
 # ---- what there is to say
 
 
-def _sizes(job: CellJob, to: Path) -> Iterator[str]:
+def _sizes(job: CellJob, to: Path, row: bool) -> Iterator[str]:
     weights, others = on_disk(to)
     yield f"on disk: {weights:,} bytes of weights, whose numbers are not packed, and {others:,} of other files"
     if packed := packed_bytes(job):
-        yield f"packed: {packed:,} bytes, as model_bytes of its row"
+        yield f"packed: {packed:,} bytes, {'as model_bytes of its row' if row else 'by planning'}"
     yield original_line(job)
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
-from blip2sweep.commands import made_with
+from blip2sweep.commands import export, made_with
 from blip2sweep.commands.chosen_cell import Chosen, _of_file, chosen_cell
 from blip2sweep.commands.export import run_export
 from blip2sweep.commands.quantize import run_quantize
@@ -60,6 +60,15 @@ def test_a_key_a_file_and_overrides_mean_one_cell(results: Path, job: CellJob) -
     assert found[1].words == (path, "task.limit=2")
     assert found[2].words == WORDS
     assert not any(f.notes for f in found)
+
+
+def test_of_a_cell_that_was_not_run_planning_says_the_size(results: Path, job: CellJob) -> None:
+    assert not chosen(results, job["key"]).row
+    assert not chosen(results, *WORDS).row
+    told = export._compared(100, 100.0, 110.0, False)
+    assert told == "110 by planning less 10 of blocks and modules that no graph reads, +0.00%"
+    assert export._compared(50, 100.0, 100.0, False).endswith("NOT what planning says: a defect")
+    assert export._compared(100, 100.0, 100.0, True) == "100 in the table, +0.00%"
 
 
 def test_a_file_without_an_ending_and_one_in_a_folder_with_an_odd_name(
