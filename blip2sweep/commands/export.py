@@ -71,8 +71,9 @@ def export(
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
         expected = expected_bytes(job, recipe, written_by)
         write_manifest(folder, form, purpose, job, written, expected)
+        around = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - written.payload
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
-    sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
+    sizes = f"{written.payload:,} bytes of numbers, {around:,} of headers and texts"
     compared = _compared(written.payload, expected, job["columns"].get("model_bytes"), row)
     return [told, f"{sizes}; {compared}", original_line(job), *written.notes]
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
-from blip2sweep.console.quoting import override
+from blip2sweep.analysis.recommend import Choice
+from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.models.dtypes import of_part
 from blip2sweep.wire.pack import CellJob
 
@@ -115,3 +116,10 @@ def _value(text: str) -> object:
 
 def _word(key: str, value: object) -> str:
     return override(key, value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
+
+
+def recipe_file(choice: Choice, comments: Mapping[str, str], made_of: Mapping[str, object] | None = None) -> str:
+    """The YAML that `recipe_file=` reads. comments: {word: text}, one line each at its head. made_of: the model and its
+    weights, for who takes the file alone."""
+    head = "".join(f"# {k}: {v}\n" for k, v in comments.items())
+    return head + yaml_text({"targets": choice.entries, **({"source": dict(made_of)} if made_of else {})})

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.held_by import HeldBy, left_out
+from blip2sweep.analysis.held_by import HeldBy, holds_nothing, left_out
 from blip2sweep.analysis.recipes import calibrates
-from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
+from blip2sweep.analysis.recommend import Choice, recommend
 from blip2sweep.commands import made_with
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import (
@@ -25,6 +25,7 @@ from blip2sweep.commands.expectation import (
     summary,
     unseen,
 )
+from blip2sweep.commands.made_with import recipe_file
 from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
 from blip2sweep.console.quoting import override
@@ -108,6 +109,8 @@ def _chosen(
     try:
         found = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, cells, held, time)
     except UserError as error:
+        if held is not None and (nothing := holds_nothing(held.name, cells, held.refused(cells))):
+            raise UserError(nothing) from error
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
