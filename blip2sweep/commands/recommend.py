@@ -29,6 +29,7 @@ from blip2sweep.commands.made_with import recipe_file
 from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
 from blip2sweep.console.quoting import override
+from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.export_line import export_line, held_by
@@ -147,8 +148,8 @@ def _predicted_file(
 def _origin(source: Source) -> str:
     """The cells that predictions were fitted on, and the other cells that competed."""
     more = len(source.measured[0]) - len(source.cells)
-    others = f", and {more} cells of other sweeps with the same baseline" if more else ""
-    return f"{source.title}, {len(source.cells)} cells{others}"
+    others = f", and {many(more, 'cell')} of other sweeps with the same baseline" if more else ""
+    return f"{source.title}, {many(len(source.cells), 'cell')}{others}"
 
 
 TAKEN = ("model", "task", "generation", "calibration", "recover")  # what says which cell it is, and not how it is run
