@@ -92,6 +92,17 @@ def left_out(name: str, cells: pd.DataFrame, refused: dict[str, list[str]]) -> s
     return f"{name} cannot hold {len(gone)} of {len(touched)} cells, which are left out: {'; '.join(_reasons(gone))}"
 
 
+def holds_nothing(name: str, cells: pd.DataFrame, refused: dict[str, list[str]]) -> str | None:
+    """One line where a format can hold none of the compressed cells: why, and what it holds; else None."""
+    gone = [refused.get(str(k)) for k in cells.loc[cells["part"] != "none", "key"]]
+    if not gone or not all(gone):
+        return None
+    told = [own for own in gone if own]
+    rights = dict.fromkeys(why.partition("; right: ")[2] for own in told for why in own)
+    of = f"{name} can hold none of the {len(told)} compressed cells: {'; '.join(_reasons(told))}"
+    return f"{of}; right: a sweep of what it holds: {'; '.join(filter(None, rights))}"
+
+
 def _reasons(refusals: Sequence[Sequence[str]]) -> Iterator[str]:
     counted = Counter(told for why in refusals for told in dict.fromkeys(map(_short, why)))
     for told, n in counted.most_common(MOST_REASONS):
@@ -101,5 +112,5 @@ def _reasons(refusals: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _short(told: str) -> str:
-    """A reason without what would be right, and without the layers that have it."""
-    return re.sub(r"^--for \w+: | \(.*", "", told.partition("; right: ")[0])
+    """A reason without what would be right, and without the layers that have it and their shapes."""
+    return re.sub(r"^--for \w+: | of a layer of \d+ x \d+| \(.*", "", told.partition("; right: ")[0])

@@ -7,7 +7,7 @@ off. Both are reported on the second half. The optimum is exact for the noise-po
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -23,7 +23,6 @@ from blip2sweep.analysis.recipes import Entry, entries
 from blip2sweep.analysis.time_limit import fast_enough
 from blip2sweep.analysis.within_limit import widths_within
 from blip2sweep.canonical import canonical_json
-from blip2sweep.console.quoting import yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import expand, targets
@@ -39,7 +38,7 @@ class Choice:
     On the other images: value, drop and baseline are the metric, measured or predicted; low and high are the 90 %
     interval of a predicted value (see spread.py), NaN for a cell. held_out: whether the images differ. key: of the
     cell, where it was measured. instead: what else to look at, see `_instead`. unpredicted: why no recipe was
-    predicted, where none was.
+    predicted, where none was. passed: how many smaller ones keep the limit on the images that choose, and not on the others.
     """
 
     setting: str
@@ -58,6 +57,12 @@ class Choice:
     key: str | None = None
     instead: Choice | None = None
     unpredicted: str | None = None
+    passed: int = 0
+
+    @property
+    def other_drop(self) -> float:
+        """The share of the baseline that is lost on the images that are reported."""
+        return self.drop / self.baseline
 
 
 def recommend(
@@ -75,7 +80,7 @@ def recommend(
 
     cells: what predictions are fitted on. measured: the cells that compete with predictions, `cells` where it is not
     given. draws: of both. max_bytes: of the whole model. max_drop: a share of the baseline; with it, the choice is the
-    smallest that keeps it, or the one that loses least where none does. held: what the format holds that it is for, where
+    smallest that keeps it on both halves of the images, else on the half that chooses, or the one that loses least where none does. held: what the format holds that it is for, where
     there is one; nothing else competes. max_latency: a share of the time of the baseline in the same turns; with it, timed cells
     alone compete.
     The choice is made on one half of the images and its metric is of the other half. Without outputs all scores serve
@@ -122,23 +127,29 @@ def _timed(known: Sequence[Choice], fast: pd.DataFrame, max_bytes: int | None, m
 def _instead(best: Choice, known: Sequence[Choice], guessed: Sequence[Choice], max_drop: float | None) -> Choice | None:
     """What else to look at: beside a prediction the best cell; beside a cell a recipe that its prediction makes better.
 
-    Better is smaller within the limit, or a smaller drop where there is no limit.
+    Better is smaller within the limit, or a smaller drop where there is no limit, on either half of the images.
     """
     if best.key is None:
         return _best(known, max_drop) if known else None
     guessed = [c for c in guessed if c.high - c.low < c.baseline]  # a wider interval says nothing
     if max_drop is None:
-        hopeful = [c for c in guessed if c.chosen_drop < best.chosen_drop]
+        hopeful = [c for c in guessed if c.chosen_drop < best.chosen_drop and c.other_drop < best.other_drop]
         return min(hopeful, key=lambda c: c.chosen_drop, default=None)
-    hopeful = [c for c in guessed if c.chosen_drop <= max_drop and c.model_bytes < best.model_bytes]
+    hopeful = [c for c in guessed if max(c.chosen_drop, c.other_drop) <= max_drop and c.model_bytes < best.model_bytes]
     return min(hopeful, key=lambda c: c.model_bytes, default=None)
 
 
 def _best(choices: Sequence[Choice], max_drop: float | None) -> Choice:
     within = [c for c in choices if c.within]
-    if max_drop is not None and within:
-        return min(within, key=lambda c: (c.model_bytes, c.judged))
-    return min(choices, key=lambda c: (c.judged, c.model_bytes))
+    if max_drop is None or not within:
+        return min(choices, key=lambda c: (c.judged, c.model_bytes))
+    kept = [c for c in within if c.other_drop <= max_drop] or within
+    best = min(kept, key=_smallest)
+    return replace(best, passed=sum(_smallest(c) < _smallest(best) for c in within))
+
+
+def _smallest(choice: Choice) -> tuple[float, float]:
+    return choice.model_bytes, choice.judged
 
 
 def _small_enough(choices: Sequence[Choice], max_bytes: int | None) -> list[Choice]:
@@ -240,10 +251,3 @@ def _choose(problem: Problem, halves: Holdout, max_bytes: int | None, max_drop: 
     return Choice(problem.setting, first.lost(problem, widths), worst, max_drop is None or worst <= max_drop,
                   cast("list[Entry]", targets(recipe)), problem.bytes(widths), problem.bits(widths) / problem.params, value,
                   second.base - value, second.base, held_out, low, high)  # fmt: skip
-
-
-def recipe_file(choice: Choice, comments: Mapping[str, str], made_of: Mapping[str, object] | None = None) -> str:
-    """The YAML that `recipe_file=` reads. comments: {word: text}, one line each at its head. made_of: the model and its
-    weights, for who takes the file alone."""
-    head = "".join(f"# {k}: {v}\n" for k, v in comments.items())
-    return head + yaml_text({"targets": choice.entries, **({"source": dict(made_of)} if made_of else {})})

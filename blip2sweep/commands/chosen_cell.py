@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import yaml
 
+from blip2sweep.commands import made_with
 from blip2sweep.config.standalone import compose_cell
 from blip2sweep.console.quoting import KEY, override
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.shipped import shipped_models
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.planning.packs import sweep_jobs
+from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.sweeps import list_sweeps
 from blip2sweep.wire.pack import CellJob, JsonObject, Settings
 
@@ -27,7 +29,7 @@ class Chosen(NamedTuple):
     """A cell that is to be handed out.
 
     words: those that choose it again, for another verb. measured: of its calibration, for people; None without one. notes:
-    what there is to say.
+    what there is to say. row: whether it is in the table.
     """
 
     job: CellJob
@@ -35,6 +37,7 @@ class Chosen(NamedTuple):
     words: tuple[str, ...]
     measured: JsonObject | None = None
     notes: tuple[str, ...] = ()
+    row: bool = False
 
 
 def chosen_cell(verb: str, words: Sequence[str], config_dir: Path | None, output_dir: Path) -> Chosen:
@@ -43,13 +46,20 @@ def chosen_cell(verb: str, words: Sequence[str], config_dir: Path | None, output
     _check(verb, bare, overrides)
     if bare and not _is_file(bare[0]):
         job = job_of_key(output_dir, bare[0])
-        return Chosen(job, Settings(cache="disk", cache_dir=str(output_dir / "cache")), (job["key"],), _measured(job))
+        settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
+        return Chosen(job, settings, (job["key"],), _measured(job), row=has_row(output_dir, job["key"]))
     source = _source(bare[0]) if bare else {}
     given = [*_of_file(bare[0], source, overrides, config_dir), *overrides] if bare else overrides
     found = composed(compose_cell(given, config_dir, {"output_dir": str(output_dir)}))
     shown = (*words, *(("--config-dir", str(config_dir)) if config_dir else ()))
     notes = _other_weights(bare, source, str(found.job["columns"].get("weights")))
-    return found._replace(words=shown, notes=tuple(notes))
+    notes += made_with.notes_of(bare[0], source, overrides) if bare else []
+    return found._replace(words=shown, notes=tuple(notes), row=has_row(output_dir, found.job["key"]))
+
+
+def has_row(output_dir: Path, key: str) -> bool:
+    """Whether a cell was run, so that the table has a row of it."""
+    return Ledger(output_dir, only=(key,), brief=True).refresh().done(key)
 
 
 def composed(config: Mapping[str, object]) -> Chosen:
@@ -142,8 +152,9 @@ def job_of_key(output_dir: Path, key: str) -> CellJob:
 
 
 def _of_file(path: str, source: Mapping[str, object], overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    """The overrides that a recipe file stands for: itself, and the model that it was made of where none is given."""
-    words = [override("recipe_file", path)]
+    """The overrides that a recipe file stands for: itself, what its weights and their size depend on, and the model that
+    it was made of where none is given."""
+    words = [override("recipe_file", path), *made_with.words_of(source, overrides)]
     name = source.get("model")
     if not isinstance(name, str) or any(o.lstrip("+").partition("=")[0] in MODEL for o in overrides):
         return words

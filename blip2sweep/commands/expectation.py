@@ -14,6 +14,7 @@ from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.recommend import Choice
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.commands.budget import Budget
+from blip2sweep.console.remarks import many
 from blip2sweep.metrics import Kept, fewest_images
 from blip2sweep.metrics import unseen as unseen_of
 from blip2sweep.metrics.intervals import Drop
@@ -49,7 +50,9 @@ def headline(choice: Choice, asked: Budget) -> str:
     if not choice.entries:
         what = f"the original itself, {what}"
     if over := exceeded(choice, asked.drop()):
-        return f"BEYOND --max-drop {asked.max_drop}: {what}: {'; '.join(over)}"
+        others = asked._replace(max_drop=None)
+        kept = [f"within {others}"] if any(others) else []
+        return f"BEYOND --max-drop {asked.max_drop}: {what}: {'; '.join([*over, *kept])}"
     return f"recommended: {what}: within {asked}"
 
 
@@ -146,6 +149,9 @@ def summary(choice: Choice, max_drop: float | None, source: Source) -> Iterator[
     share = f", {choice.model_bytes / whole:.2f} of the original's bytes as it is loaded" if whole > 0 else ""
     yield f"{choice.model_bytes:,} bytes, {choice.bits_per_weight:.2f} bits per weight, {ratio}{share}"
     yield expected(choice, source)
+    if choice.passed:
+        smaller = many(choice.passed, "smaller recipe")
+        yield f"{smaller} passed over: within the limit on the images that choose, beyond it on the others"
     yield from _against_control(choice, source)
     if choice.unpredicted:
         yield f"only measured cells competed: {choice.unpredicted}"

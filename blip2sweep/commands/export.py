@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from blip2sweep.commands import made_with
 from blip2sweep.commands.chosen_cell import chosen_cell
 from blip2sweep.commands.sizes import original_line
 from blip2sweep.console.quiet import quiet
@@ -48,14 +49,16 @@ def run_export(
     format_of(to[0])
     chosen = chosen_cell("export", words, config_dir, output_dir)
     settings = chosen.settings | Settings(device="cpu") if to[0] in ON_CPU else chosen.settings
-    told = export(chosen.job, *to, purpose, lambda job: _in_torch(job, settings))
+    told = export(chosen.job, *to, purpose, lambda job: _in_torch(job, settings), chosen.row)
     return [*told, *chosen.notes]
 
 
-def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker) -> list[str]:
+def export(
+    job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker, row: bool = True
+) -> list[str]:  # fmt: skip
     """Write a cell's model. Returns what there is to say.
 
-    form: a name of `exporting.FORMATS`. maker: what makes the model. Raises UserError with all that the format cannot
+    form: a name of `exporting.FORMATS`. maker: what makes the model. row: whether the cell is in the table. Raises UserError with all that the format cannot
     hold, before anything is computed.
     """
     written_by, recipe = format_of(form), recipe_of(job)
@@ -68,9 +71,10 @@ def export(job: CellJob, form: str, to: Path, purpose: str | None, maker: Maker)
         write_atomic(folder / "recipe.yaml", yaml_text(_recipe(job)).encode())
         expected = expected_bytes(job, recipe, written_by)
         write_manifest(folder, form, purpose, job, written, expected)
+        around = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) - written.payload
     told = f"wrote {to}: {text(targets(recipe))}, as {form}" + (f" for {purpose}" if purpose else "")
-    sizes = f"{written.payload:,} bytes of numbers, {written.around:,} of headers and texts"
-    compared = _compared(written.payload, expected, job["columns"].get("model_bytes"))
+    sizes = f"{written.payload:,} bytes of numbers, {around:,} of headers and texts"
+    compared = _compared(written.payload, expected, job["columns"].get("model_bytes"), row)
     return [told, f"{sizes}; {compared}", original_line(job), *written.notes]
 
 
@@ -96,13 +100,16 @@ def expected_bytes(job: CellJob, recipe: Recipe, written_by: Format) -> float | 
     return told - (size(recipe, model.numbers).model_bytes - size(recipe, model.graph_numbers).model_bytes)
 
 
-def _compared(payload: int, expected: float | None, row: float | None) -> str:
-    if not expected or not row:
-        return "the row has no model_bytes"
-    off, left = payload / expected - 1, row - expected
+def _compared(payload: int, expected: float | None, told: float | None, row: bool) -> str:
+    """How many bytes there are against those of the row, or of planning where the cell has no row."""
+    if not expected or not told:
+        return "the row has no model_bytes" if row else "planning knows no model_bytes"
+    off, left, where = payload / expected - 1, told - expected, "in the table" if row else "by planning"
     unread = f" less {left:,.0f} of blocks and modules that no graph reads" if left else ""
-    told = f"{row:,.0f} in the table{unread}, {off:+.2%}"
-    return told if abs(off) <= WITHIN else f"{told}: NOT what the row says; it is of an earlier version, or a defect"
+    text = f"{told:,.0f} {where}{unread}, {off:+.2%}"
+    if abs(off) <= WITHIN:
+        return text
+    return f"{text}: NOT what {'the row says; it is of an earlier version, or' if row else 'planning says:'} a defect"
 
 
 def recipe_of(job: CellJob) -> Recipe:
@@ -156,7 +163,10 @@ def _why_not(job: CellJob, form: str, purpose: str | None, written_by: Format) -
 def _recipe(job: CellJob) -> JsonObject:
     """What `recipe_file=` reads, and where the weights came from."""
     columns: Mapping[str, object] = {**job["columns"]}
-    source = {name: columns.get(name) for name in ("model", "weights", "revision")}
+    source = {
+        **{name: columns.get(name) for name in ("model", "weights", "revision")},
+        "overrides": made_with.of_job(job),
+    }
     measured = {k: v for k, v in columns.items() if re.match("calibration", k)} if job["calibration"] else None
     return {"targets": job["recipe"], "source": source, "calibration": measured, "key": job["key"]}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2sweep.analysis.held_by import USUAL
+from blip2sweep.commands import made_with
 from blip2sweep.commands.chosen_cell import Chosen, chosen_cell, composed
 from blip2sweep.commands.export import recipe_of
 from blip2sweep.commands.sizes import on_disk, original_line, packed_bytes
@@ -62,7 +63,7 @@ def _written(chosen: Chosen, to: Path) -> list[str]:
     again = shlex.quote(override("model.path", str(to)))
     return [
         f"wrote {to}: {text(targets(recipe))}",
-        *_sizes(job, to),
+        *_sizes(job, to, chosen.row),
         *chosen.notes,
         *_notes(recipe),
         f"to evaluate it: {again} part=none",
@@ -107,18 +108,21 @@ def _recipe(chosen: Chosen, recipe: Recipe) -> JsonObject:
     """What `recipe_file=` reads, and where the weights came from."""
     job = chosen.job
     columns: Mapping[str, object] = {**job["columns"]}
-    source = {name: columns.get(name) for name in ("model", "weights", "revision")}
+    source = {
+        **{name: columns.get(name) for name in ("model", "weights", "revision")},
+        "overrides": made_with.of_job(job),
+    }
     return {"targets": targets(recipe), "source": source, "calibration": chosen.measured, "key": job["key"]}
 
 
 # ---- what there is to say
 
 
-def _sizes(job: CellJob, to: Path) -> Iterator[str]:
+def _sizes(job: CellJob, to: Path, row: bool) -> Iterator[str]:
     weights, others = on_disk(to)
     yield f"on disk: {weights:,} bytes of weights, whose numbers are not packed, and {others:,} of other files"
     if packed := packed_bytes(job):
-        yield f"packed: {packed:,} bytes, as model_bytes of its row"
+        yield f"packed: {packed:,} bytes, {'as model_bytes of its row' if row else 'by planning'}"
     yield original_line(job)
 
 

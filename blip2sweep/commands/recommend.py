@@ -8,8 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.held_by import HeldBy, left_out
-from blip2sweep.analysis.recommend import Choice, recipe_file, recommend
+from blip2sweep.analysis.held_by import HeldBy, holds_nothing, left_out
+from blip2sweep.analysis.recipes import calibrates
+from blip2sweep.analysis.recommend import Choice, recommend
+from blip2sweep.commands import made_with
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import (
     expected,
@@ -23,9 +25,11 @@ from blip2sweep.commands.expectation import (
     summary,
     unseen,
 )
+from blip2sweep.commands.made_with import recipe_file
 from blip2sweep.commands.times import time_lines
 from blip2sweep.commands.verify import check_can_run, verified
 from blip2sweep.console.quoting import override
+from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.export_line import export_line, held_by
@@ -48,7 +52,7 @@ def run_recommend(
     choice, gone = _chosen(source, budget, drop, time, held)
     path = path or source.folder / "recommended.yaml"
     comments = {"budget": str(asked), "from": _origin(source), "expected": expected(choice, source)}
-    write_atomic(path, recipe_file(choice, comments, _made_of(base)).encode())
+    write_atomic(path, recipe_file(choice, comments, _made_of(source, choice, base)).encode())
     lines = [
         original(source),
         headline(choice, asked),
@@ -62,7 +66,7 @@ def run_recommend(
         *unseen(choice, drop, source),
         *prices(choice, source, drop),
         f"wrote {path}",
-        *_predicted_file(choice.instead, path, comments, _made_of(base)),
+        *_predicted_file(choice.instead, path, comments, source, base),
     ]
     if not choice.entries:
         return [*lines, "nothing to run: it is the baseline"]
@@ -106,6 +110,8 @@ def _chosen(
     try:
         found = recommend(source.cells, source.metric, draws, source.known_anatomy, budget, drop, cells, held, time)
     except UserError as error:
+        if held is not None and (nothing := holds_nothing(held.name, cells, held.refused(cells))):
+            raise UserError(nothing) from error
         if held is not None and gone is not None:
             right = "right: a larger budget, or a sweep of what it can hold"
             raise UserError(f"nothing that {held.name} can hold is within the budget: {gone}; {right}") from error
@@ -115,28 +121,35 @@ def _chosen(
     return found, [gone] if gone else []
 
 
-def _made_of(base: Row) -> dict[str, object]:
-    """The model of the cells and its weights, as a recipe file names them."""
-    return {name: base[name] for name in ("model", "weights") if isinstance(base.get(name), str)}
+def _made_of(source: Source, choice: Choice, base: Row) -> dict[str, object]:
+    """The model of the cells and its weights, as a recipe file names them, and what they and their size depend on."""
+    own = {name: base[name] for name in ("model", "weights") if isinstance(base.get(name), str)}
+    try:
+        words = _context(source, choice)
+    except UserError:  # the sweep varied what its rows do not say
+        words = []
+    row = {str(k): v for k, v in _like(source, choice).items()}
+    calibrated = any(map(calibrates, choice.entries))
+    return {**own, "overrides": made_with.of_row(row, calibrated, words)}
 
 
 def _predicted_file(
-    instead: Choice | None, path: Path, comments: Mapping[str, str], made_of: Mapping[str, object]
+    instead: Choice | None, path: Path, comments: Mapping[str, str], source: Source, base: Row
 ) -> list[str]:  # fmt: skip
     """Write the file of a recipe whose prediction is better than every cell, so that it can be run."""
     if instead is None or instead.key is not None:
         return []
     other = path.with_stem(f"{path.stem}-predicted")
     told = {k: v for k, v in comments.items() if k != "expected"}
-    write_atomic(other, recipe_file(instead, told, made_of).encode())
+    write_atomic(other, recipe_file(instead, told, _made_of(source, instead, base)).encode())
     return [f"wrote {other} (the prediction)"]
 
 
 def _origin(source: Source) -> str:
     """The cells that predictions were fitted on, and the other cells that competed."""
     more = len(source.measured[0]) - len(source.cells)
-    others = f", and {more} cells of other sweeps with the same baseline" if more else ""
-    return f"{source.title}, {len(source.cells)} cells{others}"
+    others = f", and {many(more, 'cell')} of other sweeps with the same baseline" if more else ""
+    return f"{source.title}, {many(len(source.cells), 'cell')}{others}"
 
 
 TAKEN = ("model", "task", "generation", "calibration", "recover")  # what says which cell it is, and not how it is run
@@ -152,6 +165,11 @@ def _apart(command: Sequence[str], path: Path) -> list[str]:
 
 def _context(source: Source, choice: Choice) -> list[str]:
     """The overrides of the cell's own run, or of a cell of the fitted setting."""
+    return context(source, [choice.entries], _like(source, choice))
+
+
+def _like(source: Source, choice: Choice) -> Row:
+    """The row of the cell, or of a cell of the fitted setting."""
     cells = source.measured[0] if choice.key else source.cells
     own = cells[cells["key"] == choice.key] if choice.key else cells[cells["setting"] == choice.setting]
-    return context(source, [choice.entries], own.iloc[0].to_dict())
+    return own.iloc[0].to_dict()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.recommend import Choice
 from blip2sweep.analysis.time_limit import RATIO, devices, is_timed, left_untimed
+from blip2sweep.console.remarks import many
 from blip2sweep.reporting.source import Source
 
 
@@ -28,5 +29,10 @@ def _time(row: Row) -> str:
     ms, base = number(row, "latency_ms_median"), number(row, "latency_ms_baseline")
     return (
         f"{number(row, RATIO):.2f} of its baseline's in the same run, {ms:.4g} ms an image against {base:.4g} ms on "
-        f"{row.get('latency_device')}, {number(row, 'latency_threads'):.0f} threads"
+        f"{row.get('latency_device')}, {_threads(row)}"
     )
+
+
+def _threads(row: Row) -> str:
+    told = number(row, "latency_threads")
+    return many(int(told), "thread") if told == told else "an unknown number of threads"

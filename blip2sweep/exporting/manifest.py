@@ -90,9 +90,13 @@ def _is_manifest(found: object) -> bool:
 
 
 def check_export(folder: Path) -> Manifest:
-    """The manifest of a folder whose files are as they were written. Raises UserError with all that are not."""
+    """The manifest of a folder whose files are as they were written. Raises UserError with all that are not, and with
+    those that were added."""
+    if not (folder / NAME).is_file():
+        raise UserError(f"{folder}: no export, {NAME} is not there; right: a folder that `blip2sweep export` wrote")
     found, now = read_manifest(folder), _files(folder)
     wrong = [f"{name} {_why(note, now.get(name))}" for name, note in found["files"].items() if now.get(name) != note]
+    wrong += [f"{name} was added" for name in now if name not in found["files"]]
     if wrong:
         raise UserError(f"{folder}: {', '.join(wrong)}; right: the export again, to another folder")
     return found

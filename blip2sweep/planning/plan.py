@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blip2sweep.canonical import canonical_json
+from blip2sweep.console.remarks import many
 from blip2sweep.errors import Absent, MissingExtra, UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
@@ -72,7 +73,7 @@ class Plan:
     def summary(self) -> str:
         """One line: the number of cells, and how many are merged, skipped, done and to run."""
         added = [(len(self.baselines), "baseline"), *([(len(self.controls), "control")] if self.controls else [])]
-        counts = [f"{len(self.cells)} cells ({', '.join(f'{n} {what}' + 's' * (n != 1) for n, what in added)})"]
+        counts = [f"{many(len(self.cells), 'cell')} ({', '.join(f'{n} {what}' + 's' * (n != 1) for n, what in added)})"]
         counts += [f"{self.merged} merged as duplicates"] if self.merged else []
         counts += [f"{len(self.reasons)} skipped"] if self.reasons else []
         counts += [f"{len(self.done)} already done"] if self.done else []

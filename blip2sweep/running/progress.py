@@ -10,6 +10,7 @@ from rich.console import Console
 
 from blip2sweep.console.bar import Bar, verbose, watched
 from blip2sweep.console.printing import console
+from blip2sweep.console.remarks import many
 from blip2sweep.files import on_network
 from blip2sweep.results.latency import left_to_time, not_timed, untimed
 from blip2sweep.results.ledger import Ledger
@@ -62,7 +63,11 @@ def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger
                 return settled(output_dir, sweep, ledger, status)
             if verbose() and done == len(sweep.keys) and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
-                timing = f"every cell is done and scored; {len(left)} are not timed yet" if all_done else None
+                timing = (
+                    f"every cell is done and scored; {len(left)} {'are' if len(left) > 1 else 'is'} not timed yet"
+                    if all_done
+                    else None
+                )
                 screen.print(timing or scoring(output_dir, sweep))
             if verbose() and not watched() and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
@@ -85,7 +90,7 @@ def stuck(queue: QueueState) -> str:
     if not queue.known:
         return f"{UNKNOWN}; the ledger is followed"
     waiting = {reason: n for reason, n in queue.pending.items() if reason not in PASSING}
-    return "; ".join(f"Slurm lets {n} jobs wait: {reason}" for reason, n in waiting.items())
+    return "; ".join(f"Slurm lets {many(n, 'job')} wait: {reason}" for reason, n in waiting.items())
 
 
 class QueueWatch:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blip2sweep.compression.quantize import METHODS
 from blip2sweep.console.printing import say
-from blip2sweep.console.remarks import remark
+from blip2sweep.console.remarks import many, remark
 from blip2sweep.errors import UserError
 from blip2sweep.files import read_json
 from blip2sweep.planning.packs import pack_path
@@ -56,7 +56,7 @@ class Status:
         counts = {s: f"{self.counts[s]} {s}" for s in STATES if self.counts[s]}
         if unscored and "done" in counts:
             counts["done"] += f" ({unscored} not scored{' yet' if self.queue.packs else ''})"
-        return f"{len(self.states)} cells: " + ", ".join(counts.values())
+        return f"{many(len(self.states), 'cell')}: " + ", ".join(counts.values())
 
 
 def sweep_status(
@@ -187,7 +187,9 @@ def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
     """`on 2 of 16 workers: cache could not be written: …`, for the newest launch. Otherwise only a worker's own log has
     them."""
     workers, workers_by_text = set(), defaultdict(set)
-    unread = [f"{len(ledger.unreadable)} files of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
+    unread = (
+        [f"{many(len(ledger.unreadable), 'file')} of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
+    )
     for line in ledger.workers:
         if line["run"] in sweep.runs[-1:]:
             workers.add(worker := (line["pack"], line.get("part")))
@@ -195,7 +197,10 @@ def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
                 workers_by_text[line["warning"]].add(worker)
     return [
         *unread,
-        *(f"on {len(affected)} of {len(workers)} workers: {text}" for text, affected in workers_by_text.items()),
+        *(
+            f"on {len(affected)} of {many(len(workers), 'worker')}: {text}"
+            for text, affected in workers_by_text.items()
+        ),
     ]
 
 
@@ -223,12 +228,12 @@ def duration(seconds: float) -> str:
 def advice(sweep: Sweep, status: Status) -> list[str]:
     """What is unknown, and which command comes next."""
     lines = [] if status.queue.known else [UNKNOWN]
-    lines += [f"Slurm lets {n} jobs wait: {reason}" for reason, n in status.queue.pending.most_common(3)]
+    lines += [f"Slurm lets {many(n, 'job')} wait: {reason}" for reason, n in status.queue.pending.most_common(3)]
     if status.settled and (when := sweep.submissions[-1].cancelled if sweep.submissions else None):
         lines.append(f"cancelled {time.strftime('%F %T', time.localtime(when))}")
     if waiting := status.keys(WAITING):
         lines.append(
-            f"{len(waiting)} cells wait for a chat model: `blip2sweep ask {sweep.name}` asks it, where there is a network; "
+            f"{many(len(waiting), 'cell')} {'wait' if len(waiting) > 1 else 'waits'} for a chat model: `blip2sweep ask {sweep.name}` asks it, where there is a network; "
             f"`blip2sweep retry {sweep.name}` then goes on with those that need the model again"
         )
     if status.keys("lost", "failed"):
@@ -244,4 +249,6 @@ def failure_summary(keys: Sequence[str], of: int, failures: Mapping[str, Failure
     kinds = Counter(failures[k]["kind"] if k in failures else "lost" for k in keys)
     counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     error = failures[keys[0]]["error"] if keys[0] in failures else "no result"
-    return f"{len(keys)} of {of} cells failed: {counted}; first ({keys[0]}): {error}" + (f"; {more}" if more else "")
+    return f"{len(keys)} of {many(of, 'cell')} failed: {counted}; first ({keys[0]}): {error}" + (
+        f"; {more}" if more else ""
+    )

@@ -154,6 +154,29 @@ def test_a_measured_cell_that_is_smaller_and_better_is_recommended(planted: tupl
         assert chosen.instead is None or chosen.instead.key is None
 
 
+def test_a_cell_that_keeps_the_limit_on_both_halves_goes_before_a_smaller_one(
+    planted: tuple[pd.DataFrame, Draws],
+) -> None:
+    ran = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.1)
+    one = replace(ran, baseline=1.0, within=True, chosen_drop=0.0, judged=0.0)
+    lucky, kept = replace(one, key="a", model_bytes=10, drop=0.04), replace(one, key="b", model_bytes=20, drop=0.01)
+    best = recommend._best([lucky, kept, replace(kept, key="c", model_bytes=30)], 0.02)
+    assert (best.key, best.passed) == ("b", 1)
+    assert recommend._best([lucky], 0.02).key == "a"
+    assert recommend._best([lucky, kept], None).key == "a"
+    assert recommend._best([lucky, replace(kept, within=False)], 0.02).key == "a"
+
+
+def test_a_prediction_that_reads_worse_on_the_other_half_is_not_named(planted: tuple[pd.DataFrame, Draws]) -> None:
+    ran = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.1)
+    best = replace(ran, key="a", baseline=1.0, chosen_drop=0.01, drop=0.01, model_bytes=20)
+    guess = replace(best, key=None, chosen_drop=0.0, drop=0.03, model_bytes=10, low=0.9, high=1.0)
+    good = replace(guess, drop=0.0)
+    for limit in (None, 0.02):
+        assert recommend._instead(best, [best], [guess], limit) is None
+        assert recommend._instead(best, [best], [good], limit) == good
+
+
 def on_rtn_alone(planted: tuple[pd.DataFrame, Draws]) -> tuple[pd.DataFrame, Draws]:
     cells = planted[0][planted[0]["method"] != "gptq"]
     return cells, planted[1].only(list(cells.loc[cells["part"] != "none", "key"]))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
+from blip2sweep.commands import export, made_with
 from blip2sweep.commands.chosen_cell import Chosen, _of_file, chosen_cell
 from blip2sweep.commands.export import run_export
 from blip2sweep.commands.quantize import run_quantize
@@ -61,6 +62,15 @@ def test_a_key_a_file_and_overrides_mean_one_cell(results: Path, job: CellJob) -
     assert not any(f.notes for f in found)
 
 
+def test_of_a_cell_that_was_not_run_planning_says_the_size(results: Path, job: CellJob) -> None:
+    assert not chosen(results, job["key"]).row
+    assert not chosen(results, *WORDS).row
+    told = export._compared(100, 100.0, 110.0, False)
+    assert told == "110 by planning less 10 of blocks and modules that no graph reads, +0.00%"
+    assert export._compared(50, 100.0, 100.0, False).endswith("NOT what planning says: a defect")
+    assert export._compared(100, 100.0, 100.0, True) == "100 in the table, +0.00%"
+
+
 def test_a_file_without_an_ending_and_one_in_a_folder_with_an_odd_name(
     results: Path, job: CellJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +96,46 @@ def test_a_file_stands_for_the_model_that_it_was_made_of(results: Path, job: Cel
     recipe_of(job, results.parent / "llava.yaml", model="mine")
     with pytest.raises(UserError, match=r"made of the model mine, which no file of conf/model has; right: model.path="):
         chosen(results, path)
+
+
+def test_a_file_has_what_its_weights_and_their_size_depend_on(results: Path) -> None:
+    words = (
+        "part=llm",
+        "quant=gptq",
+        "quant.bits=3",
+        "task.limit=2",
+        "model.stored=float16",
+        "calibration.n_samples=8",
+    )
+    (made,) = [c.job() for c in plan(*words).cells.values() if not c.recipe.empty]
+    path = recipe_of(made, results.parent / "r.yaml", model="tiny", overrides=made_with.of_job(made))
+    again = chosen(results, path, "task.limit=2")
+    assert (again.job["key"], again.notes) == (made["key"], ())
+    assert again.job["columns"]["model_bytes"] == made["columns"]["model_bytes"]
+    other = chosen(results, path, "task.limit=2", "model.stored=null")
+    assert other.job["columns"]["model_bytes"] > made["columns"]["model_bytes"]
+    assert other.notes == (f"note: {path} was made with model.stored=float16, here model.stored=null",)
+    row = {**made["columns"], "backend": "torch"}
+    assert made_with.of_row(row, True, ()) == {
+        k: v
+        for k, v in made_with.of_job(made).items()
+        if k not in ("calibration.image_token_weight", "calibration.text_only")
+    }
+    assert not any(k.startswith("calibration") for k in made_with.of_row(row, False, ("calibration=task",)))
+
+
+def test_the_dtypes_of_parts_and_a_section_in_the_place_of_another() -> None:
+    assert made_with.of_dtypes("vit:float32 llm:float16", "vit:float32 llm:float16") == {
+        "model.dtype_per_part.vit": "float32", "model.dtype_per_part.llm": "float16"
+    }  # fmt: skip
+    source = {"model": "tiny", "overrides": {"model.dtype": "float32", "calibration": "task", "calibration.seed": 1}}
+    assert made_with.words_of(source, ["model=tiny"]) == [
+        "model.dtype=float32",
+        "calibration=task",
+        "calibration.seed=1",
+    ]
+    assert made_with.words_of(source, ["model=other", "calibration=coco"]) == []
+    assert made_with.words_of({"model": "tiny"}, []) == []
 
 
 @pytest.mark.parametrize(("words", "told"), [

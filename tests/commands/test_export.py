@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from blip2sweep.commands import export as verb
 from blip2sweep.commands.chosen_cell import job_of_key
 from blip2sweep.commands.export import export, run_export
 from blip2sweep.errors import UserError
+from blip2sweep.exporting import Written
+from blip2sweep.exporting.manifest import check_export, write_manifest
 from blip2sweep.planning.packs import write_packs
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.wire.pack import CellJob
@@ -145,6 +148,21 @@ def test_the_verb_says_what_is_missing(tmp_path: Path) -> None:
             run_export(words, to, None, None, None, tmp_path)
 
 
+def test_files_that_were_added_are_named_and_a_folder_without_a_manifest_is_no_export(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no export, blip2sweep.json is not there; right: "):
+        check_export(tmp_path)
+    (tmp_path / "a").write_text("a")
+    columns = {"model": "tiny", "weights": "w"}
+    job: Any = {"key": "k", "recipe": [], "columns": columns}
+    write_manifest(tmp_path, "onnx", None, job, Written(1, 0), None)
+    assert check_export(tmp_path)["format"] == "onnx"
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b").write_text("b")
+    (tmp_path / "a").write_text("c")
+    with pytest.raises(UserError, match=r"a was changed, more/b was added; right: "):
+        check_export(tmp_path)
+
+
 @pytest.mark.thorough
 def test_a_cell_of_a_sweep_and_the_same_as_overrides(tmp_path: Path) -> None:
     ran = blip2sweep(*WORDS, cwd=tmp_path)
@@ -155,6 +173,10 @@ def test_a_cell_of_a_sweep_and_the_same_as_overrides(tmp_path: Path) -> None:
         assert ran.code == 0, ran
         assert ran.out.splitlines()[0] == f"wrote {to}: llm:all:all=rtn4/channel, as compressed-tensors"
         assert "NOT what the row says" not in ran.out
+        sizes = [
+            int(n.replace(",", "")) for n in re.findall(r"^([\d,]+) bytes of numbers, ([\d,]+) of", ran.out, re.M)[0]
+        ]
+        assert sum(sizes) == sum(p.stat().st_size for p in (tmp_path / to).rglob("*") if p.is_file())
     first, second = (json.loads((tmp_path / to / "blip2sweep.json").read_text()) for to in "ab")
     assert first == second
     assert first["key"] == key

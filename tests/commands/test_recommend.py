@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
+from blip2sweep.analysis.held_by import holds_nothing
 from blip2sweep.analysis.recommend import recommend
 from blip2sweep.analysis.time_limit import fast_enough, left_untimed
 from blip2sweep.commands.budget import Budget, parse_latency, parse_size
@@ -79,6 +80,7 @@ def test_the_first_lines_have_the_original_and_the_last_is_a_command(few: Source
     assert words[-5:-1] == ["--to", "compressed-tensors", "tiny-compressed-tensors", "--output-dir"]
     written = yaml.safe_load((tmp_path / "r.yaml").read_text())
     assert written["source"]["model"] == "tiny"
+    assert written["source"]["overrides"]["model.dtype"] == "float32"
     chosen = chosen_cell("export", words[2:-5], None, tmp_path)  # what the last line copies means this recipe
     assert chosen.job["recipe"] == written["targets"]
 
@@ -95,6 +97,7 @@ def test_a_cell_beyond_a_limit_says_so_in_its_first_line(planted: Source, tmp_pa
         r"BEYOND --max-drop 2%: cell \w{12}, measured: it loses \d+\.\d\d% on the images that chose it; it loses",
         lines[cell],
     )
+    assert lines[cell].endswith("; within --latency 0.8")
     assert any(line.startswith("the limit of 2.0% is NOT kept: ") for line in lines)
 
 
@@ -149,6 +152,20 @@ def test_whether_it_is_kept_is_asked_of_the_limit_too(few: Source, planted: Sour
     predicted = told(planted, Budget(max_bytes="1MB"), tmp_path)
     if predicted[1].startswith("recommended: a recipe that was not run"):
         assert predicted[2] == "keeps 99 % with 95 % confidence: not known (it was not measured)"
+
+
+def test_a_format_that_holds_no_cell_says_what_it_holds_once() -> None:
+    why = [
+        f"--for vllm: no kernel for 4 bits asymmetric of a layer of {n} x 64 (12 layers, such as a); right: groups of 32"
+        for n in (64, 256)
+    ]
+    cells = pd.DataFrame({"key": ["a", "b", "c"], "part": ["none", "llm", "vit"]})
+    told = holds_nothing("vllm", cells, {"b": why, "c": why})
+    assert told == (
+        "vllm can hold none of the 2 compressed cells: no kernel for 4 bits asymmetric (2 cells); "
+        "right: a sweep of what it holds: groups of 32"
+    )
+    assert holds_nothing("vllm", cells, {"b": why}) is None
 
 
 # ---- times
