@@ -144,12 +144,8 @@ def _best(choices: Sequence[Choice], max_drop: float | None) -> Choice:
     if max_drop is None or not within:
         return min(choices, key=lambda c: (c.judged, c.model_bytes))
     kept = [c for c in within if c.other_drop <= max_drop] or within
-    best = min(kept, key=_smallest)
-    return replace(best, passed=sum(_smallest(c) < _smallest(best) for c in within))
-
-
-def _smallest(choice: Choice) -> tuple[float, float]:
-    return choice.model_bytes, choice.judged
+    best = min(kept, key=lambda c: (c.model_bytes, c.judged))
+    return replace(best, passed=sum((c.model_bytes, c.judged) < (best.model_bytes, best.judged) for c in within))
 
 
 def _small_enough(choices: Sequence[Choice], max_bytes: int | None) -> list[Choice]:

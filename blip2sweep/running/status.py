@@ -187,9 +187,8 @@ def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
     """`on 2 of 16 workers: cache could not be written: …`, for the newest launch. Otherwise only a worker's own log has
     them."""
     workers, workers_by_text = set(), defaultdict(set)
-    unread = (
-        [f"{many(len(ledger.unreadable), 'file')} of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
-    )
+    gone = many(len(ledger.unreadable), "file")
+    unread = [f"{gone} of the ledger cannot be read: {PARTIAL}"] if ledger.unreadable else []
     for line in ledger.workers:
         if line["run"] in sweep.runs[-1:]:
             workers.add(worker := (line["pack"], line.get("part")))
@@ -197,10 +196,7 @@ def warnings(ledger: Ledger, sweep: Sweep) -> list[str]:
                 workers_by_text[line["warning"]].add(worker)
     return [
         *unread,
-        *(
-            f"on {len(affected)} of {many(len(workers), 'worker')}: {text}"
-            for text, affected in workers_by_text.items()
-        ),
+        *(f"on {len(own)} of {many(len(workers), 'worker')}: {text}" for text, own in workers_by_text.items()),
     ]
 
 
@@ -233,7 +229,7 @@ def advice(sweep: Sweep, status: Status) -> list[str]:
         lines.append(f"cancelled {time.strftime('%F %T', time.localtime(when))}")
     if waiting := status.keys(WAITING):
         lines.append(
-            f"{many(len(waiting), 'cell')} {'wait' if len(waiting) > 1 else 'waits'} for a chat model: `blip2sweep ask {sweep.name}` asks it, where there is a network; "
+            f"{many(len(waiting), 'cell')} wait{'s' * (len(waiting) == 1)} for a chat model: `blip2sweep ask {sweep.name}` asks it, where there is a network; "
             f"`blip2sweep retry {sweep.name}` then goes on with those that need the model again"
         )
     if status.keys("lost", "failed"):
@@ -249,6 +245,5 @@ def failure_summary(keys: Sequence[str], of: int, failures: Mapping[str, Failure
     kinds = Counter(failures[k]["kind"] if k in failures else "lost" for k in keys)
     counted = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     error = failures[keys[0]]["error"] if keys[0] in failures else "no result"
-    return f"{len(keys)} of {many(of, 'cell')} failed: {counted}; first ({keys[0]}): {error}" + (
-        f"; {more}" if more else ""
-    )
+    told = f"{len(keys)} of {many(of, 'cell')} failed: {counted}; first ({keys[0]}): {error}"
+    return f"{told}; {more}" if more else told
