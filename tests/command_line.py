@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blip2sweep.cache import disk as cache
-from tests.warm import Request, run
+from tests.warm import Request, run, umask
 
 AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HOME", "XDG_")  # looked at when Python or a library is read
 
@@ -26,7 +26,7 @@ def blip2sweep(*words: str, cwd: Path, env: dict[str, str] | None = None, timeou
     inherited |= {k: os.environ[k] for k in (cache.USER,) if k in os.environ}
     given = {**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **(env or {})}
     if not any(name.startswith(AT_START) for name in env or {}):
-        return Ran(*run(Request(words, str(cwd), given), timeout))
+        return Ran(*run(Request(words, str(cwd), given, umask()), timeout))
     done = subprocess.run(
         [sys.executable, "-m", "blip2sweep", *words],
         cwd=cwd,

@@ -1,6 +1,6 @@
 """A process that has read the libraries which most commands read, and forks for each command that a test types.
 
-The command is a process of its own, with the folder, environment, words, streams and exit code of a new one. It is spared the
+The command is a process of its own, with the folder, environment, umask, words, streams and exit code of a new one. It is spared the
 second and more in which Python reads libraries; torch, matplotlib and wandb are not read ahead. What Python or a library looks at
 when it starts cannot be set here: tests/command_line.py starts a new process where a test sets such a variable.
 """
@@ -32,9 +32,16 @@ class Request(NamedTuple):
     words: tuple[str, ...]
     cwd: str
     env: dict[str, str]
+    umask: int
 
 
 # ---- the side of the tests
+
+
+def umask() -> int:
+    """That of this process, which no call tells without a change."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("Umask:"))
+    return int(line.split()[1], 8)
 
 
 @cache
@@ -111,6 +118,7 @@ def become(request: Request, out: int, err: int, told: int) -> Request:
     os.dup2(err, 2)
     for fd in (out, err, told):
         os.close(fd)
+    os.umask(request.umask)
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.env)

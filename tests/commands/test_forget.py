@@ -26,7 +26,7 @@ from blip2sweep.reporting.table_baselines import absent_baselines
 from blip2sweep.results import collector
 from blip2sweep.results.collect import collect
 from blip2sweep.results.forgotten import KIND
-from blip2sweep.results.latest import up_to_date
+from blip2sweep.results.latest import read_table, up_to_date
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.sweeps import Submission, find_results, find_sweep, list_sweeps
@@ -370,6 +370,6 @@ def test_collect_makes_what_is_gone(outputs: Path) -> None:
     said = collect_all(outputs)
     assert said[0].startswith(f"wrote {outputs}/table.parquet ({len(before)} cells: ")
     assert f"wrote {outputs}/sweeps/first/table.parquet" in said
-    pd.testing.assert_frame_equal(pd.read_parquet(outputs / "table.parquet").set_index("key"), before)
+    pd.testing.assert_frame_equal(read_table(outputs / "table.parquet").set_index("key"), before)
     assert (outputs / "sweeps" / "first" / "table.parquet").exists()
     assert sampled(outputs)

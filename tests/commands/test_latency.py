@@ -52,8 +52,10 @@ def test_a_done_sweep_is_timed_and_its_table_says_where(swept: tuple[Path, Ran])
     for column in [*LATENCY, *(f"{c}_batch" for c in LATENCY)]:
         assert rows[column].notna().tolist() == rows["recipe"].isin(["none", "vit:1=dropped"]).tolist(), column
     assert rows.loc[rows["part"] == "none", "latency_ratio"].min() == 1
+    plain = table(folder, "plain")
     own = [c for c in rows if c.startswith("latency")]
-    pd.testing.assert_frame_equal(rows.drop(columns=own), table(folder, "plain"))
+    pd.testing.assert_frame_equal(rows.drop(columns=own), plain.drop(columns=own))
+    assert plain[[*LATENCY]].isna().all(axis=None)
 
 
 def test_the_same_command_again_has_nothing_to_time(swept: tuple[Path, Ran]) -> None:
