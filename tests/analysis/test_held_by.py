@@ -88,7 +88,7 @@ def test_the_verb_says_what_is_left_out_and_ends_with_the_export(folder: Path) -
     assert end.endswith(" --to openvino tiny-openvino")
     refused(blip2sweep("recommend", "--max-bytes", "1MB", "--for", "gguf", cwd=folder), "--for gguf: no such format")
     none = blip2sweep("recommend", "--max-bytes", "1MB", "--for", "bitsandbytes", cwd=folder)
-    refused(none, "nothing that bitsandbytes can hold is within the budget", "cannot hold 24 of 24 cells")
+    refused(none, "bitsandbytes can hold none of the 24 compressed cells", "right: a sweep of what it holds: quant=nf4")
 
 
 def test_checkpoints_of_others_are_left_out_with_a_reason(cells: pd.DataFrame) -> None:
