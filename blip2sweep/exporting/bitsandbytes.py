@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from blip2sweep.compression.quantize.scheme import Scheme
 from blip2sweep.exporting import Written, held
+from blip2sweep.models.anatomy import anatomy
+from blip2sweep.models.dtypes import stage_dtypes
 from blip2sweep.models.part import Linear
 from blip2sweep.recipe import Recipe
 from blip2sweep.wire.model_section import ModelSection
@@ -24,6 +26,11 @@ def mistakes(recipe: Recipe, model: ModelSection, purpose: str | None) -> list[s
     used = sorted({s.weights.method for s in recipe.schemes.values()} & set(METHODS))
     if len(used) > 1:
         own.append(f"it loads one method a model, and this has {', '.join(used)}; right: one of them")
+    if model.get("stored") and len(dtypes := set(stage_dtypes(model, anatomy(model)).values())) > 1:
+        own.append(
+            f"its loader keeps numbers as they are stored, and this computes in {', '.join(sorted(dtypes))}; right: "
+            f"model.stored=null, or one dtype for all parts"
+        )
     return own
 
 

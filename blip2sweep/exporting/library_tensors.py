@@ -110,8 +110,16 @@ def write_bitsandbytes(made: Made, folder: Path) -> Written:
         )  # fmt: skip
         payload = write_layout(made, layout, state, _as_json(config.to_dict()), folder)
         payload -= sum(x.numel() * x.element_size() for name, x in state.items() if any(b in name for b in BESIDE))
-        (folder / "README.md").write_text(readme.of_library(made, "bitsandbytes", layout.rounded(), method == "int8"))
+        told = readme.of_library(made, "bitsandbytes", layout.rounded(), method == "int8", _widened(layout))
+        (folder / "README.md").write_text(told)
     return Written(payload, _around(folder, payload))
+
+
+def _widened(layout: Layout) -> str | None:
+    """The dtype in which the model runs where some numbers are stored in another; transformers' loader for bitsandbytes
+    keeps those of the files."""
+    dtype = layout.model.dtype
+    return str(dtype).removeprefix("torch.") if set(layout.stored.values()) - {dtype} else None
 
 
 def _codebook(path: str, weight: Tensor, how: Weights) -> Tensors:

@@ -56,15 +56,20 @@ def of_others(made: Made, form: str, notes: Sequence[str]) -> str:
     return "\n\n".join([head(made, form), *notes]).rstrip() + "\n"
 
 
-def of_library(made: Made, library: str, rounded: int, dequantized: bool = False) -> str:
-    """Of a folder with a library's own tensors. dequantized: whether its kernel rounds inputs, which the cell does not."""
+def of_library(
+    made: Made, library: str, rounded: int, dequantized: bool = False, widened: str | None = None
+) -> str:  # fmt: skip
+    """Of a folder with a library's own tensors. dequantized: whether its kernel rounds inputs, which the cell does not.
+    widened: the dtype in which the model computes, where its loader keeps numbers in the narrower one of the files."""
     own = type(made.loaded.model).__name__
     told = [
         "## transformers\n",
         "```python",
+        *(["import torch"] if widened else []),
         f"from transformers import AutoProcessor, {own}",
         "",
         f'model = {own}.from_pretrained("."){".dequantize()" if dequantized else ""}',
+        *_widening(widened),
         'processor = AutoProcessor.from_pretrained(".")',
         "```\n",
         f"It needs {library}. The weights are those of the cell, bit for bit; its kernels may sum in another order.\n",
@@ -74,6 +79,17 @@ def of_library(made: Made, library: str, rounded: int, dequantized: bool = False
             "Without `.dequantize()` its kernel rounds the inputs of each layer too, which the cell does not.\n"
         )
     return "\n".join([head(made, library), *told, *_lost(rounded)])
+
+
+def _widening(dtype: str | None) -> list[str]:
+    """Code that gives all numbers that are no codes one dtype."""
+    if dtype is None:
+        return []
+    return [
+        "for p in model.parameters():  # its loader keeps some as they are stored, and the cell computes all in one dtype",
+        "    if p.is_floating_point():",
+        f"        p.data = p.data.to(torch.{dtype})",
+    ]
 
 
 def _lost(rounded: int) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PLAIN, LOADER, DEQUANTIZED = "plain", "load.py", "dequantized"
+PLAIN, LOADER, DEQUANTIZED, README = "plain", "load.py", "dequantized", "README.md"
 
 
 class Found(NamedTuple):
@@ -23,7 +23,7 @@ class Found(NamedTuple):
 
 
 def reload(folders: Sequence[tuple[Path, str]], images: Sequence[Path] = ()) -> list[Found]:
-    """Load folders, each by plain `from_pretrained` or by its load.py, and write a text to each image."""
+    """Load folders, each by plain `from_pretrained`, by its load.py or by the code of its README.md, and write a text to each image."""
     asked = {"folders": [[str(folder), how] for folder, how in folders], "images": [str(i) for i in images]}
     done = subprocess.run(
         [sys.executable, __file__], input=json.dumps(asked), capture_output=True, text=True, check=False,
@@ -54,12 +54,26 @@ def _load(folder: Path, how: str) -> Any:
         module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
         spec.loader.exec_module(module)  # type: ignore[union-attr]
         return module.load()
+    if how == README:
+        return _as_told(folder)
     import transformers
 
     name = json.loads((folder / "config.json").read_text())["architectures"][0]
     model, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True)
     assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
     return (model.dequantize() if how == DEQUANTIZED else model).eval()
+
+
+def _as_told(folder: Path) -> Any:
+    """The model that the first code of README.md makes in the folder."""
+    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {}
+    os.chdir(folder)
+    sys.modules.pop("load", None)
+    sys.path.insert(0, str(folder))
+    exec(code, found)
+    sys.path.remove(str(folder))
+    return found["model"].eval()
 
 
 def _texts(model: Any, folder: Path, images: Sequence[str]) -> list[str]:

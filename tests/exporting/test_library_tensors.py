@@ -15,7 +15,7 @@ from blip2sweep.models.anatomy import anatomy
 from blip2sweep.recipe import resolve_recipe
 from blip2sweep.tasks import planned_task
 from tests.composing import jobs
-from tests.exporting.fresh import DEQUANTIZED, PLAIN, digests, reload
+from tests.exporting.fresh import DEQUANTIZED, PLAIN, README, digests, reload
 from tests.exporting.test_compressed_tensors import GROUPS, job_of
 
 CELLS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
@@ -53,6 +53,38 @@ def test_their_loaders_make_the_cells_weights(tmp_path: Path) -> None:
     for name, (weights, texts), again in zip(CELLS, wanted, found, strict=True):
         assert again.weights == weights, name
         assert again.texts == texts, name
+
+
+STORED = (
+    ("bitsandbytes", "float16", ("part=llm", "quant=nf4")),
+    ("bitsandbytes", "bfloat16", ("part=llm", "quant=int8")),
+    ("torchao", "float16", ("part=llm", "quant.bits=8", "quant.symmetric=true")),
+    ("compressed-tensors", "bfloat16", ("part=llm", "quant.bits=4")),
+)
+
+
+@pytest.mark.thorough
+def test_what_is_stored_in_16_bits_loads_as_its_readme_says(tmp_path: Path) -> None:
+    backend, wanted, folders = TorchBackend({"device": "cpu"}), [], []
+    for i, (form, dtype, words) in enumerate(STORED):
+        job = job_of(*words, f"model.stored={dtype}", limit=20)
+        wanted.append(backend(job).predictions.text)
+        export(job, form, tmp_path / str(i), None, backend.made)
+        assert backend.state is not None
+        folders.append((tmp_path / str(i), README, digests(backend.state.loaded.model)))
+    images = [s.image for s in planned_task(job["task"]).samples]
+    found = reload([(folder, how) for folder, how, _ in folders], images)
+    for (*_, weights), texts, again, what in zip(folders, wanted, found, STORED, strict=True):
+        assert again.weights == weights, what
+        assert again.texts == texts, what
+
+
+def test_of_parts_in_several_dtypes_what_is_stored_in_one_is_refused() -> None:
+    words = ("part=llm", "quant=nf4", "model.stored=float16", "model.dtype_per_part.vit=float16")
+    (job,) = [j for j in jobs(*words) if j.config["part"] != "none"]
+    recipe = resolve_recipe(job.config, anatomy(job.config["model"]))
+    (told,) = bitsandbytes.mistakes(recipe, job.config["model"], None)
+    assert "this computes in float16, float32; right: model.stored=null" in told
 
 
 @pytest.mark.parametrize("name", REFUSED)
