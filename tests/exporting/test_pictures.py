@@ -20,7 +20,7 @@ def of_openvino() -> Opened:
     pytest.importorskip("openvino")
     from blip2sweep.exporting.ir.alone import opened
 
-    return opened  # type: ignore[return-value]  # it takes words of the command line
+    return opened
 
 
 def of_onnxruntime() -> Opened:

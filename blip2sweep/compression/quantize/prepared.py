@@ -22,7 +22,8 @@ class Prepared:
 
     key: the name of everything that determined it. codes: those that a method made of the weight. weight (out, in): in
     the layer's dtype, of a method without codes. Neither is there where only the range of the input was measured.
-    prescale (in), low and high (scalars): for the quantizer of the input. info: figures for the record. kept (out, ceil(in / 8)) uint8: which weights of a layer that is made sparse stay, eight of a row in a byte.
+    prescale (in), low and high (scalars): for the quantizer of the input. info: figures for the record.
+    kept (out, ceil(in / 8)) uint8: which weights of a layer that is made sparse stay, eight of a row in a byte.
     """
 
     key: str

@@ -67,7 +67,7 @@ def write(language: ov.CompiledModel, pictures: np.ndarray, ids: list[int], most
     return written
 
 
-def opened(path: str) -> Image.Image:
+def opened(path: str | Path) -> Image.Image:
     """A picture as cells read it: turned as its file says, on white where it is transparent."""
     picture: Image.Image = ImageOps.exif_transpose(Image.open(path))
     if "A" in picture.getbands() or "transparency" in picture.info:
