@@ -30,8 +30,9 @@ WORDS = ("task.limit=4", "part=none")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The language model in 4 bits."""
-    write(tmp_path_factory.mktemp("held") / "gptq", gptq(), gptq_config())
-    return tmp_path_factory.getbasetemp() / "held0" / "gptq"
+    path = tmp_path_factory.mktemp("held") / "gptq"
+    write(path, gptq(), gptq_config())
+    return path
 
 
 @pytest.fixture(autouse=True)
