@@ -16,6 +16,9 @@ from blip2sweep.machine.signal_stack import signal_stack, signal_stack_kept
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 

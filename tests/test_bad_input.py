@@ -112,7 +112,7 @@ CASES = {
     "an export of no cell": (["export", "--to", "openvino", "x"], ["export: no cell", "right: such as blip2sweep export KEY"]),
     "an export to an unknown format": (["export", "ab", "--to", "gguf", "x"], ["--to gguf: no such format"]),
     "an export of a cell that is not there": (["export", "ab", "--to", "onnx", "x"], ["ab: no pack holds such a cell in outputs"]),
-    "an export that was never made": (["export", "--check", "x"], ["x/blip2sweep.json: cannot be read"]),
+    "an export that was never made": (["export", "--check", "x"], ["x: no export, blip2sweep.json is not there"]),
     "nothing to score again": (["rescore"], ["outputs: no results here"]),
     "tracking mode": (["tracking=wandb", "tracking.mode=of"], ["tracking.mode=of", "online or offline"]),
 }  # fmt: skip

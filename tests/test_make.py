@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def test_report_takes_the_study_where_its_folder_is_given() -> None:
 def test_help_names_it() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "STUDY=FOLDER" in next(line for line in told.splitlines() if line.startswith("report"))
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+@pytest.mark.xdist_group("of-this-test")
+def test_a_group_is_one_process(request: pytest.FixtureRequest) -> None:
+    """Otherwise each process makes what a file makes once for all its tests, and services run twice."""
+    assert request.node.nodeid.endswith("@of-this-test")
 
 
 @pytest.mark.thorough

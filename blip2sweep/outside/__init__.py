@@ -84,7 +84,9 @@ def forget() -> None:
 
     What this package has remembered of the functions of such code is forgotten too.
     """
-    if files.known or files.imported or required or packaged():
+    before = packaged()
+    packaged.cache_clear()
+    if files.known or files.imported or required or before or packaged():
         ours = [module for name, module in sys.modules.items() if name.startswith("blip2sweep.")]
         for value in (value for module in ours for value in list(vars(module).values())):
             if callable(clear := getattr(value, "cache_clear", None)):

@@ -121,7 +121,7 @@ def test_a_folder_that_the_nodes_do_not_share_is_suspected(tmp_path: Path) -> No
     told = why_lost(tmp_path, sweep)
     assert told is not None
     assert told.endswith("is output_dir on a file system that the nodes share?")
-    with pytest.raises(SweepFailed, match=r"1 of 1 cells failed: 1 lost; .* that the nodes share\?"):
+    with pytest.raises(SweepFailed, match=r"1 of 1 cell failed: 1 lost; .* that the nodes share\?"):
         check_all_done(tmp_path, sweep)
 
 

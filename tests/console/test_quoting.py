@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose
+from hydra import compose, initialize_config_module
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from blip2sweep.config.arguments import arguments
 from blip2sweep.config.hydra_keys import check_hydra
@@ -132,6 +132,13 @@ def test_cfg_shows_one_cell_of_a_multirun_too() -> None:
     assert arguments(["-m", "--cfg", "job", "part=vit"]) == ["--cfg", "job", "part=vit"]
 
 
+def composed(words: list[str]) -> DictConfig:
+    """What Hydra makes of these words, its own settings included."""
+    composer()
+    with initialize_config_module("blip2sweep.conf", version_base="1.3"):
+        return compose("config", words, return_hydra_config=True)
+
+
 @pytest.mark.parametrize(("words", "told"), [
     (["hydra.sweep.dir=x"], ["hydra.sweep.dir=x", "right: --output-dir DIR"]),
     (["hydra.run.dir=x"], ["hydra.run.dir=x", "right: --output-dir DIR"]),
@@ -141,17 +148,15 @@ def test_cfg_shows_one_cell_of_a_multirun_too() -> None:
     (["hydra.output_subdir=.h"], ["output_subdir"]),
 ])  # fmt: skip
 def test_settings_of_hydra_are_not_dropped(words: list[str], told: list[str]) -> None:
-    composer()
     with pytest.raises(UserError) as error:
-        check_hydra(compose("config", words, return_hydra_config=True), ())
+        check_hydra(composed(words), ())
     assert all(word in str(error.value) for word in told)
 
 
 def test_settings_that_are_read_are_taken(tmp_path: Path) -> None:
-    composer()
     for words in ([], ["hydra.launcher.workers=2"], ["hydra.verbose=true"], ["output_dir=elsewhere"]):
-        check_hydra(compose("config", words, return_hydra_config=True), ())
-    check_hydra(compose("config", ["hydra.sweep.dir=x"], return_hydra_config=True), ("hydra.sweep.dir",))
+        check_hydra(composed(words), ())
+    check_hydra(composed(["hydra.sweep.dir=x"]), ("hydra.sweep.dir",))
     refused(blip2sweep("part=none", "hydra.sweep.dir=x", cwd=tmp_path), "hydra.sweep.dir=x", "would be dropped")
     assert not (tmp_path / "outputs").exists()
 

@@ -41,14 +41,18 @@ def test_a_panel_of_one_point_has_one_tick(page: Any) -> None:
 
 
 def test_the_printer_gets_the_figures_and_the_outputs(page: Any) -> None:
-    page.execute_script(
-        "document.getElementById('plot-dropoff').replaceChildren(); dispatchEvent(new Event('beforeprint'))"
-    )
-    wait(page, "document.getElementById('outputs') !== null")
+    print_it(page)
     assert page.execute_script("return document.querySelectorAll('#plot-frontier .point').length") > 0
 
 
 def test_the_columns_of_five_widths_fit(page: Any) -> None:
-    wait(page, "document.getElementById('outputs') !== null")
+    print_it(page)
     cut = "const s = document.getElementById('outputs').closest('.scroll'); return s.scrollWidth - s.clientWidth"
     assert page.execute_script(cut) <= 0
+
+
+def print_it(page: Any) -> None:
+    page.execute_script(
+        "document.getElementById('plot-dropoff').replaceChildren(); dispatchEvent(new Event('beforeprint'))"
+    )
+    wait(page, "document.getElementById('outputs') !== null")

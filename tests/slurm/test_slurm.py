@@ -290,7 +290,7 @@ def test_a_job_of_another_with_odd_words_and_one_that_is_held(bench: Bench) -> N
         bench.behaviour = {"seconds": 0.1}
         held = [*TEN, "+hydra.launcher.additional_parameters.hold=true", "hydra.launcher.wait=false"]
         assert bench.sweep(*held).code == 0
-        assert "Slurm lets 1 jobs wait: JobHeldUser" in bench.run("status").out
+        assert "Slurm lets 1 job wait: JobHeldUser" in bench.run("status").out
         assert "10 queued" in bench.run("status").out
         slurm("scontrol", "release", bench.jobs()[0])
         assert bench.run("wait").code == 0
