@@ -7,6 +7,7 @@ answer, so it takes as long as Python needs to start.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from blip2sweep.config.json_schema import names
 from blip2sweep.config.keys import Key, groups, keys
 from blip2sweep.config.topics import TOPICS
 from blip2sweep.models.part import ROLES
+from blip2sweep.models.shipped import model_anatomy, shipped_models
 
 # {flag: the words that may follow it}. After others stands a file, or nothing of its own.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -26,6 +28,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
 FILES = ("--output-dir", "--config-dir", "-cd", "--config-name", "-cn", "--rerun")
 OF_FILES = ("recipe_file", "output_dir", "model.path", "model.original", "task.data_dir")
 PER_PART = "per_part."
+DEFAULT_MODEL = "tiny"
 
 
 def candidates(line: str, verbs: Sequence[str]) -> dict[str, str]:
@@ -57,7 +60,7 @@ def _found(before: Sequence[str], current: str, verbs: Sequence[str]) -> Iterato
         yield from ((f"{flag} ", "") for flag in FLAGS)
     elif last not in FILES:
         yield from ((f"{verb} ", "") for verb in verbs if not before)
-        yield from _overrides(current, groups(*_folders(before)))
+        yield from _overrides(current, groups(*_folders(before)), _parts(before))
 
 
 def _folders(before: Sequence[str]) -> list[Path]:
@@ -69,30 +72,39 @@ def _folders(before: Sequence[str]) -> list[Path]:
 # ---- overrides
 
 
-def _overrides(current: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+def _overrides(current: str, known: Mapping[str, Sequence[str]], parts: Sequence[str]) -> Iterator[tuple[str, str]]:
     sign = current[: len(current) - len(current.lstrip("+"))]
     name, given, value = current[len(sign) :].partition("=")
     if given:
         start = current[: len(current) - len(value.rpartition(",")[2])]
-        yield from ((f"{start}{word}", "") for word in _values(name, known) if word not in value.split(",")[:-1])
+        yield from ((f"{start}{word}", "") for word in _values(name, known, parts) if word not in value.split(",")[:-1])
     else:
-        yield from ((f"{sign}{word}", told) for word, told in _names(name, known))
+        yield from ((f"{sign}{word}", told) for word, told in _names(name, known, parts))
 
 
-def _values(name: str, known: Mapping[str, Sequence[str]]) -> Iterable[str]:
+def _parts(before: Sequence[str]) -> list[str]:
+    """The names that the parts of the model have which the words choose, where it is a shipped one."""
+    named = [word.partition("=")[2] for word in before if word.startswith("model=")]
+    model = named[-1] if named else DEFAULT_MODEL
+    return [*model_anatomy(model).parts] if model in shipped_models() else []
+
+
+def _values(name: str, known: Mapping[str, Sequence[str]], parts: Sequence[str]) -> Iterable[str]:
     if name in known:
         return known[name]
+    if name == "part":
+        return [*keys()[name].words, *parts]
     option = f"quant.{name.split('.', 2)[-1]}" if name.startswith(PER_PART) else name
     return keys()[option].words if option in keys() else ()
 
 
-def _names(name: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+def _names(name: str, known: Mapping[str, Sequence[str]], parts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Names of one level, as a shell completes folders: those of a section once it is typed."""
     level = name[: name.rfind(".") + 1]
     if level.count(".") == 2 and level.startswith(PER_PART):
         yield from ((f"{level}{k.name.removeprefix('quant.')}=", k.means.meaning) for k in _of("quant."))
     elif level == PER_PART:
-        yield from ((f"{PER_PART}{role}.", f"options of quant for {role}") for role in ROLES)
+        yield from ((f"{PER_PART}{role}.", f"options of quant for {role}") for role in (*ROLES, *parts))
     elif level:
         yield from ((f"{key.name}=", key.means.meaning) for key in _of(level))
     else:
@@ -114,7 +126,7 @@ def _title(group: str) -> str:
 
 
 def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The flags of a verb, its own verbs, and the names of sweeps where it takes one."""
+    """The flags of a verb, its own verbs, and the names of sweeps and the keys of cells where it takes one."""
     import typer
 
     from blip2sweep.cli import app
@@ -128,14 +140,24 @@ def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator
         yield from ((f"{flag} ", getattr(parameter, "help", "") or "") for flag in parameter.opts if flag[0] == "-")
         shown = f"{parameter.name} {getattr(parameter, 'metavar', None)}".upper()
         if parameter.param_type_name == "argument" and "SWEEP" in shown:
-            yield from ((f"{name} ", "") for name in _sweeps(before))
+            yield from ((f"{path.parent.name} ", "") for path in _sweeps(before))
+        if parameter.param_type_name == "argument" and "KEY" in shown:
+            yield from ((f"{key} ", "") for key in sorted({key for path in _sweeps(before) for key in _keys(path)}))
 
 
-def _sweeps(before: Sequence[str]) -> list[str]:
-    """The names of the sweeps of the output folder that the words, the environment or nobody names."""
+def _sweeps(before: Sequence[str]) -> list[Path]:
+    """The files of the sweeps of the output folder that the words, the environment or nobody names."""
     given = [b for a, b in itertools.pairwise(before) if a == "--output-dir"]
     output_dir = given[-1] if given else os.environ.get("BLIP2SWEEP_OUTPUT_DIR", "outputs")
-    return sorted(path.parent.name for path in Path(output_dir).glob("sweeps/*/sweep.json"))
+    return sorted(Path(output_dir).glob("sweeps/*/sweep.json"))
+
+
+def _keys(path: Path) -> list[str]:
+    """The keys of a sweep's cells; none of a file that is no sweep's."""
+    try:
+        return [str(key) for key in json.loads(path.read_text(encoding="utf-8"))["keys"] if key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 # ---- scripts

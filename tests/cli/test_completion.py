@@ -34,6 +34,9 @@ def words(line: str) -> list[str]:
         ("blip2sweep hydra.launcher.mem_g", ["hydra.launcher.mem_gb="]),
         ("blip2sweep per_part.vision.group", ["per_part.vision.group_size="]),
         ("blip2sweep per_part.language.strategy=t", ["per_part.language.strategy=tensor"]),
+        ("blip2sweep -m part=v", ["part=vision", "part=vit"]),
+        ("blip2sweep -m model=llava-1.5-7b part=c", ["part=connector"]),
+        ("blip2sweep per_part.qf", ["per_part.qformer."]),
         ("blip2sweep --ver", ["--version "]),
         ("blip2sweep --cfg j", ["job "]),
         ("blip2sweep -sc install=z", ["install=zsh "]),
@@ -64,6 +67,9 @@ def test_choices_of_a_users_own_and_names_of_sweeps(tmp_path: Path, monkeypatch:
         (tmp_path / "out" / "sweeps" / name / "sweep.json").touch()
     assert words(f"blip2sweep status --output-dir {tmp_path}/out f") == ["first "]
     monkeypatch.setenv("BLIP2SWEEP_OUTPUT_DIR", str(tmp_path / "out"))
+    (tmp_path / "out" / "sweeps" / "first" / "sweep.json").write_text('{"keys": ["49e823001112", null, "0a"]}')
+    assert words("blip2sweep logs 4") == ["49e823001112 "]
+    assert words("blip2sweep forget 0") == ["0a "]
     for verb in ("table", "report", "retry", "forget", "recommend"):
         assert words(f"blip2sweep {verb} s") == ["second "], verb
 
