@@ -153,15 +153,15 @@ def load_samples(
 
 
 def report(
-    sweep: str | None = None,
+    sweep: str | Sequence[str] | None = None,
     output_dir: str | Path | None = None,
     path: str | Path | None = None,
     all_cells: bool = False,
 ) -> Path:
-    """Write the HTML page of a sweep, its CSVs beside it.
+    """Write the HTML page of a sweep, or of two side by side, its CSVs beside it.
 
     Args:
-        sweep: The sweep's name; None: the newest of several cells.
+        sweep: The sweep's name, or those of two sweeps or models; None: the newest of several cells.
         output_dir: Where results are; None: `$BLIP2SWEEP_OUTPUT_DIR`, else `outputs`.
         path: The page's file; None: `report.html` in the sweep's folder.
         all_cells: Every cell of the folder in place of a sweep's.

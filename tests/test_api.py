@@ -146,6 +146,11 @@ def test_a_page(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     assert blip2sweep.report("s", folder) == folder / "sweeps" / "s" / "report.html"
     page = blip2sweep.report(output_dir=folder, path=tmp_path / "mine.html", all_cells=True)
     assert page.read_text().startswith("<!doctype html>")
+    assert blip2sweep.report(["s"], folder) == folder / "sweeps" / "s" / "report.html"
+    with pytest.raises(UserError, match="report s s --all: two are put side by side"):
+        blip2sweep.report(["s", "s"], folder, all_cells=True)
+    with pytest.raises(UserError, match="report s s: the same name twice"):
+        blip2sweep.report(["s", "s"], folder)
 
 
 def test_bad_results_are_named(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:

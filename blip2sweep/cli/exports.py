@@ -1,4 +1,4 @@
-"""The verb that hands a model out. No logic here: it reads its arguments and calls a library function."""
+"""The verbs that hand a model out. No logic here: each reads its arguments and calls a library function."""
 
 from __future__ import annotations
 
@@ -9,6 +9,29 @@ import typer
 
 from blip2sweep.cli.running import DEFAULT, OutputDir
 from blip2sweep.console.printing import say
+
+
+def quantize(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="A cell's key, or its beginning; a recipe file; or one cell as overrides."),
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="A new folder for the checkpoint.")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Write one cell's compressed model, quantized, pruned or sparse, as a safetensors checkpoint, with its recipe.
+
+    Its numbers are not packed: any program that loads the original loads it. `export` writes the packed bits.
+
+    \b
+      blip2sweep quantize 49e82300 --to out
+      blip2sweep quantize recommended.yaml --to out
+      blip2sweep quantize part=language quant=gptq quant.bits=4 --to out
+    """
+    from blip2sweep.commands.quantize import run_quantize
+
+    say(*run_quantize(words or [], to, config_dir, output_dir))
 
 
 def export(

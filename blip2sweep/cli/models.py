@@ -1,4 +1,4 @@
-"""The verb about models. No logic here: each reads its arguments and calls a library function."""
+"""The verbs about models. No logic here: each reads its arguments and calls a library function."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from blip2sweep.cli.running import DEFAULT, OutputDir
 from blip2sweep.console.printing import say, say_text
 
 model = typer.Typer(
@@ -46,3 +47,22 @@ def add(
     from blip2sweep.commands.model import add as run
 
     say_text(run(folder, config_dir, name, allow_partial))
+
+
+def influence(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="A cell, such as model=blip2-opt-2.7b task=coco_caption.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with models and tasks of your own.")] = None,
+    output_dir: OutputDir = DEFAULT,
+) -> None:
+    """Say how much each block turns what passes through it; drop_blocks=part:2@influence chooses by it.
+
+    It is measured on the calibration samples, on a GPU where there is one, and kept in the output folder. A sweep that
+    asks for it measures it while it is planned; this measures it ahead, on another machine.
+    """
+    from blip2sweep.commands.influence import print_influence
+    from blip2sweep.config.standalone import compose_cell
+
+    config = compose_cell(overrides or [], config_dir, {"output_dir": str(output_dir)})
+    say(*print_influence(config))

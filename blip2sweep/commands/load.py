@@ -10,9 +10,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from blip2sweep.commands.api import fresh
-from blip2sweep.commands.report import report
+from blip2sweep.commands.report import check_asked, report
 from blip2sweep.console.printing import tell
 from blip2sweep.errors import UserError
+from blip2sweep.reporting.pair import load_pair
 from blip2sweep.reporting.sources import load_sources
 from blip2sweep.results.latest import up_to_date
 from blip2sweep.results.sample_parts import SHOWN
@@ -66,10 +67,16 @@ def _full(key: object, cells: pd.Series) -> str:
     return str(found[0])
 
 
-def page(sweep: str | None, output_dir: Folder, path: str | Path | None, all_cells: bool) -> Path:
-    """Write the page of a sweep, or of all cells. Returns its path."""
+def page(sweep: str | Sequence[str] | None, output_dir: Folder, path: str | Path | None, all_cells: bool) -> Path:
+    """Write the page of a sweep, of two side by side, or of all cells. Returns its path."""
     fresh()
-    sources = load_sources(folder_of(output_dir), sweep, all_cells)
+    folder = folder_of(output_dir)
+    names = [sweep] if isinstance(sweep, str) else [*(sweep or ())]
+    if len(names) > 1:
+        check_asked(names, None, all_cells)
+    sources = (
+        load_pair(folder, names, {}) if len(names) > 1 else load_sources(folder, next(iter(names), None), all_cells)
+    )
     to = None if path is None else Path(path)
     report(sources, to, png=False, pdf=False)
     return to or sources.page

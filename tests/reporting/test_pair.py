@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import blip2sweep as api
 from blip2sweep.analysis import difference
 from blip2sweep.analysis.draws import load_draws
 from blip2sweep.commands.report import check_asked, report
@@ -37,6 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(out, [[entry(f"vit:{i}:all", 3)] for i in range(2)], name="blocks", n=60)
     build(out, [whole(["vit"], 4)], name="fewer", n=20, made_from=source(n=20))
     return out
+
+
+def test_python_writes_the_page_of_two(folder: Path) -> None:
+    page = api.report(["old", "new"], folder)
+    assert page == folder / "report-old-and-new.html"
+    assert "old and new side by side" in page.read_text(encoding="utf-8")
 
 
 def test_differences_are_paired_where_both_have_one_baseline(folder: Path) -> None:
