@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.frontier import ALL, frontier
 from blip2sweep.analysis.recipes import entries, text_of
@@ -49,13 +51,18 @@ def shipped(source: Source) -> list[Shipped]:
     """
     if source.draws is None or not {"model_bytes", "compression_ratio"} <= {*source.cells}:
         return []
-    own = source.cells[[origin == "" for origin in origins(source.cells)]]
+    own = own_cells(source)
     if own.loc[own["part"] != "none", "model_bytes"].isna().all():
         return []
     found = frontier(own.assign(setting=ALL), source.metric, source.draws, "model_bytes")
     found = found[found["held_out"].astype(bool) & (found["low"].astype(float) <= 0)].head(MOST)
     rows = own.assign(_back_end=back_end_names(own)).drop_duplicates("key").set_index("key", drop=False)
     return [_shipped(source, rows.loc[str(one["key"])].to_dict(), one) for one in found.to_dict("records")]
+
+
+def own_cells(source: Source) -> pd.DataFrame:
+    """The cells that were run here. Of what others ran there is nothing here to ship."""
+    return source.cells[[origin == "" for origin in origins(source.cells)]]
 
 
 def _shipped(source: Source, row: Row, found: Row) -> Shipped:
@@ -72,9 +79,10 @@ def _shipped(source: Source, row: Row, found: Row) -> Shipped:
 
 
 def ship_table(sources: Sequence[Source]) -> str:
-    """HTML of what to ship, of one back end or of several beside each other; nothing without outputs."""
+    """HTML of what to ship, of one back end or of several beside each other; nothing without outputs of cells that were
+    run here."""
     rows = [(source, one) for source in sources for one in shipped(source)]
-    if all(source.draws is None for source in sources):
+    if all(source.draws is None or (own_cells(source)["part"] == "none").all() for source in sources):
         return ""
     head = '<h3 class="ship">What to ship</h3>'
     if not rows:

@@ -110,6 +110,7 @@ def test_imported_rows_are_not_shipped(chosen: Selection) -> None:
     marked = chosen.table.assign(imported="predictions")
     source = Selection(chosen.output_dir, None, marked, [], {}).of_back_end("openvino")
     assert shipped(source) == []
+    assert ship_table([source]) == ""  # nor is it said that none of them is good enough
 
 
 def test_a_command_that_carries_on_has_the_back_end_of_its_rows(chosen: Selection) -> None:
