@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from blip2sweep.console.printing import joined, prepare, say
 from blip2sweep.hydra_app import run_hydra
@@ -90,6 +92,19 @@ def checked(words: Sequence[str]) -> Sequence[str]:
 
     if words and words[0].isalpha() and words[0] not in NOT_HERE and not "".join(words[1:2]).startswith("="):
         raise UserError(f"{words[0]}: no verb and no key=value; {nearest(words[0], ['plan', *VERBS])}")
+    return refuse_late_verb(words)
+
+
+def refuse_late_verb(words: Sequence[str]) -> Sequence[str]:
+    """The words. Raises UserError where flags stand before a verb, which is then no word that Hydra knows."""
+    from blip2sweep.errors import UserError
+
+    for before, word in pairwise(words):
+        if "=" in before:
+            break
+        if word in ("plan", *VERBS) and not before.startswith("-"):  # a flag's value may be called like a verb
+            rest = [w for w in words if w != word]
+            raise UserError(f"{word}: a verb comes first; right: blip2sweep {shlex.join([word, *rest])}")
     return words
 
 

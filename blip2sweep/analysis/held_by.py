@@ -80,6 +80,11 @@ def forms_of(backend: str) -> tuple[str, ...]:
     return (OWN[backend],) if backend in OWN else USUAL
 
 
+def back_end_of(form: str) -> str:
+    """The back end that runs a format; torch's cells stand for the others."""
+    return next((backend for backend, own in OWN.items() if own == form), "torch")
+
+
 def left_out(name: str, cells: pd.DataFrame, refused: dict[str, list[str]]) -> str | None:
     """One line on the cells that a format cannot hold, with the reasons by how many have them; None where there is none.
 

@@ -95,7 +95,7 @@ def recommend(
     guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop, held)
     guessed = [c for c in guessed if not _was_run(c, known)]
     if refusals and not guessed and not any(c.entries and c.within for c in known):
-        raise _refused(known, refusals[0])
+        raise _refused(known, measured_cells, refusals[0])
     if not known and not guessed:
         raise UserError("no cell is small enough, and no recipe can be predicted; right: a larger size, or more cells")
     best = _best([*known, *guessed], max_drop)
@@ -103,12 +103,20 @@ def recommend(
     return replace(best, instead=_instead(best, known, guessed, max_drop), unpredicted=why)
 
 
-def _refused(known: Sequence[Choice], why: UserError) -> UserError:
-    """Why nothing is recommended where no cell that was run keeps the budget, and nothing is predicted."""
+def _refused(known: Sequence[Choice], run: Sequence[Choice], why: UserError) -> UserError:
+    """Why nothing is recommended where no cell that was run keeps the budget, and nothing is predicted.
+
+    known: the cells that are small enough. run: all.
+    """
     least = min((c for c in known if c.entries), key=lambda c: c.judged, default=None)
-    if least is None:
+    small = min((c for c in run if c.entries), key=lambda c: c.model_bytes, default=None)
+    if least is None and small is None:
         return why
-    return UserError(f"no cell that was run keeps the budget (cell {least.key} loses {least.judged:.2%}), and {why}")
+    if least is None and small is not None:
+        what = f"the smallest, {small.key}, has {small.model_bytes:,} bytes"
+    elif least is not None:
+        what = f"cell {least.key} loses {least.judged:.2%} on the images that choose"
+    return UserError(f"no cell that was run keeps the budget ({what}), and {why}")
 
 
 def _timed(known: Sequence[Choice], fast: pd.DataFrame, max_bytes: int | None, max_drop: float | None) -> Choice:

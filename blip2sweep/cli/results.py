@@ -199,10 +199,10 @@ def recommend(
 ) -> None:
     """The best recipe under a budget: chosen on one half of the images, reported on the other."""
     from blip2sweep.commands.budget import Budget
-    from blip2sweep.commands.recommend import run_recommend
-    from blip2sweep.reporting.source import load_source, narrowing
+    from blip2sweep.commands.recommend import run_recommend, source_for
+    from blip2sweep.reporting.source import narrowing
 
-    source = load_source(output_dir, sweep, all_cells, narrowing(model, task, only or []))
+    source = source_for(output_dir, sweep, all_cells, narrowing(model, task, only or []), form)
     lines = run_recommend(source, Budget(max_bytes, max_drop, ratio, latency), out, verify, form)
     say(*source.meant, *lines)
 

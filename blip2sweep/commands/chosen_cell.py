@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
+from blip2sweep import outside
 from blip2sweep.commands import made_with
 from blip2sweep.config.standalone import compose_cell
 from blip2sweep.console.quoting import KEY, override
@@ -46,6 +47,7 @@ def chosen_cell(verb: str, words: Sequence[str], config_dir: Path | None, output
     _check(verb, bare, overrides)
     if bare and not _is_file(bare[0]):
         job = job_of_key(output_dir, bare[0])
+        outside.take(job.get("outside", {}))
         settings = Settings(cache="disk", cache_dir=str(output_dir / "cache"))
         return Chosen(job, settings, (job["key"],), _measured(job), row=has_row(output_dir, job["key"]))
     source = _source(bare[0]) if bare else {}

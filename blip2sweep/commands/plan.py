@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.pack import CellJob
 
 NUMBER = re.compile(r"\d+")
+ONE_LINE = 100_000  # in a pipe a cell is one line, for grep
 FIRST, LAST = 32, 8  # cells that a plan of more lists
 PLAN_SECONDS = 20.0  # that a plan waits for Slurm: without slurm.conf its commands try for a minute
 
@@ -62,6 +64,8 @@ def shared_overrides(plan: Plan) -> list[str]:
 def describe(plan: Plan, every: bool = False) -> None:
     """Print the cells, what each means, and what is skipped and why. every: also the cells in the middle of many."""
     screen = console(soft_wrap=True)
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = ONE_LINE
     shared = shared_overrides(plan)
     if shared:
         say(f"every cell that is asked for: {' '.join(shared)}")

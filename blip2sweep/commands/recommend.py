@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.held_by import HeldBy, holds_nothing, left_out
+from blip2sweep.analysis.held_by import HeldBy, back_end_of, format_named, holds_nothing, left_out
 from blip2sweep.analysis.recipes import calibrates
 from blip2sweep.analysis.recommend import Choice, recommend
 from blip2sweep.commands import made_with
@@ -32,9 +32,27 @@ from blip2sweep.console.quoting import override
 from blip2sweep.console.remarks import many
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.files import write_atomic
-from blip2sweep.reporting.export_line import export_line, held_by
+from blip2sweep.reporting.back_ends import back_end_names
+from blip2sweep.reporting.export_line import TORCH, export_line, held_by
 from blip2sweep.reporting.rerun import context
-from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.source import Source, select
+
+
+def source_for(
+    output_dir: Path, sweep: str | None, all_cells: bool, only: dict[str, str | None], form: str | None
+) -> Source:
+    """The cells to choose among. Of several back ends those of the one that runs the format, else torch's.
+
+    form: of `--for`. Raises UserError as `load_source` does.
+    """
+    found = select(output_dir, sweep, all_cells, only)
+    names = back_end_names(found.table)
+    if form is None or only.get("backend") is not None or len(set(names)) < 2:
+        return found.source()
+    wanted = back_end_of(format_named(form)[0])
+    own = [n for n in dict.fromkeys(names) if n.partition(" ")[0] in (wanted, TORCH)]
+    own.sort(key=lambda n: n.partition(" ")[0] != wanted)
+    return found.of_back_end(own[0]) if own else found.source()
 
 
 def run_recommend(

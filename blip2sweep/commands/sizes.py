@@ -28,10 +28,10 @@ def original(job: CellJob) -> Original:
 
 
 def original_line(job: CellJob) -> str:
-    """`original: 2,046,984 bytes on disk, 4,020,224 as it is stored (model_bytes of the baseline's row)`."""
+    """`original: 2,046,984 bytes on disk, 4,020,224 as it is loaded (model_bytes of the baseline's row)`."""
     found = original(job)
     return (
-        f"original: {found.disk:,} bytes on disk, {found.stored:,} as it is stored (model_bytes of the baseline's row)"
+        f"original: {found.disk:,} bytes on disk, {found.stored:,} as it is loaded (model_bytes of the baseline's row)"
     )
 
 

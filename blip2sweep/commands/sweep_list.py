@@ -59,13 +59,17 @@ def forgotten(output_dir: Path) -> str:
 def listed(output_dir: Path) -> list[Listed]:
     """The sweeps of a folder, the oldest first. The queue is asked about those alone that have cells without a result."""
     ledger = Ledger(output_dir, brief=True).refresh()
-    return [_listed(output_dir, sweep, ledger) for sweep in list_sweeps(output_dir)]
+    hidden = {key for act in acts(output_dir) for key in act.keys}
+    return [_listed(output_dir, sweep, ledger, hidden) for sweep in list_sweeps(output_dir)]
 
 
-def _listed(output_dir: Path, sweep: Sweep, ledger: Ledger) -> Listed:
+def _listed(output_dir: Path, sweep: Sweep, ledger: Ledger, hidden: set[str]) -> Listed:
+    """hidden: the cells that were forgotten, which the ledger does not have any more."""
+    gone = sum(key in hidden and not sweep.done(ledger, key) for key in sweep.keys)
     done = all(sweep.done(ledger, key) for key in sweep.keys)
     counts = sweep_status(output_dir, sweep, ledger, SETTLED if done else None).counts
-    states = {state: counts[state] for state in STATES if counts[state]}
+    left = {state: counts[state] - (gone if state == "lost" else 0) for state in STATES}
+    states = {state: n for state, n in {**left, "forgotten": gone}.items() if n > 0}
     return Listed(name=sweep.name, created=sweep.created, cells=len(sweep.keys), states=states, command=sweep.command)
 
 

@@ -119,6 +119,8 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
             raise UserError(
                 f"{override.input_line}: a list, and a cell has one value; right: -m {key}={inner} for a sweep"
             )
+        if key == "output_dir" and not str(override.value() or "").strip():
+            raise UserError(f"{override.input_line}: no folder; right: output_dir=FOLDER, or leave it out")
         if key in GROUPS:
             _refuse_null(override)
             if options and not isinstance(override.value(), Glob):

@@ -97,10 +97,10 @@ def _row(row: Row, sizes: Sizes) -> tuple[str, ...]:
 
 
 def price_of(row: Row, sizes: Sizes) -> str:
-    """The price of a step: `0.097`, or `free within ±0.012` where the loss is not significant."""
+    """The price of a step: `0.097`, or `no loss known, within ±0.012` where it is not significant."""
     low, high, price = (number(row, c) for c in ("low", "high", "price"))
     if low <= 0 <= high:
-        return f"free within ±{max(abs(low), abs(high)):.3f}"
+        return f"no loss known, within ±{max(abs(low), abs(high)):.3f}"
     return "" if math.isnan(price) else _signed(price * sizes.per)
 
 
@@ -201,7 +201,9 @@ def _prices_of(output_dir: Path, table: pd.DataFrame, command: str) -> list[str]
     settings = list(dict.fromkeys(found["setting"]))
     first = found[found["setting"].isin(settings[:1])]
     lines = price_lines(Source(output_dir, "", output_dir, table, cells, metric, None, command), first, cells)
-    more = f"  the same with {', '.join(settings[1:])}: blip2sweep report" if len(settings) > 1 else ""
+    folder = [] if str(output_dir) == "outputs" else ["--output-dir", str(output_dir)]
+    page = shlex.join(["blip2sweep", "report", *folder])
+    more = f"  the same with {', '.join(settings[1:])}: {page}" if len(settings) > 1 else ""
     return [*lines, *([more] if more else [])]
 
 

@@ -90,6 +90,9 @@ def test_a_forgotten_cell_is_in_no_table_and_comes_back_as_it_was(outputs: Path)
     assert key not in sampled(outputs)
     assert set(rows(outputs).index) == set(table.index) - {key}
     assert before.items() <= on_disk(outputs).items()
+    assert [one["states"] for one in listed(outputs) if one["name"] == "first"] == [
+        {"done": 3, "failed": 1, "forgotten": 1}
+    ]
     assert forget(outputs, None, undo=True) == ["1 cell back, 1 with a result; nothing was computed"]
     pd.testing.assert_frame_equal(rows(outputs), table)
     assert key in sampled(outputs)

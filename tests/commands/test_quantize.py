@@ -69,7 +69,7 @@ def test_a_key_and_a_recipe_file_make_the_same_checkpoint_with_the_modes_of_the_
     assert told[0] == "wrote a: llm:all:all=rtn4/channel"
     assert told[1] == f"on disk: {size:,} bytes of weights, whose numbers are not packed, and {rest:,} of other files"
     assert told[2] == f"packed: {row['model_bytes']:,.0f} bytes, as model_bytes of its row"
-    assert told[3].startswith(f"original: {plain:,} bytes on disk, {base['model_bytes']:,.0f} as it is stored")
+    assert told[3].startswith(f"original: {plain:,} bytes on disk, {base['model_bytes']:,.0f} as it is loaded")
     assert told[-1] == f"its packed bits: blip2sweep export {row['key']} --to compressed-tensors a-compressed-tensors"
     ran = blip2sweep(*shlex.split(told[-1].partition("blip2sweep ")[2]), cwd=tmp_path)
     assert ran.code == 0, ran

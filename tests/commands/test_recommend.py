@@ -256,6 +256,7 @@ def test_a_budget_that_nothing_keeps_names_the_original(few: Source, planted: So
     with pytest.raises(UserError, match=rf"has at most 10 bytes; .*; the original: {size:,} bytes"):
         told(planted, Budget("10"), tmp_path)
     with pytest.raises(
-        UserError, match=r"no cell that was run keeps the budget \(cell \w{12} loses \d+\.\d\d%\), and too few cells"
+        UserError,
+        match=r"no cell that was run keeps the budget \(cell \w{12} loses \d+\.\d\d% on the images that choose\), and too few cells",
     ):
         told(few, Budget("40%", "1%"), tmp_path)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from blip2sweep.commands import recommend
 from blip2sweep.reporting.back_ends import back_end_names, origins
 from blip2sweep.reporting.comparison import compare
 from blip2sweep.reporting.figures import figures
@@ -104,6 +105,17 @@ def test_times_are_compared_on_their_own_device(chosen: Selection) -> None:
     found = next(f.data for f in figures(source) if f.name == "frontier")
     timed = found[found["by"] == "latency_ms_median"]
     assert {s.rpartition(" on ")[2] for s in timed["setting"]} == {"a CPU", "another"}
+
+
+@pytest.mark.parametrize(
+    ("form", "backend"), [("openvino", "openvino"), ("onnx", "torch"), ("compressed-tensors", "torch")]
+)
+def test_a_format_chooses_among_the_cells_of_its_back_end(
+    chosen: Selection, monkeypatch: pytest.MonkeyPatch, form: str, backend: str
+) -> None:
+    monkeypatch.setattr(recommend, "select", lambda *_: chosen)
+    source = recommend.source_for(chosen.output_dir, None, False, {}, form)
+    assert {b.partition(" ")[0] for b in source.cells["backend"]} == {backend}
 
 
 def test_imported_rows_are_not_shipped(chosen: Selection) -> None:

@@ -49,7 +49,7 @@ def test_a_row_says_loss_interval_size_and_price(mixed: Source) -> None:
     assert told[1].split("  ")[-1] == "per 100 kB"
     vit = next(t for t in told if "vit      8 → 4" in t or "vit   8 → 4" in t)
     assert vit.count("[") == 1
-    assert any("8 → none" in t and "free within ±0.0" in t for t in told)
+    assert any("8 → none" in t and "no loss known, within ±0.0" in t for t in told)
     assert any(t.startswith("  the ladder from full precision with rtn/channel") and "→" in t for t in told)
 
 

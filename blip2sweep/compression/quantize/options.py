@@ -164,7 +164,9 @@ def _strategy(option: Option | None, method: Method) -> str:
     if option is None:
         return method.strategies[0]
     if option.value not in method.strategies:
-        raise UserError(f"{_name(option)}: {method.name} takes {' or '.join(method.strategies)}")
+        takes = " or ".join(method.strategies)
+        right = f"right: {option.origin}={method.strategies[0]}, or another method"
+        raise UserError(f"{_name(option)}: {method.name} takes {takes}; {right}")
     return str(option.value)
 
 

@@ -69,7 +69,12 @@ def from_entry(entry: Mapping[str, object]) -> Scheme:
         activations = {"num_bits" if k == "bits" else k: v for k, v in inputs.items()} if inputs else None
         typed = {"type": METHODS[str(entry["method"])].type, **numbered}
         return Scheme.from_dict({"weights": typed, "input_activations": activations})
-    except (TypeError, KeyError) as error:
+    except KeyError as error:
+        if error.args == (entry.get("method"),):
+            right = "right: --config-dir with the folder it comes from"
+            raise UserError(f"method {error.args[0]}: not known here; {right}") from error
+        raise UserError(f"recipe entry {dict(entry)}: {error}") from error
+    except TypeError as error:
         raise UserError(f"recipe entry {dict(entry)}: {error}") from error
 
 

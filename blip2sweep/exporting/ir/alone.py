@@ -69,7 +69,10 @@ def write(language: ov.CompiledModel, pictures: np.ndarray, ids: list[int], most
 
 def opened(path: str | Path) -> Image.Image:
     """A picture as cells read it: turned as its file says, on white where it is transparent."""
-    picture: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    try:
+        picture: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    except OSError as error:
+        sys.exit(f"{path}: no picture that can be read ({error})")
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

@@ -12,10 +12,10 @@ from blip2sweep.models.graphs import Graph
 RUN = """## onnxruntime
 
 ```bash
-python run.py picture.jpg
+python run.py PICTURE ... [--prompt TEXT] [--tokens N]
 ```
 
-`run.py` needs onnxruntime, numpy, pillow and transformers alone.
+A line for each picture. `run.py` needs onnxruntime, numpy, pillow and transformers alone.
 """
 
 

@@ -8,11 +8,12 @@ from blip2sweep.models.graphs import Graph
 
 READS = ["input_ids", "pictures", "is_picture", "attention_mask", "at"]  # of the graphs that run.py can run
 
-RUNNER = '''"""Writes a text for a picture: python run.py PICTURE [PROMPT].
+RUNNER = '''"""Writes a text for each picture: python run.py PICTURE ... [--prompt TEXT] [--tokens N]
 
 It needs onnxruntime, numpy, pillow and transformers alone. The likeliest token is taken each time.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ PICTURE, ENDS = {picture}, {ends}  # tokens
 
 def opened(path):
     """A picture as cells read it: turned as its file says, on white where it is transparent."""
-    picture = ImageOps.exif_transpose(Image.open(path))
+    try:
+        picture = ImageOps.exif_transpose(Image.open(path))
+    except OSError as error:
+        sys.exit(f"{{path}}: no picture that can be read ({{error}})")
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -70,9 +74,15 @@ def write(images, language, processor, picture, prompt="", most=32):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("--prompt", default="")
+    parser.add_argument("--tokens", type=int, default=32)
+    given = parser.parse_args()
     processor = AutoProcessor.from_pretrained(FOLDER)
     graphs = [session(name) for name in IMAGES], session(LANGUAGE)
-    print(write(*graphs, processor, opened(sys.argv[1]), " ".join(sys.argv[2:])))
+    for path in given.pictures:
+        print(write(*graphs, processor, opened(path), given.prompt, given.tokens))
 '''
 
 

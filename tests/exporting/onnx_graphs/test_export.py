@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,14 +19,15 @@ from blip2sweep.wire.pack import Settings
 from tests.checkpoints import fails
 from tests.composing import plan
 
-FRESH = """
-import json, sys
-sys.path.insert(0, ".")
-from run import FOLDER, IMAGES, LANGUAGE, AutoProcessor, opened, session, write
-processor, graphs = AutoProcessor.from_pretrained(FOLDER), ([session(n) for n in IMAGES], session(LANGUAGE))
-assert "blip2sweep" not in sys.modules
-print(json.dumps([write(*graphs, processor, opened(path)) for path in json.loads(sys.argv[1])]))
-"""
+# What README.md says, in a process that cannot import this package.
+FRESH = "import runpy, sys; sys.modules['blip2sweep'] = None; runpy.run_path('run.py', run_name='__main__')"
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", FRESH, *words], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
 @pytest.mark.thorough
@@ -41,13 +41,12 @@ def test_a_folder_writes_the_texts_of_its_cell_in_a_fresh_process(tmp_path: Path
     assert "files as they were written" in checked(tmp_path / "out")
     data = planned_task(job["task"])
     images = [str(data.images[s.image_id]) for s in data.samples]
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, json.dumps(images)], cwd=tmp_path / "out", capture_output=True, text=True, check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run(tmp_path / "out", *images)
     assert done.returncode == 0, done.stderr[-2000:]
     cell = TorchBackend(settings)(job)
-    assert json.loads(done.stdout.splitlines()[-1]) == cell.predictions.text
+    assert done.stdout.splitlines() == cell.predictions.text
+    missing = run(tmp_path / "out", "nope.jpg")
+    assert (missing.returncode, missing.stderr.splitlines()[-1][:29]) == (1, "nope.jpg: no picture that can")
     cut = tmp_path / "out" / "language.onnx.data"
     cut.write_bytes(cut.read_bytes()[:1000])
     with fails("language.onnx.data has 1000 bytes of", "right: the export again"):
