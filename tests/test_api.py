@@ -101,7 +101,9 @@ def test_what_would_run(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
         "part=vit quant.bits=4 quant=rtn,nf4 quant.strategy=channel,group", output_dir=tmp_path / "none"
     )
     assert set(both.skipped.columns) == {"overrides", "reason"}
-    assert both.skipped["reason"].tolist() == ["quant.strategy=channel: nf4 takes group"]
+    assert both.skipped["reason"].tolist() == [
+        "quant.strategy=channel: nf4 takes group; right: quant.strategy=group, or another method"
+    ]
     assert not (tmp_path / "none").exists()
 
 
