@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from blip2sweep.metrics.statistics import METRICS, by_order
+from blip2sweep.metrics.statistics import BUILT_IN, METRICS, by_order
 from blip2sweep.results.columns import SECTIONS, Column
 from blip2sweep.results.sample_rows import FURTHER, SCHEMA
 
@@ -53,7 +53,7 @@ def _row(column: Column) -> str:
 
 def _metrics() -> Iterator[str]:
     """Metrics that a table may be about, and those that detail them; a variant of a rule of scoring is its plain one's."""
-    plain = [name for name, metric in METRICS.items() if not metric.plain]
+    plain = [name for name in METRICS if name in BUILT_IN and not METRICS[name].plain]  # no package's own
     main, lower = by_order(plain), [n for n in sorted(plain) if not METRICS[n].higher_is_better]
     details = [
         n for n in ("bleu_4", "meteor", "rouge_l", "empty_rate", "mean_length", "vqa_accuracy_yes_no") if n in METRICS
