@@ -16,6 +16,7 @@ from blip2sweep.compression.quantize import METHODS, activations, installed, rtn
 from blip2sweep.compression.quantize.activations import InputQuantizer
 from blip2sweep.compression.quantize.codes import dequantize
 from blip2sweep.compression.quantize.scheme import Activations, Weights
+from blip2sweep.compression.quantize.step import from_entry
 from blip2sweep.errors import UserError
 from tests.composing import plan
 from tests.compression.quantize.test_methods import tensors
@@ -309,3 +310,8 @@ def test_knobs_that_are_not_used_do_not_make_another_cell() -> None:
     assert same.keys[0] == same.keys[2]
     assert same.keys[1] != same.keys[3]
     assert plan("quant=rtn,gptq", "part=vit", "quant.act_order=true").keys[0] == plan("part=vit").keys[0]
+
+
+def test_a_row_of_a_method_that_is_not_here_says_so() -> None:
+    with pytest.raises(UserError, match="method ternary: not known here; right: --config-dir"):
+        from_entry({"method": "ternary", "bits": 4, "strategy": "channel"})
