@@ -88,9 +88,11 @@ def run_verb(app: Callable[..., object], words: Sequence[str]) -> None:
 def checked(words: Sequence[str]) -> Sequence[str]:
     """Words that are no override and no flag, before Hydra speaks of a parser."""
     from blip2sweep.config.hints import NOT_HERE
+    from blip2sweep.config.schema import known_keys
     from blip2sweep.errors import UserError, nearest
 
-    if words and words[0].isalpha() and words[0] not in NOT_HERE and not "".join(words[1:2]).startswith("="):
+    loose = words and words[0].isalpha() and words[0] not in NOT_HERE and not "".join(words[1:2]).startswith("=")
+    if loose and words[0] not in known_keys():
         raise UserError(f"{words[0]}: no verb and no key=value; {nearest(words[0], ['plan', *VERBS])}")
     return refuse_late_verb(words)
 

@@ -13,13 +13,12 @@ import pandas as pd
 
 from blip2sweep.analysis.knapsack import Problem
 from blip2sweep.errors import UserError, nearest
-from blip2sweep.exporting import FORMATS, OWN, format_of
+from blip2sweep.exporting import FORMATS, OWN, SERVED, format_of
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand
 from blip2sweep.wire.model_section import ModelSection
 
-PURPOSES = {"vllm": "compressed-tensors"}  # {who serves: the format that it reads}
 USUAL = ("compressed-tensors", "openvino", "onnx", "torchao", "bitsandbytes")  # tried in turn where none is asked for
 MOST_REASONS = 4
 CHECKPOINT = "_checkpoint"  # the end of the method's name in rows of checkpoints that others quantized
@@ -68,10 +67,10 @@ class HeldBy:
 
 def format_named(name: str) -> tuple[str, str | None]:
     """(format, purpose) of `--for`, which names a format or who serves one. Raises UserError for neither."""
-    if name in PURPOSES:
-        return PURPOSES[name], name
+    if name in SERVED:
+        return SERVED[name], name
     if name not in FORMATS:
-        raise UserError(f"--for {name}: no such format; {nearest(name, [*FORMATS, *PURPOSES])}")
+        raise UserError(f"--for {name}: no such format; {nearest(name, [*FORMATS, *SERVED])}")
     return name, None
 
 

@@ -28,6 +28,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
 FILES = ("--output-dir", "--config-dir", "-cd", "--config-name", "-cn", "--rerun")
 OF_FILES = ("recipe_file", "output_dir", "model.path", "model.original", "task.data_dir")
 PER_PART = "per_part."
+TAKEN_AWAY = ("quantize", "export")  # verbs that take a key or overrides as one list of words
 DEFAULT_MODEL = "tiny"
 
 
@@ -47,7 +48,7 @@ def _without_program(words: Sequence[str]) -> Sequence[str]:
 def _found(before: Sequence[str], current: str, verbs: Sequence[str]) -> Iterator[tuple[str, str]]:
     last = before[-1] if before else ""
     if before and before[0] in verbs and before[0] != "plan":
-        yield from _of_verb(before[0], before[1:], before)
+        yield from _of_verb(before[0], before[1:], before, current)
     elif set(before) & {"--help", "-h"}:
         yield from ((f"{name} ", topic.title) for name, topic in TOPICS.items())
         yield from ((f"{name} ", key.means.meaning) for name, key in keys().items())
@@ -125,7 +126,7 @@ def _title(group: str) -> str:
 # ---- verbs
 
 
-def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _of_verb(verb: str, after: Sequence[str], before: Sequence[str], current: str) -> Iterator[tuple[str, str]]:
     """The flags of a verb, its own verbs, and the names of sweeps and the keys of cells where it takes one."""
     import typer
 
@@ -136,13 +137,32 @@ def _of_verb(verb: str, after: Sequence[str], before: Sequence[str]) -> Iterator
     if inner and not after:
         yield from ((f"{name} ", "") for name in inner)
     command = inner.get(after[0], command) if after else command
+    if after and (listed := _of_flag(verb, after[-1])):
+        yield from ((f"{word} ", "") for word in listed)
+        return
+    if verb in TAKEN_AWAY and current[:1] != "-":
+        yield from _overrides(current, groups(*_folders(before)), _parts(before))
     for parameter in command.params:
         yield from ((f"{flag} ", getattr(parameter, "help", "") or "") for flag in parameter.opts if flag[0] == "-")
         shown = f"{parameter.name} {getattr(parameter, 'metavar', None)}".upper()
         if parameter.param_type_name == "argument" and "SWEEP" in shown:
             yield from ((f"{path.parent.name} ", "") for path in _sweeps(before))
-        if parameter.param_type_name == "argument" and "KEY" in shown:
+        if parameter.param_type_name == "argument" and ("KEY" in shown or verb in TAKEN_AWAY):
             yield from ((f"{key} ", "") for key in sorted({key for path in _sweeps(before) for key in _keys(path)}))
+
+
+def _of_flag(verb: str, flag: str) -> Iterable[str]:
+    """The words that may follow a flag of a verb; none where they are a file, a number or a name."""
+    if verb == "table" and flag in ("--format", "-f"):
+        from blip2sweep.reporting.table_asked import FORMATS as OF_TABLES
+
+        return OF_TABLES
+    if flag in ("--for", "--to"):
+        from blip2sweep.exporting import FORMATS, SERVED
+
+        found = {"recommend --for": [*FORMATS, *SERVED], "export --for": SERVED, "export --to": FORMATS}
+        return found.get(f"{verb} {flag}", ())
+    return ("rich", "json") if flag in ("--format", "-f") else ()
 
 
 def _sweeps(before: Sequence[str]) -> list[Path]:

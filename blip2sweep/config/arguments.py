@@ -9,6 +9,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 
 from blip2sweep.config.hints import flag_for_key, refuse_loose
+from blip2sweep.config.keys import launcher_defaults
 from blip2sweep.config.overrides import OVERRIDE, check_keys, normalise, parse
 from blip2sweep.config.schema import known_keys
 from blip2sweep.console.quoting import keys_override, path_override
@@ -37,8 +38,8 @@ def arguments(words: Sequence[str]) -> list[str]:
         else:
             typed.append(word)
             overrides.append(normalise(no_loose_comma(word)))
-    flag_for_key(flags, known_keys(), words)
-    refuse_loose(typed)
+    flag_for_key(flags, {*known_keys(), *launcher_defaults()}, words)
+    refuse_loose(typed, known_keys())
     overrides += [keys_override(again)] if again else []
     parsed = parse([o for o in overrides if OVERRIDE.match(o) and "=" in o])
     check_keys(parsed)

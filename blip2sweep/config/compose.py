@@ -23,7 +23,7 @@ from blip2sweep import outside
 from blip2sweep.canonical import canonical_json
 from blip2sweep.config.experiment import Alike, check_hydra_of, check_model_of, named
 from blip2sweep.config.grid import Job
-from blip2sweep.config.overrides import check_keys, explain, parse
+from blip2sweep.config.overrides import check_keys, explain, parse, refuse_options_of_none
 from blip2sweep.config.schema import GROUPS, OPEN
 from blip2sweep.console.quoting import override
 from blip2sweep.errors import UserError
@@ -33,6 +33,7 @@ from blip2sweep.models.shipped import shipped_models
 from blip2sweep.wire.model_section import ModelSection
 
 Choice = tuple[str, ...]  # overrides that choose from groups
+NOTHING = "quant=none"  # beside it no option of quantization counts, whichever other methods a sweep has
 
 
 class Value(NamedTuple):
@@ -70,8 +71,11 @@ class Composer:
         outside.search(folders(master))
 
     def check(self, arguments: list[str]) -> None:
-        """Raise UserError for an argument that names no key or group, before anything is expanded."""
-        check_keys(parse(arguments), self.options)
+        """Raise UserError for an argument that names no key or group, or that no cell would use, before anything is
+        expanded."""
+        parsed = parse(arguments)
+        check_keys(parsed, self.options)
+        refuse_options_of_none(parsed)
 
     def options(self, group: str) -> list[str]:
         """The choices of a config group, those in its folders as `folder/name`. A file whose name begins with `_` is a piece
@@ -88,7 +92,7 @@ class Composer:
         choice = tuple(o for o in job if self._override(o).key_or_group in GROUPS)
         config = self._base(choice)[1]
         for text in job:
-            if text not in choice:
+            if text not in choice and not (NOTHING in choice and text.startswith("quant.")):
                 path, value = self._value(choice, text)
                 config = _with(config, path, value)
         if experiment := named(choice):
@@ -188,7 +192,7 @@ class Composer:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
             value = OmegaConf.select(config, override.key_or_group)
         except (OmegaConfBaseException, HydraException) as error:
-            raise UserError(f"{override.input_line}: {explain(error)}") from error
+            raise UserError(f"{override.input_line}: {explain(error, override.key_or_group)}") from error
         return Value(path, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
 
 

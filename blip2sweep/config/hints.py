@@ -66,8 +66,9 @@ def _file_of(group: str, name: str) -> tuple[str, str] | None:
     return None if found is None or typed.is_absolute() else (str(found), own)
 
 
-def refuse_loose(words: Sequence[str]) -> None:
-    """Raise UserError for a word without `=` among overrides: a value that a blank tore off, or a word of no meaning."""
+def refuse_loose(words: Sequence[str], keys: Collection[str]) -> None:
+    """Raise UserError for a word without `=` among overrides: a value that a blank tore off, a key without its value, or a
+    word of no meaning."""
     for i, word in enumerate(words):
         before, after = words[i - 1] if i else "", words[i + 1] if i + 1 < len(words) else ""
         if word.startswith("="):
@@ -75,6 +76,10 @@ def refuse_loose(words: Sequence[str]) -> None:
         if "=" not in word and not word.startswith("~"):
             if before.endswith("=") and before.count("=") == 1:
                 _refuse_blank(before[:-1], word)
+            if word in keys and not after.startswith("="):
+                raise UserError(
+                    f"{word}: a key without its value; right: {word}={after if after and '=' not in after else '…'}"
+                )
             if not after.startswith("="):
                 raise UserError(f"{word}: no key=value; right: {NOT_HERE.get(word, 'such as quant.bits=4')}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from functools import cache
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from blip2sweep.config.hints import nearest_key, no_choice
+from blip2sweep.config.keys import keys as every_key
 from blip2sweep.config.schema import GROUPS, OF_THE_COMMAND, OPEN, known_keys, list_keys, text_keys
 from blip2sweep.console.quoting import keys_override, quoted
 from blip2sweep.errors import UserError
@@ -34,6 +36,10 @@ SINGLE = (
 )  # never lists
 LISTS = (".setup", ".teardown", ".srun_args")  # of a launcher
 FREE = ("model.config.", "model.parts.", "model.adapter.", "generation.presets.")
+TYPES = {"converted to Integer": "an integer", "converted to Float": "a number", "a valid bool": "true or false"}
+CONVERTED = re.compile(
+    rf"^(?:Error merging override (?P<key>[^=\s]+)=.*?: )?Value '(?P<value>.*?)' .*?(?P<kind>{'|'.join(TYPES)})"
+)
 V = TypeVar("V")
 
 
@@ -129,6 +135,14 @@ def check_keys(overrides: Iterable[Override], options: Callable[[str], list[str]
             raise UserError(f"{override.input_line}: unknown key '{key}'; {nearest_key(key, keys)}")
 
 
+def refuse_options_of_none(overrides: Sequence[Override]) -> None:
+    """Refuse options of quantization where every cell has quant=none."""
+    chosen = [o for o in overrides if o.key_or_group == "quant"][-1:]
+    option = next((o for o in overrides if o.key_or_group.startswith("quant.")), None)
+    if option and chosen and not isinstance(chosen[0].value(), Glob) and {*map(str, values(chosen[0]))} == {"none"}:
+        raise UserError(f"{option.input_line}: quant=none quantizes nothing; right: leave one of them out")
+
+
 def _is_single(key: str) -> bool:
     return key.startswith(SINGLE) and key not in list_keys()
 
@@ -138,8 +152,16 @@ def _refuse_sweep(override: Override) -> None:
     command has one such setting."""
     if override.is_sweep_override():
         text = str(override.input_line)
+        _refuse_misspelt(text, override.key_or_group)
         right = "one of them" if "/" in override.key_or_group else in_quotes(text)
         raise UserError(f"{text}: several values of one setting; right: {right}")
+
+
+def _refuse_misspelt(text: str, key: str) -> None:
+    """Refuse a key that is nearly one of our launchers'. Another launcher may have keys that we do not know."""
+    known = [name for name in every_key() if name.startswith("hydra.launcher.")]
+    if key not in known and (near := get_close_matches(key, known, n=1, cutoff=0.9)):
+        raise UserError(f"{text}: unknown key '{key}'; did you mean '{near[0]}'?")
 
 
 def _refuse_null(override: Override) -> None:
@@ -155,8 +177,8 @@ def _check_choice(override: Override, options: list[str]) -> None:
             raise UserError(no_choice(override.key_or_group, str(value), options))
 
 
-def explain(error: BaseException) -> str:
-    """The message of an error of Hydra or OmegaConf, in one line."""
+def explain(error: BaseException, key: str | None = None) -> str:
+    """The message of an error of Hydra or OmegaConf, in one line. key: that the error is about, where the caller names it."""
     text = str(error).strip()
     found = re.search(
         r"Could not find '(hydra/\w+|[^'/]+)/([^']+)'.*?Available options[^\n]*:\n(.*?)(?:Config search path|$)",
@@ -171,7 +193,18 @@ def explain(error: BaseException) -> str:
     ):
         return f"{wrong[1]}.yaml: {' '.join(wrong[2].split())} ({wrong[3]}); {_right_of(wrong[3])}"
     lines = [" ".join(str(e).strip().split("\n")[0].split()) for e in (error, error.__cause__) if e is not None]
-    return ": ".join(dict.fromkeys(line.rstrip(":") for line in lines))
+    whole = ": ".join(dict.fromkeys(line.rstrip(":") for line in lines))
+    if typed := CONVERTED.search(whole):
+        told = f"{typed['key']}={typed['value']}: " if typed["key"] else ""
+        return told + _no_such_value(typed["key"] or key or "", TYPES[typed["kind"]])
+    if typed := re.search(r"Could not override '(hydra\.launcher\.[^']+)'.*Key '\w+' is not in struct", whole):
+        return f"{typed[1]}: unknown key; {nearest_key(typed[1], every_key())}"
+    return whole
+
+
+def _no_such_value(key: str, kind: str) -> str:
+    known = every_key().get(key)
+    return f"not {kind}; right: {(known.allowed if known else '') or kind}"
 
 
 def _right_of(key: str) -> str:

@@ -26,6 +26,7 @@ FORMATS: Mapping[str, str] = {
     "bitsandbytes": "blip2sweep.exporting.bitsandbytes",
 }
 OWN: Mapping[str, str] = {"openvino": "openvino", "onnxruntime": "onnx"}  # {back end: the format it runs}
+SERVED: Mapping[str, str] = {"vllm": "compressed-tensors"}  # {who serves: the format that it reads}
 
 
 class Written(NamedTuple):

@@ -19,7 +19,7 @@ from blip2sweep.planning.chosen_chat import chosen_chat
 from blip2sweep.planning.held import check_untouched, refuse_graphs
 from blip2sweep.planning.influence import USED, Values, asked_parts, influence, least_first
 from blip2sweep.planning.model import Model, check_original, original_section, planned_model
-from blip2sweep.planning.trained_on import training_of, used_of_samples
+from blip2sweep.planning.trained_on import split_of, training_of, used_of_samples
 from blip2sweep.recipe import Recipe, resolve_recipe
 from blip2sweep.recipe.back_end import check_text_only
 from blip2sweep.recipe.calibrated import check_packed, measured_parts, stamped
@@ -130,7 +130,8 @@ class CellBuilder:
         section, evaluated = config["calibration"], without_scoring(config["task"])
         check(section)
         split_config = self._once("split", [section, evaluated], lambda both: settings(*both))
-        split = self._once("samples", split_config, load_task)
+        key = "calibration.split" if section.get("split") else "task.train_split"
+        split = self._once("samples", split_config, lambda c: split_of(c, key))
         _check_text_only(section, measured, split, model)
         self._once("disjoint", [split_config, evaluated], lambda both: check_disjoint(split, both[0], task, both[1]))
         request = [section, split_config, config["generation"], model.presets, model.config.get("prompts")]

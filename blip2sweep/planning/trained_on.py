@@ -43,7 +43,9 @@ def training_of(
     check_kind(task)
     recover, evaluated = config.get("recover") or {}, without_scoring(config["task"])
     section = split_section(recover, evaluated)
-    split = once("train split", [section, recover.get("split")], lambda a: _split(*a))
+    split = once(
+        "train split", [section, recover.get("split")], lambda a: split_of(a[0], KEY if a[1] else "task.train_split")
+    )
     once("train disjoint", [section, evaluated], lambda a: check_disjoint(split, a[0], task, a[1], KEY))
     left_out = measured.job() if measured else None
     words = [config["generation"], task.kind, model.presets, model.config.get("prompts")]
@@ -64,13 +66,16 @@ def training_of(
     return once("training", [own, section, evaluated, words, left_out], made)
 
 
-def _split(section: Mapping[str, Any], typed: object) -> TaskData:
-    """The split to train on. Raises UserError that names the key which chose it."""
+def split_of(section: Mapping[str, Any], key: str) -> TaskData:
+    """The samples of a split. key: of the config, which chose it. Raises UserError that names it."""
     try:
         return load_task(section)
     except UserError as error:
-        key = KEY if typed else "task.train_split"
-        raise UserError(str(error).replace("task.split=", f"{key}=", 1)) from error
+        said = str(error)
+        named = (
+            said.replace("task.split=", f"{key}=", 1) if "task.split=" in said else f"{key}={section['split']}: {said}"
+        )
+        raise UserError(named) from error
 
 
 def used_of_samples(config: Mapping[str, Any]) -> frozenset[str]:

@@ -19,6 +19,7 @@ LEAST = {
     "timeout_min": 1, "array_parallelism": 1, "nodes": 1, "tasks_per_node": 1, "max_packs": 1, "pack_minutes": 0,
     "signal_delay_s": 0, "max_num_timeout": 0,
 }  # fmt: skip
+FLAGS = ("wait", "stderr_to_stdout")
 LISTS = ("setup", "teardown", "srun_args")
 # Options that change what sbatch prints or does, on which following the jobs depends.
 OURS_ALONE = ("array", "error", "open-mode", "output", "parsable", "quiet", "test-only", "wait", "wrap")
@@ -96,6 +97,9 @@ def _check_numbers(launcher: Given) -> None:
         value = launcher.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
             raise UserError(f"hydra.launcher.{name}={value}: right: {least} or more")
+    for name in FLAGS:
+        if not isinstance(launcher.get(name, True), bool):
+            raise UserError(f"hydra.launcher.{name}={launcher[name]}: right: true or false")
     if launcher.get("nodes", 1) != 1:
         raise UserError(
             f"hydra.launcher.nodes={launcher['nodes']}: a pack runs on one node; right: more packs (max_packs)"

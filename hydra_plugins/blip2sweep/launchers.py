@@ -94,7 +94,7 @@ class LocalLauncher(PackLauncher):
 
         super().__init__()
         self.processes = checked_processes(processes_per_cell)
-        if workers is not None and workers < 1:
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise UserError(f"hydra.launcher.workers={workers}: right: 1 or more, or null for one a GPU")
         self.workers = workers
 

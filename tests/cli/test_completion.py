@@ -43,6 +43,15 @@ def words(line: str) -> list[str]:
         ("blip2sweep --help quant.bi", ["quant.bits "]),
         ("blip2sweep --schema hydra", ["hydra/launcher "]),
         ("blip2sweep table --form", ["--format "]),
+        ("blip2sweep table --format la", ["latex "]),
+        ("blip2sweep sweeps -f ", ["rich ", "json "]),
+        ("blip2sweep recommend card --for v", ["vllm "]),
+        ("blip2sweep recommend --for openv", ["openvino "]),
+        ("blip2sweep export 49 --to compressed", ["compressed-tensors "]),
+        ("blip2sweep export --for ", ["vllm "]),
+        ("blip2sweep quantize quant=gpt", ["quant=gptq"]),
+        ("blip2sweep export part=language quant.symm", ["quant.symmetric="]),
+        ("blip2sweep quantize --t", ["--to "]),
         ("blip2sweep model li", ["list "]),
         ("blip2sweep --output-dir ", []),
         ("blip2sweep nothing.at.all=", []),
@@ -70,6 +79,8 @@ def test_choices_of_a_users_own_and_names_of_sweeps(tmp_path: Path, monkeypatch:
     (tmp_path / "out" / "sweeps" / "first" / "sweep.json").write_text('{"keys": ["49e823001112", null, "0a"]}')
     assert words("blip2sweep logs 4") == ["49e823001112 "]
     assert words("blip2sweep forget 0") == ["0a "]
+    assert "49e823001112 " in words("blip2sweep quantize 4")
+    assert words("blip2sweep export 49e") == ["49e823001112 "]
     for verb in ("table", "report", "retry", "forget", "recommend"):
         assert words(f"blip2sweep {verb} s") == ["second "], verb
 

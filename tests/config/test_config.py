@@ -88,6 +88,15 @@ def test_what_changes_predictions_changes_the_key(words: list[str]) -> None:
     assert plan("part=vit", *words).keys != plan("part=vit").keys
 
 
+def test_no_option_counts_where_nothing_is_quantized() -> None:
+    assert recipes("quant=none,rtn", "quant.bits=3,4", "part=vit") == [
+        "none",
+        "none",
+        "vit:all:all=rtn3/channel",
+        "vit:all:all=rtn4/channel",
+    ]
+
+
 def test_each_is_one_cell_per_block() -> None:
     found = recipes("part=vit,llm", "blocks=each", "quant.bits=3")
     assert len(found) == 12

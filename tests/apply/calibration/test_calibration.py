@@ -359,6 +359,9 @@ def test_out_of_memory_says_which_knob_to_turn(opt: Loaded, monkeypatch: pytest.
         (["calibration=text"], r"has no images, which vit needs"),
         (["calibration.image_token_weight=-1"], "image_token_weight"),
         (["task.train_split=null"], "names no train_split"),
+        (["task.train_split=train2017"], r"^task\.train_split=train2017: no annotation file"),
+        (["task.train_split=karpathy_train"], r"^task\.train_split=karpathy_train: .*dataset_coco\.json"),
+        (["calibration.split=nope2017"], r"^calibration\.split=nope2017: no annotation file"),
     ],
 )
 def test_bad_calibrations_are_refused_in_planning(words: list[str], match: str) -> None:
