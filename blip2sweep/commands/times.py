@@ -10,6 +10,9 @@ from blip2sweep.analysis.time_limit import RATIO, devices, is_timed, left_untime
 from blip2sweep.console.remarks import many
 from blip2sweep.reporting.source import Source
 
+BUSY = 1.25  # p90 / median, above which something else was at work meanwhile
+UNSTEADY = "; the times varied much, as on a machine that does other work: the ratio is a rough one"
+
 
 def time_lines(choice: Choice, max_latency: float | None, source: Source) -> Iterator[str]:
     """What one image takes, as a share of the baseline in the same turns, and which cells could not be asked."""
@@ -26,10 +29,11 @@ def time_lines(choice: Choice, max_latency: float | None, source: Source) -> Ite
 
 
 def _time(row: Row) -> str:
-    ms, base = number(row, "latency_ms_median"), number(row, "latency_ms_baseline")
+    ms, base, most = (number(row, f"latency_ms_{of}") for of in ("median", "baseline", "p90"))
+    spread = f" (nine of ten at most {most:.4g})" if most == most else ""
     return (
-        f"{number(row, RATIO):.2f} of its baseline's in the same run, {ms:.4g} ms an image against {base:.4g} ms on "
-        f"{row.get('latency_device')}, {_threads(row)}"
+        f"{number(row, RATIO):.2f} of its baseline's in the same run, {ms:.4g} ms an image{spread} against {base:.4g} ms on "
+        f"{row.get('latency_device')}, {_threads(row)}{UNSTEADY if most > BUSY * ms else ''}"
     )
 
 

@@ -22,6 +22,7 @@ from blip2sweep.commands.budget import Budget, parse_latency, parse_size
 from blip2sweep.commands.chosen_cell import chosen_cell
 from blip2sweep.commands.expectation import exceeded
 from blip2sweep.commands.recommend import run_recommend
+from blip2sweep.commands.times import UNSTEADY, _time
 from blip2sweep.errors import UserError, UserErrors
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.reporting.source import Source, load_source
@@ -171,6 +172,10 @@ def test_a_format_that_holds_no_cell_says_what_it_holds_once() -> None:
 # ---- times
 
 
+def time_text(source: Source, key: str, p90: float) -> str:
+    return _time({**source.cells[source.cells["key"] == key].iloc[0].to_dict(), "latency_ms_p90": p90})
+
+
 def test_timed_cells_alone_compete_and_the_others_are_told_apart(planted: Source, tmp_path: Path) -> None:
     eight = next(r for r in planted.cells["recipe"] if str(r).count("rtn8") == 3)
     slow = next(r for r in planted.cells["recipe"] if str(r) == "llm:all:all=rtn8/channel")
@@ -179,6 +184,12 @@ def test_timed_cells_alone_compete_and_the_others_are_told_apart(planted: Source
     key = source.cells.loc[source.cells["recipe"] == eight, "key"].iloc[0]
     assert lines[1] == f"recommended: cell {key}, measured: within --latency 80%"
     assert "time: 0.64 of its baseline's in the same run, 12.8 ms an image against 20 ms on cpu, 2 threads" in lines
+    steady, varied = (time_text(source, key, most) for most in (14.0, 19.0))
+    assert (
+        steady
+        == "0.64 of its baseline's in the same run, 12.8 ms an image (nine of ten at most 14) against 20 ms on cpu, 2 threads"
+    )
+    assert varied == steady.replace("14)", "19)") + UNSTEADY
     wanted = (
         "14 of 16 compressed cells have no time and are left out: 14 quantization is simulated without quant.packed"
     )
