@@ -21,6 +21,7 @@ from tests.checkpoints import TINY, tiny_config
 from tests.command_line import blip2sweep, refused
 from tests.composing import jobs, plan, recipes
 
+TOYS = Path(__file__).resolve().parents[1] / "toy"
 pytestmark = pytest.mark.thorough
 
 
@@ -147,3 +148,25 @@ def test_adapters_beside_layers_are_no_checkpoint(tmp_path: Path) -> None:
     words = ["part=qformer", "quant.bits=4", "recover=lora", "recover.n_samples=8"]
     said = refused(blip2sweep("quantize", *words, "--to", "x", cwd=tmp_path), "right: recover.merge=true")
     assert not (tmp_path / "x").exists(), said
+
+
+def test_the_key_of_ones_own_method_takes_its_code_along(tmp_path: Path) -> None:
+    """The method lies in a folder beside the results. The key alone is typed, and with the folder that is not there any more
+    the reason is one line."""
+    (tmp_path / "own" / "methods").mkdir(parents=True)
+    (tmp_path / "own" / "quant").mkdir()
+    (tmp_path / "own" / "methods" / "toy_shift.py").write_text((TOYS / "method.py").read_text())
+    (tmp_path / "own" / "quant" / "toy_shift.yaml").write_text("method: toy_shift\nbits: 3\n")
+    ran = blip2sweep("--config-dir", "own", "part=llm", "quant=toy_shift", "task.limit=2", cwd=tmp_path)
+    assert ran.code == 0, ran
+    table = pd.read_parquet(tmp_path / "outputs/table.parquet").set_index("part")
+    key = str(table.loc["llm", "key"])
+    ran = blip2sweep("quantize", key, "--to", "a", cwd=tmp_path)
+    assert ran.code == 0, ran
+    layer = load(tiny_config(), tmp_path / "a").model.get_submodule("language_model.model.decoder.layers.3.fc1").weight
+    scales = torch.log2(layer.abs().where(layer != 0, torch.inf).amin(1))
+    assert torch.equal(scales, scales.round())  # each row's least step is a power of two, times a whole number
+    assert all(len(row.unique()) <= 8 for row in layer)
+    (tmp_path / "own" / "methods" / "toy_shift.py").unlink()
+    refused(blip2sweep("quantize", key, "--to", "b", cwd=tmp_path), "toy_shift")
+    assert not (tmp_path / "b").exists()
