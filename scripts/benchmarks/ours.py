@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -19,11 +21,18 @@ from blip2sweep.machine.memory import WORKERS
 from blip2sweep.metrics.java import jar, java_binary
 from blip2sweep.planning.packs import make_packs, write_packs
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
+from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.predictions import read_predictions
+from blip2sweep.tasks.predictions import Predictions
+from blip2sweep.wire.lines import ResultLine
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import Settings
-from scripts.benchmarks import models
+from scripts.benchmarks import models, worker
 
+MARGIN = (
+    0.05  # of what is known of a cell when it stops, as a share of the baseline: the default of `evaluation.half_width`
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,16 +51,19 @@ class Setting(NamedTuple):
 def setting(args: argparse.Namespace, folder: Path) -> Setting:
     """Model and images; random ones are written to `folder` first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, score = models.model_config(args.model), can_score() and args.model != models.LLAVA
-    if args.model == "tiny":
-        task = models.task("shapes_caption", "pkg://blip2sweep.assets/shapes", args.images, args.nll)
-        return Setting(config, task, device, 32, score, ROOT / "blip2sweep/assets/tiny")
+    config, kind = models.model_config(args.model), args.task
+    score = kind == "vqa" or (can_score() and args.model != models.LLAVA)
+    if args.model in models.SHIPPED:
+        limit = args.images and args.images * (models.QUESTIONS if kind == "vqa" else 1)
+        task = models.task(f"shapes_{kind}", "pkg://blip2sweep.assets/shapes", limit, args.nll, kind)
+        own = ROOT / "blip2sweep/assets" / args.model
+        return Setting(config, task, device, 10 if kind == "vqa" else 32, score, own, models.text_of(config, own))
     models.write_model(config, folder / "model", device)
     config = {**config, "path": str(folder / "model"), "hub_id": None}
     images = args.images or (8 if args.model == models.LLAVA else 32)
-    task = {**models.write_images(folder / "images", images), "nll_references": args.nll}
-    # Ten tokens are the mean length of a caption; random weights seldom end one.
-    return Setting(config, task, device, 10, score, folder / "model", models.text_of(config))
+    task = {**models.write_images(folder / "images", images, kind), "nll_references": args.nll}
+    # The mean length of a caption is ten tokens, that of an answer and its end two; random weights seldom end one.
+    return Setting(config, task, device, 2 if kind == "vqa" else 10, score, folder / "model", models.text_of(config))
 
 
 def can_score() -> bool:
@@ -62,31 +74,36 @@ def can_score() -> bool:
 
 
 def planned(given: Setting, cells: Sequence[dict[str, Any]], output_dir: Path) -> Plan:
-    generation = {
-        "name": "benchmark",
-        "presets": {"caption": {"any": {"num_beams": 1, "max_new_tokens": given.new_tokens}}},
-    }
+    greedy = {"num_beams": 1, "max_new_tokens": given.new_tokens}
+    questions = {"opt": {**greedy, "prompt": "Question: {} Answer:"}, "any": greedy}
+    generation = {"name": "benchmark", "presets": {"caption": {"any": greedy}, "vqa": questions}}
     rest = {"model": given.model, "task": given.task, "generation": generation}
     return make_plan([PlannedJob((), {**cell, **rest}) for cell in cells], Ledger(output_dir))
 
 
-def ours(given: Setting, plan: Plan, output_dir: Path, workers: int) -> dict[str, Any]:
-    """The grid through workers, and what their ledger says of it. Seconds by stage are summed over the workers."""
-    settings: Settings = {
+def ours(given: Setting, plan: Plan, output_dir: Path, workers: int, stop: str | None = None) -> dict[str, Any]:
+    """The grid through workers, and what their ledger and they (worker.py) say of it. Seconds by stage are summed over the
+    workers. stop: the rule by which cells may stop before they have seen all images. seen: token ids of prompts and
+    references, and the tokens of each text of the cells that were computed."""
+    settings = {
         "batch_size": None,
         "cache": "disk",
         "cache_dir": str(output_dir / "cache"),
         "device": given.device,
+        **stopping(plan, stop),
     }
     packs = make_packs([c.job() for c in plan.todo], workers)
-    paths = write_packs(packs, output_dir, "benchmark", "benchmark", output_dir, settings)
+    paths = write_packs(packs, output_dir, "benchmark", "benchmark", output_dir, cast("Settings", settings))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // len(paths))))
     told = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", WORKERS: str(len(paths))}
     env = {**os.environ, "PYTHONPATH": str(ROOT), **told}
+    times = [output_dir / f"times-{i}.json" for i in range(len(paths))]
     start, began, cpu = time.perf_counter(), time.time(), cpu_seconds()
     running = [
-        subprocess.Popen([sys.executable, "-m", "blip2sweep.workers.worker", str(p)], env=env, stderr=subprocess.PIPE)
-        for p in paths
+        subprocess.Popen(
+            [sys.executable, "-m", worker.__name__, str(p)], env={**env, worker.FILE: str(t)}, stderr=subprocess.PIPE
+        )
+        for p, t in zip(paths, times, strict=True)
     ]
     ended = [_ended(process) for process in running]
     seconds = time.perf_counter() - start
@@ -98,7 +115,53 @@ def ours(given: Setting, plan: Plan, output_dir: Path, workers: int) -> dict[str
     tail = began + seconds - max(r["time"] for r in results)
     around = {"before_first_cell": first - began, "after_last_cell": tail, "cpu_seconds": cpu_seconds() - cpu}
     around |= {"own_cpu_seconds": sum(e.own for e in ended), "cpu_before_first_cell": sum(e.before for e in ended)}
-    return {"seconds": seconds, "workers": len(paths), **around, **summed([r["cost"] for r in results])}
+    spent = spans(times, began)
+    seen = {name: spent.pop(name) for name in ("prompts", "references")} | {
+        "written": written(given, results, output_dir)
+    }
+    return {
+        "seconds": seconds, "workers": len(paths), "threads": int(threads), **around, **spent,
+        **summed([r["cost"] for r in results]), "asked_images": share_of_images(results), "seen": seen,
+    }  # fmt: skip
+
+
+def knows_stopping() -> bool:
+    """Whether the version that runs can stop cells early."""
+    return importlib.util.find_spec("blip2sweep.wire.stopping") is not None
+
+
+def stopping(plan: Plan, stop: str | None) -> dict[str, Any]:
+    """`evaluation.stop` as the settings of workers have it. Baselines see all images."""
+    if stop is None:
+        return {}
+    images = {k: len(c.task.images) for k, c in plan.cells.items() if k not in plan.baselines}
+    return {"stop": {"stop": stop, "margin": MARGIN, "images": images}}
+
+
+def share_of_images(results: Sequence[Mapping[str, Any]]) -> float:
+    """Of the images of all cells, those that were evaluated; 1 where no cell stopped."""
+    stopped = [r.get("stopped") or {"images": 1, "of": 1} for r in results]
+    return sum(s["images"] / s["of"] for s in stopped) / len(stopped)
+
+
+def spans(paths: Sequence[Path], began: float) -> dict[str, Any]:
+    """What workers wrote (worker.py), summed over them. began: when they were started."""
+    told = [json.loads(path.read_text()) for path in paths]
+    names = dict.fromkeys(name for one in told for name in one["spans"])
+    found = {n: [sum(one["spans"].get(n, (0.0, 0.0))[i] for one in told) for i in (0, 1)] for n in names}
+    first = [one["first"] for one in told if one["first"]]
+    start = [sum(at - began for at, _ in first), sum(cpu for _, cpu in first)]
+    return {"spans": found, "start": start, **{name: told[0][name] for name in ("prompts", "references", "package")}}
+
+
+def written(given: Setting, results: Sequence[ResultLine], output_dir: Path) -> list[list[int]]:
+    """Tokens of each text with its end, which a text of the full length lacks, of the cells that were computed."""
+    computed = [r for r in results if not r["cost"].get("hits_language")]
+    return [[min(n + 1, given.new_tokens) for n in predictions(r, output_dir).tokens or ()] for r in computed]
+
+
+def predictions(result: ResultLine, output_dir: Path) -> Predictions:
+    return read_predictions(output_dir, predictions_name(result))
 
 
 class _Ended(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ from blip2sweep.results.predictions import read_predictions
 from blip2sweep.tasks import load_task
 from scripts.benchmarks import bound, floor
 from scripts.benchmarks.ours import Setting
+from scripts.benchmarks.stages import lines as stage_lines
+from scripts.benchmarks.stages import table
 from scripts.benchmarks.ties import NEAR_TIE, gaps
 from scripts.benchmarks.timing import Timed, layers
 
@@ -54,12 +56,13 @@ def _agreement(given: Setting, done: Sequence[Timed], output_dir: Path) -> dict[
     for one in done:
         result = ledger.attempts[one.cell.key].result
         assert result is not None
-        texts = read_predictions(output_dir, predictions_name(result)).outputs[: one.images]
-        differing = [i for i, (a, b) in enumerate(zip(one.texts, texts, strict=True)) if a != b]
-        pairs = [(samples[i].image, one.texts[i], texts[i]) for i in differing[:LOOKED_AT]]
-        found["captions"] += len(texts)
-        found["differing"] += len(differing)
-        found["gaps"] += gaps(given, layers(given, one.cell), pairs)
+        own = read_predictions(output_dir, predictions_name(result))
+        texts = dict(zip(own.id, own.outputs, strict=True))  # of a cell that stopped early some images are not there
+        both = [(s.image, a, texts[s.id]) for s, a in zip(samples, one.texts, strict=False) if s.id in texts]
+        pairs = [(image, a, b) for image, a, b in both if a != b]
+        found["captions"] += len(both)
+        found["differing"] += len(pairs)
+        found["gaps"] += gaps(given, layers(given, one.cell), pairs[:LOOKED_AT])
     return found
 
 
@@ -80,15 +83,16 @@ def compared(
     per_cell, workers = mine["seconds"] / cells, mine["workers"]
     answered = cells * images - mine.get("hits_language", 0)  # the rest was remembered
     return {
-        "model": args.model, "grid": args.grid, "cells": cells, "images": images, "nll_references": args.nll,
+        "model": args.model, "grid": args.grid, "task": args.task, "cells": cells, "images": images, "nll_references": args.nll,
         "scored": given.score, "machine": machine(given.device),
         "ratio": theirs["seconds_per_cell"] / per_cell,
         "cpu_ratio": theirs["cpu_per_cell"] / (mine["cpu_seconds"] / cells),
-        "ours": {"seconds_per_cell": per_cell, "cells_per_hour": 3600 / per_cell, **mine},
+        "ours": {"seconds_per_cell": per_cell, "cells_per_hour": 3600 / per_cell, **{k: v for k, v in mine.items() if k != "seen"}},
         "reference": {**theirs, "cells_per_hour": 3600 / theirs["seconds_per_cell"]},
         "captions_per_second": answered * workers / mine.get("seconds_language", float("nan")),
         "images_per_second": cells * images * workers / mine["in_cells"],
         "floor": shares(given, mine, cells * images, floor.peak(given.device)),
+        "stages": table(given, plan, mine), "asked_images": mine["asked_images"],
         "disagreement": disagreement(given.model["dtype"], theirs["agreement"]),
     }  # fmt: skip
 
@@ -120,28 +124,53 @@ def machine(device: str) -> str:
 # ---- in words
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print it, a line a side."""
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """A line a side, and what more there is to say."""
     mine, theirs, agreement = found["ours"], found["reference"], found["reference"]["agreement"]
     few = 0 < theirs["images_timed"] < found["images"]
     scaled = f", of {theirs['images_timed']} images each, generating scaled to {found['images']}" if few else ""
     looked_at = f" at {len(agreement['gaps'])} of them" if agreement["gaps"] else ""
-    lines = [
-        f"{found['model']}, {found['grid']}: {found['cells']} cells of {found['images']} images; {found['machine']}",
-        f"  reference  {theirs['seconds_per_cell']:8.2f} s a cell (from {theirs['cells_timed']} cells{scaled}; "
-        f"{theirs['environment']}) {rounded(theirs['steps'])}; peak memory {theirs['peak_memory_bytes'] / 1e9:.2f} GB",
+    yield f"{found['model']}, {found['grid']}, {found['task']}: {found['cells']} cells of {found['images']} images; {found['machine']}"
+    if theirs["cells_timed"]:
+        yield (
+            f"  reference  {theirs['seconds_per_cell']:8.2f} s a cell (from {theirs['cells_timed']} cells{scaled}; "
+            f"{theirs['environment']}) {rounded(theirs['steps'])}; peak memory {theirs['peak_memory_bytes'] / 1e9:.2f} GB"
+        )
+    yield (
         f"  blip2sweep {mine['seconds_per_cell']:8.2f} s a cell; {mine['seconds']:.1f} s in all, {mine['workers']} "
         f"workers: {rounded(stages(mine))}, before the first cell {mine['before_first_cell']:.1f}, after the last "
-        f"{mine['after_last_cell']:.1f}; peak memory {mine['peak_memory_bytes'] / 1e9:.2f} GB",
-        f"  ratio {found['ratio']:.1f} (of processor time {found['cpu_ratio']:.1f}); cells per hour "
-        f"{theirs['cells_per_hour']:.0f} and {mine['cells_per_hour']:.0f}",
-        f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}",
-        f"  floor {rounded(found['floor'])}; the language stage alone: {found['captions_per_second']:.0f} captions/s",
-        f"  predictions: {agreement['differing']} of {agreement['captions']} differ; logit gaps{looked_at}, in roundings: "
-        f"{', '.join(f'{v:.2g}' for v in agreement['gaps']) or 'none'}",
-    ]
-    lines += bound.lines(found["bound"], mine["device"]) if "bound" in found else ()
-    print("\n".join(lines))
+        f"{mine['after_last_cell']:.1f}; peak memory {mine['peak_memory_bytes'] / 1e9:.2f} GB"
+    )
+    if theirs["cells_timed"]:
+        yield (
+            f"  ratio {found['ratio']:.1f} (of processor time {found['cpu_ratio']:.1f}); cells per hour "
+            f"{theirs['cells_per_hour']:.0f} and {mine['cells_per_hour']:.0f}"
+        )
+    yield from several(found["runs"]) if "runs" in found else ()
+    if found["asked_images"] < 1:
+        yield f"  cells stopped early: {100 * found['asked_images']:.0f} % of the images were evaluated"
+    yield f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}"
+    yield f"  floor {rounded(found['floor'])}; the language stage alone: {found['captions_per_second']:.0f} captions/s"
+    if theirs["cells_timed"]:
+        yield (
+            f"  predictions: {agreement['differing']} of {agreement['captions']} differ; logit gaps{looked_at}, in roundings: "
+            f"{', '.join(f'{v:.2g}' for v in agreement['gaps']) or 'none'}"
+        )
+    yield from stage_lines(found["stages"])
+    yield from bound.lines(found["bound"], mine["device"]) if "bound" in found else ()
+
+
+def several(runs: dict[str, Any]) -> list[str]:
+    """Ratios of runs, each against the cells of the reference right before and after it."""
+    names = {"ratio": "ratio", "cpu_ratio": "of processor time"}
+    each = {k: ", ".join(f"{v:.1f}" for v in runs[k]["each"]) for k in names}
+    return [f"  {len(runs['ratio']['each'])} runs, {names[k]}: {each[k]}; {in_words(runs[k])}" for k in names]
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """A median with the interval of what is there on average."""
+    between = "" if found["low"] is None else f" (95 % interval {found['low']:.3g} to {found['high']:.3g})"
+    return f"median {found['median']:.3g}{between}"
 
 
 def stages(mine: dict[str, Any]) -> dict[str, float]:
