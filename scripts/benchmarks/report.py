@@ -24,6 +24,7 @@ from scripts.benchmarks.stages import table
 from scripts.benchmarks.ties import NEAR_TIE, gaps
 from scripts.benchmarks.timing import Timed, layers
 
+OF_RATIO = ("median", "low", "high")
 LOOKED_AT = 20  # differing captions of a cell whose gap is looked up
 
 
@@ -169,8 +170,8 @@ def several(runs: dict[str, Any]) -> list[str]:
 
 def in_words(found: dict[str, Any]) -> str:
     """A median with the interval of what is there on average."""
-    between = "" if found["low"] is None else f" (95 % interval {found['low']:.3g} to {found['high']:.3g})"
-    return f"median {found['median']:.3g}{between}"
+    median, *ends = ("" if v is None else f"{v:.2f}" if v < 10 else f"{v:.1f}" for v in map(found.get, OF_RATIO))
+    return f"median {median}" + (f" (95 % interval {' to '.join(ends)})" if all(ends) else "")
 
 
 def stages(mine: dict[str, Any]) -> dict[str, float]:
