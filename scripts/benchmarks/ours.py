@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
-import json
 import os
 import resource
 import subprocess
@@ -21,18 +21,12 @@ from blip2sweep.machine.memory import WORKERS
 from blip2sweep.metrics.java import jar, java_binary
 from blip2sweep.planning.packs import make_packs, write_packs
 from blip2sweep.planning.plan import Plan, PlannedJob, make_plan
-from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
-from blip2sweep.results.predictions import read_predictions
-from blip2sweep.tasks.predictions import Predictions
-from blip2sweep.wire.lines import ResultLine
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import Settings
-from scripts.benchmarks import models, worker
+from scripts.benchmarks import models, told, worker
 
-MARGIN = (
-    0.05  # of what is known of a cell when it stops, as a share of the baseline: the default of `evaluation.half_width`
-)
+STOPPING = "blip2sweep.planning.stopping"  # where versions that can stop cells early choose which
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -95,16 +89,11 @@ def ours(given: Setting, plan: Plan, output_dir: Path, workers: int, stop: str |
     packs = make_packs([c.job() for c in plan.todo], workers)
     paths = write_packs(packs, output_dir, "benchmark", "benchmark", output_dir, cast("Settings", settings))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // len(paths))))
-    told = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", WORKERS: str(len(paths))}
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **told}
+    few = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", WORKERS: str(len(paths))}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **few}
     times = [output_dir / f"times-{i}.json" for i in range(len(paths))]
     start, began, cpu = time.perf_counter(), time.time(), cpu_seconds()
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", worker.__name__, str(p)], env={**env, worker.FILE: str(t)}, stderr=subprocess.PIPE
-        )
-        for p, t in zip(paths, times, strict=True)
-    ]
+    running = [_started(p, {**env, worker.FILE: str(t)}) for p, t in zip(paths, times, strict=True)]
     ended = [_ended(process) for process in running]
     seconds = time.perf_counter() - start
     failed = [e.errors for process, e in zip(running, ended, strict=True) if process.returncode and given.score]
@@ -115,53 +104,28 @@ def ours(given: Setting, plan: Plan, output_dir: Path, workers: int, stop: str |
     tail = began + seconds - max(r["time"] for r in results)
     around = {"before_first_cell": first - began, "after_last_cell": tail, "cpu_seconds": cpu_seconds() - cpu}
     around |= {"own_cpu_seconds": sum(e.own for e in ended), "cpu_before_first_cell": sum(e.before for e in ended)}
-    spent = spans(times, began)
-    seen = {name: spent.pop(name) for name in ("prompts", "references")} | {
-        "written": written(given, results, output_dir)
-    }
+    own = told.of_workers(times, began)
+    own["seen"]["written"] = told.written(results, output_dir, given.new_tokens)
     return {
-        "seconds": seconds, "workers": len(paths), "threads": int(threads), **around, **spent,
-        **summed([r["cost"] for r in results]), "asked_images": share_of_images(results), "seen": seen,
+        "seconds": seconds, "workers": len(paths), "threads": int(threads), **around, **own,
+        **summed([r["cost"] for r in results]), "asked_images": told.share_of_images(results),
     }  # fmt: skip
 
 
 def knows_stopping() -> bool:
     """Whether the version that runs can stop cells early."""
-    return importlib.util.find_spec("blip2sweep.wire.stopping") is not None
+    return importlib.util.find_spec(STOPPING) is not None
 
 
 def stopping(plan: Plan, stop: str | None) -> dict[str, Any]:
-    """`evaluation.stop` as the settings of workers have it. Baselines see all images."""
+    """`evaluation.stop` as the settings of workers have it. The version before may not have the module."""
     if stop is None:
         return {}
-    images = {k: len(c.task.images) for k, c in plan.cells.items() if k not in plan.baselines}
-    return {"stop": {"stop": stop, "margin": MARGIN, "images": images}}
+    return {"stop": importlib.import_module(STOPPING).stopping_of(plan, {"evaluation": {"stop": stop}}, ()).request}
 
 
-def share_of_images(results: Sequence[Mapping[str, Any]]) -> float:
-    """Of the images of all cells, those that were evaluated; 1 where no cell stopped."""
-    stopped = [r.get("stopped") or {"images": 1, "of": 1} for r in results]
-    return sum(s["images"] / s["of"] for s in stopped) / len(stopped)
-
-
-def spans(paths: Sequence[Path], began: float) -> dict[str, Any]:
-    """What workers wrote (worker.py), summed over them. began: when they were started."""
-    told = [json.loads(path.read_text()) for path in paths]
-    names = dict.fromkeys(name for one in told for name in one["spans"])
-    found = {n: [sum(one["spans"].get(n, (0.0, 0.0))[i] for one in told) for i in (0, 1)] for n in names}
-    first = [one["first"] for one in told if one["first"]]
-    start = [sum(at - began for at, _ in first), sum(cpu for _, cpu in first)]
-    return {"spans": found, "start": start, **{name: told[0][name] for name in ("prompts", "references", "package")}}
-
-
-def written(given: Setting, results: Sequence[ResultLine], output_dir: Path) -> list[list[int]]:
-    """Tokens of each text with its end, which a text of the full length lacks, of the cells that were computed."""
-    computed = [r for r in results if not r["cost"].get("hits_language")]
-    return [[min(n + 1, given.new_tokens) for n in predictions(r, output_dir).tokens or ()] for r in computed]
-
-
-def predictions(result: ResultLine, output_dir: Path) -> Predictions:
-    return read_predictions(output_dir, predictions_name(result))
+def _started(pack: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", worker.__name__, str(pack)], env=env, stderr=subprocess.PIPE)
 
 
 class _Ended(NamedTuple):

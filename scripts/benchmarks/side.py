@@ -11,8 +11,9 @@ from typing import Any
 from blip2sweep.planning.plan import Plan
 from blip2sweep.results.ledger import Ledger
 from scripts.benchmarks.grids import grid
-from scripts.benchmarks.ours import Setting, ours, planned, predictions
+from scripts.benchmarks.ours import Setting, ours, planned
 from scripts.benchmarks.stages import table
+from scripts.benchmarks.told import predictions
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:

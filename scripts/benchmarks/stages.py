@@ -33,7 +33,7 @@ def rows(mine: Mapping[str, Any], last: str) -> dict[str, Row]:
 
     Of that stage `begin` is the reading of prompts, `greedy` the writing of texts; what is left of it is how cells with the
     same input are found. Scoring runs beside the cells in a process of its own: its seconds are those after the last cell, its
-    processor seconds all of them.
+    processor seconds all of them. `other` is between the cells, and in processor seconds the end of the process, too.
     """
     spans = {name: Row(*spent) for name, spent in mine["spans"].items()}
     whole = spans.pop(last, Row(0.0, 0.0))

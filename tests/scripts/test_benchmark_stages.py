@@ -15,7 +15,7 @@ import pytest
 from blip2sweep.planning.plan import Plan
 from blip2sweep.tasks import load_task
 from scripts import benchmark
-from scripts.benchmarks import arithmetic, grids, models, ours, stages, worker
+from scripts.benchmarks import arithmetic, grids, models, stages, told, worker
 from scripts.benchmarks.arithmetic import Batches, Model, Need, read_prompts
 from scripts.benchmarks.ours import Setting, planned
 from scripts.benchmarks.rates import Rates
@@ -126,15 +126,14 @@ def test_the_table_is_in_processor_seconds_on_one_thread(tiny: Model, monkeypatc
     monkeypatch.setattr(stages, "floors", lambda *_: {"vision": (0.5, "products"), "apply": (0.0, "memory")})
     found = stages.table(tiny.given, Plan(), MINE)
     assert (found["rows"]["vision"]["times"], found["rows"]["apply"]["times"]) == (5.0, None)
-    told = list(stages.lines(found))
-    assert "  vision              2.00  10.0 %     2.50    0.500     5.0  products" in told
+    assert "  vision              2.00  10.0 %     2.50    0.500     5.0  products" in list(stages.lines(found))
     assert stages.table(tiny.given, Plan(), {**MINE, "threads": 2})["rows"]["vision"]["times"] == 4.0
 
 
 def test_a_run_that_stopped_early_has_no_floor(tiny: Model) -> None:
     assert stages.floors(tiny.given, Plan(), {**MINE, "asked_images": 0.6}) == {}
     results = [{"stopped": {"images": 96, "of": 480}}, {}]
-    assert ours.share_of_images(results) == pytest.approx(0.6)
+    assert told.share_of_images(results) == pytest.approx(0.6)
 
 
 # ---- the worker that is timed
@@ -207,7 +206,7 @@ def test_what_a_template_sets_around_a_prompt_is_read_of_the_checkpoint() -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "right"),
     [
         ("--images 0", "--images 0: right: 1 or more"),
         ("--pairs 3", "--pairs: of versions; right: with --against FOLDER"),
@@ -223,12 +222,12 @@ def test_what_a_template_sets_around_a_prompt_is_read_of_the_checkpoint() -> Non
     ],
 )
 def test_flags_that_cannot_be_followed_are_refused_in_one_line(
-    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: str, right: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benchmark, "knows_stopping", lambda: False)
     assert benchmark.main(words.split()) == 2
     out, err = capsys.readouterr()
-    assert err.startswith(f"error: {told}")
+    assert err.startswith(f"error: {right}")
     assert (out, err.count("\n")) == ("", 1)
 
 
