@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,11 +144,11 @@ def test_a_module_is_changed_when_it_is_imported(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     times = worker.Times()
 
-    def change(module: ModuleType) -> None:
+    def change(module: Any) -> None:
         module.double = times.timed(module.double, "double")
 
     monkeypatch.setattr(sys, "meta_path", [worker.Watching({"toy_of_benchmark": change}), *sys.meta_path])
-    module = importlib.import_module("toy_of_benchmark")
+    module: Any = importlib.import_module("toy_of_benchmark")
     monkeypatch.delitem(sys.modules, "toy_of_benchmark")
     assert module.double(3) == 6
     assert times.spans["double"][0] > 0
@@ -202,7 +202,7 @@ def test_what_a_template_sets_around_a_prompt_is_read_of_the_checkpoint() -> Non
     config = models.model_config("tiny-llava")
     text = models.text_of(config, ROOT / "blip2sweep/assets/tiny-llava")
     assert "<image>" in text
-    assert config["prompts"]["caption"] in text  # type: ignore[typeddict-item]
+    assert (config["prompts"] or {})["caption"] in text
 
 
 @pytest.mark.parametrize(
