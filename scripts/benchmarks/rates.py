@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from scripts.benchmarks.arithmetic import Need, Shape
 
+Clock = Callable[[], float]
 LEAST, ROUNDS = 0.003, 8  # seconds of a round; the fastest counts, which neighbours left alone
 MOST = 2e10  # FLOPs of one product; more rows do not make it faster
 COPIED = 2**28  # bytes: more than caches hold
@@ -34,40 +35,41 @@ class Rates(NamedTuple):
 
 
 def rates(shapes: Collection[Shape], device: str, dtype: str, threads: int) -> Rates:
-    """Measure on as many threads as the run had."""
+    """Measure on as many threads as the run had; on one thread of a CPU in processor seconds, which neighbours change less."""
+    clock = time.process_time if (device, threads) == ("cpu", 1) else time.perf_counter
     with _threads(threads), torch.inference_mode():
         kind = getattr(torch, dtype)
-        found = {shape: _product(shape, device, kind) for shape in shapes}
-        return Rates(found, _copying(device))
+        found = {shape: _product(shape, device, kind, clock) for shape in shapes}
+        return Rates(found, _copying(device, clock))
 
 
-def _product(shape: Shape, device: str, dtype: torch.dtype) -> float:
+def _product(shape: Shape, device: str, dtype: torch.dtype, clock: Clock) -> float:
     rows, n_in, n_out = shape
     rows = max(1, min(rows, int(MOST / (2 * n_in * n_out))))
     x, weight = (torch.randn(n, n_in, device=device, dtype=dtype) for n in (rows, n_out))
-    return 2 * rows * n_in * n_out / _fastest(lambda: linear(x, weight), device)
+    return 2 * rows * n_in * n_out / _fastest(lambda: linear(x, weight), device, clock)
 
 
-def _copying(device: str) -> float:
+def _copying(device: str, clock: Clock) -> float:
     source = torch.zeros(COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * COPIED / _fastest(lambda: target.copy_(source), device)
+    return 2 * COPIED / _fastest(lambda: target.copy_(source), device, clock)
 
 
-def _fastest(run: Callable[[], object], device: str) -> float:
+def _fastest(run: Callable[[], object], device: str, clock: Clock) -> float:
     """Seconds of one call, in the fastest round."""
-    _seconds(run, 1, device)
-    calls = max(1, int(LEAST / max(1e-9, _seconds(run, 1, device))))
-    return min(_seconds(run, calls, device) for _ in range(ROUNDS)) / calls
 
+    def seconds(calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
+            run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return clock() - start
 
-def _seconds(run: Callable[[], object], calls: int, device: str) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    seconds(1)
+    calls = max(1, int(LEAST / max(1e-9, seconds(1))))
+    return min(seconds(calls) for _ in range(ROUNDS)) / calls
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 from blip2sweep.planning.plan import Plan
 from blip2sweep.tasks import load_task
 from scripts import benchmark
-from scripts.benchmarks import arithmetic, grids, models, stages, told, worker
+from scripts.benchmarks import arithmetic, grids, models, rates, stages, told, worker
 from scripts.benchmarks.arithmetic import Batches, Model, Need, read_prompts
 from scripts.benchmarks.ours import Setting, planned
 from scripts.benchmarks.rates import Rates
@@ -92,15 +92,24 @@ def test_a_layer_is_quantized_once_for_each_of_its_schemes(tiny: Model, tmp_path
 
 
 def test_a_floor_is_products_at_their_rates_or_bytes() -> None:
-    rates = Rates({(1, 2, 3): 10.0, (4, 2, 3): 40.0}, memory=5.0)
+    measured = Rates({(1, 2, 3): 10.0, (4, 2, 3): 40.0}, memory=5.0)
     need = Need()
     need.add(1, 2, 3, tokens=10)
     need.add(4, 2, 3, tokens=20)
     need.attention = 80.0
-    assert rates.floor(need) == 120 / 10 + 240 / 40 + 80 / 40
-    assert rates.bound_by(need) == "products"
+    assert measured.floor(need) == 120 / 10 + 240 / 40 + 80 / 40
+    assert measured.bound_by(need) == "products"
     need.moved = 500.0
-    assert (rates.floor(need), rates.bound_by(need)) == (100.0, "memory")
+    assert (measured.floor(need), measured.bound_by(need)) == (100.0, "memory")
+
+
+def test_rates_are_those_of_products_and_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that ticks at each look: a round of one call takes a second, whatever is computed."""
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(rates, "COPIED", 2**10)
+    monkeypatch.setattr("time.process_time", lambda: next(ticks))
+    found = rates.rates([(4, 8, 16)], "cpu", "float32", threads=1)
+    assert found == Rates({(4, 8, 16): 2 * 4 * 8 * 16}, 2 * 2**10)
 
 
 MINE: dict[str, Any] = {
