@@ -70,9 +70,10 @@ def _agreement(given: Setting, done: Sequence[Timed], output_dir: Path) -> dict[
 def compared(
     args: argparse.Namespace, given: Setting, plan: Plan, mine: dict[str, Any], theirs: dict[str, Any]
 ) -> dict[str, Any]:
-    cells, images = len(plan.cells), len(load_task(given.task).images)
-    per_cell, workers = mine["seconds"] / cells, mine["workers"]
-    answered = cells * images - mine.get("hits_language", 0)  # the rest was remembered
+    cells, data = len(plan.cells), load_task(given.task)
+    images, per_cell, workers = len(data.images), mine["seconds"] / cells, mine["workers"]
+    seen = cells * images * mine["asked_images"]
+    answered = seen / images * len(data.samples) - mine.get("hits_language", 0)  # the rest was remembered
     return {
         "model": args.model, "grid": args.grid, "task": args.task, "cells": cells, "images": images, "nll_references": args.nll,
         "scored": given.score, "machine": machine(given.device),
@@ -81,15 +82,15 @@ def compared(
         "ours": {"seconds_per_cell": per_cell, "cells_per_hour": 3600 / per_cell, **{k: v for k, v in mine.items() if k != "seen"}},
         "reference": {**theirs, "cells_per_hour": 3600 / theirs["seconds_per_cell"]},
         "captions_per_second": answered * workers / mine.get("seconds_language", float("nan")),
-        "images_per_second": cells * images * workers / mine["in_cells"],
-        "floor": shares(given, mine, cells * images, floor.peak(given.device)),
+        "images_per_second": seen * workers / mine["in_cells"],
+        "floor": shares(given, mine, seen, floor.peak(given.device)) if args.task == "caption" else {},
         "stages": table(given, plan, mine), "asked_images": mine["asked_images"],
         "disagreement": disagreement(given.model["dtype"], theirs["agreement"]),
     }  # fmt: skip
 
 
-def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> dict[str, float]:
-    """`costs.shares` of a setting."""
+def shares(given: Setting, mine: dict[str, Any], images: float, peak: float) -> dict[str, float]:
+    """`costs.shares` of a setting, for captions: there the prompt is hardly anything."""
     return costs.shares(cast("dict[str, Any]", given.model["config"]), given.new_tokens, mine, images, peak)
 
 
@@ -128,7 +129,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     if found["asked_images"] < 1:
         yield f"  cells stopped early: {100 * found['asked_images']:.0f} % of the images were evaluated"
     yield f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}"
-    yield f"  floor {rounded(found['floor'])}; the language stage alone: {found['captions_per_second']:.0f} captions/s"
+    yield f"  the language stage alone: {found['captions_per_second']:.0f} texts/s"
+    if found["floor"]:
+        yield f"  of the best rate {rounded(found['floor'])}"
     if theirs["cells_timed"]:
         yield (
             f"  predictions: {agreement['differing']} of {agreement['captions']} differ; logit gaps{looked_at}, in roundings: "
