@@ -30,6 +30,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 CELLS = 6  # of the reference
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,9 +43,16 @@ from scripts.benchmarks.ours import knows_stopping
 from scripts.benchmarks.turns import against_reference
 
 
+class Parser(argparse.ArgumentParser):
+    """Its errors are lines without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The flags, checked. Raises UserError."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("tiny", "tiny-llava", "mid", LLAVA, "blip2-opt-2.7b"), default="tiny")
     parser.add_argument("--task", choices=("caption", "vqa"), default="caption", help="vqa: three questions an image")
     parser.add_argument("--grid", choices=("card", "part_wise", "seed_grid", "role_wise"))

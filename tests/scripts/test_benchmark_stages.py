@@ -217,6 +217,7 @@ def test_what_a_template_sets_around_a_prompt_is_read_of_the_checkpoint() -> Non
 @pytest.mark.parametrize(
     ("words", "right"),
     [
+        ("--model tny", "argument --model: invalid choice: 'tny' (choose from"),
         ("--images 0", "--images 0: right: 1 or more"),
         ("--pairs 3", "--pairs: of versions; right: with --against FOLDER"),
         ("--against nowhere", "--against nowhere: no blip2sweep in it; right: the checkout of a version"),
