@@ -34,14 +34,22 @@ class Times:
 
     def __init__(self) -> None:
         self.spans: dict[str, list[float]] = {}
+        self.open: set[str] = set()
         self.first: list[float] = []
         self.seen: dict[str, list[list[int]]] = {"prompts": [], "references": []}
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Add what the body takes. A GPU has done its work at both ends."""
+        """Add what the body takes, once where it is inside itself. A GPU has done its work at both ends."""
+        if name in self.open:
+            yield
+            return
+        self.open.add(name)
         start, cpu = _now(), time.process_time()
-        yield
+        try:
+            yield
+        finally:
+            self.open.remove(name)
         spent = self.spans.setdefault(name, [0.0, 0.0])
         spent[0] += _now() - start
         spent[1] += time.process_time() - cpu
@@ -91,17 +99,19 @@ class Times:
     def patch(self, module: ModuleType) -> None:
         module.Patch.apply = self.marked(self.timed(module.Patch.apply, APPLY))
 
-    def language(self, module: ModuleType) -> None:
-        """A `Language` and what it makes of prompts (blip2sweep/models/language.py)."""
-        own = getattr(module, LANGUAGES[module.__name__])
-        own.prefill = self.timed(own.prefill, BEGIN)
-        own.prompt_ids, own.reference_ids = (
-            self.kept(own.prompt_ids, "prompts"), self.kept(own.reference_ids, "references"),
-        )  # fmt: skip
-        module.Prefilled.generate = self.timed(module.Prefilled.generate, GREEDY)
+    def language(self, module: Any) -> None:
+        """What reads and writes texts (blip2sweep/models/language.py), of all classes that a module defines."""
+        for own in [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]:
+            for method in METHODS.keys() & vars(own).keys():
+                setattr(own, method, self.timed(getattr(own, method), METHODS[method]))
+            for method in TOKENIZED.keys() & vars(own).keys():
+                setattr(own, method, self.kept(getattr(own, method), TOKENIZED[method]))
 
 
-LANGUAGES = {"blip2sweep.models.opt": "Opt", "blip2sweep.models.image_text.language": "Decoder"}
+METHODS = {"prefill": BEGIN, "prefix": BEGIN, "generate": GREEDY}
+TOKENIZED = {"prompt_ids": "prompts", "reference_ids": "references"}
+# Versions have these methods in one or several of them.
+LANGUAGES = ("opt", "image_text.language", "image_text.prefix", "image_text.prefilled")
 
 
 class Watching(MetaPathFinder):
@@ -136,7 +146,9 @@ def _now() -> float:
 def main() -> None:
     times = Times()
     watched = {"blip2sweep.backends.torch.batching": times.clock, "blip2sweep.apply.patch": times.patch}
-    sys.meta_path.insert(0, Watching({**watched, **dict.fromkeys(LANGUAGES, times.language)}))
+    sys.meta_path.insert(
+        0, Watching({**watched, **{f"blip2sweep.models.{name}": times.language for name in LANGUAGES}})
+    )
     try:
         runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -184,17 +185,49 @@ def test_stages_have_processor_seconds_and_token_ids_are_kept() -> None:
     assert times.seen["references"] == [[1], [2]]
 
 
-def test_the_worker_is_changed_where_the_package_has_these_names() -> None:
-    """What is timed from outside has to be there under its name."""
-    for name, own in worker.LANGUAGES.items():
-        module = importlib.import_module(name)
-        assert {"prefill", "prompt_ids", "reference_ids"} <= set(dir(getattr(module, own)))
-        assert hasattr(module.Prefilled, "generate")
+def test_a_span_inside_itself_counts_once() -> None:
+    times = worker.Times()
+    with pytest.raises(RuntimeError), times.span("begin"):
+        raise RuntimeError  # it is over all the same
+    with times.span("begin"):
+        with times.span("begin"):
+            pass
+        assert times.spans == {}
+    assert list(times.spans) == ["begin"]
+
+
+def test_what_is_timed_is_there_under_its_name() -> None:
+    """Both kinds of language models of this script read prompts and write texts by methods that the worker knows."""
     from blip2sweep.apply.patch import Patch
     from blip2sweep.backends.torch.batching import Clock
 
     assert callable(Patch.apply)
     assert callable(Clock.stage)
+    for names in (["opt"], ["image_text.language", "image_text.prefix", "image_text.prefilled"]):
+        there = [name for name in names if importlib.util.find_spec(f"blip2sweep.models.{name}")]
+        modules = [importlib.import_module(f"blip2sweep.models.{name}") for name in there]
+        own = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
+        assert {"prefill", "generate", *worker.TOKENIZED} <= {name for c in own for name in vars(c)}
+
+
+def test_methods_of_a_modules_own_classes_are_timed() -> None:
+    class Own:
+        def prompt_ids(self, texts: list[str]) -> list[list[int]]:
+            return [[1]] * len(texts)
+
+        def prefill(self) -> str:
+            return self.prefix()
+
+        def prefix(self) -> str:
+            return "read"
+
+    times, plain = worker.Times(), Own.prefill
+    times.language(SimpleNamespace(__name__="elsewhere", Own=Own))
+    assert Own.prefill is plain
+    times.language(SimpleNamespace(__name__=__name__, Own=Own))
+    assert Own().prefill() == "read"
+    assert Own().prompt_ids(["a", "b"]) == [[1], [1]]
+    assert (list(times.spans), times.seen["prompts"]) == (["begin"], [[1], [1]])
 
 
 # ---- what is asked
