@@ -20,7 +20,7 @@ def summed(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def shares(
-    sizes: Mapping[str, Any], new_tokens: int, mine: Mapping[str, Any], images: float, peak: float
+    sizes: Mapping[str, Any], new_tokens: int, mine: Mapping[str, Any], images: int, peak: float
 ) -> dict[str, float]:
     """Of the arithmetic that was left to do, how much of the best rate each stage reached. sizes: the model's config;
     images: of all cells; peak: of the device, operations a second. Workers share the device, their seconds are summed."""

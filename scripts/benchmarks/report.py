@@ -83,13 +83,13 @@ def compared(
         "reference": {**theirs, "cells_per_hour": 3600 / theirs["seconds_per_cell"]},
         "captions_per_second": answered * workers / mine.get("seconds_language", float("nan")),
         "images_per_second": seen * workers / mine["in_cells"],
-        "floor": shares(given, mine, seen, floor.peak(given.device)) if args.task == "caption" else {},
+        "floor": shares(given, mine, round(seen), floor.peak(given.device)) if args.task == "caption" else {},
         "stages": table(given, plan, mine), "asked_images": mine["asked_images"],
         "disagreement": disagreement(given.model["dtype"], theirs["agreement"]),
     }  # fmt: skip
 
 
-def shares(given: Setting, mine: dict[str, Any], images: float, peak: float) -> dict[str, float]:
+def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> dict[str, float]:
     """`costs.shares` of a setting, for captions: there the prompt is hardly anything."""
     return costs.shares(cast("dict[str, Any]", given.model["config"]), given.new_tokens, mine, images, peak)
 
