@@ -42,7 +42,7 @@ COLUMNS = ("grows", "grid", "cells", "images", "workers", "planned in s", "secon
 def row(grows: str, name: str, cells: int | None, images: int, workers: int) -> dict[str, Any]:
     """One run."""
     with tempfile.TemporaryDirectory(prefix="blip2sweep-scaling-") as folder:
-        given = setting(argparse.Namespace(model="tiny", images=images, nll=1), Path(folder))
+        given = setting(argparse.Namespace(model="tiny", task="caption", images=images, nll=1), Path(folder))
         start = time.perf_counter()
         plan = planned(given, grid(name, cells), Path(folder) / "outputs")
         seconds_planned = time.perf_counter() - start

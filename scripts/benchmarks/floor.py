@@ -49,7 +49,7 @@ def _llava(config: Mapping[str, Any], new_tokens: int) -> Flops:
     bridge = 2 * patches * t["hidden_size"] * (v["hidden_size"] + t["hidden_size"])
     tokens = patches + new_tokens
     language = _blocks(tokens, tokens, t["hidden_size"], 1.5 * t["intermediate_size"], t["num_hidden_layers"])
-    language += 2 * new_tokens * t["hidden_size"] * t["vocab_size"]
+    language += 2 * new_tokens * t["hidden_size"] * t.get("vocab_size", 512)
     return Flops(vision, bridge, language)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Pictures of LLaVA-1.5's size, a narrow tower and language model: a picture costs half of what its question costs.
 LLAVA_MID: dict[str, Any] = {
     "name": "llava-mid", "hub_id": None, "dtype": "float32",
-    "prompts": {"caption": "word1 word2 word3 word4 word5 word6"},
+    "prompts": {"caption": "word1 word2 word3 word4 word5 word6", "vqa": "{}"},
     "chat": "word7 {image} {} word8",
     "config": {
         "image_token_index": 4,

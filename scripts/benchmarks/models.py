@@ -17,6 +17,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoProcessor,
     Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2Processor,
@@ -43,6 +44,8 @@ MID: dict[str, Any] = {
     },
 }  # fmt: skip
 LLAVA = "llava-mid"
+SHIPPED = ("tiny", "tiny-llava")
+QUESTIONS = 3  # of a picture
 # name -> (whose anatomy, what stands over its config)
 RANDOM: dict[str, tuple[str, Mapping[str, Any]]] = {"mid": ("tiny", MID), LLAVA: ("llava-1.5-7b", LLAVA_MID)}
 
@@ -68,9 +71,14 @@ def model_config(name: str) -> ModelSection:
     return cast("ModelSection", {"family": "opt", "device_map": None, "dtype_per_part": {}, **_merged(conf(of), own)})
 
 
-def text_of(config: Mapping[str, Any]) -> str:
-    """What the model reads with every image: its prompt for captions in its chat's text; empty for BLIP-2."""
+def text_of(config: Mapping[str, Any], folder: Path | None = None) -> str:
+    """What the model reads with every image: its prompt for captions in its chat's text; empty for BLIP-2. folder: of a
+    checkpoint, whose template counts where the config says so."""
     prompt = (config.get("prompts") or {}).get("caption", "")
+    if config.get("chat") == "template":
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        turns = [{"role": "user", "content": content}]
+        return str(AutoProcessor.from_pretrained(folder).apply_chat_template(turns, add_generation_prompt=True))
     return str(config.get("chat") or "").replace("{image}", SPECIAL[-1]).replace("{}", prompt)
 
 
@@ -114,14 +122,15 @@ def _tokenizer(n: int) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def write_images(folder: Path, n: int) -> dict[str, Any]:
-    """n smooth random JPEGs of 640 × 480 with five captions each, in COCO's format; returns the `task` section."""
+def write_images(folder: Path, n: int, kind: str = "caption") -> dict[str, Any]:
+    """n smooth random JPEGs of 640 × 480, with five captions each in COCO's format, or with questions in VQAv2's; returns
+    the `task` section."""
     rng, words = np.random.default_rng(0), random.Random(0)
     (folder / "val2014").mkdir(parents=True)
     (folder / "annotations").mkdir()
-    images, captions = [], []
+    images, captions, questions, answers = [], [], [], []
     for i in range(n):
-        name = f"{i:012d}.jpg"
+        name = f"COCO_val2014_{i:012d}.jpg"
         pixels = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resize(
             (640, 480), Image.Resampling.BICUBIC
         )
@@ -129,15 +138,26 @@ def write_images(folder: Path, n: int) -> dict[str, Any]:
         images.append({"id": i, "file_name": name})
         texts = [" ".join(f"word{words.randrange(400)}" for _ in range(10)) for _ in range(5)]
         captions += [{"id": 5 * i + k, "image_id": i, "caption": text} for k, text in enumerate(texts)]
-    (folder / "annotations" / "captions_val2014.json").write_text(
-        json.dumps({"images": images, "annotations": captions})
-    )
-    return task("random images", str(folder), None)
+        for k in range(QUESTIONS):
+            ids = {"image_id": i, "question_id": QUESTIONS * i + k}
+            questions.append({**ids, "question": " ".join(f"word{words.randrange(400)}" for _ in range(6 + k))})
+            answer = f"word{words.randrange(400)}"
+            given = [{"answer": answer, "answer_confidence": "yes", "answer_id": m + 1} for m in range(10)]
+            answers.append({**ids, "multiple_choice_answer": answer, "answers": given})
+    files = {
+        "captions_val2014": {"images": images, "annotations": captions},
+        "v2_OpenEnded_mscoco_val2014_questions": {"questions": questions},
+        "v2_mscoco_val2014_annotations": {"annotations": answers},
+    }
+    for name, content in files.items():
+        (folder / "annotations" / f"{name}.json").write_text(json.dumps(content))
+    return task("random images", str(folder), None, kind=kind)
 
 
-def task(name: str, data_dir: str, limit: int | None, nll_references: int = 1) -> dict[str, Any]:
+def task(name: str, data_dir: str, limit: int | None, nll_references: int = 1, kind: str = "caption") -> dict[str, Any]:
     """The `task` section of a cell's config."""
+    form, metric = ("vqav2", "vqa_accuracy") if kind == "vqa" else ("coco", "cider")
     return {
-        "name": name, "kind": "caption", "format": "coco", "data_dir": data_dir, "split": "val2014", "limit": limit,
-        "on_bad_image": "error", "nll_references": nll_references, "main_metric": "cider", "note": None,
+        "name": name, "kind": kind, "format": form, "data_dir": data_dir, "split": "val2014", "limit": limit,
+        "on_bad_image": "error", "nll_references": nll_references, "main_metric": metric, "note": None,
     }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +17,14 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import read_predictions
 from blip2sweep.tasks import load_task
-from scripts.benchmarks import bound, floor
+from scripts.benchmarks import bound, costs, floor
 from scripts.benchmarks.ours import Setting
-from scripts.benchmarks.ties import NEAR_TIE, gaps
+from scripts.benchmarks.stages import lines as stage_lines
+from scripts.benchmarks.stages import table
+from scripts.benchmarks.ties import disagreement, gaps
 from scripts.benchmarks.timing import Timed, layers
 
+OF_RATIO = ("median", "low", "high")
 LOOKED_AT = 20  # differing captions of a cell whose gap is looked up
 
 
@@ -54,61 +57,41 @@ def _agreement(given: Setting, done: Sequence[Timed], output_dir: Path) -> dict[
     for one in done:
         result = ledger.attempts[one.cell.key].result
         assert result is not None
-        texts = read_predictions(output_dir, predictions_name(result)).outputs[: one.images]
-        differing = [i for i, (a, b) in enumerate(zip(one.texts, texts, strict=True)) if a != b]
-        pairs = [(samples[i].image, one.texts[i], texts[i]) for i in differing[:LOOKED_AT]]
-        found["captions"] += len(texts)
-        found["differing"] += len(differing)
-        found["gaps"] += gaps(given, layers(given, one.cell), pairs)
+        own = read_predictions(output_dir, predictions_name(result))
+        texts = dict(zip(own.id, own.outputs, strict=True))  # of a cell that stopped early some images are not there
+        both = [(s.image, a, texts[s.id]) for s, a in zip(samples, one.texts, strict=False) if s.id in texts]
+        pairs = [(image, a, b) for image, a, b in both if a != b]
+        found["captions"] += len(both)
+        found["differing"] += len(pairs)
+        found["gaps"] += gaps(given, layers(given, one.cell), pairs[:LOOKED_AT])
     return found
-
-
-def disagreement(dtype: str, agreement: dict[str, Any]) -> str | None:
-    """What is wrong with the predictions: anything that differs in float32, in half precision what is no near-tie."""
-    differing, apart = agreement["differing"], [g for g in agreement["gaps"] if not abs(g) <= NEAR_TIE]
-    if dtype == "float32" and differing:
-        return f"{differing} of {agreement['captions']} captions differ in float32"
-    if apart:
-        return f"{len(apart)} captions part where tokens are up to {max(apart, key=abs):.1f} roundings apart"
-    return None
 
 
 def compared(
     args: argparse.Namespace, given: Setting, plan: Plan, mine: dict[str, Any], theirs: dict[str, Any]
 ) -> dict[str, Any]:
-    cells, images = len(plan.cells), len(load_task(given.task).images)
-    per_cell, workers = mine["seconds"] / cells, mine["workers"]
-    answered = cells * images - mine.get("hits_language", 0)  # the rest was remembered
+    cells, data = len(plan.cells), load_task(given.task)
+    images, per_cell, workers = len(data.images), mine["seconds"] / cells, mine["workers"]
+    seen = cells * images * mine["asked_images"]
+    answered = seen / images * len(data.samples) - mine.get("hits_language", 0)  # the rest was remembered
     return {
-        "model": args.model, "grid": args.grid, "cells": cells, "images": images, "nll_references": args.nll,
+        "model": args.model, "grid": args.grid, "task": args.task, "cells": cells, "images": images, "nll_references": args.nll,
         "scored": given.score, "machine": machine(given.device),
         "ratio": theirs["seconds_per_cell"] / per_cell,
         "cpu_ratio": theirs["cpu_per_cell"] / (mine["cpu_seconds"] / cells),
-        "ours": {"seconds_per_cell": per_cell, "cells_per_hour": 3600 / per_cell, **mine},
+        "ours": {"seconds_per_cell": per_cell, "cells_per_hour": 3600 / per_cell, **{k: v for k, v in mine.items() if k != "seen"}},
         "reference": {**theirs, "cells_per_hour": 3600 / theirs["seconds_per_cell"]},
         "captions_per_second": answered * workers / mine.get("seconds_language", float("nan")),
-        "images_per_second": cells * images * workers / mine["in_cells"],
-        "floor": shares(given, mine, cells * images, floor.peak(given.device)),
+        "images_per_second": seen * workers / mine["in_cells"],
+        "floor": shares(given, mine, round(seen), floor.peak(given.device)) if args.task == "caption" else {},
+        "stages": table(given, plan, mine), "asked_images": mine["asked_images"],
         "disagreement": disagreement(given.model["dtype"], theirs["agreement"]),
     }  # fmt: skip
 
 
 def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> dict[str, float]:
-    """Of the arithmetic that was left to do, how much of the best rate each stage reached. images: of all cells; peak:
-    of the device, operations a second. Workers share the device, their seconds are summed."""
-    sizes = cast("dict[str, Any]", given.model["config"])
-    best, need = peak / mine["workers"], floor.flops(sizes, given.new_tokens)
-    blocks = floor.blocks_read(sizes)
-    per_cell = images / max(1, mine["cells"])
-    run = images - mine["hits_vision_blocks"] * per_cell / blocks
-    connector = "bridge" if "hits_bridge" in mine else "connector"
-    work = {
-        "vision": need.vision * run,
-        connector: need.bridge * (images - mine[f"hits_{connector}"]),
-        "language": need.language * (images - mine.get("hits_language", 0)),
-    }
-    found = {k: v / best / mine[f"seconds_{k}"] for k, v in work.items() if mine.get(f"seconds_{k}")}
-    return {"peak_tflops": peak / 1e12, **{f"share_{k}": v for k, v in found.items()}}
+    """`costs.shares` of a setting, for captions: there the prompt is hardly anything."""
+    return costs.shares(cast("dict[str, Any]", given.model["config"]), given.new_tokens, mine, images, peak)
 
 
 def machine(device: str) -> str:
@@ -120,28 +103,55 @@ def machine(device: str) -> str:
 # ---- in words
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print it, a line a side."""
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """A line a side, and what more there is to say."""
     mine, theirs, agreement = found["ours"], found["reference"], found["reference"]["agreement"]
     few = 0 < theirs["images_timed"] < found["images"]
     scaled = f", of {theirs['images_timed']} images each, generating scaled to {found['images']}" if few else ""
     looked_at = f" at {len(agreement['gaps'])} of them" if agreement["gaps"] else ""
-    lines = [
-        f"{found['model']}, {found['grid']}: {found['cells']} cells of {found['images']} images; {found['machine']}",
-        f"  reference  {theirs['seconds_per_cell']:8.2f} s a cell (from {theirs['cells_timed']} cells{scaled}; "
-        f"{theirs['environment']}) {rounded(theirs['steps'])}; peak memory {theirs['peak_memory_bytes'] / 1e9:.2f} GB",
+    yield f"{found['model']}, {found['grid']}, {found['task']}: {found['cells']} cells of {found['images']} images; {found['machine']}"
+    if theirs["cells_timed"]:
+        yield (
+            f"  reference  {theirs['seconds_per_cell']:8.2f} s a cell (from {theirs['cells_timed']} cells{scaled}; "
+            f"{theirs['environment']}) {rounded(theirs['steps'])}; peak memory {theirs['peak_memory_bytes'] / 1e9:.2f} GB"
+        )
+    yield (
         f"  blip2sweep {mine['seconds_per_cell']:8.2f} s a cell; {mine['seconds']:.1f} s in all, {mine['workers']} "
         f"workers: {rounded(stages(mine))}, before the first cell {mine['before_first_cell']:.1f}, after the last "
-        f"{mine['after_last_cell']:.1f}; peak memory {mine['peak_memory_bytes'] / 1e9:.2f} GB",
-        f"  ratio {found['ratio']:.1f} (of processor time {found['cpu_ratio']:.1f}); cells per hour "
-        f"{theirs['cells_per_hour']:.0f} and {mine['cells_per_hour']:.0f}",
-        f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}",
-        f"  floor {rounded(found['floor'])}; the language stage alone: {found['captions_per_second']:.0f} captions/s",
-        f"  predictions: {agreement['differing']} of {agreement['captions']} differ; logit gaps{looked_at}, in roundings: "
-        f"{', '.join(f'{v:.2g}' for v in agreement['gaps']) or 'none'}",
-    ]
-    lines += bound.lines(found["bound"], mine["device"]) if "bound" in found else ()
-    print("\n".join(lines))
+        f"{mine['after_last_cell']:.1f}; peak memory {mine['peak_memory_bytes'] / 1e9:.2f} GB"
+    )
+    if theirs["cells_timed"]:
+        yield (
+            f"  ratio {found['ratio']:.1f} (of processor time {found['cpu_ratio']:.1f}); cells per hour "
+            f"{theirs['cells_per_hour']:.0f} and {mine['cells_per_hour']:.0f}"
+        )
+    yield from several(found["runs"]) if "runs" in found else ()
+    if found["asked_images"] < 1:
+        yield f"  cells stopped early: {100 * found['asked_images']:.0f} % of the images were evaluated"
+    yield f"  hits {rounded({k: v for k, v in mine.items() if k.startswith(('hits_', 'layers_'))})}"
+    yield f"  the language stage alone: {found['captions_per_second']:.0f} texts/s"
+    if found["floor"]:
+        yield f"  of the best rate {rounded(found['floor'])}"
+    if theirs["cells_timed"]:
+        yield (
+            f"  predictions: {agreement['differing']} of {agreement['captions']} differ; logit gaps{looked_at}, in roundings: "
+            f"{', '.join(f'{v:.2g}' for v in agreement['gaps']) or 'none'}"
+        )
+    yield from stage_lines(found["stages"])
+    yield from bound.lines(found["bound"], mine["device"]) if "bound" in found else ()
+
+
+def several(runs: dict[str, Any]) -> list[str]:
+    """Ratios of runs, each against the cells of the reference right before and after it."""
+    names = {"ratio": "ratio", "cpu_ratio": "of processor time"}
+    each = {k: ", ".join(f"{v:.1f}" for v in runs[k]["each"]) for k in names}
+    return [f"  {len(runs['ratio']['each'])} runs, {names[k]}: {each[k]}; {in_words(runs[k])}" for k in names]
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """A median with the interval of what is there on average."""
+    median, *ends = ("" if v is None else f"{v:.2f}" if v < 10 else f"{v:.1f}" for v in map(found.get, OF_RATIO))
+    return f"median {median}" + (f" (95 % interval {' to '.join(ends)})" if all(ends) else "")
 
 
 def stages(mine: dict[str, Any]) -> dict[str, float]:

@@ -320,6 +320,9 @@ def test_the_script_compares_both_and_they_agree(tmp_path: Path) -> None:
     ):
         assert name in found["ours"]
     assert 0 < found["floor"]["share_language"] < 1.5
+    table = found["stages"]["rows"]
+    assert {"start-up", "vision", "bridge", "begin", "likelihood", "greedy", "scoring", "other"} <= table.keys()
+    assert all(table[name]["floor"] > 0 for name in ("apply", "vision", "bridge", "begin", "likelihood", "greedy"))
 
 
 def test_the_methods_script_times_layers_and_parts(
