@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blip2sweep.cache import disk as cache
-from tests.warm import Request, run, umask
-
-AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HOME", "XDG_")  # looked at when Python or a library is read
+from tests.warm import AT_START, Request, run, umask
 
 
 class Ran(NamedTuple):
