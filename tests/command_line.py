@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blip2sweep.cache import disk as cache
-from tests.warm import AT_START, Request, run, umask
+from tests.spare import AT_START
+from tests.warm import Request, run, umask
 
 
 class Ran(NamedTuple):

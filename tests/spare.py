@@ -20,7 +20,8 @@ QUESTIONS = ("blip2sweep.models.check", "blip2sweep.models.written_out")  # of m
 WORKER = "blip2sweep.workers.worker"
 MODULES = (WORKER, "blip2sweep.results.scoring_service", *QUESTIONS)
 COUNT = 2  # two workers, or one that dies and the next
-AT_IMPORT = ("ACCELERATE_", "HF_", "HUGGINGFACE_", "MKL_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
+AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HOME", "XDG_")  # looked at when Python or a library is read
+AT_IMPORT = (*AT_START, "ACCELERATE_", "HF_", "HUGGINGFACE_", "MKL_", "OMP_", "PYTORCH_", "TORCH", "TRANSFORMERS_")
 
 
 class Spare(NamedTuple):
@@ -32,8 +33,11 @@ SPARE: list[Spare] = []
 
 
 def at_import(env: Mapping[str, str]) -> dict[str, str]:
-    """What torch, transformers and their like look at when they are read."""
+    """What Python, torch, transformers and their like look at when they are read."""
     return {name: value for name, value in env.items() if name.startswith(AT_IMPORT)}
+
+
+HERE = at_import(os.environ)
 
 
 def fork_spare(count: int = COUNT) -> str | None:
@@ -77,7 +81,7 @@ class Popen(subprocess.Popen[Any]):
 
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
         env, pipes, session = rest[4] or os.environ, rest[8:14], rest[19]
-        alike = _is_known(args) and rest[3] is None and at_import(env) == at_import(os.environ)
+        alike = _is_known(args) and rest[3] is None and at_import(env) == HERE
         if (spare := _one() if alike else None) is None:
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
             return

@@ -40,9 +40,8 @@ COMPUTE = (
     "transformers.models.auto.processing_auto", "transformers.models.blip_2.modeling_blip_2",
     "transformers.models.blip_2.processing_blip_2", "transformers.models.opt.modeling_opt",
 )  # fmt: skip
-AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HOME", "XDG_")  # looked at when Python or a library is read
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # of the processes that fork
-COMPUTING = ("export", "influence", "quantize")  # verbs that have torch at work
+COMPUTING = (("export",), ("influence",), ("quantize",))  # verbs that have torch at work
 
 
 class Request(NamedTuple):
@@ -64,11 +63,11 @@ def umask() -> int:
 
 def computes(request: Request) -> bool:
     """Whether torch is at work in a command or its workers: of cells, tests say of how many samples."""
-    verb, *words = request.words or ("",)
-    if verb == "plan" or "backend=dummy" in words or at_import(request.env) != at_import(ENVIRONMENT):
+    words = request.words
+    if words[:1] == ("plan",) or "backend=dummy" in words or at_import(request.env) != at_import(ENVIRONMENT):
         return False
-    asks = request.module in QUESTIONS
-    return asks or verb in COMPUTING or any(word.startswith("task.limit=") for word in request.words)
+    of_cells = any(word.startswith("task.limit=") for word in words)
+    return of_cells or words[:1] in COMPUTING or request.module in QUESTIONS
 
 
 @cache
@@ -110,11 +109,10 @@ def run(request: Request, timeout: float, given: str = "") -> tuple[int, str, st
 
 def answered(command: Sequence[str], *, input: str, timeout: float, env: dict[str, str], **how: Any) -> Any:
     """`subprocess.run` for a question about a checkpoint."""
-    alike = all(env.get(k) == v for k, v in ENVIRONMENT.items() if k.startswith(AT_START))
-    if not alike or command[2] not in QUESTIONS or any(k.startswith(AT_START) and k not in ENVIRONMENT for k in env):
+    request = Request((), str(Path.cwd()), env, umask(), command[2])
+    if not computes(request):
         return subprocess.run(command, input=input, timeout=timeout, env=env, **how)
-    told = run(Request((), str(Path.cwd()), env, umask(), command[2]), timeout, input)
-    return subprocess.CompletedProcess(command, *told)
+    return subprocess.CompletedProcess(command, *run(request, timeout, input))
 
 
 # ---- the side of the process
