@@ -41,6 +41,7 @@ COMPUTE = (
     "transformers.models.blip_2.processing_blip_2", "transformers.models.opt.modeling_opt",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # of the processes that fork
+PYTHON = sys.executable  # which a test may set
 COMPUTING = (("export",), ("influence",), ("quantize",))  # verbs that have torch at work
 
 
@@ -75,7 +76,7 @@ def server(torch: bool) -> socket.socket:
     """Started with the first command of a test process that needs it; ends with it."""
     ours, theirs = socket.socketpair()
     started = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno()), *["torch"] * torch], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+        [PYTHON, __file__, str(theirs.fileno()), *["torch"] * torch], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
         cwd=Path(__file__).parents[1], env=ENVIRONMENT,
     )  # fmt: skip
     theirs.close()
@@ -110,7 +111,7 @@ def run(request: Request, timeout: float, given: str = "") -> tuple[int, str, st
 def answered(command: Sequence[str], *, input: str, timeout: float, env: dict[str, str], **how: Any) -> Any:
     """`subprocess.run` for a question about a checkpoint."""
     request = Request((), str(Path.cwd()), env, umask(), command[2])
-    if not computes(request):
+    if command[0] != PYTHON or not computes(request):
         return subprocess.run(command, input=input, timeout=timeout, env=env, **how)
     return subprocess.CompletedProcess(command, *run(request, timeout, input))
 
