@@ -299,7 +299,16 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "blip2sweep", "-m", "task=shapes_vqa", "task.limit=100", "part=vit,llm,qformer", "quant.bits=3,8"]
+    command = [
+        sys.executable,
+        "-m",
+        "blip2sweep",
+        "-m",
+        "task=shapes_vqa",
+        "task.limit=100",
+        "part=vit,llm,qformer",
+        "quant.bits=3,8",
+    ]
     with ending(
         subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     ) as sweep:
