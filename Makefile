@@ -5,6 +5,8 @@ STUDY ?= $(BLIP2SWEEP_STUDY_DATA)
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
+# Empty is unset: tests start Python by the hundred, and each start compiled every module again.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help sweep report docs test test-all lint format benchmark clean
 
 help:  ## What can be made
@@ -26,7 +28,7 @@ test: $(VENV)/dev  ## The tests that need no service and no patience
 	$(BIN)/python -m pytest -m 'not thorough'
 
 test-all: $(VENV)/dev  ## All tests, as CI runs them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3  # on two cores: one of them mostly waits, for Slurm's clock or a browser
 
 lint: $(VENV)/dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blip2sweep.cache import disk as cache
+from tests.spare import AT_START
 from tests.warm import Request, run, umask
-
-AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HOME", "XDG_")  # looked at when Python or a library is read
 
 
 class Ran(NamedTuple):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from blip2sweep.cache import disk as cache
 from blip2sweep.machine.signal_stack import signal_stack, signal_stack_kept
+from blip2sweep.models.checkpoints import child
+from tests.warm import answered
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+THOROUGH = 20  # tests of `make test` that take as long as one that is left out there, or so
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
@@ -31,6 +36,14 @@ def _own_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop(cache.USER)
     if before is not None:
         os.environ[cache.USER] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _questions_about_checkpoints() -> Iterator[None]:
+    """A process that has read torch answers them, where a user's would start one."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(child, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": answered}))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -52,12 +65,25 @@ def place() -> int | None:
 
 
 @pytest.hookimpl(tryfirst=True)  # ahead of xdist, which reads the groups
-def pytest_collection_modifyitems(items: Sequence[pytest.Function]) -> None:
-    """What a file makes once for all its tests is made in one process, not in each."""
+def pytest_collection_modifyitems(items: list[pytest.Function], config: pytest.Config) -> None:
+    """What a file makes once for all its tests is made in one process, not in each. What takes longest begins first, so that
+    no process is left alone with it at the end."""
     for item in items:
         shared = any(made.scope == "module" for found in item._fixtureinfo.name2fixturedefs.values() for made in found)
         if shared and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        long = 0 if config.option.markexpr else THOROUGH
+        lengths: Counter[str] = Counter()
+        for item in items:
+            lengths[group(item)] += long if item.get_closest_marker("thorough") else 1
+        items.sort(key=lambda item: -lengths[group(item)])
+
+
+def group(item: pytest.Item) -> str:
+    """What runs in one process."""
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else item.nodeid
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

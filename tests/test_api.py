@@ -60,7 +60,7 @@ def test_packs_of_the_version_before_find_their_evaluator(name: str) -> None:
     assert inspect.isfunction(blip2sweep.sweep)
 
 
-ASKED = {"part": ["vit", "llm"], "quant.bits": 2, "task.limit": 8, "sweep_name": "s"}
+ASKED = {"task": "shapes_vqa", "part": ["vit", "llm"], "quant.bits": 2, "task.limit": 8, "sweep_name": "s"}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
 def test_a_sweep_is_that_of_the_command(ran: tuple[Path, pd.DataFrame], capfd: pytest.CaptureFixture[str]) -> None:
     folder, table = ran
     assert list(table["status"]) == ["done"] * 3
-    words = "part=vit,llm quant.bits=2 task.limit=8 sweep_name=s"
+    words = "task=shapes_vqa part=vit,llm quant.bits=2 task.limit=8 sweep_name=s"
     again = blip2sweep.sweep(words, output_dir=folder)
     pd.testing.assert_frame_equal(*(t.drop(columns="sweeps", errors="ignore") for t in (again, table)))
     assert capfd.readouterr() == ("", "")  # who looks at no terminal is told nothing
@@ -109,9 +109,9 @@ def test_what_would_run(ran: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
 
 def test_one_cell_is_its_row(ran: tuple[Path, pd.DataFrame]) -> None:
     folder, table = ran
-    row = blip2sweep.evaluate("part=vit quant.bits=2 task.limit=8", output_dir=folder)
+    row = blip2sweep.evaluate("task=shapes_vqa part=vit quant.bits=2 task.limit=8", output_dir=folder)
     assert row["key"] == table["key"][1]
-    assert row["drop_cider"] == table["drop_cider"][1]
+    assert row["drop_vqa_accuracy"] == table["drop_vqa_accuracy"][1]
     with pytest.raises(
         UserError, match=r"part=vit,llm output_dir=\S+: 2 cells, and evaluate is about one; right: sweep"
     ):

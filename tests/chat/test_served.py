@@ -30,6 +30,7 @@ from tests.waiting import ending
 for _name in ("fastapi", "uvicorn", "openai", "sse_starlette", "multipart"):
     pytest.importorskip(_name, reason="transformers serve needs it; it is one of the dev extras")
 
+pytestmark = pytest.mark.thorough
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 START_SECONDS = 180.0
 

@@ -223,7 +223,7 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch
     config["vision_config"]["num_attention_heads"] = 3
     (model / "config.json").write_text(json.dumps(config))
     believe(model, tiny_config())
-    words = ["-m", "model=tiny", "task.limit=6", "part=llm", "quant.bits=8"]
+    words = ["-m", "model=tiny", "task=shapes_vqa", "task.limit=6", "part=llm", "quant.bits=8"]
     words += [f"model.path={model},pkg://blip2sweep.assets/tiny"]
     ran = blip2sweep(*words, "sweep_name=half", cwd=tmp_path)
     assert ran.code == 1
@@ -250,6 +250,7 @@ def test_a_killed_worker_costs_at_most_the_cell_in_hand(tmp_path: Path) -> None:
         "-m",
         "blip2sweep",
         "-m",
+        "task=shapes_vqa",
         "task.limit=200",
         "part=vit,llm",
         "quant.bits=8",
@@ -276,6 +277,7 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up(tmp_path: Path) -> None:
         "-m",
         "blip2sweep",
         "-m",
+        "task=shapes_vqa",
         "task.limit=200",
         "part=vit,llm",
         "quant.bits=8",
@@ -297,7 +299,16 @@ def test_a_cell_that_kills_its_worker_twice_is_given_up(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "blip2sweep", "-m", "task.limit=100", "part=vit,llm,qformer", "quant.bits=3,8"]
+    command = [
+        sys.executable,
+        "-m",
+        "blip2sweep",
+        "-m",
+        "task=shapes_vqa",
+        "task.limit=100",
+        "part=vit,llm,qformer",
+        "quant.bits=3,8",
+    ]
     with ending(
         subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     ) as sweep:
