@@ -23,6 +23,7 @@ from blip2sweep.results.ledger import Ledger
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.pack import Settings
 from scripts.benchmarks import models
+from scripts.benchmarks.costs import summed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,17 +126,6 @@ def _ended(process: subprocess.Popen[bytes]) -> _Ended:
 def _own_cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def summed(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds by stage and hits, over all cells. Peak memory: of a worker, on its device."""
-    names = sorted({k for c in costs for k in c if k.startswith(("seconds_", "hits_", "layers_"))})
-    return {
-        "in_cells": sum(c["seconds"] for c in costs),
-        "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
-        **{k: costs[-1][k] for k in ("batch_size", "sequence_batch_size", "device")},
-        **{k: round(sum(c.get(k, 0) for c in costs), 3) for k in names},
-    }
 
 
 def cpu_seconds() -> float:

@@ -17,9 +17,9 @@ from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.ledger import Ledger
 from blip2sweep.results.predictions import read_predictions
 from blip2sweep.tasks import load_task
-from scripts.benchmarks import bound, floor
+from scripts.benchmarks import bound, costs, floor
 from scripts.benchmarks.ours import Setting
-from scripts.benchmarks.ties import NEAR_TIE, gaps
+from scripts.benchmarks.ties import disagreement, gaps
 from scripts.benchmarks.timing import Timed, layers
 
 LOOKED_AT = 20  # differing captions of a cell whose gap is looked up
@@ -63,16 +63,6 @@ def _agreement(given: Setting, done: Sequence[Timed], output_dir: Path) -> dict[
     return found
 
 
-def disagreement(dtype: str, agreement: dict[str, Any]) -> str | None:
-    """What is wrong with the predictions: anything that differs in float32, in half precision what is no near-tie."""
-    differing, apart = agreement["differing"], [g for g in agreement["gaps"] if not abs(g) <= NEAR_TIE]
-    if dtype == "float32" and differing:
-        return f"{differing} of {agreement['captions']} captions differ in float32"
-    if apart:
-        return f"{len(apart)} captions part where tokens are up to {max(apart, key=abs):.1f} roundings apart"
-    return None
-
-
 def compared(
     args: argparse.Namespace, given: Setting, plan: Plan, mine: dict[str, Any], theirs: dict[str, Any]
 ) -> dict[str, Any]:
@@ -94,21 +84,8 @@ def compared(
 
 
 def shares(given: Setting, mine: dict[str, Any], images: int, peak: float) -> dict[str, float]:
-    """Of the arithmetic that was left to do, how much of the best rate each stage reached. images: of all cells; peak:
-    of the device, operations a second. Workers share the device, their seconds are summed."""
-    sizes = cast("dict[str, Any]", given.model["config"])
-    best, need = peak / mine["workers"], floor.flops(sizes, given.new_tokens)
-    blocks = floor.blocks_read(sizes)
-    per_cell = images / max(1, mine["cells"])
-    run = images - mine["hits_vision_blocks"] * per_cell / blocks
-    connector = "bridge" if "hits_bridge" in mine else "connector"
-    work = {
-        "vision": need.vision * run,
-        connector: need.bridge * (images - mine[f"hits_{connector}"]),
-        "language": need.language * (images - mine.get("hits_language", 0)),
-    }
-    found = {k: v / best / mine[f"seconds_{k}"] for k, v in work.items() if mine.get(f"seconds_{k}")}
-    return {"peak_tflops": peak / 1e12, **{f"share_{k}": v for k, v in found.items()}}
+    """`costs.shares` of a setting."""
+    return costs.shares(cast("dict[str, Any]", given.model["config"]), given.new_tokens, mine, images, peak)
 
 
 def machine(device: str) -> str:

@@ -23,10 +23,12 @@ def gaps(given: Any, recipe: Mapping[str, tuple[str, int]], pairs: Sequence[tupl
         return []
     model, processor = loaded(given.folder, given.device, given.model["dtype"])
     quantize(model, recipe)
-    return [_gap(model, processor, given.text, *pair) for pair in pairs]
+    return [gap(model, processor, given.text, *pair) for pair in pairs]
 
 
-def _gap(model: Any, processor: Any, text: str, image: Path, theirs: str, ours: str) -> float:
+@torch.inference_mode()
+def gap(model: Any, processor: Any, text: str, image: Path, theirs: str, ours: str) -> float:
+    """The same of one pair, with the recipe already in the model."""
     end = [processor.tokenizer.eos_token_id]
     a, b = (processor.tokenizer(t, add_special_tokens=False).input_ids + end for t in (theirs, ours))
     same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
@@ -39,3 +41,13 @@ def _gap(model: Any, processor: Any, text: str, image: Path, theirs: str, ours: 
     logits = model(**inputs).logits[0, -1].float()
     rounding = torch.finfo(model.dtype).eps * logits.abs().max()
     return float((logits[a[same]] - logits[b[same]]) / rounding)
+
+
+def disagreement(dtype: str, agreement: dict[str, Any]) -> str | None:
+    """What is wrong with the predictions: anything that differs in float32, in half precision what is no near-tie."""
+    differing, apart = agreement["differing"], [g for g in agreement["gaps"] if not abs(g) <= NEAR_TIE]
+    if dtype == "float32" and differing:
+        return f"{differing} of {agreement['captions']} captions differ in float32"
+    if apart:
+        return f"{len(apart)} captions part where tokens are up to {max(apart, key=abs):.1f} roundings apart"
+    return None
