@@ -132,7 +132,13 @@ class Checks:
         sizes = self.sizes
         section_of, folder = section(LLAVA, self.dry), self.folder / "llava"
         subject = Subject(section_of, folder, self.device, sizes.llava_images, sizes.new_tokens)
-        found |= {"model": LLAVA, **_parameters(subject), "sweep": Found(), "reference": Found()}
+        found |= {
+            "model": LLAVA,
+            "older_forward": subject.older,
+            **_parameters(subject),
+            "sweep": Found(),
+            "reference": Found(),
+        }
         configs = grid("role_wise")[:: 27 // sizes.llava_cells]
         texts = sweep(subject, configs, self.peak, found["sweep"], deadline)
         jobs = [j for j in subject.jobs(configs) if j["key"] in texts]

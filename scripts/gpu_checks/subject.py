@@ -20,6 +20,7 @@ from blip2sweep.tasks import TaskData, load_task, planned_task
 from blip2sweep.tasks.calibration import Calibration, choose
 from blip2sweep.tasks.generation import Generation
 from scripts.benchmarks.models import draw_model, text_of, write_images
+from scripts.gpu_checks.older import taking_features
 
 if TYPE_CHECKING:
     from blip2sweep.wire.model_section import ModelSection
@@ -32,6 +33,7 @@ class Subject:
     """A model, its pictures and its back end.
 
     section: the composed `model` section. text: what the model reads with every picture, as plain transformers takes it.
+    older: whether its forward pass takes features of pictures only here (older.py).
     """
 
     def __init__(self, section: ModelSection, folder: Path, device: str, images: int, new_tokens: int) -> None:
@@ -39,6 +41,7 @@ class Subject:
         (folder / "model").mkdir(parents=True)
         model = draw_model(section, folder / "model", device)
         model.config.save_pretrained(folder / "model")
+        self.older = "qformer_config" not in section["config"] and taking_features(model)
         self.loaded = ready(model, folder / "model", section)
         self.folder, self.text = folder / "model", text_of(section)
         task = {**write_images(folder / "images", images), "nll_references": 0}
