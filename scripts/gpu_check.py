@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,8 @@ ROOT = next(p for p in Path(__file__).resolve().parents if (p / "blip2sweep").is
 sys.path.insert(0, str(ROOT))  # a checkout, or the folder that travels
 if (ROOT / "packages").is_dir():
     sys.path.append(str(ROOT / "packages"))  # what travels beside it; the machine's own come first
+
+from scripts.gpu_checks.order import ORDER
 
 
 def arguments() -> argparse.Namespace:
@@ -55,13 +58,17 @@ def main() -> int:
     if missing := lacking():
         print(f"error: {', '.join(missing)}: not installed; right: pip install {' '.join(missing)}", file=sys.stderr)
         return 2
+    named = args.only.split(",") if args.only else list(ORDER)
+    if unknown := [name for name in named if name not in ORDER]:
+        print(f"error: --only {unknown[0]}: no such check; right: {', '.join(ORDER)}", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         os.environ |= {"HF_HUB_OFFLINE": "1", "BLIP2SWEEP_CACHE_DIR": folder, "TOKENIZERS_PARALLELISM": "false"}
-        return run(args, Path(folder))
+        return run(args, named, Path(folder))
 
 
-def run(args: argparse.Namespace, folder: Path) -> int:
-    """The code that the script ends with."""
+def run(args: argparse.Namespace, named: Sequence[str], folder: Path) -> int:
+    """Run the checks of these names. Returns the code that the script ends with."""
     began = time.monotonic()
     import torch
 
@@ -72,12 +79,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     if not args.dry and not torch.cuda.is_available():
         print("error: torch sees no GPU; right: a machine with one, or --dry", file=sys.stderr)
         return 2
-    checks = Checks(folder, args.dry).listed()
-    known, named = [c.name for c in checks], args.only.split(",") if args.only else []
-    if unknown := [name for name in named if name not in known]:
-        print(f"error: --only {unknown[0]}: no such check; right: {', '.join(known)}", file=sys.stderr)
-        return 2
-    chosen = [c for c in checks if not named or c.name in named]
+    chosen = [c for c in Checks(folder, args.dry).listed() if c.name in named]
     report = Report(args.out, {"dry": args.dry, "minutes": args.minutes, "weights": "random: texts say nothing"})
     ends_in_order()
     try:

@@ -1,4 +1,4 @@
-"""The checks in their order, the most valuable first, and what they share: the model, its captions, the sizes."""
+"""The checks, and what they share: the model, its captions, the sizes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scripts.benchmarks import floor
 from scripts.benchmarks.grids import grid
 from scripts.gpu_checks import alike, layers
 from scripts.gpu_checks.decoding import decoding, lacks_compiler
+from scripts.gpu_checks.order import ORDER
 from scripts.gpu_checks.running import Check, Deadline, Found, NotHere, cores
 from scripts.gpu_checks.sizes import BLIP2, LLAVA, REAL, REHEARSAL, section
 from scripts.gpu_checks.subject import Subject
@@ -40,20 +41,8 @@ class Checks:
         self._subject: Subject | None = None
 
     def listed(self) -> list[Check]:
-        """All checks. Shares are about the seconds of 9 minutes on a card of the largest kind."""
-        return [
-            Check("machine", self.machine, 15, 0),
-            Check("draw", self.draw, 45, 0),
-            Check("sweep", self.sweep, 100, 15),
-            Check("reference", self.reference, 75, 10),
-            Check("decoding", self.decoding, 90, 10),
-            Check("restore", self.restore, 20, 5),
-            Check("unshared", self.unshared, 35, 5),
-            Check("out_of_memory", self.out_of_memory, 30, 5),
-            Check("packed", self.packed, 50, 5),
-            Check("gptq", self.gptq, 25, 5),
-            Check("llava", self.llava, 55, 30 if not self.dry else 5),
-        ]
+        """All checks, in the order of ORDER. The methods below have their names."""
+        return [Check(name, getattr(self, name), *times) for name, times in ORDER.items()]
 
     # ---- of the machine
 
