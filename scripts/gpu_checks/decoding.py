@@ -8,11 +8,10 @@ batch, is measured here. Only OPT's step is built; that of other models differs 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import StaticCache
@@ -113,16 +112,19 @@ def lacks_compiler(device: str) -> str | None:
 
 @torch.inference_mode()
 def decoding(subject: Subject, batches: tuple[int, ...], compiles: bool, found: Found, deadline: Deadline) -> None:
-    """Milliseconds of a step in each way, by batch, and what they would decide."""
-    rows = _pictures(subject)
+    """Milliseconds of a step in each way, by batch, and what they would decide. The compiler comes last: it takes longest,
+    and sees the largest batch alone."""
+    pictures = _pictures(subject)
     lacking = lacks_compiler(subject.device) if compiles else "left out of a rehearsal"
-    found |= {"compiler": lacking or "here", "batches": {}}
-    for batch in sorted(batches, reverse=True):  # the batch that decides comes first, and is compiled
+    found |= {"compiler": lacking or "here", "batches": {str(batch): Found() for batch in batches}}
+    rows = {batch: pictures.take([i % len(pictures) for i in range(batch)]) for batch in batches}
+    for batch in sorted(batches, reverse=True):  # the one that decides comes first
         if not deadline.near:
-            found["batches"][str(batch)] = own = Found()
-            compiles = lacking is None and batch == max(batches)
-            _one(subject, rows.take([i % len(rows) for i in range(batch)]), compiles, own, deadline)
+            _one(_Batch(subject, rows[batch], found["batches"][str(batch)]))
     found["would_decide"] = would_decide(found["batches"])
+    if lacking is None and not deadline.near:
+        _compiled(_Batch(subject, rows[max(batches)], found["batches"][str(max(batches))]))
+        found["would_decide"] = would_decide(found["batches"])
 
 
 def _pictures(subject: Subject) -> Rows:
@@ -132,50 +134,56 @@ def _pictures(subject: Subject) -> Rows:
     return rows
 
 
-def _one(subject: Subject, rows: Rows, compiles: bool, found: Found, deadline: Deadline) -> None:
-    language: Any = subject.loaded.language
-    prompts = language.prompt_ids([subject.generation.prompt or ""] * len(rows))
-    steps = subject.new_tokens - 1
-    eager: list[list[int]] = []
+class _Batch:
+    """One batch: a step on it, what the back end's own decoding writes of it, and where its figures go."""
 
-    def product() -> float:
-        prefilled: Any = language.prefill(rows, prompts)
-        start = _now(subject)
-        eager[:] = prefilled.greedy(subject.generation)
-        return _now(subject) - start
+    def __init__(self, subject: Subject, rows: Rows, found: Found) -> None:
+        self.subject, self.found, language = subject, found, cast("Any", subject.loaded.language)
+        self.rows, self.ends = rows, set(language.base.ends)
+        self.prompts = language.prompt_ids([subject.generation.prompt or ""] * len(rows))
+        self.eager: list[list[int]] = []
+        found["eager_ms"] = 1000 * min(self._own() for _ in range(REPEATS)) / (subject.new_tokens - 1)
+        self.step = Step(language.prefill(rows, self.prompts), subject.new_tokens)
 
-    found["eager_ms"] = 1000 * min(product() for _ in range(REPEATS)) / steps
-    step = Step(language.prefill(rows, prompts), subject.new_tokens)
-    ends = set(language.base.ends)
-    _timed("static", step, step, subject, eager, ends, found)
-    if subject.device != "cuda":
-        found["graph"] = "no CUDA"
+    def _own(self) -> float:
+        """Seconds of the back end's decoding, without the prompt's."""
+        prefilled: Any = self.subject.loaded.language.prefill(self.rows, self.prompts)
+        start = self.subject.now()
+        self.eager = prefilled.greedy(self.subject.generation)
+        return self.subject.now() - start
+
+    def timed(self, name: str, run: Callable[[], object]) -> None:
+        """Texts that differ from the back end's own, milliseconds of a step, and the ratio. run: what stands for a step."""
+        texts, own = self.step.texts(run), self.found
+        differing = (
+            _until_end(a, self.ends) != _until_end(b, self.ends) for a, b in zip(texts, self.eager, strict=True)
+        )
+        own[f"{name}_differing"] = sum(differing)
+        seconds = []
+        for _ in range(REPEATS):
+            start = self.subject.now()
+            self.step.texts(run)
+            seconds.append(self.subject.now() - start)
+        own[f"{name}_ms"] = 1000 * min(seconds) / (self.step.new_tokens - 1)
+        own[f"{name}_ratio"] = own["eager_ms"] / own[f"{name}_ms"]
+
+
+def _one(batch: _Batch) -> None:
+    batch.timed("static", batch.step)
+    if batch.subject.device == "cuda":
+        batch.timed("graph", captured(batch.step))
     else:
-        _timed("graph", step, captured(step), subject, eager, ends, found)
-    if compiles and not deadline.near:
-        with compiled(step.decoder):
-            start = _now(subject)
-            step.texts(step)
-            found["compile_seconds"] = _now(subject) - start
-            _timed("compiled", step, step, subject, eager, ends, found)
-            if subject.device == "cuda":
-                _timed("compiled_graph", step, captured(step), subject, eager, ends, found)
+        batch.found["graph"] = "no CUDA"
 
 
-def _timed(
-    name: str, step: Step, run: Callable[[], object], subject: Subject, eager: list[list[int]], ends: set[int], found: Found
-) -> None:  # fmt: skip
-    texts = step.texts(run)
-    found[f"{name}_differing"] = sum(
-        _until_end(a, ends) != _until_end(b, ends) for a, b in zip(texts, eager, strict=True)
-    )
-    seconds = []
-    for _ in range(REPEATS):
-        start = _now(subject)
-        step.texts(run)
-        seconds.append(_now(subject) - start)
-    found[f"{name}_ms"] = 1000 * min(seconds) / (step.new_tokens - 1)
-    found[f"{name}_ratio"] = found["eager_ms"] / found[f"{name}_ms"]
+def _compiled(batch: _Batch) -> None:
+    with compiled(batch.step.decoder):
+        start = batch.subject.now()
+        batch.step.texts(batch.step)
+        batch.found["compile_seconds"] = batch.subject.now() - start
+        batch.timed("compiled", batch.step)
+        if batch.subject.device == "cuda":
+            batch.timed("compiled_graph", captured(batch.step))
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:
@@ -187,13 +195,9 @@ def would_decide(batches: dict[str, Found]) -> str:
     """By the largest batch, which is what the back end chooses: the fastest way, where it is worth building."""
     size, own = max(batches.items(), key=lambda pair: int(pair[0]))
     ratios = {k.removesuffix("_ratio"): v for k, v in own.items() if k.endswith("_ratio")}
+    if not ratios:
+        return "nothing: no time for the largest batch"
     best = max(ratios, key=lambda way: ratios[way])
     if ratios[best] < WORTH:
         return f"eager steps: at {size} rows {best} is {ratios[best]:.2f} times as fast, and {WORTH} is wanted"
     return f"{best}: {ratios[best]:.2f} times as fast at {size} rows; {own[f'{best}_differing']} of {size} texts differ"
-
-
-def _now(subject: Subject) -> float:
-    if subject.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()

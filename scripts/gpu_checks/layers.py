@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -44,9 +43,9 @@ def packed(subject: Subject, found: Found, deadline: Deadline) -> None:
             continue
         try:
             found[name] = own = Found()
-            began, plain = time.perf_counter(), _outputs(subject.loaded, recipe.schemes)
+            began, plain = subject.now(), _outputs(subject.loaded, recipe.schemes)
             with packed_layers(subject.loaded, recipe):
-                own |= {"layers": len(recipe.schemes), "packed_in": time.perf_counter() - began}
+                own |= {"layers": len(recipe.schemes), "packed_in": subject.now() - began}
                 own["output_error"] = _error(plain, _outputs(subject.loaded, recipe.schemes))
                 own |= measured(subject.loaded, data, subject.generation, pixels)
             own["speed_batch_1"] = found["plain"]["seconds_batch_1"] / own["seconds_batch_1"]
@@ -80,13 +79,11 @@ def gptq(subject: Subject, samples: int, found: Found, deadline: Deadline) -> No
     for method in ("gptq", "rtn"):
         config = {**PART, "blocks": "0", "quant": {**quant, "method": method}}
         job = subject.job(config, calibration if method == "gptq" else None)
-        began = time.perf_counter()
+        began = subject.now()
         with warnings.catch_warnings():  # that there are few samples is no news
             warnings.simplefilter("ignore")
             subject.backend.quantized(job)
-        if subject.device == "cuda":
-            torch.cuda.synchronize()
-        found[method] = {"apply_seconds": time.perf_counter() - began}
+        found[method] = {"apply_seconds": subject.now() - began}
         assert subject.backend.state is not None
         infos = {path: dict(p.info) for path, p in subject.backend.state.measured.items()}
         if infos:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -92,6 +93,12 @@ class Subject:
         """{module path: (method, bits)} as the reference takes it."""
         schemes = expand(job["recipe"], self.loaded.anatomy).schemes
         return {path: (s.weights.method, s.weights.num_bits) for path, s in schemes.items()}
+
+    def now(self) -> float:
+        """Seconds of a clock, when the device has finished what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def free(self) -> None:
         """Forget what is kept of cells, and give the device's memory back."""

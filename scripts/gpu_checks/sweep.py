@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from scripts.benchmarks import costs, reference
 from scripts.benchmarks.ties import disagreement, gap
 from scripts.gpu_checks.running import Deadline, Found
@@ -85,14 +83,14 @@ def _procedure(
     subject: Subject, twin: Any, job: CellJob, paths: Sequence[Any], deadline: Deadline
 ) -> tuple[list[str], dict[str, float]]:
     """(captions, seconds of quantizing and of generating). The first picture is captioned once more before: it warms up."""
-    clock, processor = [_now(subject)], subject.loaded.processor
+    clock, processor = [subject.now()], subject.loaded.processor
     reference.quantize(twin, subject.layers(job))
-    clock.append(_now(subject))
+    clock.append(subject.now())
     caption = lambda path: reference.caption(twin, processor, path, subject.text, subject.new_tokens)  # noqa: E731
     caption(paths[0])
-    clock.append(_now(subject))
+    clock.append(subject.now())
     theirs = [caption(path) for path in paths if not deadline.near]
-    clock.append(_now(subject))
+    clock.append(subject.now())
     return theirs, {"quantize": clock[1] - clock[0], "generate": clock[3] - clock[2]}
 
 
@@ -107,9 +105,3 @@ def agreement(
     for i in differing[:LOOKED_AT]:
         pair = (paths[i], theirs[i], ours[i])
         found["gaps"].append(round(gap(model, subject.loaded.processor, subject.text, *pair), 3))
-
-
-def _now(subject: Subject) -> float:
-    if subject.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
