@@ -10,17 +10,18 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from scripts import gpu_check
 from scripts.benchmarks.models import draw_model
 from scripts.gpu_checks import pack
-from scripts.gpu_checks.decoding import would_decide
+from scripts.gpu_checks.decoding import Step, _pictures, would_decide
 from scripts.gpu_checks.older import taking_features
 from scripts.gpu_checks.order import ORDER
 from scripts.gpu_checks.running import Check, Deadline, Found, NotHere, Report, run_all, run_one
@@ -227,6 +228,19 @@ def test_captions_that_part_have_their_gap(tmp_path: Path) -> None:
     agreement(subject, subject.loaded.model, [s.image for s in subject.data.samples], text, [other, text[1]], found)
     assert (found["captions"], found["differing"]) == (2, 1)
     assert found["gaps"][0] > 4
+
+
+@torch.inference_mode()
+def test_a_step_never_waits_for_the_device(tmp_path: Path) -> None:
+    """What reads a number back cannot be part of a CUDA graph: the back end's own decoding does, and a step does not."""
+    subject = Subject(section(BLIP2, dry=True), tmp_path, "cpu", 2, 4)
+    language, rows = subject.loaded.language, _pictures(subject)
+    prefilled = cast("Any", language.prefill(rows, language.prompt_ids([""] * len(rows))))
+    step = Step(prefilled, 4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        step()
+        with pytest.raises(DataDependentOutputException):
+            prefilled.greedy(subject.generation)
 
 
 @pytest.mark.parametrize(
