@@ -39,6 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="default: gpu_check.json, here")
     parser.add_argument("--only", help="names of checks with commas between; `draw` is needed by most")
     parser.add_argument("--dry", action="store_true", help="small shapes on a CPU")
+    parser.add_argument(
+        "--compile", action="store_true", help="with --dry: torch.compile too, which takes a minute or more"
+    )
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="write the folder that travels, and end")
     parser.add_argument("--with", dest="extra", action="append", default=[], metavar="PACKAGE",
                         help="an installed package that --pack takes along, such as torchao")  # fmt: skip
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace, named: Sequence[str], folder: Path) -> int:
     if not args.dry and not torch.cuda.is_available():
         print("error: torch sees no GPU; right: a machine with one, or --dry", file=sys.stderr)
         return 2
-    chosen = [c for c in Checks(folder, args.dry).listed() if c.name in named]
+    chosen = [c for c in Checks(folder, args.dry, args.compile).listed() if c.name in named]
     report = Report(args.out, {"dry": args.dry, "minutes": args.minutes, "weights": "random: texts say nothing"})
     ends_in_order()
     try:

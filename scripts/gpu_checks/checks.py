@@ -32,10 +32,12 @@ RESTORED: tuple[dict[str, Any], ...] = (
 
 
 class Checks:
-    """folder: for pictures and processors. dry: the same steps at small shapes on a CPU."""
+    """folder: for pictures and processors. dry: the same steps at small shapes on a CPU. compiles: torch.compile is tried
+    there too."""
 
-    def __init__(self, folder: Path, dry: bool) -> None:
-        self.folder, self.dry, self.sizes = folder, dry, REHEARSAL if dry else REAL
+    def __init__(self, folder: Path, dry: bool, compiles: bool = False) -> None:
+        self.folder, self.dry = folder, dry
+        self.sizes = REHEARSAL._replace(compiles=compiles) if dry else REAL
         self.device = "cpu" if dry else "cuda"
         self.grid, self.texts = grid("seed_grid", self.sizes.cells), Texts()
         self._subject: Subject | None = None
@@ -81,7 +83,8 @@ class Checks:
         return self._subject
 
     def sweep(self, found: Found, deadline: Deadline) -> None:
-        self.texts = sweep(self.subject, self.grid, self.peak, found, deadline)
+        self.texts.clear()
+        sweep(self.subject, self.grid, self.peak, self.texts, found, deadline)
         found["example_of_random_weights"] = next(iter(self.texts.values()))[:1]
 
     def reference(self, found: Found, deadline: Deadline) -> None:
@@ -128,8 +131,8 @@ class Checks:
             "sweep": Found(),
             "reference": Found(),
         }
-        configs = grid("role_wise")[:: 27 // sizes.llava_cells]
-        texts = sweep(subject, configs, self.peak, found["sweep"], deadline)
+        configs, texts = grid("role_wise")[:: 27 // sizes.llava_cells], Texts()
+        sweep(subject, configs, self.peak, texts, found["sweep"], deadline)
         jobs = [j for j in subject.jobs(configs) if j["key"] in texts]
         compared(subject, jobs[-1:], texts, sizes.reference_images // 3, found["reference"], deadline)
         found["ratio"] = ratio(found["sweep"], found["reference"])

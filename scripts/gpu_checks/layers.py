@@ -52,6 +52,8 @@ def packed(subject: Subject, found: Found, deadline: Deadline) -> None:
             own["speed_batch_largest"] = found["plain"]["seconds_batch_largest"] / own["seconds_batch_largest"]
         except (RuntimeError, ImportError, NotImplementedError, TypeError) as error:  # of a library or of its kernel
             own["error"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    if failed := [name for name, own in found.items() if "error" in own]:
+        found["error"] = f"{', '.join(failed)}: see there"
 
 
 def _outputs(loaded: Loaded, paths: Mapping[str, object]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,5 +106,6 @@ class Subject:
         if self.backend.state is not None:
             self.backend.state.patch.restore()
         self.backend = self.behind({})
+        gc.collect()  # a back end and its stores hold each other
         if self.device == "cuda":
             torch.cuda.empty_cache()

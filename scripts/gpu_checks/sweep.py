@@ -21,11 +21,14 @@ Texts = dict[str, list[str]]  # {key of a cell: its captions}
 
 
 def sweep(
-    subject: Subject, configs: Sequence[Mapping[str, Any]], peak: float, found: Found, deadline: Deadline
-) -> Texts:
-    """Run the cells and fill `found` with seconds, shares of the floor and batch sizes. Pictures are decoded in the first
-    cell. peak: operations a second of the device at best. Returns the captions of the cells that the time allowed."""
-    jobs, data, texts = subject.jobs(configs), subject.data, Texts()
+    subject: Subject, configs: Sequence[Mapping[str, Any]], peak: float, texts: Texts, found: Found, deadline: Deadline
+) -> None:
+    """Run the cells, as many as the time allows. Pictures are decoded in the first one.
+
+    peak: operations a second of the device at best. texts: receives the captions. found: receives seconds, shares of the
+    floor and batch sizes.
+    """
+    jobs, data = subject.jobs(configs), subject.data
     subject.backend.expect(jobs)
     spent = list[dict[str, Any]]()
     began = time.perf_counter()
@@ -38,7 +41,6 @@ def sweep(
         if answered.noise is not None:
             found["other_batch_size"] = answered.noise.summary
         found |= _summary(subject, spent, len(data.images), time.perf_counter() - began, peak)
-    return texts
 
 
 def _summary(subject: Subject, spent: Sequence[dict[str, Any]], images: int, seconds: float, peak: float) -> Found:

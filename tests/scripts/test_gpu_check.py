@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from scripts import gpu_check
 from scripts.benchmarks.models import draw_model
-from scripts.gpu_checks import pack
+from scripts.gpu_checks import layers, pack
 from scripts.gpu_checks.decoding import Step, _pictures, would_decide
 from scripts.gpu_checks.older import taking_features
 from scripts.gpu_checks.order import ORDER
@@ -165,7 +167,10 @@ def test_a_check_of_another_name_is_refused(folder: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would begin")
 def test_a_machine_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_check.run(Namespace(dry=False, out=tmp_path / "x.json", minutes=1), ["machine"], tmp_path) == 2
+    assert (
+        gpu_check.run(Namespace(dry=False, compile=False, out=tmp_path / "x.json", minutes=1), ["machine"], tmp_path)
+        == 2
+    )
     assert capsys.readouterr().err == "error: torch sees no GPU; right: a machine with one, or --dry\n"
     assert not (tmp_path / "x.json").exists()
 
@@ -241,6 +246,24 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path) -> None:
         step()
         with pytest.raises(DataDependentOutputException):
             prefilled.greedy(subject.generation)
+
+
+def test_a_kernel_that_fails_costs_no_other_and_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def broken(*given: object) -> Iterator[None]:
+        raise RuntimeError("no kernel image")
+        yield
+
+    subject = Subject(section(BLIP2, dry=True), tmp_path, "cpu", 2, 4)
+    simulated = subject.recipe({**layers.PART, "quant": {"method": "rtn", "bits": 8}})
+    monkeypatch.setattr(layers, "packed_layers", broken)
+    monkeypatch.setattr(layers, "split", lambda recipe: (recipe, simulated))
+    monkeypatch.setattr(layers, "PACKED", {"one": {"method": "rtn", "bits": 8}, "two": {"method": "rtn", "bits": 4}})
+    monkeypatch.setattr(subject, "recipe", lambda config: simulated)
+    found: Found = {}
+    layers.packed(subject, found, Deadline(60))
+    assert found["one"]["error"] == found["two"]["error"] == "RuntimeError: no kernel image"
+    assert mistakes({"packed": found}) == ["packed: one, two: see there"]
 
 
 @pytest.mark.parametrize(
