@@ -142,7 +142,8 @@ class _Batch:
         self.rows, self.ends = rows, set(language.base.ends)
         self.prompts = language.prompt_ids([subject.generation.prompt or ""] * len(rows))
         self.eager: list[list[int]] = []
-        found["eager_ms"] = 1000 * min(self._own() for _ in range(REPEATS)) / (subject.new_tokens - 1)
+        own = 1000 * min(self._own() for _ in range(REPEATS)) / (subject.new_tokens - 1)
+        found.setdefault("eager_ms", own)  # all ratios are against one of them
         self.step = Step(language.prefill(rows, self.prompts), subject.new_tokens)
 
     def _own(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 # {name: (share of the time, the seconds below which it is not begun)}. Shares are about the seconds of 9 minutes on a card
 # of the largest kind.
 ORDER: Mapping[str, tuple[float, float]] = {
-    "machine": (15, 0),
+    "machine": (25, 0),
     "draw": (45, 0),
     "sweep": (100, 15),
     "reference": (75, 10),

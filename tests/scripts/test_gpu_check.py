@@ -178,7 +178,7 @@ def test_a_machine_without_a_gpu_is_refused(tmp_path: Path, capsys: pytest.Captu
 @pytest.fixture(scope="module")
 def rehearsed(folder: Path) -> dict[str, Any]:
     """What a rehearsal prints where nothing but torch and transformers is installed."""
-    done = ran(folder, "--dry", "--minutes", "8", absent=",".join(ABSENT))
+    done = ran(folder, "--dry", "--minutes", "60", absent=",".join(ABSENT))
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
     assert found == json.loads((folder / "gpu_check.json").read_text())
