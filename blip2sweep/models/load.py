@@ -72,7 +72,7 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
     logging.disable_progress_bar()
     name, weights = str(model_config["name"]), inspect(folder)
     parts = anatomy(model_config)
-    dtypes, family = stage_dtypes(model_config, parts), str(model_config["family"])
+    dtypes = stage_dtypes(model_config, parts)
     config, wrong = read_config(folder, model_config)
     if wrong or config is None:
         raise refused(folder, name, wrong)
@@ -82,9 +82,19 @@ def load(model_config: ModelSection, folder: Path, device: str = "cpu") -> Loade
     _check_finite(model, folder, name)
     if not model_config.get("device_map"):
         model.to(device)
+    return ready(model, folder, model_config)
+
+
+def ready(model: PreTrainedModel, folder: Path, model_config: ModelSection) -> Loaded:
+    """A model that is in its dtypes and on its device, with the processor of `folder`.
+
+    Raises UserError for a module tree that differs from conf/model, and for a processor that does not fit.
+    """
+    parts, own = anatomy(model_config), implementation(model_config)
     verify(model, parts)
-    model, own = model.eval().requires_grad_(False), implementation(model_config)
-    processor = load_processor(own, folder, model.config, name)
+    model, family = model.eval().requires_grad_(False), str(model_config["family"])
+    processor = load_processor(own, folder, model.config, str(model_config["name"]))
+    dtypes = stage_dtypes(model_config, parts)
     return Loaded(
         model=model,
         processor=processor,

@@ -62,11 +62,12 @@ def peak(device: str) -> float:
     """Operations a second at best: known for a GPU, else those of a large float32 product on this process's threads."""
     if device == "cuda":
         name = torch.cuda.get_device_name()
-        return next((v for k, v in PEAK.items() if k in name), _measured("cuda", torch.bfloat16))
-    return _measured("cpu", torch.float32)
+        return next((v for k, v in PEAK.items() if k in name), measured("cuda", torch.bfloat16))
+    return measured("cpu", torch.float32)
 
 
-def _measured(device: str, dtype: torch.dtype) -> float:
+def measured(device: str, dtype: torch.dtype) -> float:
+    """Operations a second of the best of five products of large square matrices."""
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     best = 0.0

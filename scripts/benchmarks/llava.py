@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 # Pictures of LLaVA-1.5's size, a narrow tower and language model: a picture costs half of what its question costs.
 LLAVA_MID: dict[str, Any] = {
@@ -25,8 +27,11 @@ LLAVA_MID: dict[str, Any] = {
 }  # fmt: skip
 
 
-def write(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, device: str) -> None:
-    """A random checkpoint of the config's shapes. Every picture is another one, and every layer has a bias to quantize."""
+def draw(
+    config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, device: str
+) -> LlavaForConditionalGeneration:
+    """A random model of the config's shapes; its processor is written to `folder`. Every picture is another one, and every
+    layer has a bias to quantize."""
     sizes = config["config"]
     ends = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}
     text = {**sizes["text_config"], **ends, "initializer_range": 0.05}
@@ -40,7 +45,6 @@ def write(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder:
             if module.bias is not None:
                 torch.nn.init.normal_(module.bias, std=0.02)
     model.generation_config.update(**ends)
-    model.to(getattr(torch, config["dtype"])).save_pretrained(folder)
     vision = sizes["vision_config"]
     side = {"height": vision["image_size"], "width": vision["image_size"]}
     images = CLIPImageProcessorPil(size={"shortest_edge": vision["image_size"]}, crop_size=side)
@@ -48,3 +52,12 @@ def write(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder:
         images, tokenizer, patch_size=vision["patch_size"], vision_feature_select_strategy=sizes["vision_feature_select_strategy"],
         num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
+    return in_dtype(model, config["dtype"])
+
+
+def in_dtype(model: M, dtype: str) -> M:
+    """A model with its parameters in another dtype. Buffers, such as those of rotary positions, stay as from_pretrained has
+    them."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return model

@@ -22,11 +22,12 @@ from transformers import (
     Blip2ForConditionalGeneration,
     Blip2Processor,
     BlipImageProcessorPil,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from scripts.benchmarks import llava
-from scripts.benchmarks.llava import LLAVA_MID
+from scripts.benchmarks.llava import LLAVA_MID, in_dtype
 
 if TYPE_CHECKING:
     from blip2sweep.wire.model_section import ModelSection
@@ -84,11 +85,15 @@ def text_of(config: Mapping[str, Any], folder: Path | None = None) -> str:
 
 def write_model(config: ModelSection, folder: Path, device: str) -> None:
     """A random checkpoint of the config's shapes, with a tokenizer of as many made-up words."""
+    draw_model(config, folder, device).save_pretrained(folder)
+
+
+def draw_model(config: ModelSection, folder: Path, device: str) -> PreTrainedModel:
+    """The same model without its weights' file. Its processor is written to `folder`."""
     shapes = cast("dict[str, Any]", config["config"])
     tokenizer = _tokenizer(shapes["text_config"]["vocab_size"])
     if config.get("architecture") == "image_text":
-        llava.write(config, tokenizer, folder, device)
-        return
+        return llava.draw(config, tokenizer, folder, device)
     torch.manual_seed(0)
     sizes = _with_initial_values(shapes)
     with torch.device(device):
@@ -98,10 +103,10 @@ def write_model(config: ModelSection, folder: Path, device: str) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module.bias is not None:
             torch.nn.init.normal_(module.bias, std=0.02)  # zeros are no bias to quantize
-    model.to(getattr(torch, config["dtype"])).save_pretrained(folder)
     size = sizes["vision_config"]["image_size"]
     image_processor = BlipImageProcessorPil(size={"height": size, "width": size})
     Blip2Processor(image_processor, tokenizer, num_query_tokens=sizes["num_query_tokens"]).save_pretrained(folder)
+    return in_dtype(model, config["dtype"])
 
 
 def _with_initial_values(sizes: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,11 @@ def load_state(name: str, job: CellJob, device: str, memory_gb: float | None, re
     cell for the next.
     """
     check_unchanged(job)
-    loaded = load(job["model"], Path(job["folder"]), device=device)
+    return state_of(name, load(job["model"], Path(job["folder"]), device=device), memory_gb, remember)
+
+
+def state_of(name: str, loaded: Loaded, memory_gb: float | None, remember: bool) -> ModelState:
+    """A model that is loaded, with nothing kept yet. The arguments are those of `load_state`."""
     budget = budgets(loaded.device, None if memory_gb is None else int(memory_gb * GB)) if remember else (0, 0)
     features, weights = (Memo(loaded.device, *(int(b * share) for b in budget)) for share in (FEATURES, WEIGHTS))
     return ModelState(name, loaded, Patch(loaded, weights), features, weights, Entries(loaded.anatomy))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -29,6 +31,21 @@ from blip2sweep.wire.model_section import ModelSection, StackSection
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+
+FEATURES = "mm_encoder_outputs"  # of a forward pass, in the place of pixels
+
+
+def check_features(model_class: type[PreTrainedModel]) -> None:
+    """Raise UserError for a class whose forward pass takes no features of pictures.
+
+    It would take them as any other word and ignore them, so that the texts were written without the pictures.
+    """
+    if FEATURES not in inspect.signature(model_class.forward).parameters:
+        raise UserError(
+            f"transformers {version('transformers')}: {model_class.__name__} takes no features of pictures ({FEATURES}); "
+            f"right: transformers 5.18 or newer"
+        )
 
 
 class ImageText:
@@ -82,6 +99,7 @@ class ImageText:
         return stack
 
     def language(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Decoder:
+        check_features(type(model))
         return Decoder(model, processor, Chat(processor, self.section.get("chat")), self.adapter)
 
     def graphs(self, model: PreTrainedModel, processor: ProcessorMixin, family: str) -> Graphs:

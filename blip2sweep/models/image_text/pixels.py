@@ -43,7 +43,8 @@ def pixel_rows(processor: ProcessorMixin, image: Image) -> Rows:
 
 def _processed(processor: ProcessorMixin, image: Image) -> tuple[dict[str, Tensor], str]:
     """What the processor makes of a picture, with its own settings, and the text that it puts in place of its token."""
-    settings = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="pt")
+    own, texts = processor.valid_processor_kwargs, processor.tokenizer.init_kwargs  # 5.17 wants to be told the first
+    settings = processor._merge_kwargs(own, tokenizer_init_kwargs=texts, return_tensors="pt")
     made, (text,) = processor._process_images([image], **settings["images_kwargs"])
     return dict(made), text
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from transformers import AutoImageProcessor, ProcessorMixin
+from transformers import ProcessorMixin
+
+# From its own module: without torchvision, transformers 5.17 exports a placeholder in its place.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from blip2sweep.errors import UserError

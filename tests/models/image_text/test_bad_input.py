@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from transformers import LlavaForConditionalGeneration
 
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import anatomy
 from blip2sweep.models.architecture import implementation
 from blip2sweep.models.check import mistakes
 from blip2sweep.models.checkpoints import inspect
+from blip2sweep.models.image_text.model import check_features
 from blip2sweep.models.images import load_pixels
 from blip2sweep.models.load import load
 from blip2sweep.planning.cell_builder import _check_texts
@@ -212,3 +214,14 @@ def test_a_picture_that_the_processor_does_not_take_is_no_bad_image(
     assert said.startswith(f"{path}: the model's processor fails on this image (ValueError: absolute aspect ratio")
     assert said.endswith("; right: a task without it, or another model")
     assert said.isprintable()
+
+
+def test_a_forward_pass_that_would_ignore_pictures_is_refused() -> None:
+    """As those of transformers 5.17, whose keywords swallow what they do not know."""
+
+    class Older(LlavaForConditionalGeneration):
+        def forward(self, input_ids: object = None, **kwargs: object) -> None: ...  # type: ignore[override]
+
+    check_features(LlavaForConditionalGeneration)
+    with pytest.raises(UserError, match=r"Older takes no features of pictures.*right: transformers 5\.18 or newer"):
+        check_features(Older)

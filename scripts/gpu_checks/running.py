@@ -1,0 +1,134 @@
+"""Runs checks one after the other: each has its share of the time, fails alone, and leaves its entry at once."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+
+Found = dict[str, Any]
+
+
+class OutOfTime(Exception):
+    """A check has used up its share."""
+
+
+class NotHere(Exception):
+    """What a check needs is not on this machine. Its text says what."""
+
+
+class Deadline:
+    """The time that is left of a number of seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    @property
+    def near(self) -> bool:
+        """Whether no further piece of work should begin."""
+        return self.left <= 0
+
+
+class Check(NamedTuple):
+    """run(found, deadline) fills `found`, so that what was found stays where it ends early. share: of the time, relative
+    to that of the checks behind it. least: seconds below which it is not begun."""
+
+    name: str
+    run: Callable[[Found, Deadline], None]
+    share: float
+    least: float
+
+
+class Report:
+    """The JSON of all checks, written to a file whenever it grows."""
+
+    def __init__(self, path: Path, about: Found) -> None:
+        self.path, self.content = path, {**about, "checks": {}}
+
+    def add(self, name: str, entry: Found) -> None:
+        self.content["checks"][name] = entry
+        self._write()
+
+    def conclude(self, **fields: object) -> None:
+        self.content |= fields
+        self._write()
+
+    def _write(self) -> None:
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text(self.text())
+        part.replace(self.path)
+
+    def text(self) -> str:
+        return json.dumps(self.content, indent=1, default=str)
+
+
+def run_all(checks: Sequence[Check], report: Report, seconds: float, say: Callable[[str], None]) -> None:
+    """Run the checks in order. What one of them leaves of its share goes to those behind it."""
+    whole = Deadline(seconds)
+    for i, check in enumerate(checks):
+        own = whole.left * check.share / sum(c.share for c in checks[i:])
+        if own < check.least:
+            entry: Found = {"skipped": f"no time: {max(0.0, own):.0f} s left for it, {check.least:.0f} needed"}
+        else:
+            say(f"{check.name}: at most {own:.0f} s")
+            entry = run_one(check, own)
+        report.add(check.name, entry)
+        say(f"{check.name}: {entry.get('error') or entry.get('skipped') or 'done'} ({entry.get('seconds', 0):.1f} s)")
+
+
+def run_one(check: Check, seconds: float) -> Found:
+    """The entry of one check. It is told to end at four fifths of its time, and interrupted at its end."""
+    found, began = Found(), time.monotonic()
+    try:
+        with interrupted_after(seconds):
+            check.run(found, Deadline(0.8 * seconds))
+    except OutOfTime:
+        found["error"] = f"interrupted after its {seconds:.0f} s"
+    except NotHere as why:
+        found["skipped"] = str(why)
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        found["traceback"] = "".join(traceback.format_exception(error))[-3000:]
+    gc.collect()
+    return {"seconds": round(time.monotonic() - began, 2), **found}
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Raises OutOfTime inside, at the first instruction of Python after that time."""
+
+    def ring(number: int, frame: FrameType | None) -> NoReturn:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def ends_in_order() -> None:
+    """SIGTERM raises SystemExit, so that what was found is printed. The file has it in any case."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
