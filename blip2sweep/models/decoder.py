@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blip2sweep.models.pieces import ALL
 from blip2sweep.models.text import Ids
 
 if TYPE_CHECKING:
@@ -74,9 +75,11 @@ def select(cache: DynamicCache, rows: Tensor) -> None:
 
 
 @contextmanager
-def unchanged(cache: DynamicCache) -> Iterator[None]:
-    """Afterwards the cache is as before: what was read inside is forgotten."""
+def unchanged(cache: DynamicCache, rows: slice = ALL) -> Iterator[None]:
+    """Inside, the cache has these rows alone. Afterwards it is as before: what was read inside is forgotten."""
     before = [(layer.keys, layer.values) for layer in cache.layers]
+    for layer, (keys, values) in zip(cache.layers, before, strict=True):
+        layer.keys, layer.values = keys[rows], values[rows]  # views, which nothing is written into
     yield
     for layer, (keys, values) in zip(cache.layers, before, strict=True):
         layer.keys, layer.values = keys, values

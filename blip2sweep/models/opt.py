@@ -17,8 +17,9 @@ from transformers import DynamicCache
 
 from blip2sweep.models.decoder import greedy, select, unchanged
 from blip2sweep.models.learning import inference
+from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,17 +106,16 @@ class Prefilled:
 
     @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        own = padded(references, self.language.base.pad, left=False)
-        return likelihoods(self.logits(references), *own, references)
+        return in_pieces(references, self.language.base.pad, self.logits)
 
     @inference
-    def logits(self, references: Sequence[Ids]) -> Tensor:
-        """Nothing follows a reference, so padding may stand on the right."""
+    def logits(self, references: Sequence[Ids], rows: slice = ALL) -> Tensor:
+        """rows: those that the references belong to. Nothing follows a reference, so padding may stand on the right."""
         ids, reference_mask = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
-        hidden = self.hidden[:, None]
+        hidden = self.hidden[rows, None]
         if ids.shape[1] > 1:
-            mask = torch.cat([self.mask, reference_mask[:, 1:]], 1)
-            with unchanged(self.cache):  # the text begins where the prompt ends, not after a reference
+            mask = torch.cat([self.mask[rows], reference_mask[:, 1:]], 1)
+            with unchanged(self.cache, rows):  # the text begins where the prompt ends, not after a reference
                 hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
         return self.language.model.get_output_embeddings()(hidden[reference_mask.bool()])
 

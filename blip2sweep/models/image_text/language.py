@@ -24,8 +24,9 @@ from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.image_text.pixels import ENTRIES, ENTRY, GRID, TEXT, decoded
 from blip2sweep.models.image_text.positions import Positions
 from blip2sweep.models.learning import inference
+from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.ragged import Rows
-from blip2sweep.models.text import Ids, Likelihood, Prompt, Text, Tokens, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, Likelihood, Prompt, Text, Tokens, beams, padded
 from blip2sweep.models.work import Asked
 
 if TYPE_CHECKING:
@@ -200,18 +201,17 @@ class Prefilled:
 
     @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        own = padded(references, self.language.base.pad, left=False)
-        return likelihoods(self.logits(references), *own, references)
+        return in_pieces(references, self.language.base.pad, self.logits)
 
     @inference
-    def logits(self, references: Sequence[Ids]) -> Tensor:
-        """(tokens of all references, vocabulary)."""
+    def logits(self, references: Sequence[Ids], rows: slice = ALL) -> Tensor:
+        """(tokens of all references, vocabulary). rows: those that the references belong to."""
         ids, own = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
-        logits = self.first[:, None]
+        logits = self.first[rows, None]
         if ids.shape[1] > 1:
-            with unchanged(self.cache):
-                mask = torch.cat([self.mask, own[:, 1:]], 1)
-                logits = torch.cat([logits, self._later(ids[:, :-1], mask, slice(None))], 1)
+            with unchanged(self.cache, rows):
+                mask = torch.cat([self.mask[rows], own[:, 1:]], 1)
+                logits = torch.cat([logits, self._later(ids[:, :-1], mask, rows)], 1)
         return logits[own.bool()]
 
     @inference
