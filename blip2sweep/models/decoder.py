@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,6 +73,14 @@ def select(cache: DynamicCache, rows: Tensor) -> None:
     for layer in cache.layers:
         own = rows.to(layer.keys.device)
         layer.keys, layer.values = layer.keys[own], layer.values[own]
+
+
+def rows_of(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Another cache, of these rows, of which some may be the same."""
+    found = copy(cache)
+    found.layers = [copy(layer) for layer in cache.layers]
+    select(found, rows)
+    return found
 
 
 @contextmanager

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from blip2sweep.models.decoder import greedy, select, unchanged
+from blip2sweep.models.decoder import greedy, rows_of, select, unchanged
 from blip2sweep.models.learning import inference
 from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, in_common, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,6 +60,22 @@ class Opt:
         hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
         return Prefilled(self, embeds, mask, cache, hidden, prompts)
 
+    @property
+    def shares(self) -> bool:
+        """Whether pictures are read before prompts, and are the same whatever the prompt."""
+        return self.base.inputs.alike
+
+    @inference
+    def prefix(self, pictures: Rows, rows: Sequence[int], prompts: Sequence[Ids]) -> Prefix | None:
+        """See `Sharing` (blip2sweep/models/language.py)."""
+        if not all(prompts):  # a text begins behind the last token of a prompt
+            return None
+        common = in_common(prompts)
+        embeds, mask = self.base.inputs.embed(pictures, [common] * len(pictures), left=True)
+        cache = DynamicCache()
+        self.hidden(mask, cache, inputs_embeds=embeds)
+        return Prefix(self, embeds, mask, cache, rows, prompts, len(common))
+
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
         """The last hidden state (batch, new tokens, width) after further tokens. Their keys and values join the cache.
 
@@ -91,6 +107,28 @@ class Opt:
     def in_stream(self, path: str) -> bool:
         """Whether it is a layer of the language model: a Q-Former in its stage reads queries and a question."""
         return path.startswith(f"{self.base.path}.")
+
+
+@dataclass(eq=False)
+class Prefix:
+    """Pictures that were read with the first `common` tokens of all prompts: a `SharedPrefix`. rows: their pictures."""
+
+    language: Opt
+    embeds: Tensor
+    mask: Tensor
+    cache: DynamicCache
+    rows: Sequence[int]
+    prompts: Sequence[Ids]
+    common: int
+
+    @inference
+    def prefill(self, chosen: Sequence[int]) -> Prefilled:
+        own = torch.tensor([self.rows[i] for i in chosen], device=self.mask.device)
+        prompts, cache = [self.prompts[i] for i in chosen], rows_of(self.cache, own)
+        later, there = self.language.base.inputs.embed(None, [p[self.common :] for p in prompts], left=True)
+        mask = torch.cat([self.mask[own], there], 1)
+        hidden = self.language.hidden(mask, cache, inputs_embeds=later)[:, -1]
+        return Prefilled(self.language, torch.cat([self.embeds[own], later], 1), mask, cache, hidden, prompts)
 
 
 @dataclass(eq=False)
