@@ -37,7 +37,10 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """The texts and likelihoods of samples. encoded: what the language model sees of their images."""
+    """The texts and likelihoods of samples.
+
+    encoded: what the language model sees of their images. anew: a picture is read again for each question about it.
+    """
 
     def __init__(
         self,
@@ -47,10 +50,11 @@ class Answers:
         task: Task,
         samples: Sequence[Sample],
         nll_references: int,
+        anew: bool = False,
     ) -> None:
         assert encoded.rows is not None
         self.run, self.generation, self.pictures, self.requests = run, generation, encoded.rows, task.REQUESTS
-        self.language, self.stage = run.loaded.language, run.loaded.anatomy.last_stage
+        self.language, self.stage, self.anew = run.loaded.language, run.loaded.anatomy.last_stage, anew
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
         self.prompts = self.language.prompt_ids(prompts(task, samples, generation.prompt, generation.question))
@@ -88,14 +92,21 @@ class Answers:
 
     def _computed(self) -> list[Answer]:
         """All answers, in the order of the samples."""
+        everyone = range(len(self.prompts))
+        answers = dict(self._by_pictures() if self._shares() else self._in_batches(everyone, self._prefill))
+        return [answers[i] for i in everyone]
+
+    def _shares(self) -> bool:
+        """Whether some picture is read once for several questions."""
+        if self.anew or len(set(self.rows)) == len(self.rows):
+            return False
+        return isinstance(self.language, Sharing) and self.language.shares
+
+    def _by_pictures(self) -> list[tuple[int, Answer]]:
         pictures = sorted(set(self.rows), key=lambda row: (self.pictures.tokens(row), row))
-        if isinstance(self.language, Sharing) and self.language.shares and len(pictures) < len(self.rows):
-            shares = [self.pictures.tokens(row) / self.language.tokens for row in pictures]
-            found = self.run.sequences.run(len(pictures), lambda piece: self._of_pictures(pictures[piece]), shares)
-            answers = {i: x for part in found for i, x in part}
-        else:
-            answers = dict(self._in_batches(range(len(self.prompts)), self._prefill))
-        return [answers[i] for i in range(len(self.prompts))]
+        shares = [self.pictures.tokens(row) / self.language.tokens for row in pictures]
+        found = self.run.sequences.run(len(pictures), lambda piece: self._of_pictures(pictures[piece]), shares)
+        return [one for part in found for one in part]
 
     def _of_pictures(self, pictures: Sequence[int]) -> list[tuple[int, Answer]]:
         """The answers to all samples of some pictures, each of which is read once."""
