@@ -5,7 +5,7 @@ Questions run in batches of like length. Where the model can, a picture is read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -103,19 +103,22 @@ class Answers:
         return isinstance(self.language, Sharing) and self.language.shares
 
     def _by_pictures(self) -> list[tuple[int, Answer]]:
-        pictures = sorted(set(self.rows), key=lambda row: (self.pictures.tokens(row), row))
-        shares = [self.pictures.tokens(row) / self.language.tokens for row in pictures]
-        found = self.run.sequences.run(len(pictures), lambda piece: self._of_pictures(pictures[piece]), shares)
+        asked: dict[int, list[int]] = {}  # {picture: its samples}
+        for i, row in enumerate(self.rows):
+            asked.setdefault(row, []).append(i)
+        pictures = sorted(asked.items(), key=lambda one: (self.pictures.tokens(one[0]), one[0]))
+        shares = [self.pictures.tokens(row) / self.language.tokens for row, _ in pictures]
+        found = self.run.sequences.run(len(pictures), lambda piece: self._of_pictures(dict(pictures[piece])), shares)
         return [one for part in found for one in part]
 
-    def _of_pictures(self, pictures: Sequence[int]) -> list[tuple[int, Answer]]:
-        """The answers to all samples of some pictures, each of which is read once."""
+    def _of_pictures(self, asked: Mapping[int, Sequence[int]]) -> list[tuple[int, Answer]]:
+        """The answers to all samples of some pictures, each of which is read once. asked: {picture: its samples}."""
         assert isinstance(self.language, Sharing)
-        place = {row: i for i, row in enumerate(pictures)}
-        chosen = [i for i, row in enumerate(self.rows) if row in place]
+        place = {row: i for i, row in enumerate(asked)}
+        chosen = sorted(i for own in asked.values() for i in own)
         with self.run.clock.stage(self.stage):
             rows, prompts = [place[self.rows[i]] for i in chosen], [self.prompts[i] for i in chosen]
-            prefix = self.language.prefix(self.pictures.take(pictures), rows, prompts)
+            prefix = self.language.prefix(self.pictures.take(list(asked)), rows, prompts)
         if prefix is None:
             return self._in_batches(chosen, self._prefill)
         number = {i: n for n, i in enumerate(chosen)}
