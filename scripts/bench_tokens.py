@@ -110,7 +110,7 @@ def _differ(old: Sequence[Record], new: Sequence[Record]) -> str:
 def _tokens(loaded: Loaded, case: Case, run: Callable[[], object]) -> float:
     """The tokens of a sample that the first block reads, padding and references included."""
     seen: list[int] = []
-    block = loaded.model.get_submodule(BLOCKS.get(case.model, OF_LLAVA))[0]  # type: ignore[index]
+    block = loaded.model.get_submodule(BLOCKS.get(case.model, OF_LLAVA))[0]
     hook = block.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2].numel()))
     run()
     hook.remove()

@@ -121,13 +121,14 @@ class Tokens:
 
     def with_ends(self, references: Sequence[str]) -> list[Ids]:
         """Token ids of references, each with its end."""
-        return [[*row, self.ends[0]] for row in self.ids(references, add_special_tokens=False)]
+        end = self.ends[0]
+        return [[*row, end] for row in self.ids(references, add_special_tokens=False)]
 
     def texts(self, rows: Sequence[Ids]) -> list[Text]:
         """The texts of token ids, which may be padded behind their end."""
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        texts, ends = self.tokenizer.batch_decode(rows, skip_special_tokens=True), self.ends
         pairs = zip(texts, rows, strict=True)
-        return [Text(text.strip(), _length(row, self.ends, self.tokenizer.pad_token_id)) for text, row in pairs]
+        return [Text(text.strip(), _length(row, ends, self.tokenizer.pad_token_id)) for text, row in pairs]
 
 
 @dataclass(frozen=True, eq=False)
