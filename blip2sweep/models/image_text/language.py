@@ -74,6 +74,7 @@ class Decoder:
 
     @property
     def shares(self) -> bool:
+        """See `Sharing` (blip2sweep/models/language.py)."""
         return reads_forward(self.model)
 
     def prefix(self, pictures: Rows, rows: Sequence[int], prompts: Sequence[Ids]) -> Prefix | None:
