@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,6 @@ def pictures(opt: Loaded, data: TaskData) -> Any:
     return evaluate(opt, data, VQA).features
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Inside, each question has its picture read anew."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Opt, "shares", False)
-        yield
-
-
 def check_same(found: Evaluation, expected: Evaluation) -> None:
     for a, b in zip(found.records, expected.records, strict=True):
         assert {**a, "nll_sum": None} == {**b, "nll_sum": None}
@@ -66,8 +57,7 @@ def check_same(found: Evaluation, expected: Evaluation) -> None:
 def test_answers_are_those_of_pictures_read_anew(
     opt: Loaded, data: TaskData, pictures: Any, generation: Generation, size: int | None
 ) -> None:
-    with alone():
-        expected = evaluate(opt, data, generation, features=pictures, batch_size=size)
+    expected = evaluate(opt, data, generation, features=pictures, batch_size=size, anew=True)
     check_same(evaluate(opt, data, generation, features=pictures, batch_size=size), expected)
 
 
@@ -77,8 +67,7 @@ def test_a_picture_is_read_once(opt: Loaded, data: TaskData, pictures: Any) -> N
     block = opt.model.language_model.model.decoder.layers[0]
     hook = block.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[:2].numel()))
     try:
-        with alone():
-            evaluate(opt, data, VQA, features=pictures, nll_references=0, batch_size=1)
+        evaluate(opt, data, VQA, features=pictures, nll_references=0, batch_size=1, anew=True)
         before = sum(tokens)
         tokens.clear()
         evaluate(opt, data, VQA, features=pictures, nll_references=0, batch_size=1)
@@ -88,14 +77,13 @@ def test_a_picture_is_read_once(opt: Loaded, data: TaskData, pictures: Any) -> N
     assert before - sum(tokens) == (31 - 11) * (12 + common)
 
 
-def test_options_and_several_references_are_scored_from_there(
+def test_several_references_are_scored_from_there(
     opt: Loaded, data: TaskData, pictures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "ROWS", 4)
     found = evaluate(opt, data, VQA, features=pictures, nll_references=3)
     monkeypatch.setattr(pieces, "ROWS", 128)
-    with alone():
-        check_same(found, evaluate(opt, data, VQA, features=pictures, nll_references=3))
+    check_same(found, evaluate(opt, data, VQA, features=pictures, nll_references=3, anew=True))
 
 
 @pytest.mark.parametrize(("owner", "step", "limit", "halvings"), [(Opt, "prefix", 3, 2), (Prefix, "prefill", 5, 1)])
