@@ -16,6 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from blip2sweep.models.learning import inference
 from blip2sweep.models.llama import positions
 from blip2sweep.models.opt import Opt, Prefilled
+from blip2sweep.models.pieces import ALL
 from blip2sweep.models.text import Ids, LanguageModel, Prompt, beams, padded
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ class TextDecoder(LanguageModel):
 class Seen(EncoderDecoderCache):
     """Keys and values of a text, and of the states that it reads by cross-attention (mask: their own tokens).
 
-    rows: those that are left while texts are written; None for all.
+    rows: those that are left while texts are written, or whose references are read; None for all.
     """
 
     def __init__(self, states: Tensor, mask: Tensor) -> None:
         super().__init__(DynamicCache(), DynamicCache())
         self.states, self.mask = states, mask
-        self.rows: Tensor | None = None
+        self.rows: Tensor | slice | None = None
 
     @property
     def layers(self) -> list[CacheLayerMixin]:
@@ -134,6 +135,13 @@ class Written(Prefilled):
     """Pictures and prompts that were read. embeds: the token ids of the decoder's prompts."""
 
     cache: Seen
+
+    @inference
+    def logits(self, references: Sequence[Ids], rows: slice = ALL) -> Tensor:
+        self.cache.rows = rows
+        found = super().logits(references, rows)
+        self.cache.rows = None
+        return found
 
     def next(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         self.cache.rows = rows

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from blip2sweep.models.pieces import ALL
 from blip2sweep.models.text import Ids
 
 if TYPE_CHECKING:
@@ -73,10 +75,20 @@ def select(cache: DynamicCache, rows: Tensor) -> None:
         layer.keys, layer.values = layer.keys[own], layer.values[own]
 
 
+def rows_of(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Another cache, of these rows, of which some may be the same."""
+    found = copy(cache)
+    found.layers = [copy(layer) for layer in cache.layers]
+    select(found, rows)
+    return found
+
+
 @contextmanager
-def unchanged(cache: DynamicCache) -> Iterator[None]:
-    """Afterwards the cache is as before: what was read inside is forgotten."""
+def unchanged(cache: DynamicCache, rows: slice = ALL) -> Iterator[None]:
+    """Inside, the cache has these rows alone. Afterwards it is as before: what was read inside is forgotten."""
     before = [(layer.keys, layer.values) for layer in cache.layers]
+    for layer, (keys, values) in zip(cache.layers, before, strict=True):
+        layer.keys, layer.values = keys[rows], values[rows]  # views, which nothing is written into
     yield
     for layer, (keys, values) in zip(cache.layers, before, strict=True):
         layer.keys, layer.values = keys, values

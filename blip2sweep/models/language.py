@@ -75,6 +75,29 @@ class Language(Protocol):
         """Whether the inputs of the layer at `path` are tokens of the stream that has pictures."""
 
 
+class SharedPrefix(Protocol):
+    """Pictures that were read once, with what all prompts behind them begin with."""
+
+    def prefill(self, chosen: Sequence[int]) -> Prefilled:
+        """As `Language.prefill` of the prompts with these numbers, and of their pictures."""
+
+
+@runtime_checkable
+class Sharing(Language, Protocol):
+    """A language model that can read a picture once for all prompts about it.
+
+    shares: whether it does: where a picture's tokens come first and see nothing behind them.
+    """
+
+    shares: bool
+
+    def prefix(self, pictures: Rows, rows: Sequence[int], prompts: Sequence[Ids]) -> SharedPrefix | None:
+        """Read pictures, with what the prompts have in common. rows: the picture of each prompt.
+
+        Each picture has a prompt. None where prompts of a picture differ before it ends.
+        """
+
+
 @runtime_checkable
 class Matcher(Language, Protocol):
     """The last stage of a model that scores pictures against texts and writes none: `prefill` raises RuntimeError."""

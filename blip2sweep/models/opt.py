@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from blip2sweep.models.decoder import greedy, select, unchanged
+from blip2sweep.models.decoder import greedy, rows_of, select, unchanged
 from blip2sweep.models.learning import inference
+from blip2sweep.models.pieces import ALL, in_pieces
 from blip2sweep.models.repetition import repetition
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, likelihoods, padded
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, followed_by, in_common, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,6 +60,22 @@ class Opt:
         hidden = self.hidden(mask, cache, inputs_embeds=embeds)[:, -1]
         return Prefilled(self, embeds, mask, cache, hidden, prompts)
 
+    @property
+    def shares(self) -> bool:
+        """Whether pictures are read before prompts, and are the same whatever the prompt."""
+        return self.base.inputs.alike
+
+    @inference
+    def prefix(self, pictures: Rows, rows: Sequence[int], prompts: Sequence[Ids]) -> Prefix | None:
+        """See `Sharing` (blip2sweep/models/language.py)."""
+        if not all(prompts):  # a text begins behind the last token of a prompt
+            return None
+        common = in_common(prompts)
+        embeds, mask = self.base.inputs.embed(pictures, [common] * len(pictures), left=True)
+        cache = DynamicCache()
+        self.hidden(mask, cache, inputs_embeds=embeds)
+        return Prefix(self, embeds, mask, cache, rows, prompts, len(common))
+
     def hidden(self, mask: Tensor, cache: DynamicCache, **tokens: Tensor) -> Tensor:
         """The last hidden state (batch, new tokens, width) after further tokens. Their keys and values join the cache.
 
@@ -93,6 +110,28 @@ class Opt:
 
 
 @dataclass(eq=False)
+class Prefix:
+    """Pictures that were read with the first `common` tokens of all prompts: a `SharedPrefix`. rows: their pictures."""
+
+    language: Opt
+    embeds: Tensor
+    mask: Tensor
+    cache: DynamicCache
+    rows: Sequence[int]
+    prompts: Sequence[Ids]
+    common: int
+
+    @inference
+    def prefill(self, chosen: Sequence[int]) -> Prefilled:
+        own = torch.tensor([self.rows[i] for i in chosen], device=self.mask.device)
+        prompts, cache = [self.prompts[i] for i in chosen], rows_of(self.cache, own)
+        later, there = self.language.base.inputs.embed(None, [p[self.common :] for p in prompts], left=True)
+        mask = torch.cat([self.mask[own], there], 1)
+        hidden = self.language.hidden(mask, cache, inputs_embeds=later)[:, -1]
+        return Prefilled(self.language, torch.cat([self.embeds[own], later], 1), mask, cache, hidden, prompts)
+
+
+@dataclass(eq=False)
 class Prefilled:
     """Pictures and prompts that were read. cache: keys and values. hidden (batch, width): at the last token."""
 
@@ -105,17 +144,16 @@ class Prefilled:
 
     @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        own = padded(references, self.language.base.pad, left=False)
-        return likelihoods(self.logits(references), *own, references)
+        return in_pieces(references, self.language.base.pad, self.logits)
 
     @inference
-    def logits(self, references: Sequence[Ids]) -> Tensor:
-        """Nothing follows a reference, so padding may stand on the right."""
+    def logits(self, references: Sequence[Ids], rows: slice = ALL) -> Tensor:
+        """rows: those that the references belong to. Nothing follows a reference, so padding may stand on the right."""
         ids, reference_mask = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
-        hidden = self.hidden[:, None]
+        hidden = self.hidden[rows, None]
         if ids.shape[1] > 1:
-            mask = torch.cat([self.mask, reference_mask[:, 1:]], 1)
-            with unchanged(self.cache):  # the text begins where the prompt ends, not after a reference
+            mask = torch.cat([self.mask[rows], reference_mask[:, 1:]], 1)
+            with unchanged(self.cache, rows):  # the text begins where the prompt ends, not after a reference
                 hidden = torch.cat([hidden, self.language.hidden(mask, self.cache, input_ids=ids[:, :-1])], 1)
         return self.language.model.get_output_embeddings()(hidden[reference_mask.bool()])
 

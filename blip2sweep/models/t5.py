@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
 from blip2sweep.models.learning import inference
-from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, likelihoods, padded
+from blip2sweep.models.pieces import ALL, in_pieces
+from blip2sweep.models.text import Ids, LanguageModel, Likelihood, Text, beams, padded
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import ModelOutput
@@ -84,15 +86,15 @@ class Prefilled:
 
     @inference
     def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        own = padded(references, self.language.base.pad, left=False)
-        return likelihoods(self.logits(references), *own, references)
+        return in_pieces(references, self.language.base.pad, self.logits)
 
     @inference
-    def logits(self, references: Sequence[Ids]) -> Tensor:
-        """The decoder reads the references shifted right."""
+    def logits(self, references: Sequence[Ids], rows: slice = ALL) -> Tensor:
+        """The decoder reads the references shifted right. rows: those that they belong to."""
         model, (ids, own) = self.language.model, padded(references, self.language.base.pad, left=False)
         shifted = model.prepare_decoder_input_ids_from_labels(ids.to(self.mask.device))
-        out = model(encoder_outputs=self.encoded, attention_mask=self.mask, decoder_input_ids=shifted).logits
+        encoded = BaseModelOutput(self.encoded.last_hidden_state[rows])
+        out = model(encoder_outputs=encoded, attention_mask=self.mask[rows], decoder_input_ids=shifted).logits
         return out[own.bool().to(out.device)]
 
     @inference

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -40,6 +41,12 @@ def lengths(prompt: Ids) -> tuple[int, ...]:
     return prompt.lengths if isinstance(prompt, Prompt) else (len(prompt),)
 
 
+def in_common(prompts: Sequence[Ids]) -> Ids:
+    """The first tokens of all prompts, so few that each has one behind them."""
+    alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+    return [tokens[0] for tokens in alike][: min(map(len, prompts)) - 1]
+
+
 def followed_by(prompt: Ids, more: Ids) -> Ids:
     """A prompt with further tokens, which carries what the prompt carries."""
     longer = copy(prompt)
@@ -64,10 +71,12 @@ class Likelihood(NamedTuple):
 class Inputs(Protocol):
     """How an architecture puts a picture before a prompt. It is the same for each family of language models.
 
-    tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized.
+    tokens: an upper estimate of the tokens of picture and prompt, by which batches are sized. alike: whether a picture
+    is the same tokens of a decoder's stream, whatever the prompt.
     """
 
     tokens: int
+    alike: bool
 
     def embed(self, pictures: Rows | None, prompts: Sequence[Ids], left: bool) -> tuple[Tensor, Tensor]:
         """Embeddings (batch, tokens, width) and mask (batch, tokens) int64. left: padding stands before the prompt."""
@@ -112,13 +121,14 @@ class Tokens:
 
     def with_ends(self, references: Sequence[str]) -> list[Ids]:
         """Token ids of references, each with its end."""
-        return [[*row, self.ends[0]] for row in self.ids(references, add_special_tokens=False)]
+        end = self.ends[0]
+        return [[*row, end] for row in self.ids(references, add_special_tokens=False)]
 
     def texts(self, rows: Sequence[Ids]) -> list[Text]:
         """The texts of token ids, which may be padded behind their end."""
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        texts, ends = self.tokenizer.batch_decode(rows, skip_special_tokens=True), self.ends
         pairs = zip(texts, rows, strict=True)
-        return [Text(text.strip(), _length(row, self.ends, self.tokenizer.pad_token_id)) for text, row in pairs]
+        return [Text(text.strip(), _length(row, ends, self.tokenizer.pad_token_id)) for text, row in pairs]
 
 
 @dataclass(frozen=True, eq=False)

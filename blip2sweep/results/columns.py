@@ -160,7 +160,7 @@ SECTIONS: tuple[Section, ...] = (
         ("drop_control_<metric>_low", NUMBER, "of the metric", "lower end of its 95 % interval", UNTRAINED),
         ("drop_control_<metric>_high", NUMBER, "of the metric", "upper end", UNTRAINED),
         ("torch_<metric>", NUMBER, "of the metric", "what the cell of `beside` has", TORCH),
-        ("noise_flip_rate", NUMBER, "share", "of the baseline's outputs that another batch size changes, in half precision", "in float32, and where nothing is generated twice"),
+        ("noise_flip_rate", NUMBER, "share", "of the baseline's outputs that change in half precision at another batch size, with a picture read anew for each question", "in float32, and where nothing is generated twice"),
         ("noise_seed_flip_rate", NUMBER, "share", "of the cell's outputs that another calibration seed changes", "without `analysis.noise_floor=true`"),
         ("noise_arithmetic_flip_rate", NUMBER, "share", "of the cell's outputs that other arithmetic of the calibration changes", "without `analysis.noise_floor=true`"),
         ("noise_<metric>", NUMBER, "of the metric", "how much such a run changes the metric; `noise_seed_<metric>`, `noise_arithmetic_<metric>` likewise", "as its rate"),

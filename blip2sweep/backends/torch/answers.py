@@ -1,11 +1,11 @@
 """The language stage over the samples of a task.
 
-Image rows are expanded to questions, which run in batches of like length.
+Questions run in batches of like length. Where the model can, a picture is read once for all questions about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ from blip2sweep.backends.torch.batching import Run
 from blip2sweep.backends.torch.matches import Match
 from blip2sweep.backends.torch.sharing import Shared
 from blip2sweep.models.images import Features
-from blip2sweep.models.language import Prefilled
+from blip2sweep.models.language import Prefilled, Sharing
 from blip2sweep.models.text import Ids, Likelihood, Prompt, Text
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.question_text import prompts
 from blip2sweep.tasks.sample import Sample
 from blip2sweep.tasks.task import Task
+
+Prefill = Callable[[Sequence[int]], Prefilled]  # reads samples by their numbers
 
 
 class Answer(NamedTuple):
@@ -35,7 +37,10 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """The texts and likelihoods of samples. encoded: what the language model sees of their images."""
+    """The texts and likelihoods of samples.
+
+    encoded: what the language model sees of their images. anew: a picture is read again for each question about it.
+    """
 
     def __init__(
         self,
@@ -45,10 +50,11 @@ class Answers:
         task: Task,
         samples: Sequence[Sample],
         nll_references: int,
+        anew: bool = False,
     ) -> None:
         assert encoded.rows is not None
         self.run, self.generation, self.pictures, self.requests = run, generation, encoded.rows, task.REQUESTS
-        self.language, self.stage = run.loaded.language, run.loaded.anatomy.last_stage
+        self.language, self.stage, self.anew = run.loaded.language, run.loaded.anatomy.last_stage, anew
         row = {image_id: i for i, image_id in enumerate(encoded.ids)}
         self.rows = [row[s.image_id] for s in samples]
         self.prompts = self.language.prompt_ids(prompts(task, samples, generation.prompt, generation.question))
@@ -85,12 +91,49 @@ class Answers:
         return answers
 
     def _computed(self) -> list[Answer]:
-        """All answers, computed in batches of like length, so that there is little padding."""
-        order = sorted(range(len(self.prompts)), key=self._length)
+        """All answers, in the order of the samples."""
+        everyone = range(len(self.prompts))
+        answers = dict(self._by_pictures() if self._shares() else self._in_batches(everyone, self._prefill))
+        return [answers[i] for i in everyone]
+
+    def _shares(self) -> bool:
+        """Whether some picture is read once for several questions."""
+        if self.anew or len(set(self.rows)) == len(self.rows):
+            return False
+        return isinstance(self.language, Sharing) and self.language.shares
+
+    def _by_pictures(self) -> list[tuple[int, Answer]]:
+        asked: dict[int, list[int]] = {}  # {picture: its samples}
+        for i, row in enumerate(self.rows):
+            asked.setdefault(row, []).append(i)
+        pictures = sorted(asked.items(), key=lambda one: (self.pictures.tokens(one[0]), one[0]))
+        shares = [self.pictures.tokens(row) / self.language.tokens for row, _ in pictures]
+        found = self.run.sequences.run(len(pictures), lambda piece: self._of_pictures(dict(pictures[piece])), shares)
+        return [one for part in found for one in part]
+
+    def _of_pictures(self, asked: Mapping[int, Sequence[int]]) -> list[tuple[int, Answer]]:
+        """The answers to all samples of some pictures, each of which is read once. asked: {picture: its samples}."""
+        assert isinstance(self.language, Sharing)
+        place = {row: i for i, row in enumerate(asked)}
+        chosen = sorted(i for own in asked.values() for i in own)
+        with self.run.clock.stage(self.stage):
+            rows, prompts = [place[self.rows[i]] for i in chosen], [self.prompts[i] for i in chosen]
+            prefix = self.language.prefix(self.pictures.take(list(asked)), rows, prompts)
+        if prefix is None:
+            return self._in_batches(chosen, self._prefill)
+        number = {i: n for n, i in enumerate(chosen)}
+        return self._in_batches(chosen, lambda own: prefix.prefill([number[i] for i in own]))
+
+    def _prefill(self, chosen: Sequence[int]) -> Prefilled:
+        pictures = self.pictures.take([self.rows[i] for i in chosen])
+        return self.language.prefill(pictures, [self.prompts[i] for i in chosen])
+
+    def _in_batches(self, chosen: Sequence[int], prefill: Prefill) -> list[tuple[int, Answer]]:
+        """(sample, answer), computed in batches of like length, so that there is little padding."""
+        order = sorted(chosen, key=self._length)
         shares = [self._tokens(i) / self.language.tokens for i in order]
-        batches = self.run.sequences.run(len(order), lambda rows: self._batch(order[rows]), shares)
-        found = [x for batch in batches for x in batch]
-        return [x for _, x in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+        batches = self.run.sequences.run(len(order), lambda rows: self._batch(order[rows], prefill), shares)
+        return list(zip(order, (x for batch in batches for x in batch), strict=True))
 
     def _length(self, i: int) -> tuple[int, int, int]:
         """What samples of one batch should have alike."""
@@ -101,10 +144,10 @@ class Answers:
         """About how many tokens the language model reads of a sample."""
         return self.pictures.tokens(self.rows[i]) + len(self.prompts[i])
 
-    def _batch(self, chosen: Sequence[int]) -> list[Answer]:
-        clock, pictures = self.run.clock, self.pictures.take([self.rows[i] for i in chosen])
+    def _batch(self, chosen: Sequence[int], prefill: Prefill) -> list[Answer]:
+        clock = self.run.clock
         with clock.stage(self.stage):
-            prefilled = self.language.prefill(pictures, [self.prompts[i] for i in chosen])
+            prefilled = prefill(chosen)
         targets, options = ([ids[i] for i in chosen] for ids in (self.references, self.options))
         likelihoods: list[tuple[Likelihood, ...]] = [()] * len(chosen)
         by_option = likelihoods

@@ -43,7 +43,6 @@ from blip2sweep.machine.memory import is_out_of_memory
 from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
-from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.compact import expand
 from blip2sweep.tasks import TaskData, planned_task
 from blip2sweep.tasks.generation import Generation
@@ -176,7 +175,9 @@ class TorchBackend:
         applied, applied_after = self._apply(state, job, recipe), time.perf_counter() - began - loaded_after
         with packed_layers(state.loaded, packed):
             evaluation = self._first(state, job, recipe, batch_size)
-            noise = batch_size_noise(state, job, evaluation, lambda size: self._evaluate(state, job, size, None))
+            noise = batch_size_noise(
+                state, job, evaluation, lambda size: self._evaluate(state, job, size, None, anew=True)
+            )
             distances = moved(state, job, self._whole(job)) if propagates else []
             against_bf16: Cost = {} if packed.empty else {**compared(state.loaded, job, self.task(job))}
         cost = cost_columns(evaluation, applied, state) | state.recoveries.columns | against_bf16
@@ -223,12 +224,14 @@ class TorchBackend:
         prepared = prepare(state, job, recipe.until(RECOVER), self.device, self.shared_work.store)
         return prepared, {**state.made, RECOVER: self.recoverer(state, job, recipe)}
 
-    def _evaluate(self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None) -> Evaluation:
+    def _evaluate(
+        self, state: ModelState, job: CellJob, batch_size: int | None, shared: Shared | None, anew: bool = False
+    ) -> Evaluation:
         with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
                 nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
-                batch_sizes=state.batch_sizes,
+                batch_sizes=state.batch_sizes, anew=anew,
             )  # fmt: skip
 
     def _threads(self, job: CellJob) -> int:
@@ -244,12 +247,3 @@ class TorchBackend:
             workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
             state.images = {name: Images(state.loaded, self.task(job), workers, skip)}
         return state.images[name]
-
-
-def _recipe(state: ModelState, job: CellJob) -> Recipe:
-    """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
-    that was planned."""
-    recipe = expand(job["recipe"], state.loaded.anatomy)
-    if not recipe.empty and recipe.hash != job["recipe_hash"]:
-        raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
-    return without(recipe)

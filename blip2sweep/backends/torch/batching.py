@@ -88,7 +88,7 @@ class Batches:
             return None
 
     def _halve(self, tried: int) -> None:
-        self.size = max(1, tried // 2)
+        self.size = max(1, min(self.size, tried // 2))  # inside of the step it may have been halved already
         self.halvings += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -52,6 +52,7 @@ def evaluate(
     features: Source | None = None,
     shared: Shared | None = None,
     batch_sizes: dict[str, int] | None = None,
+    anew: bool = False,
 ) -> Evaluation:
     """Answer every sample of `task`.
 
@@ -59,7 +60,8 @@ def evaluate(
     workers: processes that decode images. nll_references: the most targets of a sample whose likelihood is summed, 0
     for none. features: what is known of the images; the stages before it do not run. shared: what other cells computed.
     It changes no token in float32. batch_sizes: sizes that earlier cells had to go down to. They are used from the
-    start, and new ones are added.
+    start, and new ones are added. anew: a picture is read again for each question about it, where it would be read once
+    for all of them. That changes no token in float32.
 
     Raises UserError for an image that cannot be decoded, unless on_bad_image="skip", and for a task that requests a
     match of a model without.
@@ -81,7 +83,7 @@ def evaluate(
         scores = matches.all(shared)
         answers, asked = [Answer(None, None, match=match) for match in scores], of_matches(matches, scores)
     else:
-        asking = Answers(run, encoded, generation, task.rules, samples, nll_references)
+        asking = Answers(run, encoded, generation, task.rules, samples, nll_references, anew)
         answers = asking.all(shared)
         asked = of_answers(asking, answers)
     known |= {name: batches.size for name, batches in names.items() if batches.halvings}

@@ -20,9 +20,9 @@ from blip2sweep.wire.pack import CellJob
 def batch_size_noise(
     state: ModelState, job: CellJob, first: Evaluation, evaluate: Callable[[int], Evaluation]
 ) -> SecondRun | None:
-    """A second run of a baseline in half precision, at half the batch size. None for other cells.
+    """A second run of a baseline in half precision, at half the batch size, with each question's picture read anew.
 
-    evaluate: runs the cell at a batch size. The second run shares nothing, or it would be compared with itself.
+    None for other cells. evaluate: runs the cell at a batch size. The second run shares nothing, or it would be compared with itself.
     """
     if job["key"] != job["baseline"] or not set(state.loaded.dtypes.values()) & set(HALF):
         return None

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class PictureStates:
     """`Inputs` (blip2sweep/models/text.py): image features. tokens: those of a picture, and room for a prompt."""
 
+    alike = False  # no token of the decoder's stream is a picture's
+
     def __init__(self, model: BlipForConditionalGeneration | BlipForQuestionAnswering) -> None:
         self.model, vision = model, model.config.vision_config
         self.features = 1 + (vision.image_size // vision.patch_size) ** 2, vision.hidden_size

@@ -74,6 +74,7 @@ class QueriesFirst:
     """The language model's input: projected query features, padding on the family's side, and the prompt."""
 
     tokens = 64  # an upper estimate for queries and prompt
+    alike = True
 
     def __init__(self, model: Blip2ForConditionalGeneration, pad: int) -> None:
         self.model, self.pad = model, pad

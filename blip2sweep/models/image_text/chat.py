@@ -98,11 +98,11 @@ class Chat:
         """
         before = self.around(SOME if prompted else "").rstrip(" ")
         at_start = before[-1:].isspace() or before.endswith(tuple(self.tokenizer.all_special_tokens))
-        space = "" if at_start else " "
-        return [[*self._behind(before, space + text), end] for text in texts]
+        space, alone = "" if at_start else " ", self.ids(before)
+        return [[*self._behind(before, alone, space + text), end] for text in texts]
 
-    def _behind(self, before: str, text: str) -> Ids:
-        alone, both = self.ids(before), self.ids(before + text)
+    def _behind(self, before: str, alone: Ids, text: str) -> Ids:
+        both = self.ids(before + text)
         if both[: len(alone)] != alone:
             raise UserError(
                 f"the tokenizer joins the end of the prompt {before[-20:]!r} with the text {text[:20]!r} behind it; "

@@ -10,22 +10,22 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from blip2sweep.models.decoder import greedy, select, unchanged
 from blip2sweep.models.image_text.adapter import Adapter
 from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.image_text.pixels import ENTRIES, ENTRY, GRID, TEXT, decoded
 from blip2sweep.models.image_text.positions import Positions
+from blip2sweep.models.image_text.prefilled import Prefilled
+from blip2sweep.models.image_text.prefix import Prefix, prefix_of, reads_forward
 from blip2sweep.models.learning import inference
 from blip2sweep.models.ragged import Rows
-from blip2sweep.models.text import Ids, Likelihood, Prompt, Text, Tokens, beams, likelihoods, padded
+from blip2sweep.models.text import Ids, Prompt, Tokens, padded
 from blip2sweep.models.work import Asked
 
 if TYPE_CHECKING:
@@ -63,13 +63,23 @@ class Decoder:
 
     @inference
     def prefill(self, pictures: Rows, prompts: Sequence[Ids]) -> Prefilled:
-        inputs = self.inputs(pictures, [self._ids(pictures, i, p) for i, p in enumerate(prompts)])
+        ids = [self._ids(pictures, i, p) for i, p in enumerate(prompts)]
+        inputs = self.inputs(pictures, ids)
         place, cache = self.positions(inputs), DynamicCache()
         out = self.model(
             **inputs, position_ids=place.ids, past_key_values=cache, use_cache=True, logits_to_keep=1,
             mm_encoder_outputs=self.features(pictures),
         )  # fmt: skip
-        return Prefilled(self, inputs, pictures, cache, out.logits[:, -1], place.delta)
+        return Prefilled(self, ids, pictures, inputs["attention_mask"], cache, out.logits[:, -1], place.delta)
+
+    @property
+    def shares(self) -> bool:
+        """See `Sharing` (blip2sweep/models/language.py)."""
+        return reads_forward(self.model)
+
+    def prefix(self, pictures: Rows, rows: Sequence[int], prompts: Sequence[Ids]) -> Prefix | None:
+        """See `Sharing` (blip2sweep/models/language.py)."""
+        return prefix_of(self, pictures, rows, [self._ids(pictures, *pair) for pair in zip(rows, prompts, strict=True)])
 
     def _ids(self, pictures: Rows, row: int, prompt: Ids) -> Ids:
         """The token ids of a prompt with its picture. Raises RuntimeError for another number of placeholders."""
@@ -169,78 +179,3 @@ def _behind(ids: Tensor, written: Sequence[int] | None) -> Tensor:
     """1 for the last tokens of each row, as many as were written, and 0 for the others."""
     count = torch.tensor(written or [0] * len(ids), device=ids.device)[:, None]
     return (torch.arange(ids.shape[1], device=ids.device) >= ids.shape[1] - count).long()
-
-
-@dataclass(eq=False)
-class Prefilled:
-    """Pictures and prompts that were read. first (batch, vocabulary): logits behind them.
-
-    delta (batch, 1): what the position of a later token is beyond its number, where pictures have positions of their
-    own; None elsewhere.
-    """
-
-    language: Decoder
-    inputs: dict[str, Tensor]
-    pictures: Rows
-    cache: DynamicCache
-    first: Tensor
-    delta: Tensor | None
-
-    @property
-    def mask(self) -> Tensor:
-        return self.inputs["attention_mask"]
-
-    def _later(self, ids: Tensor, mask: Tensor, rows: Tensor | slice) -> Tensor:
-        """Logits (batch, tokens, vocabulary) of further tokens. rows: which rows of this batch they belong to."""
-        delta = None if self.delta is None else self.delta[rows]
-        places = self.language.positions.later(mask, ids.shape[1], delta)
-        return self.language.model(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self.cache, use_cache=True
-        ).logits  # fmt: skip
-
-    @inference
-    def likelihood(self, references: Sequence[Ids]) -> list[Likelihood]:
-        own = padded(references, self.language.base.pad, left=False)
-        return likelihoods(self.logits(references), *own, references)
-
-    @inference
-    def logits(self, references: Sequence[Ids]) -> Tensor:
-        """(tokens of all references, vocabulary)."""
-        ids, own = (x.to(self.mask.device) for x in padded(references, self.language.base.pad, left=False))
-        logits = self.first[:, None]
-        if ids.shape[1] > 1:
-            with unchanged(self.cache):
-                mask = torch.cat([self.mask, own[:, 1:]], 1)
-                logits = torch.cat([logits, self._later(ids[:, :-1], mask, slice(None))], 1)
-        return logits[own.bool()]
-
-    @inference
-    def generate(self, generation: Generation) -> list[Text]:
-        return self.language.base.texts(self._written(generation))
-
-    def _written(self, generation: Generation) -> list[Ids]:
-        return self._greedy(generation) if generation.num_beams == 1 else self._by_beams(generation)
-
-    def _greedy(self, generation: Generation) -> list[Ids]:
-        def step(tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-            return self._later(tokens, mask, rows)[:, -1]
-
-        language = self.language
-        keep = partial(select, self.cache)
-        return greedy(self.first, self.mask, keep, step, generation, language.base.ends, language.base.pad)
-
-    def _by_beams(self, generation: Generation) -> list[Ids]:
-        """Text through `generate` of transformers, without the settings of the checkpoint's generation config.
-
-        The cache is made here as for greedy decoding. transformers would make its entries of the kinds in the config, by
-        number, and where blocks are dropped others follow.
-        """
-        language = self.language
-        settings = GenerationConfig(
-            eos_token_id=language.base.ends, pad_token_id=language.base.pad, **beams(generation)
-        )
-        out = language.model.generate(
-            **self.inputs, mm_encoder_outputs=language.features(self.pictures), generation_config=settings,
-            past_key_values=DynamicCache(),
-        )  # fmt: skip
-        return out[:, self.mask.shape[1] :].tolist()

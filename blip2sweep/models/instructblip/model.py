@@ -77,6 +77,8 @@ class Instructed(LanguageModel):
 class InstructedQueries(QueriesFirst):
     """The language model's input: image features that the queries read with the question, and the prompt."""
 
+    alike = False
+
     def __init__(self, model: InstructBlipForConditionalGeneration, processor: InstructBlipProcessor) -> None:
         super().__init__(model, processor.tokenizer.pad_token_id)
         vision = model.config.vision_config

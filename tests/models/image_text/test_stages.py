@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from blip2sweep.apply.patch import Patch
+from blip2sweep.models import pieces
 from blip2sweep.models.architecture import BlockStage
 from blip2sweep.models.image_text.chat import Chat
 from blip2sweep.models.load import load
@@ -84,7 +85,8 @@ def test_a_batch_changes_nothing(m: Made) -> None:
         assert one.generate(generation) == [texts[i]]
 
 
-def test_likelihoods_are_those_of_a_plain_forward(m: Made) -> None:
+def test_likelihoods_are_those_of_a_plain_forward(m: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "ROWS", 1)  # references are read in several passes
     language = m.loaded.language
     prompts, references = language.prompt_ids(USERS), language.reference_ids(REFERENCES, True)
     for i, found in enumerate(language.prefill(m.features, prompts).likelihood(references)):
