@@ -29,7 +29,7 @@ MOST_BY_HALF_STEPS = 11_000  # images of a sample set up to which there are look
 FEW = 10  # images
 SCORES = 0.05  # of an average baseline image's score, above which an image counts as scoring
 BELOW = 0.5  # kept at most this: a cell that collapsed, which no sweep needs to know better
-COLLAPSED = "below 50 %"
+COLLAPSED, WITHIN, LOSES = "below 50 %", "within", "loses more than"  # of the reasons, what no margin changes
 
 
 class Rule(NamedTuple):
@@ -148,8 +148,13 @@ def decide(rule: Rule, found: Ratio) -> str | None:
     if rule.stop == "known":
         return f"known to ±{margin}" if (found.high - found.low) / 2 <= rule.margin else None
     if found.low > 1 - rule.margin:
-        return f"within {margin}"
-    return f"loses more than {margin}" if found.high < 1 - rule.margin else None
+        return f"{WITHIN} {margin}"
+    return f"{LOSES} {margin}" if found.high < 1 - rule.margin else None
+
+
+def is_verdict(reason: str) -> bool:
+    """Whether a cell stopped for a verdict that `known` does not know: what it keeps need not be known closely."""
+    return reason.startswith((WITHIN, LOSES))
 
 
 def is_stricter(asked: Rule | None, had: Rule | None, reason: str | None = None) -> bool:
