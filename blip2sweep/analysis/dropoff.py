@@ -24,7 +24,8 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     cells: as `comparable` gives them, or some of them; those of further steps are left out. `retained` is in % of the baseline: below 100 where a cell is
     worse, or above 100 where lower is better. `images`: the number of images scored; `changed`: the number of those on
     which the cell differs from the baseline. The band is simultaneous over the given cells of one setting. Cells
-    without outputs (imported scores) have NaN intervals; `retained` is NaN where the baseline is 0.
+    without outputs (imported scores) have NaN intervals; `retained` is NaN where the baseline is 0. `images` are those
+    of the cell: of one that stopped fewer than others have, and its intervals have 99.5 %.
     Each curve has one row at each width, of the lowest calibration `seed`. Rows of other seeds have `point` set.
     """
     cells = quantized(cells)
@@ -45,7 +46,10 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
 
 
 def retained_ends(keys: pd.Series, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
-    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0. NaN without outputs."""
+    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0. NaN without outputs.
+
+    Of cells that stopped it is their interval of 99.5 %.
+    """
     found: dict[str, Kept] = {}
     if draws is not None:
         found = {k: draws.kept(k) for k in set(keys).intersection(draws.arrays)}
@@ -60,7 +64,8 @@ def _bands(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series
     for _, family in out[out["key"].isin(list(draws.arrays))].groupby("setting"):
         keys = list(family["key"])
         least = np.array([draws.least(k) for k in keys])
-        ends = max_t(family["drop"].to_numpy(float), draws.drops(keys), images=draws.images.count, least=least)
+        images = min(map(draws.count, keys))
+        ends = max_t(family["drop"].to_numpy(float), draws.drops(keys), images=images, least=least)
         low[family.index], high[family.index] = ends
     return low, high
 

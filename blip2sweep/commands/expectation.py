@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.dropoff import too_few
 from blip2sweep.analysis.keeps import NOT_KNOWN, OnImages, keeps, kept_of_row, kept_on
 from blip2sweep.analysis.prices import prices as prices_of
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
-from blip2sweep.analysis.recommend import Choice
 from blip2sweep.analysis.spread import LEVEL
 from blip2sweep.commands.budget import Budget
 from blip2sweep.console.remarks import many

@@ -8,9 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.held_by import HeldBy, back_end_of, format_named, holds_nothing, left_out
 from blip2sweep.analysis.recipes import calibrates
-from blip2sweep.analysis.recommend import Choice, recommend
+from blip2sweep.analysis.recommend import recommend
 from blip2sweep.commands import made_with
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import (

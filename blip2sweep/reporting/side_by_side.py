@@ -13,7 +13,7 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.models import UNKNOWN, by_role, grounds, role_rank
-from blip2sweep.analysis.paired import paired_interval
+from blip2sweep.analysis.paired import paired_difference
 from blip2sweep.analysis.recipes import part_names
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import ROLES
@@ -101,14 +101,18 @@ def _with_differences(pair: Pair, matched: pd.DataFrame) -> pd.DataFrame:
     """With `difference, low, high`: the drop of the second minus that of the first, paired by image, in the metric."""
     draws, sign = _both(pair), 1 if metric_text(pair.models[0].metric).higher_is_better else -1
     value = sign * (matched["value_0"] - matched["value_1"])
-    ends = [paired_interval(draws, b, a) for a, b in zip(matched["key_0"], matched["key_1"], strict=True)]
-    return matched.assign(difference=value, low=[e[0] for e in ends], high=[e[1] for e in ends])
+    pairs = zip(matched["key_0"], matched["key_1"], value, strict=True)
+    told = [paired_difference(draws, b, a, v) for a, b, v in pairs]
+    found = pd.DataFrame(told, index=matched.index, columns=["value", "low", "high"])
+    return matched.assign(difference=found["value"], low=found["low"], high=found["high"])
 
 
 def _both(pair: Pair) -> Draws | None:
     """The draws of the cells of both, whose baseline is one; without resamples."""
     one, other = (s.draws for s in pair.models)
-    return replace(one, arrays={**one.arrays, **other.arrays}, resampled={}) if one and other else None
+    if not (one and other):
+        return None
+    return replace(one, arrays={**one.arrays, **other.arrays}, resampled={}, seen={**one.seen, **other.seen})
 
 
 # ---- words
