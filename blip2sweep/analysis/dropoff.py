@@ -11,6 +11,7 @@ from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.stopped import stopped, stopped_at
 from blip2sweep.metrics import METRICS, Kept, fewest_images, unseen
 
 SEQUENCE = (8, 6, 5, 4, 3, 2)
@@ -38,6 +39,8 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     level = out["baseline"].abs().where(out["baseline"] != 0)
     for name, column in (("images", "images"), ("changed", f"changed_{metric}")):
         out[name] = rows.get(column, pd.Series(np.nan, index=rows.index))
+    if stopped(rows).any():
+        out["stopped"] = [stopped_at(r) for r in rows.to_dict("records")]
     out["retained"] = 100 * METRICS[metric].retained(level, out["drop"])
     out["retained_low"], out["retained_high"] = retained_ends(out["key"], draws)
     out["band_low"], out["band_high"] = _bands(out, draws)
