@@ -65,8 +65,10 @@ def verdicts_line(table: pd.DataFrame, what: str) -> str | None:
     """One line on the cells that are left out of an analysis for their verdicts; None where there is none."""
     if not (count := int(of_verdicts(table).sum())):
         return None
-    cells = "1 cell that stopped with a verdict is" if count == 1 else f"{count} cells that stopped with a verdict are"
-    return f"{cells} not used for {what}, since their values are known only as far as the verdict needed; right: the same command with {FINISH}"
+    one = count == 1
+    cells = f"{many(count, 'cell')} that stopped with a verdict {'is' if one else 'are'}"
+    values = "its value is" if one else "their values are"
+    return f"{cells} not used for {what}, since {values} known only as far as the verdict needed; right: the same command with {FINISH}"
 
 
 def _reasons(table: pd.DataFrame) -> pd.Series:

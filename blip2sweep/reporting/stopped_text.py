@@ -10,17 +10,24 @@ from blip2sweep.analysis.stopped import STOPPED, STOPPED_TEXT, of_verdicts, stop
 from blip2sweep.console.remarks import many
 from blip2sweep.reporting.figure import Figure
 
+PLAIN = "view3d"  # the figure without intervals
+SUMS = ("shapley", "together")  # figures of what several cells add up to
 KEYS = ("key", "key_0", "key_1", "beside", "reference", "other")  # columns of a figure's data that name cells
 
 
 def with_stopped(figure: Figure, cells: pd.DataFrame) -> Figure:
     """The figure, with a sentence behind its caption where it shows cells that stopped."""
     shown = {str(k) for c in KEYS if c in figure.data for k in figure.data[c].dropna()}
-    own = cells[cells["key"].isin(shown) & stopped(cells)]
-    if own.empty:
+    there = ~of_verdicts(cells) if figure.name in SUMS else cells["key"].isin(shown)
+    own = cells[there & stopped(cells)]
+    if figure.empty or own.empty or figure.name == PLAIN:
         return figure
-    text = f"{one_or_many(own)} early, after {_range(own)}: their intervals have {STOPPED_TEXT}, and two cells are compared on the images that both have."
-    return replace(figure, caption=f"{figure.caption} {text}")
+    what = (
+        "intervals of sums have 95 %, from resamples in which each counts with its own images"
+        if figure.name in SUMS
+        else (f"their intervals have {STOPPED_TEXT}, and two cells are compared on the images that both have")
+    )
+    return replace(figure, caption=f"{figure.caption} {one_or_many(own)} early, after {_range(own)}: {what}.")
 
 
 def one_or_many(own: pd.DataFrame) -> str:
