@@ -119,14 +119,17 @@ def measure(cell: Scored, baseline: Baseline | None, control: Baseline | None = 
     the 95 % interval of `paired_drop`, over images; a positive drop is worse. Of the metrics that a table may be about
     the ends of the interval of what is retained too. With a control, of each metric [control, drop, low, high].
 
+    A cell that stopped has some of the baseline's samples. It is compared on these: its values are what it keeps there,
+    times the whole baseline's, its intervals have 99.5 % (metrics/prefix.py), and `of` is the number of images there are.
+
     There are no drops when the baseline is missing, when it was scored on other samples, and when there are no samples;
     nor of a metric that the baseline lacks, or has by another version of what is installed beside this package. So it is
-    with the control.
+    with the control, which has to be whole.
     """
     found = _against(cell, baseline)
-    if control is not None and cell.predictions.id and control.cell.predictions.id == cell.predictions.id:
+    if control is not None and (seen := _control(control, baseline, cell)) is not None:
         both = cell.comparable(control.cell)
-        found["controlled"] = {m.name: _compared(m, cell, control.cell)[1:5] for m in both}
+        found["controlled"] = {m.name: _compared(m, cell, control.cell, seen)[1:5] for m in both}
     if control is not None and control.cell.installed:
         found["control_installed"] = control.cell.installed
     return found
@@ -136,7 +139,7 @@ def _control(control: Baseline, baseline: Baseline | None, cell: Scored) -> Scor
     """A control on the samples of a cell; None where it stopped itself, and where the cell has other samples."""
     if baseline is not None and control.cell.predictions.id != baseline.cell.predictions.id:
         return None
-    return control.on_samples_of(cell)
+    return control.on_samples_of(cell) if cell.predictions.id else None
 
 
 def _against(cell: Scored, baseline: Baseline | None) -> Measured:
