@@ -55,10 +55,15 @@ def level_text(table: pd.DataFrame) -> str:
     )
 
 
+def level_mark(row: Row) -> str:
+    """What stands behind an interval of a cell in a text: ` (99.5 %)` where the row says that it stopped."""
+    told = row.get(STOPPED)
+    return f" ({STOPPED_TEXT})" if isinstance(told, str) and told else ""
+
+
 def level_marks(table: pd.DataFrame) -> dict[str, str]:
-    """{key: what stands behind an interval of the cell}: ` (99.5 %)` of a cell that stopped, else nothing."""
-    marks = np.where(stopped(table), f" ({STOPPED_TEXT})", "")
-    return dict(zip(table["key"].astype(str), marks.tolist(), strict=True))
+    """{key: its `level_mark`}."""
+    return {str(row["key"]): level_mark(row) for row in table.to_dict("records")}
 
 
 def verdicts_line(table: pd.DataFrame, what: str) -> str | None:
