@@ -31,6 +31,11 @@ def stopped(table: pd.DataFrame) -> pd.Series:
     return _reasons(table) != ""
 
 
+def is_stopped(table: pd.DataFrame, key: str | None) -> bool:
+    """Whether the cell of a key stopped."""
+    return key is not None and bool(stopped(table[table["key"] == key]).any())
+
+
 def of_verdicts(table: pd.DataFrame) -> pd.Series:
     """Which rows are of cells that stopped with a verdict, so that their values feed no analysis."""
     return _reasons(table).map(is_verdict).astype(bool)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.figures import figures
-from blip2sweep.reporting.html import page
+from blip2sweep.reporting.html import build_report, page
 from blip2sweep.reporting.overview import overview
 from blip2sweep.reporting.pair import load_pair
 from blip2sweep.reporting.prediction_quality import model_quality
@@ -29,6 +30,7 @@ from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.stopped_text import with_stopped
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.worst import worst_samples
+from tests.reporting.browser import chromium, errors, wait
 from tests.synthetic import Entry, build, whole
 
 N = 400
@@ -246,3 +248,32 @@ def test_a_table_that_is_imported_again_knows_it(early: Source, tmp_path: Path) 
         assert again[column].dropna().tolist() == before.loc[before["stopped"] != "", column].tolist()
     assert again["stopped"].tolist() == before["stopped"].tolist()
     assert "99.5 % of cells that stopped early" in "\n".join(notes(again.reset_index()))
+
+
+@pytest.mark.xdist_group("chromium")
+@pytest.mark.thorough
+def test_the_page_says_that_a_cell_stopped_before_a_sample(early: Source, tmp_path: Path) -> None:
+    build_report(early, tmp_path / "report.html")
+    draws = early.draws
+    assert draws is not None
+    missed = int(np.flatnonzero(~np.logical_or.reduce([*draws.seen.values()]))[0])
+    with chromium(tmp_path / "profile") as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        driver.execute_script("document.getElementById('captions').scrollIntoView()")
+        wait(driver, "document.getElementById('outputs') !== null")
+        driver.execute_script(
+            "const s = document.querySelectorAll('#browser select')[1]; s.value = ''; s.dispatchEvent(new Event('change'))"
+        )
+        find = driver.execute_script("return document.querySelector('#browser input')")
+        driver.execute_script(f"arguments[0].value = '{draws.image_ids[missed]}'", find)
+        driver.execute_script(
+            "[...document.querySelectorAll('#browser button')].find(b => b.textContent === 'Find next').click()"
+        )
+        told = driver.execute_script("return document.getElementById('outputs').textContent")
+        assert told.count("stopped before this one") == len(draws.seen)
+        hover = "JSON.stringify(document.getElementById('plot-dropoff').data.map(t => t.text))"
+        wait(driver, "document.getElementById('plot-dropoff').data !== undefined")
+        assert "stopped at 64 of 400 images (below 50 %); intervals of 99.5 %" in driver.execute_script(
+            f"return {hover}"
+        )
+        assert errors(driver) == []
