@@ -51,13 +51,10 @@ def stopped_at(row: Row) -> str:
 
 def level_text(table: pd.DataFrame) -> str:
     """The level of these cells' intervals in words: `95 %`, and where some stopped that theirs is another."""
-    return (
-        LEVEL_TEXT
-        if not (own := stopped(table)).any()
-        else STOPPED_TEXT
-        if own.all()
-        else f"{LEVEL_TEXT}, {OF_STOPPED}"
-    )
+    own = stopped(table)
+    if own.any() and own.all():
+        return STOPPED_TEXT
+    return f"{LEVEL_TEXT}, {OF_STOPPED}" if own.any() else LEVEL_TEXT
 
 
 def level_mark(row: Row) -> str:

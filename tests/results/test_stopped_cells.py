@@ -11,7 +11,8 @@ import pytest
 from blip2sweep.metrics import METRICS, images
 from blip2sweep.metrics.prefix import carried, prefix_drop, prefix_kept
 from blip2sweep.metrics.stopping import ratio
-from blip2sweep.results.drops import Baseline, columns, measure
+from blip2sweep.results.drop_columns import columns
+from blip2sweep.results.drops import Baseline, measure
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
 from blip2sweep.results.scored import Scored
 from blip2sweep.tasks.predictions import Predictions
