@@ -62,7 +62,7 @@ def paired_drop(
     at most is an average image's share of that. NaN where there is nothing to score. Raises ValueError where the arrays
     are of other samples.
     """
-    return _drop(metric, *_counting(metric, baseline, statistics, images), level, whole)
+    return _drop(metric, *counted(metric, baseline, statistics, images), level, whole)
 
 
 def kept(
@@ -78,7 +78,7 @@ def kept(
     NaN where the baseline is not above 0; NaN ends where the metric has no interval. Never below 0. Of a model that says nothing 0 is kept, and what may be kept
     on images that were not drawn has the width of the rule of three.
     """
-    base, cell = _counting(metric, baseline, statistics, images)
+    base, cell = counted(metric, baseline, statistics, images)
     whole, value, m = metric.value(base), metric.value(cell), len(base)
     if not whole > 0 or value != value:
         return Kept(NAN, NAN, NAN)
@@ -97,14 +97,14 @@ def kept(
 
 def changed_images(metric: Metric, baseline: FloatArray, statistics: FloatArray, images: Images | None = None) -> int:
     """The number of images whose statistic of this metric differs from the baseline's."""
-    base, cell = _counting(metric, baseline, statistics, images)
+    base, cell = counted(metric, baseline, statistics, images)
     columns = slice(None) if metric.ratio is None else list(metric.ratio)
     return int((base[:, columns] != cell[:, columns]).any(axis=1).sum())
 
 
 def few_changed(metric: Metric, baseline: FloatArray, statistics: FloatArray, images: Images | None = None) -> bool:
     """Whether so few images changed that the interval is that of a compound Poisson process."""
-    return effective(metric, *_counting(metric, baseline, statistics, images)) < FEW
+    return effective(metric, *counted(metric, baseline, statistics, images)) < FEW
 
 
 def effective(metric: Metric, base: FloatArray, cell: FloatArray) -> float:
@@ -117,7 +117,7 @@ def _effective(moves: FloatArray) -> float:
     return float(np.abs(moves).sum()) ** 2 / squares if squares > 0 else 0.0
 
 
-def _counting(
+def counted(
     metric: Metric, baseline: FloatArray, statistics: FloatArray, images: Images | None
 ) -> tuple[FloatArray, FloatArray]:
     """Both arrays by image, without images that the metric does not count, such as those without a question of its

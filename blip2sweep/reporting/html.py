@@ -17,10 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from blip2sweep.analysis.recipes import part_names
+from blip2sweep.analysis.stopped import level_text
 from blip2sweep.files import write_atomic
-from blip2sweep.reporting.back_ends import origins
 from blip2sweep.reporting.boxes import box, boxed, where_to_run
 from blip2sweep.reporting.captions import captions, packed
+from blip2sweep.reporting.cell_table import cell_table
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.figure import Figure, write_csvs
 from blip2sweep.reporting.figures import figures
@@ -88,7 +89,7 @@ def packs(source: Source, made: list[Figure], end: str = "", models: int = 1) ->
         "parts": part_names(source.cells),
         "map": next({s: asdict(x) for s, x in f.layouts.items()} for f in made if f.name == "map"),
         "figures": {f.name: records(f.data) for f in made},
-        "cells": records(_cell_table(source)),
+        "cells": records(cell_table(source)),
     }
     return (
         f'<script type="application/json" id="data{end}">{safe_json(data)}</script>\n'
@@ -174,28 +175,6 @@ def _section(figure: Figure, number: int, source: Source) -> str:
     )
 
 
-def _cell_table(source: Source) -> pd.DataFrame:
-    """The table of the cell browser: finished cells and their drops."""
-    m = source.metric
-    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": metric_text(m).worse,
-              f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
-              f"noise_arithmetic_{m}": "noise, arithmetic", **_further_columns(source), "bits_per_weight": "bits/weight",
-              "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
-    told = source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
-    return told.assign(**{"from": found}) if any(found := origins(source.cells)) else told
-
-
-def _further_columns(source: Source) -> dict[str, str]:
-    """The columns of the cell browser on further steps; none where no cell has one. The drop before them is against the
-    baseline."""
-    if not (source.cells["further"] != "").any():
-        return {}
-    m, metric = source.metric, metric_text(source.metric)
-    against = f"{metric.worse} against control"
-    return {"kind": "kind", f"drop_control_{m}": against, f"drop_control_{m}_low": "low, control", f"drop_control_{m}_high": "high, control",
-            "params": "parameters", "gflops": "GFLOP", "model_bytes": "bytes"}  # fmt: skip
-
-
 def _failures(source: Source) -> str:
     failed = source.table[source.table["status"] == "failed"]
     if failed.empty:
@@ -240,7 +219,7 @@ def _how(source: Source) -> str:
     facts["intervals"] = (
         "none: these scores came without outputs"
         if source.draws is None
-        else "95 %, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
+        else f"{level_text(cells)}, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
         "bands by max-T, B = 2000 resamples shared by all cells"
     )
     facts["note"] = embedded_note(set(cells["model"]))
