@@ -8,6 +8,7 @@ from typing import Literal, NotRequired, TypedDict, cast
 
 from blip2sweep.wire.latency import LATENCY, Latency
 from blip2sweep.wire.pack import Columns, JsonObject
+from blip2sweep.wire.stopping import Stopped
 
 Scalar = str | int | float | bool | None
 Note = list[int]  # [bytes, mtime in ns, crc32] of a file when it was written (`files.write_noted`)
@@ -93,6 +94,7 @@ class ResultLine(Head, AttemptId, Run, Imported):
     files: NotRequired[dict[str, Note] | None]
     replaces: NotRequired[list[str]]  # attempts whose results existed when this one was written
     starts: NotRequired[list[str]]  # the other attempts that existed then
+    stopped: NotRequired[Stopped]  # of a cell that did not see all images
     columns: Columns
     semantics: NotRequired[int | None]  # in a brief record, the only column that is kept whole
     half: NotRequired[bool]  # in a brief record: some part is computed or stored in half precision
