@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered, Artifacts
@@ -58,12 +59,12 @@ class ByRounds:
         if (request := asked(self.settings, job["key"])) is None:
             return jobs_of(job)
         steps = [0, *looks(request["images"][job["key"]])]
-        return [round_of(job, first, end) for first, end in zip(steps, steps[1:], strict=False)]
+        return [round_of(job, first, end) for first, end in pairwise(steps)]
 
     def __call__(self, job: CellJob, ask: Ask) -> Answered:
         """The answer of a cell, `stopped` where it does not have all images. Raises what the back end raises."""
         request, prefix = asked(self.settings, job["key"]), self._prefix(job)
-        images = len(self.joined.images(job))
+        images = self.joined.images(job)
         known, there = ([_answered(prefix)], prefix.images) if prefix else ([], 0)
         if request is None and prefix is None:
             return ask(job)

@@ -30,14 +30,14 @@ from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
 from blip2sweep.results.stopped import asked
 from blip2sweep.results.unscored import is_scored
-from blip2sweep.wire.lines import WorkerName
 from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.attempts import may_live, retry_mode
 from blip2sweep.workers.by_rounds import ByRounds
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
-from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, slurm_job, unusable
+from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, unusable
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
+from blip2sweep.workers.telling import Warnings
 from blip2sweep.workers.timing import MARGIN, Timing
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
@@ -62,11 +62,11 @@ class Worker:
         self.backend: Backend | None = None
         self.failed = False
         self._unusable = {j["key"]: why for j in pack["cells"] if (why := unusable(j))}
-        self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
-        self._rounds = ByRounds(self.output_dir, pack["settings"], self.ledger, self._warn_of_rounds, say)
+        self._warnings = Warnings(pack, journal)
+        self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warnings)
+        self._rounds = ByRounds(self.output_dir, pack["settings"], self.ledger, self._warnings.once, say)
         self._deferred: dict[str, float] = {}  # {key: when the cell was first left to another worker}
         self._longest: dict[tuple[str, str], float] = {}  # {duration group: seconds}
-        self._warned, self._told = False, set[str]()
 
     def run(self) -> int:
         """The exit code, when everything is scored. A worker that is asked to stop does not wait for scores."""
@@ -132,7 +132,7 @@ class Worker:
         if name is not None:
             self._rounds.committed(job)
             self._scoring(name, job)
-        self._warn_once(getattr(self.backend, "warning", None))  # which one from outside may lack
+        self._warnings.first_of_backend(getattr(self.backend, "warning", None))  # which one from outside may lack
         self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), time.monotonic() - start)
 
     def _runner(self, job: CellJob, half: bool) -> Run:
@@ -140,9 +140,10 @@ class Worker:
         size = self._half_batch() if half else None
         ask = partial(self._round, batch_size=size)
         if self._rounds.applies(job):
+            self._ready(job)
             return partial(self._rounds, ask=ask)
         if "chat" not in job:
-            return ask
+            return partial(self._ready(job), batch_size=size)
         return partial(run_in_context, ask=ask, output_dir=self.output_dir, settings=self.pack["settings"])
 
     def _round(self, job: CellJob, batch_size: int | None) -> Answered:
@@ -160,22 +161,6 @@ class Worker:
         """The batch size after lack of memory."""
         batch_size = self.pack["settings"].get("batch_size")
         return max(1, batch_size // 2) if batch_size else HALF_BATCH
-
-    def _warn_once(self, warning: str | None) -> None:
-        """Pass the back end's first warning on: it is for whoever follows the sweep, who does not read the logs."""
-        if warning and not self._warned:
-            self._warned = True
-            self._warn(warning)
-
-    def _warn_of_rounds(self, warning: str) -> None:
-        """Pass a warning on, the first time that it is given."""
-        if warning not in self._told:
-            self._told.add(warning)
-            self._warn(warning)
-
-    def _warn(self, warning: str) -> None:
-        """Write a warning that followers of the sweep see."""
-        self.journal.write("worker", **worker_name(self.pack), warning=warning)
 
     def _postpone_retry(self, job: CellJob, todo: deque[CellJob]) -> None:
         """Move a cell that just failed to the end, where it is tried again or counted as failed."""
@@ -229,12 +214,6 @@ def _guarded(work: Callable[[], int]) -> int:
         return STOPPED
     except DeviceBroken:
         return BROKEN
-
-
-def worker_name(pack: Pack) -> WorkerName:
-    """The fields that name a worker in `worker` lines of the ledger. They stay the same when its job is requeued."""
-    sweep, run, part = pack["sweep"], pack["run"], pack.get("part")
-    return {"sweep": sweep, "run": run, "part": part, "pack": pack["index"], "job": slurm_job()}
 
 
 def duration_group(job: CellJob) -> tuple[str, str]:
