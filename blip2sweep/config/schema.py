@@ -155,7 +155,7 @@ class AnalysisConfig:
 class EvaluationConfig:
     """How many images a cell is evaluated on. It is not part of a cell's identity."""
 
-    stop: str = "none"
+    stop: str | None = "none"
     half_width: str | None = None
     tolerance: str | None = None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from blip2sweep.backends.backend import in_rounds
 from blip2sweep.console.remarks import many
-from blip2sweep.errors import UserError, nearest
+from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.metrics.stopping import FIRST, Rule, can_stop
 from blip2sweep.planning.cell import Cell
@@ -33,7 +33,7 @@ def rule_of(config: Mapping[str, object]) -> Rule | None:
     section = cast("Mapping[str, object]", config.get("evaluation") or {})
     stop = str(section.get("stop") or NONE)
     if stop != NONE and stop not in MARGINS:
-        raise UserError(f"evaluation.stop={stop}: no such rule; {nearest(stop, [NONE, *MARGINS])}")
+        raise UserError(f"evaluation.stop={stop}: no such rule; right: none, known or verdict")
     typed = {name: section[name] for name in MARGINS.values() if section.get(name) is not None}
     margins = {name: _share(f"evaluation.{name}", value) for name, value in typed.items()}
     for name in margins.keys() - {MARGINS.get(stop)}:
@@ -79,9 +79,10 @@ class Stopping:
 
 def _told(request: StopRequest, whole: Mapping[str, int]) -> str:
     margin = f"{100 * request['margin']:g} %"
-    when = f"known to ±{margin} of" if request["stop"] == KNOWN else f"surely within {margin} of, or surely not"
+    known, verdict = f"known to ±{margin} of the baseline", f"it surely loses less than {margin}, or surely more"
     others = "; on all images: " + ", ".join(f"{n} ({why})" for why, n in whole.items()) if whole else ""
-    return f"evaluation.stop={request['stop']}: {many(len(request['images']), 'cell')} may stop, once {when} the baseline{others}"
+    may = f"{many(len(request['images']), 'cell')} may stop, once {known if request['stop'] == KNOWN else verdict}"
+    return f"evaluation.stop={request['stop']}: {may}{others}"
 
 
 def stopping_of(plan: Plan, config: Mapping[str, object], again: Collection[str]) -> Stopping:
