@@ -11,17 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2sweep.importing.rows import Recipes, Source, result, write_rows
+from blip2sweep.metrics.stopping import is_verdict
 from blip2sweep.models.shipped import model_anatomy
 from blip2sweep.planning.cell import Cell
 from blip2sweep.results.collect import collect
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
 from blip2sweep.results.sweeps import Sweep
 from blip2sweep.rows import Id
+from blip2sweep.tasks.order import order_of, prefix
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.pack import CellJob
 
 Array = NDArray[np.float64]
 Entry = dict[str, Any]
+FINGERPRINT = "5e" * 32  # of the samples of every ledger here
 HOSTILE = (
     "<script>window.hacked = true</script>",
     "</script><img src=x onerror='window.hacked = true'>",
@@ -87,10 +90,12 @@ def build(
     nan: Callable[[Sequence[Entry]], bool] = lambda listed: False,
     collected: bool = True,
     ids: Sequence[Id] | None = None,
+    stops: Callable[[Sequence[Entry]], tuple[int, str] | None] = lambda listed: None,
 ) -> Source:
     """Write a ledger of these recipes and its tables. texts(cell, kept): n outputs; values: planted share lost.
 
     ids: of the images; jitter: noise of single images; scale: of all scores; nan: recipes whose metric is 0/0; collected: write the tables too.
+    stops: after how many images of the random order a cell stopped, and why.
     """
     origin = made_from or source(n=n)
     rng, resolve = np.random.default_rng(seed), Recipes(origin.anatomy)
@@ -106,15 +111,28 @@ def build(
             if texts
             else [f"{'a cat' if s > 0.5 else 'cats'} {i if lost else ''} on {k}" for k, s in enumerate(scores)]
         )
-        weight = 0.0 if nan(listed) else 1.0
-        outputs = _outputs(output_dir, origin.key(resolve(listed)), ids, said, scores, weight, 1 + 2 * lost)
-        rows.append(result(origin, resolve(listed), {}, predictions=outputs))
+        weight, told = 0.0 if nan(listed) else 1.0, stops(listed) if listed else None
+        kept = prefix(order_of(FINGERPRINT, ids), ids, told[0]) if told else range(n)
+        own, texts_of = [ids[k] for k in kept], [said[k] for k in kept]
+        outputs = _outputs(
+            output_dir, origin.key(resolve(listed)), own, texts_of, scores[list(kept)], weight, 1 + 2 * lost
+        )
+        rows.append({**result(origin, resolve(listed), {}, predictions=outputs), **_stopped(told, n)})
     keys = [r["key"] for r in rows]
     sweep = Sweep(name, "-m planted=true", time.time(), keys, keys[:1])
     write_rows(output_dir, sweep, rows)
     if collected:
         collect(output_dir, sweep)
     return origin
+
+
+def _stopped(told: tuple[int, str] | None, n: int) -> dict[str, Any]:
+    """What a result line says of a cell that stopped."""
+    if told is None:
+        return {}
+    images, reason = told
+    stop = "verdict" if is_verdict(reason) else "known"
+    return {"stopped": {"images": images, "of": n, "reason": reason, "stop": stop, "margin": 0.05}}
 
 
 def build_planned(

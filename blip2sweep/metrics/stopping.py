@@ -18,7 +18,6 @@ import functools
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from blip2sweep.metrics.images import Images
 from blip2sweep.metrics.intervals import counted
@@ -30,7 +29,7 @@ MOST_BY_HALF_STEPS = 11_000  # images of a sample set up to which there are look
 FEW = 10  # images
 SCORES = 0.05  # of an average baseline image's score, above which an image counts as scoring
 BELOW = 0.5  # kept at most this: a cell that collapsed, which no sweep needs to know better
-COLLAPSED = "below 50 %"
+COLLAPSED, WITHIN, LOSES = "below 50 %", "within", "loses more than"  # of the reasons, what no margin changes
 
 
 class Rule(NamedTuple):
@@ -52,16 +51,16 @@ class Ratio(NamedTuple):
 
 class Sums(NamedTuple):
     """Sums over n images of the cell's score x and the baseline's b, and two counts of images: those that changed, and
-    those that score. Numbers, or arrays of one shape."""
+    those that score. Arrays of one shape, () for one cell at one look."""
 
-    n: ArrayLike
-    x: ArrayLike
-    b: ArrayLike
-    xx: ArrayLike
-    bb: ArrayLike
-    xb: ArrayLike
-    changed: ArrayLike
-    scoring: ArrayLike
+    n: FloatArray
+    x: FloatArray
+    b: FloatArray
+    xx: FloatArray
+    bb: FloatArray
+    xb: FloatArray
+    changed: FloatArray
+    scoring: FloatArray
 
 
 def looks(images: int) -> list[int]:
@@ -97,37 +96,35 @@ def ratio(metric: Metric, cell: FloatArray, baseline: FloatArray, images: Images
 
 def of_images(x: FloatArray, b: FloatArray) -> Ratio:
     """The same from the scores of n images, (n,) each, of a cell and its baseline."""
-    sums = Sums(len(x), x.sum(), b.sum(), x @ x, b @ b, x @ b, (x != b).sum(), scoring(x, b.mean()).sum())
-    low, high = interval(sums)
-    if not (sums.b > 0 and np.isfinite(sums.x)):  # type: ignore[operator]
+    scoring = x > SCORES * b.mean()
+    told = len(x), x.sum(), b.sum(), x @ x, b @ b, x @ b, (x != b).sum(), scoring.sum()
+    sums = Sums(*(np.asarray(s, dtype=np.float64) for s in told))
+    if not (sums.b > 0 and np.isfinite(sums.x)):
         return Ratio(np.nan, -np.inf, np.inf)
+    low, high = interval(sums)
     return Ratio(float(sums.x / sums.b), float(low), float(high))
 
 
-def scoring(x: FloatArray, average: float) -> FloatArray:
-    """Which images score at all; those far below an average image of the baseline count as silent."""
-    return x > SCORES * average
-
-
 def interval(sums: Sums, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
-    """Both ends of the interval of what is kept, with the shape of the sums. Infinite where the baseline's own sum
-    cannot be told from 0, and for a single image."""
+    """Both ends of the interval of what is kept, with the shape of the sums.
+
+    Infinite where the baseline's own sum cannot be told from 0, and for a single image.
+    """
     tail = (1 - level) / 2
     low, high = fieller(sums, tail)
-    n, changed, scores = (np.asarray(s, dtype=np.float64) for s in (sums.n, sums.changed, sums.scoring))
-    unseen = clopper_pearson(changed, n, tail)
-    low = np.where(changed < FEW, np.minimum(low, 1 - unseen), low)
-    high = np.where(changed < FEW, np.maximum(high, 1 + unseen), high)
-    return low, np.where(scores < FEW, np.maximum(high, clopper_pearson(scores, n, tail)), high)
+    unseen, few = clopper_pearson(sums.changed, sums.n, tail), sums.changed < FEW
+    low = np.where(few, np.minimum(low, 1 - unseen), low)
+    high = np.where(few, np.maximum(high, 1 + unseen), high)
+    loudest = clopper_pearson(sums.scoring, sums.n, tail)
+    return low, np.where(sums.scoring < FEW, np.maximum(high, loudest), high)
 
 
 def fieller(sums: Sums, tail: float) -> tuple[FloatArray, FloatArray]:
     """Both ends of the ratio of two means, each wrong with a chance of `tail`: the roots of
     (x − r b)² = t² / n · var(x − r b), where x and b are means."""
-    n, x, b, xx, bb, xb = (np.asarray(s, dtype=np.float64) for s in sums[:6])
-    x, b, free = x / n, b / n, np.maximum(n - 1, 1)
-    t2 = _student(tail, n) ** 2 / n
-    c, h, k = (own - t2 * (s - n * own) / free for own, s in ((b * b, bb), (x * b, xb), (x * x, xx)))
+    n, x, b = sums.n, sums.x / sums.n, sums.b / sums.n
+    t2, free = _student(tail, n) ** 2 / n, np.maximum(n - 1, 1)
+    c, h, k = (own - t2 * (s - n * own) / free for own, s in ((b * b, sums.bb), (x * b, sums.xb), (x * x, sums.xx)))
     root = np.sqrt(np.maximum(h * h - c * k, 0))
     known = (c > 0) & (n > 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -151,8 +148,13 @@ def decide(rule: Rule, found: Ratio) -> str | None:
     if rule.stop == "known":
         return f"known to ±{margin}" if (found.high - found.low) / 2 <= rule.margin else None
     if found.low > 1 - rule.margin:
-        return f"within {margin}"
-    return f"loses more than {margin}" if found.high < 1 - rule.margin else None
+        return f"{WITHIN} {margin}"
+    return f"{LOSES} {margin}" if found.high < 1 - rule.margin else None
+
+
+def is_verdict(reason: str) -> bool:
+    """Whether a cell stopped for a verdict that `known` does not know: what it keeps need not be known closely."""
+    return reason.startswith((WITHIN, LOSES))
 
 
 def is_stricter(asked: Rule | None, had: Rule | None, reason: str | None = None) -> bool:

@@ -146,6 +146,8 @@ SECTIONS: tuple[Section, ...] = (
         ("<metric>", NUMBER, "of the metric", "the metric over all samples. Shares are from 0 to 1, `cider` from 0 to 10, `nll` in nats a token, `mean_length` in words", "where it is not scored"),
         ("scored_samples", INTEGER, "samples", "that are scored: without those whose picture cannot be read", "where nothing is scored"),
         ("images", INTEGER, "pictures", "of these samples: what intervals resample", NO_BASELINE),
+        ("images_of", INTEGER, "pictures", "of the whole sample set; more than `images` where the cell stopped early", "as `images`"),
+        ("stopped", TEXT, "", "why the cell stopped before it had seen all pictures: `below 50 %`, `known to ±5 %`, `within 5 %` or `loses more than 5 %`. Then metrics are what it keeps on its pictures, times the whole baseline's, and intervals have 99.5 % in place of 95 %", "never; empty where the cell is whole, null where it failed"),
         ("same_as_baseline", NUMBER, "share", "of outputs that are the baseline's, to the letter", NO_BASELINE),
         ("baseline_<metric>", NUMBER, "of the metric", "the baseline's value", NO_BASELINE),
         ("drop_<metric>", NUMBER, "of the metric", "how much worse the cell is; positive is worse, whichever way the metric goes", NO_BASELINE),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from blip2sweep.canonical import digest
 from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, kept, paired_drop, same_as_baseline
+from blip2sweep.metrics.prefix import carried, prefix_drop, prefix_kept
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.predictions import second_run, second_runs
 from blip2sweep.results.score_folders import SECOND, variants_of
@@ -34,6 +35,20 @@ class Baseline:
         noise_of_line = result.get("noise")
         self.noise = noise(self.cell, second, noise_of_line) if second and noise_of_line else {}
         self.current = self.cell.current and (second is None or second.current)
+        self._cut: dict[int, Scored] = {}  # {samples: the baseline on them}, of cells that stopped
+
+    def on_samples_of(self, cell: Scored) -> Scored | None:
+        """The baseline on the samples of a cell: whole, or cut to those of a cell that stopped. None where the cell has
+        other samples."""
+        ids = cell.predictions.id
+        if self.cell.predictions.id == ids:
+            return self.cell
+        found = self._cut.get(len(ids))
+        if found is None or found.predictions.id != ids:
+            found = self.cell.cut_to(ids)
+            if found is not None:
+                self._cut[len(ids)] = found
+        return found
 
 
 class Baselines:
@@ -117,18 +132,29 @@ def measure(cell: Scored, baseline: Baseline | None, control: Baseline | None = 
     return found
 
 
+def _control(control: Baseline, baseline: Baseline | None, cell: Scored) -> Scored | None:
+    """A control on the samples of a cell; None where it stopped itself, and where the cell has other samples."""
+    if baseline is not None and control.cell.predictions.id != baseline.cell.predictions.id:
+        return None
+    return control.on_samples_of(cell)
+
+
 def _against(cell: Scored, baseline: Baseline | None) -> Measured:
     ids = cell.predictions.id
     noise = (baseline.noise if baseline else {}) | calibration_noise(cell)
     scored, samples = cell.scored, len(ids)
     alone = {m.name: [_number(cell.value(m))] for m in cell.metrics}
-    if baseline is None or not ids or baseline.cell.predictions.id != ids:
+    seen = baseline.on_samples_of(cell) if baseline is not None and ids else None
+    if baseline is None or seen is None:
         return _with_versions({"scored": scored, "samples": samples, "noise": noise, "metrics": alone}, cell, baseline)
-    same = same_as_baseline(cell.predictions.outputs, baseline.cell.predictions.outputs)
-    metrics = alone | {m.name: _compared(m, cell, baseline.cell) for m in cell.comparable(baseline.cell)}
-    ends = {m.name: _retained(m, cell, baseline.cell) for m in cell.comparable(baseline.cell) if m.order is not None}
+    whole, both = baseline.cell, cell.comparable(baseline.cell)
+    same = same_as_baseline(cell.predictions.outputs, seen.predictions.outputs)
+    metrics = (alone if seen is whole else {}) | {m.name: _compared(m, cell, whole, seen) for m in both}
+    ends = {m.name: _retained(m, cell, whole, seen) for m in both if m.order is not None}
     compared: Measured = {"scored": scored, "samples": samples, "noise": noise, "images": cell.images.count,
                           "same": same, "metrics": metrics, "retained": ends}  # fmt: skip
+    if seen is not whole:
+        compared["of"] = whole.images.count
     return _with_versions(compared, cell, baseline)
 
 
@@ -141,22 +167,26 @@ def _with_versions(measured: Measured, cell: Scored, baseline: Baseline | None) 
     return measured
 
 
-def _compared(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
+def _compared(metric: Metric, cell: Scored, baseline: Scored, seen: Scored) -> list[float | None]:
     """[value, baseline, drop, low, high, changed images] of one metric. The baseline itself has drop 0, with an interval
-    of no width."""
-    by_image = baseline.by_image(metric), cell.by_image(metric)
-    value = cell.value(metric)
+    of no width. seen: the baseline on the cell's samples."""
+    by_image = seen.by_image(metric), cell.by_image(metric)
+    value, whole = cell.value(metric), baseline.value(metric)
     zero = value - value  # NaN when the value is NaN
-    drop = Drop(zero, zero, zero) if cell.name == baseline.name else paired_drop(metric, *by_image)
-    values = value, baseline.value(metric), *drop
-    return [*map(_number, values), changed_images(metric, *by_image)]
+    if seen is not baseline:
+        drop = prefix_drop(metric, *by_image, None, whole)
+        value = carried(metric, value, seen.value(metric), whole)
+    else:
+        drop = Drop(zero, zero, zero) if cell.name == baseline.name else paired_drop(metric, *by_image)
+    return [*map(_number, (value, whole, *drop)), changed_images(metric, *by_image)]
 
 
-def _retained(metric: Metric, cell: Scored, baseline: Scored) -> list[float | None]:
-    """The ends of the 95 % interval of the ratio of cell and baseline. The baseline keeps all of itself."""
+def _retained(metric: Metric, cell: Scored, baseline: Scored, seen: Scored) -> list[float | None]:
+    """The ends of the interval of the ratio of cell and baseline. The baseline keeps all of itself."""
     if cell.name == baseline.name:
         return [1.0, 1.0] if cell.value(metric) > 0 else [None, None]
-    found = kept(metric, baseline.by_image(metric), cell.by_image(metric))
+    how = kept if seen is baseline else prefix_kept
+    found = how(metric, seen.by_image(metric), cell.by_image(metric))
     return [_number(found.low), _number(found.high)]
 
 
@@ -187,6 +217,8 @@ def calibration_noise(cell: Scored) -> dict[str, float | None]:
     differently."""
     found: dict[str, float | None] = {}
     for what, second in cell.recalibrated.items():
+        if second.predictions.id != cell.predictions.id:  # of a cell that went on since
+            continue
         same = same_as_baseline(second.predictions.outputs, cell.predictions.outputs)
         changes = {"flip_rate": 1 - same, **_changes(cell, second)}
         found |= {f"{what}_{k}": v for k, v in changes.items()}
@@ -204,7 +236,8 @@ def columns(measured: Measured) -> dict[str, float | None]:
     found: dict[str, float | None] = {m: v[0] for m, v in metrics}
     found["scored_samples"] = measured["samples"]
     if "same" in measured:
-        found |= {"same_as_baseline": measured["same"], "images": measured.get("images")}
+        images = measured.get("images")
+        found |= {"same_as_baseline": measured["same"], "images": images, "images_of": measured.get("of", images)}
     for metric, values in metrics:
         found.update(zip(_comparison_columns(metric), values[1:], strict=False))
     for metric, ends in measured.get("retained", {}).items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from blip2sweep.results.predictions import (
     together,
 )
 from blip2sweep.results.score_folders import variants_read
+from blip2sweep.rows import Id
+from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.lines import Measured
 
 # Core metrics alone, so that what other metrics are added to this package measures nothing again. METRICS gets those of
@@ -81,6 +84,24 @@ class Scored:
         if name not in self._by_image:
             self._by_image[name] = self.images.by_image(self.statistics[name])
         return self._by_image[name]
+
+    def cut_to(self, ids: Sequence[Id]) -> Scored | None:
+        """The cell as if only these samples had been run, in their order: what a cell that stopped is compared with.
+        None unless they are some of its samples, once each, with all that belong to their images."""
+        place = {sample: i for i, sample in enumerate(self.predictions.id)}
+        if not len(ids) < len(place) or not place.keys() >= {*ids} or len({*ids}) < len(ids):
+            return None
+        rows = [place[sample] for sample in ids]
+        own = {self.predictions.image_id[i] for i in rows}
+        if sum(image in own for image in self.predictions.image_id) > len(rows):
+            return None
+        cut = copy.copy(self)
+        vars(cut).pop("images", None)
+        columns = {name: [column[i] for i in rows] for name, column in self.predictions.columns.items()}
+        cut.predictions = Predictions(**columns)  # type: ignore[arg-type]
+        cut.statistics = {name: array[rows] for name, array in self.statistics.items()}
+        cut._by_image = {}
+        return cut
 
     @functools.cached_property
     def images(self) -> Images:

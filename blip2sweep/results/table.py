@@ -81,11 +81,18 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, with_
         "attempts": attempts.started,
         "stale": is_stale(result),
         **_published(result, ledger),
-        **(drops.columns(measured) if measured else {}),
+        **(drops.columns(measured) if measured and (not result.get("stopped") or "of" in measured) else {}),
+        **_stopped(result),
         **_beside(result, ledger, variants),
         **_run(result),
         **latency.columns(attempts),
     }
+
+
+def _stopped(result: ResultLine) -> Row:
+    """How many images a cell that stopped has seen, and why it stopped; of other cells an empty reason."""
+    told = result.get("stopped")
+    return {"images": told["images"], "images_of": told["of"], "stopped": told["reason"]} if told else {"stopped": ""}
 
 
 def _beside(result: ResultLine, ledger: Ledger, variants: Variants) -> Row:

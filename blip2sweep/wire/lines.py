@@ -97,6 +97,7 @@ class ResultLine(Head, AttemptId, Run, Imported):
     stopped: NotRequired[Stopped]  # of a cell that did not see all images
     columns: Columns
     semantics: NotRequired[int | None]  # in a brief record, the only column that is kept whole
+    stopped: NotRequired[Stopped]  # of a cell that did not see all images
     half: NotRequired[bool]  # in a brief record: some part is computed or stored in half precision
 
 
@@ -142,6 +143,7 @@ class Measured(TypedDict):
     noise: dict[str, float | None]
     metrics: dict[str, list[float | None]]
     images: NotRequired[int]
+    of: NotRequired[int]  # images of the whole run, where the cell stopped and has fewer
     same: NotRequired[float]  # share of outputs equal to the baseline's
     controlled: NotRequired[dict[str, list[float | None]]]  # {metric: [control, drop, low, high]}, against the control
     # {metric: [low, high]} of what is retained of the baseline, as a share; lines of earlier versions have none
