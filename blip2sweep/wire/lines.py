@@ -94,7 +94,6 @@ class ResultLine(Head, AttemptId, Run, Imported):
     files: NotRequired[dict[str, Note] | None]
     replaces: NotRequired[list[str]]  # attempts whose results existed when this one was written
     starts: NotRequired[list[str]]  # the other attempts that existed then
-    stopped: NotRequired[Stopped]  # of a cell that did not see all images
     columns: Columns
     semantics: NotRequired[int | None]  # in a brief record, the only column that is kept whole
     stopped: NotRequired[Stopped]  # of a cell that did not see all images
