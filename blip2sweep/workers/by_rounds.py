@@ -30,6 +30,7 @@ from blip2sweep.wire.pack import CellJob, Settings
 from blip2sweep.wire.stopping import LookAnswer, Stopped, StopRequest
 from blip2sweep.workers.rounds import Ask, jobs_of
 
+LUCK = 0.75
 NOT_THERE = "some cells went on because their baseline was not there to compare them with"
 
 
@@ -135,11 +136,12 @@ class ByRounds:
 
 def may_stop(request: StopRequest, last: Look | None, images: int) -> bool:
     """Whether a look after so many images may end a cell. An interval narrows with the root of the images; where even one
-    that narrowed with the images themselves would not do, there is no look, since a tokenizer takes a while to start."""
+    that narrowed with the images themselves, and by LUCK, would not do, there is no look, since a tokenizer takes a while
+    to start."""
     if last is None or not last.kept or not all(map(math.isfinite, last.kept)):
         return True
     value, low, high = last.kept
-    share = last.images / images
+    share = LUCK * last.images / images
     narrowed = Ratio(value, value - (value - low) * share, value + (high - value) * share)
     return decide(Rule(request["stop"], request["margin"]), narrowed) is not None
 
