@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from blip2sweep.planning.packs import make_pack
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.planning.timed import timed_cells
 from blip2sweep.results.committed import predictions_name
+from blip2sweep.results.drops import Baseline, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_statistics
+from blip2sweep.results.scored import Scored
 from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.sweeps import new_run
 from blip2sweep.wire.pack import CellJob, Settings
@@ -32,12 +35,17 @@ def run_single(config: dict[str, Any]) -> float:
     plan.timed = timed_cells(plan, ledger, devices_here()) if times(config) else None
     key = plan.keys[0]
     assert key is not None
-    rerun = {key: sorted(ledger.attempts[key].results)} if ledger.done(key) else {}
-    told = settings(config, rerun, plan.timed)
-    _run([c.job() for c in plan.to_launch if c.key == key], told, output_dir)
-    # After the cell: by now the baseline of a sweep of our own has its own job.
-    rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
-    _run(rest, settings(config, {}, plan.timed), output_dir)
+    rerun = {key: sorted(ledger.attempts[key].results)} if key in plan.again and ledger.done(key) else {}
+    told = settings(config, rerun, plan.timed, plan.stopping.request)
+    own = partial(_run, [c.job() for c in plan.to_launch if c.key == key], told, output_dir)
+
+    def others() -> None:
+        rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
+        _run(rest, {**told, "rerun": {}}, output_dir)
+
+    # After the cell: by now the baseline of a sweep of our own has its own job. A cell that may stop is compared with it.
+    for step in (others, own) if plan.stopping.request else (own, others):
+        step()
     _score_variants(plan.cells.values(), output_dir, ledger.refresh())
     return _main_value(output_dir, key, ledger, plan.cells[key].task.main_metric)
 
@@ -69,5 +77,9 @@ def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> floa
         waits = "waits for a chat model; right: chat.online=true, or a sweep of our own launcher"
         why = waits if attempts.waits else "no result"
         raise RuntimeError(attempts.last_failure["error"] if attempts.last_failure else why)
-    statistics = read_statistics(output_dir, predictions_name(attempts.result))
+    name, base = predictions_name(attempts.result), ledger.attempts.get(attempts.result["columns"].get("baseline", ""))
+    if "stopped" in attempts.result and base is not None and base.result is not None:
+        measured = measure(Scored(output_dir, name), Baseline(output_dir, base.result))
+        return float(measured["metrics"][metric][0] or "nan")
+    statistics = read_statistics(output_dir, name)
     return METRICS[metric].value(statistics[METRICS[metric].statistic])

@@ -40,11 +40,10 @@ from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
 from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.images import Images
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand
-from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks import PlannedTasks, TaskData
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
@@ -65,7 +64,7 @@ class TorchBackend:
         self.state: ModelState | None = None
         self.shared_work = SharedWork(settings, self.device, self.task)
         self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
-        self._tasks: dict[str, TaskData] = {}
+        self._tasks = PlannedTasks()
         # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
         torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
 
@@ -98,16 +97,13 @@ class TorchBackend:
 
     def task(self, job: CellJob) -> TaskData:
         """The data of a job's task, read once."""
-        name = canonical_json(job["task"])
-        if name not in self._tasks:
-            if "planned" not in job["task"]:
-                raise UserError(f"cell {job['key']} was planned by an earlier version; right: the same command again")
-            self._tasks[name] = planned_task(job["task"])
-        return self._tasks[name]
+        if "planned" not in job["task"]:
+            raise UserError(f"cell {job['key']} was planned by an earlier version; right: the same command again")
+        return self._tasks(job["task"])
 
     # ---- latency
 
-    RUNS_ALL = False
+    ROUNDS, RUNS_ALL = True, False
 
     @property
     def device_name(self) -> str:
@@ -212,12 +208,22 @@ class TorchBackend:
         )
 
     def _propagates(self, job: CellJob) -> bool:
-        """The first process of a cell measures the first samples of the whole task. Rounds of a cell are not measured."""
-        first = ("share" not in job or job["share"]["rank"] == 0) and "round" not in job["task"]
+        """The first process, in the first round of images, measures the first samples of the whole task. Rounds of a
+        chat are not measured."""
+        first = ("share" not in job or job["share"]["rank"] == 0) and job["task"].get("places", "0-").startswith("0-")
+        first &= "round" not in job["task"]
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        return state.patch.apply(recipe, *self._ready(state, job, recipe))
+        """Put a recipe into the model. In a further round of the same cell it is there already, unless another process
+        waits for what is calibrated."""
+        key, last = state.in_model or ("", None)
+        waits, here = "share" in job and job.get("calibration"), last is not None and last is state.patch.last
+        if "places" in job["task"] and key == job["key"] and last and here and not waits:
+            return last
+        applied = state.patch.apply(recipe, *self._ready(state, job, recipe))
+        state.in_model = job["key"], applied
+        return applied
 
     def _ready(self, state: ModelState, job: CellJob, recipe: Recipe) -> tuple[dict[str, Prepared], Made]:
         """What calibration made of the layers, and what was made for the steps, as `Patch.apply` takes them."""
@@ -230,20 +236,10 @@ class TorchBackend:
         with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
-                nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
+                nll_references=job["task"]["nll_references"],
+                features=state.pictures(job, self.task(job), self.settings.get("data_workers") or 0), shared=shared,
                 batch_sizes=state.batch_sizes, anew=anew,
             )  # fmt: skip
 
     def _threads(self, job: CellJob) -> int:
         return evaluation_threads(job, self.device) or torch.get_num_threads()
-
-    def _images(self, state: ModelState, job: CellJob) -> Images:
-        """The task's images, decoded and preprocessed once for all cells of a model.
-
-        Only those of one task are kept.
-        """
-        name = canonical_json(job["task"])
-        if name not in state.images:
-            workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
-            state.images = {name: Images(state.loaded, self.task(job), workers, skip)}
-        return state.images[name]
