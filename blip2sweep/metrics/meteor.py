@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import atexit
 import functools
-import subprocess
-import tempfile
-import threading
 from collections.abc import Sequence
-from types import TracebackType
-from typing import IO
 
 import numpy as np
 
 from blip2sweep.metrics.core import METEOR_COLUMNS
-from blip2sweep.metrics.java import JAVA_FLAGS, JavaError, jar, java_binary, last_line, one_line
+from blip2sweep.metrics.java import JavaError, jar, one_line
+from blip2sweep.metrics.java_process import JavaProcess
 from blip2sweep.metrics.metric import FloatArray
 
 # Segments sent to METEOR before its answers are read: 100 bytes an answer stay below the 64 KiB of a pipe, so neither
@@ -25,16 +21,14 @@ _BATCH = 256
 MOST_WORDS = 500
 
 
-class Meteor:
+class Meteor(JavaProcess):
     """One METEOR 1.5 process (``-stdio -l en -norm``), started at first use: 5-9 s, then about 0.5 ms a segment.
 
-    Any thread may call it. It ends with ``close()``, at the end of a ``with``, or with this process.
+    Any thread may call it.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
+    def words(self) -> Sequence[str]:
+        return ["-jar", str(jar("meteor/meteor-1.5.jar")), "-", "-", "-stdio", "-l", "en", "-norm"]
 
     def statistics(self, references: Sequence[Sequence[str]], candidates: Sequence[str]) -> FloatArray:
         """The "meteor" statistic, (n, 21) float64, of n tokenised candidates, each against its tokenised references.
@@ -54,19 +48,6 @@ class Meteor:
             rows[row, [0, 2]] += uncounted[[0, 2]]  # words, and function words among them
         return _without_perfect_chunks(rows[: len(pieces)])
 
-    def close(self) -> None:
-        """Ends the process, if there is one. A later call starts another."""
-        with self._lock:
-            self._stop()
-
-    def __enter__(self) -> Meteor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _ask(self, lines: list[bytes]) -> list[list[float]]:
         process = self._started()
         assert process.stdin is not None
@@ -81,39 +62,6 @@ class Meteor:
             if isinstance(error, (OSError, ValueError)):
                 raise JavaError(f"METEOR failed: {reason or error}") from error
             raise
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            command = [
-                java_binary(),
-                *JAVA_FLAGS,
-                "-jar",
-                str(jar("meteor/meteor-1.5.jar")),
-                "-",
-                "-",
-                "-stdio",
-                "-l",
-                "en",
-                "-norm",
-            ]
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
-            )
-        return self._process
-
-    def _stop(self) -> str:
-        process, stderr = self._process, self._stderr
-        self._process = self._stderr = None
-        if process is None or stderr is None:
-            return ""
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            _close_quietly(pipe)
-        stderr.seek(0)
-        with stderr:
-            return last_line(stderr.read())
 
 
 @functools.cache
@@ -155,11 +103,3 @@ def _without_perfect_chunks(rows: FloatArray) -> FloatArray:
     perfect = (matches == rows[:, :2]).all(axis=1) & (rows[:, 20] == 1)
     rows[perfect, 20] = 0
     return rows
-
-
-def _close_quietly(pipe: IO[bytes] | None) -> None:
-    try:
-        if pipe is not None:
-            pipe.close()
-    except OSError:
-        pass  # a dead process: what was still buffered cannot be flushed

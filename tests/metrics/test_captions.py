@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from pathlib import Path
@@ -211,11 +212,46 @@ def test_a_dead_meteor_is_one_line_and_starts_again() -> None:
 
 
 def test_close_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blip2sweep.metrics.meteor.java_binary", lambda: "/bin/cat")
+    monkeypatch.setattr("blip2sweep.metrics.java_process.java_binary", lambda: "/bin/cat")
     with Meteor() as process:
         java = process._started()
     assert java.poll() is not None
     assert process._process is None
+
+
+def test_a_dead_tokenizer_is_one_line_and_starts_again() -> None:
+    process = tokenizer.shared_tokenizer()
+    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
+    assert process._process is not None
+    process._process.kill()
+    process._process.wait()
+    with pytest.raises(JavaError, match=r"^the PTB tokenizer failed: .*$") as caught:
+        tokenizer.tokenize(["Two dogs."])
+    assert "\n" not in str(caught.value)
+    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
+
+
+def test_answers_of_many_sizes_do_not_mix() -> None:
+    """More than the pipes and blocks between the two processes hold, in turns with a little, from two threads."""
+    many, few = [f"A dog number {i} isn't here." for i in range(5000)], ["", "One cat's", "endoftheselines of it"]
+    expected = [[f"a dog number {i} is n't here" for i in range(5000)], ["", "one cat 's", "endoftheselines of it"]]
+    found: list[list[list[str]]] = []
+    ask = [
+        threading.Thread(target=lambda: found.append([tokenizer.tokenize(x) for x in (many, few, few)])) for _ in "ab"
+    ]
+    for thread in ask:
+        thread.start()
+    for thread in ask:
+        thread.join(timeout=120)
+    assert found == [[*expected, expected[1]]] * 2
+
+
+def test_a_forked_process_asks_a_tokenizer_of_its_own() -> None:
+    assert tokenizer.tokenize(["Two dogs."]) == ["two dogs"]
+    if (pid := os.fork()) == 0:
+        os._exit(0 if tokenizer.tokenize(["Three dogs."]) == ["three dogs"] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert tokenizer.tokenize(["Four dogs."]) == ["four dogs"]
 
 
 def test_missing_java_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
