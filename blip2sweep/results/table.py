@@ -53,8 +53,8 @@ def build_table(
     with_roles, sized = RoleColumns(anatomy_of), OldSizes(anatomy_of)
     rows = (_row(key, attempts, ledger, there, with_roles) for key, attempts in _ordered(ledger))
     columns = by_column(r if r.get("stored") else sized(r) for r in rows if r)
-    table = pd.DataFrame(columns)
-    del columns
+    # Column by column, so that the values of one are gone before the next is made.
+    table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]})
     if table.empty:
         return table
     if "finished" in table:
