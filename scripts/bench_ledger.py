@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     write_json(path, {**sweep, "keys": [*sweep["keys"], *keys]})
 
 
-def large(cells: int) -> dict[str, object]:
+def large(cells: int) -> Mapping[str, object]:
     """Status and roll-up of a large ledger."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
@@ -123,7 +124,7 @@ def large(cells: int) -> dict[str, object]:
         return figures | {"status of a sweep of 2 cells beside it": blip2sweep("status", "small", cwd=cwd)}
 
 
-def unmeasured(cells: int) -> dict[str, object]:
+def unmeasured(cells: int) -> Mapping[str, object]:
     """Roll-up where the workers measured nothing."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
@@ -142,7 +143,7 @@ def check(cwd: Path, cells: int) -> None:
     assert len(samples) == 4 * len(table)
 
 
-def overhead() -> dict[str, object]:
+def overhead() -> Mapping[str, object]:
     """Seconds between one cell's end and the next one's, of a worker whose cells do nothing: ledger, files, scoring."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
@@ -177,7 +178,7 @@ def add_part(output_dir: Path, entries: dict[str, str], cells: int) -> None:
     entries.update(zip(keys, names, strict=True))
 
 
-def appended(rows: int) -> dict[str, object]:
+def appended(rows: int) -> Mapping[str, object]:
     """What it takes to append the samples of one cell to so many rows, and to publish them."""
     with tempfile.TemporaryDirectory() as folder:
         output_dir, entries = Path(folder), dict[str, str]()
