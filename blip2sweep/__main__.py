@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shlex
@@ -39,7 +40,9 @@ VERBS = (
     "model",
     "lmms",
 )
+ASKS_NOTHING = frozenset({"-m", "--multirun"})  # flags of Hydra, for which `cli` need not be imported
 BAD_INPUT = 2
+OBJECTS = 100_000  # that a command makes before it looks for garbage: imports make many, and leave none
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from blip2sweep.machine.processes import settle_user
 
     settle_user()
+    if argv is None:
+        gc.set_threshold(OBJECTS)
     words = list(sys.argv[1:] if argv is None else argv)
     words = ["--help", *words[1:]] if words[:1] == ["help"] else words  # as git, pip and others have it
     prepare()
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ["plan", "--help"] if words[0] == "plan" else words
         )  # its own words are overrides and flags of Hydra
         sys.exit(guarded(lambda: run_verb(app, its_words)))
-    if any(word.startswith("-") for word in words):
+    if not ASKS_NOTHING.issuperset(word.partition("=")[0] for word in words if word.startswith("-")):
         from blip2sweep.cli.asked import asked
 
         if answer := asked(words, ["plan", *VERBS]):

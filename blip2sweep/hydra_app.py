@@ -24,7 +24,7 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     import hydra
     from hydra.core.plugins import Plugins
 
-    from blip2sweep.config import schema
+    from blip2sweep.config import composed_once, schema
     from blip2sweep.config.arguments import arguments
     from hydra_plugins.blip2sweep import callbacks, launchers, sweeper
 
@@ -32,6 +32,7 @@ def run_hydra(words: Sequence[str], plan_only: bool = False) -> None:
     foreign = next((w for w in sys.argv if w.startswith("hydra/sweeper=") and w != "hydra/sweeper=blip2sweep"), None)
     if plan_only and foreign:
         refuse_plan(foreign)
+    composed_once.install()
     schema.register()
     callbacks.register()
     # Hydra's search for plugins misses an editable install, so ours are registered by hand.

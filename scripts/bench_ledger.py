@@ -3,9 +3,11 @@
     python scripts/bench_ledger.py              # 100,000 cells of 4 samples; some minutes, most of them to make it
     python scripts/bench_ledger.py --cells 10000
 
-Each figure is the wall time of a whole process. A full roll-up reads every journal and writes every table; what the workers
-measured is in their journals, as it is after any sweep, and of a tenth of the cells it is also taken away, so that the roll-up
-has to measure. On a busy machine trust ratios.
+Each figure is the wall time, the processor time and the peak memory of a whole process. A full roll-up reads every journal and
+writes every table; what the workers measured is in their journals, as it is after any sweep, and of a tenth of the cells it is
+also taken away, so that the roll-up has to measure. On a busy machine trust ratios of processor time.
+
+At last, what it reads and takes to append the samples of one cell to none, and to a million rows.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +31,7 @@ import pyarrow as pa
 from blip2sweep.files import read_json, seal, write_json
 from blip2sweep.results.sample_parts import SHOWN, write_part
 from blip2sweep.results.sample_rows import SCHEMA
-from blip2sweep.results.samples import entry_name
+from blip2sweep.results.samples import contents, entry_name, publish
 from blip2sweep.results.scored import Scored
 
 WORDS = ["-m", "backend=dummy", "task=shapes_vqa", "task.limit=4"]
@@ -40,17 +44,26 @@ GRID = [
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-def blip2sweep(*words: str, cwd: Path) -> float:
-    """Wall seconds of a command that must succeed."""
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "blip2sweep", *words],
-        cwd=cwd,
-        check=True,
-        capture_output=True,
-        env={**os.environ, **ONE_THREAD},
-    )
-    return time.perf_counter() - start
+class Spent(NamedTuple):
+    """What a process took: seconds of wall clock and of processors, and its peak memory in MB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:8.3f} s  {self.cpu:8.3f} s  {self.memory:6.0f} MB"
+
+
+def blip2sweep(*words: str, cwd: Path) -> Spent:
+    """What a command takes that must succeed."""
+    start, command = time.perf_counter(), [sys.executable, "-m", "blip2sweep", *words]
+    with (cwd / "said").open("wb") as said:
+        process = subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said, env={**os.environ, **ONE_THREAD})
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{shlex.join(words)}: {(cwd / 'said').read_text()}")
+    return Spent(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def seed(cwd: Path) -> list[dict[str, Any]]:
@@ -96,7 +109,7 @@ def multiply(cwd: Path, lines: list[dict[str, Any]], cells: int, measured: bool)
     write_json(path, {**sweep, "keys": [*sweep["keys"], *keys]})
 
 
-def large(cells: int) -> dict[str, float]:
+def large(cells: int) -> Mapping[str, object]:
     """Status and roll-up of a large ledger."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
@@ -111,7 +124,7 @@ def large(cells: int) -> dict[str, float]:
         return figures | {"status of a sweep of 2 cells beside it": blip2sweep("status", "small", cwd=cwd)}
 
 
-def unmeasured(cells: int) -> dict[str, float]:
+def unmeasured(cells: int) -> Mapping[str, object]:
     """Roll-up where the workers measured nothing."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
@@ -130,23 +143,77 @@ def check(cwd: Path, cells: int) -> None:
     assert len(samples) == 4 * len(table)
 
 
-def overhead() -> dict[str, float]:
+def overhead() -> Mapping[str, object]:
     """Seconds between one cell's end and the next one's, of a worker whose cells do nothing: ledger, files, scoring."""
     with tempfile.TemporaryDirectory() as folder:
         cwd = Path(folder)
         blip2sweep(*WORDS, *GRID, cwd=cwd)
         lines = [json.loads(x) for p in (cwd / "outputs" / "journals").iterdir() for x in p.read_text().splitlines()]
         times = sorted(line["time"] for line in lines if line["event"] == "started")
-        return {f"a cell beside its own work, mean of {len(times)}": (times[-1] - times[0]) / (len(times) - 1)}
+        mean = (times[-1] - times[0]) / (len(times) - 1)
+        return {f"a cell beside its own work, mean of {len(times)}": f"{mean:8.3f} s"}
+
+
+# ---- samples
+
+CELLS, SAMPLES = 400, 500  # of a part
+
+
+def sample_rows(keys: list[str]) -> pa.Table:
+    """Rows of cells, whose texts do not compress."""
+    n = len(keys) * SAMPLES
+    letters = np.random.default_rng(0).bytes(20 * n).hex()
+    ids = np.tile(np.arange(SAMPLES), len(keys))
+    texts = [letters[40 * i : 40 * i + 40] for i in range(n)]
+    found = {"key": np.repeat(keys, SAMPLES), "id": ids, "image_id": ids, "text": texts}
+    columns = [pa.array(found[f.name], f.type) if f.name in found else pa.nulls(n, f.type) for f in SCHEMA]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def add_part(output_dir: Path, entries: dict[str, str], cells: int) -> None:
+    """Write the samples of more cells, as a scoring process does."""
+    keys = [f"{len(entries) + i:012x}" for i in range(cells)]
+    names = [entry_name(f"{key}-{key}", "0" * 8) for key in keys]
+    write_part(output_dir, sample_rows(keys), names)
+    entries.update(zip(keys, names, strict=True))
+
+
+def appended(rows: int) -> Mapping[str, object]:
+    """What it takes to append the samples of one cell to so many rows, and to publish them."""
+    with tempfile.TemporaryDirectory() as folder:
+        output_dir, entries = Path(folder), dict[str, str]()
+        while len(entries) * SAMPLES < rows:
+            add_part(output_dir, entries, CELLS)
+        publish(output_dir, entries)
+        there = sum(path.stat().st_size for path in output_dir.rglob("*.parquet"))
+        read, start = bytes_read(), time.process_time()
+        contents(output_dir)
+        add_part(output_dir, entries, 1)
+        publish(output_dir, entries)
+        spent = f"{time.process_time() - start:8.3f} s, reads {(bytes_read() - read) / 1e6:.1f} of {there / 1e6:.1f} MB"
+        return {f"{SAMPLES} samples appended to {rows} rows": spent}
+
+
+def bytes_read() -> int:
+    """How many bytes this process has read so far, from files or from memory of the system."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100_000)
     cells = parser.parse_args().cells
-    for figures in (overhead(), large(cells), unmeasured(cells // 10)):
-        for name, seconds in figures.items():
-            print(f"{name:55} {seconds:8.3f} s", flush=True)
+    parts = (
+        overhead,
+        lambda: large(cells),
+        lambda: unmeasured(cells // 10),
+        lambda: appended(0),
+        lambda: appended(10**6),
+    )
+    for part in parts:
+        for name, spent in part().items():
+            print(f"{name:55} {spent}", flush=True)
 
 
 if __name__ == "__main__":

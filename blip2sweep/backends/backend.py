@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict, cast, runtime
 
 from blip2sweep import outside
 from blip2sweep.errors import UserError, nearest
+from blip2sweep.machine.unprobed import EXTRAS, unprobed
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
 from blip2sweep.wire.lines import Cost, Provenance
@@ -207,4 +208,7 @@ def choice_of(settings: Settings) -> BackendChoice:
 
 def load_backend(settings: Settings) -> Backend:
     """The back end of a pack, ready for its cells. Its library is imported here."""
-    return backend_class(choice_of(settings)["name"])(settings)
+    name = choice_of(settings)["name"]
+    with unprobed(*(EXTRAS if name == TORCH else ())):  # 1.5 s of every worker, which few use
+        made = backend_class(name)
+    return made(settings)

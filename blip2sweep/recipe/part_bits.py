@@ -92,7 +92,8 @@ class RoleColumns:
 
     def __init__(self, anatomy_of: Callable[[str], Anatomy | None]) -> None:
         self._anatomy_of = anatomy_of
-        self._widths: dict[tuple[str, ...], list[str]] = {}  # rows of one sweep have the same names
+        self._widths = cache(width_columns)  # rows of one sweep have the same names
+        self._order = cache(_ordered)
 
     def __call__(self, columns: Mapping[str, object]) -> dict[str, object]:
         """The columns of a row, with those of the roles behind those of the parts.
@@ -100,9 +101,7 @@ class RoleColumns:
         A role's column is None where the role is left alone, or where the model is not known.
         """
         names = tuple(columns)
-        if names not in self._widths:
-            self._widths[names] = width_columns(names)
-        widths = self._widths[names]
+        widths = self._widths(names)
         if not widths:
             return dict(columns)
         called = _NAMED.findall(str(columns.get("recipe")))
@@ -110,11 +109,8 @@ class RoleColumns:
         found = {w: columns[w] for w in widths if w not in own}
         if not found and any(columns[w] is not None for w in own):
             found = self._roles(columns, [w.removeprefix("bits_") for w in own])
-        roles = {c: found.get(c) for role in ROLES if (c := f"bits_{role}") not in own}
-        rest = {c: v for c, v in columns.items() if c not in roles}
-        last = list(rest).index(own[-1]) + 1 if own else 0
-        items = list(rest.items())
-        return dict([*items[:last], *roles.items(), *items[last:]])
+        order, roles = self._order(names, tuple(own))
+        return {c: found.get(c) if c in roles else columns[c] for c in order}
 
     def _roles(self, columns: Mapping[str, object], parts: list[str]) -> dict[str, object]:
         shape = self._anatomy_of(str(columns["model"]))
@@ -123,3 +119,11 @@ class RoleColumns:
         if all(len(shape.role(role)) < 2 for role in ROLES):
             return {f"bits_{p.role}": columns[f"bits_{p.name}"] for p in shape.parts.values()}
         return {**role_bits(expand(json.loads(str(columns["recipe_json"])), shape))}
+
+
+def _ordered(names: tuple[str, ...], own: tuple[str, ...]) -> tuple[list[str], frozenset[str]]:
+    """(the columns of a row, those of the roles among them). names: as they came. own: the widths of parts."""
+    roles = [c for role in ROLES if (c := f"bits_{role}") not in own]
+    rest = [c for c in names if c not in roles]
+    last = rest.index(own[-1]) + 1 if own else 0
+    return [*rest[:last], *roles, *rest[last:]], frozenset(roles)

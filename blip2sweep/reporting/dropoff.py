@@ -16,6 +16,7 @@ from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.recipes import entries, part_names
 from blip2sweep.files import write_atomic
 from blip2sweep.metrics import METRICS
+from blip2sweep.reporting.drawn_before import ROWS, drawn_before, rows_digest
 from blip2sweep.reporting.dropoff_roles import Panel, PanelRow, role_panels
 from blip2sweep.reporting.metric_text import metric_text
 
@@ -32,19 +33,24 @@ MOST_CURVES, MOST_PANELS, MOST_ROWS = 14, 6, 4
 
 
 def draw_dropoff(table: pd.DataFrame, path: Path) -> Path | None:
-    """Write the picture of a sweep's rows.
+    """Write the picture of a sweep's rows; a copy where a sweep beside it has the same one.
 
     Returns its path, or None where no cell has a width, a drop and a baseline.
     """
     cells = _drawable(table)
     if cells.empty:
         return None
+    rows = rows_digest(cells)
+    write_atomic(path, drawn_before(path, rows) or _png(cells, rows))
+    return path
+
+
+def _png(cells: pd.DataFrame, rows: str) -> bytes:
     figure = _drawn(role_panels(cells) or [_method_panels(cells)])
     figure.tight_layout()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    write_atomic(path, buffer.getvalue())
-    return path
+    figure.savefig(buffer, format="png", dpi=160, metadata={ROWS: rows})
+    return buffer.getvalue()
 
 
 def _drawn(rows: list[PanelRow]) -> Figure:

@@ -17,7 +17,7 @@ from pathlib import Path
 from blip2sweep.console.remarks import many, remark, some
 from blip2sweep.files import seal_holds
 from blip2sweep.results.attempts import Attempts, attempt_id
-from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief
+from blip2sweep.results.brief import HEAD, KEY, MEASURED, brief, share_texts, with_numbers
 from blip2sweep.results.committed import discard_lost
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
@@ -64,6 +64,7 @@ class Ledger:
         self._journals: dict[str, JournalRead] = {}
         self._unchecked: list[tuple[Attempts, ResultLine]] = []
         self._rivals: dict[str, Sequence[str]] = {}
+        self._texts: dict[object, object] = {}  # those of many lines are kept once
         self._expected: dict[str, int] | None = None  # {journal: its lines, or 0 where it was not closed}
         self.unreadable: set[str] = set()
         self.attempts: dict[str, Attempts] = {}
@@ -176,16 +177,19 @@ class Ledger:
         return True
 
     def _take_sealed(self, line: bytes) -> bool:
-        if not self.measured and line.startswith(MEASURED):
+        of_measurement = line.startswith(MEASURED)
+        if of_measurement and not self.measured:
             return True
         head = HEAD.match(line) if self.brief else None
         if self._only is not None:
             key = head[5] if head else (found[1] if (found := KEY.search(line)) else None)
             if key is not None and key not in self._only:
                 return True
-        record = brief(head, line) if head else line_of(parse(line))
+        record = brief(head, line) if head else line_of((with_numbers if of_measurement else parse)(line))
         if record is None:
             return False
+        if self.measured:
+            share_texts(record, self._texts)
         self._keep(record)
         return True
 

@@ -17,6 +17,7 @@ from blip2sweep.recipe.old_sizes import OldSizes
 from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
 from blip2sweep.results import drops, latency
+from blip2sweep.results.by_column import by_column
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.drop_columns import columns as columns_of
 from blip2sweep.results.ledger import Attempts, Ledger
@@ -52,7 +53,9 @@ def build_table(
     anatomy_of = Anatomies(lambda: planned_models(ledger.output_dir))
     with_roles, sized = RoleColumns(anatomy_of), OldSizes(anatomy_of)
     rows = (_row(key, attempts, ledger, there, with_roles) for key, attempts in _ordered(ledger))
-    table = pd.DataFrame([r if r.get("stored") else sized(r) for r in rows if r])
+    columns = by_column(r if r.get("stored") else sized(r) for r in rows if r)
+    # Column by column, so that the values of one are gone before the next is made.
+    table = pd.DataFrame({name: pd.Series(columns.pop(name)) for name in [*columns]})
     if table.empty:
         return table
     if "finished" in table:

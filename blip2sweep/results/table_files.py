@@ -8,6 +8,7 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -106,7 +107,9 @@ def sweep_rows(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     if table.empty:
         return table
     order = {key: i for i, key in enumerate(sweep.keys)}
-    rows = table[table["key"].isin(order)].sort_values("key", key=lambda k: k.map(order)).reset_index(drop=True)
+    places = table["key"].map(order).to_numpy(float)  # NaN for keys of others
+    of_sweep = np.argsort(places, kind="stable")[: np.count_nonzero(~np.isnan(places))]
+    rows = table.iloc[of_sweep].reset_index(drop=True)
     return with_main_metrics(rows, {key: asked["main_metric"] for key, asked in sweep.asked().items()})
 
 

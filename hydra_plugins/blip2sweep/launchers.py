@@ -52,20 +52,20 @@ class PackLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Called by sweepers of others, which write into the folder that Hydra's launchers make."""
         assert self.sweep_dir is not None
-        outcome = self._outcome(job_overrides)
+        assert self.composer is not None
+        outcome = self._outcome(job_overrides, self.composer)
         self.launched.append(outcome)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         return job_returns(outcome)
 
-    def launch_together(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-        """Plan all jobs as one sweep, run it, collect."""
-        return job_returns(self._outcome(job_overrides))
+    def launch_together(self, job_overrides: Sequence[Sequence[str]], composer: Composer) -> list[JobReturn]:
+        """Plan all jobs as one sweep, run it, collect. composer: which has composed what the jobs share."""
+        return job_returns(self._outcome(job_overrides, composer))
 
-    def _outcome(self, job_overrides: Sequence[Sequence[str]]) -> Outcome:
+    def _outcome(self, job_overrides: Sequence[Sequence[str]], composer: Composer) -> Outcome:
         from blip2sweep.commands.run import failures, run_sweep
 
-        assert self.composer is not None
-        outcome = run_sweep(jobs(job_overrides, self.composer), self.run, self.begun, self.check, self.devices)
+        outcome = run_sweep(jobs(job_overrides, composer), self.run, self.begun, self.check, self.devices)
         self.failed = failures(outcome)
         return outcome
 

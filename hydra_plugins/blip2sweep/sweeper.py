@@ -47,7 +47,7 @@ class GridSweeper(Sweeper):
         assert self.launcher is not None
         assert self.composer is not None
         if isinstance(self.launcher, PackLauncher):
-            returns, failed = self.launcher.launch_together(lists), self.launcher.failed
+            returns, failed = self.launcher.launch_together(lists, self.composer), self.launcher.failed
         else:
             outcome = launch_foreign(self.launcher, lists, self.composer)
             returns, failed = job_returns(outcome), failures(outcome)

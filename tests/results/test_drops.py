@@ -404,4 +404,4 @@ def test_only_makers_of_tables_read_what_was_measured(tmp_path: Path) -> None:
     assert all(len(a.measured) == 1 for a in full.attempts.values())
     line = next(iter(next(iter(full.attempts.values())).measured.values()))
     assert set(line["metrics"]) <= set(METRICS)
-    assert len(json.dumps(line)) < 2000
+    assert len(json.dumps(line, default=dict)) < 2000

@@ -17,6 +17,8 @@ import pytest
 from blip2sweep.errors import UserError
 from blip2sweep.results import samples
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
+from blip2sweep.results.sample_parts import write_part
+from blip2sweep.results.sample_rows import SCHEMA
 from blip2sweep.results.samples import HIDDEN, SHOWN, SampleWriter, contents, entry_name, publish
 from blip2sweep.results.scored import Scored
 from blip2sweep.rows import Id
@@ -290,3 +292,13 @@ def test_columns_of_a_later_version_keep_their_type(tmp_path: Path) -> None:
     settled = files(tmp_path, SHOWN)
     publish(tmp_path, counting(a, b, c))
     assert files(tmp_path, SHOWN) == settled
+
+
+def test_samples_are_appended_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {f"k{i}": f"k{i}-p s" for i in range(3)}
+    for key, name in entries.items():
+        part = pa.table({f.name: pa.array([key] if f.name == "key" else [None], f.type) for f in SCHEMA}, schema=SCHEMA)
+        write_part(tmp_path, part, [name])
+        monkeypatch.setattr(samples, "read_part", lambda path: pytest.fail(f"{path} is read"))
+        samples.publish(tmp_path, entries)
+    assert sorted(pd.read_parquet(tmp_path / SHOWN)["key"]) == sorted(entries)

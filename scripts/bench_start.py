@@ -1,0 +1,63 @@
+"""How long commands take that have nothing to do, and how long a worker takes before its first cell.
+
+    python scripts/bench_start.py                         # this version
+    python scripts/bench_start.py --other VENV/bin/python   # beside another, in turn
+
+Processor seconds of whole processes on one thread, the median and the least of several. The sweep is the card's, of few
+images, and whole in the ledger before anything is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+SWEEP = ["-m", "blip2sweep", "-m", "quant.bits=2,4,8", "part=vit,llm,qformer", "task.limit=32", "sweep_name=card"]
+BACKEND = ["-c", "from blip2sweep.backends.backend import load_backend; load_backend({})"]
+MEASURED = {
+    "the back end of a worker, loaded": BACKEND,
+    "a sweep with nothing to do": SWEEP,
+    "blip2sweep table": ["-m", "blip2sweep", "table"],
+    "blip2sweep status": ["-m", "blip2sweep", "status"],
+    "blip2sweep --help": ["-m", "blip2sweep", "--help"],
+}
+
+
+def seconds(python: str, words: list[str], cwd: str) -> float:
+    """Processor seconds of a command that must succeed, those of its children included."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # or every run compiles the package
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([python, *words], cwd=cwd, stdout=said, stderr=said, env=env)
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            said.seek(0)
+            raise SystemExit(said.read().decode())
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--other", help="the Python of another version")
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    pythons = [sys.executable, *([asked.other] if asked.other else [])]
+    with tempfile.TemporaryDirectory() as cwd:
+        seconds(sys.executable, SWEEP, cwd)
+        for name, words in MEASURED.items():
+            for python in pythons:
+                seconds(python, words, cwd)  # which compiles what it imports
+            found: dict[str, list[float]] = {python: [] for python in pythons}
+            for turn in range(asked.rounds):
+                for python in pythons[:: 1 if turn % 2 else -1]:
+                    found[python].append(seconds(python, words, cwd))
+            each = (f"{statistics.median(x):6.2f} s, least {min(x):6.2f} s" for x in found.values())
+            print(f"{name:35} {'   other: '.join(each)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

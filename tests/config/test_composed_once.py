@@ -1,0 +1,71 @@
+"""Hydra's main composes the words of a sweep twice: for its mode, and for the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hydra._internal import hydra as inner
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
+
+from blip2sweep.config import composed_once, schema
+
+WORDS = ["part=vit"]
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Iterator[inner.Hydra]:
+    """Hydra as its main makes it, on our config."""
+    monkeypatch.setattr(inner, "ConfigLoaderImpl", ConfigLoaderImpl)
+    composed_once.install()
+    schema.register()
+    path = create_config_search_path("pkg://blip2sweep.conf")
+    yield inner.Hydra.create_main_hydra2("test", path)
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was composed, word by word."""
+    said, real = list[str](), ConfigLoaderImpl.load_configuration
+
+    def load(self, config_name, overrides, *others):  # type: ignore[no-untyped-def]
+        said.append(" ".join(overrides))
+        return real(self, config_name, overrides, *others)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load)
+    return said
+
+
+def sweep(main: inner.Hydra, words: list[str]) -> object:
+    return main.compose_config("config", words, run_mode=RunMode.MULTIRUN, with_log_configuration=False).part
+
+
+def test_words_are_composed_once(main: inner.Hydra, composed: list[str]) -> None:
+    main.get_mode("config", WORDS)
+    assert sweep(main, WORDS) == "vit"
+    assert composed == WORDS
+
+
+def test_a_config_is_handed_out_to_two_alone(main: inner.Hydra, composed: list[str]) -> None:
+    main.get_mode("config", WORDS)
+    sweep(main, WORDS)
+    sweep(main, WORDS)
+    assert composed == WORDS * 2
+
+
+def test_other_words_are_composed_anew(main: inner.Hydra, composed: list[str]) -> None:
+    main.get_mode("config", WORDS)
+    assert sweep(main, [*WORDS, "hydra.mode=MULTIRUN"]) == "vit"
+    assert len(composed) == 2
+
+
+def test_what_was_composed_without_a_check_is_checked(main: inner.Hydra) -> None:
+    words = ["hydra.job.name=a,b"]
+    main.get_mode("config", words)
+    with pytest.raises(ConfigCompositionException, match="Sweeping over Hydra's configuration"):
+        sweep(main, words)

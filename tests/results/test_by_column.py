@@ -1,0 +1,54 @@
+"""Rows collected by column make the same table as a list of rows."""
+
+from __future__ import annotations
+
+import random
+
+import pandas as pd
+import pytest
+
+from blip2sweep.results.by_column import by_column
+from blip2sweep.results.table_files import as_arrow
+
+VALUES: dict[str, list[object]] = {
+    "text": ["rtn", "gptq", None],
+    "integer": [1, 2, 3],
+    "integer_or_none": [1, 2, None],
+    "large": [2**70, 1, None],
+    "number": [0.5, float("nan"), None],
+    "integer_and_number": [1, 0.5],
+    "truth": [True, False],
+    "truth_or_none": [True, None],
+    "mixed": [8, "mixed", None],
+    "texts": [["a"], ["a", "b"], []],
+    "integers": [[1, 2], None],
+    "nothing": [None],
+    "mapping": [{"x": 1}, None],
+}
+
+
+def rows(seed: int, lacking: float) -> list[dict[str, object]]:
+    """Rows of every kind of value. lacking: the share of columns that a row does not have."""
+    draw = random.Random(seed)
+    return [{c: draw.choice(v) for c, v in VALUES.items() if draw.random() >= lacking} for _ in range(50)]
+
+
+@pytest.mark.parametrize("lacking", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_table_is_that_of_a_list_of_rows(seed: int, lacking: float) -> None:
+    given = rows(seed, lacking)
+    columns, expected = by_column(iter(given)), pd.DataFrame(given)
+    found = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+    pd.testing.assert_frame_equal(found, expected)
+    kept = [c for c in expected if c not in ("large", "mixed")]  # which as_arrow makes texts of, None and all
+    assert as_arrow(found[kept]).equals(as_arrow(expected[kept]), check_metadata=True)
+    assert [[type(v) for v in found[c]] for c in found] == [[type(v) for v in expected[c]] for c in expected]
+
+
+def test_no_row_makes_no_column() -> None:
+    assert by_column([]) == {}
+    assert pd.DataFrame(by_column([])).empty
+
+
+def test_columns_stand_in_the_order_in_which_rows_bring_them() -> None:
+    assert list(by_column([{"b": 1}, {"a": 2, "b": 3}, {"c": 4}])) == ["b", "a", "c"]
