@@ -1,0 +1,237 @@
+"""Finds the frontier of size and metric of a grid while most of it is not run, and little of what is run is run whole.
+
+1. **Looks.** A few cells at random, then rounds of `suggest`, each with a rough rule for stopping: one look of 64 images
+   where nothing is special. After each round all cells are predicted. A cell is *open* while its upper end is better by
+   MARGIN than the best cell at most as large, among those that were looked at. Only open cells are suggested, weighed by
+   what they may add to the frontier. The looks end when no cell is open.
+2. **Closer.** A cell is a *contender* while its upper end is better by MARGIN than the best whole cell at most as large.
+   Those that would make the frontier see more images, and in the end all. It ends when there is no contender.
+
+So the cells on the frontier are whole, and no value of a cell that stopped is shown as one of them. What a cell keeps is
+a share of the baseline on the same images. Nothing is seen twice: a rule that is stricter goes on from where a cell is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from blip2sweep.analysis.predict import Predictor, fit
+from blip2sweep.analysis.suggest import suggest
+from blip2sweep.metrics.stopping import Rule
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
+HALF_WIDTHS = (0.2, 0.02)  # of the rules before a cell runs whole: the first is that of the looks
+FIRST, ROUND = 16, 10  # cells at random, and cells of each round
+MARGIN = 0.005  # of the baseline: what is no better than this is as good
+OPEN, CONTENDS = 2.0, 1.64  # standard deviations of the upper ends: of cells not looked at, and of those not whole
+QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
+PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
+
+
+class Seen(NamedTuple):
+    """What is known of a cell that ran. kept: its share of the baseline. error: the standard error of that, 0 of a whole
+    cell. images: how many it saw."""
+
+    kept: float
+    error: float
+    images: int
+
+    @property
+    def whole(self) -> bool:
+        return self.error == 0
+
+
+class Family(NamedTuple):
+    """Cells that predict each other. rows: of the grid. noise: (rows, groups). groups: the family of each group."""
+
+    rows: Rows
+    noise: Array
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells to choose from. sizes, seconds: (cells,), of the whole model and of a run on all images. base: the size
+    of the baseline. families: of the cells that can be predicted; the others are all looked at."""
+
+    sizes: Array
+    seconds: Array
+    base: float
+    families: Sequence[Family]
+
+    def best(self, values: Array, among: NDArray[np.bool_]) -> Array:
+        """For each cell the best of `values` (cells,) among the cells of a mask that are at most as large, and 1 where the
+        baseline is; 0 where there is none."""
+        own = np.flatnonzero(among)
+        sizes, found = np.append(self.sizes[own], self.base), np.append(values[own], 1.0)
+        order = np.argsort(sizes, kind="stable")
+        best = np.append(0.0, np.maximum.accumulate(found[order]))
+        return best[np.searchsorted(sizes[order], self.sizes, side="right")]
+
+
+@dataclass
+class Belief:
+    """What each cell keeps, as far as is known: mean and standard deviation, (cells,) each. 0 deviation: it is whole."""
+
+    mean: Array
+    deviation: Array
+
+    def upper(self, deviations: float) -> Array:
+        """The upper end of what each cell keeps."""
+        return self.mean + deviations * self.deviation
+
+
+Run = Callable[[list[int], Rule | None], Mapping[int, Seen]]
+
+
+@dataclass
+class Screening:
+    """A screening as it goes on. run: runs cells of the grid by a rule, None for all images, and says what is known of
+    them then; a cell that it leaves out failed, and is not asked for again. seen: {cell: what is known of it}, to begin
+    with what was known before. told: is called with a line after each round."""
+
+    grid: Grid
+    run: Run
+    seen: dict[int, Seen] = field(default_factory=dict)
+    told: Callable[[str], None] = lambda line: None
+    failed: set[int] = field(default_factory=set)
+    asked: dict[int, float] = field(default_factory=dict)  # {cell: half width of its last rule}
+    fits: dict[int, Predictor] = field(default_factory=dict)  # {number of a family: its last fit}
+
+    def __call__(self, seed: int = 0) -> list[int]:
+        """Screen. Returns the whole cells of the frontier, from small to large. seed: of the first cells."""
+        self._run(self._first(seed), HALF_WIDTHS[0], "looked at")
+        while chosen := self._open():
+            self._run(chosen, HALF_WIDTHS[0], "looked at")
+        while contenders := self._contenders():
+            narrow = {i: self._next(i) for i in contenders}
+            width = max(narrow.values())
+            self._run([i for i, own in narrow.items() if own == width], width, "seen closer" if width else "run whole")
+        return self.frontier()
+
+    def frontier(self) -> list[int]:
+        """The whole cells that keep more than every whole cell at most as large, and than the baseline where that is."""
+        whole = sorted(
+            (i for i, s in self.seen.items() if s.whole), key=lambda i: (self.grid.sizes[i], -self.seen[i].kept)
+        )
+        found, best = list[int](), -np.inf
+        for i in whole:
+            floor = max(best, 1.0 if self.grid.sizes[i] >= self.grid.base else -np.inf)
+            if self.seen[i].kept > floor:
+                found.append(i)
+                best = self.seen[i].kept
+        return found
+
+    # ---- what is run next
+
+    def _run(self, cells: list[int], half_width: float, told: str) -> None:
+        if not cells:
+            return
+        self.asked |= dict.fromkeys(cells, half_width)
+        self.seen |= self.run(cells, Rule("known", half_width) if half_width else None)
+        self.failed |= {i for i in cells if i not in self.seen or (not half_width and not self.seen[i].whole)}
+        self.told(f"{len(cells)} cells {told}, {len(self.seen)} of {len(self.grid.sizes)} so far")
+
+    def _first(self, seed: int) -> list[int]:
+        """Some cells of each family at random, and all cells of none."""
+        rng, inside = np.random.default_rng(seed), np.zeros(len(self.grid.sizes), dtype=bool)
+        chosen = list[int]()
+        for family in self.grid.families:
+            inside[family.rows] = True
+            drawn = rng.permutation(family.rows)[:FIRST]
+            chosen += [int(i) for i in drawn]
+        return [i for i in (*chosen, *np.flatnonzero(~inside).tolist()) if i not in self.seen]
+
+    def _open(self) -> list[int]:
+        """The cells to look at next; none where no cell that was not looked at may be on the frontier."""
+        belief, there = self._belief(refit=True), self._mask(self.seen)
+        best = self.grid.best(belief.mean, there)
+        may = (belief.upper(OPEN) > best + MARGIN) & ~there & ~self._mask(self.failed)
+        chosen = list[int]()
+        for number, family in enumerate(self.grid.families):
+            own = may[family.rows]
+            share = int(np.ceil(ROUND * own.sum() / max(may.sum(), 1)))
+            if own.any() and number in self.fits:
+                gain = improvement(belief, best)[family.rows]
+                picked = suggest(self.fits[number], family.noise, np.flatnonzero(~own).tolist(), share,
+                                 self.grid.seconds[family.rows], gain)  # fmt: skip
+            else:
+                picked = np.flatnonzero(own)[:share].tolist()
+            chosen += [int(family.rows[i]) for i in picked]
+        return chosen
+
+    def _contenders(self) -> list[int]:
+        """The cells to see closer: those that would be on the frontier as far as is known, else those that may be."""
+        belief, there = self._belief(refit=False), self._mask(self.seen)
+        whole = self._mask(i for i, s in self.seen.items() if s.whole)
+        best = self.grid.best(belief.mean, whole)
+        may = there & ~whole & ~self._mask(self.failed) & (belief.upper(CONTENDS) > best + MARGIN)
+        return self._ahead(belief.mean, best, may) or self._ahead(belief.upper(CONTENDS), best, may)
+
+    def _ahead(self, values: Array, best: Array, may: NDArray[np.bool_]) -> list[int]:
+        """Of the cells of a mask, from small to large, each that is better by MARGIN than all before it and the best."""
+        found, top = list[int](), -np.inf
+        for i in sorted(np.flatnonzero(may).tolist(), key=lambda i: (self.grid.sizes[i], -values[i])):
+            if values[i] > max(top, best[i]) + MARGIN:
+                found.append(i)
+                top = values[i]
+        return found
+
+    def _next(self, cell: int) -> float:
+        """The half width that a cell is asked for next; 0 for all images."""
+        known = min(QUANTILE * self.seen[cell].error, self.asked.get(cell, np.inf))
+        return next((w for w in HALF_WIDTHS if w < known), 0.0)
+
+    # ---- what is known
+
+    def _belief(self, refit: bool) -> Belief:
+        """refit: whether the predictors are fitted anew, or take the new results only."""
+        mean, deviation = np.full(len(self.grid.sizes), PRIOR[0]), np.full(len(self.grid.sizes), PRIOR[1])
+        for i, s in self.seen.items():
+            mean[i], deviation[i] = s.kept, s.error
+        for number, family in enumerate(self.grid.families):
+            own = [i for i, row in enumerate(family.rows) if int(row) in self.seen]
+            if not own:
+                continue
+            predictor = self._fitted(number, family, own, refit)
+            place = np.full(len(family.rows), -1)
+            place[own] = np.arange(len(own))
+            mean[family.rows], deviation[family.rows] = predictor.latent(family.noise, place)
+        for i, s in self.seen.items():
+            if s.whole:
+                mean[i], deviation[i] = s.kept, 0.0
+        return Belief(mean, deviation)
+
+    def _fitted(self, number: int, family: Family, own: list[int], refit: bool) -> Predictor:
+        """The predictor of a family, fitted on the cells at these places of it and on the baseline."""
+        known = [self.seen[int(family.rows[i])] for i in own]
+        noise = np.vstack([family.noise[own], np.zeros((1, family.noise.shape[1]))])
+        kept = np.array([*(s.kept for s in known), 1.0])
+        errors = np.array([*(s.error for s in known), 0.0])
+        if refit or number not in self.fits:
+            self.fits[number] = fit(noise, kept, 1.0, family.groups, errors)
+        else:
+            self.fits[number] = self.fits[number].again(noise, kept, errors)
+        return self.fits[number]
+
+    def _mask(self, cells: object) -> NDArray[np.bool_]:
+        mask = np.zeros(len(self.grid.sizes), dtype=bool)
+        mask[list(cells)] = True  # type: ignore[call-overload]
+        return mask
+
+
+def improvement(belief: Belief, best: Array) -> Array:
+    """By how much each cell is expected to be better than `best`, counting 0 where it is not (expected improvement:
+    Mockus, 1975; Jones, Schonlau and Welch, 1998), (cells,)."""
+    deviation = np.maximum(belief.deviation, 1e-9)
+    z = (belief.mean - best) / deviation
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    gained: Array = deviation * (density + z * ndtr(z))
+    return np.maximum(gained, 0)
