@@ -111,7 +111,7 @@ def build(
             if texts
             else [f"{'a cat' if s > 0.5 else 'cats'} {i if lost else ''} on {k}" for k, s in enumerate(scores)]
         )
-        weight, told = 0.0 if nan(listed) else 1.0, stops(listed)
+        weight, told = 0.0 if nan(listed) else 1.0, stops(listed) if listed else None
         kept = prefix(order_of(FINGERPRINT, ids), ids, told[0]) if told else range(n)
         own, texts_of = [ids[k] for k in kept], [said[k] for k in kept]
         outputs = _outputs(

@@ -12,6 +12,7 @@ from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.paired import paired_difference
 from blip2sweep.analysis.recipes import Entry, by_recipe, entries, identity
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.models.part import THIRDS, Part
@@ -145,8 +146,13 @@ def with_intervals(frame: pd.DataFrame, draws: Draws | None) -> pd.DataFrame:
         sampled = np.array([draws.drop(k) if o is None else draws.drop(o) - draws.drop(k) for k, o in pairs])
         # What sparing gives back is the drop of the whole from the rest.
         effects = [(k, None) if o is None else (o, k) for k, o in pairs]
-        frame.loc[family.index, ["low", "high"]] = [draws.paired(*e)[1:] for e in effects]
+        told = zip(effects, family["effect"], strict=True)
+        found = [
+            (value, *draws.paired(*e)[1:]) if e[1] is None else paired_difference(draws, *e, value) for e, value in told
+        ]
+        frame.loc[family.index, ["effect", "low", "high"]] = found
         least = np.array([draws.least(*e) for e in effects])
-        ends = max_t(family["effect"].to_numpy(float), sampled, images=draws.images.count, least=least)
+        images = min(draws.count(*filter(None, e)) for e in effects)
+        ends = max_t(np.array([f[0] for f in found], dtype=np.float64), sampled, images=images, least=least)
         frame.loc[family.index, ["band_low", "band_high"]] = np.column_stack(ends)
     return frame

@@ -11,6 +11,7 @@ from blip2sweep.analysis.bands import max_t
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.draws import Draws
+from blip2sweep.analysis.stopped import stopped, stopped_at
 from blip2sweep.metrics import METRICS, Kept, fewest_images, unseen
 
 SEQUENCE = (8, 6, 5, 4, 3, 2)
@@ -24,7 +25,8 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     cells: as `comparable` gives them, or some of them; those of further steps are left out. `retained` is in % of the baseline: below 100 where a cell is
     worse, or above 100 where lower is better. `images`: the number of images scored; `changed`: the number of those on
     which the cell differs from the baseline. The band is simultaneous over the given cells of one setting. Cells
-    without outputs (imported scores) have NaN intervals; `retained` is NaN where the baseline is 0.
+    without outputs (imported scores) have NaN intervals; `retained` is NaN where the baseline is 0. `images` are those
+    of the cell: of one that stopped fewer than others have, and its intervals have 99.5 %.
     Each curve has one row at each width, of the lowest calibration `seed`. Rows of other seeds have `point` set.
     """
     cells = quantized(cells)
@@ -37,6 +39,8 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
     level = out["baseline"].abs().where(out["baseline"] != 0)
     for name, column in (("images", "images"), ("changed", f"changed_{metric}")):
         out[name] = rows.get(column, pd.Series(np.nan, index=rows.index))
+    if stopped(rows).any():
+        out["stopped"] = [stopped_at(r) for r in rows.to_dict("records")]
     out["retained"] = 100 * METRICS[metric].retained(level, out["drop"])
     out["retained_low"], out["retained_high"] = retained_ends(out["key"], draws)
     out["band_low"], out["band_high"] = _bands(out, draws)
@@ -45,7 +49,10 @@ def dropoff(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFra
 
 
 def retained_ends(keys: pd.Series, draws: Draws | None) -> tuple[pd.Series, pd.Series]:
-    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0. NaN without outputs."""
+    """The ends of the 95 % interval of the ratio of cell and baseline, in %; never below 0. NaN without outputs.
+
+    Of cells that stopped it is their interval of 99.5 %.
+    """
     found: dict[str, Kept] = {}
     if draws is not None:
         found = {k: draws.kept(k) for k in set(keys).intersection(draws.arrays)}
@@ -60,7 +67,8 @@ def _bands(out: pd.DataFrame, draws: Draws | None) -> tuple[pd.Series, pd.Series
     for _, family in out[out["key"].isin(list(draws.arrays))].groupby("setting"):
         keys = list(family["key"])
         least = np.array([draws.least(k) for k in keys])
-        ends = max_t(family["drop"].to_numpy(float), draws.drops(keys), images=draws.images.count, least=least)
+        images = min(map(draws.count, keys))
+        ends = max_t(family["drop"].to_numpy(float), draws.drops(keys), images=images, least=least)
         low[family.index], high[family.index] = ends
     return low, high
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -21,8 +24,8 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     """The cells that no other cell of their setting beats in both size and metric.
 
     Cells with outputs are chosen on one half of the images, and `value, drop, low, high` are of the other half: the
-    best of many looks too good on the images that chose it. `held_out` is True for these cells. Imported scores have
-    one value, of all images. `like_baseline`: whether the drop's 95 % interval covers 0; None where there is no
+    best of many looks too good on the images that chose it. `held_out` is True for these cells. A cell that stopped is
+    compared with each other one on the images that both have. Imported scores have one value, of all images. `like_baseline`: whether the drop's 95 % interval covers 0; None where there is no
     interval. size: one of SIZES or COSTS, or `latency` for the seconds that one image takes. Raises UserError where no cell has
     that size.
     """
@@ -36,7 +39,10 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
     chosen_on = [draws.value(k, halves[0]) if draws and halves and h else v
                  for k, h, v in zip(rows["key"], rows["held_out"], rows[metric], strict=True)]  # fmt: skip
     rows["chosen_on"] = chosen_on
-    frontiers = [_pareto(own, size, sign) for _, own in rows.groupby("setting")]
+    better = None  # by values, which are of the same images
+    if draws is not None and halves is not None and draws.seen and rows["held_out"].any():
+        better = partial(draws.ahead, images=halves[0])
+    frontiers = [_pareto(own, size, sign, better) for _, own in rows.groupby("setting")]
     found = pd.concat(frontiers) if frontiers else rows.iloc[:0]
     return _shown(found, metric, draws, size)
 
@@ -63,10 +69,19 @@ def _size(cells: pd.DataFrame, size: str) -> str:
     return column
 
 
-def _pareto(own: pd.DataFrame, size: str, sign: int) -> pd.DataFrame:
-    """The cells that are better than all smaller ones, from small to large."""
+def _pareto(
+    own: pd.DataFrame, size: str, sign: int, better: Callable[[str, str], float] | None = None
+) -> pd.DataFrame:  # fmt: skip
+    """The cells that are better than all smaller ones, from small to large. better: by how much one cell is better than
+    another, where that is not the difference of their values."""
     ordered = own.assign(_value=sign * own["chosen_on"]).dropna(subset=["_value"])
     ordered = ordered.sort_values([size, "_value"], ascending=[True, False])
+    if better is not None:
+        kept = list[str]()
+        for key in ordered["key"]:
+            if all(better(key, smaller) > 0 for smaller in kept):
+                kept.append(key)
+        return ordered[ordered["key"].isin(kept)]
     best = ordered["_value"].cummax()
     return ordered[(ordered["_value"] >= best) & (ordered["_value"] > best.shift(fill_value=-np.inf))]
 

@@ -2,6 +2,7 @@
 
 The interval is that of the ratio of both metrics on the same images (metrics/intervals.py), 95 % two-sided, so that each
 of its ends is also a one-sided bound at 97.5 %: an answer of yes or no is wrong in at most 1 of 40 samples of images.
+Of a cell that stopped the interval has 99.5 %, so that the answer is no oftener wrong for having been looked at often.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def kept_on(key: str, draws: Draws | None, held_out: bool) -> OnImages | None:
         return None
     own = draws.only([key])
     shown = own.on(own.half(False)) if held_out else own
-    return OnImages(shown.kept(key), shown.images.count, held_out)
+    return OnImages(shown.kept(key), shown.count(key), held_out)
 
 
 def kept_of_row(row: Row, metric: str) -> Kept:

@@ -11,7 +11,7 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import quantized
 from blip2sweep.analysis.draws import Draws
-from blip2sweep.analysis.paired import paired_interval
+from blip2sweep.analysis.paired import paired_difference
 from blip2sweep.analysis.recipes import Entry, entries
 
 REFERENCE = "rtn"
@@ -69,7 +69,7 @@ def _pair(cell: _Cell, ref: _Cell, metric: str, draws: Draws | None) -> dict[str
     row, key, reference = cell.row, str(cell.row["key"]), str(ref.row["key"])
     own = {c: row[c] for c in ("key", "method", "setting", "line", "parts", "width", "bits_per_weight", "seed")}
     gain = number(ref.row, f"drop_{metric}") - number(row, f"drop_{metric}")
-    low, high = paired_interval(draws, reference, key)
+    gain, low, high = paired_difference(draws, reference, key, gain)
     return {**own, "label": _label(ref.recipe), "reference": reference, "gain": gain, "low": low, "high": high}
 
 

@@ -12,7 +12,8 @@ from blip2sweep.errors import UserError
 
 
 class Difference(NamedTuple):
-    """The drop of one cell minus that of another, and its 95 % interval; NaN where one of them has no outputs."""
+    """The drop of one cell minus that of another, and its 95 % interval, 99.5 % where one of them stopped; NaN where one of
+    them has no outputs."""
 
     value: float
     low: float
@@ -26,15 +27,19 @@ def difference(cells: pd.DataFrame, metric: str, draws: Draws | None, one: str, 
     """
     rows = [_row(cells, key) for key in (one, other)]
     value = float(rows[0][f"drop_{metric}"] - rows[1][f"drop_{metric}"])
-    return Difference(value, *paired_interval(draws, rows[0]["key"], rows[1]["key"]))
+    return paired_difference(draws, rows[0]["key"], rows[1]["key"], value)
 
 
-def paired_interval(draws: Draws | None, one: str, other: str) -> tuple[float, float]:
-    """The ends of the 95 % interval of drop(one) − drop(other); NaN where one of them has no outputs."""
+def paired_difference(draws: Draws | None, one: str, other: str, value: float) -> Difference:
+    """drop(one) − drop(other) with its interval, whose ends are NaN where one of them has no outputs.
+
+    value: the difference in the table. Where one of them stopped, it is of other images than the other's, and what
+    counts is the difference on the images that both have, with an interval of 99.5 %.
+    """
     if draws is None or one not in draws or other not in draws:
-        return np.nan, np.nan
+        return Difference(value, np.nan, np.nan)
     found = draws.paired(one, other)
-    return found.low, found.high
+    return Difference(found.drop if {one, other} & draws.seen.keys() else value, found.low, found.high)
 
 
 def _row(cells: pd.DataFrame, key: str) -> pd.Series:

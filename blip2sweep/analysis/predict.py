@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares, minimize
 
+from blip2sweep.analysis.stopped import of_verdicts
 from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 
@@ -124,7 +125,14 @@ def _kernel(one: Array, other: Array, scales: Array) -> Array:
 
 
 def predictable(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The cells that a fit can use: those whose metric is a number.
+    """The cells that a fit can use: those of `competing` that did not stop with a verdict, whose values are not known
+    closely enough. Raises UserError as that does.
+    """
+    return competing(cells[~of_verdicts(cells)], metric)
+
+
+def competing(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The cells whose metric is a number.
 
     Raises UserError, one line, where the metric is no share of the baseline: where lower is better, or where the
     baseline's metric is no number above 0.

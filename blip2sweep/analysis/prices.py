@@ -8,7 +8,8 @@ were run and say nothing of what a step saves. As a guide to what to narrow next
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +19,15 @@ from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import MARGIN
 from blip2sweep.analysis.grid import FREE, width_grid
+from blip2sweep.analysis.paired import paired_difference
+from blip2sweep.analysis.stopped import of_verdicts, stopped
 
 BROKEN = 0.5  # of the baseline
 HERE, ALONE, LADDER = "here", "alone", "ladder"
 COLUMNS = ["kind", "setting", "part", "step", "now", "to", "lost", "low", "high", "saved_bytes", "price",
            "model_bytes", "value", "key", "beside"]  # fmt: skip
 Widths = tuple[float, ...]  # of each part, in bits; 16 stands for left alone
+Lost = Callable[["State", "State"], float]  # what the second of two cells loses more than the first
 
 
 class State(NamedTuple):
@@ -39,11 +43,14 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class States:
-    """The cells of one setting whose parts are whole, by the widths of the parts. The baseline is among them."""
+    """The cells of one setting whose parts are whole, by the widths of the parts. The baseline is among them. lost: how
+    two of them are compared.
+    """
 
     setting: str
     parts: tuple[str, ...]
     known: Mapping[Widths, State]
+    lost: Lost = lambda here, to: to.drop - here.drop
 
     @property
     def full(self) -> Widths:
@@ -73,9 +80,9 @@ class States:
 def states(cells: pd.DataFrame, metric: str) -> list[States]:
     """The states of every setting with whole parts, the setting with most cells first.
 
-    Empty where sizes, or the baseline's value, are unknown.
+    Cells that stopped with a verdict are left out. Empty where sizes, or the baseline's value, are unknown.
     """
-    chosen = one_seed(quantized(cells))
+    chosen = one_seed(quantized(cells[~of_verdicts(cells)]))
     grid = width_grid(chosen, metric)
     sizes = chosen.set_index("key").get("model_bytes")
     if sizes is None or grid.empty:
@@ -111,9 +118,14 @@ def prices(
     `lost` is the metric that the narrower of the two cells loses, with its paired 95 % interval. `saved_bytes` is what
     it saves. `price` is lost / saved_bytes, NaN where the interval covers 0.
 
-    draws: returns the draws of the cells with these keys, or None.
+    draws: returns the draws of the cells with these keys, or None. Cells of which one stopped are compared on the images
+    that both have.
     """
-    found = [row for own in states(cells, metric) for row in _rows(own, at)]
+    made = states(cells, metric)
+    if stopped(cells).any():
+        every = draws(list({s.key for own in made for s in own.known.values()}))
+        made = [replace(own, lost=partial(_on_common, every)) for own in made]
+    found = [row for own in made for row in _rows(own, at)]
     table = pd.DataFrame(found, columns=COLUMNS)
     wanted = table.dropna(subset=["key", "beside"])
     sampled = draws(list(dict.fromkeys([*wanted["key"], *wanted["beside"]]))) if len(wanted) else None
@@ -124,6 +136,11 @@ def prices(
     covered = (table["low"] <= 0) & (table["high"] >= 0)
     table["price"] = (table["lost"] / table["saved_bytes"]).where(~covered & (table["saved_bytes"] > 0))
     return table
+
+
+def _on_common(draws: Draws | None, here: State, to: State) -> float:
+    """What a cell loses more than another, on the images that both have."""
+    return paired_difference(draws, to.key, here.key, to.drop - here.drop).value
 
 
 def _rows(own: States, at: str | None) -> Iterator[dict[str, object]]:
@@ -146,7 +163,7 @@ def _row(own: States, kind: str, i: int, now: Widths, to: Widths, step: str) -> 
     one, other = own.known[now], own.known.get(to)
     if other is None:
         return {**names, "beside": one.key, "lost": np.nan, "low": np.nan, "high": np.nan, "saved_bytes": np.nan}
-    lost, saved = other.drop - one.drop, one.model_bytes - other.model_bytes
+    lost, saved = own.lost(one, other), one.model_bytes - other.model_bytes
     ends = (other.low, other.high) if now == own.full else (np.nan, np.nan)
     sign = -1 if step == "wider" else 1
     return {**names, "lost": sign * lost, "low": ends[0], "high": ends[1], "saved_bytes": sign * saved,
@@ -184,7 +201,7 @@ def _next(own: States, now: Widths) -> tuple[int, Widths] | None:
     for to, state in own.known.items():
         narrower = [i for i in range(len(now)) if to[i] != now[i]]
         if len(narrower) == 1 and to[narrower[0]] < now[narrower[0]] and state.model_bytes < here.model_bytes:
-            price = (state.drop - here.drop) / (here.model_bytes - state.model_bytes)
+            price = own.lost(here, state) / (here.model_bytes - state.model_bytes)
             steps.append((price, narrower[0], to))
     return min(steps)[1:] if steps else None
 

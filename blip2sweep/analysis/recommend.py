@@ -8,17 +8,18 @@ off. Both are reported on the second half. The optimum is exact for the noise-po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import pandas as pd
 
+from blip2sweep.analysis.choice import Choice, Compare, best_of, comparing, instead_of, runner_up_of, small_enough
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.held_by import HeldBy
 from blip2sweep.analysis.holdout import Holdout, holdout
 from blip2sweep.analysis.knapsack import Problem, problems
-from blip2sweep.analysis.predict import predictable
+from blip2sweep.analysis.predict import competing, predictable
 from blip2sweep.analysis.recipes import Entry, entries
 from blip2sweep.analysis.time_limit import fast_enough
 from blip2sweep.analysis.within_limit import widths_within
@@ -26,43 +27,6 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import expand, targets
-
-
-@dataclass
-class Choice:
-    """A recommended recipe.
-
-    On the images that chose it: chosen_drop is the share of the baseline that it loses, measured or predicted; judged
-    is the same of a cell, and the bad end of the prediction interval of a recipe that was not run; within: whether
-    `judged` keeps the limit.
-    On the other images: value, drop and baseline are the metric, measured or predicted; low and high are the 90 %
-    interval of a predicted value (see spread.py), NaN for a cell. held_out: whether the images differ. key: of the
-    cell, where it was measured. instead: what else to look at, see `_instead`. unpredicted: why no recipe was
-    predicted, where none was. passed: how many smaller ones keep the limit on the images that choose, and not on the others.
-    """
-
-    setting: str
-    chosen_drop: float
-    judged: float
-    within: bool
-    entries: list[Entry]
-    model_bytes: int
-    bits_per_weight: float
-    value: float
-    drop: float
-    baseline: float
-    held_out: bool
-    low: float = np.nan
-    high: float = np.nan
-    key: str | None = None
-    instead: Choice | None = None
-    unpredicted: str | None = None
-    passed: int = 0
-
-    @property
-    def other_drop(self) -> float:
-        """The share of the baseline that is lost on the images that are reported."""
-        return self.drop / self.baseline
 
 
 def recommend(
@@ -84,23 +48,26 @@ def recommend(
     there is one; nothing else competes. max_latency: a share of the time of the baseline in the same turns; with it, timed cells
     alone compete.
     The choice is made on one half of the images and its metric is of the other half. Without outputs all scores serve
-    as both, and `held_out` is False; where some cells have outputs, those without do not compete. Raises UserError
+    as both, and `held_out` is False; where some cells have outputs, those without do not compete. A cell that stopped
+    competes, with each other cell on the images that both have; no prediction is fitted on one that stopped with a
+    verdict. Raises UserError
     where no recipe is small enough, or none was run.
     """
-    pool = predictable(cells if measured is None else measured, metric)
+    pool, compare = competing(cells if measured is None else measured, metric), comparing(draws)
     measured_cells = _measured(pool, metric, draws, max_drop, held)
     if max_latency is not None:
-        return _timed(measured_cells, fast_enough(pool, max_latency), max_bytes, max_drop)
-    known = _small_enough(measured_cells, max_bytes)
+        return _timed(measured_cells, fast_enough(pool, max_latency), max_bytes, max_drop, compare)
+    known = small_enough(measured_cells, max_bytes)
     guessed, refusals = _predicted(predictable(cells, metric), metric, draws, anatomy, max_bytes, max_drop, held)
     guessed = [c for c in guessed if not _was_run(c, known)]
     if refusals and not guessed and not any(c.entries and c.within for c in known):
         raise _refused(known, measured_cells, refusals[0])
     if not known and not guessed:
         raise UserError("no cell is small enough, and no recipe can be predicted; right: a larger size, or more cells")
-    best = _best([*known, *guessed], max_drop)
+    best = best_of([*known, *guessed], max_drop, compare)
     why = str(refusals[0]) if refusals and not guessed else None
-    return replace(best, instead=_instead(best, known, guessed, max_drop), unpredicted=why)
+    instead = instead_of(best, known, guessed, max_drop, compare)
+    return replace(best, instead=instead, unpredicted=why, runner_up=runner_up_of(best, known, max_drop, compare))
 
 
 def _refused(known: Sequence[Choice], run: Sequence[Choice], why: UserError) -> UserError:
@@ -119,45 +86,20 @@ def _refused(known: Sequence[Choice], run: Sequence[Choice], why: UserError) -> 
     return UserError(f"no cell that was run keeps the budget ({what}), and {why}")
 
 
-def _timed(known: Sequence[Choice], fast: pd.DataFrame, max_bytes: int | None, max_drop: float | None) -> Choice:
+def _timed(
+    known: Sequence[Choice], fast: pd.DataFrame, max_bytes: int | None, max_drop: float | None, compare: Compare | None
+) -> Choice:
     """The best of the cells that are fast enough. Raises UserError where none of them is small enough or held."""
     of_speed = [c for c in known if c.key in set(fast["key"])]
-    small = _small_enough(of_speed, max_bytes)
+    small = small_enough(of_speed, max_bytes)
     if not small:
         least = min((c.model_bytes for c in of_speed), default=None)
         why = f"; the smallest that is fast enough has {least} bytes" if least is not None else ""
         raise UserError(
             f"no timed cell is fast and small enough{why}; right: a larger limit, or more cells with analysis.latency=true"
         )
-    return _best(small, max_drop)
-
-
-def _instead(best: Choice, known: Sequence[Choice], guessed: Sequence[Choice], max_drop: float | None) -> Choice | None:
-    """What else to look at: beside a prediction the best cell; beside a cell a recipe that its prediction makes better.
-
-    Better is smaller within the limit, or a smaller drop where there is no limit, on either half of the images.
-    """
-    if best.key is None:
-        return _best(known, max_drop) if known else None
-    guessed = [c for c in guessed if c.high - c.low < c.baseline]  # a wider interval says nothing
-    if max_drop is None:
-        hopeful = [c for c in guessed if c.chosen_drop < best.chosen_drop and c.other_drop < best.other_drop]
-        return min(hopeful, key=lambda c: c.chosen_drop, default=None)
-    hopeful = [c for c in guessed if max(c.chosen_drop, c.other_drop) <= max_drop and c.model_bytes < best.model_bytes]
-    return min(hopeful, key=lambda c: c.model_bytes, default=None)
-
-
-def _best(choices: Sequence[Choice], max_drop: float | None) -> Choice:
-    within = [c for c in choices if c.within]
-    if max_drop is None or not within:
-        return min(choices, key=lambda c: (c.judged, c.model_bytes))
-    kept = [c for c in within if c.other_drop <= max_drop] or within
-    best = min(kept, key=lambda c: (c.model_bytes, c.judged))
-    return replace(best, passed=sum((c.model_bytes, c.judged) < (best.model_bytes, best.judged) for c in within))
-
-
-def _small_enough(choices: Sequence[Choice], max_bytes: int | None) -> list[Choice]:
-    return [c for c in choices if max_bytes is None or c.model_bytes <= max_bytes]
+    best = best_of(small, max_drop, compare)
+    return replace(best, runner_up=runner_up_of(best, small, max_drop, compare))
 
 
 def _was_run(guess: Choice, known: Sequence[Choice]) -> bool:

@@ -20,6 +20,8 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import one_seed, quantized
 from blip2sweep.analysis.draws import Array, Draws
 from blip2sweep.analysis.recipes import by_recipe, entries, restricted, text_of
+from blip2sweep.analysis.stopped import FINISH, of_verdicts
+from blip2sweep.console.remarks import some
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.setting import part_of
 
@@ -68,7 +70,7 @@ def pair_interaction(players: Sequence[str], v: Mapping[Subset, T], i: str, j: s
 
 
 def game(cells: pd.DataFrame, metric: str, draws: Draws | None, key: str) -> Game:
-    """The game of one cell. Raises UserError naming the cells that are missing."""
+    """The game of one cell. Raises UserError naming the cells that are missing, or whose value a verdict left unknown."""
     row = cells[cells["key"] == key].iloc[0]
     recipe, known = entries(row["recipe_json"]), by_recipe(cells)
     players = tuple(str(row["parts"]).split("+"))
@@ -81,6 +83,11 @@ def game(cells: pd.DataFrame, metric: str, draws: Draws | None, key: str) -> Gam
             f"Shapley values of {text_of(recipe)} need all {2 ** len(players)} cells; missing: {wanted}{more}"
         )
     found = cells.iloc[[p for p in positions.values() if p is not None]]
+    if (verdicts := found.loc[of_verdicts(found), "key"]).size:
+        raise UserError(
+            f"Shapley values of {text_of(recipe)} need values that are known, and {some(list(verdicts))} stopped with a "
+            f"verdict; right: the same command with {FINISH}, which finishes them"
+        )
     keys = dict(zip(positions, found["key"].astype(str), strict=True))
     values = dict(zip(positions, found[f"drop_{metric}"].astype(float), strict=True))
     sampled = None
@@ -129,8 +136,11 @@ def shapley_over_bits(cells: pd.DataFrame, metric: str, draws: Draws | None) -> 
 
 
 def additivity(cells: pd.DataFrame, metric: str, draws: Draws | None) -> pd.DataFrame:
-    """The joint drop and the sum of the parts' single drops, for every cell whose single-part cells were run."""
-    cells = quantized(cells)
+    """The joint drop and the sum of the parts' single drops, for every cell whose single-part cells were run.
+
+    Cells that stopped with a verdict are left out.
+    """
+    cells = quantized(cells[~of_verdicts(cells)])
     known = by_recipe(cells)
     rows = [r for row in cells[cells["parts"].str.contains("+", regex=False)].to_dict("records")
             if (r := _additive(cells, known, metric, draws, row))]  # fmt: skip

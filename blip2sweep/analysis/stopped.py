@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.console.remarks import many, remark
 from blip2sweep.metrics.stopping import is_verdict
 from blip2sweep.results.predictions import predictions_or_none
@@ -21,6 +22,8 @@ from blip2sweep.rows import Id
 
 STOPPED = "stopped"  # the column
 FINISH = "evaluation.stop=none"
+LEVEL_TEXT, STOPPED_TEXT = "95 %", "99.5 %"
+OF_STOPPED = f"{STOPPED_TEXT} of cells that stopped early"
 
 
 def stopped(table: pd.DataFrame) -> pd.Series:
@@ -33,12 +36,39 @@ def of_verdicts(table: pd.DataFrame) -> pd.Series:
     return _reasons(table).map(is_verdict).astype(bool)
 
 
+def stopped_at(row: Row) -> str:
+    """`stopped at 192 of 1000 images (known to ±5 %)`; empty for a whole cell."""
+    reason, seen, of = row.get(STOPPED), number(row, "images"), number(row, "images_of")
+    if not isinstance(reason, str) or not reason or seen != seen or of != of:
+        return ""
+    return f"stopped at {seen:.0f} of {many(int(of), 'image')} ({reason})"
+
+
+def level_text(table: pd.DataFrame) -> str:
+    """The level of these cells' intervals in words: `95 %`, and where some stopped that theirs is another."""
+    return (
+        LEVEL_TEXT
+        if not (own := stopped(table)).any()
+        else STOPPED_TEXT
+        if own.all()
+        else f"{LEVEL_TEXT}, {OF_STOPPED}"
+    )
+
+
+def level_marks(table: pd.DataFrame) -> dict[str, str]:
+    """{key: what stands behind an interval of the cell}: ` (99.5 %)` of a cell that stopped, else nothing."""
+    marks = np.where(stopped(table), f" ({STOPPED_TEXT})", "")
+    return dict(zip(table["key"].astype(str), marks.tolist(), strict=True))
+
+
 def verdicts_line(table: pd.DataFrame, what: str) -> str | None:
     """One line on the cells that are left out of an analysis for their verdicts; None where there is none."""
     if not (count := int(of_verdicts(table).sum())):
         return None
-    cells = "1 cell that stopped with a verdict is" if count == 1 else f"{count} cells that stopped with a verdict are"
-    return f"{cells} not used for {what}, since their values are known only as far as the verdict needed; right: the same command with {FINISH}"
+    one = count == 1
+    cells = f"{many(count, 'cell')} that stopped with a verdict {'is' if one else 'are'}"
+    values = "its value is" if one else "their values are"
+    return f"{cells} not used for {what}, since {values} known only as far as the verdict needed; right: the same command with {FINISH}"
 
 
 def _reasons(table: pd.DataFrame) -> pd.Series:

@@ -18,6 +18,7 @@ from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.recipes import Entry, calibrates, entries
 from blip2sweep.analysis.steps import DROP, SPARSITY, dropped_blocks, of_kind
+from blip2sweep.analysis.stopped import of_verdicts
 from blip2sweep.compression.step import QUANTIZE
 from blip2sweep.models.anatomy import Anatomy
 from blip2sweep.recipe.compact import kind_of
@@ -60,8 +61,9 @@ def together(cells: pd.DataFrame, metric: str, draws: Draws | None, anatomy: Ana
     cell's drop; sum: of the drops of its n pieces; excess: together − sum, with the 95 % percentile interval of the
     shared resamples. misleads: whether the interval leaves out 0; None where there is none. A step on layers is the
     same piece where it does the same to the layers that are left, calibrated on the same samples. Cells that are
-    recovered are left out. Of cells that differ in the calibration seed alone the one of the lowest seed has a row.
+    recovered, or stopped with a verdict, are left out. Of cells that differ in the calibration seed alone the one of the lowest seed has a row.
     """
+    cells = cells[~of_verdicts(cells)]
     known = [_cell(row, anatomy) for row in cells.to_dict("records")]
     known = [c for c in known if c.recipe and c.kinds <= set(ADDED)]
     chosen = set(one_seed(cells)["key"])

@@ -85,6 +85,7 @@ class Patch:
         self._before: str | None = None  # the name of the steps under the layers
         self._of_weights: str | None = None  # the same where these change weights; dropping blocks does not
         self._now: dict[str, _Layer] = {}
+        self.last: Applied | None = None  # what is in the model as `apply` left it
 
     def apply(
         self, recipe: Recipe, prepared: Mapping[str, Prepared] | None = None, made: Made | None = None
@@ -99,6 +100,7 @@ class Patch:
         then as it was loaded.
         """
         ready, others = prepared or {}, made or {}
+        self.last = None
         try:
             self._over.back()
             self._lay_under(recipe, others)
@@ -109,7 +111,8 @@ class Patch:
             raise
         layers = tuple(path for path in self._everything if path in self._now)
         changed = recipe.layers_of_further_steps | {path for path, now in self._now.items() if now.changed}
-        return Applied(self, layers, changed, written, recalled)
+        self.last = Applied(self, layers, changed, written, recalled)
+        return self.last
 
     def put(self, layers: Iterable[tuple[Linear, Scheme]], prepared: Mapping[str, Prepared]) -> int:
         """Quantize further layers. Those that are quantized already stay as they are.
@@ -121,6 +124,7 @@ class Patch:
 
     def restore(self) -> None:
         """Put the original tensors back. A second call does nothing."""
+        self.last = None
         self._over.back()
         for path in reversed(list(self._now)):
             self._take_back(path)

@@ -18,6 +18,7 @@ from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
 from blip2sweep.wire.lines import Cost, Provenance
 from blip2sweep.wire.pack import BackendChoice, CellJob, JsonObject, Settings
+from blip2sweep.wire.stopping import Stopped
 
 if TYPE_CHECKING:
     from blip2sweep.recipe import Recipe
@@ -70,6 +71,7 @@ class Answered:
     noise: SecondRun | None = None  # a baseline in half precision, at another batch size
     calibration_noise: Mapping[str, SecondRun] = field(default_factory=dict)  # by what was calibrated otherwise
     artifacts: Artifacts = field(default_factory=lambda: Artifacts())
+    stopped: Stopped | None = None  # of a cell that did not see all images
 
 
 class Backend(Protocol):
@@ -122,6 +124,16 @@ class Times(Protocol):
         ...
 
 
+class Rounds(Protocol):
+    """What a back end may have besides: it is asked for a cell in rounds, each of some of its images, so that the cell
+    may stop before it has seen all (`evaluation.stop`). Of one without, cells see all images.
+
+    ROUNDS: true where what the back end made of the model for a cell is still there in the cell's next round.
+    """
+
+    ROUNDS: bool
+
+
 class Asked(NamedTuple):
     """A cell as it is planned. requests: what its task asks of a model."""
 
@@ -147,6 +159,11 @@ def backend_class(name: str) -> type[Backend]:
         return _from_outside(name)
     module, _, attribute = BACKENDS[name].partition(":")
     return cast("type[Backend]", getattr(import_module(module), attribute))
+
+
+def in_rounds(name: str | None) -> bool:
+    """Whether a back end answers a cell in rounds of some of its images (`Rounds`); None is torch."""
+    return name is None or bool(getattr(backend_class(name), "ROUNDS", False))
 
 
 def _from_outside(name: str) -> type[Backend]:

@@ -4,7 +4,8 @@ Its answers depend on the cell alone. BLIP2SWEEP_DUMMY is JSON with its behaviou
 `raise`, `exit`, `break`, `oom`: words in the recipes of cells that take ten times as long, raise an error, end the
 process, break the device for the rest of the process, or run out of memory unless the batch is halved. `warning`: a
 text. `deaf`: cells ignore TERM, like a long call outside of Python. `untimed`: words in the recipes of cells that cannot
-be timed, and `dies_timed` of those whose timing ends the process. `timed_seconds`: for each.
+be timed, and `dies_timed` of those whose timing ends the process. `timed_seconds`: for each. `kept`: {word in a recipe:
+share of samples that are answered as the baseline answers them}.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from blip2sweep.backends.backend import Answered
-from blip2sweep.canonical import canonical_json, digest
+from blip2sweep.canonical import digest
 from blip2sweep.errors import UserError
 from blip2sweep.machine.devices import cpu_name
-from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks import PlannedTasks, TaskData
 from blip2sweep.tasks.predictions import Predictions, columns_of
 from blip2sweep.tasks.sample import Sample
 from blip2sweep.tasks.task import candidates, ranked
@@ -33,11 +34,13 @@ VERSION = 1  # of its answers
 class Dummy:
     """Answers from a hash of the cell's key and the sample's id."""
 
+    ROUNDS = True
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.behaviour = json.loads(os.environ.get("BLIP2SWEEP_DUMMY", "{}"))
         self.warning: str | None = self.behaviour.get("warning")
-        self._tasks: dict[str, TaskData] = {}
+        self.task_of = PlannedTasks()
         self.broken = False
 
     @classmethod
@@ -50,10 +53,7 @@ class Dummy:
         """Does nothing: cells share nothing."""
 
     def task(self, job: CellJob) -> TaskData:
-        name = canonical_json(job["task"])
-        if name not in self._tasks:
-            self._tasks[name] = planned_task(job["task"])
-        return self._tasks[name]
+        return self.task_of(job["task"])
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
         start = time.perf_counter()
@@ -63,8 +63,16 @@ class Dummy:
         time.sleep(slow * self.behaviour.get("seconds", 0))
         batch_size = batch_size or self.settings.get("batch_size")
         self._misbehave(job["columns"]["recipe"], batch_size)
-        records = [_record(s, job["key"], self.task(job)) for s in self.task(job).samples]
+        like = self._like(job)
+        records = [_record(s, like(s), self.task(job)) for s in self.task(job).samples]
         return Answered(Predictions.of(records), {"seconds": time.perf_counter() - start, "batch_size": batch_size})
+
+    def _like(self, job: CellJob) -> Callable[[Sample], str]:
+        """The key of the cell that a sample is answered as: the baseline for the share `kept` of samples."""
+        kept = next(
+            (share for word, share in self.behaviour.get("kept", {}).items() if word in job["columns"]["recipe"]), 0.0
+        )
+        return lambda s: job["baseline"] if int(digest([s.id, "kept"])[:6], 16) < kept * 2**24 else job["key"]
 
     # ---- latency
 

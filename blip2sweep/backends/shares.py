@@ -1,24 +1,29 @@
-"""A cell that several processes of one back end share: the job of each, and the answer of all.
+"""A cell in pieces: several processes of one back end that share it, or rounds of some of its images. The job of each
+piece, and the answer of all.
 
-Each process answers all samples of its own images, so a picture is encoded by one process alone. The identity of the
-cell does not change. Like the batch size, the division changes which samples are computed together.
+Each piece is all samples of its own images, so a picture is encoded once. The identity of the cell does not change. Like
+the batch size, the division changes which samples are computed together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from blip2sweep.backends.backend import Answered, Artifacts, SecondRun
-from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.rows import Id
+from blip2sweep.tasks import PlannedTasks
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.tasks.task import task_of
 from blip2sweep.wire.lines import Cost, Scalar
 from blip2sweep.wire.pack import CellJob, JsonObject, TaskJob
 
+Total = Callable[[Iterable[float]], float]  # `max`, of pieces at the same time, or `sum`, of one after the other
 LARGEST = ("peak_memory_bytes",)
 SMALLEST = ("batch_size", "sequence_batch_size")
 ADDED = ("oom_halvings",)
+PIECES = {"share", "places"}  # fields of a task that say which of its images a job has
 MEANS = ("gflops", "tokens_written")  # over samples: what names of columns begin with
 SPEEDS = {"images_per_second": "image_id", "samples_per_second": "id"}  # {column: what of the predictions it counts}
 
@@ -41,42 +46,60 @@ def share_of(job: CellJob, rank: int, count: int, folder: Path) -> CellJob:
     return {**job, "task": task, "share": {"rank": rank, "count": count, "folder": str(folder)}}
 
 
+def round_of(job: CellJob, first: int, end: int) -> CellJob:
+    """The job of a round: the images at these places of the sample set's random order (tasks/order.py)."""
+    task: TaskJob = {**job["task"], "places": f"{first}-{end}"}
+    return {**job, "task": task}
+
+
 def whole(job: CellJob) -> CellJob:
-    """The cell that a job has a share of."""
-    if "share" not in job["task"]:
+    """The cell that a job has a piece of."""
+    if not PIECES & job["task"].keys():
         return job
-    task = {k: v for k, v in job["task"].items() if k != "share"}
+    task = {k: v for k, v in job["task"].items() if k not in PIECES}
     return {**job, "task": task}  # type: ignore[typeddict-item]
 
 
 class Joiner:
-    """Joins answers. The samples of the last task are kept."""
+    """Joins answers."""
 
     def __init__(self) -> None:
-        self._task: tuple[TaskJob, TaskData] | None = None
+        self._of = PlannedTasks()
 
     def __call__(self, job: CellJob, answers: Sequence[Answered], count: int) -> Answered:
         """The answer of a cell. answers: of its processes in order, without those that could read none of their images.
 
         count: of all processes. Raises RuntimeError where the processes did not run the same model.
         """
-        first, ids = answers[0], [s.id for s in self._of(job["task"]).samples]
-        if len({a.layers_changed for a in answers}) > 1:
-            changed = ", ".join(str(a.layers_changed) for a in answers)
-            raise RuntimeError(f"the processes of one cell changed {changed} layers, and not the same ones")
-        predictions = Predictions.joined([a.predictions for a in answers], ids)
-        cost = joined_cost(answers) | {"processes": count}
-        unread = len(self._of(job["task"]).images) - len({*predictions.image_id})
-        cost |= {"bad_images": unread} if "bad_images" in cost else {}
-        return Answered(
-            predictions, cost, first.layers_changed, first.provenance, _second([a.noise for a in answers], ids),
-            _by_name([a.calibration_noise for a in answers], ids), Artifacts(**first.artifacts),
-        )  # fmt: skip
+        predictions_of = [s.id for s in self._of(job["task"]).samples]
+        found = _joined_answers(answers, predictions_of, max)
+        unread = len(self._of(job["task"]).images) - len({*found.predictions.image_id})
+        bad = {"bad_images": unread} if "bad_images" in found.cost else {}
+        return replace(found, cost=found.cost | {"processes": count} | bad)
 
-    def _of(self, task: TaskJob) -> TaskData:
-        if self._task is None or self._task[0] != task:
-            self._task = task, planned_task(task)
-        return self._task[1]
+    def rounds(self, job: CellJob, answers: Sequence[Answered]) -> Answered:
+        """The answer of a cell, or of what is known of it. answers: of its rounds. Raises as `__call__`."""
+        if len(answers) == 1:
+            return answers[0]
+        found = _joined_answers(answers, [s.id for s in self._of(whole(job)["task"]).samples], sum)
+        return replace(found, provenance=answers[-1].provenance)
+
+    def images(self, job: CellJob) -> int:
+        """How many images the cell has."""
+        return len(self._of(whole(job)["task"]).images)
+
+
+def _joined_answers(answers: Sequence[Answered], ids: Sequence[Id], total: Total) -> Answered:
+    """All pieces as one. total: what becomes of the seconds that the pieces took."""
+    first = answers[0]
+    if len({a.layers_changed for a in answers}) > 1:
+        changed = ", ".join(str(a.layers_changed) for a in answers)
+        raise RuntimeError(f"the pieces of one cell changed {changed} layers, and not the same ones")
+    return Answered(
+        Predictions.joined([a.predictions for a in answers], ids), joined_cost(answers, total), first.layers_changed,
+        first.provenance, _second([a.noise for a in answers], ids), _by_name([a.calibration_noise for a in answers], ids),
+        Artifacts(**first.artifacts),
+    )  # fmt: skip
 
 
 # ---- second runs
@@ -101,28 +124,30 @@ def _by_name(floors: Sequence[Mapping[str, SecondRun]], ids: Sequence[object]) -
 # ---- cost
 
 
-def joined_cost(answers: Sequence[Answered]) -> Cost:
-    """The cost of all processes together, by column.
+def joined_cost(answers: Sequence[Answered], total: Total = max) -> Cost:
+    """The cost of all pieces together, by column.
 
-    Seconds, also of the whole cell, and memory are those of the process that took most. Counts of what was known are added; shares and blocks
+    Seconds, also of the whole cell, are those of the process that took most, or the sum of rounds; memory is the most. Counts of what was known are added; shares and blocks
     for each image are averaged, and what is a mean over samples is one over all of them. Other figures are the first
     process's.
     """
     names = dict.fromkeys(name for answered in answers for name in answered.cost)
-    cost = {name: _joined(name, [a.cost[name] for a in answers if name in a.cost]) for name in names}
+    cost = {name: _joined(name, [a.cost[name] for a in answers if name in a.cost], total) for name in names}
     for name, counted in SPEEDS.items():
         if name in cost:
-            cost[name] = _speed(answers, name, counted)
+            cost[name] = _speed(answers, name, counted, total)
     return {name: _mean(answers, name) if name.startswith(MEANS) else value for name, value in cost.items()}
 
 
-def _joined(name: str, values: Sequence[Scalar]) -> Scalar:
+def _joined(name: str, values: Sequence[Scalar], total: Total) -> Scalar:
     numbers = [v for v in values if isinstance(v, int | float)]
     if name == "device":
         return ", ".join(dict.fromkeys(str(v) for v in values))
     if len(numbers) < len(values):
         return values[0]
-    if name.startswith("seconds") or name in LARGEST:
+    if name.startswith("seconds"):
+        return total(numbers)
+    if name in LARGEST:
         return max(numbers)
     if name in SMALLEST:
         return min(numbers)
@@ -137,11 +162,12 @@ def _hits(name: str, numbers: Sequence[float]) -> float:
     return sum(numbers) if counts else float(f"{sum(numbers) / len(numbers):.5g}")
 
 
-def _speed(answers: Sequence[Answered], name: str, counted: str) -> float | None:
-    """All that was computed, divided by the time of the slowest process. None where a process tells no speed."""
+def _speed(answers: Sequence[Answered], name: str, counted: str, total: Total) -> float | None:
+    """All that was computed, divided by the time of the slowest process, or of all rounds. None where a piece tells no
+    speed."""
     pairs = [(len({*getattr(a.predictions, counted)}), a.cost.get(name)) for a in answers]
     times = [n / speed for n, speed in pairs if isinstance(speed, int | float) and speed]
-    return float(f"{sum(n for n, _ in pairs) / max(times):.5g}") if len(times) == len(pairs) else None
+    return float(f"{sum(n for n, _ in pairs) / total(times):.5g}") if len(times) == len(pairs) else None
 
 
 def _mean(answers: Sequence[Answered], name: str) -> float | None:

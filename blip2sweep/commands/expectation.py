@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.dropoff import too_few
 from blip2sweep.analysis.keeps import NOT_KNOWN, OnImages, keeps, kept_of_row, kept_on
 from blip2sweep.analysis.prices import prices as prices_of
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
-from blip2sweep.analysis.recommend import Choice
 from blip2sweep.analysis.spread import LEVEL
+from blip2sweep.analysis.stopped import LEVEL_TEXT, STOPPED_TEXT
 from blip2sweep.commands.budget import Budget
 from blip2sweep.console.remarks import many
 from blip2sweep.metrics import Kept, fewest_images
@@ -73,15 +74,17 @@ def exceeded(choice: Choice, max_drop: float | None) -> list[str]:
 
 
 def keeps_lines(choice: Choice, max_drop: float | None, source: Source) -> Iterator[str]:
-    """`keeps 99 % with 95 % confidence: yes, no or not known`, of the limit that was asked for as well."""
+    """`keeps 99 % with 95 % confidence: yes, no or not known`, of the limit that was asked for as well. Of a cell that
+    stopped the confidence is 99.5 %."""
     if not choice.entries:
         return
+    level = STOPPED_TEXT if _stopped(choice.key, source) else LEVEL_TEXT
     shares = sorted({SURE, *([] if max_drop is None else [round(1 - max_drop, 6)])}, reverse=True)
     found, why = _kept(choice, source)
     for share, told in zip(shares, (f" ({why})", ""), strict=False):
         answer = keeps(found.kept, share, found.images) if found else NOT_KNOWN
         few = _few(found.images, share) if found and answer == NOT_KNOWN else ""
-        yield f"keeps {100 * share:g} % with 95 % confidence: {answer}{told}{few}"
+        yield f"keeps {100 * share:g} % with {level} confidence: {answer}{told}{few}"
 
 
 def _few(images: int, share: float) -> str:
@@ -104,8 +107,9 @@ def _kept(choice: Choice, source: Source) -> tuple[OnImages | None, str]:
         known = of_row.kept.low == of_row.kept.low
         return of_row, f"{_range(of_row.kept)}, from the drop in the table" if known else "it has no interval"
     whole = kept_on(choice.key, draws, False) if choice.held_out else None
+    of_all = "all" if not _stopped(choice.key, source) else "all its"
     images = f"the {found.images} images that did not choose it" if choice.held_out else f"the {found.images} images"
-    also = f"; {_range(whole.kept)} on all {whole.images}" if whole else ""
+    also = f"; {_range(whole.kept)} on {of_all} {whole.images}" if whole else ""
     return found, f"{_range(found.kept)} on {images}{also}"
 
 
@@ -128,9 +132,15 @@ def _level(choice: Choice, source: Source) -> str:
 
 
 def _drop_ends(key: str, choice: Choice, source: Source) -> str:
-    """The paired 95 % interval on the images that are reported."""
+    """The paired interval on the images that are reported: 95 %, or 99.5 % of a cell that stopped, which is said."""
     found = _paired(key, choice, source)
-    return f"[{found.low:.4f}, {found.high:.4f}]" if found else "without an interval (no outputs)"
+    level = f" ({STOPPED_TEXT})" if _stopped(key, source) else ""
+    return f"[{found.low:.4f}, {found.high:.4f}]{level}" if found else "without an interval (no outputs)"
+
+
+def _stopped(key: str | None, source: Source) -> bool:
+    draws = source.measured[1]
+    return draws is not None and key is not None and key in draws.seen
 
 
 def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
@@ -222,7 +232,7 @@ def unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
     if draws is None or not choice.entries:
         return []
     shown = draws.on(draws.half(False)) if choice.held_out else draws
-    n, lines = shown.images.count, []
+    n, lines = shown.count(choice.key) if choice.key is not None and choice.key in shown else shown.images.count, []
     if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
         lines.append(f"only {few} of these {n} images changed: {unseen_share(n)}")
     if max_drop and n < fewest_images(max_drop):

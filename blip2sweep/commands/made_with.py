@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
-from blip2sweep.analysis.recommend import Choice
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.console.quoting import override, yaml_text
 from blip2sweep.models.dtypes import of_part
 from blip2sweep.wire.pack import CellJob

@@ -8,9 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.held_by import HeldBy, back_end_of, format_named, holds_nothing, left_out
 from blip2sweep.analysis.recipes import calibrates
-from blip2sweep.analysis.recommend import Choice, recommend
+from blip2sweep.analysis.recommend import recommend
+from blip2sweep.analysis.stopped import FINISH, stopped_at, verdicts_line
 from blip2sweep.commands import made_with
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.expectation import (
@@ -82,14 +84,16 @@ def run_recommend(
         *over_limit(choice, drop),
         *reaches(choice, drop, source),
         *unseen(choice, drop, source),
+        *filter(None, [verdicts_line(source.cells, "predictions")]),
         *prices(choice, source, drop),
         f"wrote {path}",
         *_predicted_file(choice.instead, path, comments, source, base),
+        *_unfinished(choice, path, source, base),
     ]
     if not choice.entries:
         return [*lines, "nothing to run: it is the baseline"]
     try:
-        command = [*_context(source, choice), override("recipe_file", str(path))]
+        command = _run(source, choice, path)
     except UserError as error:
         if verify:
             raise
@@ -161,6 +165,29 @@ def _predicted_file(
     told = {k: v for k, v in comments.items() if k != "expected"}
     write_atomic(other, recipe_file(instead, told, _made_of(source, instead, base)).encode())
     return [f"wrote {other} (the prediction)"]
+
+
+def _unfinished(choice: Choice, path: Path, source: Source, base: Row) -> list[str]:
+    """That the choice, or the cell that comes next, stopped early, with the command that finishes it."""
+    lines = list[str]()
+    if choice.key and (told := stopped_at(_like(source, choice))):
+        lines.append(f"cell {choice.key} {told}: finish it before you rely on it, by the command below")
+    second = choice.runner_up
+    if second is None or not (told := stopped_at(_like(source, second))):
+        return lines
+    other = path.with_stem(f"{path.stem}-runner-up")
+    write_atomic(other, recipe_file(second, {"from": _origin(source)}, _made_of(source, second, base)).encode())
+    try:
+        how = f"finish it too: python -m blip2sweep {shlex.join(_run(source, second, other))}"
+    except UserError as error:
+        how = f"finish it too, with {FINISH} recipe_file={other}; {error}"
+    return [*lines, f"the runner-up, cell {second.key}, {told}: {how}"]
+
+
+def _run(source: Source, choice: Choice, path: Path) -> list[str]:
+    """The words that run a recipe's file as its cell was run; one that stopped early on all images."""
+    finished = [FINISH] if choice.key and stopped_at(_like(source, choice)) else []
+    return [*_context(source, choice), override("recipe_file", str(path)), *finished]
 
 
 def _origin(source: Source) -> str:

@@ -33,11 +33,13 @@ from blip2sweep.planning.sweep import asked_by_both, new_sweep
 from blip2sweep.planning.timed import Timed, check_some_timed, timed_cells
 from blip2sweep.reporting.tracking import check_tracking
 from blip2sweep.results.ledger import Ledger
+from blip2sweep.results.stopped import with_earlier
 from blip2sweep.results.sweeps import Sweep, check_name, is_forgotten, read_sweep, submissions_of
 from blip2sweep.results.unscored import not_scored, unscored
 from blip2sweep.running.status import failure_summary
 from blip2sweep.wire.lines import FailureLine
 from blip2sweep.wire.pack import JsonObject, Settings
+from blip2sweep.wire.stopping import StopRequest
 from blip2sweep.workers.signals import term_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def run_sweep(
     sweep = new_sweep(plan, command, config.get("sweep_name"), ledger)
     go_on(sweep, plan, output_dir, begun)
     with_chat = next((job.config for job in jobs if asks_of(job.config)), config)
-    told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun, plan.timed)
+    told = settings({**config, "chat": with_chat.get("chat")}, sweep.rerun, plan.timed, plan.stopping.request)
+    told = with_earlier(told, sweep.settings)
     sweep.settings, sweep.tracking = told, dict(config["tracking"])
     if code := {full: c for cell in plan.cells.values() for full, c in cell.outside.items()}:
         sweep.settings["outside"] = code
@@ -183,7 +186,7 @@ def go_on(sweep: Sweep, plan: Plan, output_dir: Path, begun: set[Path]) -> None:
         sweep.baselines = list(dict.fromkeys([*there.baselines, *sweep.baselines]))
         sweep.rerun, sweep.skipped = {**there.rerun, **sweep.rerun}, [*there.skipped, *sweep.skipped]
         sweep.single, sweep.created = False, there.created
-        sweep.scoring = asked_by_both(there, plan)
+        sweep.scoring, sweep.settings = asked_by_both(there, plan), there.settings
     begun.add(path)
 
 
@@ -200,7 +203,9 @@ def cell_overrides(command: str) -> list[str]:
     return [w for w in words if not w.startswith(("hydra", "rerun", "-", "+hydra", "output_dir"))]
 
 
-def settings(config: Config, rerun: dict[str, list[str]], timed: Timed | None = None) -> Settings:
+def settings(
+    config: Config, rerun: dict[str, list[str]], timed: Timed | None = None, stop: StopRequest | None = None
+) -> Settings:
     """The settings that workers get besides the cells."""
     told: JsonObject = {
         "batch_size": config.get("batch_size"),
@@ -213,6 +218,7 @@ def settings(config: Config, rerun: dict[str, list[str]], timed: Timed | None = 
         told["chat"] = endpoint(config["chat"])
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
     told |= {"latency": list(timed.keys)} if timed else {}
+    told |= {"stop": stop} if stop else {}
     return cast("Settings", told)
 
 

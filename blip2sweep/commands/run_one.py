@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,17 @@ def run_single(config: dict[str, Any]) -> float:
     plan.timed = timed_cells(plan, ledger, devices_here()) if times(config) else None
     key = plan.keys[0]
     assert key is not None
-    rerun = {key: sorted(ledger.attempts[key].results)} if ledger.done(key) else {}
-    told = settings(config, rerun, plan.timed)
-    _run([c.job() for c in plan.to_launch if c.key == key], told, output_dir)
-    # After the cell: by now the baseline of a sweep of our own has its own job.
-    rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
-    _run(rest, settings(config, {}, plan.timed), output_dir)
+    rerun = {key: sorted(ledger.attempts[key].results)} if key in plan.again and ledger.done(key) else {}
+    told = settings(config, rerun, plan.timed, plan.stopping.request)
+    own = partial(_run, [c.job() for c in plan.to_launch if c.key == key], told, output_dir)
+
+    def others() -> None:
+        rest = [c.job() for c in plan.todo if c.key != key and not in_hand(ledger.refresh(), c.key)]
+        _run(rest, {**told, "rerun": {}}, output_dir)
+
+    # After the cell: by now the baseline of a sweep of our own has its own job. A cell that may stop is compared with it.
+    for step in (others, own) if plan.stopping.request else (own, others):
+        step()
     _score_variants(plan.cells.values(), output_dir, ledger.refresh())
     return _main_value(output_dir, key, ledger, plan.cells[key].task.main_metric)
 

@@ -13,6 +13,7 @@ from blip2sweep.analysis.knapsack import Problem, problems
 from blip2sweep.analysis.layer_groups import layer_groups, noise
 from blip2sweep.analysis.predict import fit, predictable
 from blip2sweep.analysis.recipes import Entry, entries
+from blip2sweep.analysis.stopped import verdicts_line
 from blip2sweep.analysis.suggest import suggest
 from blip2sweep.canonical import canonical_json
 from blip2sweep.console.quoting import quoted, yaml_text
@@ -42,7 +43,8 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
         write_atomic(path, yaml_text({"targets": listed}).encode())
     texts = [f"{p}: " + "; ".join(f"{e['target']}={e['bits']}" for e in c) for p, c in zip(paths, chosen, strict=True)]
     command = shlex.join([*words, "recipe_file=" + ",".join(quoted(str(p)) for p in paths)])
-    return [*texts, f"run them: python -m blip2sweep -m {command}"]
+    left = verdicts_line(source.cells, "the fit")
+    return [*filter(None, [left]), *texts, f"run them: python -m blip2sweep -m {command}"]
 
 
 def candidates(problem: Problem, seed: int = 0) -> list[list[Entry]]:

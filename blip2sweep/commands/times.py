@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from blip2sweep.analysis.cell_row import Row, number
-from blip2sweep.analysis.recommend import Choice
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.analysis.time_limit import RATIO, devices, is_timed, left_untimed
 from blip2sweep.console.remarks import many
 from blip2sweep.reporting.source import Source

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from blip2sweep.analysis.recommend import Choice
+from blip2sweep.analysis.choice import Choice
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.rerun import command_of
 from blip2sweep.reporting.source import Source, load_source

@@ -161,6 +161,11 @@ ANALYSIS = {
     "noise_floor": M("calibrated cells again, with another seed and other arithmetic (noise_… columns)", counts=COMMAND),
     "latency": M("cells whose kernels really run are timed beside the baseline (latency_… columns)", counts=COMMAND),
 }
+EVALUATION = {
+    "stop": M("images are drawn in random order until what a cell keeps of its baseline is known, or only on which side of the tolerance it is (docs/stopping.md); none: all images", "none known verdict", counts=COMMAND),
+    "half_width": M("known: half the width of the 99.5 % interval at which a cell stops; null: 5%", right="5% or 0.05 of the baseline", counts=COMMAND),
+    "tolerance": M("verdict: what a cell may lose; null: 5%", right="5% or 0.05 of the baseline", counts=COMMAND),
+}
 RECIPE = {
     "part": M("what is compressed; none: the baseline; joined with +", "all none vision connector language", "the model's own names (blip2sweep model list)"),
     "blocks": M("which of its blocks; each: one cell a block; joined with +", "all each first middle last", "3 or 0-12"),

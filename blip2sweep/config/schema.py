@@ -152,6 +152,15 @@ class AnalysisConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """How many images a cell is evaluated on. It is not part of a cell's identity."""
+
+    stop: str | None = "none"
+    half_width: str | None = None
+    tolerance: str | None = None
+
+
+@dataclass
 class Config:
     """One cell."""
 
@@ -166,6 +175,7 @@ class Config:
     backend: BackendConfig = field(default_factory=BackendConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     part: Any = "all"
     blocks: Any = "all"
     layers: Any = "all"
@@ -205,7 +215,7 @@ GROUPS = (
 OPEN = ("per_part.", "rules.", "steps.", "model.dtype_per_part.", "backend.options.")
 # Of a whole command, not of a cell: a sweep over them would run with the first value and drop the others.
 OF_THE_COMMAND = ("output_dir", "sweep_name", "rerun", "batch_size", "data_workers", "cache", "cache_gb", "cache_memory_gb",
-                  "tracking", "analysis", *(f"chat.{key}" for key in (
+                  "tracking", "analysis", "evaluation", *(f"chat.{key}" for key in (
                       "base_url", "online", "timeout", "retries", "concurrency", "price_in", "price_out")))  # fmt: skip
 
 

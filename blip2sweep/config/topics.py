@@ -83,6 +83,7 @@ TOPICS: dict[str, Topic] = {
     "backend": Topic("what runs a cell: backend=NAME", "backend", R.BACKEND),
     "chat": Topic("the chat model of the in-context pipeline: chat=NAME", "chat", R.CHAT),
     "analysis": Topic("what is measured besides the outputs", "analysis", R.ANALYSIS),
+    "evaluation": Topic("when a cell has seen enough images", "evaluation", R.EVALUATION),
     "tracking": Topic("W&B: tracking=wandb", "tracking", R.TRACKING),
     "results": Topic("where results are, and how to come back to them", keys=R.RESULTS, text=RESULTS),
     "run": Topic("this machine: workers, batches, shared work", keys=R.RUN),

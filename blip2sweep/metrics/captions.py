@@ -67,15 +67,17 @@ class CaptionScorer:
         self._rows = self._scorers(names | ({DOMAIN_STATISTIC} if domains else set()))
         self._cache: dict[str, dict[Pair, FloatArray]] = {name: {} for name in self._rows}
 
-    def statistics(self, candidates: Sequence[str]) -> dict[str, FloatArray]:
+    def statistics(self, candidates: Sequence[str], places: Sequence[int] | None = None) -> dict[str, FloatArray]:
         """The statistics of n raw captions, in the order of the references: statistic name -> (n, k) float64.
 
-        Raises ValueError if there are not n of them, JavaError if a Java program fails.
+        places: the numbers of the samples that these captions are of, where they are not all. Raises ValueError for
+        another number of captions than samples, JavaError if a Java program fails.
         """
-        if len(candidates) != len(self._references):
-            raise ValueError(f"{len(candidates)} captions for {len(self._references)} samples; give one a sample")
+        samples = range(len(self._references)) if places is None else places
+        if len(candidates) != len(samples):
+            raise ValueError(f"{len(candidates)} captions for {len(samples)} samples; give one a sample")
         self.prepare(candidates)
-        pairs = [(index, self._tokens[caption]) for index, caption in enumerate(candidates)]
+        pairs = [(index, self._tokens[caption]) for index, caption in zip(samples, candidates, strict=True)]
         return {name: self._statistic(name, pairs) for name in self._rows}
 
     def prepare(self, captions: Sequence[str]) -> None:

@@ -41,6 +41,13 @@ class Features:
     bad: tuple[Id, ...] = ()
 
 
+def some_of(known: Features, images: Iterable[Id]) -> Features:
+    """The rows of some images, in their order. known: of these and others, all of which could be read."""
+    assert known.rows is not None
+    row, ids = {image: i for i, image in enumerate(known.ids)}, tuple(images)
+    return Features(ids, known.rows.take([row[i] for i in ids]), known.after)
+
+
 class Row:
     """One image: its id, the digest of its file, and its pixels (one row) or the reason why there are none.
 

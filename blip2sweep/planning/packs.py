@@ -151,6 +151,9 @@ def _of(jobs: Sequence[CellJob], settings: Settings) -> Settings:
     own: Settings = {**settings, "rerun": {k: v for k, v in settings.get("rerun", {}).items() if k in keys}}
     if "latency" in settings:
         own["latency"] = [k for k in settings["latency"] if k in keys]
+    if "stop" in settings:
+        images = settings["stop"]["images"]
+        own["stop"] = {**settings["stop"], "images": {k: n for k, n in images.items() if k in keys}}
     return own
 
 

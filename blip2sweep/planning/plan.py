@@ -16,6 +16,7 @@ from blip2sweep.errors import Absent, MissingExtra, UserError
 from blip2sweep.planning.cell import Cell
 from blip2sweep.planning.cell_builder import CellBuilder
 from blip2sweep.planning.scored_alike import scored_alike
+from blip2sweep.planning.stopping import Stopping, stopping_of, with_results
 from blip2sweep.planning.timed import Timed
 from blip2sweep.planning.unused import why_unused
 from blip2sweep.results.ledger import Ledger
@@ -52,6 +53,8 @@ class Plan:
     done: set[str] = field(default_factory=set)
     earlier: str | None = None  # a remark about results that an earlier version computed
     timed: Timed | None = None  # where latency is asked for
+    stopping: Stopping = field(default_factory=Stopping)  # which cells may stop before they have seen all images
+    again: set[str] = field(default_factory=set)  # computed although they are done
 
     @property
     def todo(self) -> list[Cell]:
@@ -76,14 +79,16 @@ class Plan:
         counts = [f"{many(len(self.cells), 'cell')} ({', '.join(f'{n} {what}' + 's' * (n != 1) for n, what in added)})"]
         counts += [f"{self.merged} merged as duplicates"] if self.merged else []
         counts += [f"{len(self.reasons)} skipped"] if self.reasons else []
-        counts += [f"{len(self.done)} already done"] if self.done else []
+        stopped = f" ({self.stopping.done})" if self.stopping.done else ""
+        counts += [f"{len(self.done)} already done{stopped}"] if self.done else []
         counts += [f"{len(self.todo)} to run"]
         return ", ".join([*counts, *([f"{len(self.timed.keys)} to time"] if self.timed else [])])
 
     @property
     def remarks(self) -> list[str]:
-        """The summary, which cells are timed, and what is said of results of earlier versions."""
-        return [self.summary(), *([self.timed.text()] if self.timed else []), *([self.earlier] if self.earlier else [])]
+        """The summary, which cells may stop and which are timed, and what is said of results of earlier versions."""
+        timed = [self.timed.text()] if self.timed else []
+        return [self.summary(), *self.stopping.lines, *timed, *([self.earlier] if self.earlier else [])]
 
 
 def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] = ()) -> Plan:
@@ -102,8 +107,11 @@ def make_plan(jobs: Sequence[PlannedJob], ledger: Ledger, rerun: Iterable[str] =
     _check_values(jobs, resolved)
     plan = Plan(jobs=list(jobs))
     _add_cells(plan, resolved)
-    forced = {_full_key(short, plan) for short in rerun}
-    plan.done = {k for k in plan.cells if k not in forced and ledger.done(k)}
+    plan.again = {_full_key(short, plan) for short in rerun}
+    stopping = stopping_of(plan, jobs[0].config if jobs else {}, plan.again)
+    request = dict.fromkeys(stopping.request["images"] if stopping.request else (), stopping.request)
+    plan.done = {k for k in plan.cells if k not in plan.again and ledger.done(k, request=request.get(k))}
+    plan.stopping = with_results(stopping, plan, ledger)
     plan.earlier = older(ledger.results())
     return plan
 

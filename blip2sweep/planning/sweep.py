@@ -22,7 +22,9 @@ def new_sweep(plan: Plan, command: str, name: str | None, ledger: Ledger) -> Swe
     share a name."""
     skipped = [{"overrides": " ".join(plan.jobs[i].overrides), "reason": r} for i, r in plan.reasons.items()]
     name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    rerun = {c.key: sorted(ledger.attempts[c.key].results) for c in plan.todo if ledger.done(c.key)}
+    rerun = {
+        c.key: sorted(ledger.attempts[c.key].results) for c in plan.todo if c.key in plan.again and ledger.done(c.key)
+    }
     return Sweep(name, command, time.time(), list(plan.cells), plan.baselines, skipped, plan.merged, rerun,
                  single=len(plan.jobs) <= 1, scoring=_scoring(plan.cells.values()))  # fmt: skip
 

@@ -36,7 +36,8 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
     """`{samples, cells, texts, scores, own, index, sign, queries, left_out}`; None where no cell has outputs.
 
     texts[i]: the distinct outputs of sample i. scores[i]: their values of the main metric, where it has a meaning for
-    one sample. index[c]: for cell c, the number of its text for each sample. sign: 1 where more is better. queries[c]: of
+    one sample. index[c]: for cell c, the number of its text for each sample, null of those that it
+    stopped before. sign: 1 where more is better. queries[c]: of
     a retrieval, the captions that lost their picture in cell c. left_out: the number of cells beyond MOST_CELLS; that
     many and THUMBNAILS are shared by the models of a page. A likelihood does not follow from the output: then own[c] has
     the values of cell c, and scores are empty.
@@ -50,15 +51,15 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
     first = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
     texts: list[dict[str, int]] = [{} for _ in first.id]
     scores: list[list[float | None]] = [[] for _ in first.id]
-    index, known = list[list[int]](), dict[str, list[int]]()
+    index, known = list[list[int | None]](), dict[str, list[int | None]]()
     of_text = source.draws.metric.of_output
     for key, outputs in zip(own["key"], own["predictions"], strict=True):
         if outputs not in known:
             answers = predictions_or_none(source.output_dir, stem(key, outputs))
             single: Sequence[float | None] = _single_scores(source, key) if of_text else [None] * len(first.id)
             known[outputs] = (
-                _indexed(source.readable_outputs(answers), single, texts, scores)
-                if answers and answers.id == first.id
+                _indexed(said, single, texts, scores)
+                if answers and (said := _of_samples(source.readable_outputs(answers), answers.id, first.id))
                 else []
             )
         index.append(known[outputs])
@@ -76,15 +77,25 @@ def captions(source: Source, models: int = 1) -> dict[str, object] | None:
             "own": values, "index": index, "sign": source.draws.metric.sign, "left_out": len(there) - len(own)}  # fmt: skip
 
 
+def _of_samples(outputs: Sequence[str], ids: Sequence[Id], wanted: Sequence[Id]) -> list[str | None]:
+    """The output for each of the baseline's samples, None of those that a cell that stopped has not; empty for a cell of
+    other samples."""
+    own = dict(zip(ids, outputs, strict=True))
+    return [own.get(sample) for sample in wanted] if own.keys() <= {*wanted} else []
+
+
 def _indexed(
-    outputs: Sequence[str],
+    outputs: Sequence[str | None],
     single: Sequence[float | None],
     texts: list[dict[str, int]],
     scores: list[list[float | None]],
-) -> list[int]:
+) -> list[int | None]:
     """The number of each output among the texts of its sample; new texts and their scores are appended."""
-    chosen = []
+    chosen = list[int | None]()
     for i, text in enumerate(outputs):
+        if text is None:
+            chosen.append(None)
+            continue
         if text not in texts[i]:
             texts[i][text] = len(texts[i])
             scores[i].append(single[i])
@@ -94,7 +105,7 @@ def _indexed(
 
 def _single_scores(source: Source, key: str) -> list[float | None]:
     assert source.draws is not None
-    values = source.draws.metric.each(source.draws.arrays[key])
+    values = source.draws.by_sample(key)
     return [None if np.isnan(v) else round(float(v), 3) for v in values]
 
 

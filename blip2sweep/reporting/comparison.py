@@ -19,6 +19,7 @@ from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import Sizes
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.sources import BACK_END, Sources, listed
+from blip2sweep.reporting.stopped_text import with_stopped
 
 MOST_ROWS = 400  # of the table that is there at once; the data below the figure has all
 ORDER = ("role", "setting", "width", "model")
@@ -64,6 +65,7 @@ def compare(sources: Sources) -> Comparison:
         "",
         table=_table(data, metric, kind) if len(data) else "",
     )
+    figure = with_stopped(figure, pd.concat([s.cells for s in group]))
     if len(group) > 1 and not several:
         notes.append(f"no role was compressed at one width in two {kind}s with the same setting, so no panel is drawn")
     return Comparison(figure, metric, notes)
@@ -203,7 +205,7 @@ def _line(texts: list[str]) -> str:
 
 def _cells(row: Row, sizes: Sizes, several: bool) -> list[str]:
     low, high, saved = (number(row, c) for c in ("drop_low", "drop_high", "saved_bytes"))
-    bars = "" if math.isnan(low) else f"{_percent(low)}…{_percent(high)}"
+    bars = "" if math.isnan(low) else f"{_percent(low)}…{_percent(high)}{row['level']}"
     return [str(row["role"]), *([str(row["setting"])] if several else []), f"{row['width']:g}", str(row["model"]),
             f"{number(row, 'baseline'):.3f}", _percent(number(row, "drop")), bars,
             f"{number(row, 'bits_per_weight'):.2f}", "" if math.isnan(saved) else sizes(saved)]  # fmt: skip

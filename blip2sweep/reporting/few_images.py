@@ -24,7 +24,7 @@ def unseen_notes(table: pd.DataFrame, metrics: Sequence[str]) -> Iterator[str]:
     for metric in (m for m in metrics if f"changed_{m}" in table):
         own = table[(table["part"] != "none") & table[f"changed_{metric}"].notna() & ~untrained(table)[1]]
         if len(own):
-            few, n = own[own[f"changed_{metric}"] < FEW_CHANGED], int(own["images"].min())
+            few, n = own[own[f"changed_{metric}"] < FEW_CHANGED], int(own["images"].max())  # fewer where cells stopped
             which = f"{metric}: " if len(metrics) > 1 else ""
             lines = [*_few_notes(few, metric, n, _has_widths(own)), *filter(None, [baseline_beaten(table, metric)])]
             yield from (which + line for line in lines)
@@ -37,7 +37,8 @@ def _has_widths(cells: pd.DataFrame) -> bool:
 
 def _few_notes(few: pd.DataFrame, metric: str, n: int, widths: bool) -> Iterator[str]:
     if len(few):
-        yield f"{_changed(few, f'changed_{metric}', n)}: {unseen_share(n)}"
+        seen = int(few["images"].min())
+        yield f"{_changed(few, f'changed_{metric}', seen)}: {unseen_share(seen)}"
     if widths and n < fewest_images(MARGIN):
         yield f"no width is called safe within {MARGIN:.0%}: {too_few(n, MARGIN)}"
 

@@ -29,6 +29,7 @@ from blip2sweep.reporting.prices import price_tables
 from blip2sweep.reporting.rerun import context
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.step_figures import step_figures
+from blip2sweep.reporting.stopped_text import with_stopped
 
 MOST_REFUSALS, MOST_TABLES = 3, 4
 TIME = "latency_ms_median"
@@ -43,7 +44,7 @@ def figures(source: Source) -> list[Figure]:
     if further := step_figures(source):
         made = sorted([*further, *made], key=lambda f: f.empty)
     run = _run(source)
-    return [replace(f, missing=f"{run} {f.missing}") for f in made]
+    return [replace(with_stopped(f, source.cells), missing=f"{run} {f.missing}") for f in made]
 
 
 def _run(source: Source) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from blip2sweep.analysis.recipes import part_names
+from blip2sweep.analysis.stopped import STOPPED, level_text, stopped_at
 from blip2sweep.files import write_atomic
 from blip2sweep.reporting.back_ends import origins
 from blip2sweep.reporting.boxes import box, boxed, where_to_run
@@ -178,10 +179,12 @@ def _cell_table(source: Source) -> pd.DataFrame:
     """The table of the cell browser: finished cells and their drops."""
     m = source.metric
     wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": metric_text(m).worse,
-              f"drop_{m}_low": "low", f"drop_{m}_high": "high", f"noise_seed_{m}": "noise, seed",
+              f"drop_{m}_low": "low", f"drop_{m}_high": "high", STOPPED: "stopped (low and high have 99.5 %)", f"noise_seed_{m}": "noise, seed",
               f"noise_arithmetic_{m}": "noise, arithmetic", **_further_columns(source), "bits_per_weight": "bits/weight",
               "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
-    told = source.cells[[c for c in wanted if c in source.cells]].rename(columns=wanted)
+    cells = source.cells.assign(stopped=[stopped_at(r) for r in source.cells.to_dict("records")])
+    wanted = {c: name for c, name in wanted.items() if c != STOPPED or (cells[STOPPED] != "").any()}
+    told = cells[[c for c in wanted if c in cells]].rename(columns=wanted)
     return told.assign(**{"from": found}) if any(found := origins(source.cells)) else told
 
 
@@ -240,7 +243,7 @@ def _how(source: Source) -> str:
     facts["intervals"] = (
         "none: these scores came without outputs"
         if source.draws is None
-        else "95 %, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
+        else f"{level_text(cells)}, paired, over images: Student's with Hall's transformation, compound Poisson where fewer than 30 images changed in effect; "
         "bands by max-T, B = 2000 resamples shared by all cells"
     )
     facts["note"] = embedded_note(set(cells["model"]))

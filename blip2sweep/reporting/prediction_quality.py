@@ -8,6 +8,7 @@ from blip2sweep.analysis.cells import one_seed
 from blip2sweep.analysis.knapsack import FEWEST_CELLS, problems
 from blip2sweep.analysis.layer_groups import noise
 from blip2sweep.analysis.predict import cross_validated, predictable
+from blip2sweep.analysis.stopped import verdicts_line
 from blip2sweep.errors import UserError
 from blip2sweep.reporting.metric_text import metric_text
 from blip2sweep.reporting.source import Source
@@ -35,4 +36,6 @@ def model_quality(source: Source) -> str | None:
     base = float(own.loc[own["part"] == "none", source.metric].iloc[0])
     errors = cross_validated(widths, noise(widths), own[source.metric].to_numpy(float), base, found.groups.families)
     listed = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
-    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {metric_text(source.metric).label} (5-fold): {listed}."
+    left = verdicts_line(source.cells, "it")
+    more = f" {left[0].upper()}{left[1:]}." if left else ""
+    return f"Predicting cells that were not run with {found.setting}, mean absolute error in {metric_text(source.metric).label} (5-fold): {listed}.{more}"

@@ -17,6 +17,7 @@ from blip2sweep.analysis.main_metric import main_metric
 from blip2sweep.analysis.models import models_of, of_model
 from blip2sweep.analysis.prices import ALONE, HERE, LADDER, prices, states
 from blip2sweep.analysis.recipes import entries, overrides_of
+from blip2sweep.analysis.stopped import level_text
 from blip2sweep.console.printing import one_line
 from blip2sweep.errors import UserError
 from blip2sweep.recipe.setting import part_of
@@ -64,7 +65,7 @@ def _table(
     head = (
         "part",
         "bits",
-        f"{metric.label} {'lost' if metric.higher_is_better else 'risen'} [95 %]",
+        f"{metric.label} {'lost' if metric.higher_is_better else 'risen'} [{level_text(cells[cells['key'].isin([*run['key'], *run['beside']])])}]",
         "saved",
         f"per {sizes(sizes.per)}",
     )

@@ -10,6 +10,7 @@ from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.cells import rounded
 from blip2sweep.analysis.main_metric import by_other_rules, metric_of, metrics_of
 from blip2sweep.analysis.steps import with_kept
+from blip2sweep.analysis.stopped import STOPPED_TEXT, stopped
 from blip2sweep.recipe.part_bits import part_columns
 from blip2sweep.reporting.back_ends import back_end_names, origins
 from blip2sweep.reporting.part_roles import by_role, names_differ, part_texts
@@ -53,6 +54,13 @@ def short_table(table: pd.DataFrame, digits: int = DIGITS) -> pd.DataFrame:
         out["drop"], out["95 % interval"] = zip(
             *[_drop(row, metrics, digits) for row in table.to_dict("records")], strict=True
         )
+    if (early := stopped(table)).any():
+        out["images"] = [_images(row) for row in table.to_dict("records")]
+        out["stopped"] = table["stopped"].where(early, "")
+        if metrics:
+            of_interval = out["95 % interval"]
+            out["95 % interval"] = of_interval.where(~early | (of_interval == ""), of_interval + f" ({STOPPED_TEXT})")
+    if metrics:
         beside = [number(row, f"torch_{metric_of(row, metrics)}") for row in table.to_dict("records")]
         if not all(map(math.isnan, beside)):
             out["in torch"] = [number_text(v, digits) for v in beside]
@@ -89,6 +97,12 @@ def _drop(row: Row, metrics: list[str], digits: int) -> tuple[str, str]:
     if row["part"] == "none" or math.isnan(low):
         return "–" if row["part"] == "none" else "", ""
     return number_text(number(row, f"drop_{metric}"), digits), f"{number_text(low, digits)}…{number_text(high, digits)}"
+
+
+def _images(row: Row) -> str:
+    """`192 of 1000` of a cell that stopped."""
+    seen, of = number(row, "images"), number(row, "images_of")
+    return "" if math.isnan(seen) else f"{seen:.0f}" if not seen < of else f"{seen:.0f} of {of:.0f}"
 
 
 def _to_control(row: Row, metrics: list[str], digits: int) -> tuple[str, str] | None:

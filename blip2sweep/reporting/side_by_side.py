@@ -13,8 +13,9 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.models import UNKNOWN, by_role, grounds, role_rank
-from blip2sweep.analysis.paired import paired_interval
+from blip2sweep.analysis.paired import paired_difference
 from blip2sweep.analysis.recipes import part_names
+from blip2sweep.analysis.stopped import LEVEL_TEXT, level_text
 from blip2sweep.errors import UserError
 from blip2sweep.models.part import ROLES
 from blip2sweep.reporting.comparison import Comparison
@@ -22,6 +23,7 @@ from blip2sweep.reporting.figure import Figure, roles_of
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.pair import Pair
 from blip2sweep.reporting.source import Source
+from blip2sweep.reporting.stopped_text import with_stopped
 
 DIFFERING = ("model", "dtype", "stored", "backend", "generation", "weights")
 MOST_ROWS, MOST_LETTERS = 400, 60
@@ -40,6 +42,7 @@ def side_by_side(pair: Pair) -> Comparison:
     known = _with_differences(pair, matched) if pair.paired else matched
     data = pd.concat([_one_side(matched, pair.names[i], i) for i in (0, 1)], ignore_index=True)
     figure = Figure("models", pair.title, _caption(metric), data, "", table=_table(known, pair.names, metric))
+    figure = with_stopped(figure, pd.concat([s.cells for s in pair.models]))
     return Comparison(figure, metric, list(_notes(pair, known, metric)))
 
 
@@ -101,14 +104,18 @@ def _with_differences(pair: Pair, matched: pd.DataFrame) -> pd.DataFrame:
     """With `difference, low, high`: the drop of the second minus that of the first, paired by image, in the metric."""
     draws, sign = _both(pair), 1 if metric_text(pair.models[0].metric).higher_is_better else -1
     value = sign * (matched["value_0"] - matched["value_1"])
-    ends = [paired_interval(draws, b, a) for a, b in zip(matched["key_0"], matched["key_1"], strict=True)]
-    return matched.assign(difference=value, low=[e[0] for e in ends], high=[e[1] for e in ends])
+    pairs = zip(matched["key_0"], matched["key_1"], value, strict=True)
+    told = [paired_difference(draws, b, a, v) for a, b, v in pairs]
+    found = pd.DataFrame(told, index=matched.index, columns=["value", "low", "high"])
+    return matched.assign(difference=found["value"], low=found["low"], high=found["high"])
 
 
 def _both(pair: Pair) -> Draws | None:
     """The draws of the cells of both, whose baseline is one; without resamples."""
     one, other = (s.draws for s in pair.models)
-    return replace(one, arrays={**one.arrays, **other.arrays}, resampled={}) if one and other else None
+    if not (one and other):
+        return None
+    return replace(one, arrays={**one.arrays, **other.arrays}, resampled={}, seen={**one.seen, **other.seen})
 
 
 # ---- words
@@ -126,10 +133,11 @@ def _notes(pair: Pair, known: pd.DataFrame, metric: MetricText) -> Iterator[str]
     one, other = pair.names
     if "difference" in known:
         own = known[known["key_0"] != known["key_1"]].dropna(subset=["low"])
+        both = pd.concat([s.cells for s in pair.models])
         less, more = int((own["high"] < 0).sum()), int((own["low"] > 0).sum())
         yield (
             f"of {len(own)} pairs of different cells at the same parts and width {other} loses significantly less {metric.label} than {one} in "
-            f"{less}, more in {more}, and in {len(own) - less - more} the two are not told apart (95 % each, paired by image)"
+            f"{less}, more in {more}, and in {len(own) - less - more} the two are not told apart ({level_text(both)} each, paired by image)"
         )
         if same := int((known["key_0"] == known["key_1"]).sum()):
             yield f"{same} pairs are one and the same cell, which both sweeps asked for"
@@ -151,7 +159,7 @@ def _value(source: Source, column: str) -> str | None:
 
 def _table(known: pd.DataFrame, names: list[str], metric: MetricText) -> str:
     """Parts × bits as HTML: what each loses, and their difference where it is tested."""
-    more = [f"{names[1]} − {names[0]}, {metric.label} lost [95 %]"] if "difference" in known else []
+    more = [f"{names[1]} − {names[0]}, {metric.label} lost [{LEVEL_TEXT}]"] if "difference" in known else []
     sides = [
         f"{name}: {what}" for name in names for what in ("method", f"{metric.worse}, % of its baseline", "bits/weight")
     ]
@@ -169,12 +177,15 @@ def _table(known: pd.DataFrame, names: list[str], metric: MetricText) -> str:
 def _cells(row: Row) -> list[str]:
     texts = [str(row["role"]), f"{row['width']:g}"]
     for i in (0, 1):
-        lost = _with_ends(1, *(number(row, f"drop{end}_{i}") for end in ("", "_low", "_high")))
+        lost = _with_ends(1, *(number(row, f"drop{end}_{i}") for end in ("", "_low", "_high"))) + row[f"level_{i}"]
         texts += [str(row[f"setting_{i}"]), lost, f"{number(row, f'bits_per_weight_{i}'):.2f}"]
     if "difference" in row:
         same = row["key_0"] == row["key_1"]
         texts.append(
-            "the same cell" if same else _with_ends(3, *(number(row, c) for c in ("difference", "low", "high")))
+            "the same cell"
+            if same
+            else _with_ends(3, *(number(row, c) for c in ("difference", "low", "high")))
+            + (row["level_0"] or row["level_1"])
         )
     return texts
 

@@ -10,11 +10,13 @@ import pandas as pd
 from blip2sweep.analysis.main_metric import main_metric, metrics_of
 from blip2sweep.analysis.models import models_of
 from blip2sweep.analysis.steps import untrained
+from blip2sweep.analysis.stopped import level_text
 from blip2sweep.console.printing import one_line
 from blip2sweep.metrics import METRICS
 from blip2sweep.recipe.trained import OFF_GRID
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.few_images import unseen_notes
+from blip2sweep.reporting.stopped_text import stopped_notes
 from blip2sweep.reporting.table_baselines import without_baseline
 from blip2sweep.results.schema import known
 
@@ -30,7 +32,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     ends = [f"drop_{m}_low" for m in metrics_of(table)]
     bounded = any(table[e].notna().any() for e in ends if e in table)
     why = "without a baseline there is no drop" if len(without_baseline(table)) else "there are no outputs"
-    how = "95 %, paired, images as a sample" if bounded else f"none, for {why}"
+    how = f"{level_text(table)}, paired, images as a sample" if bounded else f"none, for {why}"
     scored = f"drop: {_drop_formula(table)}, positive is worse; interval: {how}"
     names, lines = models_of(table), [scored if metrics_of(table) else NOT_SCORED]
     own = (
@@ -78,7 +80,7 @@ def _notes_of(table: pd.DataFrame) -> list[str]:
             f"noise: what another calibration seed / other arithmetic of the calibration alone changes, which no interval "
             f"holds; at most {rates[0]} / {rates[1]} of outputs"
         )
-    return [*lines, *_latency_notes(table), *unseen_notes(table, metrics_of(table))]
+    return [*lines, *stopped_notes(table), *_latency_notes(table), *unseen_notes(table, metrics_of(table))]
 
 
 def _latency_notes(table: pd.DataFrame) -> list[str]:

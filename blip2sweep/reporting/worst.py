@@ -22,8 +22,8 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
     own = source.cells[source.cells["key"].isin(list(draws.arrays)) & (source.cells["part"] != "none")]
     base = source.cells[source.cells["key"] == draws.baseline].iloc[0]
     before = read_predictions(source.output_dir, stem(base["key"], base["predictions"]))
-    level = draws.metric.each(draws.arrays[draws.baseline])
-    lost = {k: draws.metric.drop(level, draws.metric.each(draws.arrays[k])) for k in own["key"]}
+    level = draws.by_sample(draws.baseline)
+    lost = {k: draws.metric.drop(level, draws.by_sample(k)) for k in own["key"]}
     worst = {key: np.argsort(-np.nan_to_num(d))[:per_cell] for key, d in lost.items()}
     found = [(float(lost[key][i]), key, int(i)) for key, rows in worst.items() for i in rows if lost[key][i] > 0]
     by_key = {r["key"]: r for r in own.to_dict("records")}
@@ -32,6 +32,7 @@ def worst_samples(source: Source, most: int = 100, per_cell: int = 3) -> pd.Data
         after = predictions_or_none(source.output_dir, stem(key, by_key[key]["predictions"]))
         if after is None:
             continue
-        was, now = source.readable_outputs(before)[i], source.readable_outputs(after)[i]
+        place = i if after.id == before.id else after.id.index(before.id[i])  # of a cell that stopped
+        was, now = source.readable_outputs(before)[i], source.readable_outputs(after)[place]
         listed.append([by_key[key]["recipe"], before.image_id[i], before.id[i], was, now, drop, key])
     return pd.DataFrame(listed, columns=COLUMNS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypedDict
 
+from blip2sweep.results.stopped import images_of
 from blip2sweep.wire.lines import (
     WAITING,
     CellLine,
@@ -173,9 +174,13 @@ class Attempts:
 def newest(results: Mapping[str, ResultLine]) -> tuple[str, list[str]]:
     """The attempt whose result counts, and all that could count where there are several.
 
-    A result names the results it replaces. Of two results that do not know each other, the one with the larger id
+    One that has more images counts before one that stopped earlier, whatever was written last. Otherwise a result names
+    the results it replaces. Of two results that do not know each other, the one with the larger id
     counts. Lines of earlier versions name nothing: they come before all others, in the order of their times.
     """
+    if len(results) > 1 and len({images_of(r) for r in results.values()}) > 1:
+        most = max(map(images_of, results.values()))
+        return newest({a: r for a, r in results.items() if images_of(r) == most})
     replaced = {a for attempt, r in results.items() for a in r.get("replaces", ()) if a != attempt}
     heads = [a for a in results if a not in replaced] or list(results)
     with_links = [a for a in heads if "replaces" in results[a]]

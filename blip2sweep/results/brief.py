@@ -18,6 +18,7 @@ HEAD = re.compile(
 )
 FILES = re.compile(rb'"predictions":(?:null|"([^"\\]*)")(?:,"files":(\{[^{}]*\}))?')
 KNOWN = re.compile(rb',("replaces":\[[^\[\]]*\],"starts":\[[^\[\]]*\])')
+STOPPED = re.compile(rb'"stopped":(\{[^{}]*\})')
 SEMANTICS = re.compile(rb'"semantics":(\d+)')
 HALF = re.compile(rb'"(?:dtype|stored)":"[^"]*float16')
 
@@ -30,6 +31,8 @@ def brief(head: re.Match[bytes], line: bytes) -> StartLine | ResultLine:
         record["files"] = files[2]
         if known := KNOWN.match(line, files.end()):
             record |= orjson.loads(b"{" + known[1] + b"}")
+        if stopped := STOPPED.search(line, files.end()):
+            record["stopped"] = orjson.loads(stopped[1])
         record["half"] = HALF.search(line, files.end()) is not None
         record["semantics"] = int(found[1]) if (found := SEMANTICS.search(line, files.end())) else None
     known_fields: StartLine | ResultLine = record

@@ -22,12 +22,15 @@ from blip2sweep.results.committed import discard_lost
 from blip2sweep.results.journal import OPENED, Journal
 from blip2sweep.results.lines import number_of, parse, parse_old
 from blip2sweep.results.progress import JournalRead
+from blip2sweep.results.stopped import is_unfinished
 from blip2sweep.wire.lines import Line, ResultLine, WorkerLine, line_of
+from blip2sweep.wire.stopping import StopRequest
 
 __all__ = ["FAILURES", "Attempts", "Journal", "Ledger", "attempt_id", "no_garbage"]
 
 FAILURES = ("oom", "timeout", "preempted", "disk_full", "bad_config", "chat", "crash", "lost")
 PARTIAL = "the numbers may be incomplete"
+ANY: StopRequest = {"stop": "verdict", "margin": 1.0, "images": {}}  # stands for no question at all
 
 
 @contextlib.contextmanager
@@ -209,9 +212,12 @@ class Ledger:
             remark(f"{many(len(rivals), 'cell')} with results that do not know each other, computed at once or merged; the "
                    f"larger attempt id counts: {some(rivals)}")  # fmt: skip
 
-    def done(self, key: str, not_counting: Collection[str] = ()) -> bool:
-        """Whether a result is committed for the key. not_counting: attempts whose results are ignored."""
-        return key in self.attempts and bool(self.attempts[key].results.difference(not_counting))
+    def done(self, key: str, not_counting: Collection[str] = (), request: StopRequest | None = ANY) -> bool:
+        """Whether a result is committed for the key. not_counting: attempts whose results are ignored. request: who asks
+        for what a stopped result may have; None for all images. By default any result counts."""
+        if key not in self.attempts or not self.attempts[key].results.difference(not_counting):
+            return False
+        return request is ANY or not is_unfinished(self.attempts[key].result, request)
 
     def results(self) -> list[ResultLine]:
         """The result that counts, of every key that has one."""

@@ -19,6 +19,7 @@ from blip2sweep.files import read_json, write_json
 from blip2sweep.machine.processes import born, user
 from blip2sweep.results.forgotten import forgotten_sweeps
 from blip2sweep.results.ledger import Attempts, Ledger
+from blip2sweep.results.stopped import asked
 from blip2sweep.wire.launcher import Launcher
 from blip2sweep.wire.lines import FailureLine
 from blip2sweep.wire.pack import JsonObject, Settings
@@ -117,8 +118,8 @@ class Sweep:
         return [s.run for s in self.submissions]
 
     def done(self, ledger: Ledger, key: str) -> bool:
-        """Whether the ledger has a result that counts for this sweep."""
-        return ledger.done(key, self.rerun.get(key, ()))
+        """Whether the ledger has a result that counts for this sweep, of as many images as it asks for."""
+        return ledger.done(key, self.rerun.get(key, ()), asked(self.settings, key))
 
     def failures(self, attempts: Attempts) -> list[FailureLine]:
         """Failures of this sweep's launches. Another package's launcher has no run ids, so that only the last failure

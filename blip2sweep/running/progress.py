@@ -52,7 +52,8 @@ def _follow(output_dir: Path, sweep: Sweep, read_queue: ReadQueue | None, ledger
         while True:
             status = sweep_status(output_dir, sweep, ledger, now(), packs)
             done, failed = status.counts["done"], status.counts["failed"]
-            bar.update(done + failed, f"cells ({failed} failed)" if failed else "cells")
+            told = "; ".join([*([f"{failed} failed"] if failed else []), *([status.stopped] if status.stopped else [])])
+            bar.update(done + failed, f"cells ({told})" if told else "cells")
             all_done = done == len(sweep.keys) and scored(output_dir, sweep)
             if all_done and not (left := left_to_time(ledger, sweep)):
                 return status

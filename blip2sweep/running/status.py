@@ -17,6 +17,7 @@ from blip2sweep.planning.packs import pack_path
 from blip2sweep.recipe.semantics import semantics
 from blip2sweep.results.latency import not_timed, untimed
 from blip2sweep.results.ledger import PARTIAL, Attempts, Ledger
+from blip2sweep.results.stopped import told
 from blip2sweep.results.sweeps import Sweep, find_sweep
 from blip2sweep.results.table import older
 from blip2sweep.results.unscored import not_scored, unscored
@@ -31,11 +32,12 @@ STATES = ("done", "running", "queued", WAITING, "lost", "failed")
 @dataclass
 class Status:
     """states: {key: one of STATES}. failures: {key: its last failure}, for failed cells and for cells that may be tried
-    again."""
+    again. stopped: how many of the done cells did not see all images, in words."""
 
     states: dict[str, str]
     failures: dict[str, FailureLine]
     queue: QueueState
+    stopped: str = ""
 
     def keys(self, *states: str) -> list[str]:
         """The keys of cells in one of these states."""
@@ -52,10 +54,12 @@ class Status:
         return not self.keys("running", "queued") or not self.queue
 
     def summary(self, unscored: int = 0) -> str:
-        """`12 cells: 3 done (1 not scored), 1 running, …`."""
+        """`12 cells: 3 done (2 stopped, after 18 % of their images; 1 not scored), 1 running, …`."""
         counts = {s: f"{self.counts[s]} {s}" for s in STATES if self.counts[s]}
-        if unscored and "done" in counts:
-            counts["done"] += f" ({unscored} not scored{' yet' if self.queue.packs else ''})"
+        more = [self.stopped] if self.stopped else []
+        more += [f"{unscored} not scored{' yet' if self.queue.packs else ''}"] if unscored else []
+        if more and "done" in counts:
+            counts["done"] += f" ({'; '.join(more)})"
         return f"{many(len(self.states), 'cell')}: " + ", ".join(counts.values())
 
 
@@ -77,7 +81,8 @@ def sweep_status(
         states[key] = "done" if sweep.done(ledger, key) else _state(attempts, failed, sweep, queue, in_packs.get(key))
         if failed and states[key] != "done":
             failures[key] = failed[-1]
-    return Status(states, failures, queue)
+    results = (ledger.attempts[k].result for k, state in states.items() if state == "done")
+    return Status(states, failures, queue, told(r for r in results if r))
 
 
 def _state(
@@ -212,13 +217,9 @@ def pace(sweep: Sweep, ledger: Ledger, status: Status) -> list[str]:
 
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.5 h`."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def advice(sweep: Sweep, status: Status) -> list[str]:

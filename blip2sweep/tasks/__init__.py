@@ -7,17 +7,28 @@ from dataclasses import replace
 from typing import Any
 
 from blip2sweep import outside
+from blip2sweep.canonical import canonical_json
 from blip2sweep.errors import UserError
 from blip2sweep.files import local_path
 from blip2sweep.rows import without_gc
 from blip2sweep.tasks.existence import some_may_lack
 from blip2sweep.tasks.generation import Generation, resolve_generation
+from blip2sweep.tasks.order import order_of
 from blip2sweep.tasks.rounds import of_round
 from blip2sweep.tasks.sample import Sample, TaskData, fingerprint
 from blip2sweep.tasks.settings import named_main_metric, task_settings
 from blip2sweep.tasks.task import format_of, task_of
 
-__all__ = ["Generation", "Sample", "TaskData", "load_task", "planned_task", "resolve_generation", "with_scoring"]
+__all__ = [
+    "Generation",
+    "PlannedTasks",
+    "Sample",
+    "TaskData",
+    "load_task",
+    "planned_task",
+    "resolve_generation",
+    "with_scoring",
+]
 
 
 def load_task(config: Mapping[str, Any]) -> TaskData:
@@ -51,7 +62,7 @@ def with_scoring(data: TaskData, config: Mapping[str, object]) -> TaskData:
 
 def planned_task(config: Mapping[str, Any]) -> TaskData:
     """The samples of a task as a job carries it, with `planned`: their fingerprint and the digest of the images'
-    content. Of a job that has a `share`, those of that share.
+    content. Of a job that has `places` or a `share`, those of these images.
 
     Raises UserError where the samples, or the code from outside that reads them, have changed since.
     """
@@ -65,10 +76,37 @@ def planned_task(config: Mapping[str, Any]) -> TaskData:
             f"task {found.name}: its annotations in {config['data_dir']} changed since it was planned; right: the same "
             f"command again, which plans them as they are now"
         )
-    whole = replace(found, planned=planned["images"])
+    return _part(replace(found, planned=planned["images"]), config)
+
+
+def _part(whole: TaskData, config: Mapping[str, Any]) -> TaskData:
+    """The samples of a job's round, of its places in the random order, and of its share."""
     if "round" in config:
         whole = of_round(whole, config["round"])
-    if "share" not in config:
-        return whole
-    rank, count = (int(x) for x in config["share"].split("/"))
-    return whole.share(rank, count)
+    if "places" in config:
+        first, end = (int(x) for x in config["places"].split("-"))
+        drawn = {*order_of(whole.fingerprint, [*whole.images])[first:end]}
+        whole = whole.part([s for s in whole.samples if s.image_id in drawn])
+    if "share" in config:
+        rank, count = (int(x) for x in config["share"].split("/"))
+        whole = whole.share(rank, count)
+    return whole
+
+
+class PlannedTasks:
+    """`planned_task` of jobs, each read once. What has some of the images of a task is made of what was read of all."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, TaskData] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> TaskData:
+        name = canonical_json(config)
+        if name not in self._known:
+            self._known[name] = self._made(config)
+        return self._known[name]
+
+    def _made(self, config: Mapping[str, Any]) -> TaskData:
+        if "places" not in config:
+            return planned_task(config)
+        all_images = {k: v for k, v in config.items() if k not in ("places", "share")}
+        return _part(self(all_images), {k: config[k] for k in ("places", "share") if k in config})

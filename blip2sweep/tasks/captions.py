@@ -66,8 +66,9 @@ def metrics() -> Sequence[Metric]:
 class Scorer:
     """Scores captions. References are tokenised once a tokenizer, and one METEOR process serves all cells."""
 
-    def __init__(self, data: TaskData) -> None:
-        self.samples, self.variants = data.samples, data.variants
+    def __init__(self, data: TaskData, metrics: Sequence[str] = CAPTION_METRICS) -> None:
+        self.samples, self.variants, self.metrics = data.samples, data.variants, metrics
+        self.skips = data.on_bad_image == "skip"
         self._of_some: dict[tuple[Id, ...], Scorers] = {}
 
     @cached_property
@@ -85,13 +86,14 @@ class Scorer:
             own.prepare(texts)
 
     def statistics(self, predictions: Predictions) -> dict[str, FloatArray]:
-        found = ((suffix, own.statistics(predictions.outputs)) for suffix, own in self._of(predictions).items())
+        scorers, places = self._of(predictions), self._places(predictions)
+        found = ((suffix, own.statistics(predictions.outputs, places)) for suffix, own in scorers.items())
         return {name + suffix: array for suffix, arrays in found for name, array in arrays.items()}
 
     def _of(self, predictions: Predictions) -> Scorers:
         """The scorers of all samples. Where samples were skipped, scorers of the others, because document frequencies
-        belong to the scored set."""
-        if len(predictions.id) == len(self.samples):
+        belong to the scored set. A cell that stopped early belongs to the set of all."""
+        if len(predictions.id) == len(self.samples) or not self.skips:
             return self._all
         ids = tuple(predictions.id)
         if ids not in self._of_some:
@@ -99,10 +101,18 @@ class Scorer:
             self._of_some = {ids: self._scorers([chosen[i] for i in ids])}  # cells skip the same samples
         return self._of_some[ids]
 
+    def _places(self, predictions: Predictions) -> list[int] | None:
+        """Where the samples of a cell that stopped early stand among all; None for any other."""
+        if len(predictions.id) == len(self.samples) or self.skips:
+            return None
+        place = {s.id: i for i, s in enumerate(self.samples)}
+        return [place[i] for i in predictions.id]
+
     def _scorers(self, samples: Sequence[Sample]) -> Scorers:
         references, domains = [s.references for s in samples], _domains(samples)
         return {
-            v.suffix: CaptionScorer(references, tokenizer=v.values["tokenizer"], domains=domains) for v in self.variants
+            v.suffix: CaptionScorer(references, self.metrics, tokenizer=v.values["tokenizer"], domains=domains)
+            for v in self.variants
         }
 
 
@@ -113,3 +123,8 @@ def _domains(samples: Sequence[Sample]) -> list[str]:
 
 def scorer(data: TaskData) -> Scorer:
     return Scorer(data)
+
+
+def quick_scorer(data: TaskData) -> Scorer:
+    """CIDEr alone: METEOR takes seconds, and is known of all images alone."""
+    return Scorer(data, ["cider"])

@@ -108,7 +108,8 @@ class Task(Protocol):
     `resolved_settings(settings, samples)`: those of `IDENTITY` as the key has them; `candidates(data)`: what `match`
     compares with; `readable(data, predictions)`: outputs as people read them; `scorer_versions(data)`, {statistic:
     version}: of what is installed beside this package and changes a score; `check_installed(data)`: raises UserError
-    where that is not here, before anything runs.
+    where that is not here, before anything runs; `quick_scorer(data)`: a scorer of the metrics that cells stop on, where
+    `scorer` takes long for others.
     """
 
     REQUESTS: tuple[RequestType, ...]  # what a back end is asked of each sample

@@ -9,6 +9,7 @@ from blip2sweep.errors import UserError
 from blip2sweep.wire.chat import ChatJob, Endpoint
 from blip2sweep.wire.model_section import ModelSection
 from blip2sweep.wire.recovery import RecoveryJob
+from blip2sweep.wire.stopping import StopRequest
 
 JsonObject = dict[str, object]  # an object whose reader knows its fields, such as a composed section of the config
 
@@ -50,6 +51,7 @@ class TaskJob(TypedDict):
     nll_references: int
     planned: NotRequired[PlannedTask]
     share: NotRequired[str]  # `rank/count`: of the images, of a process that shares the cell with others
+    places: NotRequired[str]  # never on disk: `64-96`, of the images by the sample set's random order (tasks/order.py)
     variant: NotRequired[str]  # of the in-context pipeline, which says how replies are read
     round: NotRequired[RoundJob]  # never on disk: what a worker's back end is asked
 
@@ -149,6 +151,7 @@ class Settings(TypedDict, total=False):
     propagation: bool
     noise_floor: bool
     latency: list[str]  # keys of the cells to time
+    stop: StopRequest  # cells that may stop before they have seen all images
     backend: BackendChoice  # of all cells in the pack; torch when absent
     processes: int  # that share each cell; 1 when absent
     chat: Endpoint  # where cells with a chat model send their requests

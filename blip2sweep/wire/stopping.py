@@ -1,8 +1,12 @@
-"""What a result line says of a cell that stopped before it had seen all images."""
+"""Cells that stop before they have seen all images: what workers are asked, what a result line says, and the messages
+between a worker and the process that looks at its cells."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from blip2sweep.wire.pack import TaskJob
 
 
 class Stopped(TypedDict):
@@ -14,3 +18,35 @@ class Stopped(TypedDict):
     reason: str
     stop: str
     margin: float
+
+
+class StopRequest(TypedDict):
+    """What a sweep asks of some of its cells: to stop by a rule. images: {key: images of its sample set} of the cells
+    that may; all others see all images."""
+
+    stop: Literal["known", "verdict"]
+    margin: float
+    images: dict[str, int]
+
+
+class WarmLook(TypedDict):
+    """Read a task's references before there is a cell to look at."""
+
+    task: TaskJob
+
+
+class LookRequest(WarmLook):
+    """Compare what is known of a cell with its baseline on the same images. predictions: the columns of the cell's.
+    baseline: the name of the predictions of its baseline, which has all images. stop, margin: the rule."""
+
+    predictions: dict[str, list[object]]
+    baseline: str
+    stop: Literal["known", "verdict"]
+    margin: float
+
+
+class LookAnswer(TypedDict):
+    """reason: why the cell may stop; None where it has to go on. error: why that is not known, in one line."""
+
+    reason: str | None
+    error: str | None

@@ -63,7 +63,7 @@ class Processes:
 
     def __call__(self, job: CellJob, batch_size: int | None = None) -> Answered:
         """Run one cell. Raises what its share in this process raised, and ProcessFailed where another process failed."""
-        if not is_divisible(job):
+        if not self._divides(job):
             return self.own(job, batch_size)
         with self._running(job) as folder:
             shares = self._shares(job, folder)
@@ -83,9 +83,14 @@ class Processes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _shares(self, job: CellJob, folder: Path) -> list[CellJob]:
-        if not is_divisible(job):
+        if not self._divides(job):
             return [job]
         return [share_of(job, rank, self.count, folder) for rank in range(self.count)]
+
+    def _divides(self, job: CellJob) -> bool:
+        """Whether a job is divided: a round may have fewer images than there are processes."""
+        first, _, end = job["task"].get("places", "").partition("-")
+        return is_divisible(job) and (not end or int(end) - int(first) >= self.count)
 
     @contextlib.contextmanager
     def _running(self, job: CellJob) -> Iterator[Path]:

@@ -83,7 +83,8 @@ def run_cell(
             raise DeviceBroken from error
         return None
     commit(job, common, answered, files, journal, ledger)
-    say(job["key"], f"done in {time.monotonic() - start:.1f} s")
+    early = f"stopped at {s['images']} of {s['of']} images, {s['reason']}: " if (s := answered.stopped) else ""
+    say(job["key"], f"{early}done in {time.monotonic() - start:.1f} s")
     return name
 
 
@@ -127,6 +128,7 @@ def commit(
         predictions=answered.predictions.hash,
         files=files,
         **known,
+        **({"stopped": answered.stopped} if answered.stopped else {}),
         columns=columns(job),
         **({"noise": answered.noise.summary} if answered.noise else {}),
         layers_changed=answered.layers_changed,

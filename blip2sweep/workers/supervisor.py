@@ -18,7 +18,8 @@ from blip2sweep.workers.death import crash, remove_temporary
 from blip2sweep.workers.requeue import count_timeouts, requeue_count
 from blip2sweep.workers.run_cell import OUT_OF_TIME, columns
 from blip2sweep.workers.signals import had_whole_wall_time
-from blip2sweep.workers.worker import BROKEN, CELL_FAILED, STOPPED, worker_name
+from blip2sweep.workers.telling import worker_name
+from blip2sweep.workers.worker import BROKEN, CELL_FAILED, STOPPED
 
 STUCK_SECONDS = 10.0  # after TERM; native code that does not return to Python handles no signal
 LOST: WorkerFailure = {

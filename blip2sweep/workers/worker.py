@@ -28,15 +28,16 @@ from blip2sweep.machine.processes import settle_user
 from blip2sweep.planning.packs import read_pack, share
 from blip2sweep.results.ledger import Attempts, Journal, Ledger
 from blip2sweep.results.predictions import stem
+from blip2sweep.results.stopped import asked
 from blip2sweep.results.unscored import is_scored
-from blip2sweep.wire.lines import WorkerName
 from blip2sweep.wire.pack import CellJob, Pack
 from blip2sweep.workers.attempts import may_live, retry_mode
+from blip2sweep.workers.by_rounds import ByRounds
 from blip2sweep.workers.in_context import run_in_context
 from blip2sweep.workers.processes import Processes
-from blip2sweep.workers.rounds import jobs_of
-from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, slurm_job, unusable
+from blip2sweep.workers.run_cell import DeviceBroken, Run, Scoring, refuse, run_cell, say, unusable
 from blip2sweep.workers.signals import Stop, Stopped, end_with_parent, seconds_left
+from blip2sweep.workers.telling import Warnings
 from blip2sweep.workers.timing import MARGIN, Timing
 
 CELL_FAILED, STOPPED, BROKEN = 3, 4, 5
@@ -56,14 +57,16 @@ class Worker:
     def __init__(self, pack: Pack, journal: Journal, stop: Stop) -> None:
         self.pack, self.journal, self.stop = pack, journal, stop
         self.output_dir = Path(pack["output_dir"])
-        self.ledger = Ledger(self.output_dir, only={j["key"] for j in pack["cells"]})
+        compared = {j["baseline"] for j in pack["cells"] if "stop" in pack["settings"]}
+        self.ledger = Ledger(self.output_dir, only=compared | {j["key"] for j in pack["cells"]})
         self.backend: Backend | None = None
         self.failed = False
         self._unusable = {j["key"]: why for j in pack["cells"] if (why := unusable(j))}
-        self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warn)
+        self._warnings = Warnings(pack, journal)
+        self._scoring = Scoring(journal, self.output_dir, pack["settings"].get("scoring_minutes"), self._warnings)
+        self._rounds = ByRounds(self.output_dir, pack["settings"], self.ledger, self._warnings.once, say)
         self._deferred: dict[str, float] = {}  # {key: when the cell was first left to another worker}
         self._longest: dict[tuple[str, str], float] = {}  # {duration group: seconds}
-        self._warned = False
 
     def run(self) -> int:
         """The exit code, when everything is scored. A worker that is asked to stop does not wait for scores."""
@@ -73,6 +76,7 @@ class Worker:
         finally:
             if isinstance(self.backend, Processes):
                 self.backend.close()
+            self._rounds.close()
             scored = self._scoring.close(wait=code not in (STOPPED, BROKEN))
         if code in (STOPPED, BROKEN):
             return code
@@ -126,25 +130,30 @@ class Worker:
             return
         name = run_cell(job, self._runner(job, half), self.journal, self.pack, self.stop, self.ledger)
         if name is not None:
+            self._rounds.committed(job)
             self._scoring(name, job)
-        self._warn_once(getattr(self.backend, "warning", None))  # which one from outside may lack
+        self._warnings.first_of_backend(getattr(self.backend, "warning", None))  # which one from outside may lack
         self._longest[duration_group(job)] = max(self._longest.get(duration_group(job), 0.0), time.monotonic() - start)
 
     def _runner(self, job: CellJob, half: bool) -> Run:
         """What runs a cell. One that asks a chat model may need no back end, where all rounds are known."""
         size = self._half_batch() if half else None
+        ask = partial(self._round, batch_size=size)
+        if self._rounds.applies(job):
+            self._ready(job)
+            return partial(self._rounds, ask=ask)
         if "chat" not in job:
             return partial(self._ready(job), batch_size=size)
-        ask = partial(self._round, batch_size=size)
         return partial(run_in_context, ask=ask, output_dir=self.output_dir, settings=self.pack["settings"])
 
     def _round(self, job: CellJob, batch_size: int | None) -> Answered:
-        """What the back end says for a round. It is loaded when the first one is asked for."""
+        """What the back end says for a cell or a round of it. It is loaded when the first one is asked for."""
         return self._ready(job)(job, batch_size=batch_size)
 
     def _ready(self, job: CellJob) -> Backend:
         if self.backend is None:
             self._scoring.expect(job)
+            self._rounds.expect(job)
             self.backend = self._load_backend()
         return self.backend
 
@@ -152,16 +161,6 @@ class Worker:
         """The batch size after lack of memory."""
         batch_size = self.pack["settings"].get("batch_size")
         return max(1, batch_size // 2) if batch_size else HALF_BATCH
-
-    def _warn_once(self, warning: str | None) -> None:
-        """Pass the back end's first warning on: it is for whoever follows the sweep, who does not read the logs."""
-        if warning and not self._warned:
-            self._warned = True
-            self._warn(warning)
-
-    def _warn(self, warning: str) -> None:
-        """Write a warning that followers of the sweep see."""
-        self.journal.write("worker", **worker_name(self.pack), warning=warning)
 
     def _postpone_retry(self, job: CellJob, todo: deque[CellJob]) -> None:
         """Move a cell that just failed to the end, where it is tried again or counted as failed."""
@@ -171,7 +170,8 @@ class Worker:
 
     def _done(self, job: CellJob) -> bool:
         """Whether the ledger has a result that counts for this sweep."""
-        return self.ledger.done(job["key"], self.pack["settings"].get("rerun", {}).get(job["key"], ()))
+        key, settings = job["key"], self.pack["settings"]
+        return self.ledger.done(key, settings.get("rerun", {}).get(key, ()), asked(settings, key))
 
     def _waits(self, job: CellJob, attempts: Attempts, alone: bool) -> bool:
         """Whether to come back to the cell because another worker is computing it. Worth it once, or for some time when
@@ -193,7 +193,7 @@ class Worker:
         settings = self.pack["settings"]
         backend = Processes(settings) if settings.get("processes", 1) > 1 else load_backend(settings)
         todo = (j for j in self.pack["cells"] if j["key"] not in self._unusable)
-        backend.expect([asked for j in todo if not self.ledger.done(j["key"]) for asked in jobs_of(j)])
+        backend.expect([one for j in todo if not self._done(j) for one in self._rounds.jobs_of(j)])
         return backend
 
     def _score_if_missing(self, job: CellJob, attempts: Attempts) -> None:
@@ -214,12 +214,6 @@ def _guarded(work: Callable[[], int]) -> int:
         return STOPPED
     except DeviceBroken:
         return BROKEN
-
-
-def worker_name(pack: Pack) -> WorkerName:
-    """The fields that name a worker in `worker` lines of the ledger. They stay the same when its job is requeued."""
-    sweep, run, part = pack["sweep"], pack["run"], pack.get("part")
-    return {"sweep": sweep, "run": run, "part": part, "pack": pack["index"], "job": slurm_job()}
 
 
 def duration_group(job: CellJob) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from scipy import stats
 
 from blip2sweep.analysis import difference, knapsack, recommend, within_limit
 from blip2sweep.analysis.cells import comparable
+from blip2sweep.analysis.choice import best_of, instead_of
 from blip2sweep.analysis.draws import Draws, load_draws
 from blip2sweep.analysis.frontier import frontier
 from blip2sweep.analysis.holdout import Half, holdout
@@ -160,11 +161,11 @@ def test_a_cell_that_keeps_the_limit_on_both_halves_goes_before_a_smaller_one(
     ran = recommend.recommend(planted[0], "cider", planted[1], TINY, max_drop=0.1)
     one = replace(ran, baseline=1.0, within=True, chosen_drop=0.0, judged=0.0)
     lucky, kept = replace(one, key="a", model_bytes=10, drop=0.04), replace(one, key="b", model_bytes=20, drop=0.01)
-    best = recommend._best([lucky, kept, replace(kept, key="c", model_bytes=30)], 0.02)
+    best = best_of([lucky, kept, replace(kept, key="c", model_bytes=30)], 0.02)
     assert (best.key, best.passed) == ("b", 1)
-    assert recommend._best([lucky], 0.02).key == "a"
-    assert recommend._best([lucky, kept], None).key == "a"
-    assert recommend._best([lucky, replace(kept, within=False)], 0.02).key == "a"
+    assert best_of([lucky], 0.02).key == "a"
+    assert best_of([lucky, kept], None).key == "a"
+    assert best_of([lucky, replace(kept, within=False)], 0.02).key == "a"
 
 
 def test_a_prediction_that_reads_worse_on_the_other_half_is_not_named(planted: tuple[pd.DataFrame, Draws]) -> None:
@@ -173,8 +174,8 @@ def test_a_prediction_that_reads_worse_on_the_other_half_is_not_named(planted: t
     guess = replace(best, key=None, chosen_drop=0.0, drop=0.03, model_bytes=10, low=0.9, high=1.0)
     good = replace(guess, drop=0.0)
     for limit in (None, 0.02):
-        assert recommend._instead(best, [best], [guess], limit) is None
-        assert recommend._instead(best, [best], [good], limit) == good
+        assert instead_of(best, [best], [guess], limit) is None
+        assert instead_of(best, [best], [good], limit) == good
 
 
 def on_rtn_alone(planted: tuple[pd.DataFrame, Draws]) -> tuple[pd.DataFrame, Draws]:

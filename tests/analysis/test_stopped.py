@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from blip2sweep.analysis.choice import Choice, best_of, comparing
 from blip2sweep.analysis.draws import Draws
 from blip2sweep.analysis.dropoff import dropoff
+from blip2sweep.analysis.frontier import frontier
+from blip2sweep.analysis.predict import competing, predictable
+from blip2sweep.analysis.prices import prices
+from blip2sweep.analysis.shapley import additivity, shapley, shapley_over_bits
+from blip2sweep.analysis.stopped import verdicts_line
+from blip2sweep.errors import UserError
 from blip2sweep.metrics import METRICS
 from blip2sweep.metrics.stopping import ratio
 from blip2sweep.reporting.source import Source, load_source
@@ -55,7 +63,8 @@ def row(source: Source, recipe: str) -> pd.Series:
     return source.cells[source.cells["recipe"] == recipe].iloc[0]
 
 
-VIT3, VIT2, LLM3, LLM4 = (f"{p}:all:all=rtn{b}/channel" for p, b in (("vit", 3), ("vit", 2), ("llm", 3), ("llm", 4)))
+VIT6, VIT3, VIT2 = (f"vit:all:all=rtn{b}/channel" for b in (6, 3, 2))
+LLM4, LLM3 = (f"llm:all:all=rtn{b}/channel" for b in (4, 3))
 
 
 # ---- the table
@@ -203,3 +212,84 @@ def test_bands_of_stopped_cells_are_never_narrower_than_their_intervals(both: tu
     assert len(own) >= 10
     assert (own["band_low"] <= own["drop_low"] + 1e-9).all()
     assert (own["band_high"] >= own["drop_high"] - 1e-9).all()
+
+
+# ---- what is made of them
+
+
+def test_shapley_values_need_values_that_are_known(both: tuple[Cells, Cells]) -> None:
+    """Those of 3 bits stopped when they were known, those of 6 bits with a verdict."""
+    (before, whole_draws), (source, draws) = both
+    key = str(row(source, f"{VIT3}; qformer:all:all=rtn3/channel; {LLM3}")["key"])
+    found, full = (
+        shapley(s.cells, "cider", d, key).set_index("term") for s, d in ((source, draws), (before, whole_draws))
+    )
+    assert (found["value"] - full["value"]).abs().max() < 0.1
+    assert full["value"].between(found["low"], found["high"]).all()
+    six = str(row(source, f"{VIT6}; qformer:all:all=rtn6/channel; {VIT6.replace('vit', 'llm')}")["key"])
+    with pytest.raises(UserError, match=r"stopped with a verdict; right: the same command with evaluation.stop=none"):
+        shapley(source.cells, "cider", draws, six)
+    table, refusals = shapley_over_bits(source.cells, "cider", draws)
+    assert set(table["width"]) == {8, 4, 3, 2}
+    assert len(refusals) == 1
+    sums = additivity(source.cells, "cider", draws)
+    assert set(sums["width"]) == {8, 4, 3, 2}
+    assert set(additivity(before.cells, "cider", whole_draws)["width"]) == {8, 6, 4, 3, 2}
+
+
+def test_no_prediction_is_fitted_on_a_verdict(both: tuple[Cells, Cells]) -> None:
+    source, _ = both[1]
+    gone = set(source.cells["key"]) - set(predictable(source.cells, "cider")["key"])
+    assert gone == set(source.cells.loc[source.cells["stopped"].str.startswith("within"), "key"])
+    assert len(gone) == 3
+    assert set(competing(source.cells, "cider")["key"]) == set(source.cells["key"])
+    told = verdicts_line(source.cells, "predictions")
+    assert told is not None
+    assert told.startswith("3 cells that stopped with a verdict are not used for predictions")
+    assert verdicts_line(both[0][0].cells, "predictions") is None
+
+
+def test_the_frontier_compares_on_the_images_that_both_have(both: tuple[Cells, Cells]) -> None:
+    """A cell that is better than a smaller one by its value, and worse on the images that both have, is not on it."""
+    source, draws = both[1]
+    on_it = set(frontier(source.cells, "cider", draws)["key"])
+    assert on_it == set(frontier(both[0][0].cells, "cider", both[0][1])["key"])
+    small, large = (str(row(source, r)["key"]) for r in (VIT3, "vit:all:all=rtn4/channel"))
+    own = source.cells[source.cells["key"].isin([small, large, draws.baseline])]
+    half, seen = draws.half(True), draws.seen[small]
+    scores = draws.arrays[large].copy()
+    scores[seen & half] *= [0.1, 1]
+    scores[half & ~seen] *= [4.0, 1]
+    planted = replace(draws, arrays={**draws.arrays, large: scores})
+    assert planted.value(large, half) > planted.value(small, half)
+    assert set(frontier(own, "cider", planted)["key"]) == {small}
+    assert set(frontier(own, "cider", draws)["key"]) == {small, large}
+
+
+def test_the_best_of_two_is_the_better_one_on_the_images_that_both_have(both: tuple[Cells, Cells]) -> None:
+    source, draws = both[1]
+    one, other = (str(row(source, r)["key"]) for r in (VIT3, LLM4))
+    first = draws.half(True)
+    made = [
+        Choice("rtn", lost, lost, True, [{"target": "a:all:all"}], 10, 4.0, 1.0, 0.0, 1.2, True, key=k)  # type: ignore[list-item]
+        for k, lost in ((one, 0.01), (other, 0.02))
+    ]
+    ahead = draws.ahead(other, one, first)
+    assert ahead > 0
+    assert best_of(made, None).key == one
+    assert best_of(made, None, comparing(draws)).key == other
+    assert best_of(made, 0.1, comparing(draws)).key == other
+    assert comparing(both[0][1]) is None
+    assert comparing(draws)(one, other) == -ahead  # type: ignore[misc]
+
+
+def test_a_price_is_of_the_images_that_both_cells_have(both: tuple[Cells, Cells]) -> None:
+    source, draws = both[1]
+    found = prices(source.cells, "cider", lambda keys: draws.only(keys))
+    steps = found.dropna(subset=["key", "beside"])
+    assert set(steps["key"]) & draws.seen.keys()
+    for r in steps.to_dict("records"):
+        narrow, wide = (r["key"], r["beside"]) if r["step"] != "wider" else (r["beside"], r["key"])
+        assert (r["lost"], r["low"], r["high"]) == draws.paired(narrow, wide)
+    verdicts = set(source.cells.loc[source.cells["stopped"].str.startswith("within"), "key"])
+    assert not verdicts & {*steps["key"], *steps["beside"]}

@@ -21,6 +21,7 @@ from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.activations import moved, remember_plain
 from blip2sweep.backends.torch.calibrate import prepare
 from blip2sweep.backends.torch.cost import cost_columns
+from blip2sweep.backends.torch.encode import Source
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
@@ -40,12 +41,11 @@ from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
 from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.images import Images
+from blip2sweep.models.images import Images, some_of
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
-from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.compact import expand
-from blip2sweep.tasks import TaskData, planned_task
+from blip2sweep.tasks import PlannedTasks, TaskData
 from blip2sweep.tasks.generation import Generation
 from blip2sweep.tasks.predictions import Predictions
 from blip2sweep.wire.latency import Latency
@@ -66,7 +66,7 @@ class TorchBackend:
         self.state: ModelState | None = None
         self.shared_work = SharedWork(settings, self.device, self.task)
         self.recoverer = Recoverer(settings, self.device, self.shared_work.store, self.shared_work.remember)
-        self._tasks: dict[str, TaskData] = {}
+        self._tasks = PlannedTasks()
         # Always, because it also ends MKL's choice of fewer threads. Otherwise the first calibration would end it in mid-sweep.
         torch.set_num_threads(settings.get("threads") or torch.get_num_threads())
 
@@ -99,16 +99,13 @@ class TorchBackend:
 
     def task(self, job: CellJob) -> TaskData:
         """The data of a job's task, read once."""
-        name = canonical_json(job["task"])
-        if name not in self._tasks:
-            if "planned" not in job["task"]:
-                raise UserError(f"cell {job['key']} was planned by an earlier version; right: the same command again")
-            self._tasks[name] = planned_task(job["task"])
-        return self._tasks[name]
+        if "planned" not in job["task"]:
+            raise UserError(f"cell {job['key']} was planned by an earlier version; right: the same command again")
+        return self._tasks(job["task"])
 
     # ---- latency
 
-    RUNS_ALL = False
+    ROUNDS, RUNS_ALL = True, False
 
     @property
     def device_name(self) -> str:
@@ -211,12 +208,20 @@ class TorchBackend:
         )
 
     def _propagates(self, job: CellJob) -> bool:
-        """The first process of a cell measures the first samples of the whole task. Rounds of a cell are not measured."""
-        first = ("share" not in job or job["share"]["rank"] == 0) and "round" not in job["task"]
+        """The first process, in the first round of images, measures the first samples of the whole task. Rounds of a
+        chat are not measured."""
+        first = ("share" not in job or job["share"]["rank"] == 0) and job["task"].get("places", "0-").startswith("0-")
+        first &= "round" not in job["task"]
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        return state.patch.apply(recipe, *self._ready(state, job, recipe))
+        """Put a recipe into the model. In a further round of the same cell it is there already."""
+        key, last = state.in_model or ("", None)
+        if "places" in job["task"] and key == job["key"] and last is not None and last is state.patch.last:
+            return last
+        applied = state.patch.apply(recipe, *self._ready(state, job, recipe))
+        state.in_model = job["key"], applied
+        return applied
 
     def _ready(self, state: ModelState, job: CellJob, recipe: Recipe) -> tuple[dict[str, Prepared], Made]:
         """What calibration made of the layers, and what was made for the steps, as `Patch.apply` takes them."""
@@ -234,22 +239,18 @@ class TorchBackend:
     def _threads(self, job: CellJob) -> int:
         return evaluation_threads(job, self.device) or torch.get_num_threads()
 
-    def _images(self, state: ModelState, job: CellJob) -> Images:
+    def _images(self, state: ModelState, job: CellJob) -> Source:
         """The task's images, decoded and preprocessed once for all cells of a model.
 
-        Only those of one task are kept.
+        Only those of one task are kept. A round takes its own of those of all images, where these were decoded.
         """
-        name = canonical_json(job["task"])
-        if name not in state.images:
+        name, task = canonical_json(job["task"]), canonical_json(whole(job)["task"])
+        if task not in state.images:
+            state.images = {task: {}}
+        known = state.images[task]
+        if name not in known:
+            if task in known and (kept := known[task].kept) is not None:
+                return some_of(kept, self.task(job).images)
             workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
-            state.images = {name: Images(state.loaded, self.task(job), workers, skip)}
-        return state.images[name]
-
-
-def _recipe(state: ModelState, job: CellJob) -> Recipe:
-    """The job's recipe, layer by layer, without what another back end rounds. Raises RuntimeError where it is not the one
-    that was planned."""
-    recipe = expand(job["recipe"], state.loaded.anatomy)
-    if not recipe.empty and recipe.hash != job["recipe_hash"]:
-        raise RuntimeError(f"recipe of {job['key']} changed between planning and running")
-    return without(recipe)
+            known[name] = Images(state.loaded, self.task(job), workers, skip)
+        return known[name]

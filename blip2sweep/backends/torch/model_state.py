@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip2sweep.apply.calibration import Calibrator
-from blip2sweep.apply.patch import Patch
+from blip2sweep.apply.patch import Applied, Patch
 from blip2sweep.apply.recovery.trainer import Outcome
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.answers import Answer
@@ -59,9 +59,11 @@ class ModelState:
     made: dict[str, dict[str, Prepared]] = field(default_factory=dict)  # and for its steps before quantization, by kind
     recoveries: Recoveries = field(default_factory=Recoveries)
     origins: dict[str, JsonObject] = field(default_factory=dict)
-    images: dict[str, Images] = field(default_factory=dict)
+    images: dict[str, dict[str, Images]] = field(default_factory=dict)  # of one task, all of its images or a round's
     answers: AnswerCache[Answer] = field(default_factory=AnswerCache)
     batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
+
+    in_model: tuple[str, Applied] | None = None  # the cell whose recipe was put into the model last
 
     @property
     def measured(self) -> dict[str, Prepared]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.model_state import GB, ModelState
 from blip2sweep.backends.torch.provenance import computed_by
 from blip2sweep.backends.torch.sharing import Shared, start
@@ -51,16 +52,29 @@ class SharedWork:
         """Where this job looks and leaves results. None where nothing is shared."""
         if not self.remember:
             return None
-        step = next((i for i, j in enumerate(self.jobs) if j["key"] == job["key"]), None)
+        step = next((i for i, j in enumerate(self.jobs) if _piece(j) == _piece(job)), None)
         if step is not None:
             state.memo.advance(step)
-        after = state.loaded.images[-1].name
-        return Shared(state.memo, self._chain(state, job), after, self._origin(state, job), state.answers, self.store)
+        after, origin = state.loaded.images[-1].name, self._origin(state, job)
+        shared = Shared(state.memo, self._chain(state, job), after, origin, state.answers, self.store)
+        shared.whole = self._whole(state, job)
+        shared.images = [] if shared.whole is None else [*self.task(job).images]
+        return shared
+
+    def _whole(self, state: ModelState, job: CellJob) -> str | None:
+        """The key of what the language model sees of all images, of a round of them; None of any other job."""
+        if "places" not in job["task"] or "share" in job["task"]:
+            return None
+        return self._chain(state, whole(job)).output
 
     def _wanted(self, state: ModelState, job: CellJob) -> tuple[str, ...]:
         """The keys that a job will look for. Empty where the job is wrong: its own turn reports that."""
         try:
-            return self._chain(state, job).keys if canonical_json(job["model"]) == state.name else ()
+            if canonical_json(job["model"]) != state.name:
+                return ()
+            own = self._chain(state, job).keys
+            of_all = self._whole(state, job)
+            return own if of_all is None else (*own, of_all)
         except UserError:
             return ()
 
@@ -75,3 +89,8 @@ class SharedWork:
             made = start(state.loaded, self.task(job), job, computed_by(self.device))
             state.origins[name] = made | {"threads": threads}
         return state.origins[name]
+
+
+def _piece(job: CellJob) -> tuple[str, str | None]:
+    """Names a job among those of its worker: the cell, and of a round its images."""
+    return job["key"], job["task"].get("places")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blip2sweep.cache.disk import Store
 from blip2sweep.cache.tensors import Memo
-from blip2sweep.models.images import Features, preprocessing
+from blip2sweep.models.images import Features, preprocessing, some_of
 from blip2sweep.models.load import Loaded
 from blip2sweep.models.ragged import Rows
 from blip2sweep.recipe.chain import Chain, Point
@@ -67,7 +67,7 @@ class Shared:
     """The stores of a cell, and its chain of keys.
 
     origin: the start of the chain. after: the stage before the language model's. hits: what was not computed, for the
-    cell's cost.
+    cell's cost. whole, images: of a round, the key of the same output for all images, and those of the round.
     """
 
     memo: Memo
@@ -77,12 +77,20 @@ class Shared:
     answered: AnswerCache[Any]
     store: Store | None = None
     hits: dict[str, float] = field(default_factory=dict)
+    whole: str | None = None
+    images: Sequence[Id] = ()
 
     # ---- what the language model sees of all images
 
     def recall_output(self) -> Features | None:
-        """What the language model sees of all images: from memory, or from disk and then into memory."""
-        key = self.chain.output
+        """What the language model sees of the images: from memory, or from disk and then into memory. A round takes its
+        part of what was kept for all images."""
+        found = self._recall(self.chain.output)
+        if found is None and self.whole is not None and (known := self._recall(self.whole)) is not None:
+            found = some_of(known, self.images) if not known.bad else None
+        return found
+
+    def _recall(self, key: str) -> Features | None:
         found = self.memo.get(key)
         if found is None and self.store is not None and (payload := self.store.get(key)) is not None:
             read = load(payload)

@@ -39,9 +39,11 @@ async function browser() {
   show();
 }
 
-const textOf = (cell, i) => (outputs.index[cell].length ? outputs.texts[i][outputs.index[cell][i]] : null);
+// The number of a cell's text among those of a sample; null of a cell of other samples, and of one that stopped before this one.
+const placeOf = (cell, i) => (outputs.index[cell].length ? outputs.index[cell][i] : null);
+const textOf = (cell, i) => (placeOf(cell, i) === null ? null : outputs.texts[i][placeOf(cell, i)]);
 // The likelihood is that of the references: it differs between cells that say the same.
-const scoreOf = (cell, i) => (outputs.own ? (outputs.own[cell].length ? outputs.own[cell][i] : null) : outputs.index[cell].length ? outputs.scores[i][outputs.index[cell][i]] : null);
+const scoreOf = (cell, i) => (outputs.own ? (outputs.own[cell].length ? outputs.own[cell][i] : null) : placeOf(cell, i) === null ? null : outputs.scores[i][placeOf(cell, i)]);
 const lossOf = (cell, i, base) => { const [was, now] = [scoreOf(base, i), scoreOf(cell, i)]; return was === null || now === null ? null : outputs.sign * (was - now); };
 
 // Samples by how much they lose: in one cell, or in the mean over all of them.
@@ -110,7 +112,7 @@ function several(own, i, base) {
 
 function said(k, i, base, named) {
   const text = textOf(k, i), score = scoreOf(k, i), loss = lossOf(k, i, base);
-  if (text === null) return element("div", { className: "score" }, "other samples");
+  if (text === null) return element("div", { className: "score" }, outputs.index[k].length ? "stopped before this one" : "other samples");
   const worse = loss !== null && loss > 0.05;
   const shown = element("div", { className: `output${text.trim() ? "" : " empty"}${text === textOf(base, i) && k !== base ? " same" : ""}`, dir: "auto" });
   shown.textContent = text.trim() ? text : "(empty)";

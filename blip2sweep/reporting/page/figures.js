@@ -104,7 +104,7 @@ FIGURES.dropoff = function () {
       x, y: own.map((r) => r.retained), name: plain(line), legendgroup: line, showlegend: fresh(line), xaxis: "x" + axis(s), yaxis: "y" + axis(s),
       mode: "lines+markers", line: { color: colour(i), dash: DASHES[Math.floor(i / 7) % 4], width: 2 }, marker: { symbol: MARKERS[i % 7], size: 8, color: colour(i) },
       error_y: { ...bars(own, "retained", "retained_low", "retained_high"), color: colour(i) },
-      text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % ${kept()}<br>${REPORT.words.worse} ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]${known(r.changed) ? `<br>${r.changed} of ${r.images} images changed` : ""}`),
+      text: own.map((r) => `${plain(r.line)}<br>${r.width} bits, ${number(r.retained, 1)} % ${kept()}<br>${REPORT.words.worse} ${number(r.drop)} [${number(r.drop_low)}, ${number(r.drop_high)}]${known(r.changed) ? `<br>${r.changed} of ${r.images} images changed` : ""}${r.stopped ? `<br>${plain(r.stopped)}; intervals of 99.5 %` : ""}`),
       hoverinfo: "text",
     });
     // Further calibration seeds are points beside the line.

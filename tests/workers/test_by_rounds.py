@@ -1,0 +1,316 @@
+"""Cells that are run in rounds: where they stop, what is left when a worker ends between rounds, and where they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blip2sweep import files
+from blip2sweep.backends.backend import Answered
+from blip2sweep.backends.dummy import Dummy
+from blip2sweep.machine.stopping import Stopped
+from blip2sweep.results import looking, prefixes
+from blip2sweep.results.ledger import Journal, Ledger
+from blip2sweep.results.look_process import LookProcess
+from blip2sweep.results.predictions import read_predictions, stem
+from blip2sweep.wire.stopping import LookAnswer, LookRequest
+from blip2sweep.workers import by_rounds
+from blip2sweep.workers.by_rounds import NOT_THERE, ByRounds
+from blip2sweep.workers.run_cell import run_cell
+from blip2sweep.workers.signals import Stop
+from tests.composing import plan
+
+WORDS = ("task=shapes_vqa", "task.limit=600", "part=vit,llm", "quant.bits=2", "backend=dummy")
+OF = 200  # images of so many questions
+
+
+class Here:
+    """In the place of the process that looks at cells. looked: after how many samples."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.looks, self.looked = looking.Looks(output_dir), list[int]()
+
+    def warm(self, task: object) -> None:
+        pass
+
+    def __call__(self, request: LookRequest) -> LookAnswer:
+        self.looked.append(len(request["predictions"]["id"]))
+        return looking.answer(self.looks, request)
+
+    def close(self) -> None:
+        pass
+
+
+class Asked(Dummy):
+    """The dummy back end. asked: the images of each call. at: what happens before the call of these images."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.asked, self.at = list[str](), dict[str, BaseException]()
+
+    def __call__(self, job: Any, batch_size: int | None = None) -> Answered:
+        places = job["task"].get("places", "all")
+        if places in self.at:
+            raise self.at[places]
+        self.asked.append(places)
+        return super().__call__(job, batch_size)
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, Any]:
+    """The jobs of a baseline, of a cell that answers as it, and of one that answers anything."""
+    base, same, other = (c.job() for c in plan(*WORDS).cells.values())
+    assert len({x["image_id"] for x in _records(base)}) == OF
+    return {"base": base, "same": same, "other": other}
+
+
+def _records(job: Any) -> list[dict[str, Any]]:
+    found = Dummy({})(job).predictions
+    return [{"id": i, "image_id": image} for i, image in zip(found.id, found.image_id, strict=True)]
+
+
+@pytest.fixture(autouse=True)
+def _dummy(monkeypatch: pytest.MonkeyPatch, cells: dict[str, Any]) -> None:
+    monkeypatch.setenv("BLIP2SWEEP_DUMMY", json.dumps({"kept": {cells["same"]["columns"]["recipe"]: 1.0}}))
+    monkeypatch.setattr(by_rounds, "LookProcess", Here)
+
+
+class Work:
+    """A worker's way with its cells. stop: None where all images are asked for."""
+
+    def __init__(self, folder: Path, cells: dict[str, Any], stop: str | None = "known", margin: float = 0.05) -> None:
+        self.folder, self.cells, self.backend = folder, cells, Asked()
+        images = {cells[name]["key"]: OF for name in ("same", "other")}
+        request: Any = {"stop": stop, "margin": margin, "images": images}
+        self.settings: Any = {"stop": request} if stop else {}
+        self.ledger, self.said = Ledger(folder), list[str]()
+        self.rounds = ByRounds(
+            folder, self.settings, self.ledger, self.said.append, lambda key, text: self.said.append(text)
+        )
+
+    def __call__(self, name: str, **told: Any) -> Any:
+        """The result line of a cell, None where it has none."""
+        job, pack = self.cells[name], {"sweep": "s", "run": "r", "index": 0, "output_dir": str(self.folder)}
+        run = partial(self.rounds, ask=self.backend) if self.rounds.applies(job) else self.backend
+        with closing(Journal(self.folder)) as journal:
+            if run_cell(job, run, journal, pack, told.get("stop") or Stop(), self.ledger) is not None:  # type: ignore[arg-type]
+                self.rounds.committed(job)
+        attempts = Ledger(self.folder).refresh().attempts.get(job["key"])
+        return attempts.result if attempts else None
+
+    @property
+    def kept(self) -> list[str]:
+        """The cells of which rounds are kept."""
+        return [p.stem for p in self.folder.joinpath(*prefixes.FOLDER).glob("*.json")]
+
+
+def predictions(work: Work, result: Any) -> Any:
+    return read_predictions(work.folder, stem(result["key"], result["predictions"]))
+
+
+def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells)
+    assert "stopped" not in work("base")
+    assert work.backend.asked == ["all"]
+    early = work("same")
+    assert early["stopped"] == {"images": 128, "of": OF, "reason": "known to ±5 %", "stop": "known", "margin": 0.05}
+    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128"]
+    assert work.rounds.look.looked == [3 * n for n in (64, 96, 128)]  # a picture brings all its questions
+    known, all_of_it = predictions(work, early), Dummy({})(cells["same"]).predictions
+    assert len({*known.image_id}) == 128
+    assert [i for i in all_of_it.id if i in {*known.id}] == known.id  # the task's order
+    assert work.kept == []
+    # Who asks for more goes on from there; the union is the whole, to the bit.
+    closer = Work(tmp_path, cells, margin=0.04)
+    assert closer("same")["stopped"]["images"] == 192
+    assert closer.backend.asked == ["128-192"]
+    assert closer.said == ["goes on after 128 images"]
+    rest = Work(tmp_path, cells, stop=None)
+    result = rest("same")
+    assert "stopped" not in result
+    assert rest.backend.asked == ["192-200"]
+    assert result["predictions"] == all_of_it.hash
+    assert result["cost"]["seconds"] > 0
+
+
+def test_a_cell_that_is_never_known_is_the_whole_one(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells)
+    work("base")
+    result = work("other")
+    assert "stopped" not in result
+    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128", "128-192", "192-200"]
+    assert result["predictions"] == Dummy({})(cells["other"]).predictions.hash
+    assert work.kept == []
+
+
+def test_nothing_changes_where_no_rule_is_asked_for(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells, stop=None)
+    work("base")
+    assert work("same")["predictions"] == Dummy({})(cells["same"]).predictions.hash
+    assert work.backend.asked == ["all", "all"]
+    assert not (tmp_path / "cache").exists()
+
+
+# ---- what goes wrong
+
+
+def test_a_cell_without_a_baseline_goes_on_and_that_is_said(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells)
+    assert "stopped" not in work("same")
+    assert {*work.said} == {NOT_THERE}
+    assert work.rounds.look.looked == []
+
+
+def test_a_baseline_that_comes_late_is_compared_with_from_then_on(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work, other = Work(tmp_path, cells), Work(tmp_path, cells)
+    ask = work.backend
+
+    def late(job: Any, batch_size: int | None = None) -> Answered:
+        if job["task"]["places"] == "128-192":
+            other("base")
+        return ask(job, batch_size)
+
+    found = work.rounds(cells["same"], late)
+    assert found.stopped is not None
+    assert found.stopped["images"] == 192
+
+
+def test_a_baseline_that_cannot_be_compared_costs_no_cell(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells)
+    base = work("base")
+    (tmp_path / "predictions" / f"{stem(base['key'], base['predictions'])}.json").write_text("[]")
+    assert "stopped" not in work("same")
+    assert {*work.said} == {NOT_THERE}
+    assert "stopped" not in work("base")
+    work.rounds.look.looks.output_dir = tmp_path / "elsewhere"
+    assert "stopped" not in work("other")
+    assert any(text.startswith("some cells went on because they could not be compared: ") for text in work.said)
+
+
+@pytest.mark.parametrize("end", [Stopped(), KeyboardInterrupt(), RuntimeError("out of luck")])
+def test_a_worker_that_ends_between_rounds_loses_the_round_in_hand_alone(
+    tmp_path: Path, cells: dict[str, Any], end: BaseException
+) -> None:
+    work = Work(tmp_path, cells)
+    work("base")
+    work.backend.at = {"96-128": end}
+    try:
+        assert work("same") is None
+    except BaseException as error:
+        assert error is end  # noqa: PT017
+    assert work.kept == [cells["same"]["key"]]
+    again = Work(tmp_path, cells)
+    assert again("same")["stopped"]["images"] == 128
+    assert again.backend.asked == ["96-128"]
+    assert again.rounds.look.looked == [3 * 96, 3 * 128]  # the look that nobody saw is taken again
+    assert again.kept == []
+
+
+def test_a_notice_of_preemption_is_heeded_between_rounds(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work, stop = Work(tmp_path, cells), Stop()
+    work("base")
+    stop.reason = "timeout"
+    with pytest.raises(Stopped) as told:
+        work("other", stop=stop)
+    assert told.value.goes_on
+    assert work.backend.asked[1:] == ["0-64"]
+    assert work.kept == [cells["other"]["key"]]
+    (ended,) = [e for e in events(tmp_path) if e["event"] in ("requeued", "failed")]
+    assert (ended["event"], ended["reason"]) == ("requeued", "timeout")
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(x) for p in (folder / "journals").glob("*") for x in p.read_text().splitlines()]
+
+
+def test_a_damaged_round_is_named_and_computed_again(
+    tmp_path: Path, cells: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Work(tmp_path, cells)
+    work("base")
+    work.backend.at = {"64-96": RuntimeError("told to fail")}
+    work("same")
+    (path,) = tmp_path.joinpath(*prefixes.FOLDER).iterdir()
+    path.write_bytes(path.read_bytes()[:-200])
+    again = Work(tmp_path, cells)
+    assert again("same")["stopped"]["images"] == 128
+    assert again.backend.asked[0] == "0-64"
+    assert f"{path}: damaged" in capsys.readouterr().err
+
+
+def test_a_full_disk_fails_the_cell_and_leaves_nothing_half_written(
+    tmp_path: Path, cells: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(tmp_path, cells)
+    work("base")
+
+    def full(fd: int) -> None:
+        if "prefixes" in os.readlink(f"/proc/self/fd/{fd}"):  # noqa: PTH115
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", full)
+        assert work("same") is None
+    assert [e["kind"] for e in events(tmp_path) if e["event"] == "failed"] == ["disk_full"]
+    assert work.backend.asked[1:] == ["0-64"]
+    assert [*tmp_path.rglob("*.tmp")] == work.kept == []
+    assert work("same")["stopped"]["images"] == 128
+
+
+def test_a_shorter_result_replaces_no_longer_one(tmp_path: Path, cells: dict[str, Any]) -> None:
+    """Two workers at once: one commits the whole cell while the other one is about to stop it."""
+    work, whole = Work(tmp_path, cells), Work(tmp_path, cells, stop=None)
+    work("base")
+    ask = work.backend
+
+    def overtaken(job: Any, batch_size: int | None = None) -> Answered:
+        if job["task"]["places"] == "96-128":
+            whole("same")
+        return ask(job, batch_size)
+
+    work.backend = overtaken  # type: ignore[assignment]
+    result = work("same")
+    assert "stopped" not in result
+    lines = [e for e in events(tmp_path) if e["event"] == "result" and e["key"] == cells["same"]["key"]]
+    assert ["stopped" in e for e in sorted(lines, key=lambda e: e["time"])] == [False, True]
+
+
+# ---- the process that looks
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, cells: dict[str, Any]) -> tuple[Path, LookRequest]:
+    """A request about the cell that answers anything, and the folder of its baseline."""
+    folder = tmp_path_factory.mktemp("looks")
+    base = Work(folder, cells)("base")
+    said = Dummy({})(cells["other"]).predictions
+    request: LookRequest = {
+        "task": cells["other"]["task"], "predictions": {k: [*v] for k, v in said.columns.items()},
+        "baseline": stem(base["key"], base["predictions"]), "stop": "verdict", "margin": 0.9,
+    }  # fmt: skip
+    return folder, request
+
+
+def test_the_process_answers_dies_and_is_given_up(asked: tuple[Path, LookRequest]) -> None:
+    folder, request = asked
+    look = LookProcess(folder)
+    look.warm(request["task"])
+    assert look(request) == {"reason": "within 90 %", "error": None}
+    assert look({**request, "baseline": "0-0"})["error"] is not None  # and lives
+    assert look._process is not None
+    os.kill(look._process.pid, signal.SIGKILL)
+    assert look(request) == {"reason": None, "error": "the process that looks at cells: it ended without an answer"}
+    assert look.given_up == ""
+    look.warm(request["task"])
+    os.kill(look._process.pid, signal.SIGSTOP)
+    look.seconds = 0.4
+    assert look(request)["error"] == "the process that looks at cells: no answer within 0 s"
+    assert look(request)["error"] == look.given_up != ""
+    assert look._process is None
