@@ -23,15 +23,19 @@ from scipy.special import ndtr
 
 from blip2sweep.analysis.predict import Predictor, fit
 from blip2sweep.analysis.suggest import suggest
+from blip2sweep.metrics import Images, Metric
+from blip2sweep.metrics.intervals import counted
 from blip2sweep.metrics.stopping import Rule
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
-HALF_WIDTHS = (0.2, 0.02)  # of the rules before a cell runs whole: the first is that of the looks
+HALF_WIDTHS = (0.2, 0.04)  # of the rules before a cell runs whole: the first is that of the looks
 FIRST, ROUND = 16, 10  # cells at random, and cells of each round
 MARGIN = 0.005  # of the baseline: what is no better than this is as good
 OPEN, CONTENDS = 2.0, 1.64  # standard deviations of the upper ends: of cells not looked at, and of those not whole
 QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
+OWN = 0.0075  # standard deviation at least of what cells keep beside what a prediction can know of
+UNSEEN = 0.25  # images that may break, of those a cell has not seen
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
 
 
@@ -46,6 +50,23 @@ class Seen(NamedTuple):
     @property
     def whole(self) -> bool:
         return self.error == 0
+
+
+def seen_of(metric: Metric, cell: Array, baseline: Array, images: Images | None, of: int) -> Seen:
+    """What is known of a cell that saw some of `of` images.
+
+    cell, baseline: (n, k) statistics of the same samples; images: which belong to which image. The error is that of a
+    ratio, by the delta method, of images drawn without return. It is that of a break in a quarter of an unseen image at
+    least: a cell that changed nothing yet may.
+    """
+    base, own = counted(metric, baseline, cell, images)
+    n, kept = len(base), metric.value(cell) / metric.value(baseline)
+    if n >= of or metric.ratio is None:
+        return Seen(kept, 0.0, n)
+    score = metric.ratio[0]
+    off = own[:, score] - kept * base[:, score]
+    error = np.sqrt(off @ off / max(n - 1, 1) / n * (1 - n / of)) / base[:, score].mean()
+    return Seen(kept, max(float(error), UNSEEN / n), n)
 
 
 class Family(NamedTuple):
@@ -94,11 +115,13 @@ Run = Callable[[list[int], Rule | None], Mapping[int, Seen]]
 @dataclass
 class Screening:
     """A screening as it goes on. run: runs cells of the grid by a rule, None for all images, and says what is known of
-    them then; a cell that it leaves out failed, and is not asked for again. seen: {cell: what is known of it}, to begin
-    with what was known before. told: is called with a line after each round."""
+    them then; a cell that it leaves out failed, and is not asked for again. half_widths: of the rule of the looks, and of
+    those before a cell runs whole. seen: {cell: what is known of it}, to begin with what was known before. told: is
+    called with a line after each round."""
 
     grid: Grid
     run: Run
+    half_widths: Sequence[float] = HALF_WIDTHS
     seen: dict[int, Seen] = field(default_factory=dict)
     told: Callable[[str], None] = lambda line: None
     failed: set[int] = field(default_factory=set)
@@ -107,9 +130,9 @@ class Screening:
 
     def __call__(self, seed: int = 0) -> list[int]:
         """Screen. Returns the whole cells of the frontier, from small to large. seed: of the first cells."""
-        self._run(self._first(seed), HALF_WIDTHS[0], "looked at")
+        self._run(self._first(seed), self.half_widths[0], "looked at")
         while chosen := self._open():
-            self._run(chosen, HALF_WIDTHS[0], "looked at")
+            self._run(chosen, self.half_widths[0], "looked at")
         while contenders := self._contenders():
             narrow = {i: self._next(i) for i in contenders}
             width = max(narrow.values())
@@ -187,7 +210,7 @@ class Screening:
     def _next(self, cell: int) -> float:
         """The half width that a cell is asked for next; 0 for all images."""
         known = min(QUANTILE * self.seen[cell].error, self.asked.get(cell, np.inf))
-        return next((w for w in HALF_WIDTHS if w < known), 0.0)
+        return next((w for w in self.half_widths if w < known), 0.0)
 
     # ---- what is known
 
@@ -217,8 +240,8 @@ class Screening:
         errors = np.array([*(s.error for s in known), 0.0])
         if refit or number not in self.fits:
             self.fits[number] = fit(noise, kept, 1.0, family.groups, errors)
-        else:
-            self.fits[number] = self.fits[number].again(noise, kept, errors)
+            self.fits[number].scales[2] = max(self.fits[number].scales[2], OWN**2)
+        self.fits[number] = self.fits[number].again(noise, kept, errors)
         return self.fits[number]
 
     def _mask(self, cells: object) -> NDArray[np.bool_]:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blip2sweep.analysis.predict import Predictor, fit
-from blip2sweep.metrics.stopping import BELOW, FIRST as FIRST_LOOK
+from blip2sweep.metrics.stopping import BELOW
+from blip2sweep.metrics.stopping import FIRST as FIRST_LOOK
 
 Array = NDArray[np.float64]
 FIRST, ROUND = 10, 5
