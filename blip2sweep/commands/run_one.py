@@ -16,8 +16,10 @@ from blip2sweep.planning.packs import make_pack
 from blip2sweep.planning.plan import PlannedJob, make_plan
 from blip2sweep.planning.timed import timed_cells
 from blip2sweep.results.committed import predictions_name
+from blip2sweep.results.drops import Baseline, measure
 from blip2sweep.results.ledger import Journal, Ledger
 from blip2sweep.results.predictions import read_statistics
+from blip2sweep.results.scored import Scored
 from blip2sweep.results.scoring import Scorer, score_result
 from blip2sweep.results.sweeps import new_run
 from blip2sweep.wire.pack import CellJob, Settings
@@ -75,5 +77,9 @@ def _main_value(output_dir: Path, key: str, ledger: Ledger, metric: str) -> floa
         waits = "waits for a chat model; right: chat.online=true, or a sweep of our own launcher"
         why = waits if attempts.waits else "no result"
         raise RuntimeError(attempts.last_failure["error"] if attempts.last_failure else why)
-    statistics = read_statistics(output_dir, predictions_name(attempts.result))
+    name, base = predictions_name(attempts.result), ledger.attempts.get(attempts.result["columns"].get("baseline", ""))
+    if "stopped" in attempts.result and base is not None and base.result is not None:
+        measured = measure(Scored(output_dir, name), Baseline(output_dir, base.result))
+        return float(measured["metrics"][metric][0] or "nan")
+    statistics = read_statistics(output_dir, name)
     return METRICS[metric].value(statistics[METRICS[metric].statistic])

@@ -40,14 +40,15 @@ def expected_seconds(
 def measured_seconds(ledger: Ledger) -> dict[str, list[float]]:
     """{name: seconds that one process would take, of every result}, for each name under which a similar cell looks.
 
-    Without those of training.
+    Without those of training. Of a cell that stopped early what all images would take.
     """
     found: dict[str, list[float]] = {}
     for result in ledger.results():
         cost = result.get("cost") or {}
         seconds, processes, trained = cost.get("seconds"), cost.get("processes", 1), cost.get("seconds_trained", 0.0)
         if isinstance(seconds, int | float) and isinstance(processes, int) and isinstance(trained, int | float):
-            seconds = max(0.0, seconds - trained)
+            early = result.get("stopped")
+            seconds = max(0.0, seconds - trained) * (early["of"] / early["images"] if early else 1)
             for name in (result["key"], *similarity_names(result["columns"])):
                 found.setdefault(name, []).append(seconds * processes)
     return found

@@ -43,8 +43,8 @@ class LookProcess:
         late = threading.Timer(self.seconds, self._kill)
         late.start()
         try:
-            self._send(request)
-            answer: LookAnswer = json.loads(_pipe(self._process and self._process.stdout).readline())
+            process = self._send(request)
+            answer: LookAnswer = json.loads(_pipe(process.stdout).readline())
             return answer
         except (OSError, ValueError):
             self._died += 1
@@ -73,7 +73,7 @@ class LookProcess:
             with contextlib.suppress(ProcessLookupError):  # with its children
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _send(self, request: LookRequest | WarmLook) -> None:
+    def _send(self, request: LookRequest | WarmLook) -> subprocess.Popen[str]:
         if self._process is None:
             command = [sys.executable, "-m", "blip2sweep.results.looking", str(self.output_dir)]
             # A session of its own: Ctrl-C and job signals are for the worker, which then closes the input.
@@ -83,6 +83,7 @@ class LookProcess:
         pipe = _pipe(self._process.stdin)
         pipe.write(json.dumps(request) + "\n")
         pipe.flush()
+        return self._process
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

@@ -21,7 +21,6 @@ from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch.activations import moved, remember_plain
 from blip2sweep.backends.torch.calibrate import prepare
 from blip2sweep.backends.torch.cost import cost_columns
-from blip2sweep.backends.torch.encode import Source
 from blip2sweep.backends.torch.evaluate import Evaluation, evaluate
 from blip2sweep.backends.torch.flops import flop_columns
 from blip2sweep.backends.torch.latency import compared
@@ -41,7 +40,6 @@ from blip2sweep.compression.step import RECOVER
 from blip2sweep.errors import UserError
 from blip2sweep.exporting.made import Made as ModelMade
 from blip2sweep.machine.memory import is_out_of_memory
-from blip2sweep.models.images import Images, some_of
 from blip2sweep.models.load import Loaded
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.compact import expand
@@ -215,9 +213,11 @@ class TorchBackend:
         return bool(self.settings.get("propagation")) and job["key"] != job["baseline"] and first
 
     def _apply(self, state: ModelState, job: CellJob, recipe: Recipe) -> Applied:
-        """Put a recipe into the model. In a further round of the same cell it is there already."""
+        """Put a recipe into the model. In a further round of the same cell it is there already, unless another process
+        waits for what is calibrated."""
         key, last = state.in_model or ("", None)
-        if "places" in job["task"] and key == job["key"] and last is not None and last is state.patch.last:
+        waits, here = "share" in job and job.get("calibration"), last is not None and last is state.patch.last
+        if "places" in job["task"] and key == job["key"] and last and here and not waits:
             return last
         applied = state.patch.apply(recipe, *self._ready(state, job, recipe))
         state.in_model = job["key"], applied
@@ -232,25 +232,9 @@ class TorchBackend:
         with fixed_threads(self._threads(job)):
             return evaluate(
                 state.loaded, self.task(job), Generation(**job["generation"]), batch_size=batch_size,
-                nll_references=job["task"]["nll_references"], features=self._images(state, job), shared=shared,
+                nll_references=job["task"]["nll_references"], features=state.pictures(job, self.task(job), self.settings.get("data_workers") or 0), shared=shared,
                 batch_sizes=state.batch_sizes,
             )  # fmt: skip
 
     def _threads(self, job: CellJob) -> int:
         return evaluation_threads(job, self.device) or torch.get_num_threads()
-
-    def _images(self, state: ModelState, job: CellJob) -> Source:
-        """The task's images, decoded and preprocessed once for all cells of a model.
-
-        Only those of one task are kept. A round takes its own of those of all images, where these were decoded.
-        """
-        name, task = canonical_json(job["task"]), canonical_json(whole(job)["task"])
-        if task not in state.images:
-            state.images = {task: {}}
-        known = state.images[task]
-        if name not in known:
-            if task in known and (kept := known[task].kept) is not None:
-                return some_of(kept, self.task(job).images)
-            workers, skip = self.settings.get("data_workers") or 0, job["task"]["on_bad_image"]
-            known[name] = Images(state.loaded, self.task(job), workers, skip)
-        return known[name]

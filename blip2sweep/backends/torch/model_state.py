@@ -8,20 +8,23 @@ from pathlib import Path
 from blip2sweep.apply.calibration import Calibrator
 from blip2sweep.apply.patch import Applied, Patch
 from blip2sweep.apply.recovery.trainer import Outcome
+from blip2sweep.backends.shares import whole
 from blip2sweep.backends.torch import propagation
 from blip2sweep.backends.torch.answers import Answer
 from blip2sweep.backends.torch.handover import Handover
 from blip2sweep.backends.torch.sharing import AnswerCache
 from blip2sweep.cache.tensors import Memo, budgets
+from blip2sweep.canonical import canonical_json
 from blip2sweep.compression.quantize.prepared import Prepared
 from blip2sweep.errors import UserError
 from blip2sweep.models.checkpoints import inspect
-from blip2sweep.models.images import Features, Images
+from blip2sweep.models.images import Features, Images, some_of
 from blip2sweep.models.load import Loaded, load
 from blip2sweep.recipe import Recipe
 from blip2sweep.recipe.back_end import without
 from blip2sweep.recipe.chain import Entries
 from blip2sweep.recipe.compact import expand
+from blip2sweep.tasks import TaskData
 from blip2sweep.tasks.calibration import Calibration
 from blip2sweep.wire.lines import Cost
 from blip2sweep.wire.pack import CellJob, JsonObject
@@ -64,6 +67,21 @@ class ModelState:
     batch_sizes: dict[str, int] = field(default_factory=dict)  # {batches: the size that memory allowed so far}
 
     in_model: tuple[str, Applied] | None = None  # the cell whose recipe was put into the model last
+
+    def pictures(self, job: CellJob, data: TaskData, workers: int) -> Features | Images:
+        """The images of a job, decoded and preprocessed once for all cells. data: of its task. workers: that decode.
+
+        Only those of one task are kept. A round takes its own of those of all images, where these were decoded.
+        """
+        name, task = canonical_json(job["task"]), canonical_json(whole(job)["task"])
+        if task not in self.images:
+            self.images = {task: {}}
+        known = self.images[task]
+        if name not in known:
+            if task in known and (kept := known[task].kept) is not None:
+                return some_of(kept, data.images)
+            known[name] = Images(self.loaded, data, workers, job["task"]["on_bad_image"])
+        return known[name]
 
     @property
     def measured(self) -> dict[str, Prepared]:
