@@ -87,6 +87,12 @@ class Grid:
     base: float
     families: Sequence[Family]
 
+    @property
+    def smaller(self) -> NDArray[np.bool_]:
+        """The cells that are smaller than the baseline: others save nothing, and are not run."""
+        mask: NDArray[np.bool_] = self.sizes < self.base
+        return mask
+
     def best(self, values: Array, among: NDArray[np.bool_]) -> Array:
         """For each cell the best of `values` (cells,) among the cells of a mask that are at most as large, and 1 where the
         baseline is; 0 where there is none."""
@@ -140,14 +146,11 @@ class Screening:
         return self.frontier()
 
     def frontier(self) -> list[int]:
-        """The whole cells that keep more than every whole cell at most as large, and than the baseline where that is."""
-        whole = sorted(
-            (i for i, s in self.seen.items() if s.whole), key=lambda i: (self.grid.sizes[i], -self.seen[i].kept)
-        )
+        """The whole cells, smaller than the baseline, that keep more than every whole cell at most as large."""
+        whole = [i for i, s in self.seen.items() if s.whole and self.grid.smaller[i]]
         found, best = list[int](), -np.inf
-        for i in whole:
-            floor = max(best, 1.0 if self.grid.sizes[i] >= self.grid.base else -np.inf)
-            if self.seen[i].kept > floor:
+        for i in sorted(whole, key=lambda i: (self.grid.sizes[i], -self.seen[i].kept)):
+            if self.seen[i].kept > best:
                 found.append(i)
                 best = self.seen[i].kept
         return found
@@ -168,15 +171,15 @@ class Screening:
         chosen = list[int]()
         for family in self.grid.families:
             inside[family.rows] = True
-            drawn = rng.permutation(family.rows)[:FIRST]
+            drawn = rng.permutation(family.rows[self.grid.smaller[family.rows]])[:FIRST]
             chosen += [int(i) for i in drawn]
-        return [i for i in (*chosen, *np.flatnonzero(~inside).tolist()) if i not in self.seen]
+        return [i for i in (*chosen, *np.flatnonzero(self.grid.smaller & ~inside).tolist()) if i not in self.seen]
 
     def _open(self) -> list[int]:
         """The cells to look at next; none where no cell that was not looked at may be on the frontier."""
         belief, there = self._belief(refit=True), self._mask(self.seen)
         best = self.grid.best(belief.mean, there)
-        may = (belief.upper(OPEN) > best + MARGIN) & ~there & ~self._mask(self.failed)
+        may = (belief.upper(OPEN) > best + MARGIN) & ~there & self.grid.smaller & ~self._mask(self.failed)
         chosen = list[int]()
         for number, family in enumerate(self.grid.families):
             own = may[family.rows]
@@ -195,7 +198,7 @@ class Screening:
         belief, there = self._belief(refit=False), self._mask(self.seen)
         whole = self._mask(i for i, s in self.seen.items() if s.whole)
         best = self.grid.best(belief.mean, whole)
-        may = there & ~whole & ~self._mask(self.failed) & (belief.upper(CONTENDS) > best + MARGIN)
+        may = (belief.upper(CONTENDS) > best + MARGIN) & there & ~whole & self.grid.smaller & ~self._mask(self.failed)
         return self._ahead(belief.mean, best, may) or self._ahead(belief.upper(CONTENDS), best, may)
 
     def _ahead(self, values: Array, best: Array, may: NDArray[np.bool_]) -> list[int]:

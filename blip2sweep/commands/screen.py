@@ -16,8 +16,9 @@ from blip2sweep.console.printing import cell as shown_cell
 from blip2sweep.console.printing import console, say, tell
 from blip2sweep.console.remarks import many
 from blip2sweep.errors import SweepFailed, UserError
+from blip2sweep.metrics.stopping import Rule
 from blip2sweep.planning.plan import PlannedJob
-from blip2sweep.planning.stopping import KNOWN, NONE, VERDICT, rule_of
+from blip2sweep.planning.stopping import NONE, VERDICT, rule_of
 from blip2sweep.running.status import duration
 
 
@@ -28,14 +29,14 @@ def run_screen(jobs: Sequence[PlannedJob], way: Way, dry: bool = False) -> None:
     """
     widths = half_widths(jobs)
     command = own_command().removeprefix("screen ")
-    rounds = Rounds.planned(named(jobs, command), way, command)
+    rounds = Rounds.planned(named(jobs, command), way, command, Rule("known", widths[0]))
     if dry:
         say(*described(rounds, widths))
         return
     rounds.go_on()
     screening = Screening(rounds.grid, rounds.run, widths, told=tell)
     try:
-        screening.seen |= rounds.baseline()
+        screening.seen |= rounds.before()
         frontier = screening()
     except (KeyboardInterrupt, SystemExit):
         tell(f"what was seen is kept, and the same command goes on: blip2sweep screen {command}")
@@ -71,7 +72,7 @@ def half_widths(jobs: Sequence[PlannedJob]) -> tuple[float, ...]:
         raise UserError(
             f"--rerun {config['rerun'][0]}: screen chooses what it runs; right: the same words without screen"
         )
-    rule = rule_of({"evaluation": {**section, "stop": KNOWN}})
+    rule = rule_of({"evaluation": {**section, "stop": "known"}})
     if rule is None or section.get("half_width") is None:
         return HALF_WIDTHS
     return (rule.margin, *(w for w in HALF_WIDTHS if w < rule.margin))

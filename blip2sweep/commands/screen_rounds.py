@@ -47,6 +47,7 @@ class Rounds:
 
     way: Way
     command: str
+    rule: Rule
     plan: Plan
     jobs: dict[str, PlannedJob]
     columns: list[Mapping[str, Any]]
@@ -57,9 +58,10 @@ class Rounds:
     known: Draws | None = None
 
     @classmethod
-    def planned(cls, jobs: Sequence[PlannedJob], way: Way, command: str) -> Rounds:
-        """Plan all cells of the grid. Raises UserError for one that cannot be screened. Nothing is written."""
-        plan, ledger = plan_sweep([_by(job, None) for job in jobs], (), way.devices, command)
+    def planned(cls, jobs: Sequence[PlannedJob], way: Way, command: str, rule: Rule) -> Rounds:
+        """Plan all cells of the grid. rule: of the looks. Raises UserError for one that cannot be screened. Nothing is
+        written."""
+        plan, ledger = plan_sweep([_by(job, rule) for job in jobs], (), way.devices, command)
         way.check(plan)
         base = _only_baseline(plan)
         own: dict[str, PlannedJob] = {}
@@ -74,7 +76,7 @@ class Rounds:
         sizes = np.array([c["model_bytes"] for c in columns], dtype=np.float64)
         grid = Grid(sizes, np.array([seconds[key] for key in own]), float(base.columns()["model_bytes"]),
                     families(columns, base.model.anatomy))  # fmt: skip
-        return cls(way, command, plan, own, columns, grid, base.task.main_metric, len(base.task.images))
+        return cls(way, command, rule, plan, own, columns, grid, base.task.main_metric, len(base.task.images))
 
     @property
     def keys(self) -> list[str]:
@@ -115,12 +117,10 @@ class Rounds:
             tell(f"sweep {self.name}: jobs of its last round are there, and waited for")
             follow(self.output_dir, sweep)
 
-    def baseline(self) -> dict[int, Seen]:
-        """Run the baseline, with whatever the ledger has of the cells. Returns what is known of these."""
-        first = next(iter(self.jobs.values()))
+    def before(self) -> dict[int, Seen]:
+        """What the ledger knows of the cells before anything is run. {} where the baseline has no result yet."""
         there = [i for i, key in enumerate(self.keys) if key in self.plan.done]
-        self._launch([first] if not there else [self.jobs[self.keys[i]] for i in there], None)
-        return self._seen()
+        return self.run(there, self.rule) if there and self.plan.baselines[0] in self.plan.done else {}
 
     def run(self, cells: Sequence[int], rule: Rule | None) -> dict[int, Seen]:
         """Run cells of the grid, and return what is known of all that were seen."""
