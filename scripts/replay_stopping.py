@@ -5,7 +5,8 @@
 
 Every cell with captions is run again on paper, image by image, against the baseline. `fresh` draws as many images anew from those
 there are, and the truth is the ratio over all of them: what a set of this size says about the world. `order` shuffles the
-images, and the truth is the whole run. The rule is the product's own (blip2sweep/metrics/stopping.py).
+images, and the truth is the whole run. Cells of one round see the same images, so rare errors come in
+bunches: another --seed says how far the numbers move. The rule is the product's own (blip2sweep/metrics/stopping.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +62,12 @@ class Stops(NamedTuple):
     """Where the cells of one round stopped, (cells,) each: images, whether before the last, whether the verdict was
     wrong, what was kept less the truth, and whether both intervals there hold the truth."""
 
-    images: Array
-    stopped: Array
-    wrong: Array
-    bias: Array
-    holds: Array
-    naive: Array
+    images: NDArray[Any]
+    stopped: NDArray[Any]
+    wrong: NDArray[Any]
+    bias: NDArray[Any]
+    holds: NDArray[Any]
+    naive: NDArray[Any]
 
 
 def load(folder: Path) -> Scores:
@@ -86,7 +87,9 @@ def sums_at(scores: Scores, chosen: NDArray[np.intp], at: list[int]) -> Sums:
     rows = x, np.broadcast_to(b, x.shape), x * x, np.broadcast_to(b * b, x.shape), x * b, x != b
     found = [np.cumsum(row, axis=1)[:, np.array(at) - 1].astype(np.float64) for row in rows]
     scoring = np.column_stack([(x[:, :m] > SCORES * mean).sum(axis=1) for m, mean in zip(at, first, strict=True)])
-    return Sums(np.broadcast_to(n, found[0].shape), *found, scoring.astype(np.float64))
+    own, base, squares, base_squares, products, changed = found
+    images = np.broadcast_to(n, own.shape)
+    return Sums(images, own, base, squares, base_squares, products, changed, scoring.astype(np.float64))
 
 
 def replay(sums: Sums, at: list[int], truth: Array) -> dict[str, Stops]:
@@ -119,7 +122,7 @@ def is_wrong(rule: Rule, reason: str, value: float, truth: float) -> bool:
     return (truth < 1 - rule.margin) == reason.startswith("within")
 
 
-def rounds(scores: Scores, count: int, fresh: bool, seed: int = 0) -> dict[str, Stops]:
+def rounds(scores: Scores, count: int, fresh: bool, seed: int) -> dict[str, Stops]:
     """The stops of all rounds, (rounds, cells) each."""
     rng, n, truth = np.random.default_rng(seed), len(scores.base), scores.kept
     at = looks(n)
@@ -143,16 +146,33 @@ def table(scores: Scores, fresh: dict[str, Stops], order: dict[str, Stops]) -> l
     return lines
 
 
+def estimators(scores: Scores, count: int, seed: int) -> list[str]:
+    """How far three readings of the first images are from the whole run, as shares of the baseline: root mean squares."""
+    rng, members, base = np.random.default_rng(seed), scores.members(), scores.base.mean()
+    names = "mean of the images seen", "baseline − paired drop", "ratio × baseline"
+    lines = [f"| images | reading | {' | '.join(CLASSES[:3])} |", "|---|---|---|---|---|"]
+    for n in (64, 128):
+        off = np.zeros((3, len(scores.cells)))
+        for _ in range(count):
+            chosen = rng.permutation(len(scores.base))[:n]
+            x, b = scores.cells[:, chosen].mean(axis=1), scores.base[chosen].mean()
+            off += (np.array([x, base - (b - x), base * x / b]) / base - scores.kept) ** 2 / count
+        for name, own in zip(names, np.sqrt(off), strict=True):
+            lines.append(f"| {n} | {name} | {' | '.join(f'{own[members[c]].mean():.3f}' for c in CLASSES[:3])} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a copy of the study's data")
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="of the images that rounds draw")
     chosen = parser.parse_args()
     scores = load(chosen.folder)
     counts = ", ".join(f"{name}: {own.sum()}" for name, own in scores.members().items())
     print(f"{len(scores.base)} images; cells {counts}; {chosen.rounds} rounds\n")
-    found = [rounds(scores, chosen.rounds, fresh) for fresh in (True, False)]
-    print("\n".join(table(scores, *found)))
+    found = [rounds(scores, chosen.rounds, fresh, chosen.seed) for fresh in (True, False)]
+    print("\n".join([*table(scores, *found), "", *estimators(scores, chosen.rounds, chosen.seed)]))
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def load_draws(output_dir: Path, cells: pd.DataFrame, metric: str, resampled: bo
             continue
         if len(arrays[key]) == len(predictions.id):
             same[key] = arrays[key]
-        elif (found := of_stopped(stem(key, outputs), arrays[key])) is not None:
-            same[key], seen[key] = found
+        elif (part := of_stopped(stem(key, outputs), arrays[key])) is not None:
+            same[key], seen[key] = part
     sampled = resample_all(METRICS[metric], predictions.image_id, same, first["key"], seen) if resampled else {}
     return Draws(METRICS[metric], predictions.image_id, same, first["key"], sampled, seen)

@@ -25,7 +25,8 @@ def frontier(cells: pd.DataFrame, metric: str, draws: Draws | None, size: str = 
 
     Cells with outputs are chosen on one half of the images, and `value, drop, low, high` are of the other half: the
     best of many looks too good on the images that chose it. `held_out` is True for these cells. A cell that stopped is
-    compared with each other one on the images that both have. Imported scores have one value, of all images. `like_baseline`: whether the drop's 95 % interval covers 0; None where there is no
+    compared with each other one on the images that both have. Imported scores have one value, of all images.
+    `like_baseline`: whether the drop's interval covers 0, of 95 %, or 99.5 % of a cell that stopped; None where there is no
     interval. size: one of SIZES or COSTS, or `latency` for the seconds that one image takes. Raises UserError where no cell has
     that size.
     """

@@ -31,6 +31,11 @@ def stopped(table: pd.DataFrame) -> pd.Series:
     return _reasons(table) != ""
 
 
+def is_stopped(table: pd.DataFrame, key: str | None) -> bool:
+    """Whether the cell of a key stopped."""
+    return key is not None and bool(stopped(table[table["key"] == key]).any())
+
+
 def of_verdicts(table: pd.DataFrame) -> pd.Series:
     """Which rows are of cells that stopped with a verdict, so that their values feed no analysis."""
     return _reasons(table).map(is_verdict).astype(bool)
@@ -46,19 +51,21 @@ def stopped_at(row: Row) -> str:
 
 def level_text(table: pd.DataFrame) -> str:
     """The level of these cells' intervals in words: `95 %`, and where some stopped that theirs is another."""
-    return (
-        LEVEL_TEXT
-        if not (own := stopped(table)).any()
-        else STOPPED_TEXT
-        if own.all()
-        else f"{LEVEL_TEXT}, {OF_STOPPED}"
-    )
+    own = stopped(table)
+    if own.any() and own.all():
+        return STOPPED_TEXT
+    return f"{LEVEL_TEXT}, {OF_STOPPED}" if own.any() else LEVEL_TEXT
+
+
+def level_mark(row: Row) -> str:
+    """What stands behind an interval of a cell in a text: ` (99.5 %)` where the row says that it stopped."""
+    told = row.get(STOPPED)
+    return f" ({STOPPED_TEXT})" if isinstance(told, str) and told else ""
 
 
 def level_marks(table: pd.DataFrame) -> dict[str, str]:
-    """{key: what stands behind an interval of the cell}: ` (99.5 %)` of a cell that stopped, else nothing."""
-    marks = np.where(stopped(table), f" ({STOPPED_TEXT})", "")
-    return dict(zip(table["key"].astype(str), marks.tolist(), strict=True))
+    """{key: its `level_mark`}."""
+    return {str(row["key"]): level_mark(row) for row in table.to_dict("records")}
 
 
 def verdicts_line(table: pd.DataFrame, what: str) -> str | None:

@@ -13,7 +13,7 @@ from blip2sweep.analysis.keeps import NOT_KNOWN, OnImages, keeps, kept_of_row, k
 from blip2sweep.analysis.prices import prices as prices_of
 from blip2sweep.analysis.recipes import Entry, entry_text, is_further, text_of
 from blip2sweep.analysis.spread import LEVEL
-from blip2sweep.analysis.stopped import LEVEL_TEXT, STOPPED_TEXT
+from blip2sweep.analysis.stopped import LEVEL_TEXT, STOPPED_TEXT, is_stopped
 from blip2sweep.commands.budget import Budget
 from blip2sweep.console.remarks import many
 from blip2sweep.metrics import Kept, fewest_images
@@ -78,7 +78,7 @@ def keeps_lines(choice: Choice, max_drop: float | None, source: Source) -> Itera
     stopped the confidence is 99.5 %."""
     if not choice.entries:
         return
-    level = STOPPED_TEXT if _stopped(choice.key, source) else LEVEL_TEXT
+    level = STOPPED_TEXT if is_stopped(source.measured[0], choice.key) else LEVEL_TEXT
     shares = sorted({SURE, *([] if max_drop is None else [round(1 - max_drop, 6)])}, reverse=True)
     found, why = _kept(choice, source)
     for share, told in zip(shares, (f" ({why})", ""), strict=False):
@@ -107,7 +107,7 @@ def _kept(choice: Choice, source: Source) -> tuple[OnImages | None, str]:
         known = of_row.kept.low == of_row.kept.low
         return of_row, f"{_range(of_row.kept)}, from the drop in the table" if known else "it has no interval"
     whole = kept_on(choice.key, draws, False) if choice.held_out else None
-    of_all = "all" if not _stopped(choice.key, source) else "all its"
+    of_all = "all its" if is_stopped(cells, choice.key) else "all"
     images = f"the {found.images} images that did not choose it" if choice.held_out else f"the {found.images} images"
     also = f"; {_range(whole.kept)} on {of_all} {whole.images}" if whole else ""
     return found, f"{_range(found.kept)} on {images}{also}"
@@ -134,13 +134,8 @@ def _level(choice: Choice, source: Source) -> str:
 def _drop_ends(key: str, choice: Choice, source: Source) -> str:
     """The paired interval on the images that are reported: 95 %, or 99.5 % of a cell that stopped, which is said."""
     found = _paired(key, choice, source)
-    level = f" ({STOPPED_TEXT})" if _stopped(key, source) else ""
+    level = f" ({STOPPED_TEXT})" if is_stopped(source.measured[0], key) else ""
     return f"[{found.low:.4f}, {found.high:.4f}]{level}" if found else "without an interval (no outputs)"
-
-
-def _stopped(key: str | None, source: Source) -> bool:
-    draws = source.measured[1]
-    return draws is not None and key is not None and key in draws.seen
 
 
 def _paired(key: str, choice: Choice, source: Source) -> Drop | None:
@@ -232,7 +227,7 @@ def unseen(choice: Choice, max_drop: float | None, source: Source) -> list[str]:
     if draws is None or not choice.entries:
         return []
     shown = draws.on(draws.half(False)) if choice.held_out else draws
-    n, lines = shown.count(choice.key) if choice.key is not None and choice.key in shown else shown.images.count, []
+    n, lines = shown.count(choice.key or shown.baseline), []
     if choice.key is not None and choice.key in shown and (few := shown.changed(choice.key)) < FEW_CHANGED:
         lines.append(f"only {few} of these {n} images changed: {unseen_share(n)}")
     if max_drop and n < fewest_images(max_drop):

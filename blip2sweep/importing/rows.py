@@ -22,6 +22,7 @@ from blip2sweep.recipe.size import alike
 from blip2sweep.results.journal import note_closed, note_opened
 from blip2sweep.results.lines import sealed
 from blip2sweep.results.sweeps import Sweep
+from blip2sweep.wire.stopping import Stopped
 
 # The version in imported keys. The other SEMANTICS do not count: results from elsewhere do not change with our
 # computation.
@@ -33,13 +34,14 @@ class Remarks(TypedDict, total=False):
     """What an import adds to a `result` line.
 
     predictions: their hash; files: notes of the files on disk; configs: numbers of the study's configs with this recipe;
-    noop_configs: how many of them have an entry without an effect.
+    noop_configs: how many of them have an entry without an effect; stopped: of a cell of a table of ours that stopped early.
     """
 
     predictions: str | None
     files: dict[str, list[int]]
     configs: list[int]
     noop_configs: int
+    stopped: Stopped
 
 
 class Result(Remarks):

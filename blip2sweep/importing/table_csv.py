@@ -26,6 +26,8 @@ from blip2sweep.importing.csv_recipes import LineRecipes
 from blip2sweep.importing.mistakes import Mistakes
 from blip2sweep.importing.params import model_params
 from blip2sweep.importing.rows import Result, Source, result, write_rows
+from blip2sweep.importing.stopped import COLUMNS as EARLY
+from blip2sweep.importing.stopped import stopped_of
 from blip2sweep.metrics import METRICS
 from blip2sweep.models.dtypes import BITS
 from blip2sweep.models.shipped import model_anatomy
@@ -108,7 +110,9 @@ def import_csv(path: Path, output_dir: Path, options: Options = Options()) -> Im
 
 def _unused(table: Table, columns: Columns) -> list[str]:
     """The columns that the import did not use."""
-    used = re.compile("|".join(("key", "status", *ORIGIN, *COUNTS, r"drop_.+_(low|high)")) if columns.own else r"(?!)")
+    used = re.compile(
+        "|".join(("key", "status", *ORIGIN, *COUNTS, *EARLY, r"drop_.+_(low|high)")) if columns.own else r"(?!)"
+    )
     return [c for c in columns.unused if not used.fullmatch(c)] + ["one without a heading"] * table.unnamed
 
 
@@ -208,6 +212,8 @@ def _row(
     row["columns"] |= {c: line.cells[c] for c in ORIGIN if c in line.cells}
     row["columns"] |= {c: int(v) for c in COUNTS if (v := _own_number(line, c, mistakes)) is not None}
     row["columns"]["imported_key"] = line.cells.get("key")
+    if stopped := stopped_of(line.cells, lambda column: _own_number(line, column, mistakes)):
+        row["stopped"] = stopped
     return row
 
 

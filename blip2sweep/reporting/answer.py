@@ -9,6 +9,7 @@ import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.recipes import entries, part_of
+from blip2sweep.analysis.stopped import level_mark
 from blip2sweep.reporting.metric_text import MetricText, metric_text
 from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.ship import Shipped, shipped
@@ -33,7 +34,7 @@ def keeps(row: Row, metric: MetricText, bars: bool = True) -> str:
     """`keeps 86 % [85, 87] of CIDEr`, of a row of `dropoff`; of a likelihood what it is of the original's."""
     low, high = number(row, "retained_low"), number(row, "retained_high")
     digits = 1 if bars and high - low < FINE else 0
-    ends = "" if math.isnan(low) or not bars else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    ends = "" if math.isnan(low) or not bars else f" [{low:.{digits}f}, {high:.{digits}f}]{level_mark(row)}"
     share = f"{round(number(row, 'retained'), digits) + 0.0:.{digits}f}\u00a0%{ends}"
     return (
         f"keeps {share} of {metric.label}"
@@ -85,7 +86,7 @@ def _lost_by(source: Source, row: pd.Series) -> list[Answer]:
     drop, low, high = (float(row.get(f"drop_{source.metric}{end}", math.nan)) for end in ("", "_low", "_high"))
     size = float(row.get("model_bytes", math.nan))
     held = f"{sizes_of(source.cells)(size)}, the whole model" if size == size else "its size is not known"
-    lost = metric.amount(drop, low, high).replace("-", "−")
+    lost = metric.amount(drop, low, high).replace("-", "−") + level_mark(row.to_dict())
     known = "its interval covers 0, on the images that chose it" if low <= 0 <= high else "of all recipes the least"
     return [
         Answer(HOW_FAR, held, f"With {row['recipe']}.", "cells"),

@@ -90,7 +90,7 @@ def _block(data: pd.DataFrame, metric: MetricText) -> str:
 
 
 def _how_far(told: Told) -> Answer:
-    images = told.curves["images"].min()
+    images = told.curves["images"].max()  # fewer where cells stopped
     on = f" on {int(images)} images" if images == images else ""
     if math.isnan(told.lowest):
         few = f": {too_few(int(images), MARGIN)}" if images < fewest_images(MARGIN) else ""

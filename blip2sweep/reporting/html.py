@@ -17,11 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from blip2sweep.analysis.recipes import part_names
-from blip2sweep.analysis.stopped import STOPPED, level_text, stopped_at
+from blip2sweep.analysis.stopped import level_text
 from blip2sweep.files import write_atomic
-from blip2sweep.reporting.back_ends import origins
 from blip2sweep.reporting.boxes import box, boxed, where_to_run
 from blip2sweep.reporting.captions import captions, packed
+from blip2sweep.reporting.cell_table import cell_table
 from blip2sweep.reporting.embedded import embedded_note
 from blip2sweep.reporting.figure import Figure, write_csvs
 from blip2sweep.reporting.figures import figures
@@ -89,7 +89,7 @@ def packs(source: Source, made: list[Figure], end: str = "", models: int = 1) ->
         "parts": part_names(source.cells),
         "map": next({s: asdict(x) for s, x in f.layouts.items()} for f in made if f.name == "map"),
         "figures": {f.name: records(f.data) for f in made},
-        "cells": records(_cell_table(source)),
+        "cells": records(cell_table(source)),
     }
     return (
         f'<script type="application/json" id="data{end}">{safe_json(data)}</script>\n'
@@ -173,30 +173,6 @@ def _section(figure: Figure, number: int, source: Source) -> str:
         f'<section class="figure" id="{name}"><h2>{number}. {title}</h2>'
         f"<p>{html.escape(figure.caption)}</p>{body}</section>"
     )
-
-
-def _cell_table(source: Source) -> pd.DataFrame:
-    """The table of the cell browser: finished cells and their drops."""
-    m = source.metric
-    wanted = {"parts": "parts", "setting": "method", "width": "bits", "recipe": "recipe", m: m, f"drop_{m}": metric_text(m).worse,
-              f"drop_{m}_low": "low", f"drop_{m}_high": "high", STOPPED: "stopped (low and high have 99.5 %)", f"noise_seed_{m}": "noise, seed",
-              f"noise_arithmetic_{m}": "noise, arithmetic", **_further_columns(source), "bits_per_weight": "bits/weight",
-              "noop_configs": "configs with no-ops", "key": "key"}  # fmt: skip
-    cells = source.cells.assign(stopped=[stopped_at(r) for r in source.cells.to_dict("records")])
-    wanted = {c: name for c, name in wanted.items() if c != STOPPED or (cells[STOPPED] != "").any()}
-    told = cells[[c for c in wanted if c in cells]].rename(columns=wanted)
-    return told.assign(**{"from": found}) if any(found := origins(source.cells)) else told
-
-
-def _further_columns(source: Source) -> dict[str, str]:
-    """The columns of the cell browser on further steps; none where no cell has one. The drop before them is against the
-    baseline."""
-    if not (source.cells["further"] != "").any():
-        return {}
-    m, metric = source.metric, metric_text(source.metric)
-    against = f"{metric.worse} against control"
-    return {"kind": "kind", f"drop_control_{m}": against, f"drop_control_{m}_low": "low, control", f"drop_control_{m}_high": "high, control",
-            "params": "parameters", "gflops": "GFLOP", "model_bytes": "bytes"}  # fmt: skip
 
 
 def _failures(source: Source) -> str:

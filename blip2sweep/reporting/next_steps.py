@@ -76,7 +76,7 @@ def next_steps(source: Source, curves: pd.DataFrame | None = None) -> list[Step]
     if curves.empty:
         command = _command(source, _first(source), [], _base(source))
         return [Step("", (), (), "no whole part was run at one width yet", command)]
-    images, needed = curves["images"].min(), fewest_images(MARGIN)
+    images, needed = curves["images"].max(), fewest_images(MARGIN)  # fewer where cells stopped
     if images < needed:
         return _on_more_images(source, lowest_safe(curves), int(images), needed)
     found, known = _curves(source, extending(lowest_safe(curves))), measured_places(source)

@@ -14,6 +14,7 @@ import pandas as pd
 from blip2sweep.analysis.cells import headline, quantized
 from blip2sweep.analysis.dropoff import MARGIN, dropoff, lowest_safe, too_few
 from blip2sweep.analysis.prices import HERE, prices
+from blip2sweep.analysis.stopped import level_mark
 from blip2sweep.metrics import fewest_images
 from blip2sweep.reporting.answer import Answer, reached, without_widths
 from blip2sweep.reporting.answers import answers
@@ -26,6 +27,7 @@ from blip2sweep.reporting.price_table import sizes_of
 from blip2sweep.reporting.prices import advice_from, ladder_sentence, recipe_at
 from blip2sweep.reporting.source import Source
 from blip2sweep.reporting.steps_text import further_steps, step_sentences
+from blip2sweep.reporting.stopped_text import stopped_notes
 from blip2sweep.reporting.told import named_cell
 from blip2sweep.reporting.which_part import which_part
 from blip2sweep.reporting.worst_blocks import worst_blocks
@@ -52,13 +54,13 @@ def overview(source: Source, figures: list[Figure]) -> Overview:
         return Overview([], [nothing], [])
     further = step_sentences(source, figures)
     if further_steps(figures) and (quantized(source.cells)["part"] == "none").all():
-        return Overview(without_widths(source), [*further, *_beaten(source)], [])  # nothing goes by bits
+        return Overview(without_widths(source), [*further, *_remarks(source)], [])  # nothing goes by bits
     curves = dropoff(headline(source.cells), source.metric, source.draws)
     steps, suggested = next_steps(source, curves), suggest_command(source)
     told = [
         *further,
         *_by_bits(source, figures, curves, metric, base),
-        *_beaten(source),
+        *_remarks(source),
         next_sentence(steps, suggested),
     ]
     return Overview(answers(source, curves, figures), told, commands_in(steps, suggested))
@@ -133,7 +135,7 @@ def _first_broken(own: pd.DataFrame, setting: str, metric: MetricText) -> str:
 
 def _ends(row: pd.Series) -> str:
     low, high = row["retained_low"], row["retained_high"]
-    return "" if pd.isna(low) else f" [{low:.0f}, {high:.0f}]"
+    return "" if pd.isna(low) else f" [{low:.0f}, {high:.0f}]{level_mark(row.to_dict())}"
 
 
 def _alone(own: pd.DataFrame, metric: MetricText) -> str:
@@ -174,9 +176,11 @@ def _advice(source: Source, named: str | None) -> str:
     return f"at {recipe_at(source.cells, named)}: {advice}" if advice else ""
 
 
-def _beaten(source: Source) -> list[str]:
+def _remarks(source: Source) -> list[str]:
+    """What a reader of any sentence must know: a baseline that cells beat, and cells that stopped early."""
     note = baseline_beaten(source.cells, source.metric)
-    return [f"{note[0].upper()}{note[1:]}."] if note else []
+    told = [*([note] if note else []), *stopped_notes(source.cells)]
+    return [f"{n[0].upper()}{n[1:]}." for n in told]
 
 
 # ---- what is safe
@@ -185,7 +189,7 @@ def _beaten(source: Source) -> list[str]:
 def _safe(curves: pd.DataFrame, ordered: list[str]) -> str:
     safe = lowest_safe(curves)
     known = safe.dropna(subset=["lowest_safe"]) if len(safe) else safe
-    images, few = curves["images"].min(), few_changed(curves)
+    images, few = curves["images"].max(), few_changed(curves)  # fewer where cells stopped
     if known.empty:
         why = f": {too_few(int(images), MARGIN)}" if images < fewest_images(MARGIN) else ""
         return f"No width that was run is shown to be safe within {MARGIN:.0%} (one-sided 97.5 %){why}.{few}"

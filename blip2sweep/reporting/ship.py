@@ -12,6 +12,8 @@ import pandas as pd
 from blip2sweep.analysis.cell_row import Row, number
 from blip2sweep.analysis.frontier import ALL, frontier
 from blip2sweep.analysis.recipes import entries, text_of
+from blip2sweep.analysis.stopped import FINISH, stopped
+from blip2sweep.console.remarks import many
 from blip2sweep.reporting.back_ends import back_end_names, origins
 from blip2sweep.reporting.boxes import box
 from blip2sweep.reporting.export_line import export_command, usual
@@ -47,11 +49,13 @@ def shipped(source: Source) -> list[Shipped]:
     """The cells within the noise that no other cell beats in both size and metric, the smallest first.
 
     A cell is within the noise where the 95 % interval of its drop, on the images that did not choose it, covers 0 or
-    lies below. Empty without outputs, since nothing is then known of the noise.
+    lies below. Empty without outputs, since nothing is then known of the noise. Cells that stopped early are left out:
+    of few images less is told from the noise.
     """
     if source.draws is None or not {"model_bytes", "compression_ratio"} <= {*source.cells}:
         return []
     own = own_cells(source)
+    own = own[~stopped(own)]
     if own.loc[own["part"] != "none", "model_bytes"].isna().all():
         return []
     found = frontier(own.assign(setting=ALL), source.metric, source.draws, "model_bytes")
@@ -85,15 +89,21 @@ def ship_table(sources: Sequence[Source]) -> str:
     if all(source.draws is None or (own_cells(source)["part"] == "none").all() for source in sources):
         return ""
     head = '<h3 class="ship">What to ship</h3>'
+    left = sum(int(stopped(own_cells(source)).sum()) for source in sources)
+    early = (
+        f" {many(left, 'cell')} that stopped early {'is' if left == 1 else 'are'} left out: finish first what is to ship ({FINISH})."
+        if left
+        else ""
+    )
     if not rows:
-        return f"{head}<p>No compressed cell is within the noise of the baseline.</p>"
+        return f"{head}<p>No compressed cell is within the noise of the baseline.{early}</p>"
     worse = metric_text(sources[0].metric)
     heads = ["back end", "recipe", "ratio", "payload", "on disk", f"{worse.worse} of {worse.label}", "ms", "export"]
     head_cells = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
     body = "".join(_line(source, one) for source, one in rows)
     said = (
         "Of each size the best cell whose drop is not distinguishable from 0 on the images that did not choose it. Drops are against the "
-        "same back end's own baseline. Ratio: the model at 16 bits a number over the payload."
+        f"same back end's own baseline. Ratio: the model at 16 bits a number over the payload.{early}"
     )
     return (
         f'{head}<p>{html.escape(said)}</p><div class="scroll" tabindex="0"><table><thead><tr>'

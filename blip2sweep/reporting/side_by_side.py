@@ -177,7 +177,7 @@ def _table(known: pd.DataFrame, names: list[str], metric: MetricText) -> str:
 def _cells(row: Row) -> list[str]:
     texts = [str(row["role"]), f"{row['width']:g}"]
     for i in (0, 1):
-        lost = _with_ends(1, *(number(row, f"drop{end}_{i}") for end in ("", "_low", "_high"))) + row[f"level_{i}"]
+        lost = _with_ends(1, *(number(row, f"drop{end}_{i}") for end in ("", "_low", "_high"))) + str(row[f"level_{i}"])
         texts += [str(row[f"setting_{i}"]), lost, f"{number(row, f'bits_per_weight_{i}'):.2f}"]
     if "difference" in row:
         same = row["key_0"] == row["key_1"]
@@ -185,7 +185,7 @@ def _cells(row: Row) -> list[str]:
             "the same cell"
             if same
             else _with_ends(3, *(number(row, c) for c in ("difference", "low", "high")))
-            + (row["level_0"] or row["level_1"])
+            + str(row["level_0"] or row["level_1"])
         )
     return texts
 

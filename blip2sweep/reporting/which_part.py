@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from blip2sweep.analysis.cell_row import Row, number
+from blip2sweep.analysis.stopped import level_mark
 from blip2sweep.reporting.metric_text import MetricText
 
 
@@ -38,7 +39,7 @@ def _compared(single: pd.DataFrame, setting: str, metric: MetricText) -> str:
     level = (single.groupby("width")["drop"].max() / single["baseline"].abs().iloc[0] - 0.5).abs()
     width = level[counts == counts.max()].idxmin()
     own = single[single["width"] == width].sort_values("drop", ascending=False).to_dict("records")
-    amounts = [f"{r['parts']} {metric.amount(r['drop'], r['drop_low'], r['drop_high'])}" for r in own]
+    amounts = [f"{r['parts']} {metric.amount(r['drop'], r['drop_low'], r['drop_high'])}{level_mark(r)}" for r in own]
     if len(own) == 1:
         return f"With {setting} only {own[0]['parts']} was compressed alone; at {width:g} bits its {metric.worse} is {amounts[0].partition(' ')[2]}."
     costs = "costs most" if metric.higher_is_better else f"raises {metric.label} most"

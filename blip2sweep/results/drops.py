@@ -7,13 +7,12 @@ baseline may have come later, the scorer may have been killed, or scorers may ha
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from blip2sweep.canonical import digest
-from blip2sweep.metrics import METRICS, Drop, Metric, changed_images, kept, paired_drop, same_as_baseline
+from blip2sweep.metrics import Drop, Metric, changed_images, kept, paired_drop, same_as_baseline
 from blip2sweep.metrics.prefix import carried, prefix_drop, prefix_kept
 from blip2sweep.results.committed import predictions_name
 from blip2sweep.results.predictions import second_run, second_runs
@@ -119,24 +118,31 @@ def measure(cell: Scored, baseline: Baseline | None, control: Baseline | None = 
     the 95 % interval of `paired_drop`, over images; a positive drop is worse. Of the metrics that a table may be about
     the ends of the interval of what is retained too. With a control, of each metric [control, drop, low, high].
 
+    A cell that stopped has some of the baseline's samples. It is compared on these: its values are what it keeps there,
+    times the whole baseline's, its intervals have 99.5 % (metrics/prefix.py), and `of` is the number of images there are.
+
     There are no drops when the baseline is missing, when it was scored on other samples, and when there are no samples;
     nor of a metric that the baseline lacks, or has by another version of what is installed beside this package. So it is
-    with the control.
+    with the control, which has to be whole.
     """
     found = _against(cell, baseline)
-    if control is not None and cell.predictions.id and control.cell.predictions.id == cell.predictions.id:
+    if control is not None and (seen := _control(control, baseline, cell)) is not None:
         both = cell.comparable(control.cell)
-        found["controlled"] = {m.name: _compared(m, cell, control.cell)[1:5] for m in both}
+        found["controlled"] = {m.name: _compared(m, cell, control.cell, seen)[1:5] for m in both}
     if control is not None and control.cell.installed:
         found["control_installed"] = control.cell.installed
     return found
 
 
 def _control(control: Baseline, baseline: Baseline | None, cell: Scored) -> Scored | None:
-    """A control on the samples of a cell; None where it stopped itself, and where the cell has other samples."""
-    if baseline is not None and control.cell.predictions.id != baseline.cell.predictions.id:
-        return None
-    return control.on_samples_of(cell)
+    """A control on the samples of a cell; None where the cell has other samples, and where the cell stopped and the
+    control is not whole, as the baseline is."""
+    ids = cell.predictions.id
+    stopped = baseline is not None and len(baseline.cell.predictions.id) > len(ids) > 0
+    if baseline is not None and stopped:
+        whole = control.cell.predictions.id == baseline.cell.predictions.id
+        return control.on_samples_of(cell) if whole else None
+    return control.cell if ids and control.cell.predictions.id == ids else None
 
 
 def _against(cell: Scored, baseline: Baseline | None) -> Measured:
@@ -228,40 +234,3 @@ def calibration_noise(cell: Scored) -> dict[str, float | None]:
 def _changes(first: Scored, second: Scored) -> dict[str, float | None]:
     """{metric: absolute difference of its value} between two runs."""
     return {m.name: _number(abs(first.value(m) - second.value(m))) for m in first.comparable(second)}
-
-
-def columns(measured: Measured) -> dict[str, float | None]:
-    """The columns of the table that a measurement fills."""
-    metrics = measured["metrics"].items()
-    found: dict[str, float | None] = {m: v[0] for m, v in metrics}
-    found["scored_samples"] = measured["samples"]
-    if "same" in measured:
-        images = measured.get("images")
-        found |= {"same_as_baseline": measured["same"], "images": images, "images_of": measured.get("of", images)}
-    for metric, values in metrics:
-        found.update(zip(_comparison_columns(metric), values[1:], strict=False))
-    for metric, ends in measured.get("retained", {}).items():
-        found.update(zip(_retained_columns(metric), (None if e is None else 100 * e for e in ends), strict=True))
-    for metric, values in measured.get("controlled", {}).items():
-        found.update(zip(_control_columns(metric), values, strict=True))
-    return found | {f"noise_{m}": v for m, v in measured["noise"].items()}
-
-
-@functools.cache
-def _retained_columns(metric: str) -> tuple[str, str]:
-    return f"retained_{metric}_low", f"retained_{metric}_high"
-
-
-@functools.cache
-def _control_columns(metric: str) -> tuple[str, ...]:
-    drop = f"drop_control_{metric}"
-    return (f"control_{metric}", drop, f"{drop}_low", f"{drop}_high")
-
-
-@functools.lru_cache
-def _comparison_columns(metric: str) -> tuple[str, ...]:
-    """The columns of a metric's values after the first. The number of changed images is a column only for metrics that
-    a table may be about."""
-    drop, known = f"drop_{metric}", METRICS.get(metric)
-    changed = (f"changed_{metric}",) if known is not None and known.order is not None else ()
-    return (f"baseline_{metric}", drop, f"{drop}_low", f"{drop}_high", *changed)

@@ -18,6 +18,7 @@ from blip2sweep.recipe.part_bits import Anatomies, RoleColumns, width_columns
 from blip2sweep.recipe.semantics import ROUNDED, SEMANTICS, semantics_of
 from blip2sweep.results import drops, latency
 from blip2sweep.results.committed import predictions_name
+from blip2sweep.results.drop_columns import columns as columns_of
 from blip2sweep.results.ledger import Attempts, Ledger
 from blip2sweep.results.planned import planned_models
 from blip2sweep.results.score_folders import listed_variants
@@ -81,7 +82,7 @@ def _row(key: str, attempts: Attempts, ledger: Ledger, variants: Variants, with_
         "attempts": attempts.started,
         "stale": is_stale(result),
         **_published(result, ledger),
-        **(drops.columns(measured) if measured and (not result.get("stopped") or "of" in measured) else {}),
+        **(columns_of(measured) if measured and (not result.get("stopped") or "of" in measured) else {}),
         **_stopped(result),
         **_beside(result, ledger, variants),
         **_run(result),

@@ -111,7 +111,7 @@ class Scorer:
     def _scorers(self, samples: Sequence[Sample]) -> Scorers:
         references, domains = [s.references for s in samples], _domains(samples)
         return {
-            v.suffix: CaptionScorer(references, self.metrics, tokenizer=v.values["tokenizer"], domains=domains)
+            v.suffix: CaptionScorer(references, metrics=self.metrics, tokenizer=v.values["tokenizer"], domains=domains)
             for v in self.variants
         }
 

@@ -94,9 +94,9 @@ class ResultLine(Head, AttemptId, Run, Imported):
     files: NotRequired[dict[str, Note] | None]
     replaces: NotRequired[list[str]]  # attempts whose results existed when this one was written
     starts: NotRequired[list[str]]  # the other attempts that existed then
+    stopped: NotRequired[Stopped]  # of a cell that did not see all images
     columns: Columns
     semantics: NotRequired[int | None]  # in a brief record, the only column that is kept whole
-    stopped: NotRequired[Stopped]  # of a cell that did not see all images
     half: NotRequired[bool]  # in a brief record: some part is computed or stored in half precision
 
 

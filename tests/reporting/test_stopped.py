@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -13,18 +15,22 @@ import yaml
 from blip2sweep.commands.budget import Budget
 from blip2sweep.commands.recommend import run_recommend
 from blip2sweep.commands.suggest import run_suggest
+from blip2sweep.importing.table_csv import import_csv
 from blip2sweep.reporting.captions import captions
 from blip2sweep.reporting.figure import Figure
 from blip2sweep.reporting.figures import figures
-from blip2sweep.reporting.html import page
+from blip2sweep.reporting.html import build_report, page
+from blip2sweep.reporting.overview import overview
 from blip2sweep.reporting.pair import load_pair
 from blip2sweep.reporting.prediction_quality import model_quality
+from blip2sweep.reporting.ship import ship_table, shipped
 from blip2sweep.reporting.short_table import short_table
 from blip2sweep.reporting.side_by_side import side_by_side
 from blip2sweep.reporting.source import Source, load_source
 from blip2sweep.reporting.stopped_text import with_stopped
 from blip2sweep.reporting.table_notes import notes
 from blip2sweep.reporting.worst import worst_samples
+from tests.reporting.browser import chromium, errors, wait
 from tests.synthetic import Entry, build, whole
 
 N = 400
@@ -47,6 +53,11 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> Source:
     folder = tmp_path_factory.mktemp("early")
     build(folder, [whole(p, b) for p in PARTS for b in (8, 4, 3, 2)], n=N, stops=stops)
     return load_source(folder)
+
+
+@pytest.fixture(scope="module")
+def made(early: Source) -> list[Figure]:
+    return figures(early)
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +93,16 @@ def test_where_nothing_stopped_nothing_is_said(plain: Source) -> None:
     assert "stopped" not in (model_quality(plain) or "")
 
 
-def test_every_figure_with_such_a_cell_says_the_level(early: Source) -> None:
-    told = {f.name: f.caption for f in figures(early)}
+def test_every_figure_with_such_a_cell_says_the_level(early: Source, made: list[Figure]) -> None:
+    told, by_name = {f.name: f.caption for f in made}, {f.name: f for f in made}
     for name in ("dropoff", "frontier", "prices"):
         assert "stopped early, after " in told[name], name
         assert "of 400 images: their intervals have 99.5 %" in told[name]
-    made = {f.name: f for f in figures(early)}
-    data = made["dropoff"].data.set_index("key")
+    data = by_name["dropoff"].data.set_index("key")
     own = early.cells.set_index("key")
     key = own.index[own["recipe"] == "vit:all:all=rtn4/channel"][0]
     assert data.loc[key, "stopped"] == "stopped at 192 of 400 images (known to ±5 %)"
-    assert "95 %, 99.5 % of cells that stopped early]" in made["prices"].table
+    assert "95 %, 99.5 % of cells that stopped early]" in by_name["prices"].table
     assert "stopped" not in told["view3d"]  # which shows no interval
     assert "7 cells that stopped early" not in told["dropoff"]
 
@@ -103,8 +113,10 @@ def test_sums_of_cells_have_an_interval_of_another_level(early: Source) -> None:
     assert told.startswith("Caption. 6 cells stopped early, after 64 to 192 of 400 images: intervals of sums have 95 %")
 
 
-def test_the_page_has_it_in_its_table_of_cells_and_in_what_it_says_of_intervals(early: Source) -> None:
-    text = page(early, figures(early))
+def test_the_page_has_it_in_its_table_of_cells_and_in_what_it_says_of_intervals(
+    early: Source, made: list[Figure]
+) -> None:
+    text = page(early, made)
     assert "stopped (low and high have 99.5 %)" in text
     assert "<dd>95 %, 99.5 % of cells that stopped early, paired" in text
 
@@ -204,3 +216,64 @@ def test_a_whole_cell_is_recommended_as_before(two: Source, tmp_path: Path) -> N
 def test_suggest_says_which_cells_it_did_not_fit_on(early: Source, tmp_path: Path) -> None:
     told = run_suggest(early, 1, tmp_path)
     assert told[0].startswith("1 cell that stopped with a verdict is not used for the fit, since its value is known")
+
+
+# ---- further texts
+
+
+def test_the_first_screen_says_it_once_and_behind_the_intervals(early: Source, made: list[Figure]) -> None:
+    told = overview(early, made)
+    text = " ".join([*told.sentences, *(f"{a.short} {a.text}" for a in told.answers)])
+    assert "7 cells stopped early (stopped, images)" in text
+    assert "] (99.5 %)" in text
+    assert "64 images" not in text  # the fewest that some cell has say nothing of the others
+    assert "on 400 images" in text
+
+
+def test_what_stopped_early_is_not_shipped(early: Source) -> None:
+    here = replace(early, cells=early.cells.assign(imported=None))
+    kept = set(early.cells.loc[early.cells["stopped"] == "", "key"])
+    assert {one.key for one in shipped(here)} <= kept
+    assert "7 cells that stopped early are left out: finish first what is to ship" in ship_table([here])
+
+
+def test_a_table_that_is_imported_again_knows_it(early: Source, tmp_path: Path) -> None:
+    """Other columns would make whole cells of them, with intervals of 95 %."""
+    path = tmp_path / "ours.csv"
+    early.table.to_csv(path, index=False)
+    import_csv(path, tmp_path)
+    again = load_source(tmp_path).table.set_index("recipe")
+    before = early.table.set_index("recipe").loc[again.index]
+    for column in ("images", "images_of"):
+        assert again[column].dropna().tolist() == before.loc[before["stopped"] != "", column].tolist()
+    assert again["stopped"].tolist() == before["stopped"].tolist()
+    assert "99.5 % of cells that stopped early" in "\n".join(notes(again.reset_index()))
+
+
+@pytest.mark.xdist_group("chromium")
+@pytest.mark.thorough
+def test_the_page_says_that_a_cell_stopped_before_a_sample(early: Source, tmp_path: Path) -> None:
+    build_report(early, tmp_path / "report.html")
+    draws = early.draws
+    assert draws is not None
+    missed = int(np.flatnonzero(~np.logical_or.reduce([*draws.seen.values()]))[0])
+    with chromium(tmp_path / "profile") as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        driver.execute_script("document.getElementById('captions').scrollIntoView()")
+        wait(driver, "document.getElementById('outputs') !== null")
+        driver.execute_script(
+            "const s = document.querySelectorAll('#browser select')[1]; s.value = ''; s.dispatchEvent(new Event('change'))"
+        )
+        find = driver.execute_script("return document.querySelector('#browser input')")
+        driver.execute_script(f"arguments[0].value = '{draws.image_ids[missed]}'", find)
+        driver.execute_script(
+            "[...document.querySelectorAll('#browser button')].find(b => b.textContent === 'Find next').click()"
+        )
+        told = driver.execute_script("return document.getElementById('outputs').textContent")
+        assert told.count("stopped before this one") == len(draws.seen)
+        hover = "JSON.stringify(document.getElementById('plot-dropoff').data.map(t => t.text))"
+        wait(driver, "document.getElementById('plot-dropoff').data !== undefined")
+        assert "stopped at 64 of 400 images (below 50 %); intervals of 99.5 %" in driver.execute_script(
+            f"return {hover}"
+        )
+        assert errors(driver) == []

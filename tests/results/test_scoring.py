@@ -46,11 +46,11 @@ def test_references_of_the_same_skipped_samples_are_read_once(monkeypatch: pytes
         def __init__(self, references: Sequence[Sequence[str]], **settings: Any) -> None:
             made.append(len(references))
 
-        def statistics(self, texts: Sequence[str]) -> dict[str, Any]:
+        def statistics(self, texts: Sequence[str], places: Sequence[int] | None) -> dict[str, Any]:
             return {"cider": np.ones((len(texts), 2))}
 
     monkeypatch.setattr("blip2sweep.tasks.captions.CaptionScorer", Captions)
-    task = load_task({**conf("task/shapes_caption"), "limit": 6})
+    task = load_task({**conf("task/shapes_caption"), "limit": 6, "on_bad_image": "skip"})
     scorer = Scorer(task)
     for kept in (task.samples[1:], task.samples[1:], task.samples[:-1], task.samples):
         assert len(scorer.statistics(predictions(kept))["cider"]) == len(kept)
