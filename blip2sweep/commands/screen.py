@@ -142,6 +142,6 @@ def _table(rounds: Rounds, frontier: Sequence[int]) -> Table:
         columns, kept = rounds.columns[i], rounds.draws.kept(rounds.keys[i])
         table.add_row(*map(shown_cell, (
             rounds.keys[i], f"{columns['model_bytes']:,}", f"{columns['bits_per_weight']:.2f}",
-            f"{rounds.draws.value(rounds.keys[i]):.4g}", f"{100 * kept.value:.1f} %",
+            f"{rounds.draws.value(rounds.keys[i]):.4g}", f"{100 * kept.kept:.1f} %",
             f"{100 * kept.low:.1f} to {100 * kept.high:.1f} %", columns["recipe"])))  # fmt: skip
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 from itertools import chain, product
+from numbers import Real
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +23,6 @@ from blip2sweep.canonical import canonical_json
 from blip2sweep.console.quoting import quoted, yaml_text
 from blip2sweep.errors import UserError
 from blip2sweep.files import write_atomic
-from blip2sweep.models.dtypes import BITS
 from blip2sweep.planning.costs import mean_seconds, seconds_like
 from blip2sweep.recipe.columns import recipe_columns
 from blip2sweep.recipe.compact import expand
@@ -59,7 +59,8 @@ def run_suggest(source: Source, n: int, folder: Path | None) -> list[str]:
     ]
     command = shlex.join([*words, "recipe_file=" + ",".join(quoted(str(p)) for p in paths)])
     left = verdicts_line(source.cells, "the fit")
-    return [*filter(None, [left]), *texts, f"run them: python -m blip2sweep -m {command}"]
+    total = f"about {duration(sum(seconds))} in all, on one worker"
+    return [*filter(None, [left]), *texts, total, f"run them: python -m blip2sweep -m {command}"]
 
 
 def candidates(problem: Problem, seed: int = 0) -> list[list[Entry]]:
@@ -105,15 +106,10 @@ def choose(
 
 def expected_seconds(problem: Problem, fresh: list[list[Entry]], output_dir: Path) -> Array:
     """Seconds of each recipe on all images: measured where the ledger has cells like it, else a guess from the model."""
-    row = {
-        str(k): v
-        for k, v in problem.cells.iloc[0].to_dict().items()
-        if isinstance(v, str) or (isinstance(v, int | float) and v == v)
-    }
-    numbers, means = alike(problem.params, BITS[str(row["stored"])]), mean_seconds(Ledger(output_dir).refresh())
-    widths = {name for name in row if name.startswith("bits_")}
-    fixed = {k: v for k, v in row.items() if k not in widths}
-    columns = [{**fixed, **recipe_columns(expand(listed, problem.anatomy), numbers)} for listed in fresh]
+    row = {str(k): v for k, v in problem.cells.iloc[0].to_dict().items() if isinstance(v, str | Real) and v == v}
+    fixed = {k: v for k, v in row.items() if not k.startswith("bits_")} | {"samples": int(row["samples"])}
+    widths, means = alike(problem.params, max(problem.number_bits.values())), mean_seconds(Ledger(output_dir).refresh())
+    columns = [{**fixed, **recipe_columns(expand(listed, problem.anatomy), widths)} for listed in fresh]
     return np.array([seconds_like(cast("Columns", c), means) for c in columns])
 
 
