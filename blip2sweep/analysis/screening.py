@@ -34,8 +34,8 @@ FIRST, ROUND = 16, 10  # cells at random, and cells of each round
 MARGIN = 0.005  # of the baseline: what is no better than this is as good
 OPEN, CONTENDS = 2.0, 1.64  # standard deviations of the upper ends: of cells not looked at, and of those not whole
 QUANTILE = 2.81  # of the normal distribution, two-sided 99.5 %
-OWN = 0.0075  # standard deviation at least of what cells keep beside what a prediction can know of
-UNSEEN = 0.25  # images that may break, of those a cell has not seen
+OWN = 0.005  # standard deviation at least of what cells keep beside what a prediction can know of
+UNSEEN = 0.1  # images that may break, of those a cell has not seen
 PRIOR = 1.0, 1.0  # what a cell of which nothing is known keeps: mean and standard deviation
 
 
@@ -56,7 +56,7 @@ def seen_of(metric: Metric, cell: Array, baseline: Array, images: Images | None,
     """What is known of a cell that saw some of `of` images.
 
     cell, baseline: (n, k) statistics of the same samples; images: which belong to which image. The error is that of a
-    ratio, by the delta method, of images drawn without return. It is that of a break in a quarter of an unseen image at
+    ratio, by the delta method, of images drawn without return. It is that of a break of a tenth of an unseen image at
     least: a cell that changed nothing yet may.
     """
     base, own = counted(metric, baseline, cell, images)

@@ -88,6 +88,10 @@ class Joiner:
         """How many images the cell has."""
         return len(self._of(whole(job)["task"]).images)
 
+    def has_first(self, job: CellJob, images: int, predictions: Predictions) -> bool:
+        """Whether predictions are of the first images of the sample set's order, and of all samples of these."""
+        return [s.id for s in self._of(round_of(job, 0, images)["task"]).samples] == predictions.id
+
 
 def _joined_answers(answers: Sequence[Answered], ids: Sequence[Id], total: Total) -> Answered:
     """All pieces as one. total: what becomes of the seconds that the pieces took."""

@@ -217,8 +217,7 @@ def settings(
     if asks_of(config):
         told["chat"] = endpoint(config["chat"])
     told |= {name: bool((config.get("analysis") or {}).get(name)) for name in ("propagation", "noise_floor")}
-    told |= {"latency": list(timed.keys)} if timed else {}
-    told |= {"stop": stop} if stop else {}
+    told |= {**({"latency": list(timed.keys)} if timed else {}), **({"stop": stop} if stop else {})}
     return cast("Settings", told)
 
 

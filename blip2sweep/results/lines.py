@@ -120,6 +120,7 @@ def _is_result(record: Record) -> bool:
     cost = record.get("cost")
     costed = _scalars(cost) and (not isinstance(cost, dict) or _number(cost.get("seconds", 0.0)))
     known = all(_texts(record[k]) for k in LISTS if k in record) and _is_noted(record.get("files"))
+    known &= _is_stopped(record.get("stopped"))
     return hashed and costed and known and _is_published(record) and isinstance(columns, dict) and _are_columns(columns)
 
 
@@ -133,6 +134,14 @@ def _is_noted(files: object) -> bool:
         return True
     notes = files.values() if isinstance(files, dict) else [None]
     return all(isinstance(n, list) and len(n) == 3 and all(map(_whole, n)) for n in notes)
+
+
+def _is_stopped(told: object) -> bool:
+    """Check what is said of a cell that stopped; None of a whole one."""
+    if not isinstance(told, dict):
+        return told is None
+    texts = all(isinstance(told.get(k), str) for k in ("reason", "stop"))
+    return texts and _whole(told.get("images")) and _whole(told.get("of")) and _number(told.get("margin"))
 
 
 def _is_published(record: Record) -> bool:
@@ -174,7 +183,7 @@ def _is_failure(record: Record) -> bool:
 def _is_measured(record: Record) -> bool:
     metrics = record.get("metrics")
     texts = all(isinstance(record.get(k), str) for k in ("source", "scored"))
-    texts &= all(_whole(record[k]) for k in ("generation", "images") if k in record)
+    texts &= all(_whole(record[k]) for k in ("generation", "images", "of") if k in record)
     texts &= all(_scalars(record.get(k)) for k in ("installed", "baseline_installed", "control_installed"))
     numbers = texts and _whole(record.get("samples")) and _scalars(record.get("noise")) and _scalar(record.get("same"))
     controlled = record.get("controlled", {})

@@ -8,7 +8,7 @@ goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -49,10 +49,11 @@ class ByRounds:
         """Whether a cell is run in rounds."""
         return "chat" not in job and (asked(self.settings, job["key"]) is not None or self._stopped(job))
 
-    def expect(self, job: CellJob) -> None:
-        """Have references read before there is something to compare."""
-        if asked(self.settings, job["key"]) is not None:
-            self.look.warm(job["task"])
+    def expect(self, jobs: Iterable[CellJob]) -> None:
+        """Have references read before there is something to compare. jobs: those that will come."""
+        first = next((j for j in jobs if asked(self.settings, j["key"]) is not None), None)
+        if first is not None:
+            self.look.warm(first["task"])
 
     def jobs_of(self, job: CellJob) -> list[CellJob]:
         """What a back end is asked for a cell, as far as it is known before. It may be asked for less."""
@@ -97,8 +98,9 @@ class ByRounds:
     def _prefix(self, job: CellJob) -> Prefix | None:
         rerun = self.settings.get("rerun", {}).get(job["key"], ())
         found = known_prefix(self.output_dir, job["key"], self._attempts(job["key"]), rerun)
-        if found:
-            self.say(job["key"], f"goes on after {found.images} images")
+        if found is None or not self.joined.has_first(job, found.images, found.predictions):
+            return None  # or other images than the first of today's order
+        self.say(job["key"], f"goes on after {found.images} images")
         return found
 
     def _reason(self, job: CellJob, known: Answered, request: StopRequest) -> str | None:

@@ -153,7 +153,7 @@ class Worker:
     def _ready(self, job: CellJob) -> Backend:
         if self.backend is None:
             self._scoring.expect(job)
-            self._rounds.expect(job)
+            self._rounds.expect(self.pack["cells"])
             self.backend = self._load_backend()
         return self.backend
 

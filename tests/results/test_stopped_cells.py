@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 
+from blip2sweep.importing.rows import Recipes, result
 from blip2sweep.metrics import METRICS, images
 from blip2sweep.metrics.prefix import carried, prefix_drop, prefix_kept
 from blip2sweep.metrics.stopping import ratio
 from blip2sweep.results.drop_columns import columns
 from blip2sweep.results.drops import Baseline, measure
+from blip2sweep.results.lines import parse_old
 from blip2sweep.results.predictions import stem, write_predictions, write_statistics
 from blip2sweep.results.scored import Scored
 from blip2sweep.tasks.predictions import Predictions
+from tests.synthetic import source, whole
 
 VQA, NLL, EMPTY = (METRICS[name] for name in ("vqa_accuracy", "nll", "empty_rate"))
 IMAGES, EACH = 120, 3
@@ -128,3 +132,24 @@ def test_a_likelihood_that_rose_is_worse_with_its_interval_on_that_side(base: Ba
         NLL, base.cell.statistics["nll"][FIRST], cell.statistics["nll"], images([q // EACH for q in FIRST])
     )
     assert found["nll"] == pytest.approx(kept.kept * base.cell.value(NLL))
+
+
+@pytest.mark.parametrize(
+    ("told", "valid"),
+    [
+        ({"images": 64, "of": 240, "reason": "below 50 %", "stop": "known", "margin": 0.05}, True),
+        (None, True),
+        ({"images": "64", "of": 240, "reason": "below 50 %", "stop": "known", "margin": 0.05}, False),
+        ({"images": 64, "of": 240, "reason": 50, "stop": "known", "margin": 0.05}, False),
+        ([64, 240], False),
+    ],
+)
+def test_a_line_without_a_checksum_says_it_in_its_types_or_not_at_all(told: object, valid: bool) -> None:
+    """Of another type it would break the table."""
+    origin = source(n=240)
+    line = {
+        **result(origin, Recipes(origin.anatomy)(whole(["vit"], 2)), {}, predictions="a" * 12),
+        "pid": 1,
+        "stopped": told,
+    }
+    assert (parse_old(orjson.dumps(line)) is not None) == valid

@@ -38,7 +38,7 @@ class Here:
         self.looks, self.looked = looking.Looks(output_dir), list[int]()
 
     def warm(self, task: object) -> None:
-        pass
+        self.warmed = task
 
     def __call__(self, request: LookRequest) -> LookAnswer:
         self.looked.append(len(request["predictions"]["id"]))
@@ -138,6 +138,16 @@ def test_a_cell_stops_where_enough_is_known_and_goes_on_to_the_whole(tmp_path: P
     assert rest.backend.asked == ["192-200"]
     assert result["predictions"] == all_of_it.hash
     assert result["cost"]["seconds"] > 0
+
+
+def test_references_are_read_ahead_for_the_first_cell_that_may_stop(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells)
+    work.rounds.expect(cells.values())
+    assert work.rounds.look.warmed == cells["same"]["task"]  # type: ignore[attr-defined]
+    assert [j["task"].get("places") for j in work.rounds.jobs_of(cells["other"])] == [
+        "0-64", "64-96", "96-128", "128-192", "192-200"
+    ]  # fmt: skip
+    assert work.rounds.jobs_of(cells["base"]) == [cells["base"]]
 
 
 def test_a_cell_that_is_never_known_is_the_whole_one(tmp_path: Path, cells: dict[str, Any]) -> None:
@@ -243,6 +253,16 @@ def test_a_damaged_round_is_named_and_computed_again(
     assert again("same")["stopped"]["images"] == 128
     assert again.backend.asked[0] == "0-64"
     assert f"{path}: damaged" in capsys.readouterr().err
+
+
+def test_rounds_of_other_images_than_todays_order_has_are_not_used(tmp_path: Path, cells: dict[str, Any]) -> None:
+    work = Work(tmp_path, cells)
+    work("base")
+    other = Dummy({})({**cells["same"], "task": {**cells["same"]["task"], "places": "10-74"}})
+    known = prefixes.Prefix(64, other.predictions, other.cost, 0, {})
+    prefixes.write_prefix(tmp_path, cells["same"]["key"], known)
+    assert work("same")["stopped"]["images"] == 128
+    assert work.backend.asked[1:] == ["0-64", "64-96", "96-128"]
 
 
 def test_a_full_disk_fails_the_cell_and_leaves_nothing_half_written(
