@@ -25,7 +25,7 @@ from blip2sweep.results.sweeps import Sweep, read_sweep
 from blip2sweep.running.queue import QueueState
 from blip2sweep.running.status import sweep_status
 from blip2sweep.tasks.order import order_of, prefix
-from tests.command_line import blip2sweep, refused
+from tests.command_line import blip2sweep
 from tests.composing import jobs
 from tests.synthetic import FINGERPRINT, WEIGHTS, _outputs, damage
 
@@ -196,17 +196,6 @@ def test_what_it_refuses(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(told)):
         run_screen(jobs(*words, f"output_dir={tmp_path / 'o'}"), Way(Planted()))
     assert not (tmp_path / "o").exists()
-
-
-def test_launchers_that_do_not_wait_and_sweepers_of_others(tmp_path: Path) -> None:
-    slurm = ["hydra/launcher=slurm", "hydra.launcher.wait=false"]
-    refused(
-        blip2sweep("screen", "quant.bits=2,4", *slurm, cwd=tmp_path), "hydra.launcher.wait=false: a screening reads"
-    )
-    refused(
-        blip2sweep("screen", "hydra/sweeper=optuna", cwd=tmp_path), "hydra/sweeper=optuna", "right: screen without it"
-    )
-    refused(blip2sweep("screen", "hydra/launcher=basic", "quant.bits=2,4", cwd=tmp_path), "right: local or slurm")
 
 
 @pytest.mark.thorough
